@@ -1,0 +1,1 @@
+"""What a gateway daemon is: its config, status, sessions and probe."""

@@ -1,0 +1,1 @@
+"""Where readings come from and how ours are exposed."""

@@ -1,0 +1,1 @@
+"""How an instance exists: staged, started, observed, stopped."""

@@ -1,0 +1,1 @@
+"""How signatures are verified."""

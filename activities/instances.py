@@ -1,0 +1,140 @@
+"""Instances on a gateway's host: stage a release, start it in a free slot, probe it, stop it when empty."""
+
+from typing import Protocol
+
+from temporalio import activity
+
+from activities.failures import as_application_errors
+from policies.words.instance import GatewayState, Probe
+from policies.words.operation import Operation
+from policies.words.plan import ReleaseRef
+from policies.words.word import Word
+
+
+class StageOrder(Word):
+    """Put this release on the host, verified, without running it."""
+
+    operation: Operation
+    release: ReleaseRef
+    source: str
+
+
+class StartOrder(Word):
+    """Run this release in a free slot (or leave it running where it already does)."""
+
+    operation: Operation
+    release: ReleaseRef
+
+
+class SlotOrder(Word):
+    """Do the named step to one slot."""
+
+    operation: Operation
+    slot: str
+
+
+class Staged(Word):
+    """What is on the host now, and who signed it."""
+
+    release: ReleaseRef
+    signers: tuple[str, ...]
+    changed: bool
+
+
+class Started(Word):
+    """The slot in which the release runs, as read back from the host."""
+
+    slot: str
+    state: GatewayState
+    changed: bool
+
+
+class Runtime(Protocol):
+    """How instances exist on one gateway: slots on a host, containers, pods."""
+
+    async def observe(self) -> GatewayState:
+        """Return what is true now, read from the host."""
+        ...
+
+    async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
+        """Return one sentence for each reason why this release cannot be put here; empty when it can."""
+        ...
+
+    async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
+        """Verify the release and lay its files out; a second call changes nothing."""
+        ...
+
+    async def start(self, operation: Operation, release: ReleaseRef) -> Started:
+        """Run the release in a slot that is neither serving nor draining, after its config test."""
+        ...
+
+    async def probe(self, slot: str) -> Probe:
+        """Log in and ping through the instance's own port."""
+        ...
+
+    async def stop(self, operation: Operation, slot: str) -> GatewayState:
+        """Stop an instance that has no sessions and gets no new ones; Refused otherwise."""
+        ...
+
+    async def fence(self, operation: Operation) -> GatewayState:
+        """Raise the gateway's epoch to the operation's; older operations are refused from then on."""
+        ...
+
+    async def snapshot(self, operation: Operation, reason: str) -> str:
+        """Freeze logs, config without secrets, sessions, versions and steering; return the digest."""
+        ...
+
+
+class InstanceActivities:
+    """Steps on one gateway's host; safe to repeat after any crash."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    @activity.defn(name="observe_gateway")
+    async def observe_gateway(self) -> GatewayState:
+        """Return what is true of this gateway now."""
+        with as_application_errors():
+            return await self._runtime.observe()
+
+    @activity.defn(name="preflight_gateway")
+    async def preflight_gateway(self, release: ReleaseRef) -> tuple[str, ...]:
+        """Return every reason why this release cannot be put here; nothing is changed."""
+        with as_application_errors():
+            return await self._runtime.preflight(release)
+
+    @activity.defn(name="stage_release")
+    async def stage_release(self, order: StageOrder) -> Staged:
+        """Have the release on the host, verified by the host itself."""
+        with as_application_errors():
+            return await self._runtime.stage(order.operation, order.release, order.source)
+
+    @activity.defn(name="start_instance")
+    async def start_instance(self, order: StartOrder) -> Started:
+        """Have the release running in a slot, with the executable the manifest names."""
+        with as_application_errors():
+            return await self._runtime.start(order.operation, order.release)
+
+    @activity.defn(name="probe_instance")
+    async def probe_instance(self, order: SlotOrder) -> Probe:
+        """Log in and ping through the slot's own port."""
+        with as_application_errors():
+            return await self._runtime.probe(order.slot)
+
+    @activity.defn(name="stop_instance")
+    async def stop_instance(self, order: SlotOrder) -> GatewayState:
+        """Have the slot stopped; refused while it has sessions or their number is unknown."""
+        with as_application_errors():
+            return await self._runtime.stop(order.operation, order.slot)
+
+    @activity.defn(name="fence_gateway")
+    async def fence_gateway(self, operation: Operation) -> GatewayState:
+        """Have the gateway refuse operations of earlier epochs."""
+        with as_application_errors():
+            return await self._runtime.fence(operation)
+
+    @activity.defn(name="snapshot_gateway")
+    async def snapshot_gateway(self, operation: Operation, reason: str) -> str:
+        """Have the evidence of a failure frozen; return its digest."""
+        with as_application_errors():
+            return await self._runtime.snapshot(operation, reason)

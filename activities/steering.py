@@ -1,0 +1,69 @@
+"""Steering: who gets a gateway's new sessions; live sessions stay where they are."""
+
+from datetime import timedelta
+from typing import Protocol
+
+from temporalio import activity
+
+from activities.failures import as_application_errors
+from activities.instances import SlotOrder
+from policies.words.operation import Operation
+from policies.words.steering import Steering
+from policies.words.word import Word
+
+
+class TrialOrder(Word):
+    """Send new sessions to this slot for the length of the lease, unless confirmed again."""
+
+    operation: Operation
+    slot: str
+    lease: timedelta
+
+
+class SteeringTable(Protocol):
+    """The table that decides for one gateway; every change is atomic and read back.
+
+    The implementation pins the source addresses of sessions alive on every other slot
+    before it points new sessions elsewhere, so that a reconnect finds its own instance.
+    """
+
+    async def read(self) -> Steering:
+        """Return the table as the kernel or balancer has it."""
+        ...
+
+    async def start_trial(self, operation: Operation, slot: str, lease: timedelta) -> Steering:
+        """Send new sessions to the slot until the lease ends; a repeat renews the lease."""
+        ...
+
+    async def make_permanent(self, operation: Operation, slot: str) -> Steering:
+        """Send new sessions to the slot with no lease, and end any trial."""
+        ...
+
+    async def end_trial(self, operation: Operation) -> Steering:
+        """Send new sessions to the permanent slot again at once."""
+        ...
+
+
+class SteeringActivities:
+    """Steering steps on one gateway; safe to repeat after any crash."""
+
+    def __init__(self, table: SteeringTable) -> None:
+        self._table = table
+
+    @activity.defn(name="start_trial")
+    async def start_trial(self, order: TrialOrder) -> Steering:
+        """Have new sessions go to the slot while its lease is confirmed."""
+        with as_application_errors():
+            return await self._table.start_trial(order.operation, order.slot, order.lease)
+
+    @activity.defn(name="make_permanent")
+    async def make_permanent(self, order: SlotOrder) -> Steering:
+        """Have new sessions go to the slot, with or without anybody alive to confirm it."""
+        with as_application_errors():
+            return await self._table.make_permanent(order.operation, order.slot)
+
+    @activity.defn(name="end_trial")
+    async def end_trial(self, operation: Operation) -> Steering:
+        """Have new sessions go to the permanent slot."""
+        with as_application_errors():
+            return await self._table.end_trial(operation)

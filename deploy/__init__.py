@@ -1,0 +1,1 @@
+"""How penstock is run; not part of the wheel."""

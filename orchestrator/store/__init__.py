@@ -1,0 +1,1 @@
+"""The ledger: what was, is allowed and is good, in SQLAlchemy tables."""

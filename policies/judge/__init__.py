@@ -1,0 +1,1 @@
+"""Judging an observation window: counts and gauges in, verdicts and a decision out."""

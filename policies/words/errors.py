@@ -1,0 +1,54 @@
+"""Errors a person can act on: what was wrong, where, and what to do.
+
+PenstockError
+├── BadInput          a file, argument or machine is not as it must be   (exit 2)
+├── NotAllowed        this person may not do this                         (exit 4)
+├── Refused           a policy says no: trust, capacity, window           (exit 5)
+│   └── TrustError    with the verdict's name as its code
+├── Conflict          something else is under way, or the plan is stale   (exit 9)
+└── Unavailable       a peer did not answer; trying again may help        (exit 1, retryable)
+"""
+
+from typing import ClassVar
+
+
+class PenstockError(Exception):  # noqa: N818 - the tree's names are the runbooks' headings
+    """An error whose sentence is meant for the operator."""
+
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+    @property
+    def code(self) -> str:
+        """The stable name of this error, equal to its runbook heading."""
+        return type(self).__name__
+
+
+class BadInput(PenstockError):
+    """A file, argument or machine is not as it must be; nothing was changed."""
+
+    exit_code = 2
+
+
+class NotAllowed(PenstockError):
+    """This person may not do this."""
+
+    exit_code = 4
+
+
+class Refused(PenstockError):
+    """A policy says no; the sentence names the policy and what would satisfy it."""
+
+    exit_code = 5
+
+
+class Conflict(PenstockError):
+    """Something else is under way, or what was shown is no longer so."""
+
+    exit_code = 9
+
+
+class Unavailable(PenstockError):
+    """A peer did not answer in time; the same call may succeed later."""
+
+    retryable = True

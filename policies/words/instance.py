@@ -1,0 +1,78 @@
+"""Instances: daemons running in slots, the sessions they carry, and what a probe of one found."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from policies.words.steering import Steering
+from policies.words.word import Digest, Word
+
+
+class Session(Word):
+    """One user's live tunnel; the user's name stays on the gateway."""
+
+    id: str
+    remote_address: str
+    vpn_address: str
+    since: datetime
+    transport: str
+
+
+class InstanceState(StrEnum):
+    """Where an instance is in its life, read from the host, never remembered."""
+
+    STOPPED = "stopped"
+    RUNNING = "running"
+    FAILED = "failed"
+
+
+class Instance(Word):
+    """What is in one slot of a gateway now.
+
+    `release` is the manifest digest the slot was given; `executable` is the digest of
+    /proc/PID/exe of the process that runs. `sessions` is None when it cannot be known,
+    which is never the same as zero.
+    """
+
+    slot: str
+    state: InstanceState
+    release: Digest | None = None
+    executable: Digest | None = None
+    pid: int | None = None
+    started_at: datetime | None = None
+    sessions: int | None = None
+
+
+class GatewayState(Word):
+    """Everything that is true of one gateway at `observed_at`, read back from its host."""
+
+    gateway: str
+    instances: tuple[Instance, ...]
+    steering: Steering
+    epoch: int
+    observed_at: datetime
+    changed: bool = False
+
+    def instance(self, slot: str) -> Instance:
+        """Return what is in that slot; KeyError if the gateway has no such slot."""
+        for instance in self.instances:
+            if instance.slot == slot:
+                return instance
+        raise KeyError(slot)
+
+    @property
+    def serving(self) -> Instance | None:
+        """The instance that gets new sessions now: the trial one while its lease lasts, else the permanent."""
+        slot = self.steering.trial or self.steering.serving
+        return self.instance(slot) if slot else None
+
+
+class Probe(Word):
+    """A real login and pings through an instance's own port."""
+
+    passed: bool
+    stage: str
+    """The stage reached: tcp, tls, auth, tunnel or ping; the failed one when not passed."""
+    reason: str
+    connect_seconds: float | None = None
+    pings_sent: int = 0
+    pings_lost: int = 0

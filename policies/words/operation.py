@@ -1,0 +1,24 @@
+"""An operation: the identity of one mutating step on one gateway, the same in every repeat."""
+
+from pydantic import Field
+
+from policies.words.word import Digest, Name, Word, digest_of
+
+
+class Operation(Word):
+    """Which rollout orders which step of which gateway, in which epoch.
+
+    Repeats of a step carry the same key; a rollback raises the epoch first, so that
+    a gateway refuses whatever an abandoned wave still sends.
+    """
+
+    rollout: Name
+    epoch: int = Field(ge=0)
+    gateway: Name
+    step: str
+    digest: Digest
+
+    @property
+    def key(self) -> str:
+        """The idempotency key: the same step of the same rollout has one effect."""
+        return digest_of(f"{self.rollout}\n{self.gateway}\n{self.step}\n{self.digest}".encode())

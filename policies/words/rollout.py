@@ -1,0 +1,121 @@
+"""A rollout: one execution of a plan, what people can say to it, and what it can say to them."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from pydantic import Field
+
+from policies.words.plan import Plan
+from policies.words.verdict import Decision
+from policies.words.word import Name, Word
+
+
+class Phase(StrEnum):
+    """Where a rollout is."""
+
+    STARTING = "starting"
+    SWITCHING = "switching"
+    OBSERVING = "observing"
+    HELD = "held"
+    PROMOTING = "promoting"
+    DRAINING = "draining"
+    ROLLING_BACK = "rolling_back"
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    """How a rollout ended."""
+
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_INCOMPLETE = "rollback_incomplete"
+    REFUSED = "refused"
+    ABORTED = "aborted"
+    HELD = "held"
+
+
+class CommandKind(StrEnum):
+    """What a person can tell a rollout to do."""
+
+    HOLD = "hold"
+    RESUME = "resume"
+    PROMOTE = "promote"
+    ABORT = "abort"
+    ROLL_BACK = "roll_back"
+    EXTEND = "extend"
+
+
+class Command(Word):
+    """A person's order, with the reason they gave; `id` makes a repeat the same order."""
+
+    id: str = Field(min_length=1)
+    kind: CommandKind
+    person: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+
+
+class CommandReceipt(Word):
+    """What became of a command, in one sentence."""
+
+    id: str
+    accepted: bool
+    sentence: str
+
+
+class RolloutOrder(Word):
+    """Everything a rollout needs to know before its first step."""
+
+    rollout: Name
+    plan: Plan
+    requested_by: str
+    reason: str
+
+
+class GatewayProgress(Word):
+    """One gateway during a rollout, as people want to see it."""
+
+    gateway: str
+    wave: int
+    state: str
+    release: str | None = None
+    old_sessions: int | None = None
+
+
+class Event(Word):
+    """One line of a rollout's story."""
+
+    at: datetime
+    sentence: str
+
+
+class RolloutStatus(Word):
+    """The five sentences: what is happening, to how many users, why, what next and when, what you can do."""
+
+    rollout: str
+    fleet: str
+    release: str
+    version: str
+    phase: Phase
+    what: str
+    users: str
+    why: str
+    next: str
+    can_do: str
+    wave: int = 0
+    waves: int = 0
+    gateways: tuple[GatewayProgress, ...] = ()
+    decision: Decision | None = None
+    events: tuple[Event, ...] = ()
+    outcome: Outcome | None = None
+
+
+class RolloutResult(Word):
+    """How a rollout ended and why, in a sentence that is never empty."""
+
+    rollout: str
+    outcome: Outcome
+    reason: str = Field(min_length=1)
+    decision: Decision | None = None
+    touched: tuple[str, ...] = ()
+    incomplete: tuple[str, ...] = ()
+    steered_back_after: timedelta | None = None

@@ -1,0 +1,23 @@
+"""Steering: which slot gets a gateway's new sessions, and for how long unless somebody confirms."""
+
+from datetime import timedelta
+
+from policies.words.word import Word
+
+
+class Steering(Word):
+    """The steering table of one gateway as read back from its kernel or balancer.
+
+    `serving` is the permanent slot; `trial` wins over it while its lease lasts. A table
+    that was never primed has neither. `pinned` counts the source addresses whose new
+    connections still go to the slot their sessions live on.
+    """
+
+    primed: bool = False
+    serving: str | None = None
+    trial: str | None = None
+    trial_expires_in: timedelta | None = None
+    pinned: int = 0
+    generation: str = ""
+    """Who wrote the table last: rollout and epoch."""
+    changed: bool = False

@@ -1,0 +1,68 @@
+"""Verdicts of gates and the decision they add up to."""
+
+from datetime import timedelta
+from enum import StrEnum
+
+from pydantic import Field
+
+from policies.words.word import Digest, Word
+
+
+class GateVerdict(StrEnum):
+    """What one gate can say; missing evidence is neither healthy nor unhealthy."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    HARD = "hard"
+    CONFLICTING = "conflicting"
+    METRICS_UNAVAILABLE = "metrics_unavailable"
+    NOT_ENOUGH_DATA = "not_enough_data"
+
+
+class Action(StrEnum):
+    """What a window's verdicts add up to."""
+
+    PROMOTE = "promote"
+    CONTINUE = "continue"
+    EXTEND = "extend"
+    HOLD = "hold"
+    HOLD_FOR_HUMAN = "hold_for_human"
+    ROLL_BACK = "roll_back"
+
+
+class GateReading(Word):
+    """One gate at one tick: its verdict, the reason in a sentence, and the numbers behind it."""
+
+    gate: str
+    verdict: GateVerdict
+    reason: str
+    numbers: dict[str, float] = {}
+
+
+class Decision(Word):
+    """What to do now and why, with every gate's reading as evidence."""
+
+    action: Action
+    verdict: GateVerdict
+    reason: str = Field(min_length=1)
+    readings: tuple[GateReading, ...] = ()
+
+
+class Cohorts(Word):
+    """Who is watched and against whom, fixed by the plan, as Prometheus `instance` labels.
+
+    `expected` maps each instance label to the executable digest it must be running.
+    """
+
+    canary: tuple[str, ...]
+    control: tuple[str, ...]
+    expected: dict[str, Digest] = {}
+
+
+class Window(Word):
+    """How long a wave is observed; minimum and nominal count observed time, cap counts wall time."""
+
+    minimum: timedelta = timedelta(minutes=10)
+    nominal: timedelta = timedelta(minutes=20)
+    extension: timedelta = timedelta(minutes=10)
+    cap: timedelta = timedelta(minutes=60)

@@ -1,0 +1,1 @@
+"""The story of an upgrade, told deterministically; its methods are the runbook's sentences."""
