@@ -12,7 +12,7 @@ PenstockError
 from typing import ClassVar
 
 
-class PenstockError(Exception):  # noqa: N818 - the tree's names are the runbooks' headings
+class PenstockError(Exception):
     """An error whose sentence is meant for the operator."""
 
     exit_code: ClassVar[int] = 1
