@@ -10,7 +10,7 @@ from policies.words.errors import PenstockError
 
 @contextmanager
 def as_application_errors() -> Iterator[None]:
-    """Turn our errors into the engine's, keeping their code and sentence; retryable only where they say so."""
+    """Turn our errors into the engine's, with code and sentence; retryable only where they say so."""
     try:
         yield
     except PenstockError as error:

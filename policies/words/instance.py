@@ -61,7 +61,7 @@ class GatewayState(Word):
 
     @property
     def serving(self) -> Instance | None:
-        """The instance that gets new sessions now: the trial one while its lease lasts, else the permanent."""
+        """The instance that gets new sessions now: the trial one while its lease lasts."""
         slot = self.steering.trial or self.steering.serving
         return self.instance(slot) if slot else None
 
