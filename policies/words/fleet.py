@@ -2,10 +2,14 @@
 
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from policies.words.word import Name, Word
+
+Step = Annotated[str, Field(pattern=r"^[1-9][0-9]*%?$")]
+"""How many gateways have changed when a wave ends: a count ("1") or a share of those that can ("25%")."""
 
 
 class Slot(Word):
@@ -55,7 +59,7 @@ class Gateway(Word):
 class Limits(Word):
     """How much may change at once, and how long things may take."""
 
-    steps: tuple[str, ...] = ("1", "25%", "100%")
+    steps: tuple[Step, ...] = ("1", "25%", "100%")
     switching: int = Field(default=2, ge=1, description="gateways switching at the same time")
     draining: int = Field(default=50, ge=1, description="old instances draining at the same time")
     switching_per_domain: int = Field(default=1, ge=1)

@@ -1,5 +1,6 @@
 """The plan: which gateways change in which wave, printed before anything happens and bound by its digest."""
 
+from datetime import timedelta
 from enum import StrEnum
 
 from pydantic import Field
@@ -39,6 +40,38 @@ class Skipped(Word):
 
     gateway: str
     reason: str
+
+
+class Progress(Word):
+    """Where a rollout stands, gathered from facts before each batch; a position is never remembered.
+
+    A gateway is `switching` until new sessions go to its new instance, then `draining` while
+    old sessions last, then `switched`. `out` are gateways that take no users now.
+    """
+
+    passed: int = Field(default=0, ge=0, description="waves judged good, from the first")
+    held: bool = False
+    switching: tuple[str, ...] = ()
+    draining: tuple[str, ...] = ()
+    switched: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    out: tuple[str, ...] = ()
+    sessions: dict[str, int | None] = Field(default={}, description="live counts; else the plan's are used")
+
+
+class Affected(Word):
+    """Whom a plan touches and how long it takes, for people to read before they start it.
+
+    `users` are the sessions counted on gateways that change; `uncounted` names gateways whose
+    sessions are unknown, so that a sum never looks complete when it is not. `exposed` is the
+    largest number of users on the gateways of one wave: what a bad release could reach before its verdict.
+    """
+
+    users: int
+    exposed: int
+    uncounted: tuple[str, ...]
+    expected: timedelta
+    longest: timedelta
 
 
 class Plan(Word):
