@@ -67,6 +67,7 @@ class RolloutOrder(Word):
 
     rollout: Name
     plan: Plan
+    source: str
     requested_by: str
     reason: str
 
@@ -79,6 +80,26 @@ class GatewayProgress(Word):
     state: str
     release: str | None = None
     old_sessions: int | None = None
+
+
+class WaveReport(Word):
+    """What a wave tells its guardian whenever something changed."""
+
+    wave: int
+    phase: Phase
+    at: datetime
+    gateways: tuple[GatewayProgress, ...]
+    decision: Decision | None = None
+    held_by: str | None = None
+
+
+class RollbackReport(Word):
+    """What a rollback tells the guardian: who is back, who is not yet, and why it goes back."""
+
+    at: datetime
+    reason: str
+    back: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 class Event(Word):

@@ -1,0 +1,124 @@
+"""The driver: runs a plan's waves in order and, whatever goes wrong, brings back every gateway it touched."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, ChildWorkflowError
+from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
+
+from policies.words.plan import Wave
+from policies.words.rollout import Command, CommandKind, Outcome, RolloutOrder, RolloutResult
+from policies.words.verdict import Decision
+from policies.words.word import Word
+from workflows.failures import sentence_of
+from workflows.rollback import Rollback, RollbackOrder
+from workflows.wave import WaveOrder, WaveResult, WaveWorkflow
+
+T = TypeVar("T")
+
+
+class DriverOrder(Word):
+    """A rollout's order, its guardian's id, and the epoch that all its steps carry."""
+
+    order: RolloutOrder
+    guardian: str
+    epoch: int
+
+
+@workflow.defn(name="RolloutDriver")
+class RolloutDriver:
+    """One wave after the other; a failure, a verdict or a cancellation turns it round."""
+
+    @workflow.init
+    def __init__(self, order: DriverOrder) -> None:
+        self._order = order.order
+        self._guardian = order.guardian
+        self._epoch = order.epoch
+        self._touched: list[str] = []
+        self._held = False
+        self._wave: ChildWorkflowHandle[Any, WaveResult] | None = None
+
+    @workflow.run
+    async def run(self, _: DriverOrder) -> RolloutResult:
+        """Return with every gateway on the new release, or every touched one back on its own known-good."""
+        decision = None
+        try:
+            for wave in self._order.plan.waves:
+                await workflow.wait_condition(lambda: not self._held)
+                result = await self._run_wave(wave)
+                decision = result.decision
+                if not result.passed:
+                    return await to_the_end(self._go_back(result.reason, decision))
+        except (CancelledError, ActivityError, ChildWorkflowError, ApplicationError) as error:
+            return await to_the_end(self._go_back(sentence_of(error), decision))
+        return self._result(Outcome.PROMOTED, "every wave passed its window", decision)
+
+    @workflow.signal(name="command")
+    async def command(self, command: Command) -> None:
+        """Take a person's order and hand it to the wave that is under way."""
+        if command.kind in {CommandKind.HOLD, CommandKind.RESUME}:
+            self._held = command.kind is CommandKind.HOLD
+        if self._wave is not None:
+            await self._wave.signal(WaveWorkflow.command, command)
+
+    async def _run_wave(self, wave: Wave) -> WaveResult:
+        self._touched.extend(wave.gateways)
+        self._wave = await workflow.start_child_workflow(
+            WaveWorkflow.run,
+            WaveOrder(
+                rollout=self._order.rollout,
+                guardian=self._guardian,
+                plan=self._order.plan,
+                wave=wave,
+                source=self._order.source,
+                epoch=self._epoch,
+            ),
+            id=f"{workflow.info().workflow_id}/wave/{wave.number:03}",
+            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+            # The fence, not the wave's obedience, makes the way back safe: do not wait for it.
+            cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
+        )
+        try:
+            return await self._wave
+        finally:
+            self._wave = None
+
+    async def _go_back(self, reason: str, decision: Decision | None) -> RolloutResult:
+        plan = self._order.plan
+        back = await workflow.execute_child_workflow(
+            Rollback.run,
+            RollbackOrder(
+                rollout=self._order.rollout,
+                fleet=plan.fleet,
+                targets={name: plan.known_good[name] for name in self._touched},
+                reason=reason,
+                guardian=self._guardian,
+            ),
+            id=f"{workflow.info().workflow_id}/rollback",
+            parent_close_policy=ParentClosePolicy.ABANDON,
+        )
+        return self._result(Outcome.ROLLED_BACK, reason, decision).model_copy(
+            update={"steered_back_after": back.took}
+        )
+
+    def _result(self, outcome: Outcome, reason: str, decision: Decision | None) -> RolloutResult:
+        return RolloutResult(
+            rollout=self._order.rollout,
+            outcome=outcome,
+            reason=reason,
+            decision=decision,
+            touched=tuple(self._touched),
+        )
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Finish the work however often this workflow is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    while True:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise

@@ -1,0 +1,26 @@
+"""What went wrong, as the sentence an operator reads, and the errors that workflows raise themselves."""
+
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return the innermost cause's sentence: an ActivityError itself only says that one failed."""
+    cause: BaseException = error
+    while isinstance(cause, ActivityError | ChildWorkflowError) and cause.cause is not None:
+        cause = cause.cause
+    if isinstance(cause, FailureError):
+        return cause.message or type(cause).__name__
+    return str(cause) or type(cause).__name__
+
+
+def code_of(error: BaseException) -> str:
+    """Return the stable name of the innermost cause."""
+    cause: BaseException = error
+    while isinstance(cause, ActivityError | ChildWorkflowError) and cause.cause is not None:
+        cause = cause.cause
+    return (cause.type or "") if isinstance(cause, ApplicationError) else type(cause).__name__
+
+
+def stopped(sentence: str) -> ApplicationError:
+    """Return the error with which a workflow stops going forward; never retried."""
+    return ApplicationError(sentence, type="Stopped", non_retryable=True)

@@ -1,0 +1,243 @@
+"""The guardian of a rollout: takes people's orders, tells the story, and makes up for whatever ends the driver."""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, ChildWorkflowError
+from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
+
+from activities.instances import InstanceActivities
+from activities.ledger import KnownGoodEntry, LedgerActivities
+from activities.releases import AdmitOrder, ReleaseActivities
+from policies.story import Story
+from policies.words.rollout import (
+    Command,
+    CommandKind,
+    CommandReceipt,
+    Outcome,
+    Phase,
+    RollbackReport,
+    RolloutOrder,
+    RolloutResult,
+    RolloutStatus,
+    WaveReport,
+)
+from workflows import steps
+from workflows.drain import Drain, DrainGatewayOrder
+from workflows.driver import DriverOrder, RolloutDriver, to_the_end
+from workflows.failures import code_of, sentence_of, stopped
+from workflows.rollback import Rollback, RollbackOrder
+
+
+@workflow.defn(name="Rollout")
+class Rollout:
+    """A rollout from its first check to its last word; its id is the fleet's lock."""
+
+    @workflow.init
+    def __init__(self, order: RolloutOrder) -> None:
+        self._order = order
+        self._plan = order.plan
+        self._story = Story(order, workflow.now())
+        self._commands: dict[str, tuple[Command, CommandReceipt]] = {}
+        self._driver: ChildWorkflowHandle[RolloutDriver, RolloutResult] | None = None
+        self._asked_back: Command | None = None
+        self._epoch = 0
+
+    @workflow.run
+    async def run(self, order: RolloutOrder) -> RolloutResult:
+        """Leave the fleet on the new release, or exactly as it was found."""
+        self._epoch = steps.epoch_now()
+        await self._record(LedgerActivities.open_rollout, order)
+        try:
+            await self._admit_release()
+            await self._prove_the_way_back()
+        except (ActivityError, ApplicationError) as error:
+            result = self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
+        else:
+            result = await self._drive()
+        if result.outcome is Outcome.PROMOTED:
+            await self._promote()
+        await self._record(LedgerActivities.close_rollout, result)
+        self._story.end(result, workflow.now())
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return result
+
+    # --- what people say ---------------------------------------------------------
+
+    @workflow.update(name="command")
+    async def command(self, command: Command) -> CommandReceipt:
+        """Carry out a person's order once, however often it arrives."""
+        return await self._obey(command)
+
+    @command.validator
+    def _command_makes_sense(self, command: Command) -> None:
+        known = self._commands.get(command.id)
+        if known is not None and known[0] != command:
+            raise ApplicationError(
+                f"command {command.id} was given before with other words", type="Conflict", non_retryable=True
+            )
+        if known is None and (refusal := self._story.refusal_of(command)):
+            raise ApplicationError(refusal, type="Conflict", non_retryable=True)
+
+    @workflow.signal(name="command_fallback")
+    async def command_fallback(self, command: Command) -> None:
+        """Take the same order by the road that is durable while no worker is up."""
+        if self._story.refusal_of(command) is None:
+            await self._obey(command)
+
+    async def _obey(self, command: Command) -> CommandReceipt:
+        if command.id in self._commands:
+            return self._commands[command.id][1]
+        receipt = CommandReceipt(id=command.id, accepted=True, sentence=self._story.hear(command, workflow.now()))
+        self._commands[command.id] = (command, receipt)
+        if command.kind in {CommandKind.ROLL_BACK, CommandKind.ABORT}:
+            self._asked_back = command
+            if self._driver is not None:
+                self._driver.cancel()
+        elif self._driver is not None:
+            await self._driver.signal(RolloutDriver.command, command)
+        return receipt
+
+    @workflow.query(name="status")
+    def status(self) -> RolloutStatus:
+        """Say what is happening, to how many, why, what comes next and what can be done."""
+        return self._story.status()
+
+    # --- what waves and rollbacks report -----------------------------------------
+
+    @workflow.signal(name="report")
+    def report(self, report: WaveReport) -> None:
+        """Take over what a wave says of itself."""
+        self._story.take(report)
+
+    @workflow.signal(name="report_rollback")
+    def report_rollback(self, report: RollbackReport) -> None:
+        """Take over what a rollback says of itself."""
+        self._story.take_rollback(report)
+
+    # --- the runbook -------------------------------------------------------------
+
+    async def _admit_release(self) -> None:
+        """Verify who signed the release before any gateway hears of it."""
+        admitted = await workflow.execute_activity_method(
+            ReleaseActivities.admit_release,
+            AdmitOrder(
+                release=self._plan.release,
+                source=self._order.source,
+                product=self._plan.fleet.product,
+                channel=self._plan.fleet.channel,
+            ),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.CHANGE,
+        )
+        self._story.note(f"release admitted: {admitted.reason}", workflow.now())
+
+    async def _prove_the_way_back(self) -> None:
+        """Ask every gateway whether the release fits and its known-good is there to go back to."""
+        names = [name for wave in self._plan.waves for name in wave.gateways]
+        answers = await asyncio.gather(
+            *[
+                workflow.execute_activity_method(
+                    InstanceActivities.preflight_gateway,
+                    self._plan.release,
+                    task_queue=self._plan.fleet.gateway(name).task_queue,
+                    **steps.ASK,
+                    schedule_to_close_timeout=timedelta(seconds=60),
+                )
+                for name in names
+            ]
+        )
+        obstacles = [f"{name}: {why}" for name, whys in zip(names, answers, strict=True) for why in whys]
+        if obstacles:
+            raise stopped("; ".join(obstacles))
+        self._story.note(f"{len(names)} gateways can take the release and can go back", workflow.now())
+
+    async def _drive(self) -> RolloutResult:
+        try:
+            self._driver = await workflow.start_child_workflow(
+                RolloutDriver.run,
+                DriverOrder(order=self._order, guardian=workflow.info().workflow_id, epoch=self._epoch),
+                id=f"{workflow.info().workflow_id}/{self._order.rollout}/driver",
+                parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+            )
+            if self._asked_back is not None:
+                self._driver.cancel()
+            result = await self._driver_result(self._driver)
+        except (ChildWorkflowError, CancelledError, ActivityError) as error:
+            result = await to_the_end(self._go_back(sentence_of(error)))
+        return self._in_the_words_of_whoever_asked(result)
+
+    async def _driver_result(self, driver: ChildWorkflowHandle[RolloutDriver, RolloutResult]) -> RolloutResult:
+        """Wait for the driver, which undoes its own work when cancelled; never for longer than it may take."""
+        waiting = asyncio.ensure_future(driver)
+        while True:
+            try:
+                return await asyncio.shield(waiting)
+            except asyncio.CancelledError:
+                if waiting.cancelled():
+                    raise
+                driver.cancel()
+
+    async def _go_back(self, reason: str) -> RolloutResult:
+        """Undo what a driver left behind that could not do so itself."""
+        touched = sorted({name for wave in self._plan.waves for name in wave.gateways})
+        back = await workflow.execute_child_workflow(
+            Rollback.run,
+            RollbackOrder(
+                rollout=self._order.rollout,
+                fleet=self._plan.fleet,
+                targets={name: self._plan.known_good[name] for name in touched},
+                reason=reason,
+                guardian=workflow.info().workflow_id,
+            ),
+            id=f"{workflow.info().workflow_id}/{self._order.rollout}/rollback",
+            parent_close_policy=ParentClosePolicy.ABANDON,
+        )
+        result = self._result(Outcome.ROLLED_BACK, f"the driver ended ({reason}); its gateways were brought back")
+        return result.model_copy(update={"touched": back.back, "steered_back_after": back.took})
+
+    def _in_the_words_of_whoever_asked(self, result: RolloutResult) -> RolloutResult:
+        asked = self._asked_back
+        if asked is None or result.outcome is not Outcome.ROLLED_BACK:
+            return result
+        outcome = Outcome.ABORTED if asked.kind is CommandKind.ABORT else Outcome.ROLLED_BACK
+        return result.model_copy(update={"outcome": outcome, "reason": f"{asked.person}: {asked.reason}"})
+
+    async def _promote(self) -> None:
+        """Make the release known-good where it runs, and let the old instances empty by themselves."""
+        self._story.enter(Phase.PROMOTING, workflow.now())
+        for wave in self._plan.waves:
+            for name in wave.gateways:
+                entry = KnownGoodEntry(
+                    fleet=self._plan.fleet.name,
+                    gateway=name,
+                    release=self._plan.release,
+                    rollout=self._order.rollout,
+                )
+                await self._record(LedgerActivities.record_known_good, entry)
+                await workflow.start_child_workflow(
+                    Drain.run,
+                    DrainGatewayOrder(
+                        rollout=self._order.rollout,
+                        epoch=self._epoch,
+                        gateway=self._plan.fleet.gateway(name),
+                        digest=self._plan.release.digest,
+                        deadline=self._plan.fleet.limits.drain_deadline,
+                    ),
+                    id=f"drain/{name}/{self._order.rollout}/{self._epoch}",
+                    parent_close_policy=ParentClosePolicy.ABANDON,
+                )
+
+    async def _record(self, step: object, entry: object) -> None:
+        await workflow.execute_activity_method(
+            step,  # type: ignore[arg-type]
+            entry,
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.RECORD,
+        )
+
+    def _result(self, outcome: Outcome, reason: str) -> RolloutResult:
+        return RolloutResult(rollout=self._order.rollout, outcome=outcome, reason=reason)
+
+

@@ -1,0 +1,90 @@
+"""How long a step may take and how often it is tried, by what it does.
+
+Every step ends by a short clock or a heartbeat, so that work lost with a killed process
+is noticed within seconds (research: temporal.md sections 1 and 3b).
+"""
+
+from datetime import timedelta
+from typing import TypedDict
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+
+CONTROL_QUEUE = "control"
+
+
+class Options(TypedDict, total=False):
+    """The part of an activity's options that these kinds of step fix."""
+
+    start_to_close_timeout: timedelta
+    schedule_to_close_timeout: timedelta
+    heartbeat_timeout: timedelta
+    retry_policy: RetryPolicy
+
+
+def _retry(attempts: int) -> RetryPolicy:
+    return RetryPolicy(
+        initial_interval=timedelta(milliseconds=200),
+        maximum_interval=timedelta(seconds=2),
+        maximum_attempts=attempts,
+    )
+
+
+ASK = Options(start_to_close_timeout=timedelta(seconds=10), retry_policy=_retry(5))
+"""Reads something; harmless to repeat."""
+
+CHANGE = Options(
+    start_to_close_timeout=timedelta(seconds=60),
+    heartbeat_timeout=timedelta(seconds=4),
+    schedule_to_close_timeout=timedelta(minutes=5),
+    retry_policy=_retry(5),
+)
+"""Changes a gateway on the way forward: gives up in time, so that the way back begins."""
+
+STEER = Options(
+    start_to_close_timeout=timedelta(seconds=5),
+    schedule_to_close_timeout=timedelta(minutes=2),
+    retry_policy=_retry(0),
+)
+"""Changes who gets new sessions: milliseconds when it works."""
+
+CONFIRM = Options(
+    start_to_close_timeout=timedelta(seconds=5),
+    schedule_to_close_timeout=timedelta(seconds=20),
+    retry_policy=_retry(0),
+)
+"""Renews a lease: late is the same as never, the kernel has acted by then."""
+
+GO_BACK = Options(
+    start_to_close_timeout=timedelta(seconds=10),
+    schedule_to_close_timeout=timedelta(seconds=20),
+    retry_policy=_retry(0),
+)
+"""One round of the way back on one gateway; the rollback itself begins the next round."""
+
+WATCH = Options(
+    start_to_close_timeout=timedelta(seconds=90),
+    heartbeat_timeout=timedelta(seconds=4),
+    retry_policy=_retry(0),
+)
+"""One slice of an observation window."""
+
+RECORD = Options(start_to_close_timeout=timedelta(seconds=10), retry_policy=_retry(0))
+"""Writes to the ledger: tried until it is written."""
+
+PATIENT = Options(start_to_close_timeout=timedelta(seconds=30), retry_policy=_retry(0))
+"""Has all the time in the world: tried until the gateway answers."""
+
+NEXT_ROUND = timedelta(seconds=1)
+"""Between two rounds of a rollback on a gateway that refuses."""
+
+HELD_PACE = timedelta(seconds=5)
+"""Between two looks at the metrics while nothing but time can change the decision."""
+
+HELD_FOR_HUMAN_PACE = timedelta(seconds=60)
+"""The same, while only a person can change it."""
+
+
+def epoch_now() -> int:
+    """Return an epoch newer than every earlier one: milliseconds of the engine's clock."""
+    return int(workflow.now().timestamp() * 1000)
