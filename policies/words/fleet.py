@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from policies.words.word import Name, Word
 
-Step = Annotated[str, Field(pattern=r"^[1-9][0-9]*%?$")]
+Step = Annotated[str, Field(pattern=r"^[1-9][0-9]*%?$", coerce_numbers_to_str=True)]
 """How many gateways have changed when a wave ends: a count ("1") or a share of those that can ("25%")."""
 
 

@@ -1,0 +1,234 @@
+"""Read the files people write (fleet.yaml, gates.yaml, trust.yaml) strictly, and say where they are wrong.
+
+Only plain YAML is understood: mappings, lists, strings, whole and decimal numbers, true, false and
+null, as in the core schema of YAML 1.2 (section 10.3.2). `no` is a word, `1:30` is a word, a key
+twice is an error, and so are anchors, tags and a second document.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from policies.words.errors import BadInput
+from policies.words.word import Word
+
+W = TypeVar("W", bound=Word)
+Location = tuple[str | int, ...]
+
+LARGEST = 1 << 20
+"""Bytes a file may have: no fleet needs more, and a mistaken path may name anything."""
+
+
+class PlainLoader(yaml.SafeLoader):
+    """A YAML reader that resolves nothing but the core schema."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
+for tag, pattern, first in (
+    ("null", r"^(?:null|~|)$", ["n", "~", ""]),
+    ("bool", r"^(?:true|false)$", ["t", "f"]),
+    ("int", r"^[-+]?[0-9]+$", list("-+0123456789")),
+    (
+        "float",
+        r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$",
+        list("-+.0123456789"),
+    ),
+):
+    PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), first)
+
+
+def load(path: Path, model: type[W]) -> W:
+    """Return the content of a YAML file as a word.
+
+    Raises:
+        BadInput: The file cannot be read, is not plain YAML, or is not what the model asks for;
+            the sentence names file, line and key, and what to do.
+    """
+    root = _compose(path, _read(path))
+    lines: dict[Location, int] = {}
+    value = _Document(path, lines).value(root, ())
+    try:
+        return model.model_validate(value)
+    except ValidationError as invalid:
+        errors = _causes(invalid.errors(), lines)
+        first = errors[0]
+        more = f" ({len(errors) - 1} more after this one)" if len(errors) > 1 else ""
+        line = _line(lines, first["loc"])
+        raise BadInput(f"{path}, line {line}: {_sentence(first, model)}{more}") from invalid
+
+
+def schema(model: type[Word]) -> str:
+    """Return the JSON schema of a file's content, for editors, as text that ends in a newline."""
+    described = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **model.model_json_schema(),
+    }
+    return json.dumps(described, indent=2) + "\n"
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error
+    if len(content) > LARGEST:
+        raise BadInput(f"{path} is larger than {LARGEST} bytes; check that it is the file you mean")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise BadInput(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from error
+
+
+def _compose(path: Path, text: str) -> yaml.Node:
+    try:
+        root = yaml.compose(text, Loader=PlainLoader)
+    except RecursionError as error:
+        raise BadInput(f"{path} is nested too deeply; check that it is the file you mean") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise BadInput(f"{path}, line {line}: not valid YAML: {error.problem}; mend this line") from error
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if root is None:
+        raise BadInput(f"{path} is empty; write keys and values into it")
+    if not isinstance(root, yaml.MappingNode):
+        raise BadInput(f"{path}, line 1: not a mapping; the file starts with keys like `name: …`")
+    return root
+
+
+class _Document:
+    """Turns nodes into plain values and notes the line of each."""
+
+    def __init__(self, path: Path, lines: dict[Location, int]) -> None:
+        self._path = path
+        self._lines = lines
+        self._seen: set[int] = set()
+
+    def value(self, node: yaml.Node, at: Location) -> Any:
+        """Return the node as plain values; BadInput for whatever plain YAML does not have."""
+        self._lines.setdefault(at, node.start_mark.line + 1)
+        if id(node) in self._seen:
+            raise self._wrong(node, "an alias (`*name`) is not understood; write the value out")
+        self._seen.add(id(node))
+        match node:
+            case yaml.MappingNode(tag="tag:yaml.org,2002:map"):
+                return dict(self._pairs(node, at))
+            case yaml.SequenceNode(tag="tag:yaml.org,2002:seq"):
+                return [self.value(item, (*at, index)) for index, item in enumerate(node.value)]
+            case yaml.ScalarNode():
+                return self._scalar(node)
+            case _:
+                raise self._wrong(node, f"the tag {node.tag} is not understood; write plain values")
+
+    def _pairs(self, node: yaml.MappingNode, at: Location) -> Iterator[tuple[str, Any]]:
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._wrong(key, "a key is a list or mapping; write a word")
+            line = key.start_mark.line + 1
+            if key.value in first:
+                earlier = first[key.value]
+                raise self._wrong(key, f"{key.value} was already given in line {earlier}; keep one of them")
+            first[key.value] = self._lines[(*at, key.value)] = line
+            yield key.value, self.value(value, (*at, key.value))
+
+    def _scalar(self, node: yaml.ScalarNode) -> str | float | bool | None:
+        match node.tag.removeprefix("tag:yaml.org,2002:"):
+            case "str":
+                return str(node.value)
+            case "null":
+                return None
+            case "bool":
+                return bool(node.value == "true")
+            case "int" if len(node.value) <= len(str(1 << 64)):
+                return int(node.value)
+            case "float":
+                return float(node.value)
+            case _:
+                raise self._wrong(node, f"{_shown(node.value)} is not understood; write a plain value")
+
+    def _wrong(self, node: yaml.Node, sentence: str) -> BadInput:
+        return BadInput(f"{self._path}, line {node.start_mark.line + 1}: {sentence}")
+
+
+def _causes(errors: Sequence[ErrorDetails], lines: dict[Location, int]) -> list[ErrorDetails]:
+    """Drop errors that others inside them explain; a mistyped key comes before the one that lacks."""
+    inner = [
+        error
+        for error in errors
+        if not any(e["loc"] != error["loc"] and e["loc"][: len(error["loc"])] == error["loc"] for e in errors)
+    ]
+    return sorted(inner, key=lambda e: (e["type"] != "extra_forbidden", _line(lines, e["loc"])))
+
+
+def _line(lines: dict[Location, int], location: Location) -> int:
+    """Return the line of the deepest part of the location that the file has."""
+    for depth in range(len(location), 0, -1):
+        if location[:depth] in lines:
+            return lines[location[:depth]]
+    return 1
+
+
+def _sentence(error: ErrorDetails, model: type[Word]) -> str:
+    location = error["loc"]
+    key, parent = _key(location), _key(location[:-1]) or "the file"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{parent} has no key {location[-1]}; {_nearest(str(location[-1]), model, location[:-1])}"
+        case "missing":
+            return f"{parent} lacks the key {location[-1]}; add it"
+        case "value_error":
+            return f"{error['msg'].removeprefix('Value error, ')}; change one of them"
+        case "time_delta_parsing" | "time_delta_type":
+            return f"{key} is {_shown(error['input'])}, not a duration; write it like PT8H or PT90S"
+        case "string_type" if not isinstance(error["input"], dict | list | None):
+            return f"{key} is {_shown(error['input'])}, not a string; put it in quotes"
+        case _:
+            wanted = error["msg"][0].lower() + error["msg"][1:]
+            return f"{key} is {_shown(error['input'])}: {wanted}; change it"
+
+
+def _key(location: Location) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+
+
+def _shown(value: object) -> str:
+    shown = json.dumps(value, default=str, ensure_ascii=False)
+    return shown if len(shown) <= 40 else f"{shown[:39]}…"  # noqa: PLR2004 - what fits a line
+
+
+def _nearest(key: str, model: type[Word], location: Location) -> str:
+    known = _keys_at(model, location)
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"known keys are {', '.join(known)}" if known else "remove it"
+
+
+def _keys_at(model: type[Word], location: Location) -> list[str]:
+    """Return the keys the model knows where the location leads; empty when that cannot be told."""
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            inner = next(_words_in(model.model_fields[part].annotation), None)
+            if inner is None:
+                return []
+            model = inner
+    return list(model.model_fields)
+
+
+def _words_in(annotation: object) -> Iterator[type[Word]]:
+    if isinstance(annotation, type) and issubclass(annotation, Word):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _words_in(argument)
