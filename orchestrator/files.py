@@ -61,8 +61,8 @@ def load(path: Path, model: type[W]) -> W:
         errors = _causes(invalid.errors(), lines)
         first = errors[0]
         more = f" ({len(errors) - 1} more after this one)" if len(errors) > 1 else ""
-        line = _line(lines, first["loc"])
-        raise BadInput(f"{path}, line {line}: {_sentence(first, model)}{more}") from invalid
+        sentence = _sentence(first, _place(first, lines), _keys_at(model, first["loc"][:-1]))
+        raise BadInput(f"{path}, line {_line(first, lines)}: {sentence}{more}") from invalid
 
 
 def schema(model: type[Word]) -> str:
@@ -169,34 +169,39 @@ def _causes(errors: Sequence[ErrorDetails], lines: dict[Location, int]) -> list[
         for error in errors
         if not any(e["loc"] != error["loc"] and e["loc"][: len(error["loc"])] == error["loc"] for e in errors)
     ]
-    return sorted(inner, key=lambda e: (e["type"] != "extra_forbidden", _line(lines, e["loc"])))
+    return sorted(inner, key=lambda error: (error["type"] != "extra_forbidden", _line(error, lines)))
 
 
-def _line(lines: dict[Location, int], location: Location) -> int:
-    """Return the line of the deepest part of the location that the file has."""
-    for depth in range(len(location), 0, -1):
-        if location[:depth] in lines:
-            return lines[location[:depth]]
-    return 1
+def _place(error: ErrorDetails, lines: dict[Location, int]) -> Location:
+    """Return where the error is as the file has it: pydantic adds the kind of a union's member on the way."""
+    place: Location = ()
+    for part in error["loc"]:
+        if (*place, part) in lines:
+            place = (*place, part)
+    return (*place, error["loc"][-1]) if error["type"] == "missing" else place
 
 
-def _sentence(error: ErrorDetails, model: type[Word]) -> str:
-    location = error["loc"]
-    key, parent = _key(location), _key(location[:-1]) or "the file"
+def _line(error: ErrorDetails, lines: dict[Location, int]) -> int:
+    place = _place(error, lines)
+    return lines.get(place) or lines.get(place[:-1], 1)
+
+
+def _sentence(error: ErrorDetails, place: Location, known: Sequence[str]) -> str:
+    key, parent = _key(place), _key(place[:-1]) or "the file"
     match error["type"]:
         case "extra_forbidden":
-            return f"{parent} has no key {location[-1]}; {_nearest(str(location[-1]), model, location[:-1])}"
+            return f"{parent} has no key {place[-1]}; {_nearest(str(place[-1]), known)}"
         case "missing":
-            return f"{parent} lacks the key {location[-1]}; add it"
+            return f"{parent} lacks the key {place[-1]}; add it"
         case "value_error":
-            return f"{error['msg'].removeprefix('Value error, ')}; change one of them"
+            return f"{error['msg'].removeprefix('Value error, ')}; mend this part"
         case "time_delta_parsing" | "time_delta_type":
             return f"{key} is {_shown(error['input'])}, not a duration; write it like PT8H or PT90S"
         case "string_type" if not isinstance(error["input"], dict | list | None):
             return f"{key} is {_shown(error['input'])}, not a string; put it in quotes"
         case _:
             wanted = error["msg"][0].lower() + error["msg"][1:]
-            return f"{key} is {_shown(error['input'])}: {wanted}; change it"
+            return f"{key or 'the file'} is {_shown(error['input'])}: {wanted}; change it"
 
 
 def _key(location: Location) -> str:
@@ -208,8 +213,7 @@ def _shown(value: object) -> str:
     return shown if len(shown) <= 40 else f"{shown[:39]}…"  # noqa: PLR2004 - what fits a line
 
 
-def _nearest(key: str, model: type[Word], location: Location) -> str:
-    known = _keys_at(model, location)
+def _nearest(key: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
     if close:
         return f"did you mean {close[0]}?"
@@ -218,13 +222,19 @@ def _nearest(key: str, model: type[Word], location: Location) -> str:
 
 def _keys_at(model: type[Word], location: Location) -> list[str]:
     """Return the keys the model knows where the location leads; empty when that cannot be told."""
+    here = [model]
     for part in location:
-        if isinstance(part, str) and part in model.model_fields:
-            inner = next(_words_in(model.model_fields[part].annotation), None)
-            if inner is None:
-                return []
-            model = inner
-    return list(model.model_fields)
+        if isinstance(part, int):
+            continue
+        kind = [word for word in here if len(here) > 1 and part in _kinds(word)]
+        fields = [word.model_fields[part].annotation for word in here if part in word.model_fields]
+        here = kind or [inner for field in fields for inner in _words_in(field)]
+    return list(dict.fromkeys(key for word in here for key in word.model_fields))
+
+
+def _kinds(word: type[Word]) -> tuple[object, ...]:
+    """Return the tags by which a union tells this word from its siblings."""
+    return tuple(tag for field in word.model_fields.values() for tag in get_args(field.annotation))
 
 
 def _words_in(annotation: object) -> Iterator[type[Word]]:

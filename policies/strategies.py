@@ -37,7 +37,6 @@ def plan(
     seed: str,
     gates: GatePolicy,
     trust_policy: Digest,
-    window: Window,
 ) -> Plan:
     """Return who changes in which wave; the same facts in any order give the same digest.
 
@@ -48,9 +47,8 @@ def plan(
         release: What is to run everywhere.
         strategy: How to cut the waves.
         seed: Breaks ties between gateways with as many sessions; new for each plan.
-        gates: The questions each wave has to answer.
+        gates: The questions each wave has to answer, and how long it is watched.
         trust_policy: The digest of the policy that admitted the release.
-        window: How long each wave is observed.
 
     Raises:
         Refused: No gateway can change, there is nobody to compare a canary with, or capacity is short.
@@ -73,7 +71,7 @@ def plan(
         skipped=skipped,
         known_good={gateway.name: known_good[gateway.name] for gateway in able},
         sessions=sessions,
-        window=window,
+        window=Window.model_validate(gates.window.model_dump()),
         gates=gates,
         trust_policy=trust_policy,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.files import LARGEST, load, schema
+from policies.gates import GatePolicy
 from policies.words.errors import BadInput
 from policies.words.fleet import Fleet
 from policies.words.word import Word
@@ -97,6 +98,36 @@ def test_a_malformed_fleet_is_refused_by_line_and_key(
 ) -> None:
     assert before in FLEET
     assert refusal(tmp_path, FLEET.replace(before, after, 1)).startswith(sentence)
+
+
+GATES = """\
+gates:
+  - id: logins
+    kind: rate
+    bad: a{$cohort}
+    total: b{$cohort}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ("total:", "totl:", "line 5: gates[0] has no key totl; did you mean total? (1 more"),
+        ("kind: rate", "kind: ratio", "line 2: gates[0] is"),
+        ("b{$cohort}", "nothing", 'line 5: gates[0].total is "nothing": string should match'),
+        (
+            "a{$cohort}",
+            "a{$cohort}\n    margin: {dleta: 1}",
+            "line 5: gates[0].margin has no key dleta; did you mean delta?",
+        ),
+        ("a{$cohort}", "a{$cohort}\n    required: true", "line 2: gate logins: required, but says no health"),
+    ],
+)
+def test_a_malformed_gate_is_named_by_its_place_whatever_its_kind(
+    tmp_path: Path, before: str, after: str, sentence: str
+) -> None:
+    assert before in GATES
+    assert refusal(tmp_path, GATES.replace(before, after, 1), GatePolicy).startswith(sentence)
 
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:

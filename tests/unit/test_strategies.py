@@ -20,7 +20,6 @@ from policies.words.errors import Refused
 from policies.words.fleet import Fleet, Limits
 from policies.words.instance import GatewayState, InstanceState
 from policies.words.plan import Plan, Progress, ReleaseRef, Strategy
-from policies.words.verdict import Window
 from policies.words.word import digest_of
 from tests.unit.fleets import NEW, OLD, fleet, gateway, release, state
 
@@ -43,7 +42,6 @@ def planned(
         seed=seed,
         gates=GatePolicy(),
         trust_policy=digest_of(b"trust"),
-        window=Window(),
     )
 
 
