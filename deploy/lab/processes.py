@@ -1,0 +1,103 @@
+"""Programs of the lab: each in its namespace, with its own log, none outliving the lab."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from policies.words.errors import Unavailable
+
+
+class Process:
+    """One program. It is killed by the kernel when the thread that started it ends (prctl(2)).
+
+    So start programs from the main thread, or from one that lives as long as the lab. Programs
+    that it starts itself are not covered: those die with their namespace, when the lab or the
+    next one removes it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        namespace: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        enter = ["nsenter", f"--net=/run/netns/{namespace}", "--"] if namespace else []
+        self.command = ["setpriv", "--pdeathsig", "KILL", *enter, *map(str, command)]
+        self._environment = {**os.environ, **environment} if environment else None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, stdin: bytes | None = None) -> int:
+        """Start it, with these bytes as its whole input, and return its pid.
+
+        Its own session keeps a Ctrl-C at the terminal for the lab, which then stops it in order.
+        """
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,
+            )
+        if stdin is not None and self._child.stdin:
+            self._child.stdin.write(stdin)
+            self._child.stdin.close()
+        return self._child.pid
+
+    @property
+    def pid(self) -> int | None:
+        """Return its pid while it runs."""
+        return self._child.pid if self._child and self._child.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return how it ended: its code, or minus the signal; None while it runs or before it did."""
+        return self._child.poll() if self._child else None
+
+    def wait(self, seconds: float) -> int:
+        """Wait for its end and return its exit code.
+
+        Raises:
+            Unavailable: it is still running after that time.
+        """
+        if self._child is None:
+            raise Unavailable(f"{self.name} was never started")
+        try:
+            return self._child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"{self.name} (pid {self._child.pid}) still runs after {seconds:g} s") from None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing happens when it is gone."""
+        if self._child:
+            self._child.send_signal(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, grace: float = 5.0) -> int | None:
+        """Ask it to end, kill it after the grace, and return its exit code; None if it never ran."""
+        if self._child is None:
+            return None
+        self._child.send_signal(number)
+        try:
+            return self._child.wait(grace)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            return self._child.wait(grace)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.stop(signal.SIGKILL)
+
+    def last_lines(self, count: int = 5) -> list[str]:
+        """Return the end of its log, for the sentence that says why it failed."""
+        if not self.log.is_file():
+            return []
+        return self.log.read_text(errors="replace").splitlines()[-count:]
