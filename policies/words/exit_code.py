@@ -3,6 +3,8 @@
 from enum import IntEnum
 from typing import Self
 
+from policies.words.rollout import Outcome
+
 
 class ExitCode(IntEnum):
     """What a command's exit status means; the README's table is this list."""
@@ -28,3 +30,18 @@ class ExitCode(IntEnum):
     CONFLICT = 9, "conflict: another rollout is under way, or the plan is stale"
     DIFFERENCES = 10, "differences were found"
     DETACHED = 130, "detached by Ctrl-C; the rollout goes on"
+
+
+_CODES = {
+    Outcome.PROMOTED: ExitCode.DONE,
+    Outcome.ROLLED_BACK: ExitCode.ROLLED_BACK,
+    Outcome.ABORTED: ExitCode.ROLLED_BACK,
+    Outcome.REFUSED: ExitCode.REFUSED,
+    Outcome.HELD: ExitCode.HELD,
+    Outcome.ROLLBACK_INCOMPLETE: ExitCode.ROLLBACK_INCOMPLETE,
+}
+
+
+def code_of(outcome: Outcome | None) -> ExitCode:
+    """Return the exit code of a rollout that ended so; one that has not ended goes on without us."""
+    return _CODES[outcome] if outcome is not None else ExitCode.TIMED_OUT
