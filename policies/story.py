@@ -1,4 +1,4 @@
-"""The story of a rollout: what was reported becomes the five sentences every surface shows in the same words."""
+"""The story of a rollout: reports become the five sentences that every surface shows in the same words."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Draining a gateway: what no longer gets new sessions goes on until its last session has ended, then stops."""
+"""Draining a gateway: what gets no new sessions goes on until its last one has ended, then stops."""
 
 import asyncio
 from datetime import timedelta

@@ -214,4 +214,3 @@ class Rollback:
             step=step,
             digest=self._order.targets[gateway].digest,
         )
-

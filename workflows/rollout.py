@@ -1,15 +1,16 @@
-"""The guardian of a rollout: takes people's orders, tells the story, and makes up for whatever ends the driver."""
+"""The guardian of a rollout: takes orders, tells the story, and makes up for whatever ends the driver."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+from activities.releases import AdmitOrder, ReleaseActivities
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, ChildWorkflowError
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 from activities.instances import InstanceActivities
 from activities.ledger import KnownGoodEntry, LedgerActivities
-from activities.releases import AdmitOrder, ReleaseActivities
 from policies.story import Story
 from policies.words.rollout import (
     Command,
@@ -28,6 +29,8 @@ from workflows.drain import Drain, DrainGatewayOrder
 from workflows.driver import DriverOrder, RolloutDriver, to_the_end
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.rollback import Rollback, RollbackOrder
+
+Entry = TypeVar("Entry")
 
 
 @workflow.defn(name="Rollout")
@@ -89,7 +92,9 @@ class Rollout:
     async def _obey(self, command: Command) -> CommandReceipt:
         if command.id in self._commands:
             return self._commands[command.id][1]
-        receipt = CommandReceipt(id=command.id, accepted=True, sentence=self._story.hear(command, workflow.now()))
+        receipt = CommandReceipt(
+            id=command.id, accepted=True, sentence=self._story.hear(command, workflow.now())
+        )
         self._commands[command.id] = (command, receipt)
         if command.kind in {CommandKind.ROLL_BACK, CommandKind.ABORT}:
             self._asked_back = command
@@ -143,7 +148,6 @@ class Rollout:
                     self._plan.release,
                     task_queue=self._plan.fleet.gateway(name).task_queue,
                     **steps.ASK,
-                    schedule_to_close_timeout=timedelta(seconds=60),
                 )
                 for name in names
             ]
@@ -168,8 +172,10 @@ class Rollout:
             result = await to_the_end(self._go_back(sentence_of(error)))
         return self._in_the_words_of_whoever_asked(result)
 
-    async def _driver_result(self, driver: ChildWorkflowHandle[RolloutDriver, RolloutResult]) -> RolloutResult:
-        """Wait for the driver, which undoes its own work when cancelled; never for longer than it may take."""
+    async def _driver_result(
+        self, driver: ChildWorkflowHandle[RolloutDriver, RolloutResult]
+    ) -> RolloutResult:
+        """Wait for the driver, which undoes its own work when it is cancelled."""
         waiting = asyncio.ensure_future(driver)
         while True:
             try:
@@ -194,7 +200,9 @@ class Rollout:
             id=f"{workflow.info().workflow_id}/{self._order.rollout}/rollback",
             parent_close_policy=ParentClosePolicy.ABANDON,
         )
-        result = self._result(Outcome.ROLLED_BACK, f"the driver ended ({reason}); its gateways were brought back")
+        result = self._result(
+            Outcome.ROLLED_BACK, f"the driver ended ({reason}); its gateways were brought back"
+        )
         return result.model_copy(update={"touched": back.back, "steered_back_after": back.took})
 
     def _in_the_words_of_whoever_asked(self, result: RolloutResult) -> RolloutResult:
@@ -229,15 +237,8 @@ class Rollout:
                     parent_close_policy=ParentClosePolicy.ABANDON,
                 )
 
-    async def _record(self, step: object, entry: object) -> None:
-        await workflow.execute_activity_method(
-            step,  # type: ignore[arg-type]
-            entry,
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.RECORD,
-        )
+    async def _record(self, step: Callable[[LedgerActivities, Entry], Awaitable[None]], entry: Entry) -> None:
+        await workflow.execute_activity_method(step, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD)
 
     def _result(self, outcome: Outcome, reason: str) -> RolloutResult:
         return RolloutResult(rollout=self._order.rollout, outcome=outcome, reason=reason)
-
-

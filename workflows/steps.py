@@ -30,8 +30,12 @@ def _retry(attempts: int) -> RetryPolicy:
     )
 
 
-ASK = Options(start_to_close_timeout=timedelta(seconds=10), retry_policy=_retry(5))
-"""Reads something; harmless to repeat."""
+ASK = Options(
+    start_to_close_timeout=timedelta(seconds=10),
+    schedule_to_close_timeout=timedelta(seconds=30),
+    retry_policy=_retry(5),
+)
+"""Reads something; silence for longer than this is an answer."""
 
 CHANGE = Options(
     start_to_close_timeout=timedelta(seconds=60),

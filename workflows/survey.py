@@ -1,7 +1,6 @@
 """Survey: ask every gateway what is true of it now; the ground on which a plan is made."""
 
 import asyncio
-from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -12,8 +11,6 @@ from policies.words.instance import GatewayState
 from policies.words.word import Word
 from workflows import steps
 from workflows.failures import sentence_of
-
-ANSWER_WITHIN = timedelta(seconds=10)
 
 
 class SurveyResult(Word):
@@ -35,7 +32,6 @@ class Survey:
                 workflow.execute_activity_method(
                     InstanceActivities.observe_gateway,
                     task_queue=gateway.task_queue,
-                    schedule_to_close_timeout=ANSWER_WITHIN,
                     **steps.ASK,
                 )
                 for gateway in fleet.gateways

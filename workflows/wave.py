@@ -16,9 +16,10 @@ from activities.instances import (
 from activities.ledger import LedgerActivities, VerdictEntry
 from activities.observation import ObservationActivities, ObservationOrder
 from activities.steering import SteeringActivities, TrialOrder
+from policies.strategies import next_batch
 from policies.words.fleet import Gateway
 from policies.words.operation import Operation
-from policies.words.plan import Plan, Wave
+from policies.words.plan import Plan, Progress, Wave
 from policies.words.rollout import Command, CommandKind, GatewayProgress, Phase, WaveReport
 from policies.words.verdict import Action, Cohorts, Decision
 from policies.words.word import Word
@@ -84,14 +85,17 @@ class WaveWorkflow:
     async def run(self, order: WaveOrder) -> WaveResult:
         """Return whether the gateways keep the release; what goes wrong is the caller's to undo."""
         reporting = asyncio.create_task(self._report_changes())
+        confirming = asyncio.create_task(self._confirm_leases())
         try:
             if order.watched is None:
                 await self._switch_gateways()
-            result = await self._watch_confirming_leases(order.watched.state if order.watched else "")
+            result = await self._watch(order.watched.state if order.watched else "")
+            confirming.cancel()
             if result.passed:
                 await self._keep_gateways()
             return result
         finally:
+            confirming.cancel()
             reporting.cancel()
 
     @workflow.signal(name="command")
@@ -114,42 +118,51 @@ class WaveWorkflow:
     # --- switching ---------------------------------------------------------------
 
     async def _switch_gateways(self) -> None:
-        budget = asyncio.Semaphore(self._plan.fleet.limits.switching)
-        switches = [
-            asyncio.create_task(self._switch_gateway(name, budget)) for name in self._order.wave.gateways
-        ]
+        """Start as many at once as the limits allow, and the next whenever one is done."""
+        switches: dict[str, asyncio.Task[None]] = {}
         try:
-            done, _ = await workflow.wait(switches, return_when=asyncio.FIRST_EXCEPTION)
-            for switch in done:
-                switch.result()
+            while len(self._slots) < len(self._order.wave.gateways):
+                await workflow.wait_condition(lambda: not self._held_by)
+                for name in next_batch(self._plan, self._switching(switches)):
+                    switches[name] = asyncio.create_task(self._switch_gateway(name))
+                under_way = [switch for switch in switches.values() if not switch.done()]
+                if not under_way:
+                    raise stopped("no further gateway of the wave may start within the fleet's limits")
+                done, _ = await workflow.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for switch in done:
+                    switch.result()
         finally:
-            for switch in switches:
+            for switch in switches.values():
                 switch.cancel()
 
-    async def _switch_gateway(self, name: str, budget: asyncio.Semaphore) -> None:
-        async with budget:
-            release, gateway = self._plan.release, self._plan.fleet.gateway(name)
-            self._note(name, "staging")
-            await workflow.execute_activity_method(
-                InstanceActivities.stage_release,
-                StageOrder(
-                    operation=self._operation(name, "stage"), release=release, source=self._order.source
-                ),
-                task_queue=gateway.task_queue,
-                **steps.CHANGE,
-            )
-            self._note(name, "starting")
-            started = await workflow.execute_activity_method(
-                InstanceActivities.start_instance,
-                StartOrder(operation=self._operation(name, "start"), release=release),
-                task_queue=gateway.task_queue,
-                **steps.CHANGE,
-            )
-            self._note(name, "probing")
-            await self._probe(gateway, started.slot)
-            await self._confirm(gateway, started.slot)
-            self._slots[name] = started.slot
-            self._note(name, "on trial", release.version)
+    def _switching(self, switches: dict[str, asyncio.Task[None]]) -> Progress:
+        return Progress(
+            passed=self._order.wave.number - 1,
+            switching=tuple(name for name, switch in switches.items() if not switch.done()),
+            draining=tuple(self._slots),
+        )
+
+    async def _switch_gateway(self, name: str) -> None:
+        release, gateway = self._plan.release, self._plan.fleet.gateway(name)
+        self._note(name, "staging")
+        await workflow.execute_activity_method(
+            InstanceActivities.stage_release,
+            StageOrder(operation=self._operation(name, "stage"), release=release, source=self._order.source),
+            task_queue=gateway.task_queue,
+            **steps.CHANGE,
+        )
+        self._note(name, "starting")
+        started = await workflow.execute_activity_method(
+            InstanceActivities.start_instance,
+            StartOrder(operation=self._operation(name, "start"), release=release),
+            task_queue=gateway.task_queue,
+            **steps.CHANGE,
+        )
+        self._note(name, "probing")
+        await self._probe(gateway, started.slot)
+        await self._confirm(gateway, started.slot)
+        self._slots[name] = started.slot
+        self._note(name, "on trial", release.version)
 
     async def _probe(self, gateway: Gateway, slot: str) -> None:
         probe = await workflow.execute_activity_method(
@@ -177,13 +190,6 @@ class WaveWorkflow:
         )
 
     # --- watching ----------------------------------------------------------------
-
-    async def _watch_confirming_leases(self, state: str) -> WaveResult:
-        confirming = asyncio.create_task(self._confirm_leases())
-        try:
-            return await self._watch(state)
-        finally:
-            confirming.cancel()
 
     async def _confirm_leases(self) -> None:
         """Renew every lease three times within its length, for as long as the wave is watched."""
@@ -287,7 +293,9 @@ class WaveWorkflow:
     def _cohorts(self) -> Cohorts:
         """The wave's gateways against all others, each with the digest the plan expects it to run."""
         fleet, plan = self._plan.fleet, self._plan
-        done = {name for wave in plan.waves if wave.number <= self._order.wave.number for name in wave.gateways}
+        done = {
+            name for wave in plan.waves if wave.number <= self._order.wave.number for name in wave.gateways
+        }
         expected = {
             gateway.metrics_target: (
                 plan.release if gateway.name in done else plan.known_good[gateway.name]
@@ -352,4 +360,3 @@ class WaveWorkflow:
             decision=self._decision,
             held_by=self._held_by,
         )
-

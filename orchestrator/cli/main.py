@@ -1,0 +1,184 @@
+"""The command line's tree: fleets, upgrades and the way back; releases and the judge have modules of their own."""
+
+import getpass
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli import judge, release
+from orchestrator.cli.session import Session, in_session
+from orchestrator.cli.show import Output, show_history, show_plan, show_status, watch_until_ended
+from policies.words.errors import Conflict
+from policies.words.exit_code import ExitCode, code_of
+from policies.words.plan import Plan, Strategy
+from policies.words.rollout import Command, CommandKind
+
+app = typer.Typer(
+    name="penstock",
+    help="Upgrade fleets of VPN gateways without their users noticing.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+upgrade = typer.Typer(help="Start an upgrade.", no_args_is_help=True)
+app.add_typer(upgrade, name="upgrade")
+app.add_typer(release.app, name="release")
+app.add_typer(judge.app, name="judge")
+
+FleetName = Annotated[str | None, typer.Argument(help="the fleet; the only one there is when left out")]
+Reason = Annotated[str, typer.Option("--reason", help="why, for whoever reads the history")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="for people or for machines")]
+Release = Annotated[str, typer.Option("--to", help="the release: digest, its beginning, or version")]
+Wait = Annotated[bool, typer.Option("--wait", help="follow it to its end; the exit code says which")]
+
+
+@app.command()
+def status(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
+    """Say what is happening, to how many users, why, what comes next and what you can do."""
+
+    async def ask(session: Session) -> None:
+        show_status(await session.status(fleet), output)
+
+    in_session(ask)
+
+
+@app.command()
+def watch(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
+    """Follow a rollout live until it ends; Ctrl-C detaches and changes nothing."""
+
+    async def follow(session: Session) -> int:
+        return code_of(await watch_until_ended(session, session.fleet_name(fleet), output))
+
+    raise typer.Exit(in_session(follow))
+
+
+@app.command()
+def plan(
+    to: Release,
+    fleet: FleetName = None,
+    strategy: Strategy = Strategy.CANARY,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Print what an upgrade would do, to whom, and how long it takes; nothing is changed."""
+
+    async def ask(session: Session) -> Plan:
+        return await session.plan(fleet, to, strategy)
+
+    show_plan(in_session(ask), output)
+
+
+@upgrade.command("start")
+def start(
+    to: Release,
+    reason: Reason,
+    fleet: FleetName = None,
+    strategy: Strategy = Strategy.CANARY,
+    plan_digest: Annotated[str | None, typer.Option("--plan", help="start only this plan")] = None,
+    wait: Wait = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Start an upgrade of the fleet; one change of a fleet at a time."""
+
+    async def begin(session: Session) -> int:
+        plan = await session.plan(fleet, to, strategy)
+        if plan_digest is not None and not plan.digest.startswith(plan_digest):
+            raise Conflict(f"the fleet has changed since plan {plan_digest}: the plan is now {plan.digest}")
+        show_plan(plan, output)
+        name = await session.start(plan, getpass.getuser(), reason)
+        typer.echo(f"{name} started. Follow it: penstock watch {plan.fleet.name}", err=True)
+        return code_of(await watch_until_ended(session, plan.fleet.name, output)) if wait else ExitCode.DONE
+
+    raise typer.Exit(in_session(begin))
+
+
+def _order(fleet: str | None, kind: CommandKind, reason: str, command_id: str | None) -> None:
+    async def give(session: Session) -> None:
+        command = Command(
+            id=command_id or f"{kind}-{secrets.token_hex(6)}",
+            kind=kind,
+            person=getpass.getuser(),
+            reason=reason,
+        )
+        receipt = await session.command(session.fleet_name(fleet), command)
+        typer.echo(receipt.sentence)
+
+    in_session(give)
+
+
+CommandId = Annotated[str | None, typer.Option("--id", help="the same id is the same order, given once")]
+
+
+@app.command()
+def hold(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
+    """Hold a rollout where it is; harm is still looked for and rolled back."""
+    _order(fleet, CommandKind.HOLD, reason, command_id)
+
+
+@app.command()
+def resume(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
+    """Let a held rollout go on."""
+    _order(fleet, CommandKind.RESUME, reason, command_id)
+
+
+@app.command()
+def extend(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
+    """Let the observation window go on, at most to its cap."""
+    _order(fleet, CommandKind.EXTEND, reason, command_id)
+
+
+@app.command()
+def promote(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
+    """Pass the wave without proof; it takes two people to say so."""
+    _order(fleet, CommandKind.PROMOTE, reason, command_id)
+
+
+@app.command()
+def abort(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
+    """Stop before any session has moved; refused afterwards."""
+    _order(fleet, CommandKind.ABORT, reason, command_id)
+
+
+@app.command()
+def rollback(
+    reason: Reason, fleet: FleetName = None, wait: Wait = False, output: OutputOption = Output.TABLE
+) -> None:
+    """Send every touched gateway back to its known-good, at any moment, any number of times."""
+
+    async def go_back(session: Session) -> int:
+        typer.echo(await session.roll_back(fleet, getpass.getuser(), reason))
+        if not wait:
+            return ExitCode.DONE
+        return code_of(await watch_until_ended(session, session.fleet_name(fleet), output))
+
+    raise typer.Exit(in_session(go_back))
+
+
+@app.command()
+def history(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
+    """List the fleet's rollouts, the newest first."""
+
+    async def ask(session: Session) -> None:
+        show_history(session.history(fleet), output)
+
+    in_session(ask)
+
+
+@app.command()
+def worker() -> None:
+    """Run the orchestrator's worker until SIGTERM."""
+    import asyncio  # noqa: PLC0415 - the engine is loaded only where it is needed
+
+    from orchestrator import worker as room  # noqa: PLC0415
+
+    asyncio.run(room.main())
+
+
+@app.command()
+def agent(config: Annotated[Path, typer.Option("--config", help="the agent's own file")]) -> None:
+    """Run a gateway's agent until SIGTERM."""
+    import asyncio  # noqa: PLC0415 - the engine is loaded only where it is needed
+
+    from orchestrator import agent as room  # noqa: PLC0415
+
+    asyncio.run(room.main(config))

@@ -1,0 +1,94 @@
+"""A session with the service: settings read, engine and ledger opened only when a command needs them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.service import Service
+    from orchestrator.store.ledger import Ledger, RolloutRow
+    from policies.words.fleet import Fleet
+    from policies.words.plan import Plan, Strategy
+    from policies.words.rollout import Command, CommandReceipt, RolloutStatus
+
+T = TypeVar("T")
+
+
+class Session:
+    """What commands share: the settings, the ledger, the fleet's file and the service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def ledger(self) -> "Ledger":
+        """The ledger, opened at the first question."""
+        from orchestrator.store.ledger import Ledger  # noqa: PLC0415 - quick commands stay quick
+
+        return Ledger.open(self.settings.ledger_url)
+
+    @cached_property
+    def fleet(self) -> "Fleet":
+        """The fleet of the settings' fleet.yaml."""
+        from orchestrator.files import load  # noqa: PLC0415
+        from policies.words.fleet import Fleet  # noqa: PLC0415
+
+        return load(self.settings.fleet, Fleet)
+
+    def fleet_name(self, name: str | None) -> str:
+        """Return the fleet that is meant: the named one, or the only one there is."""
+        return name or self.fleet.name
+
+    async def service(self) -> "Service":
+        """Return the service, connected to the engine."""
+        from orchestrator.engine import connect, enter_network_namespace  # noqa: PLC0415
+        from orchestrator.service import Service  # noqa: PLC0415
+
+        enter_network_namespace(self.settings.network_namespace)
+        client = await connect(self.settings.temporal_address, self.settings.temporal_namespace)
+        return Service(client, self.ledger)
+
+    async def status(self, name: str | None) -> "RolloutStatus":
+        """Return the five sentences."""
+        return await (await self.service()).status(self.fleet_name(name))
+
+    async def plan(self, name: str | None, to: str, strategy: "Strategy") -> "Plan":
+        """Return the plan of an upgrade of the fleet to the named release."""
+        from orchestrator.files import load  # noqa: PLC0415
+        from policies.gates import GatePolicy  # noqa: PLC0415
+        from policies.words.word import digest_of  # noqa: PLC0415
+
+        del name
+        release = self.ledger.release(to)
+        trust_policy = digest_of(self.settings.trust.read_bytes())
+        gates = load(self.settings.gates, GatePolicy)
+        return await (await self.service()).plan(self.fleet, release, strategy, gates, trust_policy)
+
+    async def start(self, plan: "Plan", person: str, reason: str) -> str:
+        """Start the plan; return the rollout's name."""
+        return await (await self.service()).start(plan, self.settings.source, person, reason)
+
+    async def command(self, fleet: str, command: "Command") -> "CommandReceipt":
+        """Give an order."""
+        return await (await self.service()).command(fleet, command)
+
+    async def roll_back(self, name: str | None, person: str, reason: str) -> str:
+        """Send the fleet back."""
+        del name
+        return await (await self.service()).roll_back(self.fleet, person, reason)
+
+    def history(self, name: str | None) -> "tuple[RolloutRow, ...]":
+        """Return the fleet's rollouts, the newest first."""
+        return self.ledger.rollouts(self.fleet_name(name))
+
+
+def in_session(work: Callable[[Session], Awaitable[T]]) -> T:
+    """Run the work of one command."""
+
+    async def run() -> T:
+        return await work(Session(Settings()))
+
+    return asyncio.run(run())

@@ -1,0 +1,182 @@
+"""What people and machines see: one renderer for status and watch, tables for lists, JSON for machines."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from policies.strategies import affected
+from policies.words.errors import Unavailable
+from policies.words.plan import Plan
+from policies.words.rollout import Outcome, Phase, RolloutStatus
+
+if TYPE_CHECKING:
+    from orchestrator.cli.session import Session
+    from orchestrator.store.ledger import RolloutRow
+
+WIDTH = 100
+EVERY_SECONDS = 0.5
+SHOWN_GATEWAYS = 10
+SHOWN_EVENTS = 8
+
+_COLOURS = {
+    Phase.HELD: "yellow",
+    Phase.ROLLING_BACK: "red",
+    Phase.ENDED: "bold",
+    Phase.OBSERVING: "cyan",
+}
+
+
+class Output(StrEnum):
+    """How a command prints what it found."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def console() -> Console:
+    """Return the console for people: as wide as the terminal, at most a comfortable width."""
+    found = Console(highlight=False)
+    return (
+        Console(highlight=False, width=min(found.width, WIDTH))
+        if found.is_terminal
+        else Console(highlight=False, width=WIDTH)
+    )
+
+
+def print_json(value: object) -> None:
+    """Print a value for machines."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def status_frame(status: RolloutStatus) -> RenderableType:
+    """Return the five sentences with the gateways and the newest events under them."""
+    head = Text.assemble(
+        (f"{status.rollout}  ", "bold"),
+        f"to {status.version}  ",
+        (status.phase.replace("_", " ").upper(), _COLOURS.get(status.phase, "")),
+    )
+    sentences = Table.grid(padding=(0, 2))
+    for word, sentence in (
+        ("What", status.what),
+        ("Users", status.users),
+        ("Why", status.why),
+        ("Next", status.next),
+        ("You can", status.can_do),
+    ):
+        sentences.add_row(Text(word, "dim"), sentence)
+    return Group(head, sentences, _gateways(status), _events(status))
+
+
+def _gateways(status: RolloutStatus) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("GATEWAY", "WAVE", "RELEASE", "STATE"):
+        table.add_column(column)
+    quiet = [g for g in status.gateways if g.state in {"kept", "waiting"}]
+    loud = [g for g in status.gateways if g not in quiet]
+    for gateway in [*loud, *quiet][:SHOWN_GATEWAYS]:
+        table.add_row(gateway.gateway, str(gateway.wave), gateway.release or "", gateway.state)
+    if len(status.gateways) > SHOWN_GATEWAYS:
+        table.add_row(f"{len(status.gateways) - SHOWN_GATEWAYS} more", "", "", "")
+    return table
+
+
+def _events(status: RolloutStatus) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for event in status.events[-SHOWN_EVENTS:]:
+        table.add_row(Text(event.at.astimezone().strftime("%H:%M:%S"), "dim"), event.sentence)
+    return table
+
+
+def show_status(status: RolloutStatus, output: Output) -> None:
+    """Print a rollout's status."""
+    if output is Output.JSON:
+        print_json(status.model_dump(mode="json"))
+    else:
+        console().print(status_frame(status))
+
+
+def show_plan(plan: Plan, output: Output) -> None:
+    """Print what a plan would do, to whom, and for how long."""
+    if output is Output.JSON:
+        print_json(plan.model_dump(mode="json") | {"digest": plan.digest})
+        return
+    touched = affected(plan)
+    out = console()
+    out.print(Text.assemble(("PLAN ", "bold"), plan.fleet.name, f" to {plan.release.version}"), end="  ")
+    out.print(f"strategy {plan.strategy.replace('_', '-')}  digest {plan.digest[7:19]}")
+    rows = Table.grid(padding=(0, 2))
+    for wave in plan.waves:
+        users = sum(plan.sessions.get(name) or 0 for name in wave.gateways)
+        rows.add_row(f" Wave {wave.number}", ", ".join(wave.gateways), f"{users} users")
+    out.print(rows)
+    for skipped in plan.skipped:
+        out.print(f" Left alone  {skipped.gateway}: {skipped.reason}")
+    unknown = f", unknown on {', '.join(touched.uncounted)}" if touched.uncounted else ""
+    out.print(
+        f" Users on these gateways  {touched.users}{unknown}; at most {touched.exposed} before a verdict"
+    )
+    out.print(f" Time        expected {touched.expected}, longest {touched.longest}")
+    versions = sorted({release.version for release in plan.known_good.values()})
+    out.print(f" Known-good  {', '.join(versions)} on {len(plan.known_good)} gateways")
+
+
+def show_history(rows: "Sequence[RolloutRow]", output: Output) -> None:
+    """Print rollouts, the newest first."""
+    if output is Output.JSON:
+        print_json([row.model_dump(mode="json") for row in rows])
+        return
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("ROLLOUT", "RELEASE", "STARTED", "OUTCOME", "WHY"):
+        table.add_column(column)
+    for row in rows:
+        started = row.started.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        outcome = (row.outcome or "under way").replace("_", " ")
+        table.add_row(row.rollout, row.version, started, outcome, row.reason)
+    console().print(table)
+
+
+async def watch_until_ended(session: "Session", fleet: str, output: Output) -> Outcome | None:
+    """Follow a rollout to its end: one frame on a terminal, one line per event elsewhere."""
+    service = await session.service()
+    out = console()
+    live = Live(console=out, auto_refresh=False) if out.is_terminal and output is Output.TABLE else None
+    told = 0
+    if live:
+        live.start()
+    try:
+        while True:
+            try:
+                status = await service.status(fleet)
+            except Unavailable:
+                await asyncio.sleep(EVERY_SECONDS)
+                continue
+            if live:
+                live.update(status_frame(status), refresh=True)
+            else:
+                told = _print_new_events(status, told, output)
+            if status.phase is Phase.ENDED or status.outcome is Outcome.ROLLBACK_INCOMPLETE:
+                return status.outcome
+            await asyncio.sleep(EVERY_SECONDS)
+    finally:
+        if live:
+            live.stop()
+
+
+def _print_new_events(status: RolloutStatus, told: int, output: Output) -> int:
+    for event in status.events[told:]:
+        stamp = event.at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        if output is Output.JSON:
+            line = json.dumps({"at": stamp, "rollout": status.rollout, "sentence": event.sentence})
+        else:
+            line = f"{stamp} {event.sentence}"
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    return len(status.events)

@@ -1,0 +1,44 @@
+"""The connection to the Temporal engine, the same for workers, agents and doors."""
+
+import ctypes
+import os
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
+
+from policies.words.errors import BadInput, Unavailable
+
+CLONE_NEWNET = 0x40000000
+
+
+def enter_network_namespace(name: str | None) -> None:
+    """Join the named network namespace; BadInput when there is none of that name or no right to."""
+    if name is None:
+        return
+    path = Path("/run/netns") / name
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise BadInput(
+            f"network namespace {name} is not there ({error.strerror}): is the lab running?"
+        ) from error
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET) != 0:
+            reason = os.strerror(ctypes.get_errno())
+            raise BadInput(f"cannot enter network namespace {name} ({reason}): run this as root")
+    finally:
+        os.close(descriptor)
+
+
+async def connect(address: str, namespace: str, identity: str | None = None) -> Client:
+    """Return a client of the engine; Unavailable when it does not answer."""
+    try:
+        return await Client.connect(
+            address, namespace=namespace, data_converter=pydantic_data_converter, identity=identity
+        )
+    except (RPCError, RuntimeError) as error:
+        raise Unavailable(
+            f"the engine at {address} does not answer: start ./run serve, or set PENSTOCK_TEMPORAL_ADDRESS"
+        ) from error

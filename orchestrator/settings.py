@@ -1,0 +1,55 @@
+"""Settings: where the engine, the metrics, the ledger and the files of this installation are."""
+
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+def state_folder() -> Path:
+    """Return where this installation keeps what it must not lose: `.state` beside its environment."""
+    return Path(sys.prefix).parent / ".state"
+
+
+class Settings(BaseSettings):
+    """Read from `PENSTOCK_…` variables, then from `penstock.toml` in the state folder; unknown keys refused."""
+
+    file: ClassVar[Path] = state_folder() / "penstock.toml"
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="forbid", frozen=True)
+
+    temporal_address: str = Field("127.0.0.1:7233", description="host and port of the Temporal frontend")
+    temporal_namespace: str = Field("default", description="Temporal namespace of this installation")
+    network_namespace: str | None = Field(
+        None, description="network namespace to enter first; set by the lab"
+    )
+    prometheus_url: str = Field("http://127.0.0.1:9090", description="where readings come from")
+    ledger_url: str = Field(
+        f"sqlite:///{state_folder() / 'ledger.db'}",
+        description="database of releases, known-good and rollouts",
+    )
+    store: Path = Field(state_folder() / "store", description="content-addressed files of verified releases")
+    fleet: Path = Field(Path("fleet.yaml"), description="the fleet's gateways and limits")
+    trust: Path = Field(Path("trust.yaml"), description="who may sign what")
+    gates: Path = Field(Path("gates.yaml"), description="the questions a wave must answer")
+    source: str = Field("http://127.0.0.1:8080", description="the release repository")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Prefer what is passed, then the environment, then the file."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls.file)

@@ -1,0 +1,58 @@
+"""The orchestrator's worker: every workflow, and the steps that belong to no gateway."""
+
+import asyncio
+
+from activities.drivers.metrics.prometheus import PrometheusSource
+from activities.releases import ReleaseActivities
+from temporalio.worker import Worker
+
+from activities.ledger import LedgerActivities
+from activities.observation import ObservationActivities
+from orchestrator.admission import admission_of
+from orchestrator.engine import connect, enter_network_namespace
+from orchestrator.running import leave, make_worker, run_until_told
+from orchestrator.settings import Settings
+from orchestrator.store.ledger import Ledger
+from workflows.drain import Drain
+from workflows.driver import RolloutDriver
+from workflows.install import Install
+from workflows.rollback import Rollback
+from workflows.rollout import Rollout
+from workflows.steps import CONTROL_QUEUE
+from workflows.survey import Survey
+from workflows.wave import WaveWorkflow
+
+WORKFLOWS = (Rollout, RolloutDriver, WaveWorkflow, Rollback, Drain, Survey, Install)
+
+
+async def compose(settings: Settings) -> Worker:
+    """Return the worker with the drivers that the settings choose."""
+    client = await connect(settings.temporal_address, settings.temporal_namespace)
+    ledger = LedgerActivities(Ledger.open(settings.ledger_url))
+    releases = ReleaseActivities(admission_of(settings))
+    observation = ObservationActivities(PrometheusSource(settings.prometheus_url))
+    return make_worker(
+        client,
+        CONTROL_QUEUE,
+        workflows=WORKFLOWS,
+        activities=[
+            releases.admit_release,
+            observation.observe_slice,
+            ledger.open_rollout,
+            ledger.close_rollout,
+            ledger.record_verdict,
+            ledger.record_known_good,
+        ],
+    )
+
+
+async def main() -> None:
+    """Run until told to stop."""
+    settings = Settings()
+    enter_network_namespace(settings.network_namespace)
+    await run_until_told(await compose(settings))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+    leave(0)
