@@ -33,6 +33,13 @@ class SlotOrder(Word):
     slot: str
 
 
+class SnapshotOrder(Word):
+    """Freeze the evidence of what is wrong on a gateway."""
+
+    operation: Operation
+    reason: str
+
+
 class Staged(Word):
     """What is on the host now, and who signed it."""
 
@@ -134,7 +141,7 @@ class InstanceActivities:
             return await self._runtime.fence(operation)
 
     @activity.defn(name="snapshot_gateway")
-    async def snapshot_gateway(self, operation: Operation, reason: str) -> str:
+    async def snapshot_gateway(self, order: SnapshotOrder) -> str:
         """Have the evidence of a failure frozen; return its digest."""
         with as_application_errors():
-            return await self._runtime.snapshot(operation, reason)
+            return await self._runtime.snapshot(order.operation, order.reason)

@@ -58,7 +58,7 @@ async def run_until_told(worker: Worker) -> None:
 
 
 def leave(code: int) -> None:
-    """End the process without the interpreter's own shutdown, which can abort after using the engine's client.
+    """End the process without the interpreter's own shutdown, which can abort after using the engine.
 
     sdk-python issue 300; temporal.md section 15 has the counts.
     """

@@ -19,7 +19,7 @@ def state_folder() -> Path:
 
 
 class Settings(BaseSettings):
-    """Read from `PENSTOCK_…` variables, then from `penstock.toml` in the state folder; unknown keys refused."""
+    """Read from `PENSTOCK_…` variables, then `penstock.toml` in the state folder; unknown keys refused."""
 
     file: ClassVar[Path] = state_folder() / "penstock.toml"
 

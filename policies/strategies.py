@@ -60,7 +60,7 @@ def plan(
     able = [gateway for gateway in fleet.gateways if gateway.name not in left_alone]
     row = _in_order(able, sessions, seed)
     if strategy is Strategy.CANARY and row:
-        row = _canary_first(row, fleet, states, release)
+        row = _canary_first(row, fleet, states)
     _refuse_if_nobody_can(fleet, row, states, release, skipped)
     _refuse_if_short(fleet, row, states, sessions)
     return Plan(
@@ -193,21 +193,15 @@ def _in_order(gateways: Sequence[Gateway], sessions: Mapping[str, int | None], s
     return sorted(gateways, key=place)
 
 
-def _canary_first(
-    row: Sequence[Gateway], fleet: Fleet, states: Mapping[str, GatewayState], release: ReleaseRef
-) -> list[Gateway]:
-    """Put first the gateway that has a living neighbour on another release to be compared with."""
-    controls = [
-        gateway
-        for gateway in fleet.gateways
-        if takes_users(states.get(gateway.name)) and not _runs(states[gateway.name], release)
-    ]
+def _canary_first(row: Sequence[Gateway], fleet: Fleet, states: Mapping[str, GatewayState]) -> list[Gateway]:
+    """Put first the gateway that has a living neighbour, changing in a later wave, to be compared with."""
+    controls = [gateway for gateway in row if takes_users(states[gateway.name])]
     for canary in row:
         if any(other.group == canary.group and other.name != canary.name for other in controls):
             return [canary, *(gateway for gateway in row if gateway.name != canary.name)]
     raise Refused(
-        f"fleet {fleet.name}: a canary needs a second gateway in its group that takes users on another "
-        f"release, to be compared with; add one, or plan with the rolling strategy"
+        f"fleet {fleet.name}: a canary needs a second gateway in its group that takes users and can change "
+        f"later, to be compared with; bring one back, or plan with the rolling strategy"
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line's tree: fleets, upgrades and the way back; releases and the judge have modules of their own."""
+"""The command line's tree: fleets, upgrades and the way back; releases and the judge are beside it."""
 
 import getpass
 import secrets

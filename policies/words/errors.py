@@ -4,7 +4,8 @@ PenstockError
 ├── BadInput          a file, argument or machine is not as it must be   (exit 2)
 ├── NotAllowed        this person may not do this                         (exit 4)
 ├── Refused           a policy says no: trust, capacity, window           (exit 5)
-│   └── TrustError    with the verdict's name as its code
+│   ├── TrustError    with the verdict's name as its code
+│   └── Fenced        an abandoned wave's order, refused by the gateway's host
 ├── Conflict          something else is under way, or the plan is stale   (exit 9)
 └── Unavailable       a peer did not answer; trying again may help        (exit 1, retryable)
 """
@@ -40,6 +41,10 @@ class Refused(PenstockError):
     """A policy says no; the sentence names the policy and what would satisfy it."""
 
     exit_code = 5
+
+
+class Fenced(Refused):
+    """A newer rollout or rollback owns the gateway; the order came from one that was given up."""
 
 
 class Conflict(PenstockError):
