@@ -46,6 +46,10 @@ class LedgerBook(Protocol):
         """Write down a decision with its evidence."""
         ...
 
+    def known_good(self, fleet: str) -> dict[str, ReleaseRef]:
+        """Return what each gateway of the fleet goes back to."""
+        ...
+
     def record_known_good(self, fleet: str, gateway: str, reference: ReleaseRef, rollout: str) -> None:
         """Write down what the gateway goes back to from now on."""
         ...
@@ -84,3 +88,9 @@ class LedgerActivities:
             await asyncio.to_thread(
                 self._book.record_known_good, entry.fleet, entry.gateway, entry.release, entry.rollout
             )
+
+    @activity.defn(name="read_known_good")
+    async def read_known_good(self, fleet: str) -> dict[str, ReleaseRef]:
+        """Return what each gateway of the fleet goes back to."""
+        with as_application_errors():
+            return await asyncio.to_thread(self._book.known_good, fleet)

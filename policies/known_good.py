@@ -1,0 +1,31 @@
+"""Known-good: does a gateway do what its last promotion says it does?"""
+
+from collections.abc import Mapping
+
+from policies.words.instance import GatewayState, InstanceState
+from policies.words.plan import ReleaseRef
+
+
+def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef]) -> dict[str, str]:
+    """Return each gateway that is not on its known-good, and how; silent gateways are not judged."""
+    found = {}
+    for name, release in sorted(known_good.items()):
+        state = states.get(name)
+        if state is not None and (why := _astray(state, release)):
+            found[name] = why
+    return found
+
+
+def _astray(state: GatewayState, release: ReleaseRef) -> str | None:
+    if state.steering.trial is not None:
+        return f"has slot {state.steering.trial} on trial"
+    serving = state.serving
+    if serving is None:
+        return "sends new sessions nowhere"
+    if serving.state is not InstanceState.RUNNING:
+        return f"sends new sessions to slot {serving.slot}, where nothing runs"
+    if serving.release != release.digest:
+        return f"runs a release that is not its known-good {release.version}"
+    if serving.executable != release.executable:
+        return "runs an executable that its manifest does not name"
+    return None
