@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError
 
 from activities.instances import InstanceActivities, SlotOrder
 from activities.sessions import DrainOrder, EndOrder, SessionActivities
@@ -12,6 +13,7 @@ from policies.words.instance import GatewayState, InstanceState
 from policies.words.operation import Operation
 from policies.words.word import Name, Word
 from workflows import steps
+from workflows.failures import code_of, sentence_of
 
 BATCH = 5
 """Sessions ended at once when a deadline is over: their users log in again together."""
@@ -32,6 +34,8 @@ class DrainResult(Word):
 
     stopped: tuple[str, ...]
     sessions_ended: int = 0
+    superseded: str | None = None
+    """Which newer change took over; its own drain goes on where this one ended."""
 
 
 @workflow.defn(name="Drain")
@@ -43,7 +47,12 @@ class Drain:
         """Return when nothing but the serving instance runs on the gateway."""
         state = await self._observe(order)
         slots = sorted(self._draining(state))
-        ended = await asyncio.gather(*[self._empty_and_stop(order, slot) for slot in slots])
+        try:
+            ended = await asyncio.gather(*[self._empty_and_stop(order, slot) for slot in slots])
+        except ActivityError as error:
+            if code_of(error) != "Fenced":
+                raise
+            return DrainResult(stopped=(), superseded=sentence_of(error))
         return DrainResult(stopped=tuple(slots), sessions_ended=sum(ended))
 
     async def _observe(self, order: DrainGatewayOrder) -> GatewayState:

@@ -1,0 +1,94 @@
+"""A gateway's agent: the worker on its host that carries out its steps and reaches the engine outbound."""
+
+from pathlib import Path
+
+from pydantic import Field
+from temporalio.worker import Worker
+
+from activities.drivers.daemon.ocserv import Ocserv
+from activities.drivers.daemon.ocserv_probe import ProbeLogin
+from activities.drivers.runtime.berths import Berths
+from activities.drivers.runtime.journal import Journal
+from activities.drivers.runtime.slot_sessions import SlotSessions
+from activities.drivers.runtime.slots import HostSlots
+from activities.drivers.steering.nftables import NftablesTable
+from activities.instances import InstanceActivities
+from activities.sessions import SessionActivities
+from activities.steering import SteeringActivities
+from orchestrator.admission import admission_of
+from orchestrator.engine import connect
+from orchestrator.files import load
+from orchestrator.running import make_worker, run_until_told
+from policies.words.fleet import Gateway
+from policies.words.word import Name, Word
+
+
+class ProbeSettings(Word):
+    """Who the agent logs in as when it probes an instance; secrets by file only."""
+
+    user: str
+    password: Path
+    authority: Path
+    name: str | None = None
+    target: str | None = None
+
+
+class AgentSettings(Word):
+    """The agent's own file: its gateway, its folder, whom it trusts, which files templates may ask for."""
+
+    gateway: Gateway
+    root: Path = Field(description="folder of versions, slots and the journal")
+    product: Name
+    channel: Name
+    trust: Path = Field(description="trust.yaml of this host; the orchestrator's word is not enough")
+    temporal_address: str
+    temporal_namespace: str = "default"
+    credentials: dict[str, Path] = Field(default={}, description="files that templates refer to by name")
+    probe: ProbeSettings
+
+
+async def compose(settings: AgentSettings) -> Worker:
+    """Return the agent's worker, with the steering table primed and what a reboot ended started again."""
+    gateway, root = settings.gateway, settings.root
+    journal = Journal(root / "journal.jsonl")
+    login = ProbeLogin(
+        user=settings.probe.user,
+        password=settings.probe.password,
+        authority=settings.probe.authority,
+        name=settings.probe.name,
+        target=settings.probe.target,
+    )
+    berths = Berths(gateway, root, Ocserv(login))
+    table = NftablesTable(gateway, journal, berths.live, root / "steering.json")
+    admission = admission_of(settings.trust, root / "store", settings.product, settings.channel)
+    runtime = HostSlots(berths, journal, table, admission, settings.credentials)
+    await table.prime()
+    await runtime.restore()
+    client = await connect(settings.temporal_address, settings.temporal_namespace)
+    instances = InstanceActivities(runtime)
+    steering = SteeringActivities(table)
+    sessions = SessionActivities(SlotSessions(berths, journal, table))
+    return make_worker(
+        client,
+        gateway.task_queue,
+        activities=[
+            instances.observe_gateway,
+            instances.preflight_gateway,
+            instances.stage_release,
+            instances.start_instance,
+            instances.probe_instance,
+            instances.stop_instance,
+            instances.fence_gateway,
+            instances.snapshot_gateway,
+            steering.start_trial,
+            steering.make_permanent,
+            steering.end_trial,
+            sessions.drain_instance,
+            sessions.end_sessions,
+        ],
+    )
+
+
+async def main(config: Path) -> None:
+    """Run until told to stop; the instances outlive this process."""
+    await run_until_told(await compose(load(config, AgentSettings)))
