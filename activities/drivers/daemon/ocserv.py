@@ -1,0 +1,180 @@
+"""ocserv: its config template, its command lines, and what occtl says.
+
+Facts in `research/gateways.md` section 1: `show sessions all` is invalid JSON before 1.5.0 and
+never asked; ids of `show users` are worker pids; a disconnected openconnect ends for good.
+"""
+
+import asyncio
+import json
+import re
+import string
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from activities.drivers.daemon.ocserv_probe import ProbeLogin, probe
+from activities.drivers.programs import run
+from activities.drivers.runtime.place import CONFIG, RUN, Place
+from policies.words.errors import BadInput, PenstockError, Refused
+from policies.words.instance import Probe, Session
+
+TEMPLATE = "ocserv.conf.template"
+ANSWER = timedelta(seconds=2)
+TEST = timedelta(seconds=10)
+_CREDENTIAL = "credential_"
+_TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+
+
+class Ocserv:
+    """All this project knows about ocserv 1.1.6 to 1.5.0."""
+
+    product = "ocserv"
+
+    def __init__(self, login: ProbeLogin | None = None) -> None:
+        """Take the login the probe uses; without one every probe fails at its auth stage."""
+        self._login = login
+        self._probing = asyncio.Lock()
+
+    def render(self, place: Place, config: Path, credentials: Mapping[str, Path], into: Path) -> None:
+        """Write ocserv.conf, the credentials it names (mode 0600) and the release's other files.
+
+        A line that needs the slot's IPv6 pool is left out where the slot has none.
+        """
+        template = config / TEMPLATE
+        if not template.is_file():
+            raise BadInput(f"the release has no {TEMPLATE} in {config}; build it with one")
+        values, wanted = self._values(place), set[str]()
+        lines = []
+        for line in template.read_text().splitlines():
+            names = {} if line.lstrip().startswith("#") else _names(line)
+            if place.slot.pool6 is None and {"pool6"} & set(names):
+                continue
+            wanted |= {name.removeprefix(_CREDENTIAL) for name in names if name.startswith(_CREDENTIAL)}
+            lines.append(_filled(line, values, template) if names else line)
+        missing = sorted(wanted - set(credentials))
+        if missing:
+            raise BadInput(f"{template.name} needs credential {missing[0]}, which this gateway was not given")
+        for file in config.iterdir():
+            if file != template and file.is_file():
+                (into / file.name).write_bytes(file.read_bytes())
+        secrets = into / "credentials"
+        secrets.mkdir(mode=0o700)
+        for name in sorted(wanted):
+            _copy_secret(credentials[name], secrets / name)
+        (into / "ocserv.conf").write_text("\n".join(lines) + "\n")
+
+    async def check(self, place: Place) -> None:
+        """Run `ocserv -t` of the release's own root; its last words are the reason when it refuses."""
+        said = await run(place.inside("/usr/sbin/ocserv", "-t", "-c", f"{CONFIG}/ocserv.conf"), within=TEST)
+        if said.status:
+            raise Refused(
+                f"ocserv's own test refuses the config of slot {place.slot.name} on {place.gateway.name}: "
+                f"{said.last_words}"
+            )
+
+    def command(self) -> list[str]:
+        """Return how ocserv runs: in the foreground, logging enough for `ocserv_log` to standard error."""
+        return ["/usr/sbin/ocserv", "-f", "-d", "3", "-c", f"{CONFIG}/ocserv.conf"]
+
+    async def ready(self, place: Place) -> bool:
+        """Return whether occtl gets an answer; ocserv listens before it answers."""
+        return await self._ask(place, "show", "status") is not None
+
+    async def count(self, place: Place) -> int | None:
+        """Return ocserv's own number of active sessions, None when it does not say."""
+        answer = await self._ask(place, "show", "status")
+        count = answer.get("Active sessions") if isinstance(answer, dict) else None
+        return count if isinstance(count, int) else None
+
+    async def sessions(self, place: Place) -> tuple[Session, ...] | None:
+        """Return the sessions of `occtl show users`, None when occtl does not answer."""
+        answer = await self._ask(place, "show", "users")
+        if not isinstance(answer, list):
+            return None
+        try:
+            return tuple(_session(user) for user in answer)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    async def end(self, place: Place, sessions: tuple[Session, ...]) -> int:
+        """Disconnect each session by its id; one that has ended meanwhile does not count."""
+        ended = 0
+        for session in sessions:
+            said = await run(self._occtl(place, "disconnect", "id", session.id), within=ANSWER)
+            ended += said.status == 0
+        return ended
+
+    async def probe(self, place: Place) -> Probe:
+        """Log in as the probe's own user and ping the gateway's end of the tunnel."""
+        if self._login is None:
+            reason = f"{place.gateway.name} was given no probe login; add one to its credentials"
+            return Probe(passed=False, stage="auth", reason=reason)
+        async with self._probing:
+            return await probe(place, self._login)
+
+    def _values(self, place: Place) -> dict[str, str]:
+        slot = place.slot
+        return {
+            "port": str(slot.port),
+            "device": slot.device,
+            "pool4": str(slot.pool4.network_address),
+            "netmask4": str(slot.pool4.netmask),
+            "pool6": str(slot.pool6),
+            "config": str(CONFIG),
+            "run": str(RUN),
+        }
+
+    def _occtl(self, place: Place, *command: str) -> list[str]:
+        return place.inside("/usr/bin/occtl", "-s", f"{RUN}/occtl.sock", "-j", *command)
+
+    async def _ask(self, place: Place, *command: str) -> Any:
+        """Return occtl's answer, None for no answer or one that is not JSON; unknown is never zero."""
+        try:
+            said = await run(self._occtl(place, *command), within=ANSWER)
+            return json.loads(_TRAILING_COMMA.sub(r"\1", said.out)) if said.status == 0 else None
+        except (PenstockError, ValueError):
+            return None
+
+
+def _names(line: str) -> set[str]:
+    return set(string.Template(line).get_identifiers())
+
+
+def _filled(line: str, values: Mapping[str, str], template: Path) -> str:
+    paths = {
+        name: f"{CONFIG}/credentials/{name.removeprefix(_CREDENTIAL)}"
+        for name in _names(line)
+        if name.startswith(_CREDENTIAL)
+    }
+    try:
+        return string.Template(line).substitute({**values, **paths})
+    except (KeyError, ValueError) as error:
+        raise BadInput(f"{template.name} has a placeholder nobody fills: {error}") from error
+
+
+def _copy_secret(source: Path, target: Path) -> None:
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise BadInput(f"credential {target.name} cannot be read at {source}: {error.strerror}") from error
+    target.touch(mode=0o600)
+    target.write_bytes(content)
+
+
+def _session(user: Mapping[str, Any]) -> Session:
+    return Session(
+        id=str(user["ID"]),
+        remote_address=user["Remote IP"],
+        vpn_address=user.get("IPv4") or user.get("IPv6") or "",
+        since=_since(user),
+        transport="dtls" if user.get("DTLS cipher") else "tls",
+    )
+
+
+def _since(user: Mapping[str, Any]) -> datetime:
+    """Return when the session began: to the second where occtl tells the epoch, else to the minute."""
+    raw = user.get("raw_connected_at")
+    if raw is not None:
+        return datetime.fromtimestamp(int(raw), UTC)
+    return datetime.strptime(user["Connected at"], "%Y-%m-%d %H:%M").astimezone(UTC)

@@ -1,0 +1,57 @@
+"""Programs run to their end: what they said, and whether they said it in time."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from policies.words.errors import Unavailable
+
+PATIENCE = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a program ended and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def last_words(self) -> str:
+        """The last line of what it complained about, else of what it printed."""
+        lines = [*self.out.splitlines(), *self.err.splitlines()]
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+async def run(command: Sequence[str], given: str = "", within: timedelta = PATIENCE) -> Said:
+    """Run the program to its end; a program that is late is killed.
+
+    Raises:
+        Unavailable: when it cannot be started or did not end in time.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise Unavailable(f"{command[0]} cannot be started here: {error}") from error
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            out, err = await process.communicate(given.encode())
+    except TimeoutError as error:
+        raise Unavailable(
+            f"{command[0]} did not end within {within.total_seconds():.0f} s and was killed"
+        ) from error
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    return Said(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))

@@ -1,0 +1,164 @@
+"""The slots of a gateway as the host has them: folders, and the processes found running in them."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from activities.drivers.daemon.port import Daemon
+from activities.drivers.runtime.disk import point, write_whole
+from activities.drivers.runtime.place import Place
+from activities.drivers.runtime.process import Process
+from activities.drivers.runtime.versions import Versions
+from policies.words.errors import BadInput
+from policies.words.fleet import Gateway, Slot
+from policies.words.instance import Instance, InstanceState, Session
+from policies.words.plan import ReleaseRef
+
+# The process writes down which process it is before it becomes the daemon, so that
+# an agent killed between starting it and noting it finds it again.
+LAUNCH = """set -e
+{ cat /proc/sys/kernel/random/boot_id; cat /proc/$$/stat; } > "$1.new"
+mv "$1.new" "$1"; shift
+exec "$@"
+"""
+
+
+class Berth:
+    """One slot's folder: `current`, `conf`, `run`, `state.json`, `launched` and `log`."""
+
+    def __init__(self, gateway: Gateway, slot: Slot, root: Path, versions: Versions) -> None:
+        self.slot = slot
+        self.folder = root / "slots" / slot.name
+        self._gateway = gateway
+        self._versions = versions
+        for name in ("conf", "run"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def log(self) -> Path:
+        """The file the instance's output is appended to; the exporter follows it."""
+        return self.folder / "log"
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What this slot was last meant to do: `release` and whether it is `wanted`."""
+        try:
+            content: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return content
+
+    @property
+    def release(self) -> ReleaseRef | None:
+        """The release the slot was given last."""
+        found = self.state.get("release")
+        return ReleaseRef.model_validate(found) if found else None
+
+    @property
+    def place(self) -> Place:
+        """The folders of the instance, by the version `current` leads to."""
+        version = (self.folder / "current").resolve()
+        return Place(self._gateway, self.slot, version / "root", self.folder / "conf", self.folder / "run")
+
+    def process(self) -> Process | None:
+        """Return the instance's main process if exactly that process is alive."""
+        try:
+            boot, stat = (self.folder / "launched").read_text().splitlines()[:2]
+            found = Process(int(stat.split()[0]), int(stat.rpartition(")")[2].split()[19]), boot)
+        except (OSError, ValueError, IndexError):
+            return None
+        return found if found.alive else None
+
+    def assign(self, release: ReleaseRef, daemon: Daemon, credentials: dict[str, Path]) -> None:
+        """Give the slot a release and its rendered config; nothing of the one before remains."""
+        version = self._versions.path(release.digest)
+        if not self._versions.complete(release.digest):
+            raise BadInput(
+                f"{release.product} {release.version} is not on {self._gateway.name}; stage it first"
+            )
+        new = self.folder / "conf.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        point(self.folder / "current", version)
+        daemon.render(self.place, version / "config", credentials, new)
+        shutil.rmtree(self.folder / "conf", ignore_errors=True)
+        new.rename(self.folder / "conf")
+        self.mean(release, wanted=False)
+
+    def mean(self, release: ReleaseRef, *, wanted: bool) -> None:
+        """Write down what the slot is meant to do."""
+        state = {"release": release.model_dump(mode="json"), "wanted": wanted}
+        write_whole(self.folder / "state.json", json.dumps(state))
+
+    def launch(self, daemon: Daemon) -> "subprocess.Popen[bytes]":
+        """Start the instance in a session of its own, so that it outlives its agent."""
+        with suppress(FileNotFoundError):
+            (self.folder / "launched").unlink()
+        for leftover in (self.folder / "run").iterdir():
+            leftover.unlink()
+        command = self.place.inside(*daemon.command())
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                ["sh", "-c", LAUNCH, "launch", str(self.folder / "launched"), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            )
+
+    def last_words(self) -> str:
+        """Return the last line the instance logged."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it logged nothing")
+
+
+class Berths:
+    """All slots of one gateway, and what runs in them now."""
+
+    def __init__(self, gateway: Gateway, root: Path, daemon: Daemon) -> None:
+        self.gateway = gateway
+        self.root = root
+        self.daemon = daemon
+        self.versions = Versions(root)
+        self._berths = {slot.name: Berth(gateway, slot, root, self.versions) for slot in gateway.slots}
+
+    def __iter__(self) -> Iterator[Berth]:
+        return iter(self._berths.values())
+
+    def berth(self, slot: str) -> Berth:
+        """Return the slot's berth; BadInput when the gateway has no such slot."""
+        if slot not in self._berths:
+            raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(self._berths)}")
+        return self._berths[slot]
+
+    async def instance(self, berth: Berth) -> Instance:
+        """Return what is in the slot, read from the host now."""
+        process, state, release = berth.process(), berth.state, berth.release
+        digest = release.digest if release else None
+        if process is None:
+            died = InstanceState.FAILED if state.get("wanted") else InstanceState.STOPPED
+            return Instance(slot=berth.slot.name, state=died, release=digest, sessions=0)
+        return Instance(
+            slot=berth.slot.name,
+            state=InstanceState.RUNNING,
+            release=digest,
+            executable=process.executable,
+            pid=process.pid,
+            started_at=process.started_at,
+            sessions=await self.daemon.count(berth.place),
+        )
+
+    async def count(self, slot: str) -> int | None:
+        """Return the slot's sessions: 0 where nothing runs, None when the instance does not say."""
+        berth = self.berth(slot)
+        return 0 if berth.process() is None else await self.daemon.count(berth.place)
+
+    async def live(self) -> dict[str, tuple[Session, ...] | None]:
+        """Return the sessions of every running instance by slot, None where they cannot be known."""
+        running = [berth for berth in self if berth.process()]
+        return {berth.slot.name: await self.daemon.sessions(berth.place) for berth in running}

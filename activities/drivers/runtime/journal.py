@@ -1,0 +1,151 @@
+"""The host's journal: which orders were taken up, what became of them, and who may still give any.
+
+JSON lines, each synced to disk before the effect it announces. A torn last line is what a
+power cut leaves of a line nobody acted on: it is ignored, and cut off by the next writer.
+The epoch belongs to the gateway and only grows, over all rollouts; within one epoch the
+gateway obeys the one rollout that raised it.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from policies.words.errors import Fenced
+from policies.words.operation import Operation
+
+POLL_SECONDS = 0.01
+
+
+class Journal:
+    """An append-only file under a lock; every reader sees what every writer synced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch any order or fence has raised on this gateway; 0 before the first."""
+        return self._owner(self._lines())[0]
+
+    def admit(self, operation: Operation) -> dict[str, Any] | None:
+        """Write down that the operation begins; return the result of an earlier run of it, if any.
+
+        The result is what was true then. Callers compare it with what is true now.
+
+        Raises:
+            Fenced: when a newer epoch, or another rollout of this epoch, owns the gateway.
+        """
+        with self._locked() as lines:
+            self._refuse_older(lines, operation)
+            result = self._result(lines, operation)
+            if result is None and not self._begun(lines, operation):
+                self._append(operation, "intent")
+            return result
+
+    def check(self, operation: Operation) -> None:
+        """Raise Fenced when the operation was overtaken since it was admitted; writes nothing."""
+        self._refuse_older(self._lines(), operation)
+
+    def finish(self, operation: Operation, result: dict[str, Any]) -> None:
+        """Write down what became of the operation, unless the same is written already."""
+        with self._locked() as lines:
+            if self._result(lines, operation) != result:
+                self._append(operation, "result", result=result)
+
+    def fence(self, operation: Operation) -> int:
+        """Raise the epoch to the operation's and return it; a repeat changes nothing.
+
+        Raises:
+            Fenced: when the operation itself is older than what owns the gateway.
+        """
+        with self._locked() as lines:
+            self._refuse_older(lines, operation)
+            if self._owner(lines) != (operation.epoch, operation.rollout):
+                self._append(operation, "fence")
+        return operation.epoch
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return every whole line, oldest first."""
+        return self._lines()
+
+    @contextmanager
+    def _locked(self) -> Iterator[list[dict[str, Any]]]:
+        with self._path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            whole = _whole_part(self._path.read_bytes())
+            if whole < self._path.stat().st_size:
+                file.truncate(whole)
+            yield self._lines()
+
+    def _lines(self) -> list[dict[str, Any]]:
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in content[: _whole_part(content)].splitlines()]
+
+    def _append(self, operation: Operation, kind: str, **more: Any) -> None:
+        line = {
+            "kind": kind,
+            "at": datetime.now(UTC).isoformat(),
+            "key": operation.key,
+            **operation.model_dump(mode="json"),
+            **more,
+        }
+        with self._path.open("ab") as file:
+            file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    @staticmethod
+    def _owner(lines: list[dict[str, Any]]) -> tuple[int, str]:
+        return max(((line["epoch"], line["rollout"]) for line in lines), default=(0, ""), key=lambda o: o[0])
+
+    def _refuse_older(self, lines: list[dict[str, Any]], operation: Operation) -> None:
+        epoch, rollout = self._owner(lines)
+        if operation.epoch < epoch or (operation.epoch == epoch and rollout not in ("", operation.rollout)):
+            raise Fenced(
+                f"{operation.gateway} obeys rollout {rollout} since epoch {epoch}; step {operation.step} of "
+                f"rollout {operation.rollout} (epoch {operation.epoch}) was refused; start again from what is"
+            )
+
+    @staticmethod
+    def _result(lines: list[dict[str, Any]], operation: Operation) -> dict[str, Any] | None:
+        same = [line["result"] for line in lines if line["kind"] == "result" and line["key"] == operation.key]
+        return same[-1] if same else None
+
+    @staticmethod
+    def _begun(lines: list[dict[str, Any]], operation: Operation) -> bool:
+        return any(line["key"] == operation.key and line["epoch"] == operation.epoch for line in lines)
+
+
+def _whole_part(content: bytes) -> int:
+    """Return how many bytes form whole, readable lines; only the last line can be torn."""
+    end = content.rfind(b"\n") + 1
+    start = content.rfind(b"\n", 0, max(end - 1, 0)) + 1
+    try:
+        json.loads(content[start:end] or b"{}")
+    except ValueError:
+        return start
+    return end
+
+
+@asynccontextmanager
+async def exclusive(path: Path) -> AsyncIterator[None]:
+    """Hold the file's lock: one executor at a time, in this process or any other, dead ones excluded."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(POLL_SECONDS)
+        yield

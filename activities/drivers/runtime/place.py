@@ -1,0 +1,42 @@
+"""A place: the root, config and run folders of one instance, and how a program is run inside them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.words.fleet import Gateway, Slot
+
+CONFIG = Path("/etc/penstock")
+RUN = Path("/run/penstock")
+MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "etc/penstock", "run/penstock")
+
+# Only a mount namespace is new: pids, sockets and the network are the gateway's own.
+# The root becomes read-only there, so that an instance cannot change the files it was verified by.
+ENTER = """set -e
+root=$1 config=$2 run=$3; shift 3
+mount --bind "$root" "$root"
+mount -o remount,bind,ro "$root"
+for tree in /dev /proc /sys; do mount --rbind "$tree" "$root$tree"; done
+mount --bind "$config" "$root/etc/penstock"
+mount --bind "$run" "$root/run/penstock"
+mount -t tmpfs -o mode=1777,size=16m tmpfs "$root/tmp"
+exec chroot "$root" "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one instance lives on its gateway's host."""
+
+    gateway: Gateway
+    slot: Slot
+    root: Path
+    """The unpacked, verified root of its release."""
+    config: Path
+    """Folder seen as /etc/penstock inside."""
+    run: Path
+    """Folder seen as /run/penstock inside: sockets and pid files."""
+
+    def inside(self, *command: str) -> list[str]:
+        """Return the command line that runs this command in the instance's own root."""
+        enter = ["unshare", "-m", "--propagation", "private", "sh", "-c", ENTER, "enter"]
+        return [*enter, str(self.root), str(self.config), str(self.run), *command]

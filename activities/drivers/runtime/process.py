@@ -1,0 +1,85 @@
+"""Processes as the kernel tells of them: alive, since when, and made of which files."""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+PROC = Path("/proc")
+_MAPPING = re.compile(
+    r"^(?P<span>[0-9a-f]+-[0-9a-f]+) (?P<rights>\S+) \S+ \S+ (?P<inode>\d+)\s+(?P<path>/.*)$"
+)
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of one boot; a later process with the same number is not equal to it."""
+
+    pid: int
+    start: int
+    """Clock ticks after boot, field 22 of /proc/PID/stat (proc(5))."""
+    boot: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether exactly this process runs; a zombie does not."""
+        return (boot_id(), self.start) == (self.boot, _start_of(self.pid))
+
+    @property
+    def started_at(self) -> datetime:
+        """When it started, to the clock tick."""
+        since_boot = float((PROC / "uptime").read_text().split()[0])
+        age = since_boot - self.start / os.sysconf("SC_CLK_TCK")
+        return datetime.fromtimestamp(datetime.now(UTC).timestamp() - age, UTC)
+
+    @property
+    def executable(self) -> str | None:
+        """The digest of the file it was started from, hashed now; None when it is gone."""
+        return digest_of_file(PROC / str(self.pid) / "exe")
+
+
+def boot_id() -> str:
+    """Return the kernel's name for this boot."""
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def process(pid: int) -> Process | None:
+    """Return the process with that number, None when there is none alive."""
+    start = _start_of(pid)
+    return None if start is None else Process(pid, start, boot_id())
+
+
+def digest_of_file(path: Path) -> str | None:
+    """Return the digest of the file's bytes, None when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError:
+        return None
+
+
+def mapped_digests(pid: int, root: Path) -> dict[str, str | None]:
+    """Return the digest of every file the process has mapped to execute, by path inside its root.
+
+    The bytes are read through /proc/PID/map_files, so a file that was replaced or deleted on
+    disk after it was mapped shows the digest of what runs. A file that cannot be read is None,
+    which equals no digest of any manifest.
+    """
+    found: dict[str, str | None] = {}
+    for line in (PROC / str(pid) / "maps").read_text().splitlines():
+        mapping = _MAPPING.match(line)
+        if mapping is None or "x" not in mapping["rights"] or mapping["inode"] == "0":
+            continue
+        path = mapping["path"].removeprefix(str(root)) or mapping["path"]
+        found[path] = digest_of_file(PROC / str(pid) / "map_files" / mapping["span"])
+    return found
+
+
+def _start_of(pid: int) -> int | None:
+    try:
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])

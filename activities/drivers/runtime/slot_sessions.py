@@ -1,0 +1,69 @@
+"""The live sessions in the slots of one gateway: counting them, and ending them when that was ordered."""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from typing import Protocol
+
+from activities.drivers.runtime.berths import Berths
+from activities.drivers.runtime.journal import Journal
+from policies.words.errors import PenstockError, Unavailable
+from policies.words.operation import Operation
+from policies.words.steering import Steering
+
+REFRESH = timedelta(seconds=5)
+
+
+class Pins(Protocol):
+    """The part of a steering table that remembers who belongs where."""
+
+    async def refresh(self) -> Steering:
+        """Have exactly the addresses of live sessions pinned."""
+        ...
+
+    async def leave(self, slot: str) -> Steering:
+        """Pin nobody to the slot any more."""
+        ...
+
+
+class SlotSessions:
+    """Sessions by slot; while a drain counts them, the steering's pins follow them."""
+
+    def __init__(self, berths: Berths, journal: Journal, pins: Pins) -> None:
+        self._berths = berths
+        self._journal = journal
+        self._pins = pins
+        self._refreshed: float | None = None
+
+    async def count(self, slot: str) -> int | None:
+        """Return how many sessions live in the slot; 0 where nothing runs, None when unknown."""
+        now = asyncio.get_running_loop().time()
+        if self._refreshed is None or now - self._refreshed >= REFRESH.total_seconds():
+            self._refreshed = now
+            with suppress(PenstockError):  # pins that are late hurt nobody; the next count tries again
+                await self._pins.refresh()
+        return await self._berths.count(slot)
+
+    async def end(self, operation: Operation, slot: str, batch: int) -> int:
+        """End the oldest sessions of the slot, up to `batch`; return how many were ended.
+
+        Their addresses are let go first, so that their users' next login finds a good instance.
+
+        Raises:
+            Fenced: when a newer rollout or rollback owns the gateway.
+            Unavailable: when the sessions cannot be listed; nothing was ended.
+        """
+        self._journal.admit(operation)
+        berth = self._berths.berth(slot)
+        if berth.process() is None:
+            return 0
+        found = await self._berths.daemon.sessions(berth.place)
+        if found is None:
+            raise Unavailable(f"the sessions in slot {slot} cannot be listed; nothing was ended")
+        with suppress(
+            PenstockError
+        ):  # a table that cannot be written must not keep people on a broken tunnel
+            await self._pins.leave(slot)
+        self._journal.check(operation)
+        chosen = tuple(sorted(found, key=lambda session: session.since)[:batch])
+        return await self._berths.daemon.end(berth.place, chosen)

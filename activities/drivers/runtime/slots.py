@@ -1,0 +1,331 @@
+"""Instances in the slots of a gateway's host: plain processes from verified folders.
+
+Every step reads what is, does what is missing, and reads again; the journal only says who may
+order and what was begun. A crash at any line leaves a state from which the same step ends the same way.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from activities.drivers.runtime.berths import Berth, Berths
+from activities.drivers.runtime.journal import Journal, exclusive
+from activities.drivers.runtime.process import Process, mapped_digests
+from activities.drivers.runtime.snapshot import freeze
+from activities.drivers.runtime.versions import Admission
+from activities.instances import Staged, Started
+from activities.steering import SteeringTable
+from policies.words.errors import Refused, Unavailable
+from policies.words.instance import GatewayState, InstanceState, Probe
+from policies.words.operation import Operation
+from policies.words.plan import ReleaseRef
+
+UP_WITHIN = timedelta(seconds=15)
+DOWN_WITHIN = timedelta(seconds=10)
+POLL_SECONDS = 0.05
+SPARE_BYTES = 512 * 2**20
+FLOWS_PER_SESSION = 4
+CONNTRACK = Path("/proc/sys/net/netfilter")
+
+
+class HostSlots:
+    """The slots of one gateway, in whose network namespace this process lives."""
+
+    def __init__(
+        self,
+        berths: Berths,
+        journal: Journal,
+        table: SteeringTable,
+        admission: Admission,
+        credentials: Mapping[str, Path],
+    ) -> None:
+        """Take the parts; `credentials` are the files templates may ask for as `$credential_NAME`."""
+        self._berths = berths
+        self._gateway = berths.gateway
+        self._journal = journal
+        self._table = table
+        self._admission = admission
+        self._credentials = dict(credentials)
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    async def observe(self) -> GatewayState:
+        """Return what is true now: processes, executables, sessions, steering, epoch."""
+        self._reap()
+        instances = await asyncio.gather(*(self._berths.instance(berth) for berth in self._berths))
+        return GatewayState(
+            gateway=self._gateway.name,
+            instances=tuple(instances),
+            steering=await self._table.read(),
+            epoch=self._journal.epoch,
+            observed_at=datetime.now(UTC),
+        )
+
+    async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
+        """Return every reason why the release cannot be put here; nothing is changed."""
+        state = await self.observe()
+        reasons = [*self._room_on_disk(), *self._room_for_flows(), *self._way_back(state)]
+        if not state.steering.primed:
+            reasons.append(f"{self._gateway.name} has no steering table; start its agent, which primes it")
+        if self._running(release) is None:
+            reasons += self._free_slot(state)
+        return tuple(reasons)
+
+    async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
+        """Have the release on the host, admitted and laid out whole; a second call changes nothing."""
+        async with exclusive(self._berths.root / "staging.lock"):
+            self._journal.admit(operation)
+            versions = self._berths.versions
+            if not versions.complete(release.digest) and (full := self._room_on_disk()):
+                raise Refused(full[0])
+            changed = await versions.lay_out(release, self._admission, source)
+            signers = versions.signers(release.digest)
+            self._journal.finish(operation, {"release": release.digest})
+            return Staged(release=release, signers=signers, changed=changed)
+
+    async def start(self, operation: Operation, release: ReleaseRef) -> Started:
+        """Have the release running in a slot; one that runs it already is returned as it is.
+
+        Raises:
+            Refused: when no slot is free, the config test says no, or what runs is not what was signed.
+            Unavailable: when the instance takes no logins in time; a repeat goes on waiting for it.
+        """
+        async with exclusive(self._berths.root / "slots.lock"):
+            self._journal.admit(operation)
+            berth = self._running(release)
+            changed = berth is None
+            if berth is None:
+                berth = await self._choose(await self.observe())
+                berth.assign(release, self._berths.daemon, self._credentials)
+                await self._verified(berth, release)
+                self._journal.check(operation)
+                berth.mean(release, wanted=True)
+                child = berth.launch(self._berths.daemon)
+                self._children[child.pid] = child
+            await self._up(berth, release)
+            self._journal.finish(operation, {"slot": berth.slot.name})
+            state = (await self.observe()).model_copy(update={"changed": changed})
+            return Started(slot=berth.slot.name, state=state, changed=changed)
+
+    async def probe(self, slot: str) -> Probe:
+        """Log in and ping through the instance's own port."""
+        berth = self._berths.berth(slot)
+        if berth.process() is None:
+            reason = f"nothing runs in slot {slot} of {self._gateway.name}"
+            return Probe(passed=False, stage="tcp", reason=reason)
+        return await self._berths.daemon.probe(berth.place)
+
+    async def stop(self, operation: Operation, slot: str) -> GatewayState:
+        """Stop an instance that has no sessions and gets no new ones.
+
+        Raises:
+            Refused: when it serves, is on trial, has sessions, or their number is unknown.
+        """
+        async with exclusive(self._berths.root / "slots.lock"):
+            self._journal.admit(operation)
+            berth = self._berths.berth(slot)
+            running = berth.process()
+            if running is not None:
+                await self._refuse_if_in_use(berth)
+                self._journal.check(operation)
+                await self._end(berth, running)
+            elif berth.release is not None and berth.state.get("wanted"):
+                berth.mean(berth.release, wanted=False)
+            self._journal.finish(operation, {"stopped": slot})
+            return (await self.observe()).model_copy(update={"changed": running is not None})
+
+    async def fence(self, operation: Operation) -> GatewayState:
+        """Raise the gateway's epoch; it waits for no other step, and running steps see it."""
+        changed = self._journal.epoch != operation.epoch
+        self._journal.fence(operation)
+        return (await self.observe()).model_copy(update={"changed": changed})
+
+    async def snapshot(self, operation: Operation, reason: str) -> str:
+        """Freeze what is known of this gateway as one file named by its digest; return the digest."""
+        return await freeze(self._berths, await self.observe(), operation, reason)
+
+    async def restore(self) -> GatewayState:
+        """Start again what a reboot ended: the release of the slot that gets new sessions."""
+        async with exclusive(self._berths.root / "slots.lock"):
+            serving = (await self._table.read()).serving
+            berth = self._berths.berth(serving) if serving else None
+            if berth is not None and berth.process() is None and berth.release is not None:
+                berth.assign(berth.release, self._berths.daemon, self._credentials)
+                await self._verified(berth, berth.release)
+                berth.mean(berth.release, wanted=True)
+                child = berth.launch(self._berths.daemon)
+                self._children[child.pid] = child
+                await self._up(berth, berth.release)
+            return (await self.observe()).model_copy(update={"changed": berth is not None})
+
+    # --- which slot --------------------------------------------------------------
+
+    def _running(self, release: ReleaseRef) -> Berth | None:
+        """Return the slot in which a live process was started from this release."""
+        for berth in self._berths:
+            found = berth.release
+            if found and found.digest == release.digest and berth.state.get("wanted") and berth.process():
+                return berth
+        return None
+
+    async def _choose(self, state: GatewayState) -> Berth:
+        """Return a slot that nobody uses; an empty instance that gets no new sessions is ended first."""
+        if refused := self._free_slot(state):
+            raise Refused(refused[0])
+        unused = [i for i in state.instances if i.slot not in (state.steering.serving, state.steering.trial)]
+        idle = [i for i in unused if i.state is not InstanceState.RUNNING]
+        berth = self._berths.berth((idle or [i for i in unused if i.sessions == 0])[0].slot)
+        if running := berth.process():
+            await self._end(berth, running)
+        return berth
+
+    def _free_slot(self, state: GatewayState) -> list[str]:
+        users = (state.steering.serving, state.steering.trial)
+        free = [i for i in state.instances if i.slot not in users and i.sessions == 0]
+        if not free:
+            return [
+                (
+                    f"{self._gateway.name} has no free slot: each serves, is on trial or still has sessions; "
+                    "wait for its drain or end it"
+                )
+            ]
+        idle = [i for i in free if i.state is not InstanceState.RUNNING]
+        return [] if len(idle) < len(free) else self._ports_taken(idle[0].slot)
+
+    def _ports_taken(self, slot: str) -> list[str]:
+        port = self._berths.berth(slot).slot.port
+        with ExitStack() as stack:
+            for kind, name in ((socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP")):
+                try:
+                    probe = stack.enter_context(socket.socket(socket.AF_INET, kind))
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
+                    probe.bind(("", port))
+                except OSError:
+                    where = f"{name} port {port} of slot {slot} on {self._gateway.name}"
+                    return [f"{where} is taken by something else"]
+        return []
+
+    # --- the rest of preflight -----------------------------------------------------
+
+    def _room_on_disk(self) -> list[str]:
+        free = shutil.disk_usage(self._berths.root).free
+        needed = 2 * self._berths.versions.largest() + SPARE_BYTES
+        if free >= needed:
+            return []
+        sizes = f"has {free >> 20} MB free for releases and needs {needed >> 20} MB"
+        return [f"{self._gateway.name} {sizes}; make room"]
+
+    def _room_for_flows(self) -> list[str]:
+        try:
+            most = int((CONNTRACK / "nf_conntrack_max").read_text())
+            now = int((CONNTRACK / "nf_conntrack_count").read_text())
+        except OSError:
+            return [f"{self._gateway.name} does not track connections, so steering would cut them"]
+        if most - now >= FLOWS_PER_SESSION * self._gateway.capacity:
+            return []
+        return [
+            (
+                f"{self._gateway.name} tracks {now} of at most {most} connections; raise nf_conntrack_max "
+                f"by {FLOWS_PER_SESSION} for each of its {self._gateway.capacity} sessions"
+            )
+        ]
+
+    def _way_back(self, state: GatewayState) -> list[str]:
+        """A gateway that serves must still have on disk what it serves, whole."""
+        serving = state.steering.serving
+        if serving is None:
+            return []
+        release = state.instance(serving).release
+        if release and self._berths.versions.complete(release):
+            return []
+        return [
+            f"the known-good release in slot {serving} of {self._gateway.name} is not on its disk any more"
+        ]
+
+    # --- processes -----------------------------------------------------------------
+
+    async def _verified(self, berth: Berth, release: ReleaseRef) -> None:
+        """Refuse files that are no longer those that were signed, and a config the daemon refuses."""
+        versions = self._berths.versions
+        version = versions.path(release.digest)
+        manifest = versions.manifest(release.digest)
+        await asyncio.to_thread(versions.verify, version, manifest, release)
+        await self._berths.daemon.check(berth.place)
+
+    async def _up(self, berth: Berth, release: ReleaseRef) -> None:
+        """Wait until the instance takes logins, then compare what runs with what was signed."""
+        try:
+            async with asyncio.timeout(UP_WITHIN.total_seconds()):
+                while not await self._berths.daemon.ready(berth.place):
+                    self._reap()
+                    if berth.process() is None and (berth.folder / "launched").exists():
+                        raise Refused(
+                            f"{release.product} {release.version} ended as soon as it was started in slot "
+                            f"{berth.slot.name} of {self._gateway.name}: {berth.last_words()}"
+                        )
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError as late:
+            raise Unavailable(
+                f"{release.product} {release.version} takes no logins in slot {berth.slot.name} of "
+                f"{self._gateway.name} after {UP_WITHIN.total_seconds():.0f} s"
+            ) from late
+        running = berth.process()
+        if running is None:
+            raise Unavailable(
+                f"the instance in slot {berth.slot.name} of {self._gateway.name} has just ended"
+            )
+        if stranger := self._stranger(berth, running, release):
+            await self._end(berth, running)
+            raise Refused(
+                f"{stranger} runs in slot {berth.slot.name} of {self._gateway.name} and was not signed for "
+                f"{release.product} {release.version}; the instance was ended before it got a user"
+            )
+
+    def _stranger(self, berth: Berth, running: Process, release: ReleaseRef) -> str | None:
+        """Return the first file that runs and is not, byte for byte, in the manifest."""
+        if running.executable != release.executable:
+            return "another executable"
+        manifest = self._berths.versions.manifest(release.digest)
+        signed = {f"sha256:{file.sha256}" for artifact in manifest.artifacts for file in artifact.files}
+        mapped = mapped_digests(running.pid, berth.place.root)
+        return next((path for path, digest in sorted(mapped.items()) if digest not in signed), None)
+
+    async def _refuse_if_in_use(self, berth: Berth) -> None:
+        steering, slot = await self._table.read(), berth.slot.name
+        where = f"slot {slot} of {self._gateway.name}"
+        if slot in (steering.serving, steering.trial):
+            raise Refused(f"{where} gets new sessions; steer them elsewhere before it is stopped")
+        sessions = await self._berths.count(slot)
+        if sessions is None:
+            raise Refused(f"the sessions in {where} cannot be counted, so it is not stopped; look at its log")
+        if sessions > 0:
+            raise Refused(f"{where} still has {sessions} sessions; drain it before it is stopped")
+
+    async def _end(self, berth: Berth, running: Process) -> None:
+        """End exactly this process, politely first; its folder remembers that this was meant."""
+        if berth.release is not None:
+            berth.mean(berth.release, wanted=False)
+        for wish in (signal.SIGTERM, signal.SIGKILL):
+            if running.alive:
+                os.kill(running.pid, wish)
+            if await self._gone(running):
+                return
+        raise Unavailable(f"process {running.pid} in slot {berth.slot.name} does not end")
+
+    async def _gone(self, running: Process) -> bool:
+        for _ in range(int(DOWN_WITHIN.total_seconds() / POLL_SECONDS)):
+            if not running.alive:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        self._reap()
+        return not running.alive
+
+    def _reap(self) -> None:
+        """Take leave of instances of ours that have ended, so that no zombie keeps their number."""
+        self._children = {pid: child for pid, child in self._children.items() if child.poll() is None}

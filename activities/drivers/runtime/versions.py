@@ -1,0 +1,113 @@
+"""Versions on a host: releases that were admitted, laid out once, and never changed again."""
+
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+from activities.drivers.runtime.disk import size_of, sync_folder, sync_tree, write_whole
+from activities.drivers.runtime.place import MOUNT_POINTS
+from activities.drivers.runtime.process import digest_of_file
+from policies.words.errors import Refused
+from policies.words.plan import ReleaseRef
+from policies.words.release import ReleaseManifest
+
+
+class Admitted(Protocol):
+    """A release that was fetched and verified on this host."""
+
+    @property
+    def manifest(self) -> ReleaseManifest:
+        """What its signers said it is."""
+        ...
+
+    @property
+    def signers(self) -> tuple[str, ...]:
+        """Who signed it."""
+        ...
+
+
+class Admission(Protocol):
+    """The trust part's door on this host: nothing is laid out that did not come through it."""
+
+    async def admit(self, release: ReleaseRef, source: str) -> Admitted:
+        """Fetch, verify and store the release; raise a TrustError when it may not be here."""
+        ...
+
+    async def unpack(self, admitted: Admitted, into: Path) -> None:
+        """Lay archives out in `into`/root and single files, such as the template, in `into`/config."""
+        ...
+
+
+class Versions:
+    """The folder `versions/`: one folder for each release, complete when `.complete` is there."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "versions"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """Return where the release of that manifest digest is or would be."""
+        return self.folder / digest.replace(":", "-")
+
+    def digest(self, path: Path) -> str:
+        """Return the manifest digest whose folder this is."""
+        return path.name.replace("-", ":", 1)
+
+    def complete(self, digest: str) -> bool:
+        """Return whether the release is here in full."""
+        return (self.path(digest) / ".complete").is_file()
+
+    def signers(self, digest: str) -> tuple[str, ...]:
+        """Return who signed a complete release."""
+        return tuple((self.path(digest) / ".complete").read_text().splitlines())
+
+    def manifest(self, digest: str) -> ReleaseManifest:
+        """Return the manifest of a complete release."""
+        return ReleaseManifest.model_validate_json((self.path(digest) / "manifest.json").read_bytes())
+
+    async def lay_out(self, release: ReleaseRef, admission: Admission, source: str) -> bool:
+        """Have the admitted release here, whole; return whether anything had to be done.
+
+        What a crash left is removed first: without `.complete` nothing is trusted.
+        """
+        if self.complete(release.digest):
+            return False
+        admitted = await admission.admit(release, source)
+        target, building = self.path(release.digest), self.folder / f".{release.digest[-16:]}.new"
+        for leftover in (building, target):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for folder in ("root", "config"):
+            (building / folder).mkdir(parents=True)
+        await admission.unpack(admitted, building)
+        for folder in MOUNT_POINTS:
+            (building / "root" / folder).mkdir(parents=True, exist_ok=True)
+        (building / "manifest.json").write_text(admitted.manifest.model_dump_json())
+        self.verify(building, admitted.manifest, release)
+        sync_tree(building)
+        building.rename(target)
+        sync_folder(self.folder)
+        write_whole(target / ".complete", "\n".join(admitted.signers) + "\n")
+        return True
+
+    def verify(self, version: Path, manifest: ReleaseManifest, release: ReleaseRef) -> None:
+        """Compare every file on disk with the manifest.
+
+        Raises:
+            Refused: naming the first file that is not what was signed.
+        """
+        if f"sha256:{manifest.executable.sha256}" != release.executable:
+            raise Refused(
+                f"{release.product} {release.version}: the plan expects another daemon than the manifest "
+                "names; make a new plan"
+            )
+        for artifact in manifest.artifacts:
+            for file in artifact.files:
+                if digest_of_file(version / "root" / file.path) != f"sha256:{file.sha256}":
+                    raise Refused(
+                        f"{release.product} {release.version}: {file.path} on the host is not the file "
+                        "that was signed; remove the version and stage it again"
+                    )
+
+    def largest(self) -> int:
+        """Return the bytes of the largest version here: what another one will need at most."""
+        return max((size_of(path) for path in self.folder.glob("sha256-*")), default=0)

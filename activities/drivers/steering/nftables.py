@@ -1,0 +1,268 @@
+"""Steering in the gateway's own kernel: one nftables table decides where new TCP connections go.
+
+Live connections belong to conntrack and never ask the table again. UDP is never redirected:
+every instance announces its own port. Order of the questions (`research/gateways.md` 3a, 3d, 3e):
+
+1. `old4/old6`: this address has a session on another instance; its reconnect goes there.
+2. `learned4/learned6`: this address lately sent UDP to a draining instance (rebound behind its NAT).
+3. `trial`: a new instance whose lease lasts; the kernel drops the element when nobody confirms.
+4. `steer`: the permanent slot.
+
+The table is loaded empty before the first session (priming), and never flushed or deleted
+while sessions live: that would end them all.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from activities.drivers.programs import run
+from activities.drivers.runtime.disk import write_whole
+from activities.drivers.runtime.journal import Journal
+from activities.drivers.steering.nftables_ruleset import Ruleset, parse, transaction
+from policies.words.errors import BadInput, Conflict, Unavailable
+from policies.words.fleet import Gateway
+from policies.words.instance import Session
+from policies.words.operation import Operation
+from policies.words.steering import Steering
+
+Address = IPv4Address | IPv6Address
+Live = Callable[[], Awaitable[Mapping[str, tuple[Session, ...] | None]]]
+"""The sessions of every running instance by slot; None for an instance that does not say."""
+
+TABLE = "inet penstock"
+PATIENCE = timedelta(milliseconds=800)
+ATTEMPTS = 3
+
+
+class NftablesTable:
+    """The steering table of one gateway, in the network namespace this process lives in."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        journal: Journal,
+        live: Live,
+        remember: Path,
+        pinned_for: timedelta = timedelta(hours=8),
+    ) -> None:
+        """Take where live sessions are read, and the file that keeps the permanent slot over a reboot."""
+        self._gateway = gateway
+        self._journal = journal
+        self._live = live
+        self._remember = remember
+        self._pinned_for = pinned_for
+        self._ports = {slot.name: slot.port for slot in gateway.slots}
+        self._slots = {slot.port: slot.name for slot in gateway.slots}
+        self._leaving: set[str] = set()
+        self._turn = asyncio.Lock()
+
+    async def prime(self) -> Steering:
+        """Have the table loaded; an existing one is left as it is.
+
+        After a reboot the permanent slot is what it was. On a gateway that has served without
+        a table the empty one changes nothing: read the sessions, pin, then switch.
+        """
+        async with self._turn:
+            if await self._ruleset() is None:
+                slot = self._remembered()
+                steer = self._ports[slot] if slot else None
+                await self._write(Ruleset(steer=steer, generation="primed"), Ruleset())
+                return (await self.read()).model_copy(update={"changed": True})
+            return await self.read()
+
+    async def read(self) -> Steering:
+        """Return the table as the kernel has it."""
+        found = await self._ruleset()
+        if found is None:
+            return Steering()
+        return Steering(
+            primed=True,
+            serving=self._slots.get(found.steer or 0),
+            trial=self._slots.get(found.trial or 0),
+            trial_expires_in=found.trial_expires_in,
+            pinned=len(found.old),
+            generation=found.generation,
+        )
+
+    async def start_trial(self, operation: Operation, slot: str, lease: timedelta) -> Steering:
+        """Send new sessions to the slot until the lease ends; a repeat renews the lease.
+
+        Raises:
+            Fenced: when a newer rollout or rollback owns the gateway.
+            BadInput: when nothing runs in the slot.
+            Unavailable: when sessions elsewhere cannot be listed, so that they could not be pinned.
+        """
+        port = self._port(slot)
+        async with self._turn:
+            self._journal.admit(operation)
+            live = await self._live()
+            if slot not in live:
+                raise BadInput(
+                    f"nothing runs in slot {slot} of {self._gateway.name}; start it before steering"
+                )
+            unknown = sorted(name for name, sessions in live.items() if sessions is None and name != slot)
+            if unknown:
+                raise Unavailable(
+                    f"the sessions in slot {unknown[0]} of {self._gateway.name} cannot be listed; "
+                    "nobody was steered away from them"
+                )
+            self._leaving.discard(slot)
+            return await self._change(
+                operation,
+                live,
+                lambda now: now if now.steer == port else now.on_trial(port, lease),
+            )
+
+    async def make_permanent(self, operation: Operation, slot: str) -> Steering:
+        """Send new sessions to the slot with no lease, and end any trial."""
+        port = self._port(slot)
+        async with self._turn:
+            self._journal.admit(operation)
+            self._leaving.discard(slot)
+            write_whole(self._remember, json.dumps({"serving": slot}))
+            return await self._change(operation, await self._known(), lambda now: now.permanently(port))
+
+    async def end_trial(self, operation: Operation) -> Steering:
+        """Send new sessions to the permanent slot again at once; nothing but the fence can refuse this."""
+        async with self._turn:
+            self._journal.admit(operation)
+            return await self._change(operation, await self._known(), lambda now: now.without_trial())
+
+    async def refresh(self) -> Steering:
+        """Have exactly the addresses of live sessions pinned; who gets new sessions stays as it is."""
+        async with self._turn:
+            return await self._change(None, await self._known(), lambda now: now)
+
+    async def adopt(self, addresses: Iterable[Address]) -> Steering:
+        """Pin these addresses to the users' own port, where a daemon served before the first steering."""
+        async with self._turn:
+            now = await self._present()
+            served = dict.fromkeys(addresses, self._gateway.port)
+            await self._write(now.pinning({**served, **now.old}), now)
+            return await self.read()
+
+    async def leave(self, slot: str) -> Steering:
+        """Pin nobody to the slot any more: its sessions are being ended, their users log in elsewhere."""
+        async with self._turn:
+            self._leaving.add(slot)
+            return await self._change(None, await self._known(), lambda now: now)
+
+    async def remove(self) -> None:
+        """Delete the table, which ends every redirected connection: for the end of a lab only."""
+        await run(["nft", "delete", "table", *TABLE.split()])
+
+    async def _change(
+        self,
+        operation: Operation | None,
+        live: Mapping[str, tuple[Session, ...] | None],
+        wish: Callable[[Ruleset], Ruleset],
+    ) -> Steering:
+        """Write what is wished for together with the pins it needs, in one transaction, and read it back."""
+        for attempt in range(1, ATTEMPTS + 1):
+            before = await self._present()
+            wished = wish(before)
+            generation = f"{operation.rollout}/{operation.epoch}" if operation else before.generation
+            wanted = self._with_pins(wished, live).generated(generation)
+            if operation is not None:
+                self._journal.check(operation)
+            try:
+                await self._write(wanted, before)
+                break
+            except Conflict:  # an element ended between the reading and the writing
+                if attempt == ATTEMPTS:
+                    raise
+        after = await self._present()
+        if after.steer != wanted.steer or (after.trial not in (wanted.trial, None)):
+            raise Conflict(
+                f"somebody else writes the steering table of {self._gateway.name}: wanted "
+                f"{wanted.trial or wanted.steer}, read back {after.trial or after.steer}; "
+                f"look at `nft list table {TABLE}`"
+            )
+        changed = (before.steer, before.trial) != (after.steer, after.trial)
+        steering = (await self.read()).model_copy(update={"changed": changed})
+        if operation is not None:
+            self._journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
+        return steering
+
+    def _with_pins(self, wished: Ruleset, live: Mapping[str, tuple[Session, ...] | None]) -> Ruleset:
+        """Pin every live session that is not where new sessions go; keep what cannot be known."""
+        target = wished.trial or wished.steer
+        away = {
+            name: sessions
+            for name, sessions in live.items()
+            if target and self._ports[name] != target and name not in self._leaving
+        }
+        unknown = {self._ports[name] for name, sessions in away.items() if sessions is None}
+        kept = {
+            address: port
+            for address, port in wished.old.items()
+            if port in unknown or port not in self._slots
+        }
+        draining = tuple(sorted(self._ports[name] for name, sessions in away.items() if sessions != ()))
+        learned = {
+            address: port for address, port in wished.learned.items() if port in draining and port != target
+        }
+        trialists = self._addresses(live, wished.trial) if wished.trial else {}
+        return wished.pinning(
+            {**self._most(away), **kept}, draining, {**trialists, **learned}, self._pinned_for
+        )
+
+    def _addresses(
+        self, live: Mapping[str, tuple[Session, ...] | None], port: int | None
+    ) -> dict[Address, int]:
+        sessions = live.get(self._slots.get(port or 0, "")) or ()
+        return {ip_address(session.remote_address): port or 0 for session in sessions}
+
+    def _most(self, away: Mapping[str, tuple[Session, ...] | None]) -> dict[Address, int]:
+        """Map each address to the port where most of its sessions live: neighbours may share it."""
+        seen: dict[Address, Counter[int]] = {}
+        for name, sessions in away.items():
+            for session in sessions or ():
+                seen.setdefault(ip_address(session.remote_address), Counter())[self._ports[name]] += 1
+        return {address: ports.most_common(1)[0][0] for address, ports in seen.items()}
+
+    async def _known(self) -> Mapping[str, tuple[Session, ...] | None]:
+        """Return the live sessions if they can be had at once: the way back waits for no daemon."""
+        try:
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                return await self._live()
+        except TimeoutError:
+            return dict.fromkeys(self._ports)
+
+    async def _present(self) -> Ruleset:
+        found = await self._ruleset()
+        if found is None:
+            raise Unavailable(
+                f"{self._gateway.name} has no steering table; it is primed when its agent starts"
+            )
+        return found
+
+    async def _ruleset(self) -> Ruleset | None:
+        said = await run(["nft", "-j", "list", "table", *TABLE.split()])
+        if said.status:
+            if "No such file" in said.err:
+                return None
+            raise Unavailable(f"nft cannot list the table of {self._gateway.name}: {said.last_words}")
+        return parse(said.out, self._gateway)
+
+    async def _write(self, wanted: Ruleset, before: Ruleset) -> None:
+        said = await run(["nft", "-f", "-"], given=transaction(wanted, before, self._gateway))
+        if said.status:
+            raise Conflict(f"nft refused a change on {self._gateway.name}: {said.last_words}")
+
+    def _port(self, slot: str) -> int:
+        if slot not in self._ports:
+            raise BadInput(f"{self._gateway.name} has no slot {slot}; it has {', '.join(self._ports)}")
+        return self._ports[slot]
+
+    def _remembered(self) -> str | None:
+        try:
+            slot = json.loads(self._remember.read_text()).get("serving")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return slot if slot in self._ports else None

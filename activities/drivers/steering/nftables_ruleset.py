@@ -1,0 +1,183 @@
+"""What the steering table says, as a value; how it is written and read in nftables' own words."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+from policies.words.fleet import Gateway
+
+Address = IPv4Address | IPv6Address
+LEARNED_FOR = timedelta(minutes=10)
+"""Longer than any client needs to notice that its TCP is gone (dead peer detection: 10-90 s)."""
+
+FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
+SIZE = 65535
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """The content of the table: ports are slots' ports, addresses are users' source addresses."""
+
+    steer: int | None = None
+    trial: int | None = None
+    trial_expires_in: timedelta | None = None
+    lease: timedelta | None = None
+    """Set only on a wish: the trial element is written anew with this timeout."""
+    old: Mapping[Address, int] = field(default_factory=dict)
+    old_expires: Mapping[Address, timedelta] = field(default_factory=dict)
+    pinned_for: timedelta = timedelta(hours=8)
+    learned: Mapping[Address, int] = field(default_factory=dict)
+    draining: tuple[int, ...] = ()
+    """Ports whose UDP teaches the table where a rebound address belongs."""
+    generation: str = ""
+
+    def on_trial(self, port: int, lease: timedelta) -> "Ruleset":
+        """Return the table with new sessions going to the port for the length of the lease."""
+        return replace(self, trial=port, lease=lease)
+
+    def permanently(self, port: int) -> "Ruleset":
+        """Return the table with new sessions going to the port, and no trial."""
+        return replace(self, steer=port, trial=None, lease=None)
+
+    def without_trial(self) -> "Ruleset":
+        """Return the table with new sessions going to the permanent slot."""
+        return replace(self, trial=None, lease=None)
+
+    def pinning(
+        self,
+        old: Mapping[Address, int],
+        draining: tuple[int, ...] | None = None,
+        learned: Mapping[Address, int] | None = None,
+        pinned_for: timedelta | None = None,
+    ) -> "Ruleset":
+        """Return the table with exactly these addresses pinned."""
+        return replace(
+            self,
+            old=dict(old),
+            draining=self.draining if draining is None else draining,
+            learned=self.learned if learned is None else dict(learned),
+            pinned_for=pinned_for or self.pinned_for,
+        )
+
+    def generated(self, generation: str) -> "Ruleset":
+        """Return the table signed by who writes it."""
+        return replace(self, generation=generation)
+
+
+def transaction(wanted: Ruleset, before: Ruleset, gateway: Gateway) -> str:
+    """Return one `nft -f` script: declarations that change nothing when repeated, rules, element changes."""
+    lines = [*_declarations(), *_rules(wanted, gateway)]
+    lines += _trial(wanted, before, gateway.port)
+    if wanted.steer != before.steer:
+        lines += ["flush map inet penstock steer"] if before.steer else []
+        lines += (
+            [f"add element inet penstock steer {{ {gateway.port} : {wanted.steer} }}"] if wanted.steer else []
+        )
+    lines += _elements("old", wanted.old, before, wanted.pinned_for)
+    lines += _elements("learned", wanted.learned, before, LEARNED_FOR)
+    return "\n".join(lines) + "\n"
+
+
+def parse(listing: str, gateway: Gateway) -> Ruleset:
+    """Return what `nft -j list table` printed as a value."""
+    found = json.loads(listing)["nftables"]
+    maps = {entry["map"]["name"]: list(_pairs(entry["map"])) for entry in found if "map" in entry}
+    rules = [entry["rule"] for entry in found if "rule" in entry]
+    old = [*maps.get("old4", []), *maps.get("old6", [])]
+    learned = [*maps.get("learned4", []), *maps.get("learned6", [])]
+    trial = next((pair for pair in maps.get("trial", []) if pair[0] == gateway.port), None)
+    comments = [rule["comment"].split(" ") for rule in rules if "comment" in rule]
+    return Ruleset(
+        steer=next((port for key, port, _ in maps.get("steer", []) if key == gateway.port), None),
+        trial=trial[1] if trial else None,
+        trial_expires_in=trial[2] if trial else None,
+        old={ip_address(key): port for key, port, _ in old},
+        old_expires={ip_address(key): left for key, _, left in old if left is not None},
+        learned={ip_address(key): port for key, port, _ in learned},
+        draining=tuple(sorted({int(words[1]) for words in comments if words[0] == "learn"})),
+        generation=next((words[1] for words in comments if words[0] == "by" and len(words) > 1), ""),
+    )
+
+
+def _declarations() -> Iterator[str]:
+    yield "add table inet penstock"
+    for version, (_, kind) in FAMILIES.items():
+        yield _map(f"old{version}", kind, f"flags timeout; size {SIZE};")
+        yield _map(f"learned{version}", kind, f"flags dynamic, timeout; size {SIZE};")
+    yield _map("trial", "inet_service", "flags timeout;")
+    yield _map("steer", "inet_service", "")
+    # Before every other dstnat chain: at equal priority the one registered last would win.
+    yield (
+        "add chain inet penstock prerouting { type nat hook prerouting priority dstnat - 5; policy accept; }"
+    )
+    yield "flush chain inet penstock prerouting"
+
+
+def _map(name: str, kind: str, more: str) -> str:
+    return f"add map inet penstock {name} {{ type {kind} : inet_service; {more} }}"
+
+
+def _rules(wanted: Ruleset, gateway: Gateway) -> Iterator[str]:
+    families = {}
+    for version in FAMILIES:
+        mine = [str(address) for address in gateway.addresses if address.version == version]
+        if mine:
+            families[version] = f"{FAMILIES[version][0]} daddr {{ {', '.join(mine)} }}"
+    add, users = "add rule inet penstock prerouting", f"tcp dport {gateway.port}"
+    seconds = int(LEARNED_FOR.total_seconds())
+    for version, daddr in families.items():
+        for port in wanted.draining:
+            element = f"{{ {FAMILIES[version][0]} saddr timeout {seconds}s : {port} }}"
+            yield f'{add} {daddr} udp dport {port} update @learned{version} {element} comment "learn {port}"'
+    for asked in ("old", "learned"):
+        for version, daddr in families.items():
+            source = f"{FAMILIES[version][0]} saddr"
+            yield f"{add} {daddr} {users} redirect to :{source} map @{asked}{version}"
+    for asked in ("trial", "steer"):
+        for daddr in families.values():
+            by = f'comment "by {wanted.generation}"'
+            yield f"{add} {daddr} {users} redirect to :tcp dport map @{asked} {by}"
+
+
+def _trial(wanted: Ruleset, before: Ruleset, users_port: int) -> Iterator[str]:
+    """Renew by deleting and adding in one transaction: kernels before 6.12 cannot update a timeout."""
+    if wanted.trial is not None and wanted.lease is None:
+        return
+    if before.trial is not None:
+        yield "flush map inet penstock trial"
+    if wanted.trial is not None and wanted.lease is not None:
+        milliseconds = int(wanted.lease.total_seconds() * 1000)
+        yield f"add element inet penstock trial {{ {users_port} timeout {milliseconds}ms : {wanted.trial} }}"
+
+
+def _elements(name: str, wanted: Mapping[Address, int], before: Ruleset, lasting: timedelta) -> Iterator[str]:
+    present: Mapping[Address, int] = getattr(before, name)
+    expires = before.old_expires if name == "old" else {}
+    stale = [
+        address
+        for address, port in present.items()
+        if wanted.get(address) != port or expires.get(address, lasting) < lasting / 2
+    ]
+    missing = [address for address in wanted if address not in present or address in stale]
+    seconds = int(lasting.total_seconds())
+    for version in FAMILIES:
+        gone = [str(address) for address in stale if address.version == version]
+        if gone:
+            yield f"delete element inet penstock {name}{version} {{ {', '.join(gone)} }}"
+        new = [f"{a} timeout {seconds}s : {wanted[a]}" for a in missing if a.version == version]
+        if new:
+            yield f"add element inet penstock {name}{version} {{ {', '.join(new)} }}"
+
+
+def _pairs(listed: Mapping[str, Any]) -> Iterator[tuple[Any, int, timedelta | None]]:
+    """Yield key, port and remaining time of each element of a listed map."""
+    for key, port in listed.get("elem", []):
+        element = key.get("elem") if isinstance(key, dict) else None
+        if element is None:
+            yield key, port, None
+        else:
+            left = element.get("expires")
+            yield element["val"], port, None if left is None else timedelta(seconds=left)

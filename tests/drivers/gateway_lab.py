@@ -1,0 +1,316 @@
+"""A scratch gateway with client sites, each in a network namespace of its own, and real releases for it."""
+
+import asyncio
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from types import SimpleNamespace
+
+from activities.drivers.daemon.ocserv import Ocserv
+from activities.drivers.daemon.ocserv_probe import ProbeLogin
+from activities.drivers.runtime.berths import Berths
+from activities.drivers.runtime.journal import Journal
+from activities.drivers.runtime.slot_sessions import SlotSessions
+from activities.drivers.runtime.slots import HostSlots
+from activities.drivers.steering.nftables import NftablesTable
+from deploy.lab import trees
+from policies.words.fleet import Gateway, Slot
+from policies.words.operation import Operation
+from policies.words.plan import ReleaseRef
+from policies.words.release import Artifact, ReleaseFile, ReleaseLink, ReleaseManifest
+from policies.words.word import digest_of
+
+PREFIX = "psh-"
+TEMPLATE = Path(__file__).parents[2] / "deploy/lab/ocserv.conf.template"
+PROGRAMS = ("ocserv", "openconnect", "nft", "ip", "unshare", "certtool", "ocpasswd", "conntrack")
+
+
+def why_not_here() -> str | None:
+    """Return why no real gateway can run here, None when one can."""
+    if os.geteuid() != 0:
+        return "needs root for network namespaces"
+    if not Path("/dev/net/tun").exists():
+        return "needs /dev/net/tun for tunnels"
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    return f"needs {missing[0]}" if missing else None
+
+
+def gateway(name: str = "gw-1") -> Gateway:
+    return Gateway(
+        name=name,
+        addresses=(ip_address("10.77.0.1"), ip_address("fd77::1")),
+        capacity=100,
+        slots=tuple(
+            Slot(
+                name=slot,
+                port=4431 + number,
+                device=f"vpn{slot}",
+                pool4=ip_network(f"10.90.{number}.0/24"),
+                pool6=ip_network(f"fd90:{number}::/64"),
+            )
+            for number, slot in enumerate("abc")
+        ),
+    )
+
+
+def operation(step: str, rollout: str = "r-1", epoch: int = 1, digest: str = "sha256:" + "0" * 64) -> Operation:
+    return Operation(rollout=rollout, epoch=epoch, gateway="gw-1", step=step, digest=digest)
+
+
+class TreeAdmission:
+    """Admits releases made of the ocserv of this machine, as if they had been signed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tree = folder / "tree"
+        trees.collect_host_tree(self.tree)
+        self.template = folder / TEMPLATE.name
+        shutil.copy(TEMPLATE, self.template)
+        self.unpacked = 0
+
+    def manifest(self, version: str) -> ReleaseManifest:
+        files, links = [], []
+        for path in sorted(self.tree.rglob("*")):
+            name = str(path.relative_to(self.tree))
+            if path.is_symlink():
+                links.append(ReleaseLink(path=name, target=str(path.readlink())))
+            elif path.is_file():
+                content = path.read_bytes()
+                mode = path.stat().st_mode & 0o777
+                files.append(
+                    ReleaseFile(path=name, sha256=_hex(content), size=len(content), mode=mode)
+                )
+        template = self.template.read_bytes()
+        return ReleaseManifest.model_validate(
+            {
+                "product": "ocserv",
+                "version": version,
+                "channel": "stable",
+                "rollback_index": 1,
+                "serial": 1,
+                "issued_at": datetime.now(UTC),
+                "expires_at": datetime.now(UTC) + timedelta(days=30),
+                "platforms": ({"os": "linux", "arch": "amd64"},),
+                "daemon": {"kind": "ocserv", "executable": "usr/sbin/ocserv"},
+                "artifacts": (
+                    Artifact(
+                        name="tree.tar", sha256="0" * 64, size=1, media_type="application/x-tar",
+                        unpack="tar", files=tuple(files), links=tuple(links),
+                    ),
+                    Artifact(
+                        name=TEMPLATE.name, sha256=_hex(template), size=len(template), media_type="text/plain"
+                    ),
+                ),
+                "config_schema": {"sha256": _hex(template), "size": len(template), "version": 1},
+                "config_compat": {"reads": (1, 1), "writes": 1},
+                "from_versions": {"min": 0},
+                "protocol_compat": (),
+                "drain": {"min_seconds": 0, "max_seconds": 60},
+                "requires_approval_for": (),
+            }
+        )
+
+    def release(self, version: str) -> ReleaseRef:
+        return self.manifest(version).reference(digest_of(version.encode()))
+
+    async def admit(self, release: ReleaseRef, source: str) -> SimpleNamespace:
+        return SimpleNamespace(manifest=self.manifest(release.version), signers=("release@example.org",))
+
+    async def unpack(self, admitted: object, into: Path) -> None:
+        self.unpacked += 1
+        shutil.copytree(self.tree, into / "root", symlinks=True, dirs_exist_ok=True)
+        shutil.copy(self.template, into / "config" / TEMPLATE.name)
+
+
+def _hex(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+class Client:
+    """One openconnect at one site, and what it pings."""
+
+    def __init__(self, lab: "GatewayLab", number: int, *, version: int = 4, url_port: int = 443) -> None:
+        self.name, self.number = f"{PREFIX}{lab.tag}c{number}", number
+        self.log = lab.folder / f"client-{number}.log"
+        address = "10.77.0.1" if version == 4 else "[fd77::1]"
+        script = (
+            '[ "$reason" = connect ] || exit 0; ip link set tun0 up mtu 1300; '
+            'ip address add "$INTERNAL_IP4_ADDRESS/32" dev tun0; ip route add 10.90.0.0/16 dev tun0; '
+            "echo penstock: tunnel"
+        )
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                ["ip", "netns", "exec", self.name, "openconnect", "--protocol=anyconnect", "--passwd-on-stdin",
+                 "--non-inter", f"--user=user{number}", f"--cafile={lab.folder}/ca.pem", "--interface=tun0",
+                 "--reconnect-timeout=60", "--script", script, f"https://{address}:{url_port}"],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        assert self.process.stdin
+        self.process.stdin.write(b"secret\n")
+        self.process.stdin.close()
+        self.pings: subprocess.Popen[str] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def said(self, words: str) -> int:
+        return self.log.read_text(errors="replace").count(words)
+
+    async def until(self, words: str, times: int = 1, within: float = 10) -> None:
+        for _ in range(int(within / 0.05)):
+            if self.said(words) >= times:
+                return
+            assert self.alive, f"the client ended:\n{self.log.read_text(errors='replace')[-2000:]}"
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{words!r} not seen in {within} s:\n{self.log.read_text()[-2000:]}")
+
+    async def up(self) -> "Client":
+        await self.until("penstock: tunnel")
+        await self.until("Established DTLS connection")
+        return self
+
+    def ping(self, slot: str = "a") -> None:
+        """Start counting: 20 pings a second through the tunnel, until `lost` is asked."""
+        target = f"10.90.{'abc'.index(slot)}.1"
+        self.pings = subprocess.Popen(
+            ["ip", "netns", "exec", self.name, "ping", "-n", "-q", "-i", "0.05", target],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def lost(self) -> tuple[int, int]:
+        """Stop counting; return pings sent and lost."""
+        assert self.pings
+        self.pings.send_signal(signal.SIGINT)
+        said, _ = self.pings.communicate(timeout=10)
+        found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
+        assert found, said
+        return int(found[1]), int(found[1]) - int(found[2])
+
+    def reconnect(self) -> None:
+        """Have openconnect drop its connections and come back with its cookie (SIGUSR2)."""
+        self.process.send_signal(signal.SIGUSR2)
+
+    async def leave(self) -> None:
+        if self.alive:
+            self.process.send_signal(signal.SIGINT)
+        for process in (self.pings, self.process):
+            if process is not None:
+                with suppress(ProcessLookupError):
+                    await asyncio.to_thread(_ended, process)
+
+
+def _ended(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
+    try:
+        process.wait(3)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class GatewayLab:
+    """The namespaces, files and parts of one gateway."""
+
+    def __init__(self, folder: Path, tag: str, clients: int = 6) -> None:
+        self.folder, self.tag, self.clients = folder, tag, clients
+        self.namespace = f"{PREFIX}{tag}gw"
+        self.gateway = gateway()
+        self.root = folder / "penstock"
+        self._clients: list[Client] = []
+
+    def build(self) -> None:
+        self.clear()
+        lines = [f"netns add {self.namespace}"]
+        lines += [f"netns add {PREFIX}{self.tag}c{number}" for number in range(1, self.clients + 1)]
+        self._ip("\n".join(lines))
+        self._ip(
+            "link set lo up\nlink add br0 type bridge\nlink set br0 up\naddress add 10.77.0.1/24 dev br0\n"
+            "address add fd77::1/64 dev br0 nodad",
+            self.namespace,
+        )
+        for number in range(1, self.clients + 1):
+            site = f"{PREFIX}{self.tag}c{number}"
+            self._ip(f"link add port{number} master br0 up type veth peer name eth0 netns {site}", self.namespace)
+            self._ip(
+                f"link set lo up\nlink set eth0 up\naddress add 10.77.0.{10 + number}/24 dev eth0\n"
+                f"address add fd77::{10 + number}/64 dev eth0 nodad",
+                site,
+            )
+        self._credentials()
+        self.admission = TreeAdmission(self.folder)
+        self.compose()
+
+    def compose(self) -> None:
+        """Make the parts anew, as an agent that has just been started does."""
+        login = ProbeLogin(
+            user="probe", password=self.folder / "probe", authority=self.folder / "ca.pem"
+        )
+        self.journal = Journal(self.root / "journal.jsonl")
+        self.berths = Berths(self.gateway, self.root, Ocserv(login))
+        self.table = NftablesTable(
+            self.gateway, self.journal, self.berths.live, self.root / "steering.json"
+        )
+        credentials = {name: self.folder / file for name, file in
+                       (("users", "users"), ("certificate", "gw.pem"), ("key", "gw.key"))}
+        self.slots = HostSlots(self.berths, self.journal, self.table, self.admission, credentials)
+        self.sessions = SlotSessions(self.berths, self.journal, self.table)
+
+    def client(self, number: int, *, version: int = 4, url_port: int = 443) -> Client:
+        client = Client(self, number, version=version, url_port=url_port)
+        self._clients.append(client)
+        return client
+
+    async def running(self, version: str, epoch: int = 1) -> str:
+        """Have that release staged and running; return its slot."""
+        release = self.admission.release(version)
+        await self.slots.stage(operation("stage", epoch=epoch, digest=release.digest), release, "lab")
+        started = await self.slots.start(operation("start", epoch=epoch, digest=release.digest), release)
+        return started.slot
+
+    async def clients_gone(self) -> None:
+        for client in self._clients:
+            await client.leave()
+        self._clients.clear()
+
+    def clear(self) -> None:
+        """End what lives in our namespaces and remove them."""
+        listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+        for line in listed.splitlines():
+            name = line.split()[0]
+            if not name.startswith(f"{PREFIX}{self.tag}"):
+                continue
+            pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+            for pid in pids.stdout.split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+    def _ip(self, lines: str, namespace: str | None = None) -> None:
+        inside = ["-n", namespace] if namespace else []
+        subprocess.run(["ip", *inside, "-batch", "-"], input=lines, text=True, check=True)
+
+    def _credentials(self) -> None:
+        self.root.mkdir()
+        for name, more in (
+            ("ca", "ca\ncert_signing_key\n"),
+            ("gw", 'ip_address = "10.77.0.1"\nip_address = "fd77::1"\ntls_www_server\nsigning_key\nencryption_key\n'),
+        ):
+            (self.folder / f"{name}.cfg").write_text(f'cn = "{name}"\nexpiration_days = 2\n{more}')
+            key, template = self.folder / f"{name}.key", self.folder / f"{name}.cfg"
+            subprocess.run(["certtool", "--generate-privkey", "--ecc", "--outfile", key], check=True,
+                           capture_output=True)
+            sign = ["--generate-self-signed"] if name == "ca" else [
+                "--generate-certificate", "--load-ca-certificate", self.folder / "ca.pem",
+                "--load-ca-privkey", self.folder / "ca.key"]
+            subprocess.run(["certtool", *sign, "--load-privkey", key, "--template", template, "--outfile",
+                            self.folder / f"{name}.pem"], check=True, capture_output=True)
+        for user in ("probe", *(f"user{number}" for number in range(1, self.clients + 1))):
+            subprocess.run(["ocpasswd", "-c", self.folder / "users", user], input="secret\nsecret\n", text=True,
+                           check=True, capture_output=True)
+        (self.folder / "probe").write_text("secret\n")
