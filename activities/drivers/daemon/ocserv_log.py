@@ -1,0 +1,204 @@
+"""What ocserv's own log says about logins: lines in, ended attempts out.
+
+Seen with 1.1.6 and 1.3.0, which must run with `-d 3`: below that, neither a rejected password
+nor the user of a failed login is in the log. Every connection has its own worker process, so
+`ocserv[PID]` ties its lines together. `received auth reply message (value: N)` is the answer
+of the authenticator: 1 accepted, 2 asks for (another) answer, 3 refused for good. No line says
+that a person gave up; the connection just ends. Its end is a line of the main process that
+names the source but not the worker, hence `alive`.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.attempts import Attempt, LoginOutcome, key_of
+
+PATIENCE = 5.0
+"""Seconds after which a connection that ended without an answer counts as timed out."""
+LONGEST = 600.0
+"""Seconds after which a connection whose end was never logged is given up."""
+MOST_OPEN = 20_000
+
+_ACCEPTED, _PROMPT = 1, 2
+
+_WORKER = re.compile(
+    r"^ocserv\[(?P<pid>\d+)\]: worker(?:\[(?P<user>.*?)\])?: (?P<source>[0-9a-f.:]+) (?P<what>.*)"
+)
+_ENDED = re.compile(r"^ocserv\[\d+\]: main:\[?(?P<source>[0-9a-f.:]+?)\]?:\d+ worker terminated")
+_TLS_ERROR = re.compile(r"^ocserv\[(?P<pid>\d+)\]: GnuTLS error \(at worker-vpn")
+_VERSION = re.compile(r"^ocserv\[\d+\]: main: initialized (?:OpenConnect VPN Server|ocserv) (?P<version>\S+)")
+_REPLY = re.compile(r"^received auth reply message \(value: (?P<value>\d+)\)")
+
+
+def process_runs(pid: int) -> bool:
+    """Return whether a process of this number runs here; one that only waits to be reaped does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+@dataclass
+class _Connection:
+    """One client connection, from its worker's first line on; times in seconds."""
+
+    pid: int
+    source: str
+    began: float
+    timed: bool
+    user: str | None = None
+    encrypted: bool = False
+    asked: float | None = None
+    """Since when the authenticator owes an answer."""
+    prompted: float | None = None
+    """Since when the person owes one."""
+    waited: float = 0.0
+    tried: bool = False
+    """A login was begun here, unlike where a cookie only resumes a session."""
+    submitted: bool = False
+    """The person has answered a prompt."""
+    accepted: float | None = None
+    opening: bool = False
+    opened: bool = False
+    failure: LoginOutcome | None = None
+    probe: bool = False
+    gone: bool = False
+
+    @property
+    def undecided(self) -> bool:
+        """Whether its last lines may still be to come."""
+        return self.asked is not None or (self.accepted is None and self.failure is None)
+
+
+class LoginLog:
+    """Reads one instance's log; keeps what is known of connections that have not ended."""
+
+    def __init__(
+        self, ignored: frozenset[str] = frozenset(), alive: Callable[[int], bool] = process_runs
+    ) -> None:
+        self._ignored = ignored
+        self._alive = alive
+        self._open: dict[int, _Connection] = {}
+        self.version = ""
+        """The daemon's own version, once it has said it."""
+
+    def read(self, line: str, at: float, *, timed: bool = True) -> Iterator[Attempt]:
+        """Take in one line read at `at` and yield the attempts it ended.
+
+        Args:
+            line: As the daemon wrote it; lines of other shapes are skipped.
+            at: Seconds of the epoch; the log has no stamps of its own.
+            timed: False for a backlog, whose reading times say nothing about durations.
+        """
+        if match := _WORKER.match(line):
+            yield from self._worker_says(match, at, timed=timed)
+        elif match := _TLS_ERROR.match(line):
+            connection = self._open.get(int(match["pid"]))
+            if connection and not connection.user:
+                connection.failure = LoginOutcome.TLS_FAIL
+        elif match := _ENDED.match(line):
+            yield from self._connection_ended(match["source"], at)
+        elif match := _VERSION.match(line):
+            self.version = match["version"]
+
+    def give_up(self, at: float) -> Iterator[Attempt]:
+        """Yield the attempts of connections open for too long or whose workers were gone last time too.
+
+        Needed when the main process died before it could log the end of its workers. The second
+        look makes sure that the worker's last lines have been read.
+        """
+        for connection in list(self._open.values()):
+            if connection.gone or at - connection.began > LONGEST:
+                yield from self._close(connection, at)
+            else:
+                connection.gone = not self._alive(connection.pid)
+
+    def _worker_says(self, match: re.Match[str], at: float, *, timed: bool) -> Iterator[Attempt]:
+        pid, source, what = int(match["pid"]), match["source"], match["what"]
+        if what == "accepted connection":
+            if pid in self._open:
+                yield from self._close(self._open[pid], at)
+            if source not in self._ignored and len(self._open) < MOST_OPEN:
+                self._open[pid] = _Connection(pid, source, began=at, timed=timed)
+            return
+        connection = self._open.get(pid)
+        if connection is None:
+            return
+        connection.user = match["user"] or connection.user
+        _note(connection, what, at)
+        if connection.opened:
+            yield from self._close(connection, at)
+
+    def _connection_ended(self, source: str, at: float) -> Iterator[Attempt]:
+        """Close the one connection from this source whose end this most likely is."""
+        candidates = [c for c in self._open.values() if c.source == source]
+        ended = [c for c in candidates if not self._alive(c.pid)]
+        if not ended and len(candidates) == 1:
+            ended = candidates
+        if ended:
+            yield from self._close(min(ended, key=lambda c: (c.undecided, c.began)), at)
+
+    def _close(self, connection: _Connection, at: float) -> Iterator[Attempt]:
+        del self._open[connection.pid]
+        outcome = _outcome(connection, at)
+        if outcome is None:
+            return
+        seconds = None
+        if outcome is LoginOutcome.OK and connection.timed and connection.accepted is not None:
+            seconds = max(0.0, connection.accepted - connection.began - connection.waited)
+        key = key_of(connection.user, connection.source)
+        yield Attempt(key=key, outcome=outcome, ended=at, seconds=seconds)
+
+
+def _note(connection: _Connection, what: str, at: float) -> None:
+    """Remember what one more line of a connection's worker means."""
+    if what == "TLS handshake completed":
+        connection.encrypted = True
+    elif what.startswith("Received TCP health probe"):
+        connection.probe = True
+    elif what.startswith(("sending message 'sm: auth init'", "sending message 'sm: auth cont'")):
+        if connection.prompted is not None:
+            connection.waited += at - connection.prompted
+        connection.tried, connection.submitted = True, "auth cont" in what
+        connection.asked, connection.prompted = at, None
+    elif what.startswith("sending message 'auth cookie request'"):
+        connection.opening, connection.asked = True, at
+    elif match := _REPLY.match(what):
+        _answer(connection, int(match["value"]), at)
+
+
+def _answer(connection: _Connection, value: int, at: float) -> None:
+    """Remember the authenticator's or, for a tunnel, the main process's answer."""
+    connection.asked = None
+    if value == _ACCEPTED:
+        connection.accepted, connection.failure = at, None
+        connection.opened = connection.opening
+    elif connection.opening:
+        connection.failure = LoginOutcome.INTERNAL
+    else:
+        connection.prompted = at
+        if value != _PROMPT or connection.submitted:
+            connection.failure = LoginOutcome.AUTH_FAIL
+
+
+def _outcome(connection: _Connection, at: float) -> LoginOutcome | None:
+    """Return how a connection that ended counts; None when nobody tried to log in.
+
+    Somebody who leaves at a prompt within `PATIENCE` has not tried; a load balancer's
+    check has not either. A cookie that resumes a session is no login.
+    """
+    slow = at - connection.began >= PATIENCE
+    if connection.probe or (connection.opening and not connection.tried):
+        return None
+    if connection.failure is not None:
+        return connection.failure
+    if connection.opened or (connection.accepted is not None and not connection.opening):
+        return LoginOutcome.OK
+    if connection.asked is not None:
+        return LoginOutcome.TIMEOUT if slow else LoginOutcome.INTERNAL
+    if not connection.encrypted and not slow:
+        return LoginOutcome.TLS_FAIL
+    return LoginOutcome.TIMEOUT if slow else None

@@ -1,0 +1,338 @@
+"""What each gateway tells Prometheus: logins, sessions, probe and processes of every instance.
+
+Counters restart at zero with the exporter or the daemon, which Prometheus understands. A
+login is never shown twice: how far the log was read is on disk before the numbers that
+came of it are shown. What was read but not shown is read again.
+"""
+
+import json
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from pydantic import ValidationError
+
+from activities.drivers.metrics.log_tail import LogTail, Mark
+from activities.drivers.metrics.process_tree import started_at, usage
+from activities.drivers.runtime.process import Process
+from policies.attempts import Attempt, FirstAttempts, LoginOutcome, Seen
+from policies.words.word import Word
+
+BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+FRESH_SECONDS = 15.0
+"""Older answers about sessions and probes are not shown: unknown is never the last thing known."""
+
+LABELS = ("slot", "digest")
+
+
+class LoginReader(Protocol):
+    """A daemon's log, understood."""
+
+    version: str
+
+    def read(self, line: str, at: float, *, timed: bool = True) -> Iterator[Attempt]:
+        """Take in one line and yield the attempts it ended."""
+        ...
+
+    def give_up(self, at: float) -> Iterator[Attempt]:
+        """Yield the attempts that ended without a line."""
+        ...
+
+
+@dataclass(frozen=True)
+class Running:
+    """An instance found running: where, as which process, from which bytes, called which version."""
+
+    slot: str
+    process: Process
+    digest: str
+    version: str
+
+
+class Kept(Word):
+    """What must survive the exporter so that nothing counts twice: of one slot."""
+
+    boot: str
+    pid: int
+    start: int
+    mark: Mark
+    seen: Seen
+
+    @property
+    def process(self) -> Process:
+        """The process whose log this is about."""
+        return Process(self.pid, self.start, self.boot)
+
+
+@dataclass
+class Answer:
+    """Something asked of an instance now and then, with the time of the answer."""
+
+    value: float | None = None
+    at: float = float("-inf")
+
+    def fresh(self, now: float) -> float | None:
+        """Return the value unless it is too old."""
+        return self.value if now - self.at <= FRESH_SECONDS else None
+
+
+@dataclass
+class Watched:
+    """One running instance and what was counted of it."""
+
+    running: Running
+    tail: LogTail
+    logins: LoginReader
+    first: FirstAttempts
+    outcomes: dict[LoginOutcome, int] = field(default_factory=lambda: dict.fromkeys(LoginOutcome, 0))
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    caught_up: bool = False
+    sessions: Answer = field(default_factory=Answer)
+    probe: Answer = field(default_factory=Answer)
+
+    @property
+    def kept(self) -> Kept:
+        """What a successor of this exporter needs to know."""
+        process = self.running.process
+        return Kept(
+            boot=process.boot,
+            pid=process.pid,
+            start=process.start,
+            mark=self.tail.mark,
+            seen=self.first.seen,
+        )
+
+    def follow(self, at: float) -> None:
+        """Count what the log has to say since the last time."""
+        lines = self.tail.read()
+        for line in lines:
+            for attempt in self.logins.read(line, at, timed=self.caught_up):
+                self.count(attempt)
+        self.caught_up = self.caught_up or not lines
+
+    def count(self, attempt: Attempt) -> None:
+        """Count the attempt if it is its key's first; a retry's duration says nothing new either."""
+        if not self.first.counts(attempt):
+            return
+        self.outcomes[attempt.outcome] += 1
+        if attempt.seconds is not None:
+            self.buckets[bisect_left(BUCKETS, attempt.seconds)] += 1
+            self.seconds += attempt.seconds
+
+
+class GatewayExporter(Collector):
+    """Watches the instances of one gateway and shows them to Prometheus."""
+
+    def __init__(
+        self,
+        logs: Mapping[str, Path],
+        find: Callable[[], Iterable[Running]],
+        reader: Callable[[], LoginReader],
+        serving: Callable[[], str | None],
+        memory: Path,
+    ) -> None:
+        """Compose an exporter; nothing is read yet.
+
+        Args:
+            logs: The log of each slot; instances of a slot append to the same one.
+            find: Tells which instances run now.
+            reader: Makes a reader for the log of one instance.
+            serving: Tells which slot gets new sessions now; None when unknown.
+            memory: The file in which the reading marks are kept.
+        """
+        self._find = find
+        self._reader = reader
+        self._serving = serving
+        self._memory = memory
+        self._kept = _remembered(memory)
+        self._tails = {slot: LogTail(path, _mark(self._kept.get(slot))) for slot, path in logs.items()}
+        self._looked = False
+        self._watched: dict[str, Watched] = {}
+        self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """Notice instances that started or stopped, and workers that went without a word."""
+        found = {running.slot: running for running in self._find()}
+        with self._lock:
+            for slot, tail in self._tails.items():
+                tail.reopen()
+                self._notice(slot, found.get(slot))
+            self._looked = True
+            now = time.time()
+            for watched in self._watched.values():
+                for attempt in watched.logins.give_up(now):
+                    watched.count(attempt)
+
+    def follow(self) -> None:
+        """Read on in every log; called every few hundredths of a second, which is the clocks' resolution."""
+        with self._lock:
+            now = time.time()
+            for watched in self._watched.values():
+                watched.follow(now)
+
+    @property
+    def running(self) -> tuple[Running, ...]:
+        """The instances watched now."""
+        with self._lock:
+            return tuple(watched.running for watched in self._watched.values())
+
+    def learn(self, running: Running, *, sessions: int | None, probe: bool | None) -> None:
+        """Take in what an instance answered; None is unknown and is not shown."""
+        with self._lock:
+            watched = self._watched.get(running.slot)
+            if watched is None or watched.running != running:
+                return
+            now = time.monotonic()
+            watched.sessions = Answer(None if sessions is None else float(sessions), now)
+            watched.probe = Answer(None if probe is None else float(probe), now)
+
+    def describe(self) -> Iterable[Metric]:
+        """Name nothing in advance: which series exist depends on what runs."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family, having first put on disk what they are made of."""
+        serving = self._serving()
+        with self._lock:
+            now = time.time()
+            for watched in self._watched.values():
+                watched.follow(now)
+            self._remember()
+            families = [
+                *_logins(self._watched.values()),
+                *_answers(self._watched.values()),
+                *_processes(self._watched.values()),
+                _build(self._watched.get(serving or "")),
+            ]
+        yield from families
+
+    def _notice(self, slot: str, running: Running | None) -> None:
+        before = self._watched.get(slot)
+        if before and running and before.running == running:
+            return
+        if before:
+            before.follow(time.time())
+            self._kept[slot] = before.kept
+            del self._watched[slot]
+        kept = self._kept.get(slot)
+        same = kept is not None and running is not None and kept.process == running.process
+        if not self._looked and not same:
+            self._tails[slot].skip()
+        if running is not None:
+            first = FirstAttempts(kept.seen if kept and same else None)
+            self._watched[slot] = Watched(running, self._tails[slot], self._reader(), first)
+
+    def _remember(self) -> None:
+        kept = {**self._kept, **{slot: watched.kept for slot, watched in self._watched.items()}}
+        text = json.dumps({slot: one.model_dump() for slot, one in sorted(kept.items())})
+        beside = self._memory.with_suffix(".new")
+        beside.write_text(text)
+        beside.replace(self._memory)
+
+
+def _remembered(memory: Path) -> dict[str, Kept]:
+    """Return what an earlier exporter kept; nothing when that cannot be read."""
+    with suppress(OSError, ValueError, ValidationError):
+        return {slot: Kept.model_validate(one) for slot, one in json.loads(memory.read_text()).items()}
+    return {}
+
+
+def _mark(kept: Kept | None) -> Mark | None:
+    return kept.mark if kept else None
+
+
+def _labels(watched: Watched) -> list[str]:
+    return [watched.running.slot, watched.running.digest]
+
+
+def _logins(all_watched: Iterable[Watched]) -> Iterator[Metric]:
+    attempts = CounterMetricFamily(
+        "vpngw_first_attempts",
+        "Logins by outcome, each user or source counted once in ten minutes",
+        labels=(*LABELS, "outcome"),
+    )
+    durations = HistogramMetricFamily(
+        "vpngw_handshake_seconds",
+        "From a connection to its accepted login, without the time a person takes to answer",
+        labels=LABELS,
+    )
+    for watched in all_watched:
+        for outcome, count in watched.outcomes.items():
+            attempts.add_metric([*_labels(watched), outcome.value], count)
+        total, bounds = 0, list[tuple[str, float]]()
+        for bound, count in zip((*BUCKETS, float("inf")), watched.buckets, strict=True):
+            total += count
+            bounds.append(("+Inf" if bound == float("inf") else str(bound), total))
+        durations.add_metric(_labels(watched), buckets=bounds, sum_value=watched.seconds)
+    yield attempts
+    yield durations
+
+
+def _answers(all_watched: Iterable[Watched]) -> Iterator[Metric]:
+    sessions = GaugeMetricFamily("vpngw_sessions", "Live tunnels; absent when unknown", labels=LABELS)
+    probes = GaugeMetricFamily(
+        "vpngw_probe_success",
+        "Whether the instance's own port completes TLS; absent when unknown",
+        labels=LABELS,
+    )
+    now = time.monotonic()
+    for watched in all_watched:
+        for family, answer in ((sessions, watched.sessions), (probes, watched.probe)):
+            value = answer.fresh(now)
+            if value is not None:
+                family.add_metric(_labels(watched), value)
+    yield sessions
+    yield probes
+
+
+def _processes(all_watched: Iterable[Watched]) -> Iterator[Metric]:
+    families: Mapping[str, GaugeMetricFamily] = {
+        name: GaugeMetricFamily(f"vpngw_process_{name}", text, labels=LABELS)
+        for name, text in (
+            ("open_fds", "Open files of the daemon's process nearest to its limit"),
+            ("max_fds", "The limit of that process"),
+            (
+                "resident_memory_bytes",
+                "Resident memory of the daemon and its workers",
+            ),
+            ("start_time_seconds", "When the daemon started"),
+        )
+    }
+    cpu = CounterMetricFamily("vpngw_process_cpu_seconds", "CPU of the daemon and its workers", labels=LABELS)
+    for watched in all_watched:
+        used = usage(watched.running.process.pid)
+        if used is None:
+            continue
+        labels = _labels(watched)
+        watched.cpu_seconds = max(watched.cpu_seconds, used.cpu_seconds)
+        cpu.add_metric(labels, watched.cpu_seconds)
+        families["open_fds"].add_metric(labels, used.open_fds)
+        families["max_fds"].add_metric(labels, used.max_fds)
+        families["resident_memory_bytes"].add_metric(labels, used.resident_bytes)
+        families["start_time_seconds"].add_metric(labels, started_at(watched.running.process))
+    yield cpu
+    yield from families.values()
+
+
+def _build(serving: Watched | None) -> Metric:
+    build = GaugeMetricFamily(
+        "vpngw_build_info", "What gets new sessions now", labels=("digest", "slot", "version")
+    )
+    if serving is not None:
+        running = serving.running
+        build.add_metric([running.digest, running.slot, running.version or serving.logins.version], 1)
+    return build

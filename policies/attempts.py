@@ -1,0 +1,91 @@
+"""First attempts: which logins count when a release is judged, and which are only repeats.
+
+Users' first attempts are nearly independent of each other; attempts are not. One client that
+retries every five seconds makes a healthy release look broken under every statistical rule,
+so a key (the user where known, else the source) counts once in ten minutes, with the outcome
+of its first attempt. A user who mistypes, hangs up and then succeeds counts as mistyped.
+"""
+
+import hashlib
+from enum import StrEnum
+from ipaddress import IPv6Network, ip_address
+from math import floor
+
+from policies.words.word import Word
+
+BUCKET_SECONDS = 600
+MOST_KEYS = 100_000
+
+
+class LoginOutcome(StrEnum):
+    """How a login ended."""
+
+    OK = "ok"
+    AUTH_FAIL = "auth_fail"
+    TLS_FAIL = "tls_fail"
+    TIMEOUT = "timeout"
+    INTERNAL = "internal"
+
+
+class Attempt(Word):
+    """One login that ended: whose, when and how it ended, and how long it took if that is known.
+
+    `ended` is in seconds of the epoch. `seconds` leaves out the time the daemon waited for
+    a person's answer.
+    """
+
+    key: str
+    outcome: LoginOutcome
+    ended: float
+    seconds: float | None = None
+
+
+def key_of(user: str | None, source: str) -> str:
+    """Return who attempts: the user if the log names one, else the source, an IPv6 one by its /64."""
+    if user:
+        return f"user {user}"
+    try:
+        address = ip_address(source)
+    except ValueError:
+        return f"source {source}"
+    if address.version == 4:  # noqa: PLR2004 - the IP version
+        return f"source {address}"
+    return f"source {IPv6Network((int(address), 64), strict=False)}"
+
+
+class Seen(Word):
+    """Which keys had their first attempt in which ten minutes, for keeping over a restart."""
+
+    bucket: int = -1
+    keys: tuple[str, ...] = ()
+
+
+class FirstAttempts:
+    """Tells first attempts from repeats; remembers one bucket, and at most `most` short hashes in it.
+
+    Beyond `most` keys further new ones do not count: evidence that is missing, never wrong.
+    """
+
+    def __init__(self, seen: Seen | None = None, most: int = MOST_KEYS) -> None:
+        self._bucket = seen.bucket if seen else -1
+        self._keys = set(seen.keys) if seen else set()
+        self._most = most
+
+    @property
+    def seen(self) -> Seen:
+        """What must be kept so that a restart does not count a key twice."""
+        return Seen(bucket=self._bucket, keys=tuple(sorted(self._keys)))
+
+    def counts(self, attempt: Attempt) -> bool:
+        """Return whether this is its key's first attempt in its ten minutes, and remember it.
+
+        A clock that steps back stays in the newest bucket: an attempt can be lost, not counted twice.
+        """
+        bucket = floor(attempt.ended / BUCKET_SECONDS)
+        if bucket > self._bucket:
+            self._bucket, self._keys = bucket, set()
+        mark = hashlib.blake2b(attempt.key.encode(), digest_size=8).hexdigest()
+        if mark in self._keys or len(self._keys) >= self._most:
+            return False
+        self._keys.add(mark)
+        return True

@@ -1,0 +1,222 @@
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from activities.drivers.daemon.ocserv_log import LoginLog
+from activities.drivers.metrics.exporter import GatewayExporter, Running
+from activities.drivers.runtime.process import Process, process
+
+LOG = Path(__file__).parent / "logs" / "ocserv-1.3.0.log"
+DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+def logins(user: str) -> str:
+    """The recorded login of one user, under another name."""
+    lines = LOG.read_text().split("#### login-only alice\n")[1].split("####")[0]
+    return lines.replace("alice", user)
+
+
+class Gateway:
+    """A gateway of one slot whose instance is this very process, with a log the test writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "log"
+        self.log.touch()
+        self.memory = folder / "exporter.json"
+        self.serving: str | None = "a"
+        found = process(os.getpid())
+        assert found
+        self.instance: Running | None = Running("a", found, DIGEST, "1.3.0")
+
+    def writes(self, text: str) -> None:
+        with self.log.open("a") as log:
+            log.write(text)
+
+    def find(self) -> Iterator[Running]:
+        if self.instance:
+            yield self.instance
+
+
+class Shown:
+    """An exporter as Prometheus sees it."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.exporter = GatewayExporter(
+            logs={"a": gateway.log},
+            find=gateway.find,
+            reader=lambda: LoginLog(alive=lambda _: False),
+            serving=lambda: gateway.serving,
+            memory=gateway.memory,
+        )
+        self.exporter.refresh()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self.exporter)
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        return self._registry.get_sample_value(name, {"slot": "a", "digest": DIGEST, **labels})
+
+    def logins(self, outcome: str = "ok", digest: str = DIGEST) -> float | None:
+        return self("vpngw_first_attempts_total", outcome=outcome, digest=digest)
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Gateway:
+    return Gateway(tmp_path)
+
+
+@pytest.fixture
+def show(gateway: Gateway) -> Callable[[], Shown]:
+    return lambda: Shown(gateway)
+
+
+def test_every_outcome_is_there_from_the_start_at_zero(show: Callable[[], Shown]) -> None:
+    shown = show()
+    outcomes = ("ok", "auth_fail", "tls_fail", "timeout", "internal")
+    assert [shown.logins(outcome) for outcome in outcomes] == [0, 0, 0, 0, 0]
+    assert shown("vpngw_handshake_seconds_count") == 0
+
+
+def test_a_login_is_counted_once_with_its_handshake(gateway: Gateway, show: Callable[[], Shown]) -> None:
+    shown = show()
+    shown.exporter.follow()
+    gateway.writes(logins("alice") + logins("bob") + logins("alice"))
+    assert shown.logins() == 2
+    assert shown("vpngw_handshake_seconds_bucket", le="10.0") == 2
+    assert shown("vpngw_handshake_seconds_count") == 2
+
+
+def test_what_was_logged_before_the_first_exporter_is_nobodys_evidence(
+    gateway: Gateway, show: Callable[[], Shown]
+) -> None:
+    gateway.writes(logins("alice"))
+    assert show().logins() == 0
+
+
+def test_a_login_that_was_shown_is_not_shown_again_after_a_restart(
+    gateway: Gateway, show: Callable[[], Shown]
+) -> None:
+    first = show()
+    gateway.writes(logins("alice"))
+    assert first.logins() == 1
+    second = show()
+    gateway.writes(logins("alice") + logins("bob"))
+    assert second.logins() == 1
+
+
+def test_a_login_that_was_read_but_never_shown_is_read_again_after_a_restart(
+    gateway: Gateway, show: Callable[[], Shown]
+) -> None:
+    first = show()
+    assert first.logins() == 0
+    gateway.writes(logins("alice"))
+    first.exporter.follow()
+    assert show().logins() == 1
+
+
+def test_the_next_instance_of_a_slot_begins_at_zero_under_its_own_digest(
+    gateway: Gateway, show: Callable[[], Shown]
+) -> None:
+    shown = show()
+    gateway.writes(logins("alice"))
+    assert shown.logins() == 1
+    assert gateway.instance
+    now = gateway.instance.process
+    gateway.instance = Running("a", Process(now.pid, now.start + 1, now.boot), OTHER, "1.1.6")
+    shown.exporter.refresh()
+    gateway.writes(logins("alice"))
+    assert (shown.logins(), shown.logins(digest=OTHER)) == (None, 1)
+
+
+def test_nothing_is_said_of_a_slot_where_nothing_runs(gateway: Gateway, show: Callable[[], Shown]) -> None:
+    gateway.instance = None
+    shown = show()
+    assert shown.logins() is None
+    assert shown("vpngw_process_open_fds") is None
+
+
+def test_lines_of_an_instance_that_ended_unwatched_are_not_given_to_the_next(
+    gateway: Gateway, show: Callable[[], Shown]
+) -> None:
+    assert show().logins() == 0
+    gateway.writes(logins("alice"))
+    assert gateway.instance
+    now = gateway.instance.process
+    gateway.instance = Running("a", Process(now.pid, now.start + 1, now.boot), DIGEST, "1.3.0")
+    assert show().logins() == 0
+
+
+def test_a_log_that_was_rotated_is_read_on_from_the_new_files_beginning(
+    gateway: Gateway, show: Callable[[], Shown]
+) -> None:
+    shown = show()
+    gateway.writes(logins("alice"))
+    shown.exporter.follow()
+    gateway.log.rename(gateway.log.with_suffix(".1"))
+    gateway.log.write_text(logins("bob"))
+    shown.exporter.refresh()
+    assert shown.logins() == 2
+
+
+def test_half_a_line_waits_for_its_other_half(gateway: Gateway, show: Callable[[], Shown]) -> None:
+    shown = show()
+    text = logins("alice")
+    for begin in range(0, len(text), 7):
+        gateway.writes(text[begin : begin + 7])
+        shown.exporter.follow()
+    assert shown.logins() == 1
+
+
+def test_unknown_sessions_are_absent_and_never_zero(gateway: Gateway, show: Callable[[], Shown]) -> None:
+    shown = show()
+    assert gateway.instance
+    assert shown("vpngw_sessions") is None
+    shown.exporter.learn(gateway.instance, sessions=0, probe=True)
+    assert (shown("vpngw_sessions"), shown("vpngw_probe_success")) == (0, 1)
+    shown.exporter.learn(gateway.instance, sessions=None, probe=False)
+    assert (shown("vpngw_sessions"), shown("vpngw_probe_success")) == (None, 0)
+
+
+def test_an_answer_too_old_is_unknown(
+    gateway: Gateway, show: Callable[[], Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = show()
+    assert gateway.instance
+    clock = [1000.0]
+    monkeypatch.setattr("activities.drivers.metrics.exporter.time.monotonic", lambda: clock[0])
+    shown.exporter.learn(gateway.instance, sessions=3, probe=True)
+    assert shown("vpngw_sessions") == 3
+    clock[0] += 16
+    assert (shown("vpngw_sessions"), shown("vpngw_probe_success")) == (None, None)
+
+
+def test_only_the_slot_with_the_new_sessions_has_build_info(
+    gateway: Gateway, show: Callable[[], Shown]
+) -> None:
+    shown = show()
+    assert shown("vpngw_build_info", version="1.3.0") == 1
+    for serving in ("b", None):
+        gateway.serving = serving
+        assert shown("vpngw_build_info", version="1.3.0") is None
+
+
+def test_process_figures_are_the_kernels(gateway: Gateway, show: Callable[[], Shown]) -> None:
+    shown = show()
+    cpu, started = shown("vpngw_process_cpu_seconds_total"), shown("vpngw_process_start_time_seconds")
+    assert cpu is not None
+    assert cpu > 0
+    assert (shown("vpngw_process_max_fds") or 0) > (shown("vpngw_process_open_fds") or 0) > 0
+    assert (shown("vpngw_process_resident_memory_bytes") or 0) > 1 << 20
+    assert gateway.instance
+    assert started is not None
+    assert abs(started - gateway.instance.process.started_at.timestamp()) < 2
+    assert started == show()("vpngw_process_start_time_seconds")
+
+
+def test_a_torn_memory_file_is_like_none(gateway: Gateway, show: Callable[[], Shown]) -> None:
+    gateway.memory.write_text('{"a": {"boot"')
+    shown = show()
+    gateway.writes(logins("alice"))
+    assert shown.logins() == 1

@@ -1,0 +1,60 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.attempts import BUCKET_SECONDS, Attempt, FirstAttempts, LoginOutcome, Seen, key_of
+
+HOUR = 3600
+
+
+def attempt(key: str, ended: float, outcome: LoginOutcome = LoginOutcome.AUTH_FAIL) -> Attempt:
+    return Attempt(key=key, outcome=outcome, ended=ended)
+
+
+def test_a_client_retrying_for_an_hour_counts_once_in_ten_minutes() -> None:
+    first = FirstAttempts()
+    counted = [ended for ended in range(0, HOUR, 5) if first.counts(attempt("user a", ended))]
+    assert counted == [0, 600, 1200, 1800, 2400, 3000]
+
+
+def test_the_first_outcome_counts_for_somebody_who_mistypes_and_then_succeeds() -> None:
+    first = FirstAttempts()
+    assert first.counts(attempt("user a", 10, LoginOutcome.AUTH_FAIL))
+    assert not first.counts(attempt("user a", 20, LoginOutcome.OK))
+
+
+def test_two_users_behind_one_address_both_count_and_one_network_of_ipv6_counts_once() -> None:
+    assert key_of("a", "192.0.2.1") != key_of("b", "192.0.2.1")
+    assert key_of(None, "2001:db8::1") == key_of(None, "2001:db8::ffff:2")
+    assert key_of(None, "2001:db8::1") != key_of(None, "2001:db8:0:1::1")
+    assert key_of(None, "192.0.2.1") != key_of(None, "192.0.2.2")
+
+
+def test_a_user_named_like_an_address_is_not_that_address() -> None:
+    assert key_of("192.0.2.1", "192.0.2.9") != key_of(None, "192.0.2.1")
+
+
+def test_memory_is_bounded_and_what_does_not_fit_does_not_count() -> None:
+    first = FirstAttempts(most=3)
+    assert [first.counts(attempt(f"user {n}", 0)) for n in range(5)] == [True, True, True, False, False]
+    assert len(first.seen.keys) == 3
+    assert first.counts(attempt("user 4", BUCKET_SECONDS))
+
+
+def test_a_restart_forgets_nothing_of_the_bucket_it_happens_in() -> None:
+    before = FirstAttempts()
+    before.counts(attempt("user a", 10))
+    after = FirstAttempts(Seen.model_validate_json(before.seen.model_dump_json()))
+    assert not after.counts(attempt("user a", 20))
+    assert after.counts(attempt("user a", BUCKET_SECONDS))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 2 * HOUR)), max_size=60))
+def test_no_key_counts_more_often_than_buckets_were_reached(
+    events: list[tuple[str, float]],
+) -> None:
+    first, newest = FirstAttempts(), list[float]()
+    counted = dict.fromkeys("abc", 0)
+    for key, ended in events:
+        newest.append(max([*newest, ended // BUCKET_SECONDS]))
+        counted[key] += first.counts(attempt(key, ended))
+    assert max(counted.values()) <= len(set(newest))
