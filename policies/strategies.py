@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from hashlib import blake2b
+from itertools import pairwise
 from math import ceil
 
 from policies.capacity import sessions_on, shortage, takes_users
@@ -67,7 +68,7 @@ def plan(
         fleet=fleet,
         release=release,
         strategy=strategy,
-        waves=_cut([gateway.name for gateway in row], fleet.limits.steps, strategy),
+        waves=_cut([gateway.name for gateway in row], fleet.limits, strategy),
         skipped=skipped,
         known_good={gateway.name: known_good[gateway.name] for gateway in able},
         sessions=sessions,
@@ -239,17 +240,22 @@ def _refuse_if_short(
         raise Refused(f"fleet {fleet.name}: {short}; bring gateways back or add some, and plan again")
 
 
-def _cut(row: Sequence[str], steps: Sequence[str], strategy: Strategy) -> tuple[Wave, ...]:
-    ends = _ends(len(row), steps, strategy)
-    starts = [0, *ends][: len(ends)]
-    return tuple(
-        Wave(number=number, gateways=tuple(row[start:end]))
-        for number, (start, end) in enumerate(zip(starts, ends, strict=True), start=1)
-    )
+def _cut(row: Sequence[str], limits: Limits, strategy: Strategy) -> tuple[Wave, ...]:
+    """Cut the row where the strategy says, and again where more would drain at once than may.
+
+    An old instance lives at least until its wave's verdict, so a wave never has more gateways than may drain.
+    """
+    stages = [0, *_ends(len(row), limits.steps, strategy)]
+    parts = [
+        row[start : min(start + limits.draining, end)]
+        for begin, end in pairwise(stages)
+        for start in range(begin, end, limits.draining)
+    ]
+    return tuple(Wave(number=number, gateways=tuple(part)) for number, part in enumerate(parts, start=1))
 
 
 def _ends(count: int, steps: Sequence[str], strategy: Strategy) -> list[int]:
-    """How many gateways have changed when each wave ends.
+    """How many gateways have changed at the end of each of the strategy's stages.
 
     A canary goes alone and then follows the steps. Rolling takes waves of one size: what the
     steps allow last before everything. Blue-green is a single wave.
