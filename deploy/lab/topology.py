@@ -14,12 +14,13 @@ import re
 import socket
 import struct
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from deploy.lab import namespaces
-from policies.words.errors import BadInput, Conflict, Unavailable
+from policies.words.errors import BadInput, Conflict, PenstockError, Unavailable
 
 PREFIX = "pst-"
 TARGET4, TARGET6 = "10.99.0.1", "fd99::1"
@@ -189,3 +190,24 @@ def _ip(namespace: str | None, lines: list[str], *, force: bool = False) -> None
     if done.returncode and not force:
         first = (done.stderr.strip() or "no message").splitlines()[0]
         raise Unavailable(f"cannot build the lab's network in {namespace or 'the kernel'}: {first}")
+
+
+def _main(arguments: list[str]) -> int:
+    """Remove what a lab left; refuse while one runs."""
+    if arguments != ["remove"]:
+        print("usage: python -m deploy.lab.topology remove", file=sys.stderr)
+        return BadInput.exit_code
+    topology = Topology()
+    try:
+        with Claim(topology.prefix):
+            left = topology.leftovers()
+            ended = topology.tear_down()
+    except PenstockError as problem:
+        print(problem, file=sys.stderr)
+        return problem.exit_code
+    print(f"removed {len(left)} namespaces and {ended} processes of a lab")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))
