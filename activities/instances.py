@@ -5,6 +5,7 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.failures import as_application_errors
+from activities.liveness import heartbeating
 from policies.words.instance import GatewayState, Probe
 from policies.words.operation import Operation
 from policies.words.plan import ReleaseRef
@@ -114,25 +115,29 @@ class InstanceActivities:
     async def stage_release(self, order: StageOrder) -> Staged:
         """Have the release on the host, verified by the host itself."""
         with as_application_errors():
-            return await self._runtime.stage(order.operation, order.release, order.source)
+            async with heartbeating():
+                return await self._runtime.stage(order.operation, order.release, order.source)
 
     @activity.defn(name="start_instance")
     async def start_instance(self, order: StartOrder) -> Started:
         """Have the release running in a slot, with the executable the manifest names."""
         with as_application_errors():
-            return await self._runtime.start(order.operation, order.release)
+            async with heartbeating():
+                return await self._runtime.start(order.operation, order.release)
 
     @activity.defn(name="probe_instance")
     async def probe_instance(self, order: SlotOrder) -> Probe:
         """Log in and ping through the slot's own port."""
         with as_application_errors():
-            return await self._runtime.probe(order.slot)
+            async with heartbeating():
+                return await self._runtime.probe(order.slot)
 
     @activity.defn(name="stop_instance")
     async def stop_instance(self, order: SlotOrder) -> GatewayState:
         """Have the slot stopped; refused while it has sessions or their number is unknown."""
         with as_application_errors():
-            return await self._runtime.stop(order.operation, order.slot)
+            async with heartbeating():
+                return await self._runtime.stop(order.operation, order.slot)
 
     @activity.defn(name="fence_gateway")
     async def fence_gateway(self, operation: Operation) -> GatewayState:

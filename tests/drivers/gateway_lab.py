@@ -125,7 +125,7 @@ class TreeAdmission:
     async def unpack(self, admitted: object, into: Path) -> None:
         self.unpacked += 1
         shutil.copytree(self.tree, into / "root", symlinks=True, dirs_exist_ok=True)
-        shutil.copy(self.template, into / "config" / TEMPLATE.name)
+        shutil.copy(self.template, into / TEMPLATE.name)
 
 
 def _hex(content: bytes) -> str:

@@ -19,7 +19,6 @@ from activities.drivers.runtime.place import CONFIG, RUN, Place
 from policies.words.errors import BadInput, PenstockError, Refused
 from policies.words.instance import Probe, Session
 
-TEMPLATE = "ocserv.conf.template"
 ANSWER = timedelta(seconds=2)
 TEST = timedelta(seconds=10)
 _CREDENTIAL = "credential_"
@@ -36,14 +35,11 @@ class Ocserv:
         self._login = login
         self._probing = asyncio.Lock()
 
-    def render(self, place: Place, config: Path, credentials: Mapping[str, Path], into: Path) -> None:
-        """Write ocserv.conf, the credentials it names (mode 0600) and the release's other files.
+    def render(self, place: Place, template: Path, credentials: Mapping[str, Path], into: Path) -> None:
+        """Write ocserv.conf and the credentials it names, readable by root only.
 
         A line that needs the slot's IPv6 pool is left out where the slot has none.
         """
-        template = config / TEMPLATE
-        if not template.is_file():
-            raise BadInput(f"the release has no {TEMPLATE} in {config}; build it with one")
         values, wanted = self._values(place), set[str]()
         lines = []
         for line in template.read_text().splitlines():
@@ -55,9 +51,6 @@ class Ocserv:
         missing = sorted(wanted - set(credentials))
         if missing:
             raise BadInput(f"{template.name} needs credential {missing[0]}, which this gateway was not given")
-        for file in config.iterdir():
-            if file != template and file.is_file():
-                (into / file.name).write_bytes(file.read_bytes())
         secrets = into / "credentials"
         secrets.mkdir(mode=0o700)
         for name in sorted(wanted):

@@ -16,8 +16,8 @@ class Daemon(Protocol):
         """The product's name, as manifests spell it."""
         ...
 
-    def render(self, place: Place, config: Path, credentials: Mapping[str, Path], into: Path) -> None:
-        """Write the instance's config, made of the release's config folder, to the folder `into`.
+    def render(self, place: Place, template: Path, credentials: Mapping[str, Path], into: Path) -> None:
+        """Write the instance's config, made of the release's template, to the folder `into`.
 
         Raises:
             BadInput: when the template or a credential it names is missing.

@@ -84,7 +84,7 @@ class Berth:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         point(self.folder / "current", version)
-        daemon.render(self.place, version / "config", credentials, new)
+        daemon.render(self.place, self._versions.template(release.digest), credentials, new)
         shutil.rmtree(self.folder / "conf", ignore_errors=True)
         new.rename(self.folder / "conf")
         self.mean(release, wanted=False)

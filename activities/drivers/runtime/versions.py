@@ -34,7 +34,7 @@ class Admission(Protocol):
         ...
 
     async def unpack(self, admitted: Admitted, into: Path) -> None:
-        """Lay archives out in `into`/root and single files, such as the template, in `into`/config."""
+        """Lay archives out in `into`/root, and single files, such as the template, beside it."""
         ...
 
 
@@ -65,6 +65,13 @@ class Versions:
         """Return the manifest of a complete release."""
         return ReleaseManifest.model_validate_json((self.path(digest) / "manifest.json").read_bytes())
 
+    def template(self, digest: str) -> Path:
+        """Return the configuration template of a complete release."""
+        manifest = self.manifest(digest)
+        wanted = manifest.config_schema.sha256
+        name = next(artifact.name for artifact in manifest.artifacts if artifact.sha256 == wanted)
+        return self.path(digest) / name
+
     async def lay_out(self, release: ReleaseRef, admission: Admission, source: str) -> bool:
         """Have the admitted release here, whole; return whether anything had to be done.
 
@@ -76,8 +83,7 @@ class Versions:
         target, building = self.path(release.digest), self.folder / f".{release.digest[-16:]}.new"
         for leftover in (building, target):
             shutil.rmtree(leftover, ignore_errors=True)
-        for folder in ("root", "config"):
-            (building / folder).mkdir(parents=True)
+        (building / "root").mkdir(parents=True)
         await admission.unpack(admitted, building)
         for folder in MOUNT_POINTS:
             (building / "root" / folder).mkdir(parents=True, exist_ok=True)
@@ -101,10 +107,12 @@ class Versions:
                 "names; make a new plan"
             )
         for artifact in manifest.artifacts:
-            for file in artifact.files:
-                if digest_of_file(version / "root" / file.path) != f"sha256:{file.sha256}":
+            alone = [] if artifact.files else [(version / artifact.name, artifact.sha256)]
+            tree = [(version / "root" / file.path, file.sha256) for file in artifact.files]
+            for path, signed in (*alone, *tree):
+                if digest_of_file(path) != f"sha256:{signed}":
                     raise Refused(
-                        f"{release.product} {release.version}: {file.path} on the host is not the file "
+                        f"{release.product} {release.version}: {path.relative_to(version)} on the host is not the file "
                         "that was signed; remove the version and stage it again"
                     )
 
