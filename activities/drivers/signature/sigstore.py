@@ -1,0 +1,290 @@
+"""Sigstore bundles, verified offline by the genuine library, plus the checks it leaves out.
+
+The library (4.5) accepts signatures made after the window of a certificate authority or log
+in the trusted root has closed, any payload type, and duplicate JSON keys. So a bundle is
+verified twice: against the whole root, and against the root as it was at the claimed time.
+Never used here: anything of the library that fetches (`production`, `staging`, `from_tuf`).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from sigstore.errors import CertValidationError
+from sigstore.hashes import Hashed
+from sigstore.models import Bundle, TrustedRoot
+from sigstore.verify import Verifier
+from sigstore_models.common.v1 import HashAlgorithm, TimeRange
+from sigstore_models.trustroot.v1 import TrustedRoot as RootContent
+
+from policies.trust import strict_json
+from policies.words.refusals import SignatureInvalid, TrustError, WrongStatementType
+from policies.words.release import PAYLOAD_TYPE
+from policies.words.trust import Envelope, SignatureKind, VerifiedSignature
+from policies.words.word import digest_of
+
+MAX_BUNDLE_BYTES = 262_144
+
+# https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md
+ISSUER_V2 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
+
+
+class SigstoreRoot:
+    """One Sigstore instance: its trusted root as it was at any time."""
+
+    def __init__(self, name: str, trusted_root: bytes) -> None:
+        self.name = name
+        self._content = RootContent.from_json(trusted_root)
+        self._whole = Verifier(trusted_root=TrustedRoot(self._content))
+        self._at: dict[tuple[bool, ...], Verifier | None] = {}
+
+    def verifiers(self, times: tuple[datetime, ...]) -> tuple[Verifier | None, ...]:
+        """Return the verifiers a bundle with these claimed times must satisfy; None where a part is missing."""
+        return (self._whole, *(self._verifier_at(time) for time in times))
+
+    def _verifier_at(self, time: datetime) -> Verifier | None:
+        parts: dict[str, list[Any]] = {
+            "tlogs": [log for log in self._content.tlogs if _covers(log.public_key.valid_for, time)],
+            "ctlogs": [log for log in self._content.ctlogs if _covers(log.public_key.valid_for, time)],
+            "certificate_authorities": [
+                authority
+                for authority in self._content.certificate_authorities
+                if _covers(authority.valid_for, time)
+            ],
+        }
+        kept = tuple(entry in parts[part] for part in parts for entry in getattr(self._content, part))
+        if kept not in self._at:
+            whole = all(parts.values())
+            reduced = TrustedRoot(self._content.model_copy(update=parts)) if whole else None
+            self._at[kept] = Verifier(trusted_root=reduced) if reduced else None
+        return self._at[kept]
+
+
+class SigstoreVerifier:
+    """Verifies bundles against the instances the trust policy names."""
+
+    def __init__(self, roots: Mapping[str, bytes]) -> None:
+        self._roots = [SigstoreRoot(name, content) for name, content in roots.items()]
+
+    def verify(self, payload: bytes, envelope: Envelope, now: datetime) -> VerifiedSignature:
+        """Return who signed which bytes, according to this bundle.
+
+        The signed bytes may be others than `payload`; the digest in the answer says which.
+
+        Raises:
+            SignatureInvalid: the bundle proves nothing; `reason` is bundle, no_time, expired, root or window.
+            WrongStatementType: the envelope holds something else than an in-toto statement.
+        """
+        del now  # the bundle carries its own proof of time
+        bundle = parse_bundle(envelope.content)
+        times = claimed_times(bundle)
+        root, (kind, signed) = self._by_any_root(bundle, times)
+        if kind != PAYLOAD_TYPE:
+            raise WrongStatementType(f"the bundle signs something of type {kind[:80]!r}, not a statement")
+        certificate = bundle.signing_certificate
+        return VerifiedSignature(
+            kind=SignatureKind.SIGSTORE,
+            root=root,
+            issuer=issuer_of(certificate),
+            identity=identity_of(certificate),
+            payload_digest=digest_of(signed),
+            signed_at=min(times),
+            serial=f"{certificate.serial_number:x}",
+            spki_sha256=spki_sha256(certificate),
+            evidence=_evidence(bundle),
+        )
+
+    def verify_blob(self, sha256: str, bundle: bytes, *, identity: str, issuer: str) -> None:
+        """Refuse unless the bundle is that signer's over the blob, or over a statement about it.
+
+        Raises:
+            SignatureInvalid: it is not, for whatever reason.
+        """
+        parsed = parse_bundle(bundle)
+        certificate = parsed.signing_certificate
+        try:
+            if (identity_of(certificate), issuer_of(certificate)) != (identity, issuer):
+                raise SignatureInvalid("the bundle is by somebody else", reason="identity")
+            if '"messageSignature"' in parsed.to_json():
+                self._by_any_root(
+                    parsed,
+                    claimed_times(parsed),
+                    Hashed(algorithm=HashAlgorithm.SHA2_256, digest=bytes.fromhex(sha256)),
+                )
+                return
+            _, (kind, statement) = self._by_any_root(parsed, claimed_times(parsed))
+            _require_subject(kind, statement, sha256)
+        except TrustError:
+            raise
+        except Exception as error:
+            raise SignatureInvalid(f"the bundle cannot be verified: {error}", reason="bundle") from error
+
+    def _by_any_root(
+        self, bundle: Bundle, times: tuple[datetime, ...], blob: Hashed | None = None
+    ) -> tuple[str, tuple[str, bytes]]:
+        """Return the name of the root that vouches for the bundle, and what it signs."""
+        refusals: list[SignatureInvalid] = []
+        for root in self._roots:
+            try:
+                return root.name, _verify_all(root, bundle, times, blob)
+            except SignatureInvalid as refusal:
+                refusals.append(refusal)
+        if not refusals:
+            raise SignatureInvalid("the trust policy names no Sigstore instance", reason="root")
+        # the refusal that got furthest says most
+        raise max(
+            refusals,
+            key=lambda refusal: (
+                ("root", "window").index(refusal.reason) if refusal.reason in ("root", "window") else 2
+            ),
+        )
+
+
+def parse_bundle(raw: bytes) -> Bundle:
+    """Return the bundle these bytes are, if they have one meaning only.
+
+    Raises:
+        SignatureInvalid: malformed in any way.
+    """
+    try:
+        strict_json.loads(raw, max_bytes=MAX_BUNDLE_BYTES)
+        return Bundle.from_json(raw)
+    except Exception as error:
+        reason = "no_time" if "signed timestamp" in str(error) else "bundle"
+        raise SignatureInvalid(f"the bundle is malformed: {str(error)[:200]}", reason=reason) from error
+
+
+def claimed_times(bundle: Bundle) -> tuple[datetime, ...]:
+    """Return every time the bundle claims to be signed at; the library proves at least one of them.
+
+    Raises:
+        SignatureInvalid: there is none, or it cannot be read.
+    """
+    try:
+        stamps = bundle.verification_material.timestamp_verification_data
+        times = [stamp.tst_info.gen_time for stamp in stamps.rfc3161_timestamps] if stamps else []
+        entry = bundle.log_entry._inner  # noqa: SLF001 - the library has no public view of the entry
+        if entry.integrated_time and entry.inclusion_promise:
+            times.append(datetime.fromtimestamp(entry.integrated_time, tz=UTC))
+    except Exception as error:
+        raise SignatureInvalid(f"the bundle's time stamps are malformed: {error}", reason="bundle") from error
+    if not times:
+        raise SignatureInvalid("the bundle has no trusted time", reason="no_time")
+    return tuple(times)
+
+
+def identity_of(certificate: x509.Certificate) -> str:
+    """Return the one mail address or URI the certificate is made out to.
+
+    Raises:
+        SignatureInvalid: it is not made out to exactly one.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = [
+            *names.get_values_for_type(x509.RFC822Name),
+            *names.get_values_for_type(x509.UniformResourceIdentifier),
+        ]
+    except Exception as error:
+        raise SignatureInvalid(
+            f"the certificate's name cannot be read: {error}", reason="identity"
+        ) from error
+    if len(found) != 1 or len(list(names)) != 1:
+        raise SignatureInvalid("the certificate is not made out to exactly one identity", reason="identity")
+    return str(found[0])
+
+
+def issuer_of(certificate: x509.Certificate) -> str:
+    """Return the OIDC issuer the certificate authority saw; the older, unencoded extension is not read.
+
+    Raises:
+        SignatureInvalid: there is none, or it is not a DER UTF8String.
+    """
+    try:
+        extension = certificate.extensions.get_extension_for_oid(ISSUER_V2).value
+        raw = extension.public_bytes()
+    except Exception as error:
+        raise SignatureInvalid("the certificate names no issuer", reason="identity") from error
+    if len(raw) < 2 or raw[0] != 0x0C or raw[1] > 0x7F or raw[1] != len(raw) - 2:  # noqa: PLR2004 - DER UTF8String
+        raise SignatureInvalid("the certificate's issuer is malformed", reason="identity")
+    return raw[2:].decode("utf-8", errors="strict") if raw[2:].isascii() else ""
+
+
+def spki_sha256(certificate: x509.Certificate) -> str:
+    """Return the SHA-256 of the certificate's public key in hex."""
+    spki = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(spki).hexdigest()
+
+
+class _AnySigner:
+    """Lets every signer pass: who is allowed is decided later, from what the certificate says."""
+
+    def verify(self, cert: x509.Certificate) -> None:
+        """Accept; the library takes an exception, and only that, as a no."""
+
+
+def _verify_all(
+    root: SigstoreRoot, bundle: Bundle, times: tuple[datetime, ...], blob: Hashed | None
+) -> tuple[str, bytes]:
+    """Return type and bytes of what is signed, if the root vouches for it now and at every claimed time."""
+    found = ("", b"")
+    for number, verifier in enumerate(root.verifiers(times)):
+        try:
+            if verifier is None:
+                raise SignatureInvalid(
+                    "no authority or log was in service at the claimed time", reason="window"
+                )
+            if blob is None:
+                found = verifier.verify_dsse(bundle, _AnySigner())
+            else:
+                verifier.verify_artifact(blob, bundle, _AnySigner())
+        except Exception as error:
+            reason = "window" if number else _reason(error, bundle, times)
+            raise SignatureInvalid(
+                f"the signature does not verify: {str(error)[:200]}", reason=reason
+            ) from error
+    return found
+
+
+def _reason(error: Exception, bundle: Bundle, times: tuple[datetime, ...]) -> str:
+    if "sources of verified time" in str(error):
+        return "no_time"
+    certificate = bundle.signing_certificate
+    inside = all(
+        certificate.not_valid_before_utc <= time <= certificate.not_valid_after_utc for time in times
+    )
+    if not inside:
+        return "expired"
+    return "root" if isinstance(error, CertValidationError) else "signature"
+
+
+def _covers(window: TimeRange | None, time: datetime) -> bool:
+    if window is None:
+        return True
+    starts = window.start is None or window.start <= time
+    return starts and (window.end is None or time <= window.end)
+
+
+def _require_subject(kind: str, statement: bytes, sha256: str) -> None:
+    document = strict_json.loads(statement, max_bytes=16 * 1024 * 1024)
+    subjects = document.get("subject", []) if kind == PAYLOAD_TYPE and isinstance(document, dict) else []
+    if not any(subject.get("digest", {}).get("sha256") == sha256 for subject in subjects):
+        raise SignatureInvalid("the bundle's statement is about something else", reason="subject")
+
+
+def _evidence(bundle: Bundle) -> dict[str, str]:
+    """Return what an auditor can check again; unsigned fields such as logIndex are left out."""
+    entry = bundle.log_entry._inner  # noqa: SLF001 - the library has no public view of the entry
+    proof = entry.inclusion_proof
+    return {
+        "certificate_sha256": bundle.signing_certificate.fingerprint(hashes.SHA256()).hex(),
+        "log_key_id": entry.log_id.key_id.hex(),
+        "log_root": proof.root_hash.hex(),
+        "log_position": f"{proof.log_index} of {proof.tree_size}",
+        "time_source": "tsa" if bundle.verification_material.timestamp_verification_data else "log",
+    }

@@ -1,0 +1,318 @@
+"""Fetch over HTTP from a source that may be hostile: one total deadline, a size cap, no surprises.
+
+httpx's own timeouts are per read, so a byte a second lasts for ever; here every read of the
+socket gets what is left of one deadline. Bodies are taken raw, without an encoding, and
+redirects only lead to origins of the allow-list.
+"""
+
+import contextlib
+import ssl
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpcore
+import httpx
+
+from policies.words.refusals import DownloadFailed, SizeExceeded, TransportRefused
+
+READ_BYTES = 1 << 18
+CONNECT_SECONDS = 10.0
+MOST_REDIRECTS = 3
+OK, PARTIAL = 200, 206
+GONE = (404, 410)
+AGAIN = (408, 425, 429, 500, 502, 503, 504)
+MOVED = (301, 302, 303, 307, 308)
+DENIED = (401, 403)
+
+BROKEN = (
+    httpx.TransportError,
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ConnectionNotAvailable,
+    OSError,
+)
+"""What a connection that breaks, stalls or talks nonsense looks like."""
+
+
+class NotThere(DownloadFailed):
+    """The source answers that it does not have the thing; a repository being filled may have it later."""
+
+    @property
+    def code(self) -> str:
+        """Callers see one kind of failed download."""
+        return DownloadFailed.__name__
+
+
+class Deadline:
+    """A moment by which everything must be done."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self, most: float | None = None) -> float:
+        """Return the seconds left, at most `most`.
+
+        Raises:
+            DownloadFailed: none are left.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise DownloadFailed(f"the source did not deliver within {self._seconds:g} s", reason="deadline")
+        return left if most is None else min(left, most)
+
+
+class Transport:
+    """Requests to the origins a trust policy allows."""
+
+    def __init__(
+        self, origins: Iterable[str], *, deadline_seconds: float, authorization: str | None = None
+    ) -> None:
+        self._origins = frozenset(origin_of(origin) for origin in origins)
+        self._seconds = deadline_seconds
+        self._authorization = authorization
+        self._tls: ssl.SSLContext | None = None
+        self.accesses: list[str] = []
+        """One line for each request: status, bytes, seconds and address without query."""
+
+    def deadline(self) -> Deadline:
+        """Return a deadline that starts now."""
+        return Deadline(self._seconds)
+
+    def get(self, url: str, *, most: int, deadline: Deadline, accept: str = "*/*") -> bytes:
+        """Return a small document.
+
+        Raises:
+            DownloadFailed: it is not there, or did not arrive in time.
+            SizeExceeded: it has more than `most` bytes.
+            TransportRefused: the source answers in a way that is not accepted.
+        """
+        with self.open(url, deadline=deadline, headers={"accept": accept}) as response:
+            require_plain(response, most)
+            content = bytearray()
+            for piece in response.iter_raw():
+                content += piece
+                if len(content) > most:
+                    raise SizeExceeded(f"{shown(url)} sends more than {most} bytes")
+            return bytes(content)
+
+    @contextlib.contextmanager
+    def open(
+        self, url: str, *, deadline: Deadline, headers: dict[str, str] | None = None
+    ) -> Iterator[httpx.Response]:
+        """Give the answer to a request, its body unread; the connection ends with the block.
+
+        Raises:
+            DownloadFailed: not there, or not in time.
+            TransportRefused: not allowed to be asked, or answered by a status that is final.
+        """
+        sent = {"accept-encoding": "identity", "user-agent": "penstock"} | (headers or {})
+        started, seen = time.monotonic(), 0
+        with contextlib.ExitStack() as stack:
+            try:
+                response = self._follow(stack, url, sent, deadline)
+                try:
+                    yield response
+                finally:
+                    seen = response.num_bytes_downloaded
+                    seconds = time.monotonic() - started
+                    self.accesses.append(f"{response.status_code} {seen} {seconds:.3f} {shown(url)}")
+            except BROKEN as error:
+                deadline.left()
+                sentence = f"{shown(url)} broke off: {type(error).__name__} {error}".rstrip()
+                raise DownloadFailed(sentence, reason="connection") from error
+
+    def _follow(
+        self, stack: contextlib.ExitStack, url: str, headers: dict[str, str], deadline: Deadline
+    ) -> httpx.Response:
+        for _ in range(MOST_REDIRECTS + 1):
+            self._require_allowed(url)
+            if self._authorization:
+                headers = headers | {"authorization": self._authorization}
+            client = stack.enter_context(self._client(deadline))
+            response = stack.enter_context(client.stream("GET", url, headers=headers))
+            if response.status_code not in MOVED:
+                _require_answer(response, url)
+                return response
+            target = urljoin(url, response.headers.get("location", ""))
+            if url.startswith("https:") and not target.startswith("https:"):
+                raise TransportRefused(
+                    f"{shown(url)} redirects from https to {shown(target)}", reason="redirect"
+                )
+            url = target
+        raise TransportRefused(
+            f"{shown(url)} is reached only by more than {MOST_REDIRECTS} redirects", reason="redirect"
+        )
+
+    def _require_allowed(self, url: str) -> None:
+        if origin_of(url) not in self._origins:
+            raise TransportRefused(
+                f"{shown(url)} is not on a source the trust policy allows; add its origin to sources.allow",
+                reason="origin",
+            )
+
+    def _client(self, deadline: Deadline) -> httpx.Client:
+        if self._tls is None:
+            self._tls = httpx.create_ssl_context(trust_env=False)
+        return httpx.Client(
+            transport=_DeadlineTransport(deadline, self._tls),
+            timeout=None,
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+
+def require_plain(response: httpx.Response, most: int) -> None:
+    """Refuse an encoded body and one that announces more than `most` bytes.
+
+    Raises:
+        TransportRefused: the body is compressed.
+        SizeExceeded: it is announced to be too long.
+    """
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise TransportRefused(f"{shown(str(response.url))} sends an encoded body", reason="encoding")
+    announced = response.headers.get("content-length")
+    if announced is not None and int(announced) > most:
+        raise SizeExceeded(
+            f"{shown(str(response.url))} announces {announced} bytes; at most {most} are taken"
+        )
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL, with the port always written; empty if it is no HTTP URL.
+
+    A URL with credentials in it has no origin: secrets do not belong into addresses.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return ""
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        return ""
+    return f"{parts.scheme}://{parts.hostname.lower()}:{port}"
+
+
+def shown(url: str) -> str:
+    """Return a URL without query, fragment and credentials, as it may be logged."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _require_answer(response: httpx.Response, url: str) -> None:
+    status = response.status_code
+    if status in GONE:
+        raise NotThere(f"{shown(url)} is not there", reason="absent")
+    if status in AGAIN:
+        raise DownloadFailed(f"{shown(url)} answers {status}", reason="status")
+    if status in DENIED:
+        raise TransportRefused(
+            f"{shown(url)} answers {status}: the source wants other credentials", reason="denied"
+        )
+    if status not in (OK, PARTIAL):
+        raise TransportRefused(f"{shown(url)} answers {status}", reason="status")
+
+
+class _DeadlineTransport(httpx.BaseTransport):
+    """One connection whose every wait ends at the deadline."""
+
+    def __init__(self, deadline: Deadline, tls: ssl.SSLContext) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=tls, network_backend=_Backend(deadline), max_connections=1
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request and return the answer with its body unread."""
+        response = self._pool.handle_request(
+            httpcore.Request(
+                method=request.method,
+                url=httpcore.URL(
+                    scheme=request.url.raw_scheme,
+                    host=request.url.raw_host,
+                    port=request.url.port,
+                    target=request.url.raw_path,
+                ),
+                headers=request.headers.raw,
+                content=b"",
+            )
+        )
+        return httpx.Response(
+            status_code=response.status, headers=response.headers, stream=_Body(response), request=request
+        )
+
+    def close(self) -> None:
+        """End the connection."""
+        self._pool.close()
+
+
+class _Body(httpx.SyncByteStream):
+    """The body of an answer, piece by piece as the socket gave it."""
+
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._response.iter_stream()
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Opens sockets whose waits end at the deadline."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.NetworkStream:
+        """Connect within the deadline."""
+        del timeout
+        seconds = self._deadline.left(CONNECT_SECONDS)
+        stream = self._inner.connect_tcp(host, port, seconds, local_address, socket_options)
+        return _Stream(stream, self._deadline)
+
+
+class _Stream(httpcore.NetworkStream):
+    """A socket that reads large pieces and waits no longer than the deadline."""
+
+    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return what is there, more at a time than asked: every piece costs a pass through the parser."""
+        del timeout
+        return self._inner.read(max(max_bytes, READ_BYTES), self._deadline.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send within the deadline."""
+        del timeout
+        self._inner.write(buffer, self._deadline.left())
+
+    def close(self) -> None:
+        """End the connection."""
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """Shake hands within the deadline."""
+        del timeout
+        return _Stream(
+            self._inner.start_tls(ssl_context, server_hostname, self._deadline.left()), self._deadline
+        )
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what the socket knows of itself."""
+        return self._inner.get_extra_info(info)

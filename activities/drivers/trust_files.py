@@ -1,0 +1,159 @@
+"""Compose everything releases need from a store folder and a trust.yaml with the files beside it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from activities.drivers.signature.sigstore import SigstoreVerifier
+from activities.drivers.source.http import HttpSource
+from activities.drivers.source.transport import Transport
+from activities.drivers.store.blobs import BlobStore
+from activities.drivers.store.states import TrustStates
+from activities.drivers.store.trees import unpack
+from activities.releases import Releases, ReleaseSource, Tools
+from activities.verdicts import LoadedTrust, SignatureVerifier
+from policies.words.refusals import PolicyInvalid
+from policies.words.trust import SignatureKind, TrustPolicy
+from policies.words.verification import Scope, Verification
+from policies.words.word import digest_of
+
+POLICY = "trust.yaml"
+
+
+def compose_releases(
+    store: Path,
+    trust: Path,
+    *,
+    product: str,
+    channel: str,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    record: Callable[[Verification], None] | None = None,
+) -> Releases:
+    """Return releases over a folder and a trust policy file, for the host of one fleet.
+
+    `record` takes every verdict; without one they go to `audit.jsonl` in the folder.
+    """
+    blobs = BlobStore(store)
+    tools = Tools(
+        store=blobs,
+        evidence=BlobStore(store / "evidence"),
+        states=TrustStates(store / "states"),
+        trust=lambda: load_trust(trust),
+        source=lambda name, policy: open_source(name, policy, blobs),
+        unpack=unpack,
+        record=record or Trail(store / "audit.jsonl").append,
+        clock=clock,
+    )
+    return Releases(Scope(product=product, channel=channel), tools)
+
+
+def open_source(name: str, policy: TrustPolicy, store: BlobStore) -> ReleaseSource:
+    """Return the source of that name: the base URL of an HTTP repository."""
+    transport = Transport(policy.sources.allow, deadline_seconds=policy.sources.deadline_s)
+    return HttpSource(name, transport, store, most_bytes=policy.sources.max_blob_mib << 20)
+
+
+def load_trust(path: Path) -> LoadedTrust:
+    """Return the trust policy in this file, with verifiers over the files it names.
+
+    Raises:
+        PolicyInvalid: the file, or one it names, is missing, malformed or not the pinned one.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise PolicyInvalid(f"the trust policy {path} cannot be read: {error}") from error
+    policy = parse_policy(raw, str(path))
+    return assemble(policy, {POLICY: raw, **_named_files(policy, path)})
+
+
+def parse_policy(raw: bytes, where: str) -> TrustPolicy:
+    """Return the policy these YAML bytes hold.
+
+    Raises:
+        PolicyInvalid: not YAML, or not a trust policy.
+    """
+    try:
+        return TrustPolicy.model_validate_json(json.dumps(yaml.load(raw, Loader=_EachKeyOnce)))  # noqa: S506 - a safe loader
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise PolicyInvalid(f"{where}: {place}: {problem['msg']}") from error
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise PolicyInvalid(f"{where} is not YAML as it must be: {error}") from error
+
+
+def assemble(policy: TrustPolicy, files: Mapping[str, bytes]) -> LoadedTrust:
+    """Return verifiers over a policy and the content of its files.
+
+    Raises:
+        PolicyInvalid: a file is not the pinned one.
+    """
+    roots = {}
+    for name, root in policy.trust_roots.items():
+        content = files[root.trusted_root]
+        if hashlib.sha256(content).hexdigest() != root.sha256:
+            raise PolicyInvalid(f"{root.trusted_root} is not the file whose sha256 the trust policy names")
+        roots[name] = content
+    verifiers: dict[SignatureKind, SignatureVerifier] = {}
+    if roots:
+        verifiers[SignatureKind.SIGSTORE] = SigstoreVerifier(roots)
+    return LoadedTrust(policy, digest_of(files[POLICY]), verifiers, dict(files))
+
+
+def _named_files(policy: TrustPolicy, path: Path) -> dict[str, bytes]:
+    names = [root.trusted_root for root in policy.trust_roots.values()]
+    names += [pinned.cert for pinned in policy.openpgp.values()]
+    names += [name for authority in policy.cms.values() for name in (authority.roots, authority.tsa) if name]
+    try:
+        return {name: (path.parent / name).read_bytes() for name in names}
+    except OSError as error:
+        raise PolicyInvalid(f"a file the trust policy {path} names cannot be read: {error}") from error
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML without repeated keys: the second of two equal rules would win without a word."""
+
+
+def _mapping(loader: _EachKeyOnce, node: yaml.MappingNode) -> dict[object, object]:
+    pairs = [
+        (loader.construct_object(key, deep=True), loader.construct_object(value, deep=True))
+        for key, value in node.value
+    ]
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise PolicyInvalid(f"the trust policy has a key twice near line {node.start_mark.line + 1}")
+    return found
+
+
+_EachKeyOnce.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+class Trail:
+    """An append-only file of verdicts, each line bound to the one before by its digest."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, verification: Verification) -> None:
+        """Add one line and have it on disk."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a+b") as file:
+            flock(file, LOCK_EX)
+            file.seek(0)
+            before = digest_of(b"")
+            for line in file:
+                before = digest_of(line)
+            file.write(
+                json.dumps({"before": before, "verification": verification.model_dump(mode="json")}).encode()
+                + b"\n"
+            )
+            file.flush()
+            os.fsync(file.fileno())

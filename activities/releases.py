@@ -1,0 +1,401 @@
+"""Releases: fetch one from a source, admit it only if the right people signed it, and unpack it.
+
+Nothing gets a verified name before its verdict: statements and signatures are judged in
+memory, blobs are hashed while they arrive. What was judged is kept as evidence, so that every
+verdict can be recomputed later without the source.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from temporalio import activity
+
+from activities.failures import as_application_errors
+from activities.verdicts import (
+    Document,
+    Judgement,
+    LoadedTrust,
+    Question,
+    judge,
+    needs_index,
+    refusal,
+    refused,
+)
+from policies.trust.statements import parse_release
+from policies.words.plan import ReleaseRef
+from policies.words.refusals import ArchiveRefused, DigestMismatch, PolicyChanged, SubjectMismatch, TrustError
+from policies.words.release import Artifact, ReleaseManifest
+from policies.words.trust import Envelope, TrustPolicy
+from policies.words.verification import Scope, Signed, StoredSignature, TrustState, TrustVerdict, Verification
+from policies.words.word import Digest, Word
+
+
+class ReleaseSource(Protocol):
+    """Where releases come from; nothing it says is believed."""
+
+    @property
+    def accesses(self) -> Sequence[str]:
+        """One line for every request made so far, for the audit record."""
+        ...
+
+    async def index(self, product: str, channel: str) -> tuple[bytes, tuple[Envelope, ...]]:
+        """Return the channel's index statement and its signatures."""
+        ...
+
+    async def manifest(self, digest: Digest) -> bytes:
+        """Return the statement of that digest, exactly as it was signed."""
+        ...
+
+    async def signatures(self, digest: Digest) -> tuple[Envelope, ...]:
+        """Return the signatures that lie beside a statement."""
+        ...
+
+    async def blob(self, digest: Digest, size: int) -> None:
+        """Have the blob in the content store, hashed while it arrived."""
+        ...
+
+
+class ContentStore(Protocol):
+    """Files by digest; every read hashes again and raises DigestMismatch for bytes that changed."""
+
+    def has(self, digest: Digest, size: int) -> bool:
+        """Return whether the blob is here in full length."""
+        ...
+
+    def put(self, content: bytes) -> Digest:
+        """Store these bytes."""
+        ...
+
+    def read(self, digest: Digest) -> bytes:
+        """Return the blob's bytes."""
+        ...
+
+    def stream(self, digest: Digest) -> Iterator[bytes]:
+        """Yield the blob's bytes; the error comes at the end."""
+        ...
+
+    def install(self, digest: Digest, destination: Path, mode: int = 0o644) -> None:
+        """Copy the blob to a file, hashing while copying."""
+        ...
+
+    def collect(self, keep: Collection[Digest]) -> tuple[Digest, ...]:
+        """Remove everything else; return what was removed."""
+        ...
+
+
+class StateTable(Protocol):
+    """What was seen of each product and channel."""
+
+    def read(self, product: str, channel: str) -> TrustState:
+        """Return what was seen so far."""
+        ...
+
+    def change(self, product: str, channel: str, step: Callable[[TrustState], TrustState]) -> TrustState:
+        """Replace the state atomically."""
+        ...
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A release that may run here; its blobs are in the store."""
+
+    manifest: ReleaseManifest
+    signers: tuple[str, ...]
+    reference: ReleaseRef
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What releases are handled with, chosen where the program is composed."""
+
+    store: ContentStore
+    evidence: ContentStore
+    states: StateTable
+    trust: Callable[[], LoadedTrust]
+    source: Callable[[str, TrustPolicy], ReleaseSource]
+    unpack: Callable[[Iterator[bytes], Artifact, Path], bool]
+    record: Callable[[Verification], None]
+    clock: Callable[[], datetime]
+
+
+class Releases:
+    """Admits and unpacks releases on one host; safe to repeat after any crash."""
+
+    def __init__(self, scope: Scope, tools: Tools) -> None:
+        self._scope = scope
+        self._tools = tools
+
+    @property
+    def policy_digest(self) -> Digest:
+        """The digest of the trust policy as it lies on disk now."""
+        return self._tools.trust().digest
+
+    async def admit(
+        self,
+        release: ReleaseRef | Digest,
+        source: str,
+        *,
+        scope: Scope | None = None,
+        policy: Digest | None = None,
+    ) -> Admitted:
+        """Have the release verified and in the store, or raise why not; one audit line either way.
+
+        Args:
+            release: as a plan names it, or its manifest's digest.
+            source: where to fetch it from; for a promoted release in the store it may be unreachable.
+            scope: the fleet's product and channel, if not this host's own.
+            policy: the digest of the trust policy that was agreed on, if one was.
+
+        Raises:
+            TrustError: the refusal, by the name of its verdict.
+        """
+        digest = release if isinstance(release, str) else release.digest
+        trust = self._tools.trust()
+        scope = scope or self._scope
+        state = self._tools.states.read(scope.product, scope.channel)
+        question = Question(digest, scope, state, self._tools.clock())
+        case = _Case(question, trust, self._tools.source(source, trust.policy), source)
+        try:
+            _require_policy(trust, policy)
+            await self._gather(case)
+            assert case.document is not None  # noqa: S101 - gathered
+            case.judgement = await asyncio.to_thread(judge, question, case.document, case.index, trust)
+            if not case.judgement.verdict.admitted:
+                raise refusal(case.judgement.verdict)  # noqa: TRY301 - written down below like every refusal
+            admitted = await self._complete(case, release)
+        except TrustError as error:
+            self._write(case, refused(error))
+            raise
+        self._write(case, case.judgement.verdict)
+        self._remember(case)
+        return admitted
+
+    async def unpack(self, admitted: Admitted, into: Path) -> None:
+        """Have the release's tree at `into/root` and its files beside it, exactly as the manifest lists them.
+
+        Raises:
+            DigestMismatch: the stored bytes were changed since they were admitted.
+            ArchiveRefused: an archive holds anything but the listed files.
+        """
+        for artifact in admitted.manifest.artifacts:
+            await asyncio.to_thread(self._lay_out, artifact, into)
+
+    def promote(self, release: Digest, *, scope: Scope | None = None) -> None:
+        """Note that the release was promoted: it is known-good, and older ones are refused from now on.
+
+        Raises:
+            DigestMismatch: the release was never admitted here.
+        """
+        manifest = parse_release(self._tools.evidence.read(release))
+
+        def promoted(state: TrustState) -> TrustState:
+            known = dict.fromkeys((*state.promoted, release))
+            floor = max(state.floor, manifest.rollback_index)
+            return state.model_copy(update={"floor": floor, "promoted": tuple(known)})
+
+        scope = scope or self._scope
+        self._tools.states.change(scope.product, scope.channel, promoted)
+
+    def collect_garbage(self, keep: Collection[Digest] = ()) -> tuple[Digest, ...]:
+        """Remove artifacts of releases that are neither promoted nor among `keep`; return what went.
+
+        Raises:
+            DigestMismatch: a manifest to be kept cannot be read, so nothing was removed.
+        """
+        state = self._tools.states.read(self._scope.product, self._scope.channel)
+        manifests = [parse_release(self._tools.evidence.read(digest)) for digest in {*state.promoted, *keep}]
+        return self._tools.store.collect(
+            {artifact.digest for manifest in manifests for artifact in manifest.artifacts}
+        )
+
+    async def _gather(self, case: "_Case") -> None:
+        """Fetch statement, signatures and index; a promoted release is remembered by this host itself."""
+        question = case.question
+        if question.digest in question.state.promoted and question.digest in question.state.admitted:
+            case.document = recall(self._tools.evidence, question.state.admitted[question.digest])
+            return
+        payload = await case.source.manifest(question.digest)
+        case.document = Document(payload, await case.source.signatures(question.digest))
+        if needs_index(question, case.trust):
+            case.index = Document(*await case.source.index(question.scope.product, question.scope.channel))
+
+    async def _complete(self, case: "_Case", release: ReleaseRef | Digest) -> Admitted:
+        """Fetch what the manifest names and return the admitted release."""
+        judgement = case.judgement
+        assert judgement is not None  # noqa: S101 - judged
+        assert judgement.manifest is not None  # noqa: S101 - admitted
+        reference = judgement.manifest.reference(case.question.digest)
+        if isinstance(release, ReleaseRef) and release != reference:
+            raise SubjectMismatch(
+                f"the plan describes release {release.digest} otherwise than its manifest does"
+            )
+        for artifact in judgement.manifest.artifacts:
+            if not self._tools.store.has(artifact.digest, artifact.size):
+                await case.source.blob(artifact.digest, artifact.size)
+        verdict = judgement.verdict
+        return Admitted(judgement.manifest, verdict.signers, reference, verdict.reason)
+
+    def _lay_out(self, artifact: Artifact, into: Path) -> None:
+        if artifact.unpack == "none":
+            self._tools.store.install(artifact.digest, into / artifact.name)
+            return
+        stream = self._tools.store.stream(artifact.digest)
+        try:
+            self._tools.unpack(stream, artifact, into / "root")
+        except ArchiveRefused:
+            for _ in stream:  # an archive that was altered is reported as that: its last piece says so
+                pass
+            raise
+
+    def _write(self, case: "_Case", verdict: TrustVerdict) -> None:
+        """Keep the evidence and write the audit line."""
+        question, evidence = case.question, self._tools.evidence
+        judgement = case.judgement or Judgement(verdict)
+        manifest = judgement.manifest
+        self._tools.record(
+            Verification(
+                at=question.now,
+                scope=question.scope,
+                release=question.digest,
+                source=case.name.partition("?")[0],
+                verdict=verdict,
+                signatures=judgement.signatures,
+                version=manifest.version if manifest else "",
+                rollback_index=manifest.rollback_index if manifest else None,
+                artifacts={artifact.name: artifact.digest for artifact in manifest.artifacts}
+                if manifest
+                else {},
+                state=question.state.model_copy(update={"admitted": {}}),
+                policy=case.trust.digest,
+                files={name: evidence.put(content) for name, content in case.trust.files.items()},
+                manifest=keep(evidence, case.document) if case.document else None,
+                index=keep(evidence, case.index) if case.index else None,
+                accesses=tuple(case.source.accesses),
+            )
+        )
+
+    def _remember(self, case: "_Case") -> None:
+        """Note what was seen, so that older indexes are replays and a rollback needs no source."""
+        assert case.document is not None  # noqa: S101 - gathered
+        assert case.judgement is not None  # noqa: S101 - judged
+        signed = keep(self._tools.evidence, case.document)
+        index = case.judgement.index
+
+        def seen(state: TrustState) -> TrustState:
+            update: dict[str, object] = {"admitted": {**state.admitted, case.question.digest: signed}}
+            if index is not None:
+                update["index_serial"] = max(state.index_serial, index.serial)
+                update["seen_at"] = max(state.seen_at or index.issued_at, index.issued_at)
+            return state.model_copy(update=update)
+
+        scope = case.question.scope
+        self._tools.states.change(scope.product, scope.channel, seen)
+
+
+@dataclass
+class _Case:
+    """A release on its way to a verdict."""
+
+    question: Question
+    trust: LoadedTrust
+    source: ReleaseSource
+    name: str
+    document: Document | None = None
+    index: Document | None = None
+    judgement: Judgement | None = None
+
+
+def keep(evidence: ContentStore, document: Document) -> Signed:
+    """Store a statement and its signatures; return how to find them again."""
+    return Signed(
+        statement=evidence.put(document.payload),
+        signatures=tuple(
+            StoredSignature(
+                kind=envelope.kind,
+                content=evidence.put(envelope.content),
+                token=evidence.put(envelope.token) if envelope.token is not None else None,
+            )
+            for envelope in document.envelopes
+        ),
+    )
+
+
+def recall(evidence: ContentStore, signed: Signed) -> Document:
+    """Return a stored statement with its signatures.
+
+    Raises:
+        DigestMismatch: something of it is gone or was changed.
+    """
+    envelopes = tuple(
+        Envelope(
+            kind=signature.kind,
+            content=evidence.read(signature.content),
+            token=evidence.read(signature.token) if signature.token else None,
+        )
+        for signature in signed.signatures
+    )
+    return Document(evidence.read(signed.statement), envelopes)
+
+
+def reverify(verification: Verification, evidence: ContentStore, trust: LoadedTrust) -> TrustVerdict:
+    """Return the verdict that the stored evidence gives today, at the time of the first one.
+
+    Only verdicts about documents can be recomputed: one about a transfer has no evidence to judge.
+
+    Raises:
+        DigestMismatch: some of the evidence is gone or was changed.
+        PolicyChanged: `trust` is another policy than the one that was applied.
+    """
+    if trust.digest != verification.policy:
+        raise PolicyChanged(
+            f"the verdict was given under policy {verification.policy}, this is {trust.digest}"
+        )
+    if verification.manifest is None:
+        raise DigestMismatch("the verdict was given before any document had arrived", reason="absent")
+    document = recall(evidence, verification.manifest)
+    index = recall(evidence, verification.index) if verification.index else None
+    question = Question(verification.release, verification.scope, verification.state, verification.at)
+    return judge(question, document, index, trust).verdict
+
+
+def _require_policy(trust: LoadedTrust, agreed: Digest | None) -> None:
+    if agreed is not None and agreed != trust.digest:
+        raise PolicyChanged(f"the trust policy is now {trust.digest}, agreed on was {agreed}; plan again")
+
+
+class AdmitOrder(Word):
+    """Have this release verified for a fleet and in the store."""
+
+    release: Digest
+    source: str
+    scope: Scope
+    policy: Digest | None = None
+
+
+class Admission(Word):
+    """A release that was admitted, who signed it, and why that was enough."""
+
+    release: ReleaseRef
+    signers: tuple[str, ...]
+    reason: str
+
+
+class ReleaseActivities:
+    """Release steps; safe to repeat after any crash."""
+
+    def __init__(self, releases: Releases) -> None:
+        self._releases = releases
+
+    @activity.defn(name="admit_release")
+    async def admit_release(self, order: AdmitOrder) -> Admission:
+        """Have the release verified and in the store; refused by the name of the verdict."""
+        with as_application_errors():
+            admitted = await self._releases.admit(
+                order.release, order.source, scope=order.scope, policy=order.policy
+            )
+        return Admission(release=admitted.reference, signers=admitted.signers, reason=admitted.reason)

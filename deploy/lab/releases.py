@@ -1,0 +1,110 @@
+"""The lab's releases: built, signed by its two people, indexed and published; and its trust policy."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from deploy.lab.repository import publish, publish_index
+from deploy.lab.signer import LabSigner
+from orchestrator.release_builder import BuiltRelease, ReleaseLabels, build_release, index_statement
+from policies.words.release import CurrentRelease
+from policies.words.word import Digest
+
+ISSUER = "https://idp.lab.penstock.example"
+BUILD = "build@lab.penstock.example"
+MANAGER = "manager@lab.penstock.example"
+
+Signer = tuple[str, str]
+"""Identity and issuer."""
+
+
+class LabReleases:
+    """Publishes releases of one product and channel into a repository folder served at `url`.
+
+    `folder` keeps the signer's keys, built blobs and `trust.yaml`; fresh folders mean fresh keys.
+    """
+
+    issuer = ISSUER
+    builder: Signer = (BUILD, ISSUER)
+    manager: Signer = (MANAGER, ISSUER)
+
+    def __init__(self, folder: Path, root: Path, url: str, *, product: str, channel: str = "stable") -> None:
+        self.folder, self.root, self.url = folder, root, url
+        self.product, self.channel = product, channel
+        self.signer = LabSigner(folder / "signer")
+        self.trust_policy = folder / "trust.yaml"
+        self._current: list[CurrentRelease] = []
+        self._serial = 0
+        self.write_policy()
+
+    def write_policy(self) -> None:
+        """Write trust.yaml: the builder and the release manager must both sign; one source is allowed."""
+        root = self.signer.trusted_root_path
+        lab = {"sigstore": "lab", "issuer": ISSUER}
+        policy = {
+            "version": 1,
+            "trust_roots": {
+                "lab": {
+                    "trusted_root": root.relative_to(self.folder).as_posix(),
+                    "sha256": hashlib.sha256(root.read_bytes()).hexdigest(),
+                }
+            },
+            "rules": [
+                {
+                    "product": self.product,
+                    "channel": self.channel,
+                    "groups": {
+                        "builder": [lab | {"identity": BUILD}],
+                        "release_manager": [lab | {"identity": MANAGER}],
+                    },
+                    "require": [{"group": "builder"}, {"group": "release_manager"}],
+                    "index_group": "builder",
+                }
+            ],
+            "sources": {"allow": [self.url], "deadline_s": 120.0},
+        }
+        self.trust_policy.write_text(json.dumps(policy, indent=2))
+
+    def publish(
+        self,
+        tree: Path,
+        template: Path,
+        *,
+        version: str,
+        rollback_index: int,
+        signers: Sequence[Signer] | None = None,
+    ) -> Digest:
+        """Build, sign and publish a release, and a fresh channel index with it; return its digest."""
+        labels = ReleaseLabels(
+            product=self.product,
+            version=version,
+            channel=self.channel,
+            rollback_index=rollback_index,
+            serial=rollback_index,
+        )
+        built = build_release(tree, template, labels, self.folder / "blobs")
+        return self.publish_built(built, rollback_index, signers)
+
+    def publish_built(
+        self, built: BuiltRelease, rollback_index: int, signers: Sequence[Signer] | None = None
+    ) -> Digest:
+        """Sign and publish a built release, and a fresh channel index with it; return its digest."""
+        people = (self.builder, self.manager) if signers is None else signers
+        bundles = [("sigstore", self.signer.sign(built.statement, *person)) for person in people]
+        digest = publish(self.root, built.statement, bundles, built.blobs)
+        sha256 = digest.removeprefix("sha256:")
+        self._current.append(CurrentRelease(manifest_sha256=sha256, rollback_index=rollback_index))
+        self.refresh_index()
+        return digest
+
+    def refresh_index(self) -> Digest:
+        """Publish the channel's index with the next serial, signed by the builder."""
+        self._serial += 1
+        issued_at = datetime.now(UTC).replace(microsecond=0)
+        statement = index_statement(
+            self.product, self.channel, self._current, serial=self._serial, issued_at=issued_at
+        )
+        bundle = self.signer.sign(statement, *self.builder)
+        return publish_index(self.root, self.product, self.channel, statement, [("sigstore", bundle)])

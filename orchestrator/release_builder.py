@@ -1,0 +1,228 @@
+"""Make releases: a tree and a configuration template become blobs and one statement to be signed.
+
+The same inputs give the same bytes: archives carry no times, owners or order of their own.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import stat
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from policies.trust import strict_json
+from policies.trust.statements import parse_release
+from policies.words.errors import BadInput
+from policies.words.refusals import TrustError
+from policies.words.release import INDEX_PREDICATE, RELEASE_PREDICATE, STATEMENT_TYPE, CurrentRelease
+from policies.words.word import Digest, digest_of
+
+LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/lintian", "usr/share/locale")
+"""Parts of a packaged tree that nothing runs."""
+
+
+@dataclass(frozen=True)
+class ReleaseLabels:
+    """What a release is called and how it is ordered."""
+
+    product: str
+    version: str
+    channel: str = "stable"
+    rollback_index: int = 1
+    serial: int = 1
+    daemon: str = "ocserv"
+    executable: str = "usr/sbin/ocserv"
+    notes: str = ""
+    days: int = 90
+    issued_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+
+
+@dataclass(frozen=True)
+class BuiltRelease:
+    """A release before it is signed: the statement, and where each of its blobs lies."""
+
+    statement: bytes
+    blobs: dict[Digest, Path]
+
+    @property
+    def digest(self) -> Digest:
+        """The release's identity: the digest of the exact bytes to be signed."""
+        return digest_of(self.statement)
+
+
+def build_release(
+    tree: Path,
+    template: Path,
+    labels: ReleaseLabels,
+    blobs: Path,
+    *,
+    left_out: Sequence[str] = LEFT_OUT,
+    compress: bool = False,
+) -> BuiltRelease:
+    """Return the statement about this tree and template; the blobs are written to the folder `blobs`.
+
+    Raises:
+        BadInput: the tree holds something a release cannot carry, or too much for one manifest.
+    """
+    blobs.mkdir(parents=True, exist_ok=True)
+    files, links = _list(tree, left_out)
+    archive = _archive(tree, files, blobs / f"{labels.product}-{labels.version}.tar", compress=compress)
+    kind = "tar.gz" if compress else "tar"
+    root = _artifact(f"root.{kind}", archive, "application/x-tar", kind) | {"files": files, "links": links}
+    config = blobs / f"{labels.product}-{labels.version}.conf.template"
+    config.write_bytes(template.read_bytes())
+    settings = _artifact(f"config/{labels.daemon}.conf.template", config, "text/plain", "none")
+    statement = release_statement(_predicate(labels, [root, settings], settings))
+    _require_readable(statement)
+    return BuiltRelease(
+        statement, {f"sha256:{a['sha256']}": p for a, p in ((root, archive), (settings, config))}
+    )
+
+
+def release_statement(predicate: dict[str, Any]) -> bytes:
+    """Return the statement about a release; its subjects are the manifest's artifacts."""
+    subjects = [(artifact["name"], artifact["sha256"]) for artifact in predicate["artifacts"]]
+    return _statement(RELEASE_PREDICATE, subjects, predicate)
+
+
+def index_statement(
+    product: str,
+    channel: str,
+    current: Sequence[CurrentRelease],
+    *,
+    serial: int,
+    issued_at: datetime,
+    days: int = 7,
+    revoked: Sequence[str] = (),
+    security_floor: int = 0,
+) -> bytes:
+    """Return the statement that says what a channel offers now."""
+    predicate = {
+        "product": product,
+        "channel": channel,
+        "serial": serial,
+        "issued_at": issued_at.isoformat(),
+        "expires_at": (issued_at + timedelta(days=days)).isoformat(),
+        "current": [release.model_dump() for release in current],
+        "revoked": list(revoked),
+        "security_floor": security_floor,
+    }
+    subjects = [(f"{product}/{release.rollback_index}", release.manifest_sha256) for release in current]
+    return _statement(INDEX_PREDICATE, subjects, predicate)
+
+
+def _statement(predicate_type: str, subjects: Sequence[tuple[str, str]], predicate: dict[str, Any]) -> bytes:
+    return strict_json.dumps(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in subjects],
+            "predicateType": predicate_type,
+            "predicate": predicate,
+        }
+    )
+
+
+def _predicate(
+    labels: ReleaseLabels, artifacts: list[dict[str, Any]], settings: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "product": labels.product,
+        "version": labels.version,
+        "channel": labels.channel,
+        "rollback_index": labels.rollback_index,
+        "serial": labels.serial,
+        "issued_at": labels.issued_at.isoformat(),
+        "expires_at": (labels.issued_at + timedelta(days=labels.days)).isoformat(),
+        "platforms": [{"os": "linux", "arch": "amd64"}],
+        "daemon": {"kind": labels.daemon, "executable": labels.executable},
+        "artifacts": artifacts,
+        "config_schema": {"sha256": settings["sha256"], "size": settings["size"], "version": 1},
+        "config_compat": {"reads": [1, 1], "writes": 1},
+        "from_versions": {"min": 0},
+        "protocol_compat": [labels.daemon],
+        "drain": {"min_seconds": 0, "max_seconds": 28800},
+        "requires_approval_for": ["config", "credentials"],
+        "notes": labels.notes,
+    }
+
+
+def _artifact(name: str, path: Path, media_type: str, unpack: str) -> dict[str, Any]:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    size = path.stat().st_size
+    return {"name": name, "sha256": sha256, "size": size, "media_type": media_type, "unpack": unpack}
+
+
+def _list(tree: Path, left_out: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the tree's files and links, in the order of their names."""
+    files: list[dict[str, Any]] = []
+    links: list[dict[str, Any]] = []
+    for path in _walk(tree):
+        name = path.relative_to(tree).as_posix()
+        if any(name == skipped or name.startswith(f"{skipped}/") for skipped in left_out):
+            continue
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            links.append({"path": name, "target": _target(tree, path)})
+        elif stat.S_ISREG(mode):
+            content = path.read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+            files.append({"path": name, "sha256": sha256, "size": len(content), "mode": mode & 0o777})
+        else:
+            raise BadInput(f"{path} is neither a file nor a link; a release cannot carry it")
+    return files, links
+
+
+def _walk(tree: Path) -> Iterator[Path]:
+    for entry in sorted(os.scandir(tree), key=lambda entry: entry.name):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+        else:
+            yield Path(entry.path)
+
+
+def _target(tree: Path, link: Path) -> str:
+    """Return where a link leads, relative to itself; absolute ones are meant from the tree's root."""
+    target = os.readlink(link)
+    return os.path.relpath(tree / target.lstrip("/"), link.parent) if target.startswith("/") else target
+
+
+def _archive(tree: Path, files: Sequence[dict[str, Any]], path: Path, *, compress: bool) -> Path:
+    """Write a plain ustar archive of the files."""
+    path = path.with_name(f"{path.name}.gz") if compress else path
+    with path.open("wb") as raw:
+        packed = (
+            gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0) if compress else None
+        )
+        with tarfile.open(fileobj=packed or raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for file in files:
+                entry = tarfile.TarInfo(file["path"])
+                entry.size, entry.mode = file["size"], file["mode"]
+                try:
+                    archive.addfile(entry, io.BytesIO((tree / file["path"]).read_bytes()))
+                except ValueError as error:
+                    raise BadInput(
+                        f"{file['path']} has a name too long for a plain archive: {error}"
+                    ) from error
+        if packed:
+            packed.close()
+    return path
+
+
+def _require_readable(statement: bytes) -> None:
+    """Refuse to hand out a statement that every host would refuse."""
+    try:
+        parse_release(statement)
+    except (TrustError, ValidationError) as error:
+        raise BadInput(
+            f"the release cannot be described in one manifest: {error}; leave out what nothing runs"
+        ) from error
+    json.loads(statement)

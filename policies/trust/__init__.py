@@ -1,0 +1,1 @@
+"""Who is trusted: reading signed documents strictly, and deciding whether a release is admitted."""

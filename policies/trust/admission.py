@@ -1,0 +1,226 @@
+"""Decide whether a release is admitted: signed by the right people, in scope, in time, and not older.
+
+Verification of signatures has happened before; here stands what they are worth. The order of
+the questions is fixed, so that one attack always gets one answer.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from policies.words.refusals import (
+    DowngradeRefused,
+    Expired,
+    ReplayDetected,
+    ScopeMismatch,
+    SignatureMissing,
+    SignerNotAllowed,
+    SignerRevoked,
+    SubjectMismatch,
+    ThresholdNotMet,
+    TrustError,
+)
+from policies.words.release import ChannelIndex, ReleaseManifest
+from policies.words.trust import Requirement, Revoked, Rule, Signer, TrustPolicy, VerifiedSignature
+from policies.words.verification import TrustState, TrustVerdict
+from policies.words.word import Digest
+
+
+def admits(
+    manifest: ReleaseManifest,
+    digest: Digest,
+    signatures: Sequence[VerifiedSignature],
+    policy: TrustPolicy,
+    state: TrustState,
+    *,
+    now: datetime,
+    product: str,
+    channel: str,
+    index: ChannelIndex | None = None,
+) -> TrustVerdict:
+    """Return whether this release may run on a fleet of that product and channel, and why.
+
+    Args:
+        manifest: what the signed bytes say.
+        digest: the digest of exactly those bytes.
+        signatures: the ones that hold; each says over which bytes.
+        policy: who may sign what.
+        state: what this fleet has promoted and seen.
+        now: the worker's clock; time known to have passed wins over a clock set back.
+        product: the fleet's product.
+        channel: the fleet's channel.
+        index: the channel's index if it was asked for and verified, else None.
+    """
+    try:
+        rule = rule_for(policy, product, channel)
+        _require_scope(manifest, product, channel)
+        signers = require_signers(signatures, digest, rule.groups, rule.require, policy.revoked)
+        known_good = digest in state.promoted
+        _require_not_revoked(digest, policy, index)
+        if not known_good:
+            _require_in_time(manifest, rule, max(now, state.seen_at or now))
+        _require_no_downgrade(manifest, known_good=known_good, rule=rule, state=state, index=index)
+    except TrustError as error:
+        return TrustVerdict(admitted=False, code=error.code, reason=str(error), detail=error.reason)
+    return TrustVerdict(admitted=True, code="Admitted", reason=_why(rule, signers), signers=signers)
+
+
+def rule_for(policy: TrustPolicy, product: str, channel: str) -> Rule:
+    """Return the first rule for this product and channel.
+
+    Raises:
+        ScopeMismatch: nobody may sign for it.
+    """
+    for rule in policy.rules:
+        if (rule.product, rule.channel) == (product, channel):
+            return rule
+    raise ScopeMismatch(
+        f"no rule of the trust policy is about {product}/{channel}; add one or change the fleet"
+    )
+
+
+def require_index(
+    index: ChannelIndex, state: TrustState, now: datetime, *, product: str, channel: str
+) -> None:
+    """Refuse a channel index that is another channel's, too old, or older than one seen before.
+
+    Raises:
+        ScopeMismatch: it speaks about another product or channel.
+        Expired: its time is over, which is how a frozen repository shows.
+        ReplayDetected: a later one was already seen.
+    """
+    if (index.product, index.channel) != (product, channel):
+        raise ScopeMismatch(f"the index is of {index.product}/{index.channel}, not of {product}/{channel}")
+    if index.serial < state.index_serial:
+        raise ReplayDetected(f"the index has serial {index.serial}; {state.index_serial} was already seen")
+    if max(now, state.seen_at or now) >= index.expires_at:
+        raise Expired(f"the index of {product}/{channel} expired at {index.expires_at}; publish a fresh one")
+
+
+def require_signers(
+    signatures: Sequence[VerifiedSignature],
+    digest: Digest,
+    groups: dict[str, tuple[Signer, ...]],
+    require: Sequence[Requirement],
+    revoked: Revoked,
+) -> tuple[str, ...]:
+    """Return the labels of the distinct people who satisfy every requirement.
+
+    Raises:
+        SignatureMissing: there is no signature at all.
+        SignerRevoked: one of the signers was withdrawn.
+        SubjectMismatch: every signature is over other bytes.
+        SignerNotAllowed: none of the signers is named by the policy.
+        ThresholdNotMet: too few distinct people signed exactly these bytes.
+    """
+    if not signatures:
+        raise SignatureMissing("there is no signature beside the document; ask its publisher for the bundles")
+    for signature in signatures:
+        _require_signer_not_revoked(signature, revoked)
+    if all(signature.payload_digest != digest for signature in signatures):
+        raise SubjectMismatch(f"the signatures are good, but over other bytes than {digest}")
+    people: dict[str, set[str]] = {}
+    labels: dict[str, str] = {}
+    for signature in signatures:
+        for group, signers in groups.items():
+            signer = next((signer for signer in signers if is_by(signature, signer)), None)
+            if signer is not None and signature.payload_digest == digest:
+                person = signer.person or signature.identity
+                people.setdefault(group, set()).add(person)
+                labels[person] = f"{group}: {signature.label}"
+    if not any(is_by(s, signer) for s in signatures for group in groups.values() for signer in group):
+        raise SignerNotAllowed(
+            f"{signatures[0].label} may not sign for this product and channel", reason="identity"
+        )
+    chosen = _distinct(people, require)
+    if chosen is None:
+        wanted = ", ".join(f"{requirement.count} of {requirement.group}" for requirement in require)
+        found = ", ".join(sorted(labels.values())) or "nobody"
+        raise ThresholdNotMet(f"needed are {wanted}, all distinct, over the same bytes; signed has {found}")
+    return tuple(labels[person] for person in chosen)
+
+
+def is_by(signature: VerifiedSignature, signer: Signer) -> bool:
+    """Return whether the signature is by this signer: exact names, no patterns but the one prefix form."""
+    if getattr(signer, signature.kind.value) != signature.root:
+        return False
+    if signer.openpgp is not None:
+        return True
+    if signer.issuer is not None and signature.issuer != signer.issuer:
+        return False
+    if signer.identity_prefix is not None:
+        return signature.identity.startswith(signer.identity_prefix)
+    return signature.identity == signer.identity
+
+
+def _distinct(people: dict[str, set[str]], require: Sequence[Requirement]) -> tuple[str, ...] | None:
+    """Give every required seat a person of its own, by augmenting paths; None if that is impossible."""
+    seats = [requirement.group for requirement in require for _ in range(requirement.count)]
+    taken: dict[str, int] = {}
+
+    def seat(number: int, tried: set[str]) -> bool:
+        for person in sorted(people.get(seats[number], ())):
+            if person not in tried:
+                tried.add(person)
+                if person not in taken or seat(taken[person], tried):
+                    taken[person] = number
+                    return True
+        return False
+
+    if not all(seat(number, set()) for number in range(len(seats))):
+        return None
+    return tuple(sorted(taken, key=lambda person: taken[person]))
+
+
+def _require_signer_not_revoked(signature: VerifiedSignature, revoked: Revoked) -> None:
+    if (
+        signature.identity in (*revoked.identities, *revoked.openpgp)
+        or (signature.serial and signature.serial in revoked.cert_serials)
+        or (signature.spki_sha256 and signature.spki_sha256 in revoked.spki_sha256)
+    ):
+        raise SignerRevoked(
+            f"{signature.label} is revoked by the trust policy; have the release signed again"
+        )
+
+
+def _require_scope(manifest: ReleaseManifest, product: str, channel: str) -> None:
+    if (manifest.product, manifest.channel) != (product, channel):
+        raise ScopeMismatch(
+            f"the release is for {manifest.product}/{manifest.channel}, not for {product}/{channel}"
+        )
+
+
+def _require_not_revoked(digest: Digest, policy: TrustPolicy, index: ChannelIndex | None) -> None:
+    if digest.removeprefix("sha256:") in (*policy.revoked.manifests, *(index.revoked if index else ())):
+        raise SignerRevoked(f"release {digest} was withdrawn; choose a later one", reason="manifest")
+
+
+def _require_in_time(manifest: ReleaseManifest, rule: Rule, now: datetime) -> None:
+    if now >= manifest.expires_at:
+        raise Expired(
+            f"the manifest of {manifest.version} expired at {manifest.expires_at}; have it issued again"
+        )
+    if (now - manifest.issued_at).days >= rule.max_age_days:
+        raise Expired(
+            f"the manifest of {manifest.version} is older than {rule.max_age_days} days", reason="age"
+        )
+
+
+def _require_no_downgrade(
+    manifest: ReleaseManifest, *, known_good: bool, rule: Rule, state: TrustState, index: ChannelIndex | None
+) -> None:
+    """Only rollback_index orders releases; known-good ones may be below what was promoted since."""
+    security = max(rule.security_floor, index.security_floor if index else 0)
+    if manifest.rollback_index < security:
+        raise DowngradeRefused(
+            f"{manifest.version} has rollback index {manifest.rollback_index}, below the security floor {security}",
+            reason="security_floor",
+        )
+    if not known_good and manifest.rollback_index < state.floor:
+        raise DowngradeRefused(
+            f"{manifest.version} has rollback index {manifest.rollback_index}; {state.floor} was already promoted"
+        )
+
+
+def _why(rule: Rule, signers: tuple[str, ...]) -> str:
+    needed = " and ".join(f"{requirement.count} of {requirement.group}" for requirement in rule.require)
+    return f"signed by {'; '.join(signers)}; {rule.product}/{rule.channel} needs {needed}"

@@ -1,0 +1,82 @@
+"""JSON as signed documents must have it: one meaning only, and small.
+
+Ordinary parsers take the last of two equal keys and pass NaN through, so two readers can
+see two documents under one signature. Here both are refused.
+"""
+
+import json
+from typing import Any, NoReturn
+
+from policies.words.refusals import ManifestInvalid
+
+MAX_BYTES = 65_536
+MAX_DEPTH = 32
+
+
+def loads(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
+    """Return the one meaning of these bytes.
+
+    Raises:
+        ManifestInvalid: not UTF-8, not JSON, a key twice, NaN or Infinity, too deep or too long.
+    """
+    if len(raw) > max_bytes:
+        raise ManifestInvalid(
+            f"the document has {len(raw)} bytes; at most {max_bytes} are read", reason="size"
+        )
+    if _deepest(raw) > max_depth:
+        raise ManifestInvalid(f"the document is nested deeper than {max_depth} levels", reason="depth")
+    try:
+        return json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_each_key_once,
+            parse_constant=_no_constant,
+            parse_float=_no_float,
+        )
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ManifestInvalid(f"the document is not JSON: {error}", reason="syntax") from error
+    except ValueError as error:
+        raise ManifestInvalid("the document has a number that is too long", reason="number") from error
+
+
+def _deepest(raw: bytes) -> int:
+    """Return the nesting depth outside strings, before any parser recurses into it."""
+    depth = deepest = 0
+    in_string = escaped = False
+    for byte in raw:
+        if in_string:
+            in_string = escaped or byte != 0x22  # noqa: PLR2004 - a quotation mark
+            escaped = not escaped and byte == 0x5C  # noqa: PLR2004 - a backslash
+        elif byte == 0x22:  # noqa: PLR2004
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ManifestInvalid(f"the document has the key {key[:40]!r} twice", reason="duplicate")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ManifestInvalid(f"the document holds {name}, which is no number", reason="number")
+
+
+def _no_float(text: str) -> NoReturn:
+    raise ManifestInvalid(
+        f"the document holds {text[:40]}; signed documents hold whole numbers only", reason="number"
+    )
+
+
+def dumps(value: Any) -> bytes:
+    """Return compact JSON with sorted keys: equal values are equal bytes."""
+    return json.dumps(
+        value, separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False
+    ).encode()

@@ -1,0 +1,239 @@
+"""A release: the signed manifest that names every byte of it, and the index of a channel's current ones."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
+
+from policies.words.plan import ReleaseRef
+from policies.words.word import Digest, Name, Word
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+RELEASE_PREDICATE = "https://penstock.dev/gateway-release/v1"
+INDEX_PREDICATE = "https://penstock.dev/channel-index/v1"
+
+LONGEST_LIFE = timedelta(days=180)
+LONGEST_INDEX_LIFE = timedelta(days=7)
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""64 lower-case hex digits: the only form of a digest inside signed documents."""
+
+
+def _plain_path(path: str) -> str:
+    """Return the path if it is relative, normal and printable, so that it means one place only."""
+    parts = path.split("/")
+    if not path.isascii() or not path.isprintable() or "\\" in path or len(path) > 240:  # noqa: PLR2004
+        raise ValueError(f"path {path!r} has characters that are not allowed, or is too long")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"path {path!r} is not relative and normal")
+    return path
+
+
+TreePath = Annotated[str, AfterValidator(_plain_path)]
+"""A relative path with plain segments, such as `usr/sbin/ocserv`."""
+
+
+class SignedWord(Word):
+    """A word inside a signed document: nothing is converted, nothing unknown is passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ReleaseFile(SignedWord):
+    """One regular file of a release's tree."""
+
+    path: TreePath
+    sha256: Sha256
+    size: int = Field(ge=0)
+    mode: int = Field(ge=0, le=0o777, description="permission bits; set-id bits do not fit")
+
+
+class ReleaseLink(SignedWord):
+    """One symbolic link of a release's tree; it leads to a place inside the tree."""
+
+    path: TreePath
+    target: str = Field(min_length=1, max_length=240)
+
+    @model_validator(mode="after")
+    def _stays_inside(self) -> "ReleaseLink":
+        if not self.target.isascii() or not self.target.isprintable() or self.target.startswith("/"):
+            raise ValueError(f"link {self.path} has target {self.target!r}, which is not relative and plain")
+        depth = len(self.path.split("/")) - 1
+        for part in self.target.split("/"):
+            depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+            if depth < 0:
+                raise ValueError(f"link {self.path} leads out of the tree: {self.target!r}")
+        return self
+
+
+class Artifact(SignedWord):
+    """Bytes of a release: an archive of its tree, or one file laid down under its own name."""
+
+    name: TreePath
+    sha256: Sha256
+    size: int = Field(ge=0)
+    media_type: str = Field(min_length=1, max_length=127)
+    platform: str = Field(default="linux/amd64", pattern=r"^[a-z0-9]+/[a-z0-9]+$")
+    unpack: Literal["none", "tar", "tar.gz"] = "none"
+    files: tuple[ReleaseFile, ...] = ()
+    links: tuple[ReleaseLink, ...] = ()
+
+    @property
+    def digest(self) -> Digest:
+        """The digest in the form code compares."""
+        return f"sha256:{self.sha256}"
+
+    @model_validator(mode="after")
+    def _paths_are_one_tree(self) -> "Artifact":
+        if (self.unpack == "none") != (not self.files):
+            raise ValueError(f"artifact {self.name}: an archive lists its files, a single file lists none")
+        paths = [entry.path for entry in (*self.files, *self.links)]
+        _refuse_twins(paths, f"artifact {self.name}")
+        leaves = set(paths)
+        for path in paths:
+            for parent in PurePosixPath(path).parents:
+                if str(parent) in leaves:
+                    raise ValueError(f"artifact {self.name}: {path} lies below {parent}, which is no folder")
+        return self
+
+
+class Daemon(SignedWord):
+    """What the release runs: the product's name and its executable inside the tree."""
+
+    kind: Name
+    executable: TreePath
+
+
+class Platform(SignedWord):
+    """An operating system and processor the release runs on."""
+
+    os: str = Field(pattern=r"^[a-z0-9]+$")
+    arch: str = Field(pattern=r"^[a-z0-9]+$")
+
+
+class ConfigSchema(SignedWord):
+    """The configuration the release reads: the digest of its template, and its version."""
+
+    sha256: Sha256
+    size: int = Field(ge=0)
+    version: int = Field(ge=1)
+
+
+class ConfigCompatibility(SignedWord):
+    """Which configuration versions the release reads, first and last, and which one it writes."""
+
+    reads: tuple[int, int]
+    writes: int
+
+
+class FromVersions(SignedWord):
+    """From which rollback indexes this release may be reached; no maximum means any later one."""
+
+    min: int = Field(ge=0)
+    max: int | None = None
+
+
+class DrainBounds(SignedWord):
+    """How long sessions of the release before may take to end."""
+
+    min_seconds: int = Field(ge=0)
+    max_seconds: int = Field(ge=0)
+
+
+class ReleaseManifest(SignedWord):
+    """Everything a release is, as its signers saw it (`gateway-release/v1`).
+
+    Only `rollback_index` orders releases; `version` is a label for people.
+    """
+
+    product: Name
+    version: str = Field(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z][0-9A-Za-z.+~_:-]*$")
+    channel: Name
+    rollback_index: int = Field(ge=1)
+    serial: int = Field(ge=1)
+    issued_at: AwareDatetime
+    expires_at: AwareDatetime
+    platforms: tuple[Platform, ...] = Field(min_length=1)
+    daemon: Daemon
+    artifacts: tuple[Artifact, ...] = Field(min_length=1)
+    config_schema: ConfigSchema
+    config_compat: ConfigCompatibility
+    from_versions: FromVersions
+    protocol_compat: tuple[str, ...]
+    drain: DrainBounds
+    requires_approval_for: tuple[Literal["config", "credentials"], ...]
+    known_good_of: int | None = Field(default=None, ge=1)
+    sbom: Sha256 | None = None
+    notes: str = Field(default="", max_length=4096)
+
+    @property
+    def executable(self) -> ReleaseFile:
+        """The daemon's own file."""
+        return next(
+            file
+            for artifact in self.artifacts
+            for file in artifact.files
+            if file.path == self.daemon.executable
+        )
+
+    def reference(self, digest: Digest) -> ReleaseRef:
+        """Return how plans name this release; `digest` is that of the exact signed bytes."""
+        return ReleaseRef(
+            digest=digest,
+            product=self.product,
+            version=self.version,
+            executable=f"sha256:{self.executable.sha256}",
+        )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "ReleaseManifest":
+        _refuse_long_life(self.issued_at, self.expires_at, LONGEST_LIFE)
+        _refuse_twins([artifact.name for artifact in self.artifacts], "the manifest")
+        found = [f for artifact in self.artifacts for f in artifact.files if f.path == self.daemon.executable]
+        if len(found) != 1:
+            raise ValueError(f"the executable {self.daemon.executable} must be listed exactly once")
+        if self.config_schema.sha256 not in [artifact.sha256 for artifact in self.artifacts]:
+            raise ValueError("the configuration template is not among the artifacts")
+        return self
+
+
+class CurrentRelease(SignedWord):
+    """A release that a channel offers now."""
+
+    manifest_sha256: Sha256
+    rollback_index: int = Field(ge=1)
+
+
+class ChannelIndex(SignedWord):
+    """What a channel offers now (`channel-index/v1`); short-lived, so that nobody can freeze a fleet."""
+
+    product: Name
+    channel: Name
+    serial: int = Field(ge=1)
+    issued_at: AwareDatetime
+    expires_at: AwareDatetime
+    current: tuple[CurrentRelease, ...]
+    revoked: tuple[Sha256, ...] = ()
+    security_floor: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _is_short_lived(self) -> "ChannelIndex":
+        _refuse_long_life(self.issued_at, self.expires_at, LONGEST_INDEX_LIFE)
+        return self
+
+
+def _refuse_long_life(issued_at: datetime, expires_at: datetime, longest: timedelta) -> None:
+    if not timedelta(0) < expires_at - issued_at <= longest:
+        raise ValueError(f"expires_at must be after issued_at, by at most {longest.days} days")
+
+
+def _refuse_twins(names: Iterable[str], where: str) -> None:
+    """Refuse names that are equal, also where upper and lower case mean the same file."""
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise ValueError(f"{where} lists {name} twice")
+        seen.add(name.casefold())

@@ -1,0 +1,189 @@
+"""The trust policy: who may sign what, how many of them it takes, and where releases may come from."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from policies.words.release import Sha256, SignedWord
+from policies.words.word import Digest, Name, Word
+
+
+class SignatureKind(StrEnum):
+    """The ways to sign a statement; all sign the same bytes."""
+
+    SIGSTORE = "sigstore"
+    OPENPGP = "openpgp"
+    CMS = "cms"
+
+
+class TrustRoot(SignedWord):
+    """A Sigstore instance: its trusted root file, pinned by digest."""
+
+    trusted_root: str
+    sha256: Sha256
+
+
+class PinnedCertificate(SignedWord):
+    """An OpenPGP certificate file and the fingerprint it must have."""
+
+    cert: str
+    fingerprint: str = Field(pattern=r"^[0-9A-F]{40}$|^[0-9A-F]{64}$")
+
+
+class EnterpriseAuthority(SignedWord):
+    """An enterprise CA: its root certificates and those of its time stamps, as PEM files."""
+
+    roots: str
+    tsa: str | None = None
+
+
+class Signer(SignedWord):
+    """Somebody who may sign: exactly one of a Sigstore identity, an OpenPGP key or a CA's subject.
+
+    Two signers with the same `person` count once.
+    """
+
+    sigstore: str | None = None
+    issuer: str | None = None
+    identity: str | None = None
+    identity_prefix: str | None = None
+    openpgp: str | None = None
+    cms: str | None = None
+    person: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> "Signer":
+        if sum(x is not None for x in (self.sigstore, self.openpgp, self.cms)) != 1:
+            raise ValueError("a signer names exactly one of sigstore, openpgp and cms")
+        named = sum(x is not None for x in (self.identity, self.identity_prefix))
+        if named != (0 if self.openpgp else 1):
+            raise ValueError(
+                "a sigstore or cms signer has one identity or identity_prefix, an openpgp one none"
+            )
+        if (self.issuer is not None) != (self.sigstore is not None):
+            raise ValueError("a sigstore signer has an issuer, others have none")
+        if self.identity_prefix is not None and not self.identity_prefix.endswith("@refs/tags/"):
+            raise ValueError("identity_prefix is for workflow identities and ends with @refs/tags/")
+        return self
+
+
+class Requirement(SignedWord):
+    """How many distinct people of a group must have signed."""
+
+    group: str
+    count: int = Field(default=1, ge=1)
+
+
+class Rule(SignedWord):
+    """Who signs the releases of one product and channel."""
+
+    product: Name
+    channel: Name
+    groups: dict[str, tuple[Signer, ...]]
+    require: tuple[Requirement, ...] = Field(min_length=1)
+    index: Literal["required", "none"] = "required"
+    index_group: str | None = None
+    max_age_days: int = Field(default=180, ge=1)
+    security_floor: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _groups_exist(self) -> "Rule":
+        for requirement in self.require:
+            if len(self.groups.get(requirement.group, ())) < requirement.count:
+                raise ValueError(f"group {requirement.group} has fewer than {requirement.count} signers")
+        if self.index == "required" and self.index_group not in self.groups:
+            raise ValueError("index_group must name the group that signs the channel index")
+        return self
+
+
+class Revoked(SignedWord):
+    """What is no longer trusted, whatever signatures say."""
+
+    manifests: tuple[Sha256, ...] = ()
+    cert_serials: tuple[str, ...] = ()
+    spki_sha256: tuple[Sha256, ...] = ()
+    openpgp: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
+
+
+class ApprovalRule(SignedWord):
+    """How many approvals a kind of change needs, and which configuration keys need none."""
+
+    count: int = Field(ge=0)
+    unless_keys_in: tuple[str, ...] = ()
+    reason_required: bool = False
+    ttl_minutes: int | None = Field(default=None, ge=1)
+
+
+class ApprovalRules(SignedWord):
+    """Approvals by kind of change."""
+
+    binary_only: ApprovalRule = ApprovalRule(count=1)
+    config: ApprovalRule = ApprovalRule(count=2)
+    credentials: ApprovalRule = ApprovalRule(count=2)
+    trust_policy_change: ApprovalRule = ApprovalRule(count=2)
+    override_downgrade: ApprovalRule = ApprovalRule(count=2, reason_required=True, ttl_minutes=60)
+    automatic_rollback: ApprovalRule = ApprovalRule(count=0)
+
+
+class Sources(SignedWord):
+    """Where releases may come from: origins such as `https://repo.corp.example:443`, and limits."""
+
+    allow: tuple[str, ...] = ()
+    max_blob_mib: int = Field(default=2048, ge=1)
+    deadline_s: float = Field(default=900.0, gt=0)
+    credential: str | None = None
+
+
+class TrustPolicy(SignedWord):
+    """The content of trust.yaml. The first rule that fits decides; without one, nothing is admitted."""
+
+    version: Literal[1]
+    trust_roots: dict[str, TrustRoot] = {}
+    openpgp: dict[str, PinnedCertificate] = {}
+    cms: dict[str, EnterpriseAuthority] = {}
+    revoked: Revoked = Revoked()
+    rules: tuple[Rule, ...] = Field(min_length=1)
+    approvals: ApprovalRules = ApprovalRules()
+    sources: Sources = Sources()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "TrustPolicy":
+        for rule in self.rules:
+            for signer in (signer for group in rule.groups.values() for signer in group):
+                known = {"sigstore": self.trust_roots, "openpgp": self.openpgp, "cms": self.cms}
+                for kind, names in known.items():
+                    name = getattr(signer, kind)
+                    if name is not None and name not in names:
+                        raise ValueError(
+                            f"rule {rule.product}/{rule.channel}: no {kind} root is named {name}"
+                        )
+        return self
+
+
+class Envelope(Word):
+    """A signature as it travels beside a statement; `token` is a time stamp for CMS signatures."""
+
+    kind: SignatureKind
+    content: bytes
+    token: bytes | None = None
+
+
+class VerifiedSignature(Word):
+    """A signature that holds, with what it proves and the evidence an auditor wants."""
+
+    kind: SignatureKind
+    root: str = Field(description="name of the trust root, pinned certificate or authority in the policy")
+    issuer: str = ""
+    identity: str
+    payload_digest: Digest
+    signed_at: AwareDatetime | None = None
+    serial: str = Field(default="", description="certificate serial number in hex")
+    spki_sha256: str = ""
+    evidence: dict[str, str] = {}
+
+    @property
+    def label(self) -> str:
+        """The signer as people read it."""
+        return f"{self.identity} ({self.issuer})" if self.issuer else self.identity

@@ -1,0 +1,68 @@
+"""A verification: what was judged about a release, the verdict, and everything it can be recomputed from."""
+
+from pydantic import AwareDatetime, Field
+
+from policies.words.trust import SignatureKind, VerifiedSignature
+from policies.words.word import Digest, Name, Word
+
+
+class Scope(Word):
+    """For which fleet a release is asked about."""
+
+    product: Name
+    channel: Name
+
+
+class StoredSignature(Word):
+    """One signature, as it lies in the evidence store."""
+
+    kind: SignatureKind
+    content: Digest
+    token: Digest | None = None
+
+
+class Signed(Word):
+    """A statement and its signatures, as they lie in the evidence store."""
+
+    statement: Digest
+    signatures: tuple[StoredSignature, ...]
+
+
+class TrustState(Word):
+    """What one fleet has already seen of a product and channel; floor, serial and time only grow."""
+
+    floor: int = 0
+    promoted: tuple[Digest, ...] = ()
+    index_serial: int = 0
+    seen_at: AwareDatetime | None = Field(default=None, description="latest time known to have passed")
+    admitted: dict[Digest, Signed] = {}
+
+
+class TrustVerdict(Word):
+    """Whether a release is admitted, and in a sentence why; `code` is `Admitted` or the refusal's name."""
+
+    admitted: bool
+    code: str
+    reason: str = Field(min_length=1)
+    detail: str = ""
+    signers: tuple[str, ...] = ()
+
+
+class Verification(Word):
+    """One verdict with everything it rests on: the line that goes into the audit record."""
+
+    at: AwareDatetime
+    scope: Scope
+    release: Digest
+    source: str
+    verdict: TrustVerdict
+    signatures: tuple[VerifiedSignature, ...] = ()
+    version: str = ""
+    rollback_index: int | None = None
+    artifacts: dict[str, Digest] = {}
+    state: TrustState
+    policy: Digest
+    files: dict[str, Digest] = {}
+    manifest: Signed | None = None
+    index: Signed | None = None
+    accesses: tuple[str, ...] = ()
