@@ -21,7 +21,7 @@ class ExitCode(IntEnum):
     DONE = 0, "done, or promoted"
     INTERNAL = 1, "an internal error, or a peer that does not answer"
     USAGE = 2, "bad usage, a bad file or an unfit machine; nothing was changed"
-    ROLLED_BACK = 3, "rolled back; the fleet is safe on its known-good releases"
+    ROLLED_BACK = 3, "rolled back or aborted; the fleet is safe on its known-good releases"
     NOT_ALLOWED = 4, "not allowed for this person"
     REFUSED = 5, "refused by a policy: signature, capacity, known-good"
     HELD = 6, "held; a person has to decide"

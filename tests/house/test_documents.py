@@ -1,0 +1,114 @@
+"""What people read agrees with what runs: exit codes, error names, links, decisions, runbooks."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import activities.failures  # noqa: F401 - errors of every room are loaded before they are counted
+from policies.words import refusals  # noqa: F401
+from policies.words.errors import PenstockError
+from policies.words.exit_code import ExitCode, code_of
+from policies.words.rollout import Outcome
+from tests.house.tree import ROOT, documents, place
+
+README = (ROOT / "README.md").read_text()
+RUNBOOKS = sorted(path for path in (ROOT / "runbooks").glob("*.md") if path.name != "index.md")
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+HEADINGS = [
+    "When you see",
+    "Are users hurt now?",
+    "Do this first",
+    "Decide",
+    "Commands",
+    "If that fails",
+    "Undo",
+    "Who to wake",
+    "What to keep",
+]
+
+
+def errors(kind: type[PenstockError] = PenstockError) -> Iterator[type[PenstockError]]:
+    """Every error with a sentence for people."""
+    for found in kind.__subclasses__():
+        yield found
+        yield from errors(found)
+
+
+def test_the_readmes_exit_codes_are_those_of_the_program() -> None:
+    section = README.partition("### Exit codes")[2].partition("\n## ")[0]
+    table = re.findall(r"^\| (\d+) \| (.+) \|$", section, flags=re.MULTILINE)
+    assert table == [(str(int(code)), code.meaning) for code in ExitCode]
+
+
+def test_every_error_and_every_outcome_ends_with_a_documented_code() -> None:
+    assert {error.exit_code for error in errors()} <= {int(code) for code in ExitCode}
+    ends = {outcome: code_of(outcome) for outcome in Outcome}
+    assert [outcome for outcome, code in ends.items() if code is ExitCode.DONE] == [Outcome.PROMOTED]
+    assert ends[Outcome.ROLLBACK_INCOMPLETE] is ExitCode.ROLLBACK_INCOMPLETE
+    assert code_of(None) is ExitCode.TIMED_OUT
+
+
+def test_the_readme_begins_with_what_penstock_does_and_two_commands() -> None:
+    first = README.splitlines()[:32]
+    assert [line for line in first if line.startswith("$ ")] == ["$ ./run demo", "$ ./run test"]
+
+
+def test_every_error_a_command_can_print_is_explained_in_a_runbook() -> None:
+    pages = "".join(path.read_text() for path in [*RUNBOOKS, ROOT / "runbooks" / "index.md"])
+    silent = {"TrustError"}  # only its kinds are raised
+    assert [e.__name__ for e in errors() if f"`{e.__name__}`" not in pages and e.__name__ not in silent] == []
+
+
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_a_runbook_answers_the_same_questions_in_the_same_order(page: object) -> None:
+    text = (ROOT / "runbooks" / f"{getattr(page, 'name', page)}").read_text()
+    assert re.findall(r"^## (.+)$", text, flags=re.MULTILINE) == HEADINGS
+    assert "Last drilled:" in text
+    assert len(text.splitlines()) <= 80
+
+
+def test_every_runbook_and_every_decision_is_in_its_index() -> None:
+    for index, pages in (
+        (ROOT / "runbooks" / "index.md", RUNBOOKS),
+        (DECISIONS[0].parent / "index.md", DECISIONS),
+    ):
+        named = re.findall(r"\]\(([\w-]+\.md)\)", index.read_text())
+        assert set(named) == {page.name for page in pages}
+
+
+def test_decisions_are_numbered_without_gaps_and_listed_by_their_titles() -> None:
+    index = (DECISIONS[0].parent / "index.md").read_text()
+    for number, page in enumerate(DECISIONS, start=1):
+        title = page.read_text().splitlines()[0].removeprefix("# ")
+        assert page.name.startswith(f"{number:04}-")
+        assert title.startswith(f"{number:04} ")
+        assert f"[{title}]({page.name}) | accepted" in index
+
+
+def test_a_decision_says_context_options_decision_and_consequences() -> None:
+    for page in DECISIONS:
+        headings = re.findall(r"^## (.+)$", page.read_text(), flags=re.MULTILINE)
+        assert headings == ["Context", "Options", "Decision", "Consequences"], place(page)
+
+
+def test_no_link_between_documents_is_broken() -> None:
+    broken = [
+        f"{place(page)}: {target}"
+        for page in documents()
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_documents_name_only_commands_that_the_readme_lists() -> None:
+    listed = set(re.findall(r"^\| `(penstock [a-z -]+)` \|", README, flags=re.MULTILINE))
+    used = {
+        (place(page), line)
+        for page in documents()
+        for line in re.findall(r"^\$ (penstock .+)$", page.read_text(), flags=re.MULTILINE)
+    }
+    assert listed
+    assert used
+    assert [line for line in used if not any(f"{line[1]} ".startswith(f"{name} ") for name in listed)] == []
