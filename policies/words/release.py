@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from pathlib import PurePosixPath
+from itertools import accumulate
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
@@ -90,12 +90,12 @@ class Artifact(SignedWord):
     def _paths_are_one_tree(self) -> "Artifact":
         if (self.unpack == "none") != (not self.files):
             raise ValueError(f"artifact {self.name}: an archive lists its files, a single file lists none")
-        paths = [entry.path for entry in (*self.files, *self.links)]
+        paths = [*(file.path for file in self.files), *(link.path for link in self.links)]
         _refuse_twins(paths, f"artifact {self.name}")
         leaves = set(paths)
         for path in paths:
-            for parent in PurePosixPath(path).parents:
-                if str(parent) in leaves:
+            for parent in accumulate(path.split("/")[:-1], "{}/{}".format):
+                if parent in leaves:
                     raise ValueError(f"artifact {self.name}: {path} lies below {parent}, which is no folder")
         return self
 
