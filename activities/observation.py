@@ -1,10 +1,24 @@
 """Observation: one slice of watching a wave, folded through the judge tick by tick."""
 
-from datetime import timedelta
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
-from policies.gates import GatePolicy
-from policies.words.verdict import Cohorts, Decision, Window
+from temporalio import activity
+
+from activities.failures import as_application_errors
+from policies.gates import Complaints, GatePolicy, Hard, selectors
+from policies.judge.counts import Series
+from policies.judge.reading import Reading
+from policies.judge.tick import Bundle, counters_of
+from policies.judge.window import WindowState, fold_reading
+from policies.words.errors import BadInput, Unavailable
+from policies.words.verdict import Action, Cohorts, Decision, Window
 from policies.words.word import Name, Word
+
+HEARTBEAT = timedelta(seconds=1)
 
 
 class ObservationOrder(Word):
@@ -30,3 +44,204 @@ class ObservationSlice(Word):
     observed: timedelta
     wall: timedelta
     ticks: int
+
+
+class MetricsUnavailable(Unavailable):
+    """The metrics could not be read in time, or not wholly; the judge holds rather than guesses."""
+
+
+class BadQuery(BadInput):
+    """The metrics source does not understand a query of the gate policy; correct gates.yaml."""
+
+
+class MetricsSource(Protocol):
+    """Where raw samples come from."""
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        """Return the samples of the series a selector names, of these instances, up to `at`.
+
+        `$cohort` in the selector stands for the instances. Ends within seconds, always.
+
+        Raises:
+            MetricsUnavailable: no answer, or one that is not whole.
+            BadQuery: the selector itself is wrong.
+        """
+        ...
+
+
+class Probes(Protocol):
+    """Whether a gateway answers from here, by a way that does not lead through the metrics."""
+
+    async def reaches(self, instance: str) -> bool:
+        """Return whether the instance's host answers."""
+        ...
+
+
+class ComplaintBook(Protocol):
+    """Complaints that arrived by signed webhook."""
+
+    async def distinct(self, instances: Sequence[str], since: datetime, until: datetime) -> dict[str, int]:
+        """Return how many distinct users of each instance complained for the first time."""
+        ...
+
+
+class Recorder(Protocol):
+    """Where every tick's bundle goes, for `judge replay`; a repeat of a tick is the same tick."""
+
+    async def record(self, rollout: str, wave: int, bundle: Bundle) -> None:
+        """Keep this tick."""
+        ...
+
+
+class ObservationActivities:
+    """Watching; safe to repeat after any crash, since counters are read by what was last folded."""
+
+    def __init__(
+        self,
+        source: MetricsSource,
+        *,
+        probes: Probes | None = None,
+        complaints: ComplaintBook | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._source = source
+        self._probes = probes
+        self._complaints = complaints
+        self._recorder = recorder
+
+    @activity.defn(name="observe_slice")
+    async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
+        """Watch until the slice ends or the decision is anything but to go on; at least one tick."""
+        resumed = activity.info().heartbeat_details
+        text = resumed[0] if resumed else order.state
+        state = WindowState.model_validate_json(text) if text else WindowState()
+        ends = _now() + order.slice
+        folded = 0
+
+        def so_far() -> str:
+            return state.model_dump_json()
+
+        with as_application_errors():
+            async with _beating(so_far):
+                while True:
+                    await self._until_due(order.gates, state)
+                    state, bundle, decision = await self._tick(order, state)
+                    activity.heartbeat(so_far())
+                    folded += 1
+                    if self._recorder is not None:
+                        await self._recorder.record(order.rollout, order.wave, bundle)
+                    if decision.action is not Action.CONTINUE or _now() >= ends:
+                        return ObservationSlice(
+                            state=so_far(),
+                            decision=decision,
+                            observed=timedelta(seconds=state.observed),
+                            wall=timedelta(seconds=state.wall),
+                            ticks=folded,
+                        )
+
+    async def _until_due(self, policy: GatePolicy, state: WindowState) -> None:
+        due = state.last + policy.scrape.total_seconds()
+        await asyncio.sleep(max(0.0, due - _now().timestamp()))
+
+    async def _tick(
+        self, order: ObservationOrder, state: WindowState
+    ) -> tuple[WindowState, Bundle, Decision]:
+        reading = await self.read(order.gates, order.cohorts, state)
+        return fold_reading(order.gates, order.window, order.cohorts, state, reading)
+
+    async def read(self, policy: GatePolicy, cohorts: Cohorts, state: WindowState) -> Reading:
+        """Read everything one tick needs, once; what cannot be read is named with its reason.
+
+        When instances were reached is read first: whatever a scrape brought is then complete
+        in the reads that follow, and counters are folded no further than that scrape.
+        """
+        at = _now()
+        instances = (*cohorts.canary, *cohorts.control)
+        lookbacks = _lookbacks(policy)
+        presence = {policy.presence: lookbacks.pop(policy.presence)}
+        series, unread = await self._read_all(presence, instances, at)
+        more, also_unread = await self._read_all(lookbacks, instances, at)
+        history: dict[str, tuple[Series, ...]] = {}
+        if not state.memory.based:
+            then = dict.fromkeys(counters_of(policy), policy.fresh_within)
+            history, _ = await self._read_all(then, cohorts.control, at - policy.baseline)
+        return Reading(
+            at=at.timestamp(),
+            series=series | more,
+            unread=unread | also_unread,
+            history=history,
+            unreachable=await self._unreachable(policy, cohorts, series | more),
+            complaints=await self._complained(policy, instances, state, at),
+        )
+
+    async def _read_all(
+        self, lookbacks: dict[str, timedelta], instances: Sequence[str], at: datetime
+    ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
+        """Read all selectors side by side; return what was found, and why the rest was not."""
+        names = list(lookbacks)
+        answers = await asyncio.gather(
+            *(self._source.raw(name, instances, at, lookbacks[name]) for name in names),
+            return_exceptions=True,
+        )
+        series, unread = {}, {}
+        for name, answer in zip(names, answers, strict=True):
+            if isinstance(answer, MetricsUnavailable):
+                unread[name] = str(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                series[name] = answer
+        return series, unread
+
+    async def _unreachable(
+        self, policy: GatePolicy, cohorts: Cohorts, series: dict[str, tuple[Series, ...]]
+    ) -> frozenset[str]:
+        """Probe the canaries that Prometheus could not reach, when a gate wants that confirmed."""
+        if self._probes is None or not any(isinstance(g, Hard) and g.confirm for g in policy.gates):
+            return frozenset()
+        down = {one.instance for one in series.get(policy.presence, ()) if one.samples[-1][1] == 0}
+        asked = sorted(down & set(cohorts.canary))
+        answers = await asyncio.gather(*(self._probes.reaches(instance) for instance in asked))
+        return frozenset(name for name, reached in zip(asked, answers, strict=True) if not reached)
+
+    async def _complained(
+        self, policy: GatePolicy, instances: Sequence[str], state: WindowState, at: datetime
+    ) -> dict[str, int]:
+        if self._complaints is None or not any(isinstance(g, Complaints) for g in policy.gates):
+            return {}
+        since = datetime.fromtimestamp(state.last, UTC) if state.last else at
+        return await self._complaints.distinct(instances, since, at)
+
+
+def _lookbacks(policy: GatePolicy) -> dict[str, timedelta]:
+    """Return how far back each selector must be read."""
+    lookbacks = {policy.presence: policy.fresh_within, policy.identity.value: policy.fresh_within}
+    for gate in policy.gates:
+        needed = policy.fresh_within
+        if isinstance(gate, Hard):
+            needed = max(needed, gate.held + 3 * policy.scrape)
+        for selector in selectors(gate):
+            lookbacks[selector] = max(needed, lookbacks.get(selector, needed))
+    return lookbacks
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def _beating(details: Callable[[], str]) -> AsyncIterator[None]:
+    """Heartbeat every second, whatever a query is waiting for."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat(details())
+            await asyncio.sleep(HEARTBEAT.total_seconds())
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()

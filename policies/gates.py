@@ -53,9 +53,14 @@ class Margin(Word):
 
 
 class Health(Word):
-    """What must be shown before promotion: not worse by `delta` or more, wrong in at most `error`."""
+    """What must be shown before promotion: not worse by `delta` or more, wrong in at most `error`.
+
+    While more than `calm` of control's own events are bad, nothing is proven: an outage that all
+    share hides the canary's part of the way a login takes.
+    """
 
     delta: float = Field(default=0.03, gt=0, lt=1)
+    calm: float = Field(default=0.5, gt=0, le=1)
     error: float = Field(default=0.05, gt=0, lt=0.5)
 
 
@@ -66,7 +71,7 @@ class _Gate(Word):
 
 class _Counted(_Gate):
     required: bool = False
-    share: float = Field(default=0.2, gt=0, le=1, description="part of the error budget this gate may spend")
+    share: float = Field(default=0.2, gt=0, le=1, description="part of the error budget")
     margin: Margin = Margin()
     health: Health | None = None
     placebo: bool = False

@@ -1,0 +1,88 @@
+"""Counting: raw counter samples in, what happened since the last look out, nothing lost or doubled.
+
+A cursor remembers the last sample folded of every series, so a late or repeated look changes
+no sum. A value below its predecessor is a restart and counts from zero. A series that was not
+there at an earlier scrape of its target was born since, and counts from zero too; one whose
+target was never seen before starts counting at its first sample.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from policies.words.verdict import Cohorts
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series as read: labels, and samples (seconds since the epoch, value) in order of time."""
+
+    labels: dict[str, str]
+    samples: tuple[tuple[float, float], ...]
+
+    @property
+    def key(self) -> str:
+        """A short name of the series, the same whatever the order of its labels."""
+        labels = "\0".join(f"{name}={self.labels[name]}" for name in sorted(self.labels))
+        return blake2b(labels.encode(), digest_size=8).hexdigest()
+
+    @property
+    def instance(self) -> str:
+        """The target the series was scraped from; empty when the label is missing."""
+        return self.labels.get("instance", "")
+
+
+Cursor = dict[str, tuple[float, float]]
+"""Of each series, time and value of the last sample folded."""
+
+
+def fold_series(
+    cursor: Cursor, series: Iterable[Series], scrapes: Mapping[str, tuple[float, ...]]
+) -> tuple[Cursor, dict[str, float]]:
+    """Return the cursor moved on, and per series what was counted since.
+
+    Args:
+        cursor: where the last fold ended.
+        series: raw samples, from any time before the cursor to now.
+        scrapes: per instance, when its target was seen; later samples wait for the next fold,
+            so that all counters of a target are folded up to the same scrape.
+    """
+    moved, counted = dict(cursor), {}
+    for one in series:
+        seen = scrapes.get(one.instance, ())
+        if not seen:
+            continue
+        samples = [sample for sample in one.samples if sample[0] <= seen[-1]]
+        if not samples:
+            continue
+        before = cursor.get(one.key)
+        if before is None and any(at < samples[0][0] for at in seen):
+            before = (seen[0], 0.0)
+        total, last = _growth(before, samples)
+        moved[one.key] = last
+        counted[one.key] = total
+    return moved, counted
+
+
+def _growth(
+    before: tuple[float, float] | None, samples: list[tuple[float, float]]
+) -> tuple[float, tuple[float, float]]:
+    """Return what a counter grew by after `before`, and its last sample."""
+    last, total = before or samples[0], 0.0
+    for at, value in samples:
+        if at <= last[0]:
+            continue
+        total += value - last[1] if value >= last[1] else value
+        last = (at, value)
+    return total, last
+
+
+def planned(series: Iterable[Series], cohorts: Cohorts, label: str) -> list[Series]:
+    """Keep the series of watched instances that come from the executable planned there."""
+    watched = {*cohorts.canary, *cohorts.control}
+    return [one for one in series if one.instance in watched and _runs_as_planned(one, cohorts, label)]
+
+
+def _runs_as_planned(one: Series, cohorts: Cohorts, label: str) -> bool:
+    claimed, expected = one.labels.get(label), cohorts.expected.get(one.instance)
+    return claimed is None or expected is None or claimed == expected

@@ -1,0 +1,237 @@
+"""SLE: is the canary's share of bad events worse than control's, judged anew at every scrape?
+
+A stratified conditional likelihood-ratio e-process. Each scrape is a stratum: given how many
+events each side counted and how many of them were bad on both sides together, the canary's
+part of the bad ones follows Fisher's noncentral hypergeometric law, whatever the level of
+failures both share. So an outage common to both carries no evidence, and looking at every
+scrape costs nothing (Ville's inequality).
+
+Source: ter Schure, Pérez-Ortiz, Ly, Grünwald, "The anytime-valid logrank test", NEJSDS 2(2)
+2024 (arXiv 2011.06931); mixture over onsets after Shin, Ramdas, Rinaldo, "E-detectors"
+(arXiv 2203.03532). The margin, the cap and the spending of onset weight together are ours.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import exp, lgamma, log
+
+from policies.gates import Margin
+
+EFFECTS = (2.0, 5.0, 15.0, 50.0)
+"""Odds ratios, beyond the margin, of the alternatives that are mixed."""
+CAP = 3.0
+"""Most evidence (log) one scrape may add, so that no freak scrape decides alone."""
+ONSET_EVERY = 8
+"""Scrapes between the moments at which the canary may have turned bad."""
+MEMORY = 0.98
+"""What is kept per scrape of control's past when its share is estimated."""
+PRIOR = 400.0
+"""Most control events the past before the window counts for."""
+_CEILING = 1e250
+_SAFE_EXPONENT = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Events of one scrape: how many were counted, how many of them bad, on each side."""
+
+    canary: int
+    canary_bad: int
+    control: int
+    control_bad: int
+
+
+@dataclass(frozen=True, slots=True)
+class SleState:
+    """Everything the rule remembers; exact through JSON."""
+
+    ticks: int
+    later_onsets: int
+    past: float
+    past_bad: float
+    margin: tuple[float, ...] = (0.0,) * len(EFFECTS)
+    equal: tuple[float, ...] = (0.0,) * len(EFFECTS)
+    unspent: float = 1.0
+    recent: tuple[tuple[int, int, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What speaks against the canary: two e-values and the plain numbers of the recent scrapes."""
+
+    margin: float
+    equal: float
+    canary_share: float
+    control_share: float
+    canary_bad: int
+    bad_ticks: int
+    canary_total: int
+    control_total: int
+
+    @property
+    def excess(self) -> float:
+        """Points of share by which the canary was worse than control recently."""
+        return self.canary_share - self.control_share
+
+    def crosses(self, margin: Margin, alpha_margin: float, alpha_equal: float) -> bool:
+        """Whether the canary is proven worse: both e-values and every guard."""
+        return (
+            self.margin * alpha_margin >= 1
+            and self.equal * alpha_equal >= 1
+            and self.canary_bad >= margin.min_bad
+            and self.bad_ticks >= margin.min_ticks
+            and self.excess >= margin.min_excess
+        )
+
+
+@lru_cache(maxsize=65536)
+def _weights(canary: int, control: int, bad: int) -> tuple[int, float, tuple[float, ...]]:
+    """Return the least canary part of `bad`, the largest log weight, and the weights relative to it."""
+    lowest, highest = max(0, bad - control), min(canary, bad)
+    logs = [
+        lgamma(canary + 1)
+        - lgamma(x + 1)
+        - lgamma(canary - x + 1)
+        + lgamma(control + 1)
+        - lgamma(bad - x + 1)
+        - lgamma(control - bad + x + 1)
+        for x in range(lowest, highest + 1)
+    ]
+    largest = max(logs)
+    return lowest, largest, tuple(exp(value - largest) for value in logs)
+
+
+def log_z(canary: int, control: int, bad: int, log_odds: float) -> float:
+    """Return the log normaliser of Fisher's noncentral hypergeometric law.
+
+    log of the sum over x of C(canary, x) C(control, bad - x) odds^x.
+    """
+    lowest, largest, weights = _weights(canary, control, bad)
+    if len(weights) * abs(log_odds) < _SAFE_EXPONENT:
+        odds, total = exp(log_odds), 0.0
+        for weight in reversed(weights):
+            total = total * odds + weight
+        if total > 0.0:
+            return largest + lowest * log_odds + log(total)
+    terms = [log(weight) + x * log_odds for x, weight in enumerate(weights) if weight > 0.0]
+    peak = max(terms)
+    return largest + lowest * log_odds + peak + log(sum(exp(term - peak) for term in terms))
+
+
+def log_e(counts: Counts, log_null: float, log_alternative: float) -> float:
+    """Return the log likelihood ratio of one scrape for one odds ratio against another."""
+    bad = counts.canary_bad + counts.control_bad
+    if bad == 0 or counts.canary == 0 or counts.control == 0:
+        return 0.0
+    return (
+        counts.canary_bad * (log_alternative - log_null)
+        + log_z(counts.canary, counts.control, bad, log_null)
+        - log_z(counts.canary, counts.control, bad, log_alternative)
+    )
+
+
+def odds_margin(share: float, delta: float, floor: float) -> float:
+    """Return the odds ratio of being worse than `share` by `delta`, never below `floor`.
+
+    Below half of delta a share counts as half of delta: a fleet without failures would
+    otherwise tolerate any odds ratio at all.
+    """
+    base = min(max(share, delta / 2), 1 - delta - 1e-6)
+    worse = base + delta
+    return max(floor, (worse / (1 - worse)) / (base / (1 - base)))
+
+
+def sle_init(horizon: int, past: int = 0, past_bad: int = 0) -> SleState:
+    """Start a window of at most `horizon` scrapes, knowing control's events before it.
+
+    The horizon is fixed by the window's cap and never extended: the bound rests on it.
+    """
+    scale = min(1.0, PRIOR / past) if past else 0.0
+    return SleState(
+        ticks=0,
+        later_onsets=max(1, (horizon - 1) // ONSET_EVERY),
+        past=past * scale,
+        past_bad=past_bad * scale,
+    )
+
+
+def sle_step(state: SleState, counts: Counts, margin: Margin, memory: int) -> tuple[SleState, Evidence]:
+    """Fold one scrape; `memory` is how many recent scrapes the guards look at.
+
+    The margin used for this scrape comes from scrapes before it only, so it is predictable.
+    """
+    weight = _onset_weight(state)
+    unspent = max(0.0, state.unspent - weight)
+    at_margin, at_equal = state.margin, state.equal
+    if weight:
+        at_margin = tuple(value + weight for value in at_margin)
+        at_equal = tuple(value + weight for value in at_equal)
+    if counts.canary and counts.control and counts.canary_bad + counts.control_bad:
+        at_margin, at_equal = _weigh(state, counts, margin, at_margin, at_equal)
+    recent = (*state.recent, (counts.canary, counts.canary_bad, counts.control, counts.control_bad))[-memory:]
+    after = replace(
+        state,
+        ticks=state.ticks + 1,
+        past=state.past * MEMORY + counts.control,
+        past_bad=state.past_bad * MEMORY + counts.control_bad,
+        margin=at_margin,
+        equal=at_equal,
+        unspent=unspent,
+        recent=recent,
+    )
+    return after, evidence_of(after)
+
+
+def _weigh(
+    state: SleState, counts: Counts, margin: Margin, at_margin: tuple[float, ...], at_equal: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Multiply each alternative's e-values by this scrape's, capped."""
+    bad = counts.canary_bad + counts.control_bad
+    share = past_share(state, margin.delta)
+    log_margin = log(odds_margin(share, margin.delta, margin.odds_floor))
+    z_margin = log_z(counts.canary, counts.control, bad, log_margin)
+    z_equal = log_z(counts.canary, counts.control, bad, 0.0)
+    margins, equals = [], []
+    for effect, was_margin, was_equal in zip(EFFECTS, at_margin, at_equal, strict=True):
+        alternative = log_margin + log(effect)
+        gain = counts.canary_bad * alternative - log_z(counts.canary, counts.control, bad, alternative)
+        margins.append(_grown(was_margin, gain - counts.canary_bad * log_margin + z_margin))
+        equals.append(_grown(was_equal, gain + z_equal))
+    return tuple(margins), tuple(equals)
+
+
+def _grown(value: float, evidence: float) -> float:
+    return min(value * exp(min(CAP, evidence)), _CEILING)
+
+
+def _onset_weight(state: SleState) -> float:
+    if state.ticks == 0:
+        return 0.5
+    due = state.ticks % ONSET_EVERY == 0 and state.ticks // ONSET_EVERY <= state.later_onsets
+    return 0.5 / state.later_onsets if due else 0.0
+
+
+def past_share(state: SleState, delta: float) -> float:
+    """Return control's share of bad events before this scrape; half of delta when nothing is known."""
+    return state.past_bad / state.past if state.past >= 1 else delta / 2
+
+
+def evidence_of(state: SleState) -> Evidence:
+    """Return what the folded scrapes say."""
+    canary = canary_bad = control = control_bad = bad_ticks = 0
+    for total, bad, against, against_bad in state.recent:
+        canary += total
+        canary_bad += bad
+        control += against
+        control_bad += against_bad
+        bad_ticks += bad > 0
+    return Evidence(
+        margin=sum(state.margin) / len(EFFECTS) + state.unspent,
+        equal=sum(state.equal) / len(EFFECTS) + state.unspent,
+        canary_share=canary_bad / canary if canary else 0.0,
+        control_share=control_bad / control if control else 0.0,
+        canary_bad=canary_bad,
+        bad_ticks=bad_ticks,
+        canary_total=canary,
+        control_total=control,
+    )

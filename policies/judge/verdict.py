@@ -1,0 +1,129 @@
+"""The algebra of verdicts: what all gates say together, and what follows, in one fixed order.
+
+Proof of harm outranks everything but a mistaken identity; unknowns hold; promotion needs
+every required gate proven healthy at this very tick. The result names the gate that decided.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from policies.gates import GatePolicy, Response
+from policies.words.verdict import Action, Decision, GateReading, GateVerdict, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Observed time counts only ticks with usable data; wall and blind time count always."""
+
+    observed: timedelta
+    wall: timedelta
+    blind: timedelta
+    extensions: int
+
+
+def decide(
+    policy: GatePolicy,
+    window: Window,
+    readings: Sequence[GateReading],
+    clocks: Clocks,
+    *,
+    responses: Mapping[str, Response],
+    required: Sequence[str],
+) -> Decision:
+    """Return the decision of one tick, before holds are latched.
+
+    `responses` says what each gate may cause; `required` names those to be proven healthy.
+    """
+    found = (
+        _harm(readings, responses)
+        or _doubt(readings)
+        or _blindness(policy, readings, clocks)
+        or _proof(window, readings, clocks, required)
+        or _patience(window, readings, clocks)
+    )
+    if found.action is Action.HOLD and clocks.wall >= window.cap:
+        found = found.model_copy(update={"action": Action.HOLD_FOR_HUMAN})
+    return found.model_copy(update={"readings": tuple(readings)})
+
+
+def _harm(readings: Sequence[GateReading], responses: Mapping[str, Response]) -> Decision | None:
+    """Hard signals first, then proofs; a mistaken identity makes the proofs somebody else's."""
+    mistaken = any(r.gate == "identity" and r.verdict is GateVerdict.CONFLICTING for r in readings)
+    for verdict in (GateVerdict.HARD, GateVerdict.UNHEALTHY):
+        if verdict is GateVerdict.UNHEALTHY and mistaken:
+            continue
+        for reading in readings:
+            if reading.verdict is verdict and responses.get(reading.gate) is Response.ROLL_BACK:
+                return Decision(action=Action.ROLL_BACK, verdict=verdict, reason=reading.reason)
+    return None
+
+
+def _doubt(readings: Sequence[GateReading]) -> Decision | None:
+    """Hold on what conflicts, and on bad answers of gates that may only hold."""
+    for verdict in (GateVerdict.CONFLICTING, GateVerdict.HARD, GateVerdict.UNHEALTHY):
+        for reading in readings:
+            if reading.verdict is verdict:
+                return Decision(action=Action.HOLD, verdict=verdict, reason=reading.reason)
+    return None
+
+
+def _blindness(policy: GatePolicy, readings: Sequence[GateReading], clocks: Clocks) -> Decision | None:
+    """Bear missing evidence for the grace, then hold, then ask a person."""
+    blind = next((r for r in readings if r.verdict is GateVerdict.METRICS_UNAVAILABLE), None)
+    if blind is None or clocks.blind <= policy.blindness.grace:
+        return None
+    verdict = GateVerdict.METRICS_UNAVAILABLE
+    reason = f"{blind.reason}; nothing seen for {_spoken(clocks.blind)}"
+    if clocks.blind > policy.blindness.cap:
+        return Decision(action=Action.HOLD_FOR_HUMAN, verdict=verdict, reason=reason)
+    return Decision(action=Action.HOLD, verdict=verdict, reason=reason)
+
+
+def _proof(
+    window: Window, readings: Sequence[GateReading], clocks: Clocks, required: Sequence[str]
+) -> Decision | None:
+    """Promote when every required gate is proven healthy now, none is blind, and the minimum is over."""
+    if clocks.observed < window.minimum or not required:
+        return None
+    healthy = [r for r in readings if r.verdict is GateVerdict.HEALTHY]
+    if any(r.verdict is GateVerdict.METRICS_UNAVAILABLE for r in readings):
+        return None
+    if not set(required) <= {r.gate for r in healthy}:
+        return None
+    reason = "; ".join(r.reason for r in healthy if r.gate in required)
+    return Decision(action=Action.PROMOTE, verdict=GateVerdict.HEALTHY, reason=reason)
+
+
+def _patience(window: Window, readings: Sequence[GateReading], clocks: Clocks) -> Decision:
+    """Go on until the nominal end, extend until the cap, then ask a person."""
+    worst = _least_known(readings)
+    reason = worst.reason if worst else "no gate has anything to say"
+    verdict = worst.verdict if worst else GateVerdict.NOT_ENOUGH_DATA
+    if clocks.wall >= window.cap:
+        return Decision(
+            action=Action.HOLD_FOR_HUMAN,
+            verdict=verdict,
+            reason=f"no proof within {_spoken(window.cap)}: {reason}",
+        )
+    ends = window.nominal + clocks.extensions * window.extension
+    if window.extension and clocks.observed >= ends:
+        return Decision(
+            action=Action.EXTEND,
+            verdict=verdict,
+            reason=f"no proof within {_spoken(ends)}, watching {_spoken(window.extension)} longer: {reason}",
+        )
+    return Decision(action=Action.CONTINUE, verdict=verdict, reason=reason)
+
+
+def _least_known(readings: Sequence[GateReading]) -> GateReading | None:
+    for verdict in (GateVerdict.METRICS_UNAVAILABLE, GateVerdict.NOT_ENOUGH_DATA, GateVerdict.HEALTHY):
+        for reading in readings:
+            if reading.verdict is verdict:
+                return reading
+    return None
+
+
+def _spoken(length: timedelta) -> str:
+    seconds = length.total_seconds()
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - two minutes

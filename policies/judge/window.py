@@ -1,0 +1,173 @@
+"""The observation window: ticks folded one by one into evidence, clocks and a decision.
+
+Pure, and exact through JSON: folding after every tick through a stored state gives the same
+bytes as folding in one go, so a killed worker changes nothing.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from math import ceil
+
+from policies.gates import Complaints, Exceedance, Gate, GatePolicy, Rate
+from policies.judge.gate import Bench, GateState, judge_gate, response_of
+from policies.judge.reading import Reading
+from policies.judge.tick import Bundle, Memory, read_bundle
+from policies.judge.verdict import Clocks, decide
+from policies.words.verdict import Action, Cohorts, Decision, GateReading, GateVerdict, Window
+from policies.words.word import Word
+
+GOOD_TICKS = 4
+"""Ticks without its cause after which a hold clears."""
+MOST_SCRAPES_BETWEEN = 2.0
+"""Scrapes one tick may add to observed time; more between two ticks was not observed."""
+
+
+class WindowState(Word):
+    """Everything remembered between ticks."""
+
+    started: float | None = None
+    last: float = 0.0
+    observed: float = 0.0
+    ticks: int = 0
+    blind_since: float | None = None
+    other_since: float | None = None
+    extensions: int = 0
+    held: Decision | None = None
+    good: int = 0
+    final: Decision | None = None
+    memory: Memory = Memory()
+    gates: dict[str, GateState] = {}
+
+    @property
+    def wall(self) -> float:
+        """Seconds since the first tick, seen or not."""
+        return self.last - self.started if self.started is not None else 0.0
+
+
+def fold_reading(
+    policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, reading: Reading
+) -> tuple[WindowState, Bundle, Decision]:
+    """Fold one tick as it was read; the bundle in between is worth recording."""
+    memory, bundle = read_bundle(policy, cohorts, state.memory, reading)
+    state = state.model_copy(update={"memory": memory})
+    after, decision = fold_bundle(policy, window, cohorts, state, bundle)
+    return after, bundle, decision
+
+
+def fold_bundle(
+    policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, bundle: Bundle
+) -> tuple[WindowState, Decision]:
+    """Fold one tick as the gates saw it."""
+    started = state.started if state.started is not None else bundle.at
+    bench = Bench(policy, cohorts, ceil(window.cap / policy.scrape), started)
+    gates, readings, responses = {}, [], {}
+    for gate in policy.gates:
+        gates[gate.id], reading = judge_gate(bench, gate, state.gates.get(gate.id, GateState()), bundle)
+        readings.append(reading)
+        responses[gate.id] = response_of(gate, reading)
+    identity, other_since = _identity(policy, state, bundle)
+    readings = [*identity, *readings]
+    state = _timed(policy, state, bundle, readings, started=started, other_since=other_since).model_copy(
+        update={"gates": gates}
+    )
+    clocks = Clocks(
+        observed=timedelta(seconds=state.observed),
+        wall=timedelta(seconds=state.wall),
+        blind=timedelta(seconds=bundle.at - state.blind_since)
+        if state.blind_since is not None
+        else timedelta(0),
+        extensions=state.extensions,
+    )
+    decision = decide(policy, window, readings, clocks, responses=responses, required=_required(policy.gates))
+    return _latched(policy, window, state, decision)
+
+
+def _required(gates: Sequence[Gate]) -> tuple[str, ...]:
+    return tuple(g.id for g in gates if isinstance(g, Rate | Exceedance | Complaints) and g.required)
+
+
+def _identity(
+    policy: GatePolicy, state: WindowState, bundle: Bundle
+) -> tuple[list[GateReading], float | None]:
+    """Return identity's reading where it has one; a scrape or two behind a switch is no mistake yet."""
+    if "identity" in bundle.blind:
+        reading = GateReading(
+            gate="identity", verdict=GateVerdict.METRICS_UNAVAILABLE, reason=bundle.blind["identity"]
+        )
+        return [reading], state.other_since
+    if not bundle.other:
+        return [], None
+    since = state.other_since if state.other_since is not None else bundle.at
+    lasting = bundle.at - since >= policy.fresh_within.total_seconds()
+    instance, digest = min(bundle.other.items())
+    verdict = GateVerdict.CONFLICTING if lasting else GateVerdict.NOT_ENOUGH_DATA
+    reason = f"{instance} runs {digest[:19]}, which is not what the plan put there"
+    return [GateReading(gate="identity", verdict=verdict, reason=reason)], since
+
+
+def _timed(
+    policy: GatePolicy,
+    state: WindowState,
+    bundle: Bundle,
+    readings: Sequence[GateReading],
+    *,
+    started: float,
+    other_since: float | None,
+) -> WindowState:
+    """Move the clocks: observed time only when everything asked for was seen."""
+    blind = any(r.verdict is GateVerdict.METRICS_UNAVAILABLE for r in readings)
+    step = min(
+        max(0.0, bundle.at - (state.last or bundle.at)), MOST_SCRAPES_BETWEEN * policy.scrape.total_seconds()
+    )
+    usable = not blind and other_since is None
+    since = state.blind_since if state.blind_since is not None else (state.last or bundle.at)
+    return state.model_copy(
+        update={
+            "started": started,
+            "last": bundle.at,
+            "observed": state.observed + (step if usable else 0.0),
+            "ticks": state.ticks + 1,
+            "blind_since": since if blind else None,
+            "other_since": other_since,
+        }
+    )
+
+
+def _latched(
+    policy: GatePolicy, window: Window, state: WindowState, decision: Decision
+) -> tuple[WindowState, Decision]:
+    """Keep a rollback for ever, and a hold until its cause has been away for four ticks."""
+    if state.final is not None:
+        return state, state.final.model_copy(update={"readings": decision.readings})
+    if policy.shadow:
+        decision = _shadowed(decision)
+    if decision.action is Action.ROLL_BACK or (decision.action is Action.HOLD_FOR_HUMAN and policy.shadow):
+        return state.model_copy(update={"final": decision}), decision
+    if decision.action in {Action.HOLD, Action.HOLD_FOR_HUMAN}:
+        bare = decision.model_copy(update={"readings": ()})
+        return state.model_copy(update={"held": bare, "good": 0}), decision
+    good = state.good + (state.blind_since is None)
+    if state.held is not None and good < GOOD_TICKS:
+        reason = f"{state.held.reason}; gone for {good} of {GOOD_TICKS} ticks"
+        held = state.held.model_copy(update={"reason": reason, "readings": decision.readings})
+        return state.model_copy(update={"good": good}), held
+    state = state.model_copy(update={"held": None, "good": 0})
+    if decision.action is Action.EXTEND:
+        state = state.model_copy(update={"extensions": _extensions(window, state)})
+    return state, decision
+
+
+def _extensions(window: Window, state: WindowState) -> int:
+    """Return how many extensions cover the time observed; one at least is new."""
+    over = timedelta(seconds=state.observed) - window.nominal
+    return int(over // window.extension) + 1 if window.extension else state.extensions + 1
+
+
+def _shadowed(decision: Decision) -> Decision:
+    """Turn what would be done into what is said: in shadow mode only a person acts."""
+    if decision.action in {Action.PROMOTE, Action.ROLL_BACK}:
+        would = decision.action.value.replace("_", " ")
+        return decision.model_copy(
+            update={"action": Action.HOLD_FOR_HUMAN, "reason": f"shadow: would {would}: {decision.reason}"}
+        )
+    return decision

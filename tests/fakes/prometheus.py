@@ -1,0 +1,86 @@
+"""A real Prometheus on loopback for tests: started, killed, frozen and restarted by its own process id."""
+
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+PROGRAM = shutil.which("prometheus")
+
+
+class RealPrometheus:
+    """One Prometheus process over one folder."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.port = folder, port
+        self.url = f"http://127.0.0.1:{port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        """Start it and return when it answers."""
+        self._process = subprocess.Popen(
+            [
+                PROGRAM or "prometheus",
+                f"--config.file={self.folder}/prometheus.yml",
+                f"--storage.tsdb.path={self.folder}/data",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+                "--log.level=error",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for _ in range(150):
+                try:
+                    if (await client.get(f"{self.url}/-/ready")).status_code == 200:
+                        return
+                except httpx.HTTPError:
+                    pass
+                await asyncio.sleep(0.1)
+        raise RuntimeError("Prometheus did not become ready within 15 s")
+
+    def kill(self) -> None:
+        """Kill it as a crash would."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Stop it without ending it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def prometheus_over(targets: Sequence[str], scrape: str = "1s") -> Iterator[RealPrometheus]:
+    """Prepare a Prometheus that scrapes these targets as job vpngw; the test starts it."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-judge-"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = {
+        "global": {"scrape_interval": scrape, "scrape_timeout": scrape},
+        "scrape_configs": [{"job_name": "vpngw", "static_configs": [{"targets": list(targets)}]}],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(config))
+    server = RealPrometheus(folder, port)
+    try:
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
