@@ -26,12 +26,13 @@ from activities.verdicts import (
     refused,
 )
 from policies.trust.statements import parse_release
+from policies.words.errors import BadInput
 from policies.words.plan import ReleaseRef
 from policies.words.refusals import ArchiveRefused, DigestMismatch, PolicyChanged, SubjectMismatch, TrustError
 from policies.words.release import Artifact, ReleaseManifest
 from policies.words.trust import Envelope, TrustPolicy
 from policies.words.verification import Scope, Signed, StoredSignature, TrustState, TrustVerdict, Verification
-from policies.words.word import Digest, Word
+from policies.words.word import Digest, Name, Word
 
 
 class ReleaseSource(Protocol):
@@ -124,9 +125,12 @@ class Tools:
 
 
 class Releases:
-    """Admits and unpacks releases on one host; safe to repeat after any crash."""
+    """Admits and unpacks releases on one host; safe to repeat after any crash.
 
-    def __init__(self, scope: Scope, tools: Tools) -> None:
+    A host of one fleet has that fleet's scope; the orchestrator has none and is told each time.
+    """
+
+    def __init__(self, scope: Scope | None, tools: Tools) -> None:
         self._scope = scope
         self._tools = tools
 
@@ -156,7 +160,7 @@ class Releases:
         """
         digest = release if isinstance(release, str) else release.digest
         trust = self._tools.trust()
-        scope = scope or self._scope
+        scope = self._scope_or(scope)
         state = self._tools.states.read(scope.product, scope.channel)
         question = Question(digest, scope, state, self._tools.clock())
         case = _Case(question, trust, self._tools.source(source, trust.policy), source)
@@ -166,7 +170,7 @@ class Releases:
             assert case.document is not None  # noqa: S101 - gathered
             case.judgement = await asyncio.to_thread(judge, question, case.document, case.index, trust)
             if not case.judgement.verdict.admitted:
-                raise refusal(case.judgement.verdict)  # noqa: TRY301 - written down below like every refusal
+                raise refusal(case.judgement.verdict)
             admitted = await self._complete(case, release)
         except TrustError as error:
             self._write(case, refused(error))
@@ -198,20 +202,29 @@ class Releases:
             floor = max(state.floor, manifest.rollback_index)
             return state.model_copy(update={"floor": floor, "promoted": tuple(known)})
 
-        scope = scope or self._scope
+        scope = self._scope_or(scope)
         self._tools.states.change(scope.product, scope.channel, promoted)
 
-    def collect_garbage(self, keep: Collection[Digest] = ()) -> tuple[Digest, ...]:
+    def collect_garbage(
+        self, keep: Collection[Digest] = (), *, scope: Scope | None = None
+    ) -> tuple[Digest, ...]:
         """Remove artifacts of releases that are neither promoted nor among `keep`; return what went.
 
         Raises:
             DigestMismatch: a manifest to be kept cannot be read, so nothing was removed.
         """
-        state = self._tools.states.read(self._scope.product, self._scope.channel)
+        scope = self._scope_or(scope)
+        state = self._tools.states.read(scope.product, scope.channel)
         manifests = [parse_release(self._tools.evidence.read(digest)) for digest in {*state.promoted, *keep}]
         return self._tools.store.collect(
             {artifact.digest for manifest in manifests for artifact in manifest.artifacts}
         )
+
+    def _scope_or(self, scope: Scope | None) -> Scope:
+        found = scope or self._scope
+        if found is None:
+            raise BadInput("for which product and channel a release is asked about was not said")
+        return found
 
     async def _gather(self, case: "_Case") -> None:
         """Fetch statement, signatures and index; a promoted release is remembered by this host itself."""
@@ -369,11 +382,12 @@ def _require_policy(trust: LoadedTrust, agreed: Digest | None) -> None:
 
 
 class AdmitOrder(Word):
-    """Have this release verified for a fleet and in the store."""
+    """Have this release verified for a fleet and in the store, under the trust policy agreed on."""
 
-    release: Digest
+    release: ReleaseRef
     source: str
-    scope: Scope
+    product: Name
+    channel: Name
     policy: Digest | None = None
 
 
@@ -395,7 +409,8 @@ class ReleaseActivities:
     async def admit_release(self, order: AdmitOrder) -> Admission:
         """Have the release verified and in the store; refused by the name of the verdict."""
         with as_application_errors():
+            scope = Scope(product=order.product, channel=order.channel)
             admitted = await self._releases.admit(
-                order.release, order.source, scope=order.scope, policy=order.policy
+                order.release, order.source, scope=scope, policy=order.policy
             )
         return Admission(release=admitted.reference, signers=admitted.signers, reason=admitted.reason)

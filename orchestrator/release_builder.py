@@ -191,7 +191,7 @@ def _walk(tree: Path) -> Iterator[Path]:
 
 def _target(tree: Path, link: Path) -> str:
     """Return where a link leads, relative to itself; absolute ones are meant from the tree's root."""
-    target = os.readlink(link)
+    target = str(link.readlink())
     return os.path.relpath(tree / target.lstrip("/"), link.parent) if target.startswith("/") else target
 
 

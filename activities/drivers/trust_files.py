@@ -31,13 +31,14 @@ def compose_releases(
     store: Path,
     trust: Path,
     *,
-    product: str,
-    channel: str,
+    product: str | None = None,
+    channel: str | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     record: Callable[[Verification], None] | None = None,
 ) -> Releases:
-    """Return releases over a folder and a trust policy file, for the host of one fleet.
+    """Return releases over a folder and a trust policy file.
 
+    A host of one fleet names its product and channel; the orchestrator names them with each release.
     `record` takes every verdict; without one they go to `audit.jsonl` in the folder.
     """
     blobs = BlobStore(store)
@@ -51,7 +52,8 @@ def compose_releases(
         record=record or Trail(store / "audit.jsonl").append,
         clock=clock,
     )
-    return Releases(Scope(product=product, channel=channel), tools)
+    scope = Scope(product=product, channel=channel) if product and channel else None
+    return Releases(scope, tools)
 
 
 def open_source(name: str, policy: TrustPolicy, store: BlobStore) -> ReleaseSource:

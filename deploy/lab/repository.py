@@ -95,7 +95,7 @@ class RepositoryHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60
 
-    def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
+    def do_GET(self) -> None:
         """Send a file, or the part of it that was asked for."""
         with contextlib.suppress(ConnectionError, TimeoutError):
             self._answer()

@@ -212,12 +212,12 @@ def _require_no_downgrade(
     security = max(rule.security_floor, index.security_floor if index else 0)
     if manifest.rollback_index < security:
         raise DowngradeRefused(
-            f"{manifest.version} has rollback index {manifest.rollback_index}, below the security floor {security}",
+            f"{manifest.version} has rollback index {manifest.rollback_index}, the floor is {security}",
             reason="security_floor",
         )
     if not known_good and manifest.rollback_index < state.floor:
         raise DowngradeRefused(
-            f"{manifest.version} has rollback index {manifest.rollback_index}; {state.floor} was already promoted"
+            f"{manifest.version} has rollback index {manifest.rollback_index}, promoted was {state.floor}"
         )
 
 

@@ -22,7 +22,6 @@ from policies.words.release import (
 )
 from policies.words.word import Digest, digest_of
 
-
 T = TypeVar("T", bound=SignedWord)
 
 
@@ -49,7 +48,7 @@ def parse_release(payload: bytes) -> ReleaseManifest:
     manifest = _model(ReleaseManifest, predicate)
     named = {artifact.name: artifact.sha256 for artifact in manifest.artifacts}
     if subjects != named:
-        odd = sorted(set(subjects.items()) ^ set(named.items()))[0][0]
+        odd = min(set(subjects.items()) ^ set(named.items()))[0]
         raise SubjectMismatch(f"the statement's subjects and the manifest's artifacts disagree about {odd!r}")
     return manifest
 

@@ -5,12 +5,16 @@ see two documents under one signature. Here both are refused.
 """
 
 import json
+import re
 from typing import Any, NoReturn
 
 from policies.words.refusals import ManifestInvalid
 
 MAX_BYTES = 65_536
 MAX_DEPTH = 32
+
+STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+BRACKETS = re.compile(rb"[\[\]{}]")
 
 
 def loads(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
@@ -41,18 +45,9 @@ def loads(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH)
 def _deepest(raw: bytes) -> int:
     """Return the nesting depth outside strings, before any parser recurses into it."""
     depth = deepest = 0
-    in_string = escaped = False
-    for byte in raw:
-        if in_string:
-            in_string = escaped or byte != 0x22  # noqa: PLR2004 - a quotation mark
-            escaped = not escaped and byte == 0x5C  # noqa: PLR2004 - a backslash
-        elif byte == 0x22:  # noqa: PLR2004
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
+    for bracket in BRACKETS.findall(STRINGS.sub(b"", raw)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
     return deepest
 
 

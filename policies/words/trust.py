@@ -152,7 +152,11 @@ class TrustPolicy(SignedWord):
     def _names_exist(self) -> "TrustPolicy":
         for rule in self.rules:
             for signer in (signer for group in rule.groups.values() for signer in group):
-                known = {"sigstore": self.trust_roots, "openpgp": self.openpgp, "cms": self.cms}
+                known = {
+                    "sigstore": set(self.trust_roots),
+                    "openpgp": set(self.openpgp),
+                    "cms": set(self.cms),
+                }
                 for kind, names in known.items():
                     name = getattr(signer, kind)
                     if name is not None and name not in names:

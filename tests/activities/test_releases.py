@@ -1,4 +1,4 @@
-"""Releases on their real path: built, signed by a private signer, served over HTTP, fetched, verified, unpacked."""
+"""Releases on their real path: built, signed by a private signer, served, fetched, verified, unpacked."""
 
 import threading
 from collections.abc import Iterator

@@ -27,6 +27,10 @@ from policies.words.trust import Envelope, SignatureKind, VerifiedSignature
 from policies.words.word import digest_of
 
 MAX_BUNDLE_BYTES = 262_144
+MAX_BLOB_BUNDLE_BYTES = 16 << 20
+
+FURTHEST = ("root", "no_time", "expired", "signature", "window")
+"""Reasons of refusal, by how far the verification had come."""
 
 # https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md
 ISSUER_V2 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
@@ -42,7 +46,7 @@ class SigstoreRoot:
         self._at: dict[tuple[bool, ...], Verifier | None] = {}
 
     def verifiers(self, times: tuple[datetime, ...]) -> tuple[Verifier | None, ...]:
-        """Return the verifiers a bundle with these claimed times must satisfy; None where a part is missing."""
+        """Return the verifiers for a bundle of these claimed times; None where a part is missing."""
         return (self._whole, *(self._verifier_at(time) for time in times))
 
     def _verifier_at(self, time: datetime) -> Verifier | None:
@@ -78,7 +82,7 @@ class SigstoreVerifier:
             SignatureInvalid: the bundle proves nothing; `reason` is bundle, no_time, expired, root or window.
             WrongStatementType: the envelope holds something else than an in-toto statement.
         """
-        del now  # the bundle carries its own proof of time
+        del payload, now  # the bundle carries what it signs, and its own proof of time
         bundle = parse_bundle(envelope.content)
         times = claimed_times(bundle)
         root, (kind, signed) = self._by_any_root(bundle, times)
@@ -103,20 +107,18 @@ class SigstoreVerifier:
         Raises:
             SignatureInvalid: it is not, for whatever reason.
         """
-        parsed = parse_bundle(bundle)
-        certificate = parsed.signing_certificate
+        parsed = parse_bundle(bundle, max_bytes=MAX_BLOB_BUNDLE_BYTES)
+        certificate, times = parsed.signing_certificate, claimed_times(parsed)
+        if (identity_of(certificate), issuer_of(certificate)) != (identity, issuer):
+            raise SignatureInvalid("the bundle is by somebody else", reason="identity")
         try:
-            if (identity_of(certificate), issuer_of(certificate)) != (identity, issuer):
-                raise SignatureInvalid("the bundle is by somebody else", reason="identity")
-            if '"messageSignature"' in parsed.to_json():
-                self._by_any_root(
-                    parsed,
-                    claimed_times(parsed),
-                    Hashed(algorithm=HashAlgorithm.SHA2_256, digest=bytes.fromhex(sha256)),
-                )
-                return
-            _, (kind, statement) = self._by_any_root(parsed, claimed_times(parsed))
-            _require_subject(kind, statement, sha256)
+            over_statement = "dsseEnvelope" in strict_json.loads(bundle, max_bytes=MAX_BLOB_BUNDLE_BYTES)
+            if over_statement:
+                _, (kind, statement) = self._by_any_root(parsed, times)
+                _require_subject(kind, statement, sha256)
+            else:
+                blob = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=bytes.fromhex(sha256))
+                self._by_any_root(parsed, times, blob)
         except TrustError:
             raise
         except Exception as error:
@@ -135,22 +137,17 @@ class SigstoreVerifier:
         if not refusals:
             raise SignatureInvalid("the trust policy names no Sigstore instance", reason="root")
         # the refusal that got furthest says most
-        raise max(
-            refusals,
-            key=lambda refusal: (
-                ("root", "window").index(refusal.reason) if refusal.reason in ("root", "window") else 2
-            ),
-        )
+        raise max(refusals, key=lambda refusal: FURTHEST.index(refusal.reason))
 
 
-def parse_bundle(raw: bytes) -> Bundle:
+def parse_bundle(raw: bytes, *, max_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
     """Return the bundle these bytes are, if they have one meaning only.
 
     Raises:
         SignatureInvalid: malformed in any way.
     """
     try:
-        strict_json.loads(raw, max_bytes=MAX_BUNDLE_BYTES)
+        strict_json.loads(raw, max_bytes=max_bytes)
         return Bundle.from_json(raw)
     except Exception as error:
         reason = "no_time" if "signed timestamp" in str(error) else "bundle"
@@ -234,11 +231,9 @@ def _verify_all(
     """Return type and bytes of what is signed, if the root vouches for it now and at every claimed time."""
     found = ("", b"")
     for number, verifier in enumerate(root.verifiers(times)):
+        if verifier is None:
+            raise SignatureInvalid("no authority or log was in service at the claimed time", reason="window")
         try:
-            if verifier is None:
-                raise SignatureInvalid(
-                    "no authority or log was in service at the claimed time", reason="window"
-                )
             if blob is None:
                 found = verifier.verify_dsse(bundle, _AnySigner())
             else:
@@ -266,12 +261,11 @@ def _reason(error: Exception, bundle: Bundle, times: tuple[datetime, ...]) -> st
 def _covers(window: TimeRange | None, time: datetime) -> bool:
     if window is None:
         return True
-    starts = window.start is None or window.start <= time
-    return starts and (window.end is None or time <= window.end)
+    return window.start <= time and (window.end is None or time <= window.end)
 
 
 def _require_subject(kind: str, statement: bytes, sha256: str) -> None:
-    document = strict_json.loads(statement, max_bytes=16 * 1024 * 1024)
+    document = strict_json.loads(statement, max_bytes=MAX_BLOB_BUNDLE_BYTES)
     subjects = document.get("subject", []) if kind == PAYLOAD_TYPE and isinstance(document, dict) else []
     if not any(subject.get("digest", {}).get("sha256") == sha256 for subject in subjects):
         raise SignatureInvalid("the bundle's statement is about something else", reason="subject")

@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import httpx
 
@@ -77,7 +77,6 @@ def _fill(part: "_Part", transport: Transport, url: str, deadline: Deadline) -> 
         before = part.length
         try:
             _ask(part, transport, url, deadline)
-            return
         except NotThere:
             raise
         except DownloadFailed:
@@ -174,7 +173,7 @@ class _Part:
 
 
 class _Writer:
-    """Takes pieces from the socket's thread and has them hashed and written in its own, a few batches behind."""
+    """Takes pieces from the socket's thread; hashes and writes them in its own, a few batches behind."""
 
     def __init__(self, part: _Part) -> None:
         self._part = part
@@ -185,7 +184,7 @@ class _Writer:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="blob-writer", daemon=True)
 
-    def __enter__(self) -> "_Writer":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

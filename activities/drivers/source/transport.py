@@ -159,7 +159,7 @@ class Transport:
             self._tls = httpx.create_ssl_context(trust_env=False)
         return httpx.Client(
             transport=_DeadlineTransport(deadline, self._tls),
-            timeout=None,
+            timeout=None,  # noqa: S113 - every wait has the deadline
             follow_redirects=False,
             trust_env=False,
         )
