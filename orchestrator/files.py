@@ -194,9 +194,10 @@ def _sentence(error: ErrorDetails, place: Location, known: Sequence[str]) -> str
         case "missing":
             return f"{parent} lacks the key {place[-1]}; add it"
         case "value_error":
-            return f"{error['msg'].removeprefix('Value error, ')}; mend this part"
+            where = "" if isinstance(error["input"], dict | list) else f"{key}: "
+            return f"{where}{error['msg'].removeprefix('Value error, ')}; mend this part"
         case "time_delta_parsing" | "time_delta_type":
-            return f"{key} is {_shown(error['input'])}, not a duration; write it like PT8H or PT90S"
+            return f"{key} is {_shown(error['input'])}, not a duration; write it like 90s, 30m or 8h"
         case "string_type" if not isinstance(error["input"], dict | list | None):
             return f"{key} is {_shown(error['input'])}, not a string; put it in quotes"
         case _:

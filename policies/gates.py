@@ -4,27 +4,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from policies.words.errors import BadInput
 from policies.words.verdict import Window
-from policies.words.word import Name, Word, digest_of
-
-_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def _read_duration(value: Any) -> Any:
-    """Read `15s`, `10m`, `1h`; leave everything else to pydantic."""
-    if isinstance(value, str):
-        for unit, word in _UNITS.items():
-            number = value.removesuffix(unit)
-            if number != value and number.replace(".", "", 1).isdigit():
-                return timedelta(**{word: float(number)})
-    return value
-
-
-Duration = Annotated[timedelta, BeforeValidator(_read_duration)]
-"""A length of time, written `500ms`, `15s`, `10m`, `1h` or `7d` in files."""
+from policies.words.word import Duration, Name, Word, digest_of
 
 Selector = Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*\{.*\}$")]
 """Raw series of one metric, as Prometheus selects them; `$cohort` stands for the watched instances."""
@@ -145,9 +129,9 @@ class Slope(_Gate):
 
 
 class Fires(Word):
-    """When a raw value is a bad sign."""
+    """When a raw value is a bad sign; `gone` is a series missing from scrapes that reached its target."""
 
-    when: Literal["above", "below", "equals", "changes"]
+    when: Literal["above", "below", "equals", "changes", "gone"]
     value: float = 0.0
 
 
@@ -202,27 +186,19 @@ class Blindness(Word):
     cap: Duration = timedelta(minutes=15)
 
 
-class WatchWindow(Window):
-    """The observation window, with durations as people write them."""
-
-    minimum: Duration = timedelta(minutes=10)
-    nominal: Duration = timedelta(minutes=20)
-    extension: Duration = timedelta(minutes=10)
-    cap: Duration = timedelta(minutes=60)
-
-
 class GatePolicy(Word):
     """The content of gates.yaml. A policy without required gates proves nothing and never promotes."""
 
     name: Name = "empty"
     version: int = Field(default=1, ge=1)
     scrape: Duration = Field(default=timedelta(seconds=15), gt=timedelta(0))
+    poll: Duration = Field(default=timedelta(seconds=5), description="how often hard signals are looked at")
     fresh_within: Duration = timedelta(seconds=45)
     baseline: Duration = Field(
         default=timedelta(minutes=30), description="history from which control's share is taken"
     )
     min_controls: int = Field(default=1, ge=1)
-    window: WatchWindow = WatchWindow()
+    window: Window = Window()
     budget: Budget = Budget()
     blindness: Blindness = Blindness()
     identity: Identity = Identity()
@@ -238,6 +214,11 @@ class GatePolicy(Word):
     def over_waves(self, waves: int) -> "GatePolicy":
         """Return this policy with its error budget shared out over so many waves."""
         return self.model_copy(update={"budget": self.budget.model_copy(update={"waves": max(1, waves)})})
+
+    @property
+    def tick(self) -> timedelta:
+        """The time between two looks: as often as hard signals need, never more often than scrapes come."""
+        return min(self.poll, self.scrape)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "GatePolicy":

@@ -18,7 +18,6 @@ from policies.words.errors import Refused
 from policies.words.fleet import Fleet, Gateway, Limits
 from policies.words.instance import GatewayState, InstanceState
 from policies.words.plan import Affected, Plan, Progress, ReleaseRef, Skipped, Strategy, Wave
-from policies.words.verdict import Window
 from policies.words.word import Digest
 
 SWITCH_EXPECTED = timedelta(minutes=1)
@@ -72,7 +71,7 @@ def plan(
         skipped=skipped,
         known_good={gateway.name: known_good[gateway.name] for gateway in able},
         sessions=sessions,
-        window=Window.model_validate(gates.window.model_dump()),
+        window=gates.window,
         gates=gates,
         trust_policy=trust_policy,
     )

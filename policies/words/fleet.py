@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from policies.words.word import Name, Word
+from policies.words.word import Duration, Name, Word
 
 Step = Annotated[str, Field(pattern=r"^[1-9][0-9]*%?$", coerce_numbers_to_str=True)]
 """How many gateways have changed when a wave ends: a count ("1") or a share of those that can ("25%")."""
@@ -64,11 +64,9 @@ class Limits(Word):
     draining: int = Field(default=50, ge=1, description="old instances draining at the same time")
     switching_per_domain: int = Field(default=1, ge=1)
     headroom: float = Field(default=1.2, ge=1.0)
-    drain_deadline: timedelta = timedelta(hours=8)
-    lease: timedelta = timedelta(seconds=120)
-    kept: timedelta = Field(
-        default=timedelta(hours=24), description="how long a rollback stays one step away"
-    )
+    drain_deadline: Duration = timedelta(hours=8)
+    lease: Duration = timedelta(seconds=120)
+    kept: Duration = Field(default=timedelta(hours=24), description="how long a rollback stays one step away")
 
 
 class Fleet(Word):

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from policies.words.word import Digest, Word
+from policies.words.word import Digest, Duration, Word
 
 
 class GateVerdict(StrEnum):
@@ -62,7 +62,7 @@ class Cohorts(Word):
 class Window(Word):
     """How long a wave is observed; minimum and nominal count observed time, cap counts wall time."""
 
-    minimum: timedelta = timedelta(minutes=10)
-    nominal: timedelta = timedelta(minutes=20)
-    extension: timedelta = timedelta(minutes=10)
-    cap: timedelta = timedelta(minutes=60)
+    minimum: Duration = timedelta(minutes=10)
+    nominal: Duration = timedelta(minutes=20)
+    extension: Duration = timedelta(minutes=10)
+    cap: Duration = timedelta(minutes=60)

@@ -1,15 +1,39 @@
 """What all words share: frozen, closed to unknown fields, named by digests."""
 
 import hashlib
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 """`sha256:` and 64 lower-case hex digits; the only identity the code compares."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$", max_length=63)]
 """A name that is safe in files, workflow ids and labels."""
+
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _read_duration(value: Any) -> Any:
+    """Read `15s`, `10m`, `1h`; leave everything else to pydantic."""
+    if isinstance(value, str):
+        for unit, word in _UNITS.items():
+            number = value.removesuffix(unit)
+            if number != value and number.isascii() and number.replace(".", "", 1).isdigit():
+                try:
+                    return timedelta(**{word: float(number)})
+                except OverflowError as error:
+                    raise ValueError(f"{value} is longer than anything can take") from error
+    return value
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_read_duration),
+    WithJsonSchema({"type": "string", "examples": ["500ms", "15s", "10m", "8h", "7d", "PT8H"]}),
+]
+"""A length of time, written `500ms`, `15s`, `10m`, `8h` or `7d` in files."""
 
 
 class Word(BaseModel):

@@ -16,7 +16,7 @@ name: edge
 product: ocserv
 limits:
   steps: [1, 25%, 100%]
-  drain_deadline: PT30M
+  drain_deadline: 30m
 gateways:
   - name: gw-1
     addresses: [192.0.2.1]
@@ -79,7 +79,8 @@ def test_a_good_file_becomes_a_fleet(tmp_path: Path) -> None:
         ("port: 4432", "port: many", 'line 11: gateways[0].slots[1].port is "many": input should be a valid'),
         ("port: 4432", "port: 70000", "line 11: gateways[0].slots[1].port is 70000: input should be less"),
         ("port: 4432", "port: 4431", "line 7: gateway gw-1: two slots have the same port"),
-        ("PT30M", "soon", 'line 5: limits.drain_deadline is "soon", not a duration; write it like PT8H'),
+        ("30m", "soon", 'line 5: limits.drain_deadline is "soon", not a duration; write it like 90s'),
+        ("30m", f"{'9' * 30}d", "line 5: limits.drain_deadline: 99"),
         ("25%", "a few", 'line 4: limits.steps[1] is "a few": string should match'),
         ("name: edge", "name: 7", "line 1: name is 7, not a string; put it in quotes"),
         ("192.0.2.1", "192.0.2.256", "line 8: gateways[0].addresses[0]"),
@@ -169,6 +170,14 @@ def test_plain_values_are_read_as_what_they_are(tmp_path: Path) -> None:
     assert load(write(tmp_path, text), Words) == Words(
         word="true", whole=-12, part=1000.0, choice=True, maybe=None
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("500ms", 0.5), ("1.5h", 5400), ("7d", 604800), ("90", 90), ("PT8H", 28800)]
+)
+def test_durations_are_written_as_people_say_them(tmp_path: Path, written: str, seconds: float) -> None:
+    fleet = load(write(tmp_path, FLEET.replace("30m", written)), Fleet)
+    assert fleet.limits.drain_deadline.total_seconds() == seconds
 
 
 def test_a_number_of_a_million_digits_is_refused(tmp_path: Path) -> None:
