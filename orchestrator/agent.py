@@ -12,10 +12,10 @@ from activities.drivers.runtime.journal import Journal
 from activities.drivers.runtime.slot_sessions import SlotSessions
 from activities.drivers.runtime.slots import HostSlots
 from activities.drivers.steering.nftables import NftablesTable
+from activities.drivers.trust_files import compose_releases
 from activities.instances import InstanceActivities
 from activities.sessions import SessionActivities
 from activities.steering import SteeringActivities
-from orchestrator.admission import admission_of
 from orchestrator.engine import connect
 from orchestrator.files import load
 from orchestrator.running import make_worker, run_until_told
@@ -60,7 +60,9 @@ async def compose(settings: AgentSettings) -> Worker:
     )
     berths = Berths(gateway, root, Ocserv(login))
     table = NftablesTable(gateway, journal, berths.live, root / "steering.json")
-    admission = admission_of(settings.trust, root / "store", settings.product, settings.channel)
+    admission = compose_releases(
+        root / "store", settings.trust, product=settings.product, channel=settings.channel
+    )
     runtime = HostSlots(berths, journal, table, admission, settings.credentials)
     await table.prime()
     await runtime.restore()

@@ -6,13 +6,15 @@ from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.releases import ReleaseActivities
 from temporalio.worker import Worker
 
+from activities.drivers.trust_files import compose_releases
 from activities.ledger import LedgerActivities
 from activities.observation import ObservationActivities
-from orchestrator.admission import admission_of
 from orchestrator.engine import connect, enter_network_namespace
+from orchestrator.files import load
 from orchestrator.running import leave, make_worker, run_until_told
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
+from policies.words.fleet import Fleet
 from workflows.drain import Drain
 from workflows.driver import RolloutDriver
 from workflows.install import Install
@@ -29,7 +31,10 @@ async def compose(settings: Settings) -> Worker:
     """Return the worker with the drivers that the settings choose."""
     client = await connect(settings.temporal_address, settings.temporal_namespace)
     ledger = LedgerActivities(Ledger.open(settings.ledger_url))
-    releases = ReleaseActivities(admission_of(settings))
+    fleet = load(settings.fleet, Fleet)
+    releases = ReleaseActivities(
+        compose_releases(settings.store, settings.trust, product=fleet.product, channel=fleet.channel)
+    )
     observation = ObservationActivities(PrometheusSource(settings.prometheus_url))
     return make_worker(
         client,

@@ -132,6 +132,7 @@ class Rollout:
                 source=self._order.source,
                 product=self._plan.fleet.product,
                 channel=self._plan.fleet.channel,
+                policy=self._plan.trust_policy,
             ),
             task_queue=steps.CONTROL_QUEUE,
             **steps.CHANGE,

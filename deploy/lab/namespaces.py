@@ -46,6 +46,17 @@ def inside(name: str) -> Iterator[None]:
         os.close(home)
 
 
+@contextmanager
+def home_again() -> Iterator[None]:
+    """Return at the end to the namespace of now, wherever `enter` has led meanwhile."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        _set(home)
+        os.close(home)
+
+
 def existing(prefix: str) -> list[str]:
     """Return the names that begin with the prefix, sorted."""
     if not NAMES.is_dir():

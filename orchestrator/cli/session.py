@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from orchestrator.service import Service
     from orchestrator.store.ledger import Ledger, RolloutRow
     from policies.words.fleet import Fleet
-    from policies.words.plan import Plan, Strategy
+    from policies.words.plan import Plan, ReleaseRef, Strategy
     from policies.words.rollout import Command, CommandReceipt, RolloutStatus
 
 T = TypeVar("T")
@@ -66,6 +66,27 @@ class Session:
         trust_policy = digest_of(self.settings.trust.read_bytes())
         gates = load(self.settings.gates, GatePolicy)
         return await (await self.service()).plan(self.fleet, release, strategy, gates, trust_policy)
+
+    async def add_release(self, digest: str) -> "ReleaseRef":
+        """Verify a release of the repository and write it into the ledger; TrustError when it may not be used."""
+        from activities.drivers.trust_files import compose_releases  # noqa: PLC0415
+        from orchestrator.engine import enter_network_namespace  # noqa: PLC0415
+
+        enter_network_namespace(self.settings.network_namespace)
+        releases = compose_releases(
+            self.settings.store,
+            self.settings.trust,
+            product=self.fleet.product,
+            channel=self.fleet.channel,
+        )
+        admitted = await releases.admit(digest, self.settings.source)
+        self.ledger.add_release(
+            admitted.reference,
+            admitted.signers,
+            self.settings.source,
+            admitted.manifest.model_dump_json(),
+        )
+        return admitted.reference
 
     async def start(self, plan: "Plan", person: str, reason: str) -> str:
         """Start the plan; return the rollout's name."""

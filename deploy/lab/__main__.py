@@ -1,0 +1,116 @@
+"""`./run demo`: builds the lab, tells its stories, shows what they proved, and leaves nothing behind."""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from deploy.lab.lab import lab
+from deploy.lab.screen import Screen
+from deploy.lab.stories import Storyteller, Told, write_json
+from orchestrator.running import leave
+from policies.words.errors import BadInput, PenstockError
+from policies.words.exit_code import ExitCode
+from policies.words.rollout import Outcome
+
+STORIES = ("clean", "bad-auth", "bad-signature")
+USUAL = ("clean", "bad-auth")
+ENDS_AS = {
+    "clean": Outcome.PROMOTED,
+    "bad-auth": Outcome.ROLLED_BACK,
+    "bad-signature": Outcome.REFUSED,
+}
+
+
+def parse(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
+    """Return the stories to tell and the file for their JSON.
+
+    Raises:
+        BadInput: an unknown scenario, or a file that cannot be written.
+    """
+    parser = argparse.ArgumentParser(prog="./run demo", description=__doc__)
+    parser.add_argument("--scenario", help=f"tell one story only: {', '.join(STORIES)}")
+    parser.add_argument("--json", type=Path, help="write what was proved to this file")
+    chosen = parser.parse_args(arguments)
+    if chosen.scenario is not None and chosen.scenario not in STORIES:
+        raise BadInput(f"there is no scenario {chosen.scenario!r}; there are {', '.join(STORIES)}")
+    if chosen.json is not None and not chosen.json.absolute().parent.is_dir():
+        raise BadInput(f"{chosen.json} cannot be written: its folder does not exist")
+    return (chosen.scenario,) if chosen.scenario else USUAL, chosen.json
+
+
+async def demo(stories: Sequence[str], report: Path | None) -> int:
+    """Tell the stories; return the exit code: 0 when each ended as it should."""
+    began = time.monotonic()
+    with Screen() as screen:
+        async with lab(screen.tell) as built:
+            teller = Storyteller(built, screen)
+            tellings = {
+                "clean": teller.clean,
+                "bad-auth": teller.bad_auth,
+                "bad-signature": teller.bad_signature,
+            }
+            told = [await tellings[story]() for story in stories]
+        if report:
+            report.write_text(write_json(told))
+        screen.print(summary(told))
+        screen.tell(f"the lab is removed; all of it took {time.monotonic() - began:.0f} s")
+        screen.tell("next: .venv/bin/penstock history, .venv/bin/penstock release list, README.md")
+    return exit_code(stories, told)
+
+
+def exit_code(stories: Sequence[str], told: Sequence[Told]) -> int:
+    """Return 0 when every story ended as it should; a story told alone ends as its command would."""
+    as_they_should = all(story.outcome is ENDS_AS[story.name] and not story.sessions_lost for story in told)
+    if not as_they_should:
+        return ExitCode.INTERNAL
+    refused_alone = tuple(stories) == ("bad-signature",)
+    return ExitCode.REFUSED if refused_alone else ExitCode.DONE
+
+
+def summary(told: Sequence[Told]) -> Table:
+    """Return the short table at the end."""
+    table = Table(title="What the stories proved", title_justify="left")
+    table.add_column("")
+    for story in told:
+        table.add_column(story.name)
+    rows = {
+        "outcome": [story.outcome.replace("_", " ") for story in told],
+        "sessions before, after": [f"{s.sessions_before}, {s.sessions_after}" for s in told],
+        "sessions lost": [str(story.sessions_lost) for story in told],
+        "pings sent, lost": [f"{story.pings_sent}, {story.pings_lost}" for story in told],
+        "fault to decision": [_seconds(story, "fault_to_decision") for story in told],
+        "decision to last bad login": [_seconds(story, "decision_to_steered") for story in told],
+        "why": [str(story.decision["reason"]) for story in told],
+        "signed by": [", ".join(story.signers) for story in told],
+    }
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    return table
+
+
+def _seconds(story: Told, what: str) -> str:
+    seconds = story.seconds[what]
+    return f"{seconds:.1f} s" if story.outcome is Outcome.ROLLED_BACK else "-"
+
+
+def main() -> None:
+    """Run the demo and end the process with its exit code."""
+    try:
+        stories, report = parse(sys.argv[1:])
+        code = asyncio.run(demo(stories, report))
+    except PenstockError as error:
+        sys.stderr.write(f"{error.code}: {error}\n")
+        code = error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the lab is removed\n")
+        code = ExitCode.DETACHED
+    leave(int(code))
+
+
+if __name__ == "__main__":
+    main()

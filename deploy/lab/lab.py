@@ -1,0 +1,369 @@
+"""The lab as a whole: a fleet with users, the control plane that upgrades it, and releases to upgrade it to."""
+
+import asyncio
+import getpass
+import json
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.lab import credentials as lab_credentials
+from deploy.lab import namespaces, preflight
+from deploy.lab.processes import Process
+from deploy.lab.offers import Offers, server
+from deploy.lab.releases import LabReleases
+from deploy.lab.services import EXPORTER_PORT, Engine, Prometheus
+from deploy.lab.topology import TARGET4, Host, Topology
+from deploy.lab.traffic import Logins, Users
+from deploy.lab.traffic import Settings as TrafficSettings
+from orchestrator.cli.session import Session
+from orchestrator.settings import Settings, state_folder
+from policies.words.errors import Unavailable
+from policies.words.fleet import Fleet, Gateway, Limits, Slot
+from policies.words.instance import GatewayState
+from policies.words.plan import Plan, ReleaseRef, Strategy
+from policies.words.rollout import RolloutResult, RolloutStatus
+from policies.words.word import Word
+from workflows.rollback import RollbackResult
+
+FLEET = "lab"
+PRODUCT = "ocserv"
+SLOTS = "abc"
+FIRST_PORT = 4431
+LEASE = timedelta(seconds=20)
+DRAIN_DEADLINE = timedelta(minutes=2)
+READY_WITHIN = 30.0
+REPOSITORY_PORT = 8080
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Everything a story may use, while the lab is up."""
+
+    folder: Path
+    topology: Topology
+    fleet: Fleet
+    offers: Offers
+    users: Users
+    logins: Logins
+    worker: Process
+    agents: dict[str, Process]
+    engine: Engine
+    prometheus: Prometheus
+    session: Session
+
+    @property
+    def older(self) -> ReleaseRef:
+        """The release the fleet begins with: this Debian's ocserv."""
+        return self.offers.older
+
+    @property
+    def newer(self) -> ReleaseRef:
+        """The next Debian's ocserv."""
+        return self.offers.newer
+
+    @property
+    def faulty(self) -> ReleaseRef:
+        """The newer one with a config that names a stale list of users; signed like the others."""
+        return self.offers.faulty
+
+    @property
+    def tampered(self) -> ReleaseRef:
+        """A release of which one byte was changed after it was signed."""
+        return self.offers.tampered
+
+    @property
+    def signers(self) -> tuple[str, ...]:
+        """Who signed the releases, as the ledger has it, and in which role."""
+        return self.session.ledger.signers(self.newer.digest)
+
+    @property
+    def watch_command(self) -> str:
+        """What to type in another terminal to see the same."""
+        return f"{Path(sys.prefix) / 'bin' / 'penstock'} watch"
+
+    async def add(self, release: ReleaseRef) -> None:
+        """Do what `penstock release add` does; TrustError when it may not be used."""
+        await self.session.add_release(release.digest)
+
+    async def plan(self, release: ReleaseRef, strategy: Strategy) -> Plan:
+        """Return the plan of an upgrade to the release."""
+        return await self.session.plan(FLEET, release.digest, strategy)
+
+    async def start(self, plan: Plan, reason: str) -> str:
+        """Start the plan; return the rollout's name."""
+        return await self.session.start(plan, getpass.getuser(), reason)
+
+    async def status(self) -> RolloutStatus:
+        """Return the newest rollout's status, waiting out a moment without worker or engine."""
+        deadline = time.monotonic() + READY_WITHIN
+        while True:
+            try:
+                return await self.session.status(FLEET)
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
+
+    async def result(self) -> RolloutResult:
+        """Return how the newest rollout ended."""
+        result = await (await self.session.service()).result(FLEET)
+        if isinstance(result, RollbackResult):
+            raise TypeError("the newest change of the fleet was a rollback, not a rollout")
+        return result
+
+    async def states(self) -> dict[str, GatewayState]:
+        """Return what is true of every gateway now."""
+        return (await (await self.session.service()).survey(self.fleet)).states
+
+    def figures(self) -> dict[str, Any]:
+        """Return what users notice: tunnels up and lost, pings, logins."""
+        totals = self.users.view()["totals"]
+        logins = self.logins.view()["totals"]
+        return {
+            "up": totals["up"],
+            "lost": totals["lost"],
+            "pings": totals["pings"],
+            "logins": {what.replace("_", " "): count for what, count in sorted(logins.items())},
+        }
+
+    def last_login_on_the_new_instance(self, gateways: Sequence[str], since: datetime) -> float:
+        """Return when a login last failed on these gateways though its password was right, as a Unix time.
+
+        Only the faulty release refuses right passwords; the logins' own log is the witness.
+        """
+        last = since.timestamp()
+        for line in (self.logins.settings.folder / "logins.jsonl").read_text().splitlines():
+            login = json.loads(line)
+            refused = login["outcome"] != "accepted" and not login["mistyped"]
+            if refused and login["gateway"] in gateways:
+                last = max(last, login["at"])
+        return last
+
+
+def fleet_of(topology: Topology) -> Fleet:
+    """Return the lab's fleet: every gateway in a failure domain of its own, three slots each."""
+    return Fleet(
+        name=FLEET,
+        product=PRODUCT,
+        gateways=tuple(_gateway(host, number) for number, host in enumerate(topology.gateways, start=1)),
+        limits=Limits(steps=("1", "100%"), switching=3, lease=LEASE, drain_deadline=DRAIN_DEADLINE),
+    )
+
+
+def _gateway(host: Host, number: int) -> Gateway:
+    slots = tuple(
+        Slot(
+            name=name,
+            port=FIRST_PORT + index,
+            device=f"vpn{name}",
+            pool4=IPv4Network(f"10.{64 + number}.{index}.0/24"),
+            pool6=IPv6Network(f"fd98:{number}:{index}::/112"),
+        )
+        for index, name in enumerate(SLOTS)
+    )
+    return Gateway(
+        name=host.name,
+        domain=host.name,
+        addresses=(host.address4, host.address6),  # type: ignore[arg-type]
+        metrics_port=EXPORTER_PORT,
+        slots=slots,
+    )
+
+
+def write_yaml(path: Path, content: Word | dict[str, Any]) -> Path:
+    """Write a file that people could have written themselves."""
+    plain = content.model_dump(mode="json", exclude_none=True) if isinstance(content, Word) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    return path
+
+
+@asynccontextmanager
+async def lab(tell: Callable[[str], None]) -> AsyncIterator[Lab]:
+    """Have a lab for the length of the body; whatever ends it, nothing of it remains.
+
+    Raises:
+        BadInput: this machine cannot have one; nothing was changed.
+        Conflict: another lab is running.
+    """
+    topology = Topology()
+    claim, cleared = preflight.begin(topology)
+    with claim:
+        if cleared:
+            tell(cleared)
+        folder = state_folder() / "lab" / "run"
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with namespaces.home_again():
+                yield await _build(topology, folder, tell)
+        finally:
+            topology.tear_down()
+
+
+async def _build(topology: Topology, folder: Path, tell: Callable[[str], None]) -> Lab:
+    began = time.monotonic()
+    topology.build()
+    fleet = fleet_of(topology)
+    files = folder / "etc"
+    write_yaml(files / "fleet.yaml", fleet)
+    shutil.copy(Path(__file__).with_name("gates.yaml"), files / "gates.yaml")
+    issued = await asyncio.to_thread(lab_credentials.issue, topology, files / "credentials")
+    tell(f"{len(topology.gateways)} gateways and {len(topology.sites)} sites have their networks")
+    source = f"http://{topology.hub.address4}:{REPOSITORY_PORT}"
+    published = LabReleases(folder / "releases", folder / "repository", source, product=PRODUCT)
+    offers = await asyncio.to_thread(Offers, published, state_folder() / "lab" / "cache")
+    tell(f"releases built and signed: ocserv {offers.older.version}, {offers.newer.version} and two more")
+    engine, prometheus = Engine(topology, folder / "engine"), Prometheus(topology, folder / "prometheus")
+    engine.start()
+    prometheus.start()
+    server(
+        published, topology.hub.namespace, topology.hub.address4, REPOSITORY_PORT, folder / "repository.log"
+    ).start()
+    settings = _settings(topology, folder, files, published, engine, prometheus)
+    namespaces.enter(topology.hub.namespace)
+    session = Session(settings)
+    worker = _program(folder, "worker", topology.hub, ["-m", "orchestrator", "worker"])
+    agents = {
+        host.name: _agent(folder, files, host, fleet.gateway(host.name), issued, published, engine)
+        for host in topology.gateways
+    }
+    for program in (worker, *agents.values()):
+        program.start()
+    for program in (worker, *agents.values()):
+        await _ready(program)
+    tell(f"engine, Prometheus, worker and {len(agents)} agents are ready")
+    for release in (offers.older, offers.newer, offers.faulty):
+        await session.add_release(release.digest)
+    service = await session.service()
+    await service.install(fleet, offers.older, settings.source)
+    for host in topology.gateways:
+        _exporter(folder, files, host, fleet.gateway(host.name)).start()
+    tell(f"every gateway serves with {offers.older.version}")
+    users, logins = _crowds(topology, issued, folder)
+    await asyncio.to_thread(users.wait_until_up)
+    tell(f"{len(topology.sites)} users are connected and pinging ({time.monotonic() - began:.0f} s so far)")
+    return Lab(
+        folder=folder,
+        topology=topology,
+        fleet=fleet,
+        offers=offers,
+        users=users,
+        logins=logins,
+        worker=worker,
+        agents=agents,
+        engine=engine,
+        prometheus=prometheus,
+        session=session,
+    )
+
+
+def _settings(
+    topology: Topology,
+    folder: Path,
+    files: Path,
+    published: LabReleases,
+    engine: Engine,
+    prometheus: Prometheus,
+) -> Settings:
+    """Write the settings where `penstock` looks for them, and return them."""
+    values = {
+        "temporal_address": engine.address,
+        "network_namespace": topology.hub.namespace,
+        "prometheus_url": f"http://{prometheus.address}",
+        "ledger_url": f"sqlite:///{state_folder() / 'ledger.db'}",
+        "store": str(folder / "store"),
+        "fleet": str(files / "fleet.yaml"),
+        "trust": str(published.trust_policy),
+        "gates": str(files / "gates.yaml"),
+        "source": published.url,
+    }
+    for old in state_folder().glob("ledger.db*"):
+        old.unlink()
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    Settings.file.write_text("\n".join(["# written by the lab; the newest run's", *lines]) + "\n")
+    return Settings()
+
+
+def _program(folder: Path, name: str, host: Host, arguments: list[str]) -> Process:
+    return Process(
+        name,
+        [sys.executable, *arguments],
+        log=folder / f"{name}.log",
+        namespace=host.namespace,
+        environment={"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def _agent(
+    folder: Path,
+    files: Path,
+    host: Host,
+    gateway: Gateway,
+    issued: lab_credentials.Credentials,
+    published: LabReleases,
+    engine: Engine,
+) -> Process:
+    password = files / "credentials" / "probe-password"
+    password.write_text(issued.password)
+    password.chmod(0o600)
+    config = {
+        "gateway": gateway.model_dump(mode="json", exclude_none=True),
+        "root": str(folder / "gateways" / host.name),
+        "product": PRODUCT,
+        "channel": "stable",
+        "trust": str(published.trust_policy),
+        "temporal_address": engine.address,
+        "credentials": {
+            "users": str(issued.users),
+            "users_legacy": str(issued.legacy_users),
+            "certificate": str(issued.certificate),
+            "key": str(issued.key),
+        },
+        "probe": {
+            "user": lab_credentials.PROBE,
+            "password": str(password),
+            "authority": str(issued.authority),
+            "name": host.address4,
+            "target": TARGET4,
+        },
+    }
+    path = write_yaml(files / "agents" / f"{host.name}.yaml", config)
+    return _program(folder, f"agent-{host.name}", host, ["-m", "orchestrator", "agent", "--config", str(path)])
+
+
+def _exporter(folder: Path, files: Path, host: Host, gateway: Gateway) -> Process:
+    path = write_yaml(files / "gateways" / f"{host.name}.yaml", gateway)
+    arguments = ["--gateway", str(path), "--root", str(folder / "gateways" / host.name)]
+    arguments += ["--address", host.address4, "--port", str(EXPORTER_PORT)]
+    return _program(folder, f"exporter-{host.name}", host, ["-m", "orchestrator.exporter", *arguments])
+
+
+def _crowds(
+    topology: Topology, issued: lab_credentials.Credentials, folder: Path
+) -> tuple[Users, Logins]:
+    users = Users(TrafficSettings.of(topology, issued, folder / "users"))
+    logins = Logins(TrafficSettings.of(topology, issued, folder / "logins"))
+    users.start()
+    logins.start()
+    return users, logins
+
+
+async def _ready(program: Process) -> None:
+    """Wait until a worker has said that it takes work."""
+    deadline = time.monotonic() + READY_WITHIN
+    while not any(line.startswith("ready:") for line in program.last_lines(50)):
+        if program.pid is None or time.monotonic() > deadline:
+            said = " / ".join(program.last_lines(3)) or "nothing"
+            raise Unavailable(f"{program.name} did not become ready; it said: {said}")
+        await asyncio.sleep(0.05)
+

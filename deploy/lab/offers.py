@@ -1,0 +1,72 @@
+"""What the lab offers to upgrade to: two real versions of ocserv, a faulty one and a tampered one."""
+
+import sys
+from pathlib import Path
+
+from deploy.lab import trees
+from deploy.lab.processes import Process
+from deploy.lab.releases import LabReleases
+from policies.trust.statements import parse_release
+from policies.words.plan import ReleaseRef
+
+TEMPLATE = Path(__file__).with_name("ocserv.conf.template")
+CURRENT_USERS, STALE_USERS = "$credential_users", "$credential_users_legacy"
+
+
+class Offers:
+    """The releases of one lab, built, signed and published; the trees are kept between labs."""
+
+    older: ReleaseRef
+    newer: ReleaseRef
+    faulty: ReleaseRef
+    tampered: ReleaseRef
+
+    def __init__(self, published: LabReleases, cache: Path) -> None:
+        """Build and publish all four.
+
+        The faulty one is the newer ocserv with a config that asks a list of users that is years
+        old: everything about it is signed and starts, and most people cannot log in.
+        """
+        self._published = published
+        cache.mkdir(parents=True, exist_ok=True)
+        older, newer = cache / "older", cache / "newer"
+        older_version = trees.collect_host_tree(older)
+        newer_version = trees.collect_next_tree(newer, cache / "packages")
+        stale = cache / "stale.conf.template"
+        stale.write_text(TEMPLATE.read_text().replace(CURRENT_USERS, STALE_USERS))
+        self.older = self._publish(older, TEMPLATE, older_version, 1)
+        self.newer = self._publish(newer, TEMPLATE, newer_version, 2)
+        self.faulty = self._publish(newer, stale, f"{newer_version}+fix1", 3)
+        own = cache / "tampered.conf.template"
+        own.write_text(TEMPLATE.read_text() + "# the second fix\n")
+        self.tampered = self._publish(newer, own, f"{newer_version}+fix2", 4)
+        self._tamper_with(self.tampered)
+
+    def _publish(self, tree: Path, template: Path, version: str, number: int) -> ReleaseRef:
+        digest = self._published.publish(tree, template, version=version, rollback_index=number)
+        statement = self._published.root / "statements" / digest.replace(":", "/")
+        return parse_release(statement.read_bytes()).reference(digest)
+
+    def _tamper_with(self, release: ReleaseRef) -> None:
+        """Change one byte of a blob that only this release names."""
+        statement = self._published.root / "statements" / release.digest.replace(":", "/")
+        manifest = parse_release(statement.read_bytes())
+        blob = self._published.root / "blobs" / manifest.artifacts[-1].digest.replace(":", "/")
+        content = bytearray(blob.read_bytes())
+        content[len(content) // 2] ^= 1
+        fresh = blob.with_suffix(".changed")
+        fresh.write_bytes(content)
+        fresh.replace(blob)
+
+
+def server(published: LabReleases, namespace: str, address: str, port: int, log: Path) -> Process:
+    """Return the repository's server, not yet started."""
+    command = [sys.executable, "-m", "deploy.lab.repository", "--root", str(published.root)]
+    command += ["--address", address, "--port", str(port)]
+    return Process(
+        "repository",
+        command,
+        log=log,
+        namespace=namespace,
+        environment={"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
