@@ -2,15 +2,23 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import activities.failures  # noqa: F401 - errors of every room are loaded before they are counted
+from orchestrator.files import load
+from policies.gates import GatePolicy
+from policies.strategies import plan as make_plan
 from policies.words import refusals  # noqa: F401
 from policies.words.errors import PenstockError
 from policies.words.exit_code import ExitCode, code_of
+from policies.words.fleet import Fleet
+from policies.words.plan import Strategy
 from policies.words.rollout import Outcome
+from policies.words.word import digest_of
 from tests.house.tree import ROOT, documents, place
+from tests.unit.fleets import NEW, OLD, state
 
 README = (ROOT / "README.md").read_text()
 RUNBOOKS = sorted(path for path in (ROOT / "runbooks").glob("*.md") if path.name != "index.md")
@@ -49,6 +57,24 @@ def test_every_error_and_every_outcome_ends_with_a_documented_code() -> None:
     assert code_of(None) is ExitCode.TIMED_OUT
 
 
+def test_the_readmes_fleet_is_a_fleet_that_can_be_planned(tmp_path: Path) -> None:
+    (example,) = re.findall(r"^```yaml\n(.+?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "fleet.yaml").write_text(example)
+    fleet = load(tmp_path / "fleet.yaml", Fleet)
+    states = {gateway.name: state(gateway.name) for gateway in fleet.gateways}
+    plan = make_plan(
+        fleet,
+        states,
+        dict.fromkeys(states, OLD),
+        NEW,
+        Strategy.CANARY,
+        seed="readme",
+        gates=GatePolicy(),
+        trust_policy=digest_of(b""),
+    )
+    assert [len(wave.gateways) for wave in plan.waves] == [1, 1]
+
+
 def test_the_readme_begins_with_what_penstock_does_and_two_commands() -> None:
     first = README.splitlines()[:32]
     assert [line for line in first if line.startswith("$ ")] == ["$ ./run demo", "$ ./run test"]
@@ -61,8 +87,8 @@ def test_every_error_a_command_can_print_is_explained_in_a_runbook() -> None:
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
-def test_a_runbook_answers_the_same_questions_in_the_same_order(page: object) -> None:
-    text = (ROOT / "runbooks" / f"{getattr(page, 'name', page)}").read_text()
+def test_a_runbook_answers_the_same_questions_in_the_same_order(page: Path) -> None:
+    text = page.read_text()
     assert re.findall(r"^## (.+)$", text, flags=re.MULTILINE) == HEADINGS
     assert "Last drilled:" in text
     assert len(text.splitlines()) <= 80
