@@ -11,6 +11,8 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from activities.drivers.signature.cms import CmsVerifier
+from activities.drivers.signature.openpgp import OpenPgpVerifier
 from activities.drivers.signature.sigstore import SigstoreVerifier
 from activities.drivers.source.http import HttpSource
 from activities.drivers.source.transport import Transport
@@ -107,6 +109,15 @@ def assemble(policy: TrustPolicy, files: Mapping[str, bytes]) -> LoadedTrust:
     verifiers: dict[SignatureKind, SignatureVerifier] = {}
     if roots:
         verifiers[SignatureKind.SIGSTORE] = SigstoreVerifier(roots)
+    if policy.openpgp:
+        pinned = {name: (files[entry.cert], entry.fingerprint) for name, entry in policy.openpgp.items()}
+        verifiers[SignatureKind.OPENPGP] = OpenPgpVerifier(pinned)
+    if policy.cms:
+        authorities = {
+            name: (files[entry.roots], files[entry.tsa] if entry.tsa else None)
+            for name, entry in policy.cms.items()
+        }
+        verifiers[SignatureKind.CMS] = CmsVerifier(authorities)
     return LoadedTrust(policy, digest_of(files[POLICY]), verifiers, dict(files))
 
 

@@ -5,13 +5,14 @@ the questions is fixed, so that one attack always gets one answer.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from policies.words.refusals import (
     DowngradeRefused,
     Expired,
     ReplayDetected,
     ScopeMismatch,
+    SignatureInvalid,
     SignatureMissing,
     SignerNotAllowed,
     SignerRevoked,
@@ -23,6 +24,8 @@ from policies.words.release import ChannelIndex, ReleaseManifest
 from policies.words.trust import Requirement, Revoked, Rule, Signer, TrustPolicy, VerifiedSignature
 from policies.words.verification import TrustState, TrustVerdict
 from policies.words.word import Digest
+
+CLOCK_SKEW = timedelta(hours=1)
 
 
 def admits(
@@ -56,6 +59,7 @@ def admits(
         signers = require_signers(signatures, digest, rule.groups, rule.require, policy.revoked)
         known_good = digest in state.promoted
         _require_not_revoked(digest, policy, index)
+        _require_signed_in_time(manifest, signatures)
         if not known_good:
             _require_in_time(manifest, rule, max(now, state.seen_at or now))
         _require_no_downgrade(manifest, known_good=known_good, rule=rule, state=state, index=index)
@@ -203,6 +207,16 @@ def _require_in_time(manifest: ReleaseManifest, rule: Rule, now: datetime) -> No
         raise Expired(
             f"the manifest of {manifest.version} is older than {rule.max_age_days} days", reason="age"
         )
+
+
+def _require_signed_in_time(manifest: ReleaseManifest, signatures: Sequence[VerifiedSignature]) -> None:
+    """A signature's own date must lie within the manifest's; some dates are only the signer's claim."""
+    for signature in signatures:
+        at = signature.signed_at
+        if at is not None and not manifest.issued_at - CLOCK_SKEW <= at < manifest.expires_at:
+            raise SignatureInvalid(
+                f"{signature.label} signed at {at}, outside the manifest's time", reason="time"
+            )
 
 
 def _require_no_downgrade(
