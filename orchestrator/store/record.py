@@ -1,0 +1,39 @@
+"""Appending to the audit record inside the transaction of what is recorded."""
+
+import json
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, insert, select, text
+
+from orchestrator.store import tables
+from policies.words.audit import AuditHead, chain
+
+
+def append(
+    connection: Connection,
+    person: str,
+    via: str,
+    action: str,
+    subject: str,
+    body: object,
+    key: str | None = None,
+) -> None:
+    """Append one entry in the caller's transaction, unless the key has one already."""
+    keys = tables.audit_keys
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("LOCK TABLE audit IN EXCLUSIVE MODE"))
+    if key is not None and connection.execute(select(keys.c.seq).where(keys.c.key == key)).first():
+        return
+    said = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    entry = chain(head_of(connection), at, person, via, action, subject, said)
+    connection.execute(insert(tables.audit).values(entry.model_dump()))
+    if key is not None:
+        connection.execute(insert(keys).values(key=key, seq=entry.seq))
+
+
+def head_of(connection: Connection) -> AuditHead:
+    """Return the newest entry's number and hash."""
+    table = tables.audit
+    row = connection.execute(select(table.c.seq, table.c.hash).order_by(table.c.seq.desc()).limit(1)).first()
+    return AuditHead(seq=row.seq, hash=row.hash) if row else AuditHead(seq=0)

@@ -1,0 +1,353 @@
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from temporalio.testing import ActivityEnvironment
+
+from activities.ledger import KnownGoodEntry, LedgerActivities, VerdictEntry
+from orchestrator.store.database import open_database, reading, writing
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.tables import metadata
+from policies.gates import GatePolicy
+from policies.words.audit import AuditHead
+from policies.words.errors import BadInput, Conflict, Refused, Unavailable
+from policies.words.fleet import Fleet, Gateway, Slot
+from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
+from policies.words.rollout import Outcome, RolloutOrder, RolloutResult
+from policies.words.verdict import Action, Decision, GateReading, GateVerdict, Window
+from policies.words.word import digest_of
+
+AT = datetime(2030, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+
+
+def release(version: str) -> ReleaseRef:
+    return ReleaseRef(
+        digest=digest_of(version.encode()),
+        product="ocserv",
+        version=version,
+        executable=digest_of(b"exe" + version.encode()),
+    )
+
+
+OLD, NEW, NEWER = release("1.1.6"), release("1.3.0"), release("1.5.0")
+
+
+def order(rollout: str, reason: str = "CVE") -> RolloutOrder:
+    slots = tuple(
+        Slot(name=name, port=port, device=f"vpn{name}", pool4=IPv4Network(f"10.90.{port - 4430}.0/24"))
+        for name, port in (("a", 4431), ("b", 4432))
+    )
+    fleet = Fleet(
+        name="north",
+        product="ocserv",
+        gateways=(Gateway(name="gw-1", addresses=(IPv4Address("192.0.2.1"),), slots=slots),),
+    )
+    plan = Plan(
+        fleet=fleet,
+        release=NEW,
+        strategy=Strategy.CANARY,
+        waves=(Wave(number=1, gateways=("gw-1",)),),
+        known_good={"gw-1": OLD},
+        sessions={"gw-1": 7},
+        window=Window(),
+        gates=GatePolicy(gates=()),
+        trust_policy=digest_of(b"trust"),
+    )
+    return RolloutOrder(
+        rollout=rollout, plan=plan, source="https://releases.example", requested_by="ada", reason=reason
+    )
+
+
+def result(rollout: str, outcome: Outcome = Outcome.PROMOTED) -> RolloutResult:
+    return RolloutResult(rollout=rollout, outcome=outcome, reason="every wave passed", touched=("gw-1",))
+
+
+def decision(action: Action = Action.CONTINUE) -> Decision:
+    reading_ = GateReading(
+        gate="logins", verdict=GateVerdict.HEALTHY, reason="12 of 12", numbers={"bad": 0.1 + 0.2}
+    )
+    return Decision(action=action, verdict=GateVerdict.HEALTHY, reason="all well", readings=(reading_,))
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/state/ledger.db"
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Ledger]:
+    opened = Ledger.open(url)
+    yield opened
+    opened.close()
+
+
+def add(ledger: Ledger, reference: ReleaseRef) -> bool:
+    return ledger.add_release(
+        reference,
+        source="https://releases.example",
+        signers=("build@example",),
+        manifest_json="{}",
+        person="ada",
+    )
+
+
+def actions(ledger: Ledger) -> list[str]:
+    return [entry.action for entry in ledger.audit_entries()]
+
+
+def test_a_release_is_added_once_and_found_by_version_and_by_digest(ledger: Ledger) -> None:
+    assert [add(ledger, OLD), add(ledger, OLD), add(ledger, NEW)] == [True, False, True]
+    assert [row.release for row in ledger.releases()] == [NEW, OLD]
+    names = ("1.1.6", "ocserv 1.1.6", "ocserv@1.1.6", OLD.digest, OLD.digest[7:15])
+    assert {ledger.release(name) for name in names} == {OLD}
+    assert actions(ledger) == ["release added", "release added"]
+
+
+def test_one_digest_is_never_two_releases(ledger: Ledger) -> None:
+    add(ledger, OLD)
+    with pytest.raises(Conflict, match=r"1\.1\.6"):
+        add(ledger, OLD.model_copy(update={"executable": NEW.executable}))
+    assert ledger.release("1.1.6") == OLD
+
+
+def test_a_name_that_fits_two_releases_is_refused(ledger: Ledger) -> None:
+    add(ledger, OLD)
+    add(ledger, NEW.model_copy(update={"version": "1.1.6"}))
+    with pytest.raises(BadInput, match="give the digest"):
+        ledger.release("1.1.6")
+
+
+def test_a_withdrawn_release_is_still_listed_but_not_handed_out(ledger: Ledger) -> None:
+    add(ledger, OLD)
+    assert [ledger.yank(OLD.digest, "leaks", "ada"), ledger.yank(OLD.digest, "again", "bob")] == [True, False]
+    assert [row.yanked_reason for row in ledger.releases()] == ["leaks"]
+    with pytest.raises(Refused, match="leaks"):
+        ledger.release("1.1.6")
+
+
+def test_an_unknown_release_is_named_in_the_refusal(ledger: Ledger) -> None:
+    with pytest.raises(BadInput, match=r"no release 9\.9"):
+        ledger.release("9.9")
+    with pytest.raises(BadInput, match="no release sha256:0"):
+        ledger.yank("sha256:0", "because", "ada")
+
+
+def test_known_good_moves_per_gateway_and_the_one_before_is_remembered(ledger: Ledger) -> None:
+    for gateway in ("gw-1", "gw-2"):
+        ledger.record_known_good("north", gateway, OLD, "north-install")
+    assert ledger.previous_known_good("north") == {}
+    ledger.record_known_good("north", "gw-1", NEW, "north-1")
+    assert ledger.known_good("north") == {"gw-1": NEW, "gw-2": OLD}
+    assert ledger.previous_known_good("north") == {"gw-1": OLD}
+    assert ledger.known_good("south") == {}
+
+
+def test_a_late_repeat_of_an_older_rollout_does_not_bring_its_release_back(ledger: Ledger) -> None:
+    for reference, rollout in ((OLD, "north-1"), (NEW, "north-2"), (OLD, "north-1"), (NEW, "north-2")):
+        ledger.record_known_good("north", "gw-1", reference, rollout)
+    assert ledger.known_good("north") == {"gw-1": NEW}
+    assert actions(ledger) == ["known-good recorded"] * 2
+
+
+def test_a_rollout_is_opened_and_closed_once_however_often_it_is_told(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.open_rollout(order("north-1"))
+    (row,) = ledger.rollouts("north")
+    assert (row.rollout, row.version, row.outcome, row.reason) == ("north-1", "1.3.0", None, "CVE")
+    for _ in range(2):
+        ledger.close_rollout(result("north-1"))
+    (row,) = ledger.rollouts("north")
+    assert (row.outcome, row.reason, row.plan) == (
+        Outcome.PROMOTED,
+        "every wave passed",
+        order("north-1").plan.digest,
+    )
+    assert row.ended is not None
+    assert row.ended - row.started < timedelta(minutes=1)
+    assert actions(ledger) == ["rollout began", "rollout ended"]
+
+
+def test_the_newest_rollout_comes_first_and_other_fleets_stay_out(ledger: Ledger) -> None:
+    for name in ("north-1", "north-2"):
+        ledger.open_rollout(order(name))
+    assert [row.rollout for row in ledger.rollouts("north")] == ["north-2", "north-1"]
+    assert ledger.rollouts("south") == ()
+
+
+def test_two_rollouts_never_share_a_name(ledger: Ledger) -> None:
+    ledger.open_rollout(order("north-1"))
+    with pytest.raises(Conflict, match="north-1"):
+        ledger.open_rollout(order("north-1", reason="another"))
+
+
+def test_a_rollout_that_ended_otherwise_than_first_told_has_its_last_end(ledger: Ledger) -> None:
+    ledger.open_rollout(order("north-1"))
+    for outcome in (Outcome.ROLLBACK_INCOMPLETE, Outcome.ROLLED_BACK):
+        ledger.close_rollout(result("north-1", outcome))
+    assert [row.outcome for row in ledger.rollouts("north")] == [Outcome.ROLLED_BACK]
+    assert actions(ledger) == ["rollout began", "rollout ended", "rollout ended"]
+
+
+def test_a_decision_comes_back_with_every_number_as_it_was(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.record_verdict("north-1", 1, decision(), AT)
+    (row,) = ledger.verdicts("north-1")
+    assert (row.wave, row.at, row.decision) == (1, AT, decision())
+
+
+def test_a_floor_only_rises(ledger: Ledger) -> None:
+    assert ledger.floor("ocserv", "stable", "main") == 0
+    assert [ledger.raise_floor("ocserv", "stable", "main", index) for index in (5, 3, 5, 7)] == [5, 5, 5, 7]
+    assert (ledger.floor("ocserv", "stable", "main"), ledger.floor("ocserv", "beta", "main")) == (7, 0)
+
+
+def test_evidence_and_snapshots_may_be_told_twice(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.record_snapshot("north-1", "gw-1", OLD.digest)
+        ledger.record_evidence(OLD.digest, "bundle", "1.1.6", 100)
+    assert actions(ledger) == ["snapshot taken"]
+
+
+def test_nobody_changes_or_removes_an_audit_entry(url: str, ledger: Ledger) -> None:
+    ledger.audit("ada", "cli", "looked", "north", {})
+    engine = open_database(url)
+    for statement in ("UPDATE audit SET person = 'eve'", "DELETE FROM audit"):
+        with pytest.raises(DBAPIError, match="append-only"), writing(engine) as connection:
+            connection.execute(text(statement))
+    engine.dispose()
+    assert ledger.verify_audit() is None
+
+
+def test_a_forged_removed_or_cut_audit_record_is_named(url: str, ledger: Ledger) -> None:
+    for n in range(5):
+        ledger.audit("ada", "cli", "looked", f"north {n}", {"n": n})
+    head = ledger.audit_head()
+    assert (head.seq, ledger.verify_audit(head)) == (5, None)
+    forger = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    for trigger in ("audit_no_update", "audit_no_delete"):
+        forger.execute(f"DROP TRIGGER {trigger}")
+    forger.execute("DELETE FROM audit WHERE seq = 5")
+    assert ledger.verify_audit() is None
+    assert ledger.verify_audit(head) == "audit entries 5 to 5 are missing at the end"
+    forger.execute("UPDATE audit SET person = 'eve' WHERE seq = 3")
+    assert ledger.verify_audit() == "audit entry 3 was changed"
+    forger.execute("DELETE FROM audit WHERE seq = 2")
+    assert ledger.verify_audit() == "audit entry 2 is missing"
+    forger.close()
+
+
+def test_a_record_written_anew_is_not_the_one_noted_elsewhere(ledger: Ledger) -> None:
+    ledger.audit("ada", "cli", "looked", "north", {})
+    noted = AuditHead(seq=1, hash="f" * 64)
+    assert ledger.verify_audit(noted) == "audit entry 1 is not the one noted elsewhere"
+
+
+def test_the_same_key_is_the_same_entry(ledger: Ledger) -> None:
+    heads = {ledger.audit("ada", "cli", "held", "north-1", {}, key="command 1").seq for _ in range(3)}
+    assert heads == {1}
+
+
+def test_opening_again_keeps_everything(url: str, ledger: Ledger) -> None:
+    add(ledger, OLD)
+    again = Ledger.open(url)
+    assert again.release("1.1.6") == OLD
+    again.close()
+
+
+def test_eight_writers_at_once_lose_nothing_and_the_chain_holds(url: str, ledger: Ledger) -> None:
+    def write(writer: int) -> None:
+        own = Ledger.open(url)
+        for n in range(25):
+            own.audit("ada", "cli", "looked", f"{writer}/{n}", {})
+        own.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len({entry.subject for entry in ledger.audit_entries()}) == 200
+    assert ledger.verify_audit() is None
+
+
+def test_a_reader_sees_the_ledger_while_somebody_writes(url: str, ledger: Ledger) -> None:
+    add(ledger, OLD)
+    engine = open_database(url)
+    with writing(engine) as connection:
+        connection.execute(text("UPDATE releases SET source = 'elsewhere'"))
+        assert [row.source for row in ledger.releases()] == ["https://releases.example"]
+    engine.dispose()
+
+
+def test_a_killed_writer_leaves_all_or_nothing(url: str, ledger: Ledger) -> None:
+    program = (
+        "import os, sys; from orchestrator.store import ledger as book\n"
+        "append = book.append\n"
+        "def die(*a, **k): append(*a, **k); os.kill(os.getpid(), 9)\n"
+        "book.append = die\n"
+        f"book.Ledger.open({url!r}).raise_floor('ocserv', 'stable', 'main', 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert ledger.floor("ocserv", "stable", "main") == 0
+    assert ledger.audit_entries() == ()
+    assert ledger.raise_floor("ocserv", "stable", "main", 9) == 9
+
+
+def test_the_migrations_make_exactly_the_tables_the_queries_use(url: str) -> None:
+    engine = open_database(url)
+    with reading(engine) as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_a_ledger_of_a_newer_penstock_is_left_alone(url: str, ledger: Ledger) -> None:
+    engine = open_database(url)
+    with writing(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(BadInput, match="newer penstock"):
+        Ledger.open(url)
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "nosuch:///x"])
+def test_what_is_no_address_of_a_ledger_is_bad_input(address: str) -> None:
+    with pytest.raises(BadInput):
+        Ledger.open(address)
+
+
+def test_a_ledger_that_cannot_be_opened_may_be_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").mkdir()
+    with pytest.raises(Unavailable):
+        Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
+
+
+def test_a_time_without_a_zone_never_enters_the_ledger(ledger: Ledger) -> None:
+    with pytest.raises(Exception, match="without a zone"):
+        ledger.record_verdict("north-1", 1, decision(), AT.replace(tzinfo=None))
+
+
+def test_the_wheel_carries_the_migrations() -> None:
+    migrations = files("orchestrator.store") / "migrations"
+    assert (migrations / "env.py").is_file()
+    assert [path.name for path in (migrations / "versions").iterdir() if "first" in path.name]
+
+
+async def test_each_step_of_a_rollout_may_be_repeated(ledger: Ledger) -> None:
+    book, run = LedgerActivities(ledger), ActivityEnvironment().run
+    entry = KnownGoodEntry(fleet="north", gateway="gw-1", release=NEW, rollout="north-1")
+    verdict = VerdictEntry(rollout="north-1", wave=1, at=AT, decision=decision())
+    for _ in range(2):
+        await run(book.open_rollout, order("north-1"))
+        await run(book.record_verdict, verdict)
+        await run(book.record_known_good, entry)
+        await run(book.close_rollout, result("north-1"))
+    assert await run(book.read_known_good, "north") == {"gw-1": NEW}
+    assert actions(ledger) == ["rollout began", "decision", "known-good recorded", "rollout ended"]
