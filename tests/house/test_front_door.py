@@ -1,0 +1,84 @@
+"""The front door: what it installs is what the lab needs, what it locks is what the project asks for."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from deploy.lab import preflight
+
+ROOT = Path(__file__).parents[2]
+RUN = (ROOT / "run").read_text()
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([ROOT / "run", *arguments], text=True, capture_output=True, check=False)
+
+
+def test_the_door_is_plain_posix_shell() -> None:
+    assert RUN.startswith("#!/bin/sh\n")
+    subprocess.run(["dash", "-n", ROOT / "run"], check=True)
+
+
+def test_an_unknown_verb_is_named_and_changes_nothing() -> None:
+    done = run("upgrade-everything")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "there is no verb 'upgrade-everything'" in done.stderr
+
+
+def test_the_usage_names_every_verb() -> None:
+    usage = run("help").stdout
+    verbs = re.findall(r"^((?:\w+ \| )*\w+)\)", RUN.split("case $verb in", 1)[1], re.MULTILINE)
+    named = {verb for line in verbs for verb in line.split(" | ")} - {"help"}
+    assert named == {"demo", "test", "bench", "check", "serve", "penstock", "clean"}
+    assert all(re.search(rf"^  {verb}\b", usage, re.MULTILINE) for verb in named)
+
+
+def test_every_program_the_lab_asks_for_is_one_the_door_installs() -> None:
+    installed = dict(
+        pair.split(":") for pair in re.findall(r"[\w.-]+:[\w.-]+(?=[\s\"])", RUN.split("usage()")[0])
+    )
+    essential = {name: package for name, package in preflight.PROGRAMS.items() if package == "util-linux"}
+    assert {**installed, **essential}.items() >= preflight.PROGRAMS.items()
+
+
+def test_continuous_integration_types_what_the_readme_tells_a_person_to_type() -> None:
+    lines = (ROOT / ".ci/run").read_text().splitlines()
+    assert lines[-2:] == ["./run check", "./run test"]
+
+
+def test_the_installed_packages_are_those_of_the_lock_with_digests_and_no_index() -> None:
+    locked = (ROOT / "requirements.lock").read_text()
+    assert "://" not in locked
+    uv = Path(sys.executable).with_name("uv")
+    exported = subprocess.run(
+        [
+            uv,
+            "export",
+            "--frozen",
+            "--offline",
+            "--no-emit-project",
+            "--all-groups",
+            "--no-header",
+            "--no-annotate",
+        ],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert exported.stdout == locked
+
+
+def test_the_lock_is_in_step_with_the_project() -> None:
+    uv = Path(sys.executable).with_name("uv")
+    done = subprocess.run(
+        [uv, "lock", "--check", "--offline"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_lock_names_no_index_but_the_public_one() -> None:
+    hosts = set(re.findall(r"https?://([^/\"]+)", (ROOT / "uv.lock").read_text()))
+    assert hosts == {"pypi.org", "files.pythonhosted.org"}

@@ -1,0 +1,146 @@
+"""The lab's people notice what people notice, and nothing they counted flatters us."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.lab import credentials, namespaces
+from deploy.lab.credentials import Credentials
+from deploy.lab.topology import Topology
+from deploy.lab.traffic import Logins, Settings, Users
+from policies.words.errors import Unavailable
+from tests.lab.gateway import plain_gateway
+from tests.lab.network import network
+
+PREFIX = "pstv-"
+pytestmark = pytest.mark.lab
+
+
+class Lab:
+    """One gateway and what its users need."""
+
+    def __init__(self, topology: Topology, given: Credentials, gateway: Path, scratch: Path) -> None:
+        self.topology, self.credentials, self.gateway, self.scratch = topology, given, gateway, scratch
+
+    def sessions(self) -> list[dict[str, Any]]:
+        done = subprocess.run(
+            ["occtl", "-s", self.gateway / "occtl", "-j", "show", "users"],
+            text=True,
+            capture_output=True,
+            check=True,
+        )
+        users: list[dict[str, Any]] = json.loads(done.stdout)
+        return users
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    scratch = tmp_path_factory.mktemp("traffic")
+    with network(PREFIX, sites=3) as topology:
+        given = credentials.issue(topology, scratch / "credentials", people=200)
+        with plain_gateway(topology.gateways[0], given) as folder:
+            yield Lab(topology, given, folder, scratch)
+
+
+@pytest.fixture
+def users(lab: Lab, tmp_path: Path) -> Iterator[Users]:
+    crowd = Users(Settings.of(lab.topology, lab.credentials, tmp_path))
+    crowd.start()
+    try:
+        crowd.wait_until_up(30)
+        yield crowd
+    finally:
+        crowd.process.stop()
+
+
+def wait_for(seen: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_everybody_has_a_tunnel_over_dtls_and_loses_no_ping(users: Users) -> None:
+    wait_for(lambda: users.view()["totals"]["pings"]["answered"] >= 30)
+    assert all(user["dtls"] for user in users.view()["users"])
+    view = users.stop()
+    assert (view["totals"]["lost"], view["totals"]["up_at_stop"]) == (0, 3)
+    pings = view["totals"]["pings"]
+    assert pings["lost"] == 0
+    assert pings["sent"] == pings["answered"]
+
+
+def test_someone_who_goes_home_and_comes_back_has_lost_nothing(users: Users) -> None:
+    view = users.come_back(["site-02"])
+    (back,) = [user for user in view["users"] if user["name"] == "site-02"]
+    assert (back["up"], back["logins"], back["planned_logouts"], back["lost"]) == (True, 2, 1, 0)
+    assert view["totals"]["pings"]["lost"] == 0
+
+
+def test_someone_thrown_out_has_lost_a_session_and_some_pings(users: Users, lab: Lab) -> None:
+    victim = lab.sessions()[0]
+    subprocess.run(["occtl", "-s", lab.gateway / "occtl", "disconnect", "id", str(victim["ID"])], check=True)
+    wait_for(lambda: users.view()["totals"]["lost"] == 1)
+    wait_for(lambda: users.view()["totals"]["up"] == 3)
+    (seen,) = [user for user in users.view()["users"] if user["lost"]]
+    assert seen["name"] == victim["Username"]
+    assert seen["last_exit"] == 1
+    assert "terminated by server" in seen["last_line"]
+    wait_for(lambda: users.view()["totals"]["pings"]["longest_silence"] > 0.5)
+    assert users.view()["totals"]["pings"]["lost"] > 0
+
+
+def test_a_session_that_openconnect_could_take_up_again_is_not_lost(users: Users, lab: Lab) -> None:
+    os.kill(lab.sessions()[0]["ID"], signal.SIGKILL)
+    wait_for(lambda: users.view()["totals"]["reconnects"] == 1)
+    view = users.view()
+    assert (view["totals"]["lost"], view["totals"]["up"]) == (0, 3)
+
+
+def test_nobody_outlives_the_process_that_started_them(users: Users, lab: Lab) -> None:
+    sites = [site.namespace for site in lab.topology.sites]
+    assert len(namespaces.inhabitants(sites)) == 3
+    users.process.kill()
+    wait_for(lambda: namespaces.inhabitants(sites) == [])
+
+
+def test_logins_reach_the_gateway_at_the_asked_rate_and_only_typos_are_rejected(
+    lab: Lab, tmp_path: Path
+) -> None:
+    crowd = Logins(Settings.of(lab.topology, lab.credentials, tmp_path, per_second=10.0, mistyped=0.2))
+    crowd.start()
+    time.sleep(5)
+    view = crowd.stop()
+    accepted, mistyped = view["totals"]["accepted"], view["totals"]["mistyped"]
+    assert set(view["totals"]) == {"accepted", "mistyped"}
+    assert 35 <= accepted <= 60
+    assert 2 <= mistyped <= 25
+    rows = [json.loads(line) for line in (tmp_path / "logins.jsonl").read_text().splitlines()]
+    assert len(rows) == accepted + mistyped
+    assert {row["outcome"] for row in rows if row["mistyped"]} == {"rejected"}
+    first = [row["user"] for row in rows if not row["mistyped"]]
+    assert len(set(first)) == len(first)
+
+
+def test_a_gateway_that_is_not_there_is_counted_as_unreachable(lab: Lab, tmp_path: Path) -> None:
+    crowd = Logins(Settings.of(lab.topology, lab.credentials, tmp_path, port=444))
+    crowd.start()
+    wait_for(lambda: (tmp_path / "view.json").exists() and bool(crowd.view()["totals"]))
+    assert set(crowd.stop()["totals"]) == {"unreachable"}
+
+
+def test_users_who_cannot_log_in_are_named_with_what_their_client_said(lab: Lab, tmp_path: Path) -> None:
+    crowd = Users(Settings.of(lab.topology, lab.credentials, tmp_path, port=444))
+    crowd.start()
+    try:
+        with pytest.raises(Unavailable, match=r"3 users have no session after 3 s: site-01 says"):
+            crowd.wait_until_up(3)
+    finally:
+        crowd.process.stop()
