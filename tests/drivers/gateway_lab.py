@@ -60,7 +60,9 @@ def gateway(name: str = "gw-1") -> Gateway:
     )
 
 
-def operation(step: str, rollout: str = "r-1", epoch: int = 1, digest: str = "sha256:" + "0" * 64) -> Operation:
+def operation(
+    step: str, rollout: str = "r-1", epoch: int = 1, digest: str = "sha256:" + "0" * 64
+) -> Operation:
     return Operation(rollout=rollout, epoch=epoch, gateway="gw-1", step=step, digest=digest)
 
 
@@ -83,9 +85,7 @@ class TreeAdmission:
             elif path.is_file():
                 content = path.read_bytes()
                 mode = path.stat().st_mode & 0o777
-                files.append(
-                    ReleaseFile(path=name, sha256=_hex(content), size=len(content), mode=mode)
-                )
+                files.append(ReleaseFile(path=name, sha256=_hex(content), size=len(content), mode=mode))
         template = self.template.read_bytes()
         return ReleaseManifest.model_validate(
             {
@@ -100,8 +100,13 @@ class TreeAdmission:
                 "daemon": {"kind": "ocserv", "executable": "usr/sbin/ocserv"},
                 "artifacts": (
                     Artifact(
-                        name="tree.tar", sha256="0" * 64, size=1, media_type="application/x-tar",
-                        unpack="tar", files=tuple(files), links=tuple(links),
+                        name="tree.tar",
+                        sha256="0" * 64,
+                        size=1,
+                        media_type="application/x-tar",
+                        unpack="tar",
+                        files=tuple(files),
+                        links=tuple(links),
                     ),
                     Artifact(
                         name=TEMPLATE.name, sha256=_hex(template), size=len(template), media_type="text/plain"
@@ -135,7 +140,15 @@ def _hex(content: bytes) -> str:
 class Client:
     """One openconnect at one site, and what it pings."""
 
-    def __init__(self, lab: "GatewayLab", number: int, *, version: int = 4, url_port: int = 443) -> None:
+    def __init__(
+        self,
+        lab: "GatewayLab",
+        number: int,
+        *,
+        version: int = 4,
+        url_port: int = 443,
+        more: tuple[str, ...] = (),
+    ) -> None:
         self.name, self.number = f"{PREFIX}{lab.tag}c{number}", number
         self.log = lab.folder / f"client-{number}.log"
         address = "10.77.0.1" if version == 4 else "[fd77::1]"
@@ -144,11 +157,12 @@ class Client:
             'ip address add "$INTERNAL_IP4_ADDRESS/32" dev tun0; ip route add 10.90.0.0/16 dev tun0; '
             "echo penstock: tunnel"
         )
-        with self.log.open("ab") as log:
+        with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, "openconnect", "--protocol=anyconnect", "--passwd-on-stdin",
-                 "--non-inter", f"--user=user{number}", f"--cafile={lab.folder}/ca.pem", "--interface=tun0",
-                 "--reconnect-timeout=60", "--script", script, f"https://{address}:{url_port}"],
+                ["ip", "netns", "exec", self.name, "openconnect", "--protocol=anyconnect",
+                 "--passwd-on-stdin", "--non-inter", f"--user=user{number}",
+                 f"--cafile={lab.folder}/ca.pem", "--interface=tun0",
+                 "--reconnect-timeout=60", "--script", script, *more, f"https://{address}:{url_port}"],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         assert self.process.stdin
@@ -198,8 +212,9 @@ class Client:
         self.process.send_signal(signal.SIGUSR2)
 
     async def leave(self) -> None:
-        if self.alive:
-            self.process.send_signal(signal.SIGINT)
+        for process in (self.pings, self.process):
+            if process is not None:
+                process.send_signal(signal.SIGINT)
         for process in (self.pings, self.process):
             if process is not None:
                 with suppress(ProcessLookupError):
@@ -222,7 +237,8 @@ class GatewayLab:
         self.namespace = f"{PREFIX}{tag}gw"
         self.gateway = gateway()
         self.root = folder / "penstock"
-        self._clients: list[Client] = []
+        self.prefix = f"{PREFIX}{tag}"
+        self.people: list[Client] = []
 
     def build(self) -> None:
         self.clear()
@@ -236,7 +252,9 @@ class GatewayLab:
         )
         for number in range(1, self.clients + 1):
             site = f"{PREFIX}{self.tag}c{number}"
-            self._ip(f"link add port{number} master br0 up type veth peer name eth0 netns {site}", self.namespace)
+            self._ip(
+                f"link add port{number} master br0 up type veth peer name eth0 netns {site}", self.namespace
+            )
             self._ip(
                 f"link set lo up\nlink set eth0 up\naddress add 10.77.0.{10 + number}/24 dev eth0\n"
                 f"address add fd77::{10 + number}/64 dev eth0 nodad",
@@ -248,22 +266,22 @@ class GatewayLab:
 
     def compose(self) -> None:
         """Make the parts anew, as an agent that has just been started does."""
-        login = ProbeLogin(
-            user="probe", password=self.folder / "probe", authority=self.folder / "ca.pem"
-        )
+        login = ProbeLogin(user="probe", password=self.folder / "probe", authority=self.folder / "ca.pem")
         self.journal = Journal(self.root / "journal.jsonl")
         self.berths = Berths(self.gateway, self.root, Ocserv(login))
-        self.table = NftablesTable(
-            self.gateway, self.journal, self.berths.live, self.root / "steering.json"
-        )
-        credentials = {name: self.folder / file for name, file in
-                       (("users", "users"), ("certificate", "gw.pem"), ("key", "gw.key"))}
+        self.table = NftablesTable(self.gateway, self.journal, self.berths.live, self.root / "steering.json")
+        credentials = {
+            name: self.folder / file
+            for name, file in (("users", "users"), ("certificate", "gw.pem"), ("key", "gw.key"))
+        }
         self.slots = HostSlots(self.berths, self.journal, self.table, self.admission, credentials)
         self.sessions = SlotSessions(self.berths, self.journal, self.table)
 
-    def client(self, number: int, *, version: int = 4, url_port: int = 443) -> Client:
-        client = Client(self, number, version=version, url_port=url_port)
-        self._clients.append(client)
+    def client(
+        self, number: int, *, version: int = 4, url_port: int = 443, more: tuple[str, ...] = ()
+    ) -> Client:
+        client = Client(self, number, version=version, url_port=url_port, more=more)
+        self.people.append(client)
         return client
 
     async def running(self, version: str, epoch: int = 1) -> str:
@@ -273,10 +291,21 @@ class GatewayLab:
         started = await self.slots.start(operation("start", epoch=epoch, digest=release.digest), release)
         return started.slot
 
+    async def home_of(self, number: int) -> str:
+        """Return the slot in which the session of that client lives."""
+        addresses = (f"10.77.0.{10 + number}", f"fd77::{10 + number}")
+        homes = [
+            slot
+            for slot, sessions in (await self.berths.live()).items()
+            if any(session.remote_address in addresses for session in sessions or ())
+        ]
+        assert len(homes) == 1, f"client {number} lives in {homes}"
+        return homes[0]
+
     async def clients_gone(self) -> None:
-        for client in self._clients:
+        for client in self.people:
             await client.leave()
-        self._clients.clear()
+        self.people.clear()
 
     def clear(self) -> None:
         """End what lives in our namespaces and remove them."""
@@ -285,11 +314,28 @@ class GatewayLab:
             name = line.split()[0]
             if not name.startswith(f"{PREFIX}{self.tag}"):
                 continue
-            pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
-            for pid in pids.stdout.split():
-                with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+            self._end(name)
             subprocess.run(["ip", "netns", "del", name], check=False)
+
+    def _end(self, name: str) -> None:
+        said = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+        for pid in {int(pid) for pid in said.stdout.split()} - {os.getpid()}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def reset(self) -> None:
+        """Forget everything but the network, the credentials and the tree."""
+        self.people.clear()
+        for name in (
+            self.namespace,
+            *(f"{PREFIX}{self.tag}c{number}" for number in range(1, self.clients + 1)),
+        ):
+            self._end(name)
+        nft = ["ip", "netns", "exec", self.namespace, "nft", "flush", "ruleset"]
+        subprocess.run(nft, check=True)
+        shutil.rmtree(self.root)
+        self.root.mkdir()
+        self.compose()
 
     def _ip(self, lines: str, namespace: str | None = None) -> None:
         inside = ["-n", namespace] if namespace else []
@@ -299,18 +345,47 @@ class GatewayLab:
         self.root.mkdir()
         for name, more in (
             ("ca", "ca\ncert_signing_key\n"),
-            ("gw", 'ip_address = "10.77.0.1"\nip_address = "fd77::1"\ntls_www_server\nsigning_key\nencryption_key\n'),
+            (
+                "gw",
+                'ip_address = "10.77.0.1"\nip_address = "fd77::1"\ntls_www_server\nsigning_key\n',
+            ),
         ):
             (self.folder / f"{name}.cfg").write_text(f'cn = "{name}"\nexpiration_days = 2\n{more}')
             key, template = self.folder / f"{name}.key", self.folder / f"{name}.cfg"
-            subprocess.run(["certtool", "--generate-privkey", "--ecc", "--outfile", key], check=True,
-                           capture_output=True)
-            sign = ["--generate-self-signed"] if name == "ca" else [
-                "--generate-certificate", "--load-ca-certificate", self.folder / "ca.pem",
-                "--load-ca-privkey", self.folder / "ca.key"]
-            subprocess.run(["certtool", *sign, "--load-privkey", key, "--template", template, "--outfile",
-                            self.folder / f"{name}.pem"], check=True, capture_output=True)
+            subprocess.run(
+                ["certtool", "--generate-privkey", "--ecc", "--outfile", key], check=True, capture_output=True
+            )
+            sign = (
+                ["--generate-self-signed"]
+                if name == "ca"
+                else [
+                    "--generate-certificate",
+                    "--load-ca-certificate",
+                    self.folder / "ca.pem",
+                    "--load-ca-privkey",
+                    self.folder / "ca.key",
+                ]
+            )
+            subprocess.run(
+                [
+                    "certtool",
+                    *sign,
+                    "--load-privkey",
+                    key,
+                    "--template",
+                    template,
+                    "--outfile",
+                    self.folder / f"{name}.pem",
+                ],
+                check=True,
+                capture_output=True,
+            )
         for user in ("probe", *(f"user{number}" for number in range(1, self.clients + 1))):
-            subprocess.run(["ocpasswd", "-c", self.folder / "users", user], input="secret\nsecret\n", text=True,
-                           check=True, capture_output=True)
+            subprocess.run(
+                ["ocpasswd", "-c", self.folder / "users", user],
+                input="secret\nsecret\n",
+                text=True,
+                check=True,
+                capture_output=True,
+            )
         (self.folder / "probe").write_text("secret\n")

@@ -119,7 +119,7 @@ class Ocserv:
         }
 
     def _occtl(self, place: Place, *command: str) -> list[str]:
-        return place.inside("/usr/bin/occtl", "-s", f"{RUN}/occtl.sock", "-j", *command)
+        return place.beside("/usr/bin/occtl", "-s", f"{RUN}/occtl.sock", "-j", *command)
 
     async def _ask(self, place: Place, *command: str) -> Any:
         """Return occtl's answer, None for no answer or one that is not JSON; unknown is never zero."""

@@ -1,5 +1,6 @@
 """The slots of a gateway as the host has them: folders, and the processes found running in them."""
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -61,8 +62,10 @@ class Berth:
     @property
     def place(self) -> Place:
         """The folders of the instance, by the version `current` leads to."""
-        version = (self.folder / "current").resolve()
-        return Place(self._gateway, self.slot, version / "root", self.folder / "conf", self.folder / "run")
+        root = (self.folder / "current").resolve() / "root"
+        running = self.process()
+        pid = running.pid if running else None
+        return Place(self._gateway, self.slot, root, self.folder / "conf", self.folder / "run", pid)
 
     def process(self) -> Process | None:
         """Return the instance's main process if exactly that process is alive."""
@@ -161,4 +164,5 @@ class Berths:
     async def live(self) -> dict[str, tuple[Session, ...] | None]:
         """Return the sessions of every running instance by slot, None where they cannot be known."""
         running = [berth for berth in self if berth.process()]
-        return {berth.slot.name: await self.daemon.sessions(berth.place) for berth in running}
+        found = await asyncio.gather(*(self.daemon.sessions(berth.place) for berth in running))
+        return {berth.slot.name: sessions for berth, sessions in zip(running, found, strict=True)}

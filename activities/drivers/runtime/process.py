@@ -29,10 +29,10 @@ class Process:
 
     @property
     def started_at(self) -> datetime:
-        """When it started, to the clock tick."""
-        since_boot = float((PROC / "uptime").read_text().split()[0])
-        age = since_boot - self.start / os.sysconf("SC_CLK_TCK")
-        return datetime.fromtimestamp(datetime.now(UTC).timestamp() - age, UTC)
+        """When it started: ticks after the boot, which the kernel dates to the second."""
+        lines = (PROC / "stat").read_text().splitlines()
+        booted = next(int(line.split()[1]) for line in lines if line.startswith("btime "))
+        return datetime.fromtimestamp(booted + self.start / os.sysconf("SC_CLK_TCK"), UTC)
 
     @property
     def executable(self) -> str | None:

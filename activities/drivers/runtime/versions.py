@@ -112,8 +112,8 @@ class Versions:
             for path, signed in (*alone, *tree):
                 if digest_of_file(path) != f"sha256:{signed}":
                     raise Refused(
-                        f"{release.product} {release.version}: {path.relative_to(version)} on the host is not the file "
-                        "that was signed; remove the version and stage it again"
+                        f"{release.product} {release.version}: {path.relative_to(version)} on the host is "
+                        "not the file that was signed; remove the version and stage it again"
                     )
 
     def largest(self) -> int:

@@ -1,0 +1,40 @@
+"""Fixtures of tests on a real gateway: one lab for a module, emptied before each test."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from deploy.lab.namespaces import inside
+from tests.drivers.gateway_lab import GatewayLab, why_not_here
+
+MISSING = why_not_here()
+ON_A_REAL_GATEWAY = [
+    pytest.mark.lab,
+    pytest.mark.skipif(MISSING is not None, reason=MISSING or ""),
+    # A loop of its own, so that its threads do not outlive their time in the gateway's namespace.
+    pytest.mark.asyncio(loop_scope="function"),
+]
+
+
+@pytest.fixture(scope="module")
+def built_lab(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[GatewayLab]:
+    folder: Path = tmp_path_factory.mktemp("gateway")
+    lab = GatewayLab(folder, request.module.__name__.rsplit("_", 1)[-1][:4])
+    lab.build()
+    yield lab
+    lab.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def lab(built_lab: GatewayLab) -> AsyncIterator[GatewayLab]:
+    """The lab, with this process inside the gateway's namespace for the length of a test."""
+    built_lab.reset()
+    with inside(built_lab.namespace):
+        await built_lab.table.prime()
+        yield built_lab
+        await built_lab.clients_gone()
+    built_lab.reset()

@@ -1,0 +1,255 @@
+"""Steering with people on the gateway: nobody may notice."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from datetime import timedelta
+from ipaddress import ip_address
+
+import pytest
+
+from activities.drivers.programs import run
+from policies.words.errors import Unavailable
+from policies.words.instance import InstanceState
+from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_lab import GatewayLab, operation
+
+pytestmark = ON_A_REAL_GATEWAY
+LEASE = timedelta(seconds=30)
+
+
+async def serving(lab: GatewayLab) -> str:  # noqa: F811
+    slot = await lab.running("1")
+    await lab.table.make_permanent(operation("keep"), slot)
+    return slot
+
+
+async def test_a_switch_and_its_way_back_cost_nobody_a_ping(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    people = [await lab.client(number).up() for number in (1, 2)] + [await lab.client(3, version=6).up()]
+    for person in people:
+        person.ping(old)
+    new = await lab.running("2")
+    await lab.table.start_trial(operation("trial"), new, LEASE)
+    await lab.client(4).up()
+    await asyncio.sleep(1)
+    await lab.table.start_trial(operation("trial"), new, LEASE)
+    await lab.table.end_trial(operation("back"))
+    await lab.client(5).up()
+    await asyncio.sleep(1)
+    assert [await lab.home_of(number) for number in (1, 2, 3, 4, 5)] == [old, old, old, new, old]
+    counts = [person.lost() for person in people]
+    assert min(sent for sent, _ in counts) > 40
+    assert [lost for _, lost in counts] == [0, 0, 0]
+
+
+async def test_a_session_over_tcp_alone_survives_the_switch(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    person = lab.client(1, more=("--no-dtls",))
+    await person.until("penstock: tunnel")
+    person.ping(old)
+    new = await lab.running("2")
+    await lab.table.make_permanent(operation("keep new"), new)
+    await asyncio.sleep(1)
+    sent, lost = person.lost()
+    assert (sent > 20, lost) == (True, 0)
+    sessions = (await lab.berths.live())[old]
+    assert sessions is not None
+    assert [session.transport for session in sessions] == ["tls"]
+
+
+async def test_a_client_that_reconnects_finds_its_own_instance(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    people = [await lab.client(1).up(), await lab.client(2, version=6).up()]
+    new = await lab.running("2")
+    await lab.table.start_trial(operation("trial"), new, LEASE)
+    for person in people:
+        person.reconnect()
+        await person.until("Established DTLS", times=2)
+    assert [await lab.home_of(number) for number in (1, 2)] == [old, old]
+    await lab.table.make_permanent(operation("keep new"), new)
+    people[0].reconnect()
+    await people[0].until("Established DTLS", times=3)
+    assert await lab.home_of(1) == old
+
+
+async def test_a_client_of_the_trial_reconnects_to_it_after_the_way_back(lab: GatewayLab) -> None:  # noqa: F811
+    await serving(lab)
+    new = await lab.running("2")
+    await lab.table.start_trial(operation("trial"), new, LEASE)
+    person = await lab.client(1).up()
+    await lab.table.end_trial(operation("back"))
+    person.reconnect()
+    await person.until("Established DTLS", times=2)
+    assert await lab.home_of(1) == new
+
+
+async def test_a_client_of_the_trial_reconnects_to_it_after_the_lease_ended_alone(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    await serving(lab)
+    new = await lab.running("2")
+    await lab.table.start_trial(operation("trial"), new, LEASE)
+    person = await lab.client(1).up()
+    await lab.table.start_trial(operation("trial"), new, timedelta(seconds=1))
+    await asyncio.sleep(1.2)
+    person.reconnect()
+    await person.until("Established DTLS", times=2)
+    assert await lab.home_of(1) == new
+
+
+async def test_a_lease_nobody_confirms_ends_by_itself_in_time(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    new = await lab.running("2")
+    begun = time.monotonic()
+    await lab.table.start_trial(operation("trial"), new, timedelta(seconds=2))
+    await lab.client(1).up()
+    await asyncio.sleep(2.1 - (time.monotonic() - begun))
+    await lab.client(2).up()
+    steering = await lab.table.read()
+    assert (steering.trial, steering.serving) == (None, old)
+    assert [await lab.home_of(number) for number in (1, 2)] == [new, old]
+
+
+async def test_a_lease_confirmed_again_and_again_never_lapses(lab: GatewayLab) -> None:  # noqa: F811
+    await serving(lab)
+    new = await lab.running("2")
+    for _ in range(12):
+        steering = await lab.table.start_trial(operation("trial"), new, timedelta(seconds=1))
+        assert steering.trial == new
+        await asyncio.sleep(0.25)
+    assert len([entry for entry in lab.journal.entries() if entry["step"] == "trial"]) == 2
+
+
+async def test_an_address_rebound_behind_its_nat_finds_its_instance(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    person = await lab.client(1).up()
+    new = await lab.running("2")
+    await lab.table.make_permanent(operation("keep new"), new)
+    port = lab.gateway.slots[0].port
+    send = (
+        f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('10.77.0.1', {port}))"
+    )
+    await run(["ip", "netns", "exec", f"{lab.prefix}c2", "python3", "-c", send])
+    learned = json.loads((await run(["nft", "-j", "list", "map", "inet", "penstock", "learned4"])).out)
+    assert [entry[1] for entry in learned["nftables"][1]["map"]["elem"]] == [port]
+    await lab.client(2).up()
+    assert await lab.home_of(2) == old
+    assert person.alive
+
+
+async def test_a_user_who_left_the_old_instance_logs_in_to_the_new_one(lab: GatewayLab) -> None:  # noqa: F811
+    await serving(lab)
+    person = await lab.client(1).up()
+    new = await lab.running("2")
+    await lab.table.make_permanent(operation("keep new"), new)
+    assert (await lab.table.read()).pinned == 1
+    await person.leave()
+    assert (await lab.table.refresh()).pinned == 0
+    await lab.client(1).up()
+    assert await lab.home_of(1) == new
+
+
+async def test_people_whose_sessions_are_ended_log_in_to_the_good_instance(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    new = await lab.running("2")
+    await lab.table.start_trial(operation("trial"), new, LEASE)
+    person = await lab.client(1).up()
+    await lab.table.end_trial(operation("back"))
+    assert await lab.sessions.end(operation("end"), new, 10) == 1
+    await asyncio.to_thread(person.process.wait, 10)
+    await lab.client(1).up()
+    assert await lab.home_of(1) == old
+
+
+async def test_several_old_instances_keep_their_own_people(lab: GatewayLab) -> None:  # noqa: F811
+    homes = {}
+    for number, version in ((1, "1"), (2, "2"), (3, "3")):
+        slot = await lab.running(version)
+        await lab.table.make_permanent(operation(f"keep {version}"), slot)
+        person = await lab.client(number).up()
+        homes[number] = slot
+        person.ping(slot)
+    for person in lab.people:
+        person.reconnect()
+        await person.until("Established DTLS", times=2)
+    assert {number: await lab.home_of(number) for number in homes} == homes
+    assert sorted(homes.values()) == ["a", "b", "c"]
+
+
+async def test_a_gateway_that_served_without_a_table_is_adopted(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.table.remove()
+    old = await lab.running("1")
+    port = lab.gateway.slots[0].port
+    person = await lab.client(1, url_port=port).up()
+    person.ping(old)
+    assert not (await lab.table.read()).primed
+    await lab.table.prime()
+    await lab.table.adopt([ip_address("10.77.0.16")])
+    await lab.table.make_permanent(operation("keep"), old)
+    new = await lab.running("2")
+    await lab.table.start_trial(operation("trial"), new, LEASE)
+    await lab.client(2).up()
+    await asyncio.sleep(0.5)
+    assert [await lab.home_of(number) for number in (1, 2)] == [old, new]
+    assert person.lost()[1] == 0
+    assert (await lab.table.read()).pinned == 2
+
+
+async def test_priming_twice_leaves_the_table_as_it_is(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    again = await lab.table.prime()
+    assert (again.changed, again.serving) == (False, old)
+
+
+async def test_another_tables_redirects_do_not_take_steering_away(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    late = (
+        "table ip other { chain pre { type nat hook prerouting priority dstnat; policy accept; "
+        "tcp dport 443 redirect to :9; }; }"
+    )
+    assert (await run(["nft", late])).status == 0
+    await lab.client(1).up()
+    assert await lab.home_of(1) == old
+
+
+async def test_sessions_that_cannot_be_listed_are_never_steered_away_from(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    new = await lab.running("2")
+    (lab.berths.berth(old).place.run / "occtl.sock").unlink()
+    with pytest.raises(Unavailable, match="cannot be listed"):
+        await lab.table.start_trial(operation("trial"), new, LEASE)
+    assert (await lab.table.read()).trial is None
+
+
+async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    new = await lab.running("2")
+    await lab.table.start_trial(operation("trial"), new, LEASE)
+    await lab.client(1).up()
+    running = lab.berths.berth(new).process()
+    assert running is not None
+    os.kill(running.pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    back = await lab.table.end_trial(operation("back"))
+    took = time.monotonic() - begun
+    os.kill(running.pid, signal.SIGCONT)
+    assert (back.trial, back.serving) == (None, old)
+    assert took < 1.5
+
+
+async def test_after_a_reboot_the_gateway_serves_what_it_served(lab: GatewayLab) -> None:  # noqa: F811
+    slot = await serving(lab)
+    await lab.table.remove()
+    running = lab.berths.berth(slot).process()
+    assert running is not None
+    os.kill(running.pid, signal.SIGKILL)
+    lab.compose()
+    assert (await lab.table.prime()).serving == slot
+    assert (await lab.slots.observe()).instance(slot).state is InstanceState.FAILED
+    state = await lab.slots.restore()
+    assert state.instance(slot).state is InstanceState.RUNNING
+    await lab.client(1).up()
+    assert await lab.home_of(1) == slot

@@ -1,0 +1,293 @@
+"""One contract for gateways, kept by the fake and by real processes, real kernel steering, real users."""
+
+from datetime import timedelta
+from typing import Protocol
+
+import pytest
+
+from activities.instances import Runtime
+from activities.sessions import SessionTable
+from activities.steering import SteeringTable
+from policies.words.errors import BadInput, Fenced, Refused
+from policies.words.instance import InstanceState
+from policies.words.plan import ReleaseRef
+from policies.words.word import digest_of
+from tests.drivers.gateway_fixtures import MISSING, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_lab import Client, GatewayLab, gateway, operation
+from tests.fakes.gateway import FakeGateway
+
+LEASE = timedelta(seconds=30)
+pytestmark = pytest.mark.asyncio(loop_scope="function")
+
+
+class Stand(Protocol):
+    """A gateway under test, and its users."""
+
+    runtime: Runtime
+    table: SteeringTable
+    sessions: SessionTable
+
+    def release(self, version: str) -> ReleaseRef: ...
+    async def login(self, number: int) -> str: ...
+    async def logout(self, number: int) -> None: ...
+    async def silence(self, slot: str) -> None: ...
+
+
+class FakeStand:
+    def __init__(self) -> None:
+        self.gateway = FakeGateway(gateway())
+        self.runtime: Runtime = self.gateway
+        self.table: SteeringTable = self.gateway
+        self.sessions: SessionTable = self.gateway
+
+    def release(self, version: str) -> ReleaseRef:
+        digest = digest_of(version.encode())
+        return ReleaseRef(digest=digest, product="ocserv", version=version, executable=digest)
+
+    async def login(self, number: int) -> str:
+        slot = self.gateway.login(f"10.77.0.{10 + number}")
+        assert slot is not None
+        return slot
+
+    async def logout(self, number: int) -> None:
+        self.gateway.logout(f"10.77.0.{10 + number}")
+
+    async def silence(self, slot: str) -> None:
+        self.gateway.uncountable.add(slot)
+
+
+class RealStand:
+    def __init__(self, lab: GatewayLab) -> None:  # noqa: F811
+        self.lab = lab
+        self.runtime: Runtime = lab.slots
+        self.table: SteeringTable = lab.table
+        self.sessions: SessionTable = lab.sessions
+        self.clients: dict[int, Client] = {}
+
+    def release(self, version: str) -> ReleaseRef:
+        return self.lab.admission.release(version)
+
+    async def login(self, number: int) -> str:
+        self.clients[number] = await self.lab.client(number).up()
+        return await self.lab.home_of(number)
+
+    async def logout(self, number: int) -> None:
+        await self.clients.pop(number).leave()
+
+    async def silence(self, slot: str) -> None:
+        (self.lab.berths.berth(slot).place.run / "occtl.sock").unlink()
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param(
+            "real", marks=[pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
+        ),
+    ],
+)
+def stand(request: pytest.FixtureRequest) -> Stand:
+    return FakeStand() if request.param == "fake" else RealStand(request.getfixturevalue("lab"))
+
+
+async def running(stand: Stand, version: str, epoch: int = 1) -> str:
+    release = stand.release(version)
+    await stand.runtime.stage(operation("stage", epoch=epoch, digest=release.digest), release, "lab")
+    started = await stand.runtime.start(operation("start", epoch=epoch, digest=release.digest), release)
+    return started.slot
+
+
+async def serving(stand: Stand, version: str = "1") -> str:
+    slot = await running(stand, version)
+    await stand.table.make_permanent(operation("keep"), slot)
+    return slot
+
+
+async def test_staging_twice_changes_the_host_once(stand: Stand) -> None:
+    release = stand.release("1")
+    orders = [operation("stage", digest=release.digest)] * 2
+    first, second = [await stand.runtime.stage(order, release, "lab") for order in orders]
+    assert (first.changed, second.changed) == (True, False)
+    assert first.signers == second.signers
+
+
+async def test_a_release_that_is_not_staged_is_not_started(stand: Stand) -> None:
+    with pytest.raises(BadInput, match="stage it first"):
+        await stand.runtime.start(operation("start"), stand.release("1"))
+    state = await stand.runtime.observe()
+    assert {instance.state for instance in state.instances} == {InstanceState.STOPPED}
+
+
+async def test_starting_twice_runs_one_process(stand: Stand) -> None:
+    slot = await running(stand, "1")
+    before = (await stand.runtime.observe()).instance(slot)
+    again = await stand.runtime.start(operation("start again"), stand.release("1"))
+    assert (again.slot, again.changed) == (slot, False)
+    assert again.state.instance(slot) == before
+    assert [i.slot for i in again.state.instances if i.state is InstanceState.RUNNING] == [slot]
+
+
+async def test_what_runs_is_what_the_manifest_names(stand: Stand) -> None:
+    slot = await running(stand, "1")
+    instance = (await stand.runtime.observe()).instance(slot)
+    release = stand.release("1")
+    assert (instance.release, instance.executable) == (release.digest, release.executable)
+
+
+async def test_a_probe_logs_in_and_pings_before_anybody_is_steered(stand: Stand) -> None:
+    slot = await running(stand, "1")
+    probe = await stand.runtime.probe(slot)
+    assert (probe.passed, probe.stage, probe.pings_lost) == (True, "ping", 0), probe.reason
+    assert (await stand.table.read()).serving is None
+
+
+async def test_a_probe_of_an_empty_slot_fails_at_its_first_stage(stand: Stand) -> None:
+    probe = await stand.runtime.probe("b")
+    assert (probe.passed, probe.stage) == (False, "tcp")
+
+
+async def test_a_new_release_never_takes_the_slot_that_serves(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    assert new != old
+    assert (await stand.table.read()).serving == old
+
+
+async def test_new_sessions_follow_the_trial_and_live_ones_stay(stand: Stand) -> None:
+    old = await serving(stand)
+    assert await stand.login(1) == old
+    new = await running(stand, "2")
+    steering = await stand.table.start_trial(operation("trial"), new, LEASE)
+    assert (steering.trial, steering.serving, steering.pinned, steering.changed) == (new, old, 1, True)
+    assert await stand.login(2) == new
+    assert [await stand.sessions.count(slot) for slot in (old, new)] == [1, 1]
+
+
+async def test_confirming_a_trial_renews_its_lease_and_changes_nothing_else(stand: Stand) -> None:
+    await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.start_trial(operation("trial"), new, timedelta(seconds=5))
+    again = await stand.table.start_trial(operation("trial"), new, LEASE)
+    assert (again.changed, again.trial) == (False, new)
+    assert again.trial_expires_in is not None
+    assert again.trial_expires_in > timedelta(seconds=20)
+
+
+async def test_ending_a_trial_sends_new_sessions_back_at_once(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.start_trial(operation("trial"), new, LEASE)
+    back = await stand.table.end_trial(operation("back"))
+    assert (back.trial, back.serving, back.changed) == (None, old, True)
+    assert await stand.login(1) == old
+    assert not (await stand.table.end_trial(operation("back"))).changed
+
+
+async def test_a_permanent_slot_keeps_its_people_without_a_lease(stand: Stand) -> None:
+    await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.start_trial(operation("trial"), new, LEASE)
+    kept = await stand.table.make_permanent(operation("keep new"), new)
+    assert (kept.serving, kept.trial, kept.trial_expires_in) == (new, None, None)
+    assert not (await stand.table.make_permanent(operation("keep new"), new)).changed
+    assert await stand.login(1) == new
+
+
+async def test_steering_to_a_slot_where_nothing_runs_is_refused(stand: Stand) -> None:
+    old = await serving(stand)
+    with pytest.raises(BadInput, match="nothing runs"):
+        await stand.table.start_trial(operation("trial"), "c", LEASE)
+    assert (await stand.table.read()).trial is None
+    assert await stand.login(1) == old
+
+
+async def test_orders_of_a_fenced_rollout_are_refused_and_change_nothing(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    fenced = await stand.runtime.fence(operation("fence", epoch=2))
+    assert (fenced.epoch, fenced.changed) == (2, True)
+    assert not (await stand.runtime.fence(operation("fence", epoch=2))).changed
+    late = operation("late", epoch=1)
+    with pytest.raises(Fenced):
+        await stand.table.start_trial(late, new, LEASE)
+    with pytest.raises(Fenced):
+        await stand.table.make_permanent(late, new)
+    with pytest.raises(Fenced):
+        await stand.runtime.stop(late, new)
+    with pytest.raises(Fenced):
+        await stand.runtime.start(late, stand.release("1"))
+    with pytest.raises(Fenced):
+        await stand.sessions.end(late, old, 1)
+    state = await stand.runtime.observe()
+    assert (state.steering.serving, state.steering.trial) == (old, None)
+    assert state.instance(new).state is InstanceState.RUNNING
+
+
+async def test_two_rollouts_never_share_an_epoch(stand: Stand) -> None:
+    await stand.runtime.fence(operation("fence", rollout="r-1", epoch=7))
+    with pytest.raises(Fenced):
+        await stand.runtime.fence(operation("fence", rollout="r-2", epoch=7))
+
+
+async def test_an_instance_that_serves_is_not_stopped(stand: Stand) -> None:
+    old = await serving(stand)
+    with pytest.raises(Refused):
+        await stand.runtime.stop(operation("stop"), old)
+    assert (await stand.runtime.observe()).instance(old).state is InstanceState.RUNNING
+
+
+async def test_an_instance_with_sessions_is_not_stopped(stand: Stand) -> None:
+    old = await serving(stand)
+    await stand.login(1)
+    new = await running(stand, "2")
+    await stand.table.make_permanent(operation("keep new"), new)
+    with pytest.raises(Refused, match="1 sessions"):
+        await stand.runtime.stop(operation("stop"), old)
+    assert await stand.sessions.count(old) == 1
+
+
+async def test_sessions_that_cannot_be_counted_are_unknown_and_nothing_is_stopped(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.make_permanent(operation("keep new"), new)
+    await stand.silence(old)
+    assert await stand.sessions.count(old) is None
+    with pytest.raises(Refused, match="cannot be counted"):
+        await stand.runtime.stop(operation("stop"), old)
+    assert (await stand.runtime.observe()).instance(old).state is InstanceState.RUNNING
+
+
+async def test_an_empty_old_instance_stops_once(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.make_permanent(operation("keep new"), new)
+    first = await stand.runtime.stop(operation("stop"), old)
+    second = await stand.runtime.stop(operation("stop"), old)
+    assert (first.changed, second.changed) == (True, False)
+    assert second.instance(old).state is InstanceState.STOPPED
+    assert await stand.sessions.count(old) == 0
+
+
+async def test_ending_sessions_takes_no_more_than_a_batch(stand: Stand) -> None:
+    old = await serving(stand)
+    for number in (1, 2, 3):
+        await stand.login(number)
+    new = await running(stand, "2")
+    await stand.table.make_permanent(operation("keep new"), new)
+    assert await stand.sessions.end(operation("end"), old, 2) == 2
+    assert await stand.sessions.end(operation("end"), old, 2) <= 1
+
+
+async def test_no_slot_is_taken_from_people(stand: Stand) -> None:
+    for version, number in (("1", 1), ("2", 2), ("3", 3)):
+        slot = await running(stand, version)
+        await stand.table.make_permanent(operation(f"keep {version}"), slot)
+        await stand.login(number)
+    with pytest.raises(Refused, match="no free slot"):
+        await running(stand, "4")
+    assert [await stand.sessions.count(slot) for slot in "abc"] == [1, 1, 1]
+
+
+async def test_a_snapshot_is_named_by_its_digest(stand: Stand) -> None:
+    await serving(stand)
+    assert (await stand.runtime.snapshot(operation("snapshot"), "a test")).startswith("sha256:")

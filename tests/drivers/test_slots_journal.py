@@ -1,0 +1,108 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.runtime.journal import Journal
+from policies.words.errors import Fenced
+from tests.drivers.gateway_lab import operation
+
+WRITER = """
+import sys
+from pathlib import Path
+from activities.drivers.runtime.journal import Journal
+from tests.drivers.gateway_lab import operation
+journal = Journal(Path(sys.argv[1]))
+for number in range(20):
+    order = operation(f"{sys.argv[2]}-{number}")
+    journal.admit(order)
+    journal.finish(order, {"number": number})
+"""
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal.jsonl")
+
+
+def test_a_new_journal_is_in_epoch_zero_and_admits_anybody(journal: Journal) -> None:
+    assert journal.epoch == 0
+    assert journal.admit(operation("stage", epoch=3)) is None
+    assert journal.epoch == 3
+
+
+def test_the_result_of_an_operation_outlives_the_process(journal: Journal, tmp_path: Path) -> None:
+    journal.admit(operation("start"))
+    journal.finish(operation("start"), {"slot": "b"})
+    assert Journal(tmp_path / "journal.jsonl").admit(operation("start")) == {"slot": "b"}
+
+
+def test_a_repeat_writes_nothing_new(journal: Journal) -> None:
+    for _ in range(3):
+        journal.admit(operation("start"))
+        journal.finish(operation("start"), {"slot": "b"})
+    assert [entry["kind"] for entry in journal.entries()] == ["intent", "result"]
+
+
+def test_an_older_epoch_is_refused_before_anything_is_written(journal: Journal) -> None:
+    journal.fence(operation("fence", epoch=5))
+    with pytest.raises(Fenced, match="epoch 5"):
+        journal.admit(operation("start", epoch=4))
+    assert len(journal.entries()) == 1
+
+
+def test_an_operation_overtaken_on_its_way_finds_out(journal: Journal) -> None:
+    journal.admit(operation("start", epoch=4))
+    journal.fence(operation("fence", rollout="r-2", epoch=5))
+    with pytest.raises(Fenced):
+        journal.check(operation("start", epoch=4))
+
+
+def test_a_fence_repeated_is_one_fence(journal: Journal) -> None:
+    for _ in range(3):
+        journal.fence(operation("fence", epoch=2))
+    assert len(journal.entries()) == 1
+
+
+def test_the_epoch_grows_over_rollouts(journal: Journal) -> None:
+    journal.fence(operation("fence", rollout="r-1", epoch=2))
+    journal.fence(operation("fence", rollout="r-2", epoch=3))
+    with pytest.raises(Fenced):
+        journal.fence(operation("fence", rollout="r-1", epoch=2))
+    assert journal.epoch == 3
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"kind": "fence", "epoch": 9', b"\0\0\0\0", b'{"kind": "fence"}garbage\n']
+)
+def test_a_torn_last_line_is_as_if_never_written(journal: Journal, tmp_path: Path, torn: bytes) -> None:
+    journal.fence(operation("fence", epoch=2))
+    with (tmp_path / "journal.jsonl").open("ab") as file:
+        file.write(torn)
+    assert journal.epoch == 2
+    journal.admit(operation("start", epoch=2))
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["fence", "intent"]
+
+
+def test_every_truncation_leaves_a_journal_that_works(journal: Journal, tmp_path: Path) -> None:
+    journal.fence(operation("fence", epoch=2))
+    journal.admit(operation("start", epoch=2))
+    whole = (tmp_path / "journal.jsonl").read_bytes()
+    first = whole.index(b"\n") + 1
+    for length in range(len(whole)):
+        (tmp_path / "cut.jsonl").write_bytes(whole[:length])
+        cut = Journal(tmp_path / "cut.jsonl")
+        assert cut.epoch == (2 if length >= first else 0)
+        cut.admit(operation("again", epoch=2))
+        assert cut.entries()[-1]["step"] == "again"
+
+
+def test_two_processes_write_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, name]) for name in ("one", "two")]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    kinds = [entry["kind"] for entry in Journal(path).entries()]
+    assert (kinds.count("intent"), kinds.count("result")) == (40, 40)

@@ -1,0 +1,330 @@
+"""A gateway in memory: slots, steering with leases, sessions and people, as the real one behaves.
+
+It passes the same contract tests as the real drivers (tests/drivers/test_slots_contract.py).
+`FakeGateway` is Runtime, SteeringTable and SessionTable at once, over one state.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from activities.instances import Staged, Started
+from policies.words.errors import BadInput, Fenced, PenstockError, Refused, Unavailable
+from policies.words.fleet import Gateway
+from policies.words.instance import GatewayState, Instance, InstanceState, Probe
+from policies.words.operation import Operation
+from policies.words.plan import ReleaseRef
+from policies.words.steering import Steering
+from policies.words.word import digest_of
+
+
+@dataclass
+class Berth:
+    """One slot: what it was given, whether that runs, and whose sessions live there."""
+
+    release: ReleaseRef | None = None
+    state: InstanceState = InstanceState.STOPPED
+    started_at: datetime | None = None
+    people: list[str] = field(default_factory=list)
+
+
+class FakeGateway:
+    """One gateway; tests speak to it through its ports, and as its users, faults and clock."""
+
+    def __init__(self, gateway: Gateway, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.gateway = gateway
+        self.now = now
+        self.berths = {slot.name: Berth() for slot in gateway.slots}
+        self.staged: dict[str, ReleaseRef] = {}
+        self.effects: list[str] = []
+        """Everything that changed something, oldest first: `start b`, `steer b`, `stop a` …"""
+        self.bad_releases: set[str] = set()
+        """Manifest digests whose instances take no logins: their probe fails at auth."""
+        self.uncountable: set[str] = set()
+        """Slots whose instance does not say how many sessions it has."""
+        self.lost: list[str] = []
+        """Addresses whose session ended without anybody having ordered it."""
+        self.primed = True
+        self.serving: str | None = None
+        self.trial: str | None = None
+        self.trial_ends = datetime.min.replace(tzinfo=UTC)
+        self.pins: dict[str, str] = {}
+        self.generation = ""
+        self.owner = (0, "")
+        self._failures: dict[str, list[PenstockError]] = defaultdict(list)
+
+    # --- what tests do to it -------------------------------------------------------
+
+    def serve(self, release: ReleaseRef, slot: str | None = None) -> str:
+        """Have the release serve, as on a gateway that has run for months; return its slot."""
+        slot = slot or self.gateway.slots[0].name
+        self.staged[release.digest] = release
+        self.berths[slot] = Berth(release, InstanceState.RUNNING, self.now())
+        self.serving = slot
+        return slot
+
+    def fail(self, step: str, error: PenstockError, times: int = 1) -> None:
+        """Have the next calls of that method raise the error instead."""
+        self._failures[step] += [error] * times
+
+    def login(self, address: str) -> str | None:
+        """Log in as a user from that address; return the slot of the session, None when refused."""
+        slot = self.pins.get(address) or self.target
+        if slot is None:
+            return None
+        berth = self.berths[slot]
+        if berth.state is not InstanceState.RUNNING or self._is_bad(berth):
+            return None
+        berth.people.append(address)
+        return slot
+
+    def logout(self, address: str) -> None:
+        """End one session of that address."""
+        slot = next(name for name, berth in self.berths.items() if address in berth.people)
+        self.berths[slot].people.remove(address)
+
+    def reconnect(self, address: str) -> str | None:
+        """Drop and resume the address' session by its cookie; return its slot, None when it was lost."""
+        home = next(name for name, berth in self.berths.items() if address in berth.people)
+        slot = self.pins.get(address) or self.target
+        if slot == home and self.berths[home].state is InstanceState.RUNNING:
+            return home
+        self.berths[home].people.remove(address)
+        self.lost.append(address)
+        return None
+
+    def crash(self, slot: str) -> None:
+        """Have the instance die with its sessions."""
+        berth = self.berths[slot]
+        berth.state = InstanceState.FAILED
+        self.lost += berth.people
+        berth.people.clear()
+
+    @property
+    def target(self) -> str | None:
+        """The slot that gets new sessions now."""
+        return self.trial if self.trial and self.now() < self.trial_ends else self.serving
+
+    # --- Runtime -------------------------------------------------------------------
+
+    async def observe(self) -> GatewayState:
+        """Return what is true now."""
+        self._maybe_fail("observe")
+        return self._state(changed=False)
+
+    async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
+        """Return a reason when no slot is free for the release."""
+        self._maybe_fail("preflight")
+        if self._running(release) or self._free():
+            return ()
+        return (f"{self.gateway.name} has no free slot",)
+
+    async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
+        """Have the release on the host."""
+        self._begin("stage", operation)
+        changed = release.digest not in self.staged
+        self.staged[release.digest] = release
+        self._note(changed, f"stage {release.version}")
+        return Staged(release=release, signers=("release@example.org",), changed=changed)
+
+    async def start(self, operation: Operation, release: ReleaseRef) -> Started:
+        """Run the release in a free slot, or leave it running where it does."""
+        self._begin("start", operation)
+        slot = self._running(release)
+        if slot is not None:
+            return Started(slot=slot, state=self._state(changed=False), changed=False)
+        if release.digest not in self.staged:
+            raise BadInput(
+                f"{release.product} {release.version} is not on {self.gateway.name}; stage it first"
+            )
+        free = self._free()
+        if not free:
+            raise Refused(f"{self.gateway.name} has no free slot")
+        slot = free[0]
+        self.berths[slot] = Berth(release, InstanceState.RUNNING, self.now())
+        self._note(True, f"start {slot}")
+        return Started(slot=slot, state=self._state(changed=True), changed=True)
+
+    async def probe(self, slot: str) -> Probe:
+        """Log in and ping, unless the release is bad or nothing runs."""
+        self._maybe_fail("probe")
+        berth = self._berth(slot)
+        if berth.state is not InstanceState.RUNNING:
+            return Probe(passed=False, stage="tcp", reason=f"nothing runs in slot {slot}")
+        if self._is_bad(berth):
+            return Probe(passed=False, stage="auth", reason="the probe's login was refused")
+        return Probe(passed=True, stage="ping", reason="5 of 5", connect_seconds=0.05, pings_sent=5)
+
+    async def stop(self, operation: Operation, slot: str) -> GatewayState:
+        """Stop an instance nobody uses."""
+        self._begin("stop", operation)
+        berth = self._berth(slot)
+        running = berth.state is InstanceState.RUNNING
+        if running:
+            if slot in (self.serving, self.trial and self.target):
+                raise Refused(f"slot {slot} gets new sessions")
+            count = await self.count(slot)
+            if count is None:
+                raise Refused(f"the sessions in slot {slot} cannot be counted, so it is not stopped")
+            if count:
+                raise Refused(f"slot {slot} still has {count} sessions")
+        berth.state = InstanceState.STOPPED
+        self._note(running, f"stop {slot}")
+        return self._state(changed=running)
+
+    async def fence(self, operation: Operation) -> GatewayState:
+        """Raise the epoch."""
+        changed = self.owner[0] != operation.epoch
+        self._begin("fence", operation)
+        return self._state(changed=changed)
+
+    async def snapshot(self, operation: Operation, reason: str) -> str:
+        """Return the digest of what is true now."""
+        self._maybe_fail("snapshot")
+        return digest_of(f"{reason}{self._state(changed=False).model_dump_json()}".encode())
+
+    # --- SteeringTable -------------------------------------------------------------
+
+    async def read(self) -> Steering:
+        """Return the table."""
+        self._maybe_fail("read")
+        return self._steering(changed=False)
+
+    async def start_trial(self, operation: Operation, slot: str, lease: timedelta) -> Steering:
+        """Send new sessions to the slot while the lease lasts."""
+        self._begin("start_trial", operation)
+        if self._berth(slot).state is not InstanceState.RUNNING:
+            raise BadInput(f"nothing runs in slot {slot} of {self.gateway.name}; start it before steering")
+        if unknown := sorted(self.uncountable - {slot}):
+            raise Unavailable(f"the sessions in slot {unknown[0]} cannot be listed; nobody was steered away")
+        before = self.target
+        if self.serving != slot:
+            self.trial, self.trial_ends = slot, self.now() + lease
+        return self._steered(operation, before)
+
+    async def make_permanent(self, operation: Operation, slot: str) -> Steering:
+        """Send new sessions to the slot with no lease."""
+        self._begin("make_permanent", operation)
+        self._berth(slot)
+        before = (self.serving, self.trial)
+        self.serving, self.trial = slot, None
+        steering = self._steered(operation, self.target)
+        changed = before != (slot, None)
+        self._note(changed, f"keep {slot}")
+        return steering.model_copy(update={"changed": changed})
+
+    async def end_trial(self, operation: Operation) -> Steering:
+        """Send new sessions to the permanent slot again."""
+        self._begin("end_trial", operation)
+        before = self.target
+        self.trial = None
+        return self._steered(operation, before)
+
+    # --- SessionTable --------------------------------------------------------------
+
+    async def count(self, slot: str) -> int | None:
+        """Return the slot's sessions, None when its instance does not say."""
+        self._maybe_fail("count")
+        return None if slot in self.uncountable else len(self._berth(slot).people)
+
+    async def end(self, operation: Operation, slot: str, batch: int) -> int:
+        """End up to `batch` sessions; their addresses are let go first."""
+        self._begin("end", operation)
+        people = self._berth(slot).people
+        self.pins = {address: home for address, home in self.pins.items() if home != slot}
+        ended = people[:batch]
+        del people[:batch]
+        self._note(bool(ended), f"end {len(ended)} in {slot}")
+        return len(ended)
+
+    # --- inside --------------------------------------------------------------------
+
+    def _steered(self, operation: Operation, before: str | None) -> Steering:
+        self.pins = {
+            address: name
+            for name, berth in self.berths.items()
+            if name != self.target
+            for address in berth.people
+        }
+        self.generation = f"{operation.rollout}/{operation.epoch}"
+        changed = before != self.target
+        self._note(changed, f"steer {self.target}")
+        return self._steering(changed=changed)
+
+    def _steering(self, *, changed: bool) -> Steering:
+        lasts = self.trial is not None and self.now() < self.trial_ends
+        return Steering(
+            primed=self.primed,
+            serving=self.serving,
+            trial=self.trial if lasts else None,
+            trial_expires_in=self.trial_ends - self.now() if lasts else None,
+            pinned=len(self.pins),
+            generation=self.generation,
+            changed=changed,
+        )
+
+    def _state(self, *, changed: bool) -> GatewayState:
+        return GatewayState(
+            gateway=self.gateway.name,
+            instances=tuple(self._instance(name, berth) for name, berth in self.berths.items()),
+            steering=self._steering(changed=False),
+            epoch=self.owner[0],
+            observed_at=self.now(),
+            changed=changed,
+        )
+
+    def _instance(self, name: str, berth: Berth) -> Instance:
+        running = berth.state is InstanceState.RUNNING
+        return Instance(
+            slot=name,
+            state=berth.state,
+            release=berth.release.digest if berth.release else None,
+            executable=berth.release.executable if berth.release and running else None,
+            pid=1000 + sorted(self.berths).index(name) if running else None,
+            started_at=berth.started_at if running else None,
+            sessions=None if name in self.uncountable else len(berth.people),
+        )
+
+    def _begin(self, step: str, operation: Operation) -> None:
+        self._maybe_fail(step)
+        epoch, rollout = self.owner
+        if operation.epoch < epoch or (operation.epoch == epoch and rollout not in ("", operation.rollout)):
+            raise Fenced(f"{self.gateway.name} obeys rollout {rollout} since epoch {epoch}")
+        self.owner = (operation.epoch, operation.rollout)
+
+    def _maybe_fail(self, step: str) -> None:
+        if self._failures[step]:
+            raise self._failures[step].pop(0)
+
+    def _running(self, release: ReleaseRef) -> str | None:
+        return next(
+            (
+                name
+                for name, berth in self.berths.items()
+                if berth.state is InstanceState.RUNNING and berth.release == release
+            ),
+            None,
+        )
+
+    def _free(self) -> list[str]:
+        free = [
+            name
+            for name, berth in self.berths.items()
+            if name not in (self.serving, self._steering(changed=False).trial)
+            and not berth.people
+            and name not in self.uncountable
+        ]
+        return sorted(free, key=lambda name: self.berths[name].state is InstanceState.RUNNING)
+
+    def _berth(self, slot: str) -> Berth:
+        if slot not in self.berths:
+            raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(self.berths)}")
+        return self.berths[slot]
+
+    def _is_bad(self, berth: Berth) -> bool:
+        return berth.release is not None and berth.release.digest in self.bad_releases
+
+    def _note(self, changed: bool, effect: str) -> None:
+        if changed:
+            self.effects.append(effect)
