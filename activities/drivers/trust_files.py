@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, flock
 from pathlib import Path
+from typing import BinaryIO
 
 import yaml
 from pydantic import ValidationError
@@ -19,14 +20,18 @@ from activities.drivers.source.transport import Transport
 from activities.drivers.store.blobs import BlobStore
 from activities.drivers.store.states import TrustStates
 from activities.drivers.store.trees import unpack
-from activities.releases import Releases, ReleaseSource, Tools
+from activities.releases import Releases, ReleaseSource, Tools, reverify
 from activities.verdicts import LoadedTrust, SignatureVerifier
-from policies.words.refusals import PolicyInvalid
+from policies.trust import strict_json
+from policies.words.refusals import DigestMismatch, PolicyInvalid
 from policies.words.trust import SignatureKind, TrustPolicy
 from policies.words.verification import Scope, Verification
-from policies.words.word import digest_of
+from policies.words.word import Digest, digest_of
 
 POLICY = "trust.yaml"
+LONGEST_LINE = 1 << 20
+TRANSFER = ("DigestMismatch", "DownloadFailed", "SizeExceeded", "TransportRefused", "PolicyChanged")
+"""Verdicts about how something arrived or was agreed on, which documents alone do not tell."""
 
 
 def compose_releases(
@@ -160,13 +165,58 @@ class Trail:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a+b") as file:
             flock(file, LOCK_EX)
-            file.seek(0)
-            before = digest_of(b"")
-            for line in file:
-                before = digest_of(line)
-            file.write(
-                json.dumps({"before": before, "verification": verification.model_dump(mode="json")}).encode()
-                + b"\n"
-            )
+            line = {"before": _last_digest(file), "verification": verification.model_dump(mode="json")}
+            file.write(strict_json.dumps(line) + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def read(self) -> tuple[Verification, ...]:
+        """Return every verdict, the oldest first.
+
+        Raises:
+            DigestMismatch: a line was altered, removed or put in.
+        """
+        found, before = [], digest_of(b"")
+        for number, line in enumerate(self._path.read_bytes().splitlines(keepends=True), start=1):
+            try:
+                entry = json.loads(line)
+                if entry["before"] != before or not line.endswith(b"\n"):
+                    raise DigestMismatch(f"line {number} of {self._path} does not follow the one before it")
+                found.append(Verification.model_validate_json(json.dumps(entry["verification"])))
+            except (ValueError, KeyError, TypeError) as error:
+                raise DigestMismatch(f"line {number} of {self._path} was altered: {error}") from error
+            before = digest_of(line)
+        return tuple(found)
+
+
+def _last_digest(file: BinaryIO) -> Digest:
+    """Return the digest of the last line; a line that a crash cut off is ended first."""
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return digest_of(b"")
+    start = max(0, size - LONGEST_LINE)
+    file.seek(start)
+    tail = file.read()
+    if not tail.endswith(b"\n"):
+        whole = tail.rfind(b"\n") + 1
+        file.truncate(start + whole)
+        tail = tail[:whole]
+    return digest_of(tail.splitlines(keepends=True)[-1]) if tail else digest_of(b"")
+
+
+def evidence_of(store: Path) -> BlobStore:
+    """Return the evidence that verdicts of this store rest on."""
+    return BlobStore(store / "evidence")
+
+
+def recompute(verification: Verification, evidence: BlobStore) -> str | None:
+    """Return the verdict's code as the stored evidence gives it today, None if it was about the transfer.
+
+    Raises:
+        DigestMismatch: some of the evidence is gone or was changed.
+    """
+    if verification.manifest is None or verification.verdict.code in TRANSFER:
+        return None
+    files = {name: evidence.read(digest) for name, digest in verification.files.items()}
+    trust = assemble(parse_policy(files[POLICY], POLICY), files)
+    return reverify(verification, evidence, trust).code

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy.lab.repository import publish, publish_index
 from deploy.lab.signer import LabSigner
 from orchestrator.release_builder import BuiltRelease, ReleaseLabels, build_release, index_statement
+from orchestrator.release_folder import offer, publish
 from policies.words.release import CurrentRelease
 from policies.words.word import Digest
 
@@ -107,4 +107,6 @@ class LabReleases:
             self.product, self.channel, self._current, serial=self._serial, issued_at=issued_at
         )
         bundle = self.signer.sign(statement, *self.builder)
-        return publish_index(self.root, self.product, self.channel, statement, [("sigstore", bundle)])
+        digest = publish(self.root, statement, [("sigstore", bundle)], {})
+        offer(self.root, self.product, self.channel, digest)
+        return digest

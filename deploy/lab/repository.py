@@ -1,70 +1,20 @@
-"""A plain HTTP repository for the lab: a folder of releases laid out by digest, and a server for it.
+"""A plain HTTP server for the lab's folder of releases, with ranges, entity tags and the kernel's sendfile.
 
 Run as `python -m deploy.lab.repository --root FOLDER --address 127.0.0.1 --port 8099`.
 """
 
 import argparse
 import contextlib
-import json
 import os
 import re
-import shutil
 import socket
-from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import cast
 
-from policies.words.word import Digest, digest_of
-
 RANGE = re.compile(r"^bytes=(\d+)-(\d*)$")
-
-
-def publish(
-    root: Path, statement: bytes, signatures: Sequence[tuple[str, bytes]], blobs: Mapping[Digest, Path]
-) -> Digest:
-    """Lay a signed statement and its blobs out in the repository; return the statement's digest.
-
-    `signatures` are pairs of kind (sigstore, openpgp, cms) and content.
-    """
-    digest = digest_of(statement)
-    for name, path in blobs.items():
-        target = _place(root, "blobs", name)
-        if not target.exists():
-            temporary = target.with_suffix(".new")
-            shutil.copyfile(path, temporary)
-            temporary.replace(target)
-    listed = []
-    for kind, content in signatures:
-        _write(_place(root, "blobs", digest_of(content)), content)
-        listed.append({"kind": kind, "digest": digest_of(content)})
-    _write(_place(root, "statements", digest), statement)
-    _write(_place(root, "signatures", digest).with_suffix(".json"), json.dumps(listed).encode())
-    return digest
-
-
-def publish_index(
-    root: Path, product: str, channel: str, statement: bytes, signatures: Sequence[tuple[str, bytes]]
-) -> Digest:
-    """Lay a signed channel index out and make it the channel's current one."""
-    digest = publish(root, statement, signatures, {})
-    _write(root / "channels" / product / channel, digest.encode())
-    return digest
-
-
-def _place(root: Path, kind: str, digest: Digest) -> Path:
-    path = root / kind / digest.replace(":", "/")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 class RepositoryServer(ThreadingHTTPServer):

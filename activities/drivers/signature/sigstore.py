@@ -9,7 +9,9 @@ Never used here: anything of the library that fetches (`production`, `staging`, 
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,6 +19,7 @@ from sigstore.errors import CertValidationError
 from sigstore.hashes import Hashed
 from sigstore.models import Bundle, TrustedRoot
 from sigstore.verify import Verifier
+from sigstore.verify.policy import Identity, VerificationPolicy
 from sigstore_models.common.v1 import HashAlgorithm, TimeRange
 from sigstore_models.trustroot.v1 import TrustedRoot as RootContent
 
@@ -67,6 +70,12 @@ class SigstoreRoot:
         return self._at[kept]
 
 
+def public_root(*, staging: bool = False) -> bytes:
+    """Return the public instance's trusted root as the library carries it; nothing is fetched."""
+    instance = "https://tuf-repo-cdn.sigstage.dev" if staging else "https://tuf-repo-cdn.sigstore.dev"
+    return (files("sigstore._store") / quote(instance, safe="") / "trusted_root.json").read_bytes()
+
+
 class SigstoreVerifier:
     """Verifies bundles against the instances the trust policy names."""
 
@@ -108,30 +117,32 @@ class SigstoreVerifier:
             SignatureInvalid: it is not, for whatever reason.
         """
         parsed = parse_bundle(bundle, max_bytes=MAX_BLOB_BUNDLE_BYTES)
-        certificate, times = parsed.signing_certificate, claimed_times(parsed)
-        if (identity_of(certificate), issuer_of(certificate)) != (identity, issuer):
-            raise SignatureInvalid("the bundle is by somebody else", reason="identity")
+        times, signer = claimed_times(parsed), Identity(identity=identity, issuer=issuer)
         try:
             over_statement = "dsseEnvelope" in strict_json.loads(bundle, max_bytes=MAX_BLOB_BUNDLE_BYTES)
             if over_statement:
-                _, (kind, statement) = self._by_any_root(parsed, times)
+                _, (kind, statement) = self._by_any_root(parsed, times, signer=signer)
                 _require_subject(kind, statement, sha256)
             else:
                 blob = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=bytes.fromhex(sha256))
-                self._by_any_root(parsed, times, blob)
+                self._by_any_root(parsed, times, blob, signer)
         except TrustError:
             raise
         except Exception as error:
             raise SignatureInvalid(f"the bundle cannot be verified: {error}", reason="bundle") from error
 
     def _by_any_root(
-        self, bundle: Bundle, times: tuple[datetime, ...], blob: Hashed | None = None
+        self,
+        bundle: Bundle,
+        times: tuple[datetime, ...],
+        blob: Hashed | None = None,
+        signer: VerificationPolicy | None = None,
     ) -> tuple[str, tuple[str, bytes]]:
         """Return the name of the root that vouches for the bundle, and what it signs."""
         refusals: list[SignatureInvalid] = []
         for root in self._roots:
             try:
-                return root.name, _verify_all(root, bundle, times, blob)
+                return root.name, _verify_all(root, bundle, times, blob, signer or _AnySigner())
             except SignatureInvalid as refusal:
                 refusals.append(refusal)
         if not refusals:
@@ -226,7 +237,11 @@ class _AnySigner:
 
 
 def _verify_all(
-    root: SigstoreRoot, bundle: Bundle, times: tuple[datetime, ...], blob: Hashed | None
+    root: SigstoreRoot,
+    bundle: Bundle,
+    times: tuple[datetime, ...],
+    blob: Hashed | None,
+    signer: VerificationPolicy,
 ) -> tuple[str, bytes]:
     """Return type and bytes of what is signed, if the root vouches for it now and at every claimed time."""
     found = ("", b"")
@@ -235,9 +250,9 @@ def _verify_all(
             raise SignatureInvalid("no authority or log was in service at the claimed time", reason="window")
         try:
             if blob is None:
-                found = verifier.verify_dsse(bundle, _AnySigner())
+                found = verifier.verify_dsse(bundle, signer)
             else:
-                verifier.verify_artifact(blob, bundle, _AnySigner())
+                verifier.verify_artifact(blob, bundle, signer)
         except Exception as error:
             reason = "window" if number else _reason(error, bundle, times)
             raise SignatureInvalid(

@@ -1,0 +1,89 @@
+"""A folder of releases laid out by digest: what any HTTP server can offer as a repository as it is.
+
+The layout is the one activities/drivers/source/http.py reads. Files appear whole or not at
+all, and an index is pointed to only after everything it names is there.
+"""
+
+import json
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from policies.trust import strict_json
+from policies.words.errors import BadInput
+from policies.words.word import Digest, digest_of
+
+
+def publish(
+    root: Path, statement: bytes, signatures: Sequence[tuple[str, bytes]], blobs: Mapping[Digest, Path]
+) -> Digest:
+    """Lay a statement, its signatures and its blobs out in the folder; return the statement's digest.
+
+    `signatures` are pairs of kind (sigstore, openpgp, cms) and content; they replace earlier ones.
+    """
+    digest = digest_of(statement)
+    for name, path in blobs.items():
+        target = place(root, "blobs", name)
+        if path != target and not target.exists():
+            temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+            shutil.copyfile(path, temporary)
+            temporary.replace(target)
+    listed = [_signature(root, kind, content) for kind, content in signatures]
+    _write(place(root, "statements", digest), statement)
+    _write(_listing(root, digest), json.dumps(listed).encode())
+    return digest
+
+
+def add_signature(root: Path, digest: Digest, kind: str, content: bytes, token: bytes | None = None) -> None:
+    """Add a signature to a statement in the folder; the same one again changes nothing."""
+    path = _listing(root, digest)
+    listed = strict_json.loads(path.read_bytes()) if path.exists() else []
+    entry = _signature(root, kind, content, token)
+    if entry not in listed:
+        _write(path, json.dumps([*listed, entry]).encode())
+
+
+def offer(root: Path, product: str, channel: str, index: Digest) -> None:
+    """Make an index statement in the folder the channel's current one."""
+    _write(root / "channels" / product / channel, index.encode())
+
+
+def read_statement(root: Path, digest: Digest) -> bytes:
+    """Return a statement of the folder.
+
+    Raises:
+        BadInput: the folder has no such statement.
+    """
+    try:
+        return place(root, "statements", digest).read_bytes()
+    except OSError as error:
+        raise BadInput(f"{root} holds no statement {digest}; build the release into it first") from error
+
+
+def place(root: Path, kind: str, digest: Digest) -> Path:
+    """Return where a thing of that digest lies, its folder made."""
+    path = root / kind / digest.replace(":", "/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _listing(root: Path, digest: Digest) -> Path:
+    return place(root, "signatures", digest).with_suffix(".json")
+
+
+def _signature(root: Path, kind: str, content: bytes, token: bytes | None = None) -> dict[str, str]:
+    """Store a signature; return its entry in the listing."""
+    entry = {"kind": kind}
+    for name, part in (("digest", content), ("token", token)):
+        if part is not None:
+            entry[name] = digest_of(part)
+            _write(place(root, "blobs", entry[name]), part)
+    return entry
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
