@@ -142,7 +142,7 @@ class ObservationActivities:
                         )
 
     async def _until_due(self, policy: GatePolicy, state: WindowState) -> None:
-        due = state.last + policy.scrape.total_seconds()
+        due = state.last + policy.tick.total_seconds()
         await asyncio.sleep(max(0.0, due - _now().timestamp()))
 
     async def _tick(

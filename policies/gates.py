@@ -78,7 +78,7 @@ class Rate(_Counted):
 
 
 class Bound(Word):
-    """Which histogram bucket separates slow from normal: fixed, or control's quantile when the window starts."""
+    """Which histogram bucket separates slow from normal: a fixed one, or control's quantile at the start."""
 
     fixed: float | None = Field(default=None, gt=0)
     quantile: float = Field(default=0.95, gt=0, lt=1)

@@ -20,7 +20,16 @@ from policies.judge.gauges import leaks, log_ratio, mean_ratio, theil_sen
 from policies.judge.hard import is_everybodys
 from policies.judge.health import HealthState, health_step, health_value
 from policies.judge.placebo import excess_of, placebo_step, stands_out
-from policies.judge.sle import Counts, Evidence, SleState, evidence_of, past_share, sle_init, sle_step
+from policies.judge.sle import (
+    Counts,
+    Evidence,
+    SleState,
+    evidence_of,
+    past_share,
+    proven_worse,
+    sle_init,
+    sle_step,
+)
 from policies.judge.tick import Bundle, Sign
 from policies.words.verdict import Cohorts, GateReading, GateVerdict
 from policies.words.word import Word
@@ -89,12 +98,14 @@ def response_of(gate: Gate, reading: GateReading) -> Response:
 def _judge_counted(
     bench: Bench, gate: Counted, state: GateState, bundle: Bundle
 ) -> tuple[GateState, GateReading]:
-    seen = bundle.counts.get(gate.id, {})
+    seen = bundle.counts.get(gate.id)
+    sle = state.sle or sle_init(bench.horizon, *bundle.past.get(gate.id, (0, 0)))
+    if seen is None:
+        return state, _reading(bench, gate, state, sle)
     counts = _sides(seen, bench.cohorts)
     memory = bench.memory(gate.margin)
-    sle = state.sle or sle_init(bench.horizon, *bundle.past.get(gate.id, (0, 0)))
     share = past_share(sle, gate.margin.delta)
-    after, evidence = sle_step(sle, counts, gate.margin, memory)
+    after = sle_step(sle, counts, gate.margin, memory)
     health = state.health
     if gate.health is not None:
         health = health_step(health or HealthState(), counts, share, gate.health)
@@ -104,7 +115,7 @@ def _judge_counted(
             placebo, seen, bench.cohorts.control, gate.margin, horizon=bench.horizon, memory=memory
         )
     moved = GateState(sle=after, health=health, placebo=placebo)
-    return moved, _reading(bench, gate, moved, evidence)
+    return moved, _reading(bench, gate, moved, after)
 
 
 def _sides(seen: dict[str, tuple[int, int]], cohorts: Cohorts) -> Counts:
@@ -119,7 +130,8 @@ def _sides(seen: dict[str, tuple[int, int]], cohorts: Cohorts) -> Counts:
     )
 
 
-def _reading(bench: Bench, gate: Counted, state: GateState, evidence: Evidence) -> GateReading:
+def _reading(bench: Bench, gate: Counted, state: GateState, sle: SleState) -> GateReading:
+    evidence = evidence_of(sle)
     alpha_equal, alpha_margin = bench.alpha_equal(gate.share), bench.policy.budget.alpha_margin
     proof = health_value(state.health, gate.health) if state.health and gate.health else 0.0
     needed = 1 / gate.health.error if gate.health else 0.0
@@ -140,7 +152,7 @@ def _reading(bench: Bench, gate: Counted, state: GateState, evidence: Evidence) 
         f"{gate.id}: {evidence.canary_bad} of {evidence.canary_total} bad on the canary, "
         f"{numbers['control_bad']:.0f} of {evidence.control_total} on control"
     )
-    if evidence.crosses(gate.margin, alpha_margin, alpha_equal):
+    if proven_worse(sle, gate.margin, alpha_margin, alpha_equal):
         verdict, more = _crossed(bench, gate, state, evidence)
     elif gate.health is not None and evidence.control_share > gate.health.calm:
         verdict, more = GateVerdict.NOT_ENOUGH_DATA, "control fails as well, so nothing is proven"
@@ -157,9 +169,7 @@ def _crossed(bench: Bench, gate: Counted, state: GateState, evidence: Evidence) 
     crossed = [
         instance
         for instance, sle in state.placebo.items()
-        if evidence_of(sle).crosses(
-            gate.margin, bench.policy.budget.alpha_margin, bench.alpha_equal(gate.share)
-        )
+        if proven_worse(sle, gate.margin, bench.policy.budget.alpha_margin, bench.alpha_equal(gate.share))
     ]
     if crossed and not stands_out(evidence.excess, excesses):
         return GateVerdict.CONFLICTING, f"but control gateway {crossed[0]} stands out from its peers as well"

@@ -28,6 +28,16 @@ def firing_since(
     return since
 
 
+def gone_since(last_shown: float | None, reached: Sequence[float]) -> float | None:
+    """Return since when a series has been missing from scrapes that reached its target.
+
+    None when the newest scrape has it, or when it was never there: that is not known, not gone.
+    """
+    if last_shown is None or not reached or reached[-1] <= last_shown:
+        return None
+    return last_shown
+
+
 def _fires(value: float, fires: Fires | None) -> bool:
     if fires is None:
         return value != 0

@@ -35,7 +35,7 @@ def placebo_step(
     for instance in sorted(control)[:MOST_CONTROLS]:
         mine, mine_bad = seen.get(instance, (0, 0))
         counts = Counts(mine, mine_bad, events - mine, bad - mine_bad)
-        after[instance], _ = sle_step(states.get(instance) or sle_init(horizon), counts, margin, memory)
+        after[instance] = sle_step(states.get(instance) or sle_init(horizon), counts, margin, memory)
     return after
 
 

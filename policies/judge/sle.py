@@ -11,7 +11,7 @@ Source: ter Schure, Pérez-Ortiz, Ly, Grünwald, "The anytime-valid logrank test
 (arXiv 2203.03532). The margin, the cap and the spending of onset weight together are ours.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import exp, lgamma, log
 
@@ -19,6 +19,7 @@ from policies.gates import Margin
 
 EFFECTS = (2.0, 5.0, 15.0, 50.0)
 """Odds ratios, beyond the margin, of the alternatives that are mixed."""
+_LOG_EFFECTS = tuple(log(effect) for effect in EFFECTS)
 CAP = 3.0
 """Most evidence (log) one scrape may add, so that no freak scrape decides alone."""
 ONSET_EVERY = 8
@@ -73,15 +74,18 @@ class Evidence:
         """Points of share by which the canary was worse than control recently."""
         return self.canary_share - self.control_share
 
-    def crosses(self, margin: Margin, alpha_margin: float, alpha_equal: float) -> bool:
-        """Whether the canary is proven worse: both e-values and every guard."""
-        return (
-            self.margin * alpha_margin >= 1
-            and self.equal * alpha_equal >= 1
-            and self.canary_bad >= margin.min_bad
-            and self.bad_ticks >= margin.min_ticks
-            and self.excess >= margin.min_excess
-        )
+
+def proven_worse(state: SleState, margin: Margin, alpha_margin: float, alpha_equal: float) -> bool:
+    """Whether the canary is worse beyond doubt: both e-values are large enough, and every guard agrees."""
+    evidence = sum(state.equal) / len(EFFECTS) + state.unspent
+    if evidence * alpha_equal < 1 or (sum(state.margin) / len(EFFECTS) + state.unspent) * alpha_margin < 1:
+        return False
+    seen = evidence_of(state)
+    return (
+        seen.canary_bad >= margin.min_bad
+        and seen.bad_ticks >= margin.min_ticks
+        and seen.excess >= margin.min_excess
+    )
 
 
 @lru_cache(maxsize=65536)
@@ -107,15 +111,20 @@ def log_z(canary: int, control: int, bad: int, log_odds: float) -> float:
     log of the sum over x of C(canary, x) C(control, bad - x) odds^x.
     """
     lowest, largest, weights = _weights(canary, control, bad)
+    return largest + lowest * log_odds + _log_sum(weights, log_odds)
+
+
+def _log_sum(weights: tuple[float, ...], log_odds: float) -> float:
+    """Return the log of the sum of weights[x] odds^x."""
     if len(weights) * abs(log_odds) < _SAFE_EXPONENT:
         odds, total = exp(log_odds), 0.0
         for weight in reversed(weights):
             total = total * odds + weight
         if total > 0.0:
-            return largest + lowest * log_odds + log(total)
+            return log(total)
     terms = [log(weight) + x * log_odds for x, weight in enumerate(weights) if weight > 0.0]
     peak = max(terms)
-    return largest + lowest * log_odds + peak + log(sum(exp(term - peak) for term in terms))
+    return peak + log(sum(exp(term - peak) for term in terms))
 
 
 def log_e(counts: Counts, log_null: float, log_alternative: float) -> float:
@@ -155,48 +164,49 @@ def sle_init(horizon: int, past: int = 0, past_bad: int = 0) -> SleState:
     )
 
 
-def sle_step(state: SleState, counts: Counts, margin: Margin, memory: int) -> tuple[SleState, Evidence]:
+def sle_step(state: SleState, counts: Counts, margin: Margin, memory: int) -> SleState:
     """Fold one scrape; `memory` is how many recent scrapes the guards look at.
 
     The margin used for this scrape comes from scrapes before it only, so it is predictable.
     """
     weight = _onset_weight(state)
-    unspent = max(0.0, state.unspent - weight)
     at_margin, at_equal = state.margin, state.equal
     if weight:
         at_margin = tuple(value + weight for value in at_margin)
         at_equal = tuple(value + weight for value in at_equal)
     if counts.canary and counts.control and counts.canary_bad + counts.control_bad:
-        at_margin, at_equal = _weigh(state, counts, margin, at_margin, at_equal)
-    recent = (*state.recent, (counts.canary, counts.canary_bad, counts.control, counts.control_bad))[-memory:]
-    after = replace(
-        state,
+        share = past_share(state, margin.delta)
+        at_margin, at_equal = _weigh(
+            counts, log(odds_margin(share, margin.delta, margin.odds_floor)), at_margin, at_equal
+        )
+    row = (counts.canary, counts.canary_bad, counts.control, counts.control_bad)
+    return SleState(
         ticks=state.ticks + 1,
+        later_onsets=state.later_onsets,
         past=state.past * MEMORY + counts.control,
         past_bad=state.past_bad * MEMORY + counts.control_bad,
         margin=at_margin,
         equal=at_equal,
-        unspent=unspent,
-        recent=recent,
+        unspent=max(0.0, state.unspent - weight),
+        recent=(*state.recent[-memory + 1 :], row) if memory > 1 else (row,),
     )
-    return after, evidence_of(after)
 
 
 def _weigh(
-    state: SleState, counts: Counts, margin: Margin, at_margin: tuple[float, ...], at_equal: tuple[float, ...]
+    counts: Counts, log_margin: float, at_margin: tuple[float, ...], at_equal: tuple[float, ...]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Multiply each alternative's e-values by this scrape's, capped."""
     bad = counts.canary_bad + counts.control_bad
-    share = past_share(state, margin.delta)
-    log_margin = log(odds_margin(share, margin.delta, margin.odds_floor))
-    z_margin = log_z(counts.canary, counts.control, bad, log_margin)
-    z_equal = log_z(counts.canary, counts.control, bad, 0.0)
+    lowest, _, weights = _weights(counts.canary, counts.control, bad)
+    more = counts.canary_bad - lowest
+    null_margin = _log_sum(weights, log_margin) - more * log_margin
+    null_equal = _log_sum(weights, 0.0)
     margins, equals = [], []
-    for effect, was_margin, was_equal in zip(EFFECTS, at_margin, at_equal, strict=True):
-        alternative = log_margin + log(effect)
-        gain = counts.canary_bad * alternative - log_z(counts.canary, counts.control, bad, alternative)
-        margins.append(_grown(was_margin, gain - counts.canary_bad * log_margin + z_margin))
-        equals.append(_grown(was_equal, gain + z_equal))
+    for log_effect, was_margin, was_equal in zip(_LOG_EFFECTS, at_margin, at_equal, strict=True):
+        alternative = log_margin + log_effect
+        gain = more * alternative - _log_sum(weights, alternative)
+        margins.append(_grown(was_margin, gain + null_margin))
+        equals.append(_grown(was_equal, gain + null_equal))
     return tuple(margins), tuple(equals)
 
 

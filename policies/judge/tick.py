@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 from policies.gates import Alerts, Complaints, Exceedance, GatePolicy, GaugeRatio, Hard, Rate, Slope
 from policies.judge.counts import Series, fold_series, planned
-from policies.judge.hard import firing_since
+from policies.judge.hard import firing_since, gone_since
 from policies.judge.past import Past
 from policies.judge.reading import Reading
 from policies.words.verdict import Cohorts
 from policies.words.word import Word
+
+NEARLY = 0.9
+"""Part of a scrape interval after which the next fold is due."""
 
 
 class Sign(Word):
@@ -43,6 +46,8 @@ class Memory(Word):
     """What reading the next tick needs from the ones before."""
 
     based: bool = False
+    counted: float = 0.0
+    shown: dict[str, dict[str, float]] = {}
     cursor: dict[str, tuple[float, float]] = {}
     seen: dict[str, float] = {}
     bounds: dict[str, float] = {}
@@ -52,27 +57,45 @@ class Memory(Word):
 def read_bundle(
     policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Reading
 ) -> tuple[Memory, Bundle]:
-    """Count, measure and look for signs; a tick whose counters were not all read counts none.
+    """Count, measure and look for signs.
 
-    The first readable tick counts nothing either: it is where counting starts, and where
-    control's past and the bounds of what is slow are taken.
+    Counters are folded once per scrape, and only when all of them were read: what is missed
+    arrives with a later tick. The first fold counts nothing: it is where counting starts,
+    and where control's past and the bound of what is slow are taken.
     """
     scrapes = _scrapes(policy, memory, reading)
+    memory = _remember_shown(policy, cohorts, memory, reading, scrapes)
     counting = counters_of(policy)
-    growth: dict[str, float] = {}
-    if not counting & reading.unread.keys():
+    growth: dict[str, float] | None = None
+    due = reading.at >= memory.counted + NEARLY * policy.scrape.total_seconds()
+    if due and not counting & reading.unread.keys():
         union = {one.key: one for s in counting for one in reading.series.get(s, ())}
         cursor, growth = fold_series(memory.cursor, union.values(), scrapes)
-        memory = memory.model_copy(update={"cursor": cursor})
+        memory = memory.model_copy(update={"cursor": cursor, "counted": reading.at})
         if not memory.based:
             past = Past(policy, cohorts, reading, scrapes)
             bounds = past.bounds()
             memory = memory.model_copy(update={"based": True, "bounds": bounds, "past": past.shares(bounds)})
             growth = {}
-    seeing = _Seeing(policy, cohorts, reading, growth, memory.bounds, counting)
-    bundle = seeing.bundle().model_copy(update={"past": memory.past})
+    return memory, _Seeing(policy, cohorts, reading, scrapes, memory, growth).bundle()
+
+
+def _remember_shown(
+    policy: GatePolicy,
+    cohorts: Cohorts,
+    memory: Memory,
+    reading: Reading,
+    scrapes: Mapping[str, tuple[float, ...]],
+) -> Memory:
+    """Keep when each instance was last reached, and when each series that may go was last there."""
+    shown = dict(memory.shown)
+    for gate in policy.gates:
+        if isinstance(gate, Hard) and gate.fires.when == "gone":
+            mine = planned(reading.series.get(gate.value, ()), cohorts, policy.identity.label)
+            last = {one.instance: one.samples[-1][0] for one in mine if one.samples}
+            shown[gate.id] = shown.get(gate.id, {}) | last
     seen = memory.seen | {instance: times[-1] for instance, times in scrapes.items()}
-    return memory.model_copy(update={"seen": seen}), bundle
+    return memory.model_copy(update={"seen": seen, "shown": shown})
 
 
 def counters_of(policy: GatePolicy) -> set[str]:
@@ -110,9 +133,9 @@ class _Seeing:
     policy: GatePolicy
     cohorts: Cohorts
     reading: Reading
-    growth: Mapping[str, float]
-    bounds: Mapping[str, float]
-    counting: set[str]
+    scrapes: Mapping[str, tuple[float, ...]]
+    memory: Memory
+    growth: Mapping[str, float] | None
 
     def bundle(self) -> Bundle:
         """Return what every gate saw."""
@@ -124,7 +147,8 @@ class _Seeing:
                 continue
             match gate:
                 case Rate() | Exceedance() | Complaints():
-                    counts[gate.id] = self._counts(gate)
+                    if self.growth is not None:
+                        counts[gate.id] = self._counts(gate)
                 case GaugeRatio() | Slope():
                     gauges[gate.id] = self._gauge(gate)
                 case Hard() | Alerts():
@@ -135,6 +159,7 @@ class _Seeing:
         return Bundle(
             at=self.reading.at,
             counts=counts,
+            past=self.memory.past,
             gauges=gauges,
             signs=signs,
             blind=blind,
@@ -148,12 +173,14 @@ class _Seeing:
     def _blind(self, gate: Rate | Exceedance | Complaints | GaugeRatio | Slope | Hard | Alerts) -> str:
         """Return why this gate cannot be read now; empty when it can."""
         mine = _promised(gate)
-        read = {*mine, self.policy.presence, *(self.counting if _counters(gate) else ())}
+        read = {*mine, self.policy.presence, *(counters_of(self.policy) if _counters(gate) else ())}
         for selector in sorted(read):
             if selector in self.reading.unread:
                 return self.reading.unread[selector]
         if isinstance(gate, Alerts):
             return ""
+        if isinstance(gate, Hard) and gate.fires.when == "gone":
+            return self._never_shown(gate)
         for selector in mine:
             fresh = self._fresh(selector)
             stale = [instance for instance in self.cohorts.canary if instance not in fresh]
@@ -162,6 +189,16 @@ class _Seeing:
             controls = sum(instance in fresh for instance in self.cohorts.control)
             if controls < min(self.policy.min_controls, len(self.cohorts.control)):
                 return f"{selector.partition('{')[0]} is fresh on only {controls} control gateways"
+        return ""
+
+    def _never_shown(self, gate: Hard) -> str:
+        """A series cannot go that was never there, nor be missed where its target is not reached."""
+        oldest = self.reading.at - self.policy.fresh_within.total_seconds()
+        for instance in self.cohorts.canary:
+            if self.memory.seen.get(instance, 0.0) < oldest:
+                return f"{instance} is not reached"
+            if instance not in self.memory.shown[gate.id]:
+                return f"{gate.value.partition('{')[0]} was never seen on {instance}"
         return ""
 
     def _fresh(self, selector: str) -> set[str]:
@@ -178,7 +215,7 @@ class _Seeing:
                 self._add(bads, gate.bad)
             case Exceedance():
                 quick: dict[str, float] = {}
-                self._add(quick, gate.histogram, le=self.bounds.get(gate.id))
+                self._add(quick, gate.histogram, le=self.memory.bounds.get(gate.id))
                 self._add(totals, gate.histogram, le=float("inf"))
                 totals = {instance: total for instance, total in totals.items() if instance in quick}
                 bads = {instance: total - quick[instance] for instance, total in totals.items()}
@@ -194,7 +231,7 @@ class _Seeing:
     def _add(self, sums: dict[str, float], selector: str, le: float | None = None) -> None:
         for one in self._ours(selector):
             if "le" not in one.labels or float(one.labels["le"]) == le:
-                sums[one.instance] = sums.get(one.instance, 0.0) + self.growth.get(one.key, 0.0)
+                sums[one.instance] = sums.get(one.instance, 0.0) + (self.growth or {}).get(one.key, 0.0)
 
     def _gauge(self, gate: GaugeRatio | Slope) -> dict[str, float]:
         """Return the gauge per unit on each instance that has enough units."""
@@ -217,6 +254,10 @@ class _Seeing:
 
     def _signs(self, gate: Hard | Alerts) -> dict[str, Sign]:
         """Return the instances on which the sign fires, and since when."""
+        if isinstance(gate, Hard) and gate.fires.when == "gone":
+            shown = self.memory.shown[gate.id]
+            lost = {i: gone_since(shown.get(i), times) for i, times in self.scrapes.items()}
+            return {i: Sign(since=at, until=self.scrapes[i][-1]) for i, at in lost.items() if at is not None}
         units = (
             {one.instance: one for one in self._ours(gate.per)} if isinstance(gate, Hard) and gate.per else {}
         )

@@ -16,8 +16,8 @@ from policies.judge.verdict import Clocks, decide
 from policies.words.verdict import Action, Cohorts, Decision, GateReading, GateVerdict, Window
 from policies.words.word import Word
 
-GOOD_TICKS = 4
-"""Ticks without its cause after which a hold clears."""
+GOOD_SCRAPES = 4
+"""Scrapes without its cause after which a hold clears."""
 MOST_SCRAPES_BETWEEN = 2.0
 """Scrapes one tick may add to observed time; more between two ticks was not observed."""
 
@@ -33,7 +33,7 @@ class WindowState(Word):
     other_since: float | None = None
     extensions: int = 0
     held: Decision | None = None
-    good: int = 0
+    good_since: float | None = None
     final: Decision | None = None
     memory: Memory = Memory()
     gates: dict[str, GateState] = {}
@@ -145,13 +145,15 @@ def _latched(
         return state.model_copy(update={"final": decision}), decision
     if decision.action in {Action.HOLD, Action.HOLD_FOR_HUMAN}:
         bare = decision.model_copy(update={"readings": ()})
-        return state.model_copy(update={"held": bare, "good": 0}), decision
-    good = state.good + (state.blind_since is None)
-    if state.held is not None and good < GOOD_TICKS:
-        reason = f"{state.held.reason}; gone for {good} of {GOOD_TICKS} ticks"
-        held = state.held.model_copy(update={"reason": reason, "readings": decision.readings})
-        return state.model_copy(update={"good": good}), held
-    state = state.model_copy(update={"held": None, "good": 0})
+        return state.model_copy(update={"held": bare, "good_since": None}), decision
+    if state.held is not None:
+        since = None if state.blind_since is not None else (state.good_since or state.last)
+        gone = state.last - since if since is not None else 0.0
+        if gone < (GOOD_SCRAPES - 1) * policy.scrape.total_seconds():
+            reason = f"{state.held.reason}; the cause is gone for {gone:.0f} s"
+            held = state.held.model_copy(update={"reason": reason, "readings": decision.readings})
+            return state.model_copy(update={"good_since": since}), held
+    state = state.model_copy(update={"held": None, "good_since": None})
     if decision.action is Action.EXTEND:
         state = state.model_copy(update={"extensions": _extensions(window, state)})
     return state, decision
