@@ -140,12 +140,26 @@ def test_nothing_is_said_of_a_slot_where_nothing_runs(gateway: Gateway, show: Ca
 def test_lines_of_an_instance_that_ended_unwatched_are_not_given_to_the_next(
     gateway: Gateway, show: Callable[[], Shown]
 ) -> None:
-    assert show().logins() == 0
-    gateway.writes(logins("alice"))
     assert gateway.instance
-    now = gateway.instance.process
+    living = gateway.instance
+    now = living.process
     gateway.instance = Running("a", Process(now.pid, now.start + 1, now.boot), DIGEST, "1.3.0")
     assert show().logins() == 0
+    gateway.writes(logins("alice"))
+    gateway.instance = living
+    assert show().logins() == 0
+
+
+def test_an_instance_that_starts_later_is_counted_from_its_first_line(
+    gateway: Gateway, show: Callable[[], Shown]
+) -> None:
+    gateway.writes(logins("alice"))
+    living, gateway.instance = gateway.instance, None
+    shown = show()
+    gateway.writes(logins("bob"))
+    gateway.instance = living
+    shown.exporter.refresh()
+    assert shown.logins() == 1
 
 
 def test_a_log_that_was_rotated_is_read_on_from_the_new_files_beginning(

@@ -159,8 +159,7 @@ class GatewayExporter(Collector):
         self._serving = serving
         self._memory = memory
         self._kept = _remembered(memory)
-        self._tails = {slot: LogTail(path, _mark(self._kept.get(slot))) for slot, path in logs.items()}
-        self._looked = False
+        self._tails = {slot: _tail(path, self._kept.get(slot)) for slot, path in logs.items()}
         self._watched: dict[str, Watched] = {}
         self._lock = threading.Lock()
 
@@ -171,7 +170,6 @@ class GatewayExporter(Collector):
             for slot, tail in self._tails.items():
                 tail.reopen()
                 self._notice(slot, found.get(slot))
-            self._looked = True
             now = time.time()
             for watched in self._watched.values():
                 for attempt in watched.logins.give_up(now):
@@ -212,13 +210,14 @@ class GatewayExporter(Collector):
             for watched in self._watched.values():
                 watched.follow(now)
             self._remember()
+            all_watched = tuple(self._watched.values())
             families = [
-                *_logins(self._watched.values()),
-                *_answers(self._watched.values()),
-                *_processes(self._watched.values()),
+                *_logins(all_watched),
+                *_answers(all_watched),
                 _build(self._watched.get(serving or "")),
             ]
         yield from families
+        yield from _processes(all_watched)
 
     def _notice(self, slot: str, running: Running | None) -> None:
         before = self._watched.get(slot)
@@ -230,8 +229,6 @@ class GatewayExporter(Collector):
             del self._watched[slot]
         kept = self._kept.get(slot)
         same = kept is not None and running is not None and kept.process == running.process
-        if not self._looked and not same:
-            self._tails[slot].skip()
         if running is not None:
             first = FirstAttempts(kept.seen if kept and same else None)
             self._watched[slot] = Watched(running, self._tails[slot], self._reader(), first)
@@ -251,8 +248,16 @@ def _remembered(memory: Path) -> dict[str, Kept]:
     return {}
 
 
-def _mark(kept: Kept | None) -> Mark | None:
-    return kept.mark if kept else None
+def _tail(log: Path, kept: Kept | None) -> LogTail:
+    """Follow the log from where it was read to, or from its end if that instance has ended.
+
+    What an instance logged while no exporter ran is evidence only as long as it is the same one.
+    """
+    if kept is not None and kept.process.alive:
+        return LogTail(log, kept.mark)
+    tail = LogTail(log)
+    tail.skip()
+    return tail
 
 
 def _labels(watched: Watched) -> list[str]:

@@ -1,0 +1,185 @@
+"""The exporter as a process of its own beside real instances with real users."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from activities.drivers.runtime.process import digest_of_file
+from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_lab import GatewayLab, operation
+
+pytestmark = ON_A_REAL_GATEWAY
+
+PORT = 9500
+MOST_RESIDENT = 64 << 20
+
+Shown = dict[tuple[str, str, str], float]
+"""Value by name, slot, and outcome or version."""
+
+
+class Exporter:
+    """The process, and what it shows."""
+
+    def __init__(self, lab: GatewayLab) -> None:  # noqa: F811
+        self.log = lab.folder / "exporter.log"
+        self.gateway = lab.folder / "gateway.json"
+        self.gateway.write_text(lab.gateway.model_dump_json())
+        self.address = str(lab.gateway.addresses[0])
+        self.process = self._start(lab.root)
+
+    def _start(self, root: Path) -> "subprocess.Popen[bytes]":
+        command: list[str | Path] = [sys.executable, "-m", "orchestrator.exporter", "--gateway", self.gateway]
+        command += ["--root", root, "--address", self.address, "--port", str(PORT)]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+    def shown(self) -> Shown:
+        with urlopen(f"http://{self.address}:{PORT}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        return {
+            (s.name, s.labels["slot"], s.labels.get("outcome") or s.labels.get("version") or ""): s.value
+            for family in text_string_to_metric_families(text)
+            for s in family.samples
+            if "le" not in s.labels
+        }
+
+    async def until(self, wanted: Callable[[Shown], bool], within: float = 20) -> Shown:
+        shown: Shown = {}
+        for _ in range(int(within / 0.2)):
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                shown = await asyncio.to_thread(self.shown)
+            except (URLError, ConnectionError):
+                shown = {}
+            if wanted(shown):
+                return shown
+            await asyncio.sleep(0.2)
+        raise AssertionError(f"not in {within} s: {shown}\n{self.log.read_text()}")
+
+    def resident(self) -> int:
+        fields = Path(f"/proc/{self.process.pid}/statm").read_text().split()
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def exporters() -> Iterator[list[Exporter]]:
+    started: list[Exporter] = []
+    yield started
+    for exporter in started:
+        exporter.kill()
+
+
+def logins(slot: str, outcome: str = "ok") -> tuple[str, str, str]:
+    return ("vpngw_first_attempts_total", slot, outcome)
+
+
+async def serving(lab: GatewayLab, version: str) -> str:  # noqa: F811
+    slot = await lab.running(version)
+    await lab.table.make_permanent(operation("serve"), slot)
+    return slot
+
+
+async def test_users_sessions_probe_and_steering_are_shown_as_they_are(
+    lab: GatewayLab,  # noqa: F811
+    exporters: list[Exporter],
+) -> None:
+    slot = await serving(lab, "1.1.6")
+    exporter = Exporter(lab)
+    exporters.append(exporter)
+    build, sessions = ("vpngw_build_info", slot, "1.1.6"), ("vpngw_sessions", slot, "")
+    shown = await exporter.until(lambda s: s.get(build) == 1 and s.get(sessions) == 0)
+    assert shown["vpngw_probe_success", slot, ""] == 1
+    assert shown[logins(slot)] == 0
+
+    for number in (1, 2):
+        await lab.client(number).up()
+    shown = await exporter.until(lambda s: s.get(sessions) == 2)
+    assert (shown[logins(slot)], shown["vpngw_handshake_seconds_count", slot, ""]) == (2, 2)
+    assert shown["vpngw_process_open_fds", slot, ""] > 10
+    assert exporter.resident() < MOST_RESIDENT
+
+    trial = await lab.running("1.1.6-2")
+    await lab.table.start_trial(operation("trial"), trial, timedelta(seconds=60))
+    new_build = ("vpngw_build_info", trial, "1.1.6-2")
+    shown = await exporter.until(lambda s: s.get(new_build) == 1)
+    assert build not in shown
+    assert shown[sessions] == 2
+
+
+async def test_the_digest_shown_is_the_running_executables(
+    lab: GatewayLab,  # noqa: F811
+    exporters: list[Exporter],
+) -> None:
+    slot = await serving(lab, "1.1.6")
+    exporter = Exporter(lab)
+    exporters.append(exporter)
+    await exporter.until(lambda s: ("vpngw_build_info", slot, "1.1.6") in s)
+    text = await asyncio.to_thread(
+        lambda: urlopen(f"http://{exporter.address}:{PORT}/metrics", timeout=5).read().decode()
+    )
+    assert f'digest="{digest_of_file(lab.admission.tree / "usr/sbin/ocserv")}"' in text
+
+
+async def test_a_killed_exporter_comes_back_without_counting_anybody_twice(
+    lab: GatewayLab,  # noqa: F811
+    exporters: list[Exporter],
+) -> None:
+    slot = await serving(lab, "1.1.6")
+    first = Exporter(lab)
+    exporters.append(first)
+    await first.until(lambda s: logins(slot) in s)
+    await lab.client(1).up()
+    await first.until(lambda s: s.get(logins(slot)) == 1)
+    first.kill()
+    await lab.client(2).up()
+    second = Exporter(lab)
+    exporters.append(second)
+    shown = await second.until(lambda s: s.get(logins(slot), 0) >= 1)
+    assert shown[logins(slot)] == 1
+    assert shown["vpngw_handshake_seconds_count", slot, ""] == 0
+
+
+async def test_a_frozen_daemon_has_unknown_sessions_and_a_failing_probe(
+    lab: GatewayLab,  # noqa: F811
+    exporters: list[Exporter],
+) -> None:
+    slot = await serving(lab, "1.1.6")
+    exporter = Exporter(lab)
+    exporters.append(exporter)
+    sessions, probe = ("vpngw_sessions", slot, ""), ("vpngw_probe_success", slot, "")
+    await exporter.until(lambda s: s.get(sessions) == 0 and s.get(probe) == 1)
+    process = lab.berths.berth(slot).process()
+    assert process
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        await exporter.until(lambda s: s.get(probe) == 0 and sessions not in s)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+async def test_nothing_is_left_to_say_of_an_instance_that_died(
+    lab: GatewayLab,  # noqa: F811
+    exporters: list[Exporter],
+) -> None:
+    slot = await serving(lab, "1.1.6")
+    exporter = Exporter(lab)
+    exporters.append(exporter)
+    await exporter.until(lambda s: ("vpngw_build_info", slot, "1.1.6") in s)
+    process = lab.berths.berth(slot).process()
+    assert process
+    os.kill(process.pid, signal.SIGKILL)
+    await exporter.until(lambda s: not s)
