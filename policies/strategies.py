@@ -194,11 +194,12 @@ def _in_order(gateways: Sequence[Gateway], sessions: Mapping[str, int | None], s
 
 
 def _canary_first(row: Sequence[Gateway], fleet: Fleet, states: Mapping[str, GatewayState]) -> list[Gateway]:
-    """Put first the gateway that has a living neighbour, changing in a later wave, to be compared with."""
-    controls = [gateway for gateway in row if takes_users(states[gateway.name])]
-    for canary in row:
-        if any(other.group == canary.group and other.name != canary.name for other in controls):
-            return [canary, *(gateway for gateway in row if gateway.name != canary.name)]
+    """Put first a living gateway with a living neighbour, changing in a later wave, to be compared with."""
+    alive = [gateway for gateway in row if takes_users(states[gateway.name])]
+    neighbours = Counter(gateway.group for gateway in alive)
+    for canary in alive:
+        if neighbours[canary.group] > 1:
+            return [canary, *(gateway for gateway in row if gateway is not canary)]
     raise Refused(
         f"fleet {fleet.name}: a canary needs a second gateway in its group that takes users and can change "
         f"later, to be compared with; bring one back, or plan with the rolling strategy"

@@ -88,6 +88,7 @@ def test_a_good_file_becomes_a_fleet(tmp_path: Path) -> None:
         ("device: pb", "name: c", "line 11: name was already given in line 11; keep one of them"),
         ("name: edge", "name: &it edge\nchannel: *it", "line 1: an alias (`*name`) is not understood"),
         ("name: edge", "name: !!python/name:os.system edge", "line 1: "),
+        ("[1, 25%, 100%]", "!three [1]", "line 4: the tag !three is not understood; write plain values"),
         ("name: edge", "? [a, b]\n: edge", "line 1: a key is a list or mapping; write a word"),
         ("name: edge", "name: [edge", "line 2: not valid YAML: "),
         ("name: edge", "\tname: edge", "line 1: not valid YAML: "),

@@ -328,13 +328,14 @@ def test_a_canary_with_nobody_to_compare_is_refused_and_rolling_offered() -> Non
     assert planned(facts_of(1), Strategy.ROLLING).waves[0].gateways == ("gw-1",)
 
 
-def test_a_dead_neighbour_is_nobody_to_compare_with() -> None:
-    upgraded, states, known_good = facts_of(2)
-    states["gw-2"] = state("gw-2", life=InstanceState.FAILED)
-    plan = planned((upgraded, states, known_good), Strategy.ROLLING)
-    assert len(plan.waves) == 2
+def test_a_dead_gateway_is_neither_a_canary_nor_anybody_to_compare_with() -> None:
+    upgraded, states, known_good = facts_of(3)
+    states["gw-2"] = state("gw-2", sessions=0, life=InstanceState.FAILED)
+    assert planned((upgraded, states, known_good)).waves[0].gateways != ("gw-2",)
+    states["gw-3"] = states["gw-2"].model_copy(update={"gateway": "gw-3"})
     with pytest.raises(Refused, match="second gateway"):
-        planned((upgraded, {"gw-1": states["gw-1"]}, known_good))
+        planned((upgraded, states, known_good))
+    assert len(planned((upgraded, states, known_good), Strategy.ROLLING).waves) == 3
 
 
 def test_a_fleet_without_any_known_good_is_refused() -> None:
