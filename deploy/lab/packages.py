@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -80,10 +82,24 @@ def fetch(lock: Lock, cache: Path) -> list[Path]:
     cache.mkdir(parents=True, exist_ok=True)
     missing = [each for each in lock.packages if _digest(cache / f"{each.sha256}.deb") != each.sha256]
     if missing:
-        with Archive(lock.suite) as archive:
-            for package, file in archive.download(missing):
+        with scratch(cache) as home:
+            for package, file in Archive.read(lock.suite, home).download(missing):
                 file.replace(cache / f"{package.sha256}.deb")
     return [cache / f"{each.sha256}.deb" for each in lock.packages]
+
+
+@contextmanager
+def scratch(cache: Path) -> Iterator[Path]:
+    """Give an own folder beside the cached packages for a moment; those of killed processes are removed."""
+    cache.mkdir(parents=True, exist_ok=True)
+    for old in cache.glob("scratch-*"):
+        if not Path("/proc", old.name.split("-")[1]).exists():
+            shutil.rmtree(old)
+    home = Path(tempfile.mkdtemp(prefix=f"scratch-{os.getpid()}-", dir=cache))
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home)
 
 
 class Archive:
@@ -92,12 +108,13 @@ class Archive:
     Mirror, proxy and certificates are those this machine is configured with.
     """
 
-    def __init__(self, suite: str) -> None:
+    def __init__(self, suite: str, home: Path) -> None:
         self._suite = suite
-        self._home = Path()
+        self._home = home.absolute()
 
-    def __enter__(self) -> Self:
-        """Read the suite's signed index.
+    @classmethod
+    def read(cls, suite: str, home: Path) -> Self:
+        """Read the suite's signed index into an empty folder, which stays the caller's.
 
         Raises:
             BadInput: the archive's keyring is not installed.
@@ -105,21 +122,14 @@ class Archive:
         """
         if not KEYRING.is_file():
             raise BadInput(f"{KEYRING} is missing: `apt-get install debian-archive-keyring`")
-        self._home = Path(tempfile.mkdtemp(prefix="penstock-apt-"))
-        try:
-            for folder in ("lists/partial", "cache/archives/partial", "got"):
-                (self._home / folder).mkdir(parents=True)
-            (self._home / "status").touch()
-            line = f"deb [signed-by={KEYRING}] {_mirror()} {self._suite} main\n"
-            (self._home / "sources.list").write_text(line)
-            self._apt("update", "--error-on=any")
-        except BaseException:
-            shutil.rmtree(self._home)
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._home)
+        archive = cls(suite, home)
+        for folder in ("lists/partial", "cache/archives/partial", "got"):
+            (archive._home / folder).mkdir(parents=True)
+        (archive._home / "status").touch()
+        line = f"deb [signed-by={KEYRING}] {_mirror()} {suite} main\n"
+        (archive._home / "sources.list").write_text(line)
+        archive._apt("update", "--error-on=any")
+        return archive
 
     def closure(self, name: str) -> list[tuple[str, str]]:
         """Return name and version of the package and of all it depends on."""
@@ -229,9 +239,11 @@ def _renew() -> None:
     """Pin the suite's newest ocserv together with the packages whose libraries it links to."""
     from deploy.lab import trees  # noqa: PLC0415 - trees needs this module
 
-    with Archive(SUITE) as archive, tempfile.TemporaryDirectory(prefix="penstock-lock-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="penstock-lock-") as made:
+        home = Path(made)
+        archive = Archive.read(SUITE, home / "archive")
         pinned = archive.pin(archive.closure("ocserv"))
-        linked = trees.linked_packages([(package.name, file) for package, file in pinned], Path(scratch))
+        linked = trees.linked_packages([(package.name, file) for package, file in pinned], home / "roots")
     write_lock(
         Lock(SUITE, _architecture(), tuple(package for package, _ in pinned if package.name in linked))
     )

@@ -10,7 +10,6 @@ import re
 import shutil
 import stat
 import subprocess
-import tempfile
 from pathlib import Path
 
 from deploy.lab import packages
@@ -44,8 +43,8 @@ def collect_next_tree(into: Path, cache: Path, lock: packages.Lock | None = None
         Unavailable: a package cannot be had with its pinned digest.
     """
     files = packages.fetch(lock or packages.read_lock(), cache)
-    with tempfile.TemporaryDirectory(prefix="penstock-tree-") as scratch:
-        root = Path(scratch, "root")
+    with packages.scratch(cache) as home:
+        root = home / "root"
         _lay_out(root)
         packages.unpack(files, root)
         return _collect(root, into)

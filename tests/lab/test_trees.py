@@ -103,3 +103,12 @@ def test_writing_a_lock_and_reading_it_gives_the_same(tmp_path: Path) -> None:
     packages.write_lock(packages.read_lock(), tmp_path / "packages.lock")
     assert packages.read_lock(tmp_path / "packages.lock") == packages.read_lock()
     assert (tmp_path / "packages.lock").read_bytes() == packages.LOCK.read_bytes()
+
+
+def test_what_a_killed_fetch_left_in_the_cache_is_removed_by_the_next(tmp_path: Path) -> None:
+    stale, running = tmp_path / "scratch-4194305-x", tmp_path / "scratch-1-x"
+    stale.mkdir()
+    running.mkdir()
+    with packages.scratch(tmp_path) as home:
+        assert sorted(tmp_path.iterdir()) == sorted([running, home])
+    assert list(tmp_path.iterdir()) == [running]
