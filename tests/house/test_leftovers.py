@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 LAB = f"""
 import sys, time
 from pathlib import Path
+from deploy.lab import namespaces
 from deploy.lab.processes import Process
 from deploy.lab.topology import Topology
 topology = Topology(gateways=2, sites=2, prefix={PREFIX!r})
@@ -27,6 +28,8 @@ topology.build()
 Process("covered", ["sleep", "600"], log=Path(sys.argv[1], "log"), namespace="{PREFIX}hub").start()
 stray = ["sh", "-c", "setsid sleep 601 & sleep 602"]
 Process("parent of a stray", stray, log=Path(sys.argv[1], "log"), namespace="{PREFIX}gw-1").start()
+while not namespaces.inhabitants(["{PREFIX}hub"]) or len(namespaces.inhabitants(["{PREFIX}gw-1"])) < 2:
+    time.sleep(0.01)
 print("built", flush=True)
 time.sleep(600)
 """
