@@ -24,12 +24,15 @@ CAP = 3.0
 """Most evidence (log) one scrape may add, so that no freak scrape decides alone."""
 ONSET_EVERY = 8
 """Scrapes between the moments at which the canary may have turned bad."""
+FIRST_ONSET = 0.4
+"""Weight of having been bad from the first scrape."""
 MEMORY = 0.98
 """What is kept per scrape of control's past when its share is estimated."""
 PRIOR = 400.0
 """Most control events the past before the window counts for."""
 _CEILING = 1e250
-_SAFE_EXPONENT = 600.0
+_SAFE_EXPONENT = 300.0
+_FEW = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +93,21 @@ def proven_worse(state: SleState, margin: Margin, alpha_margin: float, alpha_equ
 
 @lru_cache(maxsize=65536)
 def _weights(canary: int, control: int, bad: int) -> tuple[int, float, tuple[float, ...]]:
-    """Return the least canary part of `bad`, the largest log weight, and the weights relative to it."""
+    """Return the least part x of `bad` the canary can have, a log scale, and the ways for each x over it."""
     lowest, highest = max(0, bad - control), min(canary, bad)
-    logs = [
-        lgamma(canary + 1)
-        - lgamma(x + 1)
-        - lgamma(canary - x + 1)
-        + lgamma(control + 1)
-        - lgamma(bad - x + 1)
-        - lgamma(control - bad + x + 1)
-        for x in range(lowest, highest + 1)
-    ]
-    largest = max(logs)
-    return lowest, largest, tuple(exp(value - largest) for value in logs)
+    if highest - lowest <= _FEW:
+        weight, weights = 1.0, [1.0]
+        for x in range(lowest, highest):
+            weight *= (canary - x) * (bad - x) / ((x + 1) * (control - bad + x + 1))
+            weights.append(weight)
+        return lowest, _log_ways(canary, lowest) + _log_ways(control, bad - lowest), tuple(weights)
+    logs = [_log_ways(canary, x) + _log_ways(control, bad - x) for x in range(lowest, highest + 1)]
+    scale = max(logs)
+    return lowest, scale, tuple(exp(value - scale) for value in logs)
+
+
+def _log_ways(of: int, chosen: int) -> float:
+    return lgamma(of + 1) - lgamma(chosen + 1) - lgamma(of - chosen + 1)
 
 
 def log_z(canary: int, control: int, bad: int, log_odds: float) -> float:
@@ -110,8 +115,8 @@ def log_z(canary: int, control: int, bad: int, log_odds: float) -> float:
 
     log of the sum over x of C(canary, x) C(control, bad - x) odds^x.
     """
-    lowest, largest, weights = _weights(canary, control, bad)
-    return largest + lowest * log_odds + _log_sum(weights, log_odds)
+    lowest, scale, weights = _weights(canary, control, bad)
+    return scale + lowest * log_odds + _log_sum(weights, log_odds)
 
 
 def _log_sum(weights: tuple[float, ...], log_odds: float) -> float:
@@ -215,10 +220,22 @@ def _grown(value: float, evidence: float) -> float:
 
 
 def _onset_weight(state: SleState) -> float:
+    """Return the weight given to "bad from this scrape on": most at the start, then less and less.
+
+    The weights of a window sum to one. They fall as 1 / (k + 1), so that a longer cap costs
+    early onsets little: even weights made an hour's window slower at ten minutes (bench).
+    """
     if state.ticks == 0:
-        return 0.5
-    due = state.ticks % ONSET_EVERY == 0 and state.ticks // ONSET_EVERY <= state.later_onsets
-    return 0.5 / state.later_onsets if due else 0.0
+        return FIRST_ONSET
+    onset, rest = divmod(state.ticks, ONSET_EVERY)
+    if rest or onset > state.later_onsets:
+        return 0.0
+    return (1 - FIRST_ONSET) / (onset + 1) / _falling(state.later_onsets)
+
+
+@lru_cache(maxsize=64)
+def _falling(onsets: int) -> float:
+    return sum(1 / (onset + 1) for onset in range(1, onsets + 1))
 
 
 def past_share(state: SleState, delta: float) -> float:

@@ -108,10 +108,11 @@ def _patience(window: Window, readings: Sequence[GateReading], clocks: Clocks) -
         )
     ends = window.nominal + clocks.extensions * window.extension
     if window.extension and clocks.observed >= ends:
+        longer = min(window.extension, window.cap - clocks.wall)
         return Decision(
             action=Action.EXTEND,
             verdict=verdict,
-            reason=f"no proof within {_spoken(ends)}, watching {_spoken(window.extension)} longer: {reason}",
+            reason=f"no proof within {_spoken(ends)}, watching {_spoken(longer)} longer: {reason}",
         )
     return Decision(action=Action.CONTINUE, verdict=verdict, reason=reason)
 

@@ -1,0 +1,256 @@
+"""Prometheus as it fails: killed, frozen, restarted, and servers that are no Prometheus at all."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from activities.drivers.metrics.prometheus import PrometheusSource
+from activities.drivers.metrics.promql import matcher, raw_query
+from activities.observation import BadQuery, MetricsUnavailable
+from policies.judge.counts import Series
+from tests.fakes.metrics import DIGEST, exporting
+from tests.fakes.prometheus import PROGRAM, prometheus_over
+
+IN_TIME = 5.5
+TENTH = timedelta(seconds=10)
+needs_prometheus = pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed here")
+
+
+@asynccontextmanager
+async def source_of(url: str) -> AsyncIterator[PrometheusSource]:
+    source = PrometheusSource(url)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+async def ask(source: PrometheusSource, selector: str = "up{$cohort}", who: str = "a") -> tuple[Series, ...]:
+    """Ask within the promised time, while the event loop stays free."""
+    began, lag = time.monotonic(), 0.0
+
+    async def tick() -> None:
+        nonlocal lag
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            lag = max(lag, time.monotonic() - before - 0.01)
+
+    ticking = asyncio.create_task(tick())
+    try:
+        return await source.raw(selector, [who], datetime.now(UTC), TENTH)
+    finally:
+        ticking.cancel()
+        assert time.monotonic() - began <= IN_TIME
+        assert lag <= 0.25  # 0.05 on a quiet machine; this one runs other tests too
+
+
+@contextmanager
+def server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """Serve whatever `answer` writes."""
+
+    class Hostile(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
+    running.daemon_threads = True
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{running.server_port}"
+    finally:
+        running.shutdown()
+        running.server_close()
+
+
+def page(body: bytes, status: int = 200) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return answer
+
+
+def envelope(result: Any, kind: str = "matrix", **more: Any) -> bytes:
+    data = {"resultType": kind, "result": result}
+    return json.dumps({"status": "success", "data": data, **more}).encode()
+
+
+def matrix(*values: str) -> list[dict[str, Any]]:
+    samples = [[1000.0 + n, value] for n, value in enumerate(values)]
+    return [{"metric": {"__name__": "up", "instance": "a"}, "values": samples}]
+
+
+def dripping(headers: bool) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        body = envelope(matrix("1"))
+        try:
+            if headers:
+                for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"a" * 60:
+                    request.wfile.write(bytes([byte]))
+                    time.sleep(0.2)
+                return
+            request.send_response(200)
+            request.send_header("Content-Length", str(len(body)))
+            request.end_headers()
+            for byte in body:
+                request.wfile.write(bytes([byte]))
+                time.sleep(0.2)
+        except OSError:
+            return
+
+    return answer
+
+
+def silent(request: BaseHTTPRequestHandler) -> None:
+    time.sleep(8)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        page(b"<html>Please log in</html>"),
+        page(b"", 503),
+        page(b"gone", 404),
+        page(b"[1, 2]"),
+        page(b'{"status": "success"}'),
+        page(envelope([1000.0, "1"], "scalar")),
+        page(envelope([1000.0, "1"], "string")),
+        page(envelope([{"metric": {}, "value": [1000.0, "1"]}], "vector")),
+        page(envelope([{"metric": {}}])),
+        page(envelope(matrix("1"), warnings=["partial response: store 3 timed out"])),
+        page(envelope(matrix("1", "NaN"))),
+        page(envelope(matrix("1", "+Inf"))),
+        page(envelope(matrix("1", "many"))),
+        page(b'{"status": "error", "data": {"resultType": "matrix", "result": []}}'),
+        page(envelope(matrix("1"))[:-20]),
+        page(b" " * (33 * 1024 * 1024)),
+        dripping(headers=False),
+        dripping(headers=True),
+        silent,
+    ],
+    ids=[
+        "html",
+        "503",
+        "404",
+        "list",
+        "no-data",
+        "scalar",
+        "string",
+        "vector",
+        "no-values",
+        "warnings",
+        "nan",
+        "inf",
+        "word",
+        "status-error",
+        "cut-off",
+        "huge",
+        "dripping-body",
+        "dripping-head",
+        "silent",
+    ],
+)
+async def test_bar_9_what_is_not_a_whole_answer_is_no_answer_and_ends_in_time(
+    answer: Callable[[BaseHTTPRequestHandler], None],
+) -> None:
+    with server(answer) as url:
+        async with source_of(url) as source:
+            with pytest.raises(MetricsUnavailable):
+                await ask(source)
+
+
+async def test_a_whole_answer_is_read() -> None:
+    with server(page(envelope(matrix("1", "2")))) as url:
+        async with source_of(url) as source:
+            (found,) = await ask(source)
+    assert found.samples == ((1000.0, 1.0), (1001.0, 2.0))
+
+
+async def test_a_query_prometheus_cannot_parse_is_the_policys_fault() -> None:
+    for status in (400, 422):
+        with server(page(b"parse error", status)) as url:
+            async with source_of(url) as source:
+                with pytest.raises(BadQuery):
+                    await ask(source)
+
+
+async def test_one_question_is_one_request() -> None:
+    asked: list[str] = []
+
+    def refuse(request: BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        page(b"busy", 503)(request)
+
+    with server(refuse) as url:
+        async with source_of(url) as source:
+            with pytest.raises(MetricsUnavailable):
+                await ask(source)
+    assert len(asked) == 1
+
+
+async def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with server(page(envelope(matrix("1")))) as url:
+        async with source_of(url) as source:
+            assert await ask(source)
+
+
+async def test_many_questions_to_a_silent_server_all_end_in_time() -> None:
+    with server(silent) as url:
+        async with source_of(url) as source:
+            answers = await asyncio.gather(*(ask(source) for _ in range(12)), return_exceptions=True)
+    assert all(isinstance(answer, MetricsUnavailable) for answer in answers), answers
+
+
+def test_an_instance_name_is_never_read_as_a_query() -> None:
+    assert matcher(["10.0.0.1:9500"]) == 'instance=~"10\\\\.0\\\\.0\\\\.1:9500"'
+    hostile = matcher(['x"} or vector(1) #', "new\nline", "a|b"])
+    assert hostile.count('"') - hostile.count('\\"') == 2
+    assert "\n" not in hostile
+    assert "a\\\\|b" in hostile
+    assert raw_query("up{$cohort}", ["a"], timedelta(seconds=1.5)) == 'up{instance=~"a"}[1500ms]'
+
+
+@needs_prometheus
+async def test_bar_9_a_real_prometheus_killed_frozen_and_restarted() -> None:
+    with exporting(DIGEST) as gateways, prometheus_over(list(gateways)) as prometheus:
+        (name,) = gateways
+        hostile = 'x"} or vector(1) or up{instance="'
+        await prometheus.start()
+        async with source_of(prometheus.url) as source:
+            found: tuple[Series, ...] = ()
+            for _ in range(60):
+                found = await ask(source, "vpngw_build_info{$cohort}", name)
+                if found:
+                    break
+                await asyncio.sleep(0.2)
+            assert found[0].labels["digest"] == DIGEST
+            assert await ask(source, "up{$cohort}", hostile) == ()
+            assert await ask(source, "no_such_series{$cohort}", name) == ()
+            with pytest.raises(BadQuery):
+                await ask(source, "up{{$cohort}", name)
+            prometheus.freeze()
+            with pytest.raises(MetricsUnavailable):
+                await ask(source, "up{$cohort}", name)
+            prometheus.thaw()
+            prometheus.kill()
+            with pytest.raises(MetricsUnavailable):
+                await ask(source, "up{$cohort}", name)
+            await prometheus.start()
+            (after,) = await ask(source, "vpngw_build_info{$cohort}", name)
+            assert after.samples[-1][0] >= found[0].samples[-1][0]
