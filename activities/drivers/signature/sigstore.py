@@ -50,7 +50,8 @@ class SigstoreRoot:
 
     def verifiers(self, times: tuple[datetime, ...]) -> tuple[Verifier | None, ...]:
         """Return the verifiers for a bundle of these claimed times; None where a part is missing."""
-        return (self._whole, *(self._verifier_at(time) for time in times))
+        then = (self._verifier_at(time) for time in times)
+        return (self._whole, *(verifier for verifier in then if verifier is not self._whole))
 
     def _verifier_at(self, time: datetime) -> Verifier | None:
         parts: dict[str, list[Any]] = {
@@ -63,6 +64,8 @@ class SigstoreRoot:
             ],
         }
         kept = tuple(entry in parts[part] for part in parts for entry in getattr(self._content, part))
+        if all(kept):
+            return self._whole
         if kept not in self._at:
             whole = all(parts.values())
             reduced = TrustedRoot(self._content.model_copy(update=parts)) if whole else None

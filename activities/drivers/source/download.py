@@ -1,28 +1,29 @@
 """Download one blob into the store: resumed where it broke off, hashed and written while it streams.
 
-The calling thread reads the socket, a second one hashes and writes, so that neither waits for
-the other. What arrived is kept under `partial/` with its entity tag until the digest is right.
+The calling thread reads the socket, a second one hashes and a third one writes, so that none waits
+for the others. What arrived is kept under `partial/` with its entity tag until the digest is right.
 """
 
 import fcntl
 import hashlib
+import mmap
 import os
-import queue
 import random
 import re
-import threading
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Self
 
-import httpx
-
-from activities.drivers.source.transport import PARTIAL, Deadline, NotThere, Transport, require_plain, shown
+from activities.drivers.source.transport import PARTIAL, Answer, Deadline, NotThere, Transport, shown
 from activities.drivers.store.blobs import BlobStore
 from policies.words.refusals import DigestMismatch, DownloadFailed, SizeExceeded, TransportRefused, TrustError
 from policies.words.word import Digest
 
 BATCH = 1 << 22
+BUFFERS = 4
+ALIGNMENT = 4096
 ATTEMPTS_WITHOUT_PROGRESS = 6
 PAUSE_SECONDS = 0.05
 STRONG = re.compile(r'^"[\x21\x23-\x7e]*"$')
@@ -92,60 +93,55 @@ def _ask(part: "_Part", transport: Transport, url: str, deadline: Deadline) -> N
     headers = {}
     if part.length and part.entity:
         headers = {"range": f"bytes={part.length}-", "if-range": part.entity}
-    with transport.open(url, deadline=deadline, headers=headers) as response:
-        if response.status_code == PARTIAL:
-            _require_range(response, part, asked=bool(headers))
+    with transport.open(url, deadline=deadline, headers=headers) as answer:
+        if answer.status == PARTIAL:
+            _require_range(answer, part, asked=bool(headers))
         else:
             part.restart()
-        part.remember(response.headers.get("etag", ""))
-        require_plain(response, part.size - part.length)
-        with _Writer(part) as writer:
-            for piece in response.iter_raw():
-                writer.take(piece)
+        part.remember(answer.headers.get("etag", ""))
+        answer.require_plain(part.size - part.length)
+        with _Pipeline(part) as pipeline:
+            pipeline.fill_from(answer)
     if part.length < part.size:
-        raise DigestMismatch(
-            f"{shown(url)} ends after {part.length} bytes, expected are {part.size}", reason="size"
-        )
+        raise DigestMismatch(f"{shown(url)} ends after {part.length} bytes, not {part.size}", reason="size")
 
 
-def _require_range(response: httpx.Response, part: "_Part", *, asked: bool) -> None:
+def _require_range(answer: Answer, part: "_Part", *, asked: bool) -> None:
     expected = f"bytes {part.length}-{part.size - 1}/{part.size}"
-    if not asked or response.headers.get("content-range") != expected:
-        raise TransportRefused(
-            f"{shown(str(response.url))} sends another range than the one asked for", reason="range"
-        )
+    if not asked or answer.headers.get("content-range") != expected:
+        raise TransportRefused(f"{answer.url} sends another range than the one asked for", reason="range")
 
 
 class _Part:
     """What has arrived of a blob so far: bytes on disk, their hash, and the entity they belong to."""
 
     def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
-        self.path, self.file, self.size = path, file, size
+        self.path, self.size = path, size
         self.tag = path.with_name(f"{path.name}.etag")
         self.entity = self.tag.read_text() if self.tag.exists() else ""
         self.length = os.fstat(file.fileno()).st_size
         self.hasher = hashlib.sha256()
+        self._file = file
         if not self.entity or self.length > size:
             self.restart()
         file.seek(0)
         while piece := file.read(BATCH):
             self.hasher.update(piece)
 
-    def write(self, pieces: list[bytes]) -> None:
-        """Append pieces, which may be more than the system takes at once."""
-        for piece in pieces:
-            self.hasher.update(piece)
-        total = sum(map(len, pieces))
-        written = os.writev(self.file.fileno(), pieces)
-        if written < total:
-            rest = memoryview(b"".join(pieces))[written:]
-            while rest:
-                rest = rest[os.write(self.file.fileno(), rest) :]
-        self.length += total
+    def write(self, content: memoryview, past_cache: BinaryIO | None) -> None:
+        """Append the content, past the page cache where the system allows it.
+
+        Filling the cache with bytes that are read once costs more than the network does.
+        """
+        aligned = not (self.length % ALIGNMENT or len(content) % ALIGNMENT)
+        file = past_cache if past_cache is not None and aligned else self._file
+        self.length += len(content)
+        while content:
+            content = content[file.write(content) :]
 
     def restart(self) -> None:
         """Forget everything: the source has other bytes now."""
-        self.file.truncate(0)
+        self._file.truncate(0)
         self.length = 0
         self.hasher = hashlib.sha256()
 
@@ -172,52 +168,75 @@ class _Part:
         self.tag.unlink(missing_ok=True)
 
 
-class _Writer:
-    """Takes pieces from the socket's thread; hashes and writes them in its own, a few batches behind."""
+class _Pipeline:
+    """A ring of buffers: the socket fills one while those before it are hashed and written, each in its thread."""
 
     def __init__(self, part: _Part) -> None:
         self._part = part
-        self._batch: list[bytes] = []
-        self._batched = 0
+        self._hashing, self._writing = ThreadPoolExecutor(1, "hash"), ThreadPoolExecutor(1, "write")
+        self._busy: deque[tuple[mmap.mmap, tuple[Future[None], Future[None]]]] = deque()
+        self._buffer = mmap.mmap(-1, BATCH)
+        self._filled = 0
         self._taken = part.length
-        self._queue: queue.Queue[list[bytes]] = queue.Queue(maxsize=2)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="blob-writer", daemon=True)
+        self._past_cache = _past_cache(part.path)
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
-    def take(self, piece: bytes) -> None:
-        """Hand over a piece.
+    def fill_from(self, answer: Answer) -> None:
+        """Take the whole body.
 
         Raises:
-            SizeExceeded: with it there are more bytes than the manifest announces.
+            SizeExceeded: there are more bytes than the manifest announces.
         """
-        self._taken += len(piece)
-        if self._taken > self._part.size:
-            raise SizeExceeded(f"the source sends more than the {self._part.size} bytes announced")
-        self._batch.append(piece)
-        self._batched += len(piece)
-        if self._batched >= BATCH:
-            self._hand_over()
+        # the first batch after a break ends where whole blocks begin again
+        room = BATCH - self._part.length % ALIGNMENT
+        while count := answer.read_into(memoryview(self._buffer)[self._filled : room]):
+            self._filled += count
+            self._taken += count
+            if self._taken > self._part.size:
+                raise SizeExceeded(f"{answer.url} sends more than the {self._part.size} bytes announced")
+            if self._filled == room:
+                self._hand_over()
+                room = BATCH
 
     def __exit__(self, *_: object) -> None:
-        self._hand_over()
-        self._queue.put([])
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
+        """Have everything that was taken on disk, whatever ended the body."""
+        try:
+            if self._taken <= self._part.size:
+                self._hand_over()
+            for _, work in self._busy:
+                for future in work:
+                    future.result()
+        except BaseException:
+            self._part.restart()
+            raise
+        finally:
+            self._hashing.shutdown()
+            self._writing.shutdown()
+            if self._past_cache is not None:
+                self._past_cache.close()
 
     def _hand_over(self) -> None:
-        if self._batch:
-            self._queue.put(self._batch)
-            self._batch, self._batched = [], 0
+        """Have the filled part of the buffer hashed and written, and go on with a free one."""
+        content = memoryview(self._buffer)[: self._filled]
+        hashed = self._hashing.submit(self._part.hasher.update, content)
+        written = self._writing.submit(self._part.write, content, self._past_cache)
+        self._busy.append((self._buffer, (hashed, written)))
+        self._filled = 0
+        if len(self._busy) < BUFFERS:
+            self._buffer = mmap.mmap(-1, BATCH)
+            return
+        self._buffer, work = self._busy.popleft()
+        for future in work:
+            future.result()
 
-    def _run(self) -> None:
-        while batch := self._queue.get():
-            try:
-                if self._error is None:
-                    self._part.write(batch)
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
-                self._error = error
+
+def _past_cache(path: Path) -> BinaryIO | None:
+    """Return the file opened for direct appends, None where the file system has none."""
+    try:
+        return os.fdopen(
+            os.open(path, os.O_WRONLY | os.O_APPEND | os.O_DIRECT | os.O_CLOEXEC), "wb", buffering=0
+        )
+    except OSError:
+        return None

@@ -6,6 +6,7 @@ redirects only lead to origins of the allow-list.
 """
 
 import contextlib
+import socket
 import ssl
 import time
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ import httpx
 
 from policies.words.refusals import DownloadFailed, SizeExceeded, TransportRefused
 
-READ_BYTES = 1 << 18
+HEADERS_END = b"\r\n\r\n"
 CONNECT_SECONDS = 10.0
 MOST_REDIRECTS = 3
 OK, PARTIAL = 200, 206
@@ -90,19 +91,20 @@ class Transport:
             SizeExceeded: it has more than `most` bytes.
             TransportRefused: the source answers in a way that is not accepted.
         """
-        with self.open(url, deadline=deadline, headers={"accept": accept}) as response:
-            require_plain(response, most)
-            content = bytearray()
-            for piece in response.iter_raw():
-                content += piece
-                if len(content) > most:
-                    raise SizeExceeded(f"{shown(url)} sends more than {most} bytes")
-            return bytes(content)
+        with self.open(url, deadline=deadline, headers={"accept": accept}) as answer:
+            answer.require_plain(most)
+            content = bytearray(most + 1)
+            filled = 0
+            while filled <= most and (taken := answer.read_into(memoryview(content)[filled:])):
+                filled += taken
+            if filled > most:
+                raise SizeExceeded(f"{shown(url)} sends more than {most} bytes")
+            return bytes(content[:filled])
 
     @contextlib.contextmanager
     def open(
         self, url: str, *, deadline: Deadline, headers: dict[str, str] | None = None
-    ) -> Iterator[httpx.Response]:
+    ) -> Iterator["Answer"]:
         """Give the answer to a request, its body unread; the connection ends with the block.
 
         Raises:
@@ -110,16 +112,15 @@ class Transport:
             TransportRefused: not allowed to be asked, or answered by a status that is final.
         """
         sent = {"accept-encoding": "identity", "user-agent": "penstock"} | (headers or {})
-        started, seen = time.monotonic(), 0
+        started = time.monotonic()
         with contextlib.ExitStack() as stack:
             try:
-                response = self._follow(stack, url, sent, deadline)
+                answer = Answer(self._follow(stack, url, sent, deadline), deadline)
                 try:
-                    yield response
+                    yield answer
                 finally:
-                    seen = response.num_bytes_downloaded
                     seconds = time.monotonic() - started
-                    self.accesses.append(f"{response.status_code} {seen} {seconds:.3f} {shown(url)}")
+                    self.accesses.append(f"{answer.status} {answer.taken} {seconds:.3f} {shown(url)}")
             except BROKEN as error:
                 deadline.left()
                 sentence = f"{shown(url)} broke off: {type(error).__name__} {error}".rstrip()
@@ -165,20 +166,68 @@ class Transport:
         )
 
 
-def require_plain(response: httpx.Response, most: int) -> None:
-    """Refuse an encoded body and one that announces more than `most` bytes.
+class Answer:
+    """An answer whose body is read piece by piece into the reader's own memory.
 
-    Raises:
-        TransportRefused: the body is compressed.
-        SizeExceeded: it is announced to be too long.
+    Through a plain socket a body of known length is read past the HTTP parser, which would
+    copy every byte three times.
     """
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise TransportRefused(f"{shown(str(response.url))} sends an encoded body", reason="encoding")
-    announced = response.headers.get("content-length")
-    if announced is not None and int(announced) > most:
-        raise SizeExceeded(
-            f"{shown(str(response.url))} announces {announced} bytes; at most {most} are taken"
-        )
+
+    def __init__(self, response: httpx.Response, deadline: Deadline) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self.url = shown(str(response.url))
+        self.taken = 0
+        self._deadline = deadline
+        self._pieces = response.iter_raw()
+        self._rest = memoryview(b"")
+        self._socket: socket.socket | None = None
+        length = response.headers.get("content-length", "")
+        stream = response.extensions.get("network_stream")
+        if length.isascii() and length.isdigit() and "transfer-encoding" not in response.headers:
+            self._left = int(length)
+            self._socket = stream.plain_socket if isinstance(stream, _Stream) else None
+
+    def require_plain(self, most: int) -> None:
+        """Refuse an encoded body and one that announces more than `most` bytes.
+
+        Raises:
+            TransportRefused: the body is compressed.
+            SizeExceeded: it is announced to be too long.
+        """
+        if self.headers.get("content-encoding", "identity").lower() != "identity":
+            raise TransportRefused(f"{self.url} sends an encoded body", reason="encoding")
+        announced = self.headers.get("content-length")
+        if announced is not None and int(announced) > most:
+            raise SizeExceeded(f"{self.url} announces {announced} bytes; at most {most} are taken")
+
+    def read_into(self, memory: memoryview) -> int:
+        """Fill some of the memory with the next bytes of the body; return how many, 0 at its end."""
+        count = self._from_parser(memory) if self._socket is None else self._from_socket(self._socket, memory)
+        self.taken += count
+        return count
+
+    def _from_socket(self, plain: socket.socket, memory: memoryview) -> int:
+        wanted = min(self._left, len(memory))
+        if not wanted:
+            return 0
+        plain.settimeout(self._deadline.left())
+        count = plain.recv_into(memory[:wanted])
+        if not count:
+            raise DownloadFailed(f"{self.url} broke off with {self._left} bytes to go", reason="connection")
+        self._left -= count
+        return count
+
+    def _from_parser(self, memory: memoryview) -> int:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        count = min(len(self._rest), len(memory))
+        memory[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
 
 
 def origin_of(url: str) -> str:
@@ -240,7 +289,11 @@ class _DeadlineTransport(httpx.BaseTransport):
             )
         )
         return httpx.Response(
-            status_code=response.status, headers=response.headers, stream=_Body(response), request=request
+            status_code=response.status,
+            headers=response.headers,
+            stream=_Body(response),
+            extensions=response.extensions,
+            request=request,
         )
 
     def close(self) -> None:
@@ -280,20 +333,29 @@ class _Backend(httpcore.NetworkBackend):
         del timeout
         seconds = self._deadline.left(CONNECT_SECONDS)
         stream = self._inner.connect_tcp(host, port, seconds, local_address, socket_options)
-        return _Stream(stream, self._deadline)
+        return _Stream(stream, self._deadline, plain=True)
 
 
 class _Stream(httpcore.NetworkStream):
-    """A socket that reads large pieces and waits no longer than the deadline."""
+    """A socket that waits no longer than the deadline, and leaves the body for others to read."""
 
-    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline) -> None:
+    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline, *, plain: bool) -> None:
         self._inner = inner
         self._deadline = deadline
+        self._before = b""
+        self.plain_socket: socket.socket | None = inner.get_extra_info("socket") if plain else None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return what is there, more at a time than asked: every piece costs a pass through the parser."""
+        """Return what is there, through a plain socket never more than to the end of a header block."""
         del timeout
-        return self._inner.read(max(max_bytes, READ_BYTES), self._deadline.left())
+        if self.plain_socket is not None:
+            self.plain_socket.settimeout(self._deadline.left())
+            ahead = self._before + self.plain_socket.recv(max_bytes, socket.MSG_PEEK)
+            end = ahead.find(HEADERS_END)
+            if end >= 0:
+                max_bytes = end + len(HEADERS_END) - len(self._before)
+            self._before = ahead[-len(HEADERS_END) + 1 :] if end < 0 else b""
+        return self._inner.read(max_bytes, self._deadline.left())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send within the deadline."""
@@ -309,9 +371,8 @@ class _Stream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         """Shake hands within the deadline."""
         del timeout
-        return _Stream(
-            self._inner.start_tls(ssl_context, server_hostname, self._deadline.left()), self._deadline
-        )
+        inner = self._inner.start_tls(ssl_context, server_hostname, self._deadline.left())
+        return _Stream(inner, self._deadline, plain=False)
 
     def get_extra_info(self, info: str) -> Any:
         """Return what the socket knows of itself."""
