@@ -14,8 +14,6 @@ PROGRAMS = {
     "openconnect": "openconnect",
     "nft": "nftables",
     "ip": "iproute2",
-    "ping": "iputils-ping",
-    "conntrack": "conntrack",
     "prometheus": "prometheus",
     "setpriv": "util-linux",
     "nsenter": "util-linux",
