@@ -4,6 +4,7 @@ The calling thread reads the socket, a second one hashes and a third one writes,
 for the others. What arrived is kept under `partial/` with its entity tag until the digest is right.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import mmap
@@ -133,11 +134,15 @@ class _Part:
 
         Filling the cache with bytes that are read once costs more than the network does.
         """
-        aligned = not (self.length % ALIGNMENT or len(content) % ALIGNMENT)
-        file = past_cache if past_cache is not None and aligned else self._file
-        self.length += len(content)
+        if past_cache is not None and not (self.length % ALIGNMENT or len(content) % ALIGNMENT):
+            with contextlib.suppress(OSError):  # whatever is wrong, the ordinary way says it better
+                written = past_cache.write(content)
+                self.length += written
+                content = content[written:]
         while content:
-            content = content[file.write(content) :]
+            written = self._file.write(content)
+            self.length += written
+            content = content[written:]
 
     def restart(self) -> None:
         """Forget everything: the source has other bytes now."""
@@ -169,7 +174,7 @@ class _Part:
 
 
 class _Pipeline:
-    """A ring of buffers: the socket fills one while those before it are hashed and written, each in its thread."""
+    """A ring of buffers: the socket fills one, while two threads hash and write those before it."""
 
     def __init__(self, part: _Part) -> None:
         self._part = part
@@ -220,23 +225,22 @@ class _Pipeline:
     def _hand_over(self) -> None:
         """Have the filled part of the buffer hashed and written, and go on with a free one."""
         content = memoryview(self._buffer)[: self._filled]
-        hashed = self._hashing.submit(self._part.hasher.update, content)
-        written = self._writing.submit(self._part.write, content, self._past_cache)
-        self._busy.append((self._buffer, (hashed, written)))
+        hashing = self._hashing.submit(self._part.hasher.update, content)
+        writing = self._writing.submit(self._part.write, content, self._past_cache)
+        self._busy.append((self._buffer, (hashing, writing)))
         self._filled = 0
         if len(self._busy) < BUFFERS:
             self._buffer = mmap.mmap(-1, BATCH)
             return
-        self._buffer, work = self._busy.popleft()
-        for future in work:
-            future.result()
+        self._buffer, (hashed, written) = self._busy.popleft()
+        hashed.result()
+        written.result()
 
 
 def _past_cache(path: Path) -> BinaryIO | None:
     """Return the file opened for direct appends, None where the file system has none."""
     try:
-        return os.fdopen(
-            os.open(path, os.O_WRONLY | os.O_APPEND | os.O_DIRECT | os.O_CLOEXEC), "wb", buffering=0
-        )
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:
         return None
+    return os.fdopen(handle, "wb", buffering=0)
