@@ -1,5 +1,7 @@
 """A gateway's agent: the worker on its host that carries out its steps and reaches the engine outbound."""
 
+import asyncio
+import sys
 from pathlib import Path
 
 from pydantic import Field
@@ -18,7 +20,7 @@ from activities.sessions import SessionActivities
 from activities.steering import SteeringActivities
 from orchestrator.engine import connect
 from orchestrator.files import load
-from orchestrator.running import make_worker, run_until_told
+from orchestrator.running import leave, make_worker, run_until_told
 from policies.words.fleet import Gateway
 from policies.words.word import Name, Word
 
@@ -94,3 +96,8 @@ async def compose(settings: AgentSettings) -> Worker:
 async def main(config: Path) -> None:
     """Run until told to stop; the instances outlive this process."""
     await run_until_told(await compose(load(config, AgentSettings)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))
+    leave(0)

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
@@ -84,7 +84,8 @@ class Lab:
     @property
     def signers(self) -> tuple[str, ...]:
         """Who signed the releases, as the ledger has it, and in which role."""
-        return self.session.ledger.signers(self.newer.digest)
+        rows = {row.release.digest: row for row in self.session.ledger.releases()}
+        return rows[self.newer.digest].signers
 
     @property
     def watch_command(self) -> str:
@@ -198,7 +199,8 @@ async def lab(tell: Callable[[str], None]) -> AsyncIterator[Lab]:
     """
     topology = Topology()
     claim, cleared = preflight.begin(topology)
-    with claim:
+    with ExitStack() as held:
+        held.push(claim)
         if cleared:
             tell(cleared)
         folder = state_folder() / "lab" / "run"
@@ -213,6 +215,8 @@ async def lab(tell: Callable[[str], None]) -> AsyncIterator[Lab]:
 async def _build(topology: Topology, folder: Path, tell: Callable[[str], None]) -> Lab:
     began = time.monotonic()
     topology.build()
+    # Before any thread exists: threads stay where they were made, and nothing of the lab may leave it.
+    namespaces.enter(topology.hub.namespace)
     fleet = fleet_of(topology)
     files = folder / "etc"
     write_yaml(files / "fleet.yaml", fleet)
@@ -230,9 +234,8 @@ async def _build(topology: Topology, folder: Path, tell: Callable[[str], None]) 
         published, topology.hub.namespace, topology.hub.address4, REPOSITORY_PORT, folder / "repository.log"
     ).start()
     settings = _settings(topology, folder, files, published, engine, prometheus)
-    namespaces.enter(topology.hub.namespace)
     session = Session(settings)
-    worker = _program(folder, "worker", topology.hub, ["-m", "orchestrator", "worker"])
+    worker = _program(folder, "worker", topology.hub, ["-m", "orchestrator.worker"])
     agents = {
         host.name: _agent(folder, files, host, fleet.gateway(host.name), issued, published, engine)
         for host in topology.gateways
@@ -338,7 +341,7 @@ def _agent(
         },
     }
     path = write_yaml(files / "agents" / f"{host.name}.yaml", config)
-    return _program(folder, f"agent-{host.name}", host, ["-m", "orchestrator", "agent", "--config", str(path)])
+    return _program(folder, f"agent-{host.name}", host, ["-m", "orchestrator.agent", str(path)])
 
 
 def _exporter(folder: Path, files: Path, host: Host, gateway: Gateway) -> Process:

@@ -73,8 +73,7 @@ class RepositoryHandler(BaseHTTPRequestHandler):
             self.end_headers()
             if self.command == "GET":
                 self.wfile.flush()
-                while first <= last:
-                    first += os.sendfile(self.connection.fileno(), file.fileno(), first, last - first + 1)
+                self.connection.sendfile(file, first, last - first + 1)
 
     def _path(self) -> Path | None:
         root = cast("RepositoryServer", self.server).root

@@ -10,10 +10,11 @@ from typing import Any
 
 from deploy.lab.lab import Lab
 from deploy.lab.screen import Screen
-from policies.words.errors import BadInput, TrustError
+from policies.words.errors import BadInput
 from policies.words.exit_code import ExitCode, code_of
 from policies.words.instance import GatewayState, InstanceState
 from policies.words.plan import ReleaseRef, Strategy
+from policies.words.refusals import TrustError
 from policies.words.rollout import Outcome, Phase, RolloutResult, RolloutStatus
 
 LOOK_EVERY = 0.3

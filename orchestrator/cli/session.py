@@ -82,9 +82,9 @@ class Session:
         admitted = await releases.admit(digest, self.settings.source)
         self.ledger.add_release(
             admitted.reference,
-            admitted.signers,
-            self.settings.source,
-            admitted.manifest.model_dump_json(),
+            source=self.settings.source,
+            signers=admitted.signers,
+            manifest_json=admitted.manifest.model_dump_json(),
         )
         return admitted.reference
 

@@ -71,9 +71,10 @@ class TreeAdmission:
 
     def __init__(self, folder: Path) -> None:
         self.tree = folder / "tree"
-        trees.collect_host_tree(self.tree)
         self.template = folder / TEMPLATE.name
-        shutil.copy(TEMPLATE, self.template)
+        if not self.tree.exists():
+            trees.collect_host_tree(self.tree)
+            shutil.copy(TEMPLATE, self.template)
         self.unpacked = 0
 
     def manifest(self, version: str) -> ReleaseManifest:
@@ -221,6 +222,16 @@ class Client:
                     await asyncio.to_thread(_ended, process)
 
 
+def _program(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/exe").readlink().name
+    return ""
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def _ended(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
     try:
         process.wait(3)
@@ -261,11 +272,11 @@ class GatewayLab:
                 site,
             )
         self._credentials()
-        self.admission = TreeAdmission(self.folder)
         self.compose()
 
     def compose(self) -> None:
         """Make the parts anew, as an agent that has just been started does."""
+        self.admission = TreeAdmission(self.folder)
         login = ProbeLogin(user="probe", password=self.folder / "probe", authority=self.folder / "ca.pem")
         self.journal = Journal(self.root / "journal.jsonl")
         self.berths = Berths(self.gateway, self.root, Ocserv(login))
@@ -276,6 +287,14 @@ class GatewayLab:
         }
         self.slots = HostSlots(self.berths, self.journal, self.table, self.admission, credentials)
         self.sessions = SlotSessions(self.berths, self.journal, self.table)
+
+    def daemons(self) -> list[int]:
+        """Return the main processes of every ocserv in the gateway's namespace, whoever started it."""
+        said = subprocess.run(
+            ["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=True
+        ).stdout
+        found = [int(pid) for pid in said.split() if _program(int(pid)) == "ocserv"]
+        return [pid for pid in found if _program(_parent(pid)) != "ocserv"]
 
     def client(
         self, number: int, *, version: int = 4, url_port: int = 443, more: tuple[str, ...] = ()

@@ -43,11 +43,14 @@ class Ocserv:
         values, wanted = self._values(place), set[str]()
         lines = []
         for line in template.read_text().splitlines():
-            names = {} if line.lstrip().startswith("#") else _names(line)
-            if place.slot.pool6 is None and {"pool6"} & set(names):
+            if "$" not in line or line.lstrip().startswith("#"):
+                lines.append(line)
+                continue
+            names = _names(line)
+            if place.slot.pool6 is None and "pool6" in names:
                 continue
             wanted |= {name.removeprefix(_CREDENTIAL) for name in names if name.startswith(_CREDENTIAL)}
-            lines.append(_filled(line, values, template) if names else line)
+            lines.append(_filled(line, values, template))
         missing = sorted(wanted - set(credentials))
         if missing:
             raise BadInput(f"{template.name} needs credential {missing[0]}, which this gateway was not given")

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from activities.drivers.programs import run
@@ -22,12 +23,11 @@ from policies.words.instance import Probe
 STAGES = ("tcp", "tls", "auth", "tunnel", "ping")
 WITHIN = timedelta(seconds=15)
 MOST_LOST = 0.2
-NEAR, FAR = "169.254.77.1", "169.254.77.2"  # link-local (RFC 3927): never routed, so nobody's
 
 CLIENT = """
-echo ready; read -r go; read -r password
+echo ready; read -r near far; read -r password
 ip link set lo up
-ip address add FAR/30 dev probe; ip link set probe up; ip route add default via NEAR
+ip address add "$far/30" dev probe; ip link set probe up; ip route add default via "$near"
 target=$1 pings=$2; shift 2
 printf '%s\\n' "$password" | openconnect --protocol=anyconnect --passwd-on-stdin --non-inter \\
   --interface=tunnel --reconnect-timeout=1 --script='
@@ -40,7 +40,7 @@ while kill -0 $client 2>/dev/null && ! ip route get "$target" 2>/dev/null | grep
 done
 ip route get "$target" | grep -q 'dev tunnel' && ping -n -i 0.1 -c "$pings" -w 3 "$target"
 kill -INT $client 2>/dev/null; wait $client
-""".replace("FAR", FAR).replace("NEAR", NEAR)
+"""
 _COUNTS = re.compile(r"(\d+) packets transmitted, (\d+) received")
 _MARKS = (
     ("tcp", re.compile(r"^Connected to [0-9\[]")),
@@ -81,7 +81,7 @@ async def probe(place: Place, login: ProbeLogin) -> Probe:
         password = login.password.read_text().splitlines()[0]
     except (OSError, IndexError) as error:
         raise BadInput(f"the probe's password cannot be read at {login.password}") from error
-    progress = _Progress()
+    progress, cable = _Progress(), f"probe{secrets.token_hex(3)}"
     process = await asyncio.create_subprocess_exec(
         *_command(place, login),
         stdin=asyncio.subprocess.PIPE,
@@ -92,7 +92,7 @@ async def probe(place: Place, login: ProbeLogin) -> Probe:
     )
     try:
         async with asyncio.timeout(WITHIN.total_seconds()):
-            await _converse(process, password, progress)
+            await _converse(process, cable, password, progress)
     except TimeoutError:
         progress.words = f"nothing more came within {WITHIN.total_seconds():.0f} s"
     except PenstockError as error:
@@ -102,27 +102,39 @@ async def probe(place: Place, login: ProbeLogin) -> Probe:
             with suppress(ProcessLookupError):
                 process.kill()
         await process.wait()
+        # The kernel removes the cable with the namespace, but in its own time.
+        await run(["ip", "link", "delete", cable])
     return _verdict(place, progress)
 
 
-async def _converse(process: asyncio.subprocess.Process, password: str, progress: _Progress) -> None:
+async def _converse(
+    process: asyncio.subprocess.Process, cable: str, password: str, progress: _Progress
+) -> None:
     out, given = process.stdout, process.stdin
     if out is None or given is None:  # pragma: no cover - both were asked for
         raise Unavailable("the probe's client has no pipes")
     if (await out.readline()).strip() != b"ready":
         raise Unavailable("the probe's client could not be given a network of its own")
-    await _lay_cable(process.pid)
-    given.write(f"go\n{password}\n".encode())
+    near, far = _addresses()
+    await _lay_cable(process.pid, cable, near)
+    given.write(f"{near} {far}\n{password}\n".encode())
     await given.drain()
     begun = time.monotonic()
     async for line in out:
         _note(progress, line.decode(errors="replace").strip(), begun)
+    await process.wait()
 
 
-async def _lay_cable(pid: int) -> None:
-    near = f"probe{secrets.token_hex(3)}"
-    cable = f"link add {near} type veth peer name probe netns {pid}\naddress add {NEAR}/30 dev {near}\n"
-    said = await run(["ip", "-batch", "-"], given=f"{cable}link set {near} up\n")
+def _addresses() -> tuple[str, str]:
+    """Return two link-local addresses of one /30 (RFC 3927: never routed), different for every probe."""
+    block = secrets.randbelow(2**13) * 4
+    first = IPv4Address("169.254.64.0") + block
+    return str(first + 1), str(first + 2)
+
+
+async def _lay_cable(pid: int, cable: str, near: str) -> None:
+    lines = f"link add {cable} type veth peer name probe netns {pid}\naddress add {near}/30 dev {cable}\n"
+    said = await run(["ip", "-batch", "-"], given=f"{lines}link set {cable} up\n")
     if said.status:
         raise Unavailable(f"the probe's cable could not be laid: {said.last_words}")
 

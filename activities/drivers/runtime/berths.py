@@ -19,12 +19,12 @@ from policies.words.fleet import Gateway, Slot
 from policies.words.instance import Instance, InstanceState, Session
 from policies.words.plan import ReleaseRef
 
-# The process writes down which process it is before it becomes the daemon, so that
-# an agent killed between starting it and noting it finds it again.
+# The process writes down which process it is before it becomes the daemon, and until then holds
+# the slots' lock as its standard input: whoever comes after a killed agent waits and finds it.
 LAUNCH = """set -e
 { cat /proc/sys/kernel/random/boot_id; cat /proc/$$/stat; } > "$1.new"
 mv "$1.new" "$1"; shift
-exec "$@"
+exec "$@" < /dev/null
 """
 
 
@@ -97,8 +97,11 @@ class Berth:
         state = {"release": release.model_dump(mode="json"), "wanted": wanted}
         write_whole(self.folder / "state.json", json.dumps(state))
 
-    def launch(self, daemon: Daemon) -> "subprocess.Popen[bytes]":
-        """Start the instance in a session of its own, so that it outlives its agent."""
+    def launch(self, daemon: Daemon, lock: int) -> "subprocess.Popen[bytes]":
+        """Start the instance in a session of its own, so that it outlives its agent.
+
+        It holds the lock until it has written down which process it is.
+        """
         with suppress(FileNotFoundError):
             (self.folder / "launched").unlink()
         for leftover in (self.folder / "run").iterdir():
@@ -107,7 +110,7 @@ class Berth:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 ["sh", "-c", LAUNCH, "launch", str(self.folder / "launched"), *command],
-                stdin=subprocess.DEVNULL,
+                stdin=lock,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

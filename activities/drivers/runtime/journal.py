@@ -138,8 +138,12 @@ def _whole_part(content: bytes) -> int:
 
 
 @asynccontextmanager
-async def exclusive(path: Path) -> AsyncIterator[None]:
-    """Hold the file's lock: one executor at a time, in this process or any other, dead ones excluded."""
+async def exclusive(path: Path) -> AsyncIterator[int]:
+    """Hold the file's lock: one executor at a time, in this process or any other.
+
+    Yields the descriptor that holds it. A child that inherits it keeps the lock beyond our death,
+    until it closes it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         while True:
@@ -148,4 +152,4 @@ async def exclusive(path: Path) -> AsyncIterator[None]:
                 break
             except BlockingIOError:
                 await asyncio.sleep(POLL_SECONDS)
-        yield
+        yield file.fileno()

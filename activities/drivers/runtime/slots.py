@@ -96,7 +96,7 @@ class HostSlots:
             Refused: when no slot is free, the config test says no, or what runs is not what was signed.
             Unavailable: when the instance takes no logins in time; a repeat goes on waiting for it.
         """
-        async with exclusive(self._berths.root / "slots.lock"):
+        async with exclusive(self._berths.root / "slots.lock") as lock:
             self._journal.admit(operation)
             berth = self._running(release)
             changed = berth is None
@@ -105,9 +105,7 @@ class HostSlots:
                 berth.assign(release, self._berths.daemon, self._credentials)
                 await self._verified(berth, release)
                 self._journal.check(operation)
-                berth.mean(release, wanted=True)
-                child = berth.launch(self._berths.daemon)
-                self._children[child.pid] = child
+                self._launch(berth, release, lock)
             await self._up(berth, release)
             self._journal.finish(operation, {"slot": berth.slot.name})
             state = (await self.observe()).model_copy(update={"changed": changed})
@@ -152,17 +150,17 @@ class HostSlots:
 
     async def restore(self) -> GatewayState:
         """Start again what a reboot ended: the release of the slot that gets new sessions."""
-        async with exclusive(self._berths.root / "slots.lock"):
+        async with exclusive(self._berths.root / "slots.lock") as lock:
             serving = (await self._table.read()).serving
             berth = self._berths.berth(serving) if serving else None
-            if berth is not None and berth.process() is None and berth.release is not None:
-                berth.assign(berth.release, self._berths.daemon, self._credentials)
-                await self._verified(berth, berth.release)
-                berth.mean(berth.release, wanted=True)
-                child = berth.launch(self._berths.daemon)
-                self._children[child.pid] = child
-                await self._up(berth, berth.release)
-            return (await self.observe()).model_copy(update={"changed": berth is not None})
+            release = berth.release if berth else None
+            ended = berth is not None and release is not None and berth.process() is None
+            if berth is not None and release is not None and ended:
+                berth.assign(release, self._berths.daemon, self._credentials)
+                await self._verified(berth, release)
+                self._launch(berth, release, lock)
+                await self._up(berth, release)
+            return (await self.observe()).model_copy(update={"changed": ended})
 
     # --- which slot --------------------------------------------------------------
 
@@ -249,6 +247,12 @@ class HostSlots:
         ]
 
     # --- processes -----------------------------------------------------------------
+
+    def _launch(self, berth: Berth, release: ReleaseRef, lock: int) -> None:
+        """Start the instance, with what is meant written down first: a crash in between is seen as one."""
+        berth.mean(release, wanted=True)
+        child = berth.launch(self._berths.daemon, lock)
+        self._children[child.pid] = child
 
     async def _verified(self, berth: Berth, release: ReleaseRef) -> None:
         """Refuse files that are no longer those that were signed, and a config the daemon refuses."""
