@@ -1,0 +1,82 @@
+"""An agent that is killed at a named line of a named step: `python -m tests.drivers.dying_agent …`."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from activities.drivers.daemon.ocserv import Ocserv
+from activities.drivers.runtime import versions
+from activities.drivers.runtime.berths import Berth
+from activities.drivers.runtime.journal import Journal
+from activities.drivers.runtime.versions import Versions
+from activities.drivers.steering.nftables import NftablesTable
+from tests.drivers.gateway_lab import GatewayLab, TreeAdmission, operation
+
+LINES: dict[str, tuple[Any, str, str]] = {
+    "admitted": (Journal, "admit", "after"),
+    "unpacked": (TreeAdmission, "unpack", "after"),
+    "verified": (Versions, "verify", "after"),
+    "renamed": (versions, "write_whole", "before"),
+    "rendered": (Ocserv, "render", "after"),
+    "assigned": (Berth, "assign", "after"),
+    "meant": (Berth, "launch", "before"),
+    "launched": (Berth, "launch", "after"),
+    "ended": (Berth, "mean", "after"),
+    "written": (NftablesTable, "_write", "after"),
+    "unreported": (Journal, "finish", "before"),
+}
+
+
+def die_at(line: str) -> None:
+    """Have this process die by SIGKILL when it reaches that line."""
+    owner, name, when = LINES[line]
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    async def deadly_async(*args: Any, **named: Any) -> None:
+        if when == "after":
+            await original(*args, **named)
+        die()
+
+    def deadly(*args: Any, **named: Any) -> None:
+        if when == "after":
+            original(*args, **named)
+        die()
+
+    setattr(owner, name, deadly_async if asyncio.iscoroutinefunction(original) else deadly)
+
+
+async def work(lab: GatewayLab, step: str, version: str) -> None:
+    """Do one step of release `version` as its rollout's orders say."""
+    release = lab.admission.release(version)
+    match step:
+        case "stage":
+            await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
+        case "start":
+            await lab.slots.start(operation("start", digest=release.digest), release)
+        case "trial":
+            await lab.table.start_trial(operation("trial"), "b", timedelta(seconds=30))
+        case "keep":
+            await lab.table.make_permanent(operation("keep new"), "b")
+        case "back":
+            await lab.table.end_trial(operation("back"))
+        case "stop":
+            await lab.slots.stop(operation("stop"), "a")
+        case "probe":
+            await lab.slots.probe("a")
+
+
+if __name__ == "__main__":
+    folder, tag, step, version, *line = sys.argv[1:]
+    agent = GatewayLab(Path(folder), tag)
+    agent.compose()
+    if line:
+        die_at(line[0])
+    asyncio.run(work(agent, step, version))

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.daemon.ocserv import Ocserv
+from activities.drivers.runtime.place import Place
+from policies.words.errors import BadInput
+from policies.words.fleet import Slot
+from tests.drivers.gateway_lab import TEMPLATE, gateway
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    (tmp_path / "conf").mkdir()
+    return Place(gateway(), gateway().slots[1], tmp_path / "root", tmp_path / "conf", tmp_path / "run")
+
+
+@pytest.fixture
+def credentials(tmp_path: Path) -> dict[str, Path]:
+    for name in ("users", "certificate", "key"):
+        (tmp_path / name).write_text(f"secret {name}")
+    return {name: tmp_path / name for name in ("users", "certificate", "key")}
+
+
+def rendered(place: Place, template: Path, credentials: dict[str, Path]) -> str:
+    Ocserv().render(place, template, credentials, place.config)
+    return (place.config / "ocserv.conf").read_text()
+
+
+def test_the_default_template_speaks_of_the_slot_and_of_paths_inside(
+    place: Place, credentials: dict[str, Path]
+) -> None:
+    lines = rendered(place, TEMPLATE, credentials).splitlines()
+    for line in (
+        "tcp-port = 4432",
+        "udp-port = 4432",
+        "device = vpnb",
+        "ipv4-network = 10.90.1.0",
+        "ipv4-netmask = 255.255.255.0",
+        "ipv6-network = fd90:1::/64",
+        "occtl-socket-file = /run/penstock/occtl.sock",
+        "server-key = /etc/penstock/credentials/key",
+        'auth = "plain[passwd=/etc/penstock/credentials/users]"',
+    ):
+        assert line in lines
+
+
+def test_credentials_are_readable_by_root_alone(place: Place, credentials: dict[str, Path]) -> None:
+    rendered(place, TEMPLATE, credentials)
+    secrets = place.config / "credentials"
+    assert secrets.stat().st_mode & 0o777 == 0o700
+    assert {file.name: file.stat().st_mode & 0o777 for file in secrets.iterdir()} == dict.fromkeys(
+        ("users", "certificate", "key"), 0o600
+    )
+    assert (secrets / "key").read_text() == "secret key"
+
+
+def test_credentials_the_template_does_not_name_stay_where_they_are(
+    place: Place, credentials: dict[str, Path], tmp_path: Path
+) -> None:
+    template = tmp_path / "small.template"
+    template.write_text("tcp-port = $port\n")
+    rendered(place, template, credentials)
+    assert list((place.config / "credentials").iterdir()) == []
+
+
+def test_a_slot_without_ipv6_gets_no_line_about_its_pool(place: Place, credentials: dict[str, Path]) -> None:
+    slot = Slot(**{**place.slot.model_dump(), "pool6": None})
+    bare = Place(place.gateway, slot, place.root, place.config, place.run)
+    assert "ipv6-network" not in rendered(bare, TEMPLATE, credentials)
+
+
+def test_a_credential_nobody_gave_is_named(place: Place, credentials: dict[str, Path]) -> None:
+    del credentials["key"]
+    with pytest.raises(BadInput, match="needs credential key"):
+        rendered(place, TEMPLATE, credentials)
+
+
+def test_a_credential_that_cannot_be_read_is_named(place: Place, credentials: dict[str, Path]) -> None:
+    credentials["key"].unlink()
+    with pytest.raises(BadInput, match="credential key cannot be read"):
+        rendered(place, TEMPLATE, credentials)
+
+
+@pytest.mark.parametrize("line", ["banner = $nobody", "banner = 5 $", "banner = ${port"])
+def test_a_placeholder_nobody_fills_is_refused(place: Place, tmp_path: Path, line: str) -> None:
+    template = tmp_path / "odd.template"
+    template.write_text(f"tcp-port = $port\n{line}\n")
+    with pytest.raises(BadInput, match="placeholder"):
+        rendered(place, template, {})
+    assert not (place.config / "ocserv.conf").exists()
+
+
+def test_a_dollar_in_a_comment_is_a_dollar(place: Place, tmp_path: Path) -> None:
+    template = tmp_path / "comment.template"
+    template.write_text("# costs 5 $\n")
+    assert rendered(place, template, {}) == "# costs 5 $\n"

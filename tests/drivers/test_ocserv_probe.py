@@ -1,0 +1,144 @@
+"""The probe: a real login that says where it failed and leaves nothing behind."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.daemon.ocserv import Ocserv
+from activities.drivers.daemon.ocserv_probe import ProbeLogin
+from activities.drivers.runtime.place import Place
+from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_lab import GatewayLab
+
+pytestmark = ON_A_REAL_GATEWAY
+
+
+async def place_of_running(lab: GatewayLab) -> tuple[Place, ProbeLogin]:  # noqa: F811
+    slot = await lab.running("1")
+    login = ProbeLogin(user="probe", password=lab.folder / "probe", authority=lab.folder / "ca.pem")
+    return lab.berths.berth(slot).place, login
+
+
+def cables() -> list[str]:
+    said = subprocess.run(
+        ["ip", "-brief", "link", "show", "type", "veth"], capture_output=True, text=True, check=True
+    )
+    return [line.split("@")[0] for line in said.stdout.splitlines() if line.startswith("probe")]
+
+
+def routes() -> str:
+    return subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
+
+
+async def seen(*, cable: bool) -> None:
+    """Wait until there is a probe's cable, or none."""
+    for _ in range(200):
+        if bool(cables()) is cable:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"cables: {cables()}")
+
+
+async def test_a_good_instance_passes_every_stage_and_nothing_is_left(lab: GatewayLab) -> None:  # noqa: F811
+    place, login = await place_of_running(lab)
+    before = routes()
+    found = await Ocserv(login).probe(place)
+    assert (found.passed, found.stage, found.pings_sent, found.pings_lost) == (True, "ping", 5, 0), (
+        found.reason
+    )
+    assert found.connect_seconds is not None
+    assert 0 < found.connect_seconds < 5
+    assert cables() == []
+    assert routes() == before
+    await asyncio.sleep(0.3)
+    assert await lab.sessions.count(place.slot.name) == 0
+
+
+async def test_a_closed_port_fails_at_tcp(lab: GatewayLab) -> None:  # noqa: F811
+    place, login = await place_of_running(lab)
+    elsewhere = replace(place, slot=place.slot.model_copy(update={"port": 9}))
+    found = await Ocserv(login).probe(elsewhere)
+    assert (found.passed, found.stage) == (False, "tcp"), found.reason
+
+
+async def test_a_certificate_of_somebody_else_fails_at_tls(lab: GatewayLab) -> None:  # noqa: F811
+    place, login = await place_of_running(lab)
+    found = await Ocserv(replace(login, authority=Path("/etc/ssl/certs/ca-certificates.crt"))).probe(place)
+    assert (found.passed, found.stage) == (False, "tls"), found.reason
+
+
+async def test_a_wrong_password_fails_at_auth(lab: GatewayLab) -> None:  # noqa: F811
+    place, login = await place_of_running(lab)
+    (lab.root / "wrong").write_text("wrong\n")
+    found = await Ocserv(replace(login, password=lab.root / "wrong")).probe(place)
+    assert (found.passed, found.stage) == (False, "auth"), found.reason
+    assert "wrong\n" not in found.reason
+
+
+async def test_a_target_nobody_answers_for_fails_at_ping(lab: GatewayLab) -> None:  # noqa: F811
+    place, login = await place_of_running(lab)
+    found = await Ocserv(replace(login, target="10.99.0.77")).probe(place)
+    assert (found.passed, found.stage, found.pings_lost) == (False, "ping", found.pings_sent), found.reason
+
+
+async def test_a_probe_without_a_login_says_so(lab: GatewayLab) -> None:  # noqa: F811
+    place, _ = await place_of_running(lab)
+    found = await Ocserv().probe(place)
+    assert (found.passed, found.stage) == (False, "auth")
+
+
+async def test_two_probes_do_not_disturb_each_other(lab: GatewayLab) -> None:  # noqa: F811
+    place, login = await place_of_running(lab)
+    both = await asyncio.gather(*(Ocserv(login).probe(place) for _ in range(2)))
+    assert [found.passed for found in both] == [True, True], both
+
+
+async def test_a_probe_killed_in_the_middle_leaves_nothing(lab: GatewayLab) -> None:  # noqa: F811
+    await place_of_running(lab)
+    before = set(inhabitants(lab))
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.drivers.dying_agent", lab.folder, lab.tag, "probe", "1"
+    )
+    await seen(cable=True)
+    await asyncio.sleep(0.05)
+    os.kill(agent.pid, signal.SIGKILL)
+    await agent.wait()
+    await seen(cable=False)
+    assert set(inhabitants(lab)) <= before | {agent.pid}
+    assert openconnects() == []
+
+
+def inhabitants(lab: GatewayLab) -> list[str]:  # noqa: F811
+    """Return the programs that live in the gateway's namespace, this one left out."""
+    said = subprocess.run(["ip", "netns", "pids", lab.namespace], capture_output=True, text=True, check=True)
+    names = []
+    for pid in said.stdout.split():
+        comm = Path(f"/proc/{pid}/comm")
+        if comm.exists() and int(pid) != os.getpid():
+            names.append(comm.read_text().strip())
+    return [name for name in names if not name.startswith("ocserv-worker")]
+
+
+def openconnects() -> list[str]:
+    """Return the command lines of probe clients still alive anywhere."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if line.startswith("openconnect") and "--user=probe" in line and "10.77.0.1:4431" in line:
+                found.append(line)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_cable_from_before() -> None:
+    assert cables() == []

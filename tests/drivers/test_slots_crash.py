@@ -1,0 +1,234 @@
+"""The crash table: an agent killed by SIGKILL at any line, and the same order given again."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.runtime import slots
+from activities.drivers.runtime.process import mapped_digests
+from policies.words.errors import Fenced, Refused
+from policies.words.instance import InstanceState
+from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_lab import GatewayLab, operation
+
+pytestmark = ON_A_REAL_GATEWAY
+
+
+async def killed_while(lab: GatewayLab, step: str, line: str, version: str = "1") -> None:  # noqa: F811
+    """Have an agent of its own do the step and die at the line; then start a new agent."""
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.drivers.dying_agent", lab.folder, lab.tag, step, version, line
+    )
+    assert await asyncio.wait_for(agent.wait(), 60) == -signal.SIGKILL
+    lab.compose()
+
+
+async def serving_beside(lab: GatewayLab) -> None:  # noqa: F811
+    """Have release 1 serve in slot a and release 2 run in slot b."""
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    await lab.running("2")
+
+
+@pytest.mark.parametrize("line", ["admitted", "unpacked", "verified", "renamed", "unreported"])
+async def test_a_stage_killed_anywhere_ends_whole(lab: GatewayLab, line: str) -> None:  # noqa: F811
+    await killed_while(lab, "stage", line)
+    release = lab.admission.release("1")
+    staged = await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
+    assert staged.changed is (line != "unreported")
+    versions = lab.berths.versions
+    versions.verify(versions.path(release.digest), versions.manifest(release.digest), release)
+    assert [path.name for path in versions.folder.iterdir()] == [release.digest.replace(":", "-")]
+
+
+@pytest.mark.parametrize("line", ["admitted", "rendered", "assigned", "meant", "launched", "unreported"])
+async def test_a_start_killed_anywhere_runs_one_process(lab: GatewayLab, line: str) -> None:  # noqa: F811
+    release = lab.admission.release("1")
+    await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
+    await killed_while(lab, "start", line)
+    started = await lab.slots.start(operation("start", digest=release.digest), release)
+    instance = started.state.instance(started.slot)
+    assert lab.daemons() == [instance.pid]
+    assert (instance.state, instance.executable) == (InstanceState.RUNNING, release.executable)
+    assert started.changed is (line not in ("launched", "unreported"))
+    assert (await lab.slots.probe(started.slot)).passed
+
+
+@pytest.mark.parametrize(
+    ("step", "want"), [("trial", ("a", "b")), ("keep", ("b", None)), ("back", ("a", None))]
+)
+@pytest.mark.parametrize("line", ["admitted", "written", "unreported"])
+async def test_a_switch_killed_anywhere_is_told_as_the_kernel_has_it(
+    lab: GatewayLab,  # noqa: F811
+    step: str,
+    want: tuple[str, str | None],
+    line: str,
+) -> None:
+    await serving_beside(lab)
+    await killed_while(lab, step, line)
+    order = operation({"keep": "keep new"}.get(step, step))
+    match step:
+        case "trial":
+            steering = await lab.table.start_trial(order, "b", slots.UP_WITHIN)
+        case "keep":
+            steering = await lab.table.make_permanent(order, "b")
+        case _:
+            steering = await lab.table.end_trial(order)
+    assert (steering.serving, steering.trial) == want
+    assert steering.changed is (line == "admitted" and step != "back")
+
+
+@pytest.mark.parametrize("line", ["admitted", "ended", "unreported"])
+async def test_a_stop_killed_anywhere_ends_only_what_was_meant(lab: GatewayLab, line: str) -> None:  # noqa: F811
+    await serving_beside(lab)
+    await lab.table.make_permanent(operation("keep new"), "b")
+    await killed_while(lab, "stop", line)
+    state = await lab.slots.stop(operation("stop"), "a")
+    assert state.instance("a").state is InstanceState.STOPPED
+    assert lab.daemons() == [state.instance("b").pid]
+
+
+async def test_two_agents_starting_at_once_run_one_process(lab: GatewayLab) -> None:  # noqa: F811
+    release = lab.admission.release("1")
+    await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
+    one = lab.slots
+    lab.compose()
+    both = await asyncio.gather(
+        *(agent.start(operation("start", digest=release.digest), release) for agent in (one, lab.slots))
+    )
+    assert sorted(started.changed for started in both) == [False, True]
+    assert len(lab.daemons()) == 1
+
+
+async def test_instances_and_sessions_outlive_their_agent(lab: GatewayLab) -> None:  # noqa: F811
+    await killed_while(lab, "stage", "unreported")
+    await killed_while(lab, "start", "unreported")
+    await lab.table.make_permanent(operation("keep"), "a")
+    person = await lab.client(1).up()
+    person.ping("a")
+    await killed_while(lab, "keep", "admitted")
+    assert (await lab.slots.observe()).instance("a").sessions == 1
+    assert person.lost()[1] == 0
+
+
+async def test_a_wave_given_up_cannot_start_what_it_was_about_to_start(lab: GatewayLab) -> None:  # noqa: F811
+    release = lab.admission.release("1")
+    await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
+    check = lab.berths.daemon.check
+
+    async def fenced_meanwhile(place: object) -> None:
+        await check(place)  # type: ignore[arg-type]
+        await lab.slots.fence(operation("fence", rollout="back", epoch=2))
+
+    lab.berths.daemon.check = fenced_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(Fenced):
+        await lab.slots.start(operation("start", digest=release.digest), release)
+    assert lab.daemons() == []
+
+
+async def test_an_old_instance_that_crashes_while_draining_is_seen_as_failed(lab: GatewayLab) -> None:  # noqa: F811
+    await serving_beside(lab)
+    await lab.table.make_permanent(operation("keep new"), "b")
+    pid = (await lab.slots.observe()).instance("a").pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await asyncio.sleep(0.3)
+    assert (await lab.slots.observe()).instance("a").state is InstanceState.FAILED
+    assert await lab.sessions.count("a") == 0
+    stopped = await lab.slots.stop(operation("stop"), "a")
+    assert stopped.instance("a").state is InstanceState.STOPPED
+
+
+async def test_a_pid_that_belongs_to_somebody_else_is_never_ended(lab: GatewayLab) -> None:  # noqa: F811
+    await serving_beside(lab)
+    await lab.table.make_permanent(operation("keep new"), "b")
+    launched = lab.root / "slots/a/launched"
+    boot, stat = launched.read_text().splitlines()[:2]
+    pid, rest = stat.split(" ", 1)
+    launched.write_text(f"{boot}\n{os.getpid()} {rest}\n")
+    assert (await lab.slots.observe()).instance("a").pid is None
+    await lab.slots.stop(operation("stop"), "a")
+    assert int(pid) in lab.daemons()
+
+
+async def test_files_changed_after_staging_are_not_started(lab: GatewayLab) -> None:  # noqa: F811
+    release = lab.admission.release("1")
+    await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
+    library = next((lab.berths.versions.path(release.digest) / "root").rglob("libgnutls*.so*")).resolve()
+    library.write_bytes(library.read_bytes() + b"\0")
+    with pytest.raises(Refused, match="not the file that was signed"):
+        await lab.slots.start(operation("start", digest=release.digest), release)
+    assert lab.daemons() == []
+
+
+async def test_a_config_the_daemon_refuses_is_not_started(lab: GatewayLab) -> None:  # noqa: F811
+    with broken(lab.admission.template):
+        release = lab.admission.release("1")
+        await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
+    with pytest.raises(Refused, match="ocserv's own test refuses"):
+        await lab.slots.start(operation("start", digest=release.digest), release)
+    assert lab.daemons() == []
+
+
+async def test_every_file_that_runs_was_signed(lab: GatewayLab) -> None:  # noqa: F811
+    slot = await lab.running("1")
+    pid = (await lab.slots.observe()).instance(slot).pid
+    assert pid is not None
+    mapped = mapped_digests(pid, lab.berths.berth(slot).place.root)
+    assert any("libgnutls" in path for path in mapped)
+    signed = {f"sha256:{file.sha256}" for file in lab.admission.manifest("1").artifacts[0].files}
+    assert set(mapped.values()) <= signed
+
+
+async def test_a_full_disk_is_said_before_anything_changes(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slots, "SPARE_BYTES", 2**60)
+    release = lab.admission.release("1")
+    assert "make room" in (await lab.slots.preflight(release))[0]
+    with pytest.raises(Refused, match="make room"):
+        await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
+    assert list(lab.berths.versions.folder.iterdir()) == []
+
+
+async def test_a_port_taken_by_something_else_is_said_by_the_preflight(lab: GatewayLab) -> None:  # noqa: F811
+    assert await lab.slots.preflight(lab.admission.release("1")) == ()
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "0.0.0.0", 4431)
+    reasons = await lab.slots.preflight(lab.admission.release("1"))
+    server.close()
+    await server.wait_closed()
+    assert reasons == ("TCP port 4431 of slot a on gw-1 is taken by something else",)
+
+
+async def test_a_known_good_that_is_gone_from_disk_is_said_by_the_preflight(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    (lab.berths.versions.path(lab.admission.release("1").digest) / ".complete").unlink()
+    reasons = await lab.slots.preflight(lab.admission.release("2"))
+    assert [reason for reason in reasons if "known-good" in reason]
+
+
+async def test_a_snapshot_holds_the_evidence_and_no_secret(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    await lab.client(1).up()
+    digest = await lab.slots.snapshot(operation("snapshot"), "a test")
+    content = (lab.root / "snapshots" / f"{digest.replace(':', '-')}.json").read_text()
+    for evidence in ("tcp-port = 4431", "table inet penstock", "10.77.0.11", "worker[user1]", "VmRSS"):
+        assert evidence in content
+    for secret in ("users", "gw.key"):
+        for line in (lab.folder / secret).read_text().splitlines():
+            assert not line.strip() or line not in content
+
+
+@contextmanager
+def broken(template: Path) -> Iterator[None]:
+    """Have the template refused by ocserv itself, for a moment."""
+    good = template.read_text()
+    template.write_text(good.replace("tcp-port = $port", "tcp-port = none\nno-such-key"))
+    yield
+    template.write_text(good)
