@@ -42,6 +42,8 @@ class Settings:
     gateways: int = 4
     sites: int = 24
     port: int = 443
+    dial6: int = 0
+    """Every how manyth user dials the gateway's IPv6 address; 0 for nobody."""
     per_second: float = 2.0
     mistyped: float = 0.02
 
@@ -172,17 +174,8 @@ class Logins(Crowd):
 
 async def run_users(settings: Settings, stop: asyncio.Event) -> None:
     """Be the users until told to stop, then log everybody out."""
-    topology, folder = settings.topology, settings.folder
-    crowd = [
-        User(
-            site,
-            topology.gateways[number % settings.gateways],
-            settings.who,
-            folder / site.name,
-            settings.port,
-        )
-        for number, site in enumerate(topology.sites)
-    ]
+    folder = settings.folder
+    crowd = [_user(settings, number) for number in range(settings.sites)]
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def live(user: User) -> None:
@@ -216,6 +209,15 @@ async def run_users(settings: Settings, stop: asyncio.Event) -> None:
     final = view_of(crowd)
     final["totals"]["up_at_stop"] = sum(before.values())
     write_view(folder, final)
+
+
+def _user(settings: Settings, number: int) -> User:
+    topology = settings.topology
+    site, gateway = topology.sites[number], topology.gateways[number % settings.gateways]
+    over6 = settings.dial6 and number % settings.dial6 == settings.dial6 - 1
+    host = f"[{gateway.address6}]" if over6 else gateway.address4
+    url = f"https://{host}:{settings.port}"
+    return User(site, gateway, settings.who, settings.folder / site.name, url)
 
 
 def view_of(crowd: Sequence[User]) -> dict[str, Any]:

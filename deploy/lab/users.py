@@ -39,7 +39,7 @@ class Tally:
 class User:
     """One person at one site, with one tunnel to one gateway."""
 
-    def __init__(self, site: Host, gateway: Host, credentials: Credentials, folder: Path, port: int) -> None:
+    def __init__(self, site: Host, gateway: Host, credentials: Credentials, folder: Path, url: str) -> None:
         self.name = site.name
         self.gateway = gateway
         self.tally = Tally()
@@ -48,7 +48,7 @@ class User:
         self._site = site
         self._credentials = credentials
         self._events = folder / "events"
-        self._url = f"https://{gateway.address4}:{port}"
+        self._url = url
         self._log = folder / "openconnect.log"
         self._changing = asyncio.Lock()
         folder.mkdir(parents=True, exist_ok=True)

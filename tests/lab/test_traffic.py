@@ -51,7 +51,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def users(lab: Lab, tmp_path: Path) -> Iterator[Users]:
-    crowd = Users(Settings.of(lab.topology, lab.credentials, tmp_path))
+    crowd = Users(Settings.of(lab.topology, lab.credentials, tmp_path, dial6=3))
     crowd.start()
     try:
         crowd.wait_until_up(30)
@@ -75,6 +75,11 @@ def test_everybody_has_a_tunnel_over_dtls_and_loses_no_ping(users: Users) -> Non
     pings = view["totals"]["pings"]
     assert pings["lost"] == 0
     assert pings["sent"] == pings["answered"]
+
+
+def test_one_user_in_three_came_over_ipv6_as_asked(users: Users, lab: Lab) -> None:
+    came_from = {user["Username"]: user["Remote IP"] for user in lab.sessions()}
+    assert came_from == {"site-01": "198.18.2.1", "site-02": "198.18.2.2", "site-03": "2001:db8:18::2:3"}
 
 
 def test_someone_who_goes_home_and_comes_back_has_lost_nothing(users: Users) -> None:
