@@ -24,7 +24,9 @@ app = typer.Typer(
 upgrade = typer.Typer(help="Start an upgrade.", no_args_is_help=True)
 app.add_typer(upgrade, name="upgrade")
 app.add_typer(release.app, name="release")
+app.add_typer(release.audit, name="audit")
 app.add_typer(judge.app, name="judge")
+app.command("verify-bundle")(release.verify_bundle)
 
 FleetName = Annotated[str | None, typer.Argument(help="the fleet; the only one there is when left out")]
 Reason = Annotated[str, typer.Option("--reason", help="why, for whoever reads the history")]
