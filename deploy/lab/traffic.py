@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -155,9 +155,12 @@ class Users(Crowd):
             Unavailable: the crowd does not answer in that time.
         """
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            with (
+                _short(self.settings.folder) as folder,
+                socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller,
+            ):
                 caller.settimeout(seconds)
-                caller.connect(str(self.settings.folder / _CONTROL))
+                caller.connect(str(folder / _CONTROL))
                 caller.sendall(json.dumps(list(names)).encode() + b"\n")
                 answer = b"".join(iter(lambda: caller.recv(65536), b""))
             seen: dict[str, Any] = json.loads(answer)
@@ -190,9 +193,9 @@ async def run_users(settings: Settings, stop: asyncio.Event) -> None:
         await writer.drain()
         writer.close()
 
-    control = folder / _CONTROL
-    control.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(answer, control)
+    (folder / _CONTROL).unlink(missing_ok=True)
+    with _short(folder) as short:
+        server = await asyncio.start_unix_server(answer, short / _CONTROL)
     lives = [asyncio.create_task(live(user)) for user in crowd]
     while not stop.is_set():
         for user in crowd:
@@ -209,6 +212,16 @@ async def run_users(settings: Settings, stop: asyncio.Event) -> None:
     final = view_of(crowd)
     final["totals"]["up_at_stop"] = sum(before.values())
     write_view(folder, final)
+
+
+@contextlib.contextmanager
+def _short(folder: Path) -> Iterator[Path]:
+    """Give a short path to a folder: a socket's path may have 107 bytes (unix(7)), a checkout's has more."""
+    descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _user(settings: Settings, number: int) -> User:

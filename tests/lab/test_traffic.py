@@ -51,7 +51,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def users(lab: Lab, tmp_path: Path) -> Iterator[Users]:
-    crowd = Users(Settings.of(lab.topology, lab.credentials, tmp_path, dial6=3))
+    long = tmp_path / ("a-checkout-may-be-deep-down/" * 5)
+    crowd = Users(Settings.of(lab.topology, lab.credentials, long, dial6=3))
     crowd.start()
     try:
         crowd.wait_until_up(30)
