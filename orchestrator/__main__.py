@@ -2,8 +2,6 @@
 
 import sys
 
-import typer
-
 from orchestrator.cli.main import app
 from orchestrator.running import leave
 from policies.words.errors import PenstockError
@@ -12,18 +10,14 @@ from policies.words.exit_code import ExitCode
 
 def main() -> None:
     """Run one command and end the process with its exit code."""
+    code: int = ExitCode.DONE
     try:
-        app(standalone_mode=False)
-        code = 0
+        app()  # ends in SystemExit, with 2 for bad usage and 130 for Ctrl-C
     except PenstockError as error:
         print(f"{error.code}: {error}", file=sys.stderr)  # noqa: T201 - the one place that prints errors
         code = error.exit_code
-    except typer.Exit as ending:
-        code = ending.exit_code
-    except typer.Abort:
-        code = ExitCode.DETACHED
-    except KeyboardInterrupt:
-        code = ExitCode.DETACHED
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else ExitCode.INTERNAL
     leave(code)
 
 

@@ -1,0 +1,80 @@
+"""The README's commands and the program's are the same, and each ends with the code it means."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import typer
+
+from orchestrator import __main__ as program
+from orchestrator.cli.main import app
+from policies.words.errors import BadInput, Conflict, Refused
+from policies.words.exit_code import ExitCode
+from tests.house.tree import ROOT
+
+
+def commands(group: typer.Typer, path: str = "penstock") -> Iterator[str]:
+    """Every command of the tree that people are meant to see."""
+    for command in group.registered_commands:
+        if not command.hidden:
+            assert command.callback is not None
+            yield f"{path} {command.name or command.callback.__name__.replace('_', '-')}"
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from commands(inner.typer_instance, f"{path} {inner.name}" if inner.name else path)
+
+
+def test_the_readme_lists_exactly_the_commands_there_are() -> None:
+    readme = (ROOT / "README.md").read_text()
+    listed = re.findall(r"^\| `(penstock [a-z -]+)` \|", readme, flags=re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == set(commands(app))
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["hold"], ["upgrade", "start"], ["plan", "--to"]])
+def test_bad_usage_ends_with_two_and_no_traceback(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "orchestrator", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == ExitCode.USAGE
+    assert ended.stdout == ""
+    assert "Error" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        (None, ExitCode.DONE),
+        (typer.Exit(ExitCode.ROLLED_BACK), ExitCode.ROLLED_BACK),
+        (typer.Exit(ExitCode.ROLLBACK_INCOMPLETE), ExitCode.ROLLBACK_INCOMPLETE),
+        (KeyboardInterrupt(), ExitCode.DETACHED),
+        (BadInput("x is y; write z"), ExitCode.USAGE),
+        (Refused("x is short of y; add z"), ExitCode.REFUSED),
+        (Conflict("x is under way; wait"), ExitCode.CONFLICT),
+    ],
+)
+def test_however_a_command_ends_the_process_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ending: BaseException | None,
+    code: ExitCode,
+) -> None:
+    left: list[int] = []
+    small = typer.Typer(pretty_exceptions_enable=False)
+
+    @small.command()
+    def run() -> None:
+        if ending is not None:
+            raise ending
+
+    monkeypatch.setattr(program, "app", small)
+    monkeypatch.setattr(program, "leave", left.append)
+    monkeypatch.setattr(sys, "argv", ["penstock"])
+    program.main()
+    assert left == [code]
+    said = capsys.readouterr().err
+    assert said == (
+        f"{type(ending).__name__}: {ending}\n" if isinstance(ending, BadInput | Refused | Conflict) else ""
+    )
