@@ -71,6 +71,8 @@ async def work(lab: GatewayLab, step: str, version: str) -> None:
             await lab.slots.stop(operation("stop"), "a")
         case "probe":
             await lab.slots.probe("a")
+        case _:
+            raise SystemExit(f"no step {step}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from activities.instances import Runtime
 from activities.sessions import SessionTable
 from activities.steering import SteeringTable
-from policies.words.errors import BadInput, Fenced, Refused
+from policies.words.errors import BadInput, Fenced, Refused, Unavailable
 from policies.words.instance import InstanceState
 from policies.words.plan import ReleaseRef
 from policies.words.word import digest_of
@@ -286,6 +286,27 @@ async def test_no_slot_is_taken_from_people(stand: Stand) -> None:
     with pytest.raises(Refused, match="no free slot"):
         await running(stand, "4")
     assert [await stand.sessions.count(slot) for slot in "abc"] == [1, 1, 1]
+
+
+async def test_nobody_is_steered_away_from_sessions_that_cannot_be_listed(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    await stand.silence(old)
+    with pytest.raises(Unavailable, match="cannot be listed"):
+        await stand.table.start_trial(operation("trial"), new, LEASE)
+    assert (await stand.table.read()).trial is None
+
+
+async def test_a_lease_is_renewed_though_the_old_instance_has_gone_silent(stand: Stand) -> None:
+    old = await serving(stand)
+    await stand.login(1)
+    new = await running(stand, "2")
+    await stand.table.start_trial(operation("trial"), new, timedelta(seconds=5))
+    await stand.silence(old)
+    renewed = await stand.table.start_trial(operation("trial"), new, LEASE)
+    assert renewed.pinned == 1
+    assert renewed.trial_expires_in is not None
+    assert renewed.trial_expires_in > timedelta(seconds=20)
 
 
 async def test_a_snapshot_is_named_by_its_digest(stand: Stand) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.runtime import slots
+from activities.drivers.runtime import berths, slots
 from activities.drivers.runtime.process import mapped_digests
 from policies.words.errors import Fenced, Refused
 from policies.words.instance import InstanceState
@@ -232,3 +232,28 @@ def broken(template: Path) -> Iterator[None]:
     template.write_text(good.replace("tcp-port = $port", "tcp-port = none\nno-such-key"))
     yield
     template.write_text(good)
+
+
+async def test_a_log_that_grew_too_long_is_begun_anew_while_its_instance_writes_on(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    monkeypatch.setattr(berths, "LOG_BYTES", 100)
+    await lab.slots.observe()
+    log = lab.berths.berth("a").log
+    assert "initialized" in log.with_name("log.1").read_text()
+    await lab.client(1).up()
+    written = log.read_text()
+    assert "worker[user1]" in written
+    assert "initialized" not in written
+
+
+async def test_connections_that_never_logged_in_are_no_sessions(lab: GatewayLab) -> None:  # noqa: F811
+    slot = await lab.running("1")
+    _, writer = await asyncio.open_connection("10.77.0.1", 4431)
+    await asyncio.sleep(0.3)
+    status = await lab.berths.daemon._ask(lab.berths.berth(slot).place, "show", "status")  # type: ignore[attr-defined]
+    assert status["Active sessions"] == 1
+    assert await lab.sessions.count(slot) == 0
+    writer.close()

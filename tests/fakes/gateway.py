@@ -196,7 +196,7 @@ class FakeGateway:
         self._begin("start_trial", operation)
         if self._berth(slot).state is not InstanceState.RUNNING:
             raise BadInput(f"nothing runs in slot {slot} of {self.gateway.name}; start it before steering")
-        if unknown := sorted(self.uncountable - {slot}):
+        if (unknown := sorted(self.uncountable - {slot})) and slot != self.target:
             raise Unavailable(f"the sessions in slot {unknown[0]} cannot be listed; nobody was steered away")
         before = self.target
         if self.serving != slot:

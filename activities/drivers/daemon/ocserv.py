@@ -19,6 +19,8 @@ from activities.drivers.runtime.place import CONFIG, RUN, Place
 from policies.words.errors import BadInput, PenstockError, Refused
 from policies.words.instance import Probe, Session
 
+NOT_YET = ("pre-auth", "authenticating", "auth failed")
+"""States of `show users` in which a connection is not yet, or never, a session."""
 ANSWER = timedelta(seconds=2)
 TEST = timedelta(seconds=10)
 _CREDENTIAL = "credential_"
@@ -78,10 +80,12 @@ class Ocserv:
         return await self._ask(place, "show", "status") is not None
 
     async def count(self, place: Place) -> int | None:
-        """Return ocserv's own number of active sessions, None when it does not say."""
-        answer = await self._ask(place, "show", "status")
-        count = answer.get("Active sessions") if isinstance(answer, dict) else None
-        return count if isinstance(count, int) else None
+        """Return how many users are logged in, None when occtl does not answer.
+
+        The "Active sessions" of `show status` also counts connections that never logged in.
+        """
+        sessions = await self.sessions(place)
+        return None if sessions is None else len(sessions)
 
     async def sessions(self, place: Place) -> tuple[Session, ...] | None:
         """Return the sessions of `occtl show users`, None when occtl does not answer."""
@@ -89,7 +93,7 @@ class Ocserv:
         if not isinstance(answer, list):
             return None
         try:
-            return tuple(_session(user) for user in answer)
+            return tuple(_session(user) for user in answer if user["State"] not in NOT_YET)
         except (KeyError, TypeError, ValueError):
             return None
 

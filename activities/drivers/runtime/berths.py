@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from activities.drivers.daemon.port import Daemon
 from activities.drivers.runtime.disk import point, write_whole
@@ -19,6 +21,8 @@ from policies.words.fleet import Gateway, Slot
 from policies.words.instance import Instance, InstanceState, Session
 from policies.words.plan import ReleaseRef
 
+Answer = TypeVar("Answer")
+
 # The process writes down which process it is before it becomes the daemon, and until then holds
 # the slots' lock as its standard input: whoever comes after a killed agent waits and finds it.
 LAUNCH = """set -e
@@ -26,6 +30,10 @@ LAUNCH = """set -e
 mv "$1.new" "$1"; shift
 exec "$@" < /dev/null
 """
+
+
+PATIENCE = timedelta(seconds=3)
+LOG_BYTES = 64 * 2**20
 
 
 class Berth:
@@ -117,10 +125,24 @@ class Berth:
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             )
 
+    def trim_log(self) -> None:
+        """Keep the log from filling the disk: what is there becomes `log.1`, and the instance writes on."""
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
+            shutil.copyfile(self.log, self.folder / "log.1")
+            os.truncate(self.log, 0)
+
     def last_words(self) -> str:
         """Return the last line the instance logged."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return next((line.strip() for line in reversed(lines) if line.strip()), "it logged nothing")
+
+
+async def answered(asked: Awaitable[Answer | None], within: timedelta) -> Answer | None:
+    """Return the answer, None when it does not come in time: a hung daemon holds nobody up."""
+    try:
+        return await asyncio.wait_for(asked, within.total_seconds())
+    except TimeoutError:
+        return None
 
 
 class Berths:
@@ -142,8 +164,8 @@ class Berths:
             raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(self._berths)}")
         return self._berths[slot]
 
-    async def instance(self, berth: Berth) -> Instance:
-        """Return what is in the slot, read from the host now."""
+    async def instance(self, berth: Berth, within: timedelta = PATIENCE) -> Instance:
+        """Return what is in the slot, read from the host now; sessions are None if not said in time."""
         process, state, release = berth.process(), berth.state, berth.release
         digest = release.digest if release else None
         if process is None:
@@ -156,7 +178,7 @@ class Berths:
             executable=process.executable,
             pid=process.pid,
             started_at=process.started_at,
-            sessions=await self.daemon.count(berth.place),
+            sessions=await answered(self.daemon.count(berth.place), within),
         )
 
     async def count(self, slot: str) -> int | None:
@@ -164,8 +186,9 @@ class Berths:
         berth = self.berth(slot)
         return 0 if berth.process() is None else await self.daemon.count(berth.place)
 
-    async def live(self) -> dict[str, tuple[Session, ...] | None]:
-        """Return the sessions of every running instance by slot, None where they cannot be known."""
+    async def live(self, within: timedelta = PATIENCE) -> dict[str, tuple[Session, ...] | None]:
+        """Return the sessions of every running instance by slot, None where they are not said in time."""
         running = [berth for berth in self if berth.process()]
-        found = await asyncio.gather(*(self.daemon.sessions(berth.place) for berth in running))
+        asked = [answered(self.daemon.sessions(berth.place), within) for berth in running]
+        found = await asyncio.gather(*asked)
         return {berth.slot.name: sessions for berth, sessions in zip(running, found, strict=True)}

@@ -27,6 +27,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._read: list[dict[str, Any]] = []
+        self._offset = 0
         path.parent.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -73,23 +75,29 @@ class Journal:
 
     def entries(self) -> list[dict[str, Any]]:
         """Return every whole line, oldest first."""
-        return self._lines()
+        return list(self._lines())
 
     @contextmanager
     def _locked(self) -> Iterator[list[dict[str, Any]]]:
         with self._path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            whole = _whole_part(self._path.read_bytes())
-            if whole < self._path.stat().st_size:
-                file.truncate(whole)
-            yield self._lines()
+            lines = self._lines()
+            if self._offset < self._path.stat().st_size:
+                file.truncate(self._offset)
+            yield lines
 
     def _lines(self) -> list[dict[str, Any]]:
+        """Return every whole line; only what was written since the last look is read."""
         try:
-            content = self._path.read_bytes()
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                content = file.read()
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in content[: _whole_part(content)].splitlines()]
+        whole = _whole_part(content)
+        self._read += [json.loads(line) for line in content[:whole].splitlines()]
+        self._offset += whole
+        return self._read
 
     def _append(self, operation: Operation, kind: str, **more: Any) -> None:
         line = {

@@ -11,24 +11,25 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from activities.drivers.runtime.berths import Berth, Berths
+from activities.drivers.runtime.berths import PATIENCE, Berth, Berths
 from activities.drivers.runtime.journal import Journal, exclusive
 from activities.drivers.runtime.process import Process, mapped_digests
 from activities.drivers.runtime.snapshot import freeze
 from activities.drivers.runtime.versions import Admission
 from activities.instances import Staged, Started
 from activities.steering import SteeringTable
-from policies.words.errors import Refused, Unavailable
+from policies.words.errors import PenstockError, Refused, Unavailable
 from policies.words.instance import GatewayState, InstanceState, Probe
 from policies.words.operation import Operation
 from policies.words.plan import ReleaseRef
 
 UP_WITHIN = timedelta(seconds=15)
 DOWN_WITHIN = timedelta(seconds=10)
+AT_ONCE = timedelta(milliseconds=300)
 POLL_SECONDS = 0.05
 SPARE_BYTES = 512 * 2**20
 FLOWS_PER_SESSION = 4
@@ -57,8 +58,13 @@ class HostSlots:
 
     async def observe(self) -> GatewayState:
         """Return what is true now: processes, executables, sessions, steering, epoch."""
+        return await self._observe(PATIENCE)
+
+    async def _observe(self, patience: timedelta) -> GatewayState:
         self._reap()
-        instances = await asyncio.gather(*(self._berths.instance(berth) for berth in self._berths))
+        for berth in self._berths:
+            berth.trim_log()
+        instances = await asyncio.gather(*(self._berths.instance(berth, patience) for berth in self._berths))
         return GatewayState(
             gateway=self._gateway.name,
             instances=tuple(instances),
@@ -139,27 +145,32 @@ class HostSlots:
             return (await self.observe()).model_copy(update={"changed": running is not None})
 
     async def fence(self, operation: Operation) -> GatewayState:
-        """Raise the gateway's epoch; it waits for no other step, and running steps see it."""
+        """Raise the gateway's epoch; it waits for no other step and no hung daemon."""
         changed = self._journal.epoch != operation.epoch
         self._journal.fence(operation)
-        return (await self.observe()).model_copy(update={"changed": changed})
+        return (await self._observe(AT_ONCE)).model_copy(update={"changed": changed})
 
     async def snapshot(self, operation: Operation, reason: str) -> str:
         """Freeze what is known of this gateway as one file named by its digest; return the digest."""
         return await freeze(self._berths, await self.observe(), operation, reason)
 
     async def restore(self) -> GatewayState:
-        """Start again what a reboot ended: the release of the slot that gets new sessions."""
+        """Start again what a reboot ended: the release of the slot that gets new sessions.
+
+        What cannot be started is left as failed and told in the state: the agent must come up.
+        """
         async with exclusive(self._berths.root / "slots.lock") as lock:
             serving = (await self._table.read()).serving
             berth = self._berths.berth(serving) if serving else None
             release = berth.release if berth else None
             ended = berth is not None and release is not None and berth.process() is None
             if berth is not None and release is not None and ended:
-                berth.assign(release, self._berths.daemon, self._credentials)
-                await self._verified(berth, release)
-                self._launch(berth, release, lock)
-                await self._up(berth, release)
+                berth.mean(release, wanted=True)
+                with suppress(PenstockError):
+                    berth.assign(release, self._berths.daemon, self._credentials)
+                    await self._verified(berth, release)
+                    self._launch(berth, release, lock)
+                    await self._up(berth, release)
             return (await self.observe()).model_copy(update={"changed": ended})
 
     # --- which slot --------------------------------------------------------------

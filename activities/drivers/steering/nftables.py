@@ -31,11 +31,13 @@ from policies.words.operation import Operation
 from policies.words.steering import Steering
 
 Address = IPv4Address | IPv6Address
-Live = Callable[[], Awaitable[Mapping[str, tuple[Session, ...] | None]]]
-"""The sessions of every running instance by slot; None for an instance that does not say."""
+Live = Callable[[timedelta], Awaitable[Mapping[str, tuple[Session, ...] | None]]]
+"""The sessions of every running instance by slot; None for one that does not say within the time."""
 
 TABLE = "inet penstock"
-PATIENCE = timedelta(milliseconds=800)
+PATIENCE = timedelta(seconds=3)
+AT_ONCE = timedelta(milliseconds=300)
+"""The way back waits no longer for a daemon: those it could not ask about keep the pins they have."""
 ATTEMPTS = 3
 
 
@@ -95,22 +97,21 @@ class NftablesTable:
         Raises:
             Fenced: when a newer rollout or rollback owns the gateway.
             BadInput: when nothing runs in the slot.
-            Unavailable: when sessions elsewhere cannot be listed, so that they could not be pinned.
+            Unavailable: when sessions elsewhere cannot be listed, so that they could not be pinned;
+                never for a renewal, which steers nobody away.
         """
         port = self._port(slot)
+        self._journal.admit(operation)
+        live = await self._live(PATIENCE)
+        if slot not in live:
+            raise BadInput(f"nothing runs in slot {slot} of {self._gateway.name}; start it before steering")
+        unknown = sorted(name for name, sessions in live.items() if sessions is None and name != slot)
+        if unknown and (await self.read()).trial != slot:
+            raise Unavailable(
+                f"the sessions in slot {unknown[0]} of {self._gateway.name} cannot be listed; "
+                "nobody was steered away from them"
+            )
         async with self._turn:
-            self._journal.admit(operation)
-            live = await self._live()
-            if slot not in live:
-                raise BadInput(
-                    f"nothing runs in slot {slot} of {self._gateway.name}; start it before steering"
-                )
-            unknown = sorted(name for name, sessions in live.items() if sessions is None and name != slot)
-            if unknown:
-                raise Unavailable(
-                    f"the sessions in slot {unknown[0]} of {self._gateway.name} cannot be listed; "
-                    "nobody was steered away from them"
-                )
             self._leaving.discard(slot)
             return await self._change(
                 operation,
@@ -121,22 +122,26 @@ class NftablesTable:
     async def make_permanent(self, operation: Operation, slot: str) -> Steering:
         """Send new sessions to the slot with no lease, and end any trial."""
         port = self._port(slot)
+        self._journal.admit(operation)
+        live = await self._live(AT_ONCE)
         async with self._turn:
-            self._journal.admit(operation)
             self._leaving.discard(slot)
+            steering = await self._change(operation, live, lambda now: now.permanently(port))
             write_whole(self._remember, json.dumps({"serving": slot}))
-            return await self._change(operation, await self._known(), lambda now: now.permanently(port))
+            return steering
 
     async def end_trial(self, operation: Operation) -> Steering:
         """Send new sessions to the permanent slot again at once; nothing but the fence can refuse this."""
+        self._journal.admit(operation)
+        live = await self._live(AT_ONCE)
         async with self._turn:
-            self._journal.admit(operation)
-            return await self._change(operation, await self._known(), lambda now: now.without_trial())
+            return await self._change(operation, live, lambda now: now.without_trial())
 
     async def refresh(self) -> Steering:
         """Have exactly the addresses of live sessions pinned; who gets new sessions stays as it is."""
+        live = await self._live(PATIENCE)
         async with self._turn:
-            return await self._change(None, await self._known(), lambda now: now)
+            return await self._change(None, live, lambda now: now)
 
     async def adopt(self, addresses: Iterable[Address]) -> Steering:
         """Pin these addresses to the users' own port, where a daemon served before the first steering."""
@@ -148,9 +153,10 @@ class NftablesTable:
 
     async def leave(self, slot: str) -> Steering:
         """Pin nobody to the slot any more: its sessions are being ended, their users log in elsewhere."""
+        live = await self._live(AT_ONCE)
         async with self._turn:
             self._leaving.add(slot)
-            return await self._change(None, await self._known(), lambda now: now)
+            return await self._change(None, live, lambda now: now)
 
     async def remove(self) -> None:
         """Delete the table, which ends every redirected connection: for the end of a lab only."""
@@ -225,14 +231,6 @@ class NftablesTable:
             for session in sessions or ():
                 seen.setdefault(ip_address(session.remote_address), Counter())[self._ports[name]] += 1
         return {address: ports.most_common(1)[0][0] for address, ports in seen.items()}
-
-    async def _known(self) -> Mapping[str, tuple[Session, ...] | None]:
-        """Return the live sessions if they can be had at once: the way back waits for no daemon."""
-        try:
-            async with asyncio.timeout(PATIENCE.total_seconds()):
-                return await self._live()
-        except TimeoutError:
-            return dict.fromkeys(self._ports)
 
     async def _present(self) -> Ruleset:
         found = await self._ruleset()
