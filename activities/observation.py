@@ -90,8 +90,8 @@ class ComplaintBook(Protocol):
 class Recorder(Protocol):
     """Where every tick's bundle goes, for `judge replay`; a repeat of a tick is the same tick."""
 
-    async def record(self, rollout: str, wave: int, bundle: Bundle) -> None:
-        """Keep this tick."""
+    async def record(self, order: ObservationOrder, bundle: Bundle) -> None:
+        """Keep this tick of this order's rollout and wave."""
         ...
 
 
@@ -131,7 +131,7 @@ class ObservationActivities:
                     activity.heartbeat(so_far())
                     folded += 1
                     if self._recorder is not None:
-                        await self._recorder.record(order.rollout, order.wave, bundle)
+                        await self._recorder.record(order, bundle)
                     if decision.action is not Action.CONTINUE or _now() >= ends:
                         return ObservationSlice(
                             state=so_far(),

@@ -2,15 +2,27 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from policies.words.errors import BadInput
 from policies.words.verdict import Window
 from policies.words.word import Duration, Name, Word, digest_of
 
-Selector = Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*\{.*\}$")]
+
+def _check_selector(selector: str) -> str:
+    """Refuse what would read every instance, or invent values where there are none."""
+    name, _, rest = selector.partition("{")
+    if not name or not rest.endswith("}") or any(sign in selector for sign in ("(", "[", " or ")):
+        raise ValueError(
+            'must name raw series, like metric{label="value",$cohort}; sums and rates are the judge\'s'
+        )
+    if "$cohort" not in rest:
+        raise ValueError("would read every instance; put $cohort among the labels")
+    return selector
+
+
+Selector = Annotated[str, AfterValidator(_check_selector)]
 """Raw series of one metric, as Prometheus selects them; `$cohort` stands for the watched instances."""
 
 
@@ -245,18 +257,13 @@ class Problem(Word):
 
 
 def lint(policy: GatePolicy) -> tuple[Problem, ...]:
-    """Return what is well-formed in the policy and yet unsafe; judging must not start while there is any."""
-    problems = [
-        Problem(gate=gate.id, sentence=sentence)
-        for gate in policy.gates
-        for selector in selectors(gate)
-        for sentence in _wrong_with(selector)
-    ]
+    """Return what is well-formed in the policy and yet cannot work as meant."""
+    sentences = []
     if not any(isinstance(gate, _Counted) and gate.required for gate in policy.gates):
-        problems.append(Problem(gate="", sentence="no gate is required, so nothing could ever be promoted"))
+        sentences.append("no gate is required, so nothing could ever be promoted")
     if policy.blindness.cap < policy.blindness.grace:
-        problems.append(Problem(gate="", sentence="blindness.cap is shorter than blindness.grace"))
-    return tuple(problems)
+        sentences.append("blindness.cap is shorter than blindness.grace")
+    return tuple(Problem(gate="", sentence=sentence) for sentence in sentences)
 
 
 def selectors(gate: Gate) -> tuple[str, ...]:
@@ -272,75 +279,3 @@ def selectors(gate: Gate) -> tuple[str, ...]:
             return (gate.value, gate.per) if gate.per else (gate.value,)
         case Slope() | Alerts():
             return (gate.value,)
-
-
-def _wrong_with(selector: str) -> list[str]:
-    sentences = []
-    if "$cohort" not in selector:
-        sentences.append(f"{selector} would read every instance; put $cohort among its labels")
-    if " or " in selector or "vector(" in selector:
-        sentences.append(f"{selector} invents a value where there is none; name the series alone")
-    if "(" in selector.partition("{")[0] or "[" in selector.partition("{")[0] or selector.count("{") > 1:
-        sentences.append(f"{selector} must name raw series; rates and sums are taken by the judge")
-    return sentences
-
-
-def parse(text: str) -> GatePolicy:
-    """Read gates.yaml.
-
-    Raises:
-        BadInput: naming line and key of the first thing that is wrong; lint's findings included.
-    """
-    import yaml  # noqa: PLC0415 - workflows load this module in their sandbox and never parse
-
-    try:
-        root = yaml.compose(text)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise BadInput(
-            f"gates.yaml: {line}{getattr(error, 'problem', None) or 'not YAML'}; correct it"
-        ) from error
-    if not isinstance(content, dict):
-        raise BadInput(
-            "gates.yaml: line 1: must be a mapping with name, window and gates; see deploy/lab/gates.yaml"
-        )
-    try:
-        policy = GatePolicy.model_validate(content)
-    except ValidationError as error:
-        raise BadInput(_first_of(error, root)) from error
-    problems = lint(policy)
-    if problems:
-        gate = f"gate {problems[0].gate}: " if problems[0].gate else ""
-        raise BadInput(f"gates.yaml: {gate}{problems[0].sentence}")
-    return policy
-
-
-def _first_of(error: ValidationError, root: Any) -> str:
-    """Return the first finding as a sentence with line and key."""
-    first = error.errors()[0]
-    kinds = {"rate", "exceedance", "complaints", "gauge_ratio", "slope", "hard", "alerts"}
-    place = [part for part in first["loc"] if part not in kinds]
-    key = ".".join(str(part) for part in place) or "the file"
-    what = str(first["msg"]).removeprefix("Value error, ")
-    return f"gates.yaml: line {_line_of(root, place)}: {key}: {what}"
-
-
-def _line_of(node: Any, place: list[Any]) -> int:
-    """Return the line on which the deepest existing key of this place is written."""
-    line = int(node.start_mark.line) + 1
-    for part in place:
-        if isinstance(part, int) and isinstance(node.value, list) and part < len(node.value):
-            node = node.value[part]
-            line = int(node.start_mark.line) + 1
-            continue
-        found = next((pair for pair in _pairs(node) if pair[0].value == part), None)
-        if found is None:
-            break
-        line, node = int(found[0].start_mark.line) + 1, found[1]
-    return line
-
-
-def _pairs(node: Any) -> list[Any]:
-    return [pair for pair in node.value if isinstance(pair, tuple)] if isinstance(node.value, list) else []

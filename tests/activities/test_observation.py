@@ -12,14 +12,15 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice
-from policies.gates import GatePolicy, parse
+from orchestrator.files import load
+from policies.gates import GatePolicy
 from policies.words.verdict import Action, Cohorts, GateVerdict
 from tests.fakes.metrics import DIGEST, OLD, Exported, exporting
 from tests.fakes.prometheus import PROGRAM, RealPrometheus, prometheus_over
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed here")
 
-LAB = parse((Path(__file__).parents[2] / "deploy/lab/gates.yaml").read_text())
+LAB = load(Path(__file__).parents[2] / "deploy/lab/gates.yaml", GatePolicy)
 
 
 @pytest.fixture

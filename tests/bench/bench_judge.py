@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from policies.gates import GatePolicy, Health, Margin, Rate, parse
+from orchestrator.files import load
+from policies.gates import GatePolicy, Health, Margin, Rate
 from policies.judge.health import HealthState, absolute, health_step, health_value
 from policies.judge.sle import Counts, past_share, proven_worse, sle_init, sle_step
 from tests.bench.judge_rivals import RIVALS
@@ -87,7 +88,7 @@ class Ours:
     @classmethod
     def shipped(cls) -> "Ours":
         """Read the gate from the policy in deploy/prometheus."""
-        policy: GatePolicy = parse(POLICY.read_text())
+        policy = load(POLICY, GatePolicy)
         gate = next(g for g in policy.gates if isinstance(g, Rate) and g.id == "connect-success")
         assert gate.health is not None
         return cls(

@@ -77,7 +77,8 @@ def _shares(scenario: Scenario, random: np.random.Generator, runs: int) -> tuple
         control[:] = shares[:, 1:].mean(axis=1, keepdims=True)
     if scenario.intraclass:
         canary = _clustered(random, canary, scenario.intraclass)
-        control = _clustered(random, control, scenario.intraclass)
+        gateways = [_clustered(random, control, scenario.intraclass) for _ in range(CONTROLS)]
+        control = np.mean(gateways, axis=0)
     return canary, control
 
 
@@ -86,6 +87,6 @@ def _logit(share: float) -> float:
 
 
 def _clustered(random: np.random.Generator, shares: Floats, intraclass: float) -> Floats:
-    """Return shares that vary from scrape to scrape, beta-distributed with this intraclass correlation."""
+    """Return one gateway's shares, varying from scrape to scrape: beta with this intraclass correlation."""
     size = 1 / intraclass - 1
     return np.asarray(random.beta(shares * size, (1 - shares) * size))

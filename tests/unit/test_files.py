@@ -116,7 +116,7 @@ gates:
     [
         ("total:", "totl:", "line 5: gates[0] has no key totl; did you mean total? (1 more"),
         ("kind: rate", "kind: ratio", "line 2: gates[0] is"),
-        ("b{$cohort}", "nothing", 'line 5: gates[0].total is "nothing": string should match'),
+        ("b{$cohort}", "nothing", "line 5: gates[0].total: must name raw series"),
         (
             "a{$cohort}",
             "a{$cohort}\n    margin: {dleta: 1}",

@@ -1,0 +1,63 @@
+"""Recorded windows in a folder: one file per rollout and wave, a line per tick.
+
+A line is written whole or not at all (a torn last line is ignored), and a tick that is
+recorded twice, because its activity was repeated, counts once.
+"""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from activities.observation import ObservationOrder
+from policies.judge.replay import Record
+from policies.judge.tick import Bundle
+from policies.words.errors import BadInput
+
+
+class FolderRecorder:
+    """Keeps every tick of every window under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def record(self, order: ObservationOrder, bundle: Bundle) -> None:
+        """Append this tick, after the head of the record when it is the first."""
+        path = self._folder / f"{order.rollout}-{order.wave}.jsonl"
+        lines = [] if path.exists() and path.stat().st_size else [_head(order).model_dump_json()]
+        lines.append(bundle.model_dump_json())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+
+
+def _head(order: ObservationOrder) -> Record:
+    return Record(
+        rollout=order.rollout,
+        wave=order.wave,
+        policy=order.gates,
+        window=order.window,
+        cohorts=order.cohorts,
+    )
+
+
+def read_record(path: Path) -> Record:
+    """Return the window a file holds.
+
+    Raises:
+        BadInput: not a record, or a line in its middle is damaged.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    head, bundles = None, dict[float, Bundle]()
+    for number, line in enumerate(whole, start=1):
+        try:
+            if head is None:
+                head = Record.model_validate_json(line)
+                continue
+            bundle = Bundle.model_validate_json(line)
+        except ValidationError as error:
+            raise BadInput(f"{path}: line {number} is not part of a recorded window") from error
+        bundles[bundle.at] = bundle
+    if head is None:
+        raise BadInput(f"{path}: is empty; a recorded window begins with its policy")
+    return head.model_copy(update={"bundles": tuple(bundles[at] for at in sorted(bundles))})

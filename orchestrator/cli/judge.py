@@ -1,0 +1,205 @@
+"""Commands about the judge: check a policy, and see what it would have done to past windows."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from orchestrator.cli.show import Output, console, print_json
+from orchestrator.files import load
+from policies.gates import GatePolicy, lint, selectors
+from policies.judge.backtest import bundles
+from policies.judge.counts import Series
+from policies.judge.predict import predict
+from policies.judge.replay import GateCalibration, Placebo, Record, Replayed, calibrate, replay
+from policies.words.errors import BadInput
+from policies.words.verdict import Action, Cohorts
+
+app = typer.Typer(help="Check gate policies, and what they would have done.", no_args_is_help=True)
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="for people or for machines")]
+PolicyFile = Annotated[Path, typer.Option("--policy", exists=True, dir_okay=False, help="a gates.yaml")]
+Prometheus = Annotated[str, typer.Option(help="address of Prometheus, http://host:port")]
+Instances = Annotated[list[str], typer.Option(help="instance label, host:port; may be given again")]
+DIFFERS = 10
+"""Exit code when a recorded window would have ended otherwise."""
+
+
+@app.command("lint")
+def check(
+    policy: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="a gates.yaml")],
+    attempts: Annotated[float, typer.Option(help="first attempts a minute on one gateway")] = 30.0,
+    controls: Annotated[int, typer.Option(help="gateways beside the canary")] = 3,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Check a gate policy, and say how long it needs to decide at this traffic."""
+    gates = _read_policy(policy)
+    predictions = predict(gates, attempts, controls=controls)
+    if output is Output.JSON:
+        found = [prediction.model_dump(mode="json") for prediction in predictions]
+        print_json(
+            {"name": gates.name, "version": gates.version, "digest": gates.digest, "predictions": found}
+        )
+        return
+    typer.echo(f"{gates.name} version {gates.version}, {len(gates.gates)} gates, {gates.digest[:19]}: sound")
+    for one in predictions:
+        typer.echo(
+            f"{one.gate}: healthy after {_spoken(one.healthy_after)}, a 20-point drop rolled back "
+            f"after {_spoken(one.rollback_after)} (medians, {attempts:g} a minute)"
+        )
+        if one.advice:
+            typer.echo(one.advice)
+
+
+@app.command("replay")
+def replay_record(
+    record: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="a recorded window")],
+    policy: Annotated[
+        Path | None, typer.Option("--policy", exists=True, dir_okay=False, help="another gates.yaml")
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Fold a recorded window again, under its own policy and under another; exit 10 when they differ."""
+    recorded = _read_record(record)
+    was = _replayed(recorded, recorded.policy)
+    other = _read_policy(policy) if policy else recorded.policy
+    would = _replayed(recorded, other)
+    if output is Output.JSON:
+        print_json({"was": was.model_dump(mode="json"), "would": would.model_dump(mode="json")})
+    else:
+        typer.echo(f"recorded policy: {_told(was)}")
+        if policy:
+            typer.echo(f"{policy.name}: {_told(would)}")
+    if was.decision.action is not would.decision.action:
+        raise typer.Exit(DIFFERS)
+
+
+@app.command()
+def backtest(
+    prometheus: Prometheus,
+    policy: PolicyFile,
+    canary: Instances,
+    control: Instances,
+    start: Annotated[datetime, typer.Option("--from", help="when the wave was switched, UTC")],
+    minutes: Annotated[float, typer.Option(help="how long it is watched")] = 30.0,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Judge a past upgrade from the history in Prometheus, as if it had been watched live."""
+    gates = _read_policy(policy)
+    cohorts = Cohorts(canary=tuple(canary), control=tuple(control))
+    began = start.replace(tzinfo=start.tzinfo or UTC).timestamp()
+    history = asyncio.run(_history(prometheus, gates, [*canary, *control], began, minutes * 60))
+    ticks = bundles(gates, cohorts, history, began, began + minutes * 60)
+    found = replay(gates, gates.window, cohorts, ticks)
+    if found is None:
+        raise BadInput("no tick lies in this time; give --minutes")
+    if output is Output.JSON:
+        print_json(found.model_dump(mode="json"))
+    else:
+        typer.echo(_told(found))
+
+
+@app.command("calibrate")
+def calibrate_gates(
+    prometheus: Prometheus,
+    policy: PolicyFile,
+    gateway: Instances,
+    days: Annotated[float, typer.Option(help="how far back")] = 7.0,
+    minutes: Annotated[float, typer.Option(help="length of a placebo window")] = 30.0,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Pretend each gateway was a canary in every window of the past, and count the false rollbacks."""
+    if len(gateway) < 2:  # noqa: PLR2004 - a canary and a control
+        raise BadInput("calibration compares gateways; give --gateway at least twice")
+    gates = _read_policy(policy)
+    placebos = asyncio.run(_placebos(prometheus, gates, gateway, days, minutes * 60))
+    found = calibrate(gates, placebos)
+    if output is Output.JSON:
+        print_json([one.model_dump(mode="json") | {"may_roll_back": one.may_roll_back} for one in found])
+    else:
+        _show_calibration(found)
+
+
+async def _placebos(
+    url: str, gates: GatePolicy, gateways: Sequence[str], days: float, seconds: float
+) -> list[Placebo]:
+    """Read window by window; a window is counted once and each gateway plays the canary in it."""
+    end = datetime.now(UTC).timestamp()
+    placebos: list[Placebo] = []
+    for back in range(int(days * 86400 // seconds), 0, -1):
+        start = end - back * seconds
+        history = await _history(url, gates, gateways, start, seconds)
+        anyone = Cohorts(canary=(gateways[0],), control=tuple(gateways[1:]))
+        counted = tuple(bundles(gates, anyone, history, start, start + seconds))
+        for one in gateways:
+            others = tuple(other for other in gateways if other != one)
+            placebos.append(Placebo(Cohorts(canary=(one,), control=others), counted))
+    return placebos
+
+
+async def _history(
+    url: str, gates: GatePolicy, instances: Sequence[str], start: float, seconds: float
+) -> dict[str, tuple[Series, ...]]:
+    """Read everything the gates ask of this time, with the baseline before it."""
+    from activities.drivers.metrics.prometheus import PrometheusSource  # noqa: PLC0415
+
+    wanted = {gates.presence, gates.identity.value, *(s for gate in gates.gates for s in selectors(gate))}
+    lookback = timedelta(seconds=seconds) + gates.baseline + gates.fresh_within
+    end = datetime.fromtimestamp(start + seconds, UTC)
+    source = PrometheusSource(url)
+    try:
+        return {name: await source.raw(name, instances, end, lookback) for name in sorted(wanted)}
+    finally:
+        source.close()
+
+
+def _read_policy(path: Path) -> GatePolicy:
+    policy = load(path, GatePolicy)
+    problems = lint(policy)
+    if problems:
+        raise BadInput(f"{path}: {problems[0].sentence}")
+    return policy
+
+
+def _read_record(path: Path) -> Record:
+    from activities.drivers.metrics.records import read_record  # noqa: PLC0415
+
+    return read_record(path)
+
+
+def _replayed(recorded: Record, policy: GatePolicy) -> Replayed:
+    window = recorded.window if policy == recorded.policy else policy.window
+    found = replay(policy, window, recorded.cohorts, recorded.bundles)
+    if found is None:
+        raise BadInput(f"the record of {recorded.rollout} wave {recorded.wave} holds no ticks")
+    return found
+
+
+def _told(found: Replayed) -> str:
+    action = found.decision.action.value.replace("_", " ")
+    return f"{action} after {found.seconds:.0f} s and {found.ticks} ticks: {found.decision.reason}"
+
+
+def _show_calibration(found: Sequence[GateCalibration]) -> None:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("GATE", "WINDOWS", "ROLLED BACK", "PROVEN", "BAD OF EVENTS", "SPREAD", "MAY"):
+        table.add_column(column)
+    for one in found:
+        table.add_row(
+            one.gate,
+            str(one.windows),
+            f"{one.rollbacks} ({one.rollback_share:.2%})",
+            str(one.proven),
+            f"{one.bad} of {one.events}",
+            f"{one.spread:.4f}",
+            Action.ROLL_BACK.value.replace("_", " ") if one.may_roll_back else "hold only",
+        )
+    console().print(table)
+
+
+def _spoken(length: timedelta | None) -> str:
+    return "never" if length is None else f"{length.total_seconds():.0f} s"

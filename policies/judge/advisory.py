@@ -1,0 +1,70 @@
+"""The advisory band: is this hour normal for this hour of the week? Never a gate.
+
+Median and median absolute deviation over at least four weeks, per hour of the week. It may
+refuse to *start* a rollout in a fleet that is already unusual, and annotates reports; once a
+window runs, the concurrent control knows better than any history.
+"""
+
+from collections.abc import Sequence
+from statistics import median
+
+from policies.words.word import Word
+
+HOURS = 168
+FEWEST_WEEKS = 4
+WIDTH = 4.0
+"""Median absolute deviations to either side that still count as normal."""
+_HOUR = 3600.0
+_WEEK = HOURS * _HOUR
+_MONDAY = 4 * 24 * _HOUR
+"""The epoch began on a Thursday; the first Monday came four days later."""
+
+
+class Band(Word):
+    """What is normal at one hour of the week, and how many weeks say so."""
+
+    low: float
+    middle: float
+    high: float
+    weeks: int
+
+
+class Advice(Word):
+    """Whether now is unusual, in a sentence; `normal` is None where history is too short to say."""
+
+    normal: bool | None
+    sentence: str
+
+
+def hour_of_week(at: float) -> int:
+    """Return the hour of the week, 0 for Monday midnight UTC, of seconds since the epoch."""
+    return int((at - _MONDAY) % _WEEK // _HOUR)
+
+
+def bands(points: Sequence[tuple[float, float]]) -> dict[int, Band]:
+    """Return the band of each hour of the week from (time, value) points of past weeks."""
+    by_hour: dict[int, dict[int, list[float]]] = {}
+    for at, value in points:
+        week = int((at - _MONDAY) // _WEEK)
+        by_hour.setdefault(hour_of_week(at), {}).setdefault(week, []).append(value)
+    return {hour: _band([median(values) for values in weeks.values()]) for hour, weeks in by_hour.items()}
+
+
+def _band(values: Sequence[float]) -> Band:
+    middle = median(values)
+    width = WIDTH * median(abs(value - middle) for value in values)
+    return Band(low=middle - width, middle=middle, high=middle + width, weeks=len(values))
+
+
+def advise(known: dict[int, Band], at: float, value: float, name: str) -> Advice:
+    """Compare one value with the band of its hour."""
+    band = known.get(hour_of_week(at))
+    if band is None or band.weeks < FEWEST_WEEKS:
+        weeks = band.weeks if band else 0
+        sentence = f"{name}: only {weeks} weeks are known of this hour, {FEWEST_WEEKS} are needed"
+        return Advice(normal=None, sentence=sentence)
+    usual = f"usual at this hour of the week is {band.low:.4g} to {band.high:.4g}"
+    if band.low <= value <= band.high:
+        return Advice(normal=True, sentence=f"{name} is {value:.4g}; {usual}")
+    sentence = f"{name} is {value:.4g}; {usual}: start later, or say that you want to start anyway"
+    return Advice(normal=False, sentence=sentence)

@@ -1,0 +1,58 @@
+"""Backtest: past windows, cut out of history scrape by scrape, as if each had been watched live."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from policies.gates import GatePolicy
+from policies.judge.counts import Series
+from policies.judge.reading import Reading
+from policies.judge.tick import Bundle, Memory, counters_of, read_bundle
+from policies.words.verdict import Cohorts
+
+History = Mapping[str, Sequence[Series]]
+"""Per selector, its series with every sample of the time in question."""
+
+
+def readings(policy: GatePolicy, history: History, start: float, end: float) -> Iterator[Reading]:
+    """Yield what each tick between start and end would have read."""
+    lookback = policy.fresh_within.total_seconds()
+    baseline = policy.baseline.total_seconds()
+    step = policy.scrape.total_seconds()
+    at = start
+    while at <= end:
+        before = at - baseline
+        yield Reading(
+            at=at,
+            series={name: _cut(series, at - lookback, at) for name, series in history.items()},
+            history={
+                name: _cut(history.get(name, ()), before - lookback, before) for name in counters_of(policy)
+            }
+            if at == start
+            else {},
+        )
+        at += step
+
+
+def bundles(
+    policy: GatePolicy, cohorts: Cohorts, history: History, start: float, end: float
+) -> Iterator[Bundle]:
+    """Yield what the gates would have seen between start and end."""
+    memory = Memory()
+    for reading in readings(policy, history, start, end):
+        memory, bundle = read_bundle(policy, cohorts, memory, reading)
+        yield bundle
+
+
+def _cut(series: Iterable[Series], after: float, until: float) -> tuple[Series, ...]:
+    """Return the samples later than `after` and not later than `until`."""
+    found = []
+    for one in series:
+        first = bisect_right(one.samples, after, key=_time)
+        last = bisect_right(one.samples, until, lo=first, key=_time)
+        if first < last:
+            found.append(Series(one.labels, one.samples[first:last]))
+    return tuple(found)
+
+
+def _time(sample: tuple[float, float]) -> float:
+    return sample[0]

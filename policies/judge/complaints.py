@@ -1,0 +1,67 @@
+"""Complaints and tickets that arrive by signed webhook: genuine, fresh, and one per user and window.
+
+The signature is HMAC-SHA256 over `<seconds since the epoch>.<body>`, hexadecimal, with a key
+only the sender and we hold. The clock is part of what is signed, so an old message cannot be
+sent again after `FRESH`; within it, a repeat is the same complaint and counts once.
+"""
+
+import hmac
+import json
+from collections.abc import Iterable
+from datetime import timedelta
+from hashlib import sha256
+
+from pydantic import Field, ValidationError
+
+from policies.words.errors import BadInput, NotAllowed
+from policies.words.word import Word
+
+FRESH = timedelta(minutes=5)
+MOST_BYTES = 64 * 1024
+
+
+class Complaint(Word):
+    """One user's complaint about one gateway; the user is named by a hash only."""
+
+    user: str = Field(pattern=r"^[0-9a-f]{16,64}$", description="hash of the user's name")
+    gateway: str = Field(min_length=1, max_length=255)
+    at: float = Field(gt=0, description="seconds since the epoch")
+
+
+def sign(key: bytes, at: int, body: bytes) -> str:
+    """Return the signature a sender puts beside its message."""
+    return hmac.new(key, b"%d." % at + body, sha256).hexdigest()
+
+
+def read_complaint(key: bytes, body: bytes, at: str, signature: str, now: float) -> Complaint:
+    """Return the complaint of a webhook call.
+
+    Raises:
+        NotAllowed: the signature does not fit, or the message is too old or from the future.
+        BadInput: signed, but no complaint.
+    """
+    if len(body) > MOST_BYTES or not at.isascii() or not at.isdigit() or len(at) > 12:  # noqa: PLR2004 - far future
+        raise NotAllowed("the complaint is not signed as agreed; nothing was recorded")
+    if not hmac.compare_digest(sign(key, int(at), body).encode(), signature.encode()):
+        raise NotAllowed("the complaint's signature does not fit; check the key on both sides")
+    if abs(now - int(at)) > FRESH.total_seconds():
+        raise NotAllowed("the complaint is more than five minutes old or ahead; check the sender's clock")
+    try:
+        return Complaint.model_validate(json.loads(body))
+    except (ValidationError, ValueError) as error:
+        raise BadInput("the complaint must be JSON with user (a hash), gateway and at") from error
+
+
+def first_complaints(
+    complaints: Iterable[Complaint], started: float, since: float, until: float
+) -> dict[str, int]:
+    """Return per gateway how many users complained for the first time in the window, after `since`."""
+    first: dict[str, Complaint] = {}
+    for complaint in sorted(complaints, key=lambda one: (one.at, one.gateway)):
+        if started <= complaint.at <= until:
+            first.setdefault(complaint.user, complaint)
+    counts: dict[str, int] = {}
+    for complaint in first.values():
+        if complaint.at > since:
+            counts[complaint.gateway] = counts.get(complaint.gateway, 0) + 1
+    return counts
