@@ -1,6 +1,7 @@
 """Packages of the next Debian release, pinned by digest, fetched without touching this machine's own apt.
 
 apt checks the archive's signature and its index; we check what came against `packages.lock`.
+A version the mirror has dropped since comes from Debian's archive of every day.
 `python -m deploy.lab.packages lock` writes the lock anew when the archive has moved on.
 """
 
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +23,7 @@ from policies.words.errors import BadInput, PenstockError, Unavailable
 LOCK = Path(__file__).with_name("packages.lock")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SUITE = "trixie"
+EVERY_DAY = "http://snapshot.debian.org/archive/debian"
 _RENEW = "`.venv/bin/python -m deploy.lab.packages lock` pins what the archive has now"
 
 
@@ -39,6 +42,8 @@ class Lock:
 
     suite: str
     architecture: str
+    taken: str
+    """When, as the archive of every day names it: 20261120T100000Z."""
     packages: tuple[Package, ...]
 
 
@@ -46,12 +51,12 @@ def read_lock(path: Path = LOCK) -> Lock:
     """Return the pinned packages.
 
     Raises:
-        BadInput: a line is not `name version sha256`, or the first not `suite architecture`.
+        BadInput: a line is not `name version sha256`, or the first not `suite architecture time`.
     """
     rows = [line.split() for line in path.read_text().splitlines() if line and not line.startswith("#")]
     try:
-        (suite, architecture), *pinned = rows
-        return Lock(suite, architecture, tuple(Package(*row) for row in pinned))
+        (suite, architecture, taken), *pinned = rows
+        return Lock(suite, architecture, taken, tuple(Package(*row) for row in pinned))
     except (TypeError, ValueError):
         raise BadInput(f"{path}: not a list of pinned packages; {_RENEW}") from None
 
@@ -59,9 +64,9 @@ def read_lock(path: Path = LOCK) -> Lock:
 def write_lock(lock: Lock, path: Path = LOCK) -> None:
     """Write the pinned packages, sorted, one per line."""
     lines = [
-        "# The next Debian's ocserv and what it links to. First line: suite and architecture;",
+        "# The next Debian's ocserv and what it links to. First line: suite, architecture, time;",
         "# then name, version and SHA-256 of each package. Made by `python -m deploy.lab.packages lock`.",
-        f"{lock.suite} {lock.architecture}",
+        f"{lock.suite} {lock.architecture} {lock.taken}",
         *(
             f"{each.name} {each.version} {each.sha256}"
             for each in sorted(lock.packages, key=lambda p: p.name)
@@ -83,9 +88,19 @@ def fetch(lock: Lock, cache: Path) -> list[Path]:
     missing = [each for each in lock.packages if _digest(cache / f"{each.sha256}.deb") != each.sha256]
     if missing:
         with scratch(cache) as home:
-            for package, file in Archive.read(lock.suite, home).download(missing):
+            for package, file in _download(lock, missing, home):
                 file.replace(cache / f"{package.sha256}.deb")
     return [cache / f"{each.sha256}.deb" for each in lock.packages]
+
+
+def _download(lock: Lock, missing: list[Package], home: Path) -> list[tuple[Package, Path]]:
+    try:
+        return Archive.read(lock.suite, home / "now", _mirror()).download(missing)
+    except Unavailable as today:
+        try:
+            return Archive.read(lock.suite, home / "then", f"{EVERY_DAY}/{lock.taken}").download(missing)
+        except Unavailable as then:
+            raise Unavailable(f"{today}; {EVERY_DAY} did not help ({then}); {_RENEW}") from then
 
 
 @contextmanager
@@ -105,7 +120,7 @@ def scratch(cache: Path) -> Iterator[Path]:
 class Archive:
     """A view of one Debian suite with its own index, cache and empty package database.
 
-    Mirror, proxy and certificates are those this machine is configured with.
+    Proxy and certificates are those this machine is configured with.
     """
 
     def __init__(self, suite: str, home: Path) -> None:
@@ -113,8 +128,8 @@ class Archive:
         self._home = home.absolute()
 
     @classmethod
-    def read(cls, suite: str, home: Path) -> Self:
-        """Read the suite's signed index into an empty folder, which stays the caller's.
+    def read(cls, suite: str, home: Path, mirror: str) -> Self:
+        """Read the suite's signed index into a new folder, which stays the caller's.
 
         Raises:
             BadInput: the archive's keyring is not installed.
@@ -126,7 +141,7 @@ class Archive:
         for folder in ("lists/partial", "cache/archives/partial", "got"):
             (archive._home / folder).mkdir(parents=True)
         (archive._home / "status").touch()
-        line = f"deb [signed-by={KEYRING}] {_mirror()} {suite} main\n"
+        line = f"deb [signed-by={KEYRING}] {mirror} {suite} main\n"
         (archive._home / "sources.list").write_text(line)
         archive._apt("update", "--error-on=any")
         return archive
@@ -144,11 +159,7 @@ class Archive:
             Unavailable: a version is gone from the archive, or other bytes came.
         """
         got = self._home / "got"
-        wanted = [f"{package.name}={package.version}" for package in packages]
-        try:
-            self._apt("download", *wanted, folder=got)
-        except Unavailable as error:
-            raise Unavailable(f"{error}; if the archive has moved on, {_RENEW}") from error
+        self._apt("download", *(f"{package.name}={package.version}" for package in packages), folder=got)
         files = {_field(file, "Package"): file for file in got.glob("*.deb")}
         for package in packages:
             if (digest := _digest(files[package.name])) != package.sha256:
@@ -176,6 +187,9 @@ class Archive:
             "APT::Install-Recommends": "false",
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
+            "Acquire::http::Timeout": "20",
+            # An archive of a past day says truly that it is past; what comes has a pinned digest.
+            "Acquire::Check-Valid-Until": "false",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
             "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
         }
@@ -241,12 +255,12 @@ def _renew() -> None:
 
     with tempfile.TemporaryDirectory(prefix="penstock-lock-") as made:
         home = Path(made)
-        archive = Archive.read(SUITE, home / "archive")
+        archive = Archive.read(SUITE, home / "archive", _mirror())
         pinned = archive.pin(archive.closure("ocserv"))
         linked = trees.linked_packages([(package.name, file) for package, file in pinned], home / "roots")
-    write_lock(
-        Lock(SUITE, _architecture(), tuple(package for package, _ in pinned if package.name in linked))
-    )
+    taken = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    kept = tuple(package for package, _ in pinned if package.name in linked)
+    write_lock(Lock(SUITE, _architecture(), taken, kept))
 
 
 if __name__ == "__main__":

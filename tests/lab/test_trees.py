@@ -87,6 +87,19 @@ def test_a_version_the_archive_no_longer_has_says_how_to_renew_the_lock(tmp_path
         packages.fetch(dataclasses.replace(lock, packages=gone), tmp_path)
 
 
+def test_a_version_the_mirror_has_dropped_comes_from_the_archive_of_every_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Today's mirror, reached by another name, stands in for the archive of the day the lock was made.
+    parent, name = packages._mirror().rstrip("/").rsplit("/", 1)
+    monkeypatch.setattr(packages, "EVERY_DAY", parent)
+    monkeypatch.setattr(packages, "_mirror", lambda: f"file:{tmp_path}/nothing-here")
+    lock = dataclasses.replace(packages.read_lock(), taken=name)
+    one = dataclasses.replace(lock, packages=tuple(p for p in lock.packages if p.name == "libtalloc2"))
+    (file,) = packages.fetch(one, tmp_path / "cache")
+    assert file.stem == one.packages[0].sha256
+
+
 def test_a_lock_for_another_architecture_is_refused(tmp_path: Path) -> None:
     lock = dataclasses.replace(packages.read_lock(), architecture="s390x")
     with pytest.raises(BadInput, match="pins packages for s390x, this machine is"):
@@ -94,7 +107,7 @@ def test_a_lock_for_another_architecture_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_malformed_lock_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "packages.lock").write_text("trixie amd64\nocserv 1.3.0-2\n")
+    (tmp_path / "packages.lock").write_text("trixie amd64 20261120T100000Z\nocserv 1.3.0-2\n")
     with pytest.raises(BadInput, match=r"packages\.lock: not a list of pinned packages"):
         packages.read_lock(tmp_path / "packages.lock")
 
