@@ -30,7 +30,7 @@ from policies.words.errors import BadInput
 from policies.words.plan import ReleaseRef
 from policies.words.refusals import ArchiveRefused, DigestMismatch, PolicyChanged, SubjectMismatch, TrustError
 from policies.words.release import Artifact, ReleaseManifest
-from policies.words.trust import Envelope, TrustPolicy
+from policies.words.trust import Envelope
 from policies.words.verification import Scope, Signed, StoredSignature, TrustState, TrustVerdict, Verification
 from policies.words.word import Digest, Name, Word
 
@@ -118,7 +118,7 @@ class Tools:
     evidence: ContentStore
     states: StateTable
     trust: Callable[[], LoadedTrust]
-    source: Callable[[str, TrustPolicy], ReleaseSource]
+    source: Callable[[str, LoadedTrust], ReleaseSource]
     unpack: Callable[[Iterator[bytes], Artifact, Path], bool]
     record: Callable[[Verification], None]
     clock: Callable[[], datetime]
@@ -163,7 +163,7 @@ class Releases:
         scope = self._scope_or(scope)
         state = self._tools.states.read(scope.product, scope.channel)
         question = Question(digest, scope, state, self._tools.clock())
-        case = _Case(question, trust, self._tools.source(source, trust.policy), source)
+        case = _Case(question, trust, self._tools.source(source, trust), source)
         try:
             _require_policy(trust, policy)
             await self._gather(case)

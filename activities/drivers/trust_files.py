@@ -1,5 +1,6 @@
 """Compose everything releases need from a store folder and a trust.yaml with the files beside it."""
 
+import base64
 import hashlib
 import json
 import os
@@ -12,17 +13,20 @@ from typing import BinaryIO
 import yaml
 from pydantic import ValidationError
 
+from activities.drivers.credentials import Credentials
 from activities.drivers.signature.cms import CmsVerifier
 from activities.drivers.signature.openpgp import OpenPgpVerifier
 from activities.drivers.signature.sigstore import SigstoreVerifier
 from activities.drivers.source.http import HttpSource
-from activities.drivers.source.transport import Transport
+from activities.drivers.source.oci import OciSource
+from activities.drivers.source.transport import Transport, shown
 from activities.drivers.store.blobs import BlobStore
 from activities.drivers.store.states import TrustStates
 from activities.drivers.store.trees import unpack
 from activities.releases import Releases, ReleaseSource, Tools, reverify
 from activities.verdicts import LoadedTrust, SignatureVerifier
 from policies.trust import strict_json
+from policies.words.errors import BadInput
 from policies.words.refusals import DigestMismatch, PolicyInvalid
 from policies.words.trust import SignatureKind, TrustPolicy
 from policies.words.verification import Scope, Verification
@@ -54,7 +58,7 @@ def compose_releases(
         evidence=BlobStore(store / "evidence"),
         states=TrustStates(store / "states"),
         trust=lambda: load_trust(trust),
-        source=lambda name, policy: open_source(name, policy, blobs),
+        source=lambda name, loaded: open_source(name, loaded, blobs, Credentials(os.environ)),
         unpack=unpack,
         record=record or Trail(store / "audit.jsonl").append,
         clock=clock,
@@ -63,10 +67,31 @@ def compose_releases(
     return Releases(scope, tools)
 
 
-def open_source(name: str, policy: TrustPolicy, store: BlobStore) -> ReleaseSource:
-    """Return the source of that name: the base URL of an HTTP repository."""
-    transport = Transport(policy.sources.allow, deadline_seconds=policy.sources.deadline_s)
-    return HttpSource(name, transport, store, most_bytes=policy.sources.max_blob_mib << 20)
+def open_source(name: str, trust: LoadedTrust, store: BlobStore, credentials: Credentials) -> ReleaseSource:
+    """Return the source of that name.
+
+    `http://` and `https://` are repositories of files; `oci://host/name` is a repository of a
+    registry, `oci+http://host:port/name` one without TLS.
+
+    Raises:
+        BadInput: the name is none of these, or the source's credential cannot be resolved.
+    """
+    sources = trust.policy.sources
+    authorities = trust.files[sources.authorities].decode() if sources.authorities else None
+    transport = Transport(sources.allow, deadline_seconds=sources.deadline_s, authorities=authorities)
+    secret = credentials.resolve(sources.credential).get_secret_value() if sources.credential else None
+    most_bytes = sources.max_blob_mib << 20
+    scheme, _, rest = name.partition("://")
+    if scheme in ("http", "https"):
+        if secret:
+            transport.authorize(name, f"Bearer {secret}")
+        return HttpSource(name, transport, store, most_bytes=most_bytes)
+    host, _, repository = rest.partition("/")
+    if scheme not in ("oci", "oci+http") or not repository:
+        raise BadInput(f"a release source is http(s)://… or oci://host/name, not {shown(name)}")
+    base = f"{'https' if scheme == 'oci' else 'http'}://{host}"
+    login = f"Basic {base64.b64encode(secret.encode()).decode()}" if secret else None
+    return OciSource(base, repository, transport, store, most_bytes=most_bytes, login=login)
 
 
 def load_trust(path: Path) -> LoadedTrust:
@@ -128,6 +153,7 @@ def assemble(policy: TrustPolicy, files: Mapping[str, bytes]) -> LoadedTrust:
 
 def _named_files(policy: TrustPolicy, path: Path) -> dict[str, bytes]:
     names = [root.trusted_root for root in policy.trust_roots.values()]
+    names += [policy.sources.authorities] if policy.sources.authorities else []
     names += [pinned.cert for pinned in policy.openpgp.values()]
     names += [name for authority in policy.cms.values() for name in (authority.roots, authority.tsa) if name]
     try:

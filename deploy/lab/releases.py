@@ -39,7 +39,7 @@ class LabReleases:
         self._serial = 0
         self.write_policy()
 
-    def write_policy(self) -> None:
+    def write_policy(self, allow: Sequence[str] | None = None, credential: str | None = None) -> None:
         """Write trust.yaml: the builder and the release manager must both sign; one source is allowed."""
         root = self.signer.trusted_root_path
         lab = {"sigstore": "lab", "issuer": ISSUER}
@@ -63,7 +63,7 @@ class LabReleases:
                     "index_group": "builder",
                 }
             ],
-            "sources": {"allow": [self.url], "deadline_s": 120.0},
+            "sources": {"allow": list(allow or [self.url]), "deadline_s": 120.0, "credential": credential},
         }
         self.trust_policy.write_text(json.dumps(policy, indent=2))
 

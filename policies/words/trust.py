@@ -128,12 +128,17 @@ class ApprovalRules(SignedWord):
 
 
 class Sources(SignedWord):
-    """Where releases may come from: origins such as `https://repo.corp.example:443`, and limits."""
+    """Where releases may come from: origins such as `https://repo.corp.example:443`, and limits.
+
+    `credential` refers to a secret (`file:`, `env:` or `vault:`): a bearer token for HTTP, `user:password`
+    for a registry. `authorities` is a PEM file of certificates to trust for TLS instead of the system's.
+    """
 
     allow: tuple[str, ...] = ()
     max_blob_mib: int = Field(default=2048, ge=1)
     deadline_s: float = Field(default=900.0, gt=0)
-    credential: str | None = None
+    credential: str | None = Field(default=None, pattern=r"^(?:file|env|vault):")
+    authorities: str | None = None
 
 
 class TrustPolicy(SignedWord):

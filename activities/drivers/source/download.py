@@ -17,7 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from activities.drivers.source.transport import PARTIAL, Answer, Deadline, NotThere, Transport, shown
+from activities.drivers.source.transport import PARTIAL, Answer, NotThere, Transport, shown
+from activities.drivers.source.wire import Deadline
 from activities.drivers.store.blobs import BlobStore
 from policies.words.refusals import DigestMismatch, DownloadFailed, SizeExceeded, TransportRefused, TrustError
 from policies.words.word import Digest
@@ -205,8 +206,9 @@ class _Pipeline:
                 self._hand_over()
                 room = BATCH
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         """Have everything that was taken on disk, whatever ended the body."""
+        del error
         try:
             if self._taken <= self._part.size:
                 self._hand_over()
@@ -232,9 +234,10 @@ class _Pipeline:
         if len(self._busy) < BUFFERS:
             self._buffer = mmap.mmap(-1, BATCH)
             return
-        self._buffer, (hashed, written) = self._busy.popleft()
-        hashed.result()
-        written.result()
+        free, work = self._busy.popleft()
+        for future in work:
+            future.result()
+        self._buffer = free
 
 
 def _past_cache(path: Path) -> BinaryIO | None:

@@ -1,8 +1,7 @@
 """Fetch over HTTP from a source that may be hostile: one total deadline, a size cap, no surprises.
 
-httpx's own timeouts are per read, so a byte a second lasts for ever; here every read of the
-socket gets what is left of one deadline. Bodies are taken raw, without an encoding, and
-redirects only lead to origins of the allow-list.
+Bodies are taken raw, without an encoding; redirects only lead to origins of the allow-list, and
+credentials only to the origin they are for.
 """
 
 import contextlib
@@ -10,16 +9,14 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpcore
 import httpx
 
+from activities.drivers.source.wire import Deadline, DeadlineStream, DeadlineTransport
 from policies.words.refusals import DownloadFailed, SizeExceeded, TransportRefused
 
-HEADERS_END = b"\r\n\r\n"
-CONNECT_SECONDS = 10.0
 MOST_REDIRECTS = 3
 OK, PARTIAL = 200, 206
 GONE = (404, 410)
@@ -47,34 +44,30 @@ class NotThere(DownloadFailed):
         return DownloadFailed.__name__
 
 
-class Deadline:
-    """A moment by which everything must be done."""
+class Challenged(TransportRefused):
+    """The source asks for credentials; `challenge` says of which kind."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._end = time.monotonic() + seconds
+    def __init__(self, sentence: str, response: httpx.Response) -> None:
+        super().__init__(sentence, reason="denied")
+        self.challenge: str = response.headers.get("www-authenticate", "")
 
-    def left(self, most: float | None = None) -> float:
-        """Return the seconds left, at most `most`.
-
-        Raises:
-            DownloadFailed: none are left.
-        """
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise DownloadFailed(f"the source did not deliver within {self._seconds:g} s", reason="deadline")
-        return left if most is None else min(left, most)
+    @property
+    def code(self) -> str:
+        """Callers see one kind of refused transport."""
+        return TransportRefused.__name__
 
 
 class Transport:
     """Requests to the origins a trust policy allows."""
 
     def __init__(
-        self, origins: Iterable[str], *, deadline_seconds: float, authorization: str | None = None
+        self, origins: Iterable[str], *, deadline_seconds: float, authorities: str | None = None
     ) -> None:
+        """Allow these origins; `authorities` are PEM certificates to trust instead of the system's."""
         self._origins = frozenset(origin_of(origin) for origin in origins)
         self._seconds = deadline_seconds
-        self._authorization = authorization
+        self._authorizations: dict[str, str] = {}
+        self._authorities = authorities
         self._tls: ssl.SSLContext | None = None
         self.accesses: list[str] = []
         """One line for each request: status, bytes, seconds and address without query."""
@@ -82,6 +75,10 @@ class Transport:
     def deadline(self) -> Deadline:
         """Return a deadline that starts now."""
         return Deadline(self._seconds)
+
+    def authorize(self, url: str, authorization: str) -> None:
+        """Send this authorization to the URL's origin from now on, and to no other."""
+        self._authorizations[origin_of(url)] = authorization
 
     def get(self, url: str, *, most: int, deadline: Deadline, accept: str = "*/*") -> bytes:
         """Return a small document.
@@ -91,6 +88,12 @@ class Transport:
             SizeExceeded: it has more than `most` bytes.
             TransportRefused: the source answers in a way that is not accepted.
         """
+        return self.read(url, most=most, deadline=deadline, accept=accept)[0]
+
+    def read(
+        self, url: str, *, most: int, deadline: Deadline, accept: str = "*/*"
+    ) -> tuple[bytes, httpx.Headers]:
+        """Return a small document and the headers it came with; raises what `get` raises."""
         with self.open(url, deadline=deadline, headers={"accept": accept}) as answer:
             answer.require_plain(most)
             content = bytearray(most + 1)
@@ -99,7 +102,7 @@ class Transport:
                 filled += taken
             if filled > most:
                 raise SizeExceeded(f"{shown(url)} sends more than {most} bytes")
-            return bytes(content[:filled])
+            return bytes(content[:filled]), answer.headers
 
     @contextlib.contextmanager
     def open(
@@ -130,11 +133,11 @@ class Transport:
         self, stack: contextlib.ExitStack, url: str, headers: dict[str, str], deadline: Deadline
     ) -> httpx.Response:
         for _ in range(MOST_REDIRECTS + 1):
-            self._require_allowed(url)
-            if self._authorization:
-                headers = headers | {"authorization": self._authorization}
+            self.require_allowed(url)
+            authorization = self._authorizations.get(origin_of(url))
+            sent = headers | ({"authorization": authorization} if authorization else {})
             client = stack.enter_context(self._client(deadline))
-            response = stack.enter_context(client.stream("GET", url, headers=headers))
+            response = stack.enter_context(client.stream("GET", url, headers=sent))
             if response.status_code not in MOVED:
                 _require_answer(response, url)
                 return response
@@ -148,7 +151,12 @@ class Transport:
             f"{shown(url)} is reached only by more than {MOST_REDIRECTS} redirects", reason="redirect"
         )
 
-    def _require_allowed(self, url: str) -> None:
+    def require_allowed(self, url: str) -> None:
+        """Refuse an address on no allowed origin.
+
+        Raises:
+            TransportRefused: the trust policy does not name its origin.
+        """
         if origin_of(url) not in self._origins:
             raise TransportRefused(
                 f"{shown(url)} is not on a source the trust policy allows; add its origin to sources.allow",
@@ -157,9 +165,9 @@ class Transport:
 
     def _client(self, deadline: Deadline) -> httpx.Client:
         if self._tls is None:
-            self._tls = httpx.create_ssl_context(trust_env=False)
+            self._tls = ssl.create_default_context(cadata=self._authorities)
         return httpx.Client(
-            transport=_DeadlineTransport(deadline, self._tls),
+            transport=DeadlineTransport(deadline, self._tls),
             timeout=None,  # noqa: S113 - every wait has the deadline
             follow_redirects=False,
             trust_env=False,
@@ -186,7 +194,7 @@ class Answer:
         stream = response.extensions.get("network_stream")
         if length.isascii() and length.isdigit() and "transfer-encoding" not in response.headers:
             self._left = int(length)
-            self._socket = stream.plain_socket if isinstance(stream, _Stream) else None
+            self._socket = stream.plain_socket if isinstance(stream, DeadlineStream) else None
 
     def require_plain(self, most: int) -> None:
         """Refuse an encoded body and one that announces more than `most` bytes.
@@ -258,122 +266,6 @@ def _require_answer(response: httpx.Response, url: str) -> None:
     if status in AGAIN:
         raise DownloadFailed(f"{shown(url)} answers {status}", reason="status")
     if status in DENIED:
-        raise TransportRefused(
-            f"{shown(url)} answers {status}: the source wants other credentials", reason="denied"
-        )
+        raise Challenged(f"{shown(url)} answers {status}: other credentials are needed", response)
     if status not in (OK, PARTIAL):
         raise TransportRefused(f"{shown(url)} answers {status}", reason="status")
-
-
-class _DeadlineTransport(httpx.BaseTransport):
-    """One connection whose every wait ends at the deadline."""
-
-    def __init__(self, deadline: Deadline, tls: ssl.SSLContext) -> None:
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=tls, network_backend=_Backend(deadline), max_connections=1
-        )
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request and return the answer with its body unread."""
-        response = self._pool.handle_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(
-                    scheme=request.url.raw_scheme,
-                    host=request.url.raw_host,
-                    port=request.url.port,
-                    target=request.url.raw_path,
-                ),
-                headers=request.headers.raw,
-                content=b"",
-            )
-        )
-        return httpx.Response(
-            status_code=response.status,
-            headers=response.headers,
-            stream=_Body(response),
-            extensions=response.extensions,
-            request=request,
-        )
-
-    def close(self) -> None:
-        """End the connection."""
-        self._pool.close()
-
-
-class _Body(httpx.SyncByteStream):
-    """The body of an answer, piece by piece as the socket gave it."""
-
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._response.iter_stream()
-
-    def close(self) -> None:
-        self._response.close()
-
-
-class _Backend(httpcore.NetworkBackend):
-    """Opens sockets whose waits end at the deadline."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
-        self._inner = httpcore.SyncBackend()
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> httpcore.NetworkStream:
-        """Connect within the deadline."""
-        del timeout
-        seconds = self._deadline.left(CONNECT_SECONDS)
-        stream = self._inner.connect_tcp(host, port, seconds, local_address, socket_options)
-        return _Stream(stream, self._deadline, plain=True)
-
-
-class _Stream(httpcore.NetworkStream):
-    """A socket that waits no longer than the deadline, and leaves the body for others to read."""
-
-    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline, *, plain: bool) -> None:
-        self._inner = inner
-        self._deadline = deadline
-        self._before = b""
-        self.plain_socket: socket.socket | None = inner.get_extra_info("socket") if plain else None
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return what is there, through a plain socket never more than to the end of a header block."""
-        del timeout
-        if self.plain_socket is not None:
-            self.plain_socket.settimeout(self._deadline.left())
-            ahead = self._before + self.plain_socket.recv(max_bytes, socket.MSG_PEEK)
-            end = ahead.find(HEADERS_END)
-            if end >= 0:
-                max_bytes = end + len(HEADERS_END) - len(self._before)
-            self._before = ahead[-len(HEADERS_END) + 1 :] if end < 0 else b""
-        return self._inner.read(max_bytes, self._deadline.left())
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send within the deadline."""
-        del timeout
-        self._inner.write(buffer, self._deadline.left())
-
-    def close(self) -> None:
-        """End the connection."""
-        self._inner.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        """Shake hands within the deadline."""
-        del timeout
-        inner = self._inner.start_tls(ssl_context, server_hostname, self._deadline.left())
-        return _Stream(inner, self._deadline, plain=False)
-
-    def get_extra_info(self, info: str) -> Any:
-        """Return what the socket knows of itself."""
-        return self._inner.get_extra_info(info)

@@ -1,0 +1,84 @@
+"""Credentials by reference: resolved at the moment of use, never stored, logged or sent through the engine.
+
+    file:/run/secrets/repository-token       the file's content
+    env:REPOSITORY_TOKEN                     a variable of this process
+    vault:secret/data/penstock#token         a field of a KV version 2 secret, over Vault's HTTP API
+
+Vault is asked at VAULT_ADDR with the token in the file VAULT_TOKEN_FILE names:
+https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from activities.drivers.source.transport import Transport
+from policies.words.errors import BadInput, Unavailable
+from policies.words.refusals import TrustError
+
+LARGEST_BYTES = 65_536
+VAULT_SECONDS = 10.0
+
+
+class Credentials:
+    """Resolves references; `environment` is this process's own, or a test's."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def resolve(self, reference: str) -> SecretStr:
+        """Return what the reference stands for, wrapped so that it prints as stars.
+
+        Raises:
+            BadInput: the reference is malformed, or leads to nothing.
+            Unavailable: the store behind it does not answer.
+        """
+        kind, _, rest = reference.partition(":")
+        match kind:
+            case "file":
+                return SecretStr(_file(Path(rest)))
+            case "env":
+                return SecretStr(self._variable(rest))
+            case "vault":
+                return SecretStr(self._vault(*rest.partition("#")[::2]))
+            case _:
+                raise BadInput("a credential is named as file:…, env:… or vault:…#…, never written down")
+
+    def _variable(self, name: str) -> str:
+        value = self._environment.get(name)
+        if not value:
+            raise BadInput(f"the variable {name} is not set; it should hold a credential")
+        return value
+
+    def _vault(self, path: str, field: str) -> str:
+        address, token = (
+            self._variable("VAULT_ADDR").rstrip("/"),
+            _file(Path(self._variable("VAULT_TOKEN_FILE"))),
+        )
+        transport = Transport([address], deadline_seconds=VAULT_SECONDS)
+        transport.authorize(address, f"Bearer {token}")
+        try:
+            answer = transport.get(f"{address}/v1/{path}", most=LARGEST_BYTES, deadline=transport.deadline())
+        except TrustError as error:
+            raise Unavailable(f"Vault does not give {path}: {error.reason or error.code}") from None
+        try:
+            value = json.loads(answer)["data"]["data"][field]
+        except (ValueError, KeyError, TypeError):
+            value = None
+        if not isinstance(value, str) or not value:
+            raise BadInput(f"the Vault secret {path} has no field {field}")
+        return value
+
+
+def _file(path: Path) -> str:
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise BadInput(f"{path} is too large for a credential")
+        value = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"the credential file {path} cannot be read: {type(error).__name__}") from None
+    if not value:
+        raise BadInput(f"the credential file {path} is empty")
+    return value

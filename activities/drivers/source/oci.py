@@ -1,0 +1,217 @@
+"""Releases in an OCI registry: statements and artifacts are blobs, signatures are referrers.
+
+    tag statement-<hex>               an image manifest whose layers hold the statement and its artifacts
+    tag channel-<product>-<channel>   the same for the channel's index
+    referrers of that manifest        one manifest for each signature, of the signature's type
+
+A tag or a listing is only a hint where to look: what counts is the digest that was asked for.
+Specification: https://github.com/opencontainers/distribution-spec/blob/main/spec.md (the
+fallback tag `sha256-<hex>` is for registries without the referrers API, such as Debian's).
+"""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+
+from activities.drivers.source.download import download
+from activities.drivers.source.transport import Challenged, NotThere, Transport, shown
+from activities.drivers.store.blobs import BlobStore
+from policies.trust import strict_json
+from policies.trust.statements import require_digest
+from policies.words.refusals import DigestMismatch, ManifestInvalid, TransportRefused
+from policies.words.release import PAYLOAD_TYPE
+from policies.words.trust import Envelope, SignatureKind
+from policies.words.word import Digest, digest_of
+
+IMAGE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+IMAGE_INDEX = "application/vnd.oci.image.index.v1+json"
+TOKEN_TYPE = "application/vnd.penstock.timestamp.rfc3161"  # noqa: S105 - a media type
+SIGNATURE_TYPES = {
+    "application/vnd.dev.sigstore.bundle.v0.3+json": SignatureKind.SIGSTORE,
+    "application/vnd.penstock.signature.openpgp": SignatureKind.OPENPGP,
+    "application/vnd.penstock.signature.cms": SignatureKind.CMS,
+}
+
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_SIGNATURE_BYTES = 262_144
+MOST_SIGNATURES = 16
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+CHALLENGE = re.compile(r'([a-z]+)="([^"]*)"')
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A thing of the registry, by digest."""
+
+    digest: Digest
+    media_type: str
+
+
+class OciSource:
+    """One repository of a registry; `base` is the registry's URL, `name` the repository in it."""
+
+    def __init__(
+        self,
+        base: str,
+        name: str,
+        transport: Transport,
+        store: BlobStore,
+        *,
+        most_bytes: int,
+        login: str | None = None,
+    ) -> None:
+        """Read from that repository; `login` is an `Authorization: Basic …` value for its token service."""
+        self._url = f"{base.rstrip('/')}/v2/{name}"
+        self._transport = transport
+        self._store = store
+        self._most_bytes = most_bytes
+        self._login = login
+
+    @property
+    def accesses(self) -> tuple[str, ...]:
+        """One line for every request made so far."""
+        return tuple(self._transport.accesses)
+
+    async def index(self, product: str, channel: str) -> tuple[bytes, tuple[Envelope, ...]]:
+        """Return the channel's index statement and its signatures; nothing is checked yet."""
+        content, _ = await self._manifest(f"channel-{product}-{channel}")
+        for layer in _descriptors(content, "layers"):
+            if layer.media_type == PAYLOAD_TYPE:
+                return await self._small(layer.digest), await self._referrers(digest_of(content))
+        raise ManifestInvalid(f"the tag channel-{product}-{channel} leads to no statement", reason="pointer")
+
+    async def manifest(self, digest: Digest) -> bytes:
+        """Return the statement of that digest.
+
+        Raises:
+            DigestMismatch: the registry has other bytes under that digest.
+        """
+        return await self._small(digest, strict_json.MAX_BYTES)
+
+    async def signatures(self, digest: Digest) -> tuple[Envelope, ...]:
+        """Return the signatures of a statement; none if the registry knows none."""
+        try:
+            content, _ = await self._manifest(f"statement-{digest.removeprefix('sha256:')}")
+        except NotThere:
+            return ()
+        return await self._referrers(digest_of(content))
+
+    async def blob(self, digest: Digest, size: int) -> None:
+        """Have the blob in the store."""
+        if size > self._most_bytes:
+            raise TransportRefused(f"blob {digest} has {size} bytes, allowed are {self._most_bytes}")
+        url = f"{self._url}/blobs/{digest}"
+        await self._authorized(download, self._transport, url, digest, size, self._store)
+
+    async def _referrers(self, subject: Digest) -> tuple[Envelope, ...]:
+        """Return the signatures that refer to a manifest, by the API or by the fallback tag."""
+        try:
+            listing = await self._read(f"referrers/{subject}", MAX_MANIFEST_BYTES, IMAGE_INDEX)
+        except NotThere:
+            try:
+                listing, _ = await self._manifest(subject.replace(":", "-"))
+            except NotThere:
+                return ()
+        found = [d for d in _descriptors(listing, "manifests") if d.media_type in SIGNATURE_TYPES]
+        if len(found) > MOST_SIGNATURES:
+            raise ManifestInvalid(f"more than {MOST_SIGNATURES} signatures are listed", reason="listing")
+        return tuple([await self._envelope(descriptor) for descriptor in found])
+
+    async def _envelope(self, descriptor: Descriptor) -> Envelope:
+        content, _ = await self._manifest(descriptor.digest)
+        require_digest(content, descriptor.digest, "a signature's manifest")
+        layers = _descriptors(content, "layers")
+        signatures = [layer for layer in layers if layer.media_type == descriptor.media_type]
+        tokens = [layer for layer in layers if layer.media_type == TOKEN_TYPE]
+        if len(signatures) != 1 or len(tokens) > 1:
+            raise ManifestInvalid(f"manifest {descriptor.digest} holds no single signature", reason="listing")
+        return Envelope(
+            kind=SIGNATURE_TYPES[descriptor.media_type],
+            content=await self._small(signatures[0].digest),
+            token=await self._small(tokens[0].digest) if tokens else None,
+        )
+
+    async def _manifest(self, reference: str) -> tuple[bytes, httpx.Headers]:
+        """Return a manifest by tag or digest; the registry's own claim about its digest must be true."""
+        url = f"{self._url}/manifests/{reference}"
+        content, headers = await self._authorized(
+            self._transport.read,
+            url,
+            most=MAX_MANIFEST_BYTES,
+            deadline=self._transport.deadline(),
+            accept=f"{IMAGE_MANIFEST}, {IMAGE_INDEX}",
+        )
+        claimed = headers.get("docker-content-digest")
+        if claimed is not None and claimed != digest_of(content):
+            raise DigestMismatch(f"{shown(url)} claims digest {claimed[:80]} for other bytes")
+        return content, headers
+
+    async def _small(self, digest: Digest, most: int = MAX_SIGNATURE_BYTES) -> bytes:
+        content = await self._read(f"blobs/{digest}", most, "*/*")
+        require_digest(content, digest, "a blob")
+        return content
+
+    async def _read(self, path: str, most: int, accept: str) -> bytes:
+        url, deadline = f"{self._url}/{path}", self._transport.deadline()
+        content: bytes = await self._authorized(
+            self._transport.get, url, most=most, deadline=deadline, accept=accept
+        )
+        return content
+
+    async def _authorized(self, step: Any, *arguments: Any, **named: Any) -> Any:
+        """Do the step; if the registry asks for a token, get one and do it again."""
+        try:
+            return await asyncio.to_thread(step, *arguments, **named)
+        except Challenged as challenged:
+            await asyncio.to_thread(self._log_in, challenged.challenge)
+        if "deadline" in named:
+            named["deadline"] = self._transport.deadline()
+        return await asyncio.to_thread(step, *arguments, **named)
+
+    def _log_in(self, challenge: str) -> None:
+        """Answer a challenge: https://distribution.github.io/distribution/spec/auth/token/.
+
+        The token service is asked only if its origin is allowed, or the login would leak.
+        """
+        scheme, _, rest = challenge.partition(" ")
+        if scheme.lower() == "basic" and self._login:
+            self._transport.authorize(self._url, self._login)
+            return
+        fields = dict(CHALLENGE.findall(rest))
+        if scheme.lower() != "bearer" or "realm" not in fields:
+            raise TransportRefused(f"{shown(self._url)} asks for credentials nobody has", reason="denied")
+        realm = fields.pop("realm")
+        self._transport.require_allowed(realm)
+        if self._login:
+            self._transport.authorize(realm, self._login)
+        wanted = {name: fields[name] for name in ("service", "scope") if name in fields}
+        deadline = self._transport.deadline()
+        answer = self._transport.get(f"{realm}?{urlencode(wanted)}", most=65_536, deadline=deadline)
+        self._transport.authorize(self._url, f"Bearer {_token(answer)}")
+
+
+def _token(answer: bytes) -> str:
+    document = strict_json.loads(answer)
+    found = (document.get("token") or document.get("access_token")) if isinstance(document, dict) else None
+    if not isinstance(found, str) or not found.isascii() or not found.isprintable():
+        raise TransportRefused("the registry's token service gives no token", reason="denied")
+    return found
+
+
+def _descriptors(content: bytes, field: str) -> list[Descriptor]:
+    """Return what a manifest or index lists, by digest; of a signature the artifact type counts."""
+    document = strict_json.loads(content, max_bytes=MAX_MANIFEST_BYTES)
+    listed = document.get(field) if isinstance(document, dict) else None
+    if not isinstance(listed, list):
+        raise ManifestInvalid(f"a document of the registry lists no {field}", reason="listing")
+    found = []
+    for entry in listed:
+        digest = entry.get("digest") if isinstance(entry, dict) else None
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            raise ManifestInvalid("the registry lists something without a sha256 digest", reason="algorithm")
+        found.append(Descriptor(digest, str(entry.get("artifactType") or entry.get("mediaType"))))
+    return found

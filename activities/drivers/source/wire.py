@@ -1,0 +1,152 @@
+"""The wire under httpx: sockets whose every wait ends at one deadline, read past the parser where possible.
+
+httpx's own timeouts are per read, so a byte a second, or a header a second, lasts for ever.
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpcore
+import httpx
+
+from policies.words.refusals import DownloadFailed
+
+CONNECT_SECONDS = 10.0
+HEADERS_END = b"\r\n\r\n"
+
+
+class Deadline:
+    """A moment by which everything must be done."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self, most: float | None = None) -> float:
+        """Return the seconds left, at most `most`.
+
+        Raises:
+            DownloadFailed: none are left.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise DownloadFailed(f"the source did not deliver within {self._seconds:g} s", reason="deadline")
+        return left if most is None else min(left, most)
+
+
+class DeadlineTransport(httpx.BaseTransport):
+    """One connection whose every wait ends at the deadline."""
+
+    def __init__(self, deadline: Deadline, tls: ssl.SSLContext) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=tls, network_backend=Backend(deadline), max_connections=1
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request and return the answer with its body unread."""
+        response = self._pool.handle_request(
+            httpcore.Request(
+                method=request.method,
+                url=httpcore.URL(
+                    scheme=request.url.raw_scheme,
+                    host=request.url.raw_host,
+                    port=request.url.port,
+                    target=request.url.raw_path,
+                ),
+                headers=request.headers.raw,
+                content=b"",
+            )
+        )
+        return httpx.Response(
+            status_code=response.status,
+            headers=response.headers,
+            stream=Body(response),
+            extensions=response.extensions,
+            request=request,
+        )
+
+    def close(self) -> None:
+        """End the connection."""
+        self._pool.close()
+
+
+class Body(httpx.SyncByteStream):
+    """The body of an answer, piece by piece as the socket gave it."""
+
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._response.iter_stream()
+
+    def close(self) -> None:
+        """Let go of the answer."""
+        self._response.close()
+
+
+class Backend(httpcore.NetworkBackend):
+    """Opens sockets whose waits end at the deadline."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.NetworkStream:
+        """Connect within the deadline."""
+        del timeout
+        seconds = self._deadline.left(CONNECT_SECONDS)
+        stream = self._inner.connect_tcp(host, port, seconds, local_address, socket_options)
+        return DeadlineStream(stream, self._deadline, plain=True)
+
+
+class DeadlineStream(httpcore.NetworkStream):
+    """A socket that waits no longer than the deadline, and leaves the body for others to read."""
+
+    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline, *, plain: bool) -> None:
+        self._inner = inner
+        self._deadline = deadline
+        self._before = b""
+        self.plain_socket: socket.socket | None = inner.get_extra_info("socket") if plain else None
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return what is there, through a plain socket never more than to the end of a header block."""
+        del timeout
+        if self.plain_socket is not None:
+            self.plain_socket.settimeout(self._deadline.left())
+            ahead = self._before + self.plain_socket.recv(max_bytes, socket.MSG_PEEK)
+            end = ahead.find(HEADERS_END)
+            if end >= 0:
+                max_bytes = end + len(HEADERS_END) - len(self._before)
+            self._before = ahead[-len(HEADERS_END) + 1 :] if end < 0 else b""
+        return self._inner.read(max_bytes, self._deadline.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send within the deadline."""
+        del timeout
+        self._inner.write(buffer, self._deadline.left())
+
+    def close(self) -> None:
+        """End the connection."""
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """Shake hands within the deadline."""
+        del timeout
+        inner = self._inner.start_tls(ssl_context, server_hostname, self._deadline.left())
+        return DeadlineStream(inner, self._deadline, plain=False)
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what the socket knows of itself."""
+        return self._inner.get_extra_info(info)
