@@ -8,7 +8,10 @@ import time
 from datetime import timedelta
 from ipaddress import ip_address
 
+import pytest
+
 from activities.drivers.programs import run
+from policies.words.errors import Conflict
 from policies.words.instance import InstanceState
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
@@ -135,6 +138,42 @@ async def test_an_address_rebound_behind_its_nat_finds_its_instance(lab: Gateway
     await lab.client(2).up()
     assert await lab.home_of(2) == old
     assert person.alive
+
+
+async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    site = ["ip", "netns", "exec", f"{lab.prefix}c6"]
+    person = await lab.client(6).up()
+    new = await lab.running("2")
+    await lab.table.make_permanent(operation("keep new"), new)
+    person.ping(old)
+    rebind = (
+        "add table ip nat\nadd chain ip nat post { type nat hook postrouting priority srcnat; }\n"
+        "add rule ip nat post oifname eth0 snat to 10.77.0.26\n"
+    )
+    await run([*site, "ip", "address", "add", "10.77.0.26/24", "dev", "eth0"])
+    assert (await run([*site, "nft", "-f", "-"], given=rebind)).status == 0
+    await run([*site, "conntrack", "-F"])
+    await person.until("Established DTLS", times=2, within=25)
+    sessions = (await lab.berths.live())[old]
+    assert sessions is not None
+    assert [session.remote_address for session in sessions] == ["10.77.0.26"]
+    await run([*site, "nft", "delete", "table", "ip", "nat"])
+    await run([*site, "ip", "address", "del", "10.77.0.26/24", "dev", "eth0"])
+
+
+async def test_a_change_that_is_not_read_back_as_written_is_a_conflict(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await serving(lab)
+    new = await lab.running("2")
+
+    async def overwritten(*_: object) -> None: ...
+
+    monkeypatch.setattr(lab.table, "_write", overwritten)
+    with pytest.raises(Conflict, match="somebody else"):
+        await lab.table.make_permanent(operation("keep new"), new)
 
 
 async def test_a_user_who_left_the_old_instance_logs_in_to_the_new_one(lab: GatewayLab) -> None:  # noqa: F811
