@@ -162,7 +162,8 @@ class Claim:
             except OSError:
                 return "unknown"
             credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return str(struct.unpack("3i", credentials)[0])
+        pid = struct.unpack("3i", credentials)[0]
+        return str(pid or "in another container")
 
 
 def _allow(host: Host) -> None:
