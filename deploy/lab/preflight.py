@@ -14,6 +14,7 @@ PROGRAMS = {
     "openconnect": "openconnect",
     "nft": "nftables",
     "ip": "iproute2",
+    "ping": "iputils-ping",
     "prometheus": "prometheus",
     "setpriv": "util-linux",
     "nsenter": "util-linux",
