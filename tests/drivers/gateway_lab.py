@@ -1,9 +1,7 @@
 """A scratch gateway with client sites, each in a network namespace of its own, and real releases for it."""
 
-import asyncio
 import hashlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -21,11 +19,13 @@ from activities.drivers.runtime.slot_sessions import SlotSessions
 from activities.drivers.runtime.slots import HostSlots
 from activities.drivers.steering.nftables import NftablesTable
 from deploy.lab import trees
+from policies.words.errors import Refused
 from policies.words.fleet import Gateway, Slot
 from policies.words.operation import Operation
 from policies.words.plan import ReleaseRef
 from policies.words.release import Artifact, ReleaseFile, ReleaseLink, ReleaseManifest
 from policies.words.word import digest_of
+from tests.drivers.gateway_client import Client
 
 PREFIX = "psh-"
 TEMPLATE = Path(__file__).parents[2] / "deploy/lab/ocserv.conf.template"
@@ -75,7 +75,7 @@ class TreeAdmission:
         if not self.tree.exists():
             trees.collect_host_tree(self.tree)
             shutil.copy(TEMPLATE, self.template)
-        self.unpacked = 0
+        self.revoked = False
 
     def manifest(self, version: str) -> ReleaseManifest:
         files, links = [], []
@@ -126,100 +126,17 @@ class TreeAdmission:
         return self.manifest(version).reference(digest_of(version.encode()))
 
     async def admit(self, release: ReleaseRef, source: str) -> SimpleNamespace:
+        if self.revoked:
+            raise Refused(f"{release.version} was revoked")
         return SimpleNamespace(manifest=self.manifest(release.version), signers=("release@example.org",))
 
     async def unpack(self, admitted: object, into: Path) -> None:
-        self.unpacked += 1
         shutil.copytree(self.tree, into / "root", symlinks=True, dirs_exist_ok=True)
         shutil.copy(self.template, into / TEMPLATE.name)
 
 
 def _hex(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-class Client:
-    """One openconnect at one site, and what it pings."""
-
-    def __init__(
-        self,
-        lab: "GatewayLab",
-        number: int,
-        *,
-        version: int = 4,
-        url_port: int = 443,
-        more: tuple[str, ...] = (),
-    ) -> None:
-        self.name, self.number = f"{PREFIX}{lab.tag}c{number}", number
-        self.log = lab.folder / f"client-{number}.log"
-        address = "10.77.0.1" if version == 4 else "[fd77::1]"
-        script = (
-            '[ "$reason" = connect ] || exit 0; ip link set tun0 up mtu 1300; '
-            'ip address add "$INTERNAL_IP4_ADDRESS/32" dev tun0; ip route add 10.90.0.0/16 dev tun0; '
-            "echo penstock: tunnel"
-        )
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, "openconnect", "--protocol=anyconnect",
-                 "--passwd-on-stdin", "--non-inter", f"--user=user{number}",
-                 f"--cafile={lab.folder}/ca.pem", "--interface=tun0",
-                 "--reconnect-timeout=60", "--script", script, *more, f"https://{address}:{url_port}"],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        assert self.process.stdin
-        self.process.stdin.write(b"secret\n")
-        self.process.stdin.close()
-        self.pings: subprocess.Popen[str] | None = None
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def said(self, words: str) -> int:
-        return self.log.read_text(errors="replace").count(words)
-
-    async def until(self, words: str, times: int = 1, within: float = 10) -> None:
-        for _ in range(int(within / 0.05)):
-            if self.said(words) >= times:
-                return
-            assert self.alive, f"the client ended:\n{self.log.read_text(errors='replace')[-2000:]}"
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"{words!r} not seen in {within} s:\n{self.log.read_text()[-2000:]}")
-
-    async def up(self) -> "Client":
-        await self.until("penstock: tunnel")
-        await self.until("Established DTLS connection")
-        return self
-
-    def ping(self, slot: str = "a") -> None:
-        """Start counting: 20 pings a second through the tunnel, until `lost` is asked."""
-        target = f"10.90.{'abc'.index(slot)}.1"
-        self.pings = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, "ping", "-n", "-q", "-i", "0.05", target],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def lost(self) -> tuple[int, int]:
-        """Stop counting; return pings sent and lost."""
-        assert self.pings
-        self.pings.send_signal(signal.SIGINT)
-        said, _ = self.pings.communicate(timeout=10)
-        found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
-        assert found, said
-        return int(found[1]), int(found[1]) - int(found[2])
-
-    def reconnect(self) -> None:
-        """Have openconnect drop its connections and come back with its cookie (SIGUSR2)."""
-        self.process.send_signal(signal.SIGUSR2)
-
-    async def leave(self) -> None:
-        for process in (self.pings, self.process):
-            if process is not None:
-                process.send_signal(signal.SIGINT)
-        for process in (self.pings, self.process):
-            if process is not None:
-                with suppress(ProcessLookupError):
-                    await asyncio.to_thread(_ended, process)
 
 
 def _program(pid: int) -> str:
@@ -230,14 +147,6 @@ def _program(pid: int) -> str:
 
 def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def _ended(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
-    try:
-        process.wait(3)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 class GatewayLab:
@@ -299,7 +208,8 @@ class GatewayLab:
     def client(
         self, number: int, *, version: int = 4, url_port: int = 443, more: tuple[str, ...] = ()
     ) -> Client:
-        client = Client(self, number, version=version, url_port=url_port, more=more)
+        site = f"{self.prefix}c{number}"
+        client = Client(site, self.folder, number, version=version, url_port=url_port, more=more)
         self.people.append(client)
         return client
 

@@ -12,8 +12,9 @@ from policies.words.errors import BadInput, Fenced, Refused, Unavailable
 from policies.words.instance import InstanceState
 from policies.words.plan import ReleaseRef
 from policies.words.word import digest_of
+from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_fixtures import MISSING, built_lab, lab  # noqa: F401 - fixtures
-from tests.drivers.gateway_lab import Client, GatewayLab, gateway, operation
+from tests.drivers.gateway_lab import GatewayLab, gateway, operation
 from tests.fakes.gateway import FakeGateway
 
 LEASE = timedelta(seconds=30)

@@ -166,6 +166,26 @@ async def test_files_changed_after_staging_are_not_started(lab: GatewayLab) -> N
     assert lab.daemons() == []
 
 
+async def test_a_release_revoked_since_it_was_staged_is_refused(lab: GatewayLab) -> None:  # noqa: F811
+    release = lab.admission.release("1")
+    order = operation("stage", digest=release.digest)
+    await lab.slots.stage(order, release, "lab")
+    lab.admission.revoked = True
+    with pytest.raises(Refused, match="revoked"):
+        await lab.slots.stage(order, release, "lab")
+
+
+async def test_the_way_back_to_a_release_that_ran_here_asks_nobody(lab: GatewayLab) -> None:  # noqa: F811
+    old = await lab.running("1")
+    release = lab.admission.release("1")
+    await lab.slots.stop(operation("stop"), old)
+    lab.admission.revoked = True
+    staged = await lab.slots.stage(operation("back", digest=release.digest), release, "nowhere")
+    started = await lab.slots.start(operation("start back", digest=release.digest), release)
+    assert (staged.changed, started.changed) == (False, True)
+    assert staged.signers == ("release@example.org",)
+
+
 async def test_a_config_the_daemon_refuses_is_not_started(lab: GatewayLab) -> None:  # noqa: F811
     with broken(lab.admission.template):
         release = lab.admission.release("1")

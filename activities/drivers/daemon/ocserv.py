@@ -173,8 +173,11 @@ def _session(user: Mapping[str, Any]) -> Session:
 
 
 def _since(user: Mapping[str, Any]) -> datetime:
-    """Return when the session began: to the second where occtl tells the epoch, else to the minute."""
+    """Return when the session began: to the second where occtl tells the epoch, else to the minute.
+
+    A release's root has no time zones, so its occtl prints UTC.
+    """
     raw = user.get("raw_connected_at")
     if raw is not None:
         return datetime.fromtimestamp(int(raw), UTC)
-    return datetime.strptime(user["Connected at"], "%Y-%m-%d %H:%M").astimezone(UTC)
+    return datetime.strptime(user["Connected at"], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)

@@ -84,13 +84,18 @@ class HostSlots:
         return tuple(reasons)
 
     async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
-        """Have the release on the host, admitted and laid out whole; a second call changes nothing."""
+        """Have the release on the host, admitted and laid out whole; a second call changes nothing.
+
+        One that a slot was given is not admitted again: the way back needs nobody's consent.
+        """
         async with exclusive(self._berths.root / "staging.lock"):
             self._journal.admit(operation)
             versions = self._berths.versions
-            if not versions.complete(release.digest) and (full := self._room_on_disk()):
+            here = versions.complete(release.digest)
+            if not here and (full := self._room_on_disk()):
                 raise Refused(full[0])
-            changed = await versions.lay_out(release, self._admission, source)
+            used = any(b.release and b.release.digest == release.digest for b in self._berths)
+            changed = not (here and used) and await versions.lay_out(release, self._admission, source)
             signers = versions.signers(release.digest)
             self._journal.finish(operation, {"release": release.digest})
             return Staged(release=release, signers=signers, changed=changed)

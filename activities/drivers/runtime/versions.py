@@ -75,11 +75,12 @@ class Versions:
     async def lay_out(self, release: ReleaseRef, admission: Admission, source: str) -> bool:
         """Have the admitted release here, whole; return whether anything had to be done.
 
-        What a crash left is removed first: without `.complete` nothing is trusted.
+        A release that is here already is admitted anew: it may have been revoked since. What a
+        crash left is removed first: without `.complete` nothing is trusted.
         """
+        admitted = await admission.admit(release, source)
         if self.complete(release.digest):
             return False
-        admitted = await admission.admit(release, source)
         target, building = self.path(release.digest), self.folder / f".{release.digest[-16:]}.new"
         for leftover in (building, target):
             shutil.rmtree(leftover, ignore_errors=True)

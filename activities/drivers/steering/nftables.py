@@ -179,7 +179,7 @@ class NftablesTable:
             try:
                 await self._write(wanted, before)
                 break
-            except Conflict:  # an element ended between the reading and the writing
+            except Unavailable:  # an element may have ended between the reading and the writing
                 if attempt == ATTEMPTS:
                     raise
         after = await self._present()
@@ -251,7 +251,7 @@ class NftablesTable:
     async def _write(self, wanted: Ruleset, before: Ruleset) -> None:
         said = await run(["nft", "-f", "-"], given=transaction(wanted, before, self._gateway))
         if said.status:
-            raise Conflict(f"nft refused a change on {self._gateway.name}: {said.last_words}")
+            raise Unavailable(f"nft refused a change on {self._gateway.name}: {said.last_words}")
 
     def _port(self, slot: str) -> int:
         if slot not in self._ports:

@@ -1,0 +1,101 @@
+"""A real user at one site of a scratch gateway: openconnect, and the pings through its tunnel."""
+
+import asyncio
+import re
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+
+class Client:
+    """One openconnect at one site, and what it pings."""
+
+    def __init__(
+        self,
+        site: str,
+        folder: Path,
+        number: int,
+        *,
+        version: int = 4,
+        url_port: int = 443,
+        more: tuple[str, ...] = (),
+    ) -> None:
+        self.name, self.number = site, number
+        self.log = folder / f"client-{number}.log"
+        address = "10.77.0.1" if version == 4 else "[fd77::1]"
+        script = (
+            '[ "$reason" = connect ] || exit 0; ip link set tun0 up mtu 1300; '
+            'ip address add "$INTERNAL_IP4_ADDRESS/32" dev tun0; ip route add 10.90.0.0/16 dev tun0; '
+            "echo penstock: tunnel"
+        )
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                ["ip", "netns", "exec", self.name, "openconnect", "--protocol=anyconnect",
+                 "--passwd-on-stdin", "--non-inter", f"--user=user{number}",
+                 f"--cafile={folder}/ca.pem", "--interface=tun0",
+                 "--reconnect-timeout=60", "--script", script, *more, f"https://{address}:{url_port}"],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        assert self.process.stdin
+        self.process.stdin.write(b"secret\n")
+        self.process.stdin.close()
+        self.pings: subprocess.Popen[str] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def said(self, words: str) -> int:
+        return self.log.read_text(errors="replace").count(words)
+
+    async def until(self, words: str, times: int = 1, within: float = 10) -> None:
+        for _ in range(int(within / 0.05)):
+            if self.said(words) >= times:
+                return
+            assert self.alive, f"the client ended:\n{self.log.read_text(errors='replace')[-2000:]}"
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{words!r} not seen in {within} s:\n{self.log.read_text()[-2000:]}")
+
+    async def up(self) -> "Client":
+        await self.until("penstock: tunnel")
+        await self.until("Established DTLS connection")
+        return self
+
+    def ping(self, slot: str = "a") -> None:
+        """Start counting: 20 pings a second through the tunnel, until `lost` is asked."""
+        target = f"10.90.{'abc'.index(slot)}.1"
+        self.pings = subprocess.Popen(
+            ["ip", "netns", "exec", self.name, "ping", "-n", "-q", "-i", "0.05", target],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def lost(self) -> tuple[int, int]:
+        """Stop counting; return pings sent and lost."""
+        assert self.pings
+        self.pings.send_signal(signal.SIGINT)
+        said, _ = self.pings.communicate(timeout=10)
+        found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
+        assert found, said
+        return int(found[1]), int(found[1]) - int(found[2])
+
+    def reconnect(self) -> None:
+        """Have openconnect drop its connections and come back with its cookie (SIGUSR2)."""
+        self.process.send_signal(signal.SIGUSR2)
+
+    async def leave(self) -> None:
+        for process in (self.pings, self.process):
+            if process is not None:
+                process.send_signal(signal.SIGINT)
+        for process in (self.pings, self.process):
+            if process is not None:
+                with suppress(ProcessLookupError):
+                    await asyncio.to_thread(_ended, process)
+
+
+def _ended(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
+    try:
+        process.wait(3)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
