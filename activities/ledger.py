@@ -42,6 +42,10 @@ class LedgerBook(Protocol):
         """Write down how the rollout ended."""
         ...
 
+    def open_rollouts(self, fleet: str) -> tuple[str, ...]:
+        """Return the fleet's rollouts that began and have not ended, the oldest first."""
+        ...
+
     def record_verdict(self, rollout: str, wave: int, decision: Decision, at: datetime) -> None:
         """Write down a decision with its evidence."""
         ...
@@ -72,6 +76,12 @@ class LedgerActivities:
         """Have the rollout's end in the ledger."""
         with as_application_errors():
             await asyncio.to_thread(self._book.close_rollout, result)
+
+    @activity.defn(name="read_open_rollouts")
+    async def read_open_rollouts(self, fleet: str) -> tuple[str, ...]:
+        """Return the fleet's rollouts that began and have not ended, the oldest first."""
+        with as_application_errors():
+            return await asyncio.to_thread(self._book.open_rollouts, fleet)
 
     @activity.defn(name="record_verdict")
     async def record_verdict(self, entry: VerdictEntry) -> None:

@@ -18,6 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.store.ledger import Ledger
 from policies.gates import GatePolicy
+from policies.known_good import way_back_of
 from policies.strategies import plan as make_plan
 from policies.words.errors import BadInput, Conflict, Refused, Unavailable
 from policies.words.fleet import Fleet
@@ -32,13 +33,16 @@ from policies.words.rollout import (
 )
 from workflows.failures import sentence_of
 from workflows.install import Install, InstallOrder
-from workflows.rollback import Rollback, RollbackOrder, RollbackResult
+from workflows.rollback import RollbackResult
 from workflows.rollout import Rollout
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey, SurveyResult
+from workflows.way_back import WayBack, WayBackOrder
 
 ANSWER = timedelta(seconds=5)
 """How long a question to the engine may take before another road is taken."""
+
+_WAYS_BACK = ("WayBack", "Rollback")
 
 
 def change_of(fleet: str) -> str:
@@ -88,7 +92,7 @@ class Service:
                 Install.run, order, id=change_of(fleet.name), task_queue=CONTROL_QUEUE
             )
         except WorkflowFailureError as error:
-            raise Refused(f"the fleet could not be installed: {sentence_of(error.cause or error)}") from error
+            raise Refused(f"the fleet could not be installed: {sentence_of(error.cause)}") from error
 
     async def start(self, plan: Plan, source: str, person: str, reason: str) -> str:
         """Start the rollout of a plan; return its name. Conflict while another change is under way."""
@@ -125,7 +129,9 @@ class Service:
         """
         change = self._change(fleet)
         try:
-            return await change.execute_update(Rollout.command, command, id=command.id, rpc_timeout=ANSWER)
+            answer: CommandReceipt = await change.execute_update(
+                "command", command, id=command.id, result_type=CommandReceipt, rpc_timeout=ANSWER
+            )
         except WorkflowUpdateFailedError as error:
             cause = error.cause
             raise Conflict(cause.message if isinstance(cause, ApplicationError) else str(cause)) from error
@@ -140,6 +146,7 @@ class Service:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise Conflict(f"no change of {fleet} is under way") from error
             raise
+        return answer
 
     async def roll_back(self, fleet: Fleet, person: str, reason: str) -> str:
         """Send every gateway back, whatever is going on; return a sentence that says what happens.
@@ -147,7 +154,10 @@ class Service:
         While a rollout is under way it is told to go back. Afterwards, within the kept window,
         every gateway returns to the known-good it had before its last rollout.
         """
-        if await self._is_running(fleet.name):
+        under_way = await self._under_way(fleet.name)
+        if under_way in _WAYS_BACK:
+            return f"{fleet.name} is going back already; every gateway is tried until it is back."
+        if under_way == "Rollout":
             command = Command(
                 id=f"rollback-{secrets.token_hex(6)}",
                 kind=CommandKind.ROLL_BACK,
@@ -158,12 +168,18 @@ class Service:
         targets = await asyncio.to_thread(self.ledger.previous_known_good, fleet.name)
         if not targets:
             return f"Nothing to do: {fleet.name} has no earlier known-good than the one it runs."
-        order = RollbackOrder(
-            rollout=f"{fleet.name}-back", fleet=fleet, targets=targets, reason=f"{person}: {reason}"
+        rollouts = len(await asyncio.to_thread(self.ledger.rollouts, fleet.name))
+        order = WayBackOrder(
+            name=way_back_of(fleet.name, rollouts), fleet=fleet, targets=targets, reason=f"{person}: {reason}"
         )
-        await self.client.start_workflow(
-            Rollback.run, order, id=change_of(fleet.name), task_queue=CONTROL_QUEUE
-        )
+        try:
+            await self.client.start_workflow(
+                WayBack.run, order, id=change_of(fleet.name), task_queue=CONTROL_QUEUE
+            )
+        except WorkflowAlreadyStartedError as error:
+            raise Conflict(
+                f"another change of {fleet.name} has just begun: see penstock status, then try again"
+            ) from error
         return f"Rolling back {len(targets)} gateways to their earlier known-good."
 
     async def result(self, fleet: str) -> RolloutResult | RollbackResult:
@@ -172,7 +188,7 @@ class Service:
         description = await change.describe()
         if description.status is WorkflowExecutionStatus.RUNNING:
             raise Conflict(f"the change of {fleet} still goes on")
-        result_type = RollbackResult if description.workflow_type == "Rollback" else RolloutResult
+        result_type = RollbackResult if description.workflow_type in _WAYS_BACK else RolloutResult
         handle: WorkflowHandle[object, RolloutResult | RollbackResult] = self.client.get_workflow_handle(
             change_of(fleet), result_type=result_type
         )
@@ -181,14 +197,16 @@ class Service:
         except WorkflowFailureError as error:
             raise Unavailable(f"the change of {fleet} ended without a result: {error.cause}") from error
 
-    async def _is_running(self, fleet: str) -> bool:
+    async def _under_way(self, fleet: str) -> str | None:
+        """Return which kind of change has the fleet's lock, None when nobody has."""
         try:
             description = await self._change(fleet).describe()
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
-                return False
+                return None
             raise
-        return description.status is WorkflowExecutionStatus.RUNNING
+        running = description.status is WorkflowExecutionStatus.RUNNING
+        return description.workflow_type if running else None
 
     def _change(self, fleet: str) -> WorkflowHandle[Rollout, RolloutResult]:
         return self.client.get_workflow_handle_for(Rollout.run, change_of(fleet))

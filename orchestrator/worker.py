@@ -2,29 +2,42 @@
 
 import asyncio
 
-from activities.drivers.metrics.prometheus import PrometheusSource
-from activities.releases import ReleaseActivities
 from temporalio.worker import Worker
 
+from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.trust_files import compose_releases
 from activities.ledger import LedgerActivities
 from activities.observation import ObservationActivities
+from activities.releases import ReleaseActivities
 from orchestrator.engine import connect, enter_network_namespace
 from orchestrator.files import load
 from orchestrator.running import leave, make_worker, run_until_told
+from orchestrator.schedules import keep_reconciling
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
 from policies.words.fleet import Fleet
 from workflows.drain import Drain
 from workflows.driver import RolloutDriver
 from workflows.install import Install
+from workflows.reconcile import Reconcile
 from workflows.rollback import Rollback
 from workflows.rollout import Rollout
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey
 from workflows.wave import WaveWorkflow
+from workflows.way_back import WayBack
 
-WORKFLOWS = (Rollout, RolloutDriver, WaveWorkflow, Rollback, Drain, Survey, Install)
+WORKFLOWS = (
+    Rollout,
+    RolloutDriver,
+    WaveWorkflow,
+    Rollback,
+    WayBack,
+    Drain,
+    Survey,
+    Install,
+    Reconcile,
+)
 
 
 async def compose(settings: Settings) -> Worker:
@@ -47,6 +60,8 @@ async def compose(settings: Settings) -> Worker:
             ledger.close_rollout,
             ledger.record_verdict,
             ledger.record_known_good,
+            ledger.read_known_good,
+            ledger.read_open_rollouts,
         ],
     )
 
@@ -55,7 +70,12 @@ async def main() -> None:
     """Run until told to stop."""
     settings = Settings()
     enter_network_namespace(settings.network_namespace)
-    await run_until_told(await compose(settings))
+    worker = await compose(settings)
+    reconciling = asyncio.create_task(keep_reconciling(worker.client, load(settings.fleet, Fleet)))
+    try:
+        await run_until_told(worker)
+    finally:
+        reconciling.cancel()
 
 
 if __name__ == "__main__":

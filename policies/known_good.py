@@ -1,4 +1,4 @@
-"""Known-good: does a gateway do what its last promotion says it does?"""
+"""Known-good: does a gateway do what its last promotion says it does, and is it back already?"""
 
 from collections.abc import Mapping
 
@@ -14,6 +14,16 @@ def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseR
         if state is not None and (why := _astray(state, release)):
             found[name] = why
     return found
+
+
+def way_back_of(fleet: str, rollouts: int) -> str:
+    """Return the name of the way back after the fleet's so many rollouts: going back twice is once."""
+    return f"{fleet}-back-{rollouts}"
+
+
+def is_way_back(fleet: str, name: str) -> bool:
+    """Return whether the change of that name went back, so that nothing before it is gone back to."""
+    return name.startswith(f"{fleet}-back-")
 
 
 def _astray(state: GatewayState, release: ReleaseRef) -> str | None:

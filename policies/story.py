@@ -50,6 +50,7 @@ class Story:
         self._gateways: dict[str, GatewayProgress] = {}
         self._decision: Decision | None = None
         self._held_by: str | None = None
+        self._moved = False
         self._missing: tuple[str, ...] = ()
         self._result: RolloutResult | None = None
         self._events: list[Event] = []
@@ -77,6 +78,7 @@ class Story:
             if (before is None or before.state != progress.state) and progress.state != "waiting":
                 self.note(f"{progress.gateway} {progress.state}", report.at)
             self._gateways[progress.gateway] = progress
+            self._moved = self._moved or progress.state in {"on trial", "kept"}
         if self._phase is not Phase.ROLLING_BACK:
             self.enter(report.phase, report.at)
         self._held_by = report.held_by
@@ -134,7 +136,7 @@ class Story:
                 f"{self._order.rollout} has ended ({self._result.outcome.replace('_', ' ')}); "
                 f"to go back now: penstock rollback {self._order.plan.fleet.name} --reason TEXT"
             )
-        if command.kind is CommandKind.ABORT and self._sessions_moved:
+        if command.kind is CommandKind.ABORT and self.sessions_moved:
             fleet = self._order.plan.fleet.name
             return f"sessions have moved already; use: penstock rollback {fleet} --reason TEXT"
         if command.kind is CommandKind.ROLL_BACK or self._phase is not Phase.ROLLING_BACK:
@@ -146,6 +148,16 @@ class Story:
         self._result = result
         self._phase = Phase.ENDED
         self.note(f"{result.outcome.replace('_', ' ')}: {result.reason}", at)
+
+    @property
+    def sessions_moved(self) -> bool:
+        """Whether new sessions went to the new release anywhere, for however short a time."""
+        return self._moved
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether the way back is under way already."""
+        return self._phase is Phase.ROLLING_BACK
 
     def status(self) -> RolloutStatus:
         """Return the five sentences and the facts under them."""
@@ -179,10 +191,6 @@ class Story:
     def _release(self) -> str:
         release = self._order.plan.release
         return f"{release.product} {release.version}"
-
-    @property
-    def _sessions_moved(self) -> bool:
-        return any(p.state in {"on trial", "kept", "back on known-good"} for p in self._gateways.values())
 
     def _known_good_of(self, name: str) -> str:
         return self._order.plan.known_good[name].version
@@ -231,5 +239,6 @@ class Story:
         fleet = self._order.plan.fleet.name
         if self._result is not None or self._phase is Phase.ROLLING_BACK:
             return f"penstock rollback {fleet} --reason TEXT" if self._result else f"penstock watch {fleet}"
-        first = f"penstock {'resume' if self._phase is Phase.HELD else 'hold'} {fleet} --reason TEXT"
+        held = self._held_by is not None or self._phase is Phase.HELD
+        first = f"penstock {'resume' if held else 'hold'} {fleet} --reason TEXT"
         return f"{first} | penstock rollback {fleet} --reason TEXT"

@@ -1,7 +1,7 @@
 """Draining a gateway: what gets no new sessions goes on until its last one has ended, then stops."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -70,39 +70,49 @@ class Drain:
         ]
 
     async def _empty_and_stop(self, order: DrainGatewayOrder, slot: str) -> int:
+        """Return how many sessions the deadline ended; whoever slips in meanwhile is waited for again."""
+        deadline = workflow.now() + order.deadline
+        ended = 0
+        while True:
+            ended += await self._empty(order, slot, deadline)
+            try:
+                await workflow.execute_activity_method(
+                    InstanceActivities.stop_instance,
+                    SlotOrder(operation=self._operation(order, f"stop-{slot}"), slot=slot),
+                    task_queue=order.gateway.task_queue,
+                    **steps.PATIENT,
+                )
+            except ActivityError as error:
+                if code_of(error) != "Refused":
+                    raise
+                workflow.logger.info("slot %s is not stopped yet: %s", slot, sentence_of(error))
+                await workflow.sleep(steps.NEXT_LOOK)
+            else:
+                return ended
+
+    async def _empty(self, order: DrainGatewayOrder, slot: str, deadline: datetime) -> int:
         queue = order.gateway.task_queue
         drained = await workflow.execute_activity_method(
             SessionActivities.drain_instance,
-            DrainOrder(
-                operation=self._operation(order, f"drain-{slot}"),
-                slot=slot,
-                deadline=workflow.now() + order.deadline,
-            ),
+            DrainOrder(operation=self._operation(order, f"drain-{slot}"), slot=slot, deadline=deadline),
             task_queue=queue,
             start_to_close_timeout=order.deadline + timedelta(minutes=1),
             heartbeat_timeout=timedelta(seconds=10),
         )
-        ended = 0
-        if not drained.empty:
-            ended = await workflow.execute_activity_method(
-                SessionActivities.end_sessions,
-                EndOrder(
-                    operation=self._operation(order, f"end-{slot}"),
-                    slot=slot,
-                    batch=BATCH,
-                    reason="the drain deadline is over",
-                ),
-                task_queue=queue,
-                start_to_close_timeout=timedelta(hours=1),
-                heartbeat_timeout=timedelta(seconds=10),
-            )
-        await workflow.execute_activity_method(
-            InstanceActivities.stop_instance,
-            SlotOrder(operation=self._operation(order, f"stop-{slot}"), slot=slot),
+        if drained.empty:
+            return 0
+        return await workflow.execute_activity_method(
+            SessionActivities.end_sessions,
+            EndOrder(
+                operation=self._operation(order, f"end-{slot}"),
+                slot=slot,
+                batch=BATCH,
+                reason="the drain deadline is over",
+            ),
             task_queue=queue,
-            **steps.PATIENT,
+            start_to_close_timeout=timedelta(hours=1),
+            heartbeat_timeout=timedelta(seconds=10),
         )
-        return ended
 
     @staticmethod
     def _operation(order: DrainGatewayOrder, step: str) -> Operation:

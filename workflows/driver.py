@@ -1,22 +1,21 @@
 """The driver: runs a plan's waves in order and, whatever goes wrong, brings back every gateway it touched."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, ChildWorkflowError
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 from policies.words.plan import Wave
 from policies.words.rollout import Command, CommandKind, Outcome, RolloutOrder, RolloutResult
 from policies.words.verdict import Decision
 from policies.words.word import Word
+from workflows.compensation import to_the_end
 from workflows.failures import sentence_of
 from workflows.rollback import Rollback, RollbackOrder
 from workflows.wave import WaveOrder, WaveResult, WaveWorkflow
-
-T = TypeVar("T")
 
 
 class DriverOrder(Word):
@@ -51,7 +50,7 @@ class RolloutDriver:
                 decision = result.decision
                 if not result.passed:
                     return await to_the_end(self._go_back(result.reason, decision))
-        except (CancelledError, ActivityError, ChildWorkflowError, ApplicationError) as error:
+        except (asyncio.CancelledError, ActivityError, ChildWorkflowError, ApplicationError) as error:
             return await to_the_end(self._go_back(sentence_of(error), decision))
         return self._result(Outcome.PROMOTED, "every wave passed its window", decision)
 
@@ -61,7 +60,9 @@ class RolloutDriver:
         if command.kind in {CommandKind.HOLD, CommandKind.RESUME}:
             self._held = command.kind is CommandKind.HOLD
         if self._wave is not None:
-            await self._wave.signal(WaveWorkflow.command, command)
+            # A wave that has just ended hears nothing any more; that must not end the driver.
+            with suppress(FailureError):
+                await self._wave.signal(WaveWorkflow.command, command)
 
     async def _run_wave(self, wave: Wave) -> WaveResult:
         self._touched.extend(wave.gateways)
@@ -111,14 +112,3 @@ class RolloutDriver:
             decision=decision,
             touched=tuple(self._touched),
         )
-
-
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Finish the work however often this workflow is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    while True:
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise

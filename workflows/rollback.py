@@ -5,10 +5,11 @@ first, steer back second, evidence third, drain last.
 """
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.instances import InstanceActivities, SlotOrder, SnapshotOrder, StartOrder
@@ -20,6 +21,7 @@ from policies.words.plan import ReleaseRef
 from policies.words.rollout import RollbackReport
 from policies.words.word import Name, Word
 from workflows import steps
+from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainGatewayOrder
 from workflows.failures import sentence_of, stopped
 
@@ -57,6 +59,9 @@ class Rollback:
     @workflow.run
     async def run(self, order: RollbackOrder) -> RollbackResult:
         """Return when every gateway sends its new sessions to its known-good."""
+        return await to_the_end(self._go_back(order))
+
+    async def _go_back(self, order: RollbackOrder) -> RollbackResult:
         began = workflow.now()
         self._epoch = steps.epoch_now()
         await self._tell_guardian()
@@ -177,18 +182,20 @@ class Rollback:
     async def _start_drains(self) -> None:
         """Let what was left behind empty by itself; the drains outlive this workflow."""
         for name in sorted(self._order.targets):
-            await workflow.start_child_workflow(
-                Drain.run,
-                DrainGatewayOrder(
-                    rollout=self._order.rollout,
-                    epoch=self._epoch,
-                    gateway=self._order.fleet.gateway(name),
-                    digest=self._order.targets[name].digest,
-                    deadline=self._order.fleet.limits.drain_deadline,
-                ),
-                id=f"drain/{name}/{self._order.rollout}/{self._epoch}",
-                parent_close_policy=ParentClosePolicy.ABANDON,
-            )
+            # Two rollbacks of one millisecond are of one epoch: the other one's drain will do.
+            with suppress(WorkflowAlreadyStartedError):
+                await workflow.start_child_workflow(
+                    Drain.run,
+                    DrainGatewayOrder(
+                        rollout=self._order.rollout,
+                        epoch=self._epoch,
+                        gateway=self._order.fleet.gateway(name),
+                        digest=self._order.targets[name].digest,
+                        deadline=self._order.fleet.limits.drain_deadline,
+                    ),
+                    id=f"drain/{name}/{self._order.rollout}/{self._epoch}",
+                    parent_close_policy=ParentClosePolicy.ABANDON,
+                )
 
     async def _tell_guardian(self) -> None:
         if self._order.guardian is None:

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
-from activities.releases import AdmitOrder, ReleaseActivities
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, ChildWorkflowError
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 from activities.instances import InstanceActivities
 from activities.ledger import KnownGoodEntry, LedgerActivities
+from activities.releases import AdmitOrder, ReleaseActivities
 from policies.story import Story
 from policies.words.rollout import (
     Command,
@@ -25,8 +26,9 @@ from policies.words.rollout import (
     WaveReport,
 )
 from workflows import steps
+from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainGatewayOrder
-from workflows.driver import DriverOrder, RolloutDriver, to_the_end
+from workflows.driver import DriverOrder, RolloutDriver
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.rollback import Rollback, RollbackOrder
 
@@ -59,12 +61,16 @@ class Rollout:
             result = self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
         else:
             result = await self._drive()
+        await to_the_end(self._close(result))
+        return result
+
+    async def _close(self, result: RolloutResult) -> None:
+        """Write down the end; once gateways have changed, no cancellation leaves this half done."""
         if result.outcome is Outcome.PROMOTED:
             await self._promote()
         await self._record(LedgerActivities.close_rollout, result)
         self._story.end(result, workflow.now())
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return result
 
     # --- what people say ---------------------------------------------------------
 
@@ -92,16 +98,20 @@ class Rollout:
     async def _obey(self, command: Command) -> CommandReceipt:
         if command.id in self._commands:
             return self._commands[command.id][1]
+        under_way_back = self._story.rolls_back
         receipt = CommandReceipt(
             id=command.id, accepted=True, sentence=self._story.hear(command, workflow.now())
         )
         self._commands[command.id] = (command, receipt)
         if command.kind in {CommandKind.ROLL_BACK, CommandKind.ABORT}:
-            self._asked_back = command
+            if not under_way_back:
+                self._asked_back = command
             if self._driver is not None:
                 self._driver.cancel()
         elif self._driver is not None:
-            await self._driver.signal(RolloutDriver.command, command)
+            # A driver that has just ended hears nothing any more; that must not end the guardian.
+            with suppress(FailureError):
+                await self._driver.signal(RolloutDriver.command, command)
         return receipt
 
     @workflow.query(name="status")
@@ -159,6 +169,9 @@ class Rollout:
         self._story.note(f"{len(names)} gateways can take the release and can go back", workflow.now())
 
     async def _drive(self) -> RolloutResult:
+        if self._asked_back is not None:
+            before = self._result(Outcome.ROLLED_BACK, "asked to go back before anything was touched")
+            return self._in_the_words_of_whoever_asked(before)
         try:
             self._driver = await workflow.start_child_workflow(
                 RolloutDriver.run,
@@ -169,7 +182,7 @@ class Rollout:
             if self._asked_back is not None:
                 self._driver.cancel()
             result = await self._driver_result(self._driver)
-        except (ChildWorkflowError, CancelledError, ActivityError) as error:
+        except (ChildWorkflowError, ActivityError) as error:
             result = await to_the_end(self._go_back(sentence_of(error)))
         return self._in_the_words_of_whoever_asked(result)
 
@@ -210,7 +223,8 @@ class Rollout:
         asked = self._asked_back
         if asked is None or result.outcome is not Outcome.ROLLED_BACK:
             return result
-        outcome = Outcome.ABORTED if asked.kind is CommandKind.ABORT else Outcome.ROLLED_BACK
+        aborted = asked.kind is CommandKind.ABORT and not self._story.sessions_moved
+        outcome = Outcome.ABORTED if aborted else Outcome.ROLLED_BACK
         return result.model_copy(update={"outcome": outcome, "reason": f"{asked.person}: {asked.reason}"})
 
     async def _promote(self) -> None:

@@ -59,6 +59,14 @@ CONFIRM = Options(
 )
 """Renews a lease: late is the same as never, the kernel has acted by then."""
 
+
+def confirm_within(lease: timedelta) -> Options:
+    """Return CONFIRM for a lease: a silent gateway may not keep the others waiting until theirs end."""
+    options = CONFIRM.copy()
+    options["schedule_to_close_timeout"] = min(CONFIRM["schedule_to_close_timeout"], lease / 3)
+    return options
+
+
 GO_BACK = Options(
     start_to_close_timeout=timedelta(seconds=10),
     schedule_to_close_timeout=timedelta(seconds=20),
@@ -81,6 +89,9 @@ PATIENT = Options(start_to_close_timeout=timedelta(seconds=30), retry_policy=_re
 
 NEXT_ROUND = timedelta(seconds=1)
 """Between two rounds of a rollback on a gateway that refuses."""
+
+NEXT_LOOK = timedelta(seconds=10)
+"""Between two looks of a drain at an instance that may not be stopped yet."""
 
 HELD_PACE = timedelta(seconds=5)
 """Between two looks at the metrics while nothing but time can change the decision."""

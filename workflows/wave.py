@@ -74,6 +74,10 @@ class WaveWorkflow:
         }
         self._phase = Phase.SWITCHING
         self._slots = dict(order.watched.slots) if order.watched else {}
+        for name in self._slots:
+            self._progress[name] = self._progress[name].model_copy(
+                update={"state": "on trial", "release": order.plan.release.version}
+            )
         self._decision = order.watched.decision if order.watched else None
         self._held_by = order.watched.held_by if order.watched else None
         self._promoters = list(order.watched.promoters) if order.watched else []
@@ -122,18 +126,26 @@ class WaveWorkflow:
         switches: dict[str, asyncio.Task[None]] = {}
         try:
             while len(self._slots) < len(self._order.wave.gateways):
-                await workflow.wait_condition(lambda: not self._held_by)
-                for name in next_batch(self._plan, self._switching(switches)):
-                    switches[name] = asyncio.create_task(self._switch_gateway(name))
+                if not self._held_by:
+                    for name in next_batch(self._plan, self._switching(switches)):
+                        switches[name] = asyncio.create_task(self._switch_gateway(name))
                 under_way = [switch for switch in switches.values() if not switch.done()]
-                if not under_way:
+                if not under_way and not self._held_by:
                     raise stopped("no further gateway of the wave may start within the fleet's limits")
-                done, _ = await workflow.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                for switch in done:
-                    switch.result()
+                await self._until_switched_or_resumed(under_way)
+                for switch in switches.values():
+                    if switch.done():
+                        switch.result()
         finally:
             for switch in switches.values():
                 switch.cancel()
+
+    async def _until_switched_or_resumed(self, under_way: list[asyncio.Task[None]]) -> None:
+        """Wait for what changes the next step; a failure is heard in the middle of a hold, too."""
+        held = bool(self._held_by)
+        await workflow.wait_condition(
+            lambda: any(switch.done() for switch in under_way) or (held and not self._held_by)
+        )
 
     def _switching(self, switches: dict[str, asyncio.Task[None]]) -> Progress:
         return Progress(
@@ -178,15 +190,16 @@ class WaveWorkflow:
             raise stopped(self._stopped)
 
     async def _confirm(self, gateway: Gateway, slot: str) -> None:
+        lease = self._plan.fleet.limits.lease
         await workflow.execute_activity_method(
             SteeringActivities.start_trial,
             TrialOrder(
                 operation=self._operation(gateway.name, "trial"),
                 slot=slot,
-                lease=self._plan.fleet.limits.lease,
+                lease=lease,
             ),
             task_queue=gateway.task_queue,
-            **steps.CONFIRM,
+            **steps.confirm_within(lease),
         )
 
     # --- watching ----------------------------------------------------------------
@@ -249,8 +262,13 @@ class WaveWorkflow:
             task_queue=steps.CONTROL_QUEUE,
             **steps.WATCH,
         )
+        # People may overrule a decision, not the lack of one: the first slice is waited for.
         await workflow.wait_condition(
-            lambda: slice_of_window.done() or bool(self._stopped) or self._promoted_by_people()
+            lambda: (
+                slice_of_window.done()
+                or bool(self._stopped)
+                or (self._decision is not None and self._promoted_by_people())
+            )
         )
         if not slice_of_window.done():
             slice_of_window.cancel()

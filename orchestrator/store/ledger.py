@@ -13,6 +13,7 @@ from sqlalchemy import Engine, Row, and_, insert, select, update
 from orchestrator.store import tables
 from orchestrator.store.database import open_database, reading, writing
 from orchestrator.store.record import append, head_of
+from policies.known_good import is_way_back
 from policies.words.audit import AuditEntry, AuditHead, broken
 from policies.words.errors import BadInput, Conflict, Refused
 from policies.words.plan import ReleaseRef
@@ -166,14 +167,15 @@ class Ledger:
 
     def known_good(self, fleet: str) -> dict[str, ReleaseRef]:
         """Return what each gateway of the fleet goes back to."""
-        return {gateway: proofs[0] for gateway, proofs in self._proofs(fleet).items()}
+        return {gateway: proofs[0][0] for gateway, proofs in self._proofs(fleet).items()}
 
     def previous_known_good(self, fleet: str) -> dict[str, ReleaseRef]:
-        """Return what gateways went back to before; a gateway that never had another is left out."""
+        """Return what gateways went back to before; without those that had no other or are back already."""
         return {
             gateway: earlier
             for gateway, proofs in self._proofs(fleet).items()
-            if (earlier := next((p for p in proofs if p.digest != proofs[0].digest), None))
+            if not is_way_back(fleet, proofs[0][1])
+            and (earlier := next((p for p, _ in proofs if p.digest != proofs[0][0].digest), None))
         }
 
     def record_known_good(self, fleet: str, gateway: str, reference: ReleaseRef, rollout: str) -> None:
@@ -254,6 +256,10 @@ class Ledger:
                 select(table).where(table.c.fleet == fleet).order_by(table.c.number.desc())
             )
             return tuple(_rollout(row) for row in rows)
+
+    def open_rollouts(self, fleet: str) -> tuple[str, ...]:
+        """Return the fleet's rollouts that began and have not ended, the oldest first."""
+        return tuple(row.rollout for row in reversed(self.rollouts(fleet)) if row.outcome is None)
 
     def record_verdict(self, rollout: str, wave: int, decision: Decision, at: datetime) -> None:
         """Have a decision and all its readings in the ledger."""
@@ -367,14 +373,15 @@ class Ledger:
         """
         return broken(self.audit_entries(), noted)
 
-    def _proofs(self, fleet: str) -> dict[str, list[ReleaseRef]]:
-        """Return each gateway's known-goods, the newest first."""
-        table, proofs = tables.known_good, dict[str, list[ReleaseRef]]()
+    def _proofs(self, fleet: str) -> dict[str, list[tuple[ReleaseRef, str]]]:
+        """Return each gateway's known-goods with the change that made them so, the newest first."""
+        table, proofs = tables.known_good, dict[str, list[tuple[ReleaseRef, str]]]()
         with reading(self._engine) as connection:
             for row in connection.execute(
                 select(table).where(table.c.fleet == fleet).order_by(table.c.id.desc())
             ):
-                proofs.setdefault(row.gateway, []).append(ReleaseRef.model_validate_json(row.release))
+                proof = (ReleaseRef.model_validate_json(row.release), row.rollout)
+                proofs.setdefault(row.gateway, []).append(proof)
         return dict(sorted(proofs.items()))
 
 

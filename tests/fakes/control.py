@@ -1,5 +1,6 @@
 """The control plane in memory: a judge that says what tests want, a ledger, and an admission."""
 
+import asyncio
 from collections import defaultdict
 from datetime import datetime, timedelta
 
@@ -15,22 +16,35 @@ from policies.words.verdict import Action, Decision, GateVerdict
 HEALTHY = Decision(action=Action.PROMOTE, verdict=GateVerdict.HEALTHY, reason="all gates are proven healthy")
 UNDECIDED = Decision(action=Action.CONTINUE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason="7 logins so far")
 UNHEALTHY = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.UNHEALTHY, reason="9 of 10 logins fail")
+CRASHING = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="the daemon restarted 3 times")
 BLIND = Decision(action=Action.HOLD, verdict=GateVerdict.METRICS_UNAVAILABLE, reason="no sample for 60 s")
+TORN = Decision(action=Action.EXTEND, verdict=GateVerdict.CONFLICTING, reason="logins say yes, pings say no")
 AT_CAP = Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.NOT_ENOUGH_DATA, reason="12 logins")
 
 
 class FakeJudge:
-    """Says the decisions of a script, wave by wave, the last one for ever."""
+    """Says the decisions of a script, wave by wave, the last one for ever.
 
-    def __init__(self) -> None:
+    A decision that changes nothing takes `pace` to come, as a slice of a window does.
+    """
+
+    def __init__(self, pace: float = 0.05) -> None:
+        self.pace = pace
         self.script: dict[int, list[Decision]] = {}
         self.orders: list[ObservationOrder] = []
+
+    def says(self, *decisions: Decision, wave: int = 1) -> None:
+        """Have these said of that wave, the last one for ever."""
+        self.script[wave] = list(decisions)
 
     @activity.defn(name="observe_slice")
     async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
         self.orders.append(order)
         said = self.script.get(order.wave, [HEALTHY])
         decision = said.pop(0) if len(said) > 1 else said[0]
+        if decision.action in {Action.CONTINUE, Action.EXTEND}:
+            activity.heartbeat()
+            await asyncio.sleep(self.pace)
         return ObservationSlice(
             state=f"{order.state}.", decision=decision, observed=timedelta(0), wall=timedelta(0), ticks=1
         )
@@ -45,7 +59,9 @@ class FakeAdmission:
     @activity.defn(name="admit_release")
     async def admit_release(self, order: AdmitOrder) -> Admission:
         if order.release.digest in self.refused:
-            raise ApplicationError(self.refused[order.release.digest], type="SignatureInvalid", non_retryable=True)
+            raise ApplicationError(
+                self.refused[order.release.digest], type="SignatureInvalid", non_retryable=True
+            )
         return Admission(release=order.release, signers=("a", "b"), reason="two people signed")
 
 
@@ -53,16 +69,20 @@ class FakeBook:
     """The ledger as dictionaries."""
 
     def __init__(self) -> None:
-        self.opened: list[str] = []
+        self.opened: dict[str, str] = {}
         self.closed: list[RolloutResult] = []
         self.verdicts: list[Decision] = []
         self.good: dict[str, dict[str, ReleaseRef]] = defaultdict(dict)
 
     def open_rollout(self, order: RolloutOrder) -> None:
-        self.opened.append(order.rollout)
+        self.opened[order.rollout] = order.plan.fleet.name
 
     def close_rollout(self, result: RolloutResult) -> None:
         self.closed.append(result)
+
+    def open_rollouts(self, fleet: str) -> tuple[str, ...]:
+        ended = {result.rollout for result in self.closed}
+        return tuple(name for name, of in self.opened.items() if of == fleet and name not in ended)
 
     def record_verdict(self, rollout: str, wave: int, decision: Decision, at: datetime) -> None:
         self.verdicts.append(decision)

@@ -1,0 +1,78 @@
+"""Schedules: what the engine does by the clock; made again when the engine has lost them."""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+)
+from temporalio.service import RPCError
+
+from policies.words.fleet import Fleet
+from workflows.reconcile import Reconcile
+from workflows.steps import CONTROL_QUEUE
+
+PACE = timedelta(seconds=60)
+"""Between two looks for changes that were left alone."""
+
+LOOK = timedelta(seconds=20)
+"""Between two looks at whether the schedule is still there."""
+
+_log = logging.getLogger(__name__)
+
+
+def reconcile_of(fleet: str) -> str:
+    """Return the id of the fleet's reconcile schedule."""
+    return f"reconcile/{fleet}"
+
+
+async def have_reconcile(client: Client, fleet: Fleet) -> bool:
+    """Have the fleet's reconcile schedule; return whether it was missing, which makes it run at once."""
+    try:
+        await client.create_schedule(reconcile_of(fleet.name), _schedule(fleet), trigger_immediately=True)
+    except ScheduleAlreadyRunningError:
+        return False
+    return True
+
+
+async def tell_reconcile(client: Client, fleet: Fleet) -> None:
+    """Have the schedule know the fleet as its file describes it now."""
+    schedule = client.get_schedule_handle(reconcile_of(fleet.name))
+    await schedule.update(lambda _: ScheduleUpdate(schedule=_schedule(fleet)))
+
+
+async def keep_reconciling(client: Client, fleet: Fleet) -> None:
+    """Have the schedule for as long as this runs, also after the engine has lost its database."""
+    told = False
+    while True:
+        try:
+            told = await have_reconcile(client, fleet) or told
+            if not told:
+                await tell_reconcile(client, fleet)
+                told = True
+        except RPCError as error:
+            _log.warning("the engine does not answer (%s); asked again in %s", error.message, LOOK)
+        await asyncio.sleep(LOOK.total_seconds())
+
+
+def _schedule(fleet: Fleet) -> Schedule:
+    return Schedule(
+        action=ScheduleActionStartWorkflow(
+            Reconcile.run,
+            fleet,
+            id=reconcile_of(fleet.name),
+            task_queue=CONTROL_QUEUE,
+            execution_timeout=timedelta(minutes=2),
+        ),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=PACE)]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=PACE),
+    )

@@ -1,0 +1,108 @@
+"""Forward: waves pass one after the other, and what passed becomes known-good."""
+
+from policies.words.rollout import CommandKind, Outcome, Phase
+from tests.fakes.control import AT_CAP, BLIND, HEALTHY, TORN, UNDECIDED
+from tests.workflows.world import NEW, World, in_phase, result_of, say, status_of, steps_of, until
+
+
+async def test_a_healthy_canary_brings_the_whole_fleet_to_the_release(world: World) -> None:
+    result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    assert result.outcome is Outcome.PROMOTED, result.reason
+    assert set(world.serving().values()) == {"1.3.0"}
+    assert world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, NEW)
+
+
+async def test_the_second_wave_waits_until_the_first_has_passed(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await in_phase(rollout, Phase.OBSERVING)
+    await until(lambda: len(world.judge.orders) > 3)
+    assert world.gateways["gw-2"].effects == []
+    world.judge.says(HEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    assert world.serving()["gw-2"] == "1.3.0"
+
+
+async def test_each_gateway_is_changed_once_and_in_order(world: World) -> None:
+    await world.upgrade(("gw-1",))
+    expected = ["stage 1.3.0", "start b", "steer b", "keep b"]
+    assert world.gateways["gw-1"].effects[:4] == expected
+
+
+async def test_a_gateway_outside_the_plan_is_never_touched(world: World) -> None:
+    await world.upgrade(("gw-1",), ("gw-2",))
+    assert world.gateways["gw-4"].effects == []
+    assert world.gateways["gw-4"].owner == (0, "")
+
+
+async def test_old_instances_stop_once_they_are_empty_and_not_before(world: World) -> None:
+    old = world.gateways["gw-1"]
+    assert old.login("192.0.2.1") == "a"
+    await world.upgrade(("gw-1",))
+    await until(lambda: "gw-1" in world.gateways and old.serving == "b")
+    assert "stop a" not in old.effects
+    old.logout("192.0.2.1")
+    await until(lambda: "stop a" in old.effects)
+    assert old.lost == []
+
+
+async def test_metrics_that_are_unavailable_hold_and_a_recovery_goes_on(world: World) -> None:
+    world.judge.says(BLIND, BLIND, HEALTHY)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.HELD)
+    assert (await status_of(rollout)).why == "no sample for 60 s"
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_conflicting_gates_neither_promote_nor_roll_back(world: World) -> None:
+    world.judge.says(TORN)
+    rollout = await world.start(("gw-1",))
+    await until(lambda: len(world.judge.orders) > 5)
+    assert world.serving()["gw-1"] == "1.3.0"
+    world.judge.says(HEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_at_the_cap_two_different_people_pass_the_wave(world: World) -> None:
+    world.judge.says(AT_CAP)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.HELD)
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    await say(rollout, CommandKind.PROMOTE, "ben")
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.PROMOTED
+    assert world.serving()["gw-1"] == "1.3.0"
+
+
+async def test_one_person_alone_and_the_same_person_twice_pass_nothing(world: World) -> None:
+    world.judge.says(AT_CAP)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.HELD)
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    looked = len(world.judge.orders)
+    await until(lambda: len(world.judge.orders) > looked)
+    assert (await status_of(rollout)).phase is Phase.HELD
+    await say(rollout, CommandKind.ROLL_BACK, "ana")
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_two_people_who_promote_early_still_wait_for_the_first_evidence(world: World) -> None:
+    world.judge.pace = 0.5
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    await say(rollout, CommandKind.PROMOTE, "ben")
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    assert [verdict.reason for verdict in world.book.verdicts] == ["7 logins so far"]
+
+
+async def test_leases_are_confirmed_at_every_third_of_their_length(world: World) -> None:
+    world.judge.says(*[AT_CAP] * 4, HEALTHY)
+    await world.upgrade(("gw-1",))
+    wave = f"change/{world.fleet.name}/edge-1/driver/wave/001"
+    times = await steps_of(world.client, wave, "start_trial")
+    gaps = [later - earlier for earlier, later in zip(times[1:], times[2:], strict=False)]
+    assert len(gaps) > 15
+    assert all(9.9 < gap < 11 for gap in gaps), gaps

@@ -1,0 +1,308 @@
+"""A fleet of fake gateways with a fake control plane, under the real workflows and the real sandbox."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+from temporalio.client import (
+    Client,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+)
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import Worker, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
+from temporalio.workflow import _Definition
+
+from activities.instances import InstanceActivities
+from activities.ledger import LedgerActivities
+from activities.sessions import SessionActivities
+from activities.steering import SteeringActivities
+from orchestrator.files import load
+from orchestrator.worker import WORKFLOWS
+from policies.gates import GatePolicy
+from policies.words.fleet import Fleet, Gateway, Limits, Slot
+from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
+from policies.words.rollout import (
+    Command,
+    CommandKind,
+    CommandReceipt,
+    Phase,
+    RolloutOrder,
+    RolloutResult,
+    RolloutStatus,
+)
+from policies.words.verdict import Window
+from policies.words.word import digest_of
+from tests.fakes.control import FakeAdmission, FakeBook, FakeJudge
+from tests.fakes.gateway import FakeGateway
+from workflows.failures import sentence_of
+from workflows.rollout import Rollout
+from workflows.sandbox import RUNNER
+from workflows.steps import CONTROL_QUEUE
+
+T = TypeVar("T")
+
+
+def release(version: str) -> ReleaseRef:
+    return ReleaseRef(
+        digest=digest_of(version.encode()),
+        product="ocserv",
+        version=version,
+        executable=digest_of(f"{version} executable".encode()),
+    )
+
+
+OLD, NEW, NEXT = release("1.1.6"), release("1.3.0"), release("1.4.0")
+GATES = load(Path("deploy/lab/gates.yaml"), GatePolicy)
+
+
+def gateway(name: str, number: int) -> Gateway:
+    slots = tuple(
+        Slot(
+            name=slot,
+            port=4431 + index,
+            device=f"vpn{slot}",
+            pool4=IPv4Network(f"10.{number}.{index}.0/24"),
+        )
+        for index, slot in enumerate("abc")
+    )
+    return Gateway(name=name, domain=name, addresses=(IPv4Address(f"198.18.1.{number}"),), slots=slots)
+
+
+def fleet_of(name: str, **limits: timedelta | int) -> Fleet:
+    members = tuple(gateway(f"gw-{number}", number) for number in (1, 2, 3, 4))
+    return Fleet(
+        name=name,
+        product="ocserv",
+        gateways=members,
+        limits=Limits.model_validate({"lease": timedelta(seconds=30), **limits}),
+    )
+
+
+@dataclass
+class World:
+    """What a test sees: the engine's client, the gateways, and what the control plane says and hears."""
+
+    client: Client
+    fleet: Fleet
+    gateways: dict[str, FakeGateway]
+    judge: FakeJudge = field(default_factory=FakeJudge)
+    admission: FakeAdmission = field(default_factory=FakeAdmission)
+    book: FakeBook = field(default_factory=FakeBook)
+
+    @classmethod
+    def made(cls, client: Client, fleet: Fleet, *, serving: ReleaseRef | None = OLD) -> "World":
+        world = cls(client, fleet, {member.name: FakeGateway(member) for member in fleet.gateways})
+        if serving is not None:
+            for fake in world.gateways.values():
+                fake.serve(serving)
+            world.book.good[fleet.name] = dict.fromkeys(world.gateways, serving)
+        return world
+
+    def plan(self, *waves: tuple[str, ...], release: ReleaseRef = NEW) -> Plan:
+        return Plan(
+            fleet=self.fleet,
+            release=release,
+            strategy=Strategy.CANARY,
+            waves=tuple(Wave(number=n, gateways=names) for n, names in enumerate(waves, start=1)),
+            known_good=self.book.known_good(self.fleet.name) or dict.fromkeys(self.gateways, OLD),
+            sessions=dict.fromkeys(self.gateways, 2),
+            window=Window(),
+            gates=GATES,
+            trust_policy=digest_of(b"trust"),
+        )
+
+    def order(self, *waves: tuple[str, ...], release: ReleaseRef = NEW, name: str = "edge-1") -> RolloutOrder:
+        return RolloutOrder(
+            rollout=name,
+            plan=self.plan(*(waves or (("gw-1",), ("gw-2", "gw-3"))), release=release),
+            source="http://repository",
+            requested_by="release engineer",
+            reason="new features",
+        )
+
+    async def start(
+        self, *waves: tuple[str, ...], release: ReleaseRef = NEW, name: str = "edge-1"
+    ) -> WorkflowHandle[Rollout, RolloutResult]:
+        return await self.client.start_workflow(
+            Rollout.run,
+            self.order(*waves, release=release, name=name),
+            id=f"change/{self.fleet.name}",
+            task_queue=CONTROL_QUEUE,
+        )
+
+    async def upgrade(
+        self, *waves: tuple[str, ...], release: ReleaseRef = NEW, name: str = "edge-1"
+    ) -> RolloutResult:
+        return await result_of(await self.start(*waves, release=release, name=name))
+
+    def serving(self) -> dict[str, str]:
+        """What each gateway gives new sessions, by version."""
+        return {name: self.version_in(name, fake.target) for name, fake in self.gateways.items()}
+
+    def version_in(self, name: str, slot: str | None) -> str:
+        berth = self.gateways[name].berths.get(slot or "")
+        return berth.release.version if berth and berth.release else "nothing"
+
+    def effects(self) -> dict[str, list[str]]:
+        return {name: list(fake.effects) for name, fake in self.gateways.items()}
+
+
+async def say(
+    rollout: WorkflowHandle[Rollout, RolloutResult],
+    kind: CommandKind,
+    person: str = "on call",
+    command_id: str = "",
+    reason: str = "because",
+) -> CommandReceipt:
+    """Give an order as the service does."""
+    command = Command(id=command_id or uuid4().hex, kind=kind, person=person, reason=reason)
+    receipt: CommandReceipt = await rollout.execute_update(
+        "command", command, id=command.id, result_type=CommandReceipt
+    )
+    return receipt
+
+
+async def refusal_of(order: Awaitable[CommandReceipt]) -> str:
+    """Return the sentence with which an order was refused."""
+    try:
+        receipt = await order
+    except WorkflowUpdateFailedError as error:
+        assert isinstance(error.cause, ApplicationError)
+        assert error.cause.type == "Conflict"
+        return error.cause.message
+    raise AssertionError(f"the order was accepted: {receipt.sentence}")
+
+
+async def status_of(rollout: WorkflowHandle[Rollout, RolloutResult]) -> RolloutStatus:
+    return await rollout.query(Rollout.status)
+
+
+async def in_phase(rollout: WorkflowHandle[Rollout, RolloutResult], phase: Phase, wave: int = 1) -> None:
+    """Wait until the rollout says it is there."""
+
+    async def is_there() -> bool:
+        status = await status_of(rollout)
+        assert status.phase is not Phase.ENDED, f"ended before {phase}: {status.why}"
+        return status.phase is phase and status.wave >= wave
+
+    await until(is_there)
+
+
+async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = 20) -> None:
+    """Wait for something the workflow does without anybody waiting for its result."""
+    async with asyncio.timeout(seconds):
+        while True:
+            answer = is_so()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def result_of(running: WorkflowHandle[object, T] | WorkflowHandle[Rollout, T]) -> T:
+    """Return the workflow's result; a failed one fails the test with its own cause."""
+    try:
+        return await running.result()
+    except WorkflowFailureError as error:
+        raise AssertionError(sentence_of(error.cause)) from error.cause
+
+
+class CheckedOnce(WorkflowRunner):
+    """The production sandbox, which here loads each workflow for a check once and not for every worker."""
+
+    def __init__(self) -> None:
+        self._checked: set[str] = set()
+
+    def prepare_workflow(self, defn: _Definition) -> None:
+        if defn.name and defn.name not in self._checked:
+            RUNNER.prepare_workflow(defn)
+            self._checked.add(defn.name)
+
+    def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
+        return RUNNER.create_instance(det)
+
+    def set_worker_level_failure_exception_types(self, types: "object") -> None:
+        RUNNER.set_worker_level_failure_exception_types(types)  # type: ignore[arg-type]
+
+
+CHECKED_ONCE = CheckedOnce()
+
+
+@asynccontextmanager
+async def working(world: World) -> AsyncIterator[World]:
+    """Run the orchestrator's worker and every gateway's agent."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(control_worker(world.client, world))
+        for fake in world.gateways.values():
+            await stack.enter_async_context(agent_worker(world.client, fake))
+        yield world
+
+
+def control_worker(client: Client, world: World) -> Worker:
+    ledger = LedgerActivities(world.book)
+    return Worker(
+        client,
+        task_queue=CONTROL_QUEUE,
+        workflows=WORKFLOWS,
+        activities=[
+            world.judge.observe_slice,
+            world.admission.admit_release,
+            ledger.open_rollout,
+            ledger.close_rollout,
+            ledger.record_verdict,
+            ledger.record_known_good,
+            ledger.read_known_good,
+            ledger.read_open_rollouts,
+        ],
+        workflow_runner=CHECKED_ONCE,
+        workflow_failure_exception_types=[Exception],
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
+        max_heartbeat_throttle_interval=timedelta(milliseconds=200),
+        default_heartbeat_throttle_interval=timedelta(milliseconds=200),
+    )
+
+
+def agent_worker(client: Client, fake: FakeGateway) -> Worker:
+    instances, steering = InstanceActivities(fake), SteeringActivities(fake)
+    sessions = SessionActivities(fake)
+    return Worker(
+        client,
+        task_queue=fake.gateway.task_queue,
+        activities=[
+            instances.observe_gateway,
+            instances.preflight_gateway,
+            instances.stage_release,
+            instances.start_instance,
+            instances.probe_instance,
+            instances.stop_instance,
+            instances.fence_gateway,
+            instances.snapshot_gateway,
+            steering.start_trial,
+            steering.make_permanent,
+            steering.end_trial,
+            sessions.drain_instance,
+            sessions.end_sessions,
+        ],
+        max_heartbeat_throttle_interval=timedelta(milliseconds=200),
+        default_heartbeat_throttle_interval=timedelta(milliseconds=200),
+    )
+
+
+async def steps_of(client: Client, workflow_id: str, step: str) -> list[float]:
+    """Return when a workflow asked for a step, in seconds of the engine's clock."""
+    times = []
+    async for event in client.get_workflow_handle(workflow_id).fetch_history_events():
+        if event.activity_task_scheduled_event_attributes.activity_type.name == step:
+            times.append(event.event_time.ToMicroseconds() / 1e6)
+    return times
+
+
+def counts(names: list[str]) -> Mapping[str, int]:
+    return {name: names.count(name) for name in sorted(set(names))}
