@@ -25,10 +25,8 @@ def test_every_obstacle_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch
     lines = str(refused.value).splitlines()
     assert any("tun is missing: `modprobe tun`" in line for line in lines)
     (programs,) = [line for line in lines if line.startswith("programs are missing")]
-    assert (
-        "apt-get install --no-install-recommends iproute2 iputils-ping nftables ocserv openconnect prometheus util-linux"
-        in programs
-    )
+    packages = "iproute2 iputils-ping nftables ocserv openconnect prometheus util-linux"
+    assert f"`apt-get install --no-install-recommends {packages}`" in programs
     assert refused.value.exit_code == 2
     assert not preflight.is_able()
 
