@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any, cast
 
 from activities.drivers.daemon.ocserv import Ocserv
 from activities.drivers.daemon.ocserv_probe import ProbeLogin
@@ -18,6 +18,7 @@ from activities.drivers.runtime.journal import Journal
 from activities.drivers.runtime.slot_sessions import SlotSessions
 from activities.drivers.runtime.slots import HostSlots
 from activities.drivers.steering.nftables import NftablesTable
+from activities.releases import Admitted
 from deploy.lab import trees
 from policies.words.errors import Refused
 from policies.words.fleet import Gateway, Slot
@@ -125,12 +126,18 @@ class TreeAdmission:
     def release(self, version: str) -> ReleaseRef:
         return self.manifest(version).reference(digest_of(version.encode()))
 
-    async def admit(self, release: ReleaseRef, source: str) -> SimpleNamespace:
+    async def admit(self, release: ReleaseRef, source: str) -> Admitted:
         if self.revoked:
             raise Refused(f"{release.version} was revoked")
-        return SimpleNamespace(manifest=self.manifest(release.version), signers=("release@example.org",))
+        return Admitted(
+            manifest=self.manifest(release.version),
+            signers=("release@example.org",),
+            reference=release,
+            reason="as if signed",
+            verification=cast("Any", None),
+        )
 
-    async def unpack(self, admitted: object, into: Path) -> None:
+    async def unpack(self, admitted: Admitted, into: Path) -> None:
         shutil.copytree(self.tree, into / "root", symlinks=True, dirs_exist_ok=True)
         shutil.copy(self.template, into / TEMPLATE.name)
 

@@ -7,23 +7,10 @@ from typing import Protocol
 from activities.drivers.runtime.disk import size_of, sync_folder, sync_tree, write_whole
 from activities.drivers.runtime.place import MOUNT_POINTS
 from activities.drivers.runtime.process import digest_of_file
+from activities.releases import Admitted
 from policies.words.errors import Refused
 from policies.words.plan import ReleaseRef
 from policies.words.release import ReleaseManifest
-
-
-class Admitted(Protocol):
-    """A release that was fetched and verified on this host."""
-
-    @property
-    def manifest(self) -> ReleaseManifest:
-        """What its signers said it is."""
-        ...
-
-    @property
-    def signers(self) -> tuple[str, ...]:
-        """Who signed it."""
-        ...
 
 
 class Admission(Protocol):
