@@ -71,9 +71,12 @@ class _Counted(_Gate):
     margin: Margin = Margin()
     health: Health | None = None
     placebo: bool = False
+    optional: bool = Field(default=False, description="says nothing where no gateway exports it")
 
     @model_validator(mode="after")
     def _promises_fit(self) -> "_Counted":
+        if self.required and self.optional:
+            raise ValueError(f"gate {self.id}: what is required cannot be optional")
         if self.required and self.health is None:
             raise ValueError(f"gate {self.id}: required, but says no health to prove; add health.delta")
         if self.health is not None and self.health.delta <= self.margin.delta:
@@ -121,6 +124,7 @@ class GaugeRatio(_Gate):
     per: Selector | None = None
     min_per: float = Field(default=20, ge=0, description="below this many units the ratio says nothing")
     counter: bool = Field(default=False, description="take the rate of `value` per second")
+    per_counter: bool = Field(default=False, description="take the rate of `per` per second")
     floor: float = Field(default=0.0, ge=0, description="canary values up to this are never too much")
     ratio: float = Field(default=1.5, gt=1)
     ratio_hard: float | None = Field(
@@ -131,10 +135,15 @@ class GaugeRatio(_Gate):
 
 
 class Slope(_Gate):
-    """A gauge that grows on the canary and not on control: a leak; too noisy to roll back."""
+    """A gauge that grows on the canary and not on control: a leak; too noisy to roll back.
+
+    A new instance gathers sessions, and files and memory with them: give `per`, or a floor beyond that.
+    """
 
     kind: Literal["slope"]
     value: Selector
+    per: Selector | None = None
+    min_per: float = Field(default=20, ge=0, description="below this many units the slope says nothing")
     min_span: Duration = timedelta(minutes=20)
     floor_per_minute: float = Field(default=1.0, gt=0)
     action: Literal[Response.HOLD] = Response.HOLD
@@ -275,7 +284,7 @@ def selectors(gate: Gate) -> tuple[str, ...]:
             return (gate.histogram,)
         case Complaints():
             return (gate.total,)
-        case GaugeRatio() | Hard():
+        case GaugeRatio() | Slope() | Hard():
             return (gate.value, gate.per) if gate.per else (gate.value,)
-        case Slope() | Alerts():
+        case Alerts():
             return (gate.value,)

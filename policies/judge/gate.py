@@ -6,6 +6,7 @@ from typing import assert_never
 from policies.gates import (
     Alerts,
     Complaints,
+    Counted,
     Exceedance,
     Gate,
     GatePolicy,
@@ -39,7 +40,6 @@ MOST_POINTS = 64
 FEWEST_POINTS = 5
 MOST_RECENT = 20
 _SHOWN_CEILING = 1e12
-Counted = Rate | Exceedance | Complaints
 
 
 class GateState(Word):
@@ -189,7 +189,7 @@ def _judge_ratio(
     points = state.points
     spacing = over / MOST_POINTS
     if point is not None and (not points or bundle.at - points[-1][0] >= spacing):
-        points = (*(p for p in points if p[0] > bundle.at - over), (bundle.at, point))
+        points = (*(p for p in points if p[0] >= bundle.at - over), (bundle.at, point))
     ratio = mean_ratio(points, over)
     largest = max((values.get(i, 0.0) for i in bench.cohorts.canary), default=0.0)
     moved = GateState(points=points)

@@ -9,7 +9,7 @@ Wald's approximation n = (log needed + log of the mixture's cost) / entropy.
 from datetime import timedelta
 from math import inf, log
 
-from policies.gates import Complaints, Exceedance, Gate, GatePolicy, Rate
+from policies.gates import Counted, GatePolicy, Health
 from policies.judge.health import BETTER
 from policies.judge.sle import EFFECTS, FIRST_ONSET, odds_margin
 from policies.words.word import Word
@@ -50,14 +50,13 @@ def predict(
     return tuple(
         _predicted(policy, gate, attempts_per_minute * canaries, controls / canaries, bad_share)
         for gate in policy.gates
-        if isinstance(gate, Rate | Exceedance | Complaints) and gate.required
+        if isinstance(gate, Counted) and gate.required
     )
 
 
 def _predicted(
-    policy: GatePolicy, gate: Gate, per_minute: float, ratio: float, bad_share: float
+    policy: GatePolicy, gate: Counted, per_minute: float, ratio: float, bad_share: float
 ) -> Prediction:
-    assert isinstance(gate, Rate | Exceedance | Complaints)  # noqa: S101 - narrowed by the caller
     healthy = _after(events_to_health(gate, ratio, bad_share), per_minute)
     worse = _after(events_to_rollback(policy, gate, ratio, bad_share), per_minute)
     in_time = healthy is not None and healthy <= policy.window.nominal
@@ -76,11 +75,13 @@ def _after(events: float, per_minute: float) -> timedelta | None:
     return timedelta(minutes=minutes) if minutes < 7 * 24 * 60 else None
 
 
-def events_to_health(gate: Rate | Exceedance | Complaints, ratio: float, bad_share: float) -> float:
+def events_to_health(gate: Counted, ratio: float, bad_share: float) -> float:
     """Return how many canary events an equal canary needs, median, until it is proven healthy."""
-    if gate.health is None:
-        return inf
-    delta, needed = gate.health.delta, log(2 / gate.health.error)
+    return inf if gate.health is None else _events_to_prove(gate.health, ratio, bad_share)
+
+
+def _events_to_prove(health: Health, ratio: float, bad_share: float) -> float:
+    delta, needed = health.delta, log(2 / health.error)
     odds = odds_margin(bad_share, delta, 1.5)
     conditional = needed / max(_conditional_gain(bad_share, ratio, 1.0, odds), 1e-12)
     gains = [_binomial_gain(bad_share, part * delta, delta) for part in BETTER]
@@ -90,7 +91,7 @@ def events_to_health(gate: Rate | Exceedance | Complaints, ratio: float, bad_sha
 
 def events_to_rollback(
     policy: GatePolicy,
-    gate: Rate | Exceedance | Complaints,
+    gate: Counted,
     ratio: float,
     bad_share: float,
     drop: float = _DROP,
@@ -135,7 +136,7 @@ def _binomial_gain(share: float, better: float, delta: float) -> float:
 
 def _advice(
     policy: GatePolicy,
-    gate: Rate | Exceedance | Complaints,
+    gate: Counted,
     per_minute: float,
     ratio: float,
     bad_share: float,
@@ -149,11 +150,10 @@ def _advice(
     at = f"{gate.id} cannot be decided in {time} at {per_minute:.0f} first attempts a minute"
     times = needed / (per_minute * minutes)
     ways = [f"take {min(times + 1, 99):.0f} times as many canaries"] if times < inf else []
-    assert gate.health is not None  # noqa: S101 - required gates have one
     for points in (3, 5, 8, 10, 15, 20):
-        if points / 100 > gate.health.delta:
-            wider = gate.model_copy(update={"health": gate.health.model_copy(update={"delta": points / 100})})
-            if events_to_health(wider, ratio, bad_share) <= per_minute * minutes:
-                ways.insert(0, f"widen health.delta to {points} points")
-                break
+        wider = Health(delta=points / 100)
+        needed = _events_to_prove(wider, ratio, bad_share)
+        if gate.health and wider.delta > gate.health.delta and needed <= per_minute * minutes:
+            ways.insert(0, f"widen health.delta to {points} points")
+            break
     return f"{at}: {', '.join([*ways, 'or approve by hand'])}"

@@ -8,7 +8,7 @@ wolf on this fleet's own traffic.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from policies.gates import Complaints, Exceedance, GatePolicy, Rate
+from policies.gates import Counted, GatePolicy
 from policies.judge.tick import Bundle
 from policies.judge.window import WindowState, fold_bundle
 from policies.words.verdict import Action, Cohorts, Decision, GateVerdict, Window
@@ -64,7 +64,7 @@ def _complete(policy: GatePolicy, bundle: Bundle) -> Bundle:
     lost = {
         gate.id: f"{gate.id} was not recorded"
         for gate in policy.gates
-        if isinstance(gate, Rate | Exceedance | Complaints) and gate.id not in known
+        if isinstance(gate, Counted) and gate.id not in known
     }
     return bundle.model_copy(update={"blind": bundle.blind | lost}) if lost else bundle
 
@@ -106,15 +106,13 @@ def calibrate(policy: GatePolicy, placebos: Sequence[Placebo]) -> tuple[GateCali
     """Judge every placebo window, gate by gate as if it were alone, and add up what happened."""
     found = []
     for gate in policy.gates:
-        if isinstance(gate, Rate | Exceedance | Complaints):
+        if isinstance(gate, Counted):
             alone = policy.model_copy(update={"gates": (gate,)})
             found.append(_calibrated(alone, gate, placebos))
     return tuple(found)
 
 
-def _calibrated(
-    alone: GatePolicy, gate: Rate | Exceedance | Complaints, placebos: Sequence[Placebo]
-) -> GateCalibration:
+def _calibrated(alone: GatePolicy, gate: Counted, placebos: Sequence[Placebo]) -> GateCalibration:
     rollbacks = proven = 0
     totals: dict[str, list[int]] = {}
     hours: dict[int, list[float]] = {}

@@ -4,10 +4,21 @@ The bundle that comes out is all the judge ever needs of a tick; recorded bundle
 `judge replay` folds again under another policy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from policies.gates import Alerts, Complaints, Exceedance, GatePolicy, GaugeRatio, Hard, Rate, Slope
+from policies.gates import (
+    Alerts,
+    Complaints,
+    Counted,
+    Exceedance,
+    Gate,
+    GatePolicy,
+    GaugeRatio,
+    Hard,
+    Rate,
+    Slope,
+)
 from policies.judge.counts import Series, fold_series, planned
 from policies.judge.hard import firing_since, gone_since
 from policies.judge.past import Past
@@ -87,15 +98,23 @@ def _remember_shown(
     reading: Reading,
     scrapes: Mapping[str, tuple[float, ...]],
 ) -> Memory:
-    """Keep when each instance was last reached, and when each series that may go was last there."""
+    """Keep when each instance was last reached, and when each series that may be missing was last there."""
     shown = dict(memory.shown)
     for gate in policy.gates:
-        if isinstance(gate, Hard) and gate.fires.when == "gone":
-            mine = planned(reading.series.get(gate.value, ()), cohorts, policy.identity.label)
+        selector = _may_be_missing(gate)
+        if selector:
+            mine = planned(reading.series.get(selector, ()), cohorts, policy.identity.label)
             last = {one.instance: one.samples[-1][0] for one in mine if one.samples}
             shown[gate.id] = shown.get(gate.id, {}) | last
     seen = memory.seen | {instance: times[-1] for instance, times in scrapes.items()}
     return memory.model_copy(update={"seen": seen, "shown": shown})
+
+
+def _may_be_missing(gate: Gate) -> str:
+    """Return the selector whose absence must be told apart from never having been there."""
+    if isinstance(gate, Hard) and gate.fires.when == "gone":
+        return gate.value
+    return _promised(gate)[0] if isinstance(gate, Counted) and gate.optional else ""
 
 
 def counters_of(policy: GatePolicy) -> set[str]:
@@ -103,7 +122,7 @@ def counters_of(policy: GatePolicy) -> set[str]:
     return {selector for gate in policy.gates for selector in _counters(gate)}
 
 
-def _counters(gate: object) -> tuple[str, ...]:
+def _counters(gate: Gate) -> tuple[str, ...]:
     match gate:
         case Rate():
             return (gate.bad, gate.total)
@@ -138,21 +157,18 @@ class _Seeing:
     growth: Mapping[str, float] | None
 
     def bundle(self) -> Bundle:
-        """Return what every gate saw."""
+        """Return what every gate saw; a sign on one canary counts though another cannot be seen."""
         counts, gauges, signs, blind = {}, {}, {}, {}
         for gate in self.policy.gates:
+            if isinstance(gate, Hard | Alerts):
+                signs[gate.id] = self._signs(gate)
             why = self._blind(gate)
-            if why:
+            if why and not signs.get(gate.id, {}).keys() & set(self.cohorts.canary):
                 blind[gate.id] = why
-                continue
-            match gate:
-                case Rate() | Exceedance() | Complaints():
-                    if self.growth is not None:
-                        counts[gate.id] = self._counts(gate)
-                case GaugeRatio() | Slope():
-                    gauges[gate.id] = self._gauge(gate)
-                case Hard() | Alerts():
-                    signs[gate.id] = self._signs(gate)
+            elif isinstance(gate, Counted) and self.growth is not None:
+                counts[gate.id] = self._counts(gate)
+            elif isinstance(gate, GaugeRatio | Slope):
+                gauges[gate.id] = self._gauge(gate)
         other, missing = self._identity()
         if missing:
             blind["identity"] = missing
@@ -170,18 +186,21 @@ class _Seeing:
     def _ours(self, selector: str) -> list[Series]:
         return planned(self.reading.series.get(selector, ()), self.cohorts, self.policy.identity.label)
 
-    def _blind(self, gate: Rate | Exceedance | Complaints | GaugeRatio | Slope | Hard | Alerts) -> str:
+    def _blind(self, gate: Gate) -> str:
         """Return why this gate cannot be read now; empty when it can."""
         mine = _promised(gate)
         read = {*mine, self.policy.presence, *(counters_of(self.policy) if _counters(gate) else ())}
         for selector in sorted(read):
             if selector in self.reading.unread:
                 return self.reading.unread[selector]
-        if isinstance(gate, Alerts):
-            return ""
         if isinstance(gate, Hard) and gate.fires.when == "gone":
             return self._never_shown(gate)
-        for selector in mine:
+        unexported = isinstance(gate, Counted) and gate.optional and not self.memory.shown[gate.id]
+        return "" if unexported or isinstance(gate, Alerts) else self._unfresh(mine)
+
+    def _unfresh(self, promised: Sequence[str]) -> str:
+        """Return which series is not fresh on every canary and on enough of control."""
+        for selector in promised:
             fresh = self._fresh(selector)
             stale = [instance for instance in self.cohorts.canary if instance not in fresh]
             if stale:
@@ -241,11 +260,14 @@ class _Seeing:
             if isinstance(gate, GaugeRatio) and gate.counter:
                 value = self._rate(one)
             values[one.instance] = values.get(one.instance, 0.0) + value
-        if isinstance(gate, Slope) or gate.per is None:
+        if gate.per is None:
             return values
         units: dict[str, float] = {}
         for one in self._ours(gate.per):
-            units[one.instance] = units.get(one.instance, 0.0) + one.samples[-1][1]
+            unit = (
+                self._rate(one) if isinstance(gate, GaugeRatio) and gate.per_counter else one.samples[-1][1]
+            )
+            units[one.instance] = units.get(one.instance, 0.0) + unit
         return {i: v / units[i] for i, v in values.items() if units.get(i, 0.0) > gate.min_per}
 
     def _rate(self, one: Series) -> float:
@@ -293,7 +315,7 @@ class _Seeing:
         return other, f"{blind[0]} does not say which executable it runs" if blind else ""
 
 
-def _promised(gate: Rate | Exceedance | Complaints | GaugeRatio | Slope | Hard | Alerts) -> tuple[str, ...]:
+def _promised(gate: Gate) -> tuple[str, ...]:
     """Return the selectors that must have a value on every canary instance.
 
     A counter of bad events may be absent until the first one happens; its total may not.
@@ -303,7 +325,7 @@ def _promised(gate: Rate | Exceedance | Complaints | GaugeRatio | Slope | Hard |
             return (gate.total,)
         case Exceedance():
             return (gate.histogram,)
-        case GaugeRatio() | Hard():
+        case GaugeRatio() | Slope() | Hard():
             return (gate.value, gate.per) if gate.per else (gate.value,)
-        case Slope() | Alerts():
+        case Alerts():
             return (gate.value,)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from math import ceil
 
-from policies.gates import Complaints, Exceedance, Gate, GatePolicy, Rate
+from policies.gates import Counted, Gate, GatePolicy
 from policies.judge.gate import Bench, GateState, judge_gate, response_of
 from policies.judge.reading import Reading
 from policies.judge.tick import Bundle, Memory, read_bundle
@@ -83,7 +83,7 @@ def fold_bundle(
 
 
 def _required(gates: Sequence[Gate]) -> tuple[str, ...]:
-    return tuple(g.id for g in gates if isinstance(g, Rate | Exceedance | Complaints) and g.required)
+    return tuple(g.id for g in gates if isinstance(g, Counted) and g.required)
 
 
 def _identity(

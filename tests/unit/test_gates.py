@@ -49,6 +49,7 @@ def test_a_policy_without_a_required_gate_is_found_out() -> None:
         ({"bad": "attempts"}, "must name raw series"),
         ({"share": 1.2}, "less than or equal to 1"),
         ({"health": {"delta": 0.01}}, r"larger than margin\.delta"),
+        ({"optional": True}, "cannot be optional"),
         ({"health": None}, "says no health to prove"),
         ({"treshold": 3}, "Extra inputs"),
         ({"kind": "ratio"}, "does not match any of the expected tags"),
@@ -93,7 +94,7 @@ def test_a_wrong_selector_is_named_by_file_line_and_key(tmp_path: Path) -> None:
 def test_leaks_and_alerts_can_only_hold() -> None:
     gates = load(SHIPPED[0], GatePolicy)
     assert [g.id for g in gates.gates if g.action is Response.HOLD] == [
-        "complaints", "cpu-per-session", "memory-per-session", "descriptor-leak", "noc-alerts",
+        "complaints", "cpu-per-login", "memory-per-session", "descriptor-leak", "noc-alerts",
     ]  # fmt: skip
     leak: dict[str, Any] = {"id": "leak", "kind": "slope", "value": "fds{$cohort}", "action": "rollback"}
     with pytest.raises(ValidationError):

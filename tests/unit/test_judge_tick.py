@@ -1,0 +1,318 @@
+"""Reading a tick: what is fresh, whose it is, and what cannot be known from it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from policies.gates import GatePolicy
+from policies.judge.counts import Series
+from policies.judge.reading import Reading
+from policies.judge.tick import Bundle, Memory, read_bundle
+from policies.judge.window import WindowState, fold_reading
+from policies.words.verdict import Action, Decision, GateVerdict
+from tests.unit.judged import CANARY, COHORTS, CONTROL, LOGINS, OLD, START, TARGET, policy, series
+
+UP, BUILD = 'up{job="vpngw",$cohort}', "vpngw_build_info{$cohort}"
+ALL, BAD = "attempts{$cohort}", 'attempts{outcome="bad",$cohort}'
+
+EVERYONE = (CANARY, *CONTROL)
+GONE: dict[str, Any] = {
+    "id": "gone",
+    "kind": "hard",
+    "value": "started{$cohort}",
+    "fires": {"when": "gone"},
+    "held": "2s",
+}
+DOWN: dict[str, Any] = {
+    "id": "down",
+    "kind": "hard",
+    "value": UP,
+    "fires": {"when": "equals", "value": 0},
+    "held": "3s",
+    "confirm": True,
+}
+SLOW: dict[str, Any] = {"id": "slow", "kind": "exceedance", "histogram": "took{$cohort}", "share": 0.2}
+
+
+Found = Mapping[str, Sequence[Series]]
+"""What selectors found."""
+
+
+def digest_of(instance: str) -> str:
+    return TARGET if instance == CANARY else OLD
+
+
+def lines(
+    name: str, value: float = 1.0, *, until: float, who: Sequence[str] = EVERYONE, **labels: str
+) -> tuple[Series, ...]:
+    """Return a series for each gateway that has had this value each second up to `until`."""
+    times = [START + until - back for back in range(4, -1, -1)]
+    return tuple(
+        series(
+            name,
+            i,
+            [(t, value) for t in times],
+            **({"digest": digest_of(i)} if name != "up" else {}),
+            **labels,
+        )
+        for i in who
+    )
+
+
+def counting(until: float, rate: float = 2.0, bad: float = 0.0, who: Sequence[str] = EVERYONE) -> Found:
+    """Return counters that grow steadily, with `bad` a second on the canary."""
+    times = [until - back for back in range(4, -1, -1)]
+    good = [
+        series(
+            "attempts", i, [(START + t, rate * (t + 100)) for t in times], outcome="ok", digest=digest_of(i)
+        )
+        for i in who
+    ]
+    failed = series(
+        "attempts", CANARY, [(START + t, bad * max(0.0, t)) for t in times], outcome="bad", digest=TARGET
+    )
+    return {ALL: [*good, failed], BAD: [failed]}
+
+
+def look(at: float, found: Found | None = None, **more: Any) -> Reading:
+    everything: dict[str, Sequence[Series]] = {
+        UP: lines("up", until=at), BUILD: lines("vpngw_build_info", until=at), **counting(at), **(found or {})
+    }  # fmt: skip
+    return Reading(at=START + at, series={name: tuple(some) for name, some in everything.items()}, **more)
+
+
+def watch(gates: GatePolicy, looks: Sequence[Reading]) -> list[tuple[Bundle, Decision]]:
+    state, seen = WindowState(), []
+    for one in looks:
+        state, bundle, decision = fold_reading(gates, gates.window, COHORTS, state, one)
+        seen.append((bundle, decision))
+    return seen
+
+
+def test_counting_begins_at_the_first_tick() -> None:
+    seen = watch(policy(), [look(0), look(1), look(2)])
+    assert [bundle.counts["logins"][CANARY] for bundle, _ in seen] == [(0, 0), (2, 0), (2, 0)]
+
+
+def test_only_the_executable_under_judgement_counts() -> None:
+    old = series("attempts", CANARY, [(START + t, 50.0 * t) for t in range(5)], outcome="bad", digest=OLD)
+    looks = [look(at, {BAD: [old], ALL: [*counting(at)[ALL], old]}) for at in (1, 2, 3)]
+    assert [bundle.counts["logins"][CANARY] for bundle, _ in watch(policy(), looks)][1:] == [(2, 0), (2, 0)]
+
+
+def test_between_scrapes_nothing_is_counted_and_signs_are_still_seen() -> None:
+    gates = policy(LOGINS, GONE, poll="200ms")
+    started = {"started{$cohort}": lines("started", until=1)}
+    seen = watch(gates, [look(0, started), look(0.2, started), look(0.4, started), look(1.0, started)])
+    assert ["logins" in bundle.counts for bundle, _ in seen] == [True, False, False, True]
+    assert seen[1][1].readings[0].verdict is GateVerdict.NOT_ENOUGH_DATA
+
+
+def test_counters_that_were_not_all_read_are_folded_later_and_whole() -> None:
+    lost = look(2)
+    lost = Reading(
+        at=lost.at, series={k: v for k, v in lost.series.items() if k != BAD}, unread={BAD: "timed out"}
+    )
+    seen = watch(policy(), [look(0), look(1), lost, look(3)])
+    assert seen[2][0].counts == {}
+    assert seen[2][0].blind == {"logins": "timed out"}
+    assert seen[3][0].counts["logins"][CANARY] == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ({ALL: []}, "attempts has no fresh value from 10.0.0.1:9500"),
+        ({ALL: counting(-10)[ALL]}, "attempts has no fresh value from 10.0.0.1:9500"),
+        ({ALL: counting(9, who=(CANARY,))[ALL]}, "attempts is fresh on only 0 control gateways"),
+    ],
+)
+def test_what_is_absent_or_stale_is_blindness(found: Found, why: str) -> None:
+    (_, (bundle, decision)) = watch(policy(), [look(8), look(9, found)])
+    assert bundle.blind == {"logins": why}
+    assert decision.readings[0].verdict is GateVerdict.METRICS_UNAVAILABLE
+
+
+def test_one_missing_control_is_no_blindness() -> None:
+    (_, (bundle, _)) = watch(policy(), [look(0), look(1, {ALL: counting(1, who=EVERYONE[:-1])[ALL]})])
+    assert bundle.blind == {}
+    assert CONTROL[-1] not in bundle.counts["logins"]
+
+
+def test_bad_events_may_be_absent_until_the_first_one() -> None:
+    (_, (bundle, _)) = watch(policy(), [look(0, {BAD: []}), look(1, {BAD: []})])
+    assert bundle.counts["logins"][CANARY] == (2, 0)
+
+
+def test_a_gateway_that_says_nothing_of_its_executable_is_unknown_and_one_that_says_another_conflicts() -> (
+    None
+):
+    silent = look(1, {BUILD: lines("vpngw_build_info", until=1, who=CONTROL)})
+    (_, (bundle, decision)) = watch(policy(), [look(0), silent])
+    assert "does not say which executable" in bundle.blind["identity"]
+    assert decision.readings[0].verdict is GateVerdict.METRICS_UNAVAILABLE
+    wrong = series("vpngw_build_info", CANARY, [(START + 1, 1.0)], digest=OLD)
+    other = look(1, {BUILD: [*lines("vpngw_build_info", until=1, who=CONTROL), wrong]})
+    assert watch(policy(), [look(0), other])[1][0].other == {CANARY: OLD}
+
+
+def test_the_newest_claim_of_an_executable_counts() -> None:
+    before = series("vpngw_build_info", CANARY, [(START - 1, 1.0), (START, 1.0)], digest=OLD)
+    now = series("vpngw_build_info", CANARY, [(START + 1, 1.0)], digest=TARGET)
+    claims = [*lines("vpngw_build_info", until=1, who=CONTROL), before, now]
+    assert watch(policy(), [look(0), look(1, {BUILD: claims})])[1][0].other == {}
+
+
+def test_a_process_that_is_gone_while_its_exporter_answers_is_a_hard_sign() -> None:
+    def started(at: float) -> Found:
+        return {
+            "started{$cohort}": [
+                *lines("started", until=at, who=CONTROL),
+                *lines("started", until=min(at, 2), who=(CANARY,)),
+            ]
+        }
+
+    looks = [look(at, started(at)) for at in (1, 2, 3, 4)]
+    decisions = [decision.action for _, decision in watch(policy(LOGINS, GONE), looks)]
+    assert decisions == [Action.CONTINUE, Action.CONTINUE, Action.CONTINUE, Action.ROLL_BACK]
+
+
+def test_a_process_nobody_ever_saw_is_unknown() -> None:
+    (bundle, decision) = watch(policy(LOGINS, GONE), [look(1, {"started{$cohort}": ()})])[0]
+    assert "was never seen" in bundle.blind["gone"]
+    assert decision.action is Action.CONTINUE
+
+
+def test_a_gateway_that_is_not_reached_has_not_lost_its_process() -> None:
+    started = {"started{$cohort}": lines("started", until=2)}
+    unreached = (*lines("up", until=9, who=CONTROL), *lines("up", 0.0, until=9, who=(CANARY,)))
+    seen = watch(
+        policy(LOGINS, GONE),
+        [look(1, started), look(2, started), look(9, {UP: unreached, "started{$cohort}": ()})],
+    )
+    assert seen[-1][0].blind["gone"] == f"{CANARY} is not reached"
+    assert seen[-1][1].action is not Action.ROLL_BACK
+
+
+def down_at(at: float, **more: Any) -> Reading:
+    ups = (*lines("up", until=at, who=CONTROL), *lines("up", 0.0, until=at, who=(CANARY,)))
+    return look(at, {UP: ups}, **more)
+
+
+def test_a_scrape_that_fails_is_believed_only_when_a_probe_fails_too() -> None:
+    gates = policy(LOGINS, DOWN)
+    unconfirmed = watch(gates, [look(0), down_at(4)])[-1][1]
+    assert unconfirmed.readings[1].verdict is GateVerdict.METRICS_UNAVAILABLE
+    assert unconfirmed.action is not Action.ROLL_BACK
+    confirmed = watch(gates, [look(0), down_at(4, unreachable=frozenset({CANARY}))])[-1][1]
+    assert (confirmed.action, confirmed.verdict) == (Action.ROLL_BACK, GateVerdict.HARD)
+
+
+def buckets(until: float, slow: float, who: Sequence[str] = EVERYONE) -> list[Series]:
+    """Return histograms with `slow` of ten a second above half a second on the canary, none on control."""
+    found = []
+    for i in who:
+        above = slow if i == CANARY else 0.0
+        for le, rate in (("0.1", 0.0), ("0.5", 10 - above), ("2.5", 10.0), ("+Inf", 10.0)):
+            samples = [(START + until - b, rate * (until - b + 1000)) for b in range(4, -1, -1)]
+            found.append(series("took", i, samples, le=le, digest=digest_of(i)))
+    return found
+
+
+def test_slow_is_what_control_hardly_ever_was_before_the_window() -> None:
+    gates = policy(LOGINS, SLOW)
+    history = {"took{$cohort}": tuple(buckets(-60, 0, CONTROL)), ALL: (), BAD: ()}
+    looks = [
+        look(0, {"took{$cohort}": buckets(0, 4)}, history=history),
+        look(1, {"took{$cohort}": buckets(1, 4)}),
+    ]
+    (_, (bundle, _)) = watch(gates, looks)
+    assert bundle.past["slow"] == (1800, 0)
+    assert bundle.counts["slow"][CANARY] == (10, 4)
+    assert bundle.counts["slow"][CONTROL[0]] == (10, 0)
+
+
+def test_without_history_nothing_is_slow_and_nothing_is_proven() -> None:
+    gates = policy(LOGINS, SLOW)
+    seen = watch(gates, [look(at, {"took{$cohort}": buckets(at, 4)}) for at in range(30)])
+    assert seen[-1][0].counts["slow"] == {}
+    assert {reading.verdict for _, d in seen for reading in d.readings if reading.gate == "slow"} == {
+        GateVerdict.NOT_ENOUGH_DATA
+    }
+
+
+def test_a_bound_no_bucket_has_measures_nothing() -> None:
+    gates = policy(LOGINS, SLOW | {"bound": {"fixed": 0.7}})
+    seen = watch(gates, [look(at, {"took{$cohort}": buckets(at, 4)}) for at in range(3)])
+    assert seen[-1][0].counts["slow"] == {}
+
+
+def test_a_gauge_is_counted_per_session_where_there_are_enough() -> None:
+    cpu: dict[str, Any] = {
+        "id": "cpu", "kind": "gauge_ratio", "value": "cpu{$cohort}", "counter": True,
+        "per": "sessions{$cohort}", "over": "4s",
+    }  # fmt: skip
+
+    def used(at: float) -> Found:
+        each = {i: (6.0 if i == CANARY else 2.0) for i in EVERYONE}
+        samples = {
+            i: [(START + at - b, rate * (at - b + 100)) for b in range(4, -1, -1)] for i, rate in each.items()
+        }
+        sessions = [
+            *lines("sessions", 40.0, until=at, who=EVERYONE[:-1]),
+            *lines("sessions", 3.0, until=at, who=CONTROL[-1:]),
+        ]
+        return {
+            "cpu{$cohort}": [series("cpu", i, samples[i], digest=digest_of(i)) for i in EVERYONE],
+            "sessions{$cohort}": sessions,
+        }
+
+    seen = watch(policy(LOGINS, cpu), [look(at, used(at)) for at in range(8)])
+    assert seen[-1][0].gauges["cpu"] == pytest.approx({CANARY: 0.15, CONTROL[0]: 0.05, CONTROL[1]: 0.05})
+    assert seen[-1][1].action is Action.HOLD
+    assert "3.00 times control's median" in seen[-1][1].reason
+
+
+def test_nothing_is_remembered_of_what_could_not_be_read() -> None:
+    blind = Reading(at=START, series={}, unread=dict.fromkeys((UP, BUILD, ALL, BAD), "no answer"))
+    memory, bundle = read_bundle(policy(), COHORTS, Memory(), blind)
+    assert memory == Memory()
+    assert set(bundle.blind) == {"logins", "identity"}
+
+
+LOSS: dict[str, Any] = {
+    "id": "loss",
+    "kind": "rate",
+    "optional": True,
+    "share": 0.2,
+    "bad": "lossy{$cohort}",
+    "total": "probes{$cohort}",
+}
+
+
+def test_an_optional_metric_says_nothing_where_nobody_exports_it() -> None:
+    (_, (bundle, decision)) = watch(policy(LOGINS, LOSS), [look(0), look(1)])
+    assert bundle.blind == {}
+    assert decision.readings[1].verdict is GateVerdict.NOT_ENOUGH_DATA
+
+
+@pytest.mark.parametrize("who", [CONTROL, ()])
+def test_an_optional_metric_that_was_there_and_is_lost_is_blindness(who: Sequence[str]) -> None:
+    looks = [
+        look(0, {"probes{$cohort}": lines("probes", until=0)}),
+        look(9, {"probes{$cohort}": lines("probes", until=9, who=who)}),
+    ]
+    assert "probes has no fresh value" in watch(policy(LOGINS, LOSS), looks)[-1][0].blind["loss"]
+
+
+def test_a_sign_on_one_canary_counts_though_another_cannot_be_seen() -> None:
+    two = COHORTS.model_copy(update={"canary": (CANARY, CONTROL[0]), "control": CONTROL[1:]})
+    gates = policy(
+        LOGINS, {"id": "probe", "kind": "hard", "value": "probe{$cohort}", "fires": {"when": "equals"}}
+    )
+    failing = lines("probe", 0.0, until=1, who=(CANARY,))
+    found = look(1, {"probe{$cohort}": [*failing, *lines("probe", until=1, who=CONTROL[1:])]})
+    _, bundle = read_bundle(gates, two, Memory(), found)
+    assert set(bundle.signs["probe"]) == {CANARY}
+    assert "probe" not in bundle.blind
