@@ -6,6 +6,7 @@ verdict can be recomputed later without the source.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from temporalio import activity
 
+from activities.evidence import ContentStore, keep, recall
 from activities.failures import as_application_errors
 from activities.verdicts import (
     Document,
@@ -25,13 +27,15 @@ from activities.verdicts import (
     refusal,
     refused,
 )
+from policies.changes import change_between, require_approvals
 from policies.trust.statements import parse_release
+from policies.words.approval import Approval, Change
 from policies.words.errors import BadInput
 from policies.words.plan import ReleaseRef
 from policies.words.refusals import ArchiveRefused, DigestMismatch, PolicyChanged, SubjectMismatch, TrustError
 from policies.words.release import Artifact, ReleaseManifest
 from policies.words.trust import Envelope
-from policies.words.verification import Scope, Signed, StoredSignature, TrustState, TrustVerdict, Verification
+from policies.words.verification import Scope, TrustState, TrustVerdict, Verification
 from policies.words.word import Digest, Name, Word
 
 
@@ -60,34 +64,6 @@ class ReleaseSource(Protocol):
         ...
 
 
-class ContentStore(Protocol):
-    """Files by digest; every read hashes again and raises DigestMismatch for bytes that changed."""
-
-    def has(self, digest: Digest, size: int) -> bool:
-        """Return whether the blob is here in full length."""
-        ...
-
-    def put(self, content: bytes) -> Digest:
-        """Store these bytes."""
-        ...
-
-    def read(self, digest: Digest) -> bytes:
-        """Return the blob's bytes."""
-        ...
-
-    def stream(self, digest: Digest) -> Iterator[bytes]:
-        """Yield the blob's bytes; the error comes at the end."""
-        ...
-
-    def install(self, digest: Digest, destination: Path, mode: int = 0o644) -> None:
-        """Copy the blob to a file, hashing while copying."""
-        ...
-
-    def collect(self, keep: Collection[Digest]) -> tuple[Digest, ...]:
-        """Remove everything else; return what was removed."""
-        ...
-
-
 class StateTable(Protocol):
     """What was seen of each product and channel."""
 
@@ -108,6 +84,7 @@ class Admitted:
     signers: tuple[str, ...]
     reference: ReleaseRef
     reason: str
+    verification: Verification
 
 
 @dataclass(frozen=True)
@@ -120,6 +97,7 @@ class Tools:
     trust: Callable[[], LoadedTrust]
     source: Callable[[str, LoadedTrust], ReleaseSource]
     unpack: Callable[[Iterator[bytes], Artifact, Path], bool]
+    inspect: Callable[[Iterator[bytes], Artifact], None]
     record: Callable[[Verification], None]
     clock: Callable[[], datetime]
 
@@ -171,13 +149,14 @@ class Releases:
             case.judgement = await asyncio.to_thread(judge, question, case.document, case.index, trust)
             if not case.judgement.verdict.admitted:
                 raise refusal(case.judgement.verdict)
-            admitted = await self._complete(case, release)
+            manifest, reference = await self._complete(case, release)
         except TrustError as error:
             self._write(case, refused(error))
+            self._remember(case, admitted=False)
             raise
-        self._write(case, case.judgement.verdict)
-        self._remember(case)
-        return admitted
+        verdict = case.judgement.verdict
+        self._remember(case, admitted=True)
+        return Admitted(manifest, verdict.signers, reference, verdict.reason, self._write(case, verdict))
 
     async def unpack(self, admitted: Admitted, into: Path) -> None:
         """Have the release's tree at `into/root` and its files beside it, exactly as the manifest lists them.
@@ -186,8 +165,46 @@ class Releases:
             DigestMismatch: the stored bytes were changed since they were admitted.
             ArchiveRefused: an archive holds anything but the listed files.
         """
-        for artifact in admitted.manifest.artifacts:
-            await asyncio.to_thread(self._lay_out, artifact, into)
+        try:
+            for artifact in admitted.manifest.artifacts:
+                await asyncio.to_thread(self._lay_out, artifact, into)
+        except TrustError as error:
+            self._refuse(admitted, error)
+            raise
+
+    def changes(self, admitted: Admitted, known_good: Digest | None) -> Change:
+        """Return what the release changes in the configuration of a known-good one, or adds to none.
+
+        Raises:
+            DigestMismatch: the known-good release is not on this host.
+        """
+        evidence = self._tools.evidence
+        before = self._template(parse_release(evidence.read(known_good))) if known_good else None
+        return change_between(admitted.reference.digest, before, self._template(admitted.manifest))
+
+    def require_approved(
+        self, admitted: Admitted, known_good: Digest | None, approvals: Sequence[Approval], *, requester: str
+    ) -> tuple[str, ...]:
+        """Return whose approvals allow the change of configuration; one audit line when they do not.
+
+        Raises:
+            ApprovalRequired: too few of them count.
+            DigestMismatch: the known-good release is not on this host.
+        """
+        trust = self._tools.trust()
+        try:
+            return require_approvals(
+                self.changes(admitted, known_good),
+                approvals,
+                trust.policy.approvals,
+                policy=trust.digest,
+                requester=requester,
+                signers=[signature.identity for signature in admitted.verification.signatures],
+                now=self._tools.clock(),
+            )
+        except TrustError as error:
+            self._refuse(admitted, error)
+            raise
 
     def promote(self, release: Digest, *, scope: Scope | None = None) -> None:
         """Note that the release was promoted: it is known-good, and older ones are refused from now on.
@@ -220,6 +237,13 @@ class Releases:
             {artifact.digest for manifest in manifests for artifact in manifest.artifacts}
         )
 
+    def _template(self, manifest: ReleaseManifest) -> str:
+        return self._tools.store.read(f"sha256:{manifest.config_schema.sha256}").decode(errors="replace")
+
+    def _refuse(self, admitted: Admitted, error: TrustError) -> None:
+        """Write an audit line about an admitted release that was refused afterwards."""
+        self._tools.record(admitted.verification.model_copy(update={"verdict": refused(error)}))
+
     def _scope_or(self, scope: Scope | None) -> Scope:
         found = scope or self._scope
         if found is None:
@@ -237,8 +261,10 @@ class Releases:
         if needs_index(question, case.trust):
             case.index = Document(*await case.source.index(question.scope.product, question.scope.channel))
 
-    async def _complete(self, case: "_Case", release: ReleaseRef | Digest) -> Admitted:
-        """Fetch what the manifest names and return the admitted release."""
+    async def _complete(
+        self, case: "_Case", release: ReleaseRef | Digest
+    ) -> tuple[ReleaseManifest, ReleaseRef]:
+        """Fetch what the manifest names."""
         judgement = case.judgement
         assert judgement is not None  # noqa: S101 - judged
         assert judgement.manifest is not None  # noqa: S101 - admitted
@@ -248,10 +274,26 @@ class Releases:
                 f"the plan describes release {release.digest} otherwise than its manifest does"
             )
         for artifact in judgement.manifest.artifacts:
-            if not self._tools.store.has(artifact.digest, artifact.size):
-                await case.source.blob(artifact.digest, artifact.size)
-        verdict = judgement.verdict
-        return Admitted(judgement.manifest, verdict.signers, reference, verdict.reason)
+            await self._have(artifact, case.source)
+        return judgement.manifest, reference
+
+    async def _have(self, artifact: Artifact, source: ReleaseSource) -> None:
+        """Have the artifact in the store, read to its end once: what cannot be unpacked is not admitted."""
+        if self._tools.store.has(artifact.digest, artifact.size):
+            with contextlib.suppress(DigestMismatch):  # it was altered where it lay, so it is fetched again
+                await asyncio.to_thread(self._inspect, artifact)
+                return
+        await source.blob(artifact.digest, artifact.size)
+        await asyncio.to_thread(self._inspect, artifact)
+
+    def _inspect(self, artifact: Artifact) -> None:
+        stream = self._tools.store.stream(artifact.digest)
+        try:
+            self._tools.inspect(stream, artifact)
+        except ArchiveRefused:
+            _finish(stream)
+            self._tools.store.discard(artifact.digest)
+            raise
 
     def _lay_out(self, artifact: Artifact, into: Path) -> None:
         if artifact.unpack == "none":
@@ -261,49 +303,52 @@ class Releases:
         try:
             self._tools.unpack(stream, artifact, into / "root")
         except ArchiveRefused:
-            for _ in stream:  # an archive that was altered is reported as that: its last piece says so
-                pass
+            _finish(stream)
             raise
 
-    def _write(self, case: "_Case", verdict: TrustVerdict) -> None:
-        """Keep the evidence and write the audit line."""
+    def _write(self, case: "_Case", verdict: TrustVerdict) -> Verification:
+        """Keep the evidence and write the audit line; return it."""
         question, evidence = case.question, self._tools.evidence
         judgement = case.judgement or Judgement(verdict)
         manifest = judgement.manifest
-        self._tools.record(
-            Verification(
-                at=question.now,
-                scope=question.scope,
-                release=question.digest,
-                source=case.name.partition("?")[0],
-                verdict=verdict,
-                signatures=judgement.signatures,
-                version=manifest.version if manifest else "",
-                rollback_index=manifest.rollback_index if manifest else None,
-                artifacts={artifact.name: artifact.digest for artifact in manifest.artifacts}
-                if manifest
-                else {},
-                state=question.state.model_copy(update={"admitted": {}}),
-                policy=case.trust.digest,
-                files={name: evidence.put(content) for name, content in case.trust.files.items()},
-                manifest=keep(evidence, case.document) if case.document else None,
-                index=keep(evidence, case.index) if case.index else None,
-                accesses=tuple(case.source.accesses),
-            )
+        verification = Verification(
+            at=question.now,
+            scope=question.scope,
+            release=question.digest,
+            source=case.name.partition("?")[0],
+            verdict=verdict,
+            signatures=judgement.signatures,
+            version=manifest.version if manifest else "",
+            rollback_index=manifest.rollback_index if manifest else None,
+            artifacts={artifact.name: artifact.digest for artifact in manifest.artifacts} if manifest else {},
+            state=question.state.model_copy(update={"admitted": {}}),
+            policy=case.trust.digest,
+            files={name: evidence.put(content) for name, content in case.trust.files.items()},
+            manifest=keep(evidence, case.document) if case.document else None,
+            index=keep(evidence, case.index) if case.index else None,
+            accesses=tuple(case.source.accesses),
         )
+        self._tools.record(verification)
+        return verification
 
-    def _remember(self, case: "_Case") -> None:
-        """Note what was seen, so that older indexes are replays and a rollback needs no source."""
-        assert case.document is not None  # noqa: S101 - gathered
-        assert case.judgement is not None  # noqa: S101 - judged
-        signed = keep(self._tools.evidence, case.document)
-        index = case.judgement.index
+    def _remember(self, case: "_Case", *, admitted: bool) -> None:
+        """Note what was seen, so that older indexes are replays and a rollback needs no source.
+
+        An index counts even if the release is refused: it may be the one that withdraws it.
+        """
+        document, index = case.document, case.judgement.index if case.judgement else None
+        signed = keep(self._tools.evidence, document) if admitted and document else None
 
         def seen(state: TrustState) -> TrustState:
-            update: dict[str, object] = {"admitted": {**state.admitted, case.question.digest: signed}}
+            update: dict[str, object] = {}
+            if signed is not None:
+                update["admitted"] = {**state.admitted, case.question.digest: signed}
             if index is not None:
+                withdrawn = (f"sha256:{sha256}" for sha256 in index.revoked)
                 update["index_serial"] = max(state.index_serial, index.serial)
                 update["seen_at"] = max(state.seen_at or index.issued_at, index.issued_at)
+                update["revoked"] = tuple(dict.fromkeys((*state.revoked, *withdrawn)))
+                update["security_floor"] = max(state.security_floor, index.security_floor)
             return state.model_copy(update=update)
 
         scope = case.question.scope
@@ -323,57 +368,10 @@ class _Case:
     judgement: Judgement | None = None
 
 
-def keep(evidence: ContentStore, document: Document) -> Signed:
-    """Store a statement and its signatures; return how to find them again."""
-    return Signed(
-        statement=evidence.put(document.payload),
-        signatures=tuple(
-            StoredSignature(
-                kind=envelope.kind,
-                content=evidence.put(envelope.content),
-                token=evidence.put(envelope.token) if envelope.token is not None else None,
-            )
-            for envelope in document.envelopes
-        ),
-    )
-
-
-def recall(evidence: ContentStore, signed: Signed) -> Document:
-    """Return a stored statement with its signatures.
-
-    Raises:
-        DigestMismatch: something of it is gone or was changed.
-    """
-    envelopes = tuple(
-        Envelope(
-            kind=signature.kind,
-            content=evidence.read(signature.content),
-            token=evidence.read(signature.token) if signature.token else None,
-        )
-        for signature in signed.signatures
-    )
-    return Document(evidence.read(signed.statement), envelopes)
-
-
-def reverify(verification: Verification, evidence: ContentStore, trust: LoadedTrust) -> TrustVerdict:
-    """Return the verdict that the stored evidence gives today, at the time of the first one.
-
-    Only verdicts about documents can be recomputed: one about a transfer has no evidence to judge.
-
-    Raises:
-        DigestMismatch: some of the evidence is gone or was changed.
-        PolicyChanged: `trust` is another policy than the one that was applied.
-    """
-    if trust.digest != verification.policy:
-        raise PolicyChanged(
-            f"the verdict was given under policy {verification.policy}, this is {trust.digest}"
-        )
-    if verification.manifest is None:
-        raise DigestMismatch("the verdict was given before any document had arrived", reason="absent")
-    document = recall(evidence, verification.manifest)
-    index = recall(evidence, verification.index) if verification.index else None
-    question = Question(verification.release, verification.scope, verification.state, verification.at)
-    return judge(question, document, index, trust).verdict
+def _finish(stream: Iterator[bytes]) -> None:
+    """Read to the end: an archive that was altered is reported as that, and its last piece says so."""
+    for _ in stream:
+        pass
 
 
 def _require_policy(trust: LoadedTrust, agreed: Digest | None) -> None:

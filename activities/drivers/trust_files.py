@@ -22,8 +22,9 @@ from activities.drivers.source.oci import OciSource
 from activities.drivers.source.transport import Transport, shown
 from activities.drivers.store.blobs import BlobStore
 from activities.drivers.store.states import TrustStates
-from activities.drivers.store.trees import unpack
-from activities.releases import Releases, ReleaseSource, Tools, reverify
+from activities.drivers.store.trees import inspect, unpack
+from activities.evidence import reverify
+from activities.releases import Releases, ReleaseSource, Tools
 from activities.verdicts import LoadedTrust, SignatureVerifier
 from policies.trust import strict_json
 from policies.words.errors import BadInput
@@ -60,6 +61,7 @@ def compose_releases(
         trust=lambda: load_trust(trust),
         source=lambda name, loaded: open_source(name, loaded, blobs, Credentials(os.environ)),
         unpack=unpack,
+        inspect=inspect,
         record=record or Trail(store / "audit.jsonl").append,
         clock=clock,
     )

@@ -61,8 +61,16 @@ class LabSigner:
             "timestampAuthorities": [_authority_entry("tsa", [self.tsa, self.root])],
         }
 
-    def sign(self, statement: bytes, identity: str, issuer: str, payload_type: str = PAYLOAD_TYPE) -> bytes:
-        """Return a Sigstore bundle over these bytes, by that identity of that issuer."""
+    def sign(
+        self,
+        statement: bytes,
+        identity: str,
+        issuer: str,
+        *,
+        payload_type: str = PAYLOAD_TYPE,
+        stamped_at: datetime | None = None,
+    ) -> bytes:
+        """Return a Sigstore bundle over these bytes, by that identity of that issuer, stamped now or then."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self.certificate(key, identity, issuer)
         pae = _pae(payload_type, statement)
@@ -72,7 +80,7 @@ class LabSigner:
             "payloadType": payload_type,
             "signatures": [{"sig": _b64(signature)}],
         }
-        return self.bundle(certificate, signature, pae, {"dsseEnvelope": envelope})
+        return self.bundle(certificate, signature, pae, {"dsseEnvelope": envelope}, stamped_at)
 
     def sign_blob(self, blob: bytes, identity: str, issuer: str) -> bytes:
         """Return a Sigstore bundle over a blob itself, as `cosign sign-blob` makes them."""
@@ -84,14 +92,19 @@ class LabSigner:
         return self.bundle(certificate, signature, blob, content)
 
     def bundle(
-        self, certificate: x509.Certificate, signature: bytes, signed: bytes, content: dict[str, Any]
+        self,
+        certificate: x509.Certificate,
+        signature: bytes,
+        signed: bytes,
+        content: dict[str, Any],
+        stamped_at: datetime | None = None,
     ) -> bytes:
-        """Return a bundle of these parts, logged and time-stamped now."""
+        """Return a bundle of these parts, logged now and stamped now or then."""
         material = {
             "certificate": {"rawBytes": _b64(_der(certificate))},
             "tlogEntries": [self.log(certificate, signature, signed)],
             "timestampVerificationData": {
-                "rfc3161Timestamps": [{"signedTimestamp": _b64(self.timestamp(signature))}]
+                "rfc3161Timestamps": [{"signedTimestamp": _b64(self.timestamp(signature, stamped_at))}]
             },
         }
         bundle = {

@@ -58,7 +58,7 @@ def admits(
         _require_scope(manifest, product, channel)
         signers = require_signers(signatures, digest, rule.groups, rule.require, policy.revoked)
         known_good = digest in state.promoted
-        _require_not_revoked(digest, policy, index)
+        _require_not_revoked(digest, policy, state, index)
         _require_signed_in_time(manifest, signatures)
         if not known_good:
             _require_in_time(manifest, rule, max(now, state.seen_at or now))
@@ -193,8 +193,11 @@ def _require_scope(manifest: ReleaseManifest, product: str, channel: str) -> Non
         )
 
 
-def _require_not_revoked(digest: Digest, policy: TrustPolicy, index: ChannelIndex | None) -> None:
-    if digest.removeprefix("sha256:") in (*policy.revoked.manifests, *(index.revoked if index else ())):
+def _require_not_revoked(
+    digest: Digest, policy: TrustPolicy, state: TrustState, index: ChannelIndex | None
+) -> None:
+    named = (*policy.revoked.manifests, *(index.revoked if index else ()))
+    if digest in state.revoked or digest.removeprefix("sha256:") in named:
         raise SignerRevoked(f"release {digest} was withdrawn; choose a later one", reason="manifest")
 
 
@@ -223,7 +226,7 @@ def _require_no_downgrade(
     manifest: ReleaseManifest, *, known_good: bool, rule: Rule, state: TrustState, index: ChannelIndex | None
 ) -> None:
     """Only rollback_index orders releases; known-good ones may be below what was promoted since."""
-    security = max(rule.security_floor, index.security_floor if index else 0)
+    security = max(rule.security_floor, state.security_floor, index.security_floor if index else 0)
     if manifest.rollback_index < security:
         raise DowngradeRefused(
             f"{manifest.version} has rollback index {manifest.rollback_index}, the floor is {security}",

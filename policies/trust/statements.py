@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from policies.trust import strict_json
-from policies.words.refusals import DigestMismatch, ManifestInvalid, SubjectMismatch, WrongStatementType
+from policies.words.refusals import (
+    DigestMismatch,
+    ManifestInvalid,
+    SubjectMismatch,
+    WeakAlgorithm,
+    WrongStatementType,
+)
 from policies.words.release import (
     INDEX_PREDICATE,
     RELEASE_PREDICATE,
@@ -31,6 +37,8 @@ class Subject(SignedWord):
     name: str
     digest: dict[str, str]
 
+
+WEAK = {"md5", "sha1"}
 
 _SUBJECTS: TypeAdapter[tuple[Subject, ...]] = TypeAdapter(tuple[Subject, ...])
 _SHA256: TypeAdapter[str] = TypeAdapter(Sha256)
@@ -104,6 +112,8 @@ def _subjects(raw: Any) -> dict[str, str]:
     try:
         subjects = _SUBJECTS.validate_python(tuple(raw) if isinstance(raw, list) else raw)
         for subject in subjects:
+            if subject.digest.keys() <= WEAK:
+                raise WeakAlgorithm(f"subject {subject.name[:80]!r} is named by a digest that can be forged")
             if set(subject.digest) != {"sha256"}:
                 raise ManifestInvalid(
                     f"subject {subject.name[:80]!r} is not named by sha256 and nothing else",

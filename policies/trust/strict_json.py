@@ -30,16 +30,20 @@ def loads(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH)
     if _deepest(raw) > max_depth:
         raise ManifestInvalid(f"the document is nested deeper than {max_depth} levels", reason="depth")
     try:
-        return json.loads(
+        found = json.loads(
             raw.decode("utf-8"),
             object_pairs_hook=_each_key_once,
             parse_constant=_no_constant,
             parse_float=_no_float,
         )
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        dumps(found)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ManifestInvalid(f"the document is not JSON: {error}", reason="syntax") from error
+    except UnicodeError as error:
+        raise ManifestInvalid("the document holds something that is no text", reason="syntax") from error
     except ValueError as error:
         raise ManifestInvalid("the document has a number that is too long", reason="number") from error
+    return found
 
 
 def _deepest(raw: bytes) -> int:

@@ -36,6 +36,8 @@ class TrustState(Word):
     index_serial: int = 0
     seen_at: AwareDatetime | None = Field(default=None, description="latest time known to have passed")
     admitted: dict[Digest, Signed] = {}
+    revoked: tuple[Digest, ...] = Field(default=(), description="withdrawn by some index, for good")
+    security_floor: int = 0
 
 
 class TrustVerdict(Word):

@@ -20,6 +20,7 @@ from policies.words.release import SignedWord
 from policies.words.trust import Envelope, SignatureKind
 from policies.words.word import Digest
 
+MAX_STATEMENT_BYTES = 4 * strict_json.MAX_BYTES
 MAX_LISTING_BYTES = 65_536
 MAX_SIGNATURE_BYTES = 262_144
 MOST_SIGNATURES = 16
@@ -68,7 +69,7 @@ class HttpSource:
         Raises:
             DigestMismatch: the repository has other bytes under that name.
         """
-        content = await self._get(f"statements/{_place(digest)}", strict_json.MAX_BYTES)
+        content = await self._get(f"statements/{_place(digest)}", MAX_STATEMENT_BYTES)
         require_digest(content, digest, "the statement")
         return content
 

@@ -37,7 +37,7 @@ SIGNATURE_TYPES = {
 }
 
 MAX_MANIFEST_BYTES = 4 << 20
-MAX_SIGNATURE_BYTES = 262_144
+MAX_SMALL_BYTES = 4 * strict_json.MAX_BYTES
 MOST_SIGNATURES = 16
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 CHALLENGE = re.compile(r'([a-z]+)="([^"]*)"')
@@ -90,7 +90,7 @@ class OciSource:
         Raises:
             DigestMismatch: the registry has other bytes under that digest.
         """
-        return await self._small(digest, strict_json.MAX_BYTES)
+        return await self._small(digest)
 
     async def signatures(self, digest: Digest) -> tuple[Envelope, ...]:
         """Return the signatures of a statement; none if the registry knows none."""
@@ -150,8 +150,8 @@ class OciSource:
             raise DigestMismatch(f"{shown(url)} claims digest {claimed[:80]} for other bytes")
         return content, headers
 
-    async def _small(self, digest: Digest, most: int = MAX_SIGNATURE_BYTES) -> bytes:
-        content = await self._read(f"blobs/{digest}", most, "*/*")
+    async def _small(self, digest: Digest) -> bytes:
+        content = await self._read(f"blobs/{digest}", MAX_SMALL_BYTES, "*/*")
         require_digest(content, digest, "a blob")
         return content
 

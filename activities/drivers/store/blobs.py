@@ -103,6 +103,10 @@ class BlobStore:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def discard(self, digest: Digest) -> None:
+        """Remove the blob; one that is not there changes nothing."""
+        self.path(digest).unlink(missing_ok=True)
+
     def digests(self) -> frozenset[Digest]:
         """Return everything that is stored."""
         return frozenset(f"sha256:{path.name}" for path in self.folder.glob("sha256/??/*"))

@@ -12,6 +12,7 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from policies.words.refusals import ArchiveRefused
 from policies.words.release import Artifact, ReleaseFile
@@ -46,6 +47,18 @@ def unpack(archive: Iterator[bytes], artifact: Artifact, destination: Path) -> b
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return True
+
+
+def inspect(archive: Iterator[bytes], artifact: Artifact) -> None:
+    """Read an artifact to its end as unpacking would, writing nothing.
+
+    Raises:
+        ArchiveRefused: the archive holds anything but the listed files.
+    """
+    if artifact.unpack != "none":
+        _extract(_Reader(archive, gzipped=artifact.unpack == "tar.gz"), artifact, None)
+    for _ in archive:
+        pass
 
 
 def is_whole(artifact: Artifact, tree: Path) -> bool:
@@ -142,7 +155,8 @@ class _Reader:
             raise ArchiveRefused(f"the archive is not gzip: {error}", reason="format") from error
 
 
-def _extract(reader: _Reader, artifact: Artifact, tree: Path) -> None:
+def _extract(reader: _Reader, artifact: Artifact, tree: Path | None) -> None:
+    """Read the archive to its end; files go to the tree if there is one."""
     expected = {file.path: file for file in artifact.files}
     while (header := reader.read(BLOCK)) != bytes(BLOCK):
         path, size = _entry(header)
@@ -153,7 +167,10 @@ def _extract(reader: _Reader, artifact: Artifact, tree: Path) -> None:
             )
         if size != file.size:
             raise ArchiveRefused(f"{path!r} has {size} bytes, the manifest lists {file.size}", reason="size")
-        _write(reader, file, tree / path)
+        if tree is None:
+            _copy(reader, file, None)
+        else:
+            _write(reader, file, tree / path)
         if reader.read(-size % BLOCK).strip(b"\0"):
             raise ArchiveRefused(f"the padding after {path!r} is not empty", reason="format")
     if expected:
@@ -180,15 +197,21 @@ def _entry(header: bytes) -> tuple[str, int]:
 def _write(reader: _Reader, file: ReleaseFile, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    hasher, left = hashlib.sha256(), file.size
     with os.fdopen(handle, "wb", buffering=0) as target:
-        while left:
-            piece = reader.some(min(left, PIECE))
-            if not piece:
-                raise ArchiveRefused("the archive ends in the middle of an entry", reason="truncated")
-            hasher.update(piece)
-            target.write(piece)
-            left -= len(piece)
+        _copy(reader, file, target)
         os.fchmod(target.fileno(), file.mode)
+
+
+def _copy(reader: _Reader, file: ReleaseFile, target: BinaryIO | None) -> None:
+    """Read one file's bytes, and write them if there is somewhere to."""
+    hasher, left = hashlib.sha256(), file.size
+    while left:
+        piece = reader.some(min(left, PIECE))
+        if not piece:
+            raise ArchiveRefused("the archive ends in the middle of an entry", reason="truncated")
+        hasher.update(piece)
+        if target is not None:
+            target.write(piece)
+        left -= len(piece)
     if hasher.hexdigest() != file.sha256:
         raise ArchiveRefused(f"{file.path!r} is not the file the manifest lists", reason="digest")
