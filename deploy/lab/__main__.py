@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -100,6 +101,7 @@ def _seconds(story: Told, what: str) -> str:
 
 def main() -> None:
     """Run the demo and end the process with its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         stories, report = parse(sys.argv[1:])
         code = asyncio.run(demo(stories, report))

@@ -18,7 +18,7 @@ from policies.words.refusals import TrustError
 from policies.words.rollout import Outcome, Phase, RolloutResult, RolloutStatus
 
 LOOK_EVERY = 0.3
-DAY_ENDS_IN_GROUPS_OF = 6
+DAY_ENDS_IN_GROUPS_OF = 12
 
 
 @dataclass

@@ -19,6 +19,8 @@ from deploy.lab.topology import Host
 
 SCRIPT = Path(__file__).with_name("tunnel.sh")
 LOGIN_WITHIN = 20.0
+NIGHT = 4.0
+"""Seconds between a logout and the next login: long enough for the gateway to forget the address."""
 _TICK = 0.05
 
 
@@ -75,6 +77,8 @@ class User:
         """
         async with self._changing:
             await self._leave()
+            if self.tally.logins:
+                await asyncio.sleep(NIGHT)
             await self._connect()
 
     async def leave(self) -> None:

@@ -11,7 +11,7 @@ from policies.words.errors import PenstockError, Unavailable
 from policies.words.operation import Operation
 from policies.words.steering import Steering
 
-REFRESH = timedelta(seconds=5)
+REFRESH = timedelta(seconds=2)
 
 
 class Pins(Protocol):
