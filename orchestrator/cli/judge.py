@@ -91,7 +91,7 @@ def backtest(
     """Judge a past upgrade from the history in Prometheus, as if it had been watched live."""
     gates = _read_policy(policy)
     cohorts = Cohorts(canary=tuple(canary), control=tuple(control))
-    began = start.replace(tzinfo=start.tzinfo or UTC).timestamp()
+    began = _utc(start)
     history = asyncio.run(_history(prometheus, gates, [*canary, *control], began, minutes * 60))
     ticks = bundles(gates, cohorts, history, began, began + minutes * 60)
     found = replay(gates, gates.window, cohorts, ticks)
@@ -110,13 +110,16 @@ def calibrate_gates(
     gateway: Instances,
     days: Annotated[float, typer.Option(help="how far back")] = 7.0,
     minutes: Annotated[float, typer.Option(help="length of a placebo window")] = 30.0,
+    until: Annotated[
+        datetime | None, typer.Option("--to", help="where the past ends, UTC; now when left out")
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Pretend each gateway was a canary in every window of the past, and count the false rollbacks."""
     if len(gateway) < 2:  # noqa: PLR2004 - a canary and a control
         raise BadInput("calibration compares gateways; give --gateway at least twice")
     gates = _read_policy(policy)
-    placebos = asyncio.run(_placebos(prometheus, gates, gateway, days, minutes * 60))
+    placebos = asyncio.run(_placebos(prometheus, gates, gateway, days, minutes * 60, _utc(until)))
     found = calibrate(gates, placebos)
     if output is Output.JSON:
         print_json([one.model_dump(mode="json") | {"may_roll_back": one.may_roll_back} for one in found])
@@ -125,10 +128,9 @@ def calibrate_gates(
 
 
 async def _placebos(
-    url: str, gates: GatePolicy, gateways: Sequence[str], days: float, seconds: float
+    url: str, gates: GatePolicy, gateways: Sequence[str], days: float, seconds: float, end: float
 ) -> list[Placebo]:
     """Read window by window; a window is counted once and each gateway plays the canary in it."""
-    end = datetime.now(UTC).timestamp()
     placebos: list[Placebo] = []
     for back in range(int(days * 86400 // seconds), 0, -1):
         start = end - back * seconds
@@ -155,6 +157,12 @@ async def _history(
         return {name: await source.raw(name, instances, end, lookback) for name in sorted(wanted)}
     finally:
         source.close()
+
+
+def _utc(given: datetime | None) -> float:
+    """Return seconds since the epoch of a time given in UTC, or of now."""
+    moment = given or datetime.now(UTC)
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 
 def _read_policy(path: Path) -> GatePolicy:
