@@ -56,11 +56,11 @@ async def demo(stories: Sequence[str], report: Path | None) -> int:
                 "bad-signature": teller.bad_signature,
             }
             told = [await tellings[story]() for story in stories]
-        if report:
-            report.write_text(write_json(told))
         screen.print(summary(told))
         screen.tell(f"the lab is removed; all of it took {time.monotonic() - began:.0f} s")
         screen.tell("next: .venv/bin/penstock history, .venv/bin/penstock release list, README.md")
+    if report:
+        await asyncio.to_thread(report.write_text, write_json(told))
     return exit_code(stories, told)
 
 

@@ -1,4 +1,4 @@
-"""The lab as a whole: a fleet with users, the control plane that upgrades it, and releases to upgrade it to."""
+"""The lab as a whole: a fleet with users, the control plane that upgrades it, and what to upgrade it to."""
 
 import asyncio
 import getpass
@@ -18,11 +18,11 @@ import yaml
 
 from deploy.lab import credentials as lab_credentials
 from deploy.lab import namespaces, preflight
-from deploy.lab.processes import Process
 from deploy.lab.offers import Offers, server
+from deploy.lab.processes import Process
 from deploy.lab.releases import LabReleases
 from deploy.lab.services import EXPORTER_PORT, Engine, Prometheus
-from deploy.lab.topology import TARGET4, Host, Topology
+from deploy.lab.topology import PREFIX, TARGET4, Host, Topology
 from deploy.lab.traffic import Logins, Users
 from deploy.lab.traffic import Settings as TrafficSettings
 from orchestrator.cli.session import Session
@@ -35,12 +35,35 @@ from policies.words.rollout import RolloutResult, RolloutStatus
 from policies.words.word import Word
 from workflows.rollback import RollbackResult
 
+
+GATES = Path(__file__).with_name("gates.yaml")
+LIMITS = Limits(
+    steps=("1", "100%"),
+    switching=3,
+    lease=timedelta(seconds=20),
+    drain_deadline=timedelta(minutes=2),
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large a lab is and what it is made for; the demo's is the default."""
+
+    gateways: int = 4
+    sites: int = 24
+    prefix: str = PREFIX
+    folder: str = "lab"
+    """Folder in the state folder, its own for each lab that runs at the same time."""
+    logins_per_second: float = 2.0
+    gates: Path = GATES
+    limits: Limits = LIMITS
+
+
+DEMO = Shape()
 FLEET = "lab"
 PRODUCT = "ocserv"
 SLOTS = "abc"
 FIRST_PORT = 4431
-LEASE = timedelta(seconds=20)
-DRAIN_DEADLINE = timedelta(minutes=2)
 READY_WITHIN = 30.0
 REPOSITORY_PORT = 8080
 
@@ -151,13 +174,13 @@ class Lab:
         return last
 
 
-def fleet_of(topology: Topology) -> Fleet:
+def fleet_of(topology: Topology, limits: Limits) -> Fleet:
     """Return the lab's fleet: every gateway in a failure domain of its own, three slots each."""
     return Fleet(
         name=FLEET,
         product=PRODUCT,
         gateways=tuple(_gateway(host, number) for number, host in enumerate(topology.gateways, start=1)),
-        limits=Limits(steps=("1", "100%"), switching=3, lease=LEASE, drain_deadline=DRAIN_DEADLINE),
+        limits=limits,
     )
 
 
@@ -175,7 +198,7 @@ def _gateway(host: Host, number: int) -> Gateway:
     return Gateway(
         name=host.name,
         domain=host.name,
-        addresses=(host.address4, host.address6),  # type: ignore[arg-type]
+        addresses=(host.address4, host.address6),
         metrics_port=EXPORTER_PORT,
         slots=slots,
     )
@@ -190,37 +213,37 @@ def write_yaml(path: Path, content: Word | dict[str, Any]) -> Path:
 
 
 @asynccontextmanager
-async def lab(tell: Callable[[str], None]) -> AsyncIterator[Lab]:
+async def lab(tell: Callable[[str], None], shape: Shape = Shape()) -> AsyncIterator[Lab]:
     """Have a lab for the length of the body; whatever ends it, nothing of it remains.
 
     Raises:
         BadInput: this machine cannot have one; nothing was changed.
         Conflict: another lab is running.
     """
-    topology = Topology()
+    topology = Topology(gateways=shape.gateways, sites=shape.sites, prefix=shape.prefix)
     claim, cleared = preflight.begin(topology)
     with ExitStack() as held:
         held.push(claim)
         if cleared:
             tell(cleared)
-        folder = state_folder() / "lab" / "run"
+        folder = state_folder() / shape.folder / "run"
         shutil.rmtree(folder, ignore_errors=True)
         try:
             with namespaces.home_again():
-                yield await _build(topology, folder, tell)
+                yield await _build(shape, topology, folder, tell)
         finally:
             topology.tear_down()
 
 
-async def _build(topology: Topology, folder: Path, tell: Callable[[str], None]) -> Lab:
+async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[[str], None]) -> Lab:
     began = time.monotonic()
     topology.build()
     # Before any thread exists: threads stay where they were made, and nothing of the lab may leave it.
     namespaces.enter(topology.hub.namespace)
-    fleet = fleet_of(topology)
+    fleet = fleet_of(topology, shape.limits)
     files = folder / "etc"
     write_yaml(files / "fleet.yaml", fleet)
-    shutil.copy(Path(__file__).with_name("gates.yaml"), files / "gates.yaml")
+    shutil.copy(shape.gates, files / "gates.yaml")
     issued = await asyncio.to_thread(lab_credentials.issue, topology, files / "credentials")
     tell(f"{len(topology.gateways)} gateways and {len(topology.sites)} sites have their networks")
     source = f"http://{topology.hub.address4}:{REPOSITORY_PORT}"
@@ -233,9 +256,9 @@ async def _build(topology: Topology, folder: Path, tell: Callable[[str], None]) 
     server(
         published, topology.hub.namespace, topology.hub.address4, REPOSITORY_PORT, folder / "repository.log"
     ).start()
-    settings = _settings(topology, folder, files, published, engine, prometheus)
+    settings = _settings(shape, topology, folder, files, published, engine, prometheus)
     session = Session(settings)
-    worker = _program(folder, "worker", topology.hub, ["-m", "orchestrator.worker"])
+    worker = _program(folder, "worker", topology.hub, ["-m", "orchestrator.worker"], settings)
     agents = {
         host.name: _agent(folder, files, host, fleet.gateway(host.name), issued, published, engine)
         for host in topology.gateways
@@ -252,7 +275,7 @@ async def _build(topology: Topology, folder: Path, tell: Callable[[str], None]) 
     for host in topology.gateways:
         _exporter(folder, files, host, fleet.gateway(host.name)).start()
     tell(f"every gateway serves with {offers.older.version}")
-    users, logins = _crowds(topology, issued, folder)
+    users, logins = _crowds(shape, topology, issued, folder)
     await asyncio.to_thread(users.wait_until_up)
     tell(f"{len(topology.sites)} users are connected and pinging ({time.monotonic() - began:.0f} s so far)")
     return Lab(
@@ -271,6 +294,7 @@ async def _build(topology: Topology, folder: Path, tell: Callable[[str], None]) 
 
 
 def _settings(
+    shape: Shape,
     topology: Topology,
     folder: Path,
     files: Path,
@@ -278,32 +302,42 @@ def _settings(
     engine: Engine,
     prometheus: Prometheus,
 ) -> Settings:
-    """Write the settings where `penstock` looks for them, and return them."""
+    """Write the settings, the demo's where `penstock` looks for them; return them."""
+    home = state_folder() if shape.folder == "lab" else folder
     values = {
         "temporal_address": engine.address,
         "network_namespace": topology.hub.namespace,
         "prometheus_url": f"http://{prometheus.address}",
-        "ledger_url": f"sqlite:///{state_folder() / 'ledger.db'}",
+        "ledger_url": f"sqlite:///{home / 'ledger.db'}",
         "store": str(folder / "store"),
         "fleet": str(files / "fleet.yaml"),
         "trust": str(published.trust_policy),
         "gates": str(files / "gates.yaml"),
         "source": published.url,
     }
-    for old in state_folder().glob("ledger.db*"):
+    for old in home.glob("ledger.db*"):
         old.unlink()
     lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
-    Settings.file.write_text("\n".join(["# written by the lab; the newest run's", *lines]) + "\n")
-    return Settings()
+    (home / Settings.file.name).write_text(
+        "\n".join(["# written by the lab; the newest run's", *lines]) + "\n"
+    )
+    return Settings.model_validate(values)
 
 
-def _program(folder: Path, name: str, host: Host, arguments: list[str]) -> Process:
+def _program(
+    folder: Path, name: str, host: Host, arguments: list[str], settings: Settings | None = None
+) -> Process:
+    chosen = settings.model_dump(mode="json", exclude_none=True) if settings else {}
     return Process(
         name,
         [sys.executable, *arguments],
         log=folder / f"{name}.log",
         namespace=host.namespace,
-        environment={"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"},
+        environment={
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONUNBUFFERED": "1",
+            **{f"PENSTOCK_{key.upper()}": str(value) for key, value in chosen.items()},
+        },
     )
 
 
@@ -352,10 +386,12 @@ def _exporter(folder: Path, files: Path, host: Host, gateway: Gateway) -> Proces
 
 
 def _crowds(
-    topology: Topology, issued: lab_credentials.Credentials, folder: Path
+    shape: Shape, topology: Topology, issued: lab_credentials.Credentials, folder: Path
 ) -> tuple[Users, Logins]:
     users = Users(TrafficSettings.of(topology, issued, folder / "users"))
-    logins = Logins(TrafficSettings.of(topology, issued, folder / "logins"))
+    logins = Logins(
+        TrafficSettings.of(topology, issued, folder / "logins", per_second=shape.logins_per_second)
+    )
     users.start()
     logins.start()
     return users, logins
@@ -369,4 +405,3 @@ async def _ready(program: Process) -> None:
             said = " / ".join(program.last_lines(3)) or "nothing"
             raise Unavailable(f"{program.name} did not become ready; it said: {said}")
         await asyncio.sleep(0.05)
-

@@ -1,4 +1,4 @@
-"""The demo's stories: a clean upgrade, a faulty release that is noticed and undone, a tampered one that is refused."""
+"""The demo's stories: a clean upgrade, a faulty release that is undone, a tampered one that is refused."""
 
 import asyncio
 import json
@@ -67,6 +67,7 @@ class Storyteller:
     def __init__(self, lab: Lab, screen: Screen) -> None:
         self._lab = lab
         self._screen = screen
+        self._status: RolloutStatus | None = None
 
     async def clean(self) -> Told:
         """Upgrade the whole fleet to the newer ocserv; then the users' day ends and a new one begins."""
@@ -76,7 +77,7 @@ class Storyteller:
         if result.outcome is Outcome.PROMOTED:
             await self._let_the_day_end()
             await self._wait_for_drains()
-        return await self._told("clean", result, before, began, self._seconds(result, None, began))
+        return await self._told("clean", result, before, self._seconds(result, None, began))
 
     async def bad_auth(self) -> Told:
         """Roll out a release that is signed and starts, but on which most logins fail."""
@@ -85,7 +86,7 @@ class Storyteller:
         result = await self._upgrade(lab.faulty, "said to be a small fix")
         await self._wait_for_drains()
         faulted = self._said_at("on trial")
-        return await self._told("bad-auth", result, before, began, self._seconds(result, faulted, began))
+        return await self._told("bad-auth", result, before, self._seconds(result, faulted, began))
 
     async def bad_signature(self) -> Told:
         """Offer a release that was changed after it was signed."""
@@ -100,7 +101,7 @@ class Storyteller:
         else:
             raise BadInput("the tampered release was admitted; this must never happen")
         result = RolloutResult(rollout="none", outcome=outcome, reason=reason)
-        return await self._told("bad-signature", result, before, began, self._seconds(result, None, began))
+        return await self._told("bad-signature", result, before, self._seconds(result, None, began))
 
     # --- following a rollout -------------------------------------------------------
 
@@ -147,12 +148,10 @@ class Storyteller:
         name: str,
         result: RolloutResult,
         before: dict[str, Any],
-        began: float,
         seconds: dict[str, float],
     ) -> Told:
         await asyncio.sleep(1.5)  # a ping is lost only when its second is over
         after, states = self._lab.figures(), await self._lab.states()
-        del began
         return Told(
             name=name,
             outcome=result.outcome,
@@ -168,7 +167,8 @@ class Storyteller:
         )
 
     def _said_at(self, words: str) -> datetime | None:
-        return next((event.at for event in self._status.events if words in event.sentence), None)
+        events = self._status.events if self._status else ()
+        return next((event.at for event in events if words in event.sentence), None)
 
     def _seconds(self, result: RolloutResult, faulted: datetime | None, began: float) -> dict[str, float]:
         decided = self._said_at("verdict unhealthy") if result.outcome is Outcome.ROLLED_BACK else None
