@@ -155,13 +155,18 @@ class ObservationActivities:
         """Read everything one tick needs, once; what cannot be read is named with its reason.
 
         When instances were reached is read first: whatever a scrape brought is then complete
-        in the reads that follow, and counters are folded no further than that scrape.
+        in the reads that follow, and counters are folded no further than that scrape. When
+        even that cannot be read, nothing else is asked.
         """
         at = _now()
         instances = (*cohorts.canary, *cohorts.control)
         lookbacks = _lookbacks(policy)
         presence = {policy.presence: lookbacks.pop(policy.presence)}
         series, unread = await self._read_all(presence, instances, at)
+        if unread:
+            return Reading(
+                at=at.timestamp(), series={}, unread=dict.fromkeys(lookbacks, *unread.values()) | unread
+            )
         more, also_unread = await self._read_all(lookbacks, instances, at)
         history: dict[str, tuple[Series, ...]] = {}
         if not state.memory.based:
@@ -170,7 +175,7 @@ class ObservationActivities:
         return Reading(
             at=at.timestamp(),
             series=series | more,
-            unread=unread | also_unread,
+            unread=also_unread,
             history=history,
             unreachable=await self._unreachable(policy, cohorts, series | more),
             complaints=await self._complained(policy, instances, state, at),

@@ -35,7 +35,6 @@ from policies.words.rollout import RolloutResult, RolloutStatus
 from policies.words.word import Word
 from workflows.rollback import RollbackResult
 
-
 GATES = Path(__file__).with_name("gates.yaml")
 LIMITS = Limits(
     steps=("1", "100%"),

@@ -2,18 +2,25 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from datetime import timedelta
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.drivers.metrics.prometheus import PrometheusSource
+from activities.drivers.metrics.records import FolderRecorder, read_record
 from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice
 from orchestrator.files import load
-from policies.gates import GatePolicy
+from policies.gates import Blindness, GatePolicy
+from policies.judge.replay import replay
+from policies.judge.tick import Bundle
+from policies.judge.window import WindowState
 from policies.words.verdict import Action, Cohorts, GateVerdict
 from tests.fakes.metrics import DIGEST, OLD, Exported, exporting
 from tests.fakes.prometheus import PROGRAM, RealPrometheus, prometheus_over
@@ -21,6 +28,14 @@ from tests.fakes.prometheus import PROGRAM, RealPrometheus, prometheus_over
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed here")
 
 LAB = load(Path(__file__).parents[2] / "deploy/lab/gates.yaml", GatePolicy)
+"""What the lab watches with: the two tests of its promises use it as it is."""
+FAST = LAB.model_copy(
+    update={
+        "window": LAB.window.model_copy(update={"minimum": timedelta(seconds=5)}),
+        "blindness": Blindness(grace=timedelta(seconds=4), cap=timedelta(seconds=60)),
+    }
+)
+"""The same, deciding sooner at thrice the traffic."""
 
 
 @pytest.fixture
@@ -29,7 +44,7 @@ def gateways() -> Iterator[dict[str, Exported]]:
         yield exported
 
 
-def order_for(gateways: dict[str, Exported], gates: GatePolicy = LAB, state: str = "") -> ObservationOrder:
+def order_for(gateways: dict[str, Exported], gates: GatePolicy = FAST, state: str = "") -> ObservationOrder:
     canary, *control = gateways
     return ObservationOrder(
         rollout="r-1",
@@ -47,8 +62,10 @@ def order_for(gateways: dict[str, Exported], gates: GatePolicy = LAB, state: str
 
 
 @asynccontextmanager
-async def users(gateways: dict[str, Exported], canary_fails: float = 0.0) -> AsyncIterator[None]:
-    """Two logins a second on every gateway."""
+async def users(
+    gateways: dict[str, Exported], canary_fails: float = 0.0, per_second: float = 6.0
+) -> AsyncIterator[None]:
+    """Logins on every gateway."""
     chance = random.Random(7)
 
     async def log_in() -> None:
@@ -56,7 +73,7 @@ async def users(gateways: dict[str, Exported], canary_fails: float = 0.0) -> Asy
             for place, exported in enumerate(gateways.values()):
                 failed = place == 0 and chance.random() < canary_fails
                 exported.serve(good=not failed, bad=failed)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1 / per_second)
 
     coming = asyncio.create_task(log_in())
     try:
@@ -75,10 +92,10 @@ async def watch(prometheus: RealPrometheus, order: ObservationOrder) -> Observat
 
 async def test_a_clean_canary_is_promoted_on_proof(gateways: dict[str, Exported]) -> None:
     with prometheus_over(list(gateways)) as prometheus:
-        async with users(gateways):
+        async with users(gateways, per_second=2):
             await prometheus.start()
-            await asyncio.sleep(4)
-            found = await watch(prometheus, order_for(gateways))
+            await all_scraped(prometheus, gateways)
+            found = await watch(prometheus, order_for(gateways, LAB))
     assert found.decision.action is Action.PROMOTE, found.decision
     assert timedelta(seconds=12) <= found.observed <= timedelta(seconds=25)
 
@@ -87,10 +104,228 @@ async def test_a_canary_on_which_logins_fail_is_rolled_back_within_ten_seconds(
     gateways: dict[str, Exported],
 ) -> None:
     with prometheus_over(list(gateways)) as prometheus:
-        async with users(gateways, canary_fails=0.9):
+        async with users(gateways, canary_fails=0.9, per_second=2):
             await prometheus.start()
-            await asyncio.sleep(4)
-            found = await watch(prometheus, order_for(gateways))
+            await all_scraped(prometheus, gateways)
+            found = await watch(prometheus, order_for(gateways, LAB))
     assert found.decision.action is Action.ROLL_BACK, found.decision
     assert found.decision.verdict is GateVerdict.UNHEALTHY
     assert found.wall <= timedelta(seconds=10)
+
+
+async def slices(
+    prometheus: RealPrometheus, order: ObservationOrder, until: frozenset[Action], most: int = 60
+) -> list[ObservationSlice]:
+    """Watch slice by slice, as the workflow does, until one of these decisions."""
+    found: list[ObservationSlice] = []
+    for _ in range(most):
+        found.append(await watch(prometheus, order))
+        if found[-1].decision.action in until:
+            return found
+        order = order.model_copy(update={"state": found[-1].state})
+    raise AssertionError(f"never decided: {found[-1].decision}")
+
+
+@asynccontextmanager
+async def steady(gateways: dict[str, Exported], prometheus: RealPrometheus) -> AsyncIterator[None]:
+    """Users log in, Prometheus has seen some of it."""
+    async with users(gateways):
+        await prometheus.start()
+        await all_scraped(prometheus, gateways)
+        yield
+
+
+async def all_scraped(prometheus: RealPrometheus, gateways: dict[str, Exported]) -> None:
+    """Return when Prometheus has reached every gateway at least twice."""
+    source = PrometheusSource(prometheus.url)
+    try:
+        for _ in range(100):
+            found = await source.raw("up{$cohort}", list(gateways), datetime.now(UTC), timedelta(seconds=30))
+            if len([one for one in found if len(one.samples) > 1]) == len(gateways):
+                return
+            await asyncio.sleep(0.2)
+    finally:
+        source.close()
+    raise AssertionError("Prometheus did not reach all gateways within 20 s")
+
+
+DECIDED = frozenset({Action.PROMOTE, Action.ROLL_BACK, Action.HOLD, Action.HOLD_FOR_HUMAN})
+
+
+async def test_bar_12_a_killed_canary_is_rolled_back_within_twenty_seconds(
+    gateways: dict[str, Exported],
+) -> None:
+    canary = next(iter(gateways.values()))
+    with prometheus_over(list(gateways)) as prometheus:
+        async with steady(gateways, prometheus):
+            watching = asyncio.create_task(watch(prometheus, order_for(gateways)))
+            await asyncio.sleep(4)
+            died = time.monotonic()
+            canary.hidden = frozenset({"first_attempts", "build_info", "probe", "process", "handshake"})
+            found = await watching
+            took = time.monotonic() - died
+    assert (found.decision.action, found.decision.verdict) == (Action.ROLL_BACK, GateVerdict.HARD)
+    assert found.decision.reason.startswith("gone: on canary")
+    assert took <= 20
+
+
+async def test_bar_12_a_restarted_canary_is_rolled_back_and_a_fleet_that_restarts_holds(
+    gateways: dict[str, Exported],
+) -> None:
+    with prometheus_over(list(gateways)) as prometheus:
+        async with steady(gateways, prometheus):
+            for touched, action in ((1, Action.ROLL_BACK), (2, Action.HOLD)):
+                watching = asyncio.create_task(watch(prometheus, order_for(gateways)))
+                await asyncio.sleep(3)
+                for exported in list(gateways.values())[:touched]:
+                    exported.started += 100
+                assert (await watching).decision.action is action
+                await asyncio.sleep(6)
+
+
+async def test_bar_10_prometheus_killed_in_the_window_holds_and_then_goes_on_without_a_lost_login(
+    gateways: dict[str, Exported],
+) -> None:
+    gates = FAST.model_copy(update={"gates": FAST.gates[:1]})
+    order = order_for(gateways, gates).model_copy(update={"slice": timedelta(0)})
+    recorder = Recording()
+    with prometheus_over(list(gateways)) as prometheus:
+        async with steady(gateways, prometheus):
+            source = PrometheusSource(prometheus.url)
+            observe = ObservationActivities(source, recorder=recorder).observe_slice
+            first = await ActivityEnvironment().run(observe, order)
+            order = order.model_copy(update={"slice": timedelta(seconds=60), "state": first.state})
+            watching = asyncio.create_task(ActivityEnvironment().run(observe, order))
+            await asyncio.sleep(5)
+            killed = time.monotonic()
+            prometheus.kill()
+            held = found = await watching
+            blind_for = time.monotonic() - killed
+            await prometheus.start()
+            while found.decision.action not in {Action.PROMOTE, Action.ROLL_BACK}:
+                order = order.model_copy(update={"state": found.state})
+                found = await ActivityEnvironment().run(observe, order)
+            source.close()
+    assert (held.decision.action, held.decision.verdict) == (Action.HOLD, GateVerdict.METRICS_UNAVAILABLE)
+    assert blind_for <= gates.blindness.grace.total_seconds() + 5
+    assert found.decision.action is Action.PROMOTE
+    assert recorder.counted("connect-success") == end_minus_start(first.state, found.state)
+
+
+def end_minus_start(first: str, last: str) -> float:
+    """Return what the counters themselves grew by between two states."""
+    start, end = (WindowState.model_validate_json(text).memory.cursor for text in (first, last))
+    return sum(value - start[key][1] for key, (_, value) in end.items())
+
+
+async def test_bar_9_a_frozen_prometheus_holds_and_keeps_its_heartbeat(gateways: dict[str, Exported]) -> None:
+    beats: list[float] = []
+    with prometheus_over(list(gateways)) as prometheus:
+        async with steady(gateways, prometheus):
+            source = PrometheusSource(prometheus.url)
+            environment = ActivityEnvironment()
+            environment.on_heartbeat = lambda *_: beats.append(time.monotonic())
+            activities = ObservationActivities(source)
+            watching = asyncio.create_task(environment.run(activities.observe_slice, order_for(gateways)))
+            await asyncio.sleep(3)
+            prometheus.freeze()
+            found = await watching
+            source.close()
+    assert (found.decision.action, found.decision.verdict) == (Action.HOLD, GateVerdict.METRICS_UNAVAILABLE)
+    assert max(late - early for early, late in pairwise(beats)) <= 2
+
+
+async def test_a_lost_metric_holds_and_is_no_bad_release(gateways: dict[str, Exported]) -> None:
+    canary = next(iter(gateways.values()))
+    with prometheus_over(list(gateways)) as prometheus:
+        async with steady(gateways, prometheus):
+            canary.hidden = frozenset({"first_attempts"})
+            await asyncio.sleep(6)
+            found = (await slices(prometheus, order_for(gateways), DECIDED))[-1]
+    assert (found.decision.action, found.decision.verdict) == (Action.HOLD, GateVerdict.METRICS_UNAVAILABLE)
+    assert "vpngw_first_attempts_total has no fresh value" in found.decision.reason
+
+
+async def test_an_outage_of_all_is_not_the_canarys(gateways: dict[str, Exported]) -> None:
+    order = order_for(gateways).model_copy(update={"slice": timedelta(seconds=12)})
+    with prometheus_over(list(gateways)) as prometheus:
+        async with steady(gateways, prometheus):
+            watching = asyncio.create_task(watch(prometheus, order))
+            for _ in range(20):
+                for exported in gateways.values():
+                    exported.serve(good=0, bad=3)
+                await asyncio.sleep(0.5)
+            found = await watching
+    assert found.decision.action is Action.CONTINUE
+    assert found.decision.readings[0].numbers["canary_bad"] >= 20
+
+
+async def test_a_canary_that_runs_something_else_holds(gateways: dict[str, Exported]) -> None:
+    order = order_for(gateways)
+    next(iter(gateways.values())).digest = OLD
+    with prometheus_over(list(gateways)) as prometheus:
+        async with steady(gateways, prometheus):
+            found = (await slices(prometheus, order, DECIDED))[-1]
+    assert found.decision.action is Action.HOLD
+    assert found.decision.verdict in {GateVerdict.CONFLICTING, GateVerdict.METRICS_UNAVAILABLE}
+
+
+async def test_bar_11_a_repeated_activity_goes_on_from_its_heartbeat(gateways: dict[str, Exported]) -> None:
+    details: list[str] = []
+    with prometheus_over(list(gateways)) as prometheus:
+        async with steady(gateways, prometheus):
+            source = PrometheusSource(prometheus.url)
+            activities = ObservationActivities(source)
+            first = ActivityEnvironment()
+            first.on_heartbeat = lambda *given: details.append(given[0])
+            killed = asyncio.create_task(first.run(activities.observe_slice, order_for(gateways)))
+            await asyncio.sleep(5)
+            killed.cancel()
+            with suppress(asyncio.CancelledError):
+                await killed
+            before = WindowState.model_validate_json(details[-1])
+            second = ActivityEnvironment()
+            second.info = replace(second.info, heartbeat_details=[details[-1]])
+            found = await second.run(activities.observe_slice, order_for(gateways))
+            source.close()
+    after = WindowState.model_validate_json(found.state)
+    assert before.ticks >= 3
+    assert after.started == before.started
+    assert after.ticks == before.ticks + found.ticks
+    assert found.decision.action is Action.PROMOTE
+
+
+async def test_what_is_recorded_replays_to_the_same_decision(
+    gateways: dict[str, Exported], tmp_path: Path
+) -> None:
+    with prometheus_over(list(gateways)) as prometheus:
+        async with users(gateways, canary_fails=0.9):
+            await prometheus.start()
+            await all_scraped(prometheus, gateways)
+            source = PrometheusSource(prometheus.url)
+            activities = ObservationActivities(source, recorder=FolderRecorder(tmp_path))
+            found = await ActivityEnvironment().run(activities.observe_slice, order_for(gateways))
+            source.close()
+    record = read_record(tear(tmp_path / "r-1-1.jsonl"))
+    again = replay(record.policy, record.window, record.cohorts, record.bundles)
+    assert again is not None
+    assert again.decision == found.decision
+
+
+def tear(path: Path) -> Path:
+    """Leave half a line at the end, as a crash would."""
+    path.write_text(path.read_text() + '{"at": 1')
+    return path
+
+
+class Recording:
+    """Keeps bundles in memory."""
+
+    def __init__(self) -> None:
+        self.bundles: list[Bundle] = []
+
+    async def record(self, order: ObservationOrder, bundle: Bundle) -> None:
+        self.bundles.append(bundle)
+
+    def counted(self, gate: str) -> int:
+        return sum(n for bundle in self.bundles for n, _ in bundle.counts.get(gate, {}).values())

@@ -76,7 +76,7 @@ def _parse(content: bytes) -> Sig:
     try:
         packets = list(PacketPile.from_bytes(content))
         signature = Sig.from_bytes(content)
-        kind, created = signature.signature_type, signature.created
+        kind, created, hashed = signature.signature_type, signature.created, signature.hash_algorithm
     except Exception as error:
         raise SignatureInvalid(f"not an OpenPGP signature: {_first_line(error)}", reason="bundle") from error
     if (
@@ -87,10 +87,8 @@ def _parse(content: bytes) -> Sig:
         raise SignatureInvalid(
             "the file is not exactly one dated OpenPGP signature over bytes", reason="bundle"
         )
-    if signature.hash_algorithm not in STRONG_HASHES:
-        raise WeakAlgorithm(
-            f"the OpenPGP signature uses {signature.hash_algorithm}; sign with SHA-256 or better"
-        )
+    if hashed not in STRONG_HASHES:
+        raise WeakAlgorithm(f"the OpenPGP signature uses {hashed}; sign with SHA-256 or better")
     return signature
 
 
