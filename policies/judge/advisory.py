@@ -14,6 +14,8 @@ HOURS = 168
 FEWEST_WEEKS = 4
 WIDTH = 4.0
 """Median absolute deviations to either side that still count as normal."""
+LEAST_WIDTH = 0.1
+"""Part of the median that is normal to either side, however steady the past was."""
 _HOUR = 3600.0
 _WEEK = HOURS * _HOUR
 _MONDAY = 4 * 24 * _HOUR
@@ -52,7 +54,7 @@ def bands(points: Sequence[tuple[float, float]]) -> dict[int, Band]:
 
 def _band(values: Sequence[float]) -> Band:
     middle = median(values)
-    width = WIDTH * median(abs(value - middle) for value in values)
+    width = max(WIDTH * median(abs(value - middle) for value in values), LEAST_WIDTH * abs(middle))
     return Band(low=middle - width, middle=middle, high=middle + width, weeks=len(values))
 
 

@@ -8,7 +8,7 @@ wolf on this fleet's own traffic.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from policies.gates import Counted, GatePolicy
+from policies.gates import Counted, GatePolicy, Response
 from policies.judge.tick import Bundle
 from policies.judge.window import WindowState, fold_bundle
 from policies.words.verdict import Action, Cohorts, Decision, GateVerdict, Window
@@ -110,6 +110,16 @@ def calibrate(policy: GatePolicy, placebos: Sequence[Placebo]) -> tuple[GateCali
             alone = policy.model_copy(update={"gates": (gate,)})
             found.append(_calibrated(alone, gate, placebos))
     return tuple(found)
+
+
+def calmed(policy: GatePolicy, calibrations: Sequence[GateCalibration]) -> GatePolicy:
+    """Return the policy in which a gate that cries wolf on this traffic may only hold."""
+    wild = {one.gate for one in calibrations if not one.may_roll_back}
+    gates = (
+        gate.model_copy(update={"action": Response.HOLD}) if gate.id in wild else gate
+        for gate in policy.gates
+    )
+    return policy.model_copy(update={"gates": tuple(gates)})
 
 
 def _calibrated(alone: GatePolicy, gate: Counted, placebos: Sequence[Placebo]) -> GateCalibration:

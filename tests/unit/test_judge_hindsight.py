@@ -7,13 +7,14 @@ from datetime import timedelta
 
 import pytest
 
+from policies.gates import Response
 from policies.judge.advisory import advise, bands, hour_of_week
 from policies.judge.backtest import bundles
 from policies.judge.bake import baked, baking_policy
 from policies.judge.complaints import Complaint, first_complaints, read_complaint, sign
 from policies.judge.counts import Series
 from policies.judge.predict import predict
-from policies.judge.replay import Placebo, calibrate, differences, replay
+from policies.judge.replay import Placebo, calibrate, calmed, differences, replay
 from policies.judge.tick import Bundle, Sign
 from policies.words.errors import BadInput, NotAllowed
 from policies.words.verdict import Action, Cohorts, Decision, GateVerdict
@@ -124,6 +125,8 @@ def test_a_calm_gate_may_roll_back_and_one_that_cries_wolf_may_only_hold() -> No
     assert wolf.rollbacks == 12
     assert not wolf.may_roll_back
     assert not calibrate(policy(), [])[0].may_roll_back
+    assert calmed(policy(), [calm]) == policy()
+    assert calmed(policy(), [wolf]).gates[0].action is Response.HOLD
 
 
 def test_a_plan_is_told_when_its_traffic_cannot_decide_in_time_and_what_to_change() -> None:

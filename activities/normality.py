@@ -1,0 +1,87 @@
+"""Normality: is the fleet already unusual for this hour of the week, before anything changes? Only advice."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from temporalio import activity
+
+from activities.failures import as_application_errors
+from activities.observation import MetricsSource, MetricsUnavailable
+from policies.gates import GatePolicy, Rate
+from policies.judge.advisory import Advice, advise, bands
+from policies.judge.counts import Series
+from policies.words.word import Word
+
+HOUR = timedelta(hours=1)
+WEEK = timedelta(weeks=1)
+WEEKS = 6
+
+
+class NormalityOrder(Word):
+    """Compare the hour before `at` with the same hour of past weeks, on these instances."""
+
+    gates: GatePolicy
+    instances: tuple[str, ...]
+    at: datetime
+
+
+class NormalityActivities:
+    """Asking history; changes nothing."""
+
+    def __init__(self, source: MetricsSource) -> None:
+        self._source = source
+
+    @activity.defn(name="ask_whether_normal")
+    async def ask_whether_normal(self, order: NormalityOrder) -> tuple[Advice, ...]:
+        """Return advice on the number of events and the share of bad ones of each required rate gate."""
+        with as_application_errors():
+            found = [
+                await self._advice(order, gate)
+                for gate in order.gates.gates
+                if isinstance(gate, Rate) and gate.required
+            ]
+        return tuple(advice for pair in found for advice in pair)
+
+    async def _advice(self, order: NormalityOrder, gate: Rate) -> tuple[Advice, Advice]:
+        hours = await asyncio.gather(*(self._hour(order, gate, order.at - n * WEEK) for n in range(WEEKS)))
+        (now, *past) = hours
+        at = (order.at - HOUR).timestamp()
+        known = [(at - n * WEEK.total_seconds(), hour) for n, hour in enumerate(past, start=1) if hour]
+        events = bands([(when, total) for when, (total, _) in known])
+        shares = bands([(when, bad / total) for when, (total, bad) in known if total])
+        total, bad = now or (0.0, 0.0)
+        return (
+            advise(events, at, total, f"{gate.id}: number of events in the last hour"),
+            advise(
+                shares, at, bad / total if total else 0.0, f"{gate.id}: share of bad events in the last hour"
+            ),
+        )
+
+    async def _hour(self, order: NormalityOrder, gate: Rate, end: datetime) -> tuple[float, float] | None:
+        """Return events and bad events of the hour that ended then; None where nothing is remembered."""
+        try:
+            total, bad = [await self._grown(order, selector, end) for selector in (gate.total, gate.bad)]
+        except MetricsUnavailable:
+            return None
+        return None if total is None else (total, bad or 0.0)
+
+    async def _grown(self, order: NormalityOrder, selector: str, end: datetime) -> float | None:
+        lookback = order.gates.fresh_within
+        early, late = [
+            {one.key: _last(one) for one in await self._source.raw(selector, order.instances, at, lookback)}
+            for at in (end - HOUR, end)
+        ]
+        both = early.keys() & late.keys()
+        if not both:
+            return None
+        return sum(late[key] - early[key] if late[key] >= early[key] else late[key] for key in both)
+
+
+def _last(one: Series) -> float:
+    return one.samples[-1][1]
+
+
+def unusual(advice: Sequence[Advice]) -> tuple[str, ...]:
+    """Return the sentences that speak against starting now; unknown speaks neither for nor against."""
+    return tuple(one.sentence for one in advice if one.normal is False)

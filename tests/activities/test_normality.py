@@ -1,0 +1,64 @@
+"""Asking history whether this hour is unusual."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from temporalio.testing import ActivityEnvironment
+
+from activities.normality import NormalityActivities, NormalityOrder, unusual
+from activities.observation import MetricsUnavailable
+from policies.judge.advisory import Advice
+from policies.judge.counts import Series
+from tests.unit.judged import policy
+
+NOW = datetime(2026, 11, 18, 12, 30, tzinfo=UTC)
+WEEKLY = (600, 620, 580, 610, 590)
+"""Events of this hour, last week first."""
+
+
+class Remembering:
+    """A metrics source whose counters grew by so much in the hour of each past week."""
+
+    def __init__(self, weeks: Sequence[int], this_week: int, bad: float = 0.01) -> None:
+        self._grown = dict(enumerate((this_week, *weeks)))
+        self._bad = bad
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        week, rest = divmod(NOW - at, timedelta(weeks=1))
+        if week not in self._grown:
+            raise MetricsUnavailable("too long ago")
+        grown = self._grown[week] * (
+            self._bad if "bad" in selector and week == 0 else 0.01 if "bad" in selector else 1
+        )
+        value = 10_000.0 + (grown if rest < timedelta(hours=1) else 0.0)
+        return tuple(Series({"instance": name}, ((at.timestamp(), value),)) for name in instances)
+
+
+async def ask(source: Remembering) -> tuple[Advice, ...]:
+    order = NormalityOrder(gates=policy(), instances=("a", "b"), at=NOW)
+    return await ActivityEnvironment().run(NormalityActivities(source).ask_whether_normal, order)
+
+
+async def test_a_usual_hour_is_normal() -> None:
+    assert [one.normal for one in await ask(Remembering(WEEKLY, 605))] == [True, True]
+
+
+async def test_an_hour_without_its_users_is_unusual() -> None:
+    advice = await ask(Remembering(WEEKLY, 60))
+    assert len(unusual(advice)) == 1
+    assert "number of events in the last hour is 120" in unusual(advice)[0]
+
+
+async def test_an_hour_with_many_failures_is_unusual() -> None:
+    assert any(
+        "share of bad events" in sentence
+        for sentence in unusual(await ask(Remembering(WEEKLY, 600, bad=0.2)))
+    )
+
+
+async def test_a_short_memory_says_nothing() -> None:
+    advice = await ask(Remembering(WEEKLY[:2], 60))
+    assert [one.normal for one in advice] == [None, None]
+    assert unusual(advice) == ()
