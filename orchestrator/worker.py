@@ -11,6 +11,7 @@ from activities.observation import ObservationActivities
 from activities.releases import ReleaseActivities
 from orchestrator.engine import connect, enter_network_namespace
 from orchestrator.files import load
+from orchestrator.rooms import refuse_strangers
 from orchestrator.running import leave, make_worker, run_until_told
 from orchestrator.schedules import keep_reconciling
 from orchestrator.settings import Settings
@@ -68,6 +69,7 @@ async def compose(settings: Settings) -> Worker:
 
 async def main() -> None:
     """Run until told to stop."""
+    refuse_strangers()
     settings = Settings()
     enter_network_namespace(settings.network_namespace)
     worker = await compose(settings)

@@ -9,8 +9,15 @@ import typer
 
 from orchestrator.cli import judge, release
 from orchestrator.cli.session import Session, in_session
-from orchestrator.cli.show import Output, show_history, show_plan, show_status, watch_until_ended
-from policies.words.errors import Conflict
+from orchestrator.cli.show import (
+    Output,
+    show_history,
+    show_last_known,
+    show_plan,
+    show_status,
+    watch_until_ended,
+)
+from policies.words.errors import BadInput, Conflict, Unavailable
 from policies.words.exit_code import ExitCode, code_of
 from policies.words.plan import Plan, Strategy
 from policies.words.rollout import Command, CommandKind
@@ -40,7 +47,10 @@ def status(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None
     """Say what is happening, to how many users, why, what comes next and what you can do."""
 
     async def ask(session: Session) -> None:
-        show_status(await session.status(fleet), output)
+        try:
+            show_status(await session.status(fleet), output)
+        except (BadInput, Unavailable) as silence:
+            show_last_known(session.last_known(fleet), str(silence), output)
 
     in_session(ask)
 

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.settings import Settings
+from policies.words.errors import BadInput
 
 if TYPE_CHECKING:
     from orchestrator.service import Service
@@ -55,20 +57,28 @@ class Session:
         """Return the five sentences."""
         return await (await self.service()).status(self.fleet_name(name))
 
+    def last_known(self, name: str | None) -> "RolloutRow | None":
+        """Return the newest rollout that the ledger has, of the fleet or, without one, of any."""
+        fleet = name or (self.fleet.name if self.settings.fleet.exists() else None)
+        rows = self.ledger.rollouts(fleet) if fleet else ()
+        return rows[0] if rows else None
+
     async def plan(self, name: str | None, to: str, strategy: "Strategy") -> "Plan":
         """Return the plan of an upgrade of the fleet to the named release."""
         from orchestrator.files import load  # noqa: PLC0415
-        from policies.gates import GatePolicy  # noqa: PLC0415
+        from policies.gates import GatePolicy, lint  # noqa: PLC0415
         from policies.words.word import digest_of  # noqa: PLC0415
 
         del name
         release = self.ledger.release(to)
-        trust_policy = digest_of(self.settings.trust.read_bytes())
+        trust_policy = digest_of(read_file(self.settings.trust, "the trust policy"))
         gates = load(self.settings.gates, GatePolicy)
+        if problems := lint(gates):
+            raise BadInput(f"{self.settings.gates} is not safe to judge by: {problems[0]}")
         return await (await self.service()).plan(self.fleet, release, strategy, gates, trust_policy)
 
     async def add_release(self, digest: str) -> "ReleaseRef":
-        """Verify a release of the repository and write it into the ledger; TrustError when it may not be used."""
+        """Verify a release of the repository and write it into the ledger; TrustError if it may not be."""
         from activities.drivers.trust_files import compose_releases  # noqa: PLC0415
         from orchestrator.engine import enter_network_namespace  # noqa: PLC0415
 
@@ -104,6 +114,14 @@ class Session:
     def history(self, name: str | None) -> "tuple[RolloutRow, ...]":
         """Return the fleet's rollouts, the newest first."""
         return self.ledger.rollouts(self.fleet_name(name))
+
+
+def read_file(path: Path, what: str) -> bytes:
+    """Return a file's bytes; BadInput names what it is when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{what} {path} cannot be read ({error.strerror}): see PENSTOCK_TRUST") from error
 
 
 def in_session(work: Callable[[Session], Awaitable[T]]) -> T:

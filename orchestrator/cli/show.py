@@ -103,6 +103,24 @@ def show_status(status: RolloutStatus, output: Output) -> None:
         console().print(status_frame(status))
 
 
+def show_last_known(row: "RolloutRow | None", silence: str, output: Output) -> None:
+    """Print what the ledger knows when no live answer is to be had, and why there is none."""
+    if output is Output.JSON:
+        print_json({"live": False, "why": silence, "last": row.model_dump(mode="json") if row else None})
+        return
+    out = console()
+    if row is None:
+        out.print(f"No rollout yet. ({silence})")
+        out.print("Next: ./run demo shows one; penstock upgrade start --to RELEASE --reason TEXT starts one")
+        return
+    ended = f"{row.ended.astimezone():%Y-%m-%d %H:%M:%S}" if row.ended else "not ended when last heard of"
+    outcome = (row.outcome or "under way").replace("_", " ").upper()
+    out.print(Text.assemble((f"{row.rollout}  ", "bold"), f"to {row.version}  ", (outcome, "bold")))
+    out.print(f"Why   {row.reason}")
+    out.print(f"When  {row.started.astimezone():%Y-%m-%d %H:%M:%S}, {ended}")
+    out.print(Text(f"From the ledger; there is no live answer: {silence}", "dim"))
+
+
 def show_plan(plan: Plan, output: Output) -> None:
     """Print what a plan would do, to whom, and for how long."""
     if output is Output.JSON:
