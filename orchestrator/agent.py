@@ -45,6 +45,7 @@ class AgentSettings(Word):
     trust: Path = Field(description="trust.yaml of this host; the orchestrator's word is not enough")
     temporal_address: str
     temporal_namespace: str = "default"
+    payload_keys: Path | None = Field(None, description="keys that seal what travels through the engine")
     credentials: dict[str, Path] = Field(default={}, description="files that templates refer to by name")
     probe: ProbeSettings
 
@@ -68,7 +69,9 @@ async def compose(settings: AgentSettings) -> Worker:
     runtime = HostSlots(berths, journal, table, admission, settings.credentials)
     await table.prime()
     await runtime.restore()
-    client = await connect(settings.temporal_address, settings.temporal_namespace)
+    client = await connect(
+        settings.temporal_address, settings.temporal_namespace, payload_keys=settings.payload_keys
+    )
     instances = InstanceActivities(runtime)
     steering = SteeringActivities(table)
     sessions = SessionActivities(SlotSessions(berths, journal, table))

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
+from orchestrator.payloads import data_converter
 from policies.words.errors import BadInput, Unavailable
 
 CLONE_NEWNET = 0x40000000
@@ -32,11 +32,13 @@ def enter_network_namespace(name: str | None) -> None:
         os.close(descriptor)
 
 
-async def connect(address: str, namespace: str, identity: str | None = None) -> Client:
-    """Return a client of the engine; Unavailable when it does not answer."""
+async def connect(
+    address: str, namespace: str, identity: str | None = None, payload_keys: Path | None = None
+) -> Client:
+    """Return a client of the engine that seals with the keys; Unavailable when the engine does not answer."""
     try:
         return await Client.connect(
-            address, namespace=namespace, data_converter=pydantic_data_converter, identity=identity
+            address, namespace=namespace, data_converter=data_converter(payload_keys), identity=identity
         )
     except (RPCError, RuntimeError) as error:
         raise Unavailable(

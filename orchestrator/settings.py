@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     fleet: Path = Field(Path("fleet.yaml"), description="the fleet's gateways and limits")
     trust: Path = Field(Path("trust.yaml"), description="who may sign what")
     gates: Path = Field(Path("gates.yaml"), description="the questions a wave must answer")
+    payload_keys: Path | None = Field(
+        None, description="file of keys that seal what travels through the engine; the same everywhere"
+    )
     source: str = Field("http://127.0.0.1:8080", description="the release repository")
 
     @classmethod

@@ -43,7 +43,9 @@ WORKFLOWS = (
 
 async def compose(settings: Settings) -> Worker:
     """Return the worker with the drivers that the settings choose."""
-    client = await connect(settings.temporal_address, settings.temporal_namespace)
+    client = await connect(
+        settings.temporal_address, settings.temporal_namespace, payload_keys=settings.payload_keys
+    )
     ledger = LedgerActivities(Ledger.open(settings.ledger_url))
     fleet = load(settings.fleet, Fleet)
     releases = ReleaseActivities(

@@ -1,6 +1,7 @@
 """Commands about releases: make, sign and offer them; verify, list and withdraw them; check old verdicts."""
 
 import getpass
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -230,7 +231,7 @@ def verify_bundle(
 
     from activities.drivers.signature.sigstore import SigstoreVerifier, public_root  # noqa: PLC0415
 
-    if subject.startswith("sha256:") and not Path(subject).exists():
+    if re.fullmatch(r"sha256:[0-9a-f]{64}", subject) and not Path(subject).exists():
         sha256 = subject.removeprefix("sha256:")
     else:
         try:

@@ -50,7 +50,11 @@ class Session:
         from orchestrator.service import Service  # noqa: PLC0415
 
         enter_network_namespace(self.settings.network_namespace)
-        client = await connect(self.settings.temporal_address, self.settings.temporal_namespace)
+        client = await connect(
+            self.settings.temporal_address,
+            self.settings.temporal_namespace,
+            payload_keys=self.settings.payload_keys,
+        )
         return Service(client, self.ledger)
 
     async def status(self, name: str | None) -> "RolloutStatus":

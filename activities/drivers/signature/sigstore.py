@@ -24,7 +24,7 @@ from sigstore_models.common.v1 import HashAlgorithm, TimeRange
 from sigstore_models.trustroot.v1 import TrustedRoot as RootContent
 
 from policies.trust import strict_json
-from policies.words.refusals import SignatureInvalid, TrustError, WrongStatementType
+from policies.words.refusals import PolicyInvalid, SignatureInvalid, TrustError, WrongStatementType
 from policies.words.release import PAYLOAD_TYPE
 from policies.words.trust import Envelope, SignatureKind, VerifiedSignature
 from policies.words.word import digest_of
@@ -83,7 +83,15 @@ class SigstoreVerifier:
     """Verifies bundles against the instances the trust policy names."""
 
     def __init__(self, roots: Mapping[str, bytes]) -> None:
-        self._roots = [SigstoreRoot(name, content) for name, content in roots.items()]
+        """Load the instances: name to the content of trusted_root.json.
+
+        Raises:
+            PolicyInvalid: a file is not a trusted root.
+        """
+        try:
+            self._roots = [SigstoreRoot(name, content) for name, content in roots.items()]
+        except Exception as error:
+            raise PolicyInvalid(f"a trusted root cannot be read: {str(error)[:200]}") from error
 
     def verify(self, payload: bytes, envelope: Envelope, now: datetime) -> VerifiedSignature:
         """Return who signed which bytes, according to this bundle.

@@ -1,0 +1,89 @@
+"""Seal what travels through the engine, so that its database and its web page show nothing of it.
+
+AES-256-GCM with a fresh 96-bit nonce for every payload (NIST SP 800-38D), the key's name bound
+in as associated data. The key file has one `name:hex` line per key: the first one seals, every
+one opens, so keys are changed by putting a new line on top.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from temporalio.api.common.v1 import Payload
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter, PayloadCodec
+
+from policies.words.errors import BadInput
+
+ENCODING = b"binary/penstock-sealed"
+KEY_NAME = "penstock-key"
+KEY_BYTES = 32
+NONCE_BYTES = 12
+
+
+class SealedPayloads(PayloadCodec):
+    """Seals every payload with the first key; opens those of every key, and leaves plain ones as they are."""
+
+    def __init__(self, keys: dict[str, bytes]) -> None:
+        self._keys = {name: AESGCM(key) for name, key in keys.items()}
+        self._current = next(iter(keys))
+
+    async def encode(self, payloads: Iterable[Payload]) -> list[Payload]:
+        """Return the payloads sealed."""
+        return [self._seal(payload) for payload in payloads]
+
+    async def decode(self, payloads: Iterable[Payload]) -> list[Payload]:
+        """Return the payloads opened.
+
+        Raises:
+            BadInput: sealed with a key that is not in the file, or altered.
+        """
+        return [self._open(payload) for payload in payloads]
+
+    def _seal(self, payload: Payload) -> Payload:
+        nonce, name = os.urandom(NONCE_BYTES), self._current.encode()
+        sealed = self._keys[self._current].encrypt(nonce, payload.SerializeToString(), name)
+        return Payload(metadata={"encoding": ENCODING, KEY_NAME: name}, data=nonce + sealed)
+
+    def _open(self, payload: Payload) -> Payload:
+        if payload.metadata.get("encoding") != ENCODING:
+            return payload
+        name = payload.metadata.get(KEY_NAME, b"")
+        key = self._keys.get(name.decode(errors="replace"))
+        if key is None:
+            raise BadInput("a payload is sealed with a key that is not in the payload key file")
+        try:
+            content = key.decrypt(payload.data[:NONCE_BYTES], payload.data[NONCE_BYTES:], name)
+        except InvalidTag as error:
+            raise BadInput("a payload was altered, or its key has another name now") from error
+        return Payload.FromString(content)
+
+
+def data_converter(keys: Path | None) -> DataConverter:
+    """Return how values travel: as JSON of their models, sealed if there is a key file.
+
+    Raises:
+        BadInput: the key file cannot be read, or holds something else than keys.
+    """
+    if keys is None:
+        return pydantic_data_converter
+    return replace(pydantic_data_converter, payload_codec=SealedPayloads(read_keys(keys)))
+
+
+def read_keys(path: Path) -> dict[str, bytes]:
+    """Return the keys of a file by name, the sealing one first.
+
+    Raises:
+        BadInput: the file cannot be read, or a line of it is no key.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        keys = {name: bytes.fromhex(value) for name, _, value in (line.partition(":") for line in lines)}
+    except (OSError, ValueError):
+        raise BadInput(f"the payload key file {path} cannot be read as lines of name:hex") from None
+    if not keys or any(not name or len(key) != KEY_BYTES for name, key in keys.items()):
+        raise BadInput(f"the payload key file {path} needs lines of a name and {KEY_BYTES} bytes in hex")
+    return keys
