@@ -70,7 +70,7 @@ class Story:
     def take(self, report: WaveReport) -> None:
         """Take over a wave's report; what it repeats is told once."""
         if report.wave != self._wave:
-            self._wave = report.wave
+            self._wave, self._decision = report.wave, None
             names = ", ".join(progress.gateway for progress in report.gateways)
             self.note(f"wave {report.wave} of {len(self._order.plan.waves)}: {names}", report.at)
         for progress in report.gateways:

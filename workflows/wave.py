@@ -97,6 +97,7 @@ class WaveWorkflow:
             confirming.cancel()
             if result.passed:
                 await self._keep_gateways()
+            await self._tell_guardian()
             return result
         finally:
             confirming.cancel()
@@ -363,11 +364,14 @@ class WaveWorkflow:
 
     async def _report_changes(self) -> None:
         """Tell the guardian what changed, in as few signals as the changes allow."""
-        guardian = workflow.get_external_workflow_handle(self._order.guardian)
         while True:
             await workflow.wait_condition(lambda: self._changed)
-            self._changed = False
-            await guardian.signal("report", self._report())
+            await self._tell_guardian()
+
+    async def _tell_guardian(self) -> None:
+        self._changed = False
+        guardian = workflow.get_external_workflow_handle(self._order.guardian)
+        await guardian.signal("report", self._report())
 
     def _report(self) -> WaveReport:
         return WaveReport(
