@@ -1,6 +1,6 @@
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -9,6 +9,7 @@ import pytest
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
+from tests.workflows.engine import Engine, engine
 from tests.workflows.world import World, fleet_of, working
 
 
@@ -33,3 +34,20 @@ async def world(environment: WorkflowEnvironment) -> AsyncIterator[World]:
     fleet = fleet_of(f"edge-{uuid4().hex[:6]}")
     async with working(World.made(environment.client, fleet)) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Engine]:
+    """A real development server for what the time-skipping one cannot do."""
+    with engine() as started:
+        yield started
+
+
+@pytest.fixture
+async def real(server: Engine) -> AsyncIterator[World]:
+    """The same world on the real server, where seconds are seconds."""
+    fleet = fleet_of("edge", lease=timedelta(seconds=6))
+    world = World.made(await server.client(), fleet)
+    world.judge.pace = 0.3
+    async with working(world):
+        yield world

@@ -1,0 +1,225 @@
+"""What people can say to a rollout, at every phase, and what it answers."""
+
+import pytest
+
+from policies.words.errors import Refused
+from policies.words.rollout import Command, CommandKind, Outcome, Phase
+from tests.fakes.control import AT_CAP, HEALTHY, UNDECIDED, UNHEALTHY
+from tests.workflows.world import (
+    World,
+    in_phase,
+    refusal_of,
+    result_of,
+    say,
+    status_of,
+    until,
+)
+from workflows.rollout import Rollout
+
+
+async def test_while_held_nobody_else_starts_and_leases_are_still_confirmed(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await in_phase(rollout, Phase.OBSERVING)
+    receipt = await say(rollout, CommandKind.HOLD, reason="the helpdesk is busy")
+    assert receipt.sentence.startswith("Held.")
+    world.judge.says(HEALTHY)
+    await in_phase(rollout, Phase.HELD)
+    status = await status_of(rollout)
+    assert status.why == "held by on call: the helpdesk is busy"
+    assert "penstock resume" in status.can_do
+    looked = len(world.judge.orders)
+    await until(lambda: len(world.judge.orders) > looked)
+    assert world.gateways["gw-2"].effects == []
+    assert world.serving()["gw-1"] == "1.3.0"
+
+
+async def test_a_resume_lets_a_held_rollout_go_on(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await in_phase(rollout, Phase.OBSERVING)
+    await say(rollout, CommandKind.HOLD)
+    world.judge.says(HEALTHY)
+    await in_phase(rollout, Phase.HELD)
+    await say(rollout, CommandKind.RESUME)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_proven_harm_rolls_back_in_the_middle_of_a_hold(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    await say(rollout, CommandKind.HOLD)
+    world.judge.says(UNHEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_gateway_that_fails_during_a_hold_is_noticed_before_the_resume(world: World) -> None:
+    world.gateways["gw-1"].fail("stage", Refused("gw-1: the disk is full"))
+    world.gateways["gw-1"].fail("preflight", Refused("never"), times=0)
+    rollout = await world.start(("gw-1", "gw-2", "gw-3"))
+    await say(rollout, CommandKind.HOLD)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_an_extension_looks_again_at_once_and_moves_nobody(world: World) -> None:
+    world.judge.says(AT_CAP)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await in_phase(rollout, Phase.HELD)
+    receipt = await say(rollout, CommandKind.EXTEND)
+    assert receipt.sentence == "The window goes on, at most to its cap."
+    looked = len(world.judge.orders)
+    await say(rollout, CommandKind.EXTEND)
+    await until(lambda: len(world.judge.orders) > looked)
+    assert world.gateways["gw-2"].effects == []
+
+
+async def test_an_abort_before_any_session_moved_ends_as_aborted(world: World) -> None:
+    world.gateways["gw-1"].fail("probe", Refused("unused"), times=0)
+    rollout = await world.start(("gw-1",))
+    await say(rollout, CommandKind.ABORT, "ana", reason="wrong release")
+    result = await result_of(rollout)
+    assert (result.outcome, result.reason) == (Outcome.ABORTED, "ana: wrong release")
+    assert not [effect for effect in world.gateways["gw-1"].effects if effect.startswith("steer b")]
+
+
+async def test_an_abort_after_sessions_moved_is_refused_with_what_to_do_instead(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    sentence = await refusal_of(say(rollout, CommandKind.ABORT))
+    assert sentence == (
+        f"sessions have moved already; use: penstock rollback {world.fleet.name} --reason TEXT"
+    )
+
+
+async def test_a_rollback_before_the_driver_begins_touches_nothing(world: World) -> None:
+    rollout = await world.start(("gw-1",))
+    await say(rollout, CommandKind.ROLL_BACK, "ana", reason="not today")
+    result = await result_of(rollout)
+    assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "ana: not today")
+    assert world.serving()["gw-1"] == "1.1.6"
+
+
+async def test_a_rollback_while_gateways_switch_brings_back_those_that_had(world: World) -> None:
+    world.gateways["gw-2"].bad_releases.clear()
+    rollout = await world.start(("gw-1", "gw-2", "gw-3"))
+    await until(lambda: "stage 1.3.0" in world.gateways["gw-1"].effects)
+    await say(rollout, CommandKind.ROLL_BACK, "ana")
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_a_rollback_while_watching_brings_the_wave_back(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
+    result = await result_of(rollout)
+    assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "ana: users call")
+    assert world.serving()["gw-1"] == "1.1.6"
+
+
+async def test_a_rollback_between_two_waves_brings_the_first_back(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await in_phase(rollout, Phase.OBSERVING)
+    await say(rollout, CommandKind.HOLD)
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    await say(rollout, CommandKind.PROMOTE, "ben")
+    await until(lambda: world.gateways["gw-1"].serving == "b")
+    await until(lambda: _is_between_waves(rollout_events(world)))
+    await say(rollout, CommandKind.ROLL_BACK, "cy")
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert world.serving()["gw-1"] == "1.1.6"
+    assert world.gateways["gw-2"].effects == []
+
+
+def rollout_events(world: World) -> list[str]:
+    return world.gateways["gw-1"].effects
+
+
+def _is_between_waves(effects: list[str]) -> bool:
+    return "keep b" in effects
+
+
+async def test_a_rollback_while_rolling_back_changes_neither_the_end_nor_the_cause(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.gateways["gw-1"].fail("end_trial", Refused("gw-1: nft says no"), times=10_000)
+    world.judge.says(UNHEALTHY)
+    await in_phase(rollout, Phase.ROLLING_BACK)
+    await say(rollout, CommandKind.ROLL_BACK, "ana")
+    sentence = await refusal_of(say(rollout, CommandKind.HOLD))
+    assert sentence == "edge-1 is rolling back; nothing else can be ordered until it has"
+    world.gateways["gw-1"]._failures.clear()
+    result = await result_of(rollout)
+    assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "9 of 10 logins fail")
+
+
+async def test_the_same_command_twice_is_one_order(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    receipts = [await say(rollout, CommandKind.HOLD, command_id="hold-1") for _ in range(2)]
+    assert receipts[0] == receipts[1]
+    said = [e.sentence for e in (await status_of(rollout)).events if e.sentence.startswith("on call:")]
+    assert said == ["on call: hold (because)"]
+
+
+async def test_the_same_id_with_other_words_is_a_conflict(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    # By the other road first: the engine answers a repeated update itself, whatever it says.
+    await rollout.signal(Rollout.command_fallback, _hold("hold-1"))
+    await until(lambda: _heard(rollout))
+    sentence = await refusal_of(say(rollout, CommandKind.RESUME, command_id="hold-1"))
+    assert sentence == "command hold-1 was given before with other words"
+
+
+async def test_an_order_by_the_durable_road_counts_once_with_its_update(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    command = _hold("hold-1")
+    await rollout.signal(Rollout.command_fallback, command)
+    await rollout.signal(Rollout.command_fallback, command)
+    await say(rollout, command.kind, command.person, command.id, command.reason)
+    said = [e.sentence for e in (await status_of(rollout)).events if e.sentence.startswith("on call:")]
+    assert said == ["on call: hold (because)"]
+
+
+async def test_a_rollback_by_the_durable_road_goes_back(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    order = Command(id="back-1", kind=CommandKind.ROLL_BACK, person="ana", reason="users call")
+    await rollout.signal(Rollout.command_fallback, order)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+@pytest.mark.parametrize("kind", [CommandKind.HOLD, CommandKind.RESUME, CommandKind.EXTEND])
+async def test_orders_in_the_last_moment_of_a_wave_end_nothing(world: World, kind: CommandKind) -> None:
+    rollout = await world.start(("gw-1",), ("gw-2",), ("gw-3",))
+    for _ in range(25):
+        if (await status_of(rollout)).outcome is not None:
+            break
+        try:
+            await say(rollout, kind)
+        except Exception as error:  # noqa: BLE001 - the end may come between the question and the order
+            assert "ended" in str(error.__cause__ or error) or "completed" in str(error), error
+            break
+    if kind is CommandKind.HOLD:
+        await say(rollout, CommandKind.RESUME)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def _heard(rollout: object) -> bool:
+    status = await status_of(rollout)  # type: ignore[arg-type]
+    return any(event.sentence == "on call: hold (because)" for event in status.events)
+
+
+def _hold(name: str) -> Command:
+    return Command(id=name, kind=CommandKind.HOLD, person="on call", reason="because")

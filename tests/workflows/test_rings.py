@@ -1,0 +1,116 @@
+"""The rings on a real server: whatever ends a workflow, the fleet is on known-good within seconds."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from temporalio.client import WorkflowHandle
+
+from policies.words.rollout import Outcome, Phase, RolloutResult
+from tests.fakes.control import UNDECIDED
+from tests.workflows.world import World, in_phase, result_of, until
+from workflows.reconcile import Reconcile
+from workflows.rollout import Rollout
+from workflows.steps import CONTROL_QUEUE
+
+STARTED_WITHIN = 2.0
+"""Seconds between the end of a workflow and the first gateway that hears of the rollback."""
+
+Running = WorkflowHandle[Rollout, RolloutResult]
+Blow = Callable[[World, Running], Awaitable[object]]
+
+
+def driver(world: World) -> WorkflowHandle[object, RolloutResult]:
+    return world.client.get_workflow_handle(
+        f"change/{world.fleet.name}/edge-1/driver", result_type=RolloutResult
+    )
+
+
+async def terminate_guardian(world: World, rollout: Running) -> None:
+    await rollout.terminate("a test said so")
+
+
+async def terminate_driver(world: World, rollout: Running) -> None:
+    await driver(world).terminate("a test said so")
+
+
+async def cancel_guardian(world: World, rollout: Running) -> None:
+    await rollout.cancel()
+
+
+async def cancel_driver(world: World, rollout: Running) -> None:
+    await driver(world).cancel()
+
+
+async def cancel_both_twice(world: World, rollout: Running) -> None:
+    for _ in range(2):
+        await asyncio.gather(rollout.cancel(), driver(world).cancel())
+        await asyncio.sleep(0.05)
+
+
+async def watched(world: World) -> tuple[Running, dict[str, int]]:
+    """Start a rollout, wait until its wave is watched, and return who owns the gateways."""
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1", "gw-2"), ("gw-3",))
+    await in_phase(rollout, Phase.OBSERVING)
+    return rollout, {name: fake.owner[0] for name, fake in world.gateways.items()}
+
+
+async def fenced_after(world: World, epochs: dict[str, int]) -> float:
+    """Return how many seconds it takes until the touched gateways hear of a rollback."""
+    began = time.monotonic()
+    await until(lambda: all(world.gateways[n].owner[0] > epochs[n] for n in ("gw-1", "gw-2")), 15)
+    return time.monotonic() - began
+
+
+def assert_back_once(world: World) -> None:
+    assert set(world.serving().values()) == {"1.1.6"}
+    for name in ("gw-1", "gw-2"):
+        effects = world.gateways[name].effects
+        assert [e for e in effects if e.startswith(("stage", "start", "steer"))] == [
+            "stage 1.3.0",
+            "start b",
+            "steer b",
+            "steer a",
+        ]
+    assert world.gateways["gw-3"].effects == []
+
+
+@pytest.mark.parametrize(
+    "blow",
+    [terminate_guardian, terminate_driver, cancel_guardian, cancel_driver, cancel_both_twice],
+    ids=lambda blow: blow.__name__,
+)
+async def test_whatever_ends_a_workflow_rolls_back_within_two_seconds(real: World, blow: Blow) -> None:
+    rollout, epochs = await watched(real)
+    await blow(real, rollout)
+    assert await fenced_after(real, epochs) < STARTED_WITHIN
+    await until(lambda: set(real.serving().values()) == {"1.1.6"})
+    if blow is not terminate_guardian:
+        assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    else:
+        assert (await result_of(driver(real))).outcome is Outcome.ROLLED_BACK
+    assert_back_once(real)
+
+
+async def test_with_both_terminated_reconcile_brings_the_fleet_back(real: World) -> None:
+    rollout, _ = await watched(real)
+    await asyncio.gather(rollout.terminate("a test"), driver(real).terminate("a test"))
+    found = await real.client.execute_workflow(
+        Reconcile.run, real.fleet, id="reconcile/edge", task_queue=CONTROL_QUEUE
+    )
+    assert sorted(found.strays) == ["gw-1", "gw-2"]
+    assert found.open_rollouts == ("edge-1",)
+    await until(lambda: set(real.serving().values()) == {"1.1.6"})
+    await until(lambda: bool(real.book.closed))
+    assert real.book.closed[-1].outcome is Outcome.ROLLED_BACK
+    assert_back_once(real)
+
+
+async def test_with_nobody_left_the_lease_itself_sends_new_sessions_back(real: World) -> None:
+    rollout, _ = await watched(real)
+    await asyncio.gather(rollout.terminate("a test"), driver(real).terminate("a test"))
+    began = time.monotonic()
+    await until(lambda: set(real.serving().values()) == {"1.1.6"})
+    assert time.monotonic() - began < real.fleet.limits.lease.total_seconds() + 1

@@ -1,0 +1,229 @@
+"""Back: whatever goes wrong, every touched gateway gives its new sessions to its own known-good."""
+
+import pytest
+from temporalio.client import WorkflowHandle
+
+from policies.words.errors import PenstockError, Refused, Unavailable
+from policies.words.operation import Operation
+from policies.words.rollout import Outcome, Phase
+from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
+from tests.workflows.world import NEW, OLD, World, in_phase, result_of, status_of, until
+from workflows.rollback import Rollback, RollbackOrder, RollbackResult
+from workflows.steps import CONTROL_QUEUE
+
+
+async def go_back(
+    world: World, *names: str, rollout: str = "edge-1", number: int = 1
+) -> WorkflowHandle[object, RollbackResult]:
+    return await world.client.start_workflow(
+        Rollback.run,
+        RollbackOrder(
+            rollout=rollout,
+            fleet=world.fleet,
+            targets=dict.fromkeys(names or world.gateways, OLD),
+            reason="a person said so",
+        ),
+        id=f"rollback/{world.fleet.name}/{number}",
+        task_queue=CONTROL_QUEUE,
+    )
+
+
+async def test_an_unhealthy_canary_goes_back_and_the_others_are_never_touched(world: World) -> None:
+    world.judge.says(UNDECIDED, UNHEALTHY)
+    result = await world.upgrade()
+    assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "9 of 10 logins fail")
+    assert set(world.serving().values()) == {"1.1.6"}
+    assert not world.gateways["gw-2"].effects
+    assert world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, OLD)
+
+
+async def test_a_hard_signal_goes_back_with_its_own_sentence(world: World) -> None:
+    world.judge.says(CRASHING)
+    result = await world.upgrade()
+    assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "the daemon restarted 3 times")
+
+
+async def test_a_failing_probe_ends_it_before_any_session_has_moved(world: World) -> None:
+    world.gateways["gw-1"].bad_releases.add(NEW.digest)
+    result = await world.upgrade()
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert "the probe of gw-1 failed at auth, before any user" in result.reason
+    assert not [effect for effect in world.gateways["gw-1"].effects if effect.startswith("steer")]
+    assert world.judge.orders == []
+
+
+@pytest.mark.parametrize("step", ["stage", "start", "start_trial"])
+async def test_a_step_that_is_refused_brings_the_wave_back(world: World, step: str) -> None:
+    world.gateways["gw-1"].fail(step, Refused("gw-1: the disk is full"))
+    result = await world.upgrade()
+    assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "gw-1: the disk is full")
+    assert world.serving()["gw-1"] == "1.1.6"
+
+
+@pytest.mark.parametrize("step", ["stage", "start", "probe", "start_trial", "make_permanent"])
+async def test_a_step_that_fails_once_is_tried_again(world: World, step: str) -> None:
+    world.gateways["gw-1"].fail(step, Unavailable("gw-1 does not answer"))
+    assert (await world.upgrade(("gw-1",))).outcome is Outcome.PROMOTED
+    assert world.gateways["gw-1"].effects.count("start b") == 1
+
+
+async def test_a_second_wave_that_fails_takes_both_waves_back(world: World) -> None:
+    world.judge.says(HEALTHY, wave=1)
+    world.judge.says(UNHEALTHY, wave=2)
+    result = await world.upgrade(("gw-1",), ("gw-2", "gw-3"))
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.touched == ("gw-1", "gw-2", "gw-3")
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_only_the_gateways_that_were_touched_are_fenced(world: World) -> None:
+    world.judge.says(UNHEALTHY)
+    await world.upgrade(("gw-1",), ("gw-2",))
+    assert world.gateways["gw-1"].owner[0] > 0
+    assert world.gateways["gw-2"].owner == (0, "")
+
+
+@pytest.mark.parametrize("trouble", [Refused("gw-1: nft says no"), Unavailable("gw-1 does not answer")])
+async def test_a_gateway_that_cannot_go_back_delays_nobody_and_is_named(
+    world: World, trouble: PenstockError
+) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1", "gw-2"))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.gateways["gw-1"].fail("end_trial", trouble, times=10_000)
+    world.judge.says(UNHEALTHY)
+
+    async def is_named() -> bool:
+        return (await status_of(rollout)).outcome is Outcome.ROLLBACK_INCOMPLETE
+
+    await until(lambda: world.serving()["gw-2"] == "1.1.6")
+    await until(is_named, seconds=40)
+    status = await status_of(rollout)
+    assert status.what == "ROLLBACK INCOMPLETE"
+    assert str(trouble) in status.why
+    world.gateways["gw-1"]._failures.clear()
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert world.serving()["gw-1"] == "1.1.6"
+
+
+async def test_a_known_good_that_has_died_is_started_and_probed_before_it_serves(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    canary = world.gateways["gw-1"]
+    canary.crash("a")
+    world.judge.says(UNHEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert world.serving()["gw-1"] == "1.1.6"
+    assert canary.berths[canary.target or ""].state == "running"
+
+
+async def test_a_known_good_that_fails_its_probe_does_not_replace_what_serves(world: World) -> None:
+    canary = world.gateways["gw-1"]
+    canary.crash("a")
+    canary.serve(NEW, "b")
+    canary.bad_releases.add(OLD.digest)
+    rollback = await go_back(world, "gw-1")
+
+    async def is_named() -> bool:
+        return "fails its probe at auth" in (await rollback.query(Rollback.troubles)).get("gw-1", "")
+
+    await until(is_named)
+    assert world.serving()["gw-1"] == "1.3.0"
+    canary.bad_releases.clear()
+    await result_of(rollback)
+    assert world.serving()["gw-1"] == "1.1.6"
+
+
+async def test_steps_of_a_wave_that_was_given_up_are_refused_by_the_gateway(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    canary = world.gateways["gw-1"]
+    of_the_wave = canary.owner[0]
+    world.judge.says(UNHEALTHY)
+    await result_of(rollout)
+    assert canary.owner[0] > of_the_wave
+    late = Operation(rollout="edge-1", epoch=of_the_wave, gateway="gw-1", step="keep", digest=NEW.digest)
+    with pytest.raises(Refused, match="obeys rollout edge-1"):
+        await canary.make_permanent(late, "b")
+    assert world.serving()["gw-1"] == "1.1.6"
+
+
+async def test_a_failing_snapshot_costs_the_evidence_and_not_the_way_back(world: World) -> None:
+    world.gateways["gw-1"].fail("snapshot", Unavailable("the disk is full"), times=10_000)
+    world.judge.says(UNHEALTHY)
+    assert (await world.upgrade(("gw-1",))).outcome is Outcome.ROLLED_BACK
+    assert world.serving()["gw-1"] == "1.1.6"
+
+
+async def test_the_new_instance_empties_by_itself_after_a_rollback(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    canary = world.gateways["gw-1"]
+    assert canary.login("192.0.2.7") == "b"
+    world.judge.says(UNHEALTHY)
+    await result_of(rollout)
+    assert canary.login("192.0.2.8") == "a"
+    assert "stop b" not in canary.effects
+    canary.logout("192.0.2.7")
+    await until(lambda: "stop b" in canary.effects)
+    assert canary.lost == []
+
+
+async def test_a_hundred_rollbacks_in_a_row_have_one_effect(world: World) -> None:
+    canary = world.gateways["gw-1"]
+    canary.serve(NEW, "b")
+    for number in range(100):
+        await result_of(await go_back(world, "gw-1", number=number))
+    assert canary.effects.count("steer a") == 1
+    assert [effect for effect in canary.effects if effect.startswith(("start", "keep"))] == ["keep a"]
+
+
+async def test_two_rollbacks_at_once_have_one_effect(world: World) -> None:
+    for fake in world.gateways.values():
+        fake.serve(NEW, "b")
+    both = [await go_back(world, rollout=name, number=n) for n, name in enumerate(("edge-1", "edge-2"))]
+    for rollback in both:
+        await result_of(rollback)
+    for fake in world.gateways.values():
+        assert fake.effects.count("steer a") == 1
+        assert fake.effects.count("keep a") == 1
+        assert fake.serving == "a"
+
+
+async def test_a_rollback_during_another_ends_where_both_want(world: World) -> None:
+    for fake in world.gateways.values():
+        fake.serve(NEW, "b")
+    world.gateways["gw-1"].fail("make_permanent", Refused("gw-1: nft says no"), times=10_000)
+    first = await go_back(world, rollout="edge-1", number=1)
+    await until(lambda: world.serving()["gw-2"] == "1.1.6")
+    second = await go_back(world, rollout="edge-2", number=2)
+    world.gateways["gw-1"]._failures.clear()
+    await result_of(first)
+    await result_of(second)
+    assert set(world.serving().values()) == {"1.1.6"}
+    assert all(fake.effects.count("keep a") == 1 for fake in world.gateways.values())
+
+
+async def test_a_rollback_with_nothing_to_do_does_nothing(world: World) -> None:
+    result = await result_of(await go_back(world))
+    assert result.back == tuple(sorted(world.gateways))
+    assert world.effects() == {name: [] for name in world.gateways}
+
+
+async def test_a_rollback_that_is_cancelled_goes_back_all_the_same(world: World) -> None:
+    world.gateways["gw-1"].serve(NEW, "b")
+    world.gateways["gw-1"].fail("make_permanent", Refused("gw-1: nft says no"), times=10_000)
+    rollback = await go_back(world, "gw-1")
+
+    async def is_named() -> bool:
+        return "gw-1" in await rollback.query(Rollback.troubles)
+
+    await until(is_named)
+    await rollback.cancel()
+    await until(is_named)
+    world.gateways["gw-1"]._failures.clear()
+    await result_of(rollback)
+    assert world.serving()["gw-1"] == "1.1.6"
