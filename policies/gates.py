@@ -56,7 +56,7 @@ class Health(Word):
     """
 
     delta: float = Field(default=0.03, gt=0, lt=1)
-    calm: float = Field(default=0.5, gt=0, le=1)
+    calm: float = Field(default=0.25, gt=0, le=1)
     error: float = Field(default=0.05, gt=0, lt=0.5)
 
 
@@ -150,7 +150,10 @@ class Slope(_Gate):
 
 
 class Fires(Word):
-    """When a raw value is a bad sign; `gone` is a series missing from scrapes that reached its target."""
+    """When a raw value is a bad sign; `gone` is a series missing from scrapes that reached its target.
+
+    `value` is the bound, or how large a change must be.
+    """
 
     when: Literal["above", "below", "equals", "changes", "gone"]
     value: float = 0.0

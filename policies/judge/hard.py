@@ -15,10 +15,10 @@ def firing_since(
     """Return since when the newest samples fire without a break; None when the newest does not.
 
     Without a rule a sample fires by being there and not zero, as Prometheus writes alerts.
-    A change fires at the last sample that differs from the one before.
+    A change fires at the last sample that differs from the one before by more than the rule's value.
     """
     if fires is not None and fires.when == "changes":
-        changes = [at for (_, was), (at, value) in pairwise(samples) if value != was]
+        changes = [at for (_, was), (at, value) in pairwise(samples) if abs(value - was) > fires.value]
         return changes[-1] if changes else None
     since = None
     for at, value in reversed(samples):

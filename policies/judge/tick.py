@@ -104,8 +104,8 @@ def _remember_shown(
         selector = _may_be_missing(gate)
         if selector:
             mine = planned(reading.series.get(selector, ()), cohorts, policy.identity.label)
-            last = {one.instance: one.samples[-1][0] for one in mine if one.samples}
-            shown[gate.id] = shown.get(gate.id, {}) | last
+            last = sorted((one.samples[-1][0], one.instance) for one in mine)
+            shown[gate.id] = shown.get(gate.id, {}) | {instance: at for at, instance in last}
     seen = memory.seen | {instance: times[-1] for instance, times in scrapes.items()}
     return memory.model_copy(update={"seen": seen, "shown": shown})
 

@@ -27,6 +27,8 @@ def test_a_change_counts_where_the_last_one_was() -> None:
     assert firing_since([(1, 7), (2, 7), (3, 9), (4, 9)], changes) == 3
     assert firing_since([(1, 7), (2, 8), (3, 9)], changes) == 3
     assert firing_since([(1, 7), (2, 7)], changes) is None
+    assert firing_since([(1, 7), (2, 8), (3, 7)], Fires(when="changes", value=1.01)) is None
+    assert firing_since([(1, 7), (2, 9)], Fires(when="changes", value=1.01)) == 2
 
 
 def test_an_alert_fires_by_being_there() -> None:

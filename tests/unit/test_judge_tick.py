@@ -316,3 +316,15 @@ def test_a_sign_on_one_canary_counts_though_another_cannot_be_seen() -> None:
     _, bundle = read_bundle(gates, two, Memory(), found)
     assert set(bundle.signs["probe"]) == {CANARY}
     assert "probe" not in bundle.blind
+
+
+def test_an_old_instance_of_the_same_executable_may_end_without_being_missed() -> None:
+    def both(at: float) -> Found:
+        new = lines("started", until=at, slot="b")
+        old = lines("started", until=min(at, 1), slot="a", who=(CANARY,))
+        return {"started{$cohort}": [*new, *old]}
+
+    decisions = [
+        decision for _, decision in watch(policy(LOGINS, GONE), [look(at, both(at)) for at in range(1, 6)])
+    ]
+    assert {decision.action for decision in decisions} == {Action.CONTINUE}
