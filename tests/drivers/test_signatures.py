@@ -1,0 +1,362 @@
+"""Three ways to sign one statement, each verified by its genuine library and by what that leaves out."""
+
+import hashlib
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pysequoia
+import pytest
+from asn1crypto import cms as asn1_cms
+from cryptography.hazmat.primitives.asymmetric import rsa
+from sigstore.models import Bundle, TrustedRoot
+from sigstore.verify import Verifier
+from sigstore.verify.policy import AllOf, Identity, OIDCIssuerV2
+
+from activities.drivers.signature.cms import CmsVerifier
+from activities.drivers.signature.openpgp import OpenPgpVerifier
+from activities.drivers.signature.sigstore import SigstoreVerifier, public_root
+from deploy.lab.signer import LabSigner
+from orchestrator.release_signing import sign_cms, sign_openpgp
+from policies.words.errors import BadInput
+from policies.words.refusals import PolicyInvalid, SignatureInvalid, TrustError, WeakAlgorithm
+from policies.words.trust import Envelope, SignatureKind, VerifiedSignature
+from policies.words.word import digest_of
+from tests.fakes.authority import EnterpriseCa
+
+STATEMENT = b'{"a":"statement"}'
+WHO, ISSUER = "bot@lab.example", "https://idp.lab.example"
+
+
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> LabSigner:
+    return LabSigner(tmp_path_factory.mktemp("signer"))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("verification opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def sigstore(bundle: bytes, *signers: LabSigner) -> VerifiedSignature:
+    roots = {str(n): signer.trusted_root_path.read_bytes() for n, signer in enumerate(signers)}
+    envelope = Envelope(kind=SignatureKind.SIGSTORE, content=bundle)
+    return SigstoreVerifier(roots).verify(STATEMENT, envelope, datetime.now(UTC))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_genuine_library_accepts_the_private_signers_bundles_offline(signer: LabSigner) -> None:
+    bundle = Bundle.from_json(signer.sign(STATEMENT, WHO, ISSUER))
+    verifier = Verifier(trusted_root=TrustedRoot.from_file(str(signer.trusted_root_path)))
+    policy = AllOf([OIDCIssuerV2(ISSUER), Identity(identity=WHO)])
+    assert verifier.verify_dsse(bundle, policy)[1] == STATEMENT
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_bundle_tells_who_signed_what_and_when(signer: LabSigner) -> None:
+    found = sigstore(signer.sign(STATEMENT, WHO, ISSUER), signer)
+    assert (found.identity, found.issuer, found.payload_digest) == (WHO, ISSUER, digest_of(STATEMENT))
+    assert found.signed_at is not None
+    assert abs(found.signed_at - datetime.now(UTC)) < timedelta(minutes=2)
+    assert found.evidence["time_source"] == "tsa"
+
+
+def test_a_workflow_signs_under_its_address(signer: LabSigner) -> None:
+    workflow = "https://ci.example/build.yml@refs/tags/v1"
+    assert sigstore(signer.sign(STATEMENT, workflow, ISSUER), signer).identity == workflow
+
+
+def test_any_instance_of_the_policy_may_vouch(signer: LabSigner, tmp_path: Path) -> None:
+    other = LabSigner(tmp_path)
+    assert sigstore(signer.sign(STATEMENT, WHO, ISSUER), other, signer).root == "1"
+    assert sigstore(signer.sign(STATEMENT, WHO, ISSUER), signer, other).root == "0"
+
+
+@pytest.mark.parametrize("window", ["past", "open"])
+def test_what_was_signed_before_a_window_closed_stays_good(tmp_path: Path, window: str) -> None:
+    signer = LabSigner(tmp_path)
+    bundle = signer.sign(STATEMENT, WHO, ISSUER)
+    root = signer.trusted_root()
+    ends = datetime.now(UTC) + timedelta(hours=1) if window == "past" else None
+    if ends:
+        root["certificateAuthorities"][0]["validFor"]["end"] = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
+    else:
+        del root["tlogs"][0]["publicKey"]["validFor"]
+    signer.trusted_root_path.write_text(json.dumps(root))
+    assert sigstore(bundle, signer).identity == WHO
+
+
+def test_without_an_instance_nothing_is_verified(signer: LabSigner) -> None:
+    with pytest.raises(SignatureInvalid):
+        sigstore(signer.sign(STATEMENT, WHO, ISSUER))
+
+
+def test_a_trusted_root_that_is_none_is_the_policys_fault() -> None:
+    with pytest.raises(PolicyInvalid):
+        SigstoreVerifier({"corp": b"{}"})
+
+
+def test_the_public_roots_are_read_without_asking_anybody() -> None:
+    for staging in (False, True):
+        SigstoreVerifier({"public": public_root(staging=staging)})
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_blobs_bundle_is_verified_for_exactly_its_signer(signer: LabSigner) -> None:
+    verifier = SigstoreVerifier({"lab": signer.trusted_root_path.read_bytes()})
+    sha256 = hashlib.sha256(b"blob").hexdigest()
+    bundle = signer.sign_blob(b"blob", WHO, ISSUER)
+    verifier.verify_blob(sha256, bundle, identity=WHO, issuer=ISSUER)
+    for digest, who, issuer in (
+        (sha256, "other@lab.example", ISSUER),
+        (sha256, WHO, "https://other.example"),
+        (hashlib.sha256(b"other").hexdigest(), WHO, ISSUER),
+        ("zz", WHO, ISSUER),
+    ):
+        with pytest.raises(TrustError):
+            verifier.verify_blob(digest, bundle, identity=who, issuer=issuer)
+
+
+def test_a_statements_bundle_is_good_for_its_subjects_only(signer: LabSigner) -> None:
+    verifier = SigstoreVerifier({"lab": signer.trusted_root_path.read_bytes()})
+    sha256 = hashlib.sha256(b"blob").hexdigest()
+    statement = json.dumps({"subject": [{"name": "x", "digest": {"sha256": sha256}}]}).encode()
+    bundle = signer.sign(statement, WHO, ISSUER)
+    verifier.verify_blob(sha256, bundle, identity=WHO, issuer=ISSUER)
+    with pytest.raises(SignatureInvalid):
+        verifier.verify_blob("0" * 64, bundle, identity=WHO, issuer=ISSUER)
+    with pytest.raises(TrustError):
+        verifier.verify_blob(sha256, signer.sign(b"[]", WHO, ISSUER), identity=WHO, issuer=ISSUER)
+
+
+# --- OpenPGP ------------------------------------------------------------------------------
+
+
+def openpgp(
+    content: bytes, *certificates: pysequoia.Cert, later: timedelta = timedelta(0)
+) -> VerifiedSignature:
+    pinned = {str(n): (bytes(c), c.fingerprint.upper()) for n, c in enumerate(certificates)}
+    envelope = Envelope(kind=SignatureKind.OPENPGP, content=content)
+    return OpenPgpVerifier(pinned).verify(STATEMENT, envelope, datetime.now(UTC) + later)
+
+
+def detached(key: pysequoia.Tsk, payload: bytes = STATEMENT, *, armor: bool = True) -> bytes:
+    return pysequoia.sign(key.signer(), payload, mode=pysequoia.SignatureMode.DETACHED, armor=armor)
+
+
+@pytest.fixture(scope="module")
+def lead() -> pysequoia.Tsk:
+    return pysequoia.Tsk.generate("lead <lead@corp.example>")
+
+
+@pytest.mark.parametrize("armor", [True, False])
+def test_a_pinned_certificate_is_recognised_by_its_fingerprint(lead: pysequoia.Tsk, armor: bool) -> None:
+    other = pysequoia.Tsk.generate("other").extract_certificate()
+    certificate = lead.extract_certificate()
+    found = openpgp(detached(lead, armor=armor), other, certificate)
+    assert (found.identity, found.root) == (certificate.fingerprint.upper(), "1")
+
+
+def test_a_command_lines_signature_is_the_same(lead: pysequoia.Tsk, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(bytes(lead))
+    assert openpgp(sign_openpgp(STATEMENT, tmp_path / "key"), lead.extract_certificate()).identity
+    (tmp_path / "none").write_text("no key")
+    with pytest.raises(BadInput):
+        sign_openpgp(STATEMENT, tmp_path / "none")
+
+
+def test_openpgp_signatures_that_prove_nothing_are_refused(lead: pysequoia.Tsk) -> None:
+    certificate, good = lead.extract_certificate(), detached(lead, armor=False)
+    inline = pysequoia.sign(lead.signer(), STATEMENT, mode=pysequoia.SignatureMode.INLINE)
+    for content, pinned in (
+        (good, ()),
+        (good, (pysequoia.Tsk.generate("other").extract_certificate(),)),
+        (detached(lead, b"other"), (certificate,)),
+        (good + good, (certificate,)),
+        (b"", (certificate,)),
+        (b"x" * 20_000, (certificate,)),
+        (inline, (certificate,)),
+    ):
+        with pytest.raises(SignatureInvalid):
+            openpgp(content, *pinned)
+
+
+def test_an_expired_certificate_signs_no_more() -> None:
+    short = pysequoia.Tsk.generate("short", validity_seconds=3600)
+    signature, certificate = detached(short), short.extract_certificate()
+    assert openpgp(signature, certificate).identity
+    with pytest.raises(SignatureInvalid) as refused:
+        openpgp(signature, certificate, later=timedelta(days=1))
+    assert refused.value.reason == "expired"
+
+
+def test_a_revoked_certificate_hides_no_other(lead: pysequoia.Tsk) -> None:
+    other = pysequoia.Tsk.generate("other")
+    certificate = other.extract_certificate()
+    revoked = pysequoia.Cert.from_bytes(bytes(certificate) + bytes(certificate.revoke(other.certifier())))
+    assert openpgp(detached(lead), revoked, lead.extract_certificate()).root == "1"
+
+
+def test_a_policy_pins_one_certificate_by_its_whole_fingerprint(lead: pysequoia.Tsk) -> None:
+    certificate = lead.extract_certificate()
+    other = pysequoia.Tsk.generate("other").extract_certificate()
+    for content, fingerprint in (
+        (bytes(certificate), "A" * 40),
+        (bytes(certificate) + bytes(other), certificate.fingerprint.upper()),
+        (b"none", certificate.fingerprint.upper()),
+    ):
+        with pytest.raises(PolicyInvalid):
+            OpenPgpVerifier({"lead": (content, fingerprint)})
+
+
+# --- enterprise CA ------------------------------------------------------------------------
+
+LEAD = "lead@corp.example"
+
+
+def cms(
+    content: bytes,
+    *authorities: EnterpriseCa,
+    token: bytes | None = None,
+    stamps: bytes | None = None,
+    later: timedelta = timedelta(0),
+) -> VerifiedSignature:
+    roots = {str(n): (authority.roots.read_bytes(), stamps) for n, authority in enumerate(authorities)}
+    envelope = Envelope(kind=SignatureKind.CMS, content=content, token=token)
+    return CmsVerifier(roots).verify(STATEMENT, envelope, datetime.now(UTC) + later)
+
+
+@pytest.fixture(scope="module")
+def corp(tmp_path_factory: pytest.TempPathFactory) -> EnterpriseCa:
+    return EnterpriseCa(tmp_path_factory.mktemp("corp"))
+
+
+def signature_of(content: bytes) -> bytes:
+    return bytes(asn1_cms.ContentInfo.load(content)["content"]["signer_infos"][0]["signature"].native)
+
+
+@pytest.mark.parametrize("kind", ["elliptic curve", "RSA"])
+def test_a_code_signing_certificate_of_the_authority_signs(corp: EnterpriseCa, kind: str) -> None:
+    key = rsa.generate_private_key(65537, 2048) if kind == "RSA" else None
+    found = cms(corp.sign(STATEMENT, LEAD, key=key), corp)
+    assert (found.identity, found.root, found.payload_digest) == (LEAD, "0", digest_of(STATEMENT))
+
+
+def test_a_small_rsa_key_is_weak(corp: EnterpriseCa) -> None:
+    key = rsa.generate_private_key(65537, 1024)
+    with pytest.raises(WeakAlgorithm):
+        cms(corp.sign(STATEMENT, LEAD, key=key), corp)
+
+
+def test_another_authority_of_the_same_name_does_not_vouch(corp: EnterpriseCa, tmp_path: Path) -> None:
+    rogue = EnterpriseCa(tmp_path)
+    with pytest.raises(SignatureInvalid) as refused:
+        cms(rogue.sign(STATEMENT, LEAD), corp)
+    assert refused.value.reason == "root"
+    assert cms(rogue.sign(STATEMENT, LEAD), corp, rogue).root == "1"
+
+
+def test_an_expired_certificate_counts_only_with_a_stamp_from_its_time(
+    corp: EnterpriseCa, signer: LabSigner
+) -> None:
+    content = corp.sign(STATEMENT, LEAD, ends=timedelta(minutes=10))
+    stamps = (signer.folder / "root.pem").read_bytes()
+    now, later = datetime.now(UTC), timedelta(days=2)
+    with pytest.raises(SignatureInvalid) as refused:
+        cms(content, corp, later=later)
+    assert refused.value.reason == "expired"
+    in_time = signer.timestamp(signature_of(content), now + timedelta(minutes=1))
+    assert cms(content, corp, token=in_time, stamps=stamps, later=later).signed_at is not None
+    too_late = signer.timestamp(signature_of(content), now + timedelta(days=1))
+    with pytest.raises(SignatureInvalid):
+        cms(content, corp, token=too_late, stamps=stamps, later=later)
+
+
+def test_a_stamp_over_something_else_or_by_nobody_is_refused(corp: EnterpriseCa, signer: LabSigner) -> None:
+    content, stamps = corp.sign(STATEMENT, LEAD), (signer.folder / "root.pem").read_bytes()
+    for token, roots in (
+        (signer.timestamp(b"other"), stamps),
+        (signer.timestamp(signature_of(content)), None),
+        (b"none", stamps),
+    ):
+        with pytest.raises(SignatureInvalid) as refused:
+            cms(content, corp, token=token, stamps=roots)
+        assert refused.value.reason == "no_time"
+
+
+def altered(content: bytes, change: str) -> bytes:
+    """Return the signature with one thing in its structure changed."""
+    info = asn1_cms.ContentInfo.load(content)
+    signed = info["content"]
+    signer = signed["signer_infos"][0]
+    match change:
+        case "two signers":
+            signed["signer_infos"] = [signer, signer]
+        case "attached":
+            signed["encap_content_info"] = {"content_type": "data", "content": STATEMENT}
+        case "no certificate":
+            signed["certificates"] = []
+        case "certificate twice":
+            signed["certificates"] = [*signed["certificates"], signed["certificates"][0]]
+        case "md5":
+            signer["digest_algorithm"] = {"algorithm": "md5"}
+        case "sha384 over sha256":
+            signer["signature_algorithm"] = {"algorithm": "sha384_ecdsa"}
+        case "dsa":
+            signer["signature_algorithm"] = {"algorithm": "sha256_dsa"}
+        case "no digest":
+            kept = [a for a in signer["signed_attrs"] if a["type"].native != "message_digest"]
+            signer["signed_attrs"] = kept
+        case "another type":
+            return bytes(asn1_cms.ContentInfo({"content_type": "data", "content": STATEMENT}).dump())
+        case _:
+            return content + b"\0"
+    return bytes(asn1_cms.ContentInfo({"content_type": "signed_data", "content": signed}).dump(force=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ("two signers", SignatureInvalid),
+        ("attached", SignatureInvalid),
+        ("no certificate", SignatureInvalid),
+        ("certificate twice", SignatureInvalid),
+        ("md5", WeakAlgorithm),
+        ("sha384 over sha256", WeakAlgorithm),
+        ("dsa", WeakAlgorithm),
+        ("no digest", SignatureInvalid),
+        ("another type", SignatureInvalid),
+        ("trailing byte", SignatureInvalid),
+    ],
+)
+def test_a_cms_structure_with_more_than_one_meaning_is_refused(
+    corp: EnterpriseCa, change: str, refusal: type[TrustError]
+) -> None:
+    with pytest.raises(refusal):
+        cms(altered(corp.sign(STATEMENT, LEAD), change), corp)
+
+
+def test_a_cms_signature_that_is_too_long_is_not_even_parsed(corp: EnterpriseCa) -> None:
+    with pytest.raises(SignatureInvalid):
+        cms(b"\x30" * 70_000, corp)
+
+
+def test_without_an_authority_nothing_is_verified(corp: EnterpriseCa) -> None:
+    with pytest.raises(SignatureInvalid):
+        cms(corp.sign(STATEMENT, LEAD))
+
+
+def test_roots_that_are_no_certificates_are_the_policys_fault() -> None:
+    with pytest.raises(PolicyInvalid):
+        CmsVerifier({"corp": (b"none", None)})
+
+
+def test_signing_needs_a_key_and_its_certificate(corp: EnterpriseCa, tmp_path: Path) -> None:
+    key, certificate = corp.leaf(LEAD)
+    for wrong in ((certificate, key), (tmp_path / "none", certificate)):
+        with pytest.raises(BadInput):
+            sign_cms(STATEMENT, *wrong)
