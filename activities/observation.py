@@ -113,10 +113,11 @@ class ObservationActivities:
 
     @activity.defn(name="observe_slice")
     async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
-        """Watch until the slice ends or the decision is anything but to go on; at least one tick."""
+        """Watch until the slice ends, the decision is anything but to go on, or a hold is over."""
         resumed = activity.info().heartbeat_details
         text = resumed[0] if resumed else order.state
         state = WindowState.model_validate_json(text) if text else WindowState()
+        held = state.held is not None
         ends = _now() + order.slice
         folded = 0
 
@@ -132,7 +133,7 @@ class ObservationActivities:
                     folded += 1
                     if self._recorder is not None:
                         await self._recorder.record(order, bundle)
-                    if decision.action is not Action.CONTINUE or _now() >= ends:
+                    if decision.action is not Action.CONTINUE or held or _now() >= ends:
                         return ObservationSlice(
                             state=so_far(),
                             decision=decision,
@@ -149,7 +150,7 @@ class ObservationActivities:
         self, order: ObservationOrder, state: WindowState
     ) -> tuple[WindowState, Bundle, Decision]:
         reading = await self.read(order.gates, order.cohorts, state)
-        return fold_reading(order.gates, order.window, order.cohorts, state, reading)
+        return await asyncio.to_thread(fold_reading, order.gates, order.window, order.cohorts, state, reading)
 
     async def read(self, policy: GatePolicy, cohorts: Cohorts, state: WindowState) -> Reading:
         """Read everything one tick needs, once; what cannot be read is named with its reason.

@@ -31,7 +31,7 @@ LAB = load(Path(__file__).parents[2] / "deploy/lab/gates.yaml", GatePolicy)
 """What the lab watches with: the two tests of its promises use it as it is."""
 FAST = LAB.model_copy(
     update={
-        "window": LAB.window.model_copy(update={"minimum": timedelta(seconds=5)}),
+        "window": LAB.window.model_copy(update={"minimum": timedelta(seconds=9)}),
         "blindness": Blindness(grace=timedelta(seconds=4), cap=timedelta(seconds=60)),
     }
 )
@@ -159,7 +159,7 @@ async def test_bar_12_a_killed_canary_is_rolled_back_within_twenty_seconds(
     with prometheus_over(list(gateways)) as prometheus:
         async with steady(gateways, prometheus):
             watching = asyncio.create_task(watch(prometheus, order_for(gateways)))
-            await asyncio.sleep(4)
+            await asyncio.sleep(3)
             died = time.monotonic()
             canary.hidden = frozenset({"first_attempts", "build_info", "probe", "process", "handshake"})
             found = await watching
@@ -253,7 +253,7 @@ async def test_an_outage_of_all_is_not_the_canarys(gateways: dict[str, Exported]
             watching = asyncio.create_task(watch(prometheus, order))
             for _ in range(20):
                 for exported in gateways.values():
-                    exported.serve(good=0, bad=3)
+                    exported.serve(good=0, bad=6)
                 await asyncio.sleep(0.5)
             found = await watching
     assert found.decision.action is Action.CONTINUE

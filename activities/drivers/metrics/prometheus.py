@@ -58,21 +58,20 @@ class PrometheusSource:
         query = raw_query(selector, instances, lookback)
         asked = asyncio.get_running_loop().run_in_executor(self._threads, self._ask, query, at.timestamp())
         try:
-            answer = await asyncio.wait_for(asked, TOTAL_SECONDS)
+            return await asyncio.wait_for(asked, TOTAL_SECONDS)
         except TimeoutError:
             raise MetricsUnavailable(
                 f"Prometheus at {self._url} did not answer within {TOTAL_SECONDS:g} s"
             ) from None
-        return _series(answer, self._url)
 
     def close(self) -> None:
         """Let go of connections and threads; questions under way end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
-    def _ask(self, query: str, at: float) -> Any:
+    def _ask(self, query: str, at: float) -> tuple[Series, ...]:
         try:
-            return self._client.custom_query(query, params={"time": at})
+            answer = self._client.custom_query(query, params={"time": at})
         except PrometheusApiClientException as error:
             if str(error).startswith(_BAD_QUERY):
                 raise BadQuery(f"Prometheus refuses {query}: {error}; correct the gate policy") from error
@@ -83,6 +82,7 @@ class PrometheusSource:
             ) from error
         except (KeyError, TypeError, ValueError) as error:
             raise MetricsUnavailable(f"Prometheus at {self._url} answers in an unknown shape") from error
+        return _series(answer, self._url)
 
 
 def _read_whole(response: Response, *_: object, **__: object) -> Response:

@@ -4,7 +4,9 @@ A line is written whole or not at all (a torn last line is ignored), and a tick 
 recorded twice, because its activity was repeated, counts once.
 """
 
+from os import SEEK_END
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
@@ -12,6 +14,9 @@ from activities.observation import ObservationOrder
 from policies.judge.replay import Record
 from policies.judge.tick import Bundle
 from policies.words.errors import BadInput
+
+_BLOCK = 1 << 22
+"""Bytes looked through for the end of the last whole line; no line is longer."""
 
 
 class FolderRecorder:
@@ -23,11 +28,19 @@ class FolderRecorder:
     async def record(self, order: ObservationOrder, bundle: Bundle) -> None:
         """Append this tick, after the head of the record when it is the first."""
         path = self._folder / f"{order.rollout}-{order.wave}.jsonl"
-        lines = [] if path.exists() and path.stat().st_size else [_head(order).model_dump_json()]
-        lines.append(bundle.model_dump_json())
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
+        with path.open("a+b") as file:
+            end = _end_of_whole_lines(file)
+            file.truncate(end)
+            head = b"" if end else f"{_head(order).model_dump_json()}\n".encode()
+            file.write(head + f"{bundle.model_dump_json()}\n".encode())
+
+
+def _end_of_whole_lines(file: BinaryIO) -> int:
+    """Return where the last whole line ends: what a crash left of a line is written over."""
+    size = file.seek(0, SEEK_END)
+    start = file.seek(max(0, size - _BLOCK))
+    return start + file.read().rfind(b"\n") + 1
 
 
 def _head(order: ObservationOrder) -> Record:

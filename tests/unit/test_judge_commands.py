@@ -1,0 +1,103 @@
+"""`penstock judge lint` and `penstock judge replay`, over files."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from activities.drivers.metrics.records import FolderRecorder, read_record
+from activities.observation import ObservationOrder
+from orchestrator.cli.judge import app
+from policies.judge.tick import Bundle
+from policies.words.errors import BadInput
+from tests.unit.judged import COHORTS, counted, policy
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def run(*arguments: str) -> Result:
+    """Run a command; errors meant for people come back as they are."""
+    result = CliRunner().invoke(app, list(arguments))
+    if isinstance(result.exception, BadInput):
+        raise result.exception
+    return result
+
+
+def recorded(folder: Path, bundles: Sequence[Bundle]) -> Path:
+    gates = policy()
+    order = ObservationOrder(
+        rollout="r-1", wave=1, gates=gates, cohorts=COHORTS, window=gates.window, slice=timedelta(0)
+    )
+
+    async def record_all() -> None:
+        for bundle in bundles:
+            await FolderRecorder(folder).record(order, bundle)
+
+    asyncio.run(record_all())
+    return folder / "r-1-1.jsonl"
+
+
+BROKEN = [counted(t, (2, 2), (2, 0)) for t in range(12)]
+
+
+def test_lint_says_how_long_the_policy_needs() -> None:
+    result = run("lint", str(DEPLOY / "lab/gates.yaml"), "--attempts", "120")
+    assert result.exit_code == 0
+    assert "connect-success: healthy after 16 s" in result.output
+    slow = json.loads(
+        run("lint", str(DEPLOY / "prometheus/gates.yaml"), "--attempts", "3", "-o", "json").output
+    )
+    assert "cannot be decided in 20 min" in slow["predictions"][0]["advice"]
+
+
+def test_lint_refuses_a_policy_that_could_never_promote(tmp_path: Path) -> None:
+    path = tmp_path / "gates.yaml"
+    path.write_text("name: nothing\ngates: []\n")
+    with pytest.raises(BadInput, match="nothing could ever be promoted"):
+        run("lint", str(path))
+
+
+def test_replay_tells_what_happened_again(tmp_path: Path) -> None:
+    result = run("replay", str(recorded(tmp_path, BROKEN)))
+    assert result.exit_code == 0
+    assert result.output.startswith("recorded policy: roll back after")
+
+
+def test_replay_ends_with_ten_when_another_policy_would_have_ended_otherwise(tmp_path: Path) -> None:
+    shadow = tmp_path / "shadow.yaml"
+    shadow.write_text(policy(shadow=True).model_dump_json())
+    result = run("replay", str(recorded(tmp_path, BROKEN)), "--policy", str(shadow))
+    assert result.exit_code == 10
+    assert "shadow: would roll back" in result.output
+
+
+def test_a_tick_recorded_twice_counts_once_and_half_a_line_not_at_all(tmp_path: Path) -> None:
+    path = recorded(tmp_path, [*BROKEN, BROKEN[-1]])
+    whole = path.read_text()
+    path.write_text(whole + '{"at": 18')
+    assert read_record(path).bundles == tuple(BROKEN)
+    recorded(tmp_path, [counted(12, (2, 2), (2, 0))])
+    assert len(read_record(path).bundles) == len(BROKEN) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("", "is empty"), ("{}\n", "line 1 is not part"), ("<html>\n", "line 1 is not part")],
+)
+def test_what_is_no_record_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=sentence):
+        run("replay", str(path))
+
+
+def test_a_record_damaged_in_its_middle_is_refused_by_line(tmp_path: Path) -> None:
+    path = recorded(tmp_path, BROKEN)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:3], "{}\n", *lines[3:]]))
+    with pytest.raises(BadInput, match="line 4 is not part"):
+        run("replay", str(path))
