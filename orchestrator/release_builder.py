@@ -115,7 +115,8 @@ def index_statement(
         "revoked": list(revoked),
         "security_floor": security_floor,
     }
-    subjects = [(f"{product}/{release.rollback_index}", release.manifest_sha256) for release in current]
+    names = [release.manifest_sha256 for release in current]
+    subjects = [(f"{product}/{channel}/{sha256}", sha256) for sha256 in names]
     return _statement(INDEX_PREDICATE, subjects, predicate)
 
 

@@ -95,16 +95,22 @@ class LabReleases:
         bundles = [("sigstore", self.signer.sign(built.statement, *person)) for person in people]
         digest = publish(self.root, built.statement, bundles, built.blobs)
         sha256 = digest.removeprefix("sha256:")
-        self._current.append(CurrentRelease(manifest_sha256=sha256, rollback_index=rollback_index))
+        current = CurrentRelease(manifest_sha256=sha256, rollback_index=rollback_index)
+        self._current = [*(other for other in self._current if other != current), current]
         self.refresh_index()
         return digest
 
-    def refresh_index(self) -> Digest:
-        """Publish the channel's index with the next serial, signed by the builder."""
+    def refresh_index(self, revoked: Sequence[str] = ()) -> Digest:
+        """Publish the channel's index with the next serial, signed by the builder; withdraw some releases."""
         self._serial += 1
         issued_at = datetime.now(UTC).replace(microsecond=0)
         statement = index_statement(
-            self.product, self.channel, self._current, serial=self._serial, issued_at=issued_at
+            self.product,
+            self.channel,
+            self._current,
+            serial=self._serial,
+            issued_at=issued_at,
+            revoked=revoked,
         )
         bundle = self.signer.sign(statement, *self.builder)
         digest = publish(self.root, statement, [("sigstore", bundle)], {})

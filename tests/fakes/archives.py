@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,10 +43,7 @@ def bomb(name: str) -> bytes:
     """Return a small gzip archive that unpacks one listed name to a gigabyte."""
     entry = tarfile.TarInfo(name)
     entry.size = 1 << 30
-    out = io.BytesIO()
-    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=9, mtime=0) as packed:
-        packed.write(entry.tobuf(tarfile.USTAR_FORMAT))
-        for _ in range(1024):
-            packed.write(bytes(1 << 20))
-        packed.write(bytes(10240))
-    return out.getvalue()
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    head = packer.compress(entry.tobuf(tarfile.USTAR_FORMAT)) + packer.flush(zlib.Z_FULL_FLUSH)
+    megabyte = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return gzip.compress(b"")[:10] + head + megabyte * 1024 + packer.flush(zlib.Z_FINISH) + bytes(8)

@@ -1,0 +1,72 @@
+"""Credentials come from where their reference says, and show up nowhere else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.credentials import Credentials
+from policies.words.errors import BadInput, PenstockError, Unavailable
+from tests.fakes.hostile import HostileServer, Peer, Request
+
+SECRET = "correct-horse-battery-staple"
+
+
+def vault(request: Request, peer: Peer) -> None:
+    """Answer as Vault's KV version 2 does."""
+    if request.headers.get("authorization") != "Bearer vault-token":
+        peer.head("403 Forbidden", Content_Length=0)
+    elif request.path == "/v1/secret/data/penstock":
+        body = json.dumps({"data": {"data": {"token": SECRET}, "metadata": {"version": 1}}})
+        peer.head(Content_Length=len(body))
+        peer.send(body)
+    else:
+        peer.head("404 Not Found", Content_Length=0)
+
+
+def test_a_file_and_a_variable_are_read_at_the_moment_of_use(tmp_path: Path) -> None:
+    credentials = Credentials({"TOKEN": SECRET})
+    (tmp_path / "token").write_text(f"{SECRET}\n")
+    for reference in (f"file:{tmp_path / 'token'}", "env:TOKEN"):
+        found = credentials.resolve(reference)
+        assert found.get_secret_value() == SECRET
+        assert SECRET not in f"{found} {found!r}"
+
+
+def test_vault_is_asked_over_its_own_api(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("vault-token")
+    with HostileServer(vault) as server:
+        credentials = Credentials({"VAULT_ADDR": server.url, "VAULT_TOKEN_FILE": str(tmp_path / "token")})
+        assert credentials.resolve("vault:secret/data/penstock#token").get_secret_value() == SECRET
+        with pytest.raises(BadInput):
+            credentials.resolve("vault:secret/data/penstock#other")
+        with pytest.raises(Unavailable):
+            credentials.resolve("vault:secret/data/other#token")
+        (tmp_path / "token").write_text("another-token")
+        with pytest.raises(Unavailable) as refused:
+            credentials.resolve("vault:secret/data/penstock#token")
+    assert "another-token" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "correct-horse",
+        "file:/nowhere/at/all",
+        "file:/dev/null",
+        "env:NOT_SET",
+        "env:EMPTY",
+        "vault:secret/data/penstock#token",
+    ],
+)
+def test_a_reference_that_leads_to_nothing_says_so_without_quoting_it(reference: str) -> None:
+    with pytest.raises(PenstockError) as refused:
+        Credentials({"EMPTY": ""}).resolve(reference)
+    assert "correct-horse" not in str(refused.value)
+
+
+def test_a_large_or_binary_file_is_no_credential(tmp_path: Path) -> None:
+    for content in (b"x" * 70_000, b"\xff\xfe\xfd"):
+        (tmp_path / "token").write_bytes(content)
+        with pytest.raises(BadInput):
+            Credentials({}).resolve(f"file:{tmp_path / 'token'}")
