@@ -42,6 +42,11 @@ class RolloutDriver:
     @workflow.run
     async def run(self, _: DriverOrder) -> RolloutResult:
         """Return with every gateway on the new release, or every touched one back on its own known-good."""
+        result = await self._run_waves()
+        await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
+        return result
+
+    async def _run_waves(self) -> RolloutResult:
         decision = None
         try:
             for wave in self._order.plan.waves:
@@ -96,6 +101,8 @@ class RolloutDriver:
                 targets={name: plan.known_good[name] for name in self._touched},
                 reason=reason,
                 guardian=self._guardian,
+                failed=plan.release.digest,
+                decision=decision,
             ),
             id=f"{workflow.info().workflow_id}/rollback",
             parent_close_policy=ParentClosePolicy.ABANDON,

@@ -1,9 +1,13 @@
 """What people can say to a rollout, at every phase, and what it answers."""
 
+from contextlib import suppress
+
 import pytest
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.service import RPCError
 
 from policies.words.errors import Refused
-from policies.words.rollout import Command, CommandKind, Outcome, Phase
+from policies.words.rollout import Command, CommandKind, Outcome, Phase, RolloutResult
 from tests.fakes.control import AT_CAP, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.world import (
     World,
@@ -56,7 +60,6 @@ async def test_proven_harm_rolls_back_in_the_middle_of_a_hold(world: World) -> N
 
 async def test_a_gateway_that_fails_during_a_hold_is_noticed_before_the_resume(world: World) -> None:
     world.gateways["gw-1"].fail("stage", Refused("gw-1: the disk is full"))
-    world.gateways["gw-1"].fail("preflight", Refused("never"), times=0)
     rollout = await world.start(("gw-1", "gw-2", "gw-3"))
     await say(rollout, CommandKind.HOLD)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
@@ -75,7 +78,6 @@ async def test_an_extension_looks_again_at_once_and_moves_nobody(world: World) -
 
 
 async def test_an_abort_before_any_session_moved_ends_as_aborted(world: World) -> None:
-    world.gateways["gw-1"].fail("probe", Refused("unused"), times=0)
     rollout = await world.start(("gw-1",))
     await say(rollout, CommandKind.ABORT, "ana", reason="wrong release")
     result = await result_of(rollout)
@@ -102,7 +104,6 @@ async def test_a_rollback_before_the_driver_begins_touches_nothing(world: World)
 
 
 async def test_a_rollback_while_gateways_switch_brings_back_those_that_had(world: World) -> None:
-    world.gateways["gw-2"].bad_releases.clear()
     rollout = await world.start(("gw-1", "gw-2", "gw-3"))
     await until(lambda: "stage 1.3.0" in world.gateways["gw-1"].effects)
     await say(rollout, CommandKind.ROLL_BACK, "ana")
@@ -127,20 +128,11 @@ async def test_a_rollback_between_two_waves_brings_the_first_back(world: World) 
     await say(rollout, CommandKind.HOLD)
     await say(rollout, CommandKind.PROMOTE, "ana")
     await say(rollout, CommandKind.PROMOTE, "ben")
-    await until(lambda: world.gateways["gw-1"].serving == "b")
-    await until(lambda: _is_between_waves(rollout_events(world)))
+    await until(lambda: "keep b" in world.gateways["gw-1"].effects)
     await say(rollout, CommandKind.ROLL_BACK, "cy")
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
     assert world.serving()["gw-1"] == "1.1.6"
     assert world.gateways["gw-2"].effects == []
-
-
-def rollout_events(world: World) -> list[str]:
-    return world.gateways["gw-1"].effects
-
-
-def _is_between_waves(effects: list[str]) -> bool:
-    return "keep b" in effects
 
 
 async def test_a_rollback_while_rolling_back_changes_neither_the_end_nor_the_cause(world: World) -> None:
@@ -200,24 +192,17 @@ async def test_a_rollback_by_the_durable_road_goes_back(world: World) -> None:
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
-@pytest.mark.parametrize("kind", [CommandKind.HOLD, CommandKind.RESUME, CommandKind.EXTEND])
+@pytest.mark.parametrize("kind", [CommandKind.RESUME, CommandKind.EXTEND])
 async def test_orders_in_the_last_moment_of_a_wave_end_nothing(world: World, kind: CommandKind) -> None:
     rollout = await world.start(("gw-1",), ("gw-2",), ("gw-3",))
-    for _ in range(25):
-        if (await status_of(rollout)).outcome is not None:
-            break
-        try:
+    while (await status_of(rollout)).outcome is None:
+        with suppress(WorkflowUpdateFailedError, RPCError):  # the end may come between question and order
             await say(rollout, kind)
-        except Exception as error:  # noqa: BLE001 - the end may come between the question and the order
-            assert "ended" in str(error.__cause__ or error) or "completed" in str(error), error
-            break
-    if kind is CommandKind.HOLD:
-        await say(rollout, CommandKind.RESUME)
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
-async def _heard(rollout: object) -> bool:
-    status = await status_of(rollout)  # type: ignore[arg-type]
+async def _heard(rollout: WorkflowHandle[Rollout, RolloutResult]) -> bool:
+    status = await status_of(rollout)
     return any(event.sentence == "on call: hold (because)" for event in status.events)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -201,7 +201,7 @@ async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = 20
             await asyncio.sleep(0.02)
 
 
-async def result_of(running: WorkflowHandle[object, T] | WorkflowHandle[Rollout, T]) -> T:
+async def result_of(running: WorkflowHandle[Any, T]) -> T:
     """Return the workflow's result; a failed one fails the test with its own cause."""
     try:
         return await running.result()
@@ -231,16 +231,16 @@ CHECKED_ONCE = CheckedOnce()
 
 
 @asynccontextmanager
-async def working(world: World) -> AsyncIterator[World]:
+async def working(world: World, runner: WorkflowRunner = CHECKED_ONCE) -> AsyncIterator[World]:
     """Run the orchestrator's worker and every gateway's agent."""
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(control_worker(world.client, world))
+        await stack.enter_async_context(control_worker(world.client, world, runner))
         for fake in world.gateways.values():
             await stack.enter_async_context(agent_worker(world.client, fake))
         yield world
 
 
-def control_worker(client: Client, world: World) -> Worker:
+def control_worker(client: Client, world: World, runner: WorkflowRunner = CHECKED_ONCE) -> Worker:
     ledger = LedgerActivities(world.book)
     return Worker(
         client,
@@ -255,8 +255,9 @@ def control_worker(client: Client, world: World) -> Worker:
             ledger.record_known_good,
             ledger.read_known_good,
             ledger.read_open_rollouts,
+            ledger.record_event,
         ],
-        workflow_runner=CHECKED_ONCE,
+        workflow_runner=runner,
         workflow_failure_exception_types=[Exception],
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         max_heartbeat_throttle_interval=timedelta(milliseconds=200),

@@ -1,0 +1,157 @@
+"""Record the histories that tests/replay holds the workflows to: `python -m tests.replay.record`.
+
+Runs every main case on a real server with fake gateways and rewrites histories/ and commands.json.
+"""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import Client
+
+from orchestrator.running import leave
+from policies.words.errors import Refused
+from policies.words.rollout import CommandKind, Phase
+from tests.fakes.control import AT_CAP, BLIND, HEALTHY, UNDECIDED, UNHEALTHY
+from tests.replay.commands import commands_now
+from tests.workflows.engine import engine
+from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, result_of, say, until, working
+from workflows.install import Install, InstallOrder
+from workflows.reconcile import Reconcile
+from workflows.steps import CONTROL_QUEUE
+
+HISTORIES = Path(__file__).parent / "histories"
+BASELINE = Path(__file__).parent / "commands.json"
+
+Case = Callable[[World], Awaitable[None]]
+
+
+async def promoted(world: World) -> None:
+    """Two waves pass, one after metrics were gone for a while."""
+    world.judge.says(BLIND, UNDECIDED, HEALTHY)
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3"))
+
+
+async def rolled_back(world: World) -> None:
+    """The second wave is unhealthy, and one gateway takes a second round to come back."""
+    world.judge.says(UNHEALTHY, wave=2)
+    world.gateways["gw-2"].fail("end_trial", Refused("gw-2: nft says no"))
+    await world.upgrade(("gw-1",), ("gw-2",))
+
+
+async def refused(world: World) -> None:
+    """The release is not admitted."""
+    world.admission.refused[NEW.digest] = "only one of two people signed it"
+    await world.upgrade()
+
+
+async def commanded(world: World) -> None:
+    """People hold, resume, and go back."""
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await in_phase(rollout, Phase.OBSERVING)
+    for kind in (CommandKind.HOLD, CommandKind.RESUME, CommandKind.ROLL_BACK):
+        await say(rollout, kind)
+    await result_of(rollout)
+
+
+async def by_people(world: World) -> None:
+    """Two people pass a wave at its cap."""
+    world.judge.says(AT_CAP)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.HELD)
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    await say(rollout, CommandKind.PROMOTE, "ben")
+    await result_of(rollout)
+
+
+async def driver_lost(world: World) -> None:
+    """The driver is terminated; its guardian goes back."""
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    await world.client.get_workflow_handle(f"{rollout.id}/edge-1/driver").terminate()
+    await result_of(rollout)
+
+
+async def left_alone(world: World) -> None:
+    """Reconcile finds a stray and an open rollout."""
+    world.gateways["gw-1"].serve(NEW, "b")
+    world.book.open_rollout(world.order())
+    await world.client.execute_workflow(
+        Reconcile.run, world.fleet, id="reconcile/edge", task_queue=CONTROL_QUEUE
+    )
+    await until(lambda: bool(world.book.closed))
+
+
+async def installed(world: World) -> None:
+    """An empty fleet gets its first release."""
+    for fake in world.gateways.values():
+        fake.crash("a")
+        fake.serving = None
+    await world.client.execute_workflow(
+        Install.run,
+        InstallOrder(name="edge-install", fleet=world.fleet, release=OLD, source="http://repository"),
+        id="change/edge",
+        task_queue=CONTROL_QUEUE,
+    )
+
+
+CASES: tuple[Case, ...] = (
+    promoted,
+    rolled_back,
+    refused,
+    commanded,
+    by_people,
+    driver_lost,
+    left_alone,
+    installed,
+)
+
+
+async def record() -> None:
+    """Run every case in a namespace of its own and write down all its closed workflows."""
+    shutil.rmtree(HISTORIES, ignore_errors=True)
+    HISTORIES.mkdir()
+    BASELINE.write_text(json.dumps(commands_now(), indent=1) + "\n")
+    with engine() as server:
+        for case in CASES:
+            world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=6)))
+            world.judge.pace = 0.2
+            async with working(world):
+                await case(world)
+                await until(lambda client=world.client: _all_closed(client), 30)  # type: ignore[misc]
+                await _write(world.client, getattr(case, "__name__", "case"))
+
+
+async def _all_closed(client: Client) -> bool:
+    return (await client.count_workflows("ExecutionStatus = 'Running'")).count == 0
+
+
+async def _write(client: Client, case: str) -> None:
+    seen: dict[str, int] = {}
+    async for found in client.list_workflows():
+        history = await client.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
+        number = seen[found.workflow_type] = seen.get(found.workflow_type, 0) + 1
+        if number > 1:
+            continue
+        said = {"workflow": found.workflow_type, "id": found.id, "history": _scrubbed(history.to_json_dict())}
+        path = HISTORIES / f"{case}.{found.workflow_type}.json"
+        path.write_text(json.dumps(said, indent=None, sort_keys=True) + "\n")
+        print(f"{path.name}: {len(history.events)} events")
+
+
+def _scrubbed(part: Any) -> Any:
+    """Leave out where the code lay that raised an error."""
+    if isinstance(part, dict):
+        return {key: _scrubbed(value) for key, value in part.items() if key != "stackTrace"}
+    return [_scrubbed(value) for value in part] if isinstance(part, list) else part
+
+
+if __name__ == "__main__":
+    asyncio.run(record())
+    leave(0)

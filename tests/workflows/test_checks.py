@@ -1,0 +1,78 @@
+"""What happens before anything is touched: admission, the way back, surveys; and the first install."""
+
+import pytest
+from temporalio.client import WorkflowFailureError
+
+from policies.words.errors import Unavailable
+from policies.words.rollout import Outcome
+from tests.workflows.world import NEW, OLD, World
+from workflows.failures import sentence_of
+from workflows.install import Install, InstallOrder
+from workflows.steps import CONTROL_QUEUE
+from workflows.survey import Survey, SurveyResult
+
+
+async def survey(world: World) -> SurveyResult:
+    return await world.client.execute_workflow(
+        Survey.run, world.fleet, id=f"survey/{world.fleet.name}", task_queue=CONTROL_QUEUE
+    )
+
+
+async def install(world: World) -> tuple[str, ...]:
+    order = InstallOrder(name="edge-install", fleet=world.fleet, release=OLD, source="http://repository")
+    return await world.client.execute_workflow(
+        Install.run, order, id=f"change/{world.fleet.name}", task_queue=CONTROL_QUEUE
+    )
+
+
+async def test_a_release_without_its_signers_is_refused_and_nothing_is_touched(world: World) -> None:
+    world.admission.refused[NEW.digest] = "only one of two people signed it"
+    result = await world.upgrade()
+    assert result.outcome is Outcome.REFUSED
+    assert result.reason == "SignatureInvalid: only one of two people signed it"
+    assert all(fake.owner == (0, "") and not fake.effects for fake in world.gateways.values())
+    assert world.book.closed == [result]
+
+
+async def test_an_obstacle_on_any_gateway_of_the_plan_refuses_all_of_it(world: World) -> None:
+    full = world.gateways["gw-3"]
+    for slot in ("b", "c"):
+        full.berths[slot].people.append("192.0.2.1")
+    result = await world.upgrade(("gw-1",), ("gw-3",))
+    assert (result.outcome, result.reason) == (Outcome.REFUSED, "Stopped: gw-3: gw-3 has no free slot")
+    assert all(not fake.effects for fake in world.gateways.values())
+
+
+async def test_a_gateway_that_is_silent_before_the_start_refuses_the_rollout(world: World) -> None:
+    world.gateways["gw-2"].fail("preflight", Unavailable("gw-2 does not answer"), times=10_000)
+    result = await world.upgrade()
+    assert (result.outcome, result.reason) == (Outcome.REFUSED, "Unavailable: gw-2 does not answer")
+    assert world.gateways["gw-1"].effects == []
+
+
+async def test_a_survey_names_silent_gateways_beside_those_that_answer(world: World) -> None:
+    world.gateways["gw-2"].fail("observe", Unavailable("gw-2 does not answer"), times=10_000)
+    seen = await survey(world)
+    assert sorted(seen.states) == ["gw-1", "gw-3", "gw-4"]
+    assert seen.silent == {"gw-2": "gw-2 does not answer"}
+
+
+async def test_an_install_brings_up_empty_gateways_and_leaves_those_that_serve(world: World) -> None:
+    for name in ("gw-1", "gw-2"):
+        world.gateways[name].crash("a")
+        world.gateways[name].serving = None
+    world.book.good.clear()
+    assert await install(world) == ("gw-1", "gw-2")
+    assert set(world.serving().values()) == {"1.1.6"}
+    assert world.gateways["gw-3"].effects == []
+    assert world.book.known_good(world.fleet.name) == {"gw-1": OLD, "gw-2": OLD}
+
+
+async def test_an_install_that_takes_no_login_ends_with_the_probes_reason(world: World) -> None:
+    world.gateways["gw-1"].crash("a")
+    world.gateways["gw-1"].serving = None
+    world.gateways["gw-1"].bad_releases.add(OLD.digest)
+    with pytest.raises(WorkflowFailureError) as failed:
+        await install(world)
+    assert sentence_of(failed.value.cause).startswith("gw-1 does not take a login (auth)")
+    assert world.gateways["gw-1"].serving is None

@@ -1,0 +1,45 @@
+"""Drains as rollouts leave them behind: what is empty stops, and a newer change takes over."""
+
+from datetime import timedelta
+
+from temporalio.client import WorkflowHandle
+
+from policies.words.operation import Operation
+from tests.workflows.world import NEW, OLD, World, result_of
+from workflows.drain import Drain, DrainGatewayOrder, DrainResult
+from workflows.steps import CONTROL_QUEUE
+
+
+async def drain(world: World) -> WorkflowHandle[Drain, DrainResult]:
+    """Drain gw-1, where 1.1.6 still runs in slot a and new sessions go to slot b."""
+    world.gateways["gw-1"].serve(NEW, "b")
+    return await world.client.start_workflow(
+        Drain.run,
+        DrainGatewayOrder(
+            rollout="edge-1",
+            epoch=1,
+            gateway=world.fleet.gateway("gw-1"),
+            digest=OLD.digest,
+            deadline=timedelta(hours=8),
+        ),
+        id=f"drain/{world.fleet.name}",
+        task_queue=CONTROL_QUEUE,
+    )
+
+
+async def test_an_empty_instance_stops_and_the_serving_one_stays(world: World) -> None:
+    result = await result_of(await drain(world))
+    assert result.stopped == ("a",)
+    assert world.gateways["gw-1"].berths["b"].state == "running"
+
+
+async def test_a_drain_that_a_newer_change_fences_ends_as_superseded(world: World) -> None:
+    fake = world.gateways["gw-1"]
+    newer = Operation(rollout="edge-2", epoch=2, gateway="gw-1", step="fence", digest=NEW.digest)
+    running = await drain(world)
+    await fake.fence(newer)
+    result = await result_of(running)
+    assert result.stopped == ()
+    assert result.superseded is not None
+    assert "obeys rollout edge-2" in result.superseded
+    assert fake.berths["a"].state == "running"

@@ -1,0 +1,166 @@
+"""The ring behind the rings: what nobody looks after is found by its facts, and by nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from temporalio.client import ScheduleOverlapPolicy
+
+from orchestrator.schedules import have_reconcile, keep_reconciling, reconcile_of
+from orchestrator.service import Service
+from orchestrator.store.ledger import Ledger
+from policies.words.errors import Conflict, Unavailable
+from policies.words.rollout import Command, CommandKind, Outcome, Phase
+from tests.fakes.control import UNDECIDED
+from tests.workflows.engine import Engine, engine
+from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, result_of, until, working
+from workflows.reconcile import Reconcile, ReconcileResult
+from workflows.steps import CONTROL_QUEUE
+
+
+async def reconcile(world: World) -> ReconcileResult:
+    return await world.client.execute_workflow(
+        Reconcile.run, world.fleet, id=f"reconcile/{world.fleet.name}", task_queue=CONTROL_QUEUE
+    )
+
+
+async def test_an_orphan_on_trial_is_brought_back(world: World) -> None:
+    canary = world.gateways["gw-1"]
+    canary.serve(NEW, "b")
+    canary.serve(OLD, "a")
+    canary.trial, canary.trial_ends = "b", canary.now() + timedelta(hours=1)
+    found = await reconcile(world)
+    assert found.strays == {"gw-1": "has slot b on trial"}
+    await until(lambda: canary.target == "a")
+    assert world.gateways["gw-2"].effects == []
+
+
+async def test_an_orphan_made_permanent_is_brought_back(world: World) -> None:
+    canary = world.gateways["gw-1"]
+    canary.serve(NEW, "b")
+    found = await reconcile(world)
+    assert found.strays == {"gw-1": "runs a release that is not its known-good 1.1.6"}
+    await until(lambda: canary.serving == "a")
+
+
+async def test_a_fleet_in_the_middle_of_a_change_is_left_to_it(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    owner = world.gateways["gw-1"].owner
+    found = await reconcile(world)
+    assert found.sentence == "a change is under way and looks after them"
+    assert world.gateways["gw-1"].owner == owner
+    assert world.serving()["gw-1"] == "1.3.0"
+
+
+async def test_a_fleet_on_its_known_good_is_not_touched(world: World) -> None:
+    found = await reconcile(world)
+    assert found.sentence == "every gateway is on its known-good"
+    assert all(fake.owner == (0, "") for fake in world.gateways.values())
+
+
+async def test_a_gateway_that_serves_nothing_after_a_reboot_gets_its_known_good_again(world: World) -> None:
+    rebooted = world.gateways["gw-3"]
+    rebooted.crash("a")
+    rebooted.serving = None
+    found = await reconcile(world)
+    assert found.strays == {"gw-3": "sends new sessions nowhere"}
+    await until(lambda: world.serving()["gw-3"] == "1.1.6")
+    assert rebooted.login("192.0.2.1") is not None
+
+
+async def test_a_silent_gateway_is_not_judged(world: World) -> None:
+    world.gateways["gw-1"].serve(NEW, "b")
+    world.gateways["gw-1"].fail("observe", Unavailable("gw-1 does not answer"), times=10_000)
+    assert (await reconcile(world)).strays == {}
+
+
+async def test_a_rollout_nobody_ended_is_closed_in_the_ledger(world: World) -> None:
+    world.book.open_rollout(world.order())
+    found = await reconcile(world)
+    assert (found.strays, found.open_rollouts) == ({}, ("edge-1",))
+    await until(lambda: bool(world.book.closed))
+    assert world.book.closed[0].outcome is Outcome.ROLLED_BACK
+    assert all(fake.effects == [] for fake in world.gateways.values())
+
+
+@pytest.fixture
+async def service(real: World, tmp_path: Path) -> AsyncIterator[Service]:
+    """The service over a real ledger, whose writes the workflows see."""
+    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    for name in real.gateways:
+        ledger.record_known_good("edge", name, OLD, "edge-install")
+    yield Service(real.client, ledger)
+    ledger.close()
+
+
+async def promoted(real: World, service: Service) -> None:
+    real.book.open_rollout = service.ledger.open_rollout  # type: ignore[method-assign]
+    real.book.close_rollout = service.ledger.close_rollout  # type: ignore[method-assign]
+    real.book.open_rollouts = service.ledger.open_rollouts  # type: ignore[method-assign]
+    real.book.known_good = service.ledger.known_good  # type: ignore[method-assign]
+    real.book.record_known_good = service.ledger.record_known_good  # type: ignore[method-assign]
+    rollout = await service.start(real.plan(("gw-1",), ("gw-2",)), "http://repository", "ana", "new")
+    assert rollout == "edge-1"
+    await result_of(service._change("edge"))
+
+
+async def test_a_rollback_after_promotion_moves_the_fleet_and_its_known_good_once(
+    real: World, service: Service
+) -> None:
+    await promoted(real, service)
+    assert set(real.serving().values()) == {"1.3.0", "1.1.6"}
+    said = await service.roll_back(real.fleet, "ana", "users call")
+    assert said == "Rolling back 2 gateways to their earlier known-good."
+    back = await service.client.get_workflow_handle("change/edge").result()
+    assert back is not None
+    assert set(real.serving().values()) == {"1.1.6"}
+    assert service.ledger.known_good("edge") == dict.fromkeys(real.gateways, OLD)
+    assert (await reconcile(real)).sentence == "every gateway is on its known-good"
+    again = await service.roll_back(real.fleet, "ana", "users still call")
+    assert again.startswith("Nothing to do")
+    assert set(real.serving().values()) == {"1.1.6"}
+
+
+async def test_an_order_after_the_end_is_a_conflict_in_words(real: World, service: Service) -> None:
+    await promoted(real, service)
+    order = Command(id="hold-1", kind=CommandKind.HOLD, person="ana", reason="late")
+    with pytest.raises(Conflict, match="no change of edge is under way"):
+        await service.command("edge", order)
+
+
+async def test_the_schedule_is_made_once_and_runs_every_minute(real: World) -> None:
+    assert await have_reconcile(real.client, real.fleet)
+    assert not await have_reconcile(real.client, real.fleet)
+    described = await real.client.get_schedule_handle(reconcile_of("edge")).describe()
+    assert described.schedule.spec.intervals[0].every == timedelta(seconds=60)
+    assert described.schedule.policy.overlap is ScheduleOverlapPolicy.SKIP
+
+
+async def test_an_engine_that_lost_its_database_gets_its_schedule_and_the_fleet_its_known_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.schedules.LOOK", timedelta(milliseconds=500))
+    with engine() as own:
+        await lose_the_database(own)
+
+
+async def lose_the_database(own: Engine) -> None:
+    client = await own.client("n0")
+    world = World.made(client, fleet_of("edge"))
+    world.judge.says(UNDECIDED)
+    async with working(world):
+        keeping = asyncio.create_task(keep_reconciling(client, world.fleet))
+        rollout = await world.start(("gw-1",))
+        await in_phase(rollout, Phase.OBSERVING)
+        own.kill()
+        own.forget()
+        own.start()
+        await own.client("n0")
+        # The schedule runs as soon as it is made again; the lease of 30 s is not what brings this back.
+        await until(lambda: world.serving()["gw-1"] == "1.1.6", 25)
+        assert world.gateways["gw-1"].effects.count("steer a") == 1
+        keeping.cancel()
