@@ -12,7 +12,7 @@ from activities.failures import as_application_errors
 from policies.gates import Complaints, GatePolicy, Hard, selectors
 from policies.judge.counts import Series
 from policies.judge.reading import Reading
-from policies.judge.tick import Bundle, counters_of
+from policies.judge.tick import Bundle, counters_of, watched
 from policies.judge.window import WindowState, fold_reading
 from policies.words.errors import BadInput, Unavailable
 from policies.words.verdict import Action, Cohorts, Decision, Window
@@ -114,6 +114,7 @@ class ObservationActivities:
     @activity.defn(name="observe_slice")
     async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
         """Watch until the slice ends, the decision is anything but to go on, or a hold is over."""
+        order = order.model_copy(update={"cohorts": watched(order.gates, order.cohorts)})
         resumed = activity.info().heartbeat_details
         text = resumed[0] if resumed else order.state
         state = WindowState.model_validate_json(text) if text else WindowState()

@@ -222,6 +222,7 @@ class GatePolicy(Word):
         default=timedelta(minutes=30), description="history from which control's share is taken"
     )
     min_controls: int = Field(default=1, ge=1)
+    most_controls: int = Field(default=60, ge=1, description="more gateways to compare with add nothing")
     window: Window = Window()
     budget: Budget = Budget()
     blindness: Blindness = Blindness()

@@ -33,7 +33,7 @@ class Series:
 
 
 Cursor = dict[str, tuple[float, float]]
-"""Of each series, time and value of the last sample folded."""
+"""Of each series, time and value of the last sample folded; none where the value was zero, to stay small."""
 
 
 def fold_series(
@@ -59,8 +59,10 @@ def fold_series(
         if before is None and any(at < samples[0][0] for at in seen):
             before = (seen[0], 0.0)
         total, last = _growth(before, samples)
-        moved[one.key] = last
         counted[one.key] = total
+        moved.pop(one.key, None)
+        if last[1]:
+            moved[one.key] = last
     return moved, counted
 
 

@@ -38,6 +38,9 @@ from policies.words.word import Word
 MINUTE = 60.0
 MOST_POINTS = 64
 FEWEST_POINTS = 5
+MOST_SLOPE_POINTS = 24
+MOST_TRACKED = 16
+"""Control gateways whose slopes are followed."""
 MOST_RECENT = 20
 _SHOWN_CEILING = 1e12
 
@@ -207,10 +210,12 @@ def _judge_slope(
     bench: Bench, gate: Slope, state: GateState, bundle: Bundle
 ) -> tuple[GateState, GateReading]:
     span = gate.min_span.total_seconds()
-    spacing = min(MINUTE, span / FEWEST_POINTS)
+    spacing = max(min(MINUTE, span / FEWEST_POINTS), span / (MOST_SLOPE_POINTS - 2))
+    followed = {*bench.cohorts.canary, *sorted(bench.cohorts.control)[:MOST_TRACKED]}
     tracks = {
-        instance: _tracked(state.tracks.get(instance, ()), (bundle.at, value), spacing, MOST_POINTS)
+        instance: _tracked(state.tracks.get(instance, ()), (bundle.at - bench.started, value), spacing)
         for instance, value in sorted(bundle.gauges.get(gate.id, {}).items())
+        if instance in followed
     }
     moved = GateState(tracks=state.tracks | tracks)
     slopes = {
@@ -232,11 +237,11 @@ def _judge_slope(
 
 
 def _tracked(
-    track: tuple[tuple[float, float], ...], point: tuple[float, float], spacing: float, most: int
+    track: tuple[tuple[float, float], ...], point: tuple[float, float], spacing: float
 ) -> tuple[tuple[float, float], ...]:
     if track and point[0] - track[-1][0] < spacing:
         return track
-    return (*track, point)[-most:]
+    return (*track, point)[-MOST_SLOPE_POINTS:]
 
 
 def _judge_signs(bench: Bench, gate: Hard | Alerts, bundle: Bundle) -> GateReading:

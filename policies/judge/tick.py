@@ -117,6 +117,17 @@ def _may_be_missing(gate: Gate) -> str:
     return _promised(gate)[0] if isinstance(gate, Counted) and gate.optional else ""
 
 
+def watched(policy: GatePolicy, cohorts: Cohorts) -> Cohorts:
+    """Return whom to read: every canary, and of a large control evenly spread gateways, always the same."""
+    if len(cohorts.control) <= policy.most_controls:
+        return cohorts
+    everyone = sorted(cohorts.control)
+    control = tuple(everyone[n * len(everyone) // policy.most_controls] for n in range(policy.most_controls))
+    known = {*cohorts.canary, *control}
+    expected = {name: digest for name, digest in cohorts.expected.items() if name in known}
+    return Cohorts(canary=cohorts.canary, control=control, expected=expected)
+
+
 def counters_of(policy: GatePolicy) -> set[str]:
     """Return the selectors of all counters that are folded by difference."""
     return {selector for gate in policy.gates for selector in _counters(gate)}

@@ -38,6 +38,15 @@ def test_a_series_whose_target_was_never_seen_before_starts_counting_at_its_firs
     assert grown == {KEY: 1}
 
 
+def test_a_counter_at_zero_is_not_remembered_and_still_counts_from_zero() -> None:
+    cursor, grown = fold_series({}, one((1, 0), (2, 0)), {"a": (1, 2)})
+    assert (cursor, grown) == ({}, {KEY: 0})
+    cursor, grown = fold_series(cursor, one((1, 0), (2, 0), (3, 4)), {"a": (2, 1, 2, 3)})
+    assert (cursor, grown) == ({KEY: (3, 4)}, {KEY: 4})
+    _, grown = fold_series({}, one((90, 4), (91, 5)), {"a": (2, 90, 91)})
+    assert grown == {KEY: 5}
+
+
 def test_samples_later_than_the_known_scrapes_wait() -> None:
     cursor, grown = fold_series({KEY: (1.0, 1.0)}, one((1, 1), (2, 2), (3, 50)), {"a": (1, 2)})
     assert (grown, cursor[KEY]) == ({KEY: 1}, (2, 2))
@@ -51,16 +60,20 @@ def test_a_target_never_reached_counts_nothing() -> None:
     st.lists(st.integers(0, 9), min_size=2, max_size=60),
     st.lists(st.integers(1, 7), min_size=1, max_size=30),
     st.integers(8, 20),
+    st.sampled_from([0, 1000]),
 )
 def test_bar_10_the_sum_of_all_folds_is_the_counters_end_minus_its_start(
-    steps: list[int], gaps: list[int], lookback: int
+    steps: list[int], gaps: list[int], lookback: int, first: int
 ) -> None:
-    values = [sum(steps[: n + 1]) + 1000 for n in range(len(steps))]
+    values = [sum(steps[: n + 1]) + first for n in range(len(steps))]
     samples = [(float(at), float(value)) for at, value in enumerate(values)]
-    cursor, total, now = {KEY: samples[0]}, 0.0, 0
+    cursor, total, now, last = {KEY: samples[0]}, 0.0, 0, samples[0][0]
     for gap in [*gaps, len(samples)]:
         now = min(now + gap, len(samples) - 1)
         seen = samples[max(0, now - lookback) : now + 1]
-        cursor, grown = fold_series(cursor, [Series(HERE, tuple(seen))], {"a": tuple(at for at, _ in seen)})
+        cursor, grown = fold_series(
+            cursor, [Series(HERE, tuple(seen))], {"a": (last, *(at for at, _ in seen))}
+        )
+        last = seen[-1][0]
         total += grown[KEY]
     assert total == values[-1] - values[0]

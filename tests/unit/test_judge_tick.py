@@ -8,7 +8,7 @@ import pytest
 from policies.gates import GatePolicy
 from policies.judge.counts import Series
 from policies.judge.reading import Reading
-from policies.judge.tick import Bundle, Memory, read_bundle
+from policies.judge.tick import Bundle, Memory, read_bundle, watched
 from policies.judge.window import WindowState, fold_reading
 from policies.words.verdict import Action, Decision, GateVerdict
 from tests.unit.judged import CANARY, COHORTS, CONTROL, LOGINS, OLD, START, TARGET, policy, series
@@ -328,3 +328,14 @@ def test_an_old_instance_of_the_same_executable_may_end_without_being_missed() -
         decision for _, decision in watch(policy(LOGINS, GONE), [look(at, both(at)) for at in range(1, 6)])
     ]
     assert {decision.action for decision in decisions} == {Action.CONTINUE}
+
+
+def test_a_large_control_is_read_in_part_and_always_the_same_part() -> None:
+    names = tuple(f"10.1.{n // 250}.{n % 250}:9500" for n in range(400))
+    large = COHORTS.model_copy(update={"control": names, "expected": dict.fromkeys((CANARY, *names), OLD)})
+    part = watched(policy(), large)
+    assert part.canary == large.canary
+    assert len(set(part.control)) == 60
+    assert set(part.expected) == {CANARY, *part.control}
+    assert watched(policy(), large.model_copy(update={"control": names[::-1]})) == part
+    assert watched(policy(), COHORTS) == COHORTS
