@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from pydantic import ValidationError
 
 from activities.drivers.daemon.ocserv import Ocserv
-from activities.drivers.daemon.ocserv_log import LoginLog
+from activities.drivers.daemon.ocserv_log import LoginLog, process_age
 from activities.drivers.metrics.exporter import GatewayExporter, Running
 from activities.drivers.programs import run
 from activities.drivers.runtime.berths import Berths
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     exporter = GatewayExporter(
         logs={berth.slot.name: berth.log for berth in host.berths},
         find=host.find,
-        reader=lambda: LoginLog(ignored=own),
+        reader=lambda: LoginLog(ignored=own, age=process_age),
         serving=host.serving,
         memory=given.root / MEMORY,
     )

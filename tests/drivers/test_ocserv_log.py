@@ -77,6 +77,16 @@ def test_a_login_whose_tunnel_never_opens_is_not_ok(scene: dict[str, list[str]])
     assert ended([*lines[: cookie + 1], source]) == [("user alice", "internal")]
 
 
+def test_a_handshake_lasts_from_the_start_of_its_worker_not_from_the_first_line_of_it(
+    scene: dict[str, list[str]],
+) -> None:
+    lines = scene["login-only alice"]
+    logs = [LoginLog(alive=lambda _: False, age=lambda _, age=age: age) for age in (None, 1.2)]
+    seconds = [replay(lines, log, start=100.0)[0].seconds for log in logs]
+    assert None not in seconds
+    assert seconds[1] == pytest.approx((seconds[0] or 0.0) + 1.2)
+
+
 def test_a_cookie_that_resumes_a_session_is_no_login(scene: dict[str, list[str]]) -> None:
     lines = scene["full tunnel 3 s then SIGINT"]
     assert ended([line for line in lines if "sm: auth" not in line]) == []

@@ -6,9 +6,14 @@ nor the user of a failed login is in the log. Every connection has its own worke
 of the authenticator: 1 accepted, 2 asks for (another) answer, 3 refused for good. No line says
 that a person gave up; the connection just ends. Its end is a line of the main process that
 names the source but not the worker, hence `alive`.
+
+A worker writes its first line only after the authenticator has signed for it (1.3.0), so that a
+slow authenticator is not in the log at all. The connection began when its worker did: hence `age`.
 """
 
+import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +44,16 @@ def process_runs(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def process_age(pid: int) -> float | None:
+    """Return for how many seconds the process has been there, to a hundredth; None when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    began = int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
 
 
 @dataclass
@@ -77,10 +92,15 @@ class LoginLog:
     """Reads one instance's log; keeps what is known of connections that have not ended."""
 
     def __init__(
-        self, ignored: frozenset[str] = frozenset(), alive: Callable[[int], bool] = process_runs
+        self,
+        ignored: frozenset[str] = frozenset(),
+        alive: Callable[[int], bool] = process_runs,
+        age: Callable[[int], float | None] = lambda _: None,
     ) -> None:
+        """Take the sources to leave out, and how to ask whether a worker lives and for how many seconds."""
         self._ignored = ignored
         self._alive = alive
+        self._age = age
         self._open: dict[int, _Connection] = {}
         self.version = ""
         """The daemon's own version, once it has said it."""
@@ -122,7 +142,8 @@ class LoginLog:
             if pid in self._open:
                 yield from self._close(self._open[pid], at)
             if source not in self._ignored and len(self._open) < MOST_OPEN:
-                self._open[pid] = _Connection(pid, source, began=at, timed=timed)
+                began = at - (self._age(pid) or 0.0) if timed else at
+                self._open[pid] = _Connection(pid, source, began=began, timed=timed)
             return
         connection = self._open.get(pid)
         if connection is None:
