@@ -10,7 +10,7 @@ from activities.failures import as_application_errors
 from policies.words.plan import ReleaseRef
 from policies.words.rollout import RolloutOrder, RolloutResult
 from policies.words.verdict import Decision
-from policies.words.word import Name, Word
+from policies.words.word import Name, Word, digest_of
 
 
 class VerdictEntry(Word):
@@ -29,6 +29,17 @@ class KnownGoodEntry(Word):
     gateway: Name
     release: ReleaseRef
     rollout: Name
+
+
+class EventEntry(Word):
+    """Something people have to know of, for the audit record; one per key."""
+
+    action: str
+    """What happened, in the past tense."""
+    subject: str
+    sentence: str
+    key: str
+    person: str = "penstock"
 
 
 class LedgerBook(Protocol):
@@ -56,6 +67,12 @@ class LedgerBook(Protocol):
 
     def record_known_good(self, fleet: str, gateway: str, reference: ReleaseRef, rollout: str) -> None:
         """Write down what the gateway goes back to from now on."""
+        ...
+
+    def audit(
+        self, person: str, via: str, action: str, subject: str, body: object, key: str | None = None
+    ) -> object:
+        """Append to the audit record, once for each key."""
         ...
 
 
@@ -104,3 +121,18 @@ class LedgerActivities:
         """Return what each gateway of the fleet goes back to."""
         with as_application_errors():
             return await asyncio.to_thread(self._book.known_good, fleet)
+
+    @activity.defn(name="record_event")
+    async def record_event(self, entry: EventEntry) -> None:
+        """Have the event in the audit record, from which notices are sent."""
+        body = {"sentence": entry.sentence}
+        with as_application_errors():
+            await asyncio.to_thread(
+                self._book.audit,
+                entry.person,
+                "workflow",
+                entry.action,
+                entry.subject,
+                body,
+                digest_of(entry.key.encode()),
+            )

@@ -1,12 +1,15 @@
 """Sessions: counting them, waiting for them to end, and ending them when a deadline or a person says so."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import timedelta
 from typing import Protocol
 
 from temporalio import activity
 
 from activities.failures import as_application_errors
+from policies.drains import loss_between, remembered
+from policies.words.drain import Look, Loss
 from policies.words.errors import Unavailable
 from policies.words.operation import Operation
 from policies.words.word import Word
@@ -15,28 +18,45 @@ POLL = timedelta(seconds=1)
 
 
 class DrainOrder(Word):
-    """Wait until the slot's last session has ended, or until the deadline."""
+    """Wait until the slot's last session has ended, or for so long; `last` is what was seen before."""
 
     operation: Operation
     slot: str
-    deadline: datetime
+    within: timedelta
+    last: Look | None = None
 
 
 class EndOrder(Word):
-    """End the slot's sessions in batches; only a deadline or a person orders this."""
+    """End sessions of the slot until so many are left; only broken tunnels, a deadline or a person order it.
+
+    A repeat that finds so many already ends nobody.
+    """
 
     operation: Operation
     slot: str
-    batch: int
+    leave: int
+    exempt_too: bool
     reason: str
 
 
 class Drained(Word):
-    """How a wait for sessions ended."""
+    """How a wait for sessions went.
+
+    `lost` counts the sessions that went away with their process, as last counted, and `loss`
+    says what took it.
+    """
 
     empty: bool
-    left: int | None
-    """Sessions still alive; None when they could not be counted, which is never the same as zero."""
+    look: Look
+    lost: int = 0
+    loss: Loss | None = None
+
+
+class Ended(Word):
+    """How many sessions were ended, and what is true after it."""
+
+    ended: int
+    look: Look
 
 
 class SessionTable(Protocol):
@@ -46,8 +66,12 @@ class SessionTable(Protocol):
         """Return how many sessions live in the slot; 0 for a slot where nothing runs, None when unknown."""
         ...
 
-    async def end(self, operation: Operation, slot: str, batch: int) -> int:
-        """End up to `batch` sessions; return how many were ended."""
+    async def look(self, slot: str) -> Look:
+        """Return the slot's sessions, how many are exempt, and which process of which boot has them."""
+        ...
+
+    async def end(self, operation: Operation, slot: str, batch: int, *, exempt_too: bool = False) -> int:
+        """End up to `batch` sessions, the oldest first and exempt ones only if told; return how many."""
         ...
 
 
@@ -59,30 +83,39 @@ class SessionActivities:
 
     @activity.defn(name="drain_instance")
     async def drain_instance(self, order: DrainOrder) -> Drained:
-        """Return when the slot was seen empty twice in a row, or when the deadline has passed."""
-        seen_empty = 0
+        """Return when the slot was seen empty twice in a row, or when the time is over by the host's clock.
+
+        What was seen last is in the heartbeat, so that an agent that comes back after a reboot
+        still knows how many sessions it cost.
+        """
+        told = activity.info().heartbeat_details
+        seen = Drained.model_validate(told[0]) if told else None
+        last, lost, loss = (seen.look, seen.lost, seen.loss) if seen else (order.last, 0, None)
+        seen_empty, began = 0, time.monotonic()
         with as_application_errors():
             while True:
-                left = await self._sessions.count(order.slot)
-                activity.heartbeat(left)
-                seen_empty = seen_empty + 1 if left == 0 else 0
-                if seen_empty > 1:
-                    return Drained(empty=True, left=0)
-                if datetime.now(UTC) >= order.deadline:
-                    return Drained(empty=False, left=left)
+                look = await self._sessions.look(order.slot)
+                if last is not None and (taken := loss_between(last, look)):
+                    lost, loss = lost + (last.sessions or 0), taken
+                last = remembered(last, look)
+                seen_empty = seen_empty + 1 if look.sessions == 0 else 0
+                drained = Drained(empty=seen_empty > 1, look=look, lost=lost, loss=loss)
+                activity.heartbeat(drained.model_copy(update={"look": last}).model_dump(mode="json"))
+                if drained.empty or time.monotonic() - began >= order.within.total_seconds():
+                    return drained
                 await asyncio.sleep(POLL.total_seconds())
 
     @activity.defn(name="end_sessions")
-    async def end_sessions(self, order: EndOrder) -> int:
-        """End the slot's sessions batch by batch; return how many were ended in all."""
-        ended = 0
+    async def end_sessions(self, order: EndOrder) -> Ended:
+        """Have at most so many sessions left; when they cannot be counted nobody is ended."""
         with as_application_errors():
-            while (left := await self._sessions.count(order.slot)) != 0:
-                if left is None:
-                    raise Unavailable(
-                        f"the sessions in slot {order.slot} cannot be counted; nothing was ended"
-                    )
-                ended += await self._sessions.end(order.operation, order.slot, order.batch)
-                activity.heartbeat(ended)
-                await asyncio.sleep(POLL.total_seconds())
-        return ended
+            look = await self._sessions.look(order.slot)
+            if look.sessions is None:
+                raise Unavailable(f"the sessions in slot {order.slot} cannot be counted; nobody was ended")
+            batch, ended = look.sessions - order.leave, 0
+            if batch > 0:
+                ended = await self._sessions.end(
+                    order.operation, order.slot, batch, exempt_too=order.exempt_too
+                )
+                look = await self._sessions.look(order.slot)
+            return Ended(ended=ended, look=look)

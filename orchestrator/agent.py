@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from temporalio.worker import Worker
 
+from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv import Ocserv
 from activities.drivers.daemon.ocserv_probe import ProbeLogin
 from activities.drivers.runtime.berths import Berths
@@ -48,6 +49,7 @@ class AgentSettings(Word):
     payload_keys: Path | None = Field(None, description="keys that seal what travels through the engine")
     credentials: dict[str, Path] = Field(default={}, description="files that templates refer to by name")
     probe: ProbeSettings
+    exempt: Exempt = Field(default=Exempt(), description="whose sessions no drain deadline ends")
 
 
 async def compose(settings: AgentSettings) -> Worker:
@@ -61,7 +63,7 @@ async def compose(settings: AgentSettings) -> Worker:
         name=settings.probe.name,
         target=settings.probe.target,
     )
-    berths = Berths(gateway, root, Ocserv(login))
+    berths = Berths(gateway, root, Ocserv(login, settings.exempt))
     table = NftablesTable(gateway, journal, berths.live, root / "steering.json")
     admission = compose_releases(
         root / "store", settings.trust, product=settings.product, channel=settings.channel

@@ -65,6 +65,7 @@ async def compose(settings: Settings) -> Worker:
             ledger.record_known_good,
             ledger.read_known_good,
             ledger.read_open_rollouts,
+            ledger.record_event,
         ],
     )
 

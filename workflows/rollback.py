@@ -19,6 +19,7 @@ from policies.words.instance import GatewayState, InstanceState
 from policies.words.operation import Operation
 from policies.words.plan import ReleaseRef
 from policies.words.rollout import RollbackReport
+from policies.words.verdict import Decision
 from policies.words.word import Name, Word
 from workflows import steps
 from workflows.compensation import to_the_end
@@ -34,6 +35,10 @@ class RollbackOrder(Word):
     targets: dict[str, ReleaseRef]
     reason: str
     guardian: str | None = None
+    failed: str | None = None
+    """The release that is gone back from, by digest, when one release is."""
+    decision: Decision | None = None
+    """The verdict on it, when a verdict sends the gateways back."""
 
 
 class RollbackResult(Word):
@@ -192,6 +197,10 @@ class Rollback:
                         gateway=self._order.fleet.gateway(name),
                         digest=self._order.targets[name].digest,
                         deadline=self._order.fleet.limits.drain_deadline,
+                        limits=self._order.fleet.limits.drain,
+                        went_back=True,
+                        failed=self._order.failed,
+                        decision=self._order.decision,
                     ),
                     id=f"drain/{name}/{self._order.rollout}/{self._epoch}",
                     parent_close_policy=ParentClosePolicy.ABANDON,

@@ -45,6 +45,14 @@ CHANGE = Options(
 )
 """Changes a gateway on the way forward: gives up in time, so that the way back begins."""
 
+PROBE = Options(
+    start_to_close_timeout=timedelta(seconds=60),
+    heartbeat_timeout=timedelta(seconds=4),
+    schedule_to_close_timeout=timedelta(minutes=2),
+    retry_policy=_retry(2),
+)
+"""Logs in and pings where nothing waits for the answer; without one nothing is proven."""
+
 STEER = Options(
     start_to_close_timeout=timedelta(seconds=5),
     schedule_to_close_timeout=timedelta(minutes=2),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from policies.words.drain import DrainLimits
 from policies.words.word import Duration, Name, Word
 
 Step = Annotated[str, Field(pattern=r"^[1-9][0-9]*%?$", coerce_numbers_to_str=True)]
@@ -65,6 +66,7 @@ class Limits(Word):
     switching_per_domain: int = Field(default=1, ge=1)
     headroom: float = Field(default=1.2, ge=1.0)
     drain_deadline: Duration = timedelta(hours=8)
+    drain: DrainLimits = DrainLimits()
     lease: Duration = timedelta(seconds=120)
     kept: Duration = Field(default=timedelta(hours=24), description="how long a rollback stays one step away")
 

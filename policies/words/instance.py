@@ -15,6 +15,8 @@ class Session(Word):
     vpn_address: str
     since: datetime
     transport: str
+    exempt: bool = False
+    """Whether only a person may end it; by whose name is known on the gateway alone."""
 
 
 class InstanceState(StrEnum):

@@ -73,6 +73,7 @@ class FakeBook:
         self.closed: list[RolloutResult] = []
         self.verdicts: list[Decision] = []
         self.good: dict[str, dict[str, ReleaseRef]] = defaultdict(dict)
+        self.events: dict[str, tuple[str, str, object]] = {}
 
     def open_rollout(self, order: RolloutOrder) -> None:
         self.opened[order.rollout] = order.plan.fleet.name
@@ -92,3 +93,8 @@ class FakeBook:
 
     def record_known_good(self, fleet: str, gateway: str, reference: ReleaseRef, rollout: str) -> None:
         self.good[fleet][gateway] = reference
+
+    def audit(
+        self, person: str, via: str, action: str, subject: str, body: object, key: str | None = None
+    ) -> None:
+        self.events.setdefault(key or str(len(self.events)), (action, subject, body))

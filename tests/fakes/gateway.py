@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from activities.instances import Staged, Started
+from policies.words.drain import Look
 from policies.words.errors import BadInput, Fenced, PenstockError, Refused, Unavailable
 from policies.words.fleet import Gateway
 from policies.words.instance import GatewayState, Instance, InstanceState, Probe
@@ -43,6 +44,9 @@ class FakeGateway:
         """Manifest digests whose instances take no logins: their probe fails at auth."""
         self.uncountable: set[str] = set()
         """Slots whose instance does not say how many sessions it has."""
+        self.exempt: set[str] = set()
+        """Addresses whose sessions no deadline ends."""
+        self.boot = "first boot"
         self.lost: list[str] = []
         """Addresses whose session ended without anybody having ordered it."""
         self.primed = True
@@ -100,6 +104,15 @@ class FakeGateway:
         berth.state = InstanceState.FAILED
         self.lost += berth.people
         berth.people.clear()
+
+    def reboot(self) -> None:
+        """Have the host start anew: every session is gone, and the serving instance comes up again."""
+        self.boot = f"{self.boot}, then another"
+        for name in self.berths:
+            self.crash(name)
+        if self.serving is not None:
+            self.berths[self.serving].state = InstanceState.RUNNING
+            self.berths[self.serving].started_at = self.now()
 
     @property
     def target(self) -> str | None:
@@ -228,13 +241,21 @@ class FakeGateway:
         self._maybe_fail("count")
         return None if slot in self.uncountable else len(self._berth(slot).people)
 
-    async def end(self, operation: Operation, slot: str, batch: int) -> int:
+    async def look(self, slot: str) -> Look:
+        """Return the slot's sessions and its process; counts are None when the instance does not say."""
+        count, berth = await self.count(slot), self._berth(slot)
+        if berth.state is not InstanceState.RUNNING:
+            return Look(sessions=0, boot=self.boot)
+        exempt = None if count is None else len(self.exempt & set(berth.people))
+        return Look(sessions=count, exempt=exempt, boot=self.boot, process=f"{slot} {berth.started_at}")
+
+    async def end(self, operation: Operation, slot: str, batch: int, *, exempt_too: bool = False) -> int:
         """End up to `batch` sessions; their addresses are let go first."""
         self._begin("end", operation)
         people = self._berth(slot).people
         self.pins = {address: home for address, home in self.pins.items() if home != slot}
-        ended = people[:batch]
-        del people[:batch]
+        ended = [person for person in people if exempt_too or person not in self.exempt][:batch]
+        people[:] = [person for person in people if person not in ended]
         self._note(bool(ended), f"end {len(ended)} in {slot}")
         return len(ended)
 

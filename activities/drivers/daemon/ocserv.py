@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv_probe import ProbeLogin, probe
 from activities.drivers.programs import run
 from activities.drivers.runtime.place import CONFIG, RUN, Place
@@ -21,6 +22,7 @@ from policies.words.instance import Probe, Session
 
 NOT_YET = ("pre-auth", "authenticating", "auth failed")
 """States of `show users` in which a connection is not yet, or never, a session."""
+NOBODY = Exempt()
 ANSWER = timedelta(seconds=2)
 TEST = timedelta(seconds=10)
 _CREDENTIAL = "credential_"
@@ -32,9 +34,10 @@ class Ocserv:
 
     product = "ocserv"
 
-    def __init__(self, login: ProbeLogin | None = None) -> None:
-        """Take the login the probe uses; without one every probe fails at its auth stage."""
+    def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> None:
+        """Take the login the probe uses, without which it fails at auth, and who is exempt from deadlines."""
         self._login = login
+        self._exempt = exempt
         self._probing = asyncio.Lock()
 
     def render(self, place: Place, template: Path, credentials: Mapping[str, Path], into: Path) -> None:
@@ -93,7 +96,7 @@ class Ocserv:
         if not isinstance(answer, list):
             return None
         try:
-            return tuple(_session(user) for user in answer if user["State"] not in NOT_YET)
+            return tuple(self._session(user) for user in answer if user["State"] not in NOT_YET)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -124,6 +127,16 @@ class Ocserv:
             "config": str(CONFIG),
             "run": str(RUN),
         }
+
+    def _session(self, user: Mapping[str, Any]) -> Session:
+        return Session(
+            id=str(user["ID"]),
+            remote_address=user["Remote IP"],
+            vpn_address=user.get("IPv4") or user.get("IPv6") or "",
+            since=_since(user),
+            transport="dtls" if user.get("DTLS cipher") else "tls",
+            exempt=self._exempt.spares(user.get("Username", ""), user.get("Groupname", "")),
+        )
 
     def _occtl(self, place: Place, *command: str) -> list[str]:
         return place.beside("/usr/bin/occtl", "-s", f"{RUN}/occtl.sock", "-j", *command)
@@ -160,16 +173,6 @@ def _copy_secret(source: Path, target: Path) -> None:
         raise BadInput(f"credential {target.name} cannot be read at {source}: {error.strerror}") from error
     target.touch(mode=0o600)
     target.write_bytes(content)
-
-
-def _session(user: Mapping[str, Any]) -> Session:
-    return Session(
-        id=str(user["ID"]),
-        remote_address=user["Remote IP"],
-        vpn_address=user.get("IPv4") or user.get("IPv6") or "",
-        since=_since(user),
-        transport="dtls" if user.get("DTLS cipher") else "tls",
-    )
 
 
 def _since(user: Mapping[str, Any]) -> datetime:

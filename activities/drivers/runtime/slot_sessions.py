@@ -5,8 +5,10 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
-from activities.drivers.runtime.berths import Berths
+from activities.drivers.runtime.berths import PATIENCE, Berths, answered
 from activities.drivers.runtime.journal import Journal
+from activities.drivers.runtime.process import boot_id
+from policies.words.drain import Look
 from policies.words.errors import PenstockError, Unavailable
 from policies.words.operation import Operation
 from policies.words.steering import Steering
@@ -37,17 +39,29 @@ class SlotSessions:
 
     async def count(self, slot: str) -> int | None:
         """Return how many sessions live in the slot; 0 where nothing runs, None when unknown."""
-        now = asyncio.get_running_loop().time()
-        if self._refreshed is None or now - self._refreshed >= REFRESH.total_seconds():
-            self._refreshed = now
-            with suppress(PenstockError):  # pins that are late hurt nobody; the next count tries again
-                await self._pins.refresh()
+        await self._follow()
         return await self._berths.count(slot)
 
-    async def end(self, operation: Operation, slot: str, batch: int) -> int:
+    async def look(self, slot: str) -> Look:
+        """Return the slot's sessions and the process that has them; counts are None when it does not say."""
+        await self._follow()
+        running = self._berths.berth(slot).process()
+        if running is None:
+            return Look(sessions=0, boot=boot_id())
+        found = await answered(self._berths.daemon.sessions(self._berths.berth(slot).place), PATIENCE)
+        exempt = None if found is None else sum(session.exempt for session in found)
+        return Look(
+            sessions=None if found is None else len(found),
+            exempt=exempt,
+            boot=running.boot,
+            process=f"{running.pid}.{running.start}",
+        )
+
+    async def end(self, operation: Operation, slot: str, batch: int, *, exempt_too: bool = False) -> int:
         """End the oldest sessions of the slot, up to `batch`; return how many were ended.
 
-        Their addresses are let go first, so that their users' next login finds a good instance.
+        Exempt ones are spared unless told otherwise. The slot's addresses are let go first, so
+        that their users' next login finds a good instance.
 
         Raises:
             Fenced: when a newer rollout or rollback owns the gateway.
@@ -65,5 +79,14 @@ class SlotSessions:
         ):  # a table that cannot be written must not keep people on a broken tunnel
             await self._pins.leave(slot)
         self._journal.check(operation)
-        chosen = tuple(sorted(found, key=lambda session: session.since)[:batch])
+        endable = [session for session in found if exempt_too or not session.exempt]
+        chosen = tuple(sorted(endable, key=lambda session: session.since)[:batch])
         return await self._berths.daemon.end(berth.place, chosen)
+
+    async def _follow(self) -> None:
+        """Have the pins follow the sessions, at most every two seconds."""
+        now = asyncio.get_running_loop().time()
+        if self._refreshed is None or now - self._refreshed >= REFRESH.total_seconds():
+            self._refreshed = now
+            with suppress(PenstockError):  # pins that are late hurt nobody; the next count tries again
+                await self._pins.refresh()

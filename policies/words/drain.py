@@ -1,0 +1,132 @@
+"""Draining: what is seen of an instance whose sessions are waited for, and how they may end."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from pydantic import Field
+
+from policies.words.word import Duration, Name, Word
+
+
+class DrainLimits(Word):
+    """How an instance without new sessions is emptied: whom a deadline may end, and after what warning.
+
+    `forced` is the percentage of the sessions that a drain found which its deadline may end;
+    when more are left it holds and a person decides. `tunnel_gates` name the gates whose bad
+    verdict says that tunnels carry nothing.
+    """
+
+    warning: Duration = timedelta(minutes=30)
+    batch: int = Field(default=5, ge=1, description="sessions ended at once: their users log in together")
+    pause: Duration = Field(default=timedelta(seconds=10), description="between two batches")
+    forced: float = Field(default=20.0, ge=0, le=100)
+    tunnel_gates: tuple[Name, ...] = ("packet-loss", "gone")
+
+
+class DrainMode(StrEnum):
+    """What happens to the sessions of an instance that gets no new ones."""
+
+    WAIT = "wait"
+    """Tunnels carry traffic: sessions end by themselves, at the latest by the deadline."""
+    END = "end"
+    """Tunnels are broken: they are ended in small batches, so that users log in to the good instance."""
+
+
+class Loss(StrEnum):
+    """What took sessions away that nobody had ordered to end; the release is not to blame for a reboot."""
+
+    CRASH = "lost_crash"
+    REBOOT = "lost_reboot"
+
+
+class Look(Word):
+    """What is true of one slot's sessions at one moment, read from its host.
+
+    `sessions` and `exempt` are None when they cannot be counted, which is never the same as
+    zero. `process` is None where nothing runs; a later process is never equal to an earlier one.
+    """
+
+    sessions: int | None
+    exempt: int | None = 0
+    boot: str = ""
+    process: str | None = None
+
+
+class Step(StrEnum):
+    """What a drain does next."""
+
+    WAIT = "wait"
+    WARN = "warn"
+    END = "end"
+    HOLD = "hold"
+    STOP = "stop"
+
+
+class NextStep(Word):
+    """What a drain does next and why; `leave` is how many sessions a batch leaves alive."""
+
+    step: Step
+    reason: str
+    until: datetime | None = None
+    leave: int = 0
+
+
+class DrainFacts(Word):
+    """All that decides what a drain does next.
+
+    `found` is the largest number of sessions seen in this drain, `ended` how many it has ended.
+    """
+
+    look: Look
+    mode: DrainMode
+    found: int
+    ended: int
+    now: datetime
+    deadline: datetime
+    warned: bool = False
+    forced_by: str | None = None
+    """Who said that the sessions are to be ended."""
+    exempt_too: bool = False
+
+
+class DrainExtension(Word):
+    """A person's order to wait longer; `id` makes a repeat the same order."""
+
+    id: str = Field(min_length=1)
+    by: Duration = Field(gt=timedelta(0))
+    person: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+
+
+class DrainEnding(Word):
+    """A person's order to end what is left, in batches; exempt sessions only when named."""
+
+    id: str = Field(min_length=1)
+    person: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+    exempt_too: bool = False
+
+
+class SlotDrain(Word):
+    """One slot of a drain, as people want to see it."""
+
+    slot: str
+    mode: DrainMode
+    mode_reason: str
+    sessions: int | None
+    exempt: int | None
+    found: int
+    ended: int
+    lost: int
+    loss: Loss | None
+    step: Step
+    why: str
+    deadline: datetime
+
+
+class DrainStatus(Word):
+    """A drain of one gateway; counts are those of its last look."""
+
+    gateway: Name
+    rollout: str
+    slots: tuple[SlotDrain, ...] = ()

@@ -1,0 +1,226 @@
+"""Drains: sessions end by themselves; what else may end them is announced, counted and limited."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from temporalio.client import WorkflowHandle
+
+from policies.words.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
+from policies.words.errors import Unavailable
+from policies.words.rollout import CommandReceipt
+from policies.words.verdict import Action, Decision, GateReading, GateVerdict
+from tests.fakes.gateway import FakeGateway
+from tests.workflows.world import NEW, OLD, World, result_of, until
+from workflows.drain import Drain, DrainGatewayOrder, DrainResult
+from workflows.steps import CONTROL_QUEUE
+
+LIMITS = DrainLimits(
+    warning=timedelta(seconds=1), batch=2, pause=timedelta(milliseconds=50), forced=50, tunnel_gates=("loss",)
+)
+LOSSY = Decision(
+    action=Action.ROLL_BACK,
+    verdict=GateVerdict.UNHEALTHY,
+    reason="9 of 10 tunnels lose packets",
+    readings=(GateReading(gate="loss", verdict=GateVerdict.UNHEALTHY, reason="9 of 10 tunnels"),),
+)
+Running = WorkflowHandle[object, DrainResult]
+
+
+def with_people(world: World, number: int) -> FakeGateway:
+    """A gateway that serves the new release while so many people are on the old one."""
+    fake = world.gateways["gw-1"]
+    for person in range(number):
+        fake.login(f"192.0.2.{person}")
+    fake.serve(NEW, "b")
+    return fake
+
+
+async def drain(world: World, seconds: float = 2, *, limits: DrainLimits = LIMITS, **more: object) -> Running:
+    order = DrainGatewayOrder(
+        rollout="edge-1",
+        epoch=1,
+        gateway=world.gateways["gw-1"].gateway,
+        digest=NEW.digest,
+        deadline=timedelta(seconds=seconds),
+        limits=limits,
+    ).model_copy(update=more)
+    return await world.client.start_workflow(
+        Drain.run, order, id=f"drain/gw-1/{uuid4().hex}", task_queue=CONTROL_QUEUE
+    )
+
+
+async def status_of(running: Running) -> DrainStatus:
+    status: DrainStatus = await running.query("status", result_type=DrainStatus)
+    return status
+
+
+async def holds(running: Running) -> bool:
+    return any(slot.step is Step.HOLD for slot in (await status_of(running)).slots)
+
+
+async def say(running: Running, order: DrainExtension | DrainEnding) -> CommandReceipt:
+    name = "extend" if isinstance(order, DrainExtension) else "end"
+    receipt: CommandReceipt = await running.execute_update(
+        name, order, id=order.id, result_type=CommandReceipt
+    )
+    return receipt
+
+
+def told(world: World) -> list[str]:
+    return [action for action, _, _ in world.book.events.values()]
+
+
+async def test_a_drain_ends_when_its_last_session_has_ended_by_itself(world: World) -> None:
+    fake = with_people(world, 2)
+    running = await drain(world, seconds=60)
+    await until(lambda: "a" in fake.berths)
+    fake.logout("192.0.2.0")
+    fake.logout("192.0.2.1")
+    result = await result_of(running)
+    assert (result.stopped, result.sessions_ended) == (("a",), 0)
+    assert fake.effects == ["stop a"]
+
+
+async def test_people_are_warned_before_a_deadline_ends_anybody(world: World) -> None:
+    fake = with_people(world, 1)
+    result = await result_of(await drain(world))
+    assert result.sessions_ended == 1
+    assert told(world) == ["drain deadline announced", "sessions are being ended"]
+    assert fake.effects == ["end 1 in a", "stop a"]
+
+
+async def test_a_deadline_ends_sessions_in_small_batches(world: World) -> None:
+    fake = with_people(world, 5)
+    limits = LIMITS.model_copy(update={"forced": 100.0})
+    assert (await result_of(await drain(world, limits=limits))).sessions_ended == 5
+    assert fake.effects == ["end 2 in a", "end 2 in a", "end 1 in a", "stop a"]
+
+
+async def test_a_deadline_that_would_end_too_many_ends_nobody_and_asks_a_person(world: World) -> None:
+    fake = with_people(world, 5)
+    running = await drain(world)
+    await until(lambda: holds(running))
+    assert len(fake.berths["a"].people) == 5
+    assert "drain held for a person" in told(world)
+    [slot] = (await status_of(running)).slots
+    assert slot.why == "5 of 5 sessions are left after the deadline, which may end 3 (50%)"
+    await say(running, DrainEnding(id="1", person="on call", reason="the old release has a hole"))
+    assert (await result_of(running)).sessions_ended == 5
+
+
+async def test_a_hold_ends_by_itself_when_enough_people_have_left(world: World) -> None:
+    fake = with_people(world, 5)
+    running = await drain(world)
+    await until(lambda: holds(running))
+    for person in range(5):
+        fake.logout(f"192.0.2.{person}")
+    assert (await result_of(running)).sessions_ended == 0
+
+
+async def test_an_exempt_session_outlives_every_deadline(world: World) -> None:
+    fake = with_people(world, 2)
+    fake.exempt = {"192.0.2.0"}
+    running = await drain(world)
+    await until(lambda: holds(running))
+    assert fake.berths["a"].people == ["192.0.2.0"]
+    await say(running, DrainEnding(id="1", person="on call", reason="asked them", exempt_too=True))
+    assert (await result_of(running)).sessions_ended == 2
+
+
+async def test_no_name_or_address_of_an_exempt_person_is_in_the_history(world: World) -> None:
+    fake = with_people(world, 2)
+    fake.exempt = {"192.0.2.0"}
+    running = await drain(world)
+    await until(lambda: holds(running))
+    fake.logout("192.0.2.0")
+    await result_of(running)
+    history = (await running.fetch_history()).to_json()
+    assert "192.0.2." not in history
+
+
+async def test_an_extension_moves_the_deadline_and_the_warning(world: World) -> None:
+    fake = with_people(world, 1)
+    running = await drain(world, seconds=3)
+    await until(lambda: "drain deadline announced" in told(world))
+    before = (await status_of(running)).slots[0].deadline
+    extension = DrainExtension(id="1", by=timedelta(hours=1), person="on call", reason="a long call")
+    receipt = await say(running, extension)
+    assert receipt.sentence.startswith("The deadline is")
+    assert (await status_of(running)).slots[0].deadline == before + timedelta(hours=1)
+    assert await say(running, extension) == receipt
+    assert (await status_of(running)).slots[0].deadline == before + timedelta(hours=1)
+    fake.logout("192.0.2.0")
+    assert (await result_of(running)).sessions_ended == 0
+
+
+async def test_sessions_that_cannot_be_counted_are_never_ended(world: World) -> None:
+    fake = with_people(world, 1)
+    fake.uncountable.add("a")
+    running = await drain(world)
+    await until(lambda: holds(running))
+    assert fake.effects == []
+    [slot] = (await status_of(running)).slots
+    assert (slot.sessions, slot.why) == (None, "its sessions cannot be counted, so nobody is ended")
+    fake.uncountable.clear()
+    fake.logout("192.0.2.0")
+    assert (await result_of(running)).stopped == ("a",)
+
+
+async def test_tunnels_that_are_broken_end_at_once_in_small_batches(world: World) -> None:
+    fake = with_people(world, 5)
+    running = await drain(world, seconds=3600, went_back=True, failed=OLD.digest, decision=LOSSY)
+    assert (await result_of(running)).sessions_ended == 5
+    assert fake.effects == ["end 2 in a", "end 2 in a", "end 1 in a", "stop a"]
+    assert "tunnels found broken" in told(world)
+
+
+async def test_working_tunnels_of_a_release_on_which_logins_fail_are_waited_for(world: World) -> None:
+    fake = with_people(world, 5)
+    fake.bad_releases.add(OLD.digest)
+    running = await drain(world, seconds=3600, went_back=True, failed=OLD.digest)
+    await until(lambda: _counted(running, 5))
+    assert fake.effects == []
+    for person in range(5):
+        fake.logout(f"192.0.2.{person}")
+    assert (await result_of(running)).sessions_ended == 0
+
+
+async def test_nobody_is_sent_from_broken_tunnels_to_an_instance_that_is_no_better(world: World) -> None:
+    fake = with_people(world, 1)
+    fake.bad_releases.add(NEW.digest)
+    running = await drain(world, seconds=3600, went_back=True, failed=OLD.digest, decision=LOSSY)
+    await until(lambda: _counted(running, 1))
+    assert fake.effects == []
+    fake.logout("192.0.2.0")
+    await result_of(running)
+
+
+@pytest.mark.parametrize("what", ["crash", "reboot"])
+async def test_what_a_crash_or_reboot_cost_is_counted_as_such(world: World, what: str) -> None:
+    fake = with_people(world, 3)
+    running = await drain(world, seconds=3600)
+    await until(lambda: _counted(running, 3))
+    if what == "crash":
+        fake.crash("a")
+    else:
+        fake.reboot()
+    result = await result_of(running)
+    lost = {"crash": (3, 0), "reboot": (0, 3)}[what]
+    assert (result.lost_crash, result.lost_reboot) == lost
+    assert result.sessions_ended == 0
+    assert f"sessions lost_{what}" in told(world)
+
+
+async def test_an_agent_that_fails_in_between_forgets_nothing(world: World) -> None:
+    fake = with_people(world, 3)
+    running = await drain(world, seconds=3600)
+    await until(lambda: _counted(running, 3))
+    fake.fail("count", Unavailable("gw-1 does not answer"), times=3)
+    fake.crash("a")
+    assert (await result_of(running)).lost_crash == 3
+
+
+async def _counted(running: Running, sessions: int) -> bool:
+    slots = (await status_of(running)).slots
+    return bool(slots) and slots[0].sessions == sessions
