@@ -21,7 +21,7 @@ from deploy.lab import namespaces, preflight
 from deploy.lab.offers import Offers, server
 from deploy.lab.processes import Process
 from deploy.lab.releases import LabReleases
-from deploy.lab.services import EXPORTER_PORT, Engine, Prometheus
+from deploy.lab.services import EXPORTER_PORT, PROMETHEUS_PORT, Engine, Prometheus
 from deploy.lab.topology import PREFIX, TARGET4, Host, Topology
 from deploy.lab.traffic import Logins, Users
 from deploy.lab.traffic import Settings as TrafficSettings
@@ -56,6 +56,8 @@ class Shape:
     logins_per_second: float = 2.0
     gates: Path = GATES
     limits: Limits = LIMITS
+    metrics_port: int = PROMETHEUS_PORT
+    """Where in the hub the judge asks for metrics; Prometheus' own, or a door in front of it."""
 
 
 DEMO = Shape()
@@ -306,7 +308,7 @@ def _settings(
     values = {
         "temporal_address": engine.address,
         "network_namespace": topology.hub.namespace,
-        "prometheus_url": f"http://{prometheus.address}",
+        "prometheus_url": f"http://{prometheus.host.address4}:{shape.metrics_port}",
         "ledger_url": f"sqlite:///{home / 'ledger.db'}",
         "store": str(folder / "store"),
         "fleet": str(files / "fleet.yaml"),

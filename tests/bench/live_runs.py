@@ -1,0 +1,292 @@
+"""The runs of one lab: a rollout, a bad day in its first wave, and what the judge made of it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from deploy.lab.bad_days import BadDays
+from deploy.lab.lab import GATES, Lab, write_yaml
+from orchestrator.files import load
+from policies.gates import Blindness, GatePolicy
+from policies.words.errors import Unavailable
+from policies.words.plan import ReleaseRef, Strategy
+from policies.words.rollout import Phase, RolloutStatus
+from policies.words.verdict import Action, Decision, GateVerdict, Window
+
+LOOK_EVERY = 0.25
+PATIENCE = 150.0
+BRIEFLY = 12.0
+FORGOTTEN = 0.35
+"""Part of the people that the list of the release with the drop lacks."""
+DECISIVE = frozenset({Action.ROLL_BACK, Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE})
+LONG = Window(
+    minimum=timedelta(seconds=40),
+    nominal=timedelta(seconds=40),
+    extension=timedelta(seconds=20),
+    cap=timedelta(seconds=120),
+)
+"""Longer than any of these faults takes to be seen, so that no health is proven before."""
+SHORT = Window(
+    minimum=timedelta(seconds=10),
+    nominal=timedelta(seconds=15),
+    extension=timedelta(seconds=5),
+    cap=timedelta(seconds=20),
+)
+"""After its cap a person is asked."""
+ENDLESS = Window(minimum=timedelta(hours=2), nominal=timedelta(hours=2), cap=timedelta(hours=3))
+
+Fault = Callable[[BadDays, "Trial"], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A canary whose instance is on trial since `since`."""
+
+    gateway: str
+    slot: str
+    pid: int
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of bad day: what is done, and which decisions are right."""
+
+    fault: Fault
+    right: frozenset[tuple[Action, GateVerdict]]
+    gate: str = ""
+    """What the reason must name."""
+    window: Window = LONG
+    faulty: bool = False
+    """Whether it is in the release itself, so that it begins with the trial."""
+    metrics: bool = False
+    brief: bool = False
+    """Whether it may be over before the judge has to hold."""
+    before: Callable[[BadDays], AbstractAsyncContextManager[None]] | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run and how it ended; seconds are of the wall clock, from the fault."""
+
+    kind: str
+    right: bool
+    action: str
+    verdict: str
+    reason: str
+    seconds: float | None
+    back_to_work: float | None = None
+    """Seconds from the end of a fault of the metrics until the judge goes on."""
+    sessions_lost: int = 0
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the bench's JSON has it."""
+        return asdict(self)
+
+
+@asynccontextmanager
+async def _nothing(*_: object) -> AsyncIterator[None]:
+    yield
+
+
+_HOLDS_BLIND = frozenset({(Action.HOLD, GateVerdict.METRICS_UNAVAILABLE)})
+_ASKS = frozenset({(Action.HOLD_FOR_HUMAN, GateVerdict.NOT_ENOUGH_DATA)})
+_PROVEN = frozenset({(Action.ROLL_BACK, GateVerdict.UNHEALTHY)})
+
+KINDS: dict[str, Kind] = {
+    "drop": Kind(_nothing, _PROVEN, "connect-success", faulty=True),
+    "slow-handshakes": Kind(
+        lambda days, trial: days.slow_logins(trial.pid),
+        _PROVEN,
+        "handshake-latency",
+    ),
+    "crash": Kind(
+        lambda days, trial: days.crash(trial.pid),
+        frozenset({(Action.ROLL_BACK, GateVerdict.HARD)}),
+    ),
+    "descriptor-leak": Kind(
+        lambda days, trial: days.leak(trial.gateway, trial.slot),
+        frozenset({(Action.HOLD, GateVerdict.UNHEALTHY), (Action.ROLL_BACK, GateVerdict.HARD)}),
+        "descriptor-",
+    ),
+    "shared-outage": Kind(lambda days, _: days.shared_outage(), _ASKS, "connect-success", SHORT),
+    "prometheus-killed": Kind(lambda days, _: days.prometheus_killed(), _HOLDS_BLIND, metrics=True),
+    "prometheus-frozen": Kind(lambda days, _: days.prometheus_frozen(), _HOLDS_BLIND, metrics=True),
+    "prometheus-dripping": Kind(lambda days, _: days.prometheus_dripping(), _HOLDS_BLIND, metrics=True),
+    "prometheus-restarted": Kind(
+        lambda days, _: days.prometheus_restarted(), _HOLDS_BLIND, metrics=True, brief=True
+    ),
+    "no-traffic": Kind(
+        _nothing, _ASKS, "connect-success", SHORT, faulty=True, before=lambda days: days.nobody_logs_in()
+    ),
+}
+"""In the order in which they run: the people of the logins come anew after a day without any."""
+
+
+async def spend(lab: Lab, days: BadDays, kinds: list[str], runs: int, tell: Callable[[Run], None]) -> None:
+    """Have every kind so many times, and tell of each run when it is over."""
+    await asyncio.sleep(load(GATES, GatePolicy).baseline.total_seconds())  # what is normal must be known
+    single = [name for name in KINDS if name in kinds and not KINDS[name].metrics]
+    blinding = [name for name in KINDS if name in kinds and KINDS[name].metrics]
+    ordered = [name for name in single if not KINDS[name].before]
+    for name in ordered:
+        await _all_alone(lab, days, name, runs, tell)
+    if blinding:
+        await _one_after_the_other(lab, days, blinding, runs, tell)
+    for name in single:
+        before = KINDS[name].before
+        if before:
+            async with before(days):
+                await _all_alone(lab, days, name, runs, tell)
+
+
+async def _all_alone(lab: Lab, days: BadDays, name: str, runs: int, tell: Callable[[Run], None]) -> None:
+    """A rollout for each run."""
+    kind = KINDS[name]
+    _judge_by(lab, kind.window)
+    release = lab.newer
+    if name == "drop":
+        days.forget_people(FORGOTTEN)
+        release = lab.faulty
+    for _ in range(runs):
+        lost = lab.figures()["lost"]
+        trial = await _on_trial(lab, release, name)
+        began = trial.since if kind.faulty else datetime.now(UTC)
+        async with kind.fault(days, trial):
+            status = await _until(lab, _decided_since(began))
+        run = _run(name, status, began, lost=lab.figures()["lost"] - lost)
+        await _end(lab)
+        tell(run)
+
+
+async def _one_after_the_other(
+    lab: Lab, days: BadDays, names: list[str], runs: int, tell: Callable[[Run], None]
+) -> None:
+    """All faults of the metrics in one long watch of a healthy release."""
+    _judge_by(lab, ENDLESS, Blindness(grace=timedelta(seconds=2), cap=timedelta(minutes=5)))
+    trial = await _on_trial(lab, lab.newer, "metrics")
+    await asyncio.sleep(5)
+    for _ in range(runs):
+        for name in names:
+            began = datetime.now(UTC)
+            kind = KINDS[name]
+            async with kind.fault(days, trial):
+                patience = BRIEFLY if kind.brief else PATIENCE
+                status = await _until(lab, _decided_since(began), patience)
+            healed = datetime.now(UTC)
+            if kind.brief and status.phase is Phase.OBSERVING and not _decided_since(began)(status):
+                tell(
+                    Run(name, right=True, action="continue", verdict="none", reason=status.why, seconds=None)
+                )
+                continue
+            run = _run(name, status, began)
+            again = await _until(lab, _goes_on_since(began))
+            tell(_gone_on(run, again, began, healed))
+            if again.phase is Phase.ENDED:
+                return
+    await _end(lab)
+
+
+def _judge_by(lab: Lab, window: Window, blindness: Blindness | None = None) -> None:
+    """Give the next plans the lab's own gates with another window."""
+    policy = load(GATES, GatePolicy)
+    change = {"window": window, "blindness": blindness or policy.blindness}
+    write_yaml(lab.session.settings.gates, policy.model_copy(update=change))
+
+
+async def _on_trial(lab: Lab, release: ReleaseRef, reason: str) -> Trial:
+    """Start a rollout and return when users reach the canary."""
+    plan = await lab.plan(release, Strategy.CANARY)
+    gateway = plan.waves[0].gateways[0]
+    await lab.start(plan, reason)
+    status = await _until(lab, lambda seen: _said(seen, f"{gateway} on trial") is not None)
+    since = _said(status, f"{gateway} on trial")
+    state = (await lab.states())[gateway]
+    slot = state.steering.trial
+    pid = state.instance(slot).pid if slot else None
+    if since is None or slot is None or pid is None:
+        raise Unavailable(f"{gateway} is not on trial: {status.why}")
+    return Trial(gateway, slot, pid, since)
+
+
+async def _end(lab: Lab) -> None:
+    """Have the fleet on known-good again, by hand where the judge left it to a person."""
+    if (await lab.status()).phase is not Phase.ENDED:
+        service = await lab.session.service()
+        await service.roll_back(lab.fleet, "bench", "the run is over")
+    await _until(lab, lambda seen: seen.phase is Phase.ENDED)
+
+
+async def _until(
+    lab: Lab, is_so: Callable[[RolloutStatus], bool], patience: float = PATIENCE
+) -> RolloutStatus:
+    """Return the first status that is so, or the last one when the rollout or the patience ends."""
+    deadline = time.monotonic() + patience
+    while True:
+        status = await lab.status()
+        if is_so(status) or time.monotonic() > deadline:
+            return status
+        if status.phase is Phase.ENDED:
+            return status
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def _decided_since(began: datetime) -> Callable[[RolloutStatus], bool]:
+    def decided(status: RolloutStatus) -> bool:
+        decision = status.decision
+        return decision is not None and decision.action in DECISIVE and _verdict_at(status) > began
+
+    return decided
+
+
+def _goes_on_since(began: datetime) -> Callable[[RolloutStatus], bool]:
+    def goes_on(status: RolloutStatus) -> bool:
+        decision = status.decision
+        return decision is not None and decision.action is Action.CONTINUE and _verdict_at(status) > began
+
+    return goes_on
+
+
+def _said(status: RolloutStatus, words: str) -> datetime | None:
+    return next((event.at for event in status.events if event.sentence == words), None)
+
+
+def _verdict_at(status: RolloutStatus) -> datetime:
+    """Return when the newest decision was told."""
+    said = [event.at for event in status.events if event.sentence.startswith("verdict ")]
+    return said[-1] if said else datetime.min.replace(tzinfo=UTC)
+
+
+def _run(name: str, status: RolloutStatus, began: datetime, *, lost: int = 0) -> Run:
+    kind, decision = KINDS[name], status.decision
+    if decision is None or not _decided_since(began)(status):
+        return Run(name, right=False, action="none", verdict="none", reason=status.why, seconds=None)
+    return Run(
+        name,
+        right=(decision.action, decision.verdict) in kind.right and kind.gate in decision.reason,
+        action=decision.action,
+        verdict=decision.verdict,
+        reason=decision.reason,
+        seconds=round((_verdict_at(status) - began).total_seconds(), 2),
+        sessions_lost=lost,
+        numbers=_numbers(decision),
+    )
+
+
+def _gone_on(run: Run, status: RolloutStatus, began: datetime, healed: datetime) -> Run:
+    """Return the run with what came after the fault: the judge must go on, and have done nothing."""
+    if not _goes_on_since(began)(status):
+        why = f"{run.reason}; and then it did not go on: {status.why}"
+        return Run(**(asdict(run) | {"right": False, "reason": why}))
+    after = round((_verdict_at(status) - healed).total_seconds(), 2)
+    return Run(**(asdict(run) | {"back_to_work": after}))
+
+
+def _numbers(decision: Decision) -> dict[str, float]:
+    """Return the numbers of the gate that decided."""
+    return next((r.numbers for r in decision.readings if r.gate in decision.reason), {})
