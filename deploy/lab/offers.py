@@ -28,6 +28,7 @@ class Offers:
         old: everything about it is signed and starts, and most people cannot log in.
         """
         self._published = published
+        self._cache = cache
         cache.mkdir(parents=True, exist_ok=True)
         older, newer = cache / "older", cache / "newer"
         older_version = trees.collect_host_tree(older)
@@ -41,6 +42,17 @@ class Offers:
         own.write_text(TEMPLATE.read_text() + "# the second fix\n")
         self.tampered = self._publish(newer, own, f"{newer_version}+fix2", 4)
         self._tamper_with(self.tampered)
+
+    def equals(self) -> tuple[ReleaseRef, ReleaseRef]:
+        """Publish the newer and the faulty one again, as old as the older one.
+
+        Between releases of one age a fleet may go back and forth, as long rows of rollouts do.
+        """
+        newer, faulty = self.newer.version, self.faulty.version
+        return (
+            self._publish(self._cache / "newer", TEMPLATE, f"{newer}+same", 1),
+            self._publish(self._cache / "newer", self._cache / "stale.conf.template", f"{faulty}+same", 1),
+        )
 
     def _publish(self, tree: Path, template: Path, version: str, number: int) -> ReleaseRef:
         digest = self._published.publish(tree, template, version=version, rollback_index=number)

@@ -1,5 +1,6 @@
 """Programs of the lab: each in its namespace, with its own log, none outliving the lab."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -32,6 +33,14 @@ class Process:
         self.command = ["setpriv", "--pdeathsig", "KILL", *enter, *map(str, command)]
         self._environment = {**os.environ, **environment} if environment else None
         self._child: subprocess.Popen[bytes] | None = None
+
+    def twin(self, name: str, **environment: str) -> "Process":
+        """Return the same program once more, not yet started: own name and log, more environment."""
+        twin = copy.copy(self)
+        twin.name, twin.log = name, self.log.with_name(f"{name}.log")
+        twin._environment = {**(self._environment or os.environ), **environment}
+        twin._child = None
+        return twin
 
     def start(self, *, stdin: bytes | None = None) -> int:
         """Start it, with these bytes as its whole input, and return its pid.

@@ -1,0 +1,51 @@
+"""Cases and runs: what is to be struck where, and what came of it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from deploy.lab.faults import Fault
+from policies.words.plan import Strategy
+from policies.words.rollout import Outcome
+from tests.chaos.watching import Boundary, Seen
+
+
+class Direction(StrEnum):
+    """Where a run is to end, and who turns it round."""
+
+    FORWARDS = "forwards"
+    JUDGED_BACK = "judged back"
+    ASKED_BACK = "asked back"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run to make; without a fault it only shows which boundaries there are."""
+
+    direction: Direction
+    strategy: Strategy
+    fault: Fault | None = None
+    boundary: Boundary | None = None
+    turn: Boundary | None = None
+    """Where a person gives the order to go back."""
+
+    def __str__(self) -> str:
+        where = f"{self.fault} at {self.boundary}" if self.fault else "no fault"
+        return f"{self.direction}, {self.strategy}: {where}"
+
+
+@dataclass
+class Run:
+    """What came of a case."""
+
+    case: Case
+    rollout: str = ""
+    outcome: Outcome | None = None
+    struck: datetime | None = None
+    resumed: float | None = None
+    """Seconds from the fault until the part that came back, or took over, had work in hand."""
+    took: float = 0.0
+    unsafe: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    sessions_lost: int = 0
+    seen: list[Seen] = field(default_factory=list)
