@@ -1,5 +1,6 @@
 """Settings: where the engine, the metrics, the ledger and the files of this installation are."""
 
+import os
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -14,8 +15,12 @@ from pydantic_settings import (
 
 
 def state_folder() -> Path:
-    """Return where this installation keeps what it must not lose: `.state` beside its environment."""
-    return Path(sys.prefix).parent / ".state"
+    """Return where this installation keeps what it must not lose.
+
+    `$PENSTOCK_STATE`, else `.state` beside its environment.
+    """
+    chosen = os.environ.get("PENSTOCK_STATE")
+    return Path(chosen) if chosen else Path(sys.prefix).parent / ".state"
 
 
 class Settings(BaseSettings):

@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, FailureError
 
 from activities.instances import (
     InstanceActivities,
@@ -371,7 +371,8 @@ class WaveWorkflow:
     async def _tell_guardian(self) -> None:
         self._changed = False
         guardian = workflow.get_external_workflow_handle(self._order.guardian)
-        await guardian.signal("report", self._report())
+        with suppress(FailureError):  # a guardian that is gone hears nothing; its driver is told to go back
+            await guardian.signal("report", self._report())
 
     def _report(self) -> WaveReport:
         return WaveReport(

@@ -227,7 +227,7 @@ async def lab(tell: Callable[[str], None], shape: Shape = Shape()) -> AsyncItera
         held.push(claim)
         if cleared:
             tell(cleared)
-        folder = state_folder() / shape.folder / "run"
+        folder = state_folder().absolute() / shape.folder / "run"
         shutil.rmtree(folder, ignore_errors=True)
         try:
             with namespaces.home_again():
@@ -239,17 +239,18 @@ async def lab(tell: Callable[[str], None], shape: Shape = Shape()) -> AsyncItera
 async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[[str], None]) -> Lab:
     began = time.monotonic()
     topology.build()
-    # Before any thread exists: threads stay where they were made, and nothing of the lab may leave it.
+    source = f"http://{topology.hub.address4}:{REPOSITORY_PORT}"
+    published = LabReleases(folder / "releases", folder / "repository", source, product=PRODUCT)
+    # Packages come from outside; from here on nothing may leave the lab. Threads stay in the
+    # namespace they were made in, so none is made before.
+    offers = Offers(published, state_folder() / "lab" / "cache")
     namespaces.enter(topology.hub.namespace)
     fleet = fleet_of(topology, shape.limits)
     files = folder / "etc"
     write_yaml(files / "fleet.yaml", fleet)
     shutil.copy(shape.gates, files / "gates.yaml")
-    issued = await asyncio.to_thread(lab_credentials.issue, topology, files / "credentials")
+    issued = lab_credentials.issue(topology, files / "credentials")
     tell(f"{len(topology.gateways)} gateways and {len(topology.sites)} sites have their networks")
-    source = f"http://{topology.hub.address4}:{REPOSITORY_PORT}"
-    published = LabReleases(folder / "releases", folder / "repository", source, product=PRODUCT)
-    offers = await asyncio.to_thread(Offers, published, state_folder() / "lab" / "cache")
     tell(f"releases built and signed: ocserv {offers.older.version}, {offers.newer.version} and two more")
     engine, prometheus = Engine(topology, folder / "engine"), Prometheus(topology, folder / "prometheus")
     engine.start()

@@ -1,0 +1,137 @@
+"""The demo as a stranger runs it, and what must not be left when it is stopped at any moment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.lab import preflight
+from tests.house.leftovers import nothing_is_left
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
+    pytest.mark.timeout(300),
+]
+
+HOME = Path(__file__).parents[2]
+
+
+def demo(*arguments: str, state: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "deploy.lab", *arguments],
+        cwd=HOME,
+        env={**os.environ, "PENSTOCK_STATE": str(state)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def said_until(process: subprocess.Popen[str], words: str) -> str:
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"{words!r} was never said:\n{said}")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The usual demo, once, with nothing left behind."""
+    folder = tmp_path_factory.mktemp("demo")
+    with nothing_is_left():
+        process = demo("--json", str(folder / "out.json"), state=folder / "state")
+        said, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    document: dict[str, Any] = json.loads((folder / "out.json").read_text())
+    return {story["name"]: story for story in document["stories"]}
+
+
+def test_nobody_loses_a_session_or_a_ping_in_an_upgrade_or_a_rollback(told: dict[str, Any]) -> None:
+    for name in ("clean", "bad-auth"):
+        assert told[name]["sessions"] == {"before": 24, "after": 24, "lost": 0}, told[name]
+        assert told[name]["pings"]["lost"] == 0
+        assert told[name]["pings"]["sent"] >= 1000
+
+
+def test_a_clean_upgrade_ends_with_one_running_digest_on_every_gateway(told: dict[str, Any]) -> None:
+    clean = told["clean"]
+    assert (clean["outcome"], clean["exit"]) == ("promoted", 0)
+    assert len(clean["gateways"]) == 4
+    assert len({gateway["running_digest"] for gateway in clean["gateways"]}) == 1
+    assert len({gateway["release"] for gateway in clean["gateways"]}) == 1
+
+
+def test_a_signed_release_on_which_logins_fail_is_rolled_back_by_itself(told: dict[str, Any]) -> None:
+    bad = told["bad-auth"]
+    assert (bad["outcome"], bad["exit"]) == ("rolled_back", 3)
+    assert bad["decision"]["verdict"] == "unhealthy"
+    assert bad["decision"]["readings"]["connect-success"]["canary_bad"] > 0
+    assert bad["gateways"] == told["clean"]["gateways"]
+    assert bad["seconds"]["fault_to_decision"] > 0
+
+
+def test_two_people_signed_what_ran(told: dict[str, Any]) -> None:
+    roles = [signer.partition(":")[0] for signer in told["clean"]["signers"]]
+    assert roles == ["builder", "release_manager"]
+
+
+def test_a_release_changed_after_signing_is_refused_and_touches_nothing(tmp_path: Path) -> None:
+    with nothing_is_left():
+        process = demo(
+            "--scenario", "bad-signature", "--json", str(tmp_path / "out.json"), state=tmp_path / "state"
+        )
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 5, said
+    (story,) = json.loads((tmp_path / "out.json").read_text())["stories"]
+    assert (story["outcome"], story["exit"], story["sessions"]["lost"]) == ("refused", 5, 0)
+    assert "DigestMismatch" in story["decision"]["reason"]
+
+
+def test_ctrl_c_in_the_middle_of_a_wave_leaves_nothing(tmp_path: Path) -> None:
+    with nothing_is_left():
+        process = demo("--scenario", "clean", state=tmp_path / "state")
+        said_until(process, "on trial")
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+
+
+def test_what_a_killed_demo_leaves_is_cleared_away_by_the_next(tmp_path: Path) -> None:
+    with nothing_is_left():
+        killed = demo("--scenario", "clean", state=tmp_path / "state")
+        said_until(killed, "users are connected")
+        killed.kill()
+        killed.wait()
+        time.sleep(1)
+        following = demo("--scenario", "bad-signature", state=tmp_path / "state")
+        said, _ = following.communicate(timeout=120)
+    assert following.returncode == 5, said
+    assert "cleared away what an earlier lab left" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--scenario", "sunny"), "there is no scenario 'sunny'; there are clean, bad-auth, bad-signature"),
+        (("--json", "/no/such/folder/out.json"), "its folder does not exist"),
+    ],
+)
+def test_bad_words_are_named_and_change_nothing(
+    arguments: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
+    process = demo(*arguments, state=tmp_path / "state")
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert sentence in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "state").exists()
