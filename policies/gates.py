@@ -219,7 +219,7 @@ class GatePolicy(Word):
     poll: Duration = Field(default=timedelta(seconds=5), description="how often hard signals are looked at")
     fresh_within: Duration = timedelta(seconds=45)
     baseline: Duration = Field(
-        default=timedelta(minutes=30), description="history from which control's share is taken"
+        default=timedelta(hours=1), description="history from which control's share is taken"
     )
     min_controls: int = Field(default=1, ge=1)
     most_controls: int = Field(default=60, ge=1, description="more gateways to compare with add nothing")
@@ -262,21 +262,14 @@ class GatePolicy(Word):
         return self
 
 
-class Problem(Word):
-    """One thing a policy should not say, and what to write instead."""
-
-    gate: str
-    sentence: str
-
-
-def lint(policy: GatePolicy) -> tuple[Problem, ...]:
-    """Return what is well-formed in the policy and yet cannot work as meant."""
+def lint(policy: GatePolicy) -> tuple[str, ...]:
+    """Return, as sentences, what is well-formed in the policy and yet cannot work as meant."""
     sentences = []
     if not any(isinstance(gate, _Counted) and gate.required for gate in policy.gates):
         sentences.append("no gate is required, so nothing could ever be promoted")
     if policy.blindness.cap < policy.blindness.grace:
         sentences.append("blindness.cap is shorter than blindness.grace")
-    return tuple(Problem(gate="", sentence=sentence) for sentence in sentences)
+    return tuple(sentences)
 
 
 def selectors(gate: Gate) -> tuple[str, ...]:

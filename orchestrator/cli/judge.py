@@ -169,7 +169,7 @@ def _read_policy(path: Path) -> GatePolicy:
     policy = load(path, GatePolicy)
     problems = lint(policy)
     if problems:
-        raise BadInput(f"{path}: {problems[0].sentence}")
+        raise BadInput(f"{path}: {problems[0]}")
     return policy
 
 

@@ -74,10 +74,16 @@ class Bench:
 
 
 def judge_gate(bench: Bench, gate: Gate, state: GateState, bundle: Bundle) -> tuple[GateState, GateReading]:
-    """Fold what the gate saw at this tick and return its verdict; blindness changes no state."""
-    why = bundle.blind.get(gate.id)
-    if why is not None:
-        return state, GateReading(gate=gate.id, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=why)
+    """Fold what the gate saw at this tick and return its verdict; a blind gate only says so."""
+    if gate.id not in bundle.blind:
+        return _judge(bench, gate, state, bundle)
+    if gate.id in bundle.counts:
+        state, _ = _judge(bench, gate, state, bundle)
+    why = bundle.blind[gate.id]
+    return state, GateReading(gate=gate.id, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=why)
+
+
+def _judge(bench: Bench, gate: Gate, state: GateState, bundle: Bundle) -> tuple[GateState, GateReading]:
     match gate:
         case Rate() | Exceedance() | Complaints():
             return _judge_counted(bench, gate, state, bundle)

@@ -40,7 +40,8 @@ class Sign(Word):
 class Bundle(Word):
     """One tick as the gates see it: counts, gauges and signs by gate and instance, or why there are none.
 
-    `counts` holds (events, bad events); `other` the executables seen where another was planned.
+    `counts` holds (events, bad events), of blind gates too: what was counted is evidence even where
+    not enough was seen to judge; `other` the executables seen where another was planned.
     """
 
     at: float
@@ -176,9 +177,9 @@ class _Seeing:
             why = self._blind(gate)
             if why and not signs.get(gate.id, {}).keys() & set(self.cohorts.canary):
                 blind[gate.id] = why
-            elif isinstance(gate, Counted) and self.growth is not None:
+            if isinstance(gate, Counted) and self.growth is not None:
                 counts[gate.id] = self._counts(gate)
-            elif isinstance(gate, GaugeRatio | Slope):
+            elif isinstance(gate, GaugeRatio | Slope) and not why:
                 gauges[gate.id] = self._gauge(gate)
         other, missing = self._identity()
         if missing:

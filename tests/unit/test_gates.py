@@ -36,7 +36,7 @@ def test_the_labs_policy_decides_within_its_window_at_the_labs_traffic() -> None
 
 
 def test_a_policy_without_a_required_gate_is_found_out() -> None:
-    assert "nothing could ever be promoted" in lint(GatePolicy())[0].sentence
+    assert "nothing could ever be promoted" in lint(GatePolicy())[0]
 
 
 @pytest.mark.parametrize(

@@ -339,3 +339,16 @@ def test_a_large_control_is_read_in_part_and_always_the_same_part() -> None:
     assert set(part.expected) == {CANARY, *part.control}
     assert watched(policy(), large.model_copy(update={"control": names[::-1]})) == part
     assert watched(policy(), COHORTS) == COHORTS
+
+
+def test_what_control_counted_while_the_canary_could_not_be_seen_is_not_lost() -> None:
+    def without_canary(at: float) -> Reading:
+        frozen = counting(1, who=(CANARY,))[ALL]
+        return look(at, {BAD: [], ALL: [*counting(at, who=CONTROL)[ALL][:-1], *frozen]})
+
+    seen = watch(policy(), [look(0), look(1), *(without_canary(at) for at in range(2, 9)), look(9)])
+    assert "logins" in seen[-2][0].blind
+    for instance in EVERYONE:
+        assert (
+            sum(bundle.counts["logins"][instance][0] for bundle, _ in seen if "logins" in bundle.counts) == 18
+        )
