@@ -1,6 +1,5 @@
 """Programs of the lab: each in its namespace, with its own log, none outliving the lab."""
 
-import copy
 import os
 import signal
 import subprocess
@@ -29,6 +28,7 @@ class Process:
     ) -> None:
         self.name = name
         self.log = log
+        self._program, self._namespace = command, namespace
         enter = ["nsenter", f"--net=/run/netns/{namespace}", "--"] if namespace else []
         self.command = ["setpriv", "--pdeathsig", "KILL", *enter, *map(str, command)]
         self._environment = {**os.environ, **environment} if environment else None
@@ -36,11 +36,13 @@ class Process:
 
     def twin(self, name: str, **environment: str) -> "Process":
         """Return the same program once more, not yet started: own name and log, more environment."""
-        twin = copy.copy(self)
-        twin.name, twin.log = name, self.log.with_name(f"{name}.log")
-        twin._environment = {**(self._environment or os.environ), **environment}
-        twin._child = None
-        return twin
+        return Process(
+            name,
+            self._program,
+            log=self.log.with_name(f"{name}.log"),
+            namespace=self._namespace,
+            environment={**(self._environment or {}), **environment},
+        )
 
     def start(self, *, stdin: bytes | None = None) -> int:
         """Start it, with these bytes as its whole input, and return its pid.
