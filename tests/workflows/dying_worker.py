@@ -1,0 +1,38 @@
+"""The orchestrator's worker as a process that a test may kill; its judge remembers only what it is handed."""
+
+import asyncio
+import sys
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from activities.observation import ObservationOrder, ObservationSlice
+from orchestrator.running import leave
+from tests.fakes.control import HEALTHY, UNDECIDED, FakeJudge
+from tests.workflows.world import World, control_worker, fleet_of
+
+SLICES = 12
+"""Slices after which this judge is convinced, whichever processes saw them."""
+
+
+class CountingJudge(FakeJudge):
+    """Convinced by so many slices, counted in the state that travels with the wave."""
+
+    @activity.defn(name="observe_slice")
+    async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
+        self.says(HEALTHY if len(order.state) >= SLICES else UNDECIDED, wave=order.wave)
+        return await super().observe_slice(order)
+
+
+async def main(address: str, namespace: str) -> None:
+    client = await Client.connect(address, namespace=namespace, data_converter=pydantic_data_converter)
+    world = World.made(client, fleet_of("edge"))
+    world.judge = CountingJudge(pace=0.3)
+    async with control_worker(client, world):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2]))
+    leave(0)

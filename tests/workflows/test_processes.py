@@ -1,0 +1,135 @@
+"""Processes end: a worker by kill -9, a long history by its length, a command line by its exit code."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import WorkflowExecutionDescription, WorkflowHandle
+from temporalio.service import RPCError
+
+from policies.words.rollout import CommandKind, Outcome, Phase
+from tests.fakes.control import HEALTHY, UNDECIDED
+from tests.workflows.engine import Engine
+from tests.workflows.world import (
+    World,
+    agent_worker,
+    fleet_of,
+    in_phase,
+    refusal_of,
+    result_of,
+    say,
+    status_of,
+    until,
+)
+
+PROGRESS_WITHIN = 5.0
+"""Seconds after a killed worker's successor is ready until its rollout goes on."""
+
+
+@asynccontextmanager
+async def worker_process(world: World) -> AsyncIterator[asyncio.subprocess.Process]:
+    address = world.client.service_client.config.target_host
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.workflows.dying_worker", address, world.client.namespace
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_a_worker_killed_in_a_window_changes_nothing_about_its_end(server: Engine) -> None:
+    world = World.made(await server.client(), fleet_of("edge"))
+    async with AsyncExitStack() as stack:
+        for fake in world.gateways.values():
+            await stack.enter_async_context(agent_worker(world.client, fake))
+        async with worker_process(world) as first:
+            rollout = await world.start(("gw-1",))
+            await in_phase(rollout, Phase.OBSERVING)
+            first.kill()
+            await first.wait()
+        wave = world.client.get_workflow_handle(f"{rollout.id}/edge-1/driver/wave/001")
+        before = (await wave.describe()).history_length
+        async with worker_process(world):
+            # Loading takes a busy machine seconds; recovery is counted from the first answer.
+            await status_of(rollout)
+            ready = time.monotonic()
+
+            async def goes_on() -> bool:
+                return (await wave.describe()).history_length > before + 3
+
+            await until(goes_on)
+            assert time.monotonic() - ready < PROGRESS_WITHIN
+            assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    assert world.gateways["gw-1"].effects[:4] == ["stage 1.3.0", "start b", "steer b", "keep b"]
+
+
+async def test_a_wave_watched_for_long_goes_on_with_a_short_history(real: World) -> None:
+    real.judge.pace = 0.01
+    real.judge.says(UNDECIDED)
+    rollout = await real.start(("gw-1",))
+    wave = real.client.get_workflow_handle(f"{rollout.id}/edge-1/driver/wave/001")
+    first = (await _described(wave)).run_id
+
+    async def is_another_run() -> bool:
+        return (await wave.describe()).run_id != first
+
+    await until(is_another_run, 40)
+    looked = len(real.judge.orders)
+    await until(lambda: len(real.judge.orders) > looked + 2)
+    assert "sessions have moved" in await refusal_of(say(rollout, CommandKind.ABORT))
+    real.judge.says(HEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    states = [len(order.state) for order in real.judge.orders]
+    assert states == sorted(states)
+    assert states[-1] >= len(states) - 2
+    assert real.gateways["gw-1"].effects.count("start b") == 1
+
+
+async def _described(wave: WorkflowHandle[Any, Any]) -> WorkflowExecutionDescription:
+    found: list[WorkflowExecutionDescription] = []
+
+    async def is_there() -> bool:
+        try:
+            found.append(await wave.describe())
+        except RPCError:
+            return False
+        return True
+
+    await until(is_there)
+    return found[0]
+
+
+async def test_commands_end_with_their_exit_code_every_time(real: World, tmp_path: Path) -> None:
+    real.judge.says(UNDECIDED)
+    rollout = await real.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    environment = {
+        **os.environ,
+        "PENSTOCK_TEMPORAL_ADDRESS": real.client.service_client.config.target_host,
+        "PENSTOCK_TEMPORAL_NAMESPACE": real.client.namespace,
+        "PENSTOCK_LEDGER_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
+    }
+
+    async def ask() -> int:
+        command = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "orchestrator",
+            "status",
+            "edge",
+            env=environment,
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        return await command.wait()
+
+    await ask()  # the first makes the ledger
+    for _ in range(5):
+        assert await asyncio.gather(*[ask() for _ in range(4)]) == [0, 0, 0, 0]
