@@ -70,6 +70,10 @@ class SessionTable(Protocol):
         """Return the slot's sessions, how many are exempt, and which process of which boot has them."""
         ...
 
+    async def check(self, operation: Operation) -> None:
+        """Raise Fenced when a newer change owns the gateway: it has a drain of its own at its end."""
+        ...
+
     async def end(self, operation: Operation, slot: str, batch: int, *, exempt_too: bool = False) -> int:
         """End up to `batch` sessions, the oldest first and exempt ones only if told; return how many."""
         ...
@@ -86,7 +90,8 @@ class SessionActivities:
         """Return when the slot was seen empty twice in a row, or when the time is over by the host's clock.
 
         What was seen last is in the heartbeat, so that an agent that comes back after a reboot
-        still knows how many sessions it cost.
+        still knows how many sessions it cost. A drain that a newer change has overtaken ends as
+        Fenced: drains of every change of the last hours would fill the agent's hands.
         """
         told = activity.info().heartbeat_details
         seen = Drained.model_validate(told[0]) if told else None
@@ -94,6 +99,7 @@ class SessionActivities:
         seen_empty, began = 0, time.monotonic()
         with as_application_errors():
             while True:
+                await self._sessions.check(order.operation)
                 look = await self._sessions.look(order.slot)
                 if last is not None and (taken := loss_between(last, look)):
                     lost, loss = lost + (last.sessions or 0), taken

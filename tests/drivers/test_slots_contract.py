@@ -7,6 +7,7 @@ import pytest
 
 from activities.instances import Runtime
 from activities.sessions import SessionTable
+from activities.snapshots import Evidence, Shelf
 from activities.steering import SteeringTable
 from policies.words.errors import BadInput, Fenced, Refused, Unavailable
 from policies.words.instance import InstanceState
@@ -27,6 +28,7 @@ class Stand(Protocol):
     runtime: Runtime
     table: SteeringTable
     sessions: SessionTable
+    shelf: Shelf
 
     def release(self, version: str) -> ReleaseRef: ...
     async def login(self, number: int) -> str: ...
@@ -40,6 +42,7 @@ class FakeStand:
         self.runtime: Runtime = self.gateway
         self.table: SteeringTable = self.gateway
         self.sessions: SessionTable = self.gateway
+        self.shelf: Shelf = self.gateway
 
     def release(self, version: str) -> ReleaseRef:
         digest = digest_of(version.encode())
@@ -63,6 +66,7 @@ class RealStand:
         self.runtime: Runtime = lab.slots
         self.table: SteeringTable = lab.table
         self.sessions: SessionTable = lab.sessions
+        self.shelf: Shelf = lab.shelf
         self.clients: dict[int, Client] = {}
 
     def release(self, version: str) -> ReleaseRef:
@@ -219,6 +223,8 @@ async def test_orders_of_a_fenced_rollout_are_refused_and_change_nothing(stand: 
         await stand.runtime.start(late, stand.release("1"))
     with pytest.raises(Fenced):
         await stand.sessions.end(late, old, 1)
+    with pytest.raises(Fenced):
+        await stand.sessions.check(late)
     state = await stand.runtime.observe()
     assert (state.steering.serving, state.steering.trial) == (old, None)
     assert state.instance(new).state is InstanceState.RUNNING
@@ -312,4 +318,5 @@ async def test_a_lease_is_renewed_though_the_old_instance_has_gone_silent(stand:
 
 async def test_a_snapshot_is_named_by_its_digest(stand: Stand) -> None:
     await serving(stand)
-    assert (await stand.runtime.snapshot(operation("snapshot"), "a test")).startswith("sha256:")
+    digest = await stand.shelf.freeze(operation("snapshot"), Evidence(reason="a test"))
+    assert digest_of(stand.shelf.read_frozen(digest)) == digest

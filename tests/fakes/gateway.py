@@ -4,12 +4,14 @@ It passes the same contract tests as the real drivers (tests/drivers/test_slots_
 `FakeGateway` is Runtime, SteeringTable and SessionTable at once, over one state.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from activities.instances import Staged, Started
+from activities.snapshots import Evidence
 from policies.words.drain import Look
 from policies.words.errors import BadInput, Fenced, PenstockError, Refused, Unavailable
 from policies.words.fleet import Gateway
@@ -56,6 +58,9 @@ class FakeGateway:
         self.pins: dict[str, str] = {}
         self.generation = ""
         self.owner = (0, "")
+        self.frozen: dict[str, bytes] = {}
+        self.freezing = 0.0
+        """Seconds that freezing evidence takes here."""
         self._failures: dict[str, list[PenstockError]] = defaultdict(list)
 
     # --- what tests do to it -------------------------------------------------------
@@ -192,10 +197,20 @@ class FakeGateway:
         self._begin("fence", operation)
         return self._state(changed=changed)
 
-    async def snapshot(self, operation: Operation, reason: str) -> str:
-        """Return the digest of what is true now."""
+    # --- Shelf ---------------------------------------------------------------------
+
+    async def freeze(self, operation: Operation, evidence: Evidence) -> str:
+        """Freeze what is true now."""
         self._maybe_fail("snapshot")
-        return digest_of(f"{reason}{self._state(changed=False).model_dump_json()}".encode())
+        await asyncio.sleep(self.freezing)
+        state = self._state(changed=False).model_dump_json()
+        content = f"{operation.step} {evidence.model_dump_json()} {state}".encode()
+        self.frozen[digest_of(content)] = content
+        return digest_of(content)
+
+    def read_frozen(self, digest: str) -> bytes:
+        """Return what was frozen."""
+        return self.frozen[digest]
 
     # --- SteeringTable -------------------------------------------------------------
 
@@ -248,6 +263,10 @@ class FakeGateway:
             return Look(sessions=0, boot=self.boot)
         exempt = None if count is None else len(self.exempt & set(berth.people))
         return Look(sessions=count, exempt=exempt, boot=self.boot, process=f"{slot} {berth.started_at}")
+
+    async def check(self, operation: Operation) -> None:
+        """Raise Fenced when the operation is overtaken; nothing is taken over from it."""
+        self._refuse_overtaken(operation)
 
     async def end(self, operation: Operation, slot: str, batch: int, *, exempt_too: bool = False) -> int:
         """End up to `batch` sessions; their addresses are let go first."""
@@ -309,10 +328,13 @@ class FakeGateway:
 
     def _begin(self, step: str, operation: Operation) -> None:
         self._maybe_fail(step)
+        self._refuse_overtaken(operation)
+        self.owner = (operation.epoch, operation.rollout)
+
+    def _refuse_overtaken(self, operation: Operation) -> None:
         epoch, rollout = self.owner
         if operation.epoch < epoch or (operation.epoch == epoch and rollout not in ("", operation.rollout)):
             raise Fenced(f"{self.gateway.name} obeys rollout {rollout} since epoch {epoch}")
-        self.owner = (operation.epoch, operation.rollout)
 
     def _maybe_fail(self, step: str) -> None:
         if self._failures[step]:

@@ -43,3 +43,13 @@ async def test_a_drain_that_a_newer_change_fences_ends_as_superseded(world: Worl
     assert result.superseded is not None
     assert "obeys rollout edge-2" in result.superseded
     assert fake.berths["a"].state == "running"
+
+
+async def test_a_superseded_drain_does_not_wait_for_people_beside_the_newer_one(world: World) -> None:
+    fake = world.gateways["gw-1"]
+    fake.berths["a"].people.append("192.0.2.1")
+    running = await drain(world)
+    await fake.fence(Operation(rollout="edge-2", epoch=2, gateway="gw-1", step="fence", digest=NEW.digest))
+    result = await result_of(running)
+    assert result.superseded is not None
+    assert fake.berths["a"].people == ["192.0.2.1"]

@@ -57,6 +57,10 @@ class SlotSessions:
             process=f"{running.pid}.{running.start}",
         )
 
+    async def check(self, operation: Operation) -> None:
+        """Raise Fenced when a newer rollout or rollback owns the gateway."""
+        self._journal.check(operation)
+
     async def end(self, operation: Operation, slot: str, batch: int, *, exempt_too: bool = False) -> int:
         """End the oldest sessions of the slot, up to `batch`; return how many were ended.
 
