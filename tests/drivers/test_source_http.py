@@ -1,17 +1,24 @@
 """Downloads from a server that breaks off, stalls, lies or never ends."""
 
+import fcntl
 import gzip
 import hashlib
 import os
 import random
+import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from activities.drivers.source.download import download
 from activities.drivers.source.transport import Transport, origin_of, shown
@@ -353,3 +360,124 @@ def test_an_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
 
 def test_what_is_shown_of_an_address_holds_no_secret() -> None:
     assert shown("https://user:secret@repo.example/a/b?token=secret#secret") == "https://repo.example/a/b"
+
+
+def test_headers_and_body_may_arrive_in_any_pieces(tmp_path: Path) -> None:
+    dice = random.Random(11)
+    content = dice.randbytes(5000)
+
+    def script(request: Request, peer: Peer) -> None:
+        raw = f'HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\nETag: "one"\r\n\r\n'.encode() + content
+        peer.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while raw:
+            count = dice.randrange(1, 40)
+            peer.send(raw[:count])
+            raw = raw[count:]
+
+    with HostileServer(script) as server:
+        for _ in range(20):
+            store = BlobStore(tmp_path / str(len(server.requests)))
+            transport = Transport([server.url], deadline_seconds=10)
+            download(transport, f"{server.url}/blob", digest_of(content), len(content), store)
+            assert store.read(digest_of(content)) == content
+
+
+def test_whole_blocks_go_past_the_page_cache_and_the_rest_after_them(tmp_path: Path) -> None:
+    content = random.Random(12).randbytes((24 << 20) + 5)
+    with HostileServer(cut_after(content, [(9 << 20) + 3])) as server:
+        store = BlobStore(tmp_path)
+        transport = Transport([server.url], deadline_seconds=30)
+        download(transport, f"{server.url}/blob", digest_of(content), len(content), store)
+    assert store.read(digest_of(content)) == content
+    assert len(server.requests) == 2
+
+
+def test_a_disk_that_cannot_take_it_is_a_failed_download_that_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("activities.drivers.source.download._Part.write", full)
+    with HostileServer(blob_server(CONTENT)) as server, pytest.raises(DownloadFailed, match="No space left"):
+        fetch(server, tmp_path)
+    assert not verified(tmp_path)
+    assert BlobStore(tmp_path).partial(DIGEST).stat().st_size == 0
+
+
+def test_a_file_system_without_direct_writes_takes_it_the_ordinary_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytes(8 << 20)
+    monkeypatch.setattr("activities.drivers.source.download._past_cache", lambda _: None)
+    with HostileServer(blob_server(content)) as server:
+        store = BlobStore(tmp_path)
+        transport = Transport([server.url], deadline_seconds=30)
+        download(transport, f"{server.url}/blob", digest_of(content), len(content), store)
+    assert store.read(digest_of(content)) == content
+
+
+def test_a_second_worker_that_waits_too_long_gives_up(tmp_path: Path) -> None:
+    with HostileServer(_slow_body) as server, BlobStore(tmp_path).partial(DIGEST).open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(DownloadFailed):
+            fetch(server, tmp_path, seconds=0.5)
+        assert not server.requests
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[ssl.SSLContext, str]:
+    """Return a server's side of TLS for localhost, and the certificate its clients must trust."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "tls.pem").write_bytes(secret + pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.pem")
+    return context, pem.decode()
+
+
+def test_over_tls_the_policys_authority_is_trusted_and_no_other(
+    tmp_path: Path, tls: tuple[ssl.SSLContext, str]
+) -> None:
+    context, authority = tls
+    with HostileServer(blob_server(CONTENT), tls=context) as server:
+        url = server.url.replace("http://127.0.0.1", "https://localhost")
+        for authorities, store in (
+            (authority, BlobStore(tmp_path / "good")),
+            (None, BlobStore(tmp_path / "bad")),
+        ):
+            transport = Transport([url], deadline_seconds=10, authorities=authorities)
+            if authorities:
+                download(transport, f"{url}/blob", DIGEST, SIZE, store)
+                assert store.read(DIGEST) == CONTENT
+            else:
+                with pytest.raises(DownloadFailed):
+                    download(transport, f"{url}/blob", DIGEST, SIZE, store)
+
+
+def test_a_redirect_from_https_to_http_is_refused_even_to_an_allowed_origin(
+    tmp_path: Path, tls: tuple[ssl.SSLContext, str]
+) -> None:
+    context, authority = tls
+    with (
+        HostileServer(blob_server(CONTENT)) as plain,
+        HostileServer(_redirect(f"{plain.url}/blob"), tls=context) as server,
+    ):
+        url = server.url.replace("http://127.0.0.1", "https://localhost")
+        transport = Transport([url, plain.url], deadline_seconds=10, authorities=authority)
+        with pytest.raises(TransportRefused):
+            download(transport, f"{url}/blob", DIGEST, SIZE, BlobStore(tmp_path))
+        assert not plain.requests

@@ -1,20 +1,37 @@
 """Releases from an OCI registry: Debian's real one, and a fake with what the real one lacks."""
 
+import base64
+import json
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from activities.drivers.source.http import HttpSource
+from activities.drivers.source.oci import OciSource
+from activities.drivers.source.transport import Transport
+from activities.drivers.store.blobs import BlobStore
 from activities.drivers.trust_files import compose_releases
 from activities.releases import Releases
 from deploy.lab.registry import Registry
 from deploy.lab.releases import LabReleases
-from policies.words.refusals import DigestMismatch, SignatureMissing, SubjectMismatch, TransportRefused
+from orchestrator.release_folder import add_signature
+from policies.words.refusals import (
+    DigestMismatch,
+    ManifestInvalid,
+    SignatureMissing,
+    SubjectMismatch,
+    TransportRefused,
+    TrustError,
+)
+from policies.words.trust import Envelope
+from policies.words.word import digest_of
+from tests.fakes.hostile import HostileServer, Peer, Request, blob_server
 from tests.fakes.registry import TOKEN, FakeRegistry
 from tests.fakes.trees import small_tree
 
@@ -150,3 +167,138 @@ async def test_a_tag_that_moved_does_not_change_what_was_approved(tmp_path: Path
         releases = setting.releases()
         with pytest.raises(SubjectMismatch):
             await releases.admit(approved, setting.source)
+
+
+Damage = Callable[[FakeRegistry, Setting, str], None]
+
+
+def _no_layers(registry: FakeRegistry, setting: Setting, digest: str) -> None:
+    setting.registry.tag("channel-ocserv-gw-stable", json.dumps({"layers": []}).encode())
+
+
+def _no_digest(registry: FakeRegistry, setting: Setting, digest: str) -> None:
+    setting.registry.tag("channel-ocserv-gw-stable", json.dumps({"layers": [{"digest": "md5:1"}]}).encode())
+
+
+def _no_manifest(registry: FakeRegistry, setting: Setting, digest: str) -> None:
+    setting.registry.tag("channel-ocserv-gw-stable", b"[]")
+
+
+def _seventeen_signatures(registry: FakeRegistry, setting: Setting, digest: str) -> None:
+    referrer = next(content for content in registry.manifests.values() if b'"subject"' in content)
+    for number in range(17):
+        altered = referrer.replace(b'"schemaVersion": 2', b'"schemaVersion": 2, "number": %d' % number)
+        registry.manifests[digest_of(altered)] = altered
+
+
+def _signature_without_layers(registry: FakeRegistry, setting: Setting, digest: str) -> None:
+    subject = next(iter(json.loads(c)["subject"] for c in registry.manifests.values() if b'"subject"' in c))
+    kind = "application/vnd.dev.sigstore.bundle.v0.3+json"
+    content = json.dumps({"artifactType": kind, "subject": subject, "layers": []}).encode()
+    registry.manifests[digest_of(content)] = content
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_no_layers, _no_digest, _no_manifest, _seventeen_signatures, _signature_without_layers],
+    ids=lambda damage: damage.__name__,
+)
+async def test_a_listing_that_makes_no_sense_is_refused(tmp_path: Path, damage: Damage) -> None:
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        damage(registry, setting, digest)
+        with pytest.raises(ManifestInvalid):
+            await setting.releases().admit(digest, setting.source)
+
+
+async def test_a_release_larger_than_the_policy_allows_is_not_fetched(tmp_path: Path) -> None:
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish(marker=bytes(2 << 20))
+        policy = json.loads(setting.lab.trust_policy.read_text())
+        policy["sources"]["max_blob_mib"] = 1
+        setting.lab.trust_policy.write_text(json.dumps(policy))
+        for source in (setting.source, registry.url):
+            with pytest.raises(TrustError):
+                await setting.releases().admit(digest, source)
+
+
+@pytest.mark.parametrize("challenge", ["Negotiate", 'Bearer service="x"', "Basic realm=x"])
+async def test_a_challenge_nobody_can_answer_is_refused(tmp_path: Path, challenge: str) -> None:
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        registry.realm, registry.challenge = "x", challenge
+        with pytest.raises(TransportRefused):
+            await setting.releases().admit(digest, setting.source)
+
+
+async def test_a_registry_that_asks_for_a_password_gets_it_from_its_reference(tmp_path: Path) -> None:
+    (tmp_path / "login").write_text("penstock:hunter2")
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url, credential=f"file:{tmp_path / 'login'}")
+        digest = setting.publish()
+        registry.realm, registry.challenge = "x", 'Basic realm="lab"'
+        registry.accepted = "Basic " + base64.b64encode(b"penstock:hunter2").decode()
+        assert (await setting.releases().admit(digest, setting.source)).reference.digest == digest
+
+
+@pytest.mark.parametrize("answer", [b"[]", b'{"token": 5}', b'{"token": "a\\nb"}'])
+async def test_a_token_that_is_none_is_refused(tmp_path: Path, answer: bytes) -> None:
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        registry.realm, registry.token_answer = f"{registry.url}/token", answer
+        with pytest.raises(TransportRefused):
+            await setting.releases().admit(digest, setting.source)
+
+
+async def test_a_time_stamp_travels_beside_its_signature(tmp_path: Path) -> None:
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        add_signature(setting.lab.root, digest, "cms", b"signature", b"stamp")
+        setting.registry.push_release(setting.lab.root, digest)
+        transport = Transport([registry.url], deadline_seconds=5)
+        store = BlobStore(tmp_path / "blobs")
+        oci = OciSource(registry.url, "vpn/ocserv", transport, store, most_bytes=1)
+        http = await _from_folder(setting, digest, store)
+        for envelopes in (await oci.signatures(digest), http):
+            assert [(e.content, e.token) for e in envelopes if e.kind == "cms"] == [(b"signature", b"stamp")]
+
+
+async def _from_folder(setting: Setting, digest: str, store: BlobStore) -> tuple[Envelope, ...]:
+    def script(request: Request, peer: Peer) -> None:
+        blob_server((setting.lab.root / request.path.lstrip("/")).read_bytes())(request, peer)
+
+    with HostileServer(script) as server:
+        source = HttpSource(server.url, Transport([server.url], deadline_seconds=5), store, most_bytes=1)
+        return await source.signatures(digest)
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("channels/ocserv-gw/stable", b"latest"),
+        ("signatures", b"{}"),
+        ("signatures", json.dumps([{"kind": "pgp", "digest": f"sha256:{'0' * 64}"}]).encode()),
+        ("signatures", json.dumps([{"kind": "cms", "digest": f"sha256:{'0' * 64}"}] * 17).encode()),
+    ],
+    ids=range(4),
+)
+async def test_a_folders_listing_that_makes_no_sense_is_refused(
+    tmp_path: Path, path: str, content: bytes
+) -> None:
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+
+    def script(request: Request, peer: Peer) -> None:
+        file = setting.lab.root / request.path.lstrip("/")
+        blob_server(content if request.path.startswith(f"/{path}") else file.read_bytes())(request, peer)
+
+    with HostileServer(script) as server:
+        setting.lab.write_policy(allow=[server.url])
+        with pytest.raises(ManifestInvalid):
+            await setting.releases().admit(digest, server.url)

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -58,6 +59,7 @@ class HostileServer:
     """Serves every request by a script, one thread for each."""
 
     script: Script
+    tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
     sent: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
@@ -80,10 +82,15 @@ class HostileServer:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
+                connection.settimeout(60)
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            self._answer(self.tls.wrap_socket(connection, server_side=True) if self.tls else connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
             raw = b""
             while b"\r\n\r\n" not in raw:
                 received = connection.recv(65536)

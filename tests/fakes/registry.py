@@ -22,6 +22,10 @@ class FakeRegistry:
         self.realm = realm
         self.lies: dict[str, str] = {}
         """Manifest references whose Docker-Content-Digest header is this instead of the truth."""
+        self.challenge: str | None = None
+        """What an unauthorised answer asks for, if not a token of the realm."""
+        self.accepted = f"Bearer {TOKEN}"
+        self.token_answer = json.dumps({"token": TOKEN}).encode()
         self.authorizations: list[str] = []
         handler = type("Handler", (_Handler,), {"registry": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -46,7 +50,7 @@ class FakeRegistry:
         found = []
         for digest, content in self.manifests.items():
             manifest = json.loads(content)
-            if manifest.get("subject", {}).get("digest") == subject:
+            if isinstance(manifest, dict) and manifest.get("subject", {}).get("digest") == subject:
                 descriptor = {"mediaType": IMAGE_MANIFEST, "digest": digest, "size": len(content)}
                 found.append(descriptor | {"artifactType": manifest["artifactType"]})
         return json.dumps({"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": found}).encode()
@@ -64,9 +68,10 @@ class _Handler(BaseHTTPRequestHandler):
         authorization = self.headers.get("authorization", "")
         self.registry.authorizations.append(authorization)
         if path == "/token":
-            self._answer(200, json.dumps({"token": TOKEN}).encode())
-        elif self.registry.realm and authorization != f"Bearer {TOKEN}":
-            challenge = f'Bearer realm="{self.registry.realm}",service="lab",scope="repository:x:pull"'
+            self._answer(200, self.registry.token_answer)
+        elif self.registry.realm and authorization != self.registry.accepted:
+            realm = f'Bearer realm="{self.registry.realm}",service="lab",scope="repository:x:pull"'
+            challenge = self.registry.challenge or realm
             self._answer(401, b"", {"WWW-Authenticate": challenge})
         elif found := re.search(r"/(blobs|manifests|referrers)/([^/]+)$", path):
             self._thing(*found.groups())

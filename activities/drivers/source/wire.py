@@ -125,8 +125,8 @@ class DeadlineStream(httpcore.NetworkStream):
             self.plain_socket.settimeout(self._deadline.left())
             ahead = self._before + self.plain_socket.recv(max_bytes, socket.MSG_PEEK)
             end = ahead.find(HEADERS_END)
-            if end >= 0:
-                max_bytes = end + len(HEADERS_END) - len(self._before)
+            stop = len(ahead) if end < 0 else end + len(HEADERS_END)
+            max_bytes = max(stop - len(self._before), 1)  # what arrives meanwhile may hold the end
             self._before = ahead[-len(HEADERS_END) + 1 :] if end < 0 else b""
         return self._inner.read(max_bytes, self._deadline.left())
 
