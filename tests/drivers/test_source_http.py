@@ -455,17 +455,13 @@ def test_over_tls_the_policys_authority_is_trusted_and_no_other(
     context, authority = tls
     with HostileServer(blob_server(CONTENT), tls=context) as server:
         url = server.url.replace("http://127.0.0.1", "https://localhost")
-        for authorities, store in (
-            (authority, BlobStore(tmp_path / "good")),
-            (None, BlobStore(tmp_path / "bad")),
-        ):
-            transport = Transport([url], deadline_seconds=10, authorities=authorities)
-            if authorities:
-                download(transport, f"{url}/blob", DIGEST, SIZE, store)
-                assert store.read(DIGEST) == CONTENT
-            else:
-                with pytest.raises(DownloadFailed):
-                    download(transport, f"{url}/blob", DIGEST, SIZE, store)
+        trusting, distrusting = (
+            Transport([url], deadline_seconds=10, authorities=pem) for pem in (authority, None)
+        )
+        download(trusting, f"{url}/blob", DIGEST, SIZE, BlobStore(tmp_path))
+        assert BlobStore(tmp_path).read(DIGEST) == CONTENT
+        with pytest.raises(TransportRefused):
+            download(distrusting, f"{url}/blob", DIGEST, SIZE, BlobStore(tmp_path / "other"))
 
 
 def test_a_redirect_from_https_to_http_is_refused_even_to_an_allowed_origin(

@@ -126,6 +126,10 @@ class Transport:
                     self.accesses.append(f"{answer.status} {answer.taken} {seconds:.3f} {shown(url)}")
             except BROKEN as error:
                 deadline.left()
+                if _distrusted(error):
+                    raise TransportRefused(
+                        f"{shown(url)} shows a certificate by no trusted authority", reason="certificate"
+                    ) from error
                 sentence = f"{shown(url)} broke off: {type(error).__name__} {error}".rstrip()
                 raise DownloadFailed(sentence, reason="connection") from error
 
@@ -257,6 +261,13 @@ def shown(url: str) -> str:
     """Return a URL without query, fragment and credentials, as it may be logged."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _distrusted(error: BaseException | None) -> bool:
+    """Return whether an untrusted certificate is behind the error, however it was wrapped."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _require_answer(response: httpx.Response, url: str) -> None:
