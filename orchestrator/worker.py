@@ -5,10 +5,12 @@ import asyncio
 from temporalio.worker import Worker
 
 from activities.drivers.metrics.prometheus import PrometheusSource
+from activities.drivers.store.snapshots import SnapshotArchive
 from activities.drivers.trust_files import compose_releases
 from activities.ledger import LedgerActivities
 from activities.observation import ObservationActivities
 from activities.releases import ReleaseActivities
+from activities.snapshots import ArchiveActivities
 from orchestrator.engine import connect, enter_network_namespace
 from orchestrator.files import load
 from orchestrator.rooms import refuse_strangers
@@ -23,6 +25,7 @@ from workflows.install import Install
 from workflows.reconcile import Reconcile
 from workflows.rollback import Rollback
 from workflows.rollout import Rollout
+from workflows.snapshot import Snapshot
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey
 from workflows.wave import WaveWorkflow
@@ -35,6 +38,7 @@ WORKFLOWS = (
     Rollback,
     WayBack,
     Drain,
+    Snapshot,
     Survey,
     Install,
     Reconcile,
@@ -46,7 +50,9 @@ async def compose(settings: Settings) -> Worker:
     client = await connect(
         settings.temporal_address, settings.temporal_namespace, payload_keys=settings.payload_keys
     )
-    ledger = LedgerActivities(Ledger.open(settings.ledger_url))
+    book = Ledger.open(settings.ledger_url)
+    ledger = LedgerActivities(book)
+    archive = ArchiveActivities(SnapshotArchive(settings.snapshots), book)
     fleet = load(settings.fleet, Fleet)
     releases = ReleaseActivities(
         compose_releases(settings.store, settings.trust, product=fleet.product, channel=fleet.channel)
@@ -66,15 +72,22 @@ async def compose(settings: Settings) -> Worker:
             ledger.read_known_good,
             ledger.read_open_rollouts,
             ledger.record_event,
+            archive.keep_snapshot_piece,
+            archive.record_snapshot,
         ],
     )
 
 
 async def main() -> None:
     """Run until told to stop."""
-    refuse_strangers()
     settings = Settings()
     enter_network_namespace(settings.network_namespace)
+    await run_beside(settings)
+
+
+async def run_beside(settings: Settings) -> None:
+    """Run the worker of an engine that answers already, until told to stop."""
+    refuse_strangers()
     worker = await compose(settings)
     reconciling = asyncio.create_task(keep_reconciling(worker.client, load(settings.fleet, Fleet)))
     try:

@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 upgrade = typer.Typer(help="Start an upgrade.", no_args_is_help=True)
 app.add_typer(upgrade, name="upgrade")
+fleet_verbs = typer.Typer(help="Begin a fleet.", no_args_is_help=True)
+app.add_typer(fleet_verbs, name="fleet")
 app.add_typer(release.app, name="release")
 app.add_typer(release.audit, name="audit")
 app.add_typer(judge.app, name="judge")
@@ -78,6 +80,17 @@ def plan(
         return await session.plan(fleet, to, strategy)
 
     show_plan(in_session(ask), output)
+
+
+@fleet_verbs.command("install")
+def install(to: Release, fleet: FleetName = None) -> None:
+    """Bring up gateways that serve nobody yet; those that serve are left alone."""
+
+    async def bring_up(session: Session) -> None:
+        installed = await session.install(fleet, to)
+        typer.echo(f"{', '.join(installed) or 'no gateway'} was empty and serves now")
+
+    in_session(bring_up)
 
 
 @upgrade.command("start")
@@ -174,6 +187,16 @@ def history(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> Non
         show_history(session.history(fleet), output)
 
     in_session(ask)
+
+
+@app.command()
+def serve() -> None:
+    """Run an engine of your own and its worker until Ctrl-C; for one person on one machine."""
+    import asyncio  # noqa: PLC0415 - the engine is loaded only where it is needed
+
+    from orchestrator import serve as room  # noqa: PLC0415
+
+    asyncio.run(room.main())
 
 
 @app.command()

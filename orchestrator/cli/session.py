@@ -102,6 +102,12 @@ class Session:
         )
         return admitted.reference
 
+    async def install(self, name: str | None, to: str) -> tuple[str, ...]:
+        """Bring up the fleet's empty gateways with the named release; return which they were."""
+        del name
+        service = await self.service()
+        return await service.install(self.fleet, self.ledger.release(to), self.settings.source)
+
     async def start(self, plan: "Plan", person: str, reason: str) -> str:
         """Start the plan; return the rollout's name."""
         return await (await self.service()).start(plan, self.settings.source, person, reason)
