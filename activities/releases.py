@@ -7,6 +7,7 @@ verdict can be recomputed later without the source.
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +38,9 @@ from policies.words.release import Artifact, ReleaseManifest
 from policies.words.trust import Envelope
 from policies.words.verification import Scope, TrustState, TrustVerdict, Verification
 from policies.words.word import Digest, Name, Word
+
+CREDENTIALS = re.compile(r"//[^/]*@")
+"""A name and a password in an address, which no record may hold."""
 
 
 class ReleaseSource(Protocol):
@@ -315,7 +319,7 @@ class Releases:
             at=question.now,
             scope=question.scope,
             release=question.digest,
-            source=case.name.partition("?")[0],
+            source=CREDENTIALS.sub("//", case.name.partition("?")[0]),
             verdict=verdict,
             signatures=judgement.signatures,
             version=manifest.version if manifest else "",
