@@ -26,7 +26,19 @@ class RealPrometheus:
 
     async def start(self) -> None:
         """Start it and return when it answers."""
-        self._process = subprocess.Popen(
+        self._process = self._launch()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for _ in range(150):
+                try:
+                    if (await client.get(f"{self.url}/-/ready")).status_code == 200:
+                        return
+                except httpx.HTTPError:
+                    pass
+                await asyncio.sleep(0.1)
+        raise RuntimeError("Prometheus did not become ready within 15 s")
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
             [
                 PROGRAM or "prometheus",
                 f"--config.file={self.folder}/prometheus.yml",
@@ -37,15 +49,6 @@ class RealPrometheus:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        async with httpx.AsyncClient(trust_env=False) as client:
-            for _ in range(150):
-                try:
-                    if (await client.get(f"{self.url}/-/ready")).status_code == 200:
-                        return
-                except httpx.HTTPError:
-                    pass
-                await asyncio.sleep(0.1)
-        raise RuntimeError("Prometheus did not become ready within 15 s")
 
     def kill(self) -> None:
         """Kill it as a crash would."""
