@@ -34,13 +34,6 @@ class SlotOrder(Word):
     slot: str
 
 
-class SnapshotOrder(Word):
-    """Freeze the evidence of what is wrong on a gateway."""
-
-    operation: Operation
-    reason: str
-
-
 class Staged(Word):
     """What is on the host now, and who signed it."""
 
@@ -86,10 +79,6 @@ class Runtime(Protocol):
 
     async def fence(self, operation: Operation) -> GatewayState:
         """Raise the gateway's epoch to the operation's; older operations are refused from then on."""
-        ...
-
-    async def snapshot(self, operation: Operation, reason: str) -> str:
-        """Freeze logs, config without secrets, sessions, versions and steering; return the digest."""
         ...
 
 
@@ -144,9 +133,3 @@ class InstanceActivities:
         """Have the gateway refuse operations of earlier epochs."""
         with as_application_errors():
             return await self._runtime.fence(operation)
-
-    @activity.defn(name="snapshot_gateway")
-    async def snapshot_gateway(self, order: SnapshotOrder) -> str:
-        """Have the evidence of a failure frozen; return its digest."""
-        with as_application_errors():
-            return await self._runtime.snapshot(order.operation, order.reason)

@@ -14,10 +14,12 @@ from activities.drivers.runtime.berths import Berths
 from activities.drivers.runtime.journal import Journal
 from activities.drivers.runtime.slot_sessions import SlotSessions
 from activities.drivers.runtime.slots import HostSlots
+from activities.drivers.runtime.snapshot import HostShelf
 from activities.drivers.steering.nftables import NftablesTable
 from activities.drivers.trust_files import compose_releases
 from activities.instances import InstanceActivities
 from activities.sessions import SessionActivities
+from activities.snapshots import ShelfActivities
 from activities.steering import SteeringActivities
 from orchestrator.engine import connect
 from orchestrator.files import load
@@ -75,6 +77,7 @@ async def compose(settings: AgentSettings) -> Worker:
         settings.temporal_address, settings.temporal_namespace, payload_keys=settings.payload_keys
     )
     instances = InstanceActivities(runtime)
+    shelf = ShelfActivities(HostShelf(berths, runtime.observe))
     steering = SteeringActivities(table)
     sessions = SessionActivities(SlotSessions(berths, journal, table))
     return make_worker(
@@ -88,7 +91,8 @@ async def compose(settings: AgentSettings) -> Worker:
             instances.probe_instance,
             instances.stop_instance,
             instances.fence_gateway,
-            instances.snapshot_gateway,
+            shelf.snapshot_gateway,
+            shelf.read_snapshot,
             steering.start_trial,
             steering.make_permanent,
             steering.end_trial,

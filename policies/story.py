@@ -179,6 +179,7 @@ class Story:
             decision=self._decision,
             events=tuple(self._events),
             outcome=self._outcome,
+            incomplete=self._missing,
         )
 
     @property

@@ -8,6 +8,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
+from policies.gates import selectors
 from policies.words.plan import Wave
 from policies.words.rollout import Command, CommandKind, Outcome, RolloutOrder, RolloutResult
 from policies.words.verdict import Decision
@@ -103,6 +104,8 @@ class RolloutDriver:
                 guardian=self._guardian,
                 failed=plan.release.digest,
                 decision=decision,
+                queries={gate.id: selectors(gate) for gate in plan.gates.gates},
+                source=self._order.source,
             ),
             id=f"{workflow.info().workflow_id}/rollback",
             parent_close_policy=ParentClosePolicy.ABANDON,

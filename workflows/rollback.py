@@ -10,9 +10,10 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
-from temporalio.workflow import ParentClosePolicy
+from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
-from activities.instances import InstanceActivities, SlotOrder, SnapshotOrder, StartOrder
+from activities.instances import InstanceActivities, SlotOrder, StageOrder, StartOrder
+from activities.snapshots import Evidence
 from activities.steering import SteeringActivities
 from policies.words.fleet import Fleet
 from policies.words.instance import GatewayState, InstanceState
@@ -24,7 +25,11 @@ from policies.words.word import Name, Word
 from workflows import steps
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainGatewayOrder
-from workflows.failures import sentence_of, stopped
+from workflows.failures import code_of, sentence_of, stopped
+from workflows.snapshot import Snapshot, SnapshotGatewayOrder
+
+EVIDENCE_WITHIN = timedelta(seconds=5)
+"""How long what was left behind stays untouched, so that evidence of it can be frozen."""
 
 
 class RollbackOrder(Word):
@@ -39,6 +44,10 @@ class RollbackOrder(Word):
     """The release that is gone back from, by digest, when one release is."""
     decision: Decision | None = None
     """The verdict on it, when a verdict sends the gateways back."""
+    queries: dict[str, tuple[str, ...]] = {}
+    """Which series the gates of that verdict read, for the evidence."""
+    source: str | None = None
+    """Where a known-good comes from that is not on its host any more."""
 
 
 class RollbackResult(Word):
@@ -72,7 +81,7 @@ class Rollback:
         await self._tell_guardian()
         await asyncio.gather(*[self._bring_back(name) for name in sorted(order.targets)])
         took = workflow.now() - began
-        snapshots = await self._take_snapshots()
+        snapshots = await self._freeze_evidence()
         await self._start_drains()
         return RollbackResult(
             back=tuple(sorted(self._back)), reason=order.reason, took=took, snapshots=snapshots
@@ -142,12 +151,26 @@ class Rollback:
     async def _start_known_good(self, name: str, release: ReleaseRef) -> str:
         """Bring the old release up again on a gateway where it no longer runs."""
         queue = self._order.fleet.gateway(name).task_queue
-        started = await workflow.execute_activity_method(
-            InstanceActivities.start_instance,
-            StartOrder(operation=self._operation(name, "restart"), release=release),
-            task_queue=queue,
-            **steps.CHANGE,
-        )
+        start = StartOrder(operation=self._operation(name, "restart"), release=release)
+        try:
+            started = await workflow.execute_activity_method(
+                InstanceActivities.start_instance, start, task_queue=queue, **steps.CHANGE
+            )
+        except ActivityError as error:
+            if code_of(error) != "BadInput" or self._order.source is None:
+                raise
+            # It is not on the host any more: only now does the way back need the repository.
+            await workflow.execute_activity_method(
+                InstanceActivities.stage_release,
+                StageOrder(
+                    operation=self._operation(name, "fetch"), release=release, source=self._order.source
+                ),
+                task_queue=queue,
+                **steps.CHANGE,
+            )
+            started = await workflow.execute_activity_method(
+                InstanceActivities.start_instance, start, task_queue=queue, **steps.CHANGE
+            )
         probe = await workflow.execute_activity_method(
             InstanceActivities.probe_instance,
             SlotOrder(operation=self._operation(name, "probe-known-good"), slot=started.slot),
@@ -167,22 +190,38 @@ class Rollback:
         """Whether nothing serves at all, so that even a doubtful known-good is better."""
         return state.serving is None or state.serving.state is not InstanceState.RUNNING
 
-    async def _take_snapshots(self) -> dict[str, str]:
-        """Freeze the evidence; by now no new session is at risk, and a refusal costs only the evidence."""
-        names = sorted(self._order.targets)
-        results = await asyncio.gather(
-            *[
-                workflow.execute_activity_method(
-                    InstanceActivities.snapshot_gateway,
-                    SnapshotOrder(operation=self._operation(name, "snapshot"), reason=self._order.reason),
-                    task_queue=self._order.fleet.gateway(name).task_queue,
-                    **steps.GO_BACK,
-                )
-                for name in names
-            ],
-            return_exceptions=True,
-        )
-        return {name: result for name, result in zip(names, results, strict=True) if isinstance(result, str)}
+    async def _freeze_evidence(self) -> dict[str, str]:
+        """Have evidence frozen before anything is emptied; by now no new session is at risk.
+
+        The snapshots outlive this workflow and are waited for a moment only.
+        """
+        running = {name: await self._start_snapshot(name) for name in sorted(self._order.targets)}
+        taken = {name: asyncio.ensure_future(snapshot) for name, snapshot in running.items() if snapshot}
+        if taken:
+            await workflow.wait(taken.values(), timeout=EVIDENCE_WITHIN.total_seconds())
+        return {
+            name: snapshot.result()
+            for name, snapshot in taken.items()
+            if snapshot.done() and snapshot.exception() is None
+        }
+
+    async def _start_snapshot(self, name: str) -> ChildWorkflowHandle[Snapshot, str] | None:
+        try:
+            return await workflow.start_child_workflow(
+                Snapshot.run,
+                SnapshotGatewayOrder(
+                    fleet=self._order.fleet.name,
+                    gateway=self._order.fleet.gateway(name),
+                    operation=self._operation(name, "snapshot"),
+                    evidence=Evidence(
+                        reason=self._order.reason, decision=self._order.decision, queries=self._order.queries
+                    ),
+                ),
+                id=f"snapshot/{name}/{self._order.rollout}/{self._epoch}",
+                parent_close_policy=ParentClosePolicy.ABANDON,
+            )
+        except WorkflowAlreadyStartedError:
+            return None
 
     async def _start_drains(self) -> None:
         """Let what was left behind empty by itself; the drains outlive this workflow."""

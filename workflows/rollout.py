@@ -211,6 +211,7 @@ class Rollout:
                 reason=reason,
                 guardian=workflow.info().workflow_id,
                 failed=self._plan.release.digest,
+                source=self._order.source,
             ),
             id=f"{workflow.info().workflow_id}/{self._order.rollout}/rollback",
             parent_close_policy=ParentClosePolicy.ABANDON,

@@ -53,6 +53,14 @@ PROBE = Options(
 )
 """Logs in and pings where nothing waits for the answer; without one nothing is proven."""
 
+FREEZE = Options(
+    start_to_close_timeout=timedelta(seconds=30),
+    heartbeat_timeout=timedelta(seconds=4),
+    schedule_to_close_timeout=timedelta(minutes=30),
+    retry_policy=_retry(0),
+)
+"""Writes evidence down on a host; what comes later than this is not of the failure any more."""
+
 STEER = Options(
     start_to_close_timeout=timedelta(seconds=5),
     schedule_to_close_timeout=timedelta(minutes=2),

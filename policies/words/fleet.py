@@ -1,6 +1,7 @@
 """The fleet: gateways, the groups that can take each other's users, and how far a change may reach."""
 
 from datetime import timedelta
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated
 
@@ -69,6 +70,27 @@ class Limits(Word):
     drain: DrainLimits = DrainLimits()
     lease: Duration = timedelta(seconds=120)
     kept: Duration = Field(default=timedelta(hours=24), description="how long a rollback stays one step away")
+    snapshots_kept: Duration = Field(default=timedelta(days=30), description="how long evidence is kept")
+
+
+class AtDeadline(StrEnum):
+    """What happens by itself when nobody answers in time."""
+
+    KNOWN_GOOD = "known_good"
+    NOTHING = "nothing"
+
+
+class RollbackRules(Word):
+    """Which rollbacks that a person asks for wait for a second person; the automatic way back never does."""
+
+    confirm_other_release: bool = Field(
+        default=True, description="to a release that is not the gateways' known-good"
+    )
+    confirm_whole_group: bool = Field(
+        default=False, description="of every gateway of a group, to known-good too"
+    )
+    answer_within: Duration = timedelta(minutes=15)
+    at_deadline: AtDeadline = AtDeadline.KNOWN_GOOD
 
 
 class Fleet(Word):
@@ -79,6 +101,7 @@ class Fleet(Word):
     channel: Name = "stable"
     gateways: tuple[Gateway, ...] = Field(min_length=1)
     limits: Limits = Limits()
+    rollback: RollbackRules = RollbackRules()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Fleet":

@@ -128,6 +128,8 @@ class RolloutStatus(Word):
     decision: Decision | None = None
     events: tuple[Event, ...] = ()
     outcome: Outcome | None = None
+    incomplete: tuple[str, ...] = ()
+    """Gateways that are not back yet, each with what keeps it."""
 
 
 class RolloutResult(Word):

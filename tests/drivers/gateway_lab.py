@@ -17,6 +17,7 @@ from activities.drivers.runtime.berths import Berths
 from activities.drivers.runtime.journal import Journal
 from activities.drivers.runtime.slot_sessions import SlotSessions
 from activities.drivers.runtime.slots import HostSlots
+from activities.drivers.runtime.snapshot import HostShelf
 from activities.drivers.steering.nftables import NftablesTable
 from activities.releases import Admitted
 from deploy.lab import trees
@@ -203,6 +204,7 @@ class GatewayLab:
         }
         self.slots = HostSlots(self.berths, self.journal, self.table, self.admission, credentials)
         self.sessions = SlotSessions(self.berths, self.journal, self.table)
+        self.shelf = HostShelf(self.berths, self.slots.observe)
 
     def daemons(self) -> list[int]:
         """Return the main processes of every ocserv in the gateway's namespace, whoever started it."""

@@ -12,6 +12,7 @@ import pytest
 
 from activities.drivers.runtime import berths, slots
 from activities.drivers.runtime.process import mapped_digests
+from activities.snapshots import Evidence
 from policies.words.errors import Fenced, Refused
 from policies.words.instance import InstanceState
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
@@ -236,10 +237,12 @@ async def test_a_known_good_that_is_gone_from_disk_is_said_by_the_preflight(lab:
 async def test_a_snapshot_holds_the_evidence_and_no_secret(lab: GatewayLab) -> None:  # noqa: F811
     await lab.table.make_permanent(operation("keep"), await lab.running("1"))
     await lab.client(1).up()
-    digest = await lab.slots.snapshot(operation("snapshot"), "a test")
-    content = (lab.root / "snapshots" / f"{digest.replace(':', '-')}.json").read_text()
-    for evidence in ("tcp-port = 4431", "table inet penstock", "10.77.0.11", "worker[user1]", "VmRSS"):
-        assert evidence in content
+    evidence = Evidence(reason="a test", queries={"loss": ("lost{$cohort}",)})
+    content = lab.shelf.read_frozen(await lab.shelf.freeze(operation("snapshot"), evidence)).decode()
+    for known in ("tcp-port = 4431", "table inet penstock", "10.77.0.11", "VmRSS", "open_fds", "lost{"):
+        assert known in content
+    assert "worker[user-" in content
+    assert "user1" not in content
     for secret in ("users", "gw.key"):
         for line in (lab.folder / secret).read_text().splitlines():
             assert not line.strip() or line not in content

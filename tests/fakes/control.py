@@ -73,6 +73,7 @@ class FakeBook:
         self.closed: list[RolloutResult] = []
         self.verdicts: list[Decision] = []
         self.good: dict[str, dict[str, ReleaseRef]] = defaultdict(dict)
+        self.snapshots: dict[str, str] = {}
         self.events: dict[str, tuple[str, str, object]] = {}
 
     def open_rollout(self, order: RolloutOrder) -> None:
@@ -98,3 +99,17 @@ class FakeBook:
         self, person: str, via: str, action: str, subject: str, body: object, key: str | None = None
     ) -> None:
         self.events.setdefault(key or str(len(self.events)), (action, subject, body))
+
+    def record_snapshot(self, rollout: str, gateway: str, digest: str) -> None:
+        self.snapshots[gateway] = digest
+
+
+class FakeArchive:
+    """Kept snapshots as a dictionary."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    def add(self, digest: str, offset: int, piece: bytes, size: int) -> bool:
+        self.kept[digest] = self.kept.get(digest, b"")[:offset] + piece
+        return len(self.kept[digest]) == size

@@ -235,9 +235,9 @@ class FakeGateway:
         """Send new sessions to the slot with no lease."""
         self._begin("make_permanent", operation)
         self._berth(slot)
-        before = (self.serving, self.trial)
+        before, target = (self.serving, self.trial), self.target
         self.serving, self.trial = slot, None
-        steering = self._steered(operation, self.target)
+        steering = self._steered(operation, target)
         changed = before != (slot, None)
         self._note(changed, f"keep {slot}")
         return steering.model_copy(update={"changed": changed})

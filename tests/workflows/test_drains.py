@@ -1,6 +1,7 @@
 """Drains: sessions end by themselves; what else may end them is announced, counted and limited."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -24,7 +25,7 @@ LOSSY = Decision(
     reason="9 of 10 tunnels lose packets",
     readings=(GateReading(gate="loss", verdict=GateVerdict.UNHEALTHY, reason="9 of 10 tunnels"),),
 )
-Running = WorkflowHandle[object, DrainResult]
+Running = WorkflowHandle[Any, DrainResult]
 
 
 def with_people(world: World, number: int) -> FakeGateway:

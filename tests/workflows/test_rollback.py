@@ -1,5 +1,7 @@
 """Back: whatever goes wrong, every touched gateway gives its new sessions to its own known-good."""
 
+from datetime import timedelta
+
 import pytest
 from temporalio.client import WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
@@ -239,3 +241,34 @@ async def test_a_rollback_that_is_cancelled_goes_back_all_the_same(world: World)
     world.gateways["gw-1"]._failures.clear()
     await result_of(rollback)
     assert world.serving()["gw-1"] == "1.1.6"
+
+
+async def test_evidence_that_hangs_delays_neither_the_way_back_nor_its_result(world: World) -> None:
+    for fake in world.gateways.values():
+        fake.serve(NEW, "b")
+    world.gateways["gw-1"].freezing = 3600
+    result = await result_of(await go_back(world))
+    assert result.back == tuple(sorted(world.gateways))
+    assert result.took < timedelta(seconds=2)
+    assert sorted(result.snapshots) == ["gw-2", "gw-3", "gw-4"]
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_evidence_is_copied_off_its_host_and_listed(world: World) -> None:
+    fake = world.gateways["gw-1"]
+    fake.serve(NEW, "b")
+    result = await result_of(await go_back(world, "gw-1"))
+    digest = result.snapshots["gw-1"]
+    assert world.book.snapshots == {"gw-1": digest}
+    assert world.archive.kept == {digest: fake.frozen[digest]}
+    assert b"a person said so" in fake.frozen[digest]
+
+
+async def test_evidence_in_several_pieces_arrives_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.snapshots.PIECE_BYTES", 100)
+    fake = world.gateways["gw-1"]
+    digest = (await result_of(await go_back(world, "gw-1"))).snapshots["gw-1"]
+    assert len(fake.frozen[digest]) > 500
+    assert world.archive.kept[digest] == fake.frozen[digest]

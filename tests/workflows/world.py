@@ -19,6 +19,7 @@ from temporalio.workflow import _Definition
 from activities.instances import InstanceActivities
 from activities.ledger import LedgerActivities
 from activities.sessions import SessionActivities
+from activities.snapshots import ArchiveActivities, ShelfActivities
 from activities.steering import SteeringActivities
 from orchestrator.files import load
 from orchestrator.worker import WORKFLOWS
@@ -36,7 +37,7 @@ from policies.words.rollout import (
 )
 from policies.words.verdict import Window
 from policies.words.word import digest_of
-from tests.fakes.control import FakeAdmission, FakeBook, FakeJudge
+from tests.fakes.control import FakeAdmission, FakeArchive, FakeBook, FakeJudge
 from tests.fakes.gateway import FakeGateway
 from workflows.failures import sentence_of
 from workflows.rollout import Rollout
@@ -92,6 +93,7 @@ class World:
     judge: FakeJudge = field(default_factory=FakeJudge)
     admission: FakeAdmission = field(default_factory=FakeAdmission)
     book: FakeBook = field(default_factory=FakeBook)
+    archive: FakeArchive = field(default_factory=FakeArchive)
 
     @classmethod
     def made(cls, client: Client, fleet: Fleet, *, serving: ReleaseRef | None = OLD) -> "World":
@@ -242,6 +244,7 @@ async def working(world: World, runner: WorkflowRunner = CHECKED_ONCE) -> AsyncI
 
 def control_worker(client: Client, world: World, runner: WorkflowRunner = CHECKED_ONCE) -> Worker:
     ledger = LedgerActivities(world.book)
+    archive = ArchiveActivities(world.archive, world.book)
     return Worker(
         client,
         task_queue=CONTROL_QUEUE,
@@ -256,6 +259,8 @@ def control_worker(client: Client, world: World, runner: WorkflowRunner = CHECKE
             ledger.read_known_good,
             ledger.read_open_rollouts,
             ledger.record_event,
+            archive.keep_snapshot_piece,
+            archive.record_snapshot,
         ],
         workflow_runner=runner,
         workflow_failure_exception_types=[Exception],
@@ -267,7 +272,7 @@ def control_worker(client: Client, world: World, runner: WorkflowRunner = CHECKE
 
 def agent_worker(client: Client, fake: FakeGateway) -> Worker:
     instances, steering = InstanceActivities(fake), SteeringActivities(fake)
-    sessions = SessionActivities(fake)
+    sessions, shelf = SessionActivities(fake), ShelfActivities(fake)
     return Worker(
         client,
         task_queue=fake.gateway.task_queue,
@@ -279,7 +284,8 @@ def agent_worker(client: Client, fake: FakeGateway) -> Worker:
             instances.probe_instance,
             instances.stop_instance,
             instances.fence_gateway,
-            instances.snapshot_gateway,
+            shelf.snapshot_gateway,
+            shelf.read_snapshot,
             steering.start_trial,
             steering.make_permanent,
             steering.end_trial,

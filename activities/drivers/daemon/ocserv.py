@@ -26,6 +26,7 @@ NOBODY = Exempt()
 ANSWER = timedelta(seconds=2)
 TEST = timedelta(seconds=10)
 _CREDENTIAL = "credential_"
+_NAMES = re.compile(r"(?:main|worker)\[([^\]]+)\]:|(?:user|for|username) ['\"]([^'\"]+)['\"]")
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 
 
@@ -107,6 +108,10 @@ class Ocserv:
             said = await run(self._occtl(place, "disconnect", "id", session.id), within=ANSWER)
             ended += said.status == 0
         return ended
+
+    def names_in(self, log: str) -> frozenset[str]:
+        """Return every user's name that the log shows: of workers, logins and people who mistyped."""
+        return frozenset(name for found in _NAMES.finditer(log) if (name := found[1] or found[2] or ""))
 
     async def probe(self, place: Place) -> Probe:
         """Log in as the probe's own user and ping the gateway's end of the tunnel."""

@@ -48,6 +48,10 @@ class Daemon(Protocol):
         """End these sessions; return how many were told to go."""
         ...
 
+    def names_in(self, log: str) -> frozenset[str]:
+        """Return every user's name that the instance's log shows."""
+        ...
+
     async def probe(self, place: Place) -> Probe:
         """Log in and ping through the instance's own port."""
         ...

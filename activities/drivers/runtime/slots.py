@@ -18,7 +18,6 @@ from pathlib import Path
 from activities.drivers.runtime.berths import PATIENCE, Berth, Berths
 from activities.drivers.runtime.journal import Journal, exclusive
 from activities.drivers.runtime.process import Process, mapped_digests
-from activities.drivers.runtime.snapshot import freeze
 from activities.drivers.runtime.versions import Admission
 from activities.instances import Staged, Started
 from activities.steering import SteeringTable
@@ -154,10 +153,6 @@ class HostSlots:
         changed = self._journal.epoch != operation.epoch
         self._journal.fence(operation)
         return (await self._observe(AT_ONCE)).model_copy(update={"changed": changed})
-
-    async def snapshot(self, operation: Operation, reason: str) -> str:
-        """Freeze what is known of this gateway as one file named by its digest; return the digest."""
-        return await freeze(self._berths, await self.observe(), operation, reason)
 
     async def restore(self) -> GatewayState:
         """Start again what a reboot ended: the release of the slot that gets new sessions.

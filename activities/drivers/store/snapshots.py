@@ -1,0 +1,51 @@
+"""Snapshots where the control plane keeps them: collected piece by piece, named by digest when whole."""
+
+from pathlib import Path
+
+from activities.drivers.store.blobs import BlobStore
+from policies.words.errors import BadInput
+from policies.words.refusals import DigestMismatch
+from policies.words.word import Digest, digest_of
+
+LARGEST = 64 * 2**20
+"""Bytes that a snapshot may have: a host cannot fill the control plane's disk with one."""
+
+
+class SnapshotArchive:
+    """A folder of snapshots."""
+
+    def __init__(self, folder: Path) -> None:
+        self._blobs = BlobStore(folder)
+
+    def add(self, digest: Digest, offset: int, piece: bytes, size: int) -> bool:
+        """Take over one piece; return whether the whole is there now and has its digest.
+
+        Raises:
+            BadInput: a piece before this one is missing, or the snapshot is too large.
+            DigestMismatch: the whole is not what was frozen; the pieces were removed.
+        """
+        if self._blobs.has(digest, size):
+            return True
+        partial = self._blobs.partial(digest)
+        have = partial.stat().st_size if partial.exists() else 0
+        if offset > have or size > LARGEST:
+            raise BadInput(f"snapshot {digest}: the piece at {offset} of {size} bytes does not fit")
+        with partial.open("r+b" if have else "wb") as file:
+            file.seek(offset)
+            file.write(piece)
+            file.truncate()
+        if offset + len(piece) < size:
+            return False
+        if digest_of(partial.read_bytes()) != digest:
+            partial.unlink()
+            raise DigestMismatch(f"snapshot {digest} was changed on its way; nothing was kept")
+        self._blobs.adopt(partial, digest)
+        return True
+
+    def read(self, digest: Digest) -> bytes:
+        """Return a kept snapshot; DigestMismatch when it is gone or was changed."""
+        return self._blobs.read(digest)
+
+    def discard(self, digest: Digest) -> None:
+        """Remove a snapshot; one that is not there changes nothing."""
+        self._blobs.discard(digest)

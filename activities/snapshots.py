@@ -1,0 +1,139 @@
+"""Snapshots: the evidence of a failure, frozen on its host and copied piece by piece to where it is kept."""
+
+import asyncio
+import zlib
+from base64 import b64decode, b64encode
+from typing import Protocol
+
+from temporalio import activity
+
+from activities.failures import as_application_errors
+from activities.liveness import heartbeating
+from policies.words.operation import Operation
+from policies.words.verdict import Decision
+from policies.words.word import Digest, Name, Word
+
+PIECE_BYTES = 256 * 1024
+
+
+class Evidence(Word):
+    """What is known of a failure away from the gateway: why, the readings, and what they were read from."""
+
+    reason: str
+    decision: Decision | None = None
+    queries: dict[str, tuple[str, ...]] = {}
+
+
+class FreezeOrder(Word):
+    """Freeze what is true of this gateway, together with what is known elsewhere."""
+
+    operation: Operation
+    evidence: Evidence
+
+
+class PieceOrder(Word):
+    """Read one piece of a frozen snapshot, from that byte on."""
+
+    digest: Digest
+    offset: int
+
+
+class Piece(Word):
+    """Some bytes of a snapshot, compressed and in base64, and where they belong."""
+
+    digest: Digest
+    offset: int
+    size: int
+    """Bytes of the whole snapshot."""
+    content: str
+
+    @property
+    def bytes(self) -> bytes:
+        """The piece as it is in the snapshot."""
+        return zlib.decompress(b64decode(self.content))
+
+
+class SnapshotEntry(Word):
+    """Which rollout's failure on which gateway a kept snapshot shows."""
+
+    fleet: Name
+    rollout: Name
+    gateway: Name
+    digest: Digest
+
+
+class Shelf(Protocol):
+    """Where a gateway's host freezes its evidence."""
+
+    async def freeze(self, operation: Operation, evidence: Evidence) -> Digest:
+        """Freeze logs, config without secrets, sessions, versions and steering; return the digest."""
+        ...
+
+    def read_frozen(self, digest: Digest) -> bytes:
+        """Return a frozen snapshot; BadInput when there is none of that digest."""
+        ...
+
+
+class Archive(Protocol):
+    """Where the control plane keeps evidence, by digest."""
+
+    def add(self, digest: Digest, offset: int, piece: bytes, size: int) -> bool:
+        """Take over one piece; return whether the whole is there now and has its digest."""
+        ...
+
+
+class SnapshotBook(Protocol):
+    """The part of the ledger that lists snapshots."""
+
+    def record_snapshot(self, rollout: str, gateway: str, digest: str) -> None:
+        """Have the digest of a gateway's frozen evidence in the ledger."""
+        ...
+
+
+class ShelfActivities:
+    """Snapshot steps on one gateway's host."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    @activity.defn(name="snapshot_gateway")
+    async def snapshot_gateway(self, order: FreezeOrder) -> Digest:
+        """Have the evidence of a failure frozen; return its digest."""
+        with as_application_errors():
+            async with heartbeating():
+                return await self._shelf.freeze(order.operation, order.evidence)
+
+    @activity.defn(name="read_snapshot")
+    async def read_snapshot(self, order: PieceOrder) -> Piece:
+        """Return one piece of a snapshot."""
+        with as_application_errors():
+            whole = await asyncio.to_thread(self._shelf.read_frozen, order.digest)
+        piece = whole[order.offset : order.offset + PIECE_BYTES]
+        return Piece(
+            digest=order.digest,
+            offset=order.offset,
+            size=len(whole),
+            content=b64encode(zlib.compress(piece)).decode(),
+        )
+
+
+class ArchiveActivities:
+    """Snapshot steps of the control plane."""
+
+    def __init__(self, archive: Archive, book: SnapshotBook) -> None:
+        self._archive = archive
+        self._book = book
+
+    @activity.defn(name="keep_snapshot_piece")
+    async def keep_snapshot_piece(self, piece: Piece) -> bool:
+        """Have the piece in the archive; return whether the whole snapshot is."""
+        with as_application_errors():
+            return await asyncio.to_thread(
+                self._archive.add, piece.digest, piece.offset, piece.bytes, piece.size
+            )
+
+    @activity.defn(name="record_snapshot")
+    async def record_snapshot(self, entry: SnapshotEntry) -> None:
+        """Have the kept snapshot listed in the ledger."""
+        with as_application_errors():
+            await asyncio.to_thread(self._book.record_snapshot, entry.rollout, entry.gateway, entry.digest)

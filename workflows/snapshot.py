@@ -1,0 +1,60 @@
+"""Snapshot: evidence is frozen on a gateway, copied away from it and listed; nothing ever waits for this."""
+
+from temporalio import workflow
+
+from activities.snapshots import (
+    ArchiveActivities,
+    Evidence,
+    FreezeOrder,
+    PieceOrder,
+    ShelfActivities,
+    SnapshotEntry,
+)
+from policies.words.fleet import Gateway
+from policies.words.operation import Operation
+from policies.words.word import Digest, Name, Word
+from workflows import steps
+
+
+class SnapshotGatewayOrder(Word):
+    """Whose evidence is frozen, of which failure."""
+
+    fleet: Name
+    gateway: Gateway
+    operation: Operation
+    evidence: Evidence
+
+
+@workflow.defn(name="Snapshot")
+class Snapshot:
+    """Freeze first, then copy: a host that dies in between still has it."""
+
+    @workflow.run
+    async def run(self, order: SnapshotGatewayOrder) -> Digest:
+        """Return the digest of the snapshot when it is kept and listed."""
+        queue, operation = order.gateway.task_queue, order.operation
+        digest = await workflow.execute_activity_method(
+            ShelfActivities.snapshot_gateway,
+            FreezeOrder(operation=operation, evidence=order.evidence),
+            task_queue=queue,
+            **steps.FREEZE,
+        )
+        offset, whole = 0, False
+        while not whole:
+            piece = await workflow.execute_activity_method(
+                ShelfActivities.read_snapshot,
+                PieceOrder(digest=digest, offset=offset),
+                task_queue=queue,
+                **steps.PATIENT,
+            )
+            whole = await workflow.execute_activity_method(
+                ArchiveActivities.keep_snapshot_piece, piece, task_queue=steps.CONTROL_QUEUE, **steps.PATIENT
+            )
+            offset = min(offset + len(piece.bytes), piece.size)
+        entry = SnapshotEntry(
+            fleet=order.fleet, rollout=operation.rollout, gateway=operation.gateway, digest=digest
+        )
+        await workflow.execute_activity_method(
+            ArchiveActivities.record_snapshot, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
+        )
+        return digest
