@@ -19,6 +19,8 @@ from policies.words.verdict import Action, Cohorts, Decision, Window
 from policies.words.word import Name, Word
 
 HEARTBEAT = timedelta(seconds=1)
+BASELINE_PARTS = (1, 2, 4, 8)
+"""The baseline is halved until Prometheus remembers that time; a young one remembers little."""
 
 
 class ObservationOrder(Word):
@@ -170,10 +172,7 @@ class ObservationActivities:
                 at=at.timestamp(), series={}, unread=dict.fromkeys(lookbacks, *unread.values()) | unread
             )
         more, also_unread = await self._read_all(lookbacks, instances, at)
-        history: dict[str, tuple[Series, ...]] = {}
-        if not state.memory.based:
-            then = dict.fromkeys(counters_of(policy), policy.fresh_within)
-            history, _ = await self._read_all(then, cohorts.control, at - policy.baseline)
+        history = {} if state.memory.based else await self._history(policy, cohorts, at)
         return Reading(
             at=at.timestamp(),
             series=series | more,
@@ -182,6 +181,18 @@ class ObservationActivities:
             unreachable=await self._unreachable(policy, cohorts, series | more),
             complaints=await self._complained(policy, instances, state, at),
         )
+
+    async def _history(
+        self, policy: GatePolicy, cohorts: Cohorts, at: datetime
+    ) -> dict[str, tuple[Series, ...]]:
+        """Read control's counters one baseline ago, or where there is no such past, less long ago."""
+        wanted = dict.fromkeys(counters_of(policy), policy.fresh_within)
+        found: dict[str, tuple[Series, ...]] = {}
+        for part in BASELINE_PARTS:
+            found, _ = await self._read_all(wanted, cohorts.control, at - policy.baseline / part)
+            if any(found.values()):
+                break
+        return found
 
     async def _read_all(
         self, lookbacks: dict[str, timedelta], instances: Sequence[str], at: datetime

@@ -8,7 +8,7 @@ from policies.judge.counts import Series, fold_series, planned
 from policies.judge.reading import Reading
 from policies.words.verdict import Cohorts
 
-FEWEST_FOR_A_BOUND = 100
+FEWEST_FOR_A_BOUND = 50
 """Control events below which no quantile is taken from them."""
 ALL = float("inf")
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ from activities.drivers.metrics.records import FolderRecorder, read_record
 from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice
 from orchestrator.files import load
 from policies.gates import Blindness, GatePolicy
+from policies.judge.counts import Series
 from policies.judge.replay import replay
 from policies.judge.tick import Bundle
 from policies.judge.window import WindowState
@@ -316,6 +317,32 @@ def tear(path: Path) -> Path:
     """Leave half a line at the end, as a crash would."""
     path.write_text(path.read_text() + '{"at": 1')
     return path
+
+
+class Young:
+    """A metrics source that remembers only so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._began = datetime.now(UTC) - timedelta(seconds=seconds)
+        self.asked: list[float] = []
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        self.asked.append((datetime.now(UTC) - at).total_seconds())
+        if at < self._began:
+            return ()
+        return tuple(Series({"__name__": "x", "instance": i}, ((at.timestamp(), 1.0),)) for i in instances)
+
+
+@pytest.mark.parametrize(("remembers", "oldest"), [(200, 120), (70, 60), (20, 15), (5, 15)])
+async def test_a_young_prometheus_gives_a_shorter_past(
+    gateways: dict[str, Exported], remembers: float, oldest: float
+) -> None:
+    order, source = order_for(gateways), Young(remembers)
+    reading = await ObservationActivities(source).read(order.gates, order.cohorts, WindowState())
+    assert source.asked[-1] == pytest.approx(oldest, abs=1)
+    assert any(reading.history.values()) == (remembers >= oldest)
 
 
 class Recording:
