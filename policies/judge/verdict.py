@@ -11,6 +11,9 @@ from datetime import timedelta
 from policies.gates import GatePolicy, Response
 from policies.words.verdict import Action, Decision, GateReading, GateVerdict, Window
 
+SUSPICION = 10.0
+"""Evidence of "worse" from which on nothing is promoted; equal canaries ever show it in a tenth of windows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
@@ -83,13 +86,15 @@ def _blindness(policy: GatePolicy, readings: Sequence[GateReading], clocks: Cloc
 def _proof(
     window: Window, readings: Sequence[GateReading], clocks: Clocks, required: Sequence[str]
 ) -> Decision | None:
-    """Promote when every required gate is proven healthy now, none is blind, and the minimum is over."""
+    """Promote after the minimum, when all required gates are proven healthy now and none is blind or suspected."""
     if clocks.observed < window.minimum or not required:
         return None
     healthy = [r for r in readings if r.verdict is GateVerdict.HEALTHY]
     if any(r.verdict is GateVerdict.METRICS_UNAVAILABLE for r in readings):
         return None
     if not set(required) <= {r.gate for r in healthy}:
+        return None
+    if any(r.numbers.get("evidence_worse", 0.0) >= SUSPICION for r in readings):
         return None
     reason = "; ".join(r.reason for r in healthy if r.gate in required)
     return Decision(action=Action.PROMOTE, verdict=GateVerdict.HEALTHY, reason=reason)

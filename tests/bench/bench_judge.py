@@ -22,7 +22,8 @@ import numpy as np
 from orchestrator.files import load
 from policies.gates import GatePolicy, Health, Margin, Rate
 from policies.judge.health import HealthState, absolute, health_step, health_value
-from policies.judge.sle import Counts, past_share, proven_worse, sle_init, sle_step
+from policies.judge.sle import Counts, evidence_of, past_share, proven_worse, sle_init, sle_step
+from policies.judge.verdict import SUSPICION
 from tests.bench.judge_rivals import RIVALS
 from tests.bench.judge_traces import HEALTHY, ONSET, SCRAPE, TICKS, Scenario, Traces, draw
 
@@ -207,7 +208,8 @@ def _decide(ours: Ours, rows: Iterable[Counts]) -> tuple[str, int]:
         state = sle_step(state, counts, ours.margin, ours.memory)
         if proven_worse(state, ours.margin, ours.alpha_margin, ours.alpha_equal):
             return "rolled back", tick
-        if tick + 1 >= MINIMUM and health_value(health, ours.health) * ours.health.error >= 1:
+        proven = tick + 1 >= MINIMUM and health_value(health, ours.health) * ours.health.error >= 1
+        if proven and evidence_of(state).equal < SUSPICION:
             return "promoted", tick
     return "undecided", TICKS
 

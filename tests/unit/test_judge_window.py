@@ -238,3 +238,19 @@ def test_a_lost_metric_never_turns_into_a_pass(rows: list[Any], lost: set[int], 
 def test_a_tick_that_counted_nothing_proves_nothing(missing: dict[str, Any]) -> None:
     _, decisions = fold(policy(), (Bundle(at=START + t, **missing) for t in range(95)))
     assert Action.PROMOTE not in actions(decisions)
+
+
+def test_a_gate_that_is_only_suspected_delays_a_promotion_and_does_no_more() -> None:
+    latency = LOGINS | {"id": "latency", "required": False, "health": None, "margin": {"min_bad": 100}}
+    slow = {CANARY: (2, 1), **dict.fromkeys(CONTROL, (2, 0))}
+
+    def ticks(suspicious: bool) -> list[Bundle]:
+        bundles = [counted(t, *CLEAN) for t in range(40)]
+        return [
+            b.model_copy(update={"counts": b.counts | ({"latency": slow} if suspicious else {})})
+            for b in bundles
+        ]
+
+    assert Action.PROMOTE in actions(fold(policy(LOGINS, latency), ticks(suspicious=False))[1])
+    decided = set(actions(fold(policy(LOGINS, latency), ticks(suspicious=True))[1]))
+    assert decided == {Action.CONTINUE, Action.EXTEND}
