@@ -12,7 +12,7 @@ from typing import Any
 from deploy.lab.faults import Fault
 from deploy.lab.lab import lab
 from tests.chaos.cases import Case, Run
-from tests.chaos.deck import SCOUTS, deal
+from tests.chaos.deck import SCOUTS, Deck
 from tests.chaos.runs import Chaos, shape
 
 RUNS = 120
@@ -37,8 +37,9 @@ async def _runs(seed: int, count: int) -> list[Run]:
     async with lab(_say, shape()) as built:
         chaos = Chaos(built, (await built.session.service()).client)
         await chaos.open()
-        scouts = [await _told(chaos, case) for case in SCOUTS]
-        return [await _told(chaos, case) for case in deal(scouts, seed, count)]
+        deck = Deck([await _told(chaos, case) for case in SCOUTS])
+        _say(f"{deck.size} boundaries to strike at, {count} runs, seed {seed}")
+        return [await _told(chaos, case) for case in deck.deal(seed, count)]
 
 
 async def _told(chaos: Chaos, case: Case) -> Run:

@@ -28,6 +28,8 @@ class Case:
     boundary: Boundary | None = None
     turn: Boundary | None = None
     """Where a person gives the order to go back."""
+    half_way: float = 0.15
+    """Seconds into its step at which a boundary `under way` is struck."""
 
     def __str__(self) -> str:
         where = f"{self.fault} at {self.boundary}" if self.fault else "no fault"

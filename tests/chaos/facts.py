@@ -7,6 +7,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ class Host:
         slot = self._root / "slots" / str(trial or permanent)
         running = _running(slot)
         return Serves(permanent, trial, _release(slot), running.executable if running else None)
+
+    def slot_of(self, address: str) -> str:
+        """Return the slot from whose pool a user got this address."""
+        return next(slot.name for slot in self.gateway.slots if ip_address(address) in slot.pool4)
 
     def starts(self) -> Counter[str]:
         """Return how often an instance has come up in each slot, by the daemons' own logs."""

@@ -17,6 +17,7 @@ from policies.words.errors import Conflict, PenstockError
 from policies.words.fleet import Limits
 from policies.words.plan import Plan, ReleaseRef, Strategy
 from policies.words.rollout import Outcome, RolloutResult
+from policies.words.verdict import Window
 from policies.words.word import digest_of
 from tests.chaos.cases import Case, Direction, Run
 from tests.chaos.facts import Host, Serves, effects
@@ -42,28 +43,28 @@ class Chaos:
     """Makes runs on one lab, one after the other; the fleet goes to and fro between two releases."""
 
     def __init__(self, lab: Lab, client: Client) -> None:
-        self._lab = lab
-        self._client = client
-        self._service = Service(client, lab.session.ledger)
+        self.lab = lab
+        self.client = client
+        self.service = Service(client, lab.session.ledger)
         self._gates = load(lab.session.settings.gates, GatePolicy)
         self._trust = digest_of(lab.session.settings.trust.read_bytes())
-        self._hosts = {gateway.name: Host(lab, gateway.name) for gateway in lab.fleet.gateways}
-        self._faults = Faults(lab)
-        self._here = lab.older
+        self.hosts = {gateway.name: Host(lab, gateway.name) for gateway in lab.fleet.gateways}
+        self.faults = Faults(lab)
+        self.here = lab.older
 
     async def open(self) -> None:
         """Offer the releases between which the fleet goes."""
-        self._other, self._faulty = await asyncio.to_thread(self._lab.offers.equals)
-        for release in (self._other, self._faulty):
-            await self._lab.add(release)
+        self.other, self._faulty = await asyncio.to_thread(self.lab.offers.equals)
+        for release in (self.other, self._faulty):
+            await self.lab.add(release)
 
     async def run(self, case: Case) -> Run:
         """Make the run and judge it; whatever happened, the lab is whole again afterwards."""
         run, began = Run(case), time.monotonic()
         lost = self._lost()
-        before = {name: await host.serves() for name, host in self._hosts.items()}
-        starts = {name: host.starts() for name, host in self._hosts.items()}
-        release = self._faulty if case.direction is Direction.JUDGED_BACK else self._other
+        before = {name: await host.serves() for name, host in self.hosts.items()}
+        starts = {name: host.starts() for name, host in self.hosts.items()}
+        release = self._faulty if case.direction is Direction.JUDGED_BACK else self.other
         try:
             async with asyncio.timeout(ENDS_WITHIN):
                 await self._make(run, release)
@@ -71,7 +72,7 @@ class Chaos:
             run.unsafe.append(f"it has not ended after {ENDS_WITHIN:.0f} s")
         except PenstockError as error:
             run.unsafe.append(f"{error.code}: {error}")
-        self._faults.tidy()
+        self.faults.tidy()
         await self._judge(run, release, before, starts)
         run.sessions_lost = self._lost() - lost
         run.took = time.monotonic() - began
@@ -80,15 +81,15 @@ class Chaos:
     # --- making ------------------------------------------------------------------
 
     async def _make(self, run: Run, release: ReleaseRef) -> None:
-        plan = await self._plan(release, run.case.strategy)
-        striking = Striking(run, self._faults, self._service, self._lab.fleet)
-        watch = Watch(self._client, striking.hear)
+        plan = await self.plan(release, run.case.strategy)
+        striking = Striking(run, self.faults, self.service, plan.waves[0].gateways[0])
+        watch = Watch(self.client, striking.hear)
         try:
-            run.rollout = await self._start(plan)
-            change = await self._client.get_workflow_handle(change_of(FLEET)).describe()
+            run.rollout = await self.start(plan)
+            change = await self.client.get_workflow_handle(change_of(FLEET)).describe()
             await watch.follow(change.id, change.run_id)
             await self._see_drains(striking)
-            result = await self._service.result(FLEET)
+            result = await self.service.result(FLEET)
             if isinstance(result, RolloutResult):
                 run.outcome = result.outcome
             if striking.refused:
@@ -106,16 +107,20 @@ class Chaos:
             await asyncio.sleep(0.1)
         await striking.settle()
 
-    async def _plan(self, release: ReleaseRef, strategy: Strategy) -> Plan:
-        limits = self._lab.fleet.limits.model_copy(update={"steps": STEPS[strategy]})
-        fleet = self._lab.fleet.model_copy(update={"limits": limits})
-        return await self._service.plan(fleet, release, strategy, self._gates, self._trust)
+    async def plan(
+        self, release: ReleaseRef, strategy: Strategy, window: Window | None = None, **limits: object
+    ) -> Plan:
+        """Return the plan of an upgrade, with another window or other limits than the lab's."""
+        changed = self.lab.fleet.limits.model_copy(update={"steps": STEPS[strategy], **limits})
+        fleet = self.lab.fleet.model_copy(update={"limits": changed})
+        gates = self._gates.model_copy(update={"window": window}) if window else self._gates
+        return await self.service.plan(fleet, release, strategy, gates, self._trust)
 
-    async def _start(self, plan: Plan) -> str:
-        """Start it; the reconcile ring may have the fleet's lock for a moment."""
+    async def start(self, plan: Plan) -> str:
+        """Start it and return its name; the reconcile ring may have the fleet's lock for a moment."""
         while True:
             try:
-                return await self._service.start(plan, self._lab.session.settings.source, "chaos", "a run")
+                return await self.service.start(plan, self.lab.session.settings.source, "chaos", "a run")
             except Conflict:
                 await asyncio.sleep(0.2)
 
@@ -125,31 +130,31 @@ class Chaos:
         self, run: Run, release: ReleaseRef, before: dict[str, Serves], starts: dict[str, Counter[str]]
     ) -> None:
         back = run.case.direction is not Direction.FORWARDS
-        wanted = self._here if back else release
+        wanted = self.here if back else release
         expected = {Outcome.ROLLED_BACK, Outcome.ABORTED} if back else {Outcome.PROMOTED}
         if run.outcome not in expected:
             run.unsafe.append(f"it ended {run.outcome or 'nowhere'}")
-        for name, host in self._hosts.items():
+        for name, host in self.hosts.items():
             now = await host.serves()
             if not now.is_on(wanted):
                 run.unsafe.append(f"{name} is not on {wanted.version}: {now}")
             done = effects(host, run.rollout, before[name], starts[name])
             run.doubled += [f"{name}: {what}" for what in done.doubled(back=back)]
         await self._judge_ledger(run, wanted)
-        if all([(await host.serves()).is_on(release) for host in self._hosts.values()]):
-            self._here, self._other = release, self._here
+        if all([(await host.serves()).is_on(release) for host in self.hosts.values()]):
+            self.here, self.other = release, self.here
 
     async def _judge_ledger(self, run: Run, wanted: ReleaseRef) -> None:
-        known_good = await asyncio.to_thread(self._lab.session.ledger.known_good, FLEET)
+        known_good = await asyncio.to_thread(self.lab.session.ledger.known_good, FLEET)
         wrong = sorted(name for name, release in known_good.items() if release.digest != wanted.digest)
         if wrong:
             run.unsafe.append(f"the ledger has another known-good for {', '.join(wrong)}")
-        rows = [row for row in self._lab.session.ledger.rollouts(FLEET) if row.rollout == run.rollout]
+        rows = [row for row in self.lab.session.ledger.rollouts(FLEET) if row.rollout == run.rollout]
         if [row.outcome for row in rows] != [run.outcome]:
             run.unsafe.append(f"the ledger says {[row.outcome for row in rows]}")
 
     def _lost(self) -> int:
-        count: int = self._lab.users.view()["totals"]["lost"]
+        count: int = self.lab.users.view()["totals"]["lost"]
         return count
 
 

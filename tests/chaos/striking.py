@@ -10,7 +10,6 @@ from deploy.lab.faults import Fault, Faults
 from deploy.lab.lab import FLEET
 from orchestrator.service import Service
 from policies.words.errors import Conflict
-from policies.words.fleet import Fleet
 from policies.words.rollout import Command, CommandKind
 from tests.chaos.cases import Run
 from tests.chaos.watching import UNDER_WAY, Seen
@@ -18,20 +17,21 @@ from tests.chaos.watching import UNDER_WAY, Seen
 MENDED_AFTER = 0.3
 """Seconds until a supervisor has noticed that a process is gone."""
 FROZEN_FOR = 5.0
-HALF_WAY = 0.15
-"""Seconds into a step at which it is struck under way."""
 AGAIN = 0.2
 
 
 class Striking:
-    """Waits for the boundary, strikes there and mends; gives the order to go back where the case has one."""
+    """Waits for the boundary, strikes there and mends; gives the order to go back where the case has one.
 
-    def __init__(self, run: Run, faults: Faults, service: Service, fleet: Fleet) -> None:
+    What is no gateway's step strikes the canary's agent.
+    """
+
+    def __init__(self, run: Run, faults: Faults, service: Service, canary: str) -> None:
         self._run = run
         self._case = run.case
         self._faults = faults
         self._service = service
-        self._fleet = fleet
+        self._canary = canary
         self._waits = {case for case in (run.case.boundary, run.case.turn) if case is not None}
         self._work: list[asyncio.Task[None]] = []
         self.successor = ""
@@ -51,7 +51,7 @@ class Striking:
         """Take note of a boundary; each is met at most once. The fault comes first, the order after it."""
         for met in sorted(self._waits & seen.meets):
             self._waits.discard(met)
-            delay = HALF_WAY if met.moment == UNDER_WAY else 0.0
+            delay = self._case.half_way if met.moment == UNDER_WAY else 0.0
             if met == self._case.boundary and self._case.fault is not None:
                 self._work.append(asyncio.create_task(self._strike(self._case.fault, seen.gateway, delay)))
             if met == self._case.turn:
@@ -62,7 +62,7 @@ class Striking:
         await asyncio.gather(*self._work)
 
     async def _strike(self, fault: Fault, gateway: str | None, delay: float) -> None:
-        hit = gateway or self._fleet.gateways[0].name
+        hit = gateway or self._canary
         await asyncio.sleep(delay)
         self._run.struck = datetime.now(UTC)
         self._faults.strike(fault, hit)

@@ -1,0 +1,89 @@
+"""Play a sample of chaos and the outer rings on one lab: `python -m tests.chaos.play FILE`.
+
+A process of its own: a lab lives in a network namespace, and the threads of whoever ran
+before are in another one.
+"""
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from deploy.lab.faults import Fault
+from deploy.lab.lab import lab
+from orchestrator.running import leave
+from policies.words.plan import Strategy
+from tests.chaos.cases import Case, Direction
+from tests.chaos.deck import TURN
+from tests.chaos.rings import Rings
+from tests.chaos.runs import Chaos, shape
+from tests.chaos.watching import BEGUN, DONE, UNDER_WAY, Boundary
+
+SAMPLE = (
+    Case(
+        Direction.FORWARDS,
+        Strategy.CANARY,
+        Fault.WORKER_KILLED,
+        Boundary("wave 1", "start_instance", UNDER_WAY),
+    ),
+    Case(Direction.FORWARDS, Strategy.ROLLING, Fault.ENGINE_KILLED, Boundary("driver", "child Wave", DONE)),
+    Case(
+        Direction.FORWARDS, Strategy.CANARY, Fault.AGENT_KILLED, Boundary("wave 2", "make_permanent", BEGUN)
+    ),
+    Case(
+        Direction.JUDGED_BACK,
+        Strategy.CANARY,
+        Fault.WORKER_FROZEN,
+        Boundary("wave 1", "observe_slice", UNDER_WAY),
+    ),
+    Case(
+        Direction.ASKED_BACK,
+        Strategy.ROLLING,
+        Fault.AGENT_KILLED,
+        Boundary("rollback", "end_trial", BEGUN),
+        TURN,
+    ),
+    Case(
+        Direction.ASKED_BACK,
+        Strategy.CANARY,
+        Fault.ENGINE_KILLED,
+        Boundary("rollback", "fence_gateway", BEGUN),
+        TURN,
+    ),
+)
+
+
+async def play() -> dict[str, Any]:
+    """Return what came of every run and every ring."""
+    async with lab(print, shape(prefix="psr-", folder="lab-rings")) as built:
+        chaos = Chaos(built, (await built.session.service()).client)
+        await chaos.open()
+        runs = [await chaos.run(case) for case in SAMPLE]
+        rings = Rings(chaos)
+        lost = built.users.view()["totals"]["lost"]
+        returned = [*await rings.leases(), await rings.terminated(), await rings.engine_lost()]
+        after = await chaos.run(Case(Direction.FORWARDS, Strategy.CANARY))
+        return {
+            "runs": [
+                {
+                    "case": str(run.case),
+                    "met": run.struck is not None,
+                    "unsafe": run.unsafe,
+                    "doubled": run.doubled,
+                    "lost": run.sessions_lost,
+                    "resumed": run.resumed,
+                }
+                for run in runs
+            ],
+            "rings": {ring.what: asdict(ring) for ring in returned},
+            "lost_in_the_rings": built.users.view()["totals"]["lost"] - lost,
+            "after": after.unsafe,
+        }
+
+
+if __name__ == "__main__":
+    told = asyncio.run(play())
+    Path(sys.argv[1]).write_text(json.dumps(told, indent=2) + "\n")
+    leave(0)

@@ -1,0 +1,167 @@
+"""The outer rings of the way back: the kernel's lease, and the reconcile schedule."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
+
+from deploy.lab.faults import cut_off, lose_the_engine
+from deploy.lab.lab import FLEET
+from orchestrator.service import change_of
+from policies.words.errors import Unavailable
+from policies.words.plan import Plan, Strategy
+from policies.words.verdict import Window
+from tests.chaos.facts import Host
+from tests.chaos.runs import Chaos
+
+LEASE = timedelta(seconds=6)
+OUTLASTS = timedelta(minutes=5)
+"""A lease that cannot be what brings the gateways back."""
+NEVER = Window(
+    minimum=timedelta(hours=1), nominal=timedelta(hours=1), extension=timedelta(0), cap=timedelta(hours=2)
+)
+"""A window that nothing is promoted in."""
+LOOK_EVERY = 0.05
+PATIENCE = 100.0
+
+
+@dataclass(frozen=True)
+class Returned:
+    """How long new sessions still went to the instance on trial, and that they then went back."""
+
+    what: str
+    seconds: float
+    on_known_good: bool
+    landed_on: str = ""
+    """The slot in which a user landed who logged in meanwhile, if one did."""
+
+
+class Rings:
+    """Plays what only the outer rings can answer, on a lab that serves known-good."""
+
+    def __init__(self, chaos: Chaos) -> None:
+        self._chaos = chaos
+        self._lab = chaos.lab
+
+    async def leases(self) -> list[Returned]:
+        """Cut, freeze and kill what confirms the lease of one canary, one after the other."""
+        plan = await self._on_trial(LEASE)
+        host = self._canary(plan)
+        found = []
+        for name, trouble in self._troubles(host).items():
+            await until(lambda: on_trial(host), f"the trial goes on before {name}")
+            with trouble():
+                returned = await self._returns(host, name)
+                landed = await self._landing(host) if name == "cut off" else ""
+                found.append(Returned(**{**asdict(returned), "landed_on": landed}))
+        await self._end()
+        return found
+
+    async def terminated(self) -> Returned:
+        """End guardian and driver in one breath."""
+        plan = await self._on_trial(OUTLASTS)
+        rollout = (await self._chaos.service.status(FLEET)).rollout
+        for workflow in (f"{change_of(FLEET)}/{rollout}/driver", change_of(FLEET)):
+            await self._chaos.client.get_workflow_handle(workflow).terminate("the rings are tested")
+        return await self._closed(self._canary(plan), "guardian and driver terminated")
+
+    async def engine_lost(self) -> Returned:
+        """Delete everything that the engine knows."""
+        plan = await self._on_trial(OUTLASTS)
+        lose_the_engine(self._lab)
+        return await self._closed(self._canary(plan), "engine's database deleted")
+
+    # --- parts -------------------------------------------------------------------
+
+    def _troubles(self, host: Host) -> dict[str, Callable[[], Any]]:
+        name = host.gateway.name
+        place = next(place for place in self._lab.topology.gateways if place.name == name)
+        agent = self._lab.agents[name]
+
+        @contextmanager
+        def frozen() -> Iterator[None]:
+            agent.send(signal.SIGSTOP)
+            yield
+            agent.send(signal.SIGCONT)
+
+        @contextmanager
+        def killed() -> Iterator[None]:
+            agent.kill()
+            yield
+            agent.start()
+
+        return {"cut off": lambda: cut_off(self._lab, place), "agent frozen": frozen, "agent killed": killed}
+
+    async def _on_trial(self, lease: timedelta) -> Plan:
+        plan = await self._chaos.plan(self._chaos.other, Strategy.CANARY, NEVER, lease=lease)
+        await self._chaos.start(plan)
+        await until(lambda: on_trial(self._canary(plan)), "the canary is on trial")
+        return plan
+
+    def _canary(self, plan: Plan) -> Host:
+        return self._chaos.hosts[plan.waves[0].gateways[0]]
+
+    async def _returns(self, host: Host, what: str) -> Returned:
+        began = time.monotonic()
+
+        async def back() -> bool:
+            return not await on_trial(host)
+
+        await until(back, f"{what}: new sessions go back")
+        seconds = time.monotonic() - began
+        return Returned(what, round(seconds, 2), (await host.serves()).is_on(self._chaos.here))
+
+    async def _closed(self, host: Host, what: str) -> Returned:
+        """Wait until new sessions are back, the ledger knows of it, and the fleet's lock is free."""
+        returned = await self._returns(host, what)
+
+        async def closed() -> bool:
+            still_open = await asyncio.to_thread(self._lab.session.ledger.open_rollouts, FLEET)
+            return not still_open and not await self._is_locked()
+
+        await until(closed, f"{what}: the rollout is closed")
+        return returned
+
+    async def _is_locked(self) -> bool:
+        try:
+            change = await self._chaos.client.get_workflow_handle(change_of(FLEET)).describe()
+        except RPCError:
+            return True
+        return change.status is WorkflowExecutionStatus.RUNNING
+
+    async def _landing(self, host: Host) -> str:
+        """Let one of the gateway's users begin a new day; return the slot whose pool took them in."""
+        users = self._lab.users.view()["users"]
+        user = next(user["name"] for user in users if user["gateway"] == host.gateway.name)
+        view = await asyncio.to_thread(self._lab.users.come_back, [user])
+        address = next(seen["address"] for seen in view["users"] if seen["name"] == user)
+        return host.slot_of(address)
+
+    async def _end(self) -> None:
+        await self._chaos.service.roll_back(self._lab.fleet, "chaos", "seen enough")
+
+        async def ended() -> bool:
+            return not await self._is_locked()
+
+        await until(ended, "the rollback has ended")
+
+
+async def on_trial(host: Host) -> bool:
+    """Say whether new sessions go to an instance that has yet to prove itself."""
+    return (await host.serves()).trial is not None
+
+
+async def until(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait until something is so; Unavailable when it is not in time."""
+    deadline = time.monotonic() + PATIENCE
+    while not await is_so():
+        if time.monotonic() > deadline:
+            raise Unavailable(f"not after {PATIENCE:.0f} s: {what}")
+        await asyncio.sleep(LOOK_EVERY)
