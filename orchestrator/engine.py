@@ -8,6 +8,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from orchestrator.payloads import data_converter
+from orchestrator.prompt import Prompt
 from policies.words.errors import BadInput, Unavailable
 
 CLONE_NEWNET = 0x40000000
@@ -38,7 +39,11 @@ async def connect(
     """Return a client of the engine that seals with the keys; Unavailable when the engine does not answer."""
     try:
         return await Client.connect(
-            address, namespace=namespace, data_converter=data_converter(payload_keys), identity=identity
+            address,
+            namespace=namespace,
+            data_converter=data_converter(payload_keys),
+            interceptors=[Prompt()],
+            identity=identity,
         )
     except (RPCError, RuntimeError) as error:
         raise Unavailable(

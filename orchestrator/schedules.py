@@ -17,6 +17,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError
 
+from orchestrator.prompt import TASK_WITHIN
 from policies.words.fleet import Fleet
 from workflows.reconcile import Reconcile
 from workflows.steps import CONTROL_QUEUE
@@ -72,6 +73,7 @@ def _schedule(fleet: Fleet) -> Schedule:
             id=reconcile_of(fleet.name),
             task_queue=CONTROL_QUEUE,
             execution_timeout=timedelta(minutes=2),
+            task_timeout=TASK_WITHIN,
         ),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=PACE)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=PACE),

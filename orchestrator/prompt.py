@@ -1,0 +1,63 @@
+"""Promptness: how long the engine waits for a worker that took a workflow's task and fell silent.
+
+Ten seconds by the engine's own default, in which a rollout whose worker was killed stands
+still. Every workflow is started with less, whoever starts it.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import (
+    Interceptor as ClientInterceptor,
+)
+from temporalio.client import (
+    OutboundInterceptor,
+    StartWorkflowInput,
+    WorkflowHandle,
+)
+from temporalio.worker import (
+    Interceptor as WorkerInterceptor,
+)
+from temporalio.worker import (
+    StartChildWorkflowInput,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
+from temporalio.workflow import ChildWorkflowHandle
+
+TASK_WITHIN = timedelta(seconds=4)
+"""The most a workflow may take over one task, loading it included; beyond it another worker tries."""
+
+
+class Prompt(ClientInterceptor, WorkerInterceptor):
+    """Has every workflow started with `TASK_WITHIN`: by a client, or as a child of another."""
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002 - the SDK's name
+        """Take part in what clients start."""
+        return _PromptClient(super().intercept_client(next))
+
+    def workflow_interceptor_class(
+        self,
+        input: WorkflowInterceptorClassInput,  # noqa: A002 - the SDK's name
+    ) -> type[WorkflowInboundInterceptor] | None:
+        """Take part in what workflows start."""
+        del input
+        return _PromptWorkflows
+
+
+class _PromptClient(OutboundInterceptor):
+    async def start_workflow(self, input: StartWorkflowInput) -> WorkflowHandle[Any, Any]:  # noqa: A002
+        input.task_timeout = input.task_timeout or TASK_WITHIN
+        return await super().start_workflow(input)
+
+
+class _PromptWorkflows(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(_PromptChildren(outbound))
+
+
+class _PromptChildren(WorkflowOutboundInterceptor):
+    async def start_child_workflow(self, input: StartChildWorkflowInput) -> ChildWorkflowHandle[Any, Any]:  # noqa: A002
+        input.task_timeout = input.task_timeout or TASK_WITHIN
+        return await super().start_child_workflow(input)
