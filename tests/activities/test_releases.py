@@ -1,5 +1,6 @@
 """Releases on their real path: built, signed by a private signer, served, fetched, verified, unpacked."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,17 +10,22 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.drivers.trust_files import Trail, compose_releases, evidence_of, load_trust, recompute
+from activities.evidence import reverify
 from activities.releases import AdmitOrder, ReleaseActivities, Releases
+from activities.verdicts import refusal
 from deploy.lab.releases import LabReleases
 from deploy.lab.repository import RepositoryServer
+from orchestrator.release_folder import add_signature
 from policies.words.errors import BadInput
 from policies.words.refusals import (
     DigestMismatch,
     DowngradeRefused,
     DownloadFailed,
+    PolicyChanged,
     PolicyInvalid,
     ReplayDetected,
     ScopeMismatch,
+    SignatureInvalid,
     SignatureMissing,
     SignerNotAllowed,
     SignerRevoked,
@@ -355,3 +361,44 @@ async def test_a_repository_behind_a_token_gets_it_from_its_reference(
     assert set(seen) == {"Bearer a-secret-token"}
     kept = [path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert not any(b"a-secret-token" in content for content in kept)
+
+
+async def test_a_verdict_is_not_recomputed_under_another_policy_or_without_evidence(
+    lab: LabReleases, releases: Releases, tmp_path: Path
+) -> None:
+    digest = lab.publish(*small_tree(tmp_path), version="1.3.0", rollback_index=1)
+    verification = (await releases.admit(digest, lab.url)).verification
+    evidence, trust = evidence_of(tmp_path / "store"), load_trust(lab.trust_policy)
+    assert reverify(verification, evidence, trust).admitted
+    with pytest.raises(DigestMismatch):
+        reverify(verification.model_copy(update={"manifest": None}), evidence, trust)
+    with pytest.raises(SignatureMissing):
+        raise refusal(reverify(verification.model_copy(update={"index": None}), evidence, trust))
+    lab.trust_policy.write_text(lab.trust_policy.read_text() + "\n")
+    with pytest.raises(PolicyChanged):
+        reverify(verification, evidence, load_trust(lab.trust_policy))
+
+
+async def test_a_signature_of_a_kind_the_policy_does_not_know_is_refused(
+    lab: LabReleases, releases: Releases, tmp_path: Path
+) -> None:
+    digest = lab.publish(*small_tree(tmp_path), version="1.3.0", rollback_index=1)
+    add_signature(lab.root, digest, "openpgp", b"signature")
+    add_signature(lab.root, digest, "openpgp", b"signature")
+    with pytest.raises(SignatureInvalid):
+        await releases.admit(digest, lab.url)
+    listing = (lab.root / "signatures" / digest.replace(":", "/")).with_suffix(".json")
+    assert len(json.loads(listing.read_bytes())) == 3
+
+
+async def test_an_archive_altered_after_admission_is_reported_as_altered(
+    lab: LabReleases, releases: Releases, tmp_path: Path
+) -> None:
+    digest = lab.publish(*small_tree(tmp_path), version="1.3.0", rollback_index=1)
+    admitted = await releases.admit(digest, lab.url)
+    largest = max(stored(tmp_path), key=lambda path: path.stat().st_size)
+    largest.chmod(0o644)
+    largest.write_bytes(b"x" + largest.read_bytes()[1:])
+    with pytest.raises(DigestMismatch):
+        await releases.unpack(admitted, tmp_path / "gateway")
+    assert not (tmp_path / "gateway/root").exists()

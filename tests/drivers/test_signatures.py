@@ -9,18 +9,34 @@ from pathlib import Path
 import pysequoia
 import pytest
 from asn1crypto import cms as asn1_cms
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from sigstore.models import Bundle, TrustedRoot
 from sigstore.verify import Verifier
 from sigstore.verify.policy import AllOf, Identity, OIDCIssuerV2
 
 from activities.drivers.signature.cms import CmsVerifier
 from activities.drivers.signature.openpgp import OpenPgpVerifier
-from activities.drivers.signature.sigstore import SigstoreVerifier, public_root
+from activities.drivers.signature.sigstore import (
+    ISSUER_V2,
+    SigstoreVerifier,
+    claimed_times,
+    identity_of,
+    issuer_of,
+    parse_bundle,
+    public_root,
+)
 from deploy.lab.signer import LabSigner
 from orchestrator.release_signing import sign_cms, sign_openpgp
 from policies.words.errors import BadInput
-from policies.words.refusals import PolicyInvalid, SignatureInvalid, TrustError, WeakAlgorithm
+from policies.words.refusals import (
+    PolicyInvalid,
+    SignatureInvalid,
+    SignerNotAllowed,
+    TrustError,
+    WeakAlgorithm,
+)
 from policies.words.trust import Envelope, SignatureKind, VerifiedSignature
 from policies.words.word import digest_of
 from tests.fakes.authority import EnterpriseCa
@@ -131,6 +147,55 @@ def test_a_statements_bundle_is_good_for_its_subjects_only(signer: LabSigner) ->
         verifier.verify_blob("0" * 64, bundle, identity=WHO, issuer=ISSUER)
     with pytest.raises(TrustError):
         verifier.verify_blob(sha256, signer.sign(b"[]", WHO, ISSUER), identity=WHO, issuer=ISSUER)
+
+
+def certificate(*extensions: x509.ExtensionType) -> x509.Certificate:
+    key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + timedelta(hours=1))
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(key, hashes.SHA256())
+
+
+def names(*found: x509.GeneralName) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName(found)
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        (),
+        (names(x509.DNSName("bot.example")),),
+        (names(x509.RFC822Name("a@b.example"), x509.RFC822Name("c@d.example")),),
+        (names(x509.RFC822Name("a@b.example"), x509.DNSName("bot.example")),),
+    ],
+    ids=range(4),
+)
+def test_a_certificate_names_exactly_one_identity(extensions: tuple[x509.ExtensionType, ...]) -> None:
+    with pytest.raises(SignatureInvalid):
+        identity_of(certificate(*extensions))
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"plain", b"\x0c\x05abc", b"\x0c\x81\x03abc", b"\x13\x03abc"])
+def test_an_issuer_is_a_text_in_der_and_nothing_else(raw: bytes | None) -> None:
+    extensions = () if raw is None else (x509.UnrecognizedExtension(ISSUER_V2, raw),)
+    with pytest.raises(SignatureInvalid):
+        issuer_of(certificate(*extensions))
+
+
+def test_a_log_that_promises_a_time_is_enough_without_a_stamp(signer: LabSigner) -> None:
+    bundle = json.loads(signer.sign(STATEMENT, WHO, ISSUER))
+    entry = bundle["verificationMaterial"]["tlogEntries"][0]
+    entry |= {"integratedTime": "1700000000", "inclusionPromise": {"signedEntryTimestamp": "AAAA"}}
+    assert len(claimed_times(parse_bundle(json.dumps(bundle).encode()))) == 2
+    with pytest.raises(SignatureInvalid):  # the promise is not the log's
+        sigstore(json.dumps(bundle).encode(), signer)
+
+
+def test_a_blob_bundle_proves_nothing_about_a_statement(signer: LabSigner) -> None:
+    with pytest.raises(SignatureInvalid):
+        sigstore(signer.sign_blob(b"blob", WHO, ISSUER), signer)
 
 
 # --- OpenPGP ------------------------------------------------------------------------------
@@ -246,6 +311,14 @@ def test_a_code_signing_certificate_of_the_authority_signs(corp: EnterpriseCa, k
     assert (found.identity, found.root, found.payload_digest) == (LEAD, "0", digest_of(STATEMENT))
 
 
+def test_a_certificate_made_out_to_nobody_or_for_everything_signs_nothing(
+    corp: EnterpriseCa, tmp_path: Path
+) -> None:
+    for signature in (corp.sign(STATEMENT, LEAD, names=()), corp.sign(STATEMENT, LEAD, usage=None)):
+        with pytest.raises(SignerNotAllowed):
+            cms(signature, corp)
+
+
 def test_a_small_rsa_key_is_weak(corp: EnterpriseCa) -> None:
     key = rsa.generate_private_key(65537, 1024)
     with pytest.raises(WeakAlgorithm):
@@ -288,7 +361,7 @@ def test_a_stamp_over_something_else_or_by_nobody_is_refused(corp: EnterpriseCa,
         assert refused.value.reason == "no_time"
 
 
-def altered(content: bytes, change: str) -> bytes:
+def altered(content: bytes, change: str) -> bytes:  # noqa: C901 - a list of changes
     """Return the signature with one thing in its structure changed."""
     info = asn1_cms.ContentInfo.load(content)
     signed = info["content"]
@@ -308,6 +381,8 @@ def altered(content: bytes, change: str) -> bytes:
             signer["signature_algorithm"] = {"algorithm": "sha384_ecdsa"}
         case "dsa":
             signer["signature_algorithm"] = {"algorithm": "sha256_dsa"}
+        case "named by key":
+            signer["sid"] = asn1_cms.SignerIdentifier("subject_key_identifier", b"key")
         case "no digest":
             kept = [a for a in signer["signed_attrs"] if a["type"].native != "message_digest"]
             signer["signed_attrs"] = kept
@@ -328,6 +403,7 @@ def altered(content: bytes, change: str) -> bytes:
         ("md5", WeakAlgorithm),
         ("sha384 over sha256", WeakAlgorithm),
         ("dsa", WeakAlgorithm),
+        ("named by key", SignatureInvalid),
         ("no digest", SignatureInvalid),
         ("another type", SignatureInvalid),
         ("trailing byte", SignatureInvalid),

@@ -38,7 +38,8 @@ class EnterpriseCa:
         self,
         identity: str,
         *,
-        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CODE_SIGNING,
+        usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CODE_SIGNING,
+        names: tuple[x509.GeneralName, ...] | None = None,
         starts: timedelta = timedelta(minutes=-5),
         ends: timedelta = timedelta(days=30),
         key: Key | None = None,
@@ -48,16 +49,18 @@ class EnterpriseCa:
         now = datetime.now(UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity)])
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
-        certificate = (
+        named = (x509.RFC822Name(identity),) if names is None else (*names, x509.DNSName("nobody.example"))
+        builder = (
             x509.CertificateBuilder(self.root.subject, subject, key.public_key(), x509.random_serial_number())
             .not_valid_before(now + starts)
             .not_valid_after(now + ends)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(identity)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(named), critical=False)
             .add_extension(authority, critical=False)
             .add_extension(_usage(sign_certificates=False), critical=True)
-            .sign(self.key, hashes.SHA256())
         )
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        certificate = builder.sign(self.key, hashes.SHA256())
         stem = self.folder / f"{certificate.serial_number:x}"
         key_file, certificate_file = stem.with_suffix(".key"), stem.with_suffix(".pem")
         key_file.write_bytes(
