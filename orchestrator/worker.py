@@ -1,6 +1,8 @@
 """The orchestrator's worker: every workflow, and the steps that belong to no gateway."""
 
 import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
 
 from temporalio.worker import Worker
 
@@ -17,7 +19,9 @@ from orchestrator.rooms import refuse_strangers
 from orchestrator.running import leave, make_worker, run_until_told
 from orchestrator.schedules import keep_reconciling
 from orchestrator.settings import Settings
-from orchestrator.store.ledger import Ledger
+from orchestrator.store.evidence import EvidenceList
+from orchestrator.store.ledger import PENSTOCK, Ledger
+from policies.words.errors import PenstockError
 from policies.words.fleet import Fleet
 from workflows.drain import Drain
 from workflows.driver import RolloutDriver
@@ -30,6 +34,9 @@ from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey
 from workflows.wave import WaveWorkflow
 from workflows.way_back import WayBack
+
+EXPIRE_EVERY = timedelta(hours=1)
+_log = logging.getLogger(__name__)
 
 WORKFLOWS = (
     Rollout,
@@ -55,7 +62,13 @@ async def compose(settings: Settings) -> Worker:
     archive = ArchiveActivities(SnapshotArchive(settings.snapshots), book)
     fleet = load(settings.fleet, Fleet)
     releases = ReleaseActivities(
-        compose_releases(settings.store, settings.trust, product=fleet.product, channel=fleet.channel)
+        compose_releases(
+            settings.store,
+            settings.trust,
+            product=fleet.product,
+            channel=fleet.channel,
+            promoted=lambda: {release.digest for release in book.known_good(fleet.name).values()},
+        )
     )
     observation = ObservationActivities(PrometheusSource(settings.prometheus_url))
     return make_worker(
@@ -89,11 +102,28 @@ async def run_beside(settings: Settings) -> None:
     """Run the worker of an engine that answers already, until told to stop."""
     refuse_strangers()
     worker = await compose(settings)
-    reconciling = asyncio.create_task(keep_reconciling(worker.client, load(settings.fleet, Fleet)))
+    fleet = load(settings.fleet, Fleet)
+    beside = [
+        asyncio.create_task(keep_reconciling(worker.client, fleet)),
+        asyncio.create_task(keep_expiring(settings, fleet.limits.snapshots_kept)),
+    ]
     try:
         await run_until_told(worker)
     finally:
-        reconciling.cancel()
+        for task in beside:
+            task.cancel()
+
+
+async def keep_expiring(settings: Settings, kept: timedelta) -> None:
+    """Let go of evidence that has been kept long enough, every hour."""
+    listed, archive = EvidenceList.open(settings.ledger_url), SnapshotArchive(settings.snapshots)
+    while True:
+        try:
+            for digest in await asyncio.to_thread(listed.expire, datetime.now(UTC) - kept, PENSTOCK):
+                archive.discard(digest)
+        except PenstockError as error:
+            _log.warning("old snapshots were not removed: %s", error)
+        await asyncio.sleep(EXPIRE_EVERY.total_seconds())
 
 
 if __name__ == "__main__":

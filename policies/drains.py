@@ -8,8 +8,17 @@ from collections.abc import Sequence
 from datetime import timedelta
 from math import ceil
 
-from policies.words.drain import DrainFacts, DrainLimits, DrainMode, Look, Loss, NextStep, Step
-from policies.words.instance import Probe
+from policies.words.drain import (
+    DrainFacts,
+    DrainLimits,
+    DrainMode,
+    DrainStatus,
+    Look,
+    Loss,
+    NextStep,
+    Step,
+)
+from policies.words.instance import GatewayState, Probe
 from policies.words.verdict import Decision, GateVerdict
 
 BEYOND_AUTH = ("tunnel", "ping")
@@ -51,6 +60,13 @@ def remembered(before: Look | None, after: Look) -> Look:
     if before is None or after.sessions is not None or before.process != after.process:
         return after
     return after.model_copy(update={"sessions": before.sessions, "exempt": before.exempt})
+
+
+def with_live_counts(status: DrainStatus, state: GatewayState | None) -> DrainStatus:
+    """Return the drain's status with the counts of this moment; unknown where the gateway is silent."""
+    live = {instance.slot: instance.sessions for instance in state.instances} if state else {}
+    slots = tuple(slot.model_copy(update={"sessions": live.get(slot.slot)}) for slot in status.slots)
+    return status.model_copy(update={"slots": slots})
 
 
 def allowance(found: int, limits: DrainLimits) -> int:

@@ -79,6 +79,7 @@ class WayBackStory:
             events=tuple(self._events),
             outcome=self._outcome or incomplete,
             incomplete=self._missing,
+            confirm=self._waits[0].change if self._waits else None,
         )
 
     @property

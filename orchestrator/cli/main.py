@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import judge, release
+from orchestrator.cli import back, drain, judge, release, snapshot
 from orchestrator.cli.session import Session, in_session
 from orchestrator.cli.show import (
     Output,
@@ -17,6 +17,7 @@ from orchestrator.cli.show import (
     show_status,
     watch_until_ended,
 )
+from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait
 from policies.words.errors import BadInput, Conflict, Unavailable
 from policies.words.exit_code import ExitCode, code_of
 from policies.words.plan import Plan, Strategy
@@ -35,13 +36,16 @@ app.add_typer(fleet_verbs, name="fleet")
 app.add_typer(release.app, name="release")
 app.add_typer(release.audit, name="audit")
 app.add_typer(judge.app, name="judge")
+app.add_typer(drain.app, name="drain")
+app.add_typer(snapshot.app, name="snapshot")
 app.command("verify-bundle")(release.verify_bundle)
+app.command("rollback")(back.rollback)
+app.command("approve")(back.approve)
+app.command("reject")(back.reject)
+app.command("sessions")(drain.sessions)
+app.command("drains")(drain.drains)
 
-FleetName = Annotated[str | None, typer.Argument(help="the fleet; the only one there is when left out")]
-Reason = Annotated[str, typer.Option("--reason", help="why, for whoever reads the history")]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="for people or for machines")]
 Release = Annotated[str, typer.Option("--to", help="the release: digest, its beginning, or version")]
-Wait = Annotated[bool, typer.Option("--wait", help="follow it to its end; the exit code says which")]
 
 
 @app.command()
@@ -162,21 +166,6 @@ def promote(reason: Reason, fleet: FleetName = None, command_id: CommandId = Non
 def abort(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
     """Stop before any session has moved; refused afterwards."""
     _order(fleet, CommandKind.ABORT, reason, command_id)
-
-
-@app.command()
-def rollback(
-    reason: Reason, fleet: FleetName = None, wait: Wait = False, output: OutputOption = Output.TABLE
-) -> None:
-    """Send every touched gateway back to its known-good, at any moment, any number of times."""
-
-    async def go_back(session: Session) -> int:
-        typer.echo(await session.roll_back(fleet, getpass.getuser(), reason))
-        if not wait:
-            return ExitCode.DONE
-        return code_of(await watch_until_ended(session, session.fleet_name(fleet), output))
-
-    raise typer.Exit(in_session(go_back))
 
 
 @app.command()

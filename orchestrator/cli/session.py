@@ -10,7 +10,9 @@ from orchestrator.settings import Settings
 from policies.words.errors import BadInput
 
 if TYPE_CHECKING:
+    from activities.drivers.store.snapshots import SnapshotArchive
     from orchestrator.service import Service
+    from orchestrator.store.evidence import EvidenceList
     from orchestrator.store.ledger import Ledger, RolloutRow
     from policies.words.fleet import Fleet
     from policies.words.plan import Plan, ReleaseRef, Strategy
@@ -31,6 +33,20 @@ class Session:
         from orchestrator.store.ledger import Ledger  # noqa: PLC0415 - quick commands stay quick
 
         return Ledger.open(self.settings.ledger_url)
+
+    @cached_property
+    def evidence(self) -> "EvidenceList":
+        """The list of snapshots."""
+        from orchestrator.store.evidence import EvidenceList  # noqa: PLC0415 - quick commands stay quick
+
+        return EvidenceList.open(self.settings.ledger_url)
+
+    @cached_property
+    def archive(self) -> "SnapshotArchive":
+        """The snapshots themselves."""
+        from activities.drivers.store.snapshots import SnapshotArchive  # noqa: PLC0415
+
+        return SnapshotArchive(self.settings.snapshots)
 
     @cached_property
     def fleet(self) -> "Fleet":
@@ -116,10 +132,14 @@ class Session:
         """Give an order."""
         return await (await self.service()).command(fleet, command)
 
-    async def roll_back(self, name: str | None, person: str, reason: str) -> str:
-        """Send the fleet back."""
+    async def roll_back(
+        self, name: str | None, person: str, reason: str, to: str | None = None
+    ) -> "CommandReceipt":
+        """Send the fleet back, to known-good or to the named release."""
         del name
-        return await (await self.service()).roll_back(self.fleet, person, reason)
+        release = self.ledger.release(to) if to else None
+        service = await self.service()
+        return await service.roll_back(self.fleet, person, reason, to=release, source=self.settings.source)
 
     def history(self, name: str | None) -> "tuple[RolloutRow, ...]":
         """Return the fleet's rollouts, the newest first."""

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -121,6 +123,12 @@ def show_last_known(row: "RolloutRow | None", silence: str, output: Output) -> N
     out.print(Text(f"From the ledger; there is no live answer: {silence}", "dim"))
 
 
+def show_incomplete(status: RolloutStatus) -> None:
+    """Print exactly which gateways are not back, and why, where people see it beside any other output."""
+    lines = [f"ROLLBACK INCOMPLETE: {len(status.incomplete)} gateways are not back; penstock goes on trying:"]
+    sys.stderr.write("\n".join([*lines, *(f"  {missing}" for missing in status.incomplete)]) + "\n")
+
+
 def show_plan(plan: Plan, output: Output) -> None:
     """Print what a plan would do, to whom, and for how long."""
     if output is Output.JSON:
@@ -161,9 +169,16 @@ def show_history(rows: "Sequence[RolloutRow]", output: Output) -> None:
     console().print(table)
 
 
-async def watch_until_ended(session: "Session", fleet: str, output: Output) -> Outcome | None:
-    """Follow a rollout to its end: one frame on a terminal, one line per event elsewhere."""
+async def watch_until_ended(
+    session: "Session", fleet: str, output: Output, within: timedelta | None = None
+) -> Outcome | None:
+    """Follow a rollout to its end: one frame on a terminal, one line per event elsewhere.
+
+    Without a time limit an incomplete rollback ends it at once; with one it has until then to
+    become complete. None is a rollout that goes on.
+    """
     service = await session.service()
+    deadline = None if within is None else time.monotonic() + within.total_seconds()
     out = console()
     live = Live(console=out, auto_refresh=False) if out.is_terminal and output is Output.TABLE else None
     told = 0
@@ -171,17 +186,23 @@ async def watch_until_ended(session: "Session", fleet: str, output: Output) -> O
         live.start()
     try:
         while True:
+            late = deadline is not None and time.monotonic() >= deadline
             try:
                 status = await service.status(fleet)
             except Unavailable:
+                if late:
+                    return None
                 await asyncio.sleep(EVERY_SECONDS)
                 continue
             if live:
                 live.update(status_frame(status), refresh=True)
             else:
                 told = _print_new_events(status, told, output)
-            if status.phase is Phase.ENDED or status.outcome is Outcome.ROLLBACK_INCOMPLETE:
+            incomplete = status.outcome is Outcome.ROLLBACK_INCOMPLETE
+            if status.phase is Phase.ENDED or (incomplete and (late or deadline is None)):
                 return status.outcome
+            if late:
+                return Outcome.HELD if status.phase is Phase.HELD else None
             await asyncio.sleep(EVERY_SECONDS)
     finally:
         if live:

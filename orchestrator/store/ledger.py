@@ -6,7 +6,7 @@ change stands in the audit record in the same transaction.
 
 import json
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import Engine, Row, and_, insert, select, update
 
@@ -58,6 +58,12 @@ class VerdictRow(Word):
     wave: int
     at: datetime
     decision: Decision
+
+
+class _Proof(NamedTuple):
+    release: ReleaseRef
+    rollout: str
+    since: datetime
 
 
 class Ledger:
@@ -167,15 +173,23 @@ class Ledger:
 
     def known_good(self, fleet: str) -> dict[str, ReleaseRef]:
         """Return what each gateway of the fleet goes back to."""
-        return {gateway: proofs[0][0] for gateway, proofs in self._proofs(fleet).items()}
+        return {gateway: proofs[0].release for gateway, proofs in self._proofs(fleet).items()}
+
+    def known_good_since(self, fleet: str) -> dict[str, datetime]:
+        """Return when each gateway's known-good became so."""
+        return {gateway: proofs[0].since for gateway, proofs in self._proofs(fleet).items()}
+
+    def ever_known_good(self, fleet: str) -> dict[str, tuple[ReleaseRef, ...]]:
+        """Return every release that was a gateway's known-good once, the newest first."""
+        return {gateway: tuple(p.release for p in proofs) for gateway, proofs in self._proofs(fleet).items()}
 
     def previous_known_good(self, fleet: str) -> dict[str, ReleaseRef]:
         """Return what gateways went back to before; without those that had no other or are back already."""
         return {
             gateway: earlier
             for gateway, proofs in self._proofs(fleet).items()
-            if not is_way_back(fleet, proofs[0][1])
-            and (earlier := next((p for p, _ in proofs if p.digest != proofs[0][0].digest), None))
+            if not is_way_back(fleet, proofs[0].rollout)
+            and (earlier := next((p.release for p in proofs if p.release != proofs[0].release), None))
         }
 
     def record_known_good(self, fleet: str, gateway: str, reference: ReleaseRef, rollout: str) -> None:
@@ -373,15 +387,15 @@ class Ledger:
         """
         return broken(self.audit_entries(), noted)
 
-    def _proofs(self, fleet: str) -> dict[str, list[tuple[ReleaseRef, str]]]:
+    def _proofs(self, fleet: str) -> dict[str, list[_Proof]]:
         """Return each gateway's known-goods with the change that made them so, the newest first."""
-        table, proofs = tables.known_good, dict[str, list[tuple[ReleaseRef, str]]]()
+        table, proofs = tables.known_good, dict[str, list[_Proof]]()
         with reading(self._engine) as connection:
             for row in connection.execute(
                 select(table).where(table.c.fleet == fleet).order_by(table.c.id.desc())
             ):
-                proof = (ReleaseRef.model_validate_json(row.release), row.rollout)
-                proofs.setdefault(row.gateway, []).append(proof)
+                release = ReleaseRef.model_validate_json(row.release)
+                proofs.setdefault(row.gateway, []).append(_Proof(release, row.rollout, row.since))
         return dict(sorted(proofs.items()))
 
 

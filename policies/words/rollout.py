@@ -7,7 +7,7 @@ from pydantic import Field
 
 from policies.words.plan import Plan
 from policies.words.verdict import Decision
-from policies.words.word import Name, Word
+from policies.words.word import Digest, Name, Word
 
 
 class Phase(StrEnum):
@@ -128,6 +128,8 @@ class RolloutStatus(Word):
     decision: Decision | None = None
     events: tuple[Event, ...] = ()
     outcome: Outcome | None = None
+    confirm: Digest | None = None
+    """What waits for a second person's answer, by the digest that the answer names."""
     incomplete: tuple[str, ...] = ()
     """Gateways that are not back yet, each with what keeps it."""
 

@@ -114,14 +114,15 @@ async def test_a_rollback_after_promotion_moves_the_fleet_and_its_known_good_onc
     await promoted(real, service)
     assert set(real.serving().values()) == {"1.3.0", "1.1.6"}
     said = await service.roll_back(real.fleet, "ana", "users call")
-    assert said == "Rolling back 2 gateways to their earlier known-good."
+    assert said.sentence == "Rolling back 2 gateways to an earlier known-good."
     back = await service.client.get_workflow_handle("change/edge").result()
     assert back is not None
     assert set(real.serving().values()) == {"1.1.6"}
     assert service.ledger.known_good("edge") == dict.fromkeys(real.gateways, OLD)
     assert (await reconcile(real)).sentence == "every gateway is on its known-good"
     again = await service.roll_back(real.fleet, "ana", "users still call")
-    assert again.startswith("Nothing to do")
+    assert again.sentence.startswith("Nothing to do")
+    assert not again.accepted
     assert set(real.serving().values()) == {"1.1.6"}
 
 

@@ -1,0 +1,74 @@
+"""Commands that take a fleet back, and the second person's answer where the fleet's rules ask for one."""
+
+import getpass
+import secrets
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.session import Session, in_session
+from orchestrator.cli.show import Output, show_incomplete, watch_until_ended
+from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait, duration
+from policies.words.errors import Conflict
+from policies.words.exit_code import ExitCode, code_of
+from policies.words.rollout import Phase
+from policies.words.way_back import Answer, AnswerKind
+
+Within = Annotated[str, typer.Option("--timeout", help="how long --wait waits, for example 90s or 5m")]
+To = Annotated[str | None, typer.Option("--to", help="an earlier release instead of known-good")]
+
+
+def rollback(
+    reason: Reason,
+    fleet: FleetName = None,
+    to: To = None,
+    wait: Wait = False,
+    timeout: Within = "5m",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Send every touched gateway back to its known-good, at any moment, any number of times."""
+    within = duration(timeout)
+
+    async def go_back(session: Session) -> int:
+        receipt = await session.roll_back(fleet, getpass.getuser(), reason, to)
+        typer.echo(receipt.sentence)
+        return await _follow(session, fleet, within, output) if wait and receipt.accepted else ExitCode.DONE
+
+    raise typer.Exit(in_session(go_back))
+
+
+def approve(reason: Reason, fleet: FleetName = None) -> None:
+    """Say yes to a rollback that waits for a second person; nobody approves what they asked for."""
+    in_session(lambda session: _answer(session, fleet, AnswerKind.APPROVE, reason))
+
+
+def reject(reason: Reason, fleet: FleetName = None) -> None:
+    """Say no to a rollback that waits for a second person; nothing is changed."""
+    in_session(lambda session: _answer(session, fleet, AnswerKind.REJECT, reason))
+
+
+async def _answer(session: Session, fleet: str | None, kind: AnswerKind, reason: str) -> None:
+    service, name = await session.service(), session.fleet_name(fleet)
+    status = await service.status(name)
+    if status.phase is not Phase.HELD or status.confirm is None:
+        raise Conflict(f"nothing waits for an answer in {name}")
+    typer.echo(f"{kind.capitalize()}: {status.why}; {len(status.gateways)} gateways to {status.version}")
+    answer = Answer(
+        id=f"{kind}-{secrets.token_hex(6)}",
+        kind=kind,
+        person=getpass.getuser(),
+        reason=reason,
+        change=status.confirm,
+    )
+    typer.echo((await service.answer(name, answer)).sentence)
+
+
+async def _follow(session: Session, fleet: str | None, within: timedelta, output: Output) -> int:
+    """Wait until every gateway is back; what is not when the time is over is listed, and goes on."""
+    name = session.fleet_name(fleet)
+    outcome = await watch_until_ended(session, name, output, within)
+    code = code_of(outcome)
+    if code is ExitCode.ROLLBACK_INCOMPLETE:
+        show_incomplete(await session.status(name))
+    return code

@@ -1,0 +1,72 @@
+"""The list of snapshots: which failures' evidence is kept, and what of it has been kept long enough."""
+
+from datetime import UTC, datetime
+from typing import Self
+
+from sqlalchemy import Engine, delete, select
+
+from orchestrator.store import tables
+from orchestrator.store.database import open_database, reading, writing
+from orchestrator.store.record import append
+from policies.words.errors import BadInput
+from policies.words.word import Digest, Name, Word
+
+
+class SnapshotRow(Word):
+    """One failure's evidence on one gateway."""
+
+    rollout: Name
+    gateway: Name
+    digest: Digest
+    at: datetime
+
+
+class EvidenceList:
+    """The snapshots that the ledger lists; the bytes are in the archive."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Return the list in the ledger at this address."""
+        return cls(open_database(url))
+
+    def snapshots(self, rollout: str | None = None) -> tuple[SnapshotRow, ...]:
+        """Return the snapshots of a rollout, or of all, the newest first."""
+        table = tables.snapshots
+        wanted = select(table).order_by(table.c.at.desc(), table.c.gateway)
+        if rollout is not None:
+            wanted = wanted.where(table.c.rollout == rollout)
+        with reading(self._engine) as connection:
+            return tuple(
+                SnapshotRow(rollout=row.rollout, gateway=row.gateway, digest=row.digest, at=row.at)
+                for row in connection.execute(wanted)
+            )
+
+    def named(self, name: str) -> SnapshotRow:
+        """Return the snapshot of that digest or its beginning.
+
+        Raises:
+            BadInput: there is none, or the name fits several.
+        """
+        digest = name if name.startswith("sha256:") else f"sha256:{name}"
+        found = {row.digest: row for row in self.snapshots() if row.digest.startswith(digest)}
+        if len(found) != 1:
+            many = f"fits {len(found)} snapshots" if found else "is no snapshot that is kept"
+            raise BadInput(f"{name} {many}; see penstock snapshot list")
+        return next(iter(found.values()))
+
+    def expire(self, before: datetime, person: str) -> tuple[Digest, ...]:
+        """Take older snapshots off the list; return the digests that nothing on it names any more."""
+        table = tables.snapshots
+        with writing(self._engine) as connection:
+            old = {row.digest for row in connection.execute(select(table).where(table.c.at < before))}
+            if not old:
+                return ()
+            connection.execute(delete(table).where(table.c.at < before))
+            kept = {row.digest for row in connection.execute(select(table.c.digest))}
+            gone = tuple(sorted(old - kept))
+            body = {"before": before.astimezone(UTC).isoformat(), "digests": gone}
+            append(connection, person, "evidence", "snapshots expired", f"{len(gone)} snapshots", body)
+            return gone

@@ -1,0 +1,183 @@
+"""Back after promotion: at once to known-good, elsewhere only with a second person's yes."""
+
+from datetime import timedelta
+
+import pytest
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+
+from orchestrator.service import Service
+from policies.rollbacks import confirmation_of
+from policies.words.errors import Conflict, Refused
+from policies.words.fleet import AtDeadline, RollbackRules
+from policies.words.rollout import CommandReceipt, Outcome, Phase, RolloutStatus
+from policies.words.way_back import Answer, AnswerKind
+from tests.workflows.test_reconcile import promoted, service  # noqa: F401 - fixture
+from tests.workflows.world import NEW, NEXT, OLD, World, result_of, until
+from workflows.rollback import RollbackResult
+from workflows.steps import CONTROL_QUEUE
+from workflows.way_back import WayBack, WayBackOrder
+
+Running = WorkflowHandle[WayBack, RollbackResult]
+
+
+async def ask_for(world: World, **rules: object) -> Running:
+    """Ask for 1.4.0, which runs in slot c, on gateways whose known-good is 1.1.6."""
+    for fake in world.gateways.values():
+        fake.serve(NEXT, "c")
+        fake.serve(NEW, "b")
+    fleet = world.fleet.model_copy(update={"rollback": RollbackRules.model_validate(rules)})
+    targets = dict.fromkeys(world.gateways, NEXT)
+    known_good = dict.fromkeys(world.gateways, OLD)
+    order = WayBackOrder(
+        name=f"{fleet.name}-back-1",
+        fleet=fleet,
+        reason="ana: users call",
+        targets=targets,
+        requested_by="ana",
+        confirm=confirmation_of(fleet, targets, known_good, known_good),
+    )
+    return await world.client.start_workflow(
+        WayBack.run, order, id=f"change/{fleet.name}", task_queue=CONTROL_QUEUE
+    )
+
+
+async def status_of(running: Running) -> RolloutStatus:
+    return await running.query(WayBack.status)
+
+
+async def answer(running: Running, kind: AnswerKind, person: str, **more: str) -> CommandReceipt:
+    confirm = (await status_of(running)).confirm
+    given = Answer.model_validate(
+        {"id": f"{person} {kind}", "kind": kind, "person": person, "reason": "seen", "change": confirm} | more
+    )
+    receipt: CommandReceipt = await running.execute_update("answer", given, result_type=CommandReceipt)
+    return receipt
+
+
+async def is_waiting(running: Running) -> bool:
+    return (await status_of(running)).phase is Phase.HELD
+
+
+async def test_another_release_waits_until_a_second_person_has_approved_it(world: World) -> None:
+    running = await ask_for(world)
+    await until(lambda: is_waiting(running))
+    status = await status_of(running)
+    assert status.why == "1.4.0 is not the known-good of gw-1, gw-2, gw-3 and 1 more"
+    assert "penstock approve" in status.can_do
+    assert set(world.serving().values()) == {"1.3.0"}
+    await answer(running, AnswerKind.APPROVE, "bo")
+    await result_of(running)
+    assert set(world.serving().values()) == {"1.4.0"}
+    assert world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, NEXT)
+    told = [action for action, _, _ in world.book.events.values()]
+    assert told == ["rollback waits for a person", "rollback answered: approve"]
+
+
+async def test_nobody_approves_what_they_asked_for(world: World) -> None:
+    running = await ask_for(world)
+    await until(lambda: is_waiting(running))
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await answer(running, AnswerKind.APPROVE, "ana")
+    assert "somebody else has to approve it" in str(refused.value.cause)
+    with pytest.raises(WorkflowUpdateFailedError):
+        await answer(running, AnswerKind.APPROVE, "bo", change=OLD.digest)
+    assert await is_waiting(running)
+
+
+async def test_without_an_answer_the_deadline_goes_back_to_known_good_by_itself(world: World) -> None:
+    running = await ask_for(world, answer_within=timedelta(minutes=15))
+    await result_of(running)
+    assert set(world.serving().values()) == {"1.1.6"}
+    assert (await status_of(running)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_policy_may_say_that_nothing_happens_at_the_deadline(world: World) -> None:
+    running = await ask_for(world, at_deadline=AtDeadline.NOTHING)
+    await result_of(running)
+    assert set(world.serving().values()) == {"1.3.0"}
+    assert (await status_of(running)).outcome is Outcome.ABORTED
+
+
+async def test_a_rejected_rollback_changes_nothing(world: World) -> None:
+    running = await ask_for(world)
+    await until(lambda: is_waiting(running))
+    await answer(running, AnswerKind.REJECT, "bo")
+    assert (await result_of(running)).back == ()
+    assert set(world.serving().values()) == {"1.3.0"}
+
+
+async def test_known_good_can_be_had_at_once_while_another_release_waits(world: World) -> None:
+    running = await ask_for(world)
+    await until(lambda: is_waiting(running))
+    await answer(running, AnswerKind.KNOWN_GOOD, "ana")
+    await result_of(running)
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_a_second_person_is_asked_through_the_service(real: World, service: Service) -> None:  # noqa: F811
+    await promoted(real, service)
+    with pytest.raises(Refused, match=r"1\.4\.0 was never known-good here"):
+        await service.roll_back(real.fleet, "ana", "users call", to=NEXT)
+    done = await service.roll_back(real.fleet, "ana", "users call", to=OLD)
+    assert done.accepted  # 1.1.6 is the earlier known-good, so nobody is asked
+    await service.client.get_workflow_handle("change/edge").result()
+    waits = await service.roll_back(real.fleet, "ana", "it was not that", to=NEW)
+    assert waits.sentence.startswith(
+        "Waiting for a second person (1.3.0 is not the known-good of gw-1, gw-2)"
+    )
+    with pytest.raises(Conflict, match="takes it to known-good at once"):
+        await service.roll_back(real.fleet, "ana", "again", to=NEW)
+    status = await service.status("edge")
+    yes = Answer(id="1", kind=AnswerKind.APPROVE, person="bo", reason="seen", change=status.confirm)
+    await service.answer("edge", yes)
+    await service.client.get_workflow_handle("change/edge").result()
+    assert set(real.serving().values()) == {"1.3.0", "1.1.6"}
+
+
+async def test_a_rollback_with_nothing_to_do_says_so(real: World, service: Service) -> None:  # noqa: F811
+    receipt = await service.roll_back(real.fleet, "ana", "just in case")
+    assert not receipt.accepted
+    assert receipt.sentence == "Nothing to do: edge has no earlier known-good than the one it runs."
+
+
+async def test_after_the_kept_window_the_way_back_has_to_be_named(real: World, service: Service) -> None:  # noqa: F811
+    await promoted(real, service)
+    limits = real.fleet.limits.model_copy(update={"kept": timedelta(0)})
+    with pytest.raises(Refused, match=r"penstock rollback edge --to 1\.1\.6"):
+        await service.roll_back(real.fleet.model_copy(update={"limits": limits}), "ana", "late")
+
+
+async def test_a_rollback_that_cannot_finish_names_every_gateway_and_goes_on(
+    real: World,
+    service: Service,  # noqa: F811
+) -> None:
+    await promoted(real, service)
+    real.gateways["gw-1"].fail("make_permanent", Refused("gw-1: nft says no"), times=10_000)
+    await service.roll_back(real.fleet, "ana", "users call")
+
+    async def is_incomplete() -> bool:
+        return (await service.status("edge")).outcome is Outcome.ROLLBACK_INCOMPLETE
+
+    await until(is_incomplete)
+    status = await service.status("edge")
+    assert status.incomplete == ("gw-1: gw-1: nft says no",)
+    real.gateways["gw-1"]._failures.clear()
+    await service.client.get_workflow_handle("change/edge").result()
+    assert set(real.serving().values()) == {"1.1.6"}
+
+
+async def test_a_drain_is_found_counted_and_extended_through_the_service(
+    real: World,
+    service: Service,  # noqa: F811
+) -> None:
+    fake = real.gateways["gw-1"]
+    fake.login("192.0.2.1")
+    await promoted(real, service)
+
+    async def is_draining() -> bool:
+        return any(status.slots for status in await service.drains(real.fleet))
+
+    await until(is_draining)
+    [status] = await service.drains(real.fleet)
+    assert (status.gateway, status.slots[0].sessions) == ("gw-1", 1)
+    fake.logout("192.0.2.1")
