@@ -104,6 +104,8 @@ class Tools:
     inspect: Callable[[Iterator[bytes], Artifact], None]
     record: Callable[[Verification], None]
     clock: Callable[[], datetime]
+    promoted: Callable[[], Collection[Digest]] = tuple
+    """What the ledger says is known-good; a host that has no ledger is told by `promote`."""
 
 
 class Releases:
@@ -143,7 +145,7 @@ class Releases:
         digest = release if isinstance(release, str) else release.digest
         trust = self._tools.trust()
         scope = self._scope_or(scope)
-        state = self._tools.states.read(scope.product, scope.channel)
+        state = self._caught_up(scope)
         question = Question(digest, scope, state, self._tools.clock())
         case = _Case(question, trust, self._tools.source(source, trust), source)
         try:
@@ -247,6 +249,13 @@ class Releases:
     def _refuse(self, admitted: Admitted, error: TrustError) -> None:
         """Write an audit line about an admitted release that was refused afterwards."""
         self._tools.record(admitted.verification.model_copy(update={"verdict": refused(error)}))
+
+    def _caught_up(self, scope: Scope) -> TrustState:
+        """Return what was seen, after taking over what was promoted since."""
+        state = self._tools.states.read(scope.product, scope.channel)
+        for digest in set(self._tools.promoted()) & state.admitted.keys() - set(state.promoted):
+            self.promote(digest, scope=scope)
+        return self._tools.states.read(scope.product, scope.channel)
 
     def _scope_or(self, scope: Scope | None) -> Scope:
         found = scope or self._scope

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, flock
 from pathlib import Path
@@ -47,11 +47,13 @@ def compose_releases(
     channel: str | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     record: Callable[[Verification], None] | None = None,
+    promoted: Callable[[], Collection[Digest]] = tuple,
 ) -> Releases:
     """Return releases over a folder and a trust policy file.
 
     A host of one fleet names its product and channel; the orchestrator names them with each release.
-    `record` takes every verdict; without one they go to `audit.jsonl` in the folder.
+    `record` takes every verdict; without one they go to `audit.jsonl` in the folder. `promoted`
+    says which releases are known-good somewhere: they raise the floor, and stay admissible.
     """
     blobs = BlobStore(store)
     tools = Tools(
@@ -64,6 +66,7 @@ def compose_releases(
         inspect=inspect,
         record=record or Trail(store / "audit.jsonl").append,
         clock=clock,
+        promoted=promoted,
     )
     scope = Scope(product=product, channel=channel) if product and channel else None
     return Releases(scope, tools)

@@ -146,6 +146,29 @@ async def test_every_older_release_that_was_never_promoted_stays_refused(
             await releases.admit(digest, lab.url)
 
 
+async def test_what_the_ledger_calls_known_good_raises_the_floor_by_itself(
+    lab: LabReleases, tmp_path: Path
+) -> None:
+    known_good: set[str] = set()
+    releases = compose_releases(
+        tmp_path / "store",
+        lab.trust_policy,
+        product="ocserv-gw",
+        channel="stable",
+        promoted=lambda: known_good,
+    )
+    old, new, other = (
+        lab.publish(*small_tree(tmp_path, marker=b"%d" % index), version=f"1.{index}", rollback_index=index)
+        for index in (1, 3, 2)
+    )
+    for digest in (old, new):
+        await releases.admit(digest, lab.url)
+        known_good.add(digest)
+    with pytest.raises(DowngradeRefused):
+        await releases.admit(other, lab.url)
+    assert (await releases.admit(old, "http://127.0.0.1:1")).reference.version == "1.1"
+
+
 async def test_a_withdrawal_seen_once_is_not_forgotten_with_an_older_index(
     lab: LabReleases, releases: Releases, tmp_path: Path
 ) -> None:
