@@ -324,7 +324,8 @@ class WaveWorkflow:
         }
         canary = tuple(fleet.gateway(name).metrics_target for name in self._order.wave.gateways)
         control = tuple(target for target in expected if target not in canary)
-        return Cohorts(canary=canary, control=control, expected=expected)
+        slots = {fleet.gateway(name).metrics_target: slot for name, slot in self._slots.items()}
+        return Cohorts(canary=canary, control=control, expected=expected, slots=slots)
 
     # --- keeping -----------------------------------------------------------------
 

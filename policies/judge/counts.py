@@ -80,11 +80,14 @@ def _growth(
 
 
 def planned(series: Iterable[Series], cohorts: Cohorts, label: str) -> list[Series]:
-    """Keep the series of watched instances that come from the executable planned there."""
+    """Keep the series of watched instances that come from the executable and the slot planned there."""
     watched = {*cohorts.canary, *cohorts.control}
     return [one for one in series if one.instance in watched and _runs_as_planned(one, cohorts, label)]
 
 
 def _runs_as_planned(one: Series, cohorts: Cohorts, label: str) -> bool:
+    slot = cohorts.slots.get(one.instance)
+    if slot is not None and one.labels.get("slot", slot) != slot:
+        return False
     claimed, expected = one.labels.get(label), cohorts.expected.get(one.instance)
     return claimed is None or expected is None or claimed == expected

@@ -126,7 +126,7 @@ def watched(policy: GatePolicy, cohorts: Cohorts) -> Cohorts:
     control = tuple(everyone[n * len(everyone) // policy.most_controls] for n in range(policy.most_controls))
     known = {*cohorts.canary, *control}
     expected = {name: digest for name, digest in cohorts.expected.items() if name in known}
-    return Cohorts(canary=cohorts.canary, control=control, expected=expected)
+    return cohorts.model_copy(update={"control": control, "expected": expected})
 
 
 def counters_of(policy: GatePolicy) -> set[str]:

@@ -51,12 +51,14 @@ class Decision(Word):
 class Cohorts(Word):
     """Who is watched and against whom, fixed by the plan, as Prometheus `instance` labels.
 
-    `expected` maps each instance label to the executable digest it must be running.
+    `expected` maps each instance label to the executable digest it must be running, `slots` to
+    the slot on trial: a release that only changes the config runs the same executable in another.
     """
 
     canary: tuple[str, ...]
     control: tuple[str, ...]
     expected: dict[str, Digest] = {}
+    slots: dict[str, str] = {}
 
 
 class Window(Word):

@@ -318,6 +318,20 @@ def test_a_sign_on_one_canary_counts_though_another_cannot_be_seen() -> None:
     assert "probe" not in bundle.blind
 
 
+def test_a_process_is_missed_though_the_old_instance_runs_the_same_executable() -> None:
+    def both(at: float) -> Found:
+        new = lines("started", until=min(at, 2), slot="b", who=(CANARY,))
+        old = lines("started", until=at, slot="a")
+        return {"started{$cohort}": [*new, *old]}
+
+    cohorts, state, decisions = COHORTS.model_copy(update={"slots": {CANARY: "b"}}), WindowState(), []
+    gates = policy(LOGINS, GONE)
+    for at in (1, 2, 3, 4):
+        state, _, decision = fold_reading(gates, gates.window, cohorts, state, look(at, both(at)))
+        decisions.append(decision.action)
+    assert decisions == [Action.CONTINUE, Action.CONTINUE, Action.CONTINUE, Action.ROLL_BACK]
+
+
 def test_an_old_instance_of_the_same_executable_may_end_without_being_missed() -> None:
     def both(at: float) -> Found:
         new = lines("started", until=at, slot="b")
