@@ -24,6 +24,7 @@ STOPPED, RUNNING = 1.2, 0.15
 LEAK_PER_SECOND = 25
 MOST_LEAKED = 900
 DRIP_EVERY = 0.2
+RESTART = 4.0
 CHUNK = 65536
 
 
@@ -53,7 +54,8 @@ class Door:
             asyncio.create_task(self._carry(reader, questions, drips=False)),
             asyncio.create_task(self._carry(answers, writer, drips=True)),
         ]
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        with suppress(asyncio.CancelledError):  # the lab ends
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for way in ways:
             way.cancel()
         for end in (questions, writer):
@@ -175,8 +177,9 @@ class BadDays:
 
     @asynccontextmanager
     async def prometheus_restarted(self) -> AsyncIterator[None]:
-        """Restart it in order."""
+        """Restart it in order; it takes its time, as one with much to read again does."""
         self._lab.prometheus.stop()
+        await asyncio.sleep(RESTART)
         self._lab.prometheus.start()
         yield
 

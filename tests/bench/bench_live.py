@@ -15,6 +15,7 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -26,6 +27,7 @@ from deploy.lab.bad_days import DOOR_PORT, BadDays, Door
 from deploy.lab.lab import Shape, lab
 from orchestrator.running import leave
 from policies.words.errors import PenstockError
+from policies.words.exit_code import ExitCode
 from tests.bench.live_runs import KINDS, Run, spend
 
 LABS = 2
@@ -39,7 +41,9 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
     if chosen.lab is not None:
         _be_a_lab(chosen)
     began = time.monotonic()
-    runs = asyncio.run(_all_labs(chosen))
+    runs: list[Run] = []
+    with suppress(KeyboardInterrupt):  # what there is by then is worth showing
+        asyncio.run(_all_labs(chosen, runs))
     rows = [_row(name, [run for run in runs if run.kind == name]) for name in chosen.kinds]
     console = Console(width=120)
     console.print(_table(rows))
@@ -72,16 +76,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 # --- all labs -------------------------------------------------------------------
 
 
-async def _all_labs(chosen: argparse.Namespace) -> list[Run]:
-    """Start the labs one after the other, since they share what they build; return all runs."""
+async def _all_labs(chosen: argparse.Namespace, runs: list[Run]) -> None:
+    """Start the labs one after the other, since they share what they build; add every run when it is over."""
     labs: list[Process] = []
-    listening: list[asyncio.Task[list[Run]]] = []
+    listening: list[asyncio.Task[None]] = []
     try:
         for number in range(chosen.labs):
             lab_process = await _start(chosen, number)
             labs.append(lab_process)
-            listening.append(asyncio.create_task(_listen(lab_process)))
-        return [run for runs in await asyncio.gather(*listening) for run in runs]
+            listening.append(asyncio.create_task(_listen(lab_process, runs)))
+        await asyncio.gather(*listening)
     finally:
         for process in labs:
             if process.returncode is None:
@@ -99,10 +103,10 @@ async def _start(chosen: argparse.Namespace, number: int) -> Process:
     return process
 
 
-async def _listen(process: Process) -> list[Run]:
-    if process.stdout is None:
-        return []
-    return [Run(**json.loads(line)) async for line in process.stdout]
+async def _listen(process: Process, runs: list[Run]) -> None:
+    if process.stdout is not None:
+        async for line in process.stdout:
+            runs.append(Run(**json.loads(line)))  # noqa: PERF401 - each as it comes
 
 
 # --- one lab --------------------------------------------------------------------
@@ -131,15 +135,15 @@ def _be_a_lab(chosen: argparse.Namespace) -> None:
             print("built", flush=True)
             await spend(built, BadDays(built, door), chosen.kinds, chosen.runs, tell_run)
 
-    code = 0
+    code = int(ExitCode.DONE)
     try:
         asyncio.run(live())
     except PenstockError as error:
         tell(f"{error.code}: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
-        code = 130
-    leave(int(code))
+        code = ExitCode.DETACHED
+    leave(code)
 
 
 # --- the table ------------------------------------------------------------------
@@ -167,18 +171,9 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="Bad days, judged live", title_justify="left")
-    for title in (
-        "kind",
-        "runs",
-        "right",
-        "decision",
-        "fault to decision: p50",
-        "p95",
-        "max",
-        "end to going on: p50",
-    ):
-        table.add_column(title)
+    table = Table(title="Bad days judged live: seconds from fault to decision", title_justify="left")
+    for title in ("kind", "runs", "right", "decision", "p50", "p95", "max", "goes on after"):
+        table.add_column(title, no_wrap=title == "kind", overflow="fold")
     for row in rows:
         seconds, again = row["seconds"] or {}, row["back_to_work"] or {}
         table.add_row(
