@@ -171,19 +171,24 @@ class Rollback:
             started = await workflow.execute_activity_method(
                 InstanceActivities.start_instance, start, task_queue=queue, **steps.CHANGE
             )
-        probe = await workflow.execute_activity_method(
-            InstanceActivities.probe_instance,
-            SlotOrder(operation=self._operation(name, "probe-known-good"), slot=started.slot),
-            task_queue=queue,
-            **steps.CHANGE,
-        )
-        if not probe.passed:
-            workflow.logger.error("known-good on %s fails its probe: %s", name, probe.reason)
+        if doubt := await self._doubt_about(name, started.slot):
+            workflow.logger.error("known-good on %s %s", name, doubt)
             if not self._serving_is_lost(started.state):
-                raise stopped(
-                    f"known-good was started on {name} but fails its probe at {probe.stage}: {probe.reason}"
-                )
+                raise stopped(f"known-good was started on {name} but {doubt}")
         return started.slot
+
+    async def _doubt_about(self, name: str, slot: str) -> str | None:
+        """Return why known-good in this slot may take no logins; no probe at all is a doubt, too."""
+        try:
+            probe = await workflow.execute_activity_method(
+                InstanceActivities.probe_instance,
+                SlotOrder(operation=self._operation(name, "probe-known-good"), slot=slot),
+                task_queue=self._order.fleet.gateway(name).task_queue,
+                **steps.CHANGE,
+            )
+        except ActivityError as error:
+            return f"cannot be probed: {sentence_of(error)}"
+        return None if probe.passed else f"fails its probe at {probe.stage}: {probe.reason}"
 
     @staticmethod
     def _serving_is_lost(state: GatewayState) -> bool:

@@ -7,7 +7,6 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from activities.drivers.runtime.process import Process
 from deploy.lab.lab import Lab
 from policies.words.plan import ReleaseRef
 
+_LOGGED_IN = re.compile(rb"auth init for user 'user-")
 _STARTED = re.compile(rb"main: initialized ")
 
 
@@ -53,18 +53,18 @@ class Host:
         running = _running(slot)
         return Serves(permanent, trial, _release(slot), running.executable if running else None)
 
-    def slot_of(self, address: str) -> str:
-        """Return the slot from whose pool a user got this address."""
-        return next(slot.name for slot in self.gateway.slots if ip_address(address) in slot.pool4)
+    def logins(self) -> Counter[str]:
+        """Return how often somebody has begun to log in on each slot, by the daemons' own logs."""
+        return self._said(_LOGGED_IN)
 
     def starts(self) -> Counter[str]:
         """Return how often an instance has come up in each slot, by the daemons' own logs."""
+        return self._said(_STARTED)
+
+    def _said(self, words: re.Pattern[bytes]) -> Counter[str]:
+        logs = {slot.name: self._root / "slots" / slot.name / "log" for slot in self.gateway.slots}
         return Counter(
-            {
-                slot.name: len(_STARTED.findall(log.read_bytes()))
-                for slot in self.gateway.slots
-                if (log := self._root / "slots" / slot.name / "log").exists()
-            }
+            {name: len(words.findall(log.read_bytes())) for name, log in logs.items() if log.exists()}
         )
 
     def journal(self) -> list[dict[str, Any]]:

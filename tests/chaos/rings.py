@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +29,9 @@ NEVER = Window(
 )
 """A window that nothing is promoted in."""
 LOOK_EVERY = 0.05
+UNDER_WAY = 1.0
+"""Seconds in which logins end that began before new sessions went back."""
+WATCHED = 2.5
 PATIENCE = 100.0
 
 
@@ -39,8 +42,8 @@ class Returned:
     what: str
     seconds: float
     on_known_good: bool
-    landed_on: str = ""
-    """The slot in which a user landed who logged in meanwhile, if one did."""
+    logins: tuple[int, int] = (0, 0)
+    """How often somebody logged in on known-good, and on the trial's instance, in the seconds after."""
 
 
 class Rings:
@@ -57,10 +60,15 @@ class Rings:
         found = []
         for name, trouble in self._troubles(host).items():
             await until(lambda: on_trial(host), f"the trial goes on before {name}")
+            slots = await host.serves()
             with trouble():
                 returned = await self._returns(host, name)
-                landed = await self._landing(host) if name == "cut off" else ""
-                found.append(Returned(**{**asdict(returned), "landed_on": landed}))
+                await asyncio.sleep(UNDER_WAY)
+                before = host.logins()
+                await asyncio.sleep(WATCHED)
+                logins = host.logins() - before
+            counts = (logins[str(slots.permanent)], logins[str(slots.trial)])
+            found.append(replace(returned, logins=counts))
         await self._end()
         return found
 
@@ -116,7 +124,8 @@ class Rings:
 
         await until(back, f"{what}: new sessions go back")
         seconds = time.monotonic() - began
-        return Returned(what, round(seconds, 2), (await host.serves()).is_on(self._chaos.here))
+        now = await host.serves()
+        return Returned(what, round(seconds, 2), now.is_on(self._chaos.here))
 
     async def _closed(self, host: Host, what: str) -> Returned:
         """Wait until new sessions are back, the ledger knows of it, and the fleet's lock is free."""
@@ -135,14 +144,6 @@ class Rings:
         except RPCError:
             return True
         return change.status is WorkflowExecutionStatus.RUNNING
-
-    async def _landing(self, host: Host) -> str:
-        """Let one of the gateway's users begin a new day; return the slot whose pool took them in."""
-        users = self._lab.users.view()["users"]
-        user = next(user["name"] for user in users if user["gateway"] == host.gateway.name)
-        view = await asyncio.to_thread(self._lab.users.come_back, [user])
-        address = next(seen["address"] for seen in view["users"] if seen["name"] == user)
-        return host.slot_of(address)
 
     async def _end(self) -> None:
         await self._chaos.service.roll_back(self._lab.fleet, "chaos", "seen enough")

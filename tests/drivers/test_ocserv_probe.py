@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from activities.drivers.daemon import ocserv_probe
 from activities.drivers.daemon.ocserv import Ocserv
 from activities.drivers.daemon.ocserv_probe import ProbeLogin
 from activities.drivers.runtime.place import Place
+from policies.words.errors import Unavailable
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab
 
@@ -43,6 +46,18 @@ async def seen(*, cable: bool) -> None:
             return
         await asyncio.sleep(0.02)
     raise AssertionError(f"cables: {cables()}")
+
+
+async def test_a_probe_that_gets_no_network_says_nothing_about_the_release(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place, login = await place_of_running(lab)
+    monkeypatch.setattr(ocserv_probe, "CLIENT", "exec sleep 60")
+    monkeypatch.setattr(ocserv_probe, "WITHIN", timedelta(seconds=1))
+    with pytest.raises(Unavailable, match="no network of its own"):
+        await Ocserv(login).probe(place)
+    await seen(cable=False)
 
 
 async def test_a_good_instance_passes_every_stage_and_nothing_is_left(lab: GatewayLab) -> None:  # noqa: F811

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from activities.drivers.programs import run
 from activities.drivers.runtime.place import Place
-from policies.words.errors import BadInput, PenstockError, Unavailable
+from policies.words.errors import BadInput, Unavailable
 from policies.words.instance import Probe
 
 STAGES = ("tcp", "tls", "auth", "tunnel", "ping")
@@ -68,6 +68,8 @@ class ProbeLogin:
 
 @dataclass
 class _Progress:
+    asked: bool = False
+    """Whether the instance was asked at all: until then a failure is this host's, not the release's."""
     reached: int = 0
     words: str = "it said nothing"
     connect_seconds: float | None = None
@@ -76,7 +78,11 @@ class _Progress:
 
 
 async def probe(place: Place, login: ProbeLogin) -> Probe:
-    """Log in, ping, log out; report the stage reached, or the failed one and why."""
+    """Log in, ping, log out; report the stage reached, or the failed one and why.
+
+    Raises:
+        Unavailable: the probe could not be made ready here, which says nothing about the instance.
+    """
     try:
         password = login.password.read_text().splitlines()[0]
     except (OSError, IndexError) as error:
@@ -95,8 +101,11 @@ async def probe(place: Place, login: ProbeLogin) -> Probe:
             await _converse(process, cable, password, progress)
     except TimeoutError:
         progress.words = f"nothing more came within {WITHIN.total_seconds():.0f} s"
-    except PenstockError as error:
-        progress.words = str(error)
+        if not progress.asked:
+            raise Unavailable(
+                f"the probe of slot {place.slot.name} on {place.gateway.name} got no network of its own "
+                f"within {WITHIN.total_seconds():.0f} s: this host is too busy; it is tried again"
+            ) from None
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
@@ -117,6 +126,7 @@ async def _converse(
         raise Unavailable("the probe's client could not be given a network of its own")
     near, far = _addresses()
     await _lay_cable(process.pid, cable, near)
+    progress.asked = True
     given.write(f"{near} {far}\n{password}\n".encode())
     await given.drain()
     begun = time.monotonic()
