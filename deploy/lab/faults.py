@@ -51,19 +51,20 @@ class Faults:
                 self._frozen = self.worker
                 self._frozen.send(signal.SIGSTOP)
 
-    def mend(self, fault: Fault, gateway: str) -> int:
-        """Start what ended, or a second worker beside a frozen one; return the pid that goes on."""
+    def mend(self, fault: Fault, gateway: str) -> Process:
+        """Start what ended, or a second worker beside a frozen one; return who goes on."""
         match fault:
             case Fault.WORKER_KILLED:
-                return self.worker.start()
+                mended = self.worker
             case Fault.AGENT_KILLED:
-                return self._lab.agents[gateway].start()
+                mended = self._lab.agents[gateway]
             case Fault.ENGINE_KILLED:
-                return self._lab.engine.process.start()
+                mended = self._lab.engine.process
             case Fault.WORKER_FROZEN:
                 self._replaced += 1
-                self.worker = self._lab.worker.twin(f"worker-{self._replaced}")
-                return self.worker.start()
+                mended = self.worker = self._lab.worker.twin(f"worker-{self._replaced}")
+        mended.start()
+        return mended
 
     def thaw(self) -> None:
         """Let a frozen worker go on, in a world that has moved on without it."""

@@ -46,6 +46,8 @@ class Run:
     struck: datetime | None = None
     resumed: float | None = None
     """Seconds from the fault until the part that came back, or took over, had work in hand."""
+    ready: float = 0.0
+    """Seconds from the fault until that part's new process said that it takes work."""
     took: float = 0.0
     unsafe: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)

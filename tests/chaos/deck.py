@@ -31,7 +31,7 @@ class Deck:
         self._places: dict[tuple[Direction, Boundary], float] = {}
         """Each boundary by direction, with the seconds after it at which it is struck."""
         for run in scouts:
-            for seen in run.seen:
+            for seen in () if run.unsafe else run.seen:
                 lasts = _lasts(run, seen)
                 for boundary in sorted(seen.meets):
                     if boundary.moment != UNDER_WAY or lasts > BRIEF:

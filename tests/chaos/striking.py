@@ -8,6 +8,7 @@ from temporalio.service import RPCError
 
 from deploy.lab.faults import Fault, Faults
 from deploy.lab.lab import FLEET
+from deploy.lab.processes import Process
 from orchestrator.service import Service
 from policies.words.errors import Conflict
 from policies.words.rollout import Command, CommandKind
@@ -18,6 +19,7 @@ MENDED_AFTER = 0.3
 """Seconds until a supervisor has noticed that a process is gone."""
 FROZEN_FOR = 5.0
 AGAIN = 0.2
+LOOK_EVERY = 0.03
 
 
 class Striking:
@@ -67,10 +69,20 @@ class Striking:
         self._run.struck = datetime.now(UTC)
         self._faults.strike(fault, hit)
         await asyncio.sleep(MENDED_AFTER)
-        self.successor = f":{self._faults.mend(fault, hit)}"
+        mended = self._faults.mend(fault, hit)
+        self.successor = f":{mended.pid}"
+        if fault is not Fault.ENGINE_KILLED:
+            await self._until_ready(mended)
         if fault is Fault.WORKER_FROZEN:
-            await asyncio.sleep(FROZEN_FOR - MENDED_AFTER)
+            await asyncio.sleep(FROZEN_FOR)
             self._faults.thaw()
+
+    async def _until_ready(self, mended: Process) -> None:
+        """Wait until the new process says that it takes work: what it needs to load is no fault of ours."""
+        size = mended.log.stat().st_size
+        while b"ready:" not in mended.log.read_bytes()[size:] and mended.pid is not None:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_EVERY)
+        self._run.ready = (datetime.now(UTC) - (self._run.struck or datetime.now(UTC))).total_seconds()
 
     async def _ask_back(self, delay: float) -> None:
         """Give the order until somebody has taken it, as a person would."""
