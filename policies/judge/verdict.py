@@ -12,7 +12,7 @@ from policies.gates import GatePolicy, Response
 from policies.words.verdict import Action, Decision, GateReading, GateVerdict, Window
 
 SUSPICION = 10.0
-"""Evidence of "worse" from which on nothing is promoted; equal canaries ever show it in a tenth of windows."""
+"""Evidence of "worse" that stops promotions; at most one equal canary in ten ever shows as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _blindness(policy: GatePolicy, readings: Sequence[GateReading], clocks: Cloc
 def _proof(
     window: Window, readings: Sequence[GateReading], clocks: Clocks, required: Sequence[str]
 ) -> Decision | None:
-    """Promote after the minimum, when all required gates are proven healthy now and none is blind or suspected."""
+    """Promote after the minimum, when what is required is proven now and nothing is blind or suspected."""
     if clocks.observed < window.minimum or not required:
         return None
     healthy = [r for r in readings if r.verdict is GateVerdict.HEALTHY]
