@@ -143,7 +143,7 @@ class Service:
             cause = error.cause
             raise Conflict(cause.message if isinstance(cause, ApplicationError) else str(cause)) from error
         except WorkflowUpdateRPCTimeoutOrCancelledError:
-            await change.signal(Rollout.command_fallback, command)
+            await self._store(fleet, command)
             return CommandReceipt(
                 id=command.id,
                 accepted=True,
@@ -154,6 +154,15 @@ class Service:
                 raise Conflict(f"no change of {fleet} is under way") from error
             raise
         return answer
+
+    async def _store(self, fleet: str, command: Command) -> None:
+        """Leave the order with the engine; Conflict when the change ended while it was being given."""
+        try:
+            await self._change(fleet).signal(Rollout.command_fallback, command)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise Conflict(f"no change of {fleet} is under way") from error
+            raise
 
     async def roll_back(
         self,

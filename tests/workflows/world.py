@@ -159,11 +159,12 @@ async def say(
     person: str = "on call",
     command_id: str = "",
     reason: str = "because",
+    patience: timedelta = timedelta(seconds=20),
 ) -> CommandReceipt:
     """Give an order as the service does."""
     command = Command(id=command_id or uuid4().hex, kind=kind, person=person, reason=reason)
     receipt: CommandReceipt = await rollout.execute_update(
-        "command", command, id=command.id, result_type=CommandReceipt
+        "command", command, id=command.id, result_type=CommandReceipt, rpc_timeout=patience
     )
     return receipt
 
