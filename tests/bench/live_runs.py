@@ -1,25 +1,20 @@
 """The runs of one lab: a rollout, a bad day in its first wave, and what the judge made of it."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deploy.lab.bad_days import BadDays
-from deploy.lab.lab import GATES, Lab, write_yaml
+from deploy.lab.lab import GATES, Lab
+from deploy.lab.rehearsal import Rehearsal, Trial, verdict_at
 from orchestrator.files import load
 from policies.gates import Blindness, GatePolicy
-from policies.words.errors import Unavailable
-from policies.words.plan import ReleaseRef, Strategy
 from policies.words.rollout import Phase, RolloutStatus
 from policies.words.verdict import Action, Decision, GateVerdict, Window
 
-LOOK_EVERY = 0.25
-PATIENCE = 150.0
-TRIES = 4
 SETTLED = 8.0
 """After these seconds a new instance has answered everything that it is asked."""
 FORGOTTEN = 0.35
@@ -42,16 +37,6 @@ SHORT = Window(
 ENDLESS = Window(minimum=timedelta(hours=2), nominal=timedelta(hours=2), cap=timedelta(hours=3))
 
 Fault = Callable[[BadDays, "Trial"], AbstractAsyncContextManager[None]]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A canary whose instance is on trial since `since`."""
-
-    gateway: str
-    slot: str
-    pid: int
-    since: datetime
 
 
 @dataclass(frozen=True)
@@ -128,7 +113,8 @@ KINDS: dict[str, Kind] = {
 
 async def spend(lab: Lab, days: BadDays, kinds: list[str], runs: int, tell: Callable[[Run], None]) -> None:
     """Have every kind so many times, and tell of each run when it is over."""
-    await asyncio.sleep(load(GATES, GatePolicy).baseline.total_seconds())  # what is normal must be known
+    if "slow-handshakes" in kinds:  # slow is what was not normal before
+        await asyncio.sleep(load(GATES, GatePolicy).baseline.total_seconds())
     single = [name for name in KINDS if name in kinds and not KINDS[name].metrics]
     blinding = [name for name in KINDS if name in kinds and KINDS[name].metrics]
     ordered = [name for name in single if not KINDS[name].before]
@@ -145,20 +131,20 @@ async def spend(lab: Lab, days: BadDays, kinds: list[str], runs: int, tell: Call
 
 async def _all_alone(lab: Lab, days: BadDays, name: str, runs: int, tell: Callable[[Run], None]) -> None:
     """A rollout for each run."""
-    kind = KINDS[name]
-    _judge_by(lab, kind.window)
+    kind, rehearsal = KINDS[name], Rehearsal(lab)
+    rehearsal.judge_by(kind.window)
     release = lab.newer
     if name == "drop":
         days.forget_people(FORGOTTEN)
         release = lab.faulty
     for _ in range(runs):
         lost = lab.figures()["lost"]
-        trial = await _on_trial(lab, release, name)
+        trial = await rehearsal.on_trial(release, name)
         began = trial.since if kind.faulty else datetime.now(UTC)
         async with kind.fault(days, trial):
-            status = await _until(lab, _decided_since(began))
+            status = await rehearsal.until(_decided_since(began))
         run = _run(name, status, began, lost=lab.figures()["lost"] - lost)
-        await _end(lab)
+        await rehearsal.end()
         tell(run)
 
 
@@ -166,78 +152,23 @@ async def _one_after_the_other(
     lab: Lab, days: BadDays, names: list[str], runs: int, tell: Callable[[Run], None]
 ) -> None:
     """All faults of the metrics in one long watch of a healthy release."""
-    _judge_by(lab, ENDLESS, Blindness(grace=timedelta(seconds=2), cap=timedelta(minutes=5)))
-    trial = await _on_trial(lab, lab.newer, "metrics")
+    rehearsal = Rehearsal(lab)
+    rehearsal.judge_by(ENDLESS, Blindness(grace=timedelta(seconds=2), cap=timedelta(minutes=5)))
+    trial = await rehearsal.on_trial(lab.newer, "metrics")
     await asyncio.sleep(SETTLED)
     for _ in range(runs):
         for name in names:
-            await _until(lab, _is_undecided)
+            await rehearsal.until(_is_undecided)
             began = datetime.now(UTC)
             async with KINDS[name].fault(days, trial):
-                status = await _until(lab, _decided_since(began))
+                status = await rehearsal.until(_decided_since(began))
             healed = datetime.now(UTC)
             run = _run(name, status, began)
-            again = await _until(lab, _goes_on_since(began))
+            again = await rehearsal.until(_goes_on_since(began))
             tell(_gone_on(run, again, began, healed))
             if again.phase is Phase.ENDED:
                 return
-    await _end(lab)
-
-
-def _judge_by(lab: Lab, window: Window, blindness: Blindness | None = None) -> None:
-    """Give the next plans the lab's own gates with another window."""
-    policy = load(GATES, GatePolicy)
-    change = {"window": window, "blindness": blindness or policy.blindness}
-    write_yaml(lab.session.settings.gates, policy.model_copy(update=change))
-
-
-async def _on_trial(lab: Lab, release: ReleaseRef, reason: str) -> Trial:
-    """Return when users reach the canary of a new rollout.
-
-    On a very busy machine a probe can time out, and the rollout ends before any user: then once more.
-
-    Raises:
-        Unavailable: no rollout gets that far.
-    """
-    for _ in range(TRIES - 1):
-        with suppress(Unavailable):
-            return await _try_one(lab, release, reason)
-        await _end(lab)
-    return await _try_one(lab, release, reason)
-
-
-async def _try_one(lab: Lab, release: ReleaseRef, reason: str) -> Trial:
-    plan = await lab.plan(release, Strategy.CANARY)
-    gateway = plan.waves[0].gateways[0]
-    await lab.start(plan, reason)
-    status = await _until(lab, lambda seen: _said(seen, f"{gateway} on trial") is not None)
-    since = _said(status, f"{gateway} on trial")
-    state = (await lab.states())[gateway]
-    slot = state.steering.trial
-    pid = state.instance(slot).pid if slot else None
-    if since is None or slot is None or pid is None:
-        raise Unavailable(f"{gateway} is not on trial: {status.why}")
-    return Trial(gateway, slot, pid, since)
-
-
-async def _end(lab: Lab) -> None:
-    """Have the fleet on known-good again, by hand where the judge left it to a person."""
-    if (await lab.status()).phase is not Phase.ENDED:
-        service = await lab.session.service()
-        await service.roll_back(lab.fleet, "bench", "the run is over")
-    await _until(lab, lambda seen: seen.phase is Phase.ENDED)
-
-
-async def _until(lab: Lab, is_so: Callable[[RolloutStatus], bool]) -> RolloutStatus:
-    """Return the first status that is so, or the last one when the rollout or the patience ends."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        status = await lab.status()
-        if is_so(status) or time.monotonic() > deadline:
-            return status
-        if status.phase is Phase.ENDED:
-            return status
-        await asyncio.sleep(LOOK_EVERY)
+    await rehearsal.end()
 
 
 def _is_undecided(status: RolloutStatus) -> bool:
@@ -247,7 +178,7 @@ def _is_undecided(status: RolloutStatus) -> bool:
 def _decided_since(began: datetime) -> Callable[[RolloutStatus], bool]:
     def decided(status: RolloutStatus) -> bool:
         decision = status.decision
-        return decision is not None and decision.action in DECISIVE and _verdict_at(status) > began
+        return decision is not None and decision.action in DECISIVE and verdict_at(status) > began
 
     return decided
 
@@ -255,19 +186,9 @@ def _decided_since(began: datetime) -> Callable[[RolloutStatus], bool]:
 def _goes_on_since(began: datetime) -> Callable[[RolloutStatus], bool]:
     def goes_on(status: RolloutStatus) -> bool:
         decision = status.decision
-        return decision is not None and decision.action is Action.CONTINUE and _verdict_at(status) > began
+        return decision is not None and decision.action is Action.CONTINUE and verdict_at(status) > began
 
     return goes_on
-
-
-def _said(status: RolloutStatus, words: str) -> datetime | None:
-    return next((event.at for event in status.events if event.sentence == words), None)
-
-
-def _verdict_at(status: RolloutStatus) -> datetime:
-    """Return when the newest decision was told."""
-    said = [event.at for event in status.events if event.sentence.startswith("verdict ")]
-    return said[-1] if said else datetime.min.replace(tzinfo=UTC)
 
 
 def _run(name: str, status: RolloutStatus, began: datetime, *, lost: int = 0) -> Run:
@@ -280,7 +201,7 @@ def _run(name: str, status: RolloutStatus, began: datetime, *, lost: int = 0) ->
         action=decision.action,
         verdict=decision.verdict,
         reason=decision.reason,
-        seconds=round((_verdict_at(status) - began).total_seconds(), 2),
+        seconds=round((verdict_at(status) - began).total_seconds(), 2),
         sessions_lost=lost,
         numbers=_numbers(decision),
     )
@@ -291,7 +212,7 @@ def _gone_on(run: Run, status: RolloutStatus, began: datetime, healed: datetime)
     if not _goes_on_since(began)(status):
         why = f"{run.reason}; and then it did not go on: {status.why}"
         return Run(**(asdict(run) | {"right": False, "reason": why}))
-    after = round((_verdict_at(status) - healed).total_seconds(), 2)
+    after = round((verdict_at(status) - healed).total_seconds(), 2)
     return Run(**(asdict(run) | {"back_to_work": after}))
 
 

@@ -1,0 +1,97 @@
+"""A rollout on a lab that is made to meet something: begun, watched, and ended by hand where it must be."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from deploy.lab.lab import GATES, Lab, write_yaml
+from orchestrator.files import load
+from policies.gates import Blindness, GatePolicy
+from policies.words.errors import Unavailable
+from policies.words.plan import ReleaseRef, Strategy
+from policies.words.rollout import Phase, RolloutStatus
+from policies.words.verdict import Window
+
+LOOK_EVERY = 0.25
+PATIENCE = 150.0
+TRIES = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A canary whose instance is on trial since `since`."""
+
+    gateway: str
+    slot: str
+    pid: int
+    since: datetime
+
+
+class Rehearsal:
+    """Rollouts of one lab, one at a time."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    def judge_by(self, window: Window, blindness: Blindness | None = None) -> None:
+        """Give the next plans the lab's own gates with another window."""
+        policy = load(GATES, GatePolicy)
+        change = {"window": window, "blindness": blindness or policy.blindness}
+        write_yaml(self.lab.session.settings.gates, policy.model_copy(update=change))
+
+    async def on_trial(self, release: ReleaseRef, reason: str) -> Trial:
+        """Return when users reach the canary of a new rollout.
+
+        On a very busy machine a probe can time out, and the rollout ends before any user: then once more.
+
+        Raises:
+            Unavailable: no rollout gets that far.
+        """
+        for _ in range(TRIES - 1):
+            with suppress(Unavailable):
+                return await self._try(release, reason)
+            await self.end()
+        return await self._try(release, reason)
+
+    async def until(self, is_so: Callable[[RolloutStatus], bool]) -> RolloutStatus:
+        """Return the first status that is so, or the last one when the rollout or the patience ends."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            status = await self.lab.status()
+            if is_so(status) or status.phase is Phase.ENDED or time.monotonic() > deadline:
+                return status
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def end(self) -> RolloutStatus:
+        """Have the fleet on known-good again, by hand where the judge left it to a person."""
+        if (await self.lab.status()).phase is not Phase.ENDED:
+            service = await self.lab.session.service()
+            await service.roll_back(self.lab.fleet, "rehearsal", "it is over")
+        return await self.until(lambda _: False)
+
+    async def _try(self, release: ReleaseRef, reason: str) -> Trial:
+        plan = await self.lab.plan(release, Strategy.CANARY)
+        gateway = plan.waves[0].gateways[0]
+        await self.lab.start(plan, reason)
+        begun = f"{gateway} on trial"
+        status = await self.until(lambda seen: said(seen, begun) is not None)
+        since, state = said(status, begun), (await self.lab.states())[gateway]
+        slot = state.steering.trial
+        pid = state.instance(slot).pid if slot else None
+        if since is None or slot is None or pid is None:
+            raise Unavailable(f"{gateway} is not on trial: {status.why}")
+        return Trial(gateway, slot, pid, since)
+
+
+def said(status: RolloutStatus, words: str) -> datetime | None:
+    """Return when the rollout's story first said something that begins with these words."""
+    return next((event.at for event in status.events if event.sentence.startswith(words)), None)
+
+
+def verdict_at(status: RolloutStatus) -> datetime:
+    """Return when the newest decision was told; long ago when there is none."""
+    told = [event.at for event in status.events if event.sentence.startswith("verdict ")]
+    return told[-1] if told else datetime.min.replace(tzinfo=UTC)
