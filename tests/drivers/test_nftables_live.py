@@ -10,7 +10,11 @@ from ipaddress import ip_address
 
 import pytest
 
+from activities.drivers.daemon.exempt import Exempt
+from activities.drivers.daemon.ocserv import Ocserv
 from activities.drivers.programs import run
+from policies.drains import loss_between
+from policies.words.drain import Loss
 from policies.words.errors import Conflict
 from policies.words.instance import InstanceState
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
@@ -140,12 +144,22 @@ async def test_an_address_rebound_behind_its_nat_finds_its_instance(lab: Gateway
     assert person.alive
 
 
+async def drained(lab: GatewayLab, slot: str) -> None:  # noqa: F811
+    """Count the slot's sessions as a drain does, its pins following them, until none is left."""
+    for _ in range(100):
+        if (await lab.sessions.look(slot)).sessions == 0:
+            return
+        await asyncio.sleep(0.5)
+
+
 async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     site = ["ip", "netns", "exec", f"{lab.prefix}c6"]
     person = await lab.client(6).up()
+    before = (await lab.berths.live())[old]
     new = await lab.running("2")
     await lab.table.make_permanent(operation("keep new"), new)
+    draining = asyncio.create_task(drained(lab, old))
     person.ping(old)
     rebind = (
         "add table ip nat\nadd chain ip nat post { type nat hook postrouting priority srcnat; }\n"
@@ -154,10 +168,20 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     await run([*site, "ip", "address", "add", "10.77.0.26/24", "dev", "eth0"])
     assert (await run([*site, "nft", "-f", "-"], given=rebind)).status == 0
     await run([*site, "conntrack", "-F"])
+    began = time.monotonic()
     await person.until("Established DTLS", times=2, within=25)
-    sessions = (await lab.berths.live())[old]
+    took = time.monotonic() - began
+    await asyncio.sleep(1)
+    sessions, (sent, lost) = (await lab.berths.live())[old], person.lost()
     assert sessions is not None
+    assert before is not None
     assert [session.remote_address for session in sessions] == ["10.77.0.26"]
+    assert [session.vpn_address for session in sessions] == [session.vpn_address for session in before]
+    assert person.alive
+    assert sent - lost > 10
+    assert not draining.done()
+    print(f"rebound in the middle of a drain: back after {took:.1f} s; {lost} of {sent} pings lost")
+    draining.cancel()
     await run([*site, "nft", "delete", "table", "ip", "nat"])
     await run([*site, "ip", "address", "del", "10.77.0.26/24", "dev", "eth0"])
 
@@ -282,3 +306,32 @@ async def test_after_a_reboot_the_gateway_serves_what_it_served(lab: GatewayLab)
     assert state.instance(slot).state is InstanceState.RUNNING
     await lab.client(1).up()
     assert await lab.home_of(1) == slot
+
+
+async def test_an_exempt_person_is_known_on_the_gateway_alone_and_not_ended(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    people = [await lab.client(number).up() for number in (1, 2)]
+    lab.berths.daemon = Ocserv(exempt=Exempt(users=("user1",)))
+    await lab.table.make_permanent(operation("keep new"), await lab.running("2"))
+    look = await lab.sessions.look(old)
+    assert (look.sessions, look.exempt) == (2, 1)
+    assert "user1" not in look.model_dump_json()
+    assert await lab.sessions.end(operation("end"), old, 10) == 1
+    await asyncio.to_thread(people[1].process.wait, 10)
+    assert people[0].alive
+    assert (await lab.sessions.look(old)).sessions == 1
+    assert await lab.sessions.end(operation("end"), old, 10, exempt_too=True) == 1
+
+
+async def test_a_crash_is_seen_by_the_process_that_is_gone(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    await lab.client(1).up()
+    before = await lab.sessions.look(old)
+    running = lab.berths.berth(old).process()
+    assert running is not None
+    os.kill(running.pid, signal.SIGKILL)
+    await asyncio.sleep(0.2)
+    after = await lab.sessions.look(old)
+    assert (before.sessions, after.sessions) == (1, 0)
+    assert loss_between(before, after) is Loss.CRASH
+    assert loss_between(before, after.model_copy(update={"boot": "another"})) is Loss.REBOOT

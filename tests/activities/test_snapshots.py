@@ -1,0 +1,62 @@
+"""Kept evidence: whole or not there, listed, and let go when its time is over."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.store.snapshots import SnapshotArchive
+from orchestrator.store.evidence import EvidenceList
+from orchestrator.store.ledger import Ledger
+from policies.words.errors import BadInput
+from policies.words.refusals import DigestMismatch
+from policies.words.word import digest_of
+
+FROZEN = b"evidence " * 100
+DIGEST = digest_of(FROZEN)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> SnapshotArchive:
+    return SnapshotArchive(tmp_path)
+
+
+def test_pieces_become_a_snapshot_only_when_the_last_has_come(archive: SnapshotArchive) -> None:
+    assert not archive.add(DIGEST, 0, FROZEN[:500], 900)
+    with pytest.raises(DigestMismatch):
+        archive.read(DIGEST)
+    assert not archive.add(DIGEST, 0, FROZEN[:500], 900)
+    assert archive.add(DIGEST, 500, FROZEN[500:], 900)
+    assert archive.read(DIGEST) == FROZEN
+    assert archive.add(DIGEST, 0, FROZEN[:500], 900)
+
+
+def test_a_piece_without_the_one_before_it_is_refused(archive: SnapshotArchive) -> None:
+    with pytest.raises(BadInput, match="does not fit"):
+        archive.add(DIGEST, 500, FROZEN[500:], 900)
+
+
+def test_a_snapshot_that_was_changed_on_its_way_is_not_kept(archive: SnapshotArchive) -> None:
+    with pytest.raises(DigestMismatch):
+        archive.add(DIGEST, 0, FROZEN.upper(), 900)
+    with pytest.raises(DigestMismatch):
+        archive.read(DIGEST)
+
+
+def test_snapshots_are_listed_named_and_expired(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    ledger, listed = Ledger.open(url), EvidenceList.open(url)
+    other = digest_of(b"other")
+    ledger.record_snapshot("edge-1", "gw-1", DIGEST)
+    ledger.record_snapshot("edge-2", "gw-1", other)
+    assert {row.digest for row in listed.snapshots()} == {DIGEST, other}
+    assert [row.digest for row in listed.snapshots("edge-1")] == [DIGEST]
+    assert listed.named(DIGEST[7:20]).rollout == "edge-1"
+    with pytest.raises(BadInput, match="see penstock snapshot list"):
+        listed.named("sha256:ffff")
+    assert listed.expire(datetime.now(UTC) - timedelta(days=1), "on call") == ()
+    assert set(listed.expire(datetime.now(UTC) + timedelta(seconds=1), "on call")) == {DIGEST, other}
+    assert listed.snapshots() == ()
+    assert ledger.audit_entries()[-1].action == "snapshots expired"
+    assert ledger.verify_audit() is None
+    ledger.close()

@@ -1,0 +1,161 @@
+"""How an instance is emptied: nobody is ended because something is unknown."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.drains import BEYOND_AUTH, allowance, loss_between, mode_of, next_step, remembered
+from policies.words.drain import DrainFacts, DrainLimits, DrainMode, Look, Loss, Step
+from policies.words.instance import Probe
+from policies.words.verdict import Action, Decision, GateReading, GateVerdict
+
+NOW = datetime(2026, 11, 20, 3, tzinfo=UTC)
+TUNNELS = ("packet-loss", "gone")
+GATES = (*TUNNELS, "connect-success", "probe", "restarted")
+GOOD = Probe(passed=True, stage="ping", reason="5 of 5")
+
+limits = st.builds(
+    DrainLimits,
+    batch=st.integers(1, 20),
+    forced=st.floats(0, 100),
+    warning=st.timedeltas(timedelta(0), timedelta(hours=2)),
+)
+
+
+@st.composite
+def counts(draw: st.DrawFn) -> Look:
+    sessions = draw(st.none() | st.integers(0, 500))
+    return Look(sessions=sessions, exempt=None if sessions is None else draw(st.integers(0, sessions)))
+
+
+@st.composite
+def facts(draw: st.DrawFn) -> DrainFacts:
+    look = draw(counts())
+    return DrainFacts(
+        look=look,
+        mode=draw(st.sampled_from(DrainMode)),
+        found=(look.sessions or 0) + draw(st.integers(0, 500)),
+        ended=draw(st.integers(0, 100)),
+        now=NOW,
+        deadline=NOW + draw(st.timedeltas(-timedelta(hours=9), timedelta(hours=9))),
+        warned=draw(st.booleans()),
+        forced_by=draw(st.none() | st.just("on call: a hole")),
+        exempt_too=draw(st.booleans()),
+    )
+
+
+probes = st.none() | st.builds(
+    Probe,
+    passed=st.booleans(),
+    stage=st.sampled_from(("tcp", "tls", "auth", *BEYOND_AUTH)),
+    reason=st.just("as found"),
+)
+readings = st.builds(
+    GateReading, gate=st.sampled_from(GATES), verdict=st.sampled_from(GateVerdict), reason=st.just("as read")
+)
+decisions = st.none() | st.builds(
+    Decision,
+    action=st.sampled_from(Action),
+    verdict=st.sampled_from(GateVerdict),
+    reason=st.just("as decided"),
+    readings=st.lists(readings, max_size=4).map(tuple),
+)
+
+
+@given(facts(), limits)
+def test_what_cannot_be_counted_is_never_ended_nor_stopped(seen: DrainFacts, rules: DrainLimits) -> None:
+    unseen = seen.model_copy(update={"look": Look(sessions=None, exempt=None)})
+    assert next_step(unseen, rules).step not in {Step.END, Step.STOP}
+
+
+@given(facts(), limits)
+def test_an_instance_is_stopped_exactly_when_it_is_known_to_be_empty(
+    seen: DrainFacts, rules: DrainLimits
+) -> None:
+    assert (next_step(seen, rules).step is Step.STOP) == (seen.look.sessions == 0)
+
+
+@given(facts(), limits)
+def test_a_batch_is_small_and_leaves_the_exempt_unless_a_person_named_them(
+    seen: DrainFacts, rules: DrainLimits
+) -> None:
+    step = next_step(seen, rules)
+    if step.step is not Step.END:
+        return
+    assert seen.look.sessions is not None
+    assert seen.look.exempt is not None
+    assert 0 < seen.look.sessions - step.leave <= rules.batch
+    assert step.leave >= seen.look.exempt or (seen.forced_by is not None and seen.exempt_too)
+
+
+@given(facts(), limits)
+def test_nobody_is_ended_before_the_deadline_on_tunnels_that_work(
+    seen: DrainFacts, rules: DrainLimits
+) -> None:
+    calm = seen.model_copy(
+        update={"mode": DrainMode.WAIT, "forced_by": None, "deadline": NOW + timedelta(seconds=1)}
+    )
+    assert next_step(calm, rules).step is not Step.END
+
+
+@given(facts(), limits)
+def test_the_deadline_ends_no_more_than_its_share(seen: DrainFacts, rules: DrainLimits) -> None:
+    over = seen.model_copy(update={"mode": DrainMode.WAIT, "forced_by": None, "deadline": NOW, "ended": 0})
+    ended, sessions = 0, over.look.sessions
+    for _ in range(200):
+        step = next_step(over, rules)
+        if step.step is not Step.END or sessions is None:
+            break
+        ended, sessions = ended + sessions - step.leave, step.leave
+        look = over.look.model_copy(update={"sessions": sessions})
+        over = over.model_copy(update={"look": look, "ended": ended})
+    assert ended <= allowance(over.found, rules)
+
+
+@given(facts(), limits)
+def test_people_are_warned_before_any_wait_goes_on_to_the_deadline(
+    seen: DrainFacts, rules: DrainLimits
+) -> None:
+    step = next_step(seen, rules)
+    if step.step is Step.WAIT and not seen.warned:
+        assert step.until == seen.deadline - rules.warning
+
+
+@given(decisions, probes, probes)
+def test_sessions_are_only_ended_for_broken_tunnels_and_a_proven_better_place(
+    decision: Decision | None, left: Probe | None, good: Probe | None
+) -> None:
+    mode, reason = mode_of(decision, left, good, TUNNELS)
+    assert reason
+    bad = {GateVerdict.UNHEALTHY, GateVerdict.HARD}
+    read = decision is not None and any(r.gate in TUNNELS and r.verdict in bad for r in decision.readings)
+    probed = left is not None and not left.passed and left.stage in BEYOND_AUTH
+    better = good is not None and good.passed
+    assert (mode is DrainMode.END) == (better and (read or probed))
+
+
+@given(decisions, probes)
+def test_losing_evidence_never_ends_anybody(decision: Decision | None, left: Probe | None) -> None:
+    assert mode_of(decision, left, None, TUNNELS)[0] is DrainMode.WAIT
+    assert mode_of(None, None, GOOD, TUNNELS)[0] is DrainMode.WAIT
+
+
+@pytest.mark.parametrize(("found", "forced", "may"), [(40, 20, 8), (1, 20, 1), (7, 0, 0), (0, 100, 0)])
+def test_the_share_is_of_what_the_drain_found(found: int, forced: float, may: int) -> None:
+    assert allowance(found, DrainLimits(forced=forced)) == may
+
+
+def test_a_process_that_is_gone_took_its_sessions_and_a_new_boot_is_a_reboot() -> None:
+    before = Look(sessions=3, boot="1", process="100.5")
+    assert loss_between(before, before.model_copy(update={"sessions": 0})) is None
+    assert loss_between(before, Look(sessions=0, boot="1")) is Loss.CRASH
+    assert loss_between(before, Look(sessions=0, boot="2")) is Loss.REBOOT
+    assert loss_between(Look(sessions=0, boot="1", process="100.5"), Look(sessions=0, boot="1")) is None
+
+
+def test_a_silent_instance_is_remembered_by_its_last_count() -> None:
+    before, silent = Look(sessions=3, process="1"), Look(sessions=None, exempt=None, process="1")
+    assert remembered(before, silent).sessions == 3
+    assert remembered(before, silent.model_copy(update={"process": "2"})).sessions is None
