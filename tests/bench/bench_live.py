@@ -60,6 +60,7 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./run bench live", description=__doc__)
     parser.add_argument("--runs", type=int, default=20, help="runs of each kind (20)")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no new round after these (60)")
     parser.add_argument("--labs", type=int, default=LABS, help=f"labs at the same time ({LABS})")
     parser.add_argument(
         "--kinds", type=lambda text: text.split(","), default=list(KINDS), help=", ".join(KINDS)
@@ -96,7 +97,7 @@ async def _all_labs(chosen: argparse.Namespace, runs: list[Run]) -> None:
 async def _start(chosen: argparse.Namespace, number: int) -> Process:
     mine = len(range(number, chosen.runs, chosen.labs))
     command = [sys.executable, "-m", "tests.bench", "live", "--lab", str(number)]
-    command += ["--runs", str(mine), "--kinds", ",".join(chosen.kinds)]
+    command += ["--runs", str(mine), "--minutes", str(chosen.minutes), "--kinds", ",".join(chosen.kinds)]
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
     if process.stdout:
         await process.stdout.readline()  # its first line says that it is built
@@ -133,7 +134,7 @@ def _be_a_lab(chosen: argparse.Namespace) -> None:
         )
         async with lab(tell, shape) as built, Door(built).open() as door:
             print("built", flush=True)
-            await spend(built, BadDays(built, door), chosen.kinds, chosen.runs, tell_run)
+            await spend(built, BadDays(built, door), chosen.kinds, chosen.runs, chosen.minutes, tell_run)
 
     code = int(ExitCode.DONE)
     try:

@@ -1,6 +1,7 @@
 """The runs of one lab: a rollout, a bad day in its first wave, and what the judge made of it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,8 @@ from policies.gates import Blindness, GatePolicy
 from policies.words.rollout import Phase, RolloutStatus
 from policies.words.verdict import Action, Decision, GateVerdict, Window
 
+ROUND = 3
+"""Runs of one kind before it is the next one's turn."""
 SETTLED = 8.0
 """After these seconds a new instance has answered everything that it is asked."""
 FORGOTTEN = 0.35
@@ -108,25 +111,33 @@ KINDS: dict[str, Kind] = {
         _nothing, _ASKS, "connect-success", SHORT, faulty=True, before=lambda days: days.nobody_logs_in()
     ),
 }
-"""In the order in which they run: the people of the logins come anew after a day without any."""
 
 
-async def spend(lab: Lab, days: BadDays, kinds: list[str], runs: int, tell: Callable[[Run], None]) -> None:
-    """Have every kind so many times, and tell of each run when it is over."""
+async def spend(
+    lab: Lab, days: BadDays, kinds: list[str], runs: int, minutes: float, tell: Callable[[Run], None]
+) -> None:
+    """Have every kind so many times, in rounds of all kinds, and tell of each run when it is over.
+
+    After the minutes no further round begins. Days without any login come last: those who then
+    log in again are people whom the gateways have counted already.
+    """
     if "slow-handshakes" in kinds:  # slow is what was not normal before
         await asyncio.sleep(load(GATES, GatePolicy).baseline.total_seconds())
-    single = [name for name in KINDS if name in kinds and not KINDS[name].metrics]
-    blinding = [name for name in KINDS if name in kinds and KINDS[name].metrics]
-    ordered = [name for name in single if not KINDS[name].before]
-    for name in ordered:
-        await _all_alone(lab, days, name, runs, tell)
-    if blinding:
-        await _one_after_the_other(lab, days, blinding, runs, tell)
-    for name in single:
-        before = KINDS[name].before
-        if before:
-            async with before(days):
-                await _all_alone(lab, days, name, runs, tell)
+    chosen = {name: kind for name, kind in KINDS.items() if name in kinds}
+    blinding = [name for name, kind in chosen.items() if kind.metrics]
+    alone = [name for name, kind in chosen.items() if not kind.metrics and not kind.before]
+    done, deadline = 0, time.monotonic() + 60 * minutes
+    while done < runs and (not done or time.monotonic() < deadline):
+        part = min(ROUND, runs - done)
+        for name in alone:
+            await _all_alone(lab, days, name, part, tell)
+        if blinding:
+            await _one_after_the_other(lab, days, blinding, part, tell)
+        done += part
+    for name, kind in chosen.items():
+        if kind.before:
+            async with kind.before(days):
+                await _all_alone(lab, days, name, done, tell)
 
 
 async def _all_alone(lab: Lab, days: BadDays, name: str, runs: int, tell: Callable[[Run], None]) -> None:
