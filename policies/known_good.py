@@ -16,6 +16,19 @@ def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseR
     return found
 
 
+def left_behind(states: Mapping[str, GatewayState]) -> tuple[str, ...]:
+    """Return the gateways on which something runs that gets no new sessions: somebody has to empty it."""
+    return tuple(
+        name
+        for name, state in sorted(states.items())
+        if any(
+            instance.state is InstanceState.RUNNING
+            and instance.slot not in (state.steering.serving, state.steering.trial)
+            for instance in state.instances
+        )
+    )
+
+
 def way_back_of(fleet: str, rollouts: int) -> str:
     """Return the name of the way back after the fleet's so many rollouts: going back twice is once."""
     return f"{fleet}-back-{rollouts}"

@@ -13,7 +13,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.ledger import EventEntry, KnownGoodEntry, LedgerActivities
-from policies.known_good import strays
+from policies.known_good import left_behind, strays
 from policies.rollbacks import refusal_of
 from policies.way_back import WayBackStory
 from policies.words.fleet import Fleet
@@ -176,13 +176,19 @@ class WayBack:
 
     @staticmethod
     async def _left_alone(fleet: Fleet) -> dict[str, ReleaseRef]:
+        """Return what is astray, and of a rollout without an end also what it left running beside."""
         known_good = await workflow.execute_activity_method(
             LedgerActivities.read_known_good, fleet.name, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
         )
         survey = await workflow.execute_child_workflow(
             Survey.run, fleet, id=f"{workflow.info().workflow_id}/survey/{workflow.info().run_id}"
         )
-        return {name: known_good[name] for name in strays(survey.states, known_good)}
+        abandoned = await workflow.execute_activity_method(
+            LedgerActivities.read_open_rollouts, fleet.name, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
+        )
+        beside = left_behind(survey.states) if abandoned else ()
+        found = {*strays(survey.states, known_good), *beside} & known_good.keys()
+        return {name: known_good[name] for name in sorted(found)}
 
     @staticmethod
     async def _record_known_good(order: WayBackOrder, moved: dict[str, ReleaseRef]) -> None:

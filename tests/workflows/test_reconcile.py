@@ -87,6 +87,18 @@ async def test_a_rollout_nobody_ended_is_closed_in_the_ledger(world: World) -> N
     assert all(fake.effects == [] for fake in world.gateways.values())
 
 
+async def test_what_a_rollout_nobody_ended_left_running_is_emptied_and_stopped(world: World) -> None:
+    world.book.open_rollout(world.order())
+    canary = world.gateways["gw-1"]
+    canary.serve(NEW, "b")
+    canary.serve(OLD, "a")
+    found = await reconcile(world)
+    assert found.strays == {}
+    await until(lambda: canary.berths["b"].state == "stopped")
+    assert canary.serving == "a"
+    assert world.gateways["gw-2"].effects == []
+
+
 @pytest.fixture
 async def service(real: World, tmp_path: Path) -> AsyncIterator[Service]:
     """The service over a real ledger, whose writes the workflows see."""
