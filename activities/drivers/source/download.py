@@ -24,7 +24,7 @@ from policies.words.refusals import DigestMismatch, DownloadFailed, SizeExceeded
 from policies.words.word import Digest
 
 BATCH = 1 << 22
-BUFFERS = 4
+BUFFERS = 8
 ALIGNMENT = 4096
 ATTEMPTS_WITHOUT_PROGRESS = 6
 PAUSE_SECONDS = 0.05
