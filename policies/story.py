@@ -67,8 +67,8 @@ class Story:
             self._phase = phase
             self.note(_PHASE_SENTENCES[phase], at)
 
-    def take(self, report: WaveReport) -> None:
-        """Take over a wave's report; what it repeats is told once."""
+    def take(self, report: WaveReport) -> Decision | None:
+        """Take over a wave's report; what it repeats is told once. Return its decision if that is news."""
         if report.wave != self._wave:
             self._wave, self._decision = report.wave, None
             names = ", ".join(progress.gateway for progress in report.gateways)
@@ -82,16 +82,18 @@ class Story:
         if self._phase is not Phase.ROLLING_BACK:
             self.enter(report.phase, report.at)
         self._held_by = report.held_by
-        self._take_decision(report)
+        return self._take_decision(report)
 
-    def _take_decision(self, report: WaveReport) -> None:
+    def _take_decision(self, report: WaveReport) -> Decision | None:
         before, decision = self._decision, report.decision
         if decision is None:
-            return
-        if before is None or (before.action, before.verdict) != (decision.action, decision.verdict):
+            return None
+        is_news = before is None or (before.action, before.verdict) != (decision.action, decision.verdict)
+        if is_news:
             action = decision.action.replace("_", " ")
             self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
         self._decision = decision
+        return decision if is_news else None
 
     def take_rollback(self, report: RollbackReport) -> None:
         """Take over what a rollback says of itself."""

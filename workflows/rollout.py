@@ -10,8 +10,9 @@ from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflow
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 from activities.instances import InstanceActivities
-from activities.ledger import KnownGoodEntry, LedgerActivities
+from activities.ledger import KnownGoodEntry, LedgerActivities, VerdictEntry
 from activities.releases import AdmitOrder, ReleaseActivities
+from policies.known_good import way_back_from
 from policies.story import Story
 from policies.words.rollout import (
     Command,
@@ -48,12 +49,14 @@ class Rollout:
         self._driver: ChildWorkflowHandle[RolloutDriver, RolloutResult] | None = None
         self._asked_back: Command | None = None
         self._epoch = 0
+        self._unwritten: list[VerdictEntry] = []
 
     @workflow.run
     async def run(self, order: RolloutOrder) -> RolloutResult:
         """Leave the fleet on the new release, or exactly as it was found."""
         self._epoch = steps.epoch_now()
         await self._record(LedgerActivities.open_rollout, order)
+        writing = asyncio.create_task(self._write_verdicts())
         try:
             await self._admit_release()
             await self._prove_the_way_back()
@@ -61,16 +64,26 @@ class Rollout:
             result = self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
         else:
             result = await self._drive()
-        await to_the_end(self._close(result))
+        result = await to_the_end(self._close(result))
+        writing.cancel()
         return result
 
-    async def _close(self, result: RolloutResult) -> None:
-        """Write down the end; once gateways have changed, no cancellation leaves this half done."""
+    async def _close(self, result: RolloutResult) -> RolloutResult:
+        """Write down the end; once gateways have changed, no cancellation leaves this half done.
+
+        An order to go back is carried out until the last line is written; after it, it is a change
+        of its own.
+        """
         if result.outcome is Outcome.PROMOTED:
             await self._promote()
+        await workflow.wait_condition(lambda: not self._unwritten)
         await self._record(LedgerActivities.close_rollout, result)
+        if result.outcome is Outcome.PROMOTED and self._asked_back is not None:
+            result = await self._take_back()
+            await self._record(LedgerActivities.close_rollout, result)
         self._story.end(result, workflow.now())
         await workflow.wait_condition(workflow.all_handlers_finished)
+        return result
 
     # --- what people say ---------------------------------------------------------
 
@@ -123,8 +136,12 @@ class Rollout:
 
     @workflow.signal(name="report")
     def report(self, report: WaveReport) -> None:
-        """Take over what a wave says of itself."""
-        self._story.take(report)
+        """Take over what a wave says of itself; its decisions are written down beside whatever they cause."""
+        decision = self._story.take(report)
+        if decision is not None:
+            self._unwritten.append(
+                VerdictEntry(rollout=self._order.rollout, wave=report.wave, at=report.at, decision=decision)
+            )
 
     @workflow.signal(name="report_rollback")
     def report_rollback(self, report: RollbackReport) -> None:
@@ -234,6 +251,8 @@ class Rollout:
         self._story.enter(Phase.PROMOTING, workflow.now())
         for wave in self._plan.waves:
             for name in wave.gateways:
+                if self._asked_back is not None:
+                    return
                 entry = KnownGoodEntry(
                     fleet=self._plan.fleet.name,
                     gateway=name,
@@ -254,6 +273,31 @@ class Rollout:
                     id=f"drain/{name}/{self._order.rollout}/{self._epoch}",
                     parent_close_policy=ParentClosePolicy.ABANDON,
                 )
+
+    async def _write_verdicts(self) -> None:
+        """Write decisions down as they come; a ledger that is away delays nothing but this."""
+        while True:
+            await workflow.wait_condition(lambda: bool(self._unwritten))
+            await self._record(LedgerActivities.record_verdict, self._unwritten[0])
+            del self._unwritten[0]
+
+    async def _take_back(self) -> RolloutResult:
+        """Undo a promotion: gateways first; the ledger is told at the same time and not waited for by them."""
+        recording = asyncio.create_task(self._record_known_good_again())
+        result = await self._go_back("asked to go back during its promotion")
+        await recording
+        return self._in_the_words_of_whoever_asked(result)
+
+    async def _record_known_good_again(self) -> None:
+        """Have the ledger call good what was good before; under a name that nothing goes back behind."""
+        for name, release in sorted(self._plan.known_good.items()):
+            entry = KnownGoodEntry(
+                fleet=self._plan.fleet.name,
+                gateway=name,
+                release=release,
+                rollout=way_back_from(self._plan.fleet.name, self._order.rollout),
+            )
+            await self._record(LedgerActivities.record_known_good, entry)
 
     async def _record(self, step: Callable[[LedgerActivities, Entry], Awaitable[None]], entry: Entry) -> None:
         await workflow.execute_activity_method(step, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD)

@@ -13,7 +13,6 @@ from activities.instances import (
     StageOrder,
     StartOrder,
 )
-from activities.ledger import LedgerActivities, VerdictEntry
 from activities.observation import ObservationActivities, ObservationOrder
 from activities.steering import SteeringActivities, TrialOrder
 from policies.strategies import next_batch
@@ -275,24 +274,8 @@ class WaveWorkflow:
             slice_of_window.cancel()
             return state
         observed = await slice_of_window
-        await self._decide(observed.decision)
+        self._decision, self._changed = observed.decision, True
         return observed.state
-
-    async def _decide(self, decision: Decision) -> None:
-        last, self._decision = self._decision, decision
-        self._changed = True
-        if last is None or (last.action, last.verdict) != (decision.action, decision.verdict):
-            await workflow.execute_activity_method(
-                LedgerActivities.record_verdict,
-                VerdictEntry(
-                    rollout=self._order.rollout,
-                    wave=self._order.wave.number,
-                    at=workflow.now(),
-                    decision=decision,
-                ),
-                task_queue=steps.CONTROL_QUEUE,
-                **steps.RECORD,
-            )
 
     async def _pause_if_held(self, decision: Decision) -> None:
         """While held, evidence is kept and harm is still looked for, at a calmer pace."""
