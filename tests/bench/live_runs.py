@@ -90,8 +90,7 @@ KINDS: dict[str, Kind] = {
     "drop": Kind(_nothing, _PROVEN, "connect-success", faulty=True),
     "slow-handshakes": Kind(
         lambda days, trial: days.slow_logins(trial.pid),
-        _PROVEN,
-        "handshake-latency",
+        _PROVEN | {(Action.ROLL_BACK, GateVerdict.HARD)},  # the probe's handshake is slow as well
     ),
     "crash": Kind(
         lambda days, trial: days.crash(trial.pid),
