@@ -340,7 +340,8 @@ class Drain:
         emptying.spent += (look.sessions or 0) - step.leave
         emptying.ended += ended.ended
         emptying.look = ended.look
-        await workflow.sleep(self._order.limits.pause)
+        if ended.look.sessions != 0:
+            await workflow.sleep(self._order.limits.pause)
 
     # --- what failed decides -----------------------------------------------------
 

@@ -9,10 +9,11 @@ from temporalio.client import WorkflowHandle
 
 from policies.words.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
 from policies.words.errors import Unavailable
-from policies.words.rollout import CommandReceipt
+from policies.words.rollout import CommandReceipt, Phase
 from policies.words.verdict import Action, Decision, GateReading, GateVerdict
+from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway
-from tests.workflows.world import NEW, OLD, World, result_of, until
+from tests.workflows.world import NEW, OLD, World, in_phase, result_of, until
 from workflows.drain import Drain, DrainGatewayOrder, DrainResult
 from workflows.steps import CONTROL_QUEUE
 
@@ -220,6 +221,21 @@ async def test_an_agent_that_fails_in_between_forgets_nothing(world: World) -> N
     fake.fail("count", Unavailable("gw-1 does not answer"), times=3)
     fake.crash("a")
     assert (await result_of(running)).lost_crash == 3
+
+
+async def test_a_verdict_on_tunnels_ends_them_on_the_canary_it_sent_back(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    canary = world.gateways["gw-1"]
+    assert [canary.login(f"192.0.2.{person}") for person in range(3)] == ["b", "b", "b"]
+    [reading] = LOSSY.readings
+    lossy = reading.model_copy(update={"gate": "packet-loss"})
+    world.judge.says(LOSSY.model_copy(update={"readings": (lossy,)}))
+    await result_of(rollout)
+    await until(lambda: "stop b" in canary.effects, seconds=60)
+    assert "end 3 in b" in canary.effects
+    assert canary.login("192.0.2.0") == "a"
 
 
 async def _counted(running: Running, sessions: int) -> bool:

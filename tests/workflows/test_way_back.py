@@ -7,7 +7,8 @@ from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 
 from orchestrator.service import Service
 from policies.rollbacks import confirmation_of
-from policies.words.errors import Conflict, Refused
+from policies.words.drain import DrainExtension
+from policies.words.errors import BadInput, Conflict, Refused
 from policies.words.fleet import AtDeadline, RollbackRules
 from policies.words.rollout import CommandReceipt, Outcome, Phase, RolloutStatus
 from policies.words.way_back import Answer, AnswerKind
@@ -180,4 +181,23 @@ async def test_a_drain_is_found_counted_and_extended_through_the_service(
     await until(is_draining)
     [status] = await service.drains(real.fleet)
     assert (status.gateway, status.slots[0].sessions) == ("gw-1", 1)
+    longer = DrainExtension(id="1", by=timedelta(hours=1), person="ana", reason="a long call")
+    with pytest.raises(BadInput, match="edge has no gateway gw-9"):
+        await service.tell_drain(real.fleet, "gw-9", longer)
+    [receipt] = await service.tell_drain(real.fleet, "gw-1", longer)
+    assert receipt.accepted
+    [after] = await service.drains(real.fleet)
+    assert after.slots[0].deadline == status.slots[0].deadline + timedelta(hours=1)
+    fake.uncountable.add("a")
+    [unknown] = await service.drains(real.fleet)
+    assert unknown.slots[0].sessions is None
+    fake.uncountable.clear()
     fake.logout("192.0.2.1")
+
+    async def is_over() -> bool:
+        return not await service.drains(real.fleet)
+
+    await until(is_over)
+    assert "stop a" in fake.effects
+    with pytest.raises(Conflict, match="nothing is draining on gw-1"):
+        await service.tell_drain(real.fleet, "gw-1", longer)
