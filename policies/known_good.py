@@ -34,6 +34,11 @@ def way_back_of(fleet: str, rollouts: int) -> str:
     return f"{fleet}-back-{rollouts}"
 
 
+def way_back_from(fleet: str, rollout: str) -> str:
+    """Return the name of the way back that a rollout itself takes when it is already promoted."""
+    return f"{fleet}-back-from-{rollout}"
+
+
 def is_way_back(fleet: str, name: str) -> bool:
     """Return whether the change of that name went back, so that nothing before it is gone back to."""
     return name.startswith(f"{fleet}-back-")
