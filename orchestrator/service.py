@@ -39,6 +39,7 @@ from policies.words.rollout import (
 )
 from policies.words.way_back import Answer, AnswerKind
 from workflows.failures import sentence_of
+from workflows.identities import change_of
 from workflows.install import Install, InstallOrder
 from workflows.rollback import RollbackResult
 from workflows.rollout import Rollout
@@ -50,11 +51,6 @@ ANSWER = timedelta(seconds=5)
 """How long a question to the engine may take before another road is taken."""
 
 _WAYS_BACK = ("WayBack", "Rollback")
-
-
-def change_of(fleet: str) -> str:
-    """Return the workflow id that is the fleet's lock: one change at a time."""
-    return f"change/{fleet}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class Service:
         """Return the plan of an upgrade; Refused when there is none. Nothing is changed."""
         survey = await self.survey(fleet)
         known_good = await asyncio.to_thread(self.ledger.known_good, fleet.name)
-        return make_plan(
+        plan = make_plan(
             fleet,
             survey.states,
             known_good,
@@ -90,6 +86,8 @@ class Service:
             gates=gates,
             trust_policy=trust_policy,
         )
+        shared_out = gates.over_waves(len(plan.waves))
+        return plan.model_copy(update={"gates": shared_out})
 
     async def install(self, fleet: Fleet, release: ReleaseRef, source: str) -> tuple[str, ...]:
         """Bring up gateways that serve nobody yet; return those that were."""

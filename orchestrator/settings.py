@@ -41,6 +41,7 @@ class Settings(BaseSettings):
         description="database of releases, known-good and rollouts",
     )
     store: Path = Field(state_folder() / "store", description="content-addressed files of verified releases")
+    windows: Path = Field(state_folder() / "windows", description="recorded observation windows, for replay")
     snapshots: Path = Field(state_folder() / "snapshots", description="evidence of failures, by digest")
     fleet: Path = Field(Path("fleet.yaml"), description="the fleet's gateways and limits")
     trust: Path = Field(Path("trust.yaml"), description="who may sign what")

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 from temporalio.worker import Worker
 
+from activities.drivers.metrics.ports import PortProbes
 from activities.drivers.metrics.prometheus import PrometheusSource
+from activities.drivers.metrics.records import FolderRecorder
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.drivers.trust_files import compose_releases
 from activities.ledger import LedgerActivities
@@ -23,6 +25,7 @@ from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.ledger import PENSTOCK, Ledger
 from policies.words.errors import PenstockError
 from policies.words.fleet import Fleet
+from workflows.bake import Bake
 from workflows.drain import Drain
 from workflows.driver import RolloutDriver
 from workflows.install import Install
@@ -44,6 +47,7 @@ WORKFLOWS = (
     WaveWorkflow,
     Rollback,
     WayBack,
+    Bake,
     Drain,
     Snapshot,
     Survey,
@@ -70,7 +74,11 @@ async def compose(settings: Settings) -> Worker:
             promoted=lambda: {release.digest for release in book.known_good(fleet.name).values()},
         )
     )
-    observation = ObservationActivities(PrometheusSource(settings.prometheus_url))
+    observation = ObservationActivities(
+        PrometheusSource(settings.prometheus_url),
+        probes=PortProbes(fleet),
+        recorder=FolderRecorder(settings.windows),
+    )
     return make_worker(
         client,
         CONTROL_QUEUE,

@@ -6,7 +6,13 @@ from contextlib import suppress
 from typing import TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ChildWorkflowError,
+    FailureError,
+    WorkflowAlreadyStartedError,
+)
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 from activities.instances import InstanceActivities
@@ -27,10 +33,12 @@ from policies.words.rollout import (
     WaveReport,
 )
 from workflows import steps
+from workflows.bake import Bake, BakeOrder
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainGatewayOrder
 from workflows.driver import DriverOrder, RolloutDriver
 from workflows.failures import code_of, sentence_of, stopped
+from workflows.identities import bake_of, end_bake
 from workflows.rollback import Rollback, RollbackOrder
 
 Entry = TypeVar("Entry")
@@ -55,6 +63,7 @@ class Rollout:
     async def run(self, order: RolloutOrder) -> RolloutResult:
         """Leave the fleet on the new release, or exactly as it was found."""
         self._epoch = steps.epoch_now()
+        await end_bake(self._plan.fleet.name)
         await self._record(LedgerActivities.open_rollout, order)
         writing = asyncio.create_task(self._write_verdicts())
         try:
@@ -69,21 +78,30 @@ class Rollout:
         return result
 
     async def _close(self, result: RolloutResult) -> RolloutResult:
-        """Write down the end; once gateways have changed, no cancellation leaves this half done.
-
-        An order to go back is carried out until the last line is written; after it, it is a change
-        of its own.
-        """
-        if result.outcome is Outcome.PROMOTED:
-            await self._promote()
-        await workflow.wait_condition(lambda: not self._unwritten)
-        await self._record(LedgerActivities.close_rollout, result)
-        if result.outcome is Outcome.PROMOTED and self._asked_back is not None:
+        """Write down the end; once gateways have changed, no cancellation leaves this half done."""
+        if result.outcome is Outcome.PROMOTED and await self._goes_back_after_all(result):
             result = await self._take_back()
-            await self._record(LedgerActivities.close_rollout, result)
+        if result.outcome is not Outcome.PROMOTED:
+            await self._write_end(result)
         self._story.end(result, workflow.now())
         await workflow.wait_condition(workflow.all_handlers_finished)
         return result
+
+    async def _goes_back_after_all(self, result: RolloutResult) -> bool:
+        """Promote and write it down; return whether somebody asked to go back before the last line."""
+        promoting = asyncio.create_task(self._promote(result))
+        await workflow.wait_condition(lambda: promoting.done() or self._asked_back is not None)
+        if self._asked_back is None:
+            await promoting
+            return False
+        promoting.cancel()
+        with suppress(asyncio.CancelledError, FailureError):
+            await promoting
+        return True
+
+    async def _write_end(self, result: RolloutResult) -> None:
+        await workflow.wait_condition(lambda: not self._unwritten)
+        await self._record(LedgerActivities.close_rollout, result)
 
     # --- what people say ---------------------------------------------------------
 
@@ -246,13 +264,12 @@ class Rollout:
         outcome = Outcome.ABORTED if aborted else Outcome.ROLLED_BACK
         return result.model_copy(update={"outcome": outcome, "reason": f"{asked.person}: {asked.reason}"})
 
-    async def _promote(self) -> None:
+    async def _promote(self, result: RolloutResult) -> None:
         """Make the release known-good where it runs, and let the old instances empty by themselves."""
         self._story.enter(Phase.PROMOTING, workflow.now())
+        await self._start_the_bake()
         for wave in self._plan.waves:
             for name in wave.gateways:
-                if self._asked_back is not None:
-                    return
                 entry = KnownGoodEntry(
                     fleet=self._plan.fleet.name,
                     gateway=name,
@@ -273,6 +290,17 @@ class Rollout:
                     id=f"drain/{name}/{self._order.rollout}/{self._epoch}",
                     parent_close_policy=ParentClosePolicy.ABANDON,
                 )
+        await self._write_end(result)
+
+    async def _start_the_bake(self) -> None:
+        """Watch on for as long as the old release is kept."""
+        with suppress(WorkflowAlreadyStartedError):
+            await workflow.start_child_workflow(
+                Bake.run,
+                BakeOrder(rollout=self._order.rollout, plan=self._plan),
+                id=bake_of(self._plan.fleet.name),
+                parent_close_policy=ParentClosePolicy.ABANDON,
+            )
 
     async def _write_verdicts(self) -> None:
         """Write decisions down as they come; a ledger that is away delays nothing but this."""
@@ -282,7 +310,8 @@ class Rollout:
             del self._unwritten[0]
 
     async def _take_back(self) -> RolloutResult:
-        """Undo a promotion: gateways first; the ledger is told at the same time and not waited for by them."""
+        """Undo a promotion: gateways first; the ledger is told at the same time and never waited for."""
+        await end_bake(self._plan.fleet.name)
         recording = asyncio.create_task(self._record_known_good_again())
         result = await self._go_back("asked to go back during its promotion")
         await recording

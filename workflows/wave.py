@@ -20,10 +20,10 @@ from policies.words.fleet import Gateway
 from policies.words.operation import Operation
 from policies.words.plan import Plan, Progress, Wave
 from policies.words.rollout import Command, CommandKind, GatewayProgress, Phase, WaveReport
-from policies.words.verdict import Action, Cohorts, Decision
+from policies.words.verdict import Action, Cohorts, Decision, GateVerdict
 from policies.words.word import Word
 from workflows import steps
-from workflows.failures import sentence_of, stopped
+from workflows.failures import code_of, sentence_of, stopped
 
 SLICE = timedelta(seconds=60)
 PERSONS_TO_PROMOTE_WITHOUT_PROOF = 2
@@ -273,7 +273,13 @@ class WaveWorkflow:
         if not slice_of_window.done():
             slice_of_window.cancel()
             return state
-        observed = await slice_of_window
+        try:
+            observed = await slice_of_window
+        except ActivityError as error:
+            if code_of(error) != "BadQuery":
+                raise
+            self._decision, self._changed = unaskable(sentence_of(error)), True
+            return state
         self._decision, self._changed = observed.decision, True
         return observed.state
 
@@ -367,3 +373,8 @@ class WaveWorkflow:
             decision=self._decision,
             held_by=self._held_by,
         )
+
+
+def unaskable(reason: str) -> Decision:
+    """Return the decision when the question itself is wrong: that is no verdict on the release."""
+    return Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)

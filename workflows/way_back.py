@@ -24,6 +24,7 @@ from policies.words.word import Name, Word
 from workflows import steps
 from workflows.compensation import to_the_end
 from workflows.failures import sentence_of
+from workflows.identities import end_bake
 from workflows.rollback import Rollback, RollbackOrder, RollbackResult
 from workflows.survey import Survey
 
@@ -58,6 +59,7 @@ class WayBack:
     @workflow.run
     async def run(self, order: WayBackOrder) -> RollbackResult:
         """Return when every target is back and the ledger says so."""
+        await end_bake(order.fleet.name)
         targets, moved = order.targets, order.targets or {}
         if order.confirm is not None:
             targets = moved = await self._confirmed(order.confirm)

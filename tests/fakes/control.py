@@ -41,12 +41,14 @@ class FakeJudge:
     async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
         self.orders.append(order)
         said = self.script.get(order.wave, [HEALTHY])
+        # Wave 0 is the bake after promotion: it is over at once unless a test has a script for it.
+        wall = timedelta(0) if order.wave else order.window.cap
         decision = said.pop(0) if len(said) > 1 else said[0]
         if decision.action in {Action.CONTINUE, Action.EXTEND}:
             activity.heartbeat()
             await asyncio.sleep(self.pace)
         return ObservationSlice(
-            state=f"{order.state}.", decision=decision, observed=timedelta(0), wall=timedelta(0), ticks=1
+            state=f"{order.state}.", decision=decision, observed=timedelta(0), wall=wall, ticks=1
         )
 
 

@@ -1,0 +1,42 @@
+"""After promotion: the gates go on, and harm still sends the fleet back."""
+
+from policies.words.rollout import Outcome
+from policies.words.verdict import Action, Decision, GateVerdict
+from tests.fakes.control import UNDECIDED
+from tests.workflows.world import NEW, NEXT, OLD, World, result_of, until
+from workflows.identities import bake_of
+
+CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw-1 restarted by itself")
+
+
+async def test_harm_found_after_promotion_sends_the_whole_fleet_back(world: World) -> None:
+    world.judge.says(CRASHED, wave=0)
+    result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    assert result.outcome is Outcome.PROMOTED
+    await until(lambda: set(world.serving().values()) == {"1.1.6"})
+    await until(lambda: world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, OLD))
+
+
+async def test_a_quiet_bake_ends_in_peace_and_changes_nothing(world: World) -> None:
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    ended = await result_of(world.client.get_workflow_handle(bake_of(world.fleet.name)))
+    assert ended["peaceful"] is True
+    assert set(world.serving().values()) == {"1.3.0"}
+
+
+async def test_the_bake_watches_the_slots_that_serve_with_no_control(world: World) -> None:
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    await until(lambda: any(order.wave == 0 for order in world.judge.orders))
+    cohorts = next(order.cohorts for order in world.judge.orders if order.wave == 0)
+    assert cohorts.control == ()
+    assert set(cohorts.expected.values()) == {NEW.executable}
+    assert set(cohorts.slots.values()) == {"b"}
+
+
+async def test_the_next_rollout_ends_the_bake_of_the_last(world: World) -> None:
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1",))
+    await until(lambda: any(order.wave == 0 for order in world.judge.orders))
+    result = await world.upgrade(("gw-1",), release=NEXT, name="edge-2")
+    assert result.outcome is Outcome.PROMOTED, result.reason
+    assert world.serving()["gw-1"] == "1.4.0"
