@@ -12,6 +12,7 @@ from temporalio.client import (
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
+    WorkflowQueryFailedError,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -124,6 +125,10 @@ class Service:
                 raise BadInput(f"no rollout of {fleet} is known to the engine") from error
             raise Unavailable(
                 f"the engine does not answer ({error.message}); is a worker running?"
+            ) from error
+        except WorkflowQueryFailedError as error:
+            raise Unavailable(
+                f"the worker could not answer ({error.message}); ask again, and see its log if that goes on"
             ) from error
 
     async def command(self, fleet: str, command: Command) -> CommandReceipt:

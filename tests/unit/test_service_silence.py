@@ -1,0 +1,26 @@
+"""What the service says when the engine's side cannot answer: a sentence, never a traceback."""
+
+from typing import Any, cast
+
+import pytest
+from temporalio.client import Client, WorkflowQueryFailedError
+
+from orchestrator.service import Service
+from orchestrator.store.ledger import Ledger
+from policies.words.errors import Unavailable
+
+
+class BusyEngine:
+    """An engine whose worker was too busy to answer a question in time."""
+
+    def get_workflow_handle_for(self, *_: Any) -> "BusyEngine":
+        return self
+
+    async def query(self, *_: Any, **__: Any) -> None:
+        raise WorkflowQueryFailedError("[TMPRL1101] workflow didn't yield within 2 second(s)")
+
+
+async def test_a_worker_too_busy_to_answer_is_unavailable_and_not_a_crash() -> None:
+    service = Service(cast(Client, BusyEngine()), cast(Ledger, None))
+    with pytest.raises(Unavailable, match="ask again"):
+        await service.status("lab")
