@@ -12,10 +12,12 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError
 
-from policies.words.errors import Refused
+from policies.words.errors import Refused, Unavailable
+from policies.words.plan import ReleaseRef
 from policies.words.rollout import Command, CommandKind, Outcome, Phase, RolloutResult
 from tests.fakes.control import AT_CAP, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.world import (
+    OLD,
     World,
     in_phase,
     refusal_of,
@@ -206,6 +208,27 @@ async def test_orders_in_the_last_moment_of_a_wave_end_nothing(real: World, kind
         with suppress(WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError, RPCError):
             await say(rollout, kind, patience=timedelta(seconds=2))
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_an_order_to_go_back_in_the_middle_of_the_promotion_is_carried_out(world: World) -> None:
+    write, asked = world.book.record_known_good, []
+
+    def away(fleet: str, gateway: str, reference: ReleaseRef, rollout: str) -> None:
+        asked.append(gateway)
+        if gateway != "gw-1":
+            raise Unavailable("the ledger does not answer")
+        write(fleet, gateway, reference, rollout)
+
+    world.book.record_known_good = away  # type: ignore[method-assign]
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await until(lambda: "gw-2" in asked)
+    await say(rollout, CommandKind.ROLL_BACK, reason="users call")
+    world.book.record_known_good = write  # type: ignore[method-assign]
+    result = await result_of(rollout)
+    assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "on call: users call")
+    assert set(world.serving().values()) == {"1.1.6"}
+    assert set(world.book.known_good(world.fleet.name).values()) == {OLD}
+    assert world.book.closed[-1] == result
 
 
 async def _heard(rollout: WorkflowHandle[Rollout, RolloutResult]) -> bool:
