@@ -6,7 +6,13 @@ from contextlib import suppress
 from typing import TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ChildWorkflowError,
+    FailureError,
+    WorkflowAlreadyStartedError,
+)
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 from activities.instances import InstanceActivities
@@ -27,10 +33,12 @@ from policies.words.rollout import (
     WaveReport,
 )
 from workflows import steps
+from workflows.bake import Bake, BakeOrder
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainGatewayOrder
 from workflows.driver import DriverOrder, RolloutDriver
 from workflows.failures import code_of, sentence_of, stopped
+from workflows.identities import bake_of, end_bake
 from workflows.rollback import Rollback, RollbackOrder
 
 Entry = TypeVar("Entry")
@@ -55,6 +63,7 @@ class Rollout:
     async def run(self, order: RolloutOrder) -> RolloutResult:
         """Leave the fleet on the new release, or exactly as it was found."""
         self._epoch = steps.epoch_now()
+        await end_bake(self._plan.fleet.name)
         await self._record(LedgerActivities.open_rollout, order)
         writing = asyncio.create_task(self._write_verdicts())
         try:
@@ -258,6 +267,7 @@ class Rollout:
     async def _promote(self, result: RolloutResult) -> None:
         """Make the release known-good where it runs, and let the old instances empty by themselves."""
         self._story.enter(Phase.PROMOTING, workflow.now())
+        await self._start_the_bake()
         for wave in self._plan.waves:
             for name in wave.gateways:
                 entry = KnownGoodEntry(
@@ -282,6 +292,16 @@ class Rollout:
                 )
         await self._write_end(result)
 
+    async def _start_the_bake(self) -> None:
+        """Watch on for as long as the old release is kept."""
+        with suppress(WorkflowAlreadyStartedError):
+            await workflow.start_child_workflow(
+                Bake.run,
+                BakeOrder(rollout=self._order.rollout, plan=self._plan),
+                id=bake_of(self._plan.fleet.name),
+                parent_close_policy=ParentClosePolicy.ABANDON,
+            )
+
     async def _write_verdicts(self) -> None:
         """Write decisions down as they come; a ledger that is away delays nothing but this."""
         while True:
@@ -291,6 +311,7 @@ class Rollout:
 
     async def _take_back(self) -> RolloutResult:
         """Undo a promotion: gateways first; the ledger is told at the same time and never waited for."""
+        await end_bake(self._plan.fleet.name)
         recording = asyncio.create_task(self._record_known_good_again())
         result = await self._go_back("asked to go back during its promotion")
         await recording
