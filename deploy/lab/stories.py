@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy.lab.lab import Lab
 from deploy.lab.screen import Screen
+from orchestrator.cli.show import prediction_line
 from policies.words.errors import BadInput
 from policies.words.exit_code import ExitCode, code_of
 from policies.words.instance import GatewayState, InstanceState
@@ -110,6 +111,8 @@ class Storyteller:
         plan = await lab.plan(release, Strategy.CANARY)
         for wave in plan.waves:
             self._screen.tell(f"plan: wave {wave.number} is {', '.join(wave.gateways)}")
+        for prediction in await lab.session.predict(plan):
+            self._screen.tell(f"plan: {prediction_line(prediction)}")
         name = await lab.start(plan, reason)
         self._screen.tell(f"{name} started; the same from another terminal: {lab.watch_command}")
         self._status = await self._follow()

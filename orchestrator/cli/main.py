@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import back, drain, judge, release, snapshot
+from orchestrator.cli import back, drain, drill, judge, release, snapshot
 from orchestrator.cli.session import Session, in_session
 from orchestrator.cli.show import (
     Output,
@@ -20,7 +20,7 @@ from orchestrator.cli.show import (
 from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait
 from policies.words.errors import BadInput, Conflict, Unavailable
 from policies.words.exit_code import ExitCode, code_of
-from policies.words.plan import Plan, Strategy
+from policies.words.plan import Strategy
 from policies.words.rollout import Command, CommandKind
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.add_typer(release.app, name="release")
 app.add_typer(release.audit, name="audit")
 app.add_typer(judge.app, name="judge")
 app.add_typer(drain.app, name="drain")
+app.add_typer(drill.app, name="drill")
 app.add_typer(snapshot.app, name="snapshot")
 app.command("verify-bundle")(release.verify_bundle)
 app.command("rollback")(back.rollback)
@@ -80,10 +81,11 @@ def plan(
 ) -> None:
     """Print what an upgrade would do, to whom, and how long it takes; nothing is changed."""
 
-    async def ask(session: Session) -> Plan:
-        return await session.plan(fleet, to, strategy)
+    async def ask(session: Session) -> None:
+        made = await session.plan(fleet, to, strategy)
+        show_plan(made, output, await session.predict(made))
 
-    show_plan(in_session(ask), output)
+    in_session(ask)
 
 
 @fleet_verbs.command("install")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.service import Service
     from orchestrator.store.evidence import EvidenceList
     from orchestrator.store.ledger import Ledger, RolloutRow
+    from policies.judge.predict import Prediction
     from policies.words.fleet import Fleet
     from policies.words.plan import Plan, ReleaseRef, Strategy
     from policies.words.rollout import Command, CommandReceipt, RolloutStatus
@@ -96,6 +97,20 @@ class Session:
         if problems := lint(gates):
             raise BadInput(f"{self.settings.gates} is not safe to judge by: {problems[0]}")
         return await (await self.service()).plan(self.fleet, release, strategy, gates, trust_policy)
+
+    async def predict(self, plan: "Plan") -> "tuple[Prediction, ...]":
+        """Return when each required gate of wave one will have decided; empty when traffic is unknown."""
+        from activities.drivers.metrics.prometheus import PrometheusSource  # noqa: PLC0415
+        from orchestrator.traffic import attempts_per_minute  # noqa: PLC0415
+        from policies.judge.predict import predict  # noqa: PLC0415
+
+        if not plan.waves:
+            return ()
+        source = PrometheusSource(self.settings.prometheus_url)
+        rate = await attempts_per_minute(source, plan.fleet)
+        canaries = len(plan.waves[0].gateways)
+        controls = max(1, len(plan.fleet.gateways) - canaries)
+        return predict(plan.gates, rate, canaries=canaries, controls=controls) if rate else ()
 
     async def add_release(self, digest: str) -> "ReleaseRef":
         """Verify a release of the repository and write it into the ledger; TrustError if it may not be."""

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from policies.judge.predict import Prediction
 from policies.strategies import affected
 from policies.words.errors import Unavailable
 from policies.words.plan import Plan
@@ -129,10 +130,11 @@ def show_incomplete(status: RolloutStatus) -> None:
     sys.stderr.write("\n".join([*lines, *(f"  {missing}" for missing in status.incomplete)]) + "\n")
 
 
-def show_plan(plan: Plan, output: Output) -> None:
-    """Print what a plan would do, to whom, and for how long."""
+def show_plan(plan: Plan, output: Output, predictions: Sequence[Prediction] = ()) -> None:
+    """Print what a plan would do, to whom, for how long, and whether the traffic can decide in time."""
     if output is Output.JSON:
-        print_json(plan.model_dump(mode="json") | {"digest": plan.digest})
+        predicted = [prediction.model_dump(mode="json") for prediction in predictions]
+        print_json(plan.model_dump(mode="json") | {"digest": plan.digest, "predictions": predicted})
         return
     touched = affected(plan)
     out = console()
@@ -150,8 +152,19 @@ def show_plan(plan: Plan, output: Output) -> None:
         f" Users on these gateways  {touched.users}{unknown}; at most {touched.exposed} before a verdict"
     )
     out.print(f" Time        expected {touched.expected}, longest {touched.longest}")
+    for prediction in predictions:
+        out.print(f" Gate        {prediction_line(prediction)}")
     versions = sorted({release.version for release in plan.known_good.values()})
     out.print(f" Known-good  {', '.join(versions)} on {len(plan.known_good)} gateways")
+
+
+def prediction_line(prediction: Prediction) -> str:
+    """Return in one sentence when a gate will have decided, or what to change so that it can."""
+    rate = f"{prediction.events_per_minute:.0f} logins a minute"
+    if prediction.healthy_after is None or not prediction.in_time:
+        return f"{prediction.gate} cannot decide in time at {rate}: {prediction.advice}"
+    seconds = prediction.healthy_after.total_seconds()
+    return f"{prediction.gate} is proven healthy after about {seconds:.0f} s at {rate} (median)"
 
 
 def show_history(rows: "Sequence[RolloutRow]", output: Output) -> None:

@@ -1,0 +1,34 @@
+"""How busy a fleet is now: the rate of users' first logins, for predicting whether a window can decide."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from activities.observation import MetricsSource
+from policies.judge.counts import Series
+from policies.words.errors import PenstockError
+from policies.words.fleet import Fleet
+
+LOOKBACK = timedelta(minutes=10)
+ATTEMPTS = 'vpngw_first_attempts_total{outcome=~".+",$cohort}'
+
+
+async def attempts_per_minute(source: MetricsSource, fleet: Fleet) -> float | None:
+    """Return first logins a minute on an average gateway; None when the metrics do not say."""
+    instances = [gateway.metrics_target for gateway in fleet.gateways]
+    try:
+        found = await source.raw(ATTEMPTS, instances, datetime.now(UTC), LOOKBACK)
+    except PenstockError:
+        return None
+    rates = [_per_minute(series) for series in found]
+    return sum(rates) / len(instances) if rates else None
+
+
+def _per_minute(series: Series) -> float:
+    """The counter's mean rate over its samples; a restart in between counts from zero."""
+    samples = series.samples
+    seconds = samples[-1][0] - samples[0][0] if samples else 0
+    if seconds <= 0:
+        return 0.0
+    values = [value for _, value in samples]
+    risen = sum(max(0.0, after - before) for before, after in pairwise(values))
+    return risen * 60 / seconds
