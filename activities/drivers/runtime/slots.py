@@ -297,7 +297,7 @@ class HostSlots:
             )
         if stranger := self._stranger(berth, running, release):
             await self._end(berth, running)
-            raise Refused(
+            raise RunningMismatch(
                 f"{stranger} runs in slot {berth.slot.name} of {self._gateway.name} and was not signed for "
                 f"{release.product} {release.version}; the instance was ended before it got a user"
             )
