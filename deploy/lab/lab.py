@@ -312,6 +312,7 @@ def _settings(
         "prometheus_url": f"http://{prometheus.host.address4}:{shape.metrics_port}",
         "ledger_url": f"sqlite:///{home / 'ledger.db'}",
         "store": str(folder / "store"),
+        "snapshots": str(folder / "snapshots"),
         "fleet": str(files / "fleet.yaml"),
         "trust": str(published.trust_policy),
         "gates": str(files / "gates.yaml"),

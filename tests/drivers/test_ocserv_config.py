@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv import Ocserv
 from activities.drivers.runtime.place import Place
 from policies.words.errors import BadInput
@@ -95,3 +96,11 @@ def test_a_dollar_in_a_comment_is_a_dollar(place: Place, tmp_path: Path) -> None
     template = tmp_path / "comment.template"
     template.write_text("# costs 5 $\n")
     assert rendered(place, template, {}) == "# costs 5 $\n"
+
+
+def test_exempt_people_are_named_by_patterns_of_users_or_groups() -> None:
+    exempt = Exempt(users=("ceo", "vip-*"), groups=("board",))
+    spared = [("ceo", ""), ("vip-7", "staff"), ("ana", "board")]
+    assert [exempt.spares(user, group) for user, group in spared] == [True, True, True]
+    assert not exempt.spares("ceo2", "staff")
+    assert not Exempt().spares("ceo", "board")

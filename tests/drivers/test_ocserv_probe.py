@@ -14,7 +14,10 @@ import pytest
 from activities.drivers.daemon import ocserv_probe
 from activities.drivers.daemon.ocserv import Ocserv
 from activities.drivers.daemon.ocserv_probe import ProbeLogin
+from activities.drivers.programs import run
 from activities.drivers.runtime.place import Place
+from policies.drains import mode_of
+from policies.words.drain import DrainMode
 from policies.words.errors import Unavailable
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab
@@ -157,3 +160,20 @@ def openconnects() -> list[str]:
 @pytest.fixture(autouse=True)
 def _no_cable_from_before() -> None:
     assert cables() == []
+
+
+async def test_broken_tunnels_are_told_from_refused_logins(lab: GatewayLab) -> None:  # noqa: F811
+    """Only the first kind of instance has its sessions ended at once after a rollback."""
+    place, login = await place_of_running(lab)
+    good = await Ocserv(login).probe(place)
+    lab.folder.joinpath("wrong").write_text("wrong\n")
+    refused = await Ocserv(replace(login, password=lab.folder / "wrong")).probe(place)
+    rule = f'type filter hook input priority 0; iifname "{place.slot.device}*" drop;'
+    drop = f"table inet psd {{ chain f {{ {rule} }}; }}"
+    assert (await run(["nft", drop])).status == 0
+    broken = await Ocserv(login).probe(place)
+    await run(["nft", "delete", "table", "inet", "psd"])
+    assert (good.passed, refused.stage, broken.stage) == (True, "auth", "ping")
+    assert mode_of(None, refused, good, ())[0] is DrainMode.WAIT
+    assert mode_of(None, broken, good, ())[0] is DrainMode.END
+    assert mode_of(None, broken, broken, ())[0] is DrainMode.WAIT

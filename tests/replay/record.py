@@ -14,15 +14,20 @@ from typing import Any
 from temporalio.client import Client
 
 from orchestrator.running import leave
+from policies.rollbacks import confirmation_of
+from policies.words.drain import DrainEnding, DrainLimits, Step
 from policies.words.errors import Refused
-from policies.words.rollout import CommandKind, Phase
+from policies.words.rollout import CommandKind, CommandReceipt, Phase
+from policies.words.way_back import Answer, AnswerKind
 from tests.fakes.control import AT_CAP, BLIND, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.replay.commands import commands_now
 from tests.workflows.engine import engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, result_of, say, until, working
+from workflows.drain import Drain, DrainGatewayOrder
 from workflows.install import Install, InstallOrder
 from workflows.reconcile import Reconcile
 from workflows.steps import CONTROL_QUEUE
+from workflows.way_back import WayBack, WayBackOrder
 
 HISTORIES = Path(__file__).parent / "histories"
 BASELINE = Path(__file__).parent / "commands.json"
@@ -101,6 +106,55 @@ async def installed(world: World) -> None:
     )
 
 
+async def drained(world: World) -> None:
+    """A deadline is announced, held for a person, and what is left is ended in batches."""
+    fake = world.gateways["gw-1"]
+    for person in range(3):
+        fake.login(f"192.0.2.{person}")
+    fake.serve(NEW, "b")
+    limits = DrainLimits(batch=2, pause=timedelta(milliseconds=100), forced=10)
+    order = DrainGatewayOrder(
+        rollout="edge-1",
+        epoch=1,
+        gateway=fake.gateway,
+        digest=NEW.digest,
+        deadline=timedelta(seconds=1),
+        limits=limits,
+        went_back=True,
+    )
+    drain = await world.client.start_workflow(
+        Drain.run, order, id="drain/gw-1/edge-1/1", task_queue=CONTROL_QUEUE
+    )
+
+    async def is_held() -> bool:
+        return any(slot.step is Step.HOLD for slot in (await drain.query(Drain.status)).slots)
+
+    await until(is_held)
+    ending = DrainEnding(id="1", person="ana", reason="a hole")
+    await drain.execute_update("end", ending, result_type=CommandReceipt)
+    await drain.result()
+
+
+async def confirmed(world: World) -> None:
+    """A rollback to another release waits for a second person, who approves it."""
+    for fake in world.gateways.values():
+        fake.serve(NEW, "b")
+    targets, known_good = dict.fromkeys(world.gateways, NEW), dict.fromkeys(world.gateways, OLD)
+    order = WayBackOrder(
+        name="edge-back-1",
+        fleet=world.fleet,
+        reason="ana: users call",
+        targets=targets,
+        requested_by="ana",
+        confirm=confirmation_of(world.fleet, targets, known_good, known_good),
+    )
+    back = await world.client.start_workflow(WayBack.run, order, id="change/edge", task_queue=CONTROL_QUEUE)
+    assert order.confirm is not None
+    yes = Answer(id="1", kind=AnswerKind.APPROVE, person="bo", reason="seen", change=order.confirm.change)
+    await back.execute_update("answer", yes, result_type=CommandReceipt)
+    await back.result()
+
+
 CASES: tuple[Case, ...] = (
     promoted,
     rolled_back,
@@ -110,6 +164,8 @@ CASES: tuple[Case, ...] = (
     driver_lost,
     left_alone,
     installed,
+    drained,
+    confirmed,
 )
 
 
