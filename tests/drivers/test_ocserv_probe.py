@@ -51,12 +51,14 @@ async def seen(*, cable: bool) -> None:
     raise AssertionError(f"cables: {cables()}")
 
 
+@pytest.mark.parametrize("before", ["exec sleep 60", "echo ready; exec sleep 60"])
 async def test_a_probe_that_gets_no_network_says_nothing_about_the_release(
     lab: GatewayLab,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
+    before: str,
 ) -> None:
     place, login = await place_of_running(lab)
-    monkeypatch.setattr(ocserv_probe, "CLIENT", "exec sleep 60")
+    monkeypatch.setattr(ocserv_probe, "CLIENT", before)
     monkeypatch.setattr(ocserv_probe, "WITHIN", timedelta(seconds=1))
     with pytest.raises(Unavailable, match="no network of its own"):
         await Ocserv(login).probe(place)

@@ -28,6 +28,7 @@ CLIENT = """
 echo ready; read -r near far; read -r password
 ip link set lo up
 ip address add "$far/30" dev probe; ip link set probe up; ip route add default via "$near"
+echo asking
 target=$1 pings=$2; shift 2
 printf '%s\\n' "$password" | openconnect --protocol=anyconnect --passwd-on-stdin --non-inter \\
   --interface=tunnel --reconnect-timeout=1 --script='
@@ -97,8 +98,8 @@ async def probe(place: Place, login: ProbeLogin) -> Probe:
         start_new_session=True,
     )
     try:
-        async with asyncio.timeout(WITHIN.total_seconds()):
-            await _converse(process, cable, password, progress)
+        async with asyncio.timeout(WITHIN.total_seconds()) as patience:
+            await _converse(process, cable, password, progress, patience)
     except TimeoutError:
         progress.words = f"nothing more came within {WITHIN.total_seconds():.0f} s"
         if not progress.asked:
@@ -117,8 +118,13 @@ async def probe(place: Place, login: ProbeLogin) -> Probe:
 
 
 async def _converse(
-    process: asyncio.subprocess.Process, cable: str, password: str, progress: _Progress
+    process: asyncio.subprocess.Process,
+    cable: str,
+    password: str,
+    progress: _Progress,
+    patience: asyncio.Timeout,
 ) -> None:
+    """Have the client ask, and note what it says; its time begins when its own network is there."""
     out, given = process.stdout, process.stdin
     if out is None or given is None:  # pragma: no cover - both were asked for
         raise Unavailable("the probe's client has no pipes")
@@ -126,10 +132,14 @@ async def _converse(
         raise Unavailable("the probe's client could not be given a network of its own")
     near, far = _addresses()
     await _lay_cable(process.pid, cable, near)
-    progress.asked = True
     given.write(f"{near} {far}\n{password}\n".encode())
     await given.drain()
-    begun = time.monotonic()
+    while (line := await out.readline()) not in (b"asking\n", b""):
+        progress.words = line.decode(errors="replace").strip()
+    if not line:
+        raise Unavailable(f"the probe's client ended before it asked anything: {progress.words}")
+    progress.asked, begun = True, time.monotonic()
+    patience.reschedule(asyncio.get_running_loop().time() + WITHIN.total_seconds())
     async for line in out:
         _note(progress, line.decode(errors="replace").strip(), begun)
     await process.wait()
