@@ -21,7 +21,7 @@ from policies.words.verdict import Window
 from tests.chaos.facts import Host
 from tests.chaos.runs import Chaos
 
-LEASE = timedelta(seconds=6)
+LEASE = timedelta(seconds=12)
 OUTLASTS = timedelta(minutes=5)
 """A lease that cannot be what brings the gateways back."""
 NEVER = Window(

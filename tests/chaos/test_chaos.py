@@ -25,12 +25,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What came of everything, played once in a process of its own."""
-    file = tmp_path_factory.mktemp("chaos") / "told.json"
+    folder = tmp_path_factory.mktemp("chaos")
+    file = folder / "told.json"
     with nothing_is_left("psr-"):
         done = subprocess.run(
             [sys.executable, "-m", "tests.chaos.play", file],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PENSTOCK_STATE": str(folder / "state")},
             capture_output=True,
             text=True,
             timeout=400,
