@@ -1,7 +1,6 @@
 """A sample of chaos, and the rings that need nobody: on one real lab, judged by what its hosts show."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,13 +24,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What came of everything, played once in a process of its own."""
-    folder = tmp_path_factory.mktemp("chaos")
-    file = folder / "told.json"
+    file = tmp_path_factory.mktemp("chaos") / "told.json"
     with nothing_is_left("psr-"):
         done = subprocess.run(
             [sys.executable, "-m", "tests.chaos.play", file],
             cwd=ROOT,
-            env={**os.environ, "PENSTOCK_STATE": str(folder / "state")},
             capture_output=True,
             text=True,
             timeout=400,
