@@ -6,7 +6,7 @@ Nobody is ended because something is unknown; what may be ended, when and why is
 
 import asyncio
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -14,7 +14,7 @@ from temporalio.exceptions import TimeoutError as EngineTimeoutError
 
 from activities.instances import InstanceActivities, SlotOrder
 from activities.ledger import EventEntry, LedgerActivities
-from activities.sessions import Drained, DrainOrder, EndOrder, SessionActivities
+from activities.sessions import DrainOrder, EndOrder, SessionActivities
 from policies.drains import mode_of, next_step
 from policies.words.drain import (
     DrainEnding,
@@ -23,10 +23,8 @@ from policies.words.drain import (
     DrainLimits,
     DrainMode,
     DrainStatus,
-    Look,
     Loss,
     NextStep,
-    SlotDrain,
     Step,
 )
 from policies.words.fleet import Gateway
@@ -36,12 +34,11 @@ from policies.words.rollout import CommandReceipt
 from policies.words.verdict import Decision
 from policies.words.word import Name, Word
 from workflows import steps
+from workflows.emptying import UNSEEN, Emptying
 from workflows.failures import code_of, sentence_of
 
 LOOK_AGAIN = timedelta(minutes=10)
 """How long one wait lasts while a drain is held: sessions that end by themselves end the hold."""
-
-UNSEEN = Look(sessions=None, exempt=None)
 
 
 class DrainGatewayOrder(Word):
@@ -71,50 +68,6 @@ class DrainResult(Word):
     lost_reboot: int = 0
     superseded: str | None = None
     """Which newer change took over; its own drain goes on where this one ended."""
-
-
-class Emptying:
-    """One slot that is being emptied, and all that is remembered of it."""
-
-    def __init__(self, slot: str, release: str | None, sessions: int | None, deadline: datetime) -> None:
-        self.slot = slot
-        self.release = release
-        self.deadline = deadline
-        self.look: Look | None = None
-        self.found = sessions or 0
-        self.ended = 0
-        self.spent = 0
-        """Sessions that batches were ordered to end: at least those that they ended."""
-        self.lost = 0
-        self.loss: Loss | None = None
-        self.mode, self.mode_reason = DrainMode.WAIT, "it was replaced, not found at fault"
-        self.step = NextStep(step=Step.WAIT, reason="its sessions are being counted")
-        self.warned_for: datetime | None = None
-
-    def see(self, drained: Drained) -> None:
-        """Take over what a wait has seen."""
-        self.look = drained.look
-        self.found = max(self.found, drained.look.sessions or 0)
-        self.lost += drained.lost
-        self.loss = drained.loss or self.loss
-
-    def status(self) -> SlotDrain:
-        """Return what people want to see of it."""
-        look = self.look or UNSEEN
-        return SlotDrain(
-            slot=self.slot,
-            mode=self.mode,
-            mode_reason=self.mode_reason,
-            sessions=look.sessions,
-            exempt=look.exempt,
-            found=self.found,
-            ended=self.ended,
-            lost=self.lost,
-            loss=self.loss,
-            step=self.step.step,
-            why=self.step.reason,
-            deadline=self.deadline,
-        )
 
 
 @workflow.defn(name="Drain")
