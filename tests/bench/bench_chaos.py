@@ -15,7 +15,6 @@ from tests.chaos.cases import Case, Run
 from tests.chaos.deck import SCOUTS, Deck
 from tests.chaos.runs import Chaos, shape
 
-RUNS = 120
 SCOUTED = 3
 
 
@@ -23,7 +22,7 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
     """Make the runs, print a line for each and the table; 1 when one of them was not as it must be."""
     parser = argparse.ArgumentParser(prog="bench chaos")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--runs", type=int, help="as many as there are boundaries, unless given")
     chosen = parser.parse_args(arguments)
     runs = asyncio.run(_runs(chosen.seed, chosen.runs))
     figures = summary(runs)
@@ -34,13 +33,14 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
     return 1 if bad else 0
 
 
-async def _runs(seed: int, count: int) -> list[Run]:
+async def _runs(seed: int, count: int | None) -> list[Run]:
     async with lab(_say, shape()) as built:
         chaos = Chaos(built, (await built.session.service()).client)
         await chaos.open()
         deck = Deck([await _scouted(chaos, case) for case in SCOUTS])
-        _say(f"{deck.size} boundaries to strike at, {count} runs, seed {seed}")
-        return [await _told(chaos, case) for case in deck.deal(seed, count)]
+        cases = deck.deal(seed, deck.size if count is None else count)
+        _say(f"{deck.size} boundaries to strike at, {len(cases)} runs, seed {seed}")
+        return [await _told(chaos, case) for case in cases]
 
 
 async def _scouted(chaos: Chaos, case: Case) -> Run:
