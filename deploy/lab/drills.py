@@ -1,0 +1,285 @@
+"""Drills: rehearsed failures on a lab of their own, with the seconds of every step.
+
+`python -m deploy.lab.drills list` and `run NAME [--json FILE]`; `penstock drill` is the same.
+Nothing but the lab is touched: a fleet with users is not for rehearsals.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from deploy.lab.bad_days import DOOR_PORT, BadDays, Door
+from deploy.lab.faults import Fault, Faults, cut_off
+from deploy.lab.lab import Lab, Shape, lab
+from deploy.lab.rehearsal import Rehearsal, Trial, said, verdict_at
+from orchestrator.running import leave
+from policies.words.errors import BadInput, PenstockError, Unavailable
+from policies.words.exit_code import ExitCode
+from policies.words.rollout import RolloutStatus
+from policies.words.verdict import Action, Window
+
+GATEWAYS = 3
+FORGOTTEN = 0.35
+SUPERVISOR = 2.0
+"""Seconds until whoever supervises processes has noticed that one ended."""
+LONG = Window(
+    minimum=timedelta(hours=1), nominal=timedelta(hours=1), extension=timedelta(0), cap=timedelta(hours=2)
+)
+"""A window in which nothing is promoted, so that the drill has all the time it needs."""
+PATIENCE = 90.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happened, in seconds after the failure."""
+
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Drill:
+    """A failure to rehearse; within the budget the users must be safe."""
+
+    summary: str
+    budget: timedelta
+    play: Callable[["Stage"], Awaitable[list[Step]]]
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a drill showed."""
+
+    name: str
+    steps: tuple[Step, ...]
+    sessions_lost: int
+    budget: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether users were safe in time, and none was cut off."""
+        return bool(self.steps) and self.steps[-1].seconds <= self.budget and not self.sessions_lost
+
+
+class Stage:
+    """A lab with everything that a drill needs."""
+
+    def __init__(self, lab: Lab, door: Door) -> None:
+        self.lab = lab
+        self.days = BadDays(lab, door)
+        self.faults = Faults(lab)
+        self.rehearsal = Rehearsal(lab)
+        self.rehearsal.judge_by(LONG)
+
+    # --- failures of a release -----------------------------------------------------
+
+    async def bad_logins(self) -> list[Step]:
+        """A release on which a third of the people cannot log in."""
+        self.days.forget_people(FORGOTTEN)
+        trial = await self.rehearsal.on_trial(self.lab.faulty, "drill")
+        return await self._undone(trial, trial.since)
+
+    async def crash(self) -> list[Step]:
+        """An instance that dies."""
+        trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
+        began = datetime.now(UTC)
+        async with self.days.crash(trial.pid):
+            return await self._undone(trial, began)
+
+    async def _undone(self, trial: Trial, began: datetime) -> list[Step]:
+        """Follow the judge's own way back to its end."""
+        status = await self.rehearsal.until(lambda _: False)
+        decided = verdict_at(status)
+        safe = self.lab.last_login_on_the_new_instance([trial.gateway], decided)
+        steps = [
+            _step("decided", decided, began),
+            *_told(status, began, rolling="rolling back", back=f"{trial.gateway} back on known-good"),
+            Step("the last user met it", round(max(0.0, safe - began.timestamp()), 1)),
+        ]
+        return sorted(steps, key=lambda step: step.seconds)
+
+    # --- failures of what watches --------------------------------------------------
+
+    async def metrics_down(self) -> list[Step]:
+        """No metrics: nobody is blamed, nothing is promoted, and it goes on when they are back."""
+        trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
+        await asyncio.sleep(5)
+        began = datetime.now(UTC)
+        async with self.days.prometheus_killed():
+            held = await self.rehearsal.until(lambda seen: _decided(seen, Action.HOLD))
+        mended = datetime.now(UTC)
+        again = await self.rehearsal.until(lambda seen: _decided(seen, Action.CONTINUE))
+        steps = [
+            _step("held", verdict_at(held), began),
+            _step("metrics are back", mended, began),
+            _step("the judge goes on", verdict_at(again), began),
+        ]
+        return steps + await self._ordered_back(trial, began)
+
+    # --- failures of penstock itself -----------------------------------------------
+
+    async def worker_killed(self) -> list[Step]:
+        """The orchestrator's worker dies while a canary is watched."""
+        return await self._ended(Fault.WORKER_KILLED)
+
+    async def engine_killed(self) -> list[Step]:
+        """The engine dies while a canary is watched."""
+        return await self._ended(Fault.ENGINE_KILLED)
+
+    async def agent_killed(self) -> list[Step]:
+        """The canary's agent dies."""
+        return await self._ended(Fault.AGENT_KILLED)
+
+    async def _ended(self, fault: Fault) -> list[Step]:
+        trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
+        began = datetime.now(UTC)
+        self.faults.strike(fault, trial.gateway)
+        await asyncio.sleep(SUPERVISOR)
+        self.faults.mend(fault, trial.gateway)
+        started = _step("started again", datetime.now(UTC), began)
+        await self.lab.status()
+        answers = _step("status answers", datetime.now(UTC), began)
+        return [started, answers, *await self._ordered_back(trial, began)]
+
+    async def control_plane_cut(self) -> list[Step]:
+        """The canary's host is cut off from everything that could confirm its trial."""
+        trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
+        host = next(host for host in self.lab.topology.gateways if host.name == trial.gateway)
+        began = datetime.now(UTC)
+        with cut_off(self.lab, host):
+            deadline = time.monotonic() + PATIENCE
+            while _is_on_trial(host.namespace):
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"the lease of {host.name} never ended")
+                await asyncio.sleep(0.1)
+            ended = _step("the kernel sent new sessions back", datetime.now(UTC), began)
+        connected = _step("connected again", datetime.now(UTC), began)
+        return [ended, connected, *await self._ordered_back(trial, began)]
+
+    async def _ordered_back(self, trial: Trial, began: datetime) -> list[Step]:
+        """Have a person end it, and see that it ends."""
+        ordered = _step("a person orders the way back", datetime.now(UTC), began)
+        status = await self.rehearsal.end()
+        return [ordered, *_told(status, began, back=f"{trial.gateway} back on known-good")]
+
+
+DRILLS: dict[str, Drill] = {
+    "bad-logins": Drill("a third of all logins fail on the canary", timedelta(seconds=60), Stage.bad_logins),
+    "crash": Drill("the canary's daemon dies", timedelta(seconds=30), Stage.crash),
+    "metrics-down": Drill(
+        "Prometheus dies while a canary is watched", timedelta(seconds=90), Stage.metrics_down
+    ),
+    "worker-killed": Drill("the orchestrator's worker dies", timedelta(seconds=60), Stage.worker_killed),
+    "engine-killed": Drill("the engine dies", timedelta(seconds=60), Stage.engine_killed),
+    "agent-killed": Drill("the canary's agent dies", timedelta(seconds=60), Stage.agent_killed),
+    "control-plane-cut": Drill(
+        "the canary's host is cut off from the control plane", timedelta(seconds=60), Stage.control_plane_cut
+    ),
+}
+
+
+async def rehearse(name: str) -> Played:
+    """Build a lab, play the drill on it, and remove the lab."""
+    shape = Shape(
+        prefix="psd-", folder="lab-drill", gateways=GATEWAYS, sites=GATEWAYS, metrics_port=DOOR_PORT
+    )
+    async with lab(_tell, shape) as built, Door(built).open() as door:
+        stage, before = Stage(built, door), built.figures()["lost"]
+        steps = await DRILLS[name].play(stage)
+        lost = built.figures()["lost"] - before
+    return Played(name, tuple(steps), lost, DRILLS[name].budget.total_seconds())
+
+
+def _step(what: str, at: datetime, began: datetime) -> Step:
+    return Step(what, round((at - began).total_seconds(), 1))
+
+
+def _told(status: RolloutStatus, began: datetime, **sentences: str) -> list[Step]:
+    """Return what the rollout itself told, and its end; Unavailable when it did not say so."""
+    words = {"rolling": "the way back begins", "back": "read back: on known-good"}
+    steps = []
+    for key, sentence in sentences.items():
+        at = said(status, sentence)
+        if at is None:
+            raise Unavailable(f"the rollout never said {sentence!r}; it says: {status.why}")
+        steps.append(_step(words[key], at, began))
+    return steps
+
+
+def _decided(status: RolloutStatus, action: Action) -> bool:
+    return status.decision is not None and status.decision.action is action
+
+
+def _is_on_trial(namespace: str) -> bool:
+    command = ["nsenter", f"--net=/run/netns/{namespace}", "nft", "-j", "list", "map", "inet", "penstock"]
+    done = subprocess.run([*command, "trial"], capture_output=True, text=True, check=True)
+    return any("elem" in entry.get("map", {}) for entry in json.loads(done.stdout)["nftables"])
+
+
+def _tell(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+
+
+def _show(played: Played) -> None:
+    table = Table(title=f"{played.name}: {DRILLS[played.name].summary}", title_justify="left")
+    table.add_column("step")
+    table.add_column("seconds after", justify="right")
+    for step in played.steps:
+        table.add_row(step.what, f"{step.seconds:.1f}")
+    console = Console()
+    console.print(table)
+    verdict = "passed" if played.passed else "FAILED"
+    console.print(
+        f"{verdict}: safe after {played.steps[-1].seconds:.1f} s of {played.budget:.0f} s, "
+        f"{played.sessions_lost} sessions lost"
+    )
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="penstock drill", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="say what can be rehearsed")
+    run = verbs.add_parser("run", help="rehearse it on a lab")
+    run.add_argument("name", help=", ".join(DRILLS))
+    run.add_argument("--json", type=Path, help="write the seconds to this file")
+    chosen = parser.parse_args(arguments)
+    if chosen.verb == "run" and chosen.name not in DRILLS:
+        raise BadInput(f"there is no drill {chosen.name!r}; there are {', '.join(DRILLS)}")
+    return chosen
+
+
+def main(arguments: Sequence[str]) -> int:
+    """List the drills or run one; 0 when users were safe within its budget."""
+    chosen = _parse(arguments)
+    if chosen.verb == "list":
+        for name, drill in DRILLS.items():
+            sys.stdout.write(f"{name:20}{drill.summary}; safe within {drill.budget.total_seconds():.0f} s\n")
+        return ExitCode.DONE
+    played = asyncio.run(rehearse(chosen.name))
+    _show(played)
+    if chosen.json:
+        chosen.json.write_text(json.dumps(asdict(played) | {"passed": played.passed}, indent=1) + "\n")
+    return ExitCode.DONE if played.passed else ExitCode.INTERNAL
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = main(sys.argv[1:])
+    except PenstockError as error:
+        sys.stderr.write(f"{error.code}: {error}\n")
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = ExitCode.DETACHED
+    leave(int(code))
