@@ -21,7 +21,7 @@ from activities.drivers.runtime.process import Process, mapped_digests
 from activities.drivers.runtime.versions import Admission
 from activities.instances import Staged, Started
 from activities.steering import SteeringTable
-from policies.words.errors import PenstockError, Refused, Unavailable
+from policies.words.errors import PenstockError, Refused, RunningMismatch, Unavailable
 from policies.words.instance import GatewayState, InstanceState, Probe
 from policies.words.operation import Operation
 from policies.words.plan import ReleaseRef
