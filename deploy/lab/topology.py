@@ -53,6 +53,11 @@ class Topology:
         return [self.hub, *self.gateways, *self.sites, self.load]
 
     @property
+    def load_network(self) -> str:
+        """The network of the login load's addresses."""
+        return "198.18.3.0/24"
+
+    @property
     def load_addresses(self) -> list[str]:
         """The source addresses of the login load: shares are shares of source addresses."""
         return [f"198.18.3.{number}" for number in range(1, LOAD_ADDRESSES + 1)]
@@ -120,6 +125,9 @@ class Topology:
         ]
         if host in self.gateways:
             lines += [f"addr add {TARGET4}/32 dev lo", f"addr add {TARGET6}/128 dev lo nodad"]
+            # One neighbour instead of two hundred: the kernel keeps 1024 for all namespaces together
+            # (gc_thresh3, arp(7)), and beyond that nobody can connect any more, in any lab.
+            lines.append(f"route add {self.load_network} via {self.load.address4}")
         if host is self.load:
             lines += [f"addr add {address}/16 dev eth0" for address in self.load_addresses[1:]]
         return lines

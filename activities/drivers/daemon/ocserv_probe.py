@@ -101,7 +101,7 @@ async def probe(place: Place, login: ProbeLogin) -> Probe:
         async with asyncio.timeout(WITHIN.total_seconds()) as patience:
             await _converse(process, cable, password, progress, patience)
     except TimeoutError:
-        progress.words = f"nothing more came within {WITHIN.total_seconds():.0f} s"
+        progress.words = f"nothing more came within {WITHIN.total_seconds():.0f} s after {progress.words!r}"
         if not progress.asked:
             raise Unavailable(
                 f"the probe of slot {place.slot.name} on {place.gateway.name} got no network of its own "
