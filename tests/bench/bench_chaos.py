@@ -54,8 +54,7 @@ async def _scouted(chaos: Chaos, case: Case) -> Run:
 
 async def _told(chaos: Chaos, case: Case) -> Run:
     run = await chaos.run(case)
-    faults = [*run.unsafe, *run.doubled]
-    faults += [f"{run.sessions_lost} sessions lost"] if run.sessions_lost else []
+    faults = [*run.unsafe, *run.doubled, *(f"a session was lost, {words}" for words in run.lost)]
     resumed = "-" if run.resumed is None else f"{run.resumed:.1f} s"
     state = "NOT AS IT MUST BE: " + "; ".join(faults) if faults else run.outcome
     met = "" if run.struck or case.fault is None else " (the boundary was not met)"
@@ -80,7 +79,7 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
         "runs": len(runs),
         "unsafe_endings": sum(bool(run.unsafe) for run in runs),
         "duplicate_effects": sum(len(run.doubled) for run in runs),
-        "sessions_lost": sum(run.sessions_lost for run in runs),
+        "sessions_lost": sum(len(run.lost) for run in runs),
         "resume_seconds": _percentiles([run.resumed for run in runs if run.resumed is not None]),
         "resume_seconds_once_ready": _percentiles(
             [max(0.0, run.resumed - run.ready) for run in runs if run.resumed is not None]

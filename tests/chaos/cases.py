@@ -51,5 +51,6 @@ class Run:
     took: float = 0.0
     unsafe: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
-    sessions_lost: int = 0
+    lost: list[str] = field(default_factory=list)
+    """Sessions that ended though nobody meant to, each with its client's last words."""
     seen: list[Seen] = field(default_factory=list)

@@ -72,7 +72,7 @@ async def play() -> dict[str, Any]:
                     "met": run.struck is not None,
                     "unsafe": run.unsafe,
                     "doubled": run.doubled,
-                    "lost": run.sessions_lost,
+                    "lost": run.lost,
                     "resumed": run.resumed,
                 }
                 for run in runs

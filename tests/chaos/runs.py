@@ -61,7 +61,7 @@ class Chaos:
     async def run(self, case: Case) -> Run:
         """Make the run and judge it; whatever happened, the lab is whole again afterwards."""
         run, began = Run(case), time.monotonic()
-        lost = self._lost()
+        lost = self._losses()
         before = {name: await host.serves() for name, host in self.hosts.items()}
         starts = {name: host.starts() for name, host in self.hosts.items()}
         release = self._faulty if case.direction is Direction.JUDGED_BACK else self.other
@@ -74,7 +74,11 @@ class Chaos:
             run.unsafe.append(f"{error.code}: {error}")
         self.faults.tidy()
         await self._judge(run, release, before, starts)
-        run.sessions_lost = self._lost() - lost
+        run.lost = [
+            f"{name}: {words}"
+            for name, (count, words) in self._losses().items()
+            for _ in range(count - lost[name][0])
+        ]
         run.took = time.monotonic() - began
         return run
 
@@ -153,9 +157,10 @@ class Chaos:
         if [row.outcome for row in rows] != [run.outcome]:
             run.unsafe.append(f"the ledger says {[row.outcome for row in rows]}")
 
-    def _lost(self) -> int:
-        count: int = self.lab.users.view()["totals"]["lost"]
-        return count
+    def _losses(self) -> dict[str, tuple[int, str]]:
+        """Return how many sessions each user has lost so far, and their client's last words."""
+        users = self.lab.users.view()["users"]
+        return {user["name"]: (user["lost"], user["last_line"]) for user in users}
 
 
 def _resumed(run: Run, successor: str, watch: Watch) -> float | None:
