@@ -14,12 +14,12 @@ from temporalio.service import RPCError
 
 from deploy.lab.faults import cut_off, lose_the_engine
 from deploy.lab.lab import FLEET
-from orchestrator.service import change_of
 from policies.words.errors import Unavailable
 from policies.words.plan import Plan, Strategy
 from policies.words.verdict import Window
 from tests.chaos.facts import Host
 from tests.chaos.runs import Chaos
+from workflows.identities import change_of
 
 LEASE = timedelta(seconds=12)
 OUTLASTS = timedelta(minutes=5)

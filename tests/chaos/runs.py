@@ -11,7 +11,7 @@ from temporalio.client import Client
 from deploy.lab.faults import Fault, Faults
 from deploy.lab.lab import FLEET, Lab, Shape
 from orchestrator.files import load
-from orchestrator.service import Service, change_of
+from orchestrator.service import Service
 from policies.gates import GatePolicy
 from policies.words.errors import Conflict, PenstockError
 from policies.words.fleet import Limits
@@ -23,6 +23,7 @@ from tests.chaos.cases import Case, Direction, Run
 from tests.chaos.facts import Host, Serves, effects
 from tests.chaos.striking import Striking
 from tests.chaos.watching import Watch, moment_of, taken_up_by
+from workflows.identities import change_of
 
 GATES = Path(__file__).with_name("gates.yaml")
 DRAINS_SEEN_WITHIN = 5.0
