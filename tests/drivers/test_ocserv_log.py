@@ -81,7 +81,10 @@ def test_a_handshake_lasts_from_the_start_of_its_worker_not_from_the_first_line_
     scene: dict[str, list[str]],
 ) -> None:
     lines = scene["login-only alice"]
-    logs = [LoginLog(alive=lambda _: False, age=lambda _, age=age: age) for age in (None, 1.2)]
+    logs = [
+        LoginLog(alive=lambda _: False, age=lambda _: None),
+        LoginLog(alive=lambda _: False, age=lambda _: 1.2),
+    ]
     seconds = [replay(lines, log, start=100.0)[0].seconds for log in logs]
     assert None not in seconds
     assert seconds[1] == pytest.approx((seconds[0] or 0.0) + 1.2)
