@@ -18,6 +18,9 @@ from policies.words.verdict import Action, Decision, GateVerdict, Window
 
 ROUND = 3
 """Runs of one kind before it is the next one's turn."""
+SEEN = 3.0
+"""After these seconds the metrics show a new instance. One that ends before is missed by nobody but the
+lease, which its agent cannot confirm any more: the judge holds, and the kernel sends its users back."""
 SETTLED = 8.0
 """After these seconds a new instance has answered everything that it is asked."""
 FORGOTTEN = 0.35
@@ -150,6 +153,8 @@ async def _all_alone(lab: Lab, days: BadDays, name: str, runs: int, tell: Callab
     for _ in range(runs):
         lost = lab.figures()["lost"]
         trial = await rehearsal.on_trial(release, name)
+        if not kind.faulty:
+            await asyncio.sleep(SEEN)
         began = trial.since if kind.faulty else datetime.now(UTC)
         async with kind.fault(days, trial):
             status = await rehearsal.until(_decided_since(began))
