@@ -15,7 +15,7 @@ from deploy.lab.faults import Fault
 from deploy.lab.lab import lab
 from orchestrator.running import leave
 from policies.words.plan import Strategy
-from tests.chaos.cases import Case, Direction
+from tests.chaos.cases import Case, Direction, Run
 from tests.chaos.deck import TURN
 from tests.chaos.rings import Rings
 from tests.chaos.runs import Chaos, shape
@@ -55,12 +55,18 @@ SAMPLE = (
 )
 
 
+async def _told(chaos: Chaos, case: Case) -> Run:
+    run = await chaos.run(case)
+    print(f"{case}: {run.outcome}, {run.took:.1f} s", *run.unsafe, *run.doubled, *run.lost, flush=True)
+    return run
+
+
 async def play() -> dict[str, Any]:
     """Return what came of every run and every ring."""
     async with lab(print, shape(prefix="psr-", folder="lab-rings")) as built:
         chaos = Chaos(built, (await built.session.service()).client)
         await chaos.open()
-        runs = [await chaos.run(case) for case in SAMPLE]
+        runs = [await _told(chaos, case) for case in SAMPLE]
         rings = Rings(chaos)
         lost = built.users.view()["totals"]["lost"]
         returned = [*await rings.leases(), await rings.terminated(), await rings.engine_lost()]

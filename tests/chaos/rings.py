@@ -1,10 +1,11 @@
 """The outer rings of the way back: the kernel's lease, and the reconcile schedule."""
 
 import asyncio
+import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -14,8 +15,9 @@ from temporalio.service import RPCError
 
 from deploy.lab.faults import cut_off, lose_the_engine
 from deploy.lab.lab import FLEET
-from policies.words.errors import Unavailable
+from policies.words.errors import PenstockError, Unavailable
 from policies.words.plan import Plan, Strategy
+from policies.words.rollout import Command, CommandKind
 from policies.words.verdict import Window
 from tests.chaos.facts import Host
 from tests.chaos.runs import Chaos
@@ -54,23 +56,20 @@ class Rings:
         self._lab = chaos.lab
 
     async def leases(self) -> list[Returned]:
-        """Cut, freeze and kill what confirms the lease of one canary, one after the other."""
-        plan = await self._on_trial(LEASE)
-        host = self._canary(plan)
-        found = []
-        for name, trouble in self._troubles(host).items():
-            await until(lambda: on_trial(host), f"the trial goes on before {name}")
-            slots = await host.serves()
-            with trouble():
-                returned = await self._returns(host, name)
-                await asyncio.sleep(UNDER_WAY)
-                before = host.logins()
-                await asyncio.sleep(WATCHED)
-                logins = host.logins() - before
-            counts = (logins[str(slots.permanent)], logins[str(slots.trial)])
-            found.append(replace(returned, logins=counts))
+        """Cut off, freeze and kill what confirms a canary's lease, each in a rollout of its own."""
+        return [await self._lease(name) for name in ("cut off", "agent frozen", "agent killed")]
+
+    async def _lease(self, name: str) -> Returned:
+        host = self._canary(await self._on_trial(LEASE))
+        slots = await host.serves()
+        with self._troubles(host)[name]():
+            returned = await self._returns(host, name)
+            await asyncio.sleep(UNDER_WAY)
+            before = host.logins()
+            await asyncio.sleep(WATCHED)
+            logins = host.logins() - before
         await self._end()
-        return found
+        return replace(returned, logins=(logins[str(slots.permanent)], logins[str(slots.trial)]))
 
     async def terminated(self) -> Returned:
         """End guardian and driver in one breath."""
@@ -146,7 +145,10 @@ class Rings:
         return change.status is WorkflowExecutionStatus.RUNNING
 
     async def _end(self) -> None:
-        await self._chaos.service.roll_back(self._lab.fleet, "chaos", "seen enough")
+        """Go back, unless the judge has said so already, and wait until all is over."""
+        order = Command(id=secrets.token_hex(8), kind=CommandKind.ROLL_BACK, person="chaos", reason="enough")
+        with suppress(PenstockError):
+            await self._chaos.service.command(FLEET, order)
 
         async def ended() -> bool:
             return not await self._is_locked()
