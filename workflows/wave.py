@@ -37,6 +37,7 @@ class Watched(Word):
     decision: Decision | None
     held_by: str | None
     promoters: tuple[str, ...]
+    started: dict[str, float] = {}
 
 
 class WaveOrder(Word):
@@ -73,6 +74,7 @@ class WaveWorkflow:
         }
         self._phase = Phase.SWITCHING
         self._slots = dict(order.watched.slots) if order.watched else {}
+        self._started = dict(order.watched.started) if order.watched else {}
         for name in self._slots:
             self._progress[name] = self._progress[name].model_copy(
                 update={"state": "on trial", "release": order.plan.release.version}
@@ -170,6 +172,7 @@ class WaveWorkflow:
             task_queue=gateway.task_queue,
             **steps.CHANGE,
         )
+        self._started[name] = workflow.now().timestamp()
         self._note(name, "probing")
         await self._probe(gateway, started.slot)
         await self._confirm(gateway, started.slot)
@@ -239,6 +242,7 @@ class WaveWorkflow:
     def _go_on_with_a_short_history(self, state: str) -> None:
         watched = Watched(
             slots=self._slots,
+            started=self._started,
             state=state,
             decision=self._decision,
             held_by=self._held_by,
@@ -314,7 +318,8 @@ class WaveWorkflow:
         canary = tuple(fleet.gateway(name).metrics_target for name in self._order.wave.gateways)
         control = tuple(target for target in expected if target not in canary)
         slots = {fleet.gateway(name).metrics_target: slot for name, slot in self._slots.items()}
-        return Cohorts(canary=canary, control=control, expected=expected, slots=slots)
+        since = {fleet.gateway(name).metrics_target: at for name, at in self._started.items()}
+        return Cohorts(canary=canary, control=control, expected=expected, slots=slots, since=since)
 
     # --- keeping -----------------------------------------------------------------
 

@@ -85,6 +85,17 @@ def planned(series: Iterable[Series], cohorts: Cohorts, label: str) -> list[Seri
     return [one for one in series if one.instance in watched and _runs_as_planned(one, cohorts, label)]
 
 
+def of_this_start(series: Iterable[Series], cohorts: Cohorts) -> list[Series]:
+    """Keep of each series what it has shown since the instance under judgement was started."""
+    kept = []
+    for one in series:
+        since = cohorts.since.get(one.instance, 0.0)
+        samples = tuple(sample for sample in one.samples if sample[0] >= since)
+        if samples:
+            kept.append(Series(labels=one.labels, samples=samples))
+    return kept
+
+
 def _runs_as_planned(one: Series, cohorts: Cohorts, label: str) -> bool:
     slot = cohorts.slots.get(one.instance)
     if slot is not None and one.labels.get("slot", slot) != slot:

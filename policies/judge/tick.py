@@ -19,7 +19,7 @@ from policies.gates import (
     Rate,
     Slope,
 )
-from policies.judge.counts import Series, fold_series, planned
+from policies.judge.counts import Series, fold_series, of_this_start, planned
 from policies.judge.hard import firing_since, gone_since
 from policies.judge.past import Past
 from policies.judge.reading import Reading
@@ -104,7 +104,8 @@ def _remember_shown(
     for gate in policy.gates:
         selector = _may_be_missing(gate)
         if selector:
-            mine = planned(reading.series.get(selector, ()), cohorts, policy.identity.label)
+            found = planned(reading.series.get(selector, ()), cohorts, policy.identity.label)
+            mine = of_this_start(found, cohorts)
             last = sorted((one.samples[-1][0], one.instance) for one in mine)
             shown[gate.id] = shown.get(gate.id, {}) | {instance: at for at, instance in last}
     seen = memory.seen | {instance: times[-1] for instance, times in scrapes.items()}
@@ -296,7 +297,7 @@ class _Seeing:
             {one.instance: one for one in self._ours(gate.per)} if isinstance(gate, Hard) and gate.per else {}
         )
         found = {}
-        for one in self._ours(gate.value):
+        for one in of_this_start(self._ours(gate.value), self.cohorts):
             divisor = units[one.instance].samples[-1][1] if one.instance in units else 1.0
             fires = gate.fires if isinstance(gate, Hard) else None
             since = firing_since(one.samples, fires, divisor)

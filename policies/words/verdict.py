@@ -53,12 +53,15 @@ class Cohorts(Word):
 
     `expected` maps each instance label to the executable digest it must be running, `slots` to
     the slot on trial: a release that only changes the config runs the same executable in another.
+    `since` is when what runs in that slot was started, in seconds of the epoch: what the slot
+    showed before is of a process that was to end.
     """
 
     canary: tuple[str, ...]
     control: tuple[str, ...]
     expected: dict[str, Digest] = {}
     slots: dict[str, str] = {}
+    since: dict[str, float] = {}
 
 
 class Window(Word):

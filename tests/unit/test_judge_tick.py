@@ -332,6 +332,29 @@ def test_a_process_is_missed_though_the_old_instance_runs_the_same_executable() 
     assert decisions == [Action.CONTINUE, Action.CONTINUE, Action.CONTINUE, Action.ROLL_BACK]
 
 
+RESTARTED: dict[str, Any] = GONE | {"id": "restarted", "fires": {"when": "changes"}, "held": "0s"}
+
+
+def test_a_slot_that_was_used_a_moment_ago_is_judged_by_what_was_started_in_it_since() -> None:
+    def reused(at: float) -> Found:
+        before, after = (
+            [(START + t, 7.0) for t in (-3, -2)],
+            [(START + t, 9.0) for t in range(1, int(at) + 1)],
+        )
+        canary = series("started", CANARY, [*before, *after], digest=TARGET, slot="b")
+        return {"started{$cohort}": [*lines("started", until=at, who=CONTROL), canary]}
+
+    gates, looks = policy(LOGINS, GONE, RESTARTED), [look(at, reused(at)) for at in range(4)]
+    naive = [decision.action for _, decision in watch(gates, looks)]
+    assert Action.ROLL_BACK in naive
+    cohorts = COHORTS.model_copy(update={"slots": {CANARY: "b"}, "since": {CANARY: START - 1}})
+    state, decisions = WindowState(), []
+    for one in looks:
+        state, _, decision = fold_reading(gates, gates.window, cohorts, state, one)
+        decisions.append(decision.action)
+    assert set(decisions) == {Action.CONTINUE}
+
+
 def test_an_old_instance_of_the_same_executable_may_end_without_being_missed() -> None:
     def both(at: float) -> Found:
         new = lines("started", until=at, slot="b")
