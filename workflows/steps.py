@@ -84,7 +84,7 @@ def confirm_within(lease: timedelta) -> Options:
 
 
 GO_BACK = Options(
-    start_to_close_timeout=timedelta(seconds=10),
+    start_to_close_timeout=timedelta(seconds=5),
     schedule_to_close_timeout=timedelta(seconds=20),
     retry_policy=_retry(0),
 )
