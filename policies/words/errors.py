@@ -47,10 +47,6 @@ class Fenced(Refused):
     """A newer rollout or rollback owns the gateway; the order came from one that was given up."""
 
 
-class RunningMismatch(Refused):
-    """Something runs that was not signed for the release that is said to run; the instance was ended."""
-
-
 class Conflict(PenstockError):
     """Something else is under way, or what was shown is no longer so."""
 

@@ -21,10 +21,11 @@ from activities.drivers.runtime.process import Process, mapped_digests
 from activities.drivers.runtime.versions import Admission
 from activities.instances import Staged, Started
 from activities.steering import SteeringTable
-from policies.words.errors import PenstockError, Refused, RunningMismatch, Unavailable
+from policies.words.errors import PenstockError, Refused, Unavailable
 from policies.words.instance import GatewayState, InstanceState, Probe
 from policies.words.operation import Operation
 from policies.words.plan import ReleaseRef
+from policies.words.refusals import RunningMismatch
 
 UP_WITHIN = timedelta(seconds=15)
 DOWN_WITHIN = timedelta(seconds=10)
