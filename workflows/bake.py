@@ -23,12 +23,13 @@ SLICE = timedelta(seconds=60)
 
 
 class BakeOrder(Word):
-    """Which promoted plan is watched on; `state` and `slots` are carried over when the history is cut."""
+    """Which promoted plan is watched on; the rest is carried over when the history is cut."""
 
     rollout: Name
     plan: Plan
     state: str = ""
     slots: dict[str, str] = {}
+    since: dict[str, float] = {}
 
 
 class BakeResult(Word):
@@ -50,6 +51,7 @@ class Bake:
         kept = order.plan.fleet.limits.kept
         self._gates = baking_policy(order.plan.gates, kept, controls=0)
         self._slots = dict(order.slots)
+        self._since = dict(order.since)
         self._decision: Decision | None = None
         self._ended = False
 
@@ -70,7 +72,8 @@ class Bake:
 
     async def _watch(self, order: BakeOrder) -> BakeResult:
         state = order.state
-        self._slots = self._slots or await self._serving_slots()
+        if not self._slots:
+            await self._look_what_serves()
         while True:
             watched = await workflow.execute_activity_method(
                 ObservationActivities.observe_slice,
@@ -87,17 +90,20 @@ class Bake:
             if decision.action is not Action.CONTINUE:
                 await workflow.sleep(steps.HELD_FOR_HUMAN_PACE)
             if workflow.info().is_continue_as_new_suggested():
-                workflow.continue_as_new(order.model_copy(update={"state": state, "slots": self._slots}))
+                workflow.continue_as_new(
+                    order.model_copy(update={"state": state, "slots": self._slots, "since": self._since})
+                )
 
-    async def _serving_slots(self) -> dict[str, str]:
+    async def _look_what_serves(self) -> None:
         survey = await workflow.execute_child_workflow(
             Survey.run, self._plan.fleet, id=f"{workflow.info().workflow_id}/survey"
         )
-        return {
-            self._plan.fleet.gateway(name).metrics_target: state.steering.serving
-            for name, state in sorted(survey.states.items())
-            if name in self._gateways and state.steering.serving is not None
-        }
+        for name in self._gateways:
+            serving = survey.states[name].serving if name in survey.states else None
+            if serving is not None and serving.started_at is not None:
+                target = self._plan.fleet.gateway(name).metrics_target
+                self._slots[target] = serving.slot
+                self._since[target] = serving.started_at.timestamp()
 
     def _observation(self, state: str) -> ObservationOrder:
         targets = tuple(self._plan.fleet.gateway(name).metrics_target for name in self._gateways)
@@ -106,7 +112,9 @@ class Bake:
             rollout=self._order.rollout,
             wave=0,
             gates=self._gates,
-            cohorts=Cohorts(canary=targets, control=(), expected=expected, slots=self._slots),
+            cohorts=Cohorts(
+                canary=targets, control=(), expected=expected, slots=self._slots, since=self._since
+            ),
             window=self._gates.window,
             slice=SLICE,
             state=state,
