@@ -59,10 +59,10 @@ class WayBack:
     @workflow.run
     async def run(self, order: WayBackOrder) -> RollbackResult:
         """Return when every target is back and the ledger says so."""
-        await end_bake(order.fleet.name)
         targets, moved = order.targets, order.targets or {}
         if order.confirm is not None:
             targets = moved = await self._confirmed(order.confirm)
+        await end_bake(order.fleet.name)
         if targets is None:
             targets = await self._left_alone(order.fleet)
         result = await to_the_end(self._go_back(targets, moved))
