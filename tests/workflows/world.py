@@ -194,7 +194,7 @@ async def in_phase(rollout: WorkflowHandle[Rollout, RolloutResult], phase: Phase
     await until(is_there)
 
 
-async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = 20) -> None:
+async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = 60) -> None:
     """Wait for something the workflow does without anybody waiting for its result."""
     async with asyncio.timeout(seconds):
         while True:
