@@ -13,6 +13,7 @@ from policies.known_good import strays
 from policies.words.fleet import Fleet
 from policies.words.word import Word
 from workflows import steps
+from workflows.identities import change_of
 from workflows.survey import Survey
 from workflows.way_back import WayBack, WayBackOrder
 
@@ -59,7 +60,7 @@ class Reconcile:
             await workflow.start_child_workflow(
                 WayBack.run,
                 order,
-                id=f"change/{fleet.name}",
+                id=change_of(fleet.name),
                 parent_close_policy=ParentClosePolicy.ABANDON,
             )
         except WorkflowAlreadyStartedError:
