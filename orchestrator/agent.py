@@ -2,7 +2,9 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from temporalio.worker import Worker
@@ -54,8 +56,8 @@ class AgentSettings(Word):
     exempt: Exempt = Field(default=Exempt(), description="whose sessions no drain deadline ends")
 
 
-async def compose(settings: AgentSettings) -> Worker:
-    """Return the agent's worker, with the steering table primed and what a reboot ended started again."""
+async def compose(settings: AgentSettings) -> tuple[Worker, NftablesTable]:
+    """Return the agent's worker and its steering table, primed; what a reboot ended is started again."""
     gateway, root = settings.gateway, settings.root
     journal = Journal(root / "journal.jsonl")
     login = ProbeLogin(
@@ -80,31 +82,43 @@ async def compose(settings: AgentSettings) -> Worker:
     shelf = ShelfActivities(HostShelf(berths, runtime.observe))
     steering = SteeringActivities(table)
     sessions = SessionActivities(SlotSessions(berths, journal, table))
-    return make_worker(
-        client,
-        gateway.task_queue,
-        activities=[
-            instances.observe_gateway,
-            instances.preflight_gateway,
-            instances.stage_release,
-            instances.start_instance,
-            instances.probe_instance,
-            instances.stop_instance,
-            instances.fence_gateway,
-            shelf.snapshot_gateway,
-            shelf.read_snapshot,
-            steering.start_trial,
-            steering.make_permanent,
-            steering.end_trial,
-            sessions.drain_instance,
-            sessions.end_sessions,
-        ],
-    )
+    activities = gateway_activities(instances, shelf, steering, sessions)
+    return make_worker(client, gateway.task_queue, activities=activities), table
+
+
+def gateway_activities(
+    instances: InstanceActivities,
+    shelf: ShelfActivities,
+    steering: SteeringActivities,
+    sessions: SessionActivities,
+) -> list[Callable[..., Any]]:
+    """Return the steps that workflows ask a gateway for."""
+    return [
+        instances.observe_gateway,
+        instances.preflight_gateway,
+        instances.stage_release,
+        instances.start_instance,
+        instances.probe_instance,
+        instances.stop_instance,
+        instances.fence_gateway,
+        shelf.snapshot_gateway,
+        shelf.read_snapshot,
+        steering.start_trial,
+        steering.make_permanent,
+        steering.end_trial,
+        sessions.drain_instance,
+        sessions.end_sessions,
+    ]
 
 
 async def main(config: Path) -> None:
     """Run until told to stop; the instances outlive this process."""
-    await run_until_told(await compose(load(config, AgentSettings)))
+    worker, table = await compose(load(config, AgentSettings))
+    keeping = asyncio.create_task(table.keep())
+    try:
+        await run_until_told(worker)
+    finally:
+        keeping.cancel()
 
 
 if __name__ == "__main__":

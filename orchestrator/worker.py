@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from temporalio.worker import Worker
 
@@ -86,17 +88,24 @@ async def compose(settings: Settings) -> Worker:
         activities=[
             releases.admit_release,
             observation.observe_slice,
-            ledger.open_rollout,
-            ledger.close_rollout,
-            ledger.record_verdict,
-            ledger.record_known_good,
-            ledger.read_known_good,
-            ledger.read_open_rollouts,
-            ledger.record_event,
-            archive.keep_snapshot_piece,
-            archive.record_snapshot,
+            *record_activities(ledger, archive),
         ],
     )
+
+
+def record_activities(ledger: LedgerActivities, archive: ArchiveActivities) -> list[Callable[..., Any]]:
+    """Return the steps that write down what happened, and read it again."""
+    return [
+        ledger.open_rollout,
+        ledger.close_rollout,
+        ledger.record_verdict,
+        ledger.record_known_good,
+        ledger.read_known_good,
+        ledger.read_open_rollouts,
+        ledger.record_event,
+        archive.keep_snapshot_piece,
+        archive.record_snapshot,
+    ]
 
 
 async def main() -> None:

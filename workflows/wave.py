@@ -208,7 +208,10 @@ class WaveWorkflow:
     # --- watching ----------------------------------------------------------------
 
     async def _confirm_leases(self) -> None:
-        """Renew every lease three times within its length, for as long as the wave is watched."""
+        """Renew every lease three times within its length, for as long as the wave is watched.
+
+        Where nothing runs any more, no metric may ever have been read: that is harm by itself.
+        """
         while True:
             await workflow.sleep(self._plan.fleet.limits.lease / 3)
             confirmations = [
@@ -216,7 +219,9 @@ class WaveWorkflow:
                 for name, slot in sorted(self._slots.items())
             ]
             for result in await asyncio.gather(*confirmations, return_exceptions=True):
-                if isinstance(result, ActivityError):
+                if isinstance(result, ActivityError) and code_of(result) == "InstanceGone":
+                    self._stopped = f"the new instance has ended: {sentence_of(result)}"
+                elif isinstance(result, ActivityError):
                     workflow.logger.warning("a lease was not confirmed: %s", sentence_of(result))
 
     async def _watch(self, state: str) -> WaveResult:

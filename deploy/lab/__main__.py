@@ -101,7 +101,8 @@ def _seconds(story: Told, what: str) -> str:
 
 def main() -> None:
     """Run the demo and end the process with its exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell's background job would ignore the second
+        signal.signal(number, signal.default_int_handler)
     try:
         stories, report = parse(sys.argv[1:])
         code = asyncio.run(demo(stories, report))

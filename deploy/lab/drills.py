@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.lab.bad_days import DOOR_PORT, BadDays, Door
-from deploy.lab.faults import Fault, Faults, cut_off
+from deploy.lab.faults import Fault, Faults, cut_off, flush_nftables, nft_refuses, no_room
 from deploy.lab.lab import Lab, Shape, lab
 from deploy.lab.rehearsal import Rehearsal, Trial, said, verdict_at
+from deploy.lab.topology import Host
 from orchestrator.running import leave
 from policies.words.errors import BadInput, PenstockError, Unavailable
 from policies.words.exit_code import ExitCode
@@ -152,20 +154,77 @@ class Stage:
         answers = _step("status answers", datetime.now(UTC), began)
         return [started, answers, *await self._ordered_back(trial, began)]
 
+    async def worker_frozen(self) -> list[Step]:
+        """The orchestrator's worker stops in its tracks and wakes up when another has its place."""
+        steps = await self._ended(Fault.WORKER_FROZEN)
+        self.faults.thaw()
+        await asyncio.sleep(SUPERVISOR)
+        self.faults.tidy()
+        return steps
+
+    # --- failures of a gateway's host ----------------------------------------------
+
     async def control_plane_cut(self) -> list[Step]:
         """The canary's host is cut off from everything that could confirm its trial."""
         trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
-        host = next(host for host in self.lab.topology.gateways if host.name == trial.gateway)
         began = datetime.now(UTC)
-        with cut_off(self.lab, host):
-            deadline = time.monotonic() + PATIENCE
-            while _is_on_trial(host.namespace):
-                if time.monotonic() > deadline:
-                    raise Unavailable(f"the lease of {host.name} never ended")
-                await asyncio.sleep(0.1)
-            ended = _step("the kernel sent new sessions back", datetime.now(UTC), began)
+        with cut_off(self.lab, self._host(trial)):
+            ended = await self._lease_ended(trial, began)
         connected = _step("connected again", datetime.now(UTC), began)
         return [ended, connected, *await self._ordered_back(trial, began)]
+
+    async def nft_refuses(self) -> list[Step]:
+        """The canary's kernel takes no change of its steering table while a person orders the way back."""
+        trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
+        return await self._back_in_spite_of(nft_refuses(self.lab, trial.gateway), trial)
+
+    async def disk_full(self) -> list[Step]:
+        """The canary's agent can write nothing down while a person orders the way back."""
+        trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
+        return await self._back_in_spite_of(no_room(self.lab.agents[trial.gateway]), trial)
+
+    async def nftables_flushed(self) -> list[Step]:
+        """Something on the canary's host removes every table of its firewall."""
+        trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
+        began = datetime.now(UTC)
+        flush_nftables(self._host(trial))
+        await self._until(lambda: _map_of(self._host(trial), "steer"), "the table was never loaded again")
+        loaded = _step("the agent loaded its table again", datetime.now(UTC), began)
+        return [loaded, *await self._ordered_back(trial, began)]
+
+    async def _back_in_spite_of(self, trouble: AbstractContextManager[None], trial: Trial) -> list[Step]:
+        """Order the way back in the middle of the trouble: the kernel's lease does what the agent cannot."""
+        began = datetime.now(UTC)
+        with trouble:
+            service = await self.lab.session.service()
+            await service.roll_back(self.lab.fleet, "drill", "it is rehearsed")
+            ordered = _step("a person orders the way back", datetime.now(UTC), began)
+            ended = await self._lease_ended(trial, began)
+            status = await self.rehearsal.until(lambda seen: bool(seen.incomplete))
+            if not status.incomplete:
+                raise Unavailable(f"nobody was told that the way back is incomplete: {status.why}")
+            told = _step("told: ROLLBACK INCOMPLETE", datetime.now(UTC), began)
+        mended = _step("mended", datetime.now(UTC), began)
+        status = await self.rehearsal.until(lambda _: False)
+        back = _told(status, began, back=f"{trial.gateway} back on known-good")
+        return [*sorted([ordered, ended, told], key=lambda step: step.seconds), mended, *back]
+
+    async def _lease_ended(self, trial: Trial, began: datetime) -> Step:
+        await self._until(
+            lambda: not _map_of(self._host(trial), "trial"), f"the lease of {trial.gateway} never ended"
+        )
+        return _step("the kernel sent new sessions back", datetime.now(UTC), began)
+
+    @staticmethod
+    async def _until(is_so: Callable[[], bool], else_: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not is_so():
+            if time.monotonic() > deadline:
+                raise Unavailable(else_)
+            await asyncio.sleep(0.1)
+
+    def _host(self, trial: Trial) -> Host:
+        return next(host for host in self.lab.topology.gateways if host.name == trial.gateway)
 
     async def _ordered_back(self, trial: Trial, began: datetime) -> list[Step]:
         """Have a person end it, and see that it ends."""
@@ -183,8 +242,18 @@ DRILLS: dict[str, Drill] = {
     "worker-killed": Drill("the orchestrator's worker dies", timedelta(seconds=60), Stage.worker_killed),
     "engine-killed": Drill("the engine dies", timedelta(seconds=60), Stage.engine_killed),
     "agent-killed": Drill("the canary's agent dies", timedelta(seconds=60), Stage.agent_killed),
+    "worker-frozen": Drill(
+        "the orchestrator's worker stops in its tracks", timedelta(seconds=60), Stage.worker_frozen
+    ),
     "control-plane-cut": Drill(
         "the canary's host is cut off from the control plane", timedelta(seconds=60), Stage.control_plane_cut
+    ),
+    "nft-refuses": Drill(
+        "the canary's kernel takes no change of its steering", timedelta(seconds=60), Stage.nft_refuses
+    ),
+    "disk-full": Drill("the canary's agent can write nothing down", timedelta(seconds=60), Stage.disk_full),
+    "nftables-flushed": Drill(
+        "a firewall's reload removes the canary's steering", timedelta(seconds=60), Stage.nftables_flushed
     ),
 }
 
@@ -221,10 +290,21 @@ def _decided(status: RolloutStatus, action: Action) -> bool:
     return status.decision is not None and status.decision.action is action
 
 
-def _is_on_trial(namespace: str) -> bool:
-    command = ["nsenter", f"--net=/run/netns/{namespace}", "nft", "-j", "list", "map", "inet", "penstock"]
-    done = subprocess.run([*command, "trial"], capture_output=True, text=True, check=True)
-    return any("elem" in entry.get("map", {}) for entry in json.loads(done.stdout)["nftables"])
+def _map_of(host: Host, name: str) -> bool:
+    """Say whether that map of the steering table says where new sessions go."""
+    command = [
+        "nsenter",
+        f"--net=/run/netns/{host.namespace}",
+        "nft",
+        "-j",
+        "list",
+        "map",
+        "inet",
+        "penstock",
+    ]
+    done = subprocess.run([*command, name], capture_output=True, text=True, check=False)
+    listed = json.loads(done.stdout)["nftables"] if done.returncode == 0 else []
+    return any("elem" in entry.get("map", {}) for entry in listed)
 
 
 def _tell(sentence: str) -> None:
@@ -274,7 +354,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell's background job would ignore the second
+        signal.signal(number, signal.default_int_handler)
     try:
         code = main(sys.argv[1:])
     except PenstockError as error:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from deploy.lab.lab import Lab
+from deploy.lab.lab import Lab, stand_ins
 from deploy.lab.processes import Process
 from deploy.lab.topology import Host
 from policies.words.errors import Unavailable
@@ -92,6 +92,26 @@ def cut_off(lab: Lab, host: Host) -> Iterator[None]:
         yield
     finally:
         _nft(hub, f"delete table inet {CUT}")
+
+
+@contextmanager
+def nft_refuses(lab: Lab, gateway: str) -> Iterator[None]:
+    """Have every change of the steering table fail that this gateway's agent asks for; the kernel's go on."""
+    program = stand_ins(lab.folder, lab.agents[gateway].name) / "nft"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(
+        "#!/bin/sh\necho 'Error: Could not process rule: Device or resource busy' >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    try:
+        yield
+    finally:
+        program.unlink()
+
+
+def flush_nftables(host: Host) -> None:
+    """Remove every table of the host, as the reload of a firewall does."""
+    _nft(host, "flush ruleset")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import json
+import os
 import shutil
 import sys
 import time
@@ -327,9 +328,15 @@ def _settings(
     return Settings.model_validate(values)
 
 
+def stand_ins(folder: Path, program: str) -> Path:
+    """Return where a fault may put programs that this one then starts instead of the machine's own."""
+    return folder / "stand-ins" / program
+
+
 def _program(
     folder: Path, name: str, host: Host, arguments: list[str], settings: Settings | None = None
 ) -> Process:
+    """Return one of penstock's own programs; it finds what `stand_ins` holds before the machine's own."""
     chosen = settings.model_dump(mode="json", exclude_none=True) if settings else {}
     return Process(
         name,
@@ -339,6 +346,7 @@ def _program(
         environment={
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "PYTHONUNBUFFERED": "1",
+            "PATH": f"{stand_ins(folder, name)}:{os.environ['PATH']}",
             **{f"PENSTOCK_{key.upper()}": str(value) for key, value in chosen.items()},
         },
     )

@@ -7,6 +7,7 @@ PenstockError
 │   ├── TrustError    with the verdict's name as its code
 │   └── Fenced        an abandoned wave's order, refused by the gateway's host
 ├── Conflict          something else is under way, or the plan is stale   (exit 9)
+│   └── InstanceGone  the instance that an order is about does not run any more
 └── Unavailable       a peer did not answer; trying again may help        (exit 1, retryable)
 """
 
@@ -51,6 +52,10 @@ class Conflict(PenstockError):
     """Something else is under way, or what was shown is no longer so."""
 
     exit_code = 9
+
+
+class InstanceGone(Conflict):
+    """The instance that the order is about does not run: it was never started, or it has ended by itself."""
 
 
 class Unavailable(PenstockError):

@@ -264,6 +264,27 @@ async def test_priming_twice_leaves_the_table_as_it_is(lab: GatewayLab) -> None:
     assert (again.changed, again.serving) == (False, old)
 
 
+async def test_after_a_firewalls_flush_logins_go_on_and_everybody_finds_their_own_instance(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    old = await serving(lab)
+    person = await lab.client(1).up()
+    new = await lab.running("2")
+    await lab.table.make_permanent(operation("keep new"), new)
+    keeping = asyncio.create_task(lab.table.keep())
+    assert (await run(["nft", "flush", "ruleset"])).status == 0
+    began = time.monotonic()
+    while not (await lab.table.read()).primed:
+        assert time.monotonic() - began < 5
+        await asyncio.sleep(0.02)
+    await lab.client(2).up()
+    person.reconnect()
+    await person.until("Established DTLS", times=2)
+    assert [await lab.home_of(number) for number in (1, 2)] == [old, new]
+    assert (await lab.table.read()).serving == new
+    keeping.cancel()
+
+
 async def test_another_tables_redirects_do_not_take_steering_away(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     late = (

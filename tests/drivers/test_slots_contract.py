@@ -9,7 +9,7 @@ from activities.instances import Runtime
 from activities.sessions import SessionTable
 from activities.snapshots import Evidence, Shelf
 from activities.steering import SteeringTable
-from policies.words.errors import BadInput, Fenced, Refused, Unavailable
+from policies.words.errors import BadInput, Fenced, InstanceGone, Refused, Unavailable
 from policies.words.instance import InstanceState
 from policies.words.plan import ReleaseRef
 from policies.words.word import digest_of
@@ -200,7 +200,7 @@ async def test_a_permanent_slot_keeps_its_people_without_a_lease(stand: Stand) -
 
 async def test_steering_to_a_slot_where_nothing_runs_is_refused(stand: Stand) -> None:
     old = await serving(stand)
-    with pytest.raises(BadInput, match="nothing runs"):
+    with pytest.raises(InstanceGone, match="nothing runs"):
         await stand.table.start_trial(operation("trial"), "c", LEASE)
     assert (await stand.table.read()).trial is None
     assert await stand.login(1) == old

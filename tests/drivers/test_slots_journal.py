@@ -1,10 +1,14 @@
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from activities.drivers.runtime.disk import write_whole
 from activities.drivers.runtime.journal import Journal
 from policies.words.errors import Fenced
 from tests.drivers.gateway_lab import operation
@@ -31,6 +35,56 @@ def test_a_new_journal_is_in_epoch_zero_and_admits_anybody(journal: Journal) -> 
     assert journal.epoch == 0
     assert journal.admit(operation("stage", epoch=3)) is None
     assert journal.epoch == 3
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small file system")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        for size in (4096, 1):
+            with suppress(OSError):
+                while file.write(b"x" * size):
+                    pass
+
+
+def test_a_full_disk_takes_the_fence_of_a_way_back_and_no_torn_line(small_disk: Path) -> None:
+    path = small_disk / "penstock" / "journal.jsonl"
+    journal = Journal(path)
+    journal.admit(operation("start"))
+    fill(small_disk)
+    for epoch in range(2, 40):
+        assert journal.fence(operation("fence", epoch=epoch)) == epoch
+    journal.reserve.spend_for(lambda: write_whole(path.with_name("steering.json"), '{"serving": "a"}'))
+    assert Journal(path).epoch == 39
+    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == list(range(1, 40))
+
+
+def test_a_disk_without_any_room_left_is_said_and_leaves_the_journal_whole(small_disk: Path) -> None:
+    path = small_disk / "journal.jsonl"
+    journal = Journal(path)
+    journal.admit(operation("start"))
+    path.with_name("reserve").unlink()
+    fill(small_disk)
+    before = path.read_bytes()
+
+    def fence_on_and_on() -> None:
+        for epoch in range(2, 100):
+            journal.fence(operation("fence", epoch=epoch))
+
+    with pytest.raises(OSError, match="Errno 28"):
+        fence_on_and_on()
+    lines = path.read_bytes()
+    assert lines.startswith(before)
+    assert lines.endswith(b"\n")
 
 
 def test_the_result_of_an_operation_outlives_the_process(journal: Journal, tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ class FakeJudge:
         self.pace = pace
         self.script: dict[int, list[Decision]] = {}
         self.orders: list[ObservationOrder] = []
+        """What waves asked, oldest first."""
+        self.bakes: list[ObservationOrder] = []
+        """What was asked after promotions, while the next change may already be under way."""
 
     def says(self, *decisions: Decision, wave: int = 1) -> None:
         """Have these said of that wave, the last one for ever."""
@@ -39,7 +42,7 @@ class FakeJudge:
 
     @activity.defn(name="observe_slice")
     async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
-        self.orders.append(order)
+        (self.orders if order.wave else self.bakes).append(order)
         said = self.script.get(order.wave, [HEALTHY])
         # Wave 0 is the bake after promotion: it is over at once unless a test has a script for it.
         wall = timedelta(0) if order.wave else order.window.cap

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from activities.instances import Staged, Started
 from activities.snapshots import Evidence
 from policies.words.drain import Look
-from policies.words.errors import BadInput, Fenced, PenstockError, Refused, Unavailable
+from policies.words.errors import BadInput, Fenced, InstanceGone, PenstockError, Refused, Unavailable
 from policies.words.fleet import Gateway
 from policies.words.instance import GatewayState, Instance, InstanceState, Probe
 from policies.words.operation import Operation
@@ -223,7 +223,7 @@ class FakeGateway:
         """Send new sessions to the slot while the lease lasts."""
         self._begin("start_trial", operation)
         if self._berth(slot).state is not InstanceState.RUNNING:
-            raise BadInput(f"nothing runs in slot {slot} of {self.gateway.name}; start it before steering")
+            raise InstanceGone(f"nothing runs in slot {slot} of {self.gateway.name}")
         if (unknown := sorted(self.uncountable - {slot})) and slot != self.target:
             raise Unavailable(f"the sessions in slot {unknown[0]} cannot be listed; nobody was steered away")
         before = self.target

@@ -3,13 +3,17 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
 
 import pytest
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
 from policies.words.rollout import Outcome, Phase, RolloutResult
 from tests.fakes.control import UNDECIDED
-from tests.workflows.world import World, in_phase, result_of, until
+from tests.workflows.engine import Engine
+from tests.workflows.impatient import SECONDS, Impatient
+from tests.workflows.world import World, fleet_of, in_phase, result_of, until, working
 from workflows.reconcile import Reconcile
 from workflows.rollout import Rollout
 from workflows.steps import CONTROL_QUEUE
@@ -57,6 +61,15 @@ async def watched(world: World) -> tuple[Running, dict[str, int]]:
     return rollout, {name: fake.owner[0] for name, fake in world.gateways.items()}
 
 
+async def outlived(workflow: WorkflowHandle[Any, RolloutResult]) -> None:
+    """Wait until the engine has ended the workflow because its time was over."""
+
+    async def is_over() -> bool:
+        return (await workflow.describe()).status is WorkflowExecutionStatus.TIMED_OUT
+
+    await until(is_over, 15)
+
+
 async def fenced_after(world: World, epochs: dict[str, int]) -> float:
     """Return how many seconds it takes until the touched gateways hear of a rollback."""
     began = time.monotonic()
@@ -92,6 +105,35 @@ async def test_whatever_ends_a_workflow_rolls_back_within_two_seconds(real: Worl
     else:
         assert (await result_of(driver(real))).outcome is Outcome.ROLLED_BACK
     assert_back_once(real)
+
+
+async def test_a_guardian_whose_time_is_over_rolls_back_within_two_seconds(real: World) -> None:
+    real.judge.says(UNDECIDED)
+    rollout = await real.client.start_workflow(
+        Rollout.run,
+        real.order(("gw-1", "gw-2"), ("gw-3",)),
+        id="change/edge",
+        task_queue=CONTROL_QUEUE,
+        execution_timeout=timedelta(seconds=SECONDS),
+    )
+    await in_phase(rollout, Phase.OBSERVING)
+    epochs = {name: fake.owner[0] for name, fake in real.gateways.items()}
+    await outlived(rollout)
+    assert await fenced_after(real, epochs) < STARTED_WITHIN
+    assert (await result_of(driver(real))).outcome is Outcome.ROLLED_BACK
+    assert_back_once(real)
+
+
+async def test_a_driver_whose_time_is_over_is_undone_within_two_seconds(server: Engine) -> None:
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=20)))
+    async with working(world, interceptors=[Impatient()]):
+        rollout, epochs = await watched(world)
+        await outlived(driver(world))
+        assert await fenced_after(world, epochs) < STARTED_WITHIN
+        result = await result_of(rollout)
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason.startswith("the driver ended")
+    assert_back_once(world)
 
 
 async def test_with_both_terminated_reconcile_brings_the_fleet_back(real: World) -> None:

@@ -57,6 +57,17 @@ async def test_a_hard_signal_goes_back_with_its_own_sentence(world: World) -> No
     assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "the daemon restarted 3 times")
 
 
+async def test_a_canary_that_dies_before_any_metric_of_it_was_read_goes_back(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start()
+    await in_phase(rollout, Phase.OBSERVING)
+    world.gateways["gw-1"].crash("b")
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason == "the new instance has ended: nothing runs in slot b of gw-1"
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
 async def test_a_failing_probe_ends_it_before_any_session_has_moved(world: World) -> None:
     world.gateways["gw-1"].bad_releases.add(NEW.digest)
     result = await world.upgrade()

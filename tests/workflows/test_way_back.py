@@ -175,10 +175,11 @@ async def test_a_drain_is_found_counted_and_extended_through_the_service(
     fake.login("192.0.2.1")
     await promoted(real, service)
 
-    async def is_draining() -> bool:
-        return any(status.slots for status in await service.drains(real.fleet))
+    async def only_gw_1_is_draining() -> bool:
+        drains = await service.drains(real.fleet)
+        return [status.gateway for status in drains] == ["gw-1"] and bool(drains[0].slots)
 
-    await until(is_draining)
+    await until(only_gw_1_is_draining)
     [status] = await service.drains(real.fleet)
     assert (status.gateway, status.slots[0].sessions) == ("gw-1", 1)
     longer = DrainExtension(id="1", by=timedelta(hours=1), person="ana", reason="a long call")

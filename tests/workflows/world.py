@@ -1,7 +1,7 @@
 """A fleet of fake gateways with a fake control plane, under the real workflows and the real sandbox."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
+from temporalio.worker import Interceptor, Worker, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 from temporalio.workflow import _Definition
 
 from activities.instances import InstanceActivities
@@ -21,8 +21,9 @@ from activities.ledger import LedgerActivities
 from activities.sessions import SessionActivities
 from activities.snapshots import ArchiveActivities, ShelfActivities
 from activities.steering import SteeringActivities
+from orchestrator.agent import gateway_activities
 from orchestrator.files import load
-from orchestrator.worker import WORKFLOWS
+from orchestrator.worker import WORKFLOWS, record_activities
 from policies.gates import GatePolicy
 from policies.words.fleet import Fleet, Gateway, Limits, Slot
 from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
@@ -234,18 +235,23 @@ CHECKED_ONCE = CheckedOnce()
 
 
 @asynccontextmanager
-async def working(world: World, runner: WorkflowRunner = CHECKED_ONCE) -> AsyncIterator[World]:
+async def working(
+    world: World, runner: WorkflowRunner = CHECKED_ONCE, interceptors: Sequence[Interceptor] = ()
+) -> AsyncIterator[World]:
     """Run the orchestrator's worker and every gateway's agent."""
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(control_worker(world.client, world, runner))
+        await stack.enter_async_context(control_worker(world.client, world, runner, interceptors))
         for fake in world.gateways.values():
             await stack.enter_async_context(agent_worker(world.client, fake))
         yield world
 
 
-def control_worker(client: Client, world: World, runner: WorkflowRunner = CHECKED_ONCE) -> Worker:
-    ledger = LedgerActivities(world.book)
-    archive = ArchiveActivities(world.archive, world.book)
+def control_worker(
+    client: Client,
+    world: World,
+    runner: WorkflowRunner = CHECKED_ONCE,
+    interceptors: Sequence[Interceptor] = (),
+) -> Worker:
     return Worker(
         client,
         task_queue=CONTROL_QUEUE,
@@ -253,17 +259,10 @@ def control_worker(client: Client, world: World, runner: WorkflowRunner = CHECKE
         activities=[
             world.judge.observe_slice,
             world.admission.admit_release,
-            ledger.open_rollout,
-            ledger.close_rollout,
-            ledger.record_verdict,
-            ledger.record_known_good,
-            ledger.read_known_good,
-            ledger.read_open_rollouts,
-            ledger.record_event,
-            archive.keep_snapshot_piece,
-            archive.record_snapshot,
+            *record_activities(LedgerActivities(world.book), ArchiveActivities(world.archive, world.book)),
         ],
         workflow_runner=runner,
+        interceptors=interceptors,
         workflow_failure_exception_types=[Exception],
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         max_heartbeat_throttle_interval=timedelta(milliseconds=200),
@@ -272,27 +271,12 @@ def control_worker(client: Client, world: World, runner: WorkflowRunner = CHECKE
 
 
 def agent_worker(client: Client, fake: FakeGateway) -> Worker:
-    instances, steering = InstanceActivities(fake), SteeringActivities(fake)
-    sessions, shelf = SessionActivities(fake), ShelfActivities(fake)
     return Worker(
         client,
         task_queue=fake.gateway.task_queue,
-        activities=[
-            instances.observe_gateway,
-            instances.preflight_gateway,
-            instances.stage_release,
-            instances.start_instance,
-            instances.probe_instance,
-            instances.stop_instance,
-            instances.fence_gateway,
-            shelf.snapshot_gateway,
-            shelf.read_snapshot,
-            steering.start_trial,
-            steering.make_permanent,
-            steering.end_trial,
-            sessions.drain_instance,
-            sessions.end_sessions,
-        ],
+        activities=gateway_activities(
+            InstanceActivities(fake), ShelfActivities(fake), SteeringActivities(fake), SessionActivities(fake)
+        ),
         max_heartbeat_throttle_interval=timedelta(milliseconds=200),
         default_heartbeat_throttle_interval=timedelta(milliseconds=200),
     )

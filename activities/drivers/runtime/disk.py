@@ -1,17 +1,64 @@
 """Changes on disk that are either whole or not there, also after a power cut."""
 
+import errno
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+RESERVED_BYTES = 256 * 1024
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class Reserve:
+    """Room kept on a host's disk for the way back, which writes a few lines even when the disk is full."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the room now, if there is any and it is not taken already."""
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            self._take()
+
+    def spend_for(self, write: Callable[[], T]) -> T:
+        """Do the write; when the disk is full, give the reserve up and do it once more.
+
+        `write` must leave nothing half done when it fails.
+        """
+        try:
+            return write()
+        except OSError as error:
+            if error.errno not in _FULL or not self._path.exists():
+                raise
+            self._path.unlink(missing_ok=True)
+            return write()
+
+    def _take(self) -> None:
+        if self._path.exists():
+            return
+        new = self._path.with_name(f".{self._path.name}.new")
+        try:
+            with new.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVED_BYTES)
+            new.replace(self._path)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: str) -> None:
     """Replace the file's content in one step."""
     new = path.with_name(f".{path.name}.new")
-    with new.open("w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    try:
+        with new.open("w") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

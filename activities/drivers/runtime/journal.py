@@ -7,6 +7,7 @@ gateway obeys the one rollout that raised it.
 """
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from activities.drivers.runtime.disk import Reserve
 from policies.words.errors import Fenced
 from policies.words.operation import Operation
 
@@ -29,7 +31,7 @@ class Journal:
         self._path = path
         self._read: list[dict[str, Any]] = []
         self._offset = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.reserve = Reserve(path.with_name("reserve"))
 
     @property
     def epoch(self) -> int:
@@ -107,10 +109,20 @@ class Journal:
             **operation.model_dump(mode="json"),
             **more,
         }
-        with self._path.open("ab") as file:
-            file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self.reserve.spend_for(lambda: self._write(json.dumps(line, sort_keys=True).encode() + b"\n"))
+
+    def _write(self, line: bytes) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            end = os.fstat(file.fileno()).st_size
+            try:
+                written = file.write(line)
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
+            if written < len(line):
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, "the disk is full", str(self._path))
 
     @staticmethod
     def _owner(lines: list[dict[str, Any]]) -> tuple[int, str]:

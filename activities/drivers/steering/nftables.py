@@ -14,6 +14,7 @@ while sessions live: that would end them all.
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
@@ -24,7 +25,7 @@ from activities.drivers.programs import run
 from activities.drivers.runtime.disk import write_whole
 from activities.drivers.runtime.journal import Journal
 from activities.drivers.steering.nftables_ruleset import Ruleset, parse, transaction
-from policies.words.errors import BadInput, Conflict, Unavailable
+from policies.words.errors import BadInput, Conflict, InstanceGone, PenstockError, Unavailable
 from policies.words.fleet import Gateway
 from policies.words.instance import Session
 from policies.words.operation import Operation
@@ -39,6 +40,8 @@ PATIENCE = timedelta(seconds=3)
 AT_ONCE = timedelta(milliseconds=300)
 """The way back waits no longer for a daemon: those it could not ask about keep the pins they have."""
 ATTEMPTS = 3
+HEAL_EVERY = timedelta(seconds=1)
+_log = logging.getLogger(__name__)
 
 
 class NftablesTable:
@@ -70,12 +73,34 @@ class NftablesTable:
         a table the empty one changes nothing: read the sessions, pin, then switch.
         """
         async with self._turn:
-            if await self._ruleset() is None:
-                slot = self._remembered()
-                steer = self._ports[slot] if slot else None
-                await self._write(Ruleset(steer=steer, generation="primed"), Ruleset())
-                return (await self.read()).model_copy(update={"changed": True})
-            return await self.read()
+            changed = await self._ruleset() is None
+            await self._present()
+            return (await self.read()).model_copy(update={"changed": changed})
+
+    async def heal(self) -> bool:
+        """Load the table again where somebody removed it (a firewall's reload); say whether it was gone.
+
+        Connections that it had redirected are lost with it; those who come back find their own instance.
+        """
+        if await self._ruleset() is not None:
+            return False
+        await self.refresh()
+        return True
+
+    async def keep(self) -> None:
+        """Heal the table for ever, so that no order has to come before users can log in again."""
+        while True:
+            try:
+                if await self.heal():
+                    _log.warning(
+                        "the steering table of %s was gone and is loaded again; something on this host "
+                        "flushes nftables: let it spare `table %s`",
+                        self._gateway.name,
+                        TABLE,
+                    )
+            except PenstockError as error:
+                _log.warning("the steering table of %s: %s", self._gateway.name, error)
+            await asyncio.sleep(HEAL_EVERY.total_seconds())
 
     async def read(self) -> Steering:
         """Return the table as the kernel has it."""
@@ -96,7 +121,7 @@ class NftablesTable:
 
         Raises:
             Fenced: when a newer rollout or rollback owns the gateway.
-            BadInput: when nothing runs in the slot.
+            InstanceGone: when nothing runs in the slot.
             Unavailable: when sessions elsewhere cannot be listed, so that they could not be pinned;
                 never for a renewal, which steers nobody away.
         """
@@ -104,7 +129,7 @@ class NftablesTable:
         self._journal.admit(operation)
         live = await self._live(PATIENCE)
         if slot not in live:
-            raise BadInput(f"nothing runs in slot {slot} of {self._gateway.name}; start it before steering")
+            raise InstanceGone(f"nothing runs in slot {slot} of {self._gateway.name}")
         unknown = sorted(name for name, sessions in live.items() if sessions is None and name != slot)
         if unknown and (await self.read()).trial != slot:
             raise Unavailable(
@@ -127,7 +152,9 @@ class NftablesTable:
         async with self._turn:
             self._leaving.discard(slot)
             steering = await self._change(operation, live, lambda now: now.permanently(port))
-            write_whole(self._remember, json.dumps({"serving": slot}))
+            self._journal.reserve.spend_for(
+                lambda: write_whole(self._remember, json.dumps({"serving": slot}))
+            )
             return steering
 
     async def end_trial(self, operation: Operation) -> Steering:
@@ -233,11 +260,15 @@ class NftablesTable:
         return {address: ports.most_common(1)[0][0] for address, ports in seen.items()}
 
     async def _present(self) -> Ruleset:
+        """Return the table, loaded first where there is none."""
         found = await self._ruleset()
         if found is None:
-            raise Unavailable(
-                f"{self._gateway.name} has no steering table; it is primed when its agent starts"
-            )
+            slot = self._remembered()
+            primed = Ruleset(steer=self._ports[slot] if slot else None, generation="primed")
+            await self._write(primed, Ruleset())
+            found = await self._ruleset()
+        if found is None:
+            raise Unavailable(f"{self._gateway.name} has no steering table, a moment after it was loaded")
         return found
 
     async def _ruleset(self) -> Ruleset | None:

@@ -1,0 +1,42 @@
+"""Which tests may run side by side.
+
+`./run test` runs two processes of pytest. What makes gateways, networks or whole labs on this
+machine goes one after the other in one of them; every other file is a unit of its own. Each
+process has a folder for temporary files, so that none takes the other's for something left behind.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+ON_THIS_HOST = ("tests/lab/", "tests/drivers/", "tests/chaos/", "tests/house/test_leftovers.py")
+_SIDE = os.environ.get("PYTEST_XDIST_WORKER")
+
+
+class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Deals out whole files, and what is done to this host as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "this host" if nodeid.startswith(ON_THIS_HOST) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
+    return SideBySide(config, log)
+
+
+def pytest_configure() -> None:
+    if _SIDE is not None:
+        folder = tempfile.mkdtemp(prefix=f"pytest-{_SIDE}-")
+        Path(folder).chmod(0o755)  # daemons that run as nobody look into it
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+
+
+def pytest_unconfigure() -> None:
+    if _SIDE is not None:
+        shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
+        tempfile.tempdir = None
