@@ -11,7 +11,7 @@ from temporalio import activity
 from activities.failures import as_application_errors
 from policies.gates import Complaints, GatePolicy, Hard, selectors
 from policies.judge.counts import Series
-from policies.judge.reading import Reading
+from policies.judge.reading import COMPLAINTS, Reading
 from policies.judge.tick import Bundle, counters_of, watched
 from policies.judge.window import WindowState, fold_reading
 from policies.words.errors import BadInput, Unavailable
@@ -85,7 +85,11 @@ class ComplaintBook(Protocol):
     """Complaints that arrived by signed webhook."""
 
     async def distinct(self, instances: Sequence[str], since: datetime, until: datetime) -> dict[str, int]:
-        """Return how many distinct users of each instance complained for the first time."""
+        """Return how many distinct users of each instance complained for the first time.
+
+        Raises:
+            Unavailable: the book cannot be read now.
+        """
         ...
 
 
@@ -173,13 +177,14 @@ class ObservationActivities:
             )
         more, also_unread = await self._read_all(lookbacks, instances, at)
         history = {} if state.memory.based else await self._history(policy, cohorts, at)
+        complaints, no_complaints = await self._complained(policy, instances, state, at)
         return Reading(
             at=at.timestamp(),
             series=series | more,
-            unread=also_unread,
+            unread=also_unread | no_complaints,
             history=history,
             unreachable=await self._unreachable(policy, cohorts, series | more),
-            complaints=await self._complained(policy, instances, state, at),
+            complaints=complaints,
         )
 
     async def _history(
@@ -226,11 +231,15 @@ class ObservationActivities:
 
     async def _complained(
         self, policy: GatePolicy, instances: Sequence[str], state: WindowState, at: datetime
-    ) -> dict[str, int]:
+    ) -> tuple[dict[str, int], dict[str, str]]:
+        """Read first complaints since anything was last counted, or why they cannot be read."""
         if self._complaints is None or not any(isinstance(g, Complaints) for g in policy.gates):
-            return {}
-        since = datetime.fromtimestamp(state.last, UTC) if state.last else at
-        return await self._complaints.distinct(instances, since, at)
+            return {}, {}
+        since = datetime.fromtimestamp(state.memory.counted, UTC) if state.memory.counted else at
+        try:
+            return await self._complaints.distinct(instances, since, at), {}
+        except Unavailable as error:
+            return {}, {COMPLAINTS: str(error)}
 
 
 def _lookbacks(policy: GatePolicy) -> dict[str, timedelta]:

@@ -1,6 +1,7 @@
 """A gateway's agent: the worker on its host that carries out its steps and reaches the engine outbound."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic import Field
 from temporalio.worker import Worker
 
+from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv import Ocserv
 from activities.drivers.daemon.ocserv_probe import ProbeLogin
@@ -51,7 +53,9 @@ class AgentSettings(Word):
     temporal_address: str
     temporal_namespace: str = "default"
     payload_keys: Path | None = Field(None, description="keys that seal what travels through the engine")
-    credentials: dict[str, Path] = Field(default={}, description="files that templates refer to by name")
+    credentials: dict[str, str] = Field(
+        default={}, description="what templates refer to by name: file:PATH, env:NAME or vault:PATH#FIELD"
+    )
     probe: ProbeSettings
     exempt: Exempt = Field(default=Exempt(), description="whose sessions no drain deadline ends")
 
@@ -68,11 +72,19 @@ async def compose(settings: AgentSettings) -> tuple[Worker, NftablesTable]:
         target=settings.probe.target,
     )
     berths = Berths(gateway, root, Ocserv(login, settings.exempt))
-    table = NftablesTable(gateway, journal, berths.live, root / "steering.json")
     admission = compose_releases(
         root / "store", settings.trust, product=settings.product, channel=settings.channel
     )
-    runtime = HostSlots(berths, journal, table, admission, settings.credentials)
+
+    def kept(slot: str) -> None:
+        """Have this host itself refuse whatever is older than what it was trusted with for good."""
+        if (release := berths.berth(slot).release) is not None:
+            admission.promote(release.digest)
+
+    table = NftablesTable(gateway, journal, berths.live, root / "steering.json", kept=kept)
+    secrets = Credentials(os.environ)
+    given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
+    runtime = HostSlots(berths, journal, table, admission, given)
     await table.prime()
     await runtime.restore()
     client = await connect(

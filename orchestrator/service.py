@@ -100,12 +100,21 @@ class Service:
         except WorkflowFailureError as error:
             raise Refused(f"the fleet could not be installed: {sentence_of(error.cause)}") from error
 
-    async def start(self, plan: Plan, source: str, person: str, reason: str) -> str:
+    async def start(
+        self, plan: Plan, source: str, person: str, reason: str, *, even_if_unusual: bool = False
+    ) -> str:
         """Start the rollout of a plan; return its name. Conflict while another change is under way."""
         fleet = plan.fleet.name
         number = len(await asyncio.to_thread(self.ledger.rollouts, fleet)) + 1
         rollout = f"{fleet}-{number}"
-        order = RolloutOrder(rollout=rollout, plan=plan, source=source, requested_by=person, reason=reason)
+        order = RolloutOrder(
+            rollout=rollout,
+            plan=plan,
+            source=source,
+            requested_by=person,
+            reason=reason,
+            even_if_unusual=even_if_unusual,
+        )
         try:
             await self.client.start_workflow(
                 Rollout.run, order, id=change_of(fleet), task_queue=CONTROL_QUEUE
@@ -288,7 +297,7 @@ class Service:
                 status: DrainStatus = await handle.query(
                     "status", result_type=DrainStatus, rpc_timeout=ANSWER
                 )
-            except RPCError as error:
+            except (RPCError, WorkflowQueryFailedError) as error:
                 raise Unavailable(
                     f"the drain of {handle.id.split('/')[1]} does not answer; is a worker running?"
                 ) from error

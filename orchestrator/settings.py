@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     payload_keys: Path | None = Field(
         None, description="file of keys that seal what travels through the engine; the same everywhere"
     )
+    complaints_address: str | None = Field(
+        None, description="host and port at which the worker takes signed complaints"
+    )
+    complaints_key: Path | None = Field(
+        None, description="file with the one line that the senders of complaints sign with"
+    )
     source: str = Field("http://127.0.0.1:8080", description="the release repository")
 
     @classmethod

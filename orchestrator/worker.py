@@ -14,15 +14,18 @@ from activities.drivers.metrics.records import FolderRecorder
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.drivers.trust_files import compose_releases
 from activities.ledger import LedgerActivities
+from activities.normality import NormalityActivities
 from activities.observation import ObservationActivities
 from activities.releases import ReleaseActivities
 from activities.snapshots import ArchiveActivities
+from orchestrator.complaints import taking_complaints
 from orchestrator.engine import connect, enter_network_namespace
 from orchestrator.files import load
 from orchestrator.rooms import refuse_strangers
 from orchestrator.running import leave, make_worker, run_until_told
 from orchestrator.schedules import keep_reconciling
 from orchestrator.settings import Settings
+from orchestrator.store.complaints import ComplaintList
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.ledger import PENSTOCK, Ledger
 from policies.words.errors import PenstockError
@@ -76,9 +79,11 @@ async def compose(settings: Settings) -> Worker:
             promoted=lambda: {release.digest for release in book.known_good(fleet.name).values()},
         )
     )
+    metrics = PrometheusSource(settings.prometheus_url)
     observation = ObservationActivities(
-        PrometheusSource(settings.prometheus_url),
+        metrics,
         probes=PortProbes(fleet),
+        complaints=ComplaintList.open(settings.ledger_url, fleet),
         recorder=FolderRecorder(settings.windows),
     )
     return make_worker(
@@ -88,6 +93,7 @@ async def compose(settings: Settings) -> Worker:
         activities=[
             releases.admit_release,
             observation.observe_slice,
+            NormalityActivities(metrics).ask_whether_normal,
             *record_activities(ledger, archive),
         ],
     )
@@ -122,24 +128,28 @@ async def run_beside(settings: Settings) -> None:
     fleet = load(settings.fleet, Fleet)
     beside = [
         asyncio.create_task(keep_reconciling(worker.client, fleet)),
-        asyncio.create_task(keep_expiring(settings, fleet.limits.snapshots_kept)),
+        asyncio.create_task(keep_expiring(settings, fleet)),
     ]
     try:
-        await run_until_told(worker)
+        async with taking_complaints(settings, fleet):
+            await run_until_told(worker)
     finally:
         for task in beside:
             task.cancel()
 
 
-async def keep_expiring(settings: Settings, kept: timedelta) -> None:
+async def keep_expiring(settings: Settings, fleet: Fleet) -> None:
     """Let go of evidence that has been kept long enough, every hour."""
     listed, archive = EvidenceList.open(settings.ledger_url), SnapshotArchive(settings.snapshots)
+    complaints = ComplaintList.open(settings.ledger_url, fleet)
     while True:
+        before = datetime.now(UTC) - fleet.limits.snapshots_kept
         try:
-            for digest in await asyncio.to_thread(listed.expire, datetime.now(UTC) - kept, PENSTOCK):
+            for digest in await asyncio.to_thread(listed.expire, before, PENSTOCK):
                 archive.discard(digest)
+            await asyncio.to_thread(complaints.expire, before)
         except PenstockError as error:
-            _log.warning("old snapshots were not removed: %s", error)
+            _log.warning("old evidence was not removed: %s", error)
         await asyncio.sleep(EXPIRE_EVERY.total_seconds())
 
 

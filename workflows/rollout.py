@@ -17,6 +17,7 @@ from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 from activities.instances import InstanceActivities
 from activities.ledger import KnownGoodEntry, LedgerActivities, VerdictEntry
+from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.releases import AdmitOrder, ReleaseActivities
 from policies.known_good import way_back_from
 from policies.story import Story
@@ -68,6 +69,7 @@ class Rollout:
         writing = asyncio.create_task(self._write_verdicts())
         try:
             await self._admit_release()
+            await self._ask_whether_the_hour_is_usual()
             await self._prove_the_way_back()
         except (ActivityError, ApplicationError) as error:
             result = self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
@@ -183,6 +185,30 @@ class Rollout:
             **steps.CHANGE,
         )
         self._story.note(f"release admitted: {admitted.reason}", workflow.now())
+
+    async def _ask_whether_the_hour_is_usual(self) -> None:
+        """Start nothing in a fleet that is already unusual, unless told to; the unknown is only said."""
+        fleet = self._plan.fleet
+        try:
+            advice = await workflow.execute_activity_method(
+                NormalityActivities.ask_whether_normal,
+                NormalityOrder(
+                    gates=self._plan.gates,
+                    instances=tuple(gateway.metrics_target for gateway in fleet.gateways),
+                    at=workflow.now(),
+                ),
+                task_queue=steps.CONTROL_QUEUE,
+                **steps.ASK,
+            )
+        except ActivityError as error:
+            unknown = f"nobody could say whether this hour is a usual one: {sentence_of(error)}"
+            self._story.note(unknown, workflow.now())
+            return
+        against = unusual(advice)
+        if against and not self._order.even_if_unusual:
+            raise stopped("; ".join(against))
+        for sentence in against:
+            self._story.note(f"started all the same: {sentence}", workflow.now())
 
     async def _prove_the_way_back(self) -> None:
         """Ask every gateway whether the release fits and its known-good is there to go back to."""

@@ -220,7 +220,8 @@ class WaveWorkflow:
             ]
             for result in await asyncio.gather(*confirmations, return_exceptions=True):
                 if isinstance(result, ActivityError) and code_of(result) == "InstanceGone":
-                    self._stopped = f"the new instance has ended: {sentence_of(result)}"
+                    self._decision, self._changed = has_ended(sentence_of(result)), True
+                    self._stopped = self._decision.reason
                 elif isinstance(result, ActivityError):
                     workflow.logger.warning("a lease was not confirmed: %s", sentence_of(result))
 
@@ -383,6 +384,13 @@ class WaveWorkflow:
             decision=self._decision,
             held_by=self._held_by,
         )
+
+
+def has_ended(reason: str) -> Decision:
+    """Return the decision when the host itself says that the new instance has ended."""
+    return Decision(
+        action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason=f"the new instance has ended: {reason}"
+    )
 
 
 def unaskable(reason: str) -> Decision:

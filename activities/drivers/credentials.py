@@ -9,7 +9,7 @@ https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -19,6 +19,8 @@ from policies.words.errors import BadInput, Unavailable
 from policies.words.refusals import TrustError
 
 LARGEST_BYTES = 65_536
+LARGEST_FILE_BYTES = 16 * 2**20
+"""A list of users and their password hashes is a credential, too."""
 VAULT_SECONDS = 10.0
 
 
@@ -45,6 +47,10 @@ class Credentials:
                 return SecretStr(self._vault(*rest.partition("#")[::2]))
             case _:
                 raise BadInput("a credential is named as file:…, env:… or vault:…#…, never written down")
+
+    def secret(self, reference: str) -> Callable[[], str]:
+        """Return what reads the reference when it is called, and raises what `resolve` does."""
+        return lambda: self.resolve(reference).get_secret_value()
 
     def _variable(self, name: str) -> str:
         value = self._environment.get(name)
@@ -74,7 +80,7 @@ class Credentials:
 
 def _file(path: Path) -> str:
     try:
-        if path.stat().st_size > LARGEST_BYTES:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
             raise BadInput(f"{path} is too large for a credential")
         value = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

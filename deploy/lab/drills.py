@@ -201,9 +201,10 @@ class Stage:
             ordered = _step("a person orders the way back", datetime.now(UTC), began)
             ended = await self._lease_ended(trial, began)
             status = await self.rehearsal.until(lambda seen: bool(seen.incomplete))
-            if not status.incomplete:
+            heard = said(status, "ROLLBACK INCOMPLETE")
+            if heard is None:
                 raise Unavailable(f"nobody was told that the way back is incomplete: {status.why}")
-            told = _step("told: ROLLBACK INCOMPLETE", datetime.now(UTC), began)
+            told = _step("told: ROLLBACK INCOMPLETE", heard, began)
         mended = _step("mended", datetime.now(UTC), began)
         status = await self.rehearsal.until(lambda _: False)
         back = _told(status, began, back=f"{trial.gateway} back on known-good")

@@ -79,14 +79,15 @@ class Faults:
 
 
 @contextmanager
-def cut_off(lab: Lab, host: Host) -> Iterator[None]:
-    """Drop everything between the hub and this host; its users go on: they are bridged past the hub."""
+def cut_off(lab: Lab, *hosts: Host) -> Iterator[None]:
+    """Drop everything between the hub and these hosts; users go on: they are bridged past the hub."""
     hub = lab.topology.hub
     rules = [f"add table inet {CUT}"]
     for hook, side in (("input", "saddr"), ("output", "daddr")):
         rules.append(f"add chain inet {CUT} {hook} {{ type filter hook {hook} priority 0; }}")
-        rules.append(f"add rule inet {CUT} {hook} ip {side} {host.address4} drop")
-        rules.append(f"add rule inet {CUT} {hook} ip6 {side} {host.address6} drop")
+        for host in hosts:
+            rules.append(f"add rule inet {CUT} {hook} ip {side} {host.address4} drop")
+            rules.append(f"add rule inet {CUT} {hook} ip6 {side} {host.address6} drop")
     _nft(hub, "\n".join(rules))
     try:
         yield
@@ -118,11 +119,11 @@ def flush_nftables(host: Host) -> None:
 def no_room(process: Process) -> Iterator[None]:
     """Have every write of this process fail that would make a file longer, as on a full disk."""
     pid = str(process.pid)
-    subprocess.run(["prlimit", "--pid", pid, "--fsize=0"], check=True)
+    subprocess.run(["prlimit", "--pid", pid, "--fsize=0:unlimited"], check=True)
     try:
         yield
     finally:
-        subprocess.run(["prlimit", "--pid", pid, "--fsize=unlimited"], check=False)
+        subprocess.run(["prlimit", "--pid", pid, "--fsize=unlimited:unlimited"], check=False)
 
 
 def lose_the_engine(lab: Lab) -> None:

@@ -372,10 +372,10 @@ def _agent(
         "trust": str(published.trust_policy),
         "temporal_address": engine.address,
         "credentials": {
-            "users": str(issued.users),
-            "users_legacy": str(issued.legacy_users),
-            "certificate": str(issued.certificate),
-            "key": str(issued.key),
+            "users": f"file:{issued.users}",
+            "users_legacy": f"file:{issued.legacy_users}",
+            "certificate": f"file:{issued.certificate}",
+            "key": f"file:{issued.key}",
         },
         "probe": {
             "user": lab_credentials.PROBE,

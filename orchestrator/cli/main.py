@@ -107,6 +107,9 @@ def start(
     strategy: Strategy = Strategy.CANARY,
     plan_digest: Annotated[str | None, typer.Option("--plan", help="start only this plan")] = None,
     wait: Wait = False,
+    even_if_unusual: Annotated[
+        bool, typer.Option("--even-if-unusual", help="also in an hour that is not like those of past weeks")
+    ] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Start an upgrade of the fleet; one change of a fleet at a time."""
@@ -116,7 +119,7 @@ def start(
         if plan_digest is not None and not plan.digest.startswith(plan_digest):
             raise Conflict(f"the fleet has changed since plan {plan_digest}: the plan is now {plan.digest}")
         show_plan(plan, output)
-        name = await session.start(plan, getpass.getuser(), reason)
+        name = await session.start(plan, getpass.getuser(), reason, even_if_unusual=even_if_unusual)
         typer.echo(f"{name} started. Follow it: penstock watch {plan.fleet.name}", err=True)
         return code_of(await watch_until_ended(session, plan.fleet.name, output)) if wait else ExitCode.DONE
 

@@ -115,6 +115,7 @@ class Session:
     async def add_release(self, digest: str) -> "ReleaseRef":
         """Verify a release of the repository and write it into the ledger; TrustError if it may not be."""
         from activities.drivers.trust_files import compose_releases  # noqa: PLC0415
+        from activities.releases import CREDENTIALS  # noqa: PLC0415
         from orchestrator.engine import enter_network_namespace  # noqa: PLC0415
 
         enter_network_namespace(self.settings.network_namespace)
@@ -127,7 +128,7 @@ class Session:
         admitted = await releases.admit(digest, self.settings.source)
         self.ledger.add_release(
             admitted.reference,
-            source=self.settings.source,
+            source=CREDENTIALS.sub("//", self.settings.source),
             signers=admitted.signers,
             manifest_json=admitted.manifest.model_dump_json(),
         )
@@ -139,9 +140,10 @@ class Session:
         service = await self.service()
         return await service.install(self.fleet, self.ledger.release(to), self.settings.source)
 
-    async def start(self, plan: "Plan", person: str, reason: str) -> str:
+    async def start(self, plan: "Plan", person: str, reason: str, *, even_if_unusual: bool = False) -> str:
         """Start the plan; return the rollout's name."""
-        return await (await self.service()).start(plan, self.settings.source, person, reason)
+        service, source = await self.service(), self.settings.source
+        return await service.start(plan, source, person, reason, even_if_unusual=even_if_unusual)
 
     async def command(self, fleet: str, command: "Command") -> "CommandReceipt":
         """Give an order."""

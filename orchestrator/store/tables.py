@@ -128,6 +128,16 @@ snapshots = Table(
     PrimaryKeyConstraint("rollout", "gateway", "digest"),
 )
 
+complaints = Table(
+    "complaints",
+    metadata,
+    Column("user", String(64), nullable=False),
+    Column("gateway", String(63), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("arrived", Moment, nullable=False, index=True),
+    PrimaryKeyConstraint("user", "gateway", "at"),
+)
+
 approvals = Table(
     "approvals",
     metadata,

@@ -17,6 +17,8 @@ from policies.words.errors import BadInput, NotAllowed
 from policies.words.word import Word
 
 FRESH = timedelta(minutes=5)
+LATE = timedelta(hours=1)
+"""How long after it was made a complaint may arrive; an older one says nothing of what is watched now."""
 MOST_BYTES = 64 * 1024
 
 
@@ -38,7 +40,7 @@ def read_complaint(key: bytes, body: bytes, at: str, signature: str, now: float)
 
     Raises:
         NotAllowed: the signature does not fit, or the message is too old or from the future.
-        BadInput: signed, but no complaint.
+        BadInput: signed, but no complaint, or one made long ago or in the future.
     """
     if len(body) > MOST_BYTES or not at.isascii() or not at.isdigit() or len(at) > 12:  # noqa: PLR2004 - far future
         raise NotAllowed("the complaint is not signed as agreed; nothing was recorded")
@@ -47,9 +49,12 @@ def read_complaint(key: bytes, body: bytes, at: str, signature: str, now: float)
     if abs(now - int(at)) > FRESH.total_seconds():
         raise NotAllowed("the complaint is more than five minutes old or ahead; check the sender's clock")
     try:
-        return Complaint.model_validate(json.loads(body))
-    except (ValidationError, ValueError) as error:
+        complaint = Complaint.model_validate(json.loads(body))
+    except (ValidationError, ValueError, RecursionError) as error:
         raise BadInput("the complaint must be JSON with user (a hash), gateway and at") from error
+    if not -FRESH.total_seconds() <= now - complaint.at <= LATE.total_seconds():
+        raise BadInput("the complaint was made over an hour ago, or later than now; at is in seconds")
+    return complaint
 
 
 def first_complaints(

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from policies.judge.counts import Series
 
+COMPLAINTS = "complaints"
+"""What complaints are called among what could not be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -12,6 +15,7 @@ class Reading:
     `series` maps a selector to what it found; a selector that could not be read is in
     `unread` with the reason instead. `history` holds the same selectors one baseline earlier,
     for the first tick only. `unreachable` names instances that a probe from here did not reach.
+    `complaints` has first complaints since counters were last folded, or is in `unread` as `COMPLAINTS`.
     """
 
     at: float

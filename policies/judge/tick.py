@@ -22,7 +22,7 @@ from policies.gates import (
 from policies.judge.counts import Series, fold_series, of_this_start, planned
 from policies.judge.hard import firing_since, gone_since
 from policies.judge.past import Past
-from policies.judge.reading import Reading
+from policies.judge.reading import COMPLAINTS, Reading
 from policies.words.verdict import Cohorts
 from policies.words.word import Word
 
@@ -203,6 +203,7 @@ class _Seeing:
         """Return why this gate cannot be read now; empty when it can."""
         mine = _promised(gate)
         read = {*mine, self.policy.presence, *(counters_of(self.policy) if _counters(gate) else ())}
+        read |= {COMPLAINTS} if isinstance(gate, Complaints) else set()
         for selector in sorted(read):
             if selector in self.reading.unread:
                 return self.reading.unread[selector]
@@ -252,6 +253,8 @@ class _Seeing:
                 totals = {instance: total for instance, total in totals.items() if instance in quick}
                 bads = {instance: total - quick[instance] for instance, total in totals.items()}
             case Complaints():
+                if COMPLAINTS in self.reading.unread:
+                    return {}
                 for one in self._ours(gate.total):
                     totals[one.instance] = totals.get(one.instance, 0.0) + one.samples[-1][1]
                 bads.update(self.reading.complaints)

@@ -70,6 +70,8 @@ class RolloutOrder(Word):
     source: str
     requested_by: str
     reason: str
+    even_if_unusual: bool = False
+    """Whether somebody wants it although this hour is not like the same hour of past weeks."""
 
 
 class GatewayProgress(Word):

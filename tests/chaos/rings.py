@@ -31,6 +31,7 @@ NEVER = Window(
 )
 """A window that nothing is promoted in."""
 LOOK_EVERY = 0.05
+_ENDED = {"cancel": "cancelled", "terminate": "terminated"}
 UNDER_WAY = 1.0
 """Seconds in which logins end that began before new sessions went back."""
 WATCHED = 2.5
@@ -46,6 +47,8 @@ class Returned:
     on_known_good: bool
     logins: tuple[int, int] = (0, 0)
     """How often somebody logged in on known-good, and on the trial's instance, in the seconds after."""
+    started: float | None = None
+    """Seconds until the gateway heard of the rollback, where a workflow is left to begin one."""
 
 
 class Rings:
@@ -70,6 +73,45 @@ class Rings:
             logins = host.logins() - before
         await self._end()
         return replace(returned, logins=(logins[str(slots.permanent)], logins[str(slots.trial)]))
+
+    async def unplugged(self, lasting: timedelta) -> Returned:
+        """Cut every gateway off from the whole control plane for so long, with a canary on trial."""
+        host = self._canary(await self._on_trial(LEASE))
+        slots = await host.serves()
+        what = f"control plane unplugged for {lasting.total_seconds():.0f} s"
+        began = time.monotonic()
+        with cut_off(self._lab, *self._lab.topology.gateways):
+            returned = await self._returns(host, what)
+            await asyncio.sleep(UNDER_WAY)
+            before = host.logins()
+            while time.monotonic() - began < lasting.total_seconds():
+                if await on_trial(host):
+                    return replace(returned, on_known_good=False)
+                await asyncio.sleep(1)
+            logins = host.logins() - before
+        await self._end()
+        return replace(returned, logins=(logins[str(slots.permanent)], logins[str(slots.trial)]))
+
+    async def ended(self) -> list[Returned]:
+        """End guardian or driver, each in a rollout of its own; whoever is left goes back at once."""
+        return [await self._ended(who, how) for who in ("guardian", "driver") for how in _ENDED]
+
+    async def _ended(self, who: str, how: str) -> Returned:
+        host = self._canary(await self._on_trial(OUTLASTS))
+        rollout = (await self._chaos.service.status(FLEET)).rollout
+        name = change_of(FLEET) if who == "guardian" else f"{change_of(FLEET)}/{rollout}/driver"
+        workflow, epoch = self._chaos.client.get_workflow_handle(name), _epoch(host)
+        began = time.monotonic()
+        await (workflow.cancel() if how == "cancel" else workflow.terminate("the rings are tested"))
+
+        async def heard() -> bool:
+            return _epoch(host) > epoch
+
+        what = f"{who} {_ENDED[how]}"
+        await until(heard, f"{what}: the gateway hears of the rollback")
+        started = round(time.monotonic() - began, 2)
+        returned = await self._closed(host, what)
+        return replace(returned, seconds=round(started + returned.seconds, 2), started=started)
 
     async def terminated(self) -> Returned:
         """End guardian and driver in one breath."""
@@ -154,6 +196,10 @@ class Rings:
             return not await self._is_locked()
 
         await until(ended, "the rollback has ended")
+
+
+def _epoch(host: Host) -> int:
+    return max((int(line["epoch"]) for line in host.journal()), default=0)
 
 
 async def on_trial(host: Host) -> bool:

@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, cast
 
+from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.ocserv import Ocserv
 from activities.drivers.daemon.ocserv_probe import ProbeLogin
 from activities.drivers.runtime.berths import Berths
@@ -199,7 +200,7 @@ class GatewayLab:
         self.berths = Berths(self.gateway, self.root, Ocserv(login))
         self.table = NftablesTable(self.gateway, self.journal, self.berths.live, self.root / "steering.json")
         credentials = {
-            name: self.folder / file
+            name: Credentials({}).secret(f"file:{self.folder / file}")
             for name, file in (("users", "users"), ("certificate", "gw.pem"), ("key", "gw.key"))
         }
         self.slots = HostSlots(self.berths, self.journal, self.table, self.admission, credentials)

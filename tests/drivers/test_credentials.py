@@ -66,7 +66,7 @@ def test_a_reference_that_leads_to_nothing_says_so_without_quoting_it(reference:
 
 
 def test_a_large_or_binary_file_is_no_credential(tmp_path: Path) -> None:
-    for content in (b"x" * 70_000, b"\xff\xfe\xfd"):
+    for content in (b"x" * (16 * 2**20 + 1), b"\xff\xfe\xfd"):
         (tmp_path / "token").write_bytes(content)
         with pytest.raises(BadInput):
             Credentials({}).resolve(f"file:{tmp_path / 'token'}")

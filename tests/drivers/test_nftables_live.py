@@ -13,6 +13,7 @@ import pytest
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv import Ocserv
 from activities.drivers.programs import run
+from activities.drivers.steering.nftables import NftablesTable
 from policies.drains import loss_between
 from policies.words.drain import Loss
 from policies.words.errors import Conflict
@@ -283,6 +284,23 @@ async def test_after_a_firewalls_flush_logins_go_on_and_everybody_finds_their_ow
     assert [await lab.home_of(number) for number in (1, 2)] == [old, new]
     assert (await lab.table.read()).serving == new
     keeping.cancel()
+
+
+async def test_what_was_kept_is_noted_and_a_note_that_fails_costs_nobody_the_steering(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    noted: list[str] = []
+
+    def note(slot: str) -> None:
+        noted.append(slot)
+        raise OSError("the disk is full")
+
+    table = NftablesTable(lab.gateway, lab.journal, lab.berths.live, lab.root / "steering.json", kept=note)
+    slot = await lab.running("1")
+    assert (await table.start_trial(operation("trial"), slot, LEASE)).trial == slot
+    assert noted == []
+    assert (await table.make_permanent(operation("keep"), slot)).serving == slot
+    assert noted == [slot]
 
 
 async def test_another_tables_redirects_do_not_take_steering_away(lab: GatewayLab) -> None:  # noqa: F811

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv import Ocserv
+from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.place import Place
 from policies.words.errors import BadInput
 from policies.words.fleet import Slot
@@ -17,19 +19,20 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def credentials(tmp_path: Path) -> dict[str, Path]:
+def credentials(tmp_path: Path) -> dict[str, Secret]:
     for name in ("users", "certificate", "key"):
         (tmp_path / name).write_text(f"secret {name}")
-    return {name: tmp_path / name for name in ("users", "certificate", "key")}
+    given = Credentials({})
+    return {name: given.secret(f"file:{tmp_path / name}") for name in ("users", "certificate", "key")}
 
 
-def rendered(place: Place, template: Path, credentials: dict[str, Path]) -> str:
+def rendered(place: Place, template: Path, credentials: dict[str, Secret]) -> str:
     Ocserv().render(place, template, credentials, place.config)
     return (place.config / "ocserv.conf").read_text()
 
 
 def test_the_default_template_speaks_of_the_slot_and_of_paths_inside(
-    place: Place, credentials: dict[str, Path]
+    place: Place, credentials: dict[str, Secret]
 ) -> None:
     lines = rendered(place, TEMPLATE, credentials).splitlines()
     for line in (
@@ -46,18 +49,18 @@ def test_the_default_template_speaks_of_the_slot_and_of_paths_inside(
         assert line in lines
 
 
-def test_credentials_are_readable_by_root_alone(place: Place, credentials: dict[str, Path]) -> None:
+def test_credentials_are_readable_by_root_alone(place: Place, credentials: dict[str, Secret]) -> None:
     rendered(place, TEMPLATE, credentials)
     secrets = place.config / "credentials"
     assert secrets.stat().st_mode & 0o777 == 0o700
     assert {file.name: file.stat().st_mode & 0o777 for file in secrets.iterdir()} == dict.fromkeys(
         ("users", "certificate", "key"), 0o600
     )
-    assert (secrets / "key").read_text() == "secret key"
+    assert (secrets / "key").read_text() == "secret key\n"
 
 
 def test_credentials_the_template_does_not_name_stay_where_they_are(
-    place: Place, credentials: dict[str, Path], tmp_path: Path
+    place: Place, credentials: dict[str, Secret], tmp_path: Path
 ) -> None:
     template = tmp_path / "small.template"
     template.write_text("tcp-port = $port\n")
@@ -65,20 +68,24 @@ def test_credentials_the_template_does_not_name_stay_where_they_are(
     assert list((place.config / "credentials").iterdir()) == []
 
 
-def test_a_slot_without_ipv6_gets_no_line_about_its_pool(place: Place, credentials: dict[str, Path]) -> None:
+def test_a_slot_without_ipv6_gets_no_line_about_its_pool(
+    place: Place, credentials: dict[str, Secret]
+) -> None:
     slot = Slot(**{**place.slot.model_dump(), "pool6": None})
     bare = Place(place.gateway, slot, place.root, place.config, place.run)
     assert "ipv6-network" not in rendered(bare, TEMPLATE, credentials)
 
 
-def test_a_credential_nobody_gave_is_named(place: Place, credentials: dict[str, Path]) -> None:
+def test_a_credential_nobody_gave_is_named(place: Place, credentials: dict[str, Secret]) -> None:
     del credentials["key"]
     with pytest.raises(BadInput, match="needs credential key"):
         rendered(place, TEMPLATE, credentials)
 
 
-def test_a_credential_that_cannot_be_read_is_named(place: Place, credentials: dict[str, Path]) -> None:
-    credentials["key"].unlink()
+def test_a_credential_that_cannot_be_read_is_named(
+    place: Place, credentials: dict[str, Secret], tmp_path: Path
+) -> None:
+    (tmp_path / "key").unlink()
     with pytest.raises(BadInput, match="credential key cannot be read"):
         rendered(place, TEMPLATE, credentials)
 

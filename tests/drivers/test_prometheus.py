@@ -35,14 +35,13 @@ async def source_of(url: str) -> AsyncIterator[PrometheusSource]:
 
 async def ask(source: PrometheusSource, selector: str = "up{$cohort}", who: str = "a") -> tuple[Series, ...]:
     """Ask within the promised time, while the event loop stays free."""
-    began, lag = time.monotonic(), 0.0
+    began, lags = time.monotonic(), [0.0]
 
     async def tick() -> None:
-        nonlocal lag
         while True:
             before = time.monotonic()
             await asyncio.sleep(0.01)
-            lag = max(lag, time.monotonic() - before - 0.01)
+            lags.append(time.monotonic() - before - 0.01)
 
     ticking = asyncio.create_task(tick())
     try:
@@ -50,7 +49,9 @@ async def ask(source: PrometheusSource, selector: str = "up{$cohort}", who: str 
     finally:
         ticking.cancel()
         assert time.monotonic() - began <= IN_TIME
-        assert lag <= 0.25  # 0.05 on a quiet machine; this one runs other tests too
+        lags.sort()
+        assert lags[len(lags) // 2] <= 0.05
+        assert lags[-1] <= 0.25  # the machine runs other tests, too
 
 
 @contextmanager

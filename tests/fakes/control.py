@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities.normality import NormalityOrder
 from activities.observation import ObservationOrder, ObservationSlice
 from activities.releases import Admission, AdmitOrder
+from policies.judge.advisory import Advice
 from policies.words.plan import ReleaseRef
 from policies.words.rollout import RolloutOrder, RolloutResult
 from policies.words.verdict import Action, Decision, GateVerdict
@@ -30,6 +32,9 @@ class FakeJudge:
 
     def __init__(self, pace: float = 0.05) -> None:
         self.pace = pace
+        self.advice: tuple[Advice, ...] = ()
+        """What history says of this hour."""
+        self.forgetful = False
         self.script: dict[int, list[Decision]] = {}
         self.orders: list[ObservationOrder] = []
         """What waves asked, oldest first."""
@@ -39,6 +44,12 @@ class FakeJudge:
     def says(self, *decisions: Decision, wave: int = 1) -> None:
         """Have these said of that wave, the last one for ever."""
         self.script[wave] = list(decisions)
+
+    @activity.defn(name="ask_whether_normal")
+    async def ask_whether_normal(self, order: NormalityOrder) -> tuple[Advice, ...]:
+        if self.forgetful:
+            raise ApplicationError("no answer", type="MetricsUnavailable", non_retryable=True)
+        return self.advice
 
     @activity.defn(name="observe_slice")
     async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:

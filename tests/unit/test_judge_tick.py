@@ -120,6 +120,16 @@ def test_counters_that_were_not_all_read_are_folded_later_and_whole() -> None:
     assert seen[3][0].counts["logins"][CANARY] == (4, 0)
 
 
+def test_complaints_that_could_not_be_read_are_not_counted_as_none() -> None:
+    gate = {"id": "complaints", "kind": "complaints", "total": "sessions{$cohort}"}
+    sessions = {"sessions{$cohort}": lines("sessions", 9, until=2)}
+    read, unread = look(2, sessions, complaints={CANARY: 3}), look(2, sessions, unread={"complaints": "gone"})
+    ((said, _),), ((silent, decision),) = watch(policy(gate), [read]), watch(policy(gate), [unread])
+    assert (said.counts["complaints"][CANARY], said.blind) == ((9, 3), {})
+    assert (silent.counts["complaints"], silent.blind) == ({}, {"complaints": "gone"})
+    assert decision.readings[0].verdict is GateVerdict.METRICS_UNAVAILABLE
+
+
 @pytest.mark.parametrize(
     ("found", "why"),
     [

@@ -12,7 +12,7 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ChildWorkflowHandle
 
-SECONDS = 3
+SECONDS = 8
 
 
 class Impatient(Interceptor):

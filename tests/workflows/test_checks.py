@@ -3,11 +3,13 @@
 import pytest
 from temporalio.client import WorkflowFailureError
 
+from policies.judge.advisory import Advice
 from policies.words.errors import Unavailable
 from policies.words.rollout import Outcome
-from tests.workflows.world import NEW, OLD, World
+from tests.workflows.world import NEW, OLD, World, result_of, status_of
 from workflows.failures import sentence_of
 from workflows.install import Install, InstallOrder
+from workflows.rollout import Rollout
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey, SurveyResult
 
@@ -48,6 +50,32 @@ async def test_a_gateway_that_is_silent_before_the_start_refuses_the_rollout(wor
     result = await world.upgrade()
     assert (result.outcome, result.reason) == (Outcome.REFUSED, "Unavailable: gw-2 does not answer")
     assert world.gateways["gw-1"].effects == []
+
+
+CROWDED = Advice(normal=False, sentence="logins: number of events is 9000; usual is 100 to 200")
+
+
+async def test_an_hour_that_is_not_like_those_of_past_weeks_starts_nothing(world: World) -> None:
+    world.judge.advice = (CROWDED,)
+    result = await world.upgrade()
+    assert (result.outcome, result.reason) == (Outcome.REFUSED, f"Stopped: {CROWDED.sentence}")
+    assert all(fake.effects == [] for fake in world.gateways.values())
+
+
+async def test_who_wants_it_all_the_same_gets_it_and_the_story_says_so(world: World) -> None:
+    world.judge.advice = (CROWDED,)
+    order = world.order(("gw-1",)).model_copy(update={"even_if_unusual": True})
+    rollout = await world.client.start_workflow(
+        Rollout.run, order, id=f"change/{world.fleet.name}", task_queue=CONTROL_QUEUE
+    )
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    told = [event.sentence for event in (await status_of(rollout)).events]
+    assert f"started all the same: {CROWDED.sentence}" in told
+
+
+async def test_a_history_that_does_not_answer_stops_nobody(world: World) -> None:
+    world.judge.forgetful = True
+    assert (await world.upgrade(("gw-1",))).outcome is Outcome.PROMOTED
 
 
 async def test_a_survey_names_silent_gateways_beside_those_that_answer(world: World) -> None:

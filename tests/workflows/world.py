@@ -258,6 +258,7 @@ def control_worker(
         workflows=WORKFLOWS,
         activities=[
             world.judge.observe_slice,
+            world.judge.ask_whether_normal,
             world.admission.admit_release,
             *record_activities(LedgerActivities(world.book), ArchiveActivities(world.archive, world.book)),
         ],

@@ -15,6 +15,7 @@ from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv_probe import ProbeLogin, probe
+from activities.drivers.daemon.port import Secret
 from activities.drivers.programs import run
 from activities.drivers.runtime.place import CONFIG, RUN, Place
 from policies.words.errors import BadInput, PenstockError, Refused
@@ -41,7 +42,7 @@ class Ocserv:
         self._exempt = exempt
         self._probing = asyncio.Lock()
 
-    def render(self, place: Place, template: Path, credentials: Mapping[str, Path], into: Path) -> None:
+    def render(self, place: Place, template: Path, credentials: Mapping[str, Secret], into: Path) -> None:
         """Write ocserv.conf and the credentials it names, readable by root only.
 
         A line that needs the slot's IPv6 pool is left out where the slot has none.
@@ -63,7 +64,7 @@ class Ocserv:
         secrets = into / "credentials"
         secrets.mkdir(mode=0o700)
         for name in sorted(wanted):
-            _copy_secret(credentials[name], secrets / name)
+            _write_secret(credentials[name], secrets / name)
         (into / "ocserv.conf").write_text("\n".join(lines) + "\n")
 
     async def check(self, place: Place) -> None:
@@ -171,13 +172,13 @@ def _filled(line: str, values: Mapping[str, str], template: Path) -> str:
         raise BadInput(f"{template.name} has a placeholder nobody fills: {error}") from error
 
 
-def _copy_secret(source: Path, target: Path) -> None:
+def _write_secret(read: Secret, target: Path) -> None:
     try:
-        content = source.read_bytes()
-    except OSError as error:
-        raise BadInput(f"credential {target.name} cannot be read at {source}: {error.strerror}") from error
+        content = read()
+    except BadInput as error:
+        raise BadInput(f"credential {target.name} cannot be read: {error}") from error
     target.touch(mode=0o600)
-    target.write_bytes(content)
+    target.write_text(f"{content}\n")
 
 
 def _since(user: Mapping[str, Any]) -> datetime:

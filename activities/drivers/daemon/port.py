@@ -1,11 +1,14 @@
 """The port of a daemon: all that hosts, pods and steering need to know of a product."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from activities.drivers.runtime.place import Place
 from policies.words.instance import Probe, Session
+
+Secret = Callable[[], str]
+"""Reads a credential when it is used; BadInput when it leads nowhere, Unavailable when nobody answers."""
 
 
 class Daemon(Protocol):
@@ -16,11 +19,12 @@ class Daemon(Protocol):
         """The product's name, as manifests spell it."""
         ...
 
-    def render(self, place: Place, template: Path, credentials: Mapping[str, Path], into: Path) -> None:
+    def render(self, place: Place, template: Path, credentials: Mapping[str, Secret], into: Path) -> None:
         """Write the instance's config, made of the release's template, to the folder `into`.
 
         Raises:
             BadInput: when the template or a credential it names is missing.
+            Unavailable: when the store of a credential does not answer.
         """
         ...
 

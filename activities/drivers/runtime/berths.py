@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from activities.drivers.daemon.port import Daemon
+from activities.drivers.daemon.port import Daemon, Secret
 from activities.drivers.runtime.disk import point, write_whole
 from activities.drivers.runtime.place import Place
 from activities.drivers.runtime.process import Process
@@ -20,6 +20,7 @@ from policies.words.errors import BadInput
 from policies.words.fleet import Gateway, Slot
 from policies.words.instance import Instance, InstanceState, Session
 from policies.words.plan import ReleaseRef
+from policies.words.word import Digest, digest_of
 
 Answer = TypeVar("Answer")
 
@@ -84,7 +85,7 @@ class Berth:
             return None
         return found if found.alive else None
 
-    def assign(self, release: ReleaseRef, daemon: Daemon, credentials: dict[str, Path]) -> None:
+    def assign(self, release: ReleaseRef, daemon: Daemon, credentials: Mapping[str, Secret]) -> None:
         """Give the slot a release and its rendered config; nothing of the one before remains."""
         version = self._versions.path(release.digest)
         if not self._versions.complete(release.digest):
@@ -99,6 +100,12 @@ class Berth:
         shutil.rmtree(self.folder / "conf", ignore_errors=True)
         new.rename(self.folder / "conf")
         self.mean(release, wanted=False)
+
+    @property
+    def config(self) -> Digest:
+        """The digest of the rendered config: it names credentials, whose own folder does not count."""
+        files = sorted(path for path in (self.folder / "conf").iterdir() if path.is_file())
+        return digest_of(b"".join(path.read_bytes() for path in files))
 
     def mean(self, release: ReleaseRef, *, wanted: bool) -> None:
         """Write down what the slot is meant to do."""

@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.berths import PATIENCE, Berth, Berths
 from activities.drivers.runtime.journal import Journal, exclusive
 from activities.drivers.runtime.process import Process, mapped_digests
@@ -45,9 +46,9 @@ class HostSlots:
         journal: Journal,
         table: SteeringTable,
         admission: Admission,
-        credentials: Mapping[str, Path],
+        credentials: Mapping[str, Secret],
     ) -> None:
-        """Take the parts; `credentials` are the files templates may ask for as `$credential_NAME`."""
+        """Take the parts; `credentials` are what templates may ask for as `$credential_NAME`."""
         self._berths = berths
         self._gateway = berths.gateway
         self._journal = journal
@@ -113,12 +114,12 @@ class HostSlots:
             changed = berth is None
             if berth is None:
                 berth = await self._choose(await self.observe())
-                berth.assign(release, self._berths.daemon, self._credentials)
+                await asyncio.to_thread(berth.assign, release, self._berths.daemon, self._credentials)
                 await self._verified(berth, release)
                 self._journal.check(operation)
                 self._launch(berth, release, lock)
             await self._up(berth, release)
-            self._journal.finish(operation, {"slot": berth.slot.name})
+            self._journal.finish(operation, {"slot": berth.slot.name, "config": berth.config})
             state = (await self.observe()).model_copy(update={"changed": changed})
             return Started(slot=berth.slot.name, state=state, changed=changed)
 
@@ -168,7 +169,7 @@ class HostSlots:
             if berth is not None and release is not None and ended:
                 berth.mean(release, wanted=True)
                 with suppress(PenstockError):
-                    berth.assign(release, self._berths.daemon, self._credentials)
+                    await asyncio.to_thread(berth.assign, release, self._berths.daemon, self._credentials)
                     await self._verified(berth, release)
                     self._launch(berth, release, lock)
                     await self._up(berth, release)

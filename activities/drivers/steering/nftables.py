@@ -54,8 +54,13 @@ class NftablesTable:
         live: Live,
         remember: Path,
         pinned_for: timedelta = timedelta(hours=8),
+        kept: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Take where live sessions are read, and the file that keeps the permanent slot over a reboot."""
+        """Take where live sessions are read, and the file that keeps the permanent slot over a reboot.
+
+        `kept` hears of each slot that was made permanent; what it cannot do never fails the steering.
+        """
+        self._kept = kept
         self._gateway = gateway
         self._journal = journal
         self._live = live
@@ -155,7 +160,11 @@ class NftablesTable:
             self._journal.reserve.spend_for(
                 lambda: write_whole(self._remember, json.dumps({"serving": slot}))
             )
-            return steering
+        try:
+            self._kept(slot)
+        except (PenstockError, OSError) as error:
+            _log.warning("that slot %s of %s was kept is not noted: %s", slot, self._gateway.name, error)
+        return steering
 
     async def end_trial(self, operation: Operation) -> Steering:
         """Send new sessions to the permanent slot again at once; nothing but the fence can refuse this."""
