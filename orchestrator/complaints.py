@@ -1,23 +1,23 @@
 """The door for complaints: one signed message by HTTP, recorded once.
 
 `POST /complaints` carries what `policies.judge.complaints` describes as its body, the seconds since
-the epoch in `X-Penstock-At` and the signature in `X-Penstock-Signature`. Of HTTP/1.1 (RFC 9112) the
-door speaks what webhooks need: one request in a connection, its length given in advance. Whoever
-holds the key can have rollouts held by this door; whoever does not learns only that it is there.
+the epoch in `X-Penstock-At` and the signature in `X-Penstock-Signature`. One request in a connection,
+with h11 for what HTTP says. Whoever holds the key can have rollouts held by this door; whoever does
+not learns only that it is there.
 """
 
 import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from http import HTTPStatus
-from http.client import HTTPException, parse_headers
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
+
+import h11
 
 from orchestrator.settings import Settings
 from orchestrator.store.complaints import ComplaintList
@@ -50,6 +50,9 @@ class _Declined(Exception):
     def __init__(self, status: HTTPStatus, sentence: str) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+_TOO_LARGE = _Declined(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a complaint has at most {MOST_BYTES} bytes")
 
 
 class _Message(NamedTuple):
@@ -91,7 +94,8 @@ class ComplaintDoor:
 
     def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._meetings) >= MOST_CONNECTIONS:
-            writer.write(_answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many are talking; send it again later"))
+            http, busy = h11.Connection(h11.SERVER), HTTPStatus.SERVICE_UNAVAILABLE
+            writer.write(_answer(http, busy, "too many are talking; send it again later"))
             writer.close()
             return
         meeting = asyncio.create_task(self._meet(reader, writer))
@@ -99,9 +103,10 @@ class ComplaintDoor:
         meeting.add_done_callback(self._meetings.discard)
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD)
         try:
             with suppress(OSError):  # the sender has gone; so has the need for an answer
-                writer.write(_answer(*await self._outcome(reader)))
+                writer.write(_answer(http, *await self._outcome(http, reader)))
                 writer.write_eof()
                 async with asyncio.timeout(FAREWELL.total_seconds()):
                     while await reader.read(MOST_HEAD):
@@ -109,11 +114,13 @@ class ComplaintDoor:
         finally:
             writer.transport.abort()
 
-    async def _outcome(self, reader: asyncio.StreamReader) -> tuple[HTTPStatus, str | None]:
+    async def _outcome(
+        self, http: h11.Connection, reader: asyncio.StreamReader
+    ) -> tuple[HTTPStatus, str | None]:
         """Return what became of the message, and what was wrong with it."""
         try:
             async with asyncio.timeout(self._patience):
-                await self._take(await _receive(reader))
+                await self._take(await _receive(http, reader))
         except _Declined as declined:
             return declined.status, str(declined)
         except NotAllowed as error:
@@ -140,42 +147,58 @@ def _sayable(error: Exception) -> str:
     return str(error) if isinstance(error, PenstockError) else type(error).__name__
 
 
-async def _receive(reader: asyncio.StreamReader) -> _Message:
+async def _receive(http: h11.Connection, reader: asyncio.StreamReader) -> _Message:
     """Return the one message of a connection."""
-    try:
-        first, _, rest = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")
-        method, target, protocol = first.split(b" ")
-        headers = parse_headers(BytesIO(rest))
-    except (asyncio.LimitOverrunError, EOFError, HTTPException, ValueError) as error:
-        raise _Declined(HTTPStatus.BAD_REQUEST, "the head is no HTTP, or too long") from error
-    if not protocol.startswith(b"HTTP/1."):
-        raise _Declined(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "complaints are sent by HTTP/1.1")
-    if target != PATH:
+    headers: dict[str, str] = {}
+    body = b""
+    while True:
+        try:
+            event = http.next_event()
+        except h11.RemoteProtocolError as error:
+            raise _Declined(HTTPStatus(error.error_status_hint), "that is not HTTP as agreed") from error
+        match event:
+            case h11.NEED_DATA:
+                http.receive_data(await reader.read(MOST_HEAD))
+            case h11.Request():
+                headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
+                _refuse_another(event, headers)
+            case h11.Data():
+                body += event.data
+                if len(body) > MOST_BYTES:
+                    raise _TOO_LARGE
+            case h11.EndOfMessage():
+                return _Message(
+                    headers.get("x-penstock-at", ""), headers.get("x-penstock-signature", ""), body
+                )
+            case _:
+                raise _Declined(HTTPStatus.BAD_REQUEST, "the request ended too soon")
+
+
+def _refuse_another(request: h11.Request, headers: Mapping[str, str]) -> None:
+    """Take nothing but the agreed request, and no longer one."""
+    if request.target != PATH:
         raise _Declined(HTTPStatus.NOT_FOUND, f"there is nothing here but {PATH.decode()}")
-    if method != b"POST":
+    if request.method != b"POST":
         raise _Declined(HTTPStatus.METHOD_NOT_ALLOWED, "a complaint is sent by POST")
-    length = headers.get("Content-Length", "")
-    if "Transfer-Encoding" in headers or not (length.isascii() and length.isdigit()):
-        raise _Declined(HTTPStatus.LENGTH_REQUIRED, "a complaint is sent whole, with its Content-Length")
-    if len(length) > len(str(MOST_BYTES)) or int(length) > MOST_BYTES:
-        raise _Declined(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a complaint has at most {MOST_BYTES} bytes")
-    try:
-        body = await reader.readexactly(int(length))
-    except EOFError as error:
-        raise _Declined(HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length") from error
-    return _Message(headers.get("X-Penstock-At", ""), headers.get("X-Penstock-Signature", ""), body)
+    if int(headers.get("content-length", "0")) > MOST_BYTES:
+        raise _TOO_LARGE
 
 
-def _answer(status: HTTPStatus, wrong: str | None) -> bytes:
+def _answer(http: h11.Connection, status: HTTPStatus, wrong: str | None) -> bytes:
+    """Return the answer in HTTP's words; none to who has asked nothing."""
+    if http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+        return b""
     said = json.dumps({"recorded": True} if wrong is None else {"error": wrong}).encode() + b"\n"
-    head = [
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(said)}",
-        *(["Allow: POST"] if status is HTTPStatus.METHOD_NOT_ALLOWED else []),
-        "Connection: close",
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(said))),
+        ("Connection", "close"),
     ]
-    return "\r\n".join([*head, "", ""]).encode() + said
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers.append(("Allow", "POST"))
+    begun = h11.Response(status_code=status, headers=headers, reason=status.phrase)
+    events = (begun, h11.Data(data=said), h11.EndOfMessage())
+    return b"".join(http.send(event) or b"" for event in events)
 
 
 @asynccontextmanager
