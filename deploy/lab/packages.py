@@ -2,29 +2,27 @@
 
 apt checks the archive's signature and its index; we check what came against `packages.lock`.
 A version the mirror has dropped since comes from Debian's archive of every day.
-`python -m deploy.lab.packages lock` writes the lock anew when the archive has moved on.
+`python -m deploy.lab.renew_lock` writes the lock anew when the archive has moved on.
 """
 
 import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from policies.words.errors import BadInput, PenstockError, Unavailable
+from policies.words.errors import BadInput, Unavailable
 
 LOCK = Path(__file__).with_name("packages.lock")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SUITE = "trixie"
 EVERY_DAY = "http://snapshot.debian.org/archive/debian"
-_RENEW = "`.venv/bin/python -m deploy.lab.packages lock` pins what the archive has now"
+_RENEW = "`.venv/bin/python -m deploy.lab.renew_lock` pins what the archive has now"
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def write_lock(lock: Lock, path: Path = LOCK) -> None:
     """Write the pinned packages, sorted, one per line."""
     lines = [
         "# The next Debian's ocserv and what it links to. First line: suite, architecture, time;",
-        "# then name, version and SHA-256 of each package. Made by `python -m deploy.lab.packages lock`.",
+        "# then name, version and SHA-256 of each package. Made by `python -m deploy.lab.renew_lock`.",
         f"{lock.suite} {lock.architecture} {lock.taken}",
         *(
             f"{each.name} {each.version} {each.sha256}"
@@ -82,7 +80,7 @@ def fetch(lock: Lock, cache: Path) -> list[Path]:
         BadInput: this machine's architecture is not the lock's.
         Unavailable: the archive cannot be read, has moved on, or sent other bytes.
     """
-    if (here := _architecture()) != lock.architecture:
+    if (here := architecture()) != lock.architecture:
         raise BadInput(f"{LOCK.name} pins packages for {lock.architecture}, this machine is {here}; {_RENEW}")
     cache.mkdir(parents=True, exist_ok=True)
     missing = [each for each in lock.packages if _digest(cache / f"{each.sha256}.deb") != each.sha256]
@@ -95,7 +93,7 @@ def fetch(lock: Lock, cache: Path) -> list[Path]:
 
 def _download(lock: Lock, missing: list[Package], home: Path) -> list[tuple[Package, Path]]:
     try:
-        return Archive.read(lock.suite, home / "now", _mirror()).download(missing)
+        return Archive.read(lock.suite, home / "now", mirror()).download(missing)
     except Unavailable as today:
         try:
             return Archive.read(lock.suite, home / "then", f"{EVERY_DAY}/{lock.taken}").download(missing)
@@ -212,7 +210,7 @@ def unpack(files: list[Path], into: Path) -> None:
         subprocess.run(["dpkg-deb", "--extract", str(file), str(into)], check=True, capture_output=True)
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Return the mirror from which this machine gets Debian itself; its security archive has other suites."""
     told = subprocess.run(
         [
@@ -233,7 +231,8 @@ def _mirror() -> str:
     return "http://deb.debian.org/debian"
 
 
-def _architecture() -> str:
+def architecture() -> str:
+    """Return what Debian calls this machine's kind of processor."""
     done = subprocess.run(["dpkg", "--print-architecture"], text=True, capture_output=True, check=True)
     return done.stdout.strip()
 
@@ -247,27 +246,3 @@ def _field(file: Path, field: str) -> str:
 
 def _digest(file: Path) -> str | None:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
-
-
-def _renew() -> None:
-    """Pin the suite's newest ocserv together with the packages whose libraries it links to."""
-    from deploy.lab import trees  # noqa: PLC0415 - trees needs this module
-
-    with tempfile.TemporaryDirectory(prefix="penstock-lock-") as made:
-        home = Path(made)
-        archive = Archive.read(SUITE, home / "archive", _mirror())
-        pinned = archive.pin(archive.closure("ocserv"))
-        linked = trees.linked_packages([(package.name, file) for package, file in pinned], home / "roots")
-    taken = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    kept = tuple(package for package, _ in pinned if package.name in linked)
-    write_lock(Lock(SUITE, _architecture(), taken, kept))
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] != ["lock"]:
-        sys.exit("usage: python -m deploy.lab.packages lock")
-    try:
-        _renew()
-    except PenstockError as problem:
-        sys.exit(str(problem))
-    print(f"{LOCK}: {len(read_lock().packages)} packages pinned")

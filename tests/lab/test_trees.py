@@ -83,7 +83,7 @@ def test_a_package_with_another_digest_than_pinned_is_refused(tmp_path: Path) ->
 def test_a_version_the_archive_no_longer_has_says_how_to_renew_the_lock(tmp_path: Path) -> None:
     lock = packages.read_lock()
     gone = (packages.Package("ocserv", "0.0.1-1", "0" * 64),)
-    with pytest.raises(Unavailable, match=r"ocserv.*deploy\.lab\.packages lock"):
+    with pytest.raises(Unavailable, match=r"ocserv.*deploy\.lab\.renew_lock"):
         packages.fetch(dataclasses.replace(lock, packages=gone), tmp_path)
 
 
@@ -91,9 +91,9 @@ def test_a_version_the_mirror_has_dropped_comes_from_the_archive_of_every_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Today's mirror, reached by another name, stands in for the archive of the day the lock was made.
-    parent, name = packages._mirror().rstrip("/").rsplit("/", 1)
+    parent, name = packages.mirror().rstrip("/").rsplit("/", 1)
     monkeypatch.setattr(packages, "EVERY_DAY", parent)
-    monkeypatch.setattr(packages, "_mirror", lambda: f"file:{tmp_path}/nothing-here")
+    monkeypatch.setattr(packages, "mirror", lambda: f"file:{tmp_path}/nothing-here")
     lock = dataclasses.replace(packages.read_lock(), taken=name)
     one = dataclasses.replace(lock, packages=tuple(p for p in lock.packages if p.name == "libtalloc2"))
     (file,) = packages.fetch(one, tmp_path / "cache")
