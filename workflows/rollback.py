@@ -69,6 +69,7 @@ class Rollback:
         self._back: list[str] = []
         self._troubles: dict[str, str] = {}
         self._epoch = 0
+        self._told = 0
 
     @workflow.run
     async def run(self, order: RollbackOrder) -> RollbackResult:
@@ -253,8 +254,10 @@ class Rollback:
     async def _tell_guardian(self) -> None:
         if self._order.guardian is None:
             return
+        self._told += 1
         report = RollbackReport(
             at=workflow.now(),
+            number=self._told,
             reason=self._order.reason,
             back=tuple(sorted(self._back)),
             missing=tuple(f"{name}: {why}" for name, why in sorted(self._troubles.items())),

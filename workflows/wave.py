@@ -84,6 +84,7 @@ class WaveWorkflow:
         self._promoters = list(order.watched.promoters) if order.watched else []
         self._stopped: str | None = None
         self._commands = 0
+        self._told = 0
         self._changed = True
 
     @workflow.run
@@ -371,6 +372,7 @@ class WaveWorkflow:
 
     async def _tell_guardian(self) -> None:
         self._changed = False
+        self._told += 1
         guardian = workflow.get_external_workflow_handle(self._order.guardian)
         with suppress(FailureError):  # a guardian that is gone hears nothing; its driver is told to go back
             await guardian.signal("report", self._report())
@@ -380,6 +382,7 @@ class WaveWorkflow:
             wave=self._order.wave.number,
             phase=self._phase,
             at=workflow.now(),
+            number=self._told,
             gateways=tuple(self._progress.values()),
             decision=self._decision,
             held_by=self._held_by,

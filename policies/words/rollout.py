@@ -84,21 +84,32 @@ class GatewayProgress(Word):
     old_sessions: int | None = None
 
 
-class WaveReport(Word):
+class Report(Word):
+    """What a child tells its guardian; the engine does not promise that signals arrive in order."""
+
+    at: datetime
+    number: int = 0
+    """Counts the reports of one child."""
+
+    @property
+    def order(self) -> tuple[datetime, int]:
+        """What a later report is greater in; one that was overtaken is old news."""
+        return self.at, self.number
+
+
+class WaveReport(Report):
     """What a wave tells its guardian whenever something changed."""
 
     wave: int
     phase: Phase
-    at: datetime
     gateways: tuple[GatewayProgress, ...]
     decision: Decision | None = None
     held_by: str | None = None
 
 
-class RollbackReport(Word):
+class RollbackReport(Report):
     """What a rollback tells the guardian: who is back, who is not yet, and why it goes back."""
 
-    at: datetime
     reason: str
     back: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
