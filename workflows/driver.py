@@ -25,6 +25,8 @@ class DriverOrder(Word):
     order: RolloutOrder
     guardian: str
     epoch: int
+    hold: Command | None = None
+    """A hold that was given before there was a driver."""
 
 
 @workflow.defn(name="RolloutDriver")
@@ -37,7 +39,8 @@ class RolloutDriver:
         self._guardian = order.guardian
         self._epoch = order.epoch
         self._touched: list[str] = []
-        self._held = False
+        self._hold = order.hold
+        self._telling = asyncio.Lock()
         self._wave: ChildWorkflowHandle[Any, WaveResult] | None = None
 
     @workflow.run
@@ -51,7 +54,7 @@ class RolloutDriver:
         decision = None
         try:
             for wave in self._order.plan.waves:
-                await workflow.wait_condition(lambda: not self._held)
+                await workflow.wait_condition(lambda: self._hold is None)
                 result = await self._run_wave(wave)
                 decision = result.decision
                 if not result.passed:
@@ -64,11 +67,16 @@ class RolloutDriver:
     async def command(self, command: Command) -> None:
         """Take a person's order and hand it to the wave that is under way."""
         if command.kind in {CommandKind.HOLD, CommandKind.RESUME}:
-            self._held = command.kind is CommandKind.HOLD
-        if self._wave is not None:
-            # A wave that has just ended hears nothing any more; that must not end the driver.
-            with suppress(FailureError):
-                await self._wave.signal(WaveWorkflow.command, command)
+            self._hold = command if command.kind is CommandKind.HOLD else None
+        await self._tell_wave(command)
+
+    async def _tell_wave(self, command: Command) -> None:
+        """Hand an order on, one after the other: signals sent side by side may arrive in any order."""
+        async with self._telling:
+            if self._wave is not None:
+                # A wave that has just ended hears nothing any more; that must not end the driver.
+                with suppress(FailureError):
+                    await self._wave.signal(WaveWorkflow.command, command)
 
     async def _run_wave(self, wave: Wave) -> WaveResult:
         self._touched.extend(wave.gateways)
@@ -88,6 +96,8 @@ class RolloutDriver:
             cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
         )
         try:
+            if self._hold is not None:  # it was given while the wave was being started
+                await self._tell_wave(self._hold)
             return await self._wave
         finally:
             self._wave = None

@@ -58,7 +58,9 @@ class Rollout:
         self._driver: ChildWorkflowHandle[RolloutDriver, RolloutResult] | None = None
         self._asked_back: Command | None = None
         self._epoch = 0
+        self._hold_or_resume: Command | None = None
         self._unwritten: list[VerdictEntry] = []
+        self._telling = asyncio.Lock()
 
     @workflow.run
     async def run(self, order: RolloutOrder) -> RolloutResult:
@@ -141,11 +143,19 @@ class Rollout:
                 self._asked_back = command
             if self._driver is not None:
                 self._driver.cancel()
-        elif self._driver is not None:
-            # A driver that has just ended hears nothing any more; that must not end the guardian.
-            with suppress(FailureError):
-                await self._driver.signal(RolloutDriver.command, command)
+        else:
+            if command.kind in {CommandKind.HOLD, CommandKind.RESUME}:
+                self._hold_or_resume = command
+            await self._tell_driver(command)
         return receipt
+
+    async def _tell_driver(self, command: Command) -> None:
+        """Hand an order on, one after the other: signals sent side by side may arrive in any order."""
+        async with self._telling:
+            if self._driver is not None:
+                # A driver that has just ended hears nothing any more; that must not end the guardian.
+                with suppress(FailureError):
+                    await self._driver.signal(RolloutDriver.command, command)
 
     @workflow.query(name="status")
     def status(self) -> RolloutStatus:
@@ -233,15 +243,23 @@ class Rollout:
         if self._asked_back is not None:
             before = self._result(Outcome.ROLLED_BACK, "asked to go back before anything was touched")
             return self._in_the_words_of_whoever_asked(before)
+        told = self._hold_or_resume
         try:
             self._driver = await workflow.start_child_workflow(
                 RolloutDriver.run,
-                DriverOrder(order=self._order, guardian=workflow.info().workflow_id, epoch=self._epoch),
+                DriverOrder(
+                    order=self._order,
+                    guardian=workflow.info().workflow_id,
+                    epoch=self._epoch,
+                    hold=told if told is not None and told.kind is CommandKind.HOLD else None,
+                ),
                 id=f"{workflow.info().workflow_id}/{self._order.rollout}/driver",
                 parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
             )
             if self._asked_back is not None:
                 self._driver.cancel()
+            if self._hold_or_resume is not None and self._hold_or_resume is not told:
+                await self._tell_driver(self._hold_or_resume)  # given while the driver was being started
             result = await self._driver_result(self._driver)
         except (ChildWorkflowError, ActivityError) as error:
             result = await to_the_end(self._go_back(sentence_of(error)))

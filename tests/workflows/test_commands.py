@@ -1,5 +1,6 @@
 """What people can say to a rollout, at every phase, and what it answers."""
 
+import asyncio
 from contextlib import suppress
 from datetime import timedelta
 
@@ -46,6 +47,16 @@ async def test_while_held_nobody_else_starts_and_leases_are_still_confirmed(worl
     assert world.serving()["gw-1"] == "1.3.0"
 
 
+async def test_a_hold_before_the_driver_begins_is_kept_until_the_resume(world: World) -> None:
+    rollout = await world.start(("gw-1",))
+    await say(rollout, CommandKind.HOLD, reason="not before lunch")
+    await asyncio.sleep(1)
+    assert world.gateways["gw-1"].effects == []
+    assert (await status_of(rollout)).why == "held by on call: not before lunch"
+    await say(rollout, CommandKind.RESUME)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
 async def test_a_resume_lets_a_held_rollout_go_on(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",), ("gw-2",))
@@ -67,8 +78,10 @@ async def test_proven_harm_rolls_back_in_the_middle_of_a_hold(world: World) -> N
 
 
 async def test_a_gateway_that_fails_during_a_hold_is_noticed_before_the_resume(world: World) -> None:
+    world.gateways["gw-1"].fail("stage", Unavailable("gw-1 is busy"), times=3)
     world.gateways["gw-1"].fail("stage", Refused("gw-1: the disk is full"))
     rollout = await world.start(("gw-1", "gw-2", "gw-3"))
+    await in_phase(rollout, Phase.SWITCHING)
     await say(rollout, CommandKind.HOLD)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
