@@ -1,7 +1,7 @@
 """Programs run to their end: what they said, and whether they said it in time."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +26,37 @@ class Said:
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
+async def start(
+    command: Sequence[str], *, stderr: int, environment: Mapping[str, str] | None = None
+) -> asyncio.subprocess.Process:
+    """Start the program in a session of its own, with pipes to it and from it.
+
+    It is started to the end even if its caller is cancelled meanwhile, and killed then: CPython 3.11
+    waits for ever for a process whose start was cancelled half way.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            env=environment,
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            process = await starting
+            process.kill()
+            await process.wait()
+        raise
+
+
 async def run(command: Sequence[str], given: str = "", within: timedelta = PATIENCE) -> Said:
     """Run the program to its end; a program that is late is killed.
 
@@ -33,13 +64,7 @@ async def run(command: Sequence[str], given: str = "", within: timedelta = PATIE
         Unavailable: when it cannot be started or did not end in time.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
+        process = await start(command, stderr=asyncio.subprocess.PIPE)
     except OSError as error:
         raise Unavailable(f"{command[0]} cannot be started here: {error}") from error
     try:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from datetime import timedelta
 from ipaddress import ip_address
 
@@ -183,6 +184,8 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     assert not draining.done()
     print(f"rebound in the middle of a drain: back after {took:.1f} s; {lost} of {sent} pings lost")
     draining.cancel()
+    with suppress(asyncio.CancelledError):
+        await draining
     await run([*site, "nft", "delete", "table", "ip", "nat"])
     await run([*site, "ip", "address", "del", "10.77.0.26/24", "dev", "eth0"])
 
@@ -284,6 +287,8 @@ async def test_after_a_firewalls_flush_logins_go_on_and_everybody_finds_their_ow
     assert [await lab.home_of(number) for number in (1, 2)] == [old, new]
     assert (await lab.table.read()).serving == new
     keeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await keeping
 
 
 async def test_what_was_kept_is_noted_and_a_note_that_fails_costs_nobody_the_steering(

@@ -15,7 +15,7 @@ from datetime import timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from activities.drivers.programs import run
+from activities.drivers.programs import run, start
 from activities.drivers.runtime.place import Place
 from policies.words.errors import BadInput, Unavailable
 from policies.words.instance import Probe
@@ -89,13 +89,10 @@ async def probe(place: Place, login: ProbeLogin) -> Probe:
     except (OSError, IndexError) as error:
         raise BadInput(f"the probe's password cannot be read at {login.password}") from error
     progress, cable = _Progress(), f"probe{secrets.token_hex(3)}"
-    process = await asyncio.create_subprocess_exec(
-        *_command(place, login),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
+    process = await start(
+        _command(place, login),
         stderr=asyncio.subprocess.STDOUT,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PROBE_TARGET": _target(place, login)},
-        start_new_session=True,
+        environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PROBE_TARGET": _target(place, login)},
     )
     try:
         async with asyncio.timeout(WITHIN.total_seconds()) as patience:

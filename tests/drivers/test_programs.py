@@ -1,0 +1,42 @@
+"""Programs are run to their end, whoever stops waiting for them."""
+
+import asyncio
+import time
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.programs import run
+from policies.words.errors import Unavailable
+
+
+async def test_a_program_says_how_it_ended_and_what_it_printed() -> None:
+    said = await run(["sh", "-c", "cat; echo bad >&2; exit 3"], given="good")
+    assert (said.status, said.out, said.err.strip(), said.last_words) == (3, "good", "bad", "bad")
+
+
+async def test_a_program_that_is_late_is_killed() -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="was killed"):
+        await run(["sleep", "60"], within=timedelta(seconds=0.2))
+    assert time.monotonic() - began < 5
+
+
+async def test_a_program_that_is_not_there_is_named() -> None:
+    with pytest.raises(Unavailable, match="no-such-program cannot be started"):
+        await run(["no-such-program"])
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_whoever_is_cancelled_while_a_program_starts_hangs_nowhere(turns: int, tmp_path: Path) -> None:
+    waiting = asyncio.create_task(run(["sh", "-c", f"sleep 0.2; touch {tmp_path}/ran"]))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    async with asyncio.timeout(5):
+        with suppress(asyncio.CancelledError):
+            await waiting
+    await asyncio.sleep(0.4)
+    assert not (tmp_path / "ran").exists()
