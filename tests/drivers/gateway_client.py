@@ -23,6 +23,7 @@ class Client:
     ) -> None:
         self.name, self.number = site, number
         self.log = folder / f"client-{number}.log"
+        self.answers = folder / f"pings-{number}.log"
         address = "10.77.0.1" if version == 4 else "[fd77::1]"
         script = (
             '[ "$reason" = connect ] || exit 0; ip link set tun0 up mtu 1300; '
@@ -40,7 +41,7 @@ class Client:
         assert self.process.stdin
         self.process.stdin.write(b"secret\n")
         self.process.stdin.close()
-        self.pings: subprocess.Popen[str] | None = None
+        self.pings: subprocess.Popen[bytes] | None = None
 
     @property
     def alive(self) -> bool:
@@ -65,19 +66,22 @@ class Client:
     def ping(self, slot: str = "a") -> None:
         """Start counting: 20 pings a second through the tunnel, until `lost` is asked."""
         target = f"10.90.{'abc'.index(slot)}.1"
-        self.pings = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, "ping", "-n", "-q", "-i", "0.05", target],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        with self.answers.open("wb") as answers:
+            self.pings = subprocess.Popen(
+                ["ip", "netns", "exec", self.name, "ping", "-n", "-i", "0.05", target], stdout=answers
+            )
 
     def lost(self) -> tuple[int, int]:
-        """Stop counting; return pings sent and lost."""
+        """Stop counting; return pings sent and lost. The last one may still have been under way."""
         assert self.pings
         self.pings.send_signal(signal.SIGINT)
-        said, _ = self.pings.communicate(timeout=10)
-        found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
+        self.pings.wait(10)
+        said = self.answers.read_text()
+        found = re.search(r"(\d+) packets transmitted", said)
         assert found, said
-        return int(found[1]), int(found[1]) - int(found[2])
+        sent = int(found[1])
+        answered = {int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", said)}
+        return sent, len(set(range(1, sent)) - answered)
 
     def reconnect(self) -> None:
         """Have openconnect drop its connections and come back with its cookie (SIGUSR2)."""
@@ -93,7 +97,7 @@ class Client:
                     await asyncio.to_thread(_ended, process)
 
 
-def _ended(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
+def _ended(process: "subprocess.Popen[bytes]") -> None:
     try:
         process.wait(3)
     except subprocess.TimeoutExpired:
