@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from temporalio import activity
 
 from activities.failures import as_application_errors
+from activities.liveness import heartbeating
 from activities.observation import MetricsSource, MetricsUnavailable
 from policies.gates import GatePolicy, Rate
 from policies.judge.advisory import Advice, advise, bands
@@ -36,11 +37,12 @@ class NormalityActivities:
     async def ask_whether_normal(self, order: NormalityOrder) -> tuple[Advice, ...]:
         """Return advice on the number of events and the share of bad ones of each required rate gate."""
         with as_application_errors():
-            found = [
-                await self._advice(order, gate)
-                for gate in order.gates.gates
-                if isinstance(gate, Rate) and gate.required
-            ]
+            async with heartbeating():
+                found = [
+                    await self._advice(order, gate)
+                    for gate in order.gates.gates
+                    if isinstance(gate, Rate) and gate.required
+                ]
         return tuple(advice for pair in found for advice in pair)
 
     async def _advice(self, order: NormalityOrder, gate: Rate) -> tuple[Advice, Advice]:

@@ -208,7 +208,7 @@ class Rollout:
                     at=workflow.now(),
                 ),
                 task_queue=steps.CONTROL_QUEUE,
-                **steps.ASK,
+                **steps.STUDY,
             )
         except ActivityError as error:
             unknown = f"nobody could say whether this hour is a usual one: {sentence_of(error)}"

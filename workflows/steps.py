@@ -37,6 +37,14 @@ ASK = Options(
 )
 """Reads something; silence for longer than this is an answer."""
 
+STUDY = Options(
+    start_to_close_timeout=timedelta(seconds=15),
+    heartbeat_timeout=timedelta(seconds=4),
+    schedule_to_close_timeout=timedelta(seconds=30),
+    retry_policy=_retry(5),
+)
+"""Reads much, for seconds; whoever dies over it is noticed sooner than that."""
+
 CHANGE = Options(
     start_to_close_timeout=timedelta(seconds=60),
     heartbeat_timeout=timedelta(seconds=4),
