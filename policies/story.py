@@ -52,8 +52,8 @@ class Story:
         self._held_by: str | None = None
         self._moved = False
         self._missing: tuple[str, ...] = ()
-        self._wave_heard: tuple[datetime, int] | None = None
-        self._rollback_heard: tuple[datetime, int] | None = None
+        self._wave_heard: WaveReport | None = None
+        self._rollback_heard: RollbackReport | None = None
         self._result: RolloutResult | None = None
         self._events: list[Event] = []
         self.note(f"{order.requested_by} asked for {self._release}: {order.reason}", at)
@@ -71,9 +71,9 @@ class Story:
 
     def take(self, report: WaveReport) -> Decision | None:
         """Take over a wave's report; what it repeats is told once. Return its decision if that is news."""
-        if self._wave_heard is not None and report.order <= self._wave_heard:
+        if not report.follows(self._wave_heard):
             return None
-        self._wave_heard = report.order
+        self._wave_heard = report
         if report.wave != self._wave:
             self._wave, self._decision = report.wave, None
             names = ", ".join(progress.gateway for progress in report.gateways)
@@ -102,9 +102,9 @@ class Story:
 
     def take_rollback(self, report: RollbackReport) -> None:
         """Take over what a rollback says of itself."""
-        if self._rollback_heard is not None and report.order <= self._rollback_heard:
+        if not report.follows(self._rollback_heard):
             return
-        self._rollback_heard = report.order
+        self._rollback_heard = report
         if self._phase is not Phase.ROLLING_BACK:
             self._phase = Phase.ROLLING_BACK
             self.note(f"rolling back: {report.reason}", report.at)

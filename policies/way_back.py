@@ -23,7 +23,7 @@ class WayBackStory:
         self._waits: tuple[Confirmation, datetime] | None = None
         self._back: tuple[str, ...] = ()
         self._missing: tuple[str, ...] = ()
-        self._heard: tuple[datetime, int] | None = None
+        self._heard: RollbackReport | None = None
         self._outcome: Outcome | None = None
         self._events = [Event(at=at, sentence=f"rollback asked for: {reason}")]
 
@@ -47,9 +47,9 @@ class WayBackStory:
 
     def take(self, report: RollbackReport) -> None:
         """Take over what the rollback says of itself."""
-        if self._heard is not None and report.order <= self._heard:
+        if not report.follows(self._heard):
             return
-        self._heard = report.order
+        self._heard = report
         for name in report.back:
             if name not in self._back:
                 self.note(f"{name} back on {self._targets[name].version}", report.at)

@@ -91,10 +91,9 @@ class Report(Word):
     number: int = 0
     """Counts the reports of one child."""
 
-    @property
-    def order(self) -> tuple[datetime, int]:
-        """What a later report is greater in; one that was overtaken is old news."""
-        return self.at, self.number
+    def follows(self, heard: "Report | None") -> bool:
+        """Return whether this was said after the last report that was heard; an overtaken one is old news."""
+        return heard is None or (self.at, self.number) > (heard.at, heard.number)
 
 
 class WaveReport(Report):
