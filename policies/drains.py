@@ -4,7 +4,7 @@ Three promises: a session is never ended because something is unknown, an exempt
 by a person only, and a deadline never ends more than its share.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from math import ceil
 
@@ -62,10 +62,16 @@ def remembered(before: Look | None, after: Look) -> Look:
     return after.model_copy(update={"sessions": before.sessions, "exempt": before.exempt})
 
 
-def with_live_counts(status: DrainStatus, state: GatewayState | None) -> DrainStatus:
-    """Return the drain's status with the counts of this moment; unknown where the gateway is silent."""
-    live = {instance.slot: instance.sessions for instance in state.instances} if state else {}
-    slots = tuple(slot.model_copy(update={"sessions": live.get(slot.slot)}) for slot in status.slots)
+def with_live_counts(status: DrainStatus, states: Mapping[str, GatewayState]) -> DrainStatus:
+    """Return the drain's status with the counts of this moment; unknown where a gateway is silent."""
+    live = {
+        (name, instance.slot): instance.sessions
+        for name, state in states.items()
+        for instance in state.instances
+    }
+    slots = tuple(
+        slot.model_copy(update={"sessions": live.get((slot.gateway, slot.slot))}) for slot in status.slots
+    )
     return status.model_copy(update={"slots": slots})
 
 

@@ -9,12 +9,11 @@ from contextlib import suppress
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError
 from temporalio.exceptions import TimeoutError as EngineTimeoutError
+from temporalio.workflow import ParentClosePolicy
 
-from activities.instances import InstanceActivities, SlotOrder
-from activities.ledger import EventEntry, LedgerActivities
-from activities.sessions import DrainOrder, EndOrder, SessionActivities
+from activities.ledger import EventEntry, LedgerActivities, PartQuery
 from policies.drains import mode_of, next_step
 from policies.words.drain import (
     DrainEnding,
@@ -27,36 +26,48 @@ from policies.words.drain import (
     NextStep,
     Step,
 )
-from policies.words.fleet import Gateway
 from policies.words.instance import GatewayState, InstanceState, Probe
-from policies.words.operation import Operation
+from policies.words.parts import PartKey, PlanHeader
 from policies.words.rollout import CommandReceipt
 from policies.words.verdict import Decision
-from policies.words.word import Name, Word
+from policies.words.word import Digest, Name, Word
 from workflows import steps
+from workflows.commands import Receipts, conflict
 from workflows.emptying import UNSEEN, Emptying
 from workflows.failures import code_of, sentence_of
+from workflows.gateway import GatewaySteps
 
 LOOK_AGAIN = timedelta(minutes=10)
 """How long one wait lasts while a drain is held: sessions that end by themselves end the hold."""
 
+SHORT_HISTORY = 2_000
 
-class DrainGatewayOrder(Word):
-    """Empty and stop whatever on this gateway gets no new sessions.
 
-    After a rollback `went_back` is true; `decision` is then the verdict on the release `failed`,
-    if it was a verdict that sent the gateway back.
+class DrainOrder(Word):
+    """Empty and stop whatever gets no new sessions on the gateways of one part of a plan.
+
+    `names` are those of the part that are meant; all when it is empty. `epochs` holds the epoch
+    of each gateway that has another than `epoch`. After a rollback `went_back` is true;
+    `decision` is then the verdict on the release `failed`, if it was a verdict that sent the
+    gateways back. `rate` is how many logins a minute this drain may force.
     """
 
-    rollout: Name
+    change: Name
+    fleet: Name
+    plan: Digest
+    key: PartKey
+    names: tuple[str, ...] = ()
     epoch: int
-    gateway: Gateway
-    digest: str
+    epochs: dict[str, int] = {}
+    digest: Digest | None = None
+    """The release that serves, where it is one and not each gateway's own known-good."""
     deadline: timedelta
     limits: DrainLimits = DrainLimits()
+    rate: float = 60.0
     went_back: bool = False
-    failed: str | None = None
+    failed: Digest | None = None
     decision: Decision | None = None
+    emptying: tuple[Emptying, ...] | None = None
 
 
 class DrainResult(Word):
@@ -66,8 +77,8 @@ class DrainResult(Word):
     sessions_ended: int = 0
     lost_crash: int = 0
     lost_reboot: int = 0
-    superseded: str | None = None
-    """Which newer change took over; its own drain goes on where this one ended."""
+    superseded: dict[str, str] = {}
+    """Gateways that a newer change took over, each with which; its own drain goes on where this one ended."""
 
 
 @workflow.defn(name="Drain")
@@ -75,42 +86,77 @@ class Drain:
     """Wait for sessions to end by themselves; what may end them is broken tunnels, a deadline or a person."""
 
     @workflow.init
-    def __init__(self, order: DrainGatewayOrder) -> None:
+    def __init__(self, order: DrainOrder) -> None:
         self._order = order
-        self._emptying: dict[str, Emptying] = {}
-        self._orders: dict[str, tuple[Word, CommandReceipt]] = {}
-        self._forced: DrainEnding | None = None
+        self._steps: dict[str, GatewaySteps] = {}
+        self._emptying: dict[tuple[str, str], Emptying] = {}
+        self._receipts = Receipts()
+        self._commands = 0
+        self._forced: dict[str, DrainEnding] = {}
+        self._superseded: dict[str, str] = {}
+        self._looked = False
+        self._one_batch = asyncio.Lock()
 
     @workflow.run
-    async def run(self, order: DrainGatewayOrder) -> DrainResult:
-        """Return when nothing but the serving instance runs on the gateway."""
-        state = await self._observe()
-        deadline = workflow.now() + order.deadline
-        self._emptying = {
-            instance.slot: Emptying(instance.slot, instance.release, instance.sessions, deadline)
-            for instance in state.instances
-            if instance.state is InstanceState.RUNNING
-            and instance.slot not in {state.steering.serving, state.steering.trial}
-        }
-        try:
-            await asyncio.gather(
-                *[self._empty_and_stop(state, emptying) for _, emptying in sorted(self._emptying.items())]
-            )
-        except ActivityError as error:
-            if code_of(error) != "Fenced":
-                raise
-            return self._result(superseded=sentence_of(error))
+    async def run(self, order: DrainOrder) -> DrainResult:
+        """Return when nothing but the serving instance runs on any of the gateways."""
+        part = await workflow.execute_activity_method(
+            LedgerActivities.read_part,
+            PartQuery(plan=order.plan, key=order.key),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.RECORD,
+        )
+        members = [m for m in part.members if not order.names or m.gateway.name in order.names]
+        for member in members:
+            name = member.gateway.name
+            epoch = order.epochs.get(name, order.epoch)
+            digest = order.digest or member.back.digest
+            self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, digest)
+        carried: dict[str, list[Emptying]] = {name: [] for name in self._steps}
+        for emptying in order.emptying or ():
+            carried[emptying.gateway].append(emptying)
+        begun = order.emptying is not None
+        await asyncio.gather(
+            *[self._drain_gateway(name, carried[name] if begun else None) for name in sorted(self._steps)]
+        )
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._result()
 
-    def _result(self, superseded: str | None = None) -> DrainResult:
-        slots = self._emptying.values()
+    async def _drain_gateway(self, name: str, carried: list[Emptying] | None) -> None:
+        state, slots = None, carried
+        if slots is None:
+            state = await self._steps[name].observe(steps.PATIENT)
+            deadline = workflow.now() + self._order.deadline
+            slots = [
+                Emptying(
+                    gateway=name,
+                    slot=instance.slot,
+                    release=instance.release,
+                    found=instance.sessions or 0,
+                    deadline=deadline,
+                )
+                for instance in state.instances
+                if instance.state is InstanceState.RUNNING
+                and instance.slot not in {state.steering.serving, state.steering.trial}
+            ]
+        self._emptying |= {(name, emptying.slot): emptying for emptying in slots}
+        self._looked = True
+        try:
+            await asyncio.gather(*[self._empty_and_stop(state, one) for one in slots if not one.stopped])
+        except ActivityError as error:
+            if code_of(error) != "Fenced":
+                raise
+            self._superseded[name] = sentence_of(error)
+
+    def _result(self) -> DrainResult:
+        slots = [slot for (name, _), slot in self._emptying.items() if name not in self._superseded]
+        every = self._emptying.values()
         return DrainResult(
-            stopped=() if superseded else tuple(sorted(self._emptying)),
-            sessions_ended=sum(slot.ended for slot in slots),
-            lost_crash=sum(slot.lost for slot in slots if slot.loss is Loss.CRASH),
-            lost_reboot=sum(slot.lost for slot in slots if slot.loss is Loss.REBOOT),
-            superseded=superseded,
+            stopped=tuple(sorted(f"{slot.gateway} {slot.slot}" for slot in slots)),
+            sessions_ended=sum(slot.ended for slot in every),
+            lost_crash=sum(slot.lost for slot in every if slot.loss is Loss.CRASH),
+            lost_reboot=sum(slot.lost for slot in every if slot.loss is Loss.REBOOT),
+            superseded=self._superseded,
         )
 
     # --- what people ask and say -------------------------------------------------
@@ -119,80 +165,87 @@ class Drain:
     def status(self) -> DrainStatus:
         """Return each slot with its last count, what happens next and why."""
         return DrainStatus(
-            gateway=self._order.gateway.name,
-            rollout=self._order.rollout,
-            slots=tuple(emptying.status() for _, emptying in sorted(self._emptying.items())),
+            rollout=self._order.change,
+            slots=tuple(
+                emptying.status() for _, emptying in sorted(self._emptying.items()) if not emptying.stopped
+            ),
         )
 
     @workflow.update(name="extend")
     async def extend(self, extension: DrainExtension) -> CommandReceipt:
         """Wait longer, from the deadline or, when that is over, from now."""
-        if extension.id in self._orders:
-            return self._orders[extension.id][1]
-        for emptying in self._emptying.values():
+        if known := self._receipts.of(extension):
+            return known
+        meant = self._meant(extension.gateway)
+        for emptying in meant:
             emptying.deadline = max(emptying.deadline, workflow.now()) + extension.by
-        latest = max(emptying.deadline for emptying in self._emptying.values())
-        self._forced = None
+            self._forced.pop(emptying.gateway, None)
+        latest = max(emptying.deadline for emptying in meant)
         sentence = f"The deadline is {latest:%Y-%m-%d %H:%M:%S} UTC now; people are warned before it again."
         return await self._obeyed(extension, "drain extended", sentence)
 
     @workflow.update(name="end")
     async def end(self, ending: DrainEnding) -> CommandReceipt:
         """End what is left in batches; exempt sessions only when the order names them."""
-        if ending.id in self._orders:
-            return self._orders[ending.id][1]
-        self._forced = ending
+        if known := self._receipts.of(ending):
+            return known
+        for emptying in self._meant(ending.gateway):
+            self._forced[emptying.gateway] = ending
         spared = "exempt ones too" if ending.exempt_too else "exempt ones are waited for"
         sentence = f"What is left is ended in batches of {self._order.limits.batch}; {spared}."
         return await self._obeyed(ending, "drain ended by a person", sentence)
 
     @extend.validator
     def _extension_makes_sense(self, extension: DrainExtension) -> None:
-        self._refuse_nonsense(extension.id, extension)
+        self._refuse_nonsense(extension)
 
     @end.validator
     def _ending_makes_sense(self, ending: DrainEnding) -> None:
-        self._refuse_nonsense(ending.id, ending)
+        self._refuse_nonsense(ending)
 
-    def _refuse_nonsense(self, order_id: str, order: Word) -> None:
-        known = self._orders.get(order_id)
-        if known is not None and known[0] != order:
-            raise ApplicationError(
-                f"order {order_id} was given before with other words", type="Conflict", non_retryable=True
-            )
-        if not self._emptying:
-            sentence = f"{self._order.gateway.name} has not been looked at yet; try again"
-            raise ApplicationError(sentence, type="Conflict", non_retryable=True)
+    def _meant(self, gateway: str | None) -> list[Emptying]:
+        return [
+            emptying
+            for (name, _), emptying in sorted(self._emptying.items())
+            if not emptying.stopped and gateway in {None, name}
+        ]
+
+    def _refuse_nonsense(self, command: DrainExtension | DrainEnding) -> None:
+        self._receipts.refuse_other_content(command, command)
+        if not self._looked:
+            raise conflict(f"{self._order.change} has not been looked at yet; try again")
+        if self._receipts.of(command) is None and not self._meant(command.gateway):
+            raise conflict(f"nothing drains on {command.gateway or 'these gateways'} any more")
 
     async def _obeyed(
-        self, order: DrainExtension | DrainEnding, action: str, sentence: str
+        self, command: DrainExtension | DrainEnding, action: str, sentence: str
     ) -> CommandReceipt:
-        receipt = CommandReceipt(id=order.id, accepted=True, sentence=sentence)
-        self._orders[order.id] = (order, receipt)
-        await self._tell(action, f"{order.reason}: {sentence}", order.id, person=order.person)
+        receipt = CommandReceipt(id=command.id, accepted=True, sentence=sentence)
+        self._receipts.keep(command, command, receipt)
+        self._commands += 1
+        subject = command.gateway or self._order.fleet
+        await self._tell(
+            subject, action, f"{command.reason}: {sentence}", command.id, person=command.person
+        )
         return receipt
 
     # --- emptying ----------------------------------------------------------------
 
-    async def _empty_and_stop(self, state: GatewayState, emptying: Emptying) -> None:
+    async def _empty_and_stop(self, state: GatewayState | None, emptying: Emptying) -> None:
         """Stop the slot when it is empty; whoever slips in meanwhile is waited for again."""
-        if self._order.went_back:
+        if self._order.went_back and state is not None:
             await self._choose_mode(state, emptying)
         while True:
             await self._empty(emptying)
             try:
-                await workflow.execute_activity_method(
-                    InstanceActivities.stop_instance,
-                    SlotOrder(operation=self._operation(f"stop-{emptying.slot}"), slot=emptying.slot),
-                    task_queue=self._order.gateway.task_queue,
-                    **steps.PATIENT,
-                )
+                await self._steps[emptying.gateway].stop(emptying.slot)
             except ActivityError as error:
                 if code_of(error) != "Refused":
                     raise
-                workflow.logger.info("slot %s is not stopped yet: %s", emptying.slot, sentence_of(error))
+                workflow.logger.info("slot %s not stopped yet: %s", emptying.slot, sentence_of(error))
                 await workflow.sleep(steps.NEXT_LOOK)
             else:
+                emptying.stopped = True
                 return
 
     async def _empty(self, emptying: Emptying) -> None:
@@ -224,7 +277,7 @@ class Drain:
                     await self._end_batch(emptying, step)
 
     def _facts(self, emptying: Emptying) -> DrainFacts:
-        forced = self._forced
+        forced = self._forced.get(emptying.gateway)
         return DrainFacts(
             look=emptying.look or UNSEEN,
             mode=emptying.mode,
@@ -238,23 +291,13 @@ class Drain:
         )
 
     async def _wait(self, emptying: Emptying, within: timedelta) -> bool:
-        """Wait for sessions to end and return whether none is left; an order of a person ends the wait."""
-        heard = len(self._orders)
-        within = max(within, timedelta(0))
-        waiting = workflow.start_activity_method(
-            SessionActivities.drain_instance,
-            DrainOrder(
-                operation=self._operation(f"drain-{emptying.slot}"),
-                slot=emptying.slot,
-                within=within,
-                last=emptying.look,
-            ),
-            task_queue=self._order.gateway.task_queue,
-            schedule_to_close_timeout=within + timedelta(minutes=1),
-            heartbeat_timeout=timedelta(seconds=10),
-            retry_policy=steps.PATIENT["retry_policy"],
+        """Wait for sessions to end and return whether none is left; a person's command ends the wait."""
+        self._go_on_with_a_short_history()
+        heard = self._commands
+        waiting = self._steps[emptying.gateway].start_waiting(
+            emptying.slot, max(within, timedelta(0)), emptying.look
         )
-        await workflow.wait_condition(lambda: waiting.done() or len(self._orders) > heard)
+        await workflow.wait_condition(lambda: waiting.done() or self._commands > heard)
         if not waiting.done():
             waiting.cancel()
             with suppress(ActivityError):
@@ -276,33 +319,42 @@ class Drain:
         return drained.empty
 
     async def _end_batch(self, emptying: Emptying, step: NextStep) -> None:
-        """End one batch and pause, so that its users do not all log in with the next one's."""
-        look = emptying.look or UNSEEN
-        ended = await workflow.execute_activity_method(
-            SessionActivities.end_sessions,
-            EndOrder(
-                operation=self._operation(f"end-{emptying.slot}"),
-                slot=emptying.slot,
-                leave=step.leave,
-                exempt_too=self._forced is not None and self._forced.exempt_too,
-                reason=step.reason,
-            ),
-            task_queue=self._order.gateway.task_queue,
-            **steps.PATIENT,
-        )
-        emptying.spent += (look.sessions or 0) - step.leave
-        emptying.ended += ended.ended
-        emptying.look = ended.look
-        if ended.look.sessions != 0:
-            await workflow.sleep(self._order.limits.pause)
+        """End one batch and pause; one batch at a time, so that users do not all log in at once."""
+        async with self._one_batch:
+            look = emptying.look or UNSEEN
+            forced = self._forced.get(emptying.gateway)
+            ended = await self._steps[emptying.gateway].end_sessions(
+                emptying.slot,
+                step.leave,
+                step.reason,
+                exempt_too=forced is not None and forced.exempt_too,
+            )
+            emptying.spent += (look.sessions or 0) - step.leave
+            emptying.ended += ended.ended
+            emptying.look = ended.look
+            if ended.look.sessions != 0:
+                paced = timedelta(minutes=ended.ended / self._order.rate)
+                await workflow.sleep(max(self._order.limits.pause, paced))
+
+    def _go_on_with_a_short_history(self) -> None:
+        """Cut the history while everybody is merely waited for; what a person forced is finished first."""
+        if (
+            workflow.info().get_current_history_length() < SHORT_HISTORY
+            or self._forced
+            or not workflow.all_handlers_finished()
+            or self._one_batch.locked()
+        ):
+            return
+        carried = tuple(emptying for _, emptying in sorted(self._emptying.items()))
+        workflow.continue_as_new(self._order.model_copy(update={"emptying": carried}))
 
     # --- what failed decides -----------------------------------------------------
 
     async def _choose_mode(self, state: GatewayState, emptying: Emptying) -> None:
         """Probe the instance that was left and the one that serves: broken tunnels are not waited for."""
         serving = state.steering.trial or state.steering.serving
-        left = await self._probe(emptying.slot)
-        good = await self._probe(serving) if serving else None
+        left = await self._probe(emptying.gateway, emptying.slot)
+        good = await self._probe(emptying.gateway, serving) if serving else None
         judged = self._order.failed is not None and emptying.release == self._order.failed
         emptying.mode, emptying.mode_reason = mode_of(
             self._order.decision if judged else None, left, good, self._order.limits.tunnel_gates
@@ -310,36 +362,28 @@ class Drain:
         if emptying.mode is DrainMode.END:
             await self._tell_of(emptying, "tunnels found broken", emptying.mode_reason, "mode")
 
-    async def _probe(self, slot: str) -> Probe | None:
+    async def _probe(self, gateway: str, slot: str) -> Probe | None:
         """Return what a probe found, None when there is none: no proof of anything."""
         try:
-            return await workflow.execute_activity_method(
-                InstanceActivities.probe_instance,
-                SlotOrder(operation=self._operation(f"probe-{slot}"), slot=slot),
-                task_queue=self._order.gateway.task_queue,
-                **steps.PROBE,
-            )
+            return await self._steps[gateway].probe(slot, f"probe-{slot}", steps.PROBE)
         except ActivityError as error:
             workflow.logger.info("no probe of slot %s: %s", slot, sentence_of(error))
             return None
 
     # --- telling -----------------------------------------------------------------
 
-    async def _observe(self) -> GatewayState:
-        return await workflow.execute_activity_method(
-            InstanceActivities.observe_gateway, task_queue=self._order.gateway.task_queue, **steps.PATIENT
+    async def _tell_of(self, emptying: Emptying, action: str, sentence: str, key: str) -> None:
+        await self._tell(
+            emptying.gateway, action, f"slot {emptying.slot}: {sentence}", f"{emptying.slot} {key}"
         )
 
-    async def _tell_of(self, emptying: Emptying, action: str, sentence: str, key: str) -> None:
-        await self._tell(action, f"slot {emptying.slot}: {sentence}", f"{emptying.slot} {key}")
-
-    async def _tell(self, action: str, sentence: str, key: str, person: str = "penstock") -> None:
-        """Have it in the audit record; a drain goes on without."""
+    async def _tell(self, subject: str, action: str, sentence: str, key: str, person: str = "penstock") -> None:
+        """Write to the audit record; a drain goes on without."""
         entry = EventEntry(
             action=action,
-            subject=f"{self._order.gateway.name}/{self._order.rollout}",
+            subject=f"{subject}/{self._order.change}",
             sentence=sentence,
-            key=f"{workflow.info().workflow_id} {action} {key}",
+            key=f"{workflow.info().workflow_id} {subject} {action} {key}",
             person=person,
         )
         try:
@@ -347,14 +391,26 @@ class Drain:
                 LedgerActivities.record_event, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
             )
         except ActivityError as error:
-            workflow.logger.warning("%s is not in the record: %s", action, sentence_of(error))
+            workflow.logger.warning("%s not written to the audit record: %s", action, sentence_of(error))
 
-    def _operation(self, step: str) -> Operation:
-        order = self._order
-        return Operation(
-            rollout=order.rollout,
-            epoch=order.epoch,
-            gateway=order.gateway.name,
-            step=step,
-            digest=order.digest,
+
+async def start_drains_of(change: str, plan: PlanHeader, key: PartKey, epoch: int) -> None:
+    """Let the old instances of a promoted part empty by themselves; parts take their deadlines in turn."""
+    assert plan.release is not None
+    order = DrainOrder(
+        change=change,
+        fleet=plan.fleet,
+        plan=plan.digest,
+        key=key,
+        epoch=epoch,
+        digest=plan.release.digest,
+        deadline=plan.limits.drain_deadline,
+        limits=plan.limits.drain,
+    )
+    with suppress(WorkflowAlreadyStartedError):
+        await workflow.start_child_workflow(
+            Drain.run,
+            order,
+            id=f"drain/{plan.fleet}/{change}/{key.wave:03}-{key.number:04}",
+            parent_close_policy=ParentClosePolicy.ABANDON,
         )

@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+from pydantic import BaseModel, ConfigDict
+
 from activities.sessions import Drained
 from policies.words.drain import DrainMode, Look, Loss, NextStep, SlotDrain, Step
 
@@ -9,23 +11,27 @@ UNSEEN = Look(sessions=None, exempt=None)
 """What is known of a slot that nobody has looked at yet."""
 
 
-class Emptying:
+class Emptying(BaseModel):
     """What was seen, ended and announced so far, and until when sessions are waited for."""
 
-    def __init__(self, slot: str, release: str | None, sessions: int | None, deadline: datetime) -> None:
-        self.slot = slot
-        self.release = release
-        self.deadline = deadline
-        self.look: Look | None = None
-        self.found = sessions or 0
-        self.ended = 0
-        self.spent = 0
-        """Sessions that batches were ordered to end: at least those that they ended."""
-        self.lost = 0
-        self.loss: Loss | None = None
-        self.mode, self.mode_reason = DrainMode.WAIT, "it was replaced, not found at fault"
-        self.step = NextStep(step=Step.WAIT, reason="its sessions are being counted")
-        self.warned_for: datetime | None = None
+    model_config = ConfigDict(extra="forbid")
+
+    gateway: str
+    slot: str
+    release: str | None
+    deadline: datetime
+    look: Look | None = None
+    found: int = 0
+    ended: int = 0
+    spent: int = 0
+    """Sessions that batches were ordered to end: at least those that they ended."""
+    lost: int = 0
+    loss: Loss | None = None
+    mode: DrainMode = DrainMode.WAIT
+    mode_reason: str = "it was replaced, not found at fault"
+    step: NextStep = NextStep(step=Step.WAIT, reason="its sessions are being counted")
+    warned_for: datetime | None = None
+    stopped: bool = False
 
     def see(self, drained: Drained) -> None:
         """Take over what a wait has seen."""
@@ -38,6 +44,7 @@ class Emptying:
         """Return what people want to see of it."""
         look = self.look or UNSEEN
         return SlotDrain(
+            gateway=self.gateway,
             slot=self.slot,
             mode=self.mode,
             mode_reason=self.mode_reason,

@@ -1,81 +1,101 @@
-"""Install: the first release on gateways that serve nobody yet; afterwards only rollouts change them."""
+"""Install: the first release on gateways that serve nobody yet; afterwards only upgrades change them."""
 
 import asyncio
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.workflow import ParentClosePolicy
 
-from activities.instances import InstanceActivities, SlotOrder, StageOrder, StartOrder
-from activities.ledger import KnownGoodEntry, LedgerActivities
-from activities.steering import SteeringActivities
-from policies.words.fleet import Fleet, Gateway
-from policies.words.operation import Operation
+from activities.ledger import LedgerActivities, PartEntry, PartQuery
+from policies.words.parts import Member, PartKey, PlanHeader
 from policies.words.plan import ReleaseRef
 from policies.words.word import Name, Word
 from workflows import steps
-from workflows.failures import stopped
+from workflows.failures import sentence_of, stopped
+from workflows.gateway import GatewaySteps
 
 
 class InstallOrder(Word):
-    """Which release the fleet's empty gateways begin with."""
+    """Which release the gateways of a plan begin with; with a key only those of that part."""
 
-    name: Name
-    fleet: Fleet
+    change: Name
+    header: PlanHeader
     release: ReleaseRef
     source: str
+    epoch: int
+    key: PartKey | None = None
+
+
+class Installed(Word):
+    """Which gateways serve now and did not before, and why others do not."""
+
+    installed: tuple[str, ...] = ()
+    failed: dict[str, str] = {}
 
 
 @workflow.defn(name="Install")
 class Install:
-    """Bring every empty gateway up at once; one that serves already is left alone and named."""
+    """Every empty gateway at once; one that serves already is left alone, one that fails hinders nobody."""
 
     @workflow.run
-    async def run(self, order: InstallOrder) -> tuple[str, ...]:
-        """Return the gateways that were installed and are known-good now."""
-        epoch = steps.epoch_now()
-        installed = await asyncio.gather(
-            *[self._install(order, gateway, epoch) for gateway in order.fleet.gateways]
+    async def run(self, order: InstallOrder) -> Installed:
+        """Return what became of the gateways; what was installed is known-good from now on."""
+        keys = [order.key] if order.key else [key for wave in order.header.waves for key in wave.keys]
+        if len(keys) == 1:
+            return await self._install_part(order, keys[0])
+        found = await asyncio.gather(
+            *[
+                workflow.execute_child_workflow(
+                    Install.run,
+                    order.model_copy(update={"key": key}),
+                    id=f"{workflow.info().workflow_id}/{key.number:04}",
+                    parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+                )
+                for key in keys
+            ]
         )
-        return tuple(name for name in installed if name is not None)
+        return Installed(
+            installed=tuple(name for part in found for name in part.installed),
+            failed={name: why for part in found for name, why in sorted(part.failed.items())},
+        )
 
-    async def _install(self, order: InstallOrder, gateway: Gateway, epoch: int) -> str | None:
-        queue, release = gateway.task_queue, order.release
-
-        def operation(step: str) -> Operation:
-            return Operation(
-                rollout=order.name, epoch=epoch, gateway=gateway.name, step=step, digest=release.digest
-            )
-
-        state = await workflow.execute_activity_method(
-            InstanceActivities.observe_gateway, task_queue=queue, **steps.ASK
-        )
-        if state.steering.serving is not None:
-            return None
-        await workflow.execute_activity_method(
-            InstanceActivities.stage_release,
-            StageOrder(operation=operation("stage"), release=release, source=order.source),
-            task_queue=queue,
-            **steps.CHANGE,
-        )
-        started = await workflow.execute_activity_method(
-            InstanceActivities.start_instance,
-            StartOrder(operation=operation("start"), release=release),
-            task_queue=queue,
-            **steps.CHANGE,
-        )
-        slot = SlotOrder(operation=operation("probe"), slot=started.slot)
-        probe = await workflow.execute_activity_method(
-            InstanceActivities.probe_instance, slot, task_queue=queue, **steps.CHANGE
-        )
-        if not probe.passed:
-            raise stopped(f"{gateway.name} does not take a login ({probe.stage}): {probe.reason}")
-        keep = SlotOrder(operation=operation("keep"), slot=started.slot)
-        await workflow.execute_activity_method(
-            SteeringActivities.make_permanent, keep, task_queue=queue, **steps.STEER
-        )
-        await workflow.execute_activity_method(
-            LedgerActivities.record_known_good,
-            KnownGoodEntry(fleet=order.fleet.name, gateway=gateway.name, release=release, rollout=order.name),
+    async def _install_part(self, order: InstallOrder, key: PartKey) -> Installed:
+        part = await workflow.execute_activity_method(
+            LedgerActivities.read_part,
+            PartQuery(plan=order.header.digest, key=key),
             task_queue=steps.CONTROL_QUEUE,
             **steps.RECORD,
         )
-        return gateway.name
+        failed: dict[str, str] = {}
+        installed = await asyncio.gather(*[self._install(order, member, failed) for member in part.members])
+        names = tuple(
+            member.gateway.name for member, done in zip(part.members, installed, strict=True) if done
+        )
+        if names:
+            entry = PartEntry(
+                change=order.change, fleet=order.header.fleet, plan=order.header.digest, key=key, only=names
+            )
+            await workflow.execute_activity_method(
+                LedgerActivities.promote_part, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
+            )
+        return Installed(installed=names, failed=failed)
+
+    @staticmethod
+    async def _install(order: InstallOrder, member: Member, failed: dict[str, str]) -> bool:
+        """Return whether the gateway serves the release now, also when an earlier attempt was cut short."""
+        release = order.release
+        on = GatewaySteps(member.gateway, order.change, order.epoch, release.digest)
+        try:
+            state = await on.observe()
+            serving = state.serving
+            if serving is not None:
+                return serving.release == release.digest and serving.executable == release.executable
+            await on.stage(release, order.source)
+            started = await on.start(release)
+            if doubt := await on.doubt_about(started.slot, "probe"):
+                raise stopped(f"{member.gateway.name} {doubt}")
+            await on.keep(started.slot)
+        except (ActivityError, ApplicationError) as error:
+            failed[member.gateway.name] = sentence_of(error)
+            return False
+        return True

@@ -1,28 +1,34 @@
-"""Reconcile: the ring behind guardian and driver; finds changes that nobody looks after and ends them.
+"""Reconcile: finds changes that nobody looks after and gateways that are not on their known-good.
 
-It compares facts with facts: what each gateway does now with what the ledger calls its
-known-good. The fleet's lock is the proof that somebody looks after it.
+It compares facts with facts: what gateways do now with what the ledger calls their known-good.
+The fleet's lock is the proof that somebody looks after it. A large fleet is looked at in turns,
+so that looking costs the engine no more than ten steps a second.
 """
 
 from temporalio import workflow
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
-from activities.ledger import LedgerActivities
-from policies.known_good import strays
-from policies.words.fleet import Fleet
-from policies.words.word import Word
+from activities.ledger import LedgerActivities, StrayQuery
+from policies.words.change import ChangeKind, ChangeOrder
+from policies.words.word import Name, Word
 from workflows import steps
+from workflows.change import Change, ChangeRun
 from workflows.identities import change_of
-from workflows.survey import Survey
-from workflows.way_back import WayBack, WayBackOrder
+from workflows.survey import PAGES_A_LOOK, Survey, SurveyOrder
+
+
+class ReconcileOrder(Word):
+    """Which fleet is looked after."""
+
+    fleet: Name
 
 
 class ReconcileResult(Word):
     """What was found, and whether somebody was already looking after it."""
 
     strays: dict[str, str] = {}
-    open_rollouts: tuple[str, ...] = ()
+    open_changes: tuple[str, ...] = ()
     sentence: str
 
 
@@ -31,38 +37,41 @@ class Reconcile:
     """Runs every minute; does nothing unless a change was left alone."""
 
     @workflow.run
-    async def run(self, fleet: Fleet) -> ReconcileResult:
+    async def run(self, order: ReconcileOrder) -> ReconcileResult:
         """Start the way back of gateways that are not on known-good while no change is under way."""
-        known_good = await workflow.execute_activity_method(
-            LedgerActivities.read_known_good, fleet.name, task_queue=steps.CONTROL_QUEUE, **steps.ASK
+        turn = int(workflow.now().timestamp() // 60)
+        await workflow.execute_child_workflow(
+            Survey.run,
+            SurveyOrder(fleet=order.fleet, turn=turn, pages=PAGES_A_LOOK),
+            id=f"{workflow.info().workflow_id}/survey",
         )
-        abandoned = await workflow.execute_activity_method(
-            LedgerActivities.read_open_rollouts, fleet.name, task_queue=steps.CONTROL_QUEUE, **steps.ASK
+        found = await workflow.execute_activity_method(
+            LedgerActivities.find_strays,
+            StrayQuery(fleet=order.fleet),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.ASK,
         )
-        survey = await workflow.execute_child_workflow(
-            Survey.run, fleet, id=f"{workflow.info().workflow_id}/survey"
-        )
-        left_alone = strays(survey.states, known_good)
-        if not left_alone and not abandoned:
+        if not found.strays and not found.open_changes:
             return ReconcileResult(sentence="every gateway is on its known-good")
-        sentence = await self._end(fleet, left_alone)
-        return ReconcileResult(strays=left_alone, open_rollouts=abandoned, sentence=sentence)
+        sentence = await self._end(order.fleet, found.strays)
+        return ReconcileResult(strays=found.strays, open_changes=found.open_changes, sentence=sentence)
 
     @staticmethod
-    async def _end(fleet: Fleet, left_alone: dict[str, str]) -> str:
-        found = "; ".join(f"{name} {why}" for name, why in sorted(left_alone.items()))
-        order = WayBackOrder(
-            name=f"{fleet.name}-reconcile",
+    async def _end(fleet: str, strays: dict[str, str]) -> str:
+        found = "; ".join(f"{name} {why}" for name, why in sorted(strays.items()))
+        order = ChangeOrder(
             fleet=fleet,
+            kind=ChangeKind.GO_BACK,
             reason=f"nobody looks after this change any more: {found or 'only the ledger is behind'}",
+            cause="reconcile",
         )
         try:
             await workflow.start_child_workflow(
-                WayBack.run,
-                order,
-                id=change_of(fleet.name),
+                Change.run,
+                ChangeRun(order=order),
+                id=change_of(fleet),
                 parent_close_policy=ParentClosePolicy.ABANDON,
             )
         except WorkflowAlreadyStartedError:
             return "a change is under way and looks after them"
-        return f"bringing back: {', '.join(sorted(left_alone)) or 'nobody; only the ledger was behind'}"
+        return f"bringing back: {', '.join(sorted(strays)) or 'nobody; only the ledger was behind'}"

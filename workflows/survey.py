@@ -1,50 +1,89 @@
-"""Survey: ask every gateway what is true of it now; the ground on which a plan is made."""
+"""Survey: ask every gateway what is true of it now, and write it into the ledger; plans are made of that."""
 
 import asyncio
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
+from temporalio.workflow import ParentClosePolicy
 
 from activities.instances import InstanceActivities
-from policies.words.fleet import Fleet
+from activities.ledger import FleetQuery, LedgerActivities, StateRows
+from policies.words.fleet import Gateway
 from policies.words.instance import GatewayState
-from policies.words.word import Word
+from policies.words.word import Name, Word
 from workflows import steps
 from workflows.failures import sentence_of
 
 
-class SurveyResult(Word):
-    """What each gateway that answered is like, and why the others are silent."""
+class SurveyOrder(Word):
+    """Which fleet is looked at; with a number only so many gateways from there on."""
 
-    states: dict[str, GatewayState]
+    fleet: Name
+    first: int | None = None
+
+
+class SurveyResult(Word):
+    """How many gateways answered, and why the others are silent."""
+
+    answered: int
     silent: dict[str, str] = {}
 
 
 @workflow.defn(name="Survey")
 class Survey:
-    """Look at the whole fleet at once; silence is an answer of its own."""
+    """Look at the whole fleet at once, in parts; silence is an answer of its own."""
 
     @workflow.run
-    async def run(self, fleet: Fleet) -> SurveyResult:
-        """Return every gateway's state, or the reason why there is none."""
+    async def run(self, order: SurveyOrder) -> SurveyResult:
+        """Return how many answered; what each of them said is in the ledger."""
+        page = await workflow.execute_activity_method(
+            LedgerActivities.read_fleet,
+            FleetQuery(fleet=order.fleet, first=order.first or 0),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.ASK,
+        )
+        mine = self._look(order.fleet, page.gateways)
+        if order.first is not None or page.total <= len(page.gateways):
+            return await mine
+        others = [
+            workflow.execute_child_workflow(
+                Survey.run,
+                SurveyOrder(fleet=order.fleet, first=first),
+                id=f"{workflow.info().workflow_id}/{first:05}",
+                parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+            )
+            for first in range(len(page.gateways), page.total, len(page.gateways))
+        ]
+        found = await asyncio.gather(mine, *others)
+        return SurveyResult(
+            answered=sum(part.answered for part in found),
+            silent={name: why for part in found for name, why in sorted(part.silent.items())},
+        )
+
+    @staticmethod
+    async def _look(fleet: str, gateways: tuple[Gateway, ...]) -> SurveyResult:
         answers = await asyncio.gather(
             *[
                 workflow.execute_activity_method(
-                    InstanceActivities.observe_gateway,
-                    task_queue=gateway.task_queue,
-                    **steps.ASK,
+                    InstanceActivities.observe_gateway, task_queue=gateway.task_queue, **steps.ASK
                 )
-                for gateway in fleet.gateways
+                for gateway in gateways
             ],
             return_exceptions=True,
         )
         states: dict[str, GatewayState] = {}
         silent: dict[str, str] = {}
-        for gateway, answer in zip(fleet.gateways, answers, strict=True):
+        for gateway, answer in zip(gateways, answers, strict=True):
             if isinstance(answer, GatewayState):
                 states[gateway.name] = answer
             elif isinstance(answer, ActivityError):
                 silent[gateway.name] = sentence_of(answer)
             elif isinstance(answer, BaseException):
                 raise answer
-        return SurveyResult(states=states, silent=silent)
+        await workflow.execute_activity_method(
+            LedgerActivities.record_states,
+            StateRows(fleet=fleet, states=tuple(states.values()), silent=silent),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.ASK,
+        )
+        return SurveyResult(answered=len(states), silent=silent)

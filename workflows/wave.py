@@ -1,401 +1,449 @@
-"""One wave: its gateways are switched to the release, watched, and kept or given up."""
+"""One wave: its batches switch their gateways, all of them are watched together, and are kept or given up.
+
+What fails on one gateway by itself is set aside and restored alone; only more than the wave's
+failure budget, or proven harm, is the release's fault.
+"""
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, FailureError
+from temporalio.exceptions import ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
+from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
-from activities.instances import (
-    InstanceActivities,
-    SlotOrder,
-    StageOrder,
-    StartOrder,
+from policies.votes import Votes
+from policies.words.fleet import Automation
+from policies.words.parts import MOST_MEMBERS, PartKey, PlanHeader, WaveHeader
+from policies.words.plan import ReleaseRef, Strategy
+from policies.words.rollout import (
+    BatchReport,
+    Command,
+    CommandKind,
+    Phase,
+    WatchReport,
+    WaveReport,
 )
-from activities.observation import ObservationActivities, ObservationOrder
-from activities.steering import SteeringActivities, TrialOrder
-from policies.strategies import next_batch
-from policies.words.fleet import Gateway
-from policies.words.operation import Operation
-from policies.words.plan import Plan, Progress, Wave
-from policies.words.rollout import Command, CommandKind, GatewayProgress, Phase, WaveReport
-from policies.words.verdict import Action, Cohorts, Decision, GateVerdict
-from policies.words.word import Word
-from workflows import steps
-from workflows.failures import code_of, sentence_of, stopped
+from policies.words.verdict import Action, Decision
+from policies.words.word import Name, Word
+from workflows.batch import Batch, BatchOrder, BatchResult
+from workflows.failures import sentence_of
+from workflows.restore import Restore, RestoreOrder
+from workflows.watch import Watch, WatchOrder
 
-SLICE = timedelta(seconds=60)
-PERSONS_TO_PROMOTE_WITHOUT_PROOF = 2
+DETAILED = 50
+"""Gateways of a plan up to which every one of them is reported by itself."""
 
-
-class Watched(Word):
-    """What a wave that is being watched carries over when its history is cut short."""
-
-    slots: dict[str, str]
-    state: str
-    decision: Decision | None
-    held_by: str | None
-    promoters: tuple[str, ...]
-    started: dict[str, float] = {}
+_WAITING = {Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE, Action.ROLL_BACK}
+"""Decisions after which nothing moves by itself while the wave is still here."""
 
 
 class WaveOrder(Word):
     """One wave of a plan, the source its release comes from, and the epoch that its steps carry."""
 
-    rollout: str
-    guardian: str
-    plan: Plan
-    wave: Wave
+    change: Name
+    parent: str
+    header: PlanHeader
+    wave: int
+    release: ReleaseRef
     source: str
     epoch: int
-    watched: Watched | None = None
+    requested_by: str
+    holds: dict[str, str] = {}
 
 
 class WaveResult(Word):
-    """Whether the wave's gateways keep the release, and why."""
+    """Whether the wave's gateways keep the release, why, and which of them were set aside."""
 
     passed: bool
     reason: str
     decision: Decision | None = None
+    aside: dict[str, str] = {}
 
 
 @workflow.defn(name="Wave")
-class WaveWorkflow:
-    """Switch the wave's gateways, confirm their leases, watch the window, and keep what passed."""
+class Wave:
+    """Switch, watch from the first trial on, and keep what passed."""
 
     @workflow.init
     def __init__(self, order: WaveOrder) -> None:
         self._order = order
-        self._plan = order.plan
-        self._progress = {
-            name: GatewayProgress(gateway=name, wave=order.wave.number, state="waiting")
-            for name in order.wave.gateways
-        }
+        self._wave: WaveHeader = order.header.wave(order.wave)
+        self._limits = order.header.limits
+        self._reports: dict[int, BatchReport] = {}
+        self._batches: dict[int, ChildWorkflowHandle[Batch, BatchResult]] = {}
+        self._results: dict[int, BatchResult] = {}
+        self._ends: list[asyncio.Task[None]] = []
+        self._watch: ChildWorkflowHandle[Watch, None] | None = None
+        self._watch_heard: WatchReport | None = None
+        self._complete_since: datetime | None = None
+        self._votes = Votes(order.requested_by)
+        self._holds = dict(order.holds)
         self._phase = Phase.SWITCHING
-        self._slots = dict(order.watched.slots) if order.watched else {}
-        self._started = dict(order.watched.started) if order.watched else {}
-        for name in self._slots:
-            self._progress[name] = self._progress[name].model_copy(
-                update={"state": "on trial", "release": order.plan.release.version}
-            )
-        self._decision = order.watched.decision if order.watched else None
-        self._held_by = order.watched.held_by if order.watched else None
-        self._promoters = list(order.watched.promoters) if order.watched else []
         self._stopped: str | None = None
-        self._commands = 0
+        self._lost: str | None = None
+        self._restoring: set[str] = set()
+        self._share = 0
         self._told = 0
-        self._changed = True
+        self._changes = 0
+        self._untold = True
 
     @workflow.run
     async def run(self, order: WaveOrder) -> WaveResult:
         """Return whether the gateways keep the release; what goes wrong is the caller's to undo."""
-        reporting = asyncio.create_task(self._report_changes())
-        confirming = asyncio.create_task(self._confirm_leases())
+        del order
+        telling = asyncio.create_task(self._report_changes())
+        lanes = self._lanes()
+        switching = max(1, self._limits.switching // len(lanes))
+        running = [asyncio.create_task(self._run_lane(lane, switching)) for lane in lanes]
         try:
-            if order.watched is None:
-                await self._switch_gateways()
-            result = await self._watch(order.watched.state if order.watched else "")
-            confirming.cancel()
+            result = await self._watch_to_the_end()
             if result.passed:
-                await self._keep_gateways()
-            await self._tell_guardian()
+                result = await self._keep(result)
+            if not result.passed:
+                await self._signal_batches("end", "stop")
+            await self._tell()
             return result
         finally:
-            confirming.cancel()
-            reporting.cancel()
+            for task in (telling, *running, *self._ends):
+                task.cancel()
+            if self._watch is not None:
+                self._watch.cancel()
+
+    # --- what people and children say ----------------------------------------------
 
     @workflow.signal(name="command")
-    def command(self, command: Command) -> None:
-        """Take a person's order that the guardian has accepted."""
+    async def command(self, command: Command) -> None:
+        """Take a person's command that the change has accepted."""
         match command.kind:
             case CommandKind.HOLD:
-                self._held_by = f"held by {command.person}: {command.reason}"
+                self._holds[command.person] = command.reason
             case CommandKind.RESUME:
-                self._held_by = None
+                self._holds.pop(command.hold_of or command.person, None)
             case CommandKind.PROMOTE:
-                self._promoters = sorted({*self._promoters, command.person})
+                self._votes.add(command.person)
             case CommandKind.ROLL_BACK | CommandKind.ABORT:
                 self._stopped = f"{command.person} said so: {command.reason}"
-            case CommandKind.EXTEND:
-                self._held_by = None
-        self._commands += 1
-        self._changed = True
+            case _:
+                return
+        self._changed()
+        if command.kind in {CommandKind.HOLD, CommandKind.RESUME}:
+            await self._signal_batches("hold", bool(self._holds))
+        await self._signal_watch("look")
 
-    # --- switching ---------------------------------------------------------------
+    @workflow.signal(name="report")
+    def report(self, report: BatchReport) -> None:
+        """Take over what a batch says of itself."""
+        if report.follows(self._reports.get(report.part)):
+            self._reports[report.part] = report
+            self._changed()
 
-    async def _switch_gateways(self) -> None:
-        """Start as many at once as the limits allow, and the next whenever one is done."""
-        switches: dict[str, asyncio.Task[None]] = {}
-        try:
-            while len(self._slots) < len(self._order.wave.gateways):
-                if not self._held_by:
-                    for name in next_batch(self._plan, self._switching(switches)):
-                        switches[name] = asyncio.create_task(self._switch_gateway(name))
-                under_way = [switch for switch in switches.values() if not switch.done()]
-                if not under_way and not self._held_by:
-                    raise stopped("no further gateway of the wave may start within the fleet's limits")
-                await self._until_switched_or_resumed(under_way)
-                for switch in switches.values():
-                    if switch.done():
-                        switch.result()
-        finally:
-            for switch in switches.values():
-                switch.cancel()
+    @workflow.signal(name="report_watch")
+    def report_watch(self, report: WatchReport) -> None:
+        """Take over a decision of the watch."""
+        if report.follows(self._watch_heard):
+            self._watch_heard = report
+            self._votes.see(report.decision)
+            self._changed()
 
-    async def _until_switched_or_resumed(self, under_way: list[asyncio.Task[None]]) -> None:
-        """Wait for what changes the next step; a failure is heard in the middle of a hold, too."""
-        held = bool(self._held_by)
-        await workflow.wait_condition(
-            lambda: any(switch.done() for switch in under_way) or (held and not self._held_by)
-        )
+    # --- switching ------------------------------------------------------------------
 
-    def _switching(self, switches: dict[str, asyncio.Task[None]]) -> Progress:
-        return Progress(
-            passed=self._order.wave.number - 1,
-            switching=tuple(name for name, switch in switches.items() if not switch.done()),
-            draining=tuple(self._slots),
-        )
+    def _lanes(self) -> list[tuple[PartKey, ...]]:
+        """Return which batches switch one after the other: as many side by side as may switch at once."""
+        keys = self._wave.keys
+        if self._is_blue_green:
+            return [(key,) for key in keys]
+        count = max(1, min(len(keys), self._limits.switching // MOST_MEMBERS))
+        return [keys[first::count] for first in range(count)]
 
-    async def _switch_gateway(self, name: str) -> None:
-        release, gateway = self._plan.release, self._plan.fleet.gateway(name)
-        self._note(name, "staging")
-        await workflow.execute_activity_method(
-            InstanceActivities.stage_release,
-            StageOrder(operation=self._operation(name, "stage"), release=release, source=self._order.source),
-            task_queue=gateway.task_queue,
-            **steps.CHANGE,
-        )
-        self._note(name, "starting")
-        started = await workflow.execute_activity_method(
-            InstanceActivities.start_instance,
-            StartOrder(operation=self._operation(name, "start"), release=release),
-            task_queue=gateway.task_queue,
-            **steps.CHANGE,
-        )
-        self._started[name] = workflow.now().timestamp()
-        self._note(name, "probing")
-        await self._probe(gateway, started.slot)
-        await self._confirm(gateway, started.slot)
-        self._slots[name] = started.slot
-        self._note(name, "on trial", release.version)
-
-    async def _probe(self, gateway: Gateway, slot: str) -> None:
-        probe = await workflow.execute_activity_method(
-            InstanceActivities.probe_instance,
-            SlotOrder(operation=self._operation(gateway.name, "probe"), slot=slot),
-            task_queue=gateway.task_queue,
-            **steps.CHANGE,
-        )
-        if not probe.passed:
-            self._stopped = (
-                f"the probe of {gateway.name} failed at {probe.stage}, before any user: {probe.reason}"
+    async def _run_lane(self, keys: Sequence[PartKey], switching: int) -> None:
+        """Run the lane's batches; the next begins when everybody of the one before is on trial or aside."""
+        for key in keys:
+            await workflow.wait_condition(lambda: not self._holds)
+            batch = await workflow.start_child_workflow(
+                Batch.run,
+                self._batch_order(key, switching),
+                id=f"{workflow.info().workflow_id}/{key.number:04}",
+                parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+                # The fence, not the batch's obedience, makes the way back safe: do not wait for it.
+                cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
             )
-            raise stopped(self._stopped)
+            self._batches[key.number] = batch
+            self._ends.append(asyncio.create_task(self._notice_the_end(key.number, batch)))
+            await workflow.wait_condition(lambda number=key.number: self._is_switched(number))  # type: ignore[misc]
 
-    async def _confirm(self, gateway: Gateway, slot: str) -> None:
-        lease = self._plan.fleet.limits.lease
-        await workflow.execute_activity_method(
-            SteeringActivities.start_trial,
-            TrialOrder(
-                operation=self._operation(gateway.name, "trial"),
-                slot=slot,
-                lease=lease,
-            ),
-            task_queue=gateway.task_queue,
-            **steps.confirm_within(lease),
+    def _batch_order(self, key: PartKey, switching: int) -> BatchOrder:
+        order, header = self._order, self._order.header
+        return BatchOrder(
+            change=order.change,
+            plan=header.digest,
+            key=key,
+            release=order.release,
+            source=order.source,
+            epoch=order.epoch,
+            wave=workflow.info().workflow_id,
+            lease=self._wave.lease,
+            share=self._wave.shares[0],
+            switching=switching,
+            switching_per_domain=self._limits.switching_per_domain,
+            barrier=self._is_blue_green,
+            detailed=header.changing <= DETAILED,
+            held=bool(self._holds),
         )
 
-    # --- watching ----------------------------------------------------------------
-
-    async def _confirm_leases(self) -> None:
-        """Renew every lease three times within its length, for as long as the wave is watched.
-
-        Where nothing runs any more, no metric may ever have been read: that is harm by itself.
-        """
-        while True:
-            await workflow.sleep(self._plan.fleet.limits.lease / 3)
-            confirmations = [
-                self._confirm(self._plan.fleet.gateway(name), slot)
-                for name, slot in sorted(self._slots.items())
-            ]
-            for result in await asyncio.gather(*confirmations, return_exceptions=True):
-                if isinstance(result, ActivityError) and code_of(result) == "InstanceGone":
-                    self._decision, self._changed = has_ended(sentence_of(result)), True
-                    self._stopped = self._decision.reason
-                elif isinstance(result, ActivityError):
-                    workflow.logger.warning("a lease was not confirmed: %s", sentence_of(result))
-
-    async def _watch(self, state: str) -> WaveResult:
-        self._enter(Phase.OBSERVING)
-        while True:
-            if self._stopped:
-                return WaveResult(passed=False, reason=self._stopped, decision=self._decision)
-            state = await self._watch_slice(state)
-            decision = self._decision
-            if decision is None:
-                continue
-            if decision.action is Action.ROLL_BACK:
-                return WaveResult(passed=False, reason=decision.reason, decision=decision)
-            if self._promoted_by_people():
-                reason = f"promoted by {' and '.join(self._promoters)} against: {decision.reason}"
-                return WaveResult(passed=True, reason=reason, decision=decision)
-            if decision.action is Action.PROMOTE and not self._held_by:
-                return WaveResult(passed=True, reason=decision.reason, decision=decision)
-            await self._pause_if_held(decision)
-            if workflow.info().is_continue_as_new_suggested():
-                self._go_on_with_a_short_history(state)
-
-    def _go_on_with_a_short_history(self, state: str) -> None:
-        watched = Watched(
-            slots=self._slots,
-            started=self._started,
-            state=state,
-            decision=self._decision,
-            held_by=self._held_by,
-            promoters=tuple(self._promoters),
-        )
-        workflow.continue_as_new(self._order.model_copy(update={"watched": watched}))
-
-    async def _watch_slice(self, state: str) -> str:
-        """Fold one slice; a command ends the wait for it at once."""
-        slice_of_window = workflow.start_activity_method(
-            ObservationActivities.observe_slice,
-            ObservationOrder(
-                rollout=self._order.rollout,
-                wave=self._order.wave.number,
-                gates=self._plan.gates,
-                cohorts=self._cohorts(),
-                window=self._plan.window,
-                slice=SLICE,
-                state=state,
-            ),
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.WATCH,
-        )
-        # People may overrule a decision, not the lack of one: the first slice is waited for.
-        await workflow.wait_condition(
-            lambda: (
-                slice_of_window.done()
-                or bool(self._stopped)
-                or (self._decision is not None and self._promoted_by_people())
-            )
-        )
-        if not slice_of_window.done():
-            slice_of_window.cancel()
-            return state
+    async def _notice_the_end(self, number: int, batch: ChildWorkflowHandle[Batch, BatchResult]) -> None:
+        """A batch that ends before its wave leaves its gateways without anybody."""
         try:
-            observed = await slice_of_window
-        except ActivityError as error:
-            if code_of(error) != "BadQuery":
-                raise
-            self._decision, self._changed = unaskable(sentence_of(error)), True
-            return state
-        self._decision, self._changed = observed.decision, True
-        return observed.state
+            self._results[number] = await batch
+        except ChildWorkflowError as error:
+            self._lost = f"part {number} of wave {self._wave.number} ended: {sentence_of(error)}"
+        self._changed()
 
-    async def _pause_if_held(self, decision: Decision) -> None:
-        """While held, evidence is kept and harm is still looked for, at a calmer pace."""
-        waiting = decision.action in {Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE}
-        self._enter(Phase.HELD if self._held_by or waiting else Phase.OBSERVING)
-        if not waiting:
-            return
-        for_human = decision.action is Action.HOLD_FOR_HUMAN
-        pace = steps.HELD_FOR_HUMAN_PACE if for_human else steps.HELD_PACE
-        heard = self._commands
-        with suppress(TimeoutError):
-            await workflow.wait_condition(lambda: self._commands > heard, timeout=pace)
+    def _is_switched(self, number: int) -> bool:
+        report = self._reports.get(number)
+        return report is not None and report.switched
 
-    def _promoted_by_people(self) -> bool:
-        return len(self._promoters) >= PERSONS_TO_PROMOTE_WITHOUT_PROOF
+    # --- watching -------------------------------------------------------------------
 
-    def _cohorts(self) -> Cohorts:
-        """The wave's gateways against all others, each with the digest the plan expects it to run."""
-        fleet, plan = self._plan.fleet, self._plan
-        done = {
-            name for wave in plan.waves if wave.number <= self._order.wave.number for name in wave.gateways
-        }
-        expected = {
-            gateway.metrics_target: (
-                plan.release if gateway.name in done else plan.known_good[gateway.name]
-            ).executable
-            for gateway in fleet.gateways
-            if gateway.name in plan.known_good
-        }
-        canary = tuple(fleet.gateway(name).metrics_target for name in self._order.wave.gateways)
-        control = tuple(target for target in expected if target not in canary)
-        slots = {fleet.gateway(name).metrics_target: slot for name, slot in self._slots.items()}
-        since = {fleet.gateway(name).metrics_target: at for name, at in self._started.items()}
-        return Cohorts(canary=canary, control=control, expected=expected, slots=slots, since=since)
+    async def _watch_to_the_end(self) -> WaveResult:
+        """Return how the window ends; gateways that fail alone are restored meanwhile."""
+        while True:
+            seen = self._changes
+            if result := self._failure() or self._verdict():
+                return result
+            await self._look_after_the_wave()
+            self._enter(self._phase_now())
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda seen=seen: self._changes > seen, timeout=self._patience())  # type: ignore[misc]
 
-    # --- keeping -----------------------------------------------------------------
+    def _failure(self) -> WaveResult | None:
+        """Return why the wave is given up by a person, by a lost batch, or by more failures than may be."""
+        if why := self._stopped or self._lost:
+            return self._given_up(why)
+        aside = self._aside()
+        if len(aside) <= self._wave.may_fail:
+            return None
+        name, why = next(iter(sorted(aside.items())))
+        if self._wave.may_fail == 0:
+            return self._given_up(why)
+        return self._given_up(
+            f"{len(aside)} of {self._wave.gateways} gateways failed by themselves, "
+            f"{self._wave.may_fail} may: {name}: {why}"
+        )
 
-    async def _keep_gateways(self) -> None:
+    def _given_up(self, reason: str) -> WaveResult:
+        return WaveResult(passed=False, reason=reason, decision=self._decision, aside=self._aside())
+
+    def _verdict(self) -> WaveResult | None:
+        """Return what the watch or people decide; nobody passes before everybody has switched."""
+        decision, mode = self._decision, self._limits.automation
+        if decision is not None and decision.action is Action.ROLL_BACK and mode is Automation.ACT:
+            return self._given_up(decision.reason)
+        if self._holds or not self._all_switched or self._shares_left():
+            return None
+        if decision is not None and self._votes.passed:
+            reason = f"promoted by {' and '.join(self._votes.persons)} against: {decision.reason}"
+        elif decision is not None and decision.action is Action.PROMOTE:
+            reason = decision.reason
+        elif mode is Automation.OBSERVE and self._patience() == timedelta(0):
+            reason = f"nothing failed for {self._order.header.window_minimum}; verdicts are only shown"
+        else:
+            return None
+        return WaveResult(passed=True, reason=reason, decision=decision, aside=self._aside())
+
+    def _patience(self) -> timedelta | None:
+        """Return how long to wait without any news; only a fleet that is merely observed passes by time."""
+        if self._limits.automation is not Automation.OBSERVE or self._complete_since is None or self._holds:
+            return None
+        left = self._complete_since + self._order.header.window_minimum - workflow.now()
+        return max(timedelta(0), left)
+
+    async def _look_after_the_wave(self) -> None:
+        """Restore what failed alone, begin to watch, open the barrier, and take the next share."""
+        for name, part in self._newly_aside():
+            await self._restore_alone(name, part)
+        if self._watch is None and (self._on_trial or self._all_switched):
+            await self._begin_to_watch()
+        if self._is_blue_green and not self._share and self._everybody_is_ready:
+            await self._take_share(self._wave.shares[0])
+        elif self._all_switched and self._complete_since is None:
+            await self._begin_the_window()
+        elif self._may_take_the_next_share():
+            await self._take_share(self._shares_left()[0])
+
+    async def _begin_to_watch(self) -> None:
+        self._watch = await workflow.start_child_workflow(
+            Watch.run,
+            WatchOrder(
+                change=self._order.change,
+                plan=self._order.header.digest,
+                wave=self._wave.number,
+                listener=workflow.info().workflow_id,
+            ),
+            id=watch_of(workflow.info().workflow_id),
+            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+            cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
+        )
+        self._ends.append(asyncio.create_task(self._notice_a_lost_watch(self._watch)))
+
+    async def _notice_a_lost_watch(self, watch: ChildWorkflowHandle[Watch, None]) -> None:
+        try:
+            await watch
+        except ChildWorkflowError as error:
+            self._lost = f"the watch over wave {self._wave.number} ended: {sentence_of(error)}"
+            self._changed()
+
+    async def _begin_the_window(self) -> None:
+        self._complete_since = workflow.now()
+        self._share = self._share or self._wave.shares[0]
+        await self._signal_watch("complete")
+
+    def _shares_left(self) -> tuple[int, ...]:
+        return tuple(share for share in self._wave.shares if share > self._share)
+
+    def _may_take_the_next_share(self) -> bool:
+        decided = self._decision is not None and self._decision.action is Action.PROMOTE
+        proven = decided or self._votes.passed or self._patience() == timedelta(0)
+        return self._all_switched and proven and bool(self._shares_left()) and not self._holds
+
+    async def _take_share(self, share: int) -> None:
+        """Send more of the new sessions to the new instances, and begin a window of its own for it."""
+        self._share = share
+        await self._signal_batches("share", share)
+        if self._complete_since is not None:
+            self._watch_heard = None
+            self._votes.forget()
+            await self._begin_the_window()
+
+    async def _restore_alone(self, name: str, part: int) -> None:
+        """Bring one gateway back by itself; it outlives this wave, and a newer change takes it over."""
+        self._restoring.add(name)
+        with suppress(WorkflowAlreadyStartedError):
+            await workflow.start_child_workflow(
+                Restore.run,
+                RestoreOrder(
+                    change=self._order.change,
+                    plan=self._order.header.digest,
+                    fleet=self._order.header.fleet,
+                    reason=self._aside().get(name, "it failed by itself"),
+                    keys=(PartKey(wave=self._wave.number, number=part),),
+                    only=name,
+                    epoch=self._order.epoch,
+                    failed=self._order.release.digest,
+                    source=self._order.source,
+                    limits=self._limits,
+                ),
+                id=f"restore/{name}/{self._order.change}",
+                parent_close_policy=ParentClosePolicy.ABANDON,
+            )
+
+    # --- the end --------------------------------------------------------------------
+
+    async def _keep(self, result: WaveResult) -> WaveResult:
+        """Have every batch keep its gateways; one that cannot is set aside like any other."""
         self._enter(Phase.PROMOTING)
-        await asyncio.gather(*[self._keep(name, slot) for name, slot in sorted(self._slots.items())])
+        await self._signal_batches("end", "keep")
+        await workflow.wait_condition(lambda: len(self._results) == self._wave.parts or self._lost is not None)
+        if failure := self._failure():
+            return failure
+        for name, part in self._newly_aside():
+            await self._restore_alone(name, part)
+        return result.model_copy(update={"aside": self._aside()})
 
-    async def _keep(self, name: str, slot: str) -> None:
-        await workflow.execute_activity_method(
-            SteeringActivities.make_permanent,
-            SlotOrder(operation=self._operation(name, "keep"), slot=slot),
-            task_queue=self._plan.fleet.gateway(name).task_queue,
-            **steps.STEER,
-        )
-        self._note(name, "kept", self._plan.release.version)
+    async def _signal_batches(self, signal: str, argument: object) -> None:
+        for number, batch in sorted(self._batches.items()):
+            if number not in self._results:
+                with suppress(FailureError):  # one that has just ended hears nothing; its end is noticed
+                    await batch.signal(signal, argument)
 
-    # --- telling -----------------------------------------------------------------
+    async def _signal_watch(self, signal: str) -> None:
+        if self._watch is not None:
+            with suppress(FailureError):
+                await self._watch.signal(signal)
 
-    def _operation(self, gateway: str, step: str) -> Operation:
-        return Operation(
-            rollout=self._order.rollout,
-            epoch=self._order.epoch,
-            gateway=gateway,
-            step=step,
-            digest=self._plan.release.digest,
-        )
+    # --- where the wave is ------------------------------------------------------------
+
+    @property
+    def _is_blue_green(self) -> bool:
+        return self._order.header.strategy is Strategy.BLUE_GREEN
+
+    @property
+    def _decision(self) -> Decision | None:
+        return self._watch_heard.decision if self._watch_heard is not None else None
+
+    @property
+    def _all_switched(self) -> bool:
+        return len(self._reports) == self._wave.parts and all(r.switched for r in self._reports.values())
+
+    @property
+    def _everybody_is_ready(self) -> bool:
+        return len(self._reports) == self._wave.parts and all(r.ready for r in self._reports.values())
+
+    @property
+    def _on_trial(self) -> int:
+        return sum(report.counts.get("on trial", 0) for report in self._reports.values())
+
+    def _aside(self) -> dict[str, str]:
+        found = {name: why for report in self._reports.values() for name, why in report.aside.items()}
+        return found | {name: why for result in self._results.values() for name, why in result.aside.items()}
+
+    def _newly_aside(self) -> list[tuple[str, int]]:
+        return [
+            (name, number)
+            for number, report in sorted(self._reports.items())
+            for name in sorted(report.aside)
+            if name not in self._restoring
+        ]
+
+    def _phase_now(self) -> Phase:
+        waits = self._decision is not None and self._decision.action in _WAITING
+        if self._holds or (waits and self._all_switched):
+            return Phase.HELD
+        return Phase.OBSERVING if self._all_switched else Phase.SWITCHING
+
+    # --- telling --------------------------------------------------------------------
 
     def _enter(self, phase: Phase) -> None:
-        self._changed = self._changed or phase is not self._phase
-        self._phase = phase
+        if phase is not self._phase:
+            self._phase = phase
+            self._untold = True
 
-    def _note(self, gateway: str, state: str, release: str | None = None) -> None:
-        self._progress[gateway] = self._progress[gateway].model_copy(
-            update={"state": state, "release": release or self._progress[gateway].release}
-        )
-        self._changed = True
+    def _changed(self) -> None:
+        self._changes += 1
+        self._untold = True
 
     async def _report_changes(self) -> None:
-        """Tell the guardian what changed, in as few signals as the changes allow."""
+        """Tell the change what is new, in as few signals as the news allows."""
         while True:
-            await workflow.wait_condition(lambda: self._changed)
-            await self._tell_guardian()
+            await workflow.wait_condition(lambda: self._untold)
+            await self._tell()
 
-    async def _tell_guardian(self) -> None:
-        self._changed = False
+    async def _tell(self) -> None:
+        self._untold = False
         self._told += 1
-        guardian = workflow.get_external_workflow_handle(self._order.guardian)
-        with suppress(FailureError):  # a guardian that is gone hears nothing; its driver is told to go back
-            await guardian.signal("report", self._report())
-
-    def _report(self) -> WaveReport:
-        return WaveReport(
-            wave=self._order.wave.number,
-            phase=self._phase,
+        counts: Counter[str] = Counter()
+        for report in self._reports.values():
+            counts.update(report.counts)
+        counts["waiting"] += self._wave.gateways - counts.total()
+        report = WaveReport(
             at=workflow.now(),
             number=self._told,
-            gateways=tuple(self._progress.values()),
+            wave=self._wave.number,
+            phase=self._phase,
+            share=self._share or self._wave.shares[0],
+            counts={state: count for state, count in sorted(counts.items()) if count},
+            gateways=tuple(one for _, part in sorted(self._reports.items()) for one in part.gateways),
+            aside=self._aside(),
             decision=self._decision,
-            held_by=self._held_by,
+            holds=self._holds,
+            switching=not self._all_switched,
         )
+        with suppress(FailureError):  # a change that is gone hears nothing; its end cancels this wave
+            await workflow.get_external_workflow_handle(self._order.parent).signal("report", report)
 
 
-def has_ended(reason: str) -> Decision:
-    """Return the decision when the host itself says that the new instance has ended."""
-    return Decision(
-        action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason=f"the new instance has ended: {reason}"
-    )
-
-
-def unaskable(reason: str) -> Decision:
-    """Return the decision when the question itself is wrong: that is no verdict on the release."""
-    return Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)
+def watch_of(wave: str) -> str:
+    """Return the id of the watch over the wave of that id."""
+    return f"{wave}/watch"

@@ -93,6 +93,7 @@ class DrainExtension(Word):
     """A person's order to wait longer; `id` makes a repeat the same order."""
 
     id: str = Field(min_length=1)
+    gateway: Name | None = None
     by: Duration = Field(gt=timedelta(0))
     person: str = Field(min_length=1)
     reason: str = Field(min_length=1)
@@ -102,6 +103,7 @@ class DrainEnding(Word):
     """A person's order to end what is left, in batches; exempt sessions only when named."""
 
     id: str = Field(min_length=1)
+    gateway: Name | None = None
     person: str = Field(min_length=1)
     reason: str = Field(min_length=1)
     exempt_too: bool = False
@@ -110,6 +112,7 @@ class DrainEnding(Word):
 class SlotDrain(Word):
     """One slot of a drain, as people want to see it."""
 
+    gateway: Name
     slot: str
     mode: DrainMode
     mode_reason: str
@@ -125,8 +128,7 @@ class SlotDrain(Word):
 
 
 class DrainStatus(Word):
-    """A drain of one gateway; counts are those of its last look."""
+    """What drains after one change; counts are those of the last look."""
 
-    gateway: Name
     rollout: str
     slots: tuple[SlotDrain, ...] = ()

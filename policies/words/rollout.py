@@ -5,7 +5,8 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from policies.words.plan import Plan
+from policies.words.change import ChangeKind
+from policies.words.parts import PartKey
 from policies.words.verdict import Decision
 from policies.words.word import Digest, Name, Word
 
@@ -42,16 +43,25 @@ class CommandKind(StrEnum):
     PROMOTE = "promote"
     ABORT = "abort"
     ROLL_BACK = "roll_back"
-    EXTEND = "extend"
+    APPROVE = "approve"
+    """A second person's yes to a rollback that waits for one."""
+    REJECT = "reject"
+    QUARANTINE = "quarantine"
+    """Go on without a gateway that refuses or is silent."""
 
 
 class Command(Word):
-    """A person's order, with the reason they gave; `id` makes a repeat the same order."""
+    """A person's command, with the reason they gave; `id` makes a repeat the same command."""
 
     id: str = Field(min_length=1)
     kind: CommandKind
     person: str = Field(min_length=1)
     reason: str = Field(min_length=1)
+    hold_of: str | None = None
+    """Whose hold a resume lifts, when it is not the person's own."""
+    approves: Digest | None = None
+    """What an approval was shown."""
+    gateway: Name | None = None
 
 
 class CommandReceipt(Word):
@@ -62,26 +72,13 @@ class CommandReceipt(Word):
     sentence: str
 
 
-class RolloutOrder(Word):
-    """Everything a rollout needs to know before its first step."""
-
-    rollout: Name
-    plan: Plan
-    source: str
-    requested_by: str
-    reason: str
-    even_if_unusual: bool = False
-    """Whether somebody wants it although this hour is not like the same hour of past weeks."""
-
-
 class GatewayProgress(Word):
-    """One gateway during a rollout, as people want to see it."""
+    """One gateway during a change, as people want to see it."""
 
     gateway: str
     wave: int
     state: str
     release: str | None = None
-    old_sessions: int | None = None
 
 
 class Report(Word):
@@ -96,22 +93,48 @@ class Report(Word):
         return heard is None or (self.at, self.number) > (heard.at, heard.number)
 
 
+class BatchReport(Report):
+    """What a batch tells its wave; gateways by name only where the fleet is small."""
+
+    part: int
+    switched: bool = False
+    ready: bool = False
+    """Whether everybody who is not aside waits at the barrier."""
+    counts: dict[str, int] = {}
+    aside: dict[str, str] = {}
+    gateways: tuple[GatewayProgress, ...] = ()
+
+
+class WatchReport(Report):
+    """What a watch tells whoever asked for it, whenever its decision is another one."""
+
+    decision: Decision
+
+
 class WaveReport(Report):
-    """What a wave tells its guardian whenever something changed."""
+    """What a wave tells its change whenever something changed: counts, and who needs attention."""
 
     wave: int
     phase: Phase
-    gateways: tuple[GatewayProgress, ...]
+    share: int = 100
+    counts: dict[str, int] = {}
+    gateways: tuple[GatewayProgress, ...] = ()
+    aside: dict[str, str] = {}
     decision: Decision | None = None
-    held_by: str | None = None
+    holds: dict[str, str] = {}
+    switching: bool = False
+    """Whether gateways are still being started, which a hold lets finish."""
 
 
-class RollbackReport(Report):
-    """What a rollback tells the guardian: who is back, who is not yet, and why it goes back."""
+class RestoreReport(Report):
+    """What a restore tells of one part: how many are back, who is not yet and why, who was given up."""
 
+    part: PartKey
     reason: str
-    back: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
+    back: int = 0
+    names: tuple[str, ...] = ()
+    missing: dict[str, str] = {}
+    given_up: dict[str, str] = {}
 
 
 class Event(Word):
@@ -121,7 +144,7 @@ class Event(Word):
     sentence: str
 
 
-class RolloutStatus(Word):
+class ChangeStatus(Word):
     """The five sentences: what is happening, to how many users, why, what next and when, what you can do."""
 
     rollout: str
@@ -134,11 +157,21 @@ class RolloutStatus(Word):
     why: str
     next: str
     can_do: str
+    kind: ChangeKind = ChangeKind.UPGRADE
     wave: int = 0
     waves: int = 0
     gateways: tuple[GatewayProgress, ...] = ()
+    """Every gateway of a small fleet; of a large one those that need attention."""
+    counts: dict[str, int] = {}
+    """How many gateways are in which state."""
+    aside: dict[str, str] = {}
+    """Gateways that failed by themselves and were left out, each with why."""
     decision: Decision | None = None
     events: tuple[Event, ...] = ()
+    earlier_events: int = 0
+    """Events before the first of `events`, which only the ledger still has."""
+    needs_you: str | None = None
+    """What waits for a person, None when nothing does."""
     outcome: Outcome | None = None
     confirm: Digest | None = None
     """What waits for a second person's answer, by the digest that the answer names."""
@@ -146,13 +179,16 @@ class RolloutStatus(Word):
     """Gateways that are not back yet, each with what keeps it."""
 
 
-class RolloutResult(Word):
+class ChangeResult(Word):
     """How a rollout ended and why, in a sentence that is never empty."""
 
     rollout: str
     outcome: Outcome
     reason: str = Field(min_length=1)
     decision: Decision | None = None
-    touched: tuple[str, ...] = ()
-    incomplete: tuple[str, ...] = ()
+    touched: int = 0
+    aside: dict[str, str] = {}
+    """Gateways that were left out, each with why."""
+    incomplete: dict[str, str] = {}
+    """Gateways that are not back and were given up, each with who said so."""
     steered_back_after: timedelta | None = None

@@ -1,0 +1,47 @@
+"""Votes to promote without proof: two people who see the same verdict, and never the one who asked."""
+
+from policies.words.verdict import Decision
+
+PERSONS_NEEDED = 2
+
+
+class Votes:
+    """Who has voted, and for which verdict; a vote ends with the verdict it saw."""
+
+    def __init__(self, requested_by: str) -> None:
+        self._requested_by = requested_by
+        self._seen: tuple[str, str] | None = None
+        self._persons: list[str] = []
+
+    @property
+    def persons(self) -> tuple[str, ...]:
+        """Who has voted, in the order of the alphabet."""
+        return tuple(sorted(self._persons))
+
+    @property
+    def passed(self) -> bool:
+        """Whether enough people have voted."""
+        return len(self._persons) >= PERSONS_NEEDED
+
+    def refusal_of(self, person: str) -> str | None:
+        """Return why this person's vote does not count, None when it does."""
+        if person == self._requested_by:
+            return f"{person} asked for this upgrade; two other people promote it without proof"
+        return None
+
+    def see(self, decision: Decision) -> None:
+        """Forget votes for another verdict than this one."""
+        now = (decision.action.value, decision.verdict.value)
+        if now != self._seen:
+            self._persons.clear()
+        self._seen = now
+
+    def add(self, person: str) -> None:
+        """Take a vote for the verdict that is seen now; before there is one, nothing can be voted for."""
+        if self._seen is not None and self.refusal_of(person) is None and person not in self._persons:
+            self._persons.append(person)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._seen = None
+        self._persons.clear()

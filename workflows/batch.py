@@ -1,0 +1,396 @@
+"""A batch: at most fifty gateways of a wave, switched to the release, kept on trial, and kept for good.
+
+Each gateway is a coroutine of its own and fails alone: what goes wrong on one of them is
+reported, and the wave decides whose fault it is.
+"""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+
+from activities.ledger import GatewayRow, GatewayRows, LedgerActivities, PartQuery
+from policies.words.parts import Member, Part, PartKey
+from policies.words.plan import ReleaseRef
+from policies.words.rollout import BatchReport, GatewayProgress
+from policies.words.word import Digest, Name, Word
+from workflows import steps
+from workflows.compensation import to_the_end
+from workflows.failures import code_of, sentence_of, stopped
+from workflows.gateway import GatewaySteps
+
+RENEWALS_A_LEASE = 3
+SHORT_HISTORY = 2_000
+"""Events after which a batch on trial continues as new; fifty gateways may still spend as many again."""
+
+
+class OnTrial(Word):
+    """A gateway on trial: the slot, when it was started, of which boot its host was, when it was confirmed."""
+
+    slot: str
+    started: float
+    boot: str = ""
+    confirmed: float = 0.0
+
+
+class BatchOrder(Word):
+    """One part of a plan, how its gateways may switch, and to which wave the batch reports."""
+
+    change: Name
+    plan: Digest
+    key: PartKey
+    release: ReleaseRef
+    source: str
+    epoch: int
+    wave: str
+    lease: timedelta
+    share: int = 100
+    switching: int = 1
+    switching_per_domain: int = 1
+    barrier: bool = False
+    """Whether everybody is started and probed before anybody gets a session (blue-green)."""
+    detailed: bool = True
+    """Whether the fleet is small enough to report every gateway by itself."""
+    on_trial: dict[str, OnTrial] = {}
+    aside: dict[str, str] = {}
+    switched: bool = False
+    held: bool = False
+    told: int = 0
+
+
+class BatchResult(Word):
+    """Which gateways were kept, and what became of the others."""
+
+    kept: int
+    aside: dict[str, str] = {}
+
+
+@workflow.defn(name="Batch")
+class Batch:
+    """Switch, confirm the leases while the wave is watched, and keep what the wave keeps."""
+
+    @workflow.init
+    def __init__(self, order: BatchOrder) -> None:
+        self._order = order
+        self._part: Part | None = None
+        self._on_trial = dict(order.on_trial)
+        self._ready: dict[str, OnTrial] = {}
+        self._aside = dict(order.aside)
+        self._states: dict[str, str] = dict.fromkeys(order.on_trial, "on trial") | dict.fromkeys(
+            order.aside, "set aside"
+        )
+        self._rebooted: set[str] = set()
+        self._share = order.share
+        self._released = not order.barrier
+        self._held = order.held
+        self._ending = ""
+        self._switched = order.switched
+        self._told = order.told
+        self._untold = 0
+        self._urgent = False
+
+    @workflow.run
+    async def run(self, order: BatchOrder) -> BatchResult:
+        """Return when the gateways are kept or given up; a cancellation ends every trial first."""
+        try:
+            return await self._run(order)
+        except asyncio.CancelledError:
+            await to_the_end(self._end_trials())
+            raise
+
+    async def _run(self, order: BatchOrder) -> BatchResult:
+        self._part = await workflow.execute_activity_method(
+            LedgerActivities.read_part,
+            PartQuery(plan=order.plan, key=order.key),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.RECORD,
+        )
+        for member in self._part.members:
+            self._states.setdefault(member.gateway.name, "waiting")
+        reporting = asyncio.create_task(self._report_changes())
+        try:
+            if not self._switched:
+                await self._switch()
+            await self._stay_on_trial()
+            if self._ending == "keep":
+                await self._keep()
+        finally:
+            reporting.cancel()
+        if self._ending == "keep":
+            await self._tell_wave()
+        return BatchResult(kept=list(self._states.values()).count("kept"), aside=self._aside)
+
+    # --- what the wave says ---------------------------------------------------------
+
+    @workflow.signal(name="hold")
+    def hold(self, held: bool) -> None:
+        """Start nobody else while held; what is under way on a gateway is finished."""
+        self._held = held
+
+    @workflow.signal(name="share")
+    def share(self, share: int) -> None:
+        """Send this share of new sessions to the new instances; the first call opens the barrier."""
+        self._share, self._released = share, True
+        self._urgent = True
+
+    @workflow.signal(name="end")
+    def end(self, how: str) -> None:
+        """Keep the release, or stop where everything is because somebody else brings the gateways back."""
+        self._ending = how
+
+    # --- switching --------------------------------------------------------------------
+
+    async def _switch(self) -> None:
+        """Start as many at once as the limits allow, and the next whenever one is done."""
+        under_way: dict[str, asyncio.Task[None]] = {}
+        waiting = [m for m in self._members() if self._states[m.gateway.name] == "waiting"]
+        try:
+            while (waiting or under_way) and not self._ending:
+                if not self._held:
+                    self._start_some(waiting, under_way)
+                await workflow.wait_condition(lambda: self._may_go_on(waiting, under_way))
+                for name in [name for name, switch in under_way.items() if switch.done()]:
+                    under_way.pop(name).result()
+        finally:
+            for switch in under_way.values():
+                switch.cancel()
+        if self._order.barrier and not self._ending:
+            await self._open_the_barrier()
+        self._switched = True
+        self._changed(urgent=True)
+
+    def _start_some(self, waiting: list[Member], under_way: dict[str, asyncio.Task[None]]) -> None:
+        domains = Counter(self._member(name).gateway.domain for name in under_way)
+        for member in list(waiting):
+            if len(under_way) >= self._order.switching:
+                return
+            if domains[member.gateway.domain] < self._order.switching_per_domain:
+                waiting.remove(member)
+                domains[member.gateway.domain] += 1
+                under_way[member.gateway.name] = asyncio.create_task(self._switch_gateway(member))
+
+    def _may_go_on(self, waiting: list[Member], under_way: dict[str, asyncio.Task[None]]) -> bool:
+        done = any(switch.done() for switch in under_way.values())
+        return done or bool(self._ending) or (not under_way and bool(waiting) and not self._held)
+
+    async def _switch_gateway(self, member: Member) -> None:
+        try:
+            await self._bring_up(member)
+        except (ActivityError, ApplicationError) as error:
+            self._set_aside(member.gateway.name, sentence_of(error))
+
+    async def _bring_up(self, member: Member) -> None:
+        name, release, on = member.gateway.name, self._order.release, self._steps(member)
+        self._enter(name, "staging")
+        await on.stage(release, self._order.source)
+        self._enter(name, "starting")
+        started = await on.start(release)
+        at = workflow.now().timestamp()
+        self._enter(name, "probing")
+        probe = await on.probe(started.slot)
+        if not probe.passed:
+            raise stopped(f"the probe of {name} failed at {probe.stage}, before any user: {probe.reason}")
+        trial = OnTrial(slot=started.slot, started=at, boot=started.state.boot)
+        if not self._released:
+            self._ready[name] = trial
+            self._enter(name, "ready")
+            return
+        await self._begin_trial(member, trial)
+
+    async def _begin_trial(self, member: Member, trial: OnTrial) -> None:
+        name = member.gateway.name
+        await self._steps(member).try_out(trial.slot, self._order.lease, self._share)
+        self._on_trial[name] = trial.model_copy(update={"confirmed": workflow.now().timestamp()})
+        self._ready.pop(name, None)
+        self._enter(name, "on trial")
+
+    async def _open_the_barrier(self) -> None:
+        """Report that everybody is ready, and begin the trials when the whole group is."""
+        self._changed(urgent=True)
+        await workflow.wait_condition(lambda: self._released or bool(self._ending))
+        if self._released:
+            await asyncio.gather(*[self._begin_or_set_aside(name) for name in sorted(self._ready)])
+
+    async def _begin_or_set_aside(self, name: str) -> None:
+        try:
+            await self._begin_trial(self._member(name), self._ready[name])
+        except (ActivityError, ApplicationError) as error:
+            self._set_aside(name, sentence_of(error))
+
+    # --- on trial ---------------------------------------------------------------------
+
+    async def _stay_on_trial(self) -> None:
+        """Confirm every lease three times within its length, until the wave says how it ends."""
+        while not self._ending:
+            share = self._share
+            try:
+                await workflow.wait_condition(
+                    lambda share=share: bool(self._ending) or self._share != share,  # type: ignore[misc]
+                    timeout=self._order.lease / RENEWALS_A_LEASE,
+                )
+            except TimeoutError:
+                pass
+            if self._ending:
+                return
+            await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
+            if workflow.info().get_current_history_length() > SHORT_HISTORY:
+                self._go_on_with_a_short_history()
+
+    async def _confirm(self, name: str) -> None:
+        """Renew one lease; a gateway whose instance has ended, or that stayed silent too long, is set aside."""
+        member, trial = self._member(name), self._on_trial[name]
+        try:
+            await self._steps(member).try_out(trial.slot, self._order.lease, self._share, renew=True)
+        except ActivityError as error:
+            if code_of(error) in {"InstanceGone", "LeaseLapsed"}:
+                await self._has_ended(member, trial, sentence_of(error))
+                return
+            workflow.logger.warning("lease of %s not confirmed: %s", name, sentence_of(error))
+            if workflow.now().timestamp() - trial.confirmed > self._order.lease.total_seconds():
+                self._set_aside(name, f"silent: {sentence_of(error)}")
+        else:
+            at = workflow.now().timestamp()
+            if name in self._on_trial:
+                self._on_trial[name] = trial.model_copy(update={"confirmed": at})
+
+    async def _has_ended(self, member: Member, trial: OnTrial, reason: str) -> None:
+        """Tell a reboot from a crash by the host's boot id; after a first reboot the gateway tries once more."""
+        name = member.gateway.name
+        try:
+            boot = (await self._steps(member).observe()).boot
+            rebooted = bool(trial.boot) and boot != trial.boot
+            if rebooted and name not in self._rebooted:
+                self._rebooted.add(name)
+                del self._on_trial[name]
+                await self._bring_up(member)
+                return
+        except (ActivityError, ApplicationError) as error:
+            self._set_aside(name, f"{reason}; {sentence_of(error)}")
+            return
+        self._set_aside(name, f"its host rebooted: {reason}" if rebooted else reason)
+
+    def _go_on_with_a_short_history(self) -> None:
+        workflow.continue_as_new(
+            self._order.model_copy(
+                update={
+                    "on_trial": self._on_trial,
+                    "aside": self._aside,
+                    "switched": True,
+                    "barrier": False,
+                    "share": self._share,
+                    "held": self._held,
+                    "told": self._told,
+                }
+            )
+        )
+
+    # --- the end ----------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        await asyncio.gather(*[self._keep_gateway(name) for name in sorted(self._on_trial)])
+
+    async def _keep_gateway(self, name: str) -> None:
+        try:
+            await self._steps(self._member(name)).keep(self._on_trial[name].slot)
+        except ActivityError as error:
+            self._set_aside(name, sentence_of(error))
+        else:
+            self._enter(name, "kept")
+
+    async def _end_trials(self) -> None:
+        """Send new sessions back where nobody else is left to do it; a newer change does so itself."""
+        await asyncio.gather(
+            *[self._steps(self._member(name)).end_trial() for name in sorted(self._on_trial)],
+            return_exceptions=True,
+        )
+
+    # --- telling ----------------------------------------------------------------------
+
+    def _members(self) -> tuple[Member, ...]:
+        return self._part.members if self._part is not None else ()
+
+    def _member(self, name: str) -> Member:
+        return next(member for member in self._members() if member.gateway.name == name)
+
+    def _steps(self, member: Member) -> GatewaySteps:
+        order = self._order
+        return GatewaySteps(member.gateway, order.change, order.epoch, order.release.digest)
+
+    def _enter(self, name: str, state: str) -> None:
+        self._states[name] = state
+        self._changed()
+
+    def _set_aside(self, name: str, reason: str) -> None:
+        """Go on without this gateway; its lease sends new sessions back, and the wave has it restored."""
+        self._on_trial.pop(name, None)
+        self._ready.pop(name, None)
+        self._aside[name] = reason
+        self._states[name] = "set aside"
+        self._changed(urgent=True)
+
+    def _changed(self, *, urgent: bool = False) -> None:
+        self._untold += 1
+        self._urgent = self._urgent or urgent or self._order.detailed
+
+    def _worth_telling(self) -> bool:
+        return self._untold > 0 and (self._urgent or self._untold >= len(self._states))
+
+    async def _report_changes(self) -> None:
+        while True:
+            await workflow.wait_condition(self._worth_telling)
+            await self._tell_wave()
+
+    async def _tell_wave(self) -> None:
+        self._untold, self._urgent = 0, False
+        self._told += 1
+        report = BatchReport(
+            at=workflow.now(),
+            number=self._told,
+            part=self._order.key.number,
+            switched=self._switched,
+            ready=bool(self._ready) and not self._on_trial,
+            counts=dict(sorted(Counter(self._states.values()).items())),
+            aside=self._aside,
+            gateways=self._progress() if self._order.detailed else (),
+        )
+        await self._write_down()
+        try:
+            await workflow.get_external_workflow_handle(self._order.wave).signal("report", report)
+        except FailureError as error:  # a wave that is gone hears nothing; its end is seen as a cancellation
+            workflow.logger.warning("report of part %s not delivered: %s", report.part, sentence_of(error))
+
+    async def _write_down(self) -> None:
+        """Record where every gateway is, for the watch and for people; nothing here depends on it."""
+        rows = tuple(
+            GatewayRow(
+                gateway=name,
+                state=state,
+                sentence=self._aside.get(name, ""),
+                slot=self._on_trial[name].slot if name in self._on_trial else None,
+                started=self._on_trial[name].started if name in self._on_trial else None,
+            )
+            for name, state in sorted(self._states.items())
+        )
+        try:
+            await workflow.execute_activity_method(
+                LedgerActivities.record_gateways,
+                GatewayRows(change=self._order.change, wave=self._order.key.wave, rows=rows),
+                task_queue=steps.CONTROL_QUEUE,
+                **steps.ASK,
+            )
+        except ActivityError as error:
+            workflow.logger.warning("progress not written to the ledger: %s", sentence_of(error))
+
+    def _progress(self) -> tuple[GatewayProgress, ...]:
+        release = self._order.release.version
+        return tuple(
+            GatewayProgress(
+                gateway=member.gateway.name,
+                wave=self._order.key.wave,
+                state=self._states[member.gateway.name],
+                release=release if self._states[member.gateway.name] in {"on trial", "kept"} else None,
+            )
+            for member in self._members()
+        )

@@ -1,0 +1,605 @@
+"""A change: one thing done to a fleet; its workflow id is the fleet's lock.
+
+Upgrades, going back, the first installation and reloads are kinds of one story: it takes
+commands, runs wave after wave, promotes, and makes up for its own failures. It continues as
+new between waves, where it has no children that a cut would end.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ChildWorkflowError,
+    FailureError,
+    WorkflowAlreadyStartedError,
+)
+from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
+
+from activities.ledger import EventEntry, LedgerActivities, PartEntry, ReturnQuery
+from activities.normality import NormalityActivities, NormalityOrder, unusual
+from activities.releases import AdmitOrder, ReleaseActivities
+from policies.story import Story, Told
+from policies.words.change import ChangeEnding, ChangeKind, ChangeOpening, ChangeOrder
+from policies.words.fleet import AtDeadline
+from policies.words.parts import PartKey, PlanHeader
+from policies.words.plan import ReleaseRef
+from policies.words.rollout import (
+    ChangeResult,
+    ChangeStatus,
+    Command,
+    CommandKind,
+    CommandReceipt,
+    Outcome,
+    Phase,
+    RestoreReport,
+    WaveReport,
+)
+from policies.words.verdict import Decision
+from policies.words.word import Word
+from workflows import steps
+from workflows.bake import Bake, BakeOrder
+from workflows.commands import Receipts, conflict
+from workflows.compensation import to_the_end
+from workflows.drain import start_drains_of
+from workflows.failures import code_of, sentence_of, stopped
+from workflows.identities import bake_of, end_bake
+from workflows.install import Install, InstallOrder
+from workflows.preflight import Preflight, PreflightOrder
+from workflows.restore import Restore, RestoreOrder, RestoreResult
+from workflows.survey import Survey, SurveyOrder
+from workflows.wave import Wave, WaveOrder, WaveResult
+
+T = TypeVar("T")
+
+
+class Continued(Word):
+    """What a change carries over between two waves."""
+
+    name: str
+    epoch: int
+    passed: int
+    told: Told
+    receipts: dict[str, tuple[str, CommandReceipt]]
+    decision: Decision | None = None
+
+
+class ChangeRun(Word):
+    """A change's order, and where it goes on when its history was cut."""
+
+    order: ChangeOrder
+    continued: Continued | None = None
+
+
+@workflow.defn(name="Change")
+class Change:
+    """From the first check to the last word; whatever ends a wave badly, the touched gateways go back."""
+
+    @workflow.init
+    def __init__(self, run: ChangeRun) -> None:
+        continued = run.continued
+        self._order = run.order
+        self._name = continued.name if continued else ""
+        self._epoch = continued.epoch if continued else 0
+        self._passed = continued.passed if continued else 0
+        self._decision = continued.decision if continued else None
+        self._story = Story(run.order, workflow.now(), continued.told if continued else None)
+        self._receipts = Receipts(continued.receipts if continued else None)
+        self._header: PlanHeader | None = None
+        self._wave: ChildWorkflowHandle[Wave, WaveResult] | None = None
+        self._restore: ChildWorkflowHandle[Restore, RestoreResult] | None = None
+        self._answer: Command | None = None
+        self._asked_back: Command | None = None
+        self._telling = asyncio.Lock()
+
+    @workflow.run
+    async def run(self, run: ChangeRun) -> ChangeResult:
+        """Leave the fleet as the order wants it, or exactly as it was found."""
+        try:
+            result = await self._run(run)
+        except (asyncio.CancelledError, ActivityError, ApplicationError, ChildWorkflowError) as error:
+            result = await to_the_end(self._make_up_for(error))
+        result = await to_the_end(self._close(result))
+        await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
+        return result
+
+    async def _run(self, run: ChangeRun) -> ChangeResult:
+        if run.continued is None:
+            await self._open()
+        else:
+            await self._know_the_plan()
+        match self._order.kind:
+            case ChangeKind.UPGRADE:
+                return await self._upgrade()
+            case ChangeKind.GO_BACK:
+                return await self._return()
+            case ChangeKind.INSTALL:
+                return await self._install()
+            case ChangeKind.RELOAD:
+                raise stopped("a reload is not known to this fleet's hosts yet")
+
+    # --- what people say ---------------------------------------------------------------
+
+    @workflow.query(name="status")
+    def status(self) -> ChangeStatus:
+        """Say what is happening, to how many, why, what comes next and what can be done."""
+        return self._story.status()
+
+    @workflow.update(name="command")
+    async def command(self, command: Command) -> CommandReceipt:
+        """Carry out a person's command once, however often it arrives."""
+        return await self._obey(command)
+
+    @command.validator
+    def _command_makes_sense(self, command: Command) -> None:
+        self._receipts.refuse_other_content(command, command)
+        if self._receipts.of(command) is None and (refusal := self._story.refusal_of(command)):
+            raise conflict(refusal)
+
+    @workflow.signal(name="command_fallback")
+    async def command_fallback(self, command: Command) -> None:
+        """Take the same command by the road that is durable while no worker is up."""
+        if self._story.refusal_of(command) is None:
+            await self._obey(command)
+
+    async def _obey(self, command: Command) -> CommandReceipt:
+        if known := self._receipts.of(command):
+            return known
+        goes_back = self._story.goes_back
+        sentence = self._story.hear(command, workflow.now())
+        receipt = CommandReceipt(id=command.id, accepted=True, sentence=sentence)
+        self._receipts.keep(command, command, receipt)
+        match command.kind:
+            case CommandKind.APPROVE | CommandKind.REJECT:
+                self._answer = command
+            case CommandKind.QUARANTINE:
+                await self._give_up(command)
+            case CommandKind.ROLL_BACK | CommandKind.ABORT:
+                self._asked_back = self._asked_back if goes_back else command
+        await self._tell_wave(command)
+        await self._write_down(
+            command.kind.replace("_", " "), f"{command.reason}: {sentence}", command.person, command.id
+        )
+        return receipt
+
+    async def _tell_wave(self, command: Command) -> None:
+        """Hand a command on, one after the other: signals sent side by side may arrive in any order."""
+        async with self._telling:
+            if self._wave is not None:
+                # A wave that has just ended hears nothing any more; that must not end the change.
+                with suppress(FailureError):
+                    await self._wave.signal(Wave.command, command)
+
+    async def _give_up(self, command: Command) -> None:
+        """Let the restore go on without one gateway; every part of it hears, one of them has it."""
+        if self._restore is None or command.gateway is None:
+            return
+        names = {command.gateway: f"given up by {command.person}: {command.reason}"}
+        for workflow_id in self._restoring_ids():
+            with suppress(FailureError):
+                await workflow.get_external_workflow_handle(workflow_id).signal("give_up", names)
+
+    # --- what children report -----------------------------------------------------------
+
+    @workflow.signal(name="report")
+    def report(self, report: WaveReport) -> None:
+        """Take over what a wave says of itself."""
+        self._story.take(report)
+
+    @workflow.signal(name="report_restore")
+    def report_restore(self, report: RestoreReport) -> None:
+        """Take over what a restore says of itself."""
+        self._story.take_restore(report)
+
+    # --- beginning ------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        """Get the change's own name, which no other ever has."""
+        await self._know_the_plan()
+        release = self._header.release if self._header else None
+        opening = ChangeOpening(
+            key=workflow.info().first_execution_run_id,
+            fleet=self._order.fleet,
+            kind=self._order.kind,
+            requested_by=self._order.requested_by,
+            reason=self._order.reason,
+            release=release.version if release else "known-good",
+            release_digest=release.digest if release else None,
+            plan=self._order.plan,
+            cause=self._order.cause,
+        )
+        self._name = await self._record(LedgerActivities.open_change, opening)
+        self._epoch = steps.epoch_now()
+        self._story.know(self._name, self._header)
+
+    async def _know_the_plan(self) -> None:
+        if self._order.plan is not None:
+            self._header = await self._record(LedgerActivities.read_header, self._order.plan)
+        self._story.know(self._name, self._header)
+
+    @property
+    def _plan(self) -> PlanHeader:
+        assert self._header is not None
+        return self._header
+
+    @property
+    def _release(self) -> ReleaseRef:
+        assert self._plan.release is not None
+        return self._plan.release
+
+    # --- upgrade --------------------------------------------------------------------------
+
+    async def _upgrade(self) -> ChangeResult:
+        if self._passed == 0:
+            try:
+                await self._check()
+            except (ActivityError, ApplicationError, ChildWorkflowError) as error:
+                return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
+            if self._asked_back is not None:
+                return self._asked_to_go_back()
+            await end_bake(self._order.fleet)
+        for wave in self._plan.waves[self._passed :]:
+            await workflow.wait_condition(lambda: not self._story.holds or self._asked_back is not None)
+            if self._asked_back is not None:
+                return await self._go_back(self._passed, "asked to go back")
+            result = await self._run_wave(wave.number)
+            self._decision = result.decision
+            if not result.passed:
+                return await self._go_back(wave.number, result.reason)
+            self._passed = wave.number
+            self._go_on_with_a_short_history()
+        return await self._promote()
+
+    async def _check(self) -> None:
+        """Before the first change: who signed it, whether the hour is usual, and that everybody can go back."""
+        admitted = await workflow.execute_activity_method(
+            ReleaseActivities.admit_release,
+            AdmitOrder(
+                release=self._release,
+                source=self._order.source or "",
+                product=self._plan.product,
+                channel=self._plan.channel,
+                policy=self._plan.trust_policy,
+            ),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.CHANGE,
+        )
+        self._story.note(f"release admitted: {admitted.reason}", workflow.now())
+        await self._ask_whether_the_hour_is_usual()
+        ready = await workflow.execute_child_workflow(
+            Preflight.run,
+            PreflightOrder(header=self._plan, release=self._release),
+            id=self._child("preflight"),
+            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+        )
+        self._epoch = max(self._epoch, ready.epoch + 1)
+        self._story.note(f"{ready.able} gateways can take the release and can go back", workflow.now())
+
+    async def _ask_whether_the_hour_is_usual(self) -> None:
+        """Start nothing in a fleet that is already unusual, unless told to; the unknown is only said."""
+        try:
+            advice = await workflow.execute_activity_method(
+                NormalityActivities.ask_whether_normal,
+                NormalityOrder(plan=self._plan.digest, at=workflow.now()),
+                task_queue=steps.CONTROL_QUEUE,
+                **steps.STUDY,
+            )
+        except ActivityError as error:
+            unknown = f"nobody could say whether this hour is a usual one: {sentence_of(error)}"
+            self._story.note(unknown, workflow.now())
+            return
+        against = unusual(advice)
+        if against and not self._order.even_if_unusual:
+            raise stopped("; ".join(against))
+        for sentence in against:
+            self._story.note(f"started all the same: {sentence}", workflow.now())
+
+    async def _run_wave(self, number: int) -> WaveResult:
+        order = WaveOrder(
+            change=self._name,
+            parent=workflow.info().workflow_id,
+            header=self._plan,
+            wave=number,
+            release=self._release,
+            source=self._order.source or "",
+            epoch=self._epoch,
+            requested_by=self._order.requested_by,
+            holds=dict(self._story.holds),
+        )
+        self._wave = await workflow.start_child_workflow(
+            Wave.run,
+            order,
+            id=self._child(f"wave/{number:03}"),
+            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+            # The fence, not the wave's obedience, makes the way back safe: do not wait for it.
+            cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
+        )
+        try:
+            if self._asked_back is not None:  # asked while the wave was being started
+                await self._tell_wave(self._asked_back)
+            return await self._wave
+        finally:
+            self._wave = None
+
+    def _go_on_with_a_short_history(self) -> None:
+        """Continue as new between two waves, where no child is running and no command is half done."""
+        if not workflow.info().is_continue_as_new_suggested() or self._asked_back is not None:
+            return
+        if not workflow.all_handlers_finished():
+            return
+        workflow.continue_as_new(
+            ChangeRun(
+                order=self._order,
+                continued=Continued(
+                    name=self._name,
+                    epoch=self._epoch,
+                    passed=self._passed,
+                    told=self._story.dump(),
+                    receipts=self._receipts.dump(),
+                    decision=self._decision,
+                ),
+            )
+        )
+
+    async def _promote(self) -> ChangeResult:
+        """Make the release known-good where it runs, and let the old instances empty by themselves."""
+        self._story.enter(Phase.PROMOTING, workflow.now())
+        promoting = asyncio.create_task(self._write_promotion())
+        await workflow.wait_condition(lambda: promoting.done() or self._asked_back is not None)
+        if self._asked_back is None:
+            await promoting
+            return self._result(Outcome.PROMOTED, "every wave passed its window")
+        promoting.cancel()
+        with suppress(asyncio.CancelledError, FailureError):
+            await promoting
+        return await self._take_back()
+
+    async def _write_promotion(self) -> None:
+        with suppress(WorkflowAlreadyStartedError):
+            await workflow.start_child_workflow(
+                Bake.run,
+                BakeOrder(change=self._name, plan=self._plan.digest, fleet=self._order.fleet),
+                id=bake_of(self._order.fleet),
+                parent_close_policy=ParentClosePolicy.ABANDON,
+            )
+        for key in self._touched(self._passed):
+            await self._record(LedgerActivities.promote_part, self._part_entry(key))
+            await start_drains_of(self._name, self._plan, key, self._epoch)
+
+    def _part_entry(self, key: PartKey) -> PartEntry:
+        return PartEntry(change=self._name, fleet=self._order.fleet, plan=self._plan.digest, key=key)
+
+    # --- going back -------------------------------------------------------------------------
+
+    async def _go_back(self, last: int, reason: str, *, promoted: bool = False) -> ChangeResult:
+        """Return every gateway of the waves up to that one to its own known-good."""
+        result = await to_the_end(self._restore_touched(last, reason, promoted=promoted))
+        return self._in_the_words_of_whoever_asked(result)
+
+    async def _restore_touched(self, last: int, reason: str, *, promoted: bool) -> ChangeResult:
+        keys = self._touched(last)
+        self._story.begin_to_go_back(reason, workflow.now())
+        writing = [
+            asyncio.create_task(self._record(LedgerActivities.take_back_part, self._part_entry(key)))
+            for key in (keys if promoted else ())
+        ]
+        back = await self._restore_parts(keys, reason, self._release.digest)
+        for written in writing:
+            await written
+        return self._after_restore(back, reason)
+
+    async def _restore_parts(
+        self, keys: tuple[PartKey, ...], reason: str, failed: str | None
+    ) -> RestoreResult:
+        if not keys:
+            return RestoreResult(back=0, took=timedelta(0))
+        self._restore = await workflow.start_child_workflow(
+            Restore.run,
+            RestoreOrder(
+                change=self._name,
+                plan=self._plan.digest,
+                fleet=self._order.fleet,
+                reason=reason,
+                keys=keys,
+                epoch=max(self._epoch + 1, steps.epoch_now()),
+                limits=self._plan.limits,
+                lock=True,
+                listener=workflow.info().workflow_id,
+                failed=failed,
+                decision=self._decision,
+                source=self._order.source,
+            ),
+            id=self._child("restore"),
+            parent_close_policy=ParentClosePolicy.ABANDON,
+        )
+        return await self._restore
+
+    def _restoring_ids(self) -> list[str]:
+        root = self._child("restore")
+        keys = self._touched(self._passed + 1) if self._order.kind is ChangeKind.UPGRADE else self._all_parts()
+        if len(keys) <= 1:
+            return [root]
+        return [f"{root}/{key.wave:03}/{key.number:04}" for key in keys]
+
+    def _after_restore(self, back: RestoreResult, reason: str) -> ChangeResult:
+        outcome = Outcome.ROLLBACK_INCOMPLETE if back.given_up else Outcome.ROLLED_BACK
+        return self._result(outcome, reason).model_copy(
+            update={"touched": back.back, "incomplete": back.given_up, "steered_back_after": back.took}
+        )
+
+    def _touched(self, last: int) -> tuple[PartKey, ...]:
+        return tuple(key for wave in self._plan.waves if wave.number <= last for key in wave.keys)
+
+    def _all_parts(self) -> tuple[PartKey, ...]:
+        return tuple(key for wave in self._plan.waves for key in wave.keys)
+
+    async def _make_up_for(self, error: BaseException) -> ChangeResult:
+        """Whatever ended the story in the middle: every gateway that may have been touched goes back."""
+        reason = sentence_of(error)
+        if self._header is None or not self._name or self._order.kind is ChangeKind.INSTALL:
+            return self._result(Outcome.REFUSED, reason)
+        if self._order.kind is ChangeKind.GO_BACK:
+            return self._after_restore(await self._restore_parts(self._all_parts(), reason, None), reason)
+        under_way = min(self._passed + 1, len(self._plan.waves))
+        promoted = self._passed == len(self._plan.waves)
+        result = await self._restore_touched(under_way, reason, promoted=promoted)
+        return self._in_the_words_of_whoever_asked(result)
+
+    def _asked_to_go_back(self) -> ChangeResult:
+        before = self._result(Outcome.ROLLED_BACK, "asked to go back before anything was touched")
+        return self._in_the_words_of_whoever_asked(before)
+
+    def _in_the_words_of_whoever_asked(self, result: ChangeResult) -> ChangeResult:
+        asked = self._asked_back
+        if asked is None or result.outcome is not Outcome.ROLLED_BACK:
+            return result
+        aborted = asked.kind is CommandKind.ABORT and not self._story.sessions_moved
+        outcome = Outcome.ABORTED if aborted else Outcome.ROLLED_BACK
+        return result.model_copy(update={"outcome": outcome, "reason": f"{asked.person}: {asked.reason}"})
+
+    # --- a change that only goes back --------------------------------------------------------
+
+    async def _return(self) -> ChangeResult:
+        """Bring gateways back to an earlier release: at once, or after a second person's yes."""
+        if self._order.confirm is not None and not await self._confirmed():
+            return self._result(Outcome.ABORTED, "given up: nothing was changed")
+        if self._order.plan is None:
+            await self._find_what_was_left_alone()
+        if self._header is None or not self._header.waves:
+            return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
+        await end_bake(self._order.fleet)
+        keys = self._all_parts()
+        self._story.begin_to_go_back(self._order.reason, workflow.now())
+        # Known-good moves at once, or reconcile would undo this when the lock is free again.
+        writing = [
+            asyncio.create_task(self._record(LedgerActivities.take_back_part, self._part_entry(key)))
+            for key in keys
+        ]
+        back = await to_the_end(self._restore_parts(keys, self._order.reason, None))
+        for written in writing:
+            await to_the_end(_finished(written))
+        return self._after_restore(back, f"{back.back} gateways are back")
+
+    async def _confirmed(self) -> bool:
+        """Return whether to go back, once a person or the deadline has said so; the plan says where to."""
+        confirmation = self._order.confirm
+        assert confirmation is not None
+        self._story.wait(confirmation, workflow.now())
+        await self._write_down(
+            "rollback waits for a person",
+            f"{self._order.reason}: {confirmation.reason}; answer within {confirmation.within}",
+        )
+        with suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: self._answer is not None or self._asked_back is not None, timeout=confirmation.within
+            )
+        self._story.answered()
+        if self._answer is not None:
+            return self._answer.kind is CommandKind.APPROVE
+        if self._asked_back is None:
+            self._story.note("nobody answered in time", workflow.now())
+            await self._write_down("rollback answered: by the deadline", "nobody answered in time")
+            if confirmation.at_deadline is AtDeadline.NOTHING:
+                return False
+        # Known-good never waits for a second person: asked for by name, or at the deadline.
+        self._order = self._order.model_copy(update={"plan": confirmation.known_good})
+        await self._know_the_plan()
+        return True
+
+    async def _find_what_was_left_alone(self) -> None:
+        """Look, under the lock, at what is not on its known-good, so that nothing newer is undone."""
+        await workflow.execute_child_workflow(
+            Survey.run, SurveyOrder(fleet=self._order.fleet), id=self._child("survey")
+        )
+        found = await self._record(LedgerActivities.plan_return, ReturnQuery(fleet=self._order.fleet))
+        if found is not None:
+            self._order = self._order.model_copy(update={"plan": found})
+            await self._know_the_plan()
+
+    # --- the first release ----------------------------------------------------------------
+
+    async def _install(self) -> ChangeResult:
+        """Bring up gateways that serve nobody yet; one that fails is named and keeps nobody else from it."""
+        found = await workflow.execute_child_workflow(
+            Install.run,
+            InstallOrder(
+                change=self._name,
+                header=self._plan,
+                release=self._release,
+                source=self._order.source or "",
+                epoch=self._epoch,
+            ),
+            id=self._child("install"),
+        )
+        outcome = Outcome.PROMOTED if not found.failed else Outcome.ROLLBACK_INCOMPLETE
+        sentence = f"{len(found.installed)} gateways were empty and serve now"
+        if found.failed:
+            named = "; ".join(f"{name}: {why}" for name, why in sorted(found.failed.items()))
+            outcome, sentence = Outcome.REFUSED if not found.installed else Outcome.HELD, f"{sentence}; {named}"
+        return self._result(outcome, sentence).model_copy(
+            update={"touched": len(found.installed), "aside": found.failed}
+        )
+
+    # --- the end ----------------------------------------------------------------------------
+
+    async def _close(self, result: ChangeResult) -> ChangeResult:
+        """Write down the end; until it is written, a promotion is still taken back when somebody asks."""
+        if self._name:
+            await self._record(LedgerActivities.close_change, _ending(result))
+        if result.outcome is Outcome.PROMOTED and self._asked_back is not None:
+            return await self._close(await self._take_back())
+        self._story.end(result, workflow.now())
+        return result
+
+    async def _take_back(self) -> ChangeResult:
+        """Undo a promotion that was already being written down."""
+        await end_bake(self._order.fleet)
+        return await self._go_back(self._passed, "asked to go back during its promotion", promoted=True)
+
+    async def _write_down(
+        self, action: str, sentence: str, person: str | None = None, key: str = ""
+    ) -> None:
+        """Write to the audit record; the change goes on without."""
+        entry = EventEntry(
+            action=action,
+            subject=f"{self._order.fleet}/{self._name}",
+            sentence=sentence,
+            key=f"{workflow.info().first_execution_run_id} {action} {key}",
+            person=person or self._order.requested_by,
+        )
+        try:
+            await workflow.execute_activity_method(
+                LedgerActivities.record_event, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
+            )
+        except ActivityError as error:
+            workflow.logger.warning("%s not written to the audit record: %s", action, sentence_of(error))
+
+    async def _record(self, step: Callable[[LedgerActivities, Any], Awaitable[T]], entry: object) -> T:
+        return await workflow.execute_activity_method(
+            step, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
+        )
+
+    def _result(self, outcome: Outcome, reason: str) -> ChangeResult:
+        return ChangeResult(
+            rollout=self._name or self._order.fleet,
+            outcome=outcome,
+            reason=reason,
+            decision=self._decision,
+            aside=self._story.dump().aside,
+        )
+
+    def _child(self, name: str) -> str:
+        return f"{workflow.info().workflow_id}/{self._name}/{name}"
+
+
+def _ending(result: ChangeResult) -> ChangeEnding:
+    return ChangeEnding(change=result.rollout, outcome=result.outcome, sentence=result.reason)
+
+
+async def _finished(task: "asyncio.Task[T]") -> T:
+    return await task

@@ -1,0 +1,58 @@
+"""A person's command, carried out once however often and by whichever road it arrives."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from temporalio.exceptions import ApplicationError
+
+from policies.words.rollout import CommandReceipt
+from policies.words.word import Word
+
+REMEMBERED = 200
+"""Commands whose receipts are kept; a repeat comes within minutes."""
+
+
+class HasId(Protocol):
+    """Anything that a person sends with an id of its own."""
+
+    @property
+    def id(self) -> str:
+        """The name that makes a repeat the same command."""
+        ...
+
+
+class Receipts:
+    """What was answered to each command, so that a repeat gets the same answer and no second effect."""
+
+    def __init__(self, known: Mapping[str, tuple[str, CommandReceipt]] | None = None) -> None:
+        self._known = dict(known or {})
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, command: HasId) -> CommandReceipt | None:
+        """Return what was answered to this command before, None when it is new."""
+        known = self._known.get(command.id)
+        return known[1] if known else None
+
+    def keep(self, command: HasId, content: Word, receipt: CommandReceipt) -> CommandReceipt:
+        """Remember the answer and return it."""
+        self._known[command.id] = (content.model_dump_json(), receipt)
+        while len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+        return receipt
+
+    def refuse_other_content(self, command: HasId, content: Word) -> None:
+        """Raise Conflict when the same id came before with other content."""
+        known = self._known.get(command.id)
+        if known is not None and known[0] != content.model_dump_json():
+            raise conflict(f"command {command.id} was given before with other words")
+
+    def dump(self) -> dict[str, tuple[str, CommandReceipt]]:
+        """Return everything remembered, for a history that is cut."""
+        return dict(self._known)
+
+
+def conflict(sentence: str) -> ApplicationError:
+    """Return the error with which a validator refuses a command; it is never retried."""
+    return ApplicationError(sentence, type="Conflict", non_retryable=True)

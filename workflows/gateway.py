@@ -1,0 +1,181 @@
+"""All steps on one gateway, each said once: which activity, on which queue, for how long, under which identity."""
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from activities.instances import (
+    InstanceActivities,
+    Restored,
+    RestoreOrder,
+    SlotOrder,
+    Staged,
+    StageOrder,
+    Started,
+    StartOrder,
+)
+from activities.sessions import Drained, DrainOrder, Ended, EndOrder, SessionActivities
+from activities.steering import SteeringActivities, TrialOrder
+from policies.words.drain import Look
+from policies.words.fleet import Gateway
+from policies.words.instance import GatewayState, Probe
+from policies.words.operation import Operation
+from policies.words.plan import ReleaseRef
+from policies.words.word import Digest, Name
+from workflows import steps
+from workflows.failures import sentence_of
+
+
+class GatewaySteps:
+    """One gateway as a change sees it; `epoch` may be raised when its host has seen a later one."""
+
+    def __init__(self, gateway: Gateway, change: Name, epoch: int, digest: Digest) -> None:
+        self.gateway = gateway
+        self.epoch = epoch
+        self._change = change
+        self._digest = digest
+
+    @property
+    def _queue(self) -> str:
+        return self.gateway.task_queue
+
+    def operation(self, step: str) -> Operation:
+        """Return the identity of that step, the same in every repeat of it."""
+        return Operation(
+            rollout=self._change,
+            epoch=self.epoch,
+            gateway=self.gateway.name,
+            step=step,
+            digest=self._digest,
+        )
+
+    # --- looking ------------------------------------------------------------------
+
+    async def observe(self, patience: steps.Options = steps.ASK) -> GatewayState:
+        """Return what is true of the gateway now."""
+        return await workflow.execute_activity_method(
+            InstanceActivities.observe_gateway, task_queue=self._queue, **patience
+        )
+
+    async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
+        """Return every reason why the release cannot be put there."""
+        return await workflow.execute_activity_method(
+            InstanceActivities.preflight_gateway, release, task_queue=self._queue, **steps.ASK
+        )
+
+    async def probe(self, slot: str, step: str = "probe", patience: steps.Options = steps.CHANGE) -> Probe:
+        """Log in and ping through the slot's own port."""
+        return await workflow.execute_activity_method(
+            InstanceActivities.probe_instance,
+            SlotOrder(operation=self.operation(step), slot=slot),
+            task_queue=self._queue,
+            **patience,
+        )
+
+    async def doubt_about(self, slot: str, step: str, patience: steps.Options = steps.CHANGE) -> str | None:
+        """Return why the slot may take no logins, None when a probe passed; no probe at all is a doubt, too."""
+        try:
+            probe = await self.probe(slot, step, patience)
+        except ActivityError as error:
+            return f"cannot be probed: {sentence_of(error)}"
+        return None if probe.passed else f"fails its probe at {probe.stage}: {probe.reason}"
+
+    # --- forward ------------------------------------------------------------------
+
+    async def stage(self, release: ReleaseRef, source: str, step: str = "stage") -> Staged:
+        """Put the release on the host, verified by the host itself."""
+        return await workflow.execute_activity_method(
+            InstanceActivities.stage_release,
+            StageOrder(operation=self.operation(step), release=release, source=source),
+            task_queue=self._queue,
+            **steps.CHANGE,
+        )
+
+    async def start(self, release: ReleaseRef, step: str = "start") -> Started:
+        """Start the release in a free slot."""
+        return await workflow.execute_activity_method(
+            InstanceActivities.start_instance,
+            StartOrder(operation=self.operation(step), release=release),
+            task_queue=self._queue,
+            **steps.CHANGE,
+        )
+
+    async def try_out(self, slot: str, lease: timedelta, share: int = 100, *, renew: bool = False) -> None:
+        """Send the share of new sessions to the slot for the length of the lease."""
+        await workflow.execute_activity_method(
+            SteeringActivities.start_trial,
+            TrialOrder(
+                operation=self.operation("trial"), slot=slot, lease=lease, share=share, renew=renew
+            ),
+            task_queue=self._queue,
+            **steps.confirm_within(lease),
+        )
+
+    async def keep(self, slot: str, patience: steps.Options = steps.STEER) -> None:
+        """Send new sessions to the slot for good."""
+        await workflow.execute_activity_method(
+            SteeringActivities.make_permanent,
+            SlotOrder(operation=self.operation("keep"), slot=slot),
+            task_queue=self._queue,
+            **patience,
+        )
+
+    # --- back ---------------------------------------------------------------------
+
+    async def restore(self, release: ReleaseRef) -> Restored:
+        """Fence and steer back in one step; what is not there to go back to is told, not started."""
+        return await workflow.execute_activity_method(
+            InstanceActivities.restore_gateway,
+            RestoreOrder(operation=self.operation("back"), release=release),
+            task_queue=self._queue,
+            **steps.GO_BACK,
+        )
+
+    async def end_trial(self) -> None:
+        """Send new sessions to the permanent slot again."""
+        await workflow.execute_activity_method(
+            SteeringActivities.end_trial,
+            self.operation("end-trial"),
+            task_queue=self._queue,
+            **steps.GO_BACK,
+        )
+
+    # --- emptying -----------------------------------------------------------------
+
+    def start_waiting(
+        self, slot: str, within: timedelta, last: Look | None
+    ) -> workflow.ActivityHandle[Drained]:
+        """Begin to wait on the host until the slot is empty or the time is over."""
+        return workflow.start_activity_method(
+            SessionActivities.drain_instance,
+            DrainOrder(operation=self.operation(f"drain-{slot}"), slot=slot, within=within, last=last),
+            task_queue=self._queue,
+            schedule_to_close_timeout=within + steps.DRAIN_GRACE,
+            heartbeat_timeout=steps.DRAIN_HEARTBEAT,
+            retry_policy=steps.PATIENT["retry_policy"],
+        )
+
+    async def end_sessions(self, slot: str, leave: int, reason: str, *, exempt_too: bool) -> Ended:
+        """End sessions of the slot until so many are left."""
+        return await workflow.execute_activity_method(
+            SessionActivities.end_sessions,
+            EndOrder(
+                operation=self.operation(f"end-{slot}"),
+                slot=slot,
+                leave=leave,
+                exempt_too=exempt_too,
+                reason=reason,
+            ),
+            task_queue=self._queue,
+            **steps.PATIENT,
+        )
+
+    async def stop(self, slot: str) -> None:
+        """Stop the slot's instance when nobody uses it; the host refuses while somebody does."""
+        await workflow.execute_activity_method(
+            InstanceActivities.stop_instance,
+            SlotOrder(operation=self.operation(f"stop-{slot}"), slot=slot),
+            task_queue=self._queue,
+            **steps.PATIENT,
+        )

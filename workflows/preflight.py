@@ -1,0 +1,105 @@
+"""Preflight: ask every gateway of a plan whether the release fits and its known-good is there to go back to."""
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+from temporalio.workflow import ParentClosePolicy
+
+from activities.ledger import LedgerActivities, PartQuery
+from policies.planning.failure_budget import may_be_unable
+from policies.words.parts import Member, PartKey, PlanHeader
+from policies.words.plan import ReleaseRef
+from policies.words.word import Digest, Word
+from workflows import steps
+from workflows.failures import sentence_of, stopped
+from workflows.gateway import GatewaySteps
+
+NAMED = 10
+
+
+class PreflightOrder(Word):
+    """Which plan is asked about; with a key only that part of it."""
+
+    header: PlanHeader
+    release: ReleaseRef
+    key: PartKey | None = None
+
+
+class Ready(Word):
+    """How many gateways can change, why others cannot, and the newest epoch that any of them has seen."""
+
+    able: int
+    unable: dict[str, str] = {}
+    epoch: int = 0
+
+
+@workflow.defn(name="Preflight")
+class Preflight:
+    """All parts side by side; more gateways in the way than the failure budget allows stop the change."""
+
+    @workflow.run
+    async def run(self, order: PreflightOrder) -> Ready:
+        """Return what was found.
+
+        Raises:
+            ApplicationError: More gateways cannot change or cannot go back than may fail (`Stopped`).
+        """
+        if order.key is not None:
+            return await self._ask_part(order.header.digest, order.key, order.release)
+        keys = [key for wave in order.header.waves for key in wave.keys]
+        if len(keys) == 1:
+            found = [await self._ask_part(order.header.digest, keys[0], order.release)]
+        else:
+            found = await asyncio.gather(
+                *[
+                    workflow.execute_child_workflow(
+                        Preflight.run,
+                        order.model_copy(update={"key": key}),
+                        id=f"{workflow.info().workflow_id}/{key.wave:03}/{key.number:04}",
+                        parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+                    )
+                    for key in keys
+                ]
+            )
+        unable = {name: why for part in found for name, why in sorted(part.unable.items())}
+        if len(unable) > may_be_unable(order.header.limits, order.header.changing):
+            first = [f"{name}: {why}" for name, why in sorted(unable.items())][:NAMED]
+            more = f"; and {len(unable) - NAMED} more gateways" if len(unable) > NAMED else ""
+            raise stopped("; ".join(first) + more)
+        return Ready(
+            able=sum(part.able for part in found),
+            unable=unable,
+            epoch=max((part.epoch for part in found), default=0),
+        )
+
+    @staticmethod
+    async def _ask_part(plan: Digest, key: PartKey, release: ReleaseRef) -> Ready:
+        part = await workflow.execute_activity_method(
+            LedgerActivities.read_part,
+            PartQuery(plan=plan, key=key),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.RECORD,
+        )
+        answers = await asyncio.gather(*[_ask(member, release) for member in part.members])
+        obstacles = {
+            member.gateway.name: why
+            for member, (why, _) in zip(part.members, answers, strict=True)
+            if why
+        }
+        return Ready(
+            able=len(part.members) - len(obstacles),
+            unable=obstacles,
+            epoch=max((epoch for _, epoch in answers), default=0),
+        )
+
+
+async def _ask(member: Member, release: ReleaseRef) -> tuple[str, int]:
+    """Return why the gateway cannot change (empty when it can), and the epoch its host has seen."""
+    on = GatewaySteps(member.gateway, "preflight", 0, release.digest)
+    try:
+        obstacles = await on.preflight(release)
+        state = await on.observe()
+    except ActivityError as error:
+        return sentence_of(error), 0
+    return "; ".join(obstacles), state.epoch

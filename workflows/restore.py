@@ -1,0 +1,324 @@
+"""Restore: every gateway of its parts back on its own known-good; safe to run any number of times, at any moment.
+
+It needs no metrics, chat, repository or second person: only the gateways and the plan. Going
+back is one step on a host, fence and steer together; evidence and drain begin for each gateway
+when it is back, and one that refuses or is silent delays nobody.
+"""
+
+import asyncio
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, WorkflowAlreadyStartedError
+from temporalio.workflow import ParentClosePolicy
+
+from activities.ledger import LedgerActivities, PartQuery, QuarantineEntry
+from activities.snapshots import Evidence
+from policies.words.fleet import Limits
+from policies.words.instance import GatewayState, InstanceState
+from policies.words.parts import Member, Part, PartKey
+from policies.words.rollout import RestoreReport
+from policies.words.verdict import Decision
+from policies.words.word import Digest, Name, Word
+from workflows import steps
+from workflows.compensation import to_the_end
+from workflows.drain import Drain, DrainOrder
+from workflows.failures import code_of, epoch_seen, sentence_of, stopped
+from workflows.gateway import GatewaySteps
+from workflows.snapshot import Snapshot, SnapshotGatewayOrder
+
+SHORT_HISTORY = 2_000
+SLOWEST_ROUND = timedelta(minutes=1)
+"""Between two rounds on a gateway that has refused for long; the first rounds follow each other quickly."""
+
+MOST_SNAPSHOTS = 10
+"""Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
+
+
+class RestoreOrder(Word):
+    """Which parts of a plan go back, why, and who hears of it; the rest survives a history that is cut.
+
+    `only` names the one gateway that is meant, `lock` is held by whoever waits for this: a
+    restore without it gives way to whatever newer change fences it.
+    """
+
+    change: Name
+    plan: Digest
+    fleet: Name
+    reason: str
+    keys: tuple[PartKey, ...]
+    epoch: int
+    limits: Limits
+    only: Name | None = None
+    lock: bool = False
+    listener: str | None = None
+    failed: Digest | None = None
+    """The release that is gone back from, by digest, when one release is."""
+    decision: Decision | None = None
+    """The verdict on it, when a verdict sends the gateways back."""
+    source: str | None = None
+    """Where a known-good comes from that is not on its host any more."""
+    back: tuple[str, ...] = ()
+    began: datetime | None = None
+    told: int = 0
+
+
+class RestoreResult(Word):
+    """How many gateways are back, which were given up, and how long it took until the last was back."""
+
+    back: int
+    given_up: dict[str, str] = {}
+    took: timedelta
+
+
+@workflow.defn(name="Restore")
+class Restore:
+    """Go back on all gateways at once, part by part side by side."""
+
+    @workflow.init
+    def __init__(self, order: RestoreOrder) -> None:
+        self._order = order
+        self._members: dict[str, Member] = {}
+        self._steps: dict[str, GatewaySteps] = {}
+        self._back = list(order.back)
+        self._late: set[str] = set()
+        self._troubles: dict[str, str] = {}
+        self._given_up: dict[str, str] = {}
+        self._told = order.told
+        self._first_round_over = bool(order.back)
+
+    @workflow.run
+    async def run(self, order: RestoreOrder) -> RestoreResult:
+        """Return when every gateway sends its new sessions to its known-good, or was given up by a person."""
+        if len(order.keys) > 1:
+            return await to_the_end(self._restore_parts(order))
+        return await to_the_end(self._restore_part(order))
+
+    @workflow.signal(name="give_up")
+    def give_up(self, names: dict[str, str]) -> None:
+        """Go on without these gateways; each with who gave it up and why."""
+        self._given_up |= {name: why for name, why in sorted(names.items()) if name in self._troubles}
+
+    @workflow.query(name="troubles")
+    def troubles(self) -> dict[str, str]:
+        """Return what keeps each gateway that is not back yet."""
+        return dict(self._troubles)
+
+    async def _restore_parts(self, order: RestoreOrder) -> RestoreResult:
+        results = await asyncio.gather(
+            *[
+                workflow.execute_child_workflow(
+                    Restore.run,
+                    order.model_copy(update={"keys": (key,)}),
+                    id=f"{workflow.info().workflow_id}/{key.wave:03}/{key.number:04}",
+                    parent_close_policy=ParentClosePolicy.ABANDON,
+                )
+                for key in order.keys
+            ]
+        )
+        return RestoreResult(
+            back=sum(result.back for result in results),
+            given_up={name: why for result in results for name, why in result.given_up.items()},
+            took=max(result.took for result in results),
+        )
+
+    async def _restore_part(self, order: RestoreOrder) -> RestoreResult:
+        began = order.began or workflow.now()
+        part: Part = await workflow.execute_activity_method(
+            LedgerActivities.read_part,
+            PartQuery(plan=order.plan, key=order.keys[0]),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.RECORD,
+        )
+        for member in part.members:
+            name = member.gateway.name
+            if order.only in {None, name}:
+                self._members[name] = member
+                self._steps[name] = GatewaySteps(
+                    member.gateway, order.change, order.epoch, member.back.digest
+                )
+        waiting = [name for name in sorted(self._members) if name not in self._back]
+        if not self._first_round_over:
+            await asyncio.gather(*[self._try_once(name) for name in waiting])
+            self._first_round_over = True
+            await self._report()
+            await self._look_after_what_was_left(sorted(self._back), MOST_SNAPSHOTS)
+        late = [asyncio.create_task(self._try_until_back(name)) for name in waiting if name not in self._back]
+        await asyncio.gather(*late)
+        return RestoreResult(
+            back=len(self._back), given_up=self._given_up, took=workflow.now() - began
+        )
+
+    # --- one gateway ------------------------------------------------------------------
+
+    async def _try_once(self, name: str) -> bool:
+        """Bring the gateway back in one round; return whether it is back or newer hands have it."""
+        try:
+            await self._bring_back(name)
+        except (ActivityError, ApplicationError) as error:
+            if code_of(error) == "Fenced":
+                if not self._order.lock:
+                    self._troubles.pop(name, None)
+                    self._given_up[name] = sentence_of(error)
+                    return True
+                self._steps[name].epoch = max(steps.epoch_now(), epoch_seen(error) + 1)
+            self._troubles[name] = sentence_of(error)
+            return False
+        self._back.append(name)
+        self._troubles.pop(name, None)
+        return True
+
+    async def _try_until_back(self, name: str) -> None:
+        """Try again and again, more and more slowly; a person's word ends it."""
+        pause, told = steps.NEXT_ROUND, None
+        while name not in self._given_up:
+            if self._troubles.get(name) != told:
+                told = self._troubles.get(name)
+                await self._set_quarantine(name)
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: name in self._given_up, timeout=pause)
+            if name in self._given_up:
+                break
+            pause = min(pause * 2, SLOWEST_ROUND)
+            before = self._troubles.get(name)
+            if await self._try_once(name):
+                await self._returned(name)
+                return
+            if self._troubles.get(name) != before:
+                await self._report()
+            if workflow.info().get_current_history_length() > SHORT_HISTORY:
+                self._go_on_with_a_short_history()
+        self._troubles.pop(name, None)
+        await self._report()
+
+    async def _returned(self, name: str) -> None:
+        if name in self._back:
+            await self._clear_quarantine(name)
+            await self._report()
+            await self._look_after_what_was_left([name], 1)
+
+    async def _bring_back(self, name: str) -> None:
+        on, release = self._steps[name], self._members[name].back
+        restored = await on.restore(release)
+        if restored.back:
+            return
+        slot = await self._start_known_good(name, restored.state)
+        await on.keep(slot, steps.GO_BACK)
+
+    async def _start_known_good(self, name: str, before: GatewayState) -> str:
+        """Start the old release again on a gateway where it no longer runs, and probe it before it serves."""
+        on, release = self._steps[name], self._members[name].back
+        try:
+            started = await on.start(release, "restart")
+        except ActivityError as error:
+            if code_of(error) != "BadInput" or self._order.source is None:
+                raise
+            # It is not on the host any more: only now does the way back need the repository.
+            await on.stage(release, self._order.source, "fetch")
+            started = await on.start(release, "restart")
+        if doubt := await on.doubt_about(started.slot, "probe-known-good"):
+            workflow.logger.error("known-good on %s %s", name, doubt)
+            serving = before.serving
+            if serving is not None and serving.state is InstanceState.RUNNING:
+                raise stopped(f"known-good was started on {name} but {doubt}")
+        return started.slot
+
+    # --- what was left behind -----------------------------------------------------------
+
+    async def _look_after_what_was_left(self, names: list[str], snapshots: int) -> None:
+        """Freeze evidence, then let the new instances empty; both outlive this workflow."""
+        for name in names[:snapshots]:
+            await self._start_snapshot(name)
+        if names:
+            await self._start_drain(names)
+
+    async def _start_snapshot(self, name: str) -> None:
+        order = self._order
+        with suppress(WorkflowAlreadyStartedError):
+            await workflow.start_child_workflow(
+                Snapshot.run,
+                SnapshotGatewayOrder(
+                    fleet=order.fleet,
+                    gateway=self._members[name].gateway,
+                    operation=self._steps[name].operation("snapshot"),
+                    evidence=Evidence(reason=order.reason, decision=order.decision),
+                ),
+                id=f"snapshot/{name}/{order.change}",
+                parent_close_policy=ParentClosePolicy.ABANDON,
+            )
+
+    async def _start_drain(self, names: list[str]) -> None:
+        order = self._order
+        # Two restores of one millisecond are of one epoch: the other one's drain will do.
+        with suppress(WorkflowAlreadyStartedError):
+            await workflow.start_child_workflow(
+                Drain.run,
+                DrainOrder(
+                    change=order.change,
+                    fleet=order.fleet,
+                    plan=order.plan,
+                    key=order.keys[0],
+                    names=tuple(names),
+                    epoch=order.epoch,
+                    epochs={n: self._steps[n].epoch for n in names if self._steps[n].epoch != order.epoch},
+                    deadline=order.limits.drain_deadline,
+                    limits=order.limits.drain,
+                    went_back=True,
+                    failed=order.failed,
+                    decision=order.decision,
+                ),
+                id=f"drain/{order.fleet}/{order.change}/back-{names[0]}-{self._steps[names[0]].epoch}",
+                parent_close_policy=ParentClosePolicy.ABANDON,
+            )
+
+    # --- telling ----------------------------------------------------------------------
+
+    async def _report(self) -> None:
+        if self._order.listener is None:
+            return
+        self._told += 1
+        report = RestoreReport(
+            at=workflow.now(),
+            number=self._told,
+            part=self._order.keys[0],
+            reason=self._order.reason,
+            back=len(self._back),
+            names=tuple(sorted(self._back)),
+            missing={name: why for name, why in sorted(self._troubles.items())},
+            given_up=self._given_up,
+        )
+        try:
+            await workflow.get_external_workflow_handle(self._order.listener).signal("report_restore", report)
+        except FailureError as error:  # going back never depends on anyone listening
+            workflow.logger.warning("report of a restore not delivered: %s", sentence_of(error))
+
+    async def _set_quarantine(self, name: str) -> None:
+        entry = QuarantineEntry(
+            fleet=self._order.fleet, gateway=name, change=self._order.change, reason=self._troubles[name]
+        )
+        await self._record(LedgerActivities.set_quarantine, entry)
+
+    async def _clear_quarantine(self, name: str) -> None:
+        entry = QuarantineEntry(
+            fleet=self._order.fleet, gateway=name, change=self._order.change, reason="it is back"
+        )
+        await self._record(LedgerActivities.clear_quarantine, entry)
+
+    async def _record(self, step: object, entry: QuarantineEntry) -> None:
+        try:
+            await workflow.execute_activity_method(
+                step,  # type: ignore[arg-type]
+                entry,
+                task_queue=steps.CONTROL_QUEUE,
+                **steps.ASK,
+            )
+        except ActivityError as error:
+            workflow.logger.warning("quarantine of %s not written: %s", entry.gateway, sentence_of(error))
+
+    def _go_on_with_a_short_history(self) -> None:
+        workflow.continue_as_new(
+            self._order.model_copy(
+                update={"back": tuple(self._back), "told": self._told}
+            )
+        )

@@ -1,0 +1,164 @@
+"""The watch over a wave: one slice of looking at the metrics after the other; whoever asked hears what changes.
+
+It has no children, so it continues as new in the middle of a hold of any length.
+"""
+
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, FailureError
+
+from activities.ledger import LedgerActivities, VerdictEntry
+from activities.observation import ObservationActivities, WatchSlice
+from policies.words.rollout import WatchReport
+from policies.words.verdict import Action, Decision, GateVerdict
+from policies.words.word import Digest, Name, Word
+from workflows import steps
+from workflows.failures import code_of, sentence_of
+
+SLICE = timedelta(seconds=60)
+SLICE_WHILE_SWITCHING = timedelta(seconds=10)
+"""While gateways still switch, whoever joins is looked at from the next slice on."""
+
+SHORT_HISTORY = 2_000
+REPORTS_AT_ONCE = 200
+"""Changes of the decision that are told at once; a decision that flaps for days is told every ten minutes."""
+NO_SOONER = timedelta(minutes=10)
+
+
+class WatchOrder(Word):
+    """Which wave of which plan is watched, and who hears of it; the rest survives a history that is cut."""
+
+    change: Name
+    plan: Digest
+    wave: int
+    listener: str
+    complete: bool = False
+    state: str = ""
+    decision: Decision | None = None
+    told: int = 0
+    told_at: datetime | None = None
+
+
+@workflow.defn(name="Watch")
+class Watch:
+    """Fold slices until the listener ends it; proven harm is told and ends the looking by itself."""
+
+    @workflow.init
+    def __init__(self, order: WatchOrder) -> None:
+        self._order = order
+        self._state = order.state
+        self._complete = order.complete
+        self._restart = False
+        self._decision = order.decision
+        self._told = order.told
+        self._told_at = order.told_at
+        self._looks = 0
+
+    @workflow.run
+    async def run(self, order: WatchOrder) -> None:
+        """Return after proven harm; everything else goes on until it is cancelled."""
+        while True:
+            await self._watch_slice()
+            if self._decision is not None and self._decision.action is Action.ROLL_BACK:
+                return
+            await self._pause()
+            if workflow.info().get_current_history_length() > SHORT_HISTORY:
+                self._go_on_with_a_short_history(order)
+
+    @workflow.query(name="decision")
+    def decision(self) -> Decision | None:
+        """Return the newest decision with all its readings."""
+        return self._decision
+
+    @workflow.signal(name="complete")
+    def complete(self) -> None:
+        """Begin the window anew: everybody who is to be watched is on trial now; evidence is kept."""
+        self._complete = self._restart = True
+
+    @workflow.signal(name="look")
+    def look(self) -> None:
+        """Look at once."""
+        self._looks += 1
+
+    async def _watch_slice(self) -> None:
+        restart, self._restart = self._restart, False
+        slice_of_window = workflow.start_activity_method(
+            ObservationActivities.watch_wave,
+            WatchSlice(
+                change=self._order.change,
+                plan=self._order.plan,
+                wave=self._order.wave,
+                state=self._state,
+                complete=self._complete,
+                restart=restart,
+                slice=SLICE if self._complete else SLICE_WHILE_SWITCHING,
+            ),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.WATCH,
+        )
+        try:
+            watched = await slice_of_window
+        except ActivityError as error:
+            if code_of(error) != "BadQuery":
+                raise
+            await self._hear(_unaskable(sentence_of(error)))
+            return
+        self._state = watched.state
+        await self._hear(watched.decision)
+
+    async def _hear(self, decision: Decision) -> None:
+        last, self._decision = self._decision, decision
+        is_news = last is None or (last.action, last.verdict) != (decision.action, decision.verdict)
+        if is_news and self._may_tell(decision):
+            await self._tell(decision)
+
+    def _may_tell(self, decision: Decision) -> bool:
+        harmful = decision.action in {Action.ROLL_BACK, Action.PROMOTE}
+        overdue = self._told_at is None or workflow.now() - self._told_at >= NO_SOONER
+        return harmful or overdue or self._told < REPORTS_AT_ONCE
+
+    async def _tell(self, decision: Decision) -> None:
+        self._told += 1
+        self._told_at = workflow.now()
+        report = WatchReport(at=workflow.now(), number=self._told, decision=decision)
+        with suppress(FailureError):  # whoever asked is gone, and ends this by its own end
+            await workflow.get_external_workflow_handle(self._order.listener).signal("report_watch", report)
+        entry = VerdictEntry(
+            rollout=self._order.change, wave=self._order.wave, at=workflow.now(), decision=decision
+        )
+        try:
+            await workflow.execute_activity_method(
+                LedgerActivities.record_verdict, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
+            )
+        except ActivityError as error:
+            workflow.logger.warning("decision not written to the ledger: %s", sentence_of(error))
+
+    async def _pause(self) -> None:
+        """Look at a calmer pace while nothing but time, or nobody but a person, can change the decision."""
+        if self._decision is None or self._decision.action in {Action.CONTINUE, Action.EXTEND}:
+            return
+        for_human = self._decision.action is Action.HOLD_FOR_HUMAN
+        pace = steps.HELD_FOR_HUMAN_PACE if for_human else steps.HELD_PACE
+        looks = self._looks
+        with suppress(TimeoutError):
+            await workflow.wait_condition(lambda: self._looks > looks or self._restart, timeout=pace)
+
+    def _go_on_with_a_short_history(self, order: WatchOrder) -> None:
+        workflow.continue_as_new(
+            order.model_copy(
+                update={
+                    "complete": self._complete,
+                    "state": self._state,
+                    "decision": self._decision,
+                    "told": self._told,
+                    "told_at": self._told_at,
+                }
+            )
+        )
+
+
+def _unaskable(reason: str) -> Decision:
+    """Return the decision when the question itself is wrong: that is no verdict on the release."""
+    return Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)
