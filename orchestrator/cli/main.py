@@ -174,11 +174,16 @@ def abort(reason: Reason, fleet: FleetName = None, command_id: CommandId = None)
 
 
 @app.command()
-def history(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
-    """List the fleet's rollouts, the newest first."""
+def history(
+    fleet: FleetName = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="how many changes")] = 20,
+    before: Annotated[str | None, typer.Option("--before", help="only changes older than this one")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List the fleet's changes and what is left of each today, the newest first."""
 
     async def ask(session: Session) -> None:
-        show_history(session.history(fleet), output)
+        show_history(session.history(fleet, limit, before), output)
 
     in_session(ask)
 

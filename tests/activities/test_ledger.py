@@ -289,11 +289,11 @@ def test_a_reader_sees_the_ledger_while_somebody_writes(url: str, ledger: Ledger
 
 def test_a_killed_writer_leaves_all_or_nothing(url: str, ledger: Ledger) -> None:
     program = (
-        "import os, sys; from orchestrator.store import ledger as book\n"
+        "import os, sys; from orchestrator.store import releases as book\n"
         "append = book.append\n"
         "def die(*a, **k): append(*a, **k); os.kill(os.getpid(), 9)\n"
         "book.append = die\n"
-        f"book.Ledger.open({url!r}).raise_floor('ocserv', 'stable', 'main', 9)\n"
+        f"book.Releases.open({url!r}).raise_floor('ocserv', 'stable', 'main', 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     assert ledger.floor("ocserv", "stable", "main") == 0
