@@ -29,15 +29,9 @@ from policies.words.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.words.errors import BadInput, Conflict, Refused, Unavailable
 from policies.words.fleet import Fleet
 from policies.words.plan import Plan, ReleaseRef, Strategy
-from policies.words.rollout import (
-    Command,
-    CommandKind,
-    CommandReceipt,
-    Phase,
-    RolloutOrder,
-    RolloutResult,
-    RolloutStatus,
-)
+from policies.words.change import ChangeOrder, ChangeResult, Phase
+from policies.words.command import Command, CommandKind, CommandReceipt
+from policies.words.status import ChangeStatus
 from policies.words.way_back import Answer, AnswerKind
 from workflows.failures import sentence_of
 from workflows.identities import change_of
@@ -107,7 +101,7 @@ class Service:
         fleet = plan.fleet.name
         number = len(await asyncio.to_thread(self.ledger.rollouts, fleet)) + 1
         rollout = f"{fleet}-{number}"
-        order = RolloutOrder(
+        order = ChangeOrder(
             rollout=rollout,
             plan=plan,
             source=source,
@@ -125,7 +119,7 @@ class Service:
             ) from error
         return rollout
 
-    async def status(self, fleet: str) -> RolloutStatus:
+    async def status(self, fleet: str) -> ChangeStatus:
         """Return the five sentences of the fleet's newest rollout; Conflict when there never was one."""
         try:
             return await self._change(fleet).query(Rollout.status, rpc_timeout=ANSWER)
@@ -339,14 +333,14 @@ class Service:
                 newest[gateway] = self.client.get_workflow_handle(found.id, run_id=found.run_id)
         return [newest[name] for name in sorted(newest)]
 
-    async def result(self, fleet: str) -> RolloutResult | RollbackResult:
+    async def result(self, fleet: str) -> ChangeResult | RollbackResult:
         """Return how the fleet's change ended; Conflict while it goes on."""
         change = self._change(fleet)
         description = await change.describe()
         if description.status is WorkflowExecutionStatus.RUNNING:
             raise Conflict(f"the change of {fleet} still goes on")
-        result_type = RollbackResult if description.workflow_type in _WAYS_BACK else RolloutResult
-        handle: WorkflowHandle[object, RolloutResult | RollbackResult] = self.client.get_workflow_handle(
+        result_type = RollbackResult if description.workflow_type in _WAYS_BACK else ChangeResult
+        handle: WorkflowHandle[object, ChangeResult | RollbackResult] = self.client.get_workflow_handle(
             change_of(fleet), result_type=result_type
         )
         try:
@@ -365,7 +359,7 @@ class Service:
         running = description.status is WorkflowExecutionStatus.RUNNING
         return description.workflow_type if running else None
 
-    def _change(self, fleet: str) -> WorkflowHandle[Rollout, RolloutResult]:
+    def _change(self, fleet: str) -> WorkflowHandle[Rollout, ChangeResult]:
         return self.client.get_workflow_handle_for(Rollout.run, change_of(fleet))
 
 

@@ -25,9 +25,10 @@ from orchestrator.rooms import refuse_strangers
 from orchestrator.running import leave, make_worker, run_until_told
 from orchestrator.schedules import keep_reconciling
 from orchestrator.settings import Settings
+from orchestrator.store.book import PENSTOCK
 from orchestrator.store.complaints import ComplaintList
 from orchestrator.store.evidence import EvidenceList
-from orchestrator.store.ledger import PENSTOCK, Ledger
+from orchestrator.store.ledger import Ledger
 from policies.words.errors import PenstockError
 from policies.words.fleet import Fleet
 from workflows.bake import Bake
@@ -109,6 +110,24 @@ def record_activities(ledger: LedgerActivities, archive: ArchiveActivities) -> l
         ledger.read_known_good,
         ledger.read_open_rollouts,
         ledger.record_event,
+        ledger.open_change,
+        ledger.close_change,
+        ledger.read_open_changes,
+        ledger.read_last_change,
+        ledger.read_way_back,
+        ledger.read_targets,
+        ledger.read_known_good_of,
+        ledger.record_known_good_batch,
+        ledger.record_gateways,
+        ledger.read_gateways,
+        ledger.count_gateways,
+        ledger.quarantine_gateway,
+        ledger.return_gateway,
+        ledger.read_quarantine,
+        ledger.read_plan_header,
+        ledger.read_plan_wave,
+        ledger.read_plan_batch,
+        ledger.read_plan_gateways,
         archive.keep_snapshot_piece,
         archive.record_snapshot,
     ]

@@ -7,18 +7,10 @@ from policies.votes import Votes
 from policies.words.change import ChangeKind, ChangeOrder
 from policies.words.fleet import AtDeadline, Automation
 from policies.words.parts import PlanHeader
-from policies.words.rollout import (
-    ChangeResult,
-    ChangeStatus,
-    Command,
-    CommandKind,
-    Event,
-    GatewayProgress,
-    Outcome,
-    Phase,
-    RestoreReport,
-    WaveReport,
-)
+from policies.words.change import ChangeResult, Outcome, Phase
+from policies.words.command import Command, CommandKind
+from policies.words.report import GatewayProgress, RestoreReport, WaveReport
+from policies.words.status import ChangeStatus, Event
 from policies.words.verdict import Action, Decision
 from policies.words.way_back import Confirmation
 from policies.words.word import Word

@@ -10,7 +10,7 @@ from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 from activities.ledger import EventEntry, LedgerActivities
 from policies.words.change import ChangeKind, ChangeOrder
 from policies.words.fleet import Automation
-from policies.words.rollout import WatchReport
+from policies.words.report import WatchReport
 from policies.words.verdict import Action, Decision
 from policies.words.word import Digest, Name, Word
 from workflows import steps

@@ -14,7 +14,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 from activities.ledger import GatewayRow, GatewayRows, LedgerActivities, PartQuery
 from policies.words.parts import Member, Part, PartKey
 from policies.words.plan import ReleaseRef
-from policies.words.rollout import BatchReport, GatewayProgress
+from policies.words.report import BatchReport, GatewayProgress
 from policies.words.word import Digest, Name, Word
 from workflows import steps
 from workflows.compensation import to_the_end

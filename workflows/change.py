@@ -29,17 +29,10 @@ from policies.words.change import ChangeEnding, ChangeKind, ChangeOpening, Chang
 from policies.words.fleet import AtDeadline
 from policies.words.parts import PartKey, PlanHeader
 from policies.words.plan import ReleaseRef
-from policies.words.rollout import (
-    ChangeResult,
-    ChangeStatus,
-    Command,
-    CommandKind,
-    CommandReceipt,
-    Outcome,
-    Phase,
-    RestoreReport,
-    WaveReport,
-)
+from policies.words.change import ChangeResult, Outcome, Phase
+from policies.words.command import Command, CommandKind, CommandReceipt
+from policies.words.report import RestoreReport, WaveReport
+from policies.words.status import ChangeStatus
 from policies.words.verdict import Decision
 from policies.words.word import Word
 from workflows import steps

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from temporalio.exceptions import ApplicationError
 
-from policies.words.rollout import CommandReceipt
+from policies.words.command import CommandReceipt
 from policies.words.word import Word
 
 REMEMBERED = 200

@@ -28,7 +28,7 @@ from policies.words.drain import (
 )
 from policies.words.instance import GatewayState, InstanceState, Probe
 from policies.words.parts import PartKey, PlanHeader
-from policies.words.rollout import CommandReceipt
+from policies.words.command import CommandReceipt
 from policies.words.verdict import Decision
 from policies.words.word import Digest, Name, Word
 from workflows import steps

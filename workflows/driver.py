@@ -10,7 +10,8 @@ from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHand
 
 from policies.gates import selectors
 from policies.words.plan import Wave
-from policies.words.rollout import Command, CommandKind, Outcome, RolloutOrder, RolloutResult
+from policies.words.change import ChangeOrder, ChangeResult, Outcome
+from policies.words.command import Command, CommandKind
 from policies.words.verdict import Decision
 from policies.words.word import Word
 from workflows.compensation import to_the_end
@@ -22,7 +23,7 @@ from workflows.wave import WaveOrder, WaveResult, WaveWorkflow
 class DriverOrder(Word):
     """A rollout's order, its guardian's id, and the epoch that all its steps carry."""
 
-    order: RolloutOrder
+    order: ChangeOrder
     guardian: str
     epoch: int
     hold: Command | None = None
@@ -44,13 +45,13 @@ class RolloutDriver:
         self._wave: ChildWorkflowHandle[Any, WaveResult] | None = None
 
     @workflow.run
-    async def run(self, _: DriverOrder) -> RolloutResult:
+    async def run(self, _: DriverOrder) -> ChangeResult:
         """Return with every gateway on the new release, or every touched one back on its own known-good."""
         result = await self._run_waves()
         await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
         return result
 
-    async def _run_waves(self) -> RolloutResult:
+    async def _run_waves(self) -> ChangeResult:
         decision = None
         try:
             for wave in self._order.plan.waves:
@@ -102,7 +103,7 @@ class RolloutDriver:
         finally:
             self._wave = None
 
-    async def _go_back(self, reason: str, decision: Decision | None) -> RolloutResult:
+    async def _go_back(self, reason: str, decision: Decision | None) -> ChangeResult:
         plan = self._order.plan
         back = await workflow.execute_child_workflow(
             Rollback.run,
@@ -124,8 +125,8 @@ class RolloutDriver:
             update={"steered_back_after": back.took}
         )
 
-    def _result(self, outcome: Outcome, reason: str, decision: Decision | None) -> RolloutResult:
-        return RolloutResult(
+    def _result(self, outcome: Outcome, reason: str, decision: Decision | None) -> ChangeResult:
+        return ChangeResult(
             rollout=self._order.rollout,
             outcome=outcome,
             reason=reason,

@@ -18,7 +18,7 @@ from activities.snapshots import Evidence
 from policies.words.fleet import Limits
 from policies.words.instance import GatewayState, InstanceState
 from policies.words.parts import Member, Part, PartKey
-from policies.words.rollout import RestoreReport
+from policies.words.report import RestoreReport
 from policies.words.verdict import Decision
 from policies.words.word import Digest, Name, Word
 from workflows import steps

@@ -19,7 +19,7 @@ from policies.words.fleet import Fleet
 from policies.words.instance import GatewayState, InstanceState
 from policies.words.operation import Operation
 from policies.words.plan import ReleaseRef
-from policies.words.rollout import RollbackReport
+from policies.words.report import RestoreReport
 from policies.words.verdict import Decision
 from policies.words.word import Name, Word
 from workflows import steps
@@ -255,7 +255,7 @@ class Rollback:
         if self._order.guardian is None:
             return
         self._told += 1
-        report = RollbackReport(
+        report = RestoreReport(
             at=workflow.now(),
             number=self._told,
             reason=self._order.reason,

@@ -21,18 +21,10 @@ from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.releases import AdmitOrder, ReleaseActivities
 from policies.known_good import way_back_from
 from policies.story import Story
-from policies.words.rollout import (
-    Command,
-    CommandKind,
-    CommandReceipt,
-    Outcome,
-    Phase,
-    RollbackReport,
-    RolloutOrder,
-    RolloutResult,
-    RolloutStatus,
-    WaveReport,
-)
+from policies.words.change import ChangeOrder, ChangeResult, Outcome, Phase
+from policies.words.command import Command, CommandKind, CommandReceipt
+from policies.words.report import RestoreReport, WaveReport
+from policies.words.status import ChangeStatus
 from workflows import steps
 from workflows.bake import Bake, BakeOrder
 from workflows.compensation import to_the_end
@@ -50,12 +42,12 @@ class Rollout:
     """A rollout from its first check to its last word; its id is the fleet's lock."""
 
     @workflow.init
-    def __init__(self, order: RolloutOrder) -> None:
+    def __init__(self, order: ChangeOrder) -> None:
         self._order = order
         self._plan = order.plan
         self._story = Story(order, workflow.now())
         self._commands: dict[str, tuple[Command, CommandReceipt]] = {}
-        self._driver: ChildWorkflowHandle[RolloutDriver, RolloutResult] | None = None
+        self._driver: ChildWorkflowHandle[RolloutDriver, ChangeResult] | None = None
         self._asked_back: Command | None = None
         self._epoch = 0
         self._hold_or_resume: Command | None = None
@@ -63,7 +55,7 @@ class Rollout:
         self._telling = asyncio.Lock()
 
     @workflow.run
-    async def run(self, order: RolloutOrder) -> RolloutResult:
+    async def run(self, order: ChangeOrder) -> ChangeResult:
         """Leave the fleet on the new release, or exactly as it was found."""
         self._epoch = steps.epoch_now()
         await end_bake(self._plan.fleet.name)
@@ -81,7 +73,7 @@ class Rollout:
         writing.cancel()
         return result
 
-    async def _close(self, result: RolloutResult) -> RolloutResult:
+    async def _close(self, result: ChangeResult) -> ChangeResult:
         """Write down the end; once gateways have changed, no cancellation leaves this half done."""
         if result.outcome is Outcome.PROMOTED and await self._goes_back_after_all(result):
             result = await self._take_back()
@@ -91,7 +83,7 @@ class Rollout:
         await workflow.wait_condition(workflow.all_handlers_finished)
         return result
 
-    async def _goes_back_after_all(self, result: RolloutResult) -> bool:
+    async def _goes_back_after_all(self, result: ChangeResult) -> bool:
         """Promote and write it down; return whether somebody asked to go back before the last line."""
         promoting = asyncio.create_task(self._promote(result))
         await workflow.wait_condition(lambda: promoting.done() or self._asked_back is not None)
@@ -103,7 +95,7 @@ class Rollout:
             await promoting
         return True
 
-    async def _write_end(self, result: RolloutResult) -> None:
+    async def _write_end(self, result: ChangeResult) -> None:
         await workflow.wait_condition(lambda: not self._unwritten)
         await self._record(LedgerActivities.close_rollout, result)
 
@@ -158,7 +150,7 @@ class Rollout:
                     await self._driver.signal(RolloutDriver.command, command)
 
     @workflow.query(name="status")
-    def status(self) -> RolloutStatus:
+    def status(self) -> ChangeStatus:
         """Say what is happening, to how many, why, what comes next and what can be done."""
         return self._story.status()
 
@@ -174,7 +166,7 @@ class Rollout:
             )
 
     @workflow.signal(name="report_rollback")
-    def report_rollback(self, report: RollbackReport) -> None:
+    def report_rollback(self, report: RestoreReport) -> None:
         """Take over what a rollback says of itself."""
         self._story.take_rollback(report)
 
@@ -239,7 +231,7 @@ class Rollout:
             raise stopped("; ".join(obstacles))
         self._story.note(f"{len(names)} gateways can take the release and can go back", workflow.now())
 
-    async def _drive(self) -> RolloutResult:
+    async def _drive(self) -> ChangeResult:
         if self._asked_back is not None:
             before = self._result(Outcome.ROLLED_BACK, "asked to go back before anything was touched")
             return self._in_the_words_of_whoever_asked(before)
@@ -266,8 +258,8 @@ class Rollout:
         return self._in_the_words_of_whoever_asked(result)
 
     async def _driver_result(
-        self, driver: ChildWorkflowHandle[RolloutDriver, RolloutResult]
-    ) -> RolloutResult:
+        self, driver: ChildWorkflowHandle[RolloutDriver, ChangeResult]
+    ) -> ChangeResult:
         """Wait for the driver, which undoes its own work when it is cancelled."""
         waiting = asyncio.ensure_future(driver)
         while True:
@@ -278,7 +270,7 @@ class Rollout:
                     raise
                 driver.cancel()
 
-    async def _go_back(self, reason: str) -> RolloutResult:
+    async def _go_back(self, reason: str) -> ChangeResult:
         """Undo what a driver left behind that could not do so itself."""
         touched = sorted({name for wave in self._plan.waves for name in wave.gateways})
         back = await workflow.execute_child_workflow(
@@ -300,7 +292,7 @@ class Rollout:
         )
         return result.model_copy(update={"touched": back.back, "steered_back_after": back.took})
 
-    def _in_the_words_of_whoever_asked(self, result: RolloutResult) -> RolloutResult:
+    def _in_the_words_of_whoever_asked(self, result: ChangeResult) -> ChangeResult:
         asked = self._asked_back
         if asked is None or result.outcome is not Outcome.ROLLED_BACK:
             return result
@@ -308,7 +300,7 @@ class Rollout:
         outcome = Outcome.ABORTED if aborted else Outcome.ROLLED_BACK
         return result.model_copy(update={"outcome": outcome, "reason": f"{asked.person}: {asked.reason}"})
 
-    async def _promote(self, result: RolloutResult) -> None:
+    async def _promote(self, result: ChangeResult) -> None:
         """Make the release known-good where it runs, and let the old instances empty by themselves."""
         self._story.enter(Phase.PROMOTING, workflow.now())
         await self._start_the_bake()
@@ -353,7 +345,7 @@ class Rollout:
             await self._record(LedgerActivities.record_verdict, self._unwritten[0])
             del self._unwritten[0]
 
-    async def _take_back(self) -> RolloutResult:
+    async def _take_back(self) -> ChangeResult:
         """Undo a promotion: gateways first; the ledger is told at the same time and never waited for."""
         await end_bake(self._plan.fleet.name)
         recording = asyncio.create_task(self._record_known_good_again())
@@ -375,5 +367,5 @@ class Rollout:
     async def _record(self, step: Callable[[LedgerActivities, Entry], Awaitable[None]], entry: Entry) -> None:
         await workflow.execute_activity_method(step, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD)
 
-    def _result(self, outcome: Outcome, reason: str) -> RolloutResult:
-        return RolloutResult(rollout=self._order.rollout, outcome=outcome, reason=reason)
+    def _result(self, outcome: Outcome, reason: str) -> ChangeResult:
+        return ChangeResult(rollout=self._order.rollout, outcome=outcome, reason=reason)

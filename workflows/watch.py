@@ -11,7 +11,7 @@ from temporalio.exceptions import ActivityError, FailureError
 
 from activities.ledger import LedgerActivities, VerdictEntry
 from activities.observation import ObservationActivities, WatchSlice
-from policies.words.rollout import WatchReport
+from policies.words.report import WatchReport
 from policies.words.verdict import Action, Decision, GateVerdict
 from policies.words.word import Digest, Name, Word
 from workflows import steps

@@ -18,14 +18,9 @@ from policies.votes import Votes
 from policies.words.fleet import Automation
 from policies.words.parts import MOST_MEMBERS, PartKey, PlanHeader, WaveHeader
 from policies.words.plan import ReleaseRef, Strategy
-from policies.words.rollout import (
-    BatchReport,
-    Command,
-    CommandKind,
-    Phase,
-    WatchReport,
-    WaveReport,
-)
+from policies.words.change import Phase
+from policies.words.command import Command, CommandKind
+from policies.words.report import BatchReport, WatchReport, WaveReport
 from policies.words.verdict import Action, Decision
 from policies.words.word import Name, Word
 from workflows.batch import Batch, BatchOrder, BatchResult

@@ -18,7 +18,10 @@ from policies.rollbacks import refusal_of
 from policies.way_back import WayBackStory
 from policies.words.fleet import Fleet
 from policies.words.plan import ReleaseRef
-from policies.words.rollout import CommandReceipt, Outcome, RollbackReport, RolloutResult, RolloutStatus
+from policies.words.change import ChangeResult, Outcome
+from policies.words.command import CommandReceipt
+from policies.words.report import RestoreReport
+from policies.words.status import ChangeStatus
 from policies.words.way_back import Answer, AnswerKind, Confirmation
 from policies.words.word import Name, Word
 from workflows import steps
@@ -72,7 +75,7 @@ class WayBack:
     # --- what people say ---------------------------------------------------------
 
     @workflow.query(name="status")
-    def status(self) -> RolloutStatus:
+    def status(self) -> ChangeStatus:
         """Say what is happening, to how many, why, what comes next and what can be done."""
         return self._story.status()
 
@@ -101,7 +104,7 @@ class WayBack:
             raise ApplicationError(sentence, type="Conflict", non_retryable=True)
 
     @workflow.signal(name="report_rollback")
-    def report_rollback(self, report: RollbackReport) -> None:
+    def report_rollback(self, report: RestoreReport) -> None:
         """Take over what the rollback says of itself."""
         self._story.take(report)
 
@@ -214,7 +217,7 @@ class WayBack:
         for rollout in abandoned:
             await workflow.execute_activity_method(
                 LedgerActivities.close_rollout,
-                RolloutResult(rollout=rollout, outcome=Outcome.ROLLED_BACK, reason=order.reason),
+                ChangeResult(rollout=rollout, outcome=Outcome.ROLLED_BACK, reason=order.reason),
                 task_queue=steps.CONTROL_QUEUE,
                 **steps.RECORD,
             )

@@ -16,7 +16,7 @@ from deploy.lab.stories import Storyteller, Told, write_json
 from orchestrator.running import leave
 from policies.words.errors import BadInput, PenstockError
 from policies.words.exit_code import ExitCode
-from policies.words.rollout import Outcome
+from policies.words.change import Outcome
 
 STORIES = ("clean", "bad-auth", "bad-signature")
 USUAL = ("clean", "bad-auth")

@@ -28,7 +28,7 @@ from deploy.lab.topology import Host
 from orchestrator.running import leave
 from policies.words.errors import BadInput, PenstockError, Unavailable
 from policies.words.exit_code import ExitCode
-from policies.words.rollout import RolloutStatus
+from policies.words.status import ChangeStatus
 from policies.words.verdict import Action, Window
 
 GATEWAYS = 3
@@ -275,7 +275,7 @@ def _step(what: str, at: datetime, began: datetime) -> Step:
     return Step(what, round((at - began).total_seconds(), 1))
 
 
-def _told(status: RolloutStatus, began: datetime, **sentences: str) -> list[Step]:
+def _told(status: ChangeStatus, began: datetime, **sentences: str) -> list[Step]:
     """Return what the rollout itself told, and its end; Unavailable when it did not say so."""
     words = {"rolling": "the way back begins", "back": "read back: on known-good"}
     steps = []
@@ -287,7 +287,7 @@ def _told(status: RolloutStatus, began: datetime, **sentences: str) -> list[Step
     return steps
 
 
-def _decided(status: RolloutStatus, action: Action) -> bool:
+def _decided(status: ChangeStatus, action: Action) -> bool:
     return status.decision is not None and status.decision.action is action
 
 

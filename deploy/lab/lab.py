@@ -32,7 +32,8 @@ from policies.words.errors import Unavailable
 from policies.words.fleet import Fleet, Gateway, Limits, Slot
 from policies.words.instance import GatewayState
 from policies.words.plan import Plan, ReleaseRef, Strategy
-from policies.words.rollout import RolloutResult, RolloutStatus
+from policies.words.change import ChangeResult
+from policies.words.status import ChangeStatus
 from policies.words.word import Word
 from workflows.rollback import RollbackResult
 
@@ -129,7 +130,7 @@ class Lab:
         """Start the plan; return the rollout's name."""
         return await self.session.start(plan, getpass.getuser(), reason)
 
-    async def status(self) -> RolloutStatus:
+    async def status(self) -> ChangeStatus:
         """Return the newest rollout's status, waiting out a moment without worker or engine."""
         deadline = time.monotonic() + READY_WITHIN
         while True:
@@ -140,7 +141,7 @@ class Lab:
                     raise
                 await asyncio.sleep(0.2)
 
-    async def result(self) -> RolloutResult:
+    async def result(self) -> ChangeResult:
         """Return how the newest rollout ended."""
         result = await (await self.session.service()).result(FLEET)
         if isinstance(result, RollbackResult):

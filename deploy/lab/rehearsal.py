@@ -12,7 +12,8 @@ from orchestrator.files import load
 from policies.gates import Blindness, GatePolicy
 from policies.words.errors import Unavailable
 from policies.words.plan import ReleaseRef, Strategy
-from policies.words.rollout import Phase, RolloutStatus
+from policies.words.change import Phase
+from policies.words.status import ChangeStatus
 from policies.words.verdict import Window
 
 LOOK_EVERY = 0.25
@@ -56,7 +57,7 @@ class Rehearsal:
             await self.end()
         return await self._try(release, reason)
 
-    async def until(self, is_so: Callable[[RolloutStatus], bool]) -> RolloutStatus:
+    async def until(self, is_so: Callable[[ChangeStatus], bool]) -> ChangeStatus:
         """Return the first status that is so, or the last one when the rollout or the patience ends."""
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -65,7 +66,7 @@ class Rehearsal:
                 return status
             await asyncio.sleep(LOOK_EVERY)
 
-    async def end(self) -> RolloutStatus:
+    async def end(self) -> ChangeStatus:
         """Have the fleet on known-good again, by hand where the judge left it to a person."""
         if (await self.lab.status()).phase is not Phase.ENDED:
             service = await self.lab.session.service()
@@ -86,12 +87,12 @@ class Rehearsal:
         return Trial(gateway, slot, pid, since)
 
 
-def said(status: RolloutStatus, words: str) -> datetime | None:
+def said(status: ChangeStatus, words: str) -> datetime | None:
     """Return when the rollout's story first said something that begins with these words."""
     return next((event.at for event in status.events if event.sentence.startswith(words)), None)
 
 
-def verdict_at(status: RolloutStatus) -> datetime:
+def verdict_at(status: ChangeStatus) -> datetime:
     """Return when the newest decision was told; long ago when there is none."""
     told = [event.at for event in status.events if event.sentence.startswith("verdict ")]
     return told[-1] if told else datetime.min.replace(tzinfo=UTC)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.show import console, status_frame
-from policies.words.rollout import RolloutStatus
+from policies.words.status import ChangeStatus
 
 
 class Screen:
@@ -54,7 +54,7 @@ class Screen:
             sys.stdout.write(f"{moment.strftime('%Y-%m-%dT%H:%M:%SZ')} {sentence}\n")
             sys.stdout.flush()
 
-    def show(self, status: RolloutStatus, figures: dict[str, Any]) -> None:
+    def show(self, status: ChangeStatus, figures: dict[str, Any]) -> None:
         """Show where a rollout is and what its users notice."""
         if self._live:
             self._live.update(Group(status_frame(status), _figures(figures)), refresh=True)
@@ -63,7 +63,7 @@ class Screen:
             self.tell(event.sentence, event.at)
         self._told = len(status.events)
 
-    def leave(self, status: RolloutStatus, figures: dict[str, Any]) -> None:
+    def leave(self, status: ChangeStatus, figures: dict[str, Any]) -> None:
         """Let the last frame stand, and begin a new one under it."""
         self.show(status, figures)
         if self._live:

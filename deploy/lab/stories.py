@@ -16,7 +16,8 @@ from policies.words.exit_code import ExitCode, code_of
 from policies.words.instance import GatewayState, InstanceState
 from policies.words.plan import ReleaseRef, Strategy
 from policies.words.refusals import TrustError
-from policies.words.rollout import Outcome, Phase, RolloutResult, RolloutStatus
+from policies.words.change import ChangeResult, Outcome, Phase
+from policies.words.status import ChangeStatus
 
 LOOK_EVERY = 0.3
 DAY_ENDS_IN_GROUPS_OF = 12
@@ -68,7 +69,7 @@ class Storyteller:
     def __init__(self, lab: Lab, screen: Screen) -> None:
         self._lab = lab
         self._screen = screen
-        self._status: RolloutStatus | None = None
+        self._status: ChangeStatus | None = None
 
     async def clean(self) -> Told:
         """Upgrade the whole fleet to the newer ocserv; then the users' day ends and a new one begins."""
@@ -101,12 +102,12 @@ class Storyteller:
             outcome = Outcome.REFUSED
         else:
             raise BadInput("the tampered release was admitted; this must never happen")
-        result = RolloutResult(rollout="none", outcome=outcome, reason=reason)
+        result = ChangeResult(rollout="none", outcome=outcome, reason=reason)
         return await self._told("bad-signature", result, before, self._seconds(result, None, began))
 
     # --- following a rollout -------------------------------------------------------
 
-    async def _upgrade(self, release: ReleaseRef, reason: str) -> RolloutResult:
+    async def _upgrade(self, release: ReleaseRef, reason: str) -> ChangeResult:
         lab = self._lab
         plan = await lab.plan(release, Strategy.CANARY)
         for wave in plan.waves:
@@ -118,7 +119,7 @@ class Storyteller:
         self._status = await self._follow()
         return await lab.result()
 
-    async def _follow(self) -> RolloutStatus:
+    async def _follow(self) -> ChangeStatus:
         while True:
             status = await self._lab.status()
             if status.phase is Phase.ENDED:
@@ -149,7 +150,7 @@ class Storyteller:
     async def _told(
         self,
         name: str,
-        result: RolloutResult,
+        result: ChangeResult,
         before: dict[str, Any],
         seconds: dict[str, float],
     ) -> Told:
@@ -173,7 +174,7 @@ class Storyteller:
         events = self._status.events if self._status else ()
         return next((event.at for event in events if words in event.sentence), None)
 
-    def _seconds(self, result: RolloutResult, faulted: datetime | None, began: float) -> dict[str, float]:
+    def _seconds(self, result: ChangeResult, faulted: datetime | None, began: float) -> dict[str, float]:
         decided = self._said_at("verdict unhealthy") if result.outcome is Outcome.ROLLED_BACK else None
         seconds = {"fault_to_decision": 0.0, "decision_to_steered": 0.0}
         if faulted and decided:
@@ -198,7 +199,7 @@ def gateway_line(state: GatewayState) -> dict[str, str]:
     }
 
 
-def decision_of(result: RolloutResult) -> dict[str, Any]:
+def decision_of(result: ChangeResult) -> dict[str, Any]:
     """Return the decision that ended a rollout, with its readings by gate."""
     if result.decision is None:
         return {"verdict": result.outcome, "reason": result.reason, "readings": {}}

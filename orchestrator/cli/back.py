@@ -12,7 +12,7 @@ from orchestrator.cli.show import Output, show_incomplete, watch_until_ended
 from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait, duration
 from policies.words.errors import Conflict
 from policies.words.exit_code import ExitCode, code_of
-from policies.words.rollout import Phase
+from policies.words.change import Phase
 from policies.words.way_back import Answer, AnswerKind
 
 Within = Annotated[str, typer.Option("--timeout", help="how long --wait waits, for example 90s or 5m")]

@@ -21,7 +21,7 @@ from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait
 from policies.words.errors import BadInput, Conflict, Unavailable
 from policies.words.exit_code import ExitCode, code_of
 from policies.words.plan import Strategy
-from policies.words.rollout import Command, CommandKind
+from policies.words.command import Command, CommandKind
 
 app = typer.Typer(
     name="penstock",
@@ -174,11 +174,16 @@ def abort(reason: Reason, fleet: FleetName = None, command_id: CommandId = None)
 
 
 @app.command()
-def history(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
-    """List the fleet's rollouts, the newest first."""
+def history(
+    fleet: FleetName = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="how many changes")] = 20,
+    before: Annotated[str | None, typer.Option("--before", help="only changes older than this one")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List the fleet's changes and what is left of each today, the newest first."""
 
     async def ask(session: Session) -> None:
-        show_history(session.history(fleet), output)
+        show_history(session.history(fleet, limit, before), output)
 
     in_session(ask)
 

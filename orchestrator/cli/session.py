@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from activities.drivers.store.snapshots import SnapshotArchive
     from orchestrator.service import Service
     from orchestrator.store.evidence import EvidenceList
-    from orchestrator.store.ledger import Ledger, RolloutRow
+    from orchestrator.store.ledger import Ledger
     from policies.judge.predict import Prediction
+    from policies.words.change import HistoryRow
     from policies.words.fleet import Fleet
     from policies.words.plan import Plan, ReleaseRef, Strategy
-    from policies.words.rollout import Command, CommandReceipt, RolloutStatus
+    from policies.words.command import Command, CommandReceipt
+    from policies.words.status import ChangeStatus
 
 T = TypeVar("T")
 
@@ -74,15 +76,14 @@ class Session:
         )
         return Service(client, self.ledger)
 
-    async def status(self, name: str | None) -> "RolloutStatus":
+    async def status(self, name: str | None) -> "ChangeStatus":
         """Return the five sentences."""
         return await (await self.service()).status(self.fleet_name(name))
 
-    def last_known(self, name: str | None) -> "RolloutRow | None":
-        """Return the newest rollout that the ledger has, of the fleet or, without one, of any."""
+    def last_known(self, name: str | None) -> "HistoryRow | None":
+        """Return the newest change that the ledger has, of the named fleet or of that of the file."""
         fleet = name or (self.fleet.name if self.settings.fleet.exists() else None)
-        rows = self.ledger.rollouts(fleet) if fleet else ()
-        return rows[0] if rows else None
+        return next(iter(self.ledger.history(fleet, limit=1)), None) if fleet else None
 
     async def plan(self, name: str | None, to: str, strategy: "Strategy") -> "Plan":
         """Return the plan of an upgrade of the fleet to the named release."""
@@ -158,9 +159,9 @@ class Session:
         service = await self.service()
         return await service.roll_back(self.fleet, person, reason, to=release, source=self.settings.source)
 
-    def history(self, name: str | None) -> "tuple[RolloutRow, ...]":
-        """Return the fleet's rollouts, the newest first."""
-        return self.ledger.rollouts(self.fleet_name(name))
+    def history(self, name: str | None, limit: int, before: str | None) -> "tuple[HistoryRow, ...]":
+        """Return the fleet's changes, the newest first, those before the named one."""
+        return self.ledger.history(self.fleet_name(name), limit, before)
 
 
 def read_file(path: Path, what: str) -> bytes:

@@ -5,24 +5,27 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from policies.judge.predict import Prediction
 from policies.strategies import affected
+from policies.words.change import ChangeKind
 from policies.words.errors import Unavailable
 from policies.words.plan import Plan
-from policies.words.rollout import Outcome, Phase, RolloutStatus
+from policies.words.change import Outcome, Phase
+from policies.words.status import ChangeStatus
 
 if TYPE_CHECKING:
     from orchestrator.cli.session import Session
-    from orchestrator.store.ledger import RolloutRow
+    from policies.words.change import HistoryRow
 
 WIDTH = 100
 EVERY_SECONDS = 0.5
@@ -59,7 +62,7 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
-def status_frame(status: RolloutStatus) -> RenderableType:
+def status_frame(status: ChangeStatus) -> RenderableType:
     """Return the five sentences with the gateways and the newest events under them."""
     head = Text.assemble(
         (f"{status.rollout}  ", "bold"),
@@ -78,7 +81,7 @@ def status_frame(status: RolloutStatus) -> RenderableType:
     return Group(head, sentences, _gateways(status), _events(status))
 
 
-def _gateways(status: RolloutStatus) -> Table:
+def _gateways(status: ChangeStatus) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column in ("GATEWAY", "WAVE", "RELEASE", "STATE"):
         table.add_column(column)
@@ -91,14 +94,14 @@ def _gateways(status: RolloutStatus) -> Table:
     return table
 
 
-def _events(status: RolloutStatus) -> Table:
+def _events(status: ChangeStatus) -> Table:
     table = Table.grid(padding=(0, 2))
     for event in status.events[-SHOWN_EVENTS:]:
         table.add_row(Text(event.at.astimezone().strftime("%H:%M:%S"), "dim"), event.sentence)
     return table
 
 
-def show_status(status: RolloutStatus, output: Output) -> None:
+def show_status(status: ChangeStatus, output: Output) -> None:
     """Print a rollout's status."""
     if output is Output.JSON:
         print_json(status.model_dump(mode="json"))
@@ -106,25 +109,24 @@ def show_status(status: RolloutStatus, output: Output) -> None:
         console().print(status_frame(status))
 
 
-def show_last_known(row: "RolloutRow | None", silence: str, output: Output) -> None:
+def show_last_known(row: "HistoryRow | None", silence: str, output: Output) -> None:
     """Print what the ledger knows when no live answer is to be had, and why there is none."""
     if output is Output.JSON:
         print_json({"live": False, "why": silence, "last": row.model_dump(mode="json") if row else None})
         return
     out = console()
     if row is None:
-        out.print(f"No rollout yet. ({silence})")
+        out.print(f"No change yet. ({silence})", markup=False)
         out.print("Next: ./run demo shows one; penstock upgrade start --to RELEASE --reason TEXT starts one")
         return
-    ended = f"{row.ended.astimezone():%Y-%m-%d %H:%M:%S}" if row.ended else "not ended when last heard of"
-    outcome = (row.outcome or "under way").replace("_", " ").upper()
-    out.print(Text.assemble((f"{row.rollout}  ", "bold"), f"to {row.version}  ", (outcome, "bold")))
-    out.print(f"Why   {row.reason}")
-    out.print(f"When  {row.started.astimezone():%Y-%m-%d %H:%M:%S}, {ended}")
+    said = row.standing.upper() if row.taken_back_by is None else row.standing
+    out.print(Text.assemble((f"{row.name}  ", "bold"), f"{_what(row)}  ", (said, "bold")))
+    out.print(f"Why   {row.sentence or row.reason}", markup=False)
+    out.print(f"When  {moment(row.began)}, {moment(row.ended) or 'not ended when last heard of'}")
     out.print(Text(f"From the ledger; there is no live answer: {silence}", "dim"))
 
 
-def show_incomplete(status: RolloutStatus) -> None:
+def show_incomplete(status: ChangeStatus) -> None:
     """Print exactly which gateways are not back, and why, where people see it beside any other output."""
     lines = [f"ROLLBACK INCOMPLETE: {len(status.incomplete)} gateways are not back; penstock goes on trying:"]
     sys.stderr.write("\n".join([*lines, *(f"  {missing}" for missing in status.incomplete)]) + "\n")
@@ -167,19 +169,47 @@ def prediction_line(prediction: Prediction) -> str:
     return f"{prediction.gate} is proven healthy after about {seconds:.0f} s at {rate} (median)"
 
 
-def show_history(rows: "Sequence[RolloutRow]", output: Output) -> None:
-    """Print rollouts, the newest first."""
+def show_history(rows: "Sequence[HistoryRow]", output: Output) -> None:
+    """Print changes, the newest first: what each was and what is left of it, under it who and why."""
     if output is Output.JSON:
         print_json([row.model_dump(mode="json") for row in rows])
         return
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("ROLLOUT", "RELEASE", "STARTED", "OUTCOME", "WHY"):
-        table.add_column(column)
+    out = console()
+    names = max((len(row.name) for row in rows), default=0)
+    whats = max((len(_what(row)) for row in rows), default=0)
     for row in rows:
-        started = row.started.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        outcome = (row.outcome or "under way").replace("_", " ")
-        table.add_row(row.rollout, row.version, started, outcome, row.reason)
-    console().print(table)
+        head = f"{row.name:{names}}  {_what(row):{whats}}  {span(row.began, row.ended)}"
+        asked = f" after {row.cause}" if row.cause else ""
+        lines = [Text(f"{row.requested_by}{asked}: {row.reason}", "dim")]
+        lines += [Text(row.sentence, "dim")] if row.sentence else []
+        out.print(Text(head))
+        out.print(Padding(Group(Text(row.standing, "bold"), *lines), (0, 0, 0, names + 2)))
+
+
+def _what(row: "HistoryRow") -> str:
+    """Return what a change does, as people say it."""
+    release = row.release or "known-good"
+    return {
+        ChangeKind.UPGRADE: f"upgrade to {release}",
+        ChangeKind.GO_BACK: f"back to {release}",
+        ChangeKind.INSTALL: f"install of {release}",
+        ChangeKind.RELOAD: f"reload of {release}",
+    }[row.kind]
+
+
+def moment(at: datetime | None) -> str:
+    """Return a time as people read it here, with its zone; empty for none."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}" if at else ""
+
+
+def span(began: datetime, ended: datetime | None) -> str:
+    """Return from when to when as people read it here, with the zone; the day is said once if it is one."""
+    if ended is None:
+        return f"since {moment(began)}"
+    start, stop = moment(began).split(" "), moment(ended).split(" ")
+    if start[0] == stop[0] and start[2] == stop[2]:
+        return f"{start[0]} {start[1]} to {stop[1]} {stop[2]}"
+    return f"{' '.join(start)} to {' '.join(stop)}"
 
 
 async def watch_until_ended(
@@ -222,7 +252,7 @@ async def watch_until_ended(
             live.stop()
 
 
-def _print_new_events(status: RolloutStatus, told: int, output: Output) -> int:
+def _print_new_events(status: ChangeStatus, told: int, output: Output) -> int:
     for event in status.events[told:]:
         stamp = event.at.strftime("%Y-%m-%dT%H:%M:%SZ")
         if output is Output.JSON:

@@ -2,7 +2,8 @@
 
 SQLite's own default lets two writers begin and one of them fail late; every write here begins
 with the write lock instead (`research/operator-ux.md` section 7: 2,000 of 2,000 appends kept
-by four processes, 596 without).
+by four processes, 596 without). PostgreSQL takes an advisory lock for the same promise: what a
+write has looked up stays true until it is kept.
 """
 
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from policies.words.errors import BadInput, Unavailable
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_MILLISECONDS = 10_000
 _READS = "penstock_reads"
-_SCHEMA_LOCK = 0x70656E73
+_WRITER = 0x70656E73
 """Any number that no other program in the same PostgreSQL database uses for its advisory locks."""
 
 
@@ -47,7 +48,7 @@ def open_database(url: str) -> Engine:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     with writing(engine) as connection:
-        _upgrade(connection, engine)
+        _upgrade(connection)
     return engine
 
 
@@ -55,6 +56,8 @@ def open_database(url: str) -> Engine:
 def writing(engine: Engine) -> Iterator[Connection]:
     """Give a connection in a transaction that may write, kept if nothing is raised."""
     with _reachable(engine), engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _WRITER})
         yield connection
 
 
@@ -65,9 +68,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection.execution_options(**{_READS: True})
 
 
-def _upgrade(connection: Connection, engine: Engine) -> None:
-    if engine.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _SCHEMA_LOCK})
+def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, insert, select
 
 from orchestrator.store import tables
 from policies.words.audit import AuditHead, chain
@@ -17,19 +17,18 @@ def append(
     subject: str,
     body: object,
     key: str | None = None,
-) -> None:
-    """Append one entry in the caller's transaction, unless the key has one already."""
+) -> bool:
+    """Append one entry in the caller's transaction unless the key has one; return whether it is new."""
     keys = tables.audit_keys
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("LOCK TABLE audit IN EXCLUSIVE MODE"))
     if key is not None and connection.execute(select(keys.c.seq).where(keys.c.key == key)).first():
-        return
+        return False
     said = json.dumps(body, sort_keys=True, separators=(",", ":"))
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     entry = chain(head_of(connection), at, person, via, action, subject, said)
     connection.execute(insert(tables.audit).values(entry.model_dump()))
     if key is not None:
         connection.execute(insert(keys).values(key=key, seq=entry.seq))
+    return True
 
 
 def head_of(connection: Connection) -> AuditHead:

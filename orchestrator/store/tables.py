@@ -4,12 +4,14 @@ from datetime import UTC, datetime
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -65,33 +67,107 @@ releases = Table(
     Column("yanked_reason", Text),
 )
 
+changes = Table(
+    "changes",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("fleet", String(63), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("key", Text, nullable=False, unique=True),
+    Column("kind", String(63), nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("release", Text, nullable=False),
+    Column("release_digest", String(71)),
+    Column("plan", String(71)),
+    Column("cause", String(63)),
+    Column("began", Moment, nullable=False),
+    Column("ended", Moment),
+    Column("outcome", String(63)),
+    Column("sentence", Text, nullable=False, default=""),
+    Column("moved", Integer, nullable=False, default=0),
+    Column("taken_back", Integer, nullable=False, default=0),
+    Column("taken_back_by", String(63)),
+    UniqueConstraint("fleet", "number"),
+)
+Index(
+    "ix_changes_open",
+    changes.c.fleet,
+    sqlite_where=changes.c.outcome.is_(None),
+    postgresql_where=changes.c.outcome.is_(None),
+)
+
 known_good = Table(
     "known_good",
     metadata,
     Column("id", Serial, primary_key=True),
     Column("fleet", String(63), nullable=False),
     Column("gateway", String(63), nullable=False),
-    Column("rollout", String(63), nullable=False),
+    Column("change", String(63), ForeignKey("changes.name"), nullable=False),
     Column("release", Text, nullable=False),
+    Column("before", Text),
+    Column("proven_by", String(63)),
+    Column("back", Boolean, nullable=False, default=False),
+    Column("newest", Boolean, nullable=False, default=True),
     Column("since", Moment, nullable=False),
+    UniqueConstraint("change", "gateway"),
     Index("ix_known_good_fleet", "fleet", "gateway", "id"),
 )
+"""`before` is what the gateway had until then; `proven_by` the
+change that promoted what it has now, `newest` marks its last row, of which there is one."""
+Index(
+    "uq_known_good_newest",
+    known_good.c.fleet,
+    known_good.c.gateway,
+    unique=True,
+    sqlite_where=known_good.c.newest,
+    postgresql_where=known_good.c.newest,
+)
 
-rollouts = Table(
-    "rollouts",
+plans = Table(
+    "plans",
     metadata,
-    Column("number", Serial, primary_key=True),
-    Column("rollout", String(63), nullable=False, unique=True),
-    Column("fleet", String(63), nullable=False, index=True),
-    Column("plan", String(71), nullable=False),
-    Column("release", Text, nullable=False),
-    Column("order", Text, nullable=False),
-    Column("requested_by", Text, nullable=False),
-    Column("requested_because", Text, nullable=False),
-    Column("started", Moment, nullable=False),
-    Column("ended", Moment),
-    Column("outcome", String(63)),
-    Column("result", Text),
+    Column("digest", String(71), primary_key=True),
+    Column("fleet", String(63), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("header", LargeBinary),
+    Column("at", Moment, nullable=False),
+)
+"""Bodies are JSON, deflated. A plan that an older penstock made has no header and is only a record."""
+
+plan_batches = Table(
+    "plan_batches",
+    metadata,
+    Column("plan", String(71), ForeignKey("plans.digest"), nullable=False),
+    Column("wave", Integer, nullable=False),
+    Column("batch", Integer, nullable=False),
+    Column("names", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("plan", "wave", "batch"),
+)
+
+gateway_results = Table(
+    "gateway_results",
+    metadata,
+    Column("change", String(63), ForeignKey("changes.name"), nullable=False),
+    Column("gateway", String(63), nullable=False),
+    Column("state", String(63), nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    PrimaryKeyConstraint("change", "gateway"),
+    Index("ix_gateway_results_state", "change", "state", "gateway"),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("fleet", String(63), nullable=False),
+    Column("gateway", String(63), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("since", Moment, nullable=False),
+    Column("until", Moment),
+    PrimaryKeyConstraint("fleet", "gateway"),
 )
 
 verdicts = Table(

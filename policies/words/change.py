@@ -1,15 +1,19 @@
-"""A change: one thing done to a fleet under its lock, whatever its kind."""
+"""A change: one thing done to a fleet under its lock, with one unique name and one line in its history."""
 
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pydantic import Field
 
+from policies.words.plan import ReleaseRef
+from policies.words.verdict import Decision
 from policies.words.way_back import Confirmation
 from policies.words.word import Digest, Name, Word
 
 
 class ChangeKind(StrEnum):
-    """What a change does to its fleet."""
+    """What is done to the fleet."""
 
     UPGRADE = "upgrade"
     GO_BACK = "go_back"
@@ -17,23 +21,164 @@ class ChangeKind(StrEnum):
     RELOAD = "reload"
 
 
+class Phase(StrEnum):
+    """Where a change is."""
+
+    STARTING = "starting"
+    SWITCHING = "switching"
+    OBSERVING = "observing"
+    HELD = "held"
+    PROMOTING = "promoting"
+    DRAINING = "draining"
+    ROLLING_BACK = "rolling_back"
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    """How a change ended."""
+
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_INCOMPLETE = "rollback_incomplete"
+    REFUSED = "refused"
+    ABORTED = "aborted"
+    HELD = "held"
+
+
 class ChangeOrder(Word):
     """Everything a change needs to know before its first step; its plan is read by digest.
 
     Without a plan a change that goes back looks up, under the lock, what is not on its known-good.
-    `source` is where a release comes from that is not on a host; `cause` names the change or the
-    watch that asked for this one.
+    `source` is where a release comes from that is not on a host; `cause` names the change that
+    this one follows.
     """
 
-    name: Name
     fleet: Name
     kind: ChangeKind
     plan: Digest | None = None
     source: str | None = None
     requested_by: str = "penstock"
     reason: str = Field(min_length=1)
-    cause: str = ""
+    cause: Name | None = None
     even_if_unusual: bool = False
     """Whether somebody wants it although this hour is not like the same hour of past weeks."""
     confirm: Confirmation | None = None
     """What a second person has to confirm first; only a person's request for another release needs one."""
+
+
+class ChangeResult(Word):
+    """How a change ended and why, in a sentence that is never empty."""
+
+    rollout: str
+    outcome: Outcome
+    reason: str = Field(min_length=1)
+    decision: Decision | None = None
+    touched: int = 0
+    aside: dict[str, str] = {}
+    """Gateways that were left out, each with why."""
+    incomplete: dict[str, str] = {}
+    """Gateways that are not back and were given up, each with who said so."""
+    steered_back_after: timedelta | None = None
+
+
+class ChangeOpening(Word):
+    """What is known of a change when it begins; the ledger answers with its name.
+
+    `key` is the caller's own name for this one occurrence (a workflow's run id, a command's id):
+    told again with the same key it is the same change.
+    """
+
+    key: str = Field(min_length=1)
+    fleet: Name
+    kind: ChangeKind
+    requested_by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+    release: str = Field(description="what it leads to, as people call it; a label")
+    release_digest: Digest | None = None
+    plan: Digest | None = None
+    cause: Name | None = Field(default=None, description="the change that this one follows")
+
+
+class ChangeEnding(Word):
+    """How a change ended, in a sentence that is never empty."""
+
+    change: Name
+    outcome: Outcome
+    sentence: str = Field(min_length=1)
+
+
+class ChangeRecord(Word):
+    """One line of a fleet's history; `ended` and `outcome` are None until it has ended.
+
+    `moved` counts the gateways that had another known-good before this change, `taken_back` those
+    of them which a later change returned to it, `taken_back_by` the last change that did so.
+    """
+
+    name: Name
+    number: int = Field(ge=1)
+    fleet: Name
+    kind: ChangeKind
+    requested_by: str
+    reason: str
+    release: str
+    release_digest: Digest | None = None
+    plan: Digest | None = None
+    cause: Name | None = None
+    began: datetime
+    ended: datetime | None = None
+    outcome: Outcome | None = None
+    sentence: str = ""
+    moved: int = Field(default=0, ge=0)
+    taken_back: int = Field(default=0, ge=0)
+    taken_back_by: Name | None = None
+
+
+class HistoryRow(ChangeRecord):
+    """A line of the history with what is left of that change today."""
+
+    standing: str
+
+
+class WayBack(Word):
+    """What going back means now: to what gateways had before `change`, or nothing when that is None.
+
+    A promoted change gives back only the gateways whose known-good it `moved`; an unfinished one
+    every gateway it may have touched, most of which return to the known-good they still have.
+    """
+
+    change: Name | None
+    finished: bool = True
+    since: datetime | None = Field(default=None, description="when that change ended")
+    sentence: str
+
+
+class KnownGoodBatch(Word):
+    """The new known-good of a few gateways, and the change that made it so.
+
+    `back` says that the change takes its own promotion back; from then on it is never promoted again.
+    """
+
+    fleet: Name
+    change: Name
+    releases: Mapping[str, ReleaseRef]
+    back: bool = False
+
+
+class GatewayResult(Word):
+    """How one gateway fares in a change; the newest `at` counts."""
+
+    gateway: Name
+    state: str = Field(min_length=1)
+    sentence: str = ""
+    at: datetime
+
+
+class Quarantine(Word):
+    """A gateway that is left out of changes, who said so and why; `until` None is until it is returned."""
+
+    fleet: Name
+    gateway: Name
+    reason: str = Field(min_length=1)
+    person: str = Field(min_length=1)
+    since: datetime
+    until: datetime | None = None

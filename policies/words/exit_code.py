@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import Self
 
-from policies.words.rollout import Outcome
+from policies.words.change import Outcome
 
 
 class ExitCode(IntEnum):

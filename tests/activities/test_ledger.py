@@ -24,7 +24,7 @@ from policies.words.audit import AuditHead
 from policies.words.errors import BadInput, Conflict, Refused, Unavailable
 from policies.words.fleet import Fleet, Gateway, Slot
 from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
-from policies.words.rollout import Outcome, RolloutOrder, RolloutResult
+from policies.words.change import ChangeOrder, ChangeResult, Outcome
 from policies.words.verdict import Action, Decision, GateReading, GateVerdict, Window
 from policies.words.word import digest_of
 
@@ -43,7 +43,7 @@ def release(version: str) -> ReleaseRef:
 OLD, NEW, NEWER = release("1.1.6"), release("1.3.0"), release("1.5.0")
 
 
-def order(rollout: str, reason: str = "CVE") -> RolloutOrder:
+def order(rollout: str, reason: str = "CVE") -> ChangeOrder:
     slots = tuple(
         Slot(name=name, port=port, device=f"vpn{name}", pool4=IPv4Network(f"10.90.{port - 4430}.0/24"))
         for name, port in (("a", 4431), ("b", 4432))
@@ -64,13 +64,13 @@ def order(rollout: str, reason: str = "CVE") -> RolloutOrder:
         gates=GatePolicy(gates=()),
         trust_policy=digest_of(b"trust"),
     )
-    return RolloutOrder(
+    return ChangeOrder(
         rollout=rollout, plan=plan, source="https://releases.example", requested_by="ada", reason=reason
     )
 
 
-def result(rollout: str, outcome: Outcome = Outcome.PROMOTED) -> RolloutResult:
-    return RolloutResult(rollout=rollout, outcome=outcome, reason="every wave passed", touched=("gw-1",))
+def result(rollout: str, outcome: Outcome = Outcome.PROMOTED) -> ChangeResult:
+    return ChangeResult(rollout=rollout, outcome=outcome, reason="every wave passed", touched=("gw-1",))
 
 
 def decision(action: Action = Action.CONTINUE) -> Decision:
@@ -289,11 +289,11 @@ def test_a_reader_sees_the_ledger_while_somebody_writes(url: str, ledger: Ledger
 
 def test_a_killed_writer_leaves_all_or_nothing(url: str, ledger: Ledger) -> None:
     program = (
-        "import os, sys; from orchestrator.store import ledger as book\n"
+        "import os, sys; from orchestrator.store import releases as book\n"
         "append = book.append\n"
         "def die(*a, **k): append(*a, **k); os.kill(os.getpid(), 9)\n"
         "book.append = die\n"
-        f"book.Ledger.open({url!r}).raise_floor('ocserv', 'stable', 'main', 9)\n"
+        f"book.Releases.open({url!r}).raise_floor('ocserv', 'stable', 'main', 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     assert ledger.floor("ocserv", "stable", "main") == 0

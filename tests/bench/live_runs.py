@@ -13,7 +13,8 @@ from deploy.lab.lab import GATES, Lab
 from deploy.lab.rehearsal import Rehearsal, Trial, verdict_at
 from orchestrator.files import load
 from policies.gates import Blindness, GatePolicy
-from policies.words.rollout import Phase, RolloutStatus
+from policies.words.change import Phase
+from policies.words.status import ChangeStatus
 from policies.words.verdict import Action, Decision, GateVerdict, Window
 
 ROUND = 3
@@ -186,27 +187,27 @@ async def _one_after_the_other(
     await rehearsal.end()
 
 
-def _is_undecided(status: RolloutStatus) -> bool:
+def _is_undecided(status: ChangeStatus) -> bool:
     return status.decision is None or status.decision.action is Action.CONTINUE
 
 
-def _decided_since(began: datetime) -> Callable[[RolloutStatus], bool]:
-    def decided(status: RolloutStatus) -> bool:
+def _decided_since(began: datetime) -> Callable[[ChangeStatus], bool]:
+    def decided(status: ChangeStatus) -> bool:
         decision = status.decision
         return decision is not None and decision.action in DECISIVE and verdict_at(status) > began
 
     return decided
 
 
-def _goes_on_since(began: datetime) -> Callable[[RolloutStatus], bool]:
-    def goes_on(status: RolloutStatus) -> bool:
+def _goes_on_since(began: datetime) -> Callable[[ChangeStatus], bool]:
+    def goes_on(status: ChangeStatus) -> bool:
         decision = status.decision
         return decision is not None and decision.action is Action.CONTINUE and verdict_at(status) > began
 
     return goes_on
 
 
-def _run(name: str, status: RolloutStatus, began: datetime, *, lost: int = 0) -> Run:
+def _run(name: str, status: ChangeStatus, began: datetime, *, lost: int = 0) -> Run:
     kind, decision = KINDS[name], status.decision
     if decision is None or not _decided_since(began)(status):
         return Run(name, right=False, action="none", verdict="none", reason=status.why, seconds=None)
@@ -222,7 +223,7 @@ def _run(name: str, status: RolloutStatus, began: datetime, *, lost: int = 0) ->
     )
 
 
-def _gone_on(run: Run, status: RolloutStatus, began: datetime, healed: datetime) -> Run:
+def _gone_on(run: Run, status: ChangeStatus, began: datetime, healed: datetime) -> Run:
     """Return the run with what came after the fault: the judge must go on, and have done nothing."""
     if not _goes_on_since(began)(status):
         why = f"{run.reason}; and then it did not go on: {status.why}"

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from deploy.lab.faults import Fault
 from policies.words.plan import Strategy
-from policies.words.rollout import Outcome
+from policies.words.change import Outcome
 from tests.chaos.watching import Boundary, Seen
 
 

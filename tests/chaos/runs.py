@@ -16,7 +16,7 @@ from policies.gates import GatePolicy
 from policies.words.errors import Conflict, PenstockError
 from policies.words.fleet import Limits
 from policies.words.plan import Plan, ReleaseRef, Strategy
-from policies.words.rollout import Outcome, RolloutResult
+from policies.words.change import ChangeResult, Outcome
 from policies.words.verdict import Window
 from policies.words.word import digest_of
 from tests.chaos.cases import Case, Direction, Run
@@ -95,7 +95,7 @@ class Chaos:
             await watch.follow(change.id, change.run_id)
             await self._see_drains(striking)
             result = await self.service.result(FLEET)
-            if isinstance(result, RolloutResult):
+            if isinstance(result, ChangeResult):
                 run.outcome = result.outcome
             if striking.refused:
                 run.unsafe.append(f"the order to go back was refused: {striking.refused}")

@@ -11,7 +11,7 @@ from deploy.lab.lab import FLEET
 from deploy.lab.processes import Process
 from orchestrator.service import Service
 from policies.words.errors import Conflict
-from policies.words.rollout import Command, CommandKind
+from policies.words.command import Command, CommandKind
 from tests.chaos.cases import Run
 from tests.chaos.watching import UNDER_WAY, Seen
 

@@ -1,18 +1,25 @@
 """The control plane in memory: a judge that says what tests want, a ledger, and an admission."""
 
 import asyncio
+import shutil
+import weakref
 from collections import defaultdict
 from datetime import datetime, timedelta
+from tempfile import mkdtemp
 
+from sqlalchemy import Engine
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.normality import NormalityOrder
 from activities.observation import ObservationOrder, ObservationSlice
 from activities.releases import Admission, AdmitOrder
+from orchestrator.store.database import open_database
+from orchestrator.store.ledger import Ledger
 from policies.judge.advisory import Advice
+from policies.words.audit import AuditHead
 from policies.words.plan import ReleaseRef
-from policies.words.rollout import RolloutOrder, RolloutResult
+from policies.words.change import ChangeOrder, ChangeResult
 from policies.words.verdict import Action, Decision, GateVerdict
 
 HEALTHY = Decision(action=Action.PROMOTE, verdict=GateVerdict.HEALTHY, reason="all gates are proven healthy")
@@ -81,21 +88,24 @@ class FakeAdmission:
         return Admission(release=order.release, signers=("a", "b"), reason="two people signed")
 
 
-class FakeBook:
-    """The ledger as dictionaries."""
+class FakeBook(Ledger):
+    """A real ledger on a file of its own, but for what rollouts write: that is in dictionaries to look at."""
 
     def __init__(self) -> None:
+        folder = mkdtemp(prefix="penstock-book-")
+        super().__init__(open_database(f"sqlite:///{folder}/ledger.db"))
+        self.forget = weakref.finalize(self, _remove, self._engine, folder)
         self.opened: dict[str, str] = {}
-        self.closed: list[RolloutResult] = []
+        self.closed: list[ChangeResult] = []
         self.verdicts: list[Decision] = []
         self.good: dict[str, dict[str, ReleaseRef]] = defaultdict(dict)
         self.snapshots: dict[str, str] = {}
         self.events: dict[str, tuple[str, str, object]] = {}
 
-    def open_rollout(self, order: RolloutOrder) -> None:
+    def open_rollout(self, order: ChangeOrder) -> None:
         self.opened[order.rollout] = order.plan.fleet.name
 
-    def close_rollout(self, result: RolloutResult) -> None:
+    def close_rollout(self, result: ChangeResult) -> None:
         self.closed.append(result)
 
     def open_rollouts(self, fleet: str) -> tuple[str, ...]:
@@ -106,18 +116,24 @@ class FakeBook:
         self.verdicts.append(decision)
 
     def known_good(self, fleet: str) -> dict[str, ReleaseRef]:
-        return dict(self.good[fleet])
+        return {**self.good[fleet], **super().known_good(fleet)}
 
     def record_known_good(self, fleet: str, gateway: str, reference: ReleaseRef, rollout: str) -> None:
         self.good[fleet][gateway] = reference
 
     def audit(
         self, person: str, via: str, action: str, subject: str, body: object, key: str | None = None
-    ) -> None:
+    ) -> AuditHead:
         self.events.setdefault(key or str(len(self.events)), (action, subject, body))
+        return AuditHead(seq=len(self.events))
 
     def record_snapshot(self, rollout: str, gateway: str, digest: str) -> None:
         self.snapshots[gateway] = digest
+
+
+def _remove(engine: Engine, folder: str) -> None:
+    engine.dispose()
+    shutil.rmtree(folder)
 
 
 class FakeArchive:

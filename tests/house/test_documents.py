@@ -15,7 +15,7 @@ from policies.words.errors import PenstockError
 from policies.words.exit_code import ExitCode, code_of
 from policies.words.fleet import Fleet
 from policies.words.plan import Strategy
-from policies.words.rollout import Outcome
+from policies.words.change import Outcome
 from policies.words.word import digest_of
 from tests.house.tree import ROOT, documents, place
 from tests.unit.fleets import NEW, OLD, state

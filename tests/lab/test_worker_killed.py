@@ -21,7 +21,7 @@ STORY = """
 import asyncio, json, sys, time
 from deploy.lab.lab import Shape, lab
 from policies.words.plan import Strategy
-from policies.words.rollout import Phase
+from policies.words.change import Phase
 from orchestrator.running import leave
 
 async def until(built, phase):

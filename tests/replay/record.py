@@ -17,7 +17,8 @@ from orchestrator.running import leave
 from policies.rollbacks import confirmation_of
 from policies.words.drain import DrainEnding, DrainLimits, Step
 from policies.words.errors import Refused
-from policies.words.rollout import CommandKind, CommandReceipt, Phase
+from policies.words.change import Phase
+from policies.words.command import CommandKind, CommandReceipt
 from policies.words.way_back import Answer, AnswerKind
 from tests.fakes.control import AT_CAP, BLIND, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.replay.commands import commands_now

@@ -10,15 +10,16 @@ from policies.story import Story
 from policies.strategies import plan as make_plan
 from policies.way_back import WayBackStory
 from policies.words.plan import Strategy
-from policies.words.rollout import Outcome, RollbackReport, RolloutOrder
+from policies.words.change import ChangeOrder, Outcome
+from policies.words.report import RestoreReport
 from policies.words.word import digest_of
 from tests.unit.fleets import NEW, OLD, fleet, gateway, state
 
 BEGAN = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
 REPORTS = (
-    RollbackReport(at=BEGAN, number=1, reason="it is worse"),
-    RollbackReport(at=BEGAN + timedelta(seconds=1), number=2, reason="it is worse", back=("gw-2",)),
-    RollbackReport(
+    RestoreReport(at=BEGAN, number=1, reason="it is worse"),
+    RestoreReport(at=BEGAN + timedelta(seconds=1), number=2, reason="it is worse", back=("gw-2",)),
+    RestoreReport(
         at=BEGAN + timedelta(seconds=1),
         number=3,
         reason="it is worse",
@@ -31,7 +32,7 @@ ORDERS = st.permutations(REPORTS)
 
 @given(ORDERS)
 def test_a_gateway_that_is_missing_stays_so_whichever_report_arrives_last(
-    reports: list[RollbackReport],
+    reports: list[RestoreReport],
 ) -> None:
     names = ("gw-1", "gw-2")
     plan = make_plan(
@@ -44,7 +45,7 @@ def test_a_gateway_that_is_missing_stays_so_whichever_report_arrives_last(
         gates=GatePolicy(),
         trust_policy=digest_of(b"trust"),
     )
-    order = RolloutOrder(
+    order = ChangeOrder(
         rollout="edge-1", plan=plan, source="http://repository", requested_by="ana", reason="new"
     )
     story = Story(order, BEGAN)
@@ -55,7 +56,7 @@ def test_a_gateway_that_is_missing_stays_so_whichever_report_arrives_last(
 
 @given(ORDERS)
 def test_a_way_back_that_is_incomplete_says_so_whichever_report_arrives_last(
-    reports: list[RollbackReport],
+    reports: list[RestoreReport],
 ) -> None:
     story = WayBackStory("edge-back-1", "edge", "users call", BEGAN)
     story.begin(dict.fromkeys(("gw-1", "gw-2"), OLD), BEGAN)

@@ -1,6 +1,6 @@
 """After promotion: the gates go on, and harm still sends the fleet back."""
 
-from policies.words.rollout import Outcome
+from policies.words.change import Outcome
 from policies.words.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import UNDECIDED
 from tests.workflows.world import NEW, NEXT, OLD, World, result_of, until

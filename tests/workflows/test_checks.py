@@ -5,7 +5,7 @@ from temporalio.client import WorkflowFailureError
 
 from policies.judge.advisory import Advice
 from policies.words.errors import Unavailable
-from policies.words.rollout import Outcome
+from policies.words.change import Outcome
 from tests.workflows.world import NEW, OLD, World, result_of, status_of
 from workflows.failures import sentence_of
 from workflows.install import Install, InstallOrder

@@ -15,7 +15,8 @@ from temporalio.service import RPCError
 
 from policies.words.errors import Refused, Unavailable
 from policies.words.plan import ReleaseRef
-from policies.words.rollout import Command, CommandKind, Outcome, Phase, RolloutResult
+from policies.words.change import ChangeResult, Outcome, Phase
+from policies.words.command import Command, CommandKind
 from tests.fakes.control import AT_CAP, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.world import (
     OLD,
@@ -244,7 +245,7 @@ async def test_an_order_to_go_back_in_the_middle_of_the_promotion_is_carried_out
     assert world.book.closed[-1] == result
 
 
-async def _heard(rollout: WorkflowHandle[Rollout, RolloutResult]) -> bool:
+async def _heard(rollout: WorkflowHandle[Rollout, ChangeResult]) -> bool:
     status = await status_of(rollout)
     return any(event.sentence == "on call: hold (because)" for event in status.events)
 

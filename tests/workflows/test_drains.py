@@ -9,7 +9,8 @@ from temporalio.client import WorkflowHandle
 
 from policies.words.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
 from policies.words.errors import Unavailable
-from policies.words.rollout import CommandReceipt, Phase
+from policies.words.change import Phase
+from policies.words.command import CommandReceipt
 from policies.words.verdict import Action, Decision, GateReading, GateVerdict
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway

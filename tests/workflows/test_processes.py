@@ -12,7 +12,8 @@ from typing import Any
 from temporalio.client import WorkflowExecutionDescription, WorkflowHandle
 from temporalio.service import RPCError
 
-from policies.words.rollout import CommandKind, Outcome, Phase
+from policies.words.change import Outcome, Phase
+from policies.words.command import CommandKind
 from tests.fakes.control import HEALTHY, UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.world import (

@@ -2,7 +2,8 @@
 
 from itertools import pairwise
 
-from policies.words.rollout import CommandKind, Outcome, Phase
+from policies.words.change import Outcome, Phase
+from policies.words.command import CommandKind
 from tests.fakes.control import AT_CAP, BLIND, HEALTHY, TORN, UNDECIDED
 from tests.workflows.world import NEW, World, in_phase, result_of, say, status_of, steps_of, until
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
-from policies.words.rollout import Outcome, Phase, RolloutResult
+from policies.words.change import ChangeResult, Outcome, Phase
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.impatient import SECONDS, Impatient
@@ -24,13 +24,13 @@ STARTED_WITHIN = 6.0
 `./run bench rings` holds it to two, on a machine that does nothing else.
 """
 
-Running = WorkflowHandle[Rollout, RolloutResult]
+Running = WorkflowHandle[Rollout, ChangeResult]
 Blow = Callable[[World, Running], Awaitable[object]]
 
 
-def driver(world: World) -> WorkflowHandle[object, RolloutResult]:
+def driver(world: World) -> WorkflowHandle[object, ChangeResult]:
     return world.client.get_workflow_handle(
-        f"change/{world.fleet.name}/edge-1/driver", result_type=RolloutResult
+        f"change/{world.fleet.name}/edge-1/driver", result_type=ChangeResult
     )
 
 
@@ -64,7 +64,7 @@ async def watched(world: World) -> tuple[Running, dict[str, int]]:
     return rollout, {name: fake.owner[0] for name, fake in world.gateways.items()}
 
 
-async def outlived(workflow: WorkflowHandle[Any, RolloutResult]) -> None:
+async def outlived(workflow: WorkflowHandle[Any, ChangeResult]) -> None:
     """Wait until the engine has ended the workflow because its time was over."""
 
     async def is_over() -> bool:

@@ -9,7 +9,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner
 
 from policies.words.errors import Refused, Unavailable
 from policies.words.operation import Operation
-from policies.words.rollout import Outcome, Phase
+from policies.words.change import Outcome, Phase
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.world import (
     NEW,

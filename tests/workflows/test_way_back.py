@@ -10,7 +10,9 @@ from policies.rollbacks import confirmation_of
 from policies.words.drain import DrainExtension
 from policies.words.errors import BadInput, Conflict, Refused
 from policies.words.fleet import AtDeadline, RollbackRules
-from policies.words.rollout import CommandReceipt, Outcome, Phase, RolloutStatus
+from policies.words.change import Outcome, Phase
+from policies.words.command import CommandReceipt
+from policies.words.status import ChangeStatus
 from policies.words.way_back import Answer, AnswerKind
 from tests.workflows.test_reconcile import promoted, service  # noqa: F401 - fixture
 from tests.workflows.world import NEW, NEXT, OLD, World, result_of, until
@@ -42,7 +44,7 @@ async def ask_for(world: World, **rules: object) -> Running:
     )
 
 
-async def status_of(running: Running) -> RolloutStatus:
+async def status_of(running: Running) -> ChangeStatus:
     return await running.query(WayBack.status)
 
 

@@ -27,15 +27,9 @@ from orchestrator.worker import WORKFLOWS, record_activities
 from policies.gates import GatePolicy
 from policies.words.fleet import Fleet, Gateway, Limits, Slot
 from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
-from policies.words.rollout import (
-    Command,
-    CommandKind,
-    CommandReceipt,
-    Phase,
-    RolloutOrder,
-    RolloutResult,
-    RolloutStatus,
-)
+from policies.words.change import ChangeOrder, ChangeResult, Phase
+from policies.words.command import Command, CommandKind, CommandReceipt
+from policies.words.status import ChangeStatus
 from policies.words.verdict import Window
 from policies.words.word import digest_of
 from tests.fakes.control import FakeAdmission, FakeArchive, FakeBook, FakeJudge
@@ -118,8 +112,8 @@ class World:
             trust_policy=digest_of(b"trust"),
         )
 
-    def order(self, *waves: tuple[str, ...], release: ReleaseRef = NEW, name: str = "edge-1") -> RolloutOrder:
-        return RolloutOrder(
+    def order(self, *waves: tuple[str, ...], release: ReleaseRef = NEW, name: str = "edge-1") -> ChangeOrder:
+        return ChangeOrder(
             rollout=name,
             plan=self.plan(*(waves or (("gw-1",), ("gw-2", "gw-3"))), release=release),
             source="http://repository",
@@ -129,7 +123,7 @@ class World:
 
     async def start(
         self, *waves: tuple[str, ...], release: ReleaseRef = NEW, name: str = "edge-1"
-    ) -> WorkflowHandle[Rollout, RolloutResult]:
+    ) -> WorkflowHandle[Rollout, ChangeResult]:
         return await self.client.start_workflow(
             Rollout.run,
             self.order(*waves, release=release, name=name),
@@ -139,7 +133,7 @@ class World:
 
     async def upgrade(
         self, *waves: tuple[str, ...], release: ReleaseRef = NEW, name: str = "edge-1"
-    ) -> RolloutResult:
+    ) -> ChangeResult:
         return await result_of(await self.start(*waves, release=release, name=name))
 
     def serving(self) -> dict[str, str]:
@@ -155,7 +149,7 @@ class World:
 
 
 async def say(
-    rollout: WorkflowHandle[Rollout, RolloutResult],
+    rollout: WorkflowHandle[Rollout, ChangeResult],
     kind: CommandKind,
     person: str = "on call",
     command_id: str = "",
@@ -180,11 +174,11 @@ async def refusal_of(order: Awaitable[CommandReceipt]) -> str:
     return cause.message
 
 
-async def status_of(rollout: WorkflowHandle[Rollout, RolloutResult]) -> RolloutStatus:
+async def status_of(rollout: WorkflowHandle[Rollout, ChangeResult]) -> ChangeStatus:
     return await rollout.query(Rollout.status)
 
 
-async def in_phase(rollout: WorkflowHandle[Rollout, RolloutResult], phase: Phase, wave: int = 1) -> None:
+async def in_phase(rollout: WorkflowHandle[Rollout, ChangeResult], phase: Phase, wave: int = 1) -> None:
     """Wait until the rollout says it is there."""
 
     async def is_there() -> bool:

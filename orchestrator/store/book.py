@@ -1,0 +1,35 @@
+"""A book of the ledger: some of its tables with what may be asked of them and written to them.
+
+Every write has a natural key, so a repeat after a lost answer changes nothing, and every
+change stands in the audit record in the same transaction.
+"""
+
+from typing import Self
+
+from sqlalchemy import Engine
+
+from orchestrator.store.database import open_database
+
+PENSTOCK = "penstock"
+"""Who acts when no person does."""
+
+
+class Book:
+    """Tables of one database; safe to use from several threads and processes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Return the book in the ledger at this address, which gets the newest schema.
+
+        Raises:
+            BadInput: The address is not one, or a newer penstock wrote the ledger.
+            Unavailable: The database cannot be reached now.
+        """
+        return cls(open_database(url))
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()

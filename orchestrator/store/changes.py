@@ -1,0 +1,171 @@
+"""Changes: every one has a name of its own, given here, and one line in the history of its fleet."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from orchestrator.store import tables
+from orchestrator.store.book import PENSTOCK, Book
+from orchestrator.store.database import reading, writing
+from orchestrator.store.record import append
+from policies.history import standing, targets_of_last_change
+from policies.words.change import ChangeEnding, ChangeOpening, ChangeRecord, HistoryRow, WayBack
+from policies.words.errors import BadInput, Conflict
+from policies.words.word import digest_of
+
+_LONGEST_NAME = 63
+_PAGE = 20
+
+
+class Changes(Book):
+    """What was done to fleets, is being done, and what is left of it."""
+
+    def open_change(self, opening: ChangeOpening) -> str:
+        """Write down that a change begins and return its name, which no other change ever has.
+
+        Raises:
+            BadInput: The fleet's name leaves no room for a number.
+            Conflict: The key belongs to a change that was opened otherwise.
+        """
+        table = tables.changes
+        with writing(self._engine) as connection:
+            known = connection.execute(select(table).where(table.c.key == opening.key)).one_or_none()
+            if known is not None:
+                _refuse_another(opening, known)
+                return str(known.name)
+            return begin(connection, opening)
+
+    def close_change(self, ending: ChangeEnding) -> None:
+        """Write down how a change ended; another end told later replaces an earlier one, told once each.
+
+        Raises:
+            BadInput: There is no such change.
+        """
+        with writing(self._engine) as connection:
+            end(connection, ending)
+
+    def open_changes(self, fleet: str) -> tuple[str, ...]:
+        """Return the names of the fleet's changes that have not ended, the oldest first."""
+        table = tables.changes
+        with reading(self._engine) as connection:
+            wanted = select(table.c.name).where(table.c.fleet == fleet, table.c.outcome.is_(None))
+            return tuple(connection.execute(wanted.order_by(table.c.number)).scalars())
+
+    def change(self, name: str) -> ChangeRecord:
+        """Return one change; BadInput when there is none of that name."""
+        with reading(self._engine) as connection:
+            return _record(row_of(connection, name))
+
+    def last_change(self, fleet: str) -> ChangeRecord | None:
+        """Return the fleet's newest change, None when there never was one."""
+        return next(iter(self.history(fleet, limit=1)), None)
+
+    def history(
+        self, fleet: str, limit: int | None = None, before: str | None = None
+    ) -> tuple[HistoryRow, ...]:
+        """Return the fleet's changes with what is left of each, the newest first.
+
+        Args:
+            fleet: Whose.
+            limit: How many at most; all when left out.
+            before: Only those older than the change of this name, to read page after page.
+
+        Raises:
+            BadInput: The fleet has no change of the name `before`.
+        """
+        table = tables.changes
+        wanted = select(table).where(table.c.fleet == fleet).order_by(table.c.number.desc()).limit(limit)
+        with reading(self._engine) as connection:
+            if before is not None:
+                edge = row_of(connection, before)
+                if edge.fleet != fleet:
+                    raise BadInput(f"{before} is a change of {edge.fleet}, not of {fleet}")
+                wanted = wanted.where(table.c.number < edge.number)
+            records = [_record(row) for row in connection.execute(wanted)]
+        return tuple(HistoryRow(**dict(record), standing=standing(record)) for record in records)
+
+    def way_back(self, fleet: str) -> WayBack:
+        """Return what going back means for the fleet now, from what its last changes did."""
+        with reading(self._engine) as connection:
+            return way_back(connection, fleet)
+
+
+def begin(connection: Connection, opening: ChangeOpening, name: str | None = None) -> str:
+    """Write a change down in the caller's transaction, under the next free name unless one is given."""
+    number = 1 + (connection.execute(_highest(opening.fleet)).scalar_one() or 0)
+    name = name or next_name(connection, opening.fleet, number)
+    values = opening.model_dump()
+    connection.execute(
+        insert(tables.changes).values(**values, name=name, number=number, began=datetime.now(UTC))
+    )
+    body = {key: value for key, value in values.items() if value is not None and key != "requested_by"}
+    append(connection, opening.requested_by, "change", "change began", name, body)
+    return name
+
+
+def end(connection: Connection, ending: ChangeEnding) -> None:
+    """Write down in the caller's transaction how a change ended; a late repeat changes nothing."""
+    table = tables.changes
+    row = row_of(connection, ending.change)
+    body = {
+        "kind": row.kind,
+        "outcome": ending.outcome.value,
+        "sentence": ending.sentence,
+        "moved": row.moved,
+    }
+    key = f"end of {row.name}: {digest_of(ending.model_dump_json().encode())}"
+    if append(connection, PENSTOCK, "change", "change ended", row.name, body, key):
+        values = {"outcome": ending.outcome.value, "sentence": ending.sentence, "ended": datetime.now(UTC)}
+        connection.execute(update(table).where(table.c.name == row.name).values(values))
+
+
+def next_name(connection: Connection, fleet: str, number: int) -> str:
+    """Return the first name from that number on that no change has, in the transaction that takes it.
+
+    Raises:
+        BadInput: The fleet's name leaves no room for a number.
+    """
+    table = tables.changes
+    while True:
+        name = f"{fleet}-{number}"
+        if len(name) > _LONGEST_NAME:
+            raise BadInput(f"{fleet} is too long a name for a fleet: its changes cannot be numbered")
+        if connection.execute(select(table.c.name).where(table.c.name == name)).first() is None:
+            return name
+        number += 1
+
+
+def row_of(connection: Connection, name: str) -> "Row[Any]":
+    """Return a change's row; BadInput when there is none."""
+    table = tables.changes
+    row = connection.execute(select(table).where(table.c.name == name)).one_or_none()
+    if row is None:
+        raise BadInput(f"no change {name} in the ledger; see penstock history")
+    return row
+
+
+def way_back(connection: Connection, fleet: str) -> WayBack:
+    """Return what going back means for the fleet now; reads no further back than the answer lies."""
+    table = tables.changes
+    wanted = select(table).where(table.c.fleet == fleet).order_by(table.c.number.desc())
+    with connection.execute(wanted.execution_options(yield_per=_PAGE)) as rows:
+        return targets_of_last_change(_record(row) for row in rows)
+
+
+def _highest(fleet: str) -> Any:
+    return select(func.max(tables.changes.c.number)).where(tables.changes.c.fleet == fleet)
+
+
+def _refuse_another(opening: ChangeOpening, known: "Row[Any]") -> None:
+    asked = opening.model_dump()
+    differing = sorted(field for field, value in asked.items() if getattr(known, field) != value)
+    if differing:
+        raise Conflict(
+            f"{known.name} was opened under the same key with another {' and '.join(differing)}; "
+            "a new change needs a key of its own"
+        )
+
+
+def _record(row: "Row[Any]") -> ChangeRecord:
+    return ChangeRecord(**{field: getattr(row, field) for field in ChangeRecord.model_fields})

@@ -1,0 +1,232 @@
+"""Known-good: what each gateway goes back to, what made it so, and what it had before."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+
+from orchestrator.store import tables
+from orchestrator.store.book import PENSTOCK, Book
+from orchestrator.store.changes import row_of, way_back
+from orchestrator.store.database import reading, writing
+from orchestrator.store.record import append
+from policies.words.change import ChangeKind, KnownGoodBatch
+from policies.words.errors import BadInput, Conflict
+from policies.words.plan import ReleaseRef
+
+MOST = 500
+"""Gateways that one question or one write may name."""
+
+
+class KnownGood(Book):
+    """The last promoted release of every gateway, and the way back from it."""
+
+    def known_good(self, fleet: str) -> dict[str, ReleaseRef]:
+        """Return what each gateway of the fleet goes back to."""
+        return self._of(fleet, None)
+
+    def known_good_of(self, fleet: str, gateways: Collection[str]) -> dict[str, ReleaseRef]:
+        """Return what these gateways, at most 500, go back to; without those that have no known-good."""
+        return self._of(fleet, gateways)
+
+    def _of(self, fleet: str, gateways: Collection[str] | None) -> dict[str, ReleaseRef]:
+        table, read = tables.known_good, _Reader()
+        with reading(self._engine) as connection:
+            rows = connection.execute(_newest(fleet, gateways).order_by(table.c.gateway))
+            return {row.gateway: read(row.release) for row in rows}
+
+    def known_good_since(self, fleet: str) -> dict[str, datetime]:
+        """Return when each gateway's known-good became so."""
+        table = tables.known_good
+        with reading(self._engine) as connection:
+            wanted = select(table.c.gateway, table.c.since).where(table.c.fleet == fleet, table.c.newest)
+            return {row.gateway: row.since for row in connection.execute(wanted.order_by(table.c.gateway))}
+
+    def ever_known_good(self, fleet: str) -> dict[str, tuple[ReleaseRef, ...]]:
+        """Return every release that was a gateway's known-good once, the newest first."""
+        table, read = tables.known_good, _Reader()
+        found = dict[str, list[ReleaseRef]]()
+        with reading(self._engine) as connection:
+            wanted = select(table.c.gateway, table.c.release).where(table.c.fleet == fleet)
+            for row in connection.execute(wanted.order_by(table.c.gateway, table.c.id.desc())):
+                found.setdefault(row.gateway, []).append(read(row.release))
+        return {gateway: tuple(releases) for gateway, releases in found.items()}
+
+    def targets(
+        self, fleet: str, change: str, gateways: Collection[str] | None = None, *, finished: bool = True
+    ) -> dict[str, ReleaseRef]:
+        """Return what gateways had before this change, to go back to; see `policies.words.change.WayBack`.
+
+        Args:
+            fleet: Whose gateways.
+            change: The change that is taken back.
+            gateways: Only these (at most 500); without them all.
+            finished: Whether only gateways whose known-good it moved, and no other change since, go
+                back; otherwise all do, and those that it did not move to the known-good they have.
+        """
+        table, read = tables.known_good, _Reader()
+        found = dict[str, ReleaseRef]()
+        with reading(self._engine) as connection:
+            for row in connection.execute(_newest(fleet, gateways).order_by(table.c.gateway)):
+                if row.change == change:
+                    if row.before is not None and not (finished and row.before == row.release):
+                        found[row.gateway] = read(row.before)
+                elif not finished:
+                    found[row.gateway] = read(row.release)
+        return found
+
+    def previous_known_good(self, fleet: str) -> dict[str, ReleaseRef]:
+        """Return what gateways had before the last change that stands; none after one that went back."""
+        with reading(self._engine) as connection:
+            last = way_back(connection, fleet)
+        return self.targets(fleet, last.change) if last.change else {}
+
+    def record_known_good_batch(self, batch: KnownGoodBatch) -> int:
+        """Write down what these gateways go back to from now on; return how many of them that is new for.
+
+        A repeat changes nothing, however late it comes. All gateways are written or none.
+
+        Raises:
+            BadInput: There is no such change, or too many gateways.
+            Conflict: The change has recorded another release for a gateway, or a later change has moved it.
+        """
+        with writing(self._engine) as connection:
+            return record(connection, batch)
+
+
+def record(connection: Connection, batch: KnownGoodBatch) -> int:
+    """Write known-good down in the caller's transaction; return for how many gateways that is new."""
+    change = row_of(connection, batch.change)
+    if change.fleet != batch.fleet:
+        raise Conflict(f"{change.name} is a change of {change.fleet}, not of {batch.fleet}")
+    table = tables.known_good
+    newest = {row.gateway: row for row in connection.execute(_newest(batch.fleet, batch.releases))}
+    owned = select(table).where(table.c.change == change.name, table.c.gateway.in_(batch.releases))
+    own = {row.gateway: row for row in connection.execute(owned)}
+    fresh, amended = _news(batch, change, newest, own)
+    if not fresh and not amended:
+        return 0
+    back = batch.back or change.kind == ChangeKind.GO_BACK
+    proven_by = dict.fromkeys((fresh | amended).items(), change.name)
+    if back:
+        proven_by = _promoted(connection, batch.fleet, fresh | amended)
+    rows = [
+        {
+            "fleet": batch.fleet,
+            "gateway": gateway,
+            "change": change.name,
+            "release": said,
+            "before": newest[gateway].release if gateway in newest else None,
+            "proven_by": proven_by.get((gateway, said)),
+            "back": batch.back,
+        }
+        for gateway, said in fresh.items()
+    ]
+    _insert(connection, batch.fleet, rows)
+    _amend(connection, [(own[name].id, said, proven_by.get((name, said))) for name, said in amended.items()])
+    left = [newest[row["gateway"]].proven_by for row in rows if _is_moved(row["before"], row["release"])]
+    moved = len(left)
+    for gateway, said in amended.items():
+        before = own[gateway].before
+        moved += _is_moved(before, said) - _is_moved(before, own[gateway].release)
+    _count(connection, change.name, moved, Counter(filter(None, left)) if back else Counter())
+    releases = dict[str, list[str]]()
+    for gateway in [*fresh, *amended]:
+        releases.setdefault(batch.releases[gateway].digest, []).append(gateway)
+    body = {"back": batch.back, "releases": releases}
+    append(connection, PENSTOCK, "change", "known-good recorded", change.name, body)
+    return len(fresh) + len(amended)
+
+
+def _news(
+    batch: KnownGoodBatch,
+    change: "Row[Any]",
+    newest: Mapping[str, "Row[Any]"],
+    own: Mapping[str, "Row[Any]"],
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what is told for the first time, and what the change takes back of its own promotion."""
+    fresh, amended = dict[str, str](), dict[str, str]()
+    for gateway, release in sorted(batch.releases.items()):
+        said, mine, now = release.model_dump_json(), own.get(gateway), newest.get(gateway)
+        if mine is None:
+            if now is not None and now.number > change.number:
+                raise Conflict(f"{gateway} was moved by {now.change} after {change.name}")
+            fresh[gateway] = said
+        elif mine.release == said or (mine.back and not batch.back):
+            continue  # told before, or overtaken by the change's own way back
+        elif batch.back and mine.newest:
+            amended[gateway] = said
+        else:
+            raise Conflict(f"{change.name} has recorded another release for {gateway}; it has one known-good")
+    return fresh, amended
+
+
+def _insert(connection: Connection, fleet: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        return
+    table, gateways = tables.known_good, [row["gateway"] for row in rows]
+    older = update(table).where(table.c.fleet == fleet, table.c.gateway.in_(gateways), table.c.newest)
+    connection.execute(older.values(newest=False))
+    connection.execute(insert(table).values(newest=True, since=datetime.now(UTC)), rows)
+
+
+def _amend(connection: Connection, rows: Sequence[tuple[int, str, str | None]]) -> None:
+    """Take the change's own promotions back; their rows keep their places in the history."""
+    if not rows:
+        return
+    table = tables.known_good
+    statement = update(table).where(table.c.id == bindparam("row"))
+    statement = statement.values(release=bindparam("said"), proven_by=bindparam("prover"), back=True)
+    connection.execute(statement, [{"row": row, "said": said, "prover": by} for row, said, by in rows])
+
+
+def _count(connection: Connection, change: str, moved: int, taken: Mapping[str, int]) -> None:
+    """Keep count of the gateways that the change moved, and of those that it took back from others."""
+    table = tables.changes
+    counted = update(table).where(table.c.name == change).values(moved=table.c.moved + moved)
+    connection.execute(counted)
+    for name, count in taken.items():
+        values = {"taken_back": table.c.taken_back + count, "taken_back_by": change}
+        connection.execute(update(table).where(table.c.name == name).values(values))
+
+
+def _promoted(connection: Connection, fleet: str, releases: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Return which change promoted these releases on these gateways last."""
+    table = tables.known_good
+    wanted = select(table.c.gateway, table.c.release, table.c.proven_by).where(
+        table.c.fleet == fleet,
+        table.c.gateway.in_(releases),
+        table.c.release.in_(set(releases.values())),
+        table.c.proven_by.is_not(None),
+    )
+    rows = connection.execute(wanted.order_by(table.c.id))
+    return {(row.gateway, row.release): row.proven_by for row in rows}
+
+
+def _newest(fleet: str, gateways: Collection[str] | None) -> Any:
+    table, changes = tables.known_good, tables.changes
+    wanted = select(table, changes.c.number).join(changes, changes.c.name == table.c.change)
+    wanted = wanted.where(table.c.fleet == fleet, table.c.newest)
+    if gateways is None:
+        return wanted
+    if len(gateways) > MOST:
+        raise BadInput(f"{len(gateways)} gateways at once; ask for at most {MOST}")
+    return wanted.where(table.c.gateway.in_(gateways))
+
+
+def _is_moved(before: str | None, release: str) -> bool:
+    return before is not None and before != release
+
+
+class _Reader:
+    """Reads releases; a fleet has thousands of gateways and a few releases."""
+
+    def __init__(self) -> None:
+        self._known = dict[str, ReleaseRef]()
+
+    def __call__(self, said: str) -> ReleaseRef:
+        if said not in self._known:
+            self._known[said] = ReleaseRef.model_validate_json(said)
+        return self._known[said]

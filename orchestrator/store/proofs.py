@@ -1,0 +1,74 @@
+"""Proofs: the decisions of a change with all their readings, and which stored bytes prove what."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import insert, select
+
+from orchestrator.store import tables
+from orchestrator.store.book import PENSTOCK, Book
+from orchestrator.store.database import reading, writing
+from orchestrator.store.record import append
+from policies.words.verdict import Decision
+from policies.words.word import Word
+
+
+class VerdictRow(Word):
+    """One decision of a wave."""
+
+    wave: int
+    at: datetime
+    decision: Decision
+
+
+class Proofs(Book):
+    """Why penstock did what it did."""
+
+    def record_verdict(self, rollout: str, wave: int, decision: Decision, at: datetime) -> None:
+        """Ensure that a decision and all its readings are in the ledger."""
+        table = tables.verdicts
+        with writing(self._engine) as connection:
+            same = (table.c.rollout == rollout, table.c.wave == wave, table.c.at == at)
+            if connection.execute(select(table.c.id).where(*same)).first():
+                return
+            connection.execute(
+                insert(table).values(
+                    rollout=rollout,
+                    wave=wave,
+                    at=at,
+                    action=decision.action.value,
+                    verdict=decision.verdict.value,
+                    decision=decision.model_dump_json(),
+                )
+            )
+            body = {"wave": wave, "action": decision.action.value, "reason": decision.reason}
+            append(connection, PENSTOCK, "rollout", "decision", rollout, body)
+
+    def verdicts(self, rollout: str) -> tuple[VerdictRow, ...]:
+        """Return the rollout's decisions, the oldest first."""
+        table = tables.verdicts
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(table).where(table.c.rollout == rollout).order_by(table.c.id))
+            return tuple(
+                VerdictRow(wave=row.wave, at=row.at, decision=Decision.model_validate_json(row.decision))
+                for row in rows
+            )
+
+    def record_snapshot(self, rollout: str, gateway: str, digest: str) -> None:
+        """Ensure that the digest of a gateway's frozen evidence is in the ledger."""
+        table = tables.snapshots
+        key = {"rollout": rollout, "gateway": gateway, "digest": digest}
+        with writing(self._engine) as connection:
+            if connection.execute(select(table.c.at).filter_by(**key)).first():
+                return
+            connection.execute(insert(table).values(**key, at=datetime.now(UTC)))
+            append(
+                connection, PENSTOCK, "rollout", "snapshot taken", f"{rollout}/{gateway}", {"digest": digest}
+            )
+
+    def record_evidence(self, digest: str, kind: str, subject: str, size: int) -> None:
+        """Note which stored bytes prove what about whom; the bytes stay in the content store."""
+        table = tables.evidence
+        key = {"digest": digest, "kind": kind, "subject": subject}
+        with writing(self._engine) as connection:
+            if not connection.execute(select(table.c.at).filter_by(**key)).first():
+                connection.execute(insert(table).values(**key, size=size, at=datetime.now(UTC)))

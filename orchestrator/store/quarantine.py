@@ -1,0 +1,63 @@
+"""Quarantine: gateways that are left out of changes by name, until they are returned."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, or_, select, update
+
+from orchestrator.store import tables
+from orchestrator.store.book import Book
+from orchestrator.store.database import reading, writing
+from orchestrator.store.record import append
+from policies.words.change import Quarantine
+
+
+class Quarantines(Book):
+    """Which gateways are left out, since when, why and who said so."""
+
+    def set_quarantine(self, quarantine: Quarantine) -> bool:
+        """Leave the gateway out from now on; return whether anything is new about that."""
+        table = tables.quarantine
+        which = (table.c.fleet == quarantine.fleet, table.c.gateway == quarantine.gateway)
+        with writing(self._engine) as connection:
+            row = connection.execute(select(table).where(*which)).one_or_none()
+            if row is not None and _told_before(row, quarantine):
+                return False
+            values = quarantine.model_dump()
+            change = insert(table) if row is None else update(table).where(*which)
+            connection.execute(change.values(values))
+            until = quarantine.until.astimezone(UTC).isoformat() if quarantine.until else None
+            body = {"reason": quarantine.reason, "until": until}
+            subject = f"{quarantine.fleet}/{quarantine.gateway}"
+            append(connection, quarantine.person, "gateway", "gateway quarantined", subject, body)
+            return True
+
+    def clear_quarantine(self, fleet: str, gateway: str, person: str, reason: str) -> bool:
+        """Let the gateway take part again; return whether it was left out."""
+        table = tables.quarantine
+        which = (table.c.fleet == fleet, table.c.gateway == gateway)
+        with writing(self._engine) as connection:
+            if not connection.execute(delete(table).where(*which)).rowcount:
+                return False
+            append(
+                connection, person, "gateway", "gateway returned", f"{fleet}/{gateway}", {"reason": reason}
+            )
+            return True
+
+    def quarantined(self, fleet: str, at: datetime | None = None) -> tuple[Quarantine, ...]:
+        """Return the gateways of the fleet that are left out at that time, now by default, by name."""
+        table, moment = tables.quarantine, at or datetime.now(UTC)
+        wanted = select(table).where(
+            table.c.fleet == fleet, or_(table.c.until.is_(None), table.c.until > moment)
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(wanted.order_by(table.c.gateway))
+            return tuple(
+                Quarantine(**{field: getattr(row, field) for field in Quarantine.model_fields})
+                for row in rows
+            )
+
+
+def _told_before(row: "Row[Any]", quarantine: Quarantine) -> bool:
+    """Whether a repeat says what is known; it does not begin anew because it came later."""
+    return (row.reason, row.person, row.until) == (quarantine.reason, quarantine.person, quarantine.until)

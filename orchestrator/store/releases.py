@@ -1,0 +1,152 @@
+"""Releases: which are known and who added them, which were withdrawn, and the floors under them."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+
+from orchestrator.store import tables
+from orchestrator.store.book import PENSTOCK, Book
+from orchestrator.store.database import reading, writing
+from orchestrator.store.record import append
+from policies.words.errors import BadInput, Conflict, Refused
+from policies.words.plan import ReleaseRef
+from policies.words.word import Word
+
+
+class ReleaseRow(Word):
+    """A release as the ledger knows it."""
+
+    release: ReleaseRef
+    source: str
+    signers: tuple[str, ...]
+    added_at: datetime
+    added_by: str
+    yanked_reason: str | None = None
+
+
+class Releases(Book):
+    """What may be rolled out, by digest, and what may not any more."""
+
+    def add_release(
+        self,
+        reference: ReleaseRef,
+        *,
+        source: str,
+        signers: tuple[str, ...],
+        manifest_json: str,
+        person: str = PENSTOCK,
+    ) -> bool:
+        """Ensure that the verified release is in the ledger; return whether it is new.
+
+        Raises:
+            Conflict: The same manifest digest is there as another release.
+        """
+        row = {
+            "digest": reference.digest,
+            "product": reference.product,
+            "version": reference.version,
+            "executable": reference.executable,
+            "source": source,
+            "signers": json.dumps(signers),
+            "manifest": manifest_json,
+            "added_at": datetime.now(UTC),
+            "added_by": person,
+        }
+        with writing(self._engine) as connection:
+            found = connection.execute(
+                select(tables.releases).where(tables.releases.c.digest == reference.digest)
+            ).one_or_none()
+            if found is not None:
+                if _release(found) != reference:
+                    raise Conflict(f"{reference.digest} is in the ledger as {found.product} {found.version}")
+                return False
+            connection.execute(insert(tables.releases).values(row))
+            append(connection, person, "release", "release added", reference.digest, {"signers": signers})
+            return True
+
+    def releases(self) -> tuple[ReleaseRow, ...]:
+        """Return every release, the newest first, withdrawn ones too."""
+        with reading(self._engine) as connection:
+            found = connection.execute(select(tables.releases).order_by(tables.releases.c.added_at.desc()))
+            return tuple(
+                ReleaseRow(
+                    release=_release(row),
+                    source=row.source,
+                    signers=json.loads(row.signers),
+                    added_at=row.added_at,
+                    added_by=row.added_by,
+                    yanked_reason=row.yanked_reason,
+                )
+                for row in found
+            )
+
+    def release(self, name: str) -> ReleaseRef:
+        """Return the release of that digest (or its beginning), version, or product and version.
+
+        Raises:
+            BadInput: There is none, or the name fits several.
+            Refused: It was withdrawn.
+        """
+        rows = [row for row in self.releases() if _is_named(row.release, name)]
+        usable = [row for row in rows if row.yanked_reason is None]
+        if len(usable) > 1:
+            fits = ", ".join(row.release.digest[:19] for row in usable)
+            raise BadInput(f"{name} fits several releases ({fits}); give the digest")
+        if usable:
+            return usable[0].release
+        if rows:
+            raise Refused(f"release {name} was withdrawn: {rows[0].yanked_reason}")
+        raise BadInput(f"no release {name} in the ledger; see penstock release list")
+
+    def yank(self, digest: str, reason: str, person: str) -> bool:
+        """Withdraw a release: it may not be rolled out any more. Return whether that is new."""
+        table = tables.releases
+        with writing(self._engine) as connection:
+            row = connection.execute(select(table).where(table.c.digest == digest)).one_or_none()
+            if row is None:
+                raise BadInput(f"no release {digest} in the ledger; see penstock release list")
+            if row.yanked_at is not None:
+                return False
+            values = {"yanked_at": datetime.now(UTC), "yanked_reason": reason, "yanked_by": person}
+            connection.execute(update(table).where(table.c.digest == digest).values(values))
+            append(connection, person, "release", "release withdrawn", digest, {"reason": reason})
+            return True
+
+    def floor(self, product: str, channel: str, group: str) -> int:
+        """Return the least rollback index that may still be rolled out there; 0 when none was set."""
+        table = tables.floors
+        key = {"product": product, "channel": channel, "group": group}
+        with reading(self._engine) as connection:
+            found = connection.execute(select(table.c.rollback_index).filter_by(**key)).scalar_one_or_none()
+            return int(found or 0)
+
+    def raise_floor(self, product: str, channel: str, group: str, index: int, person: str = PENSTOCK) -> int:
+        """Ensure that the floor is at least there and return it; it never falls."""
+        table = tables.floors
+        key = {"product": product, "channel": channel, "group": group}
+        with writing(self._engine) as connection:
+            found = connection.execute(select(table.c.rollback_index).filter_by(**key)).scalar_one_or_none()
+            if found is not None and found >= index:
+                return int(found)
+            values = {"rollback_index": index, "at": datetime.now(UTC)}
+            if found is None:
+                connection.execute(insert(table).values(**key, **values))
+            else:
+                connection.execute(update(table).filter_by(**key).values(values))
+            append(
+                connection, person, "release", "floor raised", f"{product}/{channel}/{group}", {"to": index}
+            )
+            return index
+
+
+def _release(row: "Row[Any]") -> ReleaseRef:
+    return ReleaseRef(digest=row.digest, product=row.product, version=row.version, executable=row.executable)
+
+
+def _is_named(release: ReleaseRef, name: str) -> bool:
+    """Whether a person may call the release so; a digest needs eight digits at least."""
+    digest = name if name.startswith("sha256:") else f"sha256:{name}"
+    names = (release.version, f"{release.product} {release.version}", f"{release.product}@{release.version}")
+    return name in names or (len(digest) >= len("sha256:") + 8 and release.digest.startswith(digest))

@@ -1,0 +1,56 @@
+"""History: what is left of a change today, and what a rollback would take back.
+
+Both follow from what changes did to known-good, never from how they are called or when they were.
+"""
+
+from collections.abc import Iterable
+
+from policies.words.change import ChangeKind, ChangeRecord, WayBack
+from policies.words.change import Outcome
+
+_UNFINISHED = {None, Outcome.HELD, Outcome.ROLLBACK_INCOMPLETE}
+
+
+def standing(record: ChangeRecord) -> str:
+    """Return how the change ended and what became of it since: what was taken back is never just promoted."""
+    if record.outcome is None:
+        return "under way"
+    ended = record.outcome.replace("_", " ")
+    if record.taken_back_by is None or record.outcome is not Outcome.PROMOTED:
+        return ended
+    if record.taken_back >= record.moved:
+        return f"{ended}, taken back by {record.taken_back_by}"
+    share = f"{record.taken_back} of {record.moved} gateways"
+    return f"{ended}, taken back on {share} by {record.taken_back_by}"
+
+
+def targets_of_last_change(history: Iterable[ChangeRecord]) -> WayBack:
+    """Return which change a rollback takes back now, given the fleet's changes with the newest first.
+
+    That is what the last change with an effect did. When that already went back there is nothing:
+    going back twice is the same as once, and never goes forward or one release too far. Changes
+    that moved nothing (refused, aborted, the first install, a reload, strays brought back) are
+    passed over; one that has not ended, or not well, is to be taken back as a whole.
+    """
+    for record in history:
+        if record.kind is ChangeKind.INSTALL:
+            continue
+        if record.kind is ChangeKind.GO_BACK:
+            # An incomplete one is finished by doing what it did: the change before it says what is left.
+            if record.outcome is Outcome.ROLLED_BACK and record.moved:
+                return _nothing(f"{record.name} went back already")
+        elif record.outcome in _UNFINISHED:
+            sentence = f"{record.name} has not ended well: its gateways return to what they had before it"
+            return WayBack(change=record.name, finished=False, since=record.ended, sentence=sentence)
+        elif record.outcome is Outcome.ROLLED_BACK:
+            return _nothing(f"{record.name} went back by itself")
+        elif record.outcome is Outcome.PROMOTED and record.moved:
+            if record.taken_back >= record.moved:
+                return _nothing(f"{record.name} was taken back by {record.taken_back_by}")
+            sentence = f"the gateways that {record.name} changed return to what they had before it"
+            return WayBack(change=record.name, since=record.ended, sentence=sentence)
+    return _nothing("no change that could be taken back has been promoted")
+
+
+def _nothing(because: str) -> WayBack:
+    return WayBack(change=None, sentence=f"there is nothing to go back to: {because}")

@@ -1,0 +1,44 @@
+"""A command: what a person asks of a change, carried out once."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from policies.words.word import Digest, Name, Word
+
+
+class CommandKind(StrEnum):
+    """What a person can tell a change to do."""
+
+    HOLD = "hold"
+    RESUME = "resume"
+    PROMOTE = "promote"
+    ABORT = "abort"
+    ROLL_BACK = "roll_back"
+    APPROVE = "approve"
+    """A second person's yes to a rollback that waits for one."""
+    REJECT = "reject"
+    QUARANTINE = "quarantine"
+    """Go on without a gateway that refuses or is silent."""
+
+
+class Command(Word):
+    """A person's command, with the reason they gave; `id` makes a repeat the same command."""
+
+    id: str = Field(min_length=1)
+    kind: CommandKind
+    person: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+    hold_of: str | None = None
+    """Whose hold a resume lifts, when it is not the person's own."""
+    approves: Digest | None = None
+    """What an approval was shown."""
+    gateway: Name | None = None
+
+
+class CommandReceipt(Word):
+    """What became of a command, in one sentence."""
+
+    id: str
+    accepted: bool
+    sentence: str

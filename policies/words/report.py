@@ -1,0 +1,73 @@
+"""Reports: what children of a change tell it whenever something changed."""
+
+from datetime import datetime
+
+from policies.words.change import Phase
+from policies.words.parts import PartKey
+from policies.words.verdict import Decision
+from policies.words.word import Word
+
+
+class GatewayProgress(Word):
+    """One gateway during a change, as people want to see it."""
+
+    gateway: str
+    wave: int
+    state: str
+    release: str | None = None
+
+
+class Report(Word):
+    """What a child tells its guardian; the engine does not promise that signals arrive in order."""
+
+    at: datetime
+    number: int = 0
+    """Counts the reports of one child."""
+
+    def follows(self, heard: "Report | None") -> bool:
+        """Return whether this was said after the last report that was heard; an overtaken one is old news."""
+        return heard is None or (self.at, self.number) > (heard.at, heard.number)
+
+
+class BatchReport(Report):
+    """What a batch tells its wave; gateways by name only where the fleet is small."""
+
+    part: int
+    switched: bool = False
+    ready: bool = False
+    """Whether everybody who is not aside waits at the barrier."""
+    counts: dict[str, int] = {}
+    aside: dict[str, str] = {}
+    gateways: tuple[GatewayProgress, ...] = ()
+
+
+class WatchReport(Report):
+    """What a watch tells whoever asked for it, whenever its decision is another one."""
+
+    decision: Decision
+
+
+class WaveReport(Report):
+    """What a wave tells its change whenever something changed: counts, and who needs attention."""
+
+    wave: int
+    phase: Phase
+    share: int = 100
+    counts: dict[str, int] = {}
+    gateways: tuple[GatewayProgress, ...] = ()
+    aside: dict[str, str] = {}
+    decision: Decision | None = None
+    holds: dict[str, str] = {}
+    switching: bool = False
+    """Whether gateways are still being started, which a hold lets finish."""
+
+
+class RestoreReport(Report):
+    """What a restore tells of one part: how many are back, who is not yet and why, who was given up."""
+
+    part: PartKey
+    reason: str
+    back: int = 0
+    names: tuple[str, ...] = ()
+    missing: dict[str, str] = {}
+    given_up: dict[str, str] = {}

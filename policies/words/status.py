@@ -1,0 +1,50 @@
+"""The status of a change: the five sentences, and the facts under them."""
+
+from datetime import datetime
+
+from policies.words.change import ChangeKind, Outcome, Phase
+from policies.words.report import GatewayProgress
+from policies.words.verdict import Decision
+from policies.words.word import Digest, Word
+
+
+class Event(Word):
+    """One line of a rollout's story."""
+
+    at: datetime
+    sentence: str
+
+
+class ChangeStatus(Word):
+    """The five sentences: what is happening, to how many users, why, what next and when, what you can do."""
+
+    rollout: str
+    fleet: str
+    release: str
+    version: str
+    phase: Phase
+    what: str
+    users: str
+    why: str
+    next: str
+    can_do: str
+    kind: ChangeKind = ChangeKind.UPGRADE
+    wave: int = 0
+    waves: int = 0
+    gateways: tuple[GatewayProgress, ...] = ()
+    """Every gateway of a small fleet; of a large one those that need attention."""
+    counts: dict[str, int] = {}
+    """How many gateways are in which state."""
+    aside: dict[str, str] = {}
+    """Gateways that failed by themselves and were left out, each with why."""
+    decision: Decision | None = None
+    events: tuple[Event, ...] = ()
+    earlier_events: int = 0
+    """Events before the first of `events`, which only the ledger still has."""
+    needs_you: str | None = None
+    """What waits for a person, None when nothing does."""
+    outcome: Outcome | None = None
+    confirm: Digest | None = None
+    """What waits for a second person's answer, by the digest that the answer names."""
+    incomplete: tuple[str, ...] = ()
+    """Gateways that are not back yet, each with what keeps it."""
