@@ -22,7 +22,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from orchestrator.store.ledger import Ledger
 from policies.drains import with_live_counts
 from policies.gates import GatePolicy
-from policies.known_good import way_back_of
+from policies.drift import way_back_of
 from policies.rollbacks import confirmation_of, targets_of, within_kept
 from policies.strategies import plan as make_plan
 from policies.words.drain import DrainEnding, DrainExtension, DrainStatus

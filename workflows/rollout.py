@@ -19,7 +19,7 @@ from activities.instances import InstanceActivities
 from activities.ledger import KnownGoodEntry, LedgerActivities, VerdictEntry
 from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.releases import AdmitOrder, ReleaseActivities
-from policies.known_good import way_back_from
+from policies.drift import way_back_from
 from policies.story import Story
 from policies.words.change import ChangeOrder, ChangeResult, Outcome, Phase
 from policies.words.command import Command, CommandKind, CommandReceipt

@@ -13,7 +13,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.ledger import EventEntry, KnownGoodEntry, LedgerActivities
-from policies.known_good import left_behind, strays
+from policies.drift import left_behind, strays
 from policies.rollbacks import refusal_of
 from policies.way_back import WayBackStory
 from policies.words.fleet import Fleet

@@ -1,24 +1,22 @@
 """Plans: recorded whole under their digest, and in parts so that nobody has to read all of a large one."""
 
-import json
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
-from pydantic import TypeAdapter
 from sqlalchemy import Connection, Row, insert, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import PENSTOCK, Book
 from orchestrator.store.database import reading, writing
-from orchestrator.store.known_good import MOST
 from orchestrator.store.record import append
+from policies.planning.parts import PartedPlan, parted, parted_first, parted_return
 from policies.words.errors import BadInput
-from policies.words.plan import Plan
-from policies.words.plan_part import BATCH, PlanGateway, PlanHeader, PlanWave
-
-_GATEWAYS = TypeAdapter(tuple[PlanGateway, ...])
+from policies.words.fleet import Fleet
+from policies.words.plan import Plan, ReleaseRef
+from policies.words.plan_part import Part, PartKey, PlanHeader
 
 
 class Plans(Book):
@@ -26,26 +24,19 @@ class Plans(Book):
 
     def record_plan(self, plan: Plan) -> str:
         """Write the plan down and return its digest; one that is there already stays as it is."""
-        digest, now = plan.digest, datetime.now(UTC)
-        waves = {0: _unchanged(plan)} | {wave.number: wave.gateways for wave in plan.waves}
-        with writing(self._engine) as connection:
-            if connection.execute(_plan(digest, tables.plans.c.digest)).first():
-                return digest
-            row = {"digest": digest, "fleet": plan.fleet.name, "at": now}
-            body, header = plan.model_dump_json(), _header(plan, digest, waves).model_dump_json()
-            connection.execute(
-                insert(tables.plans).values(**row, body=_deflated(body), header=_deflated(header))
-            )
-            connection.execute(insert(tables.plan_batches), list(_batches(plan, digest, waves)))
-            said = {"fleet": plan.fleet.name, "release": plan.release.digest, "waves": len(plan.waves)}
-            append(connection, PENSTOCK, "plan", "plan recorded", digest, said)
-        return digest
+        return self._record(parted(plan), plan.model_dump_json())
+
+    def record_return(self, fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> str:
+        """Write down which gateways go back to what; return the digest."""
+        return self._record(parted_return(fleet, targets), "")
+
+    def record_first(self, fleet: Fleet, release: ReleaseRef) -> str:
+        """Write down that the fleet's empty gateways begin with this release; return the digest."""
+        return self._record(parted_first(fleet, release), "")
 
     def plan(self, digest: str) -> Plan:
-        """Return the whole plan; BadInput when there is none of that digest."""
-        with reading(self._engine) as connection:
-            row = _known(connection, digest, tables.plans.c.body)
-        return Plan.model_validate_json(zlib.decompress(row.body))
+        """Return the whole plan of an upgrade; BadInput when there is none of that digest."""
+        return _read_plan(self, digest)
 
     def plan_header(self, digest: str) -> PlanHeader:
         """Return the plan without its gateways.
@@ -59,100 +50,45 @@ class Plans(Book):
             raise BadInput(f"plan {digest} was made by an older penstock and is only a record; plan anew")
         return PlanHeader.model_validate_json(zlib.decompress(row.header))
 
-    def plan_wave(self, digest: str, number: int) -> PlanWave:
-        """Return how large a wave is and in how many batches it lies; BadInput when there is no such wave."""
-        wave = next((wave for wave in self.plan_header(digest).waves if wave.number == number), None)
-        if wave is None:
-            raise BadInput(f"plan {digest} has no wave {number}")
-        return wave
-
-    def plan_batch(self, digest: str, wave: int, batch: int) -> tuple[PlanGateway, ...]:
-        """Return one batch of a wave, counted from 1, in the order of the plan.
-
-        Raises:
-            BadInput: There is no such plan or batch.
-        """
-        table = tables.plan_batches
+    def plan_part(self, digest: str, key: PartKey) -> Part:
+        """Return one part in the order of the plan; BadInput when there is no such plan or part."""
+        table = tables.plan_parts
         with reading(self._engine) as connection:
-            key = (table.c.plan == digest, table.c.wave == wave, table.c.batch == batch)
-            row = connection.execute(select(table.c.body).where(*key)).one_or_none()
+            which = (table.c.plan == digest, table.c.wave == key.wave, table.c.number == key.number)
+            row = connection.execute(select(table.c.body).where(*which)).one_or_none()
         if row is None:
-            raise BadInput(f"plan {digest} has no batch {batch} of wave {wave}")
-        return _GATEWAYS.validate_json(zlib.decompress(row.body))
+            raise BadInput(f"plan {digest} has no part {key.number} of wave {key.wave}")
+        return Part.model_validate_json(zlib.decompress(row.body))
 
-    def plan_gateways(self, digest: str, names: Collection[str]) -> tuple[PlanGateway, ...]:
-        """Return what the plan says of these gateways, at most 500, in the order of their names.
+    def _record(self, plan: PartedPlan, body: str) -> str:
+        header, now = plan.header, datetime.now(UTC)
+        with writing(self._engine) as connection:
+            if connection.execute(_plan(header.digest, tables.plans.c.digest)).first():
+                return header.digest
+            row = {"digest": header.digest, "fleet": header.fleet, "at": now}
+            texts = {"body": _deflated(body), "header": _deflated(header.model_dump_json())}
+            connection.execute(insert(tables.plans).values(**row, **texts))
+            if plan.parts:
+                connection.execute(insert(tables.plan_parts), [_part(header.digest, p) for p in plan.parts])
+            said = {"fleet": header.fleet, "gateways": header.changing, "waves": len(header.waves)}
+            append(connection, PENSTOCK, "plan", "plan recorded", header.digest, said)
+        return header.digest
 
-        Raises:
-            BadInput: There is no such plan, it does not know one of them, or they are too many.
-        """
-        if len(names) > MOST:
-            raise BadInput(f"{len(names)} gateways at once; ask for at most {MOST}")
-        table, wanted = tables.plan_batches, set(names)
+    def _body(self, digest: str) -> bytes:
         with reading(self._engine) as connection:
-            _known(connection, digest, tables.plans.c.digest)
-            index = select(table.c.wave, table.c.batch, table.c.names).where(table.c.plan == digest)
-            holding = [row for row in connection.execute(index) if wanted.intersection(json.loads(row.names))]
-            found = dict[str, PlanGateway]()
-            for row in holding:
-                key = (table.c.plan == digest, table.c.wave == row.wave, table.c.batch == row.batch)
-                body = connection.execute(select(table.c.body).where(*key)).scalar_one()
-                for gateway in _GATEWAYS.validate_json(zlib.decompress(body)):
-                    found[gateway.gateway.name] = gateway
-        if missing := sorted(wanted - found.keys()):
-            raise BadInput(f"plan {digest} knows no gateway {missing[0]}")
-        return tuple(found[name] for name in sorted(wanted))
+            row = _known(connection, digest, tables.plans.c.body)
+        return zlib.decompress(row.body)
 
 
-def _header(plan: Plan, digest: str, waves: dict[int, tuple[str, ...]]) -> PlanHeader:
-    fleet = plan.fleet
-    return PlanHeader(
-        digest=digest,
-        fleet=fleet.name,
-        product=fleet.product,
-        channel=fleet.channel,
-        limits=fleet.limits,
-        rollback=fleet.rollback,
-        release=plan.release,
-        strategy=plan.strategy,
-        waves=tuple(
-            PlanWave(number=number, gateways=len(names), batches=-(-len(names) // BATCH))
-            for number, names in sorted(waves.items())
-        ),
-        window=plan.window,
-        gates=plan.gates,
-        trust_policy=plan.trust_policy,
-    )
+@lru_cache(maxsize=4)
+def _read_plan(book: Plans, digest: str) -> Plan:
+    """Return a whole plan; it never changes, and of a large fleet it takes a while to read."""
+    return Plan.model_validate_json(book._body(digest))  # noqa: SLF001 - its own module
 
 
-def _batches(plan: Plan, digest: str, waves: dict[int, tuple[str, ...]]) -> Iterator[dict[str, Any]]:
-    gateways = {gateway.name: gateway for gateway in plan.fleet.gateways}
-    skipped = {skipped.gateway: skipped.reason for skipped in plan.skipped}
-    for number, names in waves.items():
-        for start in range(0, len(names), BATCH):
-            batch = names[start : start + BATCH]
-            body = [
-                PlanGateway(
-                    gateway=gateways[name],
-                    wave=number,
-                    known_good=plan.known_good.get(name),
-                    sessions=plan.sessions.get(name),
-                    skipped=skipped.get(name),
-                )
-                for name in batch
-            ]
-            yield {
-                "plan": digest,
-                "wave": number,
-                "batch": start // BATCH + 1,
-                "names": json.dumps(batch),
-                "body": zlib.compress(_GATEWAYS.dump_json(tuple(body))),
-            }
-
-
-def _unchanged(plan: Plan) -> tuple[str, ...]:
-    changed = {name for wave in plan.waves for name in wave.gateways}
-    return tuple(gateway.name for gateway in plan.fleet.gateways if gateway.name not in changed)
+def _part(digest: str, part: Part) -> dict[str, Any]:
+    key = {"plan": digest, "wave": part.key.wave, "number": part.key.number}
+    return key | {"body": _deflated(part.model_dump_json())}
 
 
 def _known(connection: Connection, digest: str, column: Any) -> "Row[Any]":

@@ -1,47 +1,91 @@
-"""Parts of a plan that a workflow can carry: what holds for all, how large each wave is, a few gateways."""
+"""A plan in parts: a header without gateways, and parts of at most fifty gateways.
+
+Workflows carry the header and read only the part they work on, so that nothing in the engine
+grows with the fleet but the number of parts.
+"""
+
+from datetime import timedelta
 
 from pydantic import Field
 
-from policies.gates import GatePolicy
-from policies.words.fleet import Gateway, Limits, RollbackRules
+from policies.words.fleet import Gateway, Limits
 from policies.words.plan import ReleaseRef, Strategy
-from policies.words.verdict import Window
 from policies.words.word import Digest, Name, Word
 
-BATCH = 50
-"""Gateways in one batch of a recorded plan, and in one workflow."""
+MOST_MEMBERS = 50
+"""Gateways of one part: a history of fifty coroutines stays far below 4,096 events (research: temporal.md)."""
 
 
-class PlanWave(Word):
-    """How large a wave is; number 0 are the gateways of the fleet that no wave changes."""
+class PartKey(Word):
+    """Which part of a plan; wave 0 holds the gateways of a plan that only goes back."""
 
-    number: int = Field(ge=0)
-    gateways: int = Field(ge=0)
-    batches: int = Field(ge=0)
+    wave: int = Field(ge=0)
+    number: int = Field(ge=1)
+
+
+class Member(Word):
+    """One gateway of a part, and the release it goes back to; None where nothing ran before."""
+
+    gateway: Gateway
+    back: ReleaseRef | None = None
+
+
+class Part(Word):
+    """Gateways that one workflow looks after."""
+
+    key: PartKey
+    members: tuple[Member, ...] = Field(min_length=1, max_length=MOST_MEMBERS)
+
+
+class WaveHeader(Word):
+    """A wave without its gateways."""
+
+    number: int
+    gateways: int
+    parts: int
+    lease: timedelta
+    may_fail: int = 0
+    """Gateways that may fail by themselves before it is the release's fault."""
+    shares: tuple[int, ...] = (100,)
+    holdout: bool = False
+
+    @property
+    def keys(self) -> tuple[PartKey, ...]:
+        """The keys of the wave's parts, in order."""
+        return tuple(PartKey(wave=self.number, number=number) for number in range(1, self.parts + 1))
 
 
 class PlanHeader(Word):
-    """A plan without its gateways."""
+    """All of a plan that does not grow with the fleet."""
 
     digest: Digest
     fleet: Name
     product: Name
     channel: Name
     limits: Limits
-    rollback: RollbackRules
-    release: ReleaseRef
-    strategy: Strategy
-    waves: tuple[PlanWave, ...]
-    window: Window
-    gates: GatePolicy
-    trust_policy: Digest
+    gateways: int
+    """Gateways of the fleet, those that the plan leaves alone too."""
+    waves: tuple[WaveHeader, ...]
+    release: ReleaseRef | None = None
+    """What the plan leads to; None when every gateway goes back to a release of its own."""
+    strategy: Strategy | None = None
+    trust_policy: Digest | None = None
+    window_minimum: timedelta = timedelta(0)
+    window_cap: timedelta = timedelta(0)
 
+    @property
+    def changing(self) -> int:
+        """How many gateways the plan changes."""
+        return sum(wave.gateways for wave in self.waves)
 
-class PlanGateway(Word):
-    """All that a plan says of one gateway; `wave` is 0 when no wave changes it."""
+    @property
+    def keys(self) -> tuple[PartKey, ...]:
+        """The keys of all parts, wave after wave."""
+        return tuple(key for wave in self.waves for key in wave.keys)
 
-    gateway: Gateway
-    wave: int = Field(ge=0)
-    known_good: ReleaseRef | None = None
-    sessions: int | None = None
-    skipped: str | None = Field(default=None, description="why the plan leaves it alone")
+    def wave(self, number: int) -> WaveHeader:
+        """Return that wave; KeyError when the plan has none of this number."""
+        for wave in self.waves:
+            if wave.number == number:
+                return wave
+        raise KeyError(number)

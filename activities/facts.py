@@ -1,0 +1,144 @@
+"""Facts of a fleet: what its gateways said of themselves, and what of that is not as the ledger wants it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from temporalio import activity
+
+from activities.failures import as_application_errors
+from policies.drift import left_behind, strays
+from policies.words.fleet import Fleet, Gateway
+from policies.words.instance import GatewayState
+from policies.words.plan import ReleaseRef
+from policies.words.plan_part import MOST_MEMBERS
+from policies.words.word import Digest, Name, Word
+
+FRESH = timedelta(minutes=30)
+"""How long what a gateway said counts; a large fleet is looked at in turns."""
+
+NAMED = 20
+"""Strays that an answer names; the way back finds all of them."""
+
+
+class FleetQuery(Word):
+    """Which page of a fleet's gateways."""
+
+    fleet: Name
+    first: int = 0
+
+
+class FleetPage(Word):
+    """Some gateways of a fleet, and how many it has."""
+
+    total: int
+    gateways: tuple[Gateway, ...]
+
+
+class StateRows(Word):
+    """What some gateways said, and why others were silent."""
+
+    fleet: Name
+    states: tuple[GatewayState, ...] = ()
+    silent: dict[str, str] = {}
+
+
+class Strays(Word):
+    """Gateways that are not on their known-good, each with how, and changes without an end."""
+
+    strays: dict[str, str] = {}
+    open_changes: tuple[str, ...] = ()
+
+
+class ReturnQuery(Word):
+    """Which fleet's strays go back; `change` is the one that asks and is no stray itself."""
+
+    fleet: Name
+    change: Name
+
+
+class Fleets(Protocol):
+    """The fleets of this installation by name."""
+
+    def fleet(self, name: str) -> Fleet:
+        """Return the fleet as its file describes it now; BadInput when there is none of that name."""
+        ...
+
+
+class FactBook(Protocol):
+    """The part of the ledger that facts are compared with; every write may be repeated."""
+
+    def record_states(self, fleet: str, states: Sequence[GatewayState], silent: Mapping[str, str]) -> None:
+        """Write down what gateways said."""
+        ...
+
+    def states(self, fleet: str, within: timedelta) -> tuple[dict[str, GatewayState], dict[str, str]]:
+        """Return what gateways said within that time, and who was silent."""
+        ...
+
+    def known_good(self, fleet: str) -> dict[str, ReleaseRef]:
+        """Return what each gateway goes back to."""
+        ...
+
+    def open_changes(self, fleet: str) -> tuple[str, ...]:
+        """Return the names of the changes that have not ended."""
+        ...
+
+    def record_return(self, fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> str:
+        """Write down which gateways go back to what; return the plan's digest."""
+        ...
+
+
+class FactActivities:
+    """Reading fleets and writing down what is true of them."""
+
+    def __init__(self, book: FactBook, fleets: Fleets) -> None:
+        self._book = book
+        self._fleets = fleets
+
+    @activity.defn(name="read_fleet")
+    async def read_fleet(self, asked: FleetQuery) -> FleetPage:
+        """Return the next gateways of the fleet, at most as many as one workflow looks after."""
+        with as_application_errors():
+            fleet = await asyncio.to_thread(self._fleets.fleet, asked.fleet)
+        page = fleet.gateways[asked.first : asked.first + MOST_MEMBERS]
+        return FleetPage(total=len(fleet.gateways), gateways=page)
+
+    @activity.defn(name="record_states")
+    async def record_states(self, rows: StateRows) -> None:
+        """Ensure that the ledger knows what these gateways said."""
+        with as_application_errors():
+            await asyncio.to_thread(self._book.record_states, rows.fleet, rows.states, rows.silent)
+
+    @activity.defn(name="find_strays")
+    async def find_strays(self, fleet: str) -> Strays:
+        """Return who is not on known-good, by the newest facts, and which changes have no end."""
+        with as_application_errors():
+            return await asyncio.to_thread(self._find_strays, fleet)
+
+    @activity.defn(name="plan_return")
+    async def plan_return(self, asked: ReturnQuery) -> Digest | None:
+        """Write a plan that takes every stray to its known-good; None when there is none.
+
+        Of a change without an end, what it left running beside goes back, too.
+        """
+        with as_application_errors():
+            return await asyncio.to_thread(self._plan_return, asked)
+
+    def _find_strays(self, fleet: str) -> Strays:
+        states, _ = self._book.states(fleet, FRESH)
+        found = strays(states, self._book.known_good(fleet))
+        named = dict(sorted(found.items())[:NAMED])
+        return Strays(strays=named, open_changes=self._book.open_changes(fleet))
+
+    def _plan_return(self, asked: ReturnQuery) -> Digest | None:
+        known_good = self._book.known_good(asked.fleet)
+        states, _ = self._book.states(asked.fleet, FRESH)
+        others = [name for name in self._book.open_changes(asked.fleet) if name != asked.change]
+        beside = left_behind(states) if others else ()
+        found = {*strays(states, known_good), *beside} & known_good.keys()
+        if not found:
+            return None
+        fleet = self._fleets.fleet(asked.fleet)
+        return self._book.record_return(fleet, {name: known_good[name] for name in sorted(found)})

@@ -1,0 +1,99 @@
+"""Plans as workflows read them: a header, and one part at a time; and what promoting a part writes."""
+
+import asyncio
+from typing import Protocol
+
+from temporalio import activity
+
+from activities.failures import as_application_errors
+from policies.words.change import KnownGoodBatch
+from policies.words.errors import BadInput
+from policies.words.plan import ReleaseRef
+from policies.words.plan_part import Member, Part, PartKey, PlanHeader
+from policies.words.word import Digest, Name, Word
+
+
+class PartQuery(Word):
+    """Which part of which plan."""
+
+    plan: Digest
+    key: PartKey
+
+
+class PartEntry(PartQuery):
+    """A part whose known-good moves, and the change that moves it; `without` names who is left out."""
+
+    change: Name
+    fleet: Name
+    only: tuple[Name, ...] = ()
+    without: tuple[Name, ...] = ()
+
+
+class PlanBook(Protocol):
+    """Plans by digest, and what every gateway goes back to; every write may be repeated."""
+
+    def plan_header(self, digest: str) -> PlanHeader:
+        """Return a plan without its gateways."""
+        ...
+
+    def plan_part(self, digest: str, key: PartKey) -> Part:
+        """Return one part of a plan."""
+        ...
+
+    def record_known_good_batch(self, batch: KnownGoodBatch) -> int:
+        """Write down what these gateways go back to from now on; return for how many that is new."""
+        ...
+
+
+class PlanActivities:
+    """Reading plans; and moving known-good, part by part, in one transaction each."""
+
+    def __init__(self, book: PlanBook) -> None:
+        self._book = book
+
+    @activity.defn(name="read_header")
+    async def read_header(self, digest: str) -> PlanHeader:
+        """Return the plan without its gateways."""
+        with as_application_errors():
+            return await asyncio.to_thread(self._book.plan_header, digest)
+
+    @activity.defn(name="read_part")
+    async def read_part(self, asked: PartQuery) -> Part:
+        """Return one part of the plan."""
+        with as_application_errors():
+            return await asyncio.to_thread(self._book.plan_part, asked.plan, asked.key)
+
+    @activity.defn(name="promote_part")
+    async def promote_part(self, entry: PartEntry) -> None:
+        """Ensure that the plan's release is known-good on the part's gateways."""
+        with as_application_errors():
+            await asyncio.to_thread(self._promote, entry)
+
+    @activity.defn(name="take_back_part")
+    async def take_back_part(self, entry: PartEntry) -> None:
+        """Ensure that what the part's gateways go back to is their known-good."""
+        with as_application_errors():
+            await asyncio.to_thread(self._take_back, entry)
+
+    def _promote(self, entry: PartEntry) -> None:
+        release = self._book.plan_header(entry.plan).release
+        if release is None:
+            raise BadInput(f"plan {entry.plan} leads to no release that could be promoted")
+        self._record(entry, {member.gateway.name: release for member in self._members(entry)}, back=False)
+
+    def _take_back(self, entry: PartEntry) -> None:
+        releases = {m.gateway.name: m.back for m in self._members(entry) if m.back is not None}
+        self._record(entry, releases, back=True)
+
+    def _members(self, entry: PartEntry) -> list[Member]:
+        return [
+            member
+            for member in self._book.plan_part(entry.plan, entry.key).members
+            if member.gateway.name not in entry.without
+            and (not entry.only or member.gateway.name in entry.only)
+        ]
+
+    def _record(self, entry: PartEntry, releases: dict[str, ReleaseRef], *, back: bool) -> None:
+        if releases:
+            batch = KnownGoodBatch(fleet=entry.fleet, change=entry.change, releases=releases, back=back)
+            self._book.record_known_good_batch(batch)
