@@ -17,12 +17,12 @@ import yaml
 from prometheus_client import CollectorRegistry, start_http_server
 from pydantic import ValidationError
 
-from activities.drivers.daemon.ocserv import Ocserv
-from activities.drivers.daemon.ocserv_log import LoginLog, process_age
+from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.ocserv.log import LoginLog, process_age
 from activities.drivers.metrics.exporter import GatewayExporter, Running
 from activities.drivers.programs import run
-from activities.drivers.runtime.berths import Berths
-from activities.drivers.runtime.process import PROC, Process
+from activities.drivers.runtime.host.process import PROC, Process
+from activities.drivers.runtime.host.slot_folders import Berths
 from activities.drivers.steering.nftables import TABLE
 from activities.drivers.steering.nftables_ruleset import parse
 from policies.words.errors import BadInput, PenstockError

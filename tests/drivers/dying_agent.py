@@ -9,11 +9,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from activities.drivers.daemon.ocserv import Ocserv
-from activities.drivers.runtime import versions
-from activities.drivers.runtime.berths import Berth
-from activities.drivers.runtime.journal import Journal
-from activities.drivers.runtime.versions import Versions
+from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.runtime.host import versions
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.slot_folders import Berth
+from activities.drivers.runtime.host.versions import Versions
 from activities.drivers.steering.nftables import NftablesTable
 from tests.drivers.gateway_lab import GatewayLab, TreeAdmission, operation
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from activities.drivers.credentials import Credentials
-from activities.drivers.daemon.ocserv import Ocserv
-from activities.drivers.daemon.ocserv_probe import ProbeLogin
-from activities.drivers.runtime.berths import Berths
-from activities.drivers.runtime.journal import Journal
-from activities.drivers.runtime.slot_sessions import SlotSessions
-from activities.drivers.runtime.slots import HostSlots
-from activities.drivers.runtime.snapshot import HostShelf
+from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.ocserv.probe import ProbeLogin
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.sessions import SlotSessions
+from activities.drivers.runtime.host.slot_folders import Berths
+from activities.drivers.runtime.host.slots import HostSlots
+from activities.drivers.runtime.host.snapshots import HostShelf
 from activities.drivers.steering.nftables import NftablesTable
 from activities.releases import Admitted
 from deploy.lab import trees

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 import pytest
 
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.ocserv import Ocserv
+from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.programs import run
 from activities.drivers.steering.nftables import NftablesTable
 from policies.drains import loss_between

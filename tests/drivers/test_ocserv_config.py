@@ -4,9 +4,9 @@ import pytest
 
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.ocserv import Ocserv
+from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.port import Secret
-from activities.drivers.runtime.place import Place
+from activities.drivers.runtime.host.chroot import Place
 from policies.words.errors import BadInput
 from policies.words.fleet import Slot
 from tests.drivers.gateway_lab import TEMPLATE, gateway

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.daemon import ocserv_probe
-from activities.drivers.daemon.ocserv import Ocserv
-from activities.drivers.daemon.ocserv_probe import ProbeLogin
+from activities.drivers.daemon.ocserv import probe as ocserv_probe
+from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.ocserv.probe import ProbeLogin
 from activities.drivers.programs import run
-from activities.drivers.runtime.place import Place
+from activities.drivers.runtime.host.chroot import Place
 from policies.drains import mode_of
 from policies.words.drain import DrainMode
 from policies.words.errors import Unavailable

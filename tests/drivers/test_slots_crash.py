@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.runtime import berths, slots
-from activities.drivers.runtime.process import mapped_digests
+from activities.drivers.runtime.host import slot_folders, slots
+from activities.drivers.runtime.host.process import mapped_digests
 from activities.snapshots import Evidence
 from policies.words.errors import Fenced, Refused
 from policies.words.instance import InstanceState
@@ -262,7 +262,7 @@ async def test_a_log_that_grew_too_long_is_begun_anew_while_its_instance_writes_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await lab.table.make_permanent(operation("keep"), await lab.running("1"))
-    monkeypatch.setattr(berths, "LOG_BYTES", 100)
+    monkeypatch.setattr(slot_folders, "LOG_BYTES", 100)
     await lab.slots.observe()
     log = lab.berths.berth("a").log
     assert "initialized" in log.with_name("log.1").read_text()

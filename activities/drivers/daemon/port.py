@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from activities.drivers.runtime.place import Place
+from activities.drivers.runtime.host.chroot import Place
 from policies.words.instance import Probe, Session
 
 Secret = Callable[[], str]

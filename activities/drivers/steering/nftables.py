@@ -21,9 +21,9 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
+from activities.drivers.disk import write_whole
 from activities.drivers.programs import run
-from activities.drivers.runtime.disk import write_whole
-from activities.drivers.runtime.journal import Journal
+from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering.nftables_ruleset import Ruleset, parse, transaction
 from policies.words.errors import BadInput, Conflict, InstanceGone, PenstockError, Unavailable
 from policies.words.fleet import Gateway

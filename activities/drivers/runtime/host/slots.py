@@ -16,10 +16,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
-from activities.drivers.runtime.berths import PATIENCE, Berth, Berths
-from activities.drivers.runtime.journal import Journal, exclusive
-from activities.drivers.runtime.process import Process, mapped_digests
-from activities.drivers.runtime.versions import Admission
+from activities.drivers.runtime.host.journal import Journal, exclusive
+from activities.drivers.runtime.host.process import Process, mapped_digests
+from activities.drivers.runtime.host.slot_folders import PATIENCE, Berth, Berths
+from activities.drivers.runtime.host.versions import Admission
 from activities.instances import Staged, Started
 from activities.steering import SteeringTable
 from policies.words.errors import PenstockError, Refused, Unavailable

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.ocserv_probe import ProbeLogin, probe
+from activities.drivers.daemon.ocserv.probe import ProbeLogin, probe
 from activities.drivers.daemon.port import Secret
 from activities.drivers.programs import run
-from activities.drivers.runtime.place import CONFIG, RUN, Place
+from activities.drivers.runtime.host.chroot import CONFIG, RUN, Place
 from policies.words.errors import BadInput, PenstockError, Refused
 from policies.words.instance import Probe, Session
 
@@ -77,7 +77,7 @@ class Ocserv:
             )
 
     def command(self) -> list[str]:
-        """Return how ocserv runs: in the foreground, logging enough for `ocserv_log` to standard error."""
+        """Return how ocserv runs: in the foreground, logging enough for `log.py` to standard error."""
         return ["/usr/sbin/ocserv", "-f", "-d", "3", "-c", f"{CONFIG}/ocserv.conf"]
 
     async def ready(self, place: Place) -> bool:

@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from activities.drivers.disk import write_whole
 from activities.drivers.metrics.process_tree import usage
 from activities.drivers.programs import run
-from activities.drivers.runtime.berths import Berth, Berths
-from activities.drivers.runtime.disk import write_whole
-from activities.drivers.runtime.process import PROC, boot_id
+from activities.drivers.runtime.host.process import PROC, boot_id
+from activities.drivers.runtime.host.slot_folders import Berth, Berths
 from activities.snapshots import Evidence
 from policies.redaction import without_names, without_secrets
 from policies.words.errors import BadInput, PenstockError

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from activities.drivers.programs import run, start
-from activities.drivers.runtime.place import Place
+from activities.drivers.runtime.host.chroot import Place
 from policies.words.errors import BadInput, Unavailable
 from policies.words.instance import Probe
 

@@ -5,9 +5,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
-from activities.drivers.runtime.berths import PATIENCE, Berths, answered
-from activities.drivers.runtime.journal import Journal
-from activities.drivers.runtime.process import boot_id
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.process import boot_id
+from activities.drivers.runtime.host.slot_folders import PATIENCE, Berths, answered
 from policies.words.drain import Look
 from policies.words.errors import PenstockError, Unavailable
 from policies.words.operation import Operation

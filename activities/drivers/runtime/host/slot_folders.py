@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from activities.drivers.daemon.port import Daemon, Secret
-from activities.drivers.runtime.disk import point, write_whole
-from activities.drivers.runtime.place import Place
-from activities.drivers.runtime.process import Process
-from activities.drivers.runtime.versions import Versions
+from activities.drivers.disk import point, write_whole
+from activities.drivers.runtime.host.chroot import Place
+from activities.drivers.runtime.host.process import Process
+from activities.drivers.runtime.host.versions import Versions
 from policies.words.errors import BadInput
 from policies.words.fleet import Gateway, Slot
 from policies.words.instance import Instance, InstanceState, Session

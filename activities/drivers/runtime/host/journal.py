@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from activities.drivers.runtime.disk import Reserve
+from activities.drivers.disk import Reserve
 from policies.words.errors import Fenced
 from policies.words.operation import Operation
 
