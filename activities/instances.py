@@ -102,14 +102,14 @@ class InstanceActivities:
 
     @activity.defn(name="stage_release")
     async def stage_release(self, order: StageOrder) -> Staged:
-        """Have the release on the host, verified by the host itself."""
+        """Ensure that the release is on the host, verified by the host itself."""
         with as_application_errors():
             async with heartbeating():
                 return await self._runtime.stage(order.operation, order.release, order.source)
 
     @activity.defn(name="start_instance")
     async def start_instance(self, order: StartOrder) -> Started:
-        """Have the release running in a slot, with the executable the manifest names."""
+        """Ensure that the release runs in a slot, with the executable the manifest names."""
         with as_application_errors():
             async with heartbeating():
                 return await self._runtime.start(order.operation, order.release)
@@ -123,13 +123,13 @@ class InstanceActivities:
 
     @activity.defn(name="stop_instance")
     async def stop_instance(self, order: SlotOrder) -> GatewayState:
-        """Have the slot stopped; refused while it has sessions or their number is unknown."""
+        """Ensure that the slot is stopped; refused while it has sessions or their number is unknown."""
         with as_application_errors():
             async with heartbeating():
                 return await self._runtime.stop(order.operation, order.slot)
 
     @activity.defn(name="fence_gateway")
     async def fence_gateway(self, operation: Operation) -> GatewayState:
-        """Have the gateway refuse operations of earlier epochs."""
+        """Ensure that the gateway refuses operations of earlier epochs."""
         with as_application_errors():
             return await self._runtime.fence(operation)

@@ -113,7 +113,7 @@ class SessionActivities:
 
     @activity.defn(name="end_sessions")
     async def end_sessions(self, order: EndOrder) -> Ended:
-        """Have at most so many sessions left; when they cannot be counted nobody is ended."""
+        """Ensure that at most so many sessions are left; when they cannot be counted nobody is ended."""
         with as_application_errors():
             look = await self._sessions.look(order.slot)
             if look.sessions is None:

@@ -52,18 +52,18 @@ class SteeringActivities:
 
     @activity.defn(name="start_trial")
     async def start_trial(self, order: TrialOrder) -> Steering:
-        """Have new sessions go to the slot while its lease is confirmed."""
+        """Ensure that new sessions go to the slot while its lease is confirmed."""
         with as_application_errors():
             return await self._table.start_trial(order.operation, order.slot, order.lease)
 
     @activity.defn(name="make_permanent")
     async def make_permanent(self, order: SlotOrder) -> Steering:
-        """Have new sessions go to the slot, with or without anybody alive to confirm it."""
+        """Ensure that new sessions go to the slot, with or without anybody alive to confirm it."""
         with as_application_errors():
             return await self._table.make_permanent(order.operation, order.slot)
 
     @activity.defn(name="end_trial")
     async def end_trial(self, operation: Operation) -> Steering:
-        """Have new sessions go to the permanent slot."""
+        """Ensure that new sessions go to the permanent slot."""
         with as_application_errors():
             return await self._table.end_trial(operation)

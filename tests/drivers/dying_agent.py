@@ -12,7 +12,7 @@ from typing import Any
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.runtime.host import versions
 from activities.drivers.runtime.host.journal import Journal
-from activities.drivers.runtime.host.slot_folders import Berth
+from activities.drivers.runtime.host.slot_folders import SlotFolder
 from activities.drivers.runtime.host.versions import Versions
 from activities.drivers.steering.nftables import NftablesTable
 from tests.drivers.gateway_lab import GatewayLab, TreeAdmission, operation
@@ -23,17 +23,17 @@ LINES: dict[str, tuple[Any, str, str]] = {
     "verified": (Versions, "verify", "after"),
     "renamed": (versions, "write_whole", "before"),
     "rendered": (Ocserv, "render", "after"),
-    "assigned": (Berth, "assign", "after"),
-    "meant": (Berth, "launch", "before"),
-    "launched": (Berth, "launch", "after"),
-    "ended": (Berth, "mean", "after"),
+    "assigned": (SlotFolder, "assign", "after"),
+    "meant": (SlotFolder, "launch", "before"),
+    "launched": (SlotFolder, "launch", "after"),
+    "ended": (SlotFolder, "record_intent", "after"),
     "written": (NftablesTable, "_write", "after"),
     "unreported": (Journal, "finish", "before"),
 }
 
 
 def die_at(line: str) -> None:
-    """Have this process die by SIGKILL when it reaches that line."""
+    """Let this process die by SIGKILL when it reaches that line."""
     owner, name, when = LINES[line]
     original: Callable[..., Any] = getattr(owner, name)
 

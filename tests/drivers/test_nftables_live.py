@@ -61,7 +61,7 @@ async def test_a_session_over_tcp_alone_survives_the_switch(lab: GatewayLab) -> 
     await asyncio.sleep(1)
     sent, lost = person.lost()
     assert (sent > 20, lost) == (True, 0)
-    sessions = (await lab.berths.live())[old]
+    sessions = (await lab.folders.live())[old]
     assert sessions is not None
     assert [session.transport for session in sessions] == ["tls"]
 
@@ -158,7 +158,7 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     old = await serving(lab)
     site = ["ip", "netns", "exec", f"{lab.prefix}c6"]
     person = await lab.client(6).up()
-    before = (await lab.berths.live())[old]
+    before = (await lab.folders.live())[old]
     new = await lab.running("2")
     await lab.table.make_permanent(operation("keep new"), new)
     draining = asyncio.create_task(drained(lab, old))
@@ -174,7 +174,7 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     await person.until("Established DTLS", times=2, within=25)
     took = time.monotonic() - began
     await asyncio.sleep(1)
-    sessions, (sent, lost) = (await lab.berths.live())[old], person.lost()
+    sessions, (sent, lost) = (await lab.folders.live())[old], person.lost()
     assert sessions is not None
     assert before is not None
     assert [session.remote_address for session in sessions] == ["10.77.0.26"]
@@ -300,7 +300,7 @@ async def test_what_was_kept_is_noted_and_a_note_that_fails_costs_nobody_the_ste
         noted.append(slot)
         raise OSError("the disk is full")
 
-    table = NftablesTable(lab.gateway, lab.journal, lab.berths.live, lab.root / "steering.json", kept=note)
+    table = NftablesTable(lab.gateway, lab.journal, lab.folders.live, lab.root / "steering.json", kept=note)
     slot = await lab.running("1")
     assert (await table.start_trial(operation("trial"), slot, LEASE)).trial == slot
     assert noted == []
@@ -324,7 +324,7 @@ async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noq
     new = await lab.running("2")
     await lab.table.start_trial(operation("trial"), new, LEASE)
     await lab.client(1).up()
-    running = lab.berths.berth(new).process()
+    running = lab.folders.of(new).process()
     assert running is not None
     os.kill(running.pid, signal.SIGSTOP)
     begun = time.monotonic()
@@ -340,7 +340,7 @@ async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noq
 async def test_after_a_reboot_the_gateway_serves_what_it_served(lab: GatewayLab) -> None:  # noqa: F811
     slot = await serving(lab)
     await lab.table.remove()
-    running = lab.berths.berth(slot).process()
+    running = lab.folders.of(slot).process()
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
     lab.compose()
@@ -355,7 +355,7 @@ async def test_after_a_reboot_the_gateway_serves_what_it_served(lab: GatewayLab)
 async def test_an_exempt_person_is_known_on_the_gateway_alone_and_not_ended(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     people = [await lab.client(number).up() for number in (1, 2)]
-    lab.berths.daemon = Ocserv(exempt=Exempt(users=("user1",)))
+    lab.folders.daemon = Ocserv(exempt=Exempt(users=("user1",)))
     await lab.table.make_permanent(operation("keep new"), await lab.running("2"))
     look = await lab.sessions.look(old)
     assert (look.sessions, look.exempt) == (2, 1)
@@ -371,7 +371,7 @@ async def test_a_crash_is_seen_by_the_process_that_is_gone(lab: GatewayLab) -> N
     old = await serving(lab)
     await lab.client(1).up()
     before = await lab.sessions.look(old)
-    running = lab.berths.berth(old).process()
+    running = lab.folders.of(old).process()
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
     await asyncio.sleep(0.2)

@@ -7,7 +7,7 @@ import pytest
 
 from activities.instances import Runtime
 from activities.sessions import SessionTable
-from activities.snapshots import Evidence, Shelf
+from activities.snapshots import Evidence, SnapshotStore
 from activities.steering import SteeringTable
 from policies.words.errors import BadInput, Fenced, InstanceGone, Refused, Unavailable
 from policies.words.instance import InstanceState
@@ -28,7 +28,7 @@ class Stand(Protocol):
     runtime: Runtime
     table: SteeringTable
     sessions: SessionTable
-    shelf: Shelf
+    snapshots: SnapshotStore
 
     def release(self, version: str) -> ReleaseRef: ...
     async def login(self, number: int) -> str: ...
@@ -42,7 +42,7 @@ class FakeStand:
         self.runtime: Runtime = self.gateway
         self.table: SteeringTable = self.gateway
         self.sessions: SessionTable = self.gateway
-        self.shelf: Shelf = self.gateway
+        self.snapshots: SnapshotStore = self.gateway
 
     def release(self, version: str) -> ReleaseRef:
         digest = digest_of(version.encode())
@@ -66,7 +66,7 @@ class RealStand:
         self.runtime: Runtime = lab.slots
         self.table: SteeringTable = lab.table
         self.sessions: SessionTable = lab.sessions
-        self.shelf: Shelf = lab.shelf
+        self.snapshots: SnapshotStore = lab.snapshots
         self.clients: dict[int, Client] = {}
 
     def release(self, version: str) -> ReleaseRef:
@@ -80,7 +80,7 @@ class RealStand:
         await self.clients.pop(number).leave()
 
     async def silence(self, slot: str) -> None:
-        (self.lab.berths.berth(slot).place.run / "occtl.sock").unlink()
+        (self.lab.folders.of(slot).chroot.run / "occtl.sock").unlink()
 
 
 @pytest.fixture(
@@ -318,5 +318,5 @@ async def test_a_lease_is_renewed_though_the_old_instance_has_gone_silent(stand:
 
 async def test_a_snapshot_is_named_by_its_digest(stand: Stand) -> None:
     await serving(stand)
-    digest = await stand.shelf.freeze(operation("snapshot"), Evidence(reason="a test"))
-    assert digest_of(stand.shelf.read_frozen(digest)) == digest
+    digest = await stand.snapshots.freeze(operation("snapshot"), Evidence(reason="a test"))
+    assert digest_of(stand.snapshots.read_frozen(digest)) == digest

@@ -66,7 +66,7 @@ class FakeGateway:
     # --- what tests do to it -------------------------------------------------------
 
     def serve(self, release: ReleaseRef, slot: str | None = None) -> str:
-        """Have the release serve, as on a gateway that has run for months; return its slot."""
+        """Let the release serve, as on a gateway that has run for months; return its slot."""
         slot = slot or self.gateway.slots[0].name
         self.staged[release.digest] = release
         self.berths[slot] = Berth(release, InstanceState.RUNNING, self.now())
@@ -74,7 +74,7 @@ class FakeGateway:
         return slot
 
     def fail(self, step: str, error: PenstockError, times: int = 1) -> None:
-        """Have the next calls of that method raise the error instead."""
+        """Let the next calls of that method raise the error instead."""
         self._failures[step] += [error] * times
 
     def login(self, address: str) -> str | None:
@@ -104,14 +104,14 @@ class FakeGateway:
         return None
 
     def crash(self, slot: str) -> None:
-        """Have the instance die with its sessions."""
+        """Let the instance die with its sessions."""
         berth = self.berths[slot]
         berth.state = InstanceState.FAILED
         self.lost += berth.people
         berth.people.clear()
 
     def reboot(self) -> None:
-        """Have the host start anew: every session is gone, and the serving instance comes up again."""
+        """Let the host start anew: every session is gone, and the serving instance comes up again."""
         self.boot = f"{self.boot}, then another"
         for name in self.berths:
             self.crash(name)
@@ -139,7 +139,7 @@ class FakeGateway:
         return (f"{self.gateway.name} has no free slot",)
 
     async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
-        """Have the release on the host."""
+        """Ensure that the release is on the host."""
         self._begin("stage", operation)
         changed = release.digest not in self.staged
         self.staged[release.digest] = release
@@ -197,7 +197,7 @@ class FakeGateway:
         self._begin("fence", operation)
         return self._state(changed=changed)
 
-    # --- Shelf ---------------------------------------------------------------------
+    # --- SnapshotStore -------------------------------------------------------------
 
     async def freeze(self, operation: Operation, evidence: Evidence) -> str:
         """Freeze what is true now."""

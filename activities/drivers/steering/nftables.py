@@ -72,7 +72,7 @@ class NftablesTable:
         self._turn = asyncio.Lock()
 
     async def prime(self) -> Steering:
-        """Have the table loaded; an existing one is left as it is.
+        """Ensure that the table is loaded; an existing one is left as it is.
 
         After a reboot the permanent slot is what it was. On a gateway that has served without
         a table the empty one changes nothing: read the sessions, pin, then switch.
@@ -163,7 +163,9 @@ class NftablesTable:
         try:
             self._kept(slot)
         except (PenstockError, OSError) as error:
-            _log.warning("that slot %s of %s was kept is not noted: %s", slot, self._gateway.name, error)
+            _log.warning(
+                "known-good marker of slot %s on %s not written: %s", slot, self._gateway.name, error
+            )
         return steering
 
     async def end_trial(self, operation: Operation) -> Steering:
@@ -174,7 +176,7 @@ class NftablesTable:
             return await self._change(operation, live, lambda now: now.without_trial())
 
     async def refresh(self) -> Steering:
-        """Have exactly the addresses of live sessions pinned; who gets new sessions stays as it is."""
+        """Pin exactly the addresses of live sessions; who gets new sessions stays as it is."""
         live = await self._live(PATIENCE)
         async with self._turn:
             return await self._change(None, live, lambda now: now)
@@ -281,17 +283,17 @@ class NftablesTable:
         return found
 
     async def _ruleset(self) -> Ruleset | None:
-        said = await run(["nft", "-j", "list", "table", *TABLE.split()])
-        if said.status:
-            if "No such file" in said.err:
+        result = await run(["nft", "-j", "list", "table", *TABLE.split()])
+        if result.status:
+            if "No such file" in result.err:
                 return None
-            raise Unavailable(f"nft cannot list the table of {self._gateway.name}: {said.last_words}")
-        return parse(said.out, self._gateway)
+            raise Unavailable(f"nft cannot list the table of {self._gateway.name}: {result.last_words}")
+        return parse(result.out, self._gateway)
 
     async def _write(self, wanted: Ruleset, before: Ruleset) -> None:
-        said = await run(["nft", "-f", "-"], given=transaction(wanted, before, self._gateway))
-        if said.status:
-            raise Unavailable(f"nft refused a change on {self._gateway.name}: {said.last_words}")
+        result = await run(["nft", "-f", "-"], given=transaction(wanted, before, self._gateway))
+        if result.status:
+            raise Unavailable(f"nft refused a change on {self._gateway.name}: {result.last_words}")
 
     def _port(self, slot: str) -> int:
         if slot not in self._ports:

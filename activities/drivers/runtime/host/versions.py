@@ -60,7 +60,7 @@ class Versions:
         return self.path(digest) / name
 
     async def lay_out(self, release: ReleaseRef, admission: Admission, source: str) -> bool:
-        """Have the admitted release here, whole; return whether anything had to be done.
+        """Ensure that the admitted release is here, whole; return whether anything had to be done.
 
         A release that is here already is admitted anew: it may have been revoked since. What a
         crash left is removed first: without `.complete` nothing is trusted.
