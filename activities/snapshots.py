@@ -11,12 +11,12 @@ from activities.failures import as_application_errors
 from activities.liveness import heartbeating
 from policies.words.operation import Operation
 from policies.words.verdict import Decision
-from policies.words.word import Digest, Name, Word
+from policies.words.word import Digest, Message, Name, Word
 
 PIECE_BYTES = 256 * 1024
 
 
-class Evidence(Word):
+class Evidence(Message):
     """What is known of a failure away from the gateway: why, the readings, and what they were read from."""
 
     reason: str
@@ -24,21 +24,21 @@ class Evidence(Word):
     queries: dict[str, tuple[str, ...]] = {}
 
 
-class FreezeOrder(Word):
+class FreezeOrder(Message):
     """Freeze what is true of this gateway, together with what is known elsewhere."""
 
     operation: Operation
     evidence: Evidence
 
 
-class PieceOrder(Word):
+class PieceOrder(Message):
     """Read one piece of a frozen snapshot, from that byte on."""
 
     digest: Digest
     offset: int
 
 
-class Piece(Word):
+class Piece(Message):
     """Some bytes of a snapshot, compressed and in base64, and where they belong."""
 
     digest: Digest

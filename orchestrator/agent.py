@@ -86,7 +86,7 @@ async def compose(settings: AgentSettings) -> tuple[Worker, NftablesTable]:
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
     runtime = HostSlots(folders, journal, table, admission, given)
     await table.prime()
-    await runtime.restore()
+    await runtime.resume()
     client = await connect(
         settings.temporal_address, settings.temporal_namespace, payload_keys=settings.payload_keys
     )
@@ -113,6 +113,7 @@ def gateway_activities(
         instances.probe_instance,
         instances.stop_instance,
         instances.fence_gateway,
+        instances.restore_gateway,
         snapshots.snapshot_gateway,
         snapshots.read_snapshot,
         steering.start_trial,

@@ -251,7 +251,8 @@ class Drain:
             ),
             task_queue=self._order.gateway.task_queue,
             schedule_to_close_timeout=within + timedelta(minutes=1),
-            heartbeat_timeout=timedelta(seconds=10),
+            start_to_close_timeout=within + timedelta(seconds=15),
+            heartbeat_timeout=timedelta(seconds=75),
             retry_policy=steps.PATIENT["retry_policy"],
         )
         await workflow.wait_condition(lambda: waiting.done() or len(self._orders) > heard)

@@ -18,6 +18,7 @@ from activities.drivers.steering.nftables import NftablesTable
 from tests.drivers.gateway_lab import GatewayLab, TreeAdmission, operation
 
 LINES: dict[str, tuple[Any, str, str]] = {
+    "fenced": (Journal, "fence", "after"),
     "admitted": (Journal, "admit", "after"),
     "unpacked": (TreeAdmission, "unpack", "after"),
     "verified": (Versions, "verify", "after"),
@@ -67,6 +68,9 @@ async def work(lab: GatewayLab, step: str, version: str) -> None:
             await lab.table.make_permanent(operation("keep new"), "b")
         case "back":
             await lab.table.end_trial(operation("back"))
+        case "restore":
+            known_good = lab.admission.release("1")
+            await lab.slots.restore(operation("restore", rollout="r-back", epoch=2), known_good)
         case "stop":
             await lab.slots.stop(operation("stop"), "a")
         case "probe":

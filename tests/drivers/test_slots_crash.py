@@ -84,6 +84,27 @@ async def test_a_switch_killed_anywhere_is_told_as_the_kernel_has_it(
     assert steering.changed is (line == "admitted" and step != "back")
 
 
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("line", ["fenced", "admitted", "written", "unreported"])
+async def test_going_back_killed_anywhere_is_finished_by_its_repeat(
+    lab: GatewayLab,  # noqa: F811
+    line: str,
+    kept: bool,
+) -> None:
+    await serving_beside(lab)
+    if kept:
+        await lab.table.make_permanent(operation("keep new"), "b")
+    else:
+        await lab.table.start_trial(operation("trial"), "b", slots.UP_WITHIN)
+    await killed_while(lab, "restore", line)
+    order = operation("restore", rollout="r-back", epoch=2)
+    restored = await lab.slots.restore(order, lab.admission.release("1"))
+    assert (restored.back, restored.slot, restored.state.epoch) == (True, "a", 2)
+    assert restored.changed is (line in ("fenced", "admitted"))
+    with pytest.raises(Fenced):
+        await lab.table.start_trial(operation("trial"), "b", slots.UP_WITHIN)
+
+
 @pytest.mark.parametrize("line", ["admitted", "ended", "unreported"])
 async def test_a_stop_killed_anywhere_ends_only_what_was_meant(lab: GatewayLab, line: str) -> None:  # noqa: F811
     await serving_beside(lab)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.host.journal import Journal, exclusive
-from activities.drivers.runtime.host.process import Process, mapped_digests
+from activities.drivers.runtime.host.process import Process, boot_id, mapped_digests
 from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolder, SlotFolders
 from activities.drivers.runtime.host.versions import Admission
-from activities.instances import Staged, Started
+from activities.instances import Restored, Staged, Started
 from activities.steering import SteeringTable
 from policies.words.errors import PenstockError, Refused, Unavailable
 from policies.words.instance import GatewayState, InstanceState, Probe
@@ -31,6 +31,8 @@ from policies.words.refusals import RunningMismatch
 UP_WITHIN = timedelta(seconds=15)
 DOWN_WITHIN = timedelta(seconds=10)
 AT_ONCE = timedelta(milliseconds=300)
+NOT_ASKED = timedelta(0)
+"""No daemon is asked for its sessions: only the kernel tells what runs."""
 POLL_SECONDS = 0.05
 SPARE_BYTES = 512 * 2**20
 FLOWS_PER_SESSION = 4
@@ -74,6 +76,7 @@ class HostSlots:
             steering=await self._table.read(),
             epoch=self._journal.epoch,
             observed_at=datetime.now(UTC),
+            boot=boot_id(),
         )
 
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
@@ -158,7 +161,30 @@ class HostSlots:
         self._journal.fence(operation)
         return (await self._observe(AT_ONCE)).model_copy(update={"changed": changed})
 
-    async def restore(self) -> GatewayState:
+    async def restore(self, operation: Operation, release: ReleaseRef) -> Restored:
+        """Raise the epoch and send new sessions to the slot where the release is alive, at once.
+
+        It waits for no other step and no hung daemon, ends no session, and steers nobody when the
+        release does not run here: what gets new sessions then is better than a slot without anything.
+
+        Raises:
+            Fenced: when a newer rollout or rollback owns the gateway.
+            Conflict: when the steering was not read back as it was written.
+        """
+        fenced = self._journal.epoch != operation.epoch
+        self._journal.fence(operation)
+        before = await self._observe(NOT_ASKED)
+        slot, steered = before.running(release.digest, release.executable), False
+        if slot is not None and slot == before.steering.serving:
+            steered = (await self._table.end_trial(operation)).changed
+        elif slot is not None:
+            steered = (await self._table.make_permanent(operation, slot)).changed
+        state = (await self._observe(AT_ONCE)).model_copy(update={"changed": fenced or steered})
+        slot = state.running(release.digest, release.executable)
+        back = slot is not None and (state.steering.serving, state.steering.trial) == (slot, None)
+        return Restored(state=state, slot=slot, back=back, changed=state.changed)
+
+    async def resume(self) -> GatewayState:
         """Start again what a reboot ended: the release of the slot that gets new sessions.
 
         What cannot be started is left as failed and told in the state: the agent must come up.
