@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from temporalio.exceptions import ApplicationError
 
-from policies.words.errors import PenstockError
+from policies.words.errors import Fenced, PenstockError
 
 
 @contextmanager
@@ -14,4 +14,17 @@ def as_application_errors() -> Iterator[None]:
     try:
         yield
     except PenstockError as error:
-        raise ApplicationError(str(error), type=error.code, non_retryable=not error.retryable) from error
+        raise ApplicationError(
+            str(error), *error.details, type=error.code, non_retryable=not error.retryable
+        ) from error
+
+
+def epoch_seen(error: BaseException) -> int | None:
+    """Return the newest epoch that the refusing host has seen, None when it was no fence that refused."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ApplicationError):
+        cause = cause.__cause__
+    if cause is None or cause.type != Fenced.__name__:
+        return None
+    found = next((detail.get("epoch") for detail in cause.details if isinstance(detail, dict)), None)
+    return found if isinstance(found, int) else None

@@ -9,10 +9,10 @@ from activities.liveness import heartbeating
 from policies.words.instance import GatewayState, Probe
 from policies.words.operation import Operation
 from policies.words.plan import ReleaseRef
-from policies.words.word import Word
+from policies.words.word import Message
 
 
-class StageOrder(Word):
+class StageOrder(Message):
     """Put this release on the host, verified, without running it."""
 
     operation: Operation
@@ -20,21 +20,21 @@ class StageOrder(Word):
     source: str
 
 
-class StartOrder(Word):
+class StartOrder(Message):
     """Run this release in a free slot (or leave it running where it already does)."""
 
     operation: Operation
     release: ReleaseRef
 
 
-class SlotOrder(Word):
+class SlotOrder(Message):
     """Do the named step to one slot."""
 
     operation: Operation
     slot: str
 
 
-class Staged(Word):
+class Staged(Message):
     """What is on the host now, and who signed it."""
 
     release: ReleaseRef
@@ -42,11 +42,31 @@ class Staged(Word):
     changed: bool
 
 
-class Started(Word):
+class Started(Message):
     """The slot in which the release runs, as read back from the host."""
 
     slot: str
     state: GatewayState
+    changed: bool
+
+
+class RestoreOrder(Message):
+    """Go back to this release: the operation's epoch fences off whatever was ordered before."""
+
+    operation: Operation
+    release: ReleaseRef
+
+
+class Restored(Message):
+    """How going back went, as read back from the host.
+
+    `slot` is where the release is alive, None where it does not run any more: then nothing was
+    steered, and it must be started first. `back` says that every new session goes there.
+    """
+
+    state: GatewayState
+    slot: str | None
+    back: bool
     changed: bool
 
 
@@ -81,6 +101,10 @@ class Runtime(Protocol):
         """Raise the gateway's epoch to the operation's; older operations are refused from then on."""
         ...
 
+    async def restore(self, operation: Operation, release: ReleaseRef) -> Restored:
+        """Raise the epoch and send new sessions to the release where it is alive; sessions stay."""
+        ...
+
 
 class InstanceActivities:
     """Steps on one gateway's host; safe to repeat after any crash."""
@@ -102,14 +126,14 @@ class InstanceActivities:
 
     @activity.defn(name="stage_release")
     async def stage_release(self, order: StageOrder) -> Staged:
-        """Have the release on the host, verified by the host itself."""
+        """Ensure that the release is on the host, verified by the host itself."""
         with as_application_errors():
             async with heartbeating():
                 return await self._runtime.stage(order.operation, order.release, order.source)
 
     @activity.defn(name="start_instance")
     async def start_instance(self, order: StartOrder) -> Started:
-        """Have the release running in a slot, with the executable the manifest names."""
+        """Ensure that the release runs in a slot, with the executable the manifest names."""
         with as_application_errors():
             async with heartbeating():
                 return await self._runtime.start(order.operation, order.release)
@@ -123,13 +147,19 @@ class InstanceActivities:
 
     @activity.defn(name="stop_instance")
     async def stop_instance(self, order: SlotOrder) -> GatewayState:
-        """Have the slot stopped; refused while it has sessions or their number is unknown."""
+        """Ensure that the slot is stopped; refused while it has sessions or their number is unknown."""
         with as_application_errors():
             async with heartbeating():
                 return await self._runtime.stop(order.operation, order.slot)
 
     @activity.defn(name="fence_gateway")
     async def fence_gateway(self, operation: Operation) -> GatewayState:
-        """Have the gateway refuse operations of earlier epochs."""
+        """Ensure that the gateway refuses operations of earlier epochs."""
         with as_application_errors():
             return await self._runtime.fence(operation)
+
+    @activity.defn(name="restore_gateway")
+    async def restore_gateway(self, order: RestoreOrder) -> Restored:
+        """Ensure that older orders are refused and new sessions go to the release, if it runs; one step."""
+        with as_application_errors():
+            return await self._runtime.restore(order.operation, order.release)

@@ -11,12 +11,12 @@ from activities.failures import as_application_errors
 from activities.liveness import heartbeating
 from policies.words.operation import Operation
 from policies.words.verdict import Decision
-from policies.words.word import Digest, Name, Word
+from policies.words.word import Digest, Message, Name, Word
 
 PIECE_BYTES = 256 * 1024
 
 
-class Evidence(Word):
+class Evidence(Message):
     """What is known of a failure away from the gateway: why, the readings, and what they were read from."""
 
     reason: str
@@ -24,21 +24,21 @@ class Evidence(Word):
     queries: dict[str, tuple[str, ...]] = {}
 
 
-class FreezeOrder(Word):
+class FreezeOrder(Message):
     """Freeze what is true of this gateway, together with what is known elsewhere."""
 
     operation: Operation
     evidence: Evidence
 
 
-class PieceOrder(Word):
+class PieceOrder(Message):
     """Read one piece of a frozen snapshot, from that byte on."""
 
     digest: Digest
     offset: int
 
 
-class Piece(Word):
+class Piece(Message):
     """Some bytes of a snapshot, compressed and in base64, and where they belong."""
 
     digest: Digest
@@ -62,7 +62,7 @@ class SnapshotEntry(Word):
     digest: Digest
 
 
-class Shelf(Protocol):
+class SnapshotStore(Protocol):
     """Where a gateway's host freezes its evidence."""
 
     async def freeze(self, operation: Operation, evidence: Evidence) -> Digest:
@@ -86,28 +86,28 @@ class SnapshotBook(Protocol):
     """The part of the ledger that lists snapshots."""
 
     def record_snapshot(self, rollout: str, gateway: str, digest: str) -> None:
-        """Have the digest of a gateway's frozen evidence in the ledger."""
+        """Ensure that the digest of a gateway's frozen evidence is in the ledger."""
         ...
 
 
-class ShelfActivities:
+class SnapshotActivities:
     """Snapshot steps on one gateway's host."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, snapshots: SnapshotStore) -> None:
+        self._snapshots = snapshots
 
     @activity.defn(name="snapshot_gateway")
     async def snapshot_gateway(self, order: FreezeOrder) -> Digest:
-        """Have the evidence of a failure frozen; return its digest."""
+        """Freeze the evidence of a failure; return its digest."""
         with as_application_errors():
             async with heartbeating():
-                return await self._shelf.freeze(order.operation, order.evidence)
+                return await self._snapshots.freeze(order.operation, order.evidence)
 
     @activity.defn(name="read_snapshot")
     async def read_snapshot(self, order: PieceOrder) -> Piece:
         """Return one piece of a snapshot."""
         with as_application_errors():
-            whole = await asyncio.to_thread(self._shelf.read_frozen, order.digest)
+            whole = await asyncio.to_thread(self._snapshots.read_frozen, order.digest)
         piece = whole[order.offset : order.offset + PIECE_BYTES]
         return Piece(
             digest=order.digest,
@@ -126,7 +126,7 @@ class ArchiveActivities:
 
     @activity.defn(name="keep_snapshot_piece")
     async def keep_snapshot_piece(self, piece: Piece) -> bool:
-        """Have the piece in the archive; return whether the whole snapshot is."""
+        """Ensure that the piece is in the archive; return whether the whole snapshot is."""
         with as_application_errors():
             return await asyncio.to_thread(
                 self._archive.add, piece.digest, piece.offset, piece.bytes, piece.size
@@ -134,6 +134,6 @@ class ArchiveActivities:
 
     @activity.defn(name="record_snapshot")
     async def record_snapshot(self, entry: SnapshotEntry) -> None:
-        """Have the kept snapshot listed in the ledger."""
+        """Ensure that the kept snapshot is listed in the ledger."""
         with as_application_errors():
             await asyncio.to_thread(self._book.record_snapshot, entry.rollout, entry.gateway, entry.digest)

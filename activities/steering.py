@@ -3,21 +3,29 @@
 from datetime import timedelta
 from typing import Protocol
 
+from pydantic import Field
 from temporalio import activity
 
 from activities.failures import as_application_errors
 from activities.instances import SlotOrder
 from policies.words.operation import Operation
 from policies.words.steering import Steering
-from policies.words.word import Word
+from policies.words.word import Message
 
 
-class TrialOrder(Word):
-    """Send new sessions to this slot for the length of the lease, unless confirmed again."""
+class TrialOrder(Message):
+    """Send new sessions to this slot for the length of the lease, unless confirmed again.
+
+    With `renew` only a trial whose lease still lasts is renewed; one that lapsed meanwhile stays
+    over. `share` is the percent of source addresses whose new sessions go to the slot; who is
+    among them is fixed by the rollout's name, and a larger share keeps everybody of a smaller one.
+    """
 
     operation: Operation
     slot: str
     lease: timedelta
+    renew: bool = False
+    share: int = Field(default=100, ge=1, le=100)
 
 
 class SteeringTable(Protocol):
@@ -31,8 +39,14 @@ class SteeringTable(Protocol):
         """Return the table as the kernel or balancer has it."""
         ...
 
-    async def start_trial(self, operation: Operation, slot: str, lease: timedelta) -> Steering:
-        """Send new sessions to the slot until the lease ends; a repeat renews the lease."""
+    async def start_trial(
+        self, operation: Operation, slot: str, lease: timedelta, *, renew: bool = False, share: int = 100
+    ) -> Steering:
+        """Send new sessions of so many percent of addresses to the slot until the lease ends.
+
+        A repeat renews the lease; with `renew` it raises LeaseLapsed and changes nothing when the
+        trial has ended already. A slot that serves for good needs no lease and stays as it is.
+        """
         ...
 
     async def make_permanent(self, operation: Operation, slot: str) -> Steering:
@@ -52,18 +66,20 @@ class SteeringActivities:
 
     @activity.defn(name="start_trial")
     async def start_trial(self, order: TrialOrder) -> Steering:
-        """Have new sessions go to the slot while its lease is confirmed."""
+        """Ensure that new sessions go to the slot while its lease is confirmed."""
         with as_application_errors():
-            return await self._table.start_trial(order.operation, order.slot, order.lease)
+            return await self._table.start_trial(
+                order.operation, order.slot, order.lease, renew=order.renew, share=order.share
+            )
 
     @activity.defn(name="make_permanent")
     async def make_permanent(self, order: SlotOrder) -> Steering:
-        """Have new sessions go to the slot, with or without anybody alive to confirm it."""
+        """Ensure that new sessions go to the slot, with or without anybody alive to confirm it."""
         with as_application_errors():
             return await self._table.make_permanent(order.operation, order.slot)
 
     @activity.defn(name="end_trial")
     async def end_trial(self, operation: Operation) -> Steering:
-        """Have new sessions go to the permanent slot."""
+        """Ensure that new sessions go to the permanent slot."""
         with as_application_errors():
             return await self._table.end_trial(operation)

@@ -12,18 +12,18 @@ from temporalio.worker import Worker
 
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.ocserv import Ocserv
-from activities.drivers.daemon.ocserv_probe import ProbeLogin
-from activities.drivers.runtime.berths import Berths
-from activities.drivers.runtime.journal import Journal
-from activities.drivers.runtime.slot_sessions import SlotSessions
-from activities.drivers.runtime.slots import HostSlots
-from activities.drivers.runtime.snapshot import HostShelf
+from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.ocserv.probe import ProbeLogin
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.sessions import SlotSessions
+from activities.drivers.runtime.host.slot_folders import SlotFolders
+from activities.drivers.runtime.host.slots import HostSlots
+from activities.drivers.runtime.host.snapshots import HostSnapshots
 from activities.drivers.steering.nftables import NftablesTable
 from activities.drivers.trust_files import compose_releases
 from activities.instances import InstanceActivities
 from activities.sessions import SessionActivities
-from activities.snapshots import ShelfActivities
+from activities.snapshots import SnapshotActivities
 from activities.steering import SteeringActivities
 from orchestrator.engine import connect
 from orchestrator.files import load
@@ -71,36 +71,36 @@ async def compose(settings: AgentSettings) -> tuple[Worker, NftablesTable]:
         name=settings.probe.name,
         target=settings.probe.target,
     )
-    berths = Berths(gateway, root, Ocserv(login, settings.exempt))
+    folders = SlotFolders(gateway, root, Ocserv(login, settings.exempt))
     admission = compose_releases(
         root / "store", settings.trust, product=settings.product, channel=settings.channel
     )
 
     def kept(slot: str) -> None:
-        """Have this host itself refuse whatever is older than what it was trusted with for good."""
-        if (release := berths.berth(slot).release) is not None:
+        """Ensure that this host itself refuses whatever is older than what it was trusted with for good."""
+        if (release := folders.of(slot).release) is not None:
             admission.promote(release.digest)
 
-    table = NftablesTable(gateway, journal, berths.live, root / "steering.json", kept=kept)
+    table = NftablesTable(gateway, journal, folders.live, root / "steering.json", kept=kept)
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
-    runtime = HostSlots(berths, journal, table, admission, given)
+    runtime = HostSlots(folders, journal, table, admission, given)
     await table.prime()
-    await runtime.restore()
+    await runtime.resume()
     client = await connect(
         settings.temporal_address, settings.temporal_namespace, payload_keys=settings.payload_keys
     )
     instances = InstanceActivities(runtime)
-    shelf = ShelfActivities(HostShelf(berths, runtime.observe))
+    snapshots = SnapshotActivities(HostSnapshots(folders, runtime.observe))
     steering = SteeringActivities(table)
-    sessions = SessionActivities(SlotSessions(berths, journal, table))
-    activities = gateway_activities(instances, shelf, steering, sessions)
+    sessions = SessionActivities(SlotSessions(folders, journal, table))
+    activities = gateway_activities(instances, snapshots, steering, sessions)
     return make_worker(client, gateway.task_queue, activities=activities), table
 
 
 def gateway_activities(
     instances: InstanceActivities,
-    shelf: ShelfActivities,
+    snapshots: SnapshotActivities,
     steering: SteeringActivities,
     sessions: SessionActivities,
 ) -> list[Callable[..., Any]]:
@@ -113,8 +113,9 @@ def gateway_activities(
         instances.probe_instance,
         instances.stop_instance,
         instances.fence_gateway,
-        shelf.snapshot_gateway,
-        shelf.read_snapshot,
+        instances.restore_gateway,
+        snapshots.snapshot_gateway,
+        snapshots.read_snapshot,
         steering.start_trial,
         steering.make_permanent,
         steering.end_trial,

@@ -17,12 +17,12 @@ import yaml
 from prometheus_client import CollectorRegistry, start_http_server
 from pydantic import ValidationError
 
-from activities.drivers.daemon.ocserv import Ocserv
-from activities.drivers.daemon.ocserv_log import LoginLog, process_age
+from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.ocserv.log import LoginLog, process_age
 from activities.drivers.metrics.exporter import GatewayExporter, Running
 from activities.drivers.programs import run
-from activities.drivers.runtime.berths import Berths
-from activities.drivers.runtime.process import PROC, Process
+from activities.drivers.runtime.host.process import PROC, Process
+from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.steering.nftables import TABLE
 from activities.drivers.steering.nftables_ruleset import parse
 from policies.words.errors import BadInput, PenstockError
@@ -42,7 +42,7 @@ class Host:
 
     def __init__(self, gateway: Gateway, root: Path) -> None:
         self.gateway = gateway
-        self.berths = Berths(gateway, root, Ocserv())
+        self.folders = SlotFolders(gateway, root, Ocserv())
         self._seen: dict[str, tuple[Process, tuple[int, int]]] = {}
         self._digests: dict[tuple[Process, tuple[int, int]], str | None] = {}
         self._serving: tuple[float, str | None] = (float("-inf"), None)
@@ -52,21 +52,21 @@ class Host:
 
         A daemon is launched through a shell and chroot, which must not be mistaken for it.
         """
-        for berth in self.berths:
-            process = berth.process()
+        for folder in self.folders:
+            process = folder.process()
             file = _executable(process)
             if process is None or file is None:
-                self._seen.pop(berth.slot.name, None)
+                self._seen.pop(folder.slot.name, None)
                 continue
-            before = self._seen.get(berth.slot.name)
-            self._seen[berth.slot.name] = (process, file)
+            before = self._seen.get(folder.slot.name)
+            self._seen[folder.slot.name] = (process, file)
             if before != (process, file):
                 continue
             if before not in self._digests:
                 self._digests[before] = process.executable
-            digest, release = self._digests[before], berth.release
+            digest, release = self._digests[before], folder.release
             if digest:
-                yield Running(berth.slot.name, process, digest, release.version if release else "")
+                yield Running(folder.slot.name, process, digest, release.version if release else "")
 
     def serving(self) -> str | None:
         """Return the slot that got new sessions when last read, None when that is too long ago."""
@@ -75,9 +75,9 @@ class Host:
 
     async def read_steering(self) -> None:
         """Read from the kernel who gets new sessions now: the trial slot while its lease lasts."""
-        said = await run(["nft", "-j", "list", "table", *TABLE.split()], within=PATIENCE)
-        if said.status == 0:
-            rules = parse(said.out, self.gateway)
+        result = await run(["nft", "-j", "list", "table", *TABLE.split()], within=PATIENCE)
+        if result.status == 0:
+            rules = parse(result.out, self.gateway)
             slots = {slot.port: slot.name for slot in self.gateway.slots}
             self._serving = (time.monotonic(), slots.get(rules.trial or rules.steer or 0))
 
@@ -85,7 +85,7 @@ class Host:
         """Return whether the slot's own port completes a TLS handshake in time."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        address, port = str(self.gateway.addresses[0]), self.berths.berth(slot).slot.port
+        address, port = str(self.gateway.addresses[0]), self.folders.of(slot).slot.port
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(PATIENCE.total_seconds()):
                 _, writer = await asyncio.open_connection(address, port, ssl=context)
@@ -117,7 +117,7 @@ async def watch(host: Host, exporter: GatewayExporter) -> None:
     async def ask() -> None:
         for running in exporter.running:
             probe = await host.answers(running.slot)
-            exporter.learn(running, sessions=await host.berths.count(running.slot), probe=probe)
+            exporter.learn(running, sessions=await host.folders.count(running.slot), probe=probe)
 
     async with asyncio.TaskGroup() as tasks:
         for step, every in ((look, LOOK), (follow, FOLLOW), (host.read_steering, STEERING), (ask, ASK)):
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     host = Host(gateway, given.root)
     own = frozenset(str(address) for address in gateway.addresses)
     exporter = GatewayExporter(
-        logs={berth.slot.name: berth.log for berth in host.berths},
+        logs={folder.slot.name: folder.log for folder in host.folders},
         find=host.find,
         reader=lambda: LoginLog(ignored=own, age=process_age),
         serving=host.serving,

@@ -7,7 +7,7 @@ from activities.snapshots import (
     Evidence,
     FreezeOrder,
     PieceOrder,
-    ShelfActivities,
+    SnapshotActivities,
     SnapshotEntry,
 )
 from policies.words.fleet import Gateway
@@ -34,7 +34,7 @@ class Snapshot:
         """Return the digest of the snapshot when it is kept and listed."""
         queue, operation = order.gateway.task_queue, order.operation
         digest = await workflow.execute_activity_method(
-            ShelfActivities.snapshot_gateway,
+            SnapshotActivities.snapshot_gateway,
             FreezeOrder(operation=operation, evidence=order.evidence),
             task_queue=queue,
             **steps.FREEZE,
@@ -42,7 +42,7 @@ class Snapshot:
         offset, whole = 0, False
         while not whole:
             piece = await workflow.execute_activity_method(
-                ShelfActivities.read_snapshot,
+                SnapshotActivities.read_snapshot,
                 PieceOrder(digest=digest, offset=offset),
                 task_queue=queue,
                 **steps.PATIENT,

@@ -12,7 +12,7 @@ PATIENCE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
-class Said:
+class Completed:
     """How a program ended and what it printed."""
 
     status: int
@@ -57,7 +57,7 @@ async def start(
         raise
 
 
-async def run(command: Sequence[str], given: str = "", within: timedelta = PATIENCE) -> Said:
+async def run(command: Sequence[str], given: str = "", within: timedelta = PATIENCE) -> Completed:
     """Run the program to its end; a program that is late is killed.
 
     Raises:
@@ -79,4 +79,4 @@ async def run(command: Sequence[str], given: str = "", within: timedelta = PATIE
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-    return Said(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))
+    return Completed(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from policies.words.word import Duration, Name, Word
+from policies.words.word import Duration, Message, Name, Word
 
 
 class DrainLimits(Word):
@@ -39,7 +39,7 @@ class Loss(StrEnum):
     REBOOT = "lost_reboot"
 
 
-class Look(Word):
+class Look(Message):
     """What is true of one slot's sessions at one moment, read from its host.
 
     `sessions` and `exempt` are None when they cannot be counted, which is never the same as

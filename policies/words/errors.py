@@ -7,7 +7,8 @@ PenstockError
 │   ├── TrustError    with the verdict's name as its code
 │   └── Fenced        an abandoned wave's order, refused by the gateway's host
 ├── Conflict          something else is under way, or the plan is stale   (exit 9)
-│   └── InstanceGone  the instance that an order is about does not run any more
+│   ├── InstanceGone  the instance that an order is about does not run any more
+│   └── LeaseLapsed   the trial that was to be renewed has ended already
 └── Unavailable       a peer did not answer; trying again may help        (exit 1, retryable)
 """
 
@@ -24,6 +25,11 @@ class PenstockError(Exception):
     def code(self) -> str:
         """The stable name of this error, equal to its runbook heading."""
         return type(self).__name__
+
+    @property
+    def details(self) -> tuple[dict[str, int], ...]:
+        """What programs need to know of it beside its sentence, as it travels through the engine."""
+        return ()
 
 
 class BadInput(PenstockError):
@@ -45,7 +51,20 @@ class Refused(PenstockError):
 
 
 class Fenced(Refused):
-    """A newer rollout or rollback owns the gateway; the order came from one that was given up."""
+    """A newer rollout or rollback owns the gateway; the order came from one that was given up.
+
+    `epoch` is the newest that the host has seen: an order of a later one is obeyed.
+    """
+
+    def __init__(self, sentence: str, epoch: int) -> None:
+        """Take the sentence for people, and the epoch for those who order again."""
+        super().__init__(sentence)
+        self.epoch = epoch
+
+    @property
+    def details(self) -> tuple[dict[str, int], ...]:
+        """The epoch, by name."""
+        return ({"epoch": self.epoch},)
 
 
 class Conflict(PenstockError):
@@ -56,6 +75,10 @@ class Conflict(PenstockError):
 
 class InstanceGone(Conflict):
     """The instance that the order is about does not run: it was never started, or it has ended by itself."""
+
+
+class LeaseLapsed(Conflict):
+    """The slot is not on trial any more, so its lease was not renewed; the kernel has sent people back."""
 
 
 class Unavailable(PenstockError):

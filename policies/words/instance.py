@@ -4,10 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from policies.words.steering import Steering
-from policies.words.word import Digest, Word
+from policies.words.word import Digest, Message
 
 
-class Session(Word):
+class Session(Message):
     """One user's live tunnel; the user's name stays on the gateway."""
 
     id: str
@@ -27,7 +27,7 @@ class InstanceState(StrEnum):
     FAILED = "failed"
 
 
-class Instance(Word):
+class Instance(Message):
     """What is in one slot of a gateway now.
 
     `release` is the manifest digest the slot was given; `executable` is the digest of
@@ -44,14 +44,19 @@ class Instance(Word):
     sessions: int | None = None
 
 
-class GatewayState(Word):
-    """Everything that is true of one gateway at `observed_at`, read back from its host."""
+class GatewayState(Message):
+    """Everything that is true of one gateway at `observed_at`, read back from its host.
+
+    `boot` is the kernel's name for the host's present boot: two states of different boots have a
+    reboot between them. It is empty where the agent does not tell it.
+    """
 
     gateway: str
     instances: tuple[Instance, ...]
     steering: Steering
     epoch: int
     observed_at: datetime
+    boot: str = ""
     changed: bool = False
 
     def instance(self, slot: str) -> Instance:
@@ -61,6 +66,16 @@ class GatewayState(Word):
                 return instance
         raise KeyError(slot)
 
+    def running(self, release: Digest, executable: Digest) -> str | None:
+        """Return the slot where exactly this release is alive, the serving one if there are several."""
+        alive = [
+            instance.slot
+            for instance in self.instances
+            if instance.state is InstanceState.RUNNING
+            and (instance.release, instance.executable) == (release, executable)
+        ]
+        return self.steering.serving if self.steering.serving in alive else next(iter(alive), None)
+
     @property
     def serving(self) -> Instance | None:
         """The instance that gets new sessions now: the trial one while its lease lasts."""
@@ -68,7 +83,7 @@ class GatewayState(Word):
         return self.instance(slot) if slot else None
 
 
-class Probe(Word):
+class Probe(Message):
     """A real login and pings through an instance's own port."""
 
     passed: bool

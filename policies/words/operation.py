@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from policies.words.word import Digest, Name, Word, digest_of
+from policies.words.word import Digest, Message, Name, digest_of
 
 
-class Operation(Word):
+class Operation(Message):
     """Which rollout orders which step of which gateway, in which epoch.
 
     Repeats of a step carry the same key; a rollback raises the epoch first, so that

@@ -8,7 +8,7 @@ from pydantic import Field
 from policies.gates import GatePolicy
 from policies.words.fleet import Fleet
 from policies.words.verdict import Window
-from policies.words.word import Digest, Name, Word, digest_of
+from policies.words.word import Digest, Message, Name, Word, digest_of
 
 
 class Strategy(StrEnum):
@@ -19,7 +19,7 @@ class Strategy(StrEnum):
     BLUE_GREEN = "blue_green"
 
 
-class ReleaseRef(Word):
+class ReleaseRef(Message):
     """A release as a plan names it: by manifest digest, with labels for people."""
 
     digest: Digest

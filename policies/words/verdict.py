@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from policies.words.word import Digest, Duration, Word
+from policies.words.word import Digest, Duration, Message, Word
 
 
 class GateVerdict(StrEnum):
@@ -30,7 +30,7 @@ class Action(StrEnum):
     ROLL_BACK = "roll_back"
 
 
-class GateReading(Word):
+class GateReading(Message):
     """One gate at one tick: its verdict, the reason in a sentence, and the numbers behind it."""
 
     gate: str
@@ -39,7 +39,7 @@ class GateReading(Word):
     numbers: dict[str, float] = {}
 
 
-class Decision(Word):
+class Decision(Message):
     """What to do now and why, with every gate's reading as evidence."""
 
     action: Action

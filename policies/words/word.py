@@ -42,6 +42,15 @@ class Word(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Message(Word):
+    """A value that travels between an orchestrator and agents of other versions: unknown fields are ignored.
+
+    A field that is added later has a default, so that those who do not know it yet are understood.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
 def digest_of(content: bytes) -> str:
     """Return the digest of these bytes in the one form that is compared."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from activities.drivers.runtime.process import Process
+from activities.drivers.runtime.host.process import Process
 from deploy.lab.lab import Lab
 from policies.words.plan import ReleaseRef
 

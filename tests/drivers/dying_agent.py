@@ -9,31 +9,32 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from activities.drivers.daemon.ocserv import Ocserv
-from activities.drivers.runtime import versions
-from activities.drivers.runtime.berths import Berth
-from activities.drivers.runtime.journal import Journal
-from activities.drivers.runtime.versions import Versions
+from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.runtime.host import versions
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.slot_folders import SlotFolder
+from activities.drivers.runtime.host.versions import Versions
 from activities.drivers.steering.nftables import NftablesTable
 from tests.drivers.gateway_lab import GatewayLab, TreeAdmission, operation
 
 LINES: dict[str, tuple[Any, str, str]] = {
+    "fenced": (Journal, "fence", "after"),
     "admitted": (Journal, "admit", "after"),
     "unpacked": (TreeAdmission, "unpack", "after"),
     "verified": (Versions, "verify", "after"),
     "renamed": (versions, "write_whole", "before"),
     "rendered": (Ocserv, "render", "after"),
-    "assigned": (Berth, "assign", "after"),
-    "meant": (Berth, "launch", "before"),
-    "launched": (Berth, "launch", "after"),
-    "ended": (Berth, "mean", "after"),
+    "assigned": (SlotFolder, "assign", "after"),
+    "meant": (SlotFolder, "launch", "before"),
+    "launched": (SlotFolder, "launch", "after"),
+    "ended": (SlotFolder, "record_intent", "after"),
     "written": (NftablesTable, "_write", "after"),
     "unreported": (Journal, "finish", "before"),
 }
 
 
 def die_at(line: str) -> None:
-    """Have this process die by SIGKILL when it reaches that line."""
+    """Let this process die by SIGKILL when it reaches that line."""
     owner, name, when = LINES[line]
     original: Callable[..., Any] = getattr(owner, name)
 
@@ -67,6 +68,9 @@ async def work(lab: GatewayLab, step: str, version: str) -> None:
             await lab.table.make_permanent(operation("keep new"), "b")
         case "back":
             await lab.table.end_trial(operation("back"))
+        case "restore":
+            known_good = lab.admission.release("1")
+            await lab.slots.restore(operation("restore", rollout="r-back", epoch=2), known_good)
         case "stop":
             await lab.slots.stop(operation("stop"), "a")
         case "probe":

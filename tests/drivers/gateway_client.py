@@ -84,7 +84,7 @@ class Client:
         return sent, len(set(range(1, sent)) - answered)
 
     def reconnect(self) -> None:
-        """Have openconnect drop its connections and come back with its cookie (SIGUSR2)."""
+        """Let openconnect drop its connections and come back with its cookie (SIGUSR2)."""
         self.process.send_signal(signal.SIGUSR2)
 
     async def leave(self) -> None:

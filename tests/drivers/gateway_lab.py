@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from activities.drivers.credentials import Credentials
-from activities.drivers.daemon.ocserv import Ocserv
-from activities.drivers.daemon.ocserv_probe import ProbeLogin
-from activities.drivers.runtime.berths import Berths
-from activities.drivers.runtime.journal import Journal
-from activities.drivers.runtime.slot_sessions import SlotSessions
-from activities.drivers.runtime.slots import HostSlots
-from activities.drivers.runtime.snapshot import HostShelf
+from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.ocserv.probe import ProbeLogin
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.sessions import SlotSessions
+from activities.drivers.runtime.host.slot_folders import SlotFolders
+from activities.drivers.runtime.host.slots import HostSlots
+from activities.drivers.runtime.host.snapshots import HostSnapshots
 from activities.drivers.steering.nftables import NftablesTable
 from activities.releases import Admitted
 from deploy.lab import trees
@@ -197,15 +197,15 @@ class GatewayLab:
         self.admission = TreeAdmission(self.folder)
         login = ProbeLogin(user="probe", password=self.folder / "probe", authority=self.folder / "ca.pem")
         self.journal = Journal(self.root / "journal.jsonl")
-        self.berths = Berths(self.gateway, self.root, Ocserv(login))
-        self.table = NftablesTable(self.gateway, self.journal, self.berths.live, self.root / "steering.json")
+        self.folders = SlotFolders(self.gateway, self.root, Ocserv(login))
+        self.table = NftablesTable(self.gateway, self.journal, self.folders.live, self.root / "steering.json")
         credentials = {
             name: Credentials({}).secret(f"file:{self.folder / file}")
             for name, file in (("users", "users"), ("certificate", "gw.pem"), ("key", "gw.key"))
         }
-        self.slots = HostSlots(self.berths, self.journal, self.table, self.admission, credentials)
-        self.sessions = SlotSessions(self.berths, self.journal, self.table)
-        self.shelf = HostShelf(self.berths, self.slots.observe)
+        self.slots = HostSlots(self.folders, self.journal, self.table, self.admission, credentials)
+        self.sessions = SlotSessions(self.folders, self.journal, self.table)
+        self.snapshots = HostSnapshots(self.folders, self.slots.observe)
 
     def daemons(self) -> list[int]:
         """Return the main processes of every ocserv in the gateway's namespace, whoever started it."""
@@ -224,7 +224,7 @@ class GatewayLab:
         return client
 
     async def running(self, version: str, epoch: int = 1) -> str:
-        """Have that release staged and running; return its slot."""
+        """Ensure that the release is staged and runs; return its slot."""
         release = self.admission.release(version)
         await self.slots.stage(operation("stage", epoch=epoch, digest=release.digest), release, "lab")
         started = await self.slots.start(operation("start", epoch=epoch, digest=release.digest), release)
@@ -235,7 +235,7 @@ class GatewayLab:
         addresses = (f"10.77.0.{10 + number}", f"fd77::{10 + number}")
         homes = [
             slot
-            for slot, sessions in (await self.berths.live()).items()
+            for slot, sessions in (await self.folders.live()).items()
             if any(session.remote_address in addresses for session in sessions or ())
         ]
         assert len(homes) == 1, f"client {number} lives in {homes}"

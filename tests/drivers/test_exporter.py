@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from activities.drivers.daemon.ocserv_log import LoginLog
+from activities.drivers.daemon.ocserv.log import LoginLog
 from activities.drivers.metrics.exporter import GatewayExporter, Running
-from activities.drivers.runtime.process import Process, process
+from activities.drivers.runtime.host.process import Process, process
 
 LOG = Path(__file__).parent / "logs" / "ocserv-1.3.0.log"
 DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from activities.drivers.runtime.process import digest_of_file
+from activities.drivers.runtime.host.process import digest_of_file
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 
@@ -162,7 +162,7 @@ async def test_a_frozen_daemon_has_unknown_sessions_and_a_failing_probe(
     exporters.append(exporter)
     sessions, probe = ("vpngw_sessions", slot, ""), ("vpngw_probe_success", slot, "")
     await exporter.until(lambda s: s.get(sessions) == 0 and s.get(probe) == 1)
-    process = lab.berths.berth(slot).process()
+    process = lab.folders.of(slot).process()
     assert process
     os.kill(process.pid, signal.SIGSTOP)
     try:
@@ -179,7 +179,7 @@ async def test_nothing_is_left_to_say_of_an_instance_that_died(
     exporter = Exporter(lab)
     exporters.append(exporter)
     await exporter.until(lambda s: ("vpngw_build_info", slot, "1.1.6") in s)
-    process = lab.berths.berth(slot).process()
+    process = lab.folders.of(slot).process()
     assert process
     os.kill(process.pid, signal.SIGKILL)
     await exporter.until(lambda s: not s)

@@ -12,12 +12,13 @@ from ipaddress import ip_address
 import pytest
 
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.ocserv import Ocserv
+from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.programs import run
+from activities.drivers.steering import nftables
 from activities.drivers.steering.nftables import NftablesTable
 from policies.drains import loss_between
 from policies.words.drain import Loss
-from policies.words.errors import Conflict
+from policies.words.errors import Conflict, LeaseLapsed
 from policies.words.instance import InstanceState
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
@@ -61,7 +62,7 @@ async def test_a_session_over_tcp_alone_survives_the_switch(lab: GatewayLab) -> 
     await asyncio.sleep(1)
     sent, lost = person.lost()
     assert (sent > 20, lost) == (True, 0)
-    sessions = (await lab.berths.live())[old]
+    sessions = (await lab.folders.live())[old]
     assert sessions is not None
     assert [session.transport for session in sessions] == ["tls"]
 
@@ -158,7 +159,7 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     old = await serving(lab)
     site = ["ip", "netns", "exec", f"{lab.prefix}c6"]
     person = await lab.client(6).up()
-    before = (await lab.berths.live())[old]
+    before = (await lab.folders.live())[old]
     new = await lab.running("2")
     await lab.table.make_permanent(operation("keep new"), new)
     draining = asyncio.create_task(drained(lab, old))
@@ -174,7 +175,7 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     await person.until("Established DTLS", times=2, within=25)
     took = time.monotonic() - began
     await asyncio.sleep(1)
-    sessions, (sent, lost) = (await lab.berths.live())[old], person.lost()
+    sessions, (sent, lost) = (await lab.folders.live())[old], person.lost()
     assert sessions is not None
     assert before is not None
     assert [session.remote_address for session in sessions] == ["10.77.0.26"]
@@ -300,7 +301,7 @@ async def test_what_was_kept_is_noted_and_a_note_that_fails_costs_nobody_the_ste
         noted.append(slot)
         raise OSError("the disk is full")
 
-    table = NftablesTable(lab.gateway, lab.journal, lab.berths.live, lab.root / "steering.json", kept=note)
+    table = NftablesTable(lab.gateway, lab.journal, lab.folders.live, lab.root / "steering.json", kept=note)
     slot = await lab.running("1")
     assert (await table.start_trial(operation("trial"), slot, LEASE)).trial == slot
     assert noted == []
@@ -324,7 +325,7 @@ async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noq
     new = await lab.running("2")
     await lab.table.start_trial(operation("trial"), new, LEASE)
     await lab.client(1).up()
-    running = lab.berths.berth(new).process()
+    running = lab.folders.of(new).process()
     assert running is not None
     os.kill(running.pid, signal.SIGSTOP)
     begun = time.monotonic()
@@ -332,21 +333,190 @@ async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noq
     assert fenced.instance(new).sessions is None
     back = await lab.table.end_trial(operation("back", rollout="back", epoch=2))
     took = time.monotonic() - begun
-    os.kill(running.pid, signal.SIGCONT)
     assert (back.trial, back.serving) == (None, old)
     assert took < 1
+    await lab.table.start_trial(operation("trial", rollout="back", epoch=2), new, LEASE)
+    begun = time.monotonic()
+    restored = await lab.slots.restore(operation("again", epoch=3), lab.admission.release("1"))
+    took = time.monotonic() - begun
+    os.kill(running.pid, signal.SIGCONT)
+    assert (restored.back, restored.state.instance(new).sessions) == (True, None)
+    assert took < 1
+
+
+async def test_a_lease_that_lapses_while_it_is_being_renewed_stays_lapsed(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = await serving(lab)
+    new = await lab.running("2")
+    await lab.table.start_trial(operation("trial"), new, timedelta(seconds=1))
+    still_on_trial, read = await lab.table._present(), lab.table._present
+    readings = [still_on_trial]
+
+    async def late() -> object:
+        return readings.pop() if readings else await read()
+
+    monkeypatch.setattr(lab.table, "_present", late)
+    await asyncio.sleep(1.2)
+    with pytest.raises(LeaseLapsed):
+        await lab.table.start_trial(operation("trial"), new, LEASE, renew=True)
+    assert readings == []
+    steering = await lab.table.read()
+    assert (steering.serving, steering.trial) == (old, None)
+
+
+async def test_who_is_kept_beside_the_serving_instance_keeps_it_without_any_drain(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nftables, "FOLLOW_EVERY", timedelta(milliseconds=200))
+    monkeypatch.setattr(nftables, "HEAL_EVERY", timedelta(milliseconds=100))
+    table = NftablesTable(
+        lab.gateway, lab.journal, lab.folders.live, lab.root / "steering.json", timedelta(seconds=2)
+    )
+    blue = await serving(lab)
+    person = await lab.client(1).up()
+    green = await lab.running("2")
+    await table.make_permanent(operation("keep green"), green)
+    keeping = asyncio.create_task(table.keep())
+    await asyncio.sleep(2.5)
+    person.reconnect()
+    await person.until("Established DTLS", times=2)
+    assert await lab.home_of(1) == blue
+    running = lab.folders.of(blue).process()
+    assert running is not None
+    os.kill(running.pid, signal.SIGKILL)
+    await asyncio.sleep(0.5)
+    await person.leave()
+    await lab.client(1).up()
+    assert await lab.home_of(1) == green
+    keeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await keeping
+
+
+CONNECT = """
+import socket, sys, time
+port, version, count, whole = (int(argument) for argument in sys.argv[1:])
+for number in range(count):
+    source = f"10.78.{number // 250}.{number % 250 + 1}" if version == 4 else f"fd78::{number + 1:x}"
+    with socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((source, port))
+        sock.setblocking(bool(whole))
+        sock.connect_ex(("10.77.0.1" if version == 4 else "fd77::1", 443))
+        time.sleep(0.001)
+"""
+
+
+WATCH = """
+table inet watch {
+  set seen4 { type ipv4_addr . inet_service; flags dynamic; size 65535; }
+  set seen6 { type ipv6_addr . inet_service; flags dynamic; size 65535; }
+  chain input {
+    type filter hook input priority 0;
+    ip saddr 10.78.0.0/16 tcp flags & (syn | ack) == syn add @seen4 { ip saddr . tcp dport }
+    ip6 saddr fd78::/64 tcp flags & (syn | ack) == syn add @seen6 { ip6 saddr . tcp dport }
+  }
+}
+"""
+"""What each new connection was translated to, as the kernel delivers it."""
+
+
+async def sides_of(
+    lab: GatewayLab,  # noqa: F811
+    port: int,
+    count: int,
+    *,
+    version: int = 4,
+    whole: bool = False,
+) -> dict[str, str]:
+    """Connect once from each of so many addresses; return the slot that each connection was sent to.
+
+    The first packet decides; only `whole` connections cost the daemon a process each.
+    """
+    assert (await run(["nft", "flush", "set", "inet", "watch", f"seen{version}"])).status == 0
+    site = ["ip", "netns", "exec", f"{lab.prefix}c6"]
+    connecting = await run(
+        [*site, "python3", "-c", CONNECT, str(port), str(version), str(count), str(int(whole))],
+        within=timedelta(seconds=60),
+    )
+    assert connecting.status == 0, connecting.last_words
+    slots = {slot.port: slot.name for slot in lab.gateway.slots}
+    seen = json.loads((await run(["nft", "-j", "list", "set", "inet", "watch", f"seen{version}"])).out)
+    found = [element["concat"] for element in seen["nftables"][1]["set"]["elem"]]
+    return {source: slots[port] for source, port in found}
+
+
+async def more_addresses(lab: GatewayLab) -> None:  # noqa: F811
+    """Give site 6 the addresses of 2,000 people more, of either family."""
+    lines = [f"address add 10.78.{n // 250}.{n % 250 + 1}/32 dev eth0" for n in range(2000)]
+    lines += [f"address add fd78::{n + 1:x}/128 dev eth0 nodad" for n in range(200)]
+    await run(["ip", "-n", f"{lab.prefix}c6", "-batch", "-"], given="\n".join(lines))
+    for route in ("10.78.0.0/16 via 10.77.0.16", "fd78::/64 via fd77::16"):
+        await run(["ip", "-n", lab.namespace, "route", "replace", *route.split()])
+    assert (await run(["nft", "-f", "-"], given=WATCH)).status == 0
+
+
+async def test_a_share_of_2000_addresses_is_what_was_asked_and_grows_without_taking_anybody_back(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    old = await serving(lab)
+    await more_addresses(lab)
+    people = [await lab.client(number).up() for number in (1, 2)]
+    for person in people:
+        person.ping(old)
+    new = await lab.running("2")
+    chosen: list[set[str]] = []
+    for number, share in enumerate((5, 25, 50)):
+        steering = await lab.table.start_trial(operation("trial"), new, LEASE, renew=number > 0, share=share)
+        assert steering.share == share
+        sides = await sides_of(lab, 20001 + number, 2000)
+        assert len(sides) == 2000
+        assert (await sides_of(lab, 21001 + number, 250, whole=True)).items() <= sides.items()
+        chosen.append({source for source, slot in sides.items() if slot == new})
+        assert abs(len(chosen[-1]) / 20 - share) < 3, f"{len(chosen[-1])} of 2000 for {share}%"
+    sixes = [slot for slot in (await sides_of(lab, 22001, 200, version=6)).values() if slot == new]
+    assert len(sixes) == pytest.approx(100, abs=30)
+    assert chosen[0] < chosen[1] < chosen[2]
+    print("shares of 2000 addresses:", [len(group) / 20 for group in chosen])
+    await lab.table.start_trial(operation("trial", rollout="another", epoch=2), new, LEASE, share=25)
+    others = await sides_of(lab, 23001, 500)
+    assert {source for source, slot in others.items() if slot == new} != chosen[1] & set(others)
+    assert [await lab.home_of(number) for number in (1, 2)] == [old, old]
+    assert [person.lost()[1] for person in people] == [0, 0]
+
+
+async def test_while_a_share_is_on_trial_everybody_reconnects_to_their_own_instance(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    old = await serving(lab)
+    before = [await lab.client(number).up() for number in (1, 2)]
+    new = await lab.running("2")
+    await lab.table.start_trial(operation("trial"), new, LEASE, share=50)
+    people = [*before, *[await lab.client(number).up() for number in (3, 4, 5)]]
+    homes = [await lab.home_of(number) for number in (1, 2, 3, 4, 5)]
+    for share in (1, 99):
+        await lab.table.start_trial(operation("trial"), new, LEASE, renew=True, share=share)
+        times = 2 if share == 1 else 3
+        for person in people:
+            person.reconnect()
+            await person.until("Established DTLS", times=times)
+        assert [await lab.home_of(number) for number in (1, 2, 3, 4, 5)] == homes
+    assert homes[:2] == [old, old]
 
 
 async def test_after_a_reboot_the_gateway_serves_what_it_served(lab: GatewayLab) -> None:  # noqa: F811
     slot = await serving(lab)
     await lab.table.remove()
-    running = lab.berths.berth(slot).process()
+    running = lab.folders.of(slot).process()
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
     lab.compose()
     assert (await lab.table.prime()).serving == slot
     assert (await lab.slots.observe()).instance(slot).state is InstanceState.FAILED
-    state = await lab.slots.restore()
+    state = await lab.slots.resume()
     assert state.instance(slot).state is InstanceState.RUNNING
     await lab.client(1).up()
     assert await lab.home_of(1) == slot
@@ -355,7 +525,7 @@ async def test_after_a_reboot_the_gateway_serves_what_it_served(lab: GatewayLab)
 async def test_an_exempt_person_is_known_on_the_gateway_alone_and_not_ended(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     people = [await lab.client(number).up() for number in (1, 2)]
-    lab.berths.daemon = Ocserv(exempt=Exempt(users=("user1",)))
+    lab.folders.daemon = Ocserv(exempt=Exempt(users=("user1",)))
     await lab.table.make_permanent(operation("keep new"), await lab.running("2"))
     look = await lab.sessions.look(old)
     assert (look.sessions, look.exempt) == (2, 1)
@@ -371,7 +541,7 @@ async def test_a_crash_is_seen_by_the_process_that_is_gone(lab: GatewayLab) -> N
     old = await serving(lab)
     await lab.client(1).up()
     before = await lab.sessions.look(old)
-    running = lab.berths.berth(old).process()
+    running = lab.folders.of(old).process()
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
     await asyncio.sleep(0.2)

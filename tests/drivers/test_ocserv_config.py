@@ -4,18 +4,18 @@ import pytest
 
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.ocserv import Ocserv
+from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.port import Secret
-from activities.drivers.runtime.place import Place
+from activities.drivers.runtime.host.chroot import Chroot
 from policies.words.errors import BadInput
 from policies.words.fleet import Slot
 from tests.drivers.gateway_lab import TEMPLATE, gateway
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def chroot(tmp_path: Path) -> Chroot:
     (tmp_path / "conf").mkdir()
-    return Place(gateway(), gateway().slots[1], tmp_path / "root", tmp_path / "conf", tmp_path / "run")
+    return Chroot(gateway(), gateway().slots[1], tmp_path / "root", tmp_path / "conf", tmp_path / "run")
 
 
 @pytest.fixture
@@ -26,15 +26,15 @@ def credentials(tmp_path: Path) -> dict[str, Secret]:
     return {name: given.secret(f"file:{tmp_path / name}") for name in ("users", "certificate", "key")}
 
 
-def rendered(place: Place, template: Path, credentials: dict[str, Secret]) -> str:
-    Ocserv().render(place, template, credentials, place.config)
-    return (place.config / "ocserv.conf").read_text()
+def rendered(chroot: Chroot, template: Path, credentials: dict[str, Secret]) -> str:
+    Ocserv().render(chroot, template, credentials, chroot.config)
+    return (chroot.config / "ocserv.conf").read_text()
 
 
 def test_the_default_template_speaks_of_the_slot_and_of_paths_inside(
-    place: Place, credentials: dict[str, Secret]
+    chroot: Chroot, credentials: dict[str, Secret]
 ) -> None:
-    lines = rendered(place, TEMPLATE, credentials).splitlines()
+    lines = rendered(chroot, TEMPLATE, credentials).splitlines()
     for line in (
         "tcp-port = 4432",
         "udp-port = 4432",
@@ -49,9 +49,9 @@ def test_the_default_template_speaks_of_the_slot_and_of_paths_inside(
         assert line in lines
 
 
-def test_credentials_are_readable_by_root_alone(place: Place, credentials: dict[str, Secret]) -> None:
-    rendered(place, TEMPLATE, credentials)
-    secrets = place.config / "credentials"
+def test_credentials_are_readable_by_root_alone(chroot: Chroot, credentials: dict[str, Secret]) -> None:
+    rendered(chroot, TEMPLATE, credentials)
+    secrets = chroot.config / "credentials"
     assert secrets.stat().st_mode & 0o777 == 0o700
     assert {file.name: file.stat().st_mode & 0o777 for file in secrets.iterdir()} == dict.fromkeys(
         ("users", "certificate", "key"), 0o600
@@ -60,49 +60,49 @@ def test_credentials_are_readable_by_root_alone(place: Place, credentials: dict[
 
 
 def test_credentials_the_template_does_not_name_stay_where_they_are(
-    place: Place, credentials: dict[str, Secret], tmp_path: Path
+    chroot: Chroot, credentials: dict[str, Secret], tmp_path: Path
 ) -> None:
     template = tmp_path / "small.template"
     template.write_text("tcp-port = $port\n")
-    rendered(place, template, credentials)
-    assert list((place.config / "credentials").iterdir()) == []
+    rendered(chroot, template, credentials)
+    assert list((chroot.config / "credentials").iterdir()) == []
 
 
 def test_a_slot_without_ipv6_gets_no_line_about_its_pool(
-    place: Place, credentials: dict[str, Secret]
+    chroot: Chroot, credentials: dict[str, Secret]
 ) -> None:
-    slot = Slot(**{**place.slot.model_dump(), "pool6": None})
-    bare = Place(place.gateway, slot, place.root, place.config, place.run)
+    slot = Slot(**{**chroot.slot.model_dump(), "pool6": None})
+    bare = Chroot(chroot.gateway, slot, chroot.root, chroot.config, chroot.run)
     assert "ipv6-network" not in rendered(bare, TEMPLATE, credentials)
 
 
-def test_a_credential_nobody_gave_is_named(place: Place, credentials: dict[str, Secret]) -> None:
+def test_a_credential_nobody_gave_is_named(chroot: Chroot, credentials: dict[str, Secret]) -> None:
     del credentials["key"]
     with pytest.raises(BadInput, match="needs credential key"):
-        rendered(place, TEMPLATE, credentials)
+        rendered(chroot, TEMPLATE, credentials)
 
 
 def test_a_credential_that_cannot_be_read_is_named(
-    place: Place, credentials: dict[str, Secret], tmp_path: Path
+    chroot: Chroot, credentials: dict[str, Secret], tmp_path: Path
 ) -> None:
     (tmp_path / "key").unlink()
     with pytest.raises(BadInput, match="credential key cannot be read"):
-        rendered(place, TEMPLATE, credentials)
+        rendered(chroot, TEMPLATE, credentials)
 
 
 @pytest.mark.parametrize("line", ["banner = $nobody", "banner = 5 $", "banner = ${port"])
-def test_a_placeholder_nobody_fills_is_refused(place: Place, tmp_path: Path, line: str) -> None:
+def test_a_placeholder_nobody_fills_is_refused(chroot: Chroot, tmp_path: Path, line: str) -> None:
     template = tmp_path / "odd.template"
     template.write_text(f"tcp-port = $port\n{line}\n")
     with pytest.raises(BadInput, match="placeholder"):
-        rendered(place, template, {})
-    assert not (place.config / "ocserv.conf").exists()
+        rendered(chroot, template, {})
+    assert not (chroot.config / "ocserv.conf").exists()
 
 
-def test_a_dollar_in_a_comment_is_a_dollar(place: Place, tmp_path: Path) -> None:
+def test_a_dollar_in_a_comment_is_a_dollar(chroot: Chroot, tmp_path: Path) -> None:
     template = tmp_path / "comment.template"
     template.write_text("# costs 5 $\n")
-    assert rendered(place, template, {}) == "# costs 5 $\n"
+    assert rendered(chroot, template, {}) == "# costs 5 $\n"
 
 
 def test_exempt_people_are_named_by_patterns_of_users_or_groups() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.daemon.ocserv_log import LONGEST, LoginLog
+from activities.drivers.daemon.ocserv.log import LONGEST, LoginLog
 from policies.attempts import Attempt, FirstAttempts, LoginOutcome
 
 LOGS = Path(__file__).parent / "logs"

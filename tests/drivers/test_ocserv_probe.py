@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.daemon import ocserv_probe
-from activities.drivers.daemon.ocserv import Ocserv
-from activities.drivers.daemon.ocserv_probe import ProbeLogin
+from activities.drivers.daemon.ocserv import probe as ocserv_probe
+from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.ocserv.probe import ProbeLogin
 from activities.drivers.programs import run
-from activities.drivers.runtime.place import Place
+from activities.drivers.runtime.host.chroot import Chroot
 from policies.drains import mode_of
 from policies.words.drain import DrainMode
 from policies.words.errors import Unavailable
@@ -25,10 +25,10 @@ from tests.drivers.gateway_lab import GatewayLab
 pytestmark = ON_A_REAL_GATEWAY
 
 
-async def place_of_running(lab: GatewayLab) -> tuple[Place, ProbeLogin]:  # noqa: F811
+async def chroot_of_running(lab: GatewayLab) -> tuple[Chroot, ProbeLogin]:  # noqa: F811
     slot = await lab.running("1")
     login = ProbeLogin(user="probe", password=lab.folder / "probe", authority=lab.folder / "ca.pem")
-    return lab.berths.berth(slot).place, login
+    return lab.folders.of(slot).chroot, login
 
 
 def cables() -> list[str]:
@@ -57,18 +57,18 @@ async def test_a_probe_that_gets_no_network_says_nothing_about_the_release(
     monkeypatch: pytest.MonkeyPatch,
     before: str,
 ) -> None:
-    place, login = await place_of_running(lab)
+    chroot, login = await chroot_of_running(lab)
     monkeypatch.setattr(ocserv_probe, "CLIENT", before)
     monkeypatch.setattr(ocserv_probe, "WITHIN", timedelta(seconds=1))
     with pytest.raises(Unavailable, match="no network of its own"):
-        await Ocserv(login).probe(place)
+        await Ocserv(login).probe(chroot)
     await seen(cable=False)
 
 
 async def test_a_good_instance_passes_every_stage_and_nothing_is_left(lab: GatewayLab) -> None:  # noqa: F811
-    place, login = await place_of_running(lab)
+    chroot, login = await chroot_of_running(lab)
     before = routes()
-    found = await Ocserv(login).probe(place)
+    found = await Ocserv(login).probe(chroot)
     assert (found.passed, found.stage, found.pings_sent, found.pings_lost) == (True, "ping", 5, 0), (
         found.reason
     )
@@ -77,50 +77,50 @@ async def test_a_good_instance_passes_every_stage_and_nothing_is_left(lab: Gatew
     assert cables() == []
     assert routes() == before
     await asyncio.sleep(0.3)
-    assert await lab.sessions.count(place.slot.name) == 0
+    assert await lab.sessions.count(chroot.slot.name) == 0
 
 
 async def test_a_closed_port_fails_at_tcp(lab: GatewayLab) -> None:  # noqa: F811
-    place, login = await place_of_running(lab)
-    elsewhere = replace(place, slot=place.slot.model_copy(update={"port": 9}))
+    chroot, login = await chroot_of_running(lab)
+    elsewhere = replace(chroot, slot=chroot.slot.model_copy(update={"port": 9}))
     found = await Ocserv(login).probe(elsewhere)
     assert (found.passed, found.stage) == (False, "tcp"), found.reason
 
 
 async def test_a_certificate_of_somebody_else_fails_at_tls(lab: GatewayLab) -> None:  # noqa: F811
-    place, login = await place_of_running(lab)
-    found = await Ocserv(replace(login, authority=Path("/etc/ssl/certs/ca-certificates.crt"))).probe(place)
+    chroot, login = await chroot_of_running(lab)
+    found = await Ocserv(replace(login, authority=Path("/etc/ssl/certs/ca-certificates.crt"))).probe(chroot)
     assert (found.passed, found.stage) == (False, "tls"), found.reason
 
 
 async def test_a_wrong_password_fails_at_auth(lab: GatewayLab) -> None:  # noqa: F811
-    place, login = await place_of_running(lab)
+    chroot, login = await chroot_of_running(lab)
     (lab.root / "wrong").write_text("wrong\n")
-    found = await Ocserv(replace(login, password=lab.root / "wrong")).probe(place)
+    found = await Ocserv(replace(login, password=lab.root / "wrong")).probe(chroot)
     assert (found.passed, found.stage) == (False, "auth"), found.reason
     assert "wrong\n" not in found.reason
 
 
 async def test_a_target_nobody_answers_for_fails_at_ping(lab: GatewayLab) -> None:  # noqa: F811
-    place, login = await place_of_running(lab)
-    found = await Ocserv(replace(login, target="10.99.0.77")).probe(place)
+    chroot, login = await chroot_of_running(lab)
+    found = await Ocserv(replace(login, target="10.99.0.77")).probe(chroot)
     assert (found.passed, found.stage, found.pings_lost) == (False, "ping", found.pings_sent), found.reason
 
 
 async def test_a_probe_without_a_login_says_so(lab: GatewayLab) -> None:  # noqa: F811
-    place, _ = await place_of_running(lab)
-    found = await Ocserv().probe(place)
+    chroot, _ = await chroot_of_running(lab)
+    found = await Ocserv().probe(chroot)
     assert (found.passed, found.stage) == (False, "auth")
 
 
 async def test_two_probes_do_not_disturb_each_other(lab: GatewayLab) -> None:  # noqa: F811
-    place, login = await place_of_running(lab)
-    both = await asyncio.gather(*(Ocserv(login).probe(place) for _ in range(2)))
+    chroot, login = await chroot_of_running(lab)
+    both = await asyncio.gather(*(Ocserv(login).probe(chroot) for _ in range(2)))
     assert [found.passed for found in both] == [True, True], both
 
 
 async def test_a_probe_killed_in_the_middle_leaves_nothing(lab: GatewayLab) -> None:  # noqa: F811
-    await place_of_running(lab)
+    await chroot_of_running(lab)
     before = set(inhabitants(lab))
     agent = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.drivers.dying_agent", lab.folder, lab.tag, "probe", "1"
@@ -166,14 +166,14 @@ def _no_cable_from_before() -> None:
 
 async def test_broken_tunnels_are_told_from_refused_logins(lab: GatewayLab) -> None:  # noqa: F811
     """Only the first kind of instance has its sessions ended at once after a rollback."""
-    place, login = await place_of_running(lab)
-    good = await Ocserv(login).probe(place)
+    chroot, login = await chroot_of_running(lab)
+    good = await Ocserv(login).probe(chroot)
     lab.folder.joinpath("wrong").write_text("wrong\n")
-    refused = await Ocserv(replace(login, password=lab.folder / "wrong")).probe(place)
-    rule = f'type filter hook input priority 0; iifname "{place.slot.device}*" drop;'
+    refused = await Ocserv(replace(login, password=lab.folder / "wrong")).probe(chroot)
+    rule = f'type filter hook input priority 0; iifname "{chroot.slot.device}*" drop;'
     drop = f"table inet psd {{ chain f {{ {rule} }}; }}"
     assert (await run(["nft", drop])).status == 0
-    broken = await Ocserv(login).probe(place)
+    broken = await Ocserv(login).probe(chroot)
     await run(["nft", "delete", "table", "inet", "psd"])
     assert (good.passed, refused.stage, broken.stage) == (True, "auth", "ping")
     assert mode_of(None, refused, good, ())[0] is DrainMode.WAIT

@@ -13,8 +13,8 @@ from policies.words.errors import Unavailable
 
 
 async def test_a_program_says_how_it_ended_and_what_it_printed() -> None:
-    said = await run(["sh", "-c", "cat; echo bad >&2; exit 3"], given="good")
-    assert (said.status, said.out, said.err.strip(), said.last_words) == (3, "good", "bad", "bad")
+    result = await run(["sh", "-c", "cat; echo bad >&2; exit 3"], given="good")
+    assert (result.status, result.out, result.err.strip(), result.last_words) == (3, "good", "bad", "bad")
 
 
 async def test_a_program_that_is_late_is_killed() -> None:

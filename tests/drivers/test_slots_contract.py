@@ -1,5 +1,8 @@
 """One contract for gateways, kept by the fake and by real processes, real kernel steering, real users."""
 
+import asyncio
+import os
+import signal
 from datetime import timedelta
 from typing import Protocol
 
@@ -7,9 +10,9 @@ import pytest
 
 from activities.instances import Runtime
 from activities.sessions import SessionTable
-from activities.snapshots import Evidence, Shelf
+from activities.snapshots import Evidence, SnapshotStore
 from activities.steering import SteeringTable
-from policies.words.errors import BadInput, Fenced, InstanceGone, Refused, Unavailable
+from policies.words.errors import BadInput, Fenced, InstanceGone, LeaseLapsed, Refused, Unavailable
 from policies.words.instance import InstanceState
 from policies.words.plan import ReleaseRef
 from policies.words.word import digest_of
@@ -28,12 +31,13 @@ class Stand(Protocol):
     runtime: Runtime
     table: SteeringTable
     sessions: SessionTable
-    shelf: Shelf
+    snapshots: SnapshotStore
 
     def release(self, version: str) -> ReleaseRef: ...
     async def login(self, number: int) -> str: ...
     async def logout(self, number: int) -> None: ...
     async def silence(self, slot: str) -> None: ...
+    async def crash(self, slot: str) -> None: ...
 
 
 class FakeStand:
@@ -42,7 +46,7 @@ class FakeStand:
         self.runtime: Runtime = self.gateway
         self.table: SteeringTable = self.gateway
         self.sessions: SessionTable = self.gateway
-        self.shelf: Shelf = self.gateway
+        self.snapshots: SnapshotStore = self.gateway
 
     def release(self, version: str) -> ReleaseRef:
         digest = digest_of(version.encode())
@@ -59,6 +63,9 @@ class FakeStand:
     async def silence(self, slot: str) -> None:
         self.gateway.uncountable.add(slot)
 
+    async def crash(self, slot: str) -> None:
+        self.gateway.crash(slot)
+
 
 class RealStand:
     def __init__(self, lab: GatewayLab) -> None:  # noqa: F811
@@ -66,7 +73,7 @@ class RealStand:
         self.runtime: Runtime = lab.slots
         self.table: SteeringTable = lab.table
         self.sessions: SessionTable = lab.sessions
-        self.shelf: Shelf = lab.shelf
+        self.snapshots: SnapshotStore = lab.snapshots
         self.clients: dict[int, Client] = {}
 
     def release(self, version: str) -> ReleaseRef:
@@ -80,7 +87,17 @@ class RealStand:
         await self.clients.pop(number).leave()
 
     async def silence(self, slot: str) -> None:
-        (self.lab.berths.berth(slot).place.run / "occtl.sock").unlink()
+        (self.lab.folders.of(slot).chroot.run / "occtl.sock").unlink()
+
+    async def crash(self, slot: str) -> None:
+        running = self.lab.folders.of(slot).process()
+        assert running is not None
+        os.kill(running.pid, signal.SIGKILL)
+        for _ in range(500):
+            if not running.alive:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"process {running.pid} does not end")
 
 
 @pytest.fixture(
@@ -318,5 +335,179 @@ async def test_a_lease_is_renewed_though_the_old_instance_has_gone_silent(stand:
 
 async def test_a_snapshot_is_named_by_its_digest(stand: Stand) -> None:
     await serving(stand)
-    digest = await stand.shelf.freeze(operation("snapshot"), Evidence(reason="a test"))
-    assert digest_of(stand.shelf.read_frozen(digest)) == digest
+    digest = await stand.snapshots.freeze(operation("snapshot"), Evidence(reason="a test"))
+    assert digest_of(stand.snapshots.read_frozen(digest)) == digest
+
+
+# --- going back in one step ----------------------------------------------------------
+
+
+async def test_going_back_ends_the_trial_and_is_the_same_when_repeated(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.start_trial(operation("trial"), new, LEASE)
+    assert await stand.login(1) == new
+    order, good = operation("back", rollout="r-back", epoch=2), stand.release("1")
+    first, second = [await stand.runtime.restore(order, good) for _ in range(2)]
+    assert (first.back, first.slot, first.changed) == (True, old, True)
+    assert (second.back, second.slot, second.changed) == (True, old, False)
+    assert (first.state.epoch, first.state.steering.serving, first.state.steering.trial) == (2, old, None)
+    assert await stand.login(2) == old
+    assert [await stand.sessions.count(slot) for slot in (old, new)] == [1, 1]
+
+
+async def test_going_back_from_a_release_that_serves_for_good_ends_nobodys_session(stand: Stand) -> None:
+    old = await serving(stand)
+    assert await stand.login(1) == old
+    new = await running(stand, "2")
+    await stand.table.make_permanent(operation("keep new"), new)
+    assert await stand.login(2) == new
+    restored = await stand.runtime.restore(operation("back", epoch=2), stand.release("1"))
+    assert (restored.back, restored.slot) == (True, old)
+    assert [await stand.sessions.count(slot) for slot in (old, new)] == [1, 1]
+    assert await stand.login(3) == old
+
+
+async def test_going_back_to_what_runs_no_more_fences_and_leaves_the_steering(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.start_trial(operation("trial"), new, LEASE)
+    await stand.crash(old)
+    restored = await stand.runtime.restore(operation("back", epoch=2), stand.release("1"))
+    assert (restored.back, restored.slot, restored.changed) == (False, None, True)
+    assert (restored.state.epoch, restored.state.steering.trial) == (2, new)
+    assert await stand.login(1) == new
+    started = await stand.runtime.start(operation("restart", epoch=2), stand.release("1"))
+    restored = await stand.runtime.restore(operation("back", epoch=2), stand.release("1"))
+    assert (restored.back, restored.slot) == (True, started.slot)
+    assert await stand.login(2) == started.slot
+
+
+async def test_after_going_back_every_older_order_is_refused(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.start_trial(operation("trial"), new, LEASE)
+    await stand.runtime.restore(operation("back", rollout="r-back", epoch=5), stand.release("1"))
+    with pytest.raises(Fenced) as refused:
+        await stand.table.start_trial(operation("trial"), new, LEASE, renew=True)
+    assert refused.value.epoch == 5
+    with pytest.raises(Fenced):
+        await stand.runtime.restore(operation("late", epoch=4), stand.release("2"))
+    with pytest.raises(Fenced):
+        await stand.runtime.restore(operation("same epoch", rollout="r-2", epoch=5), stand.release("2"))
+    steering = await stand.table.read()
+    assert (steering.serving, steering.trial) == (old, None)
+
+
+async def test_two_going_back_at_once_end_in_one_place(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.make_permanent(operation("keep new"), new)
+    orders = [operation("back", rollout=f"r-{epoch}", epoch=epoch) for epoch in (3, 4, 5)]
+    answers = await asyncio.gather(
+        *(stand.runtime.restore(order, stand.release("1")) for order in orders), return_exceptions=True
+    )
+    assert [
+        answer for answer in answers if isinstance(answer, BaseException) and not isinstance(answer, Fenced)
+    ] == []
+    state = await stand.runtime.observe()
+    assert (state.epoch, state.steering.serving) == (5, old)
+
+
+async def test_a_replaced_instance_stays_one_change_away_and_keeps_its_people(stand: Stand) -> None:
+    blue = await serving(stand)
+    assert await stand.login(1) == blue
+    green = await running(stand, "2")
+    await stand.table.make_permanent(operation("keep green"), green)
+    assert await stand.login(2) == green
+    with pytest.raises(Refused):
+        await stand.runtime.stop(operation("stop"), blue)
+    state = await stand.runtime.observe()
+    assert [(i.slot, i.sessions) for i in state.instances if i.state is InstanceState.RUNNING] == [
+        (blue, 1),
+        (green, 1),
+    ]
+    assert (await stand.runtime.restore(operation("back", epoch=2), stand.release("1"))).back
+    assert await stand.login(3) == blue
+
+
+async def test_a_state_says_which_boot_of_the_host_it_is_of(stand: Stand) -> None:
+    await serving(stand)
+    state, look = await stand.runtime.observe(), await stand.sessions.look("a")
+    assert state.boot
+    assert state.boot == look.boot
+
+
+# --- leases and shares ---------------------------------------------------------------
+
+
+async def test_a_lapsed_trial_is_not_renewed(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.start_trial(operation("trial"), new, timedelta(seconds=1))
+    await stand.table.start_trial(operation("trial"), new, timedelta(seconds=1), renew=True)
+    await asyncio.sleep(1.2)
+    before = await stand.table.read()
+    with pytest.raises(LeaseLapsed):
+        await stand.table.start_trial(operation("trial"), new, LEASE, renew=True)
+    assert await stand.table.read() == before
+    assert (before.serving, before.trial) == (old, None)
+    assert await stand.login(1) == old
+
+
+async def test_what_was_never_on_trial_is_not_renewed(stand: Stand) -> None:
+    await serving(stand)
+    new = await running(stand, "2")
+    with pytest.raises(LeaseLapsed):
+        await stand.table.start_trial(operation("trial"), new, LEASE, renew=True)
+    assert (await stand.table.read()).trial is None
+
+
+async def test_a_renewal_that_comes_after_the_slot_was_kept_for_good_changes_nothing(stand: Stand) -> None:
+    await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.start_trial(operation("trial"), new, LEASE)
+    await stand.table.make_permanent(operation("keep new"), new)
+    late = await stand.table.start_trial(operation("trial"), new, LEASE, renew=True)
+    assert (late.serving, late.trial, late.changed) == (new, None, False)
+
+
+async def test_a_share_is_told_as_it_is_and_ends_with_its_trial(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    steering = await stand.table.start_trial(operation("trial"), new, LEASE, share=5)
+    assert (steering.trial, steering.serving, steering.share, steering.changed) == (new, old, 5, True)
+    again = await stand.table.start_trial(operation("trial"), new, LEASE, renew=True, share=5)
+    assert (again.share, again.changed) == (5, False)
+    more = await stand.table.start_trial(operation("trial"), new, LEASE, renew=True, share=100)
+    assert (more.share, more.changed) == (100, True)
+    less = await stand.table.start_trial(operation("trial"), new, timedelta(seconds=1), share=25)
+    assert less.share == 25
+    await asyncio.sleep(1.2)
+    lapsed = await stand.table.read()
+    assert (lapsed.trial, lapsed.share) == (None, 100)
+    assert await stand.login(1) == old
+
+
+async def test_a_growing_share_moves_no_session_and_keeps_who_was_among_it(stand: Stand) -> None:
+    old = await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.start_trial(operation("trial"), new, LEASE, share=50)
+    homes = {number: await stand.login(number) for number in (1, 2, 3)}
+    await stand.table.start_trial(operation("trial"), new, LEASE, renew=True, share=100)
+    counts = [await stand.sessions.count(slot) for slot in (old, new)]
+    assert counts == [list(homes.values()).count(slot) for slot in (old, new)]
+    for number in homes:
+        await stand.logout(number)
+    await emptied(stand, old, new)
+    again = await stand.table.start_trial(operation("trial"), new, LEASE, renew=True, share=50)
+    assert again.pinned == 0
+    assert {number: await stand.login(number) for number in homes} == homes
+
+
+async def emptied(stand: Stand, *slots: str) -> None:
+    for _ in range(100):
+        if [await stand.sessions.count(slot) for slot in slots] == [0] * len(slots):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("sessions do not end")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.runtime import berths, slots
-from activities.drivers.runtime.process import mapped_digests
+from activities.drivers.runtime.host import slot_folders, slots
+from activities.drivers.runtime.host.process import mapped_digests
 from activities.snapshots import Evidence
 from policies.words.errors import Fenced, Refused
 from policies.words.instance import InstanceState
@@ -42,7 +42,7 @@ async def test_a_stage_killed_anywhere_ends_whole(lab: GatewayLab, line: str) ->
     release = lab.admission.release("1")
     staged = await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
     assert staged.changed is (line != "unreported")
-    versions = lab.berths.versions
+    versions = lab.folders.versions
     versions.verify(versions.path(release.digest), versions.manifest(release.digest), release)
     assert [path.name for path in versions.folder.iterdir()] == [release.digest.replace(":", "-")]
 
@@ -84,6 +84,27 @@ async def test_a_switch_killed_anywhere_is_told_as_the_kernel_has_it(
     assert steering.changed is (line == "admitted" and step != "back")
 
 
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("line", ["fenced", "admitted", "written", "unreported"])
+async def test_going_back_killed_anywhere_is_finished_by_its_repeat(
+    lab: GatewayLab,  # noqa: F811
+    line: str,
+    kept: bool,
+) -> None:
+    await serving_beside(lab)
+    if kept:
+        await lab.table.make_permanent(operation("keep new"), "b")
+    else:
+        await lab.table.start_trial(operation("trial"), "b", slots.UP_WITHIN)
+    await killed_while(lab, "restore", line)
+    order = operation("restore", rollout="r-back", epoch=2)
+    restored = await lab.slots.restore(order, lab.admission.release("1"))
+    assert (restored.back, restored.slot, restored.state.epoch) == (True, "a", 2)
+    assert restored.changed is (line in ("fenced", "admitted"))
+    with pytest.raises(Fenced):
+        await lab.table.start_trial(operation("trial"), "b", slots.UP_WITHIN)
+
+
 @pytest.mark.parametrize("line", ["admitted", "ended", "unreported"])
 async def test_a_stop_killed_anywhere_ends_only_what_was_meant(lab: GatewayLab, line: str) -> None:  # noqa: F811
     await serving_beside(lab)
@@ -120,13 +141,13 @@ async def test_instances_and_sessions_outlive_their_agent(lab: GatewayLab) -> No
 async def test_a_wave_given_up_cannot_start_what_it_was_about_to_start(lab: GatewayLab) -> None:  # noqa: F811
     release = lab.admission.release("1")
     await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
-    check = lab.berths.daemon.check
+    check = lab.folders.daemon.check
 
-    async def fenced_meanwhile(place: object) -> None:
-        await check(place)  # type: ignore[arg-type]
+    async def fenced_meanwhile(environment: object) -> None:
+        await check(environment)  # type: ignore[arg-type]
         await lab.slots.fence(operation("fence", rollout="back", epoch=2))
 
-    lab.berths.daemon.check = fenced_meanwhile  # type: ignore[method-assign]
+    lab.folders.daemon.check = fenced_meanwhile  # type: ignore[method-assign]
     with pytest.raises(Fenced):
         await lab.slots.start(operation("start", digest=release.digest), release)
     assert lab.daemons() == []
@@ -160,7 +181,7 @@ async def test_a_pid_that_belongs_to_somebody_else_is_never_ended(lab: GatewayLa
 async def test_files_changed_after_staging_are_not_started(lab: GatewayLab) -> None:  # noqa: F811
     release = lab.admission.release("1")
     await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
-    library = next((lab.berths.versions.path(release.digest) / "root").rglob("libgnutls*.so*")).resolve()
+    library = next((lab.folders.versions.path(release.digest) / "root").rglob("libgnutls*.so*")).resolve()
     library.write_bytes(library.read_bytes() + b"\0")
     with pytest.raises(Refused, match="not the file that was signed"):
         await lab.slots.start(operation("start", digest=release.digest), release)
@@ -200,7 +221,7 @@ async def test_every_file_that_runs_was_signed(lab: GatewayLab) -> None:  # noqa
     slot = await lab.running("1")
     pid = (await lab.slots.observe()).instance(slot).pid
     assert pid is not None
-    mapped = mapped_digests(pid, lab.berths.berth(slot).place.root)
+    mapped = mapped_digests(pid, lab.folders.of(slot).chroot.root)
     assert any("libgnutls" in path for path in mapped)
     signed = {f"sha256:{file.sha256}" for file in lab.admission.manifest("1").artifacts[0].files}
     assert set(mapped.values()) <= signed
@@ -215,7 +236,7 @@ async def test_a_full_disk_is_said_before_anything_changes(
     assert "make room" in (await lab.slots.preflight(release))[0]
     with pytest.raises(Refused, match="make room"):
         await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
-    assert list(lab.berths.versions.folder.iterdir()) == []
+    assert list(lab.folders.versions.folder.iterdir()) == []
 
 
 async def test_a_port_taken_by_something_else_is_said_by_the_preflight(lab: GatewayLab) -> None:  # noqa: F811
@@ -229,7 +250,7 @@ async def test_a_port_taken_by_something_else_is_said_by_the_preflight(lab: Gate
 
 async def test_a_known_good_that_is_gone_from_disk_is_said_by_the_preflight(lab: GatewayLab) -> None:  # noqa: F811
     await lab.table.make_permanent(operation("keep"), await lab.running("1"))
-    (lab.berths.versions.path(lab.admission.release("1").digest) / ".complete").unlink()
+    (lab.folders.versions.path(lab.admission.release("1").digest) / ".complete").unlink()
     reasons = await lab.slots.preflight(lab.admission.release("2"))
     assert [reason for reason in reasons if "known-good" in reason]
 
@@ -238,7 +259,7 @@ async def test_a_snapshot_holds_the_evidence_and_no_secret(lab: GatewayLab) -> N
     await lab.table.make_permanent(operation("keep"), await lab.running("1"))
     await lab.client(1).up()
     evidence = Evidence(reason="a test", queries={"loss": ("lost{$cohort}",)})
-    content = lab.shelf.read_frozen(await lab.shelf.freeze(operation("snapshot"), evidence)).decode()
+    content = lab.snapshots.read_frozen(await lab.snapshots.freeze(operation("snapshot"), evidence)).decode()
     for known in ("tcp-port = 4431", "table inet penstock", "10.77.0.11", "VmRSS", "open_fds", "lost{"):
         assert known in content
     assert "worker[user-" in content
@@ -262,9 +283,9 @@ async def test_a_log_that_grew_too_long_is_begun_anew_while_its_instance_writes_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await lab.table.make_permanent(operation("keep"), await lab.running("1"))
-    monkeypatch.setattr(berths, "LOG_BYTES", 100)
+    monkeypatch.setattr(slot_folders, "LOG_BYTES", 100)
     await lab.slots.observe()
-    log = lab.berths.berth("a").log
+    log = lab.folders.of("a").log
     assert "initialized" in log.with_name("log.1").read_text()
     await lab.client(1).up()
     written = log.read_text()
@@ -276,7 +297,7 @@ async def test_connections_that_never_logged_in_are_no_sessions(lab: GatewayLab)
     slot = await lab.running("1")
     _, writer = await asyncio.open_connection("10.77.0.1", 4431)
     await asyncio.sleep(0.3)
-    status = await lab.berths.daemon._ask(lab.berths.berth(slot).place, "show", "status")  # type: ignore[attr-defined]
+    status = await lab.folders.daemon._ask(lab.folders.of(slot).chroot, "show", "status")  # type: ignore[attr-defined]
     assert status["Active sessions"] == 1
     assert await lab.sessions.count(slot) == 0
     writer.close()

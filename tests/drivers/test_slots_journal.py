@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.runtime.disk import write_whole
-from activities.drivers.runtime.journal import Journal
+from activities.drivers.disk import write_whole
+from activities.drivers.runtime.host.journal import Journal
 from policies.words.errors import Fenced
 from tests.drivers.gateway_lab import operation
 
 WRITER = """
 import sys
 from pathlib import Path
-from activities.drivers.runtime.journal import Journal
+from activities.drivers.runtime.host.journal import Journal
 from tests.drivers.gateway_lab import operation
 journal = Journal(Path(sys.argv[1]))
 for number in range(20):

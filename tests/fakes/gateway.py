@@ -10,10 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from activities.instances import Staged, Started
+from activities.instances import Restored, Staged, Started
 from activities.snapshots import Evidence
 from policies.words.drain import Look
-from policies.words.errors import BadInput, Fenced, InstanceGone, PenstockError, Refused, Unavailable
+from policies.words.errors import (
+    BadInput,
+    Fenced,
+    InstanceGone,
+    LeaseLapsed,
+    PenstockError,
+    Refused,
+    Unavailable,
+)
 from policies.words.fleet import Gateway
 from policies.words.instance import GatewayState, Instance, InstanceState, Probe
 from policies.words.operation import Operation
@@ -55,6 +63,8 @@ class FakeGateway:
         self.serving: str | None = None
         self.trial: str | None = None
         self.trial_ends = datetime.min.replace(tzinfo=UTC)
+        self.share = 100
+        self.seed = ""
         self.pins: dict[str, str] = {}
         self.generation = ""
         self.owner = (0, "")
@@ -66,7 +76,7 @@ class FakeGateway:
     # --- what tests do to it -------------------------------------------------------
 
     def serve(self, release: ReleaseRef, slot: str | None = None) -> str:
-        """Have the release serve, as on a gateway that has run for months; return its slot."""
+        """Let the release serve, as on a gateway that has run for months; return its slot."""
         slot = slot or self.gateway.slots[0].name
         self.staged[release.digest] = release
         self.berths[slot] = Berth(release, InstanceState.RUNNING, self.now())
@@ -74,12 +84,12 @@ class FakeGateway:
         return slot
 
     def fail(self, step: str, error: PenstockError, times: int = 1) -> None:
-        """Have the next calls of that method raise the error instead."""
+        """Let the next calls of that method raise the error instead."""
         self._failures[step] += [error] * times
 
     def login(self, address: str) -> str | None:
         """Log in as a user from that address; return the slot of the session, None when refused."""
-        slot = self.pins.get(address) or self.target
+        slot = self.pins.get(address) or self._target_of(address)
         if slot is None:
             return None
         berth = self.berths[slot]
@@ -96,7 +106,7 @@ class FakeGateway:
     def reconnect(self, address: str) -> str | None:
         """Drop and resume the address' session by its cookie; return its slot, None when it was lost."""
         home = next(name for name, berth in self.berths.items() if address in berth.people)
-        slot = self.pins.get(address) or self.target
+        slot = self.pins.get(address) or self._target_of(address)
         if slot == home and self.berths[home].state is InstanceState.RUNNING:
             return home
         self.berths[home].people.remove(address)
@@ -104,14 +114,14 @@ class FakeGateway:
         return None
 
     def crash(self, slot: str) -> None:
-        """Have the instance die with its sessions."""
+        """Let the instance die with its sessions."""
         berth = self.berths[slot]
         berth.state = InstanceState.FAILED
         self.lost += berth.people
         berth.people.clear()
 
     def reboot(self) -> None:
-        """Have the host start anew: every session is gone, and the serving instance comes up again."""
+        """Let the host start anew: every session is gone, and the serving instance comes up again."""
         self.boot = f"{self.boot}, then another"
         for name in self.berths:
             self.crash(name)
@@ -121,8 +131,13 @@ class FakeGateway:
 
     @property
     def target(self) -> str | None:
-        """The slot that gets new sessions now."""
+        """The slot that gets new sessions now; of those of a share while there is one."""
         return self.trial if self.trial and self.now() < self.trial_ends else self.serving
+
+    def _target_of(self, address: str) -> str | None:
+        """Return where a new session of that address goes: the share is a hash of address and seed."""
+        drawn = int(digest_of(f"{self.seed} {address}".encode())[-8:], 16) % 100
+        return self.target if drawn < self.share else self.serving
 
     # --- Runtime -------------------------------------------------------------------
 
@@ -139,7 +154,7 @@ class FakeGateway:
         return (f"{self.gateway.name} has no free slot",)
 
     async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
-        """Have the release on the host."""
+        """Ensure that the release is on the host."""
         self._begin("stage", operation)
         changed = release.digest not in self.staged
         self.staged[release.digest] = release
@@ -197,7 +212,20 @@ class FakeGateway:
         self._begin("fence", operation)
         return self._state(changed=changed)
 
-    # --- Shelf ---------------------------------------------------------------------
+    async def restore(self, operation: Operation, release: ReleaseRef) -> Restored:
+        """Raise the epoch and send new sessions to the release where it is alive."""
+        self._maybe_fail("restore")
+        fenced = await self.fence(operation)
+        slot, steered = fenced.running(release.digest, release.executable), False
+        if slot is not None and slot == self.serving:
+            steered = (await self.end_trial(operation)).changed
+        elif slot is not None:
+            steered = (await self.make_permanent(operation, slot)).changed
+        state = self._state(changed=fenced.changed or steered)
+        back = slot is not None and (state.steering.serving, state.steering.trial) == (slot, None)
+        return Restored(state=state, slot=slot, back=back, changed=state.changed)
+
+    # --- SnapshotStore -------------------------------------------------------------
 
     async def freeze(self, operation: Operation, evidence: Evidence) -> str:
         """Freeze what is true now."""
@@ -219,24 +247,30 @@ class FakeGateway:
         self._maybe_fail("read")
         return self._steering(changed=False)
 
-    async def start_trial(self, operation: Operation, slot: str, lease: timedelta) -> Steering:
-        """Send new sessions to the slot while the lease lasts."""
+    async def start_trial(
+        self, operation: Operation, slot: str, lease: timedelta, *, renew: bool = False, share: int = 100
+    ) -> Steering:
+        """Send new sessions of so many percent of the addresses to the slot while the lease lasts."""
         self._begin("start_trial", operation)
         if self._berth(slot).state is not InstanceState.RUNNING:
             raise InstanceGone(f"nothing runs in slot {slot} of {self.gateway.name}")
-        if (unknown := sorted(self.uncountable - {slot})) and slot != self.target:
+        now = self._steering(changed=False)
+        if (unknown := sorted(self.uncountable - {slot})) and (slot != self.target or now.share < share):
             raise Unavailable(f"the sessions in slot {unknown[0]} cannot be listed; nobody was steered away")
-        before = self.target
+        if renew and slot not in (now.trial, self.serving):
+            raise LeaseLapsed(f"slot {slot} of {self.gateway.name} is not on trial any more")
+        before = self._aim
         if self.serving != slot:
             self.trial, self.trial_ends = slot, self.now() + lease
+            self.share, self.seed = share, operation.rollout
         return self._steered(operation, before)
 
     async def make_permanent(self, operation: Operation, slot: str) -> Steering:
         """Send new sessions to the slot with no lease."""
         self._begin("make_permanent", operation)
         self._berth(slot)
-        before, target = (self.serving, self.trial), self.target
-        self.serving, self.trial = slot, None
+        before, target = (self.serving, self.trial), self._aim
+        self.serving, self.trial, self.share = slot, None, 100
         steering = self._steered(operation, target)
         changed = before != (slot, None)
         self._note(changed, f"keep {slot}")
@@ -245,8 +279,8 @@ class FakeGateway:
     async def end_trial(self, operation: Operation) -> Steering:
         """Send new sessions to the permanent slot again."""
         self._begin("end_trial", operation)
-        before = self.target
-        self.trial = None
+        before = self._aim
+        self.trial, self.share = None, 100
         return self._steered(operation, before)
 
     # --- SessionTable --------------------------------------------------------------
@@ -280,15 +314,19 @@ class FakeGateway:
 
     # --- inside --------------------------------------------------------------------
 
-    def _steered(self, operation: Operation, before: str | None) -> Steering:
+    @property
+    def _aim(self) -> tuple[str | None, int]:
+        return self.target, self._steering(changed=False).share
+
+    def _steered(self, operation: Operation, before: tuple[str | None, int]) -> Steering:
         self.pins = {
             address: name
             for name, berth in self.berths.items()
-            if name != self.target
+            if name != self.target or self.share < 100
             for address in berth.people
         }
         self.generation = f"{operation.rollout}/{operation.epoch}"
-        changed = before != self.target
+        changed = before != self._aim
         self._note(changed, f"steer {self.target}")
         return self._steering(changed=changed)
 
@@ -299,6 +337,7 @@ class FakeGateway:
             serving=self.serving,
             trial=self.trial if lasts else None,
             trial_expires_in=self.trial_ends - self.now() if lasts else None,
+            share=self.share if lasts else 100,
             pinned=len(self.pins),
             generation=self.generation,
             changed=changed,
@@ -311,6 +350,7 @@ class FakeGateway:
             steering=self._steering(changed=False),
             epoch=self.owner[0],
             observed_at=self.now(),
+            boot=self.boot,
             changed=changed,
         )
 
@@ -334,7 +374,7 @@ class FakeGateway:
     def _refuse_overtaken(self, operation: Operation) -> None:
         epoch, rollout = self.owner
         if operation.epoch < epoch or (operation.epoch == epoch and rollout not in ("", operation.rollout)):
-            raise Fenced(f"{self.gateway.name} obeys rollout {rollout} since epoch {epoch}")
+            raise Fenced(f"{self.gateway.name} obeys rollout {rollout} since epoch {epoch}", epoch)
 
     def _maybe_fail(self, step: str) -> None:
         if self._failures[step]:

@@ -19,7 +19,7 @@ from temporalio.workflow import _Definition
 from activities.instances import InstanceActivities
 from activities.ledger import LedgerActivities
 from activities.sessions import SessionActivities
-from activities.snapshots import ArchiveActivities, ShelfActivities
+from activities.snapshots import ArchiveActivities, SnapshotActivities
 from activities.steering import SteeringActivities
 from orchestrator.agent import gateway_activities
 from orchestrator.files import load
@@ -270,7 +270,10 @@ def agent_worker(client: Client, fake: FakeGateway) -> Worker:
         client,
         task_queue=fake.gateway.task_queue,
         activities=gateway_activities(
-            InstanceActivities(fake), ShelfActivities(fake), SteeringActivities(fake), SessionActivities(fake)
+            InstanceActivities(fake),
+            SnapshotActivities(fake),
+            SteeringActivities(fake),
+            SessionActivities(fake),
         ),
         max_heartbeat_throttle_interval=timedelta(milliseconds=200),
         default_heartbeat_throttle_interval=timedelta(milliseconds=200),

@@ -4,11 +4,38 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from activities.drivers.runtime.place import Place
+from policies.words.fleet import Gateway, Slot
 from policies.words.instance import Probe, Session
+
+CONFIG = Path("/etc/penstock")
+"""Where an instance finds its config, whatever runs it."""
+RUN = Path("/run/penstock")
+"""Where an instance puts its sockets and pid files."""
 
 Secret = Callable[[], str]
 """Reads a credential when it is used; BadInput when it leads nowhere, Unavailable when nobody answers."""
+
+
+class Environment(Protocol):
+    """Where one instance lives and how programs are run there: a chroot of a host, a container, a pod."""
+
+    @property
+    def gateway(self) -> Gateway:
+        """The gateway whose users it serves."""
+        ...
+
+    @property
+    def slot(self) -> Slot:
+        """The instance's own ports, device and address pools."""
+        ...
+
+    def inside(self, *command: str) -> list[str]:
+        """Return the command line that runs this command among the release's own files."""
+        ...
+
+    def beside(self, *command: str) -> list[str]:
+        """Return the command line that runs this command next to the running instance, cheaply."""
+        ...
 
 
 class Daemon(Protocol):
@@ -19,7 +46,9 @@ class Daemon(Protocol):
         """The product's name, as manifests spell it."""
         ...
 
-    def render(self, place: Place, template: Path, credentials: Mapping[str, Secret], into: Path) -> None:
+    def render(
+        self, environment: Environment, template: Path, credentials: Mapping[str, Secret], into: Path
+    ) -> None:
         """Write the instance's config, made of the release's template, to the folder `into`.
 
         Raises:
@@ -28,27 +57,27 @@ class Daemon(Protocol):
         """
         ...
 
-    async def check(self, place: Place) -> None:
-        """Have the release's own program test the config; Refused with its words when it says no."""
+    async def check(self, environment: Environment) -> None:
+        """Let the release's own program test the config; Refused with its words when it says no."""
         ...
 
     def command(self) -> list[str]:
         """Return the command line, inside the root, that runs the instance in the foreground."""
         ...
 
-    async def ready(self, place: Place) -> bool:
+    async def ready(self, environment: Environment) -> bool:
         """Return whether the instance takes logins now."""
         ...
 
-    async def count(self, place: Place) -> int | None:
+    async def count(self, environment: Environment) -> int | None:
         """Return how many sessions live on the running instance, None when it does not say."""
         ...
 
-    async def sessions(self, place: Place) -> tuple[Session, ...] | None:
+    async def sessions(self, environment: Environment) -> tuple[Session, ...] | None:
         """Return the sessions of the running instance, None when it does not say."""
         ...
 
-    async def end(self, place: Place, sessions: tuple[Session, ...]) -> int:
+    async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """End these sessions; return how many were told to go."""
         ...
 
@@ -56,6 +85,6 @@ class Daemon(Protocol):
         """Return every user's name that the instance's log shows."""
         ...
 
-    async def probe(self, place: Place) -> Probe:
+    async def probe(self, environment: Environment) -> Probe:
         """Log in and ping through the instance's own port."""
         ...

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from activities.drivers.metrics.log_tail import LogTail, Mark
 from activities.drivers.metrics.process_tree import started_at, usage
-from activities.drivers.runtime.process import Process
+from activities.drivers.runtime.host.process import Process
 from policies.attempts import Attempt, FirstAttempts, LoginOutcome, Seen
 from policies.words.word import Word
 

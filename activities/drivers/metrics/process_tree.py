@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from activities.drivers.runtime.process import Process
+from activities.drivers.runtime.host.process import Process
 
 PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")

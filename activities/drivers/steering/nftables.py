@@ -6,6 +6,8 @@ every instance announces its own port. Order of the questions (`research/gateway
 1. `old4/old6`: this address has a session on another instance; its reconnect goes there.
 2. `learned4/learned6`: this address lately sent UDP to a draining instance (rebound behind its NAT).
 3. `trial`: a new instance whose lease lasts; the kernel drops the element when nobody confirms.
+   With a share only addresses whose hash is below it are asked: never connections, since one
+   login uses several, and a larger share keeps everybody of a smaller one.
 4. `steer`: the permanent slot.
 
 The table is loaded empty before the first session (priming), and never flushed or deleted
@@ -13,6 +15,7 @@ while sessions live: that would end them all.
 """
 
 import asyncio
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -21,11 +24,11 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
+from activities.drivers.disk import write_whole
 from activities.drivers.programs import run
-from activities.drivers.runtime.disk import write_whole
-from activities.drivers.runtime.journal import Journal
-from activities.drivers.steering.nftables_ruleset import Ruleset, parse, transaction
-from policies.words.errors import BadInput, Conflict, InstanceGone, PenstockError, Unavailable
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.steering.nftables_ruleset import EVERYBODY, Ruleset, parse, transaction
+from policies.words.errors import BadInput, Conflict, InstanceGone, LeaseLapsed, PenstockError, Unavailable
 from policies.words.fleet import Gateway
 from policies.words.instance import Session
 from policies.words.operation import Operation
@@ -41,6 +44,7 @@ AT_ONCE = timedelta(milliseconds=300)
 """The way back waits no longer for a daemon: those it could not ask about keep the pins they have."""
 ATTEMPTS = 3
 HEAL_EVERY = timedelta(seconds=1)
+FOLLOW_EVERY = timedelta(seconds=10)
 _log = logging.getLogger(__name__)
 
 
@@ -69,10 +73,11 @@ class NftablesTable:
         self._ports = {slot.name: slot.port for slot in gateway.slots}
         self._slots = {slot.port: slot.name for slot in gateway.slots}
         self._leaving: set[str] = set()
+        self._changes = 0
         self._turn = asyncio.Lock()
 
     async def prime(self) -> Steering:
-        """Have the table loaded; an existing one is left as it is.
+        """Ensure that the table is loaded; an existing one is left as it is.
 
         After a reboot the permanent slot is what it was. On a gateway that has served without
         a table the empty one changes nothing: read the sessions, pin, then switch.
@@ -93,9 +98,18 @@ class NftablesTable:
         return True
 
     async def keep(self) -> None:
-        """Heal the table for ever, so that no order has to come before users can log in again."""
+        """Heal the table for ever, and let its pins follow the sessions, without any order.
+
+        An instance that is kept beside the serving one keeps its people so, however long nobody
+        drains it; and who was pinned to one that has died can log in elsewhere.
+        """
+        loop = asyncio.get_running_loop()
+        followed = loop.time()
         while True:
             try:
+                if loop.time() - followed >= FOLLOW_EVERY.total_seconds():
+                    followed = loop.time()
+                    await self.refresh()
                 if await self.heal():
                     _log.warning(
                         "the steering table of %s was gone and is loaded again; something on this host "
@@ -117,18 +131,23 @@ class NftablesTable:
             serving=self._slots.get(found.steer or 0),
             trial=self._slots.get(found.trial or 0),
             trial_expires_in=found.trial_expires_in,
+            share=found.share,
             pinned=len(found.old),
             generation=found.generation,
         )
 
-    async def start_trial(self, operation: Operation, slot: str, lease: timedelta) -> Steering:
+    async def start_trial(
+        self, operation: Operation, slot: str, lease: timedelta, *, renew: bool = False, share: int = 100
+    ) -> Steering:
         """Send new sessions to the slot until the lease ends; a repeat renews the lease.
 
         Raises:
             Fenced: when a newer rollout or rollback owns the gateway.
             InstanceGone: when nothing runs in the slot.
+            LeaseLapsed: when a trial is to be renewed and has ended; the kernel decides which, in
+                the transaction itself.
             Unavailable: when sessions elsewhere cannot be listed, so that they could not be pinned;
-                never for a renewal, which steers nobody away.
+                never for a renewal, which steers nobody away unless the share grows.
         """
         port = self._port(slot)
         self._journal.admit(operation)
@@ -136,7 +155,8 @@ class NftablesTable:
         if slot not in live:
             raise InstanceGone(f"nothing runs in slot {slot} of {self._gateway.name}")
         unknown = sorted(name for name, sessions in live.items() if sessions is None and name != slot)
-        if unknown and (await self.read()).trial != slot:
+        now = await self.read()
+        if unknown and (now.trial != slot or now.share < share):
             raise Unavailable(
                 f"the sessions in slot {unknown[0]} of {self._gateway.name} cannot be listed; "
                 "nobody was steered away from them"
@@ -146,8 +166,22 @@ class NftablesTable:
             return await self._change(
                 operation,
                 live,
-                lambda now: now if now.steer == port else now.on_trial(port, lease),
+                lambda now: (
+                    now
+                    if now.steer == port
+                    else self._renewable(now, port, renew=renew).on_trial(
+                        port, lease, renew=renew, share=share, seed=_seed(operation)
+                    )
+                ),
             )
+
+    def _renewable(self, now: Ruleset, port: int, *, renew: bool) -> Ruleset:
+        if renew and now.trial != port:
+            raise LeaseLapsed(
+                f"slot {self._slots[port]} of {self._gateway.name} is not on trial any more; its lease was "
+                "not renewed, and new sessions go to the permanent slot"
+            )
+        return now
 
     async def make_permanent(self, operation: Operation, slot: str) -> Steering:
         """Send new sessions to the slot with no lease, and end any trial."""
@@ -163,7 +197,9 @@ class NftablesTable:
         try:
             self._kept(slot)
         except (PenstockError, OSError) as error:
-            _log.warning("that slot %s of %s was kept is not noted: %s", slot, self._gateway.name, error)
+            _log.warning(
+                "known-good marker of slot %s on %s not written: %s", slot, self._gateway.name, error
+            )
         return steering
 
     async def end_trial(self, operation: Operation) -> Steering:
@@ -174,9 +210,15 @@ class NftablesTable:
             return await self._change(operation, live, lambda now: now.without_trial())
 
     async def refresh(self) -> Steering:
-        """Have exactly the addresses of live sessions pinned; who gets new sessions stays as it is."""
+        """Pin exactly the addresses of live sessions; who gets new sessions stays as it is.
+
+        What was read before another change is older than what that change read, and is not written.
+        """
+        changes = self._changes
         live = await self._live(PATIENCE)
         async with self._turn:
+            if self._changes != changes:
+                return await self.read()
             return await self._change(None, live, lambda now: now)
 
     async def adopt(self, addresses: Iterable[Address]) -> Steering:
@@ -205,6 +247,7 @@ class NftablesTable:
         wish: Callable[[Ruleset], Ruleset],
     ) -> Steering:
         """Write what is wished for together with the pins it needs, in one transaction, and read it back."""
+        self._changes += 1
         for attempt in range(1, ATTEMPTS + 1):
             before = await self._present()
             wished = wish(before)
@@ -219,25 +262,30 @@ class NftablesTable:
                 if attempt == ATTEMPTS:
                     raise
         after = await self._present()
-        if after.steer != wanted.steer or (after.trial not in (wanted.trial, None)):
+        tried = (wanted.trial, wanted.share if wanted.trial else EVERYBODY)
+        if after.steer != wanted.steer or (after.trial, after.share) not in (tried, (None, EVERYBODY)):
             raise Conflict(
                 f"somebody else writes the steering table of {self._gateway.name}: wanted "
                 f"{wanted.trial or wanted.steer}, read back {after.trial or after.steer}; "
                 f"look at `nft list table {TABLE}`"
             )
-        changed = (before.steer, before.trial) != (after.steer, after.trial)
+        changed = (before.steer, before.trial, before.share) != (after.steer, after.trial, after.share)
         steering = (await self.read()).model_copy(update={"changed": changed})
         if operation is not None:
             self._journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
         return steering
 
     def _with_pins(self, wished: Ruleset, live: Mapping[str, tuple[Session, ...] | None]) -> Ruleset:
-        """Pin every live session that is not where new sessions go; keep what cannot be known."""
-        target = wished.trial or wished.steer
+        """Pin every live session that is not where new sessions go; keep what cannot be known.
+
+        While a share of the addresses goes elsewhere, each session is pinned to where it is.
+        """
+        split = wished.trial is not None and wished.share < EVERYBODY
+        target = None if split else wished.trial or wished.steer
         away = {
             name: sessions
             for name, sessions in live.items()
-            if target and self._ports[name] != target and name not in self._leaving
+            if (split or target) and self._ports[name] != target and name not in self._leaving
         }
         unknown = {self._ports[name] for name, sessions in away.items() if sessions is None}
         kept = {
@@ -249,7 +297,7 @@ class NftablesTable:
         learned = {
             address: port for address, port in wished.learned.items() if port in draining and port != target
         }
-        trialists = self._addresses(live, wished.trial) if wished.trial else {}
+        trialists = {} if split else self._addresses(live, wished.trial)
         return wished.pinning(
             {**self._most(away), **kept}, draining, {**trialists, **learned}, self._pinned_for
         )
@@ -281,17 +329,17 @@ class NftablesTable:
         return found
 
     async def _ruleset(self) -> Ruleset | None:
-        said = await run(["nft", "-j", "list", "table", *TABLE.split()])
-        if said.status:
-            if "No such file" in said.err:
+        result = await run(["nft", "-j", "list", "table", *TABLE.split()])
+        if result.status:
+            if "No such file" in result.err:
                 return None
-            raise Unavailable(f"nft cannot list the table of {self._gateway.name}: {said.last_words}")
-        return parse(said.out, self._gateway)
+            raise Unavailable(f"nft cannot list the table of {self._gateway.name}: {result.last_words}")
+        return parse(result.out, self._gateway)
 
     async def _write(self, wanted: Ruleset, before: Ruleset) -> None:
-        said = await run(["nft", "-f", "-"], given=transaction(wanted, before, self._gateway))
-        if said.status:
-            raise Unavailable(f"nft refused a change on {self._gateway.name}: {said.last_words}")
+        result = await run(["nft", "-f", "-"], given=transaction(wanted, before, self._gateway))
+        if result.status:
+            raise Unavailable(f"nft refused a change on {self._gateway.name}: {result.last_words}")
 
     def _port(self, slot: str) -> int:
         if slot not in self._ports:
@@ -304,3 +352,8 @@ class NftablesTable:
         except (OSError, ValueError, AttributeError):
             return None
         return slot if slot in self._ports else None
+
+
+def _seed(operation: Operation) -> int:
+    """Return what makes this rollout's choice of addresses its own; 32 bits and never 0."""
+    return int(hashlib.sha256(operation.rollout.encode()).hexdigest()[:8], 16) or 1

@@ -1,7 +1,7 @@
 """What the steering table says, as a value; how it is written and read in nftables' own words."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -15,6 +15,8 @@ LEARNED_FOR = timedelta(minutes=10)
 
 FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 SIZE = 65535
+EVERYBODY = 100
+"""The share, in percent of source addresses, that needs no hash."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class Ruleset:
     trial_expires_in: timedelta | None = None
     lease: timedelta | None = None
     """Set only on a wish: the trial element is written anew with this timeout."""
+    renewed: bool = False
+    """Set only on a wish: the kernel refuses to write it when the element it replaces has ended."""
+    share: int = EVERYBODY
+    """Percent of source addresses that ask the trial map at all; EVERYBODY where there is no trial."""
+    seed: int = 0
     old: Mapping[Address, int] = field(default_factory=dict)
     old_expires: Mapping[Address, timedelta] = field(default_factory=dict)
     pinned_for: timedelta = timedelta(hours=8)
@@ -34,17 +41,19 @@ class Ruleset:
     """Ports whose UDP teaches the table where a rebound address belongs."""
     generation: str = ""
 
-    def on_trial(self, port: int, lease: timedelta) -> "Ruleset":
-        """Return the table with new sessions going to the port for the length of the lease."""
-        return replace(self, trial=port, lease=lease)
+    def on_trial(
+        self, port: int, lease: timedelta, *, renew: bool = False, share: int = EVERYBODY, seed: int = 0
+    ) -> "Ruleset":
+        """Return the table with new sessions of so many addresses going to the port during the lease."""
+        return replace(self, trial=port, lease=lease, renewed=renew, share=share, seed=seed)
 
     def permanently(self, port: int) -> "Ruleset":
         """Return the table with new sessions going to the port, and no trial."""
-        return replace(self, steer=port, trial=None, lease=None)
+        return replace(self, steer=port, trial=None, lease=None, share=EVERYBODY)
 
     def without_trial(self) -> "Ruleset":
         """Return the table with new sessions going to the permanent slot."""
-        return replace(self, trial=None, lease=None)
+        return replace(self, trial=None, lease=None, share=EVERYBODY)
 
     def pinning(
         self,
@@ -89,11 +98,14 @@ def parse(listing: str, gateway: Gateway) -> Ruleset:
     old = [*maps.get("old4", []), *maps.get("old6", [])]
     learned = [*maps.get("learned4", []), *maps.get("learned6", [])]
     trial = next((pair for pair in maps.get("trial", []) if pair[0] == gateway.port), None)
+    share, seed = next(_shares(rules), (EVERYBODY, 0)) if trial else (EVERYBODY, 0)
     comments = [rule["comment"].split(" ") for rule in rules if "comment" in rule]
     return Ruleset(
         steer=next((port for key, port, _ in maps.get("steer", []) if key == gateway.port), None),
         trial=trial[1] if trial else None,
         trial_expires_in=trial[2] if trial else None,
+        share=share,
+        seed=seed,
         old={ip_address(key): port for key, port, _ in old},
         old_expires={ip_address(key): left for key, _, left in old if left is not None},
         learned={ip_address(key): port for key, port, _ in learned},
@@ -137,16 +149,33 @@ def _rules(wanted: Ruleset, gateway: Gateway) -> Iterator[str]:
             source = f"{FAMILIES[version][0]} saddr"
             yield f"{add} {daddr} {users} redirect to :{source} map @{asked}{version}"
     for asked in ("trial", "steer"):
-        for daddr in families.values():
+        for version, daddr in families.items():
             by = f'comment "by {wanted.generation}"'
-            yield f"{add} {daddr} {users} redirect to :tcp dport map @{asked} {by}"
+            some = _share(wanted, FAMILIES[version][0]) if asked == "trial" else ""
+            yield f"{add} {daddr} {users} {some}redirect to :tcp dport map @{asked} {by}"
+
+
+def _share(wanted: Ruleset, family: str) -> str:
+    if wanted.share == EVERYBODY:
+        return ""
+    return f"jhash {family} saddr mod {EVERYBODY} seed {wanted.seed:#x} < {wanted.share} "
+
+
+def _shares(rules: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
+    """Yield share and seed of each rule that asks a map for some addresses only."""
+    matches = (part["match"] for rule in rules for part in rule["expr"] if "match" in part)
+    for match in matches:
+        if isinstance(match["left"], dict) and "jhash" in match["left"]:
+            yield match["right"], match["left"]["jhash"]["seed"]
 
 
 def _trial(wanted: Ruleset, before: Ruleset, users_port: int) -> Iterator[str]:
     """Renew by deleting and adding in one transaction: kernels before 6.12 cannot update a timeout."""
     if wanted.trial is not None and wanted.lease is None:
         return
-    if before.trial is not None:
+    if wanted.renewed:
+        yield f"delete element inet penstock trial {{ {users_port} }}"
+    elif before.trial is not None:
         yield "flush map inet penstock trial"
     if wanted.trial is not None and wanted.lease is not None:
         milliseconds = int(wanted.lease.total_seconds() * 1000)

@@ -63,7 +63,7 @@ def write_whole(path: Path, content: str) -> None:
 
 
 def point(link: Path, target: Path) -> None:
-    """Have the symbolic link lead to the target, in one step, by a path relative to its own folder."""
+    """Ensure in one step that the symbolic link leads to the target, relative to its own folder."""
     new = link.with_name(f".{link.name}.new")
     new.unlink(missing_ok=True)
     new.symlink_to(os.path.relpath(target, link.parent))
@@ -72,7 +72,7 @@ def point(link: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the folder's entries on disk."""
+    """Ensure that the folder's entries are on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -81,7 +81,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Have every file and folder below on disk."""
+    """Ensure that every file and folder below is on disk."""
     for path, _, names in os.walk(folder):
         for name in names:
             if not (file := Path(path, name)).is_symlink():

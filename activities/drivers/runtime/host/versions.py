@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
-from activities.drivers.runtime.disk import size_of, sync_folder, sync_tree, write_whole
-from activities.drivers.runtime.place import MOUNT_POINTS
-from activities.drivers.runtime.process import digest_of_file
+from activities.drivers.disk import size_of, sync_folder, sync_tree, write_whole
+from activities.drivers.runtime.host.chroot import MOUNT_POINTS
+from activities.drivers.runtime.host.process import digest_of_file
 from activities.releases import Admitted
 from policies.words.errors import Refused
 from policies.words.plan import ReleaseRef
@@ -60,7 +60,7 @@ class Versions:
         return self.path(digest) / name
 
     async def lay_out(self, release: ReleaseRef, admission: Admission, source: str) -> bool:
-        """Have the admitted release here, whole; return whether anything had to be done.
+        """Ensure that the admitted release is here, whole; return whether anything had to be done.
 
         A release that is here already is admitted anew: it may have been revoked since. What a
         crash left is removed first: without `.complete` nothing is trusted.

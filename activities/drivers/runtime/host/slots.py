@@ -16,11 +16,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
-from activities.drivers.runtime.berths import PATIENCE, Berth, Berths
-from activities.drivers.runtime.journal import Journal, exclusive
-from activities.drivers.runtime.process import Process, mapped_digests
-from activities.drivers.runtime.versions import Admission
-from activities.instances import Staged, Started
+from activities.drivers.runtime.host.journal import Journal, exclusive
+from activities.drivers.runtime.host.process import Process, boot_id, mapped_digests
+from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolder, SlotFolders
+from activities.drivers.runtime.host.versions import Admission
+from activities.instances import Restored, Staged, Started
 from activities.steering import SteeringTable
 from policies.words.errors import PenstockError, Refused, Unavailable
 from policies.words.instance import GatewayState, InstanceState, Probe
@@ -31,6 +31,8 @@ from policies.words.refusals import RunningMismatch
 UP_WITHIN = timedelta(seconds=15)
 DOWN_WITHIN = timedelta(seconds=10)
 AT_ONCE = timedelta(milliseconds=300)
+NOT_ASKED = timedelta(0)
+"""No daemon is asked for its sessions: only the kernel tells what runs."""
 POLL_SECONDS = 0.05
 SPARE_BYTES = 512 * 2**20
 FLOWS_PER_SESSION = 4
@@ -42,15 +44,15 @@ class HostSlots:
 
     def __init__(
         self,
-        berths: Berths,
+        folders: SlotFolders,
         journal: Journal,
         table: SteeringTable,
         admission: Admission,
         credentials: Mapping[str, Secret],
     ) -> None:
         """Take the parts; `credentials` are what templates may ask for as `$credential_NAME`."""
-        self._berths = berths
-        self._gateway = berths.gateway
+        self._folders = folders
+        self._gateway = folders.gateway
         self._journal = journal
         self._table = table
         self._admission = admission
@@ -63,15 +65,18 @@ class HostSlots:
 
     async def _observe(self, patience: timedelta) -> GatewayState:
         self._reap()
-        for berth in self._berths:
-            berth.trim_log()
-        instances = await asyncio.gather(*(self._berths.instance(berth, patience) for berth in self._berths))
+        for folder in self._folders:
+            folder.trim_log()
+        instances = await asyncio.gather(
+            *(self._folders.instance(folder, patience) for folder in self._folders)
+        )
         return GatewayState(
             gateway=self._gateway.name,
             instances=tuple(instances),
             steering=await self._table.read(),
             epoch=self._journal.epoch,
             observed_at=datetime.now(UTC),
+            boot=boot_id(),
         )
 
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
@@ -85,51 +90,51 @@ class HostSlots:
         return tuple(reasons)
 
     async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
-        """Have the release on the host, admitted and laid out whole; a second call changes nothing.
+        """Ensure that the release is on the host, admitted and laid out whole; a second call changes nothing.
 
         One that a slot was given is not admitted again: the way back needs nobody's consent.
         """
-        async with exclusive(self._berths.root / "staging.lock"):
+        async with exclusive(self._folders.root / "staging.lock"):
             self._journal.admit(operation)
-            versions = self._berths.versions
+            versions = self._folders.versions
             here = versions.complete(release.digest)
             if not here and (full := self._room_on_disk()):
                 raise Refused(full[0])
-            used = any(b.release and b.release.digest == release.digest for b in self._berths)
+            used = any(b.release and b.release.digest == release.digest for b in self._folders)
             changed = not (here and used) and await versions.lay_out(release, self._admission, source)
             signers = versions.signers(release.digest)
             self._journal.finish(operation, {"release": release.digest})
             return Staged(release=release, signers=signers, changed=changed)
 
     async def start(self, operation: Operation, release: ReleaseRef) -> Started:
-        """Have the release running in a slot; one that runs it already is returned as it is.
+        """Ensure that the release runs in a slot; one that runs it already is returned as it is.
 
         Raises:
             Refused: when no slot is free, the config test says no, or what runs is not what was signed.
             Unavailable: when the instance takes no logins in time; a repeat goes on waiting for it.
         """
-        async with exclusive(self._berths.root / "slots.lock") as lock:
+        async with exclusive(self._folders.root / "slots.lock") as lock:
             self._journal.admit(operation)
-            berth = self._running(release)
-            changed = berth is None
-            if berth is None:
-                berth = await self._choose(await self.observe())
-                await asyncio.to_thread(berth.assign, release, self._berths.daemon, self._credentials)
-                await self._verified(berth, release)
+            folder = self._running(release)
+            changed = folder is None
+            if folder is None:
+                folder = await self._choose(await self.observe())
+                await asyncio.to_thread(folder.assign, release, self._folders.daemon, self._credentials)
+                await self._verified(folder, release)
                 self._journal.check(operation)
-                self._launch(berth, release, lock)
-            await self._up(berth, release)
-            self._journal.finish(operation, {"slot": berth.slot.name, "config": berth.config})
+                self._launch(folder, release, lock)
+            await self._up(folder, release)
+            self._journal.finish(operation, {"slot": folder.slot.name, "config": folder.config})
             state = (await self.observe()).model_copy(update={"changed": changed})
-            return Started(slot=berth.slot.name, state=state, changed=changed)
+            return Started(slot=folder.slot.name, state=state, changed=changed)
 
     async def probe(self, slot: str) -> Probe:
         """Log in and ping through the instance's own port."""
-        berth = self._berths.berth(slot)
-        if berth.process() is None:
+        folder = self._folders.of(slot)
+        if folder.process() is None:
             reason = f"nothing runs in slot {slot} of {self._gateway.name}"
             return Probe(passed=False, stage="tcp", reason=reason)
-        return await self._berths.daemon.probe(berth.place)
+        return await self._folders.daemon.probe(folder.chroot)
 
     async def stop(self, operation: Operation, slot: str) -> GatewayState:
         """Stop an instance that has no sessions and gets no new ones.
@@ -137,16 +142,16 @@ class HostSlots:
         Raises:
             Refused: when it serves, is on trial, has sessions, or their number is unknown.
         """
-        async with exclusive(self._berths.root / "slots.lock"):
+        async with exclusive(self._folders.root / "slots.lock"):
             self._journal.admit(operation)
-            berth = self._berths.berth(slot)
-            running = berth.process()
+            folder = self._folders.of(slot)
+            running = folder.process()
             if running is not None:
-                await self._refuse_if_in_use(berth)
+                await self._refuse_if_in_use(folder)
                 self._journal.check(operation)
-                await self._end(berth, running)
-            elif berth.release is not None and berth.state.get("wanted"):
-                berth.mean(berth.release, wanted=False)
+                await self._end(folder, running)
+            elif folder.release is not None and folder.state.get("wanted"):
+                folder.record_intent(folder.release, wanted=False)
             self._journal.finish(operation, {"stopped": slot})
             return (await self.observe()).model_copy(update={"changed": running is not None})
 
@@ -156,45 +161,68 @@ class HostSlots:
         self._journal.fence(operation)
         return (await self._observe(AT_ONCE)).model_copy(update={"changed": changed})
 
-    async def restore(self) -> GatewayState:
+    async def restore(self, operation: Operation, release: ReleaseRef) -> Restored:
+        """Raise the epoch and send new sessions to the slot where the release is alive, at once.
+
+        It waits for no other step and no hung daemon, ends no session, and steers nobody when the
+        release does not run here: what gets new sessions then is better than a slot without anything.
+
+        Raises:
+            Fenced: when a newer rollout or rollback owns the gateway.
+            Conflict: when the steering was not read back as it was written.
+        """
+        fenced = self._journal.epoch != operation.epoch
+        self._journal.fence(operation)
+        before = await self._observe(NOT_ASKED)
+        slot, steered = before.running(release.digest, release.executable), False
+        if slot is not None and slot == before.steering.serving:
+            steered = (await self._table.end_trial(operation)).changed
+        elif slot is not None:
+            steered = (await self._table.make_permanent(operation, slot)).changed
+        state = (await self._observe(AT_ONCE)).model_copy(update={"changed": fenced or steered})
+        slot = state.running(release.digest, release.executable)
+        back = slot is not None and (state.steering.serving, state.steering.trial) == (slot, None)
+        return Restored(state=state, slot=slot, back=back, changed=state.changed)
+
+    async def resume(self) -> GatewayState:
         """Start again what a reboot ended: the release of the slot that gets new sessions.
 
         What cannot be started is left as failed and told in the state: the agent must come up.
         """
-        async with exclusive(self._berths.root / "slots.lock") as lock:
+        async with exclusive(self._folders.root / "slots.lock") as lock:
             serving = (await self._table.read()).serving
-            berth = self._berths.berth(serving) if serving else None
-            release = berth.release if berth else None
-            ended = berth is not None and release is not None and berth.process() is None
-            if berth is not None and release is not None and ended:
-                berth.mean(release, wanted=True)
+            folder = self._folders.of(serving) if serving else None
+            release = folder.release if folder else None
+            ended = folder is not None and release is not None and folder.process() is None
+            if folder is not None and release is not None and ended:
+                folder.record_intent(release, wanted=True)
                 with suppress(PenstockError):
-                    await asyncio.to_thread(berth.assign, release, self._berths.daemon, self._credentials)
-                    await self._verified(berth, release)
-                    self._launch(berth, release, lock)
-                    await self._up(berth, release)
+                    await asyncio.to_thread(folder.assign, release, self._folders.daemon, self._credentials)
+                    await self._verified(folder, release)
+                    self._launch(folder, release, lock)
+                    await self._up(folder, release)
             return (await self.observe()).model_copy(update={"changed": ended})
 
     # --- which slot --------------------------------------------------------------
 
-    def _running(self, release: ReleaseRef) -> Berth | None:
+    def _running(self, release: ReleaseRef) -> SlotFolder | None:
         """Return the slot in which a live process was started from this release."""
-        for berth in self._berths:
-            found = berth.release
-            if found and found.digest == release.digest and berth.state.get("wanted") and berth.process():
-                return berth
+        for folder in self._folders:
+            found = folder.release
+            if found and found.digest == release.digest and folder.state.get("wanted") and folder.process():
+                return folder
         return None
 
-    async def _choose(self, state: GatewayState) -> Berth:
+    async def _choose(self, state: GatewayState) -> SlotFolder:
         """Return a slot that nobody uses; an empty instance that gets no new sessions is ended first."""
         if refused := self._free_slot(state):
             raise Refused(refused[0])
         unused = [i for i in state.instances if i.slot not in (state.steering.serving, state.steering.trial)]
         idle = [i for i in unused if i.state is not InstanceState.RUNNING]
-        berth = self._berths.berth((idle or [i for i in unused if i.sessions == 0])[0].slot)
-        if running := berth.process():
-            await self._end(berth, running)
-        return berth
+        folder = self._folders.of((idle or [i for i in unused if i.sessions == 0])[0].slot)
+        if running := folder.process():
+            await self._end(folder, running)
+        return folder
 
     def _free_slot(self, state: GatewayState) -> list[str]:
         users = (state.steering.serving, state.steering.trial)
@@ -210,7 +238,7 @@ class HostSlots:
         return [] if len(idle) < len(free) else self._ports_taken(idle[0].slot)
 
     def _ports_taken(self, slot: str) -> list[str]:
-        port = self._berths.berth(slot).slot.port
+        port = self._folders.of(slot).slot.port
         with ExitStack() as stack:
             for kind, name in ((socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP")):
                 try:
@@ -225,8 +253,8 @@ class HostSlots:
     # --- the rest of preflight -----------------------------------------------------
 
     def _room_on_disk(self) -> list[str]:
-        free = shutil.disk_usage(self._berths.root).free
-        needed = 2 * self._berths.versions.largest() + SPARE_BYTES
+        free = shutil.disk_usage(self._folders.root).free
+        needed = 2 * self._folders.versions.largest() + SPARE_BYTES
         if free >= needed:
             return []
         sizes = f"has {free >> 20} MB free for releases and needs {needed >> 20} MB"
@@ -253,7 +281,7 @@ class HostSlots:
         if serving is None:
             return []
         release = state.instance(serving).release
-        if release and self._berths.versions.complete(release):
+        if release and self._folders.versions.complete(release):
             return []
         return [
             f"the known-good release in slot {serving} of {self._gateway.name} is not on its disk any more"
@@ -261,79 +289,79 @@ class HostSlots:
 
     # --- processes -----------------------------------------------------------------
 
-    def _launch(self, berth: Berth, release: ReleaseRef, lock: int) -> None:
+    def _launch(self, folder: SlotFolder, release: ReleaseRef, lock: int) -> None:
         """Start the instance, with what is meant written down first: a crash in between is seen as one."""
-        berth.mean(release, wanted=True)
-        child = berth.launch(self._berths.daemon, lock)
+        folder.record_intent(release, wanted=True)
+        child = folder.launch(self._folders.daemon, lock)
         self._children[child.pid] = child
 
-    async def _verified(self, berth: Berth, release: ReleaseRef) -> None:
+    async def _verified(self, folder: SlotFolder, release: ReleaseRef) -> None:
         """Refuse files that are no longer those that were signed, and a config the daemon refuses."""
-        versions = self._berths.versions
+        versions = self._folders.versions
         version = versions.path(release.digest)
         manifest = versions.manifest(release.digest)
         await asyncio.to_thread(versions.verify, version, manifest, release)
-        await self._berths.daemon.check(berth.place)
+        await self._folders.daemon.check(folder.chroot)
 
-    async def _up(self, berth: Berth, release: ReleaseRef) -> None:
+    async def _up(self, folder: SlotFolder, release: ReleaseRef) -> None:
         """Wait until the instance takes logins, then compare what runs with what was signed."""
         try:
             async with asyncio.timeout(UP_WITHIN.total_seconds()):
-                while not await self._berths.daemon.ready(berth.place):
+                while not await self._folders.daemon.ready(folder.chroot):
                     self._reap()
-                    if berth.process() is None and (berth.folder / "launched").exists():
+                    if folder.process() is None and (folder.path / "launched").exists():
                         raise Refused(
                             f"{release.product} {release.version} ended as soon as it was started in slot "
-                            f"{berth.slot.name} of {self._gateway.name}: {berth.last_words()}"
+                            f"{folder.slot.name} of {self._gateway.name}: {folder.last_words()}"
                         )
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError as late:
             raise Unavailable(
-                f"{release.product} {release.version} takes no logins in slot {berth.slot.name} of "
+                f"{release.product} {release.version} takes no logins in slot {folder.slot.name} of "
                 f"{self._gateway.name} after {UP_WITHIN.total_seconds():.0f} s"
             ) from late
-        running = berth.process()
+        running = folder.process()
         if running is None:
             raise Unavailable(
-                f"the instance in slot {berth.slot.name} of {self._gateway.name} has just ended"
+                f"the instance in slot {folder.slot.name} of {self._gateway.name} has just ended"
             )
-        if stranger := self._stranger(berth, running, release):
-            await self._end(berth, running)
+        if stranger := self._stranger(folder, running, release):
+            await self._end(folder, running)
             raise RunningMismatch(
-                f"{stranger} runs in slot {berth.slot.name} of {self._gateway.name} and was not signed for "
+                f"{stranger} runs in slot {folder.slot.name} of {self._gateway.name} and was not signed for "
                 f"{release.product} {release.version}; the instance was ended before it got a user"
             )
 
-    def _stranger(self, berth: Berth, running: Process, release: ReleaseRef) -> str | None:
+    def _stranger(self, folder: SlotFolder, running: Process, release: ReleaseRef) -> str | None:
         """Return the first file that runs and is not, byte for byte, in the manifest."""
         if running.executable != release.executable:
             return "another executable"
-        manifest = self._berths.versions.manifest(release.digest)
+        manifest = self._folders.versions.manifest(release.digest)
         signed = {f"sha256:{file.sha256}" for artifact in manifest.artifacts for file in artifact.files}
-        mapped = mapped_digests(running.pid, berth.place.root)
+        mapped = mapped_digests(running.pid, folder.chroot.root)
         return next((path for path, digest in sorted(mapped.items()) if digest not in signed), None)
 
-    async def _refuse_if_in_use(self, berth: Berth) -> None:
-        steering, slot = await self._table.read(), berth.slot.name
+    async def _refuse_if_in_use(self, folder: SlotFolder) -> None:
+        steering, slot = await self._table.read(), folder.slot.name
         where = f"slot {slot} of {self._gateway.name}"
         if slot in (steering.serving, steering.trial):
             raise Refused(f"{where} gets new sessions; steer them elsewhere before it is stopped")
-        sessions = await self._berths.count(slot)
+        sessions = await self._folders.count(slot)
         if sessions is None:
             raise Refused(f"the sessions in {where} cannot be counted, so it is not stopped; look at its log")
         if sessions > 0:
             raise Refused(f"{where} still has {sessions} sessions; drain it before it is stopped")
 
-    async def _end(self, berth: Berth, running: Process) -> None:
+    async def _end(self, folder: SlotFolder, running: Process) -> None:
         """End exactly this process, politely first; its folder remembers that this was meant."""
-        if berth.release is not None:
-            berth.mean(berth.release, wanted=False)
+        if folder.release is not None:
+            folder.record_intent(folder.release, wanted=False)
         for wish in (signal.SIGTERM, signal.SIGKILL):
             if running.alive:
                 os.kill(running.pid, wish)
             if await self._gone(running):
                 return
-        raise Unavailable(f"process {running.pid} in slot {berth.slot.name} does not end")
+        raise Unavailable(f"process {running.pid} in slot {folder.slot.name} does not end")
 
     async def _gone(self, running: Process) -> bool:
         for _ in range(int(DOWN_WITHIN.total_seconds() / POLL_SECONDS)):

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from activities.drivers.runtime.disk import Reserve
+from activities.drivers.disk import Reserve
 from policies.words.errors import Fenced
 from policies.words.operation import Operation
 
@@ -132,8 +132,10 @@ class Journal:
         epoch, rollout = self._owner(lines)
         if operation.epoch < epoch or (operation.epoch == epoch and rollout not in ("", operation.rollout)):
             raise Fenced(
-                f"{operation.gateway} obeys rollout {rollout} since epoch {epoch}; step {operation.step} of "
-                f"rollout {operation.rollout} (epoch {operation.epoch}) was refused; start again from what is"
+                f"{operation.gateway} obeys rollout {rollout} since epoch {epoch}; step {operation.step} "
+                f"of rollout {operation.rollout} (epoch {operation.epoch}) was refused; start again from "
+                "what is",
+                epoch,
             )
 
     @staticmethod

@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from activities.drivers.disk import write_whole
 from activities.drivers.metrics.process_tree import usage
 from activities.drivers.programs import run
-from activities.drivers.runtime.berths import Berth, Berths
-from activities.drivers.runtime.disk import write_whole
-from activities.drivers.runtime.process import PROC, boot_id
+from activities.drivers.runtime.host.process import PROC, boot_id
+from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
 from activities.snapshots import Evidence
 from policies.redaction import without_names, without_secrets
 from policies.words.errors import BadInput, PenstockError
@@ -28,21 +28,21 @@ KEPT = 20
 """Snapshots on the host itself: the newest ones; the control plane keeps them longer."""
 
 
-class HostShelf:
+class HostSnapshots:
     """The folder `snapshots/` of one gateway's host.
 
     Credentials live in files of their own and are left out; a config only names their paths,
     and what else could be a secret is removed. Users' names are replaced.
     """
 
-    def __init__(self, berths: Berths, observe: Callable[[], Awaitable[GatewayState]]) -> None:
-        self._berths = berths
+    def __init__(self, folders: SlotFolders, observe: Callable[[], Awaitable[GatewayState]]) -> None:
+        self._folders = folders
         self._observe = observe
-        self._folder = berths.root / "snapshots"
+        self._folder = folders.root / "snapshots"
 
     async def freeze(self, operation: Operation, evidence: Evidence) -> Digest:
         """Write the snapshot and return its digest."""
-        live = await self._berths.live()
+        live = await self._folders.live()
         frozen = {
             "at": datetime.now(UTC).isoformat(),
             "operation": operation.model_dump(mode="json"),
@@ -50,7 +50,7 @@ class HostShelf:
             "state": (await self._observe()).model_dump(mode="json"),
             "steering": await _words_of("nft", "list", "table", "inet", "penstock"),
             "versions": self._versions(),
-            "slots": {berth.slot.name: self._slot(berth) for berth in self._berths},
+            "slots": {folder.slot.name: self._slot(folder) for folder in self._folders},
             "sessions": {
                 slot: None if found is None else [session.model_dump(mode="json") for session in found]
                 for slot, found in live.items()
@@ -72,7 +72,7 @@ class HostShelf:
         path = self._path(digest)
         content = path.read_bytes() if path.exists() else b""
         if digest_of(content) != digest:
-            raise BadInput(f"snapshot {digest} is not on {self._berths.gateway.name} any more")
+            raise BadInput(f"snapshot {digest} is not on {self._folders.gateway.name} any more")
         return content
 
     def _path(self, digest: Digest) -> Path:
@@ -88,17 +88,17 @@ class HostShelf:
             "penstock": version("penstock"),
             "kernel": os.uname().release,
             "boot": boot_id(),
-            "staged": sorted(path.name for path in self._berths.versions.folder.glob("sha256-*")),
+            "staged": sorted(path.name for path in self._folders.versions.folder.glob("sha256-*")),
         }
 
-    def _slot(self, berth: Berth) -> dict[str, Any]:
-        process, config = berth.process(), berth.folder / "conf"
-        log = berth.log.read_bytes()[-LOG_BYTES:] if berth.log.exists() else b""
+    def _slot(self, folder: SlotFolder) -> dict[str, Any]:
+        process, config = folder.process(), folder.path / "conf"
+        log = folder.log.read_bytes()[-LOG_BYTES:] if folder.log.exists() else b""
         text = log.decode(errors="replace")
-        names = self._berths.daemon.names_in(text)
+        names = self._folders.daemon.names_in(text)
         used = usage(process.pid) if process else None
         return {
-            "state": berth.state,
+            "state": folder.state,
             "config": {
                 file.name: without_secrets(file.read_text(errors="replace"))
                 for file in sorted(config.glob("*.conf"))
@@ -111,7 +111,7 @@ class HostShelf:
 
 async def _words_of(*command: str) -> str:
     try:
-        said = await run(command)
+        result = await run(command)
     except PenstockError as error:
         return str(error)
-    return said.out or said.err
+    return result.out or result.err

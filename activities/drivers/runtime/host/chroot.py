@@ -1,12 +1,10 @@
-"""A place: the root, config and run folders of one instance, and how a program is run inside them."""
+"""A chroot: the root, config and run folders of one instance, and how a program is run inside them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from policies.words.fleet import Gateway, Slot
 
-CONFIG = Path("/etc/penstock")
-RUN = Path("/run/penstock")
 MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "etc/penstock", "run/penstock")
 
 # Only a mount namespace is new: pids, sockets and the network are the gateway's own.
@@ -24,7 +22,7 @@ exec chroot "$root" "$@"
 
 
 @dataclass(frozen=True)
-class Place:
+class Chroot:
     """Where one instance lives on its gateway's host."""
 
     gateway: Gateway

@@ -5,9 +5,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
-from activities.drivers.runtime.berths import PATIENCE, Berths, answered
-from activities.drivers.runtime.journal import Journal
-from activities.drivers.runtime.process import boot_id
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.process import boot_id
+from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolders, answered
 from policies.words.drain import Look
 from policies.words.errors import PenstockError, Unavailable
 from policies.words.operation import Operation
@@ -20,7 +20,7 @@ class Pins(Protocol):
     """The part of a steering table that remembers who belongs where."""
 
     async def refresh(self) -> Steering:
-        """Have exactly the addresses of live sessions pinned."""
+        """Ensure that exactly the addresses of live sessions are pinned."""
         ...
 
     async def leave(self, slot: str) -> Steering:
@@ -31,8 +31,8 @@ class Pins(Protocol):
 class SlotSessions:
     """Sessions by slot; while a drain counts them, the steering's pins follow them."""
 
-    def __init__(self, berths: Berths, journal: Journal, pins: Pins) -> None:
-        self._berths = berths
+    def __init__(self, folders: SlotFolders, journal: Journal, pins: Pins) -> None:
+        self._folders = folders
         self._journal = journal
         self._pins = pins
         self._refreshed: float | None = None
@@ -40,15 +40,15 @@ class SlotSessions:
     async def count(self, slot: str) -> int | None:
         """Return how many sessions live in the slot; 0 where nothing runs, None when unknown."""
         await self._follow()
-        return await self._berths.count(slot)
+        return await self._folders.count(slot)
 
     async def look(self, slot: str) -> Look:
         """Return the slot's sessions and the process that has them; counts are None when it does not say."""
         await self._follow()
-        running = self._berths.berth(slot).process()
+        running = self._folders.of(slot).process()
         if running is None:
             return Look(sessions=0, boot=boot_id())
-        found = await answered(self._berths.daemon.sessions(self._berths.berth(slot).place), PATIENCE)
+        found = await answered(self._folders.daemon.sessions(self._folders.of(slot).chroot), PATIENCE)
         exempt = None if found is None else sum(session.exempt for session in found)
         return Look(
             sessions=None if found is None else len(found),
@@ -72,10 +72,10 @@ class SlotSessions:
             Unavailable: when the sessions cannot be listed; nothing was ended.
         """
         self._journal.admit(operation)
-        berth = self._berths.berth(slot)
-        if berth.process() is None:
+        folder = self._folders.of(slot)
+        if folder.process() is None:
             return 0
-        found = await self._berths.daemon.sessions(berth.place)
+        found = await self._folders.daemon.sessions(folder.chroot)
         if found is None:
             raise Unavailable(f"the sessions in slot {slot} cannot be listed; nothing was ended")
         with suppress(
@@ -85,10 +85,10 @@ class SlotSessions:
         self._journal.check(operation)
         endable = [session for session in found if exempt_too or not session.exempt]
         chosen = tuple(sorted(endable, key=lambda session: session.since)[:batch])
-        return await self._berths.daemon.end(berth.place, chosen)
+        return await self._folders.daemon.end(folder.chroot, chosen)
 
     async def _follow(self) -> None:
-        """Have the pins follow the sessions, at most every two seconds."""
+        """Ensure that the pins follow the sessions, at most every two seconds."""
         now = asyncio.get_running_loop().time()
         if self._refreshed is None or now - self._refreshed >= REFRESH.total_seconds():
             self._refreshed = now

@@ -15,8 +15,8 @@ from datetime import timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import run, start
-from activities.drivers.runtime.place import Place
 from policies.words.errors import BadInput, Unavailable
 from policies.words.instance import Probe
 
@@ -78,7 +78,7 @@ class _Progress:
     received: int = 0
 
 
-async def probe(place: Place, login: ProbeLogin) -> Probe:
+async def probe(environment: Environment, login: ProbeLogin) -> Probe:
     """Log in, ping, log out; report the stage reached, or the failed one and why.
 
     Raises:
@@ -90,9 +90,9 @@ async def probe(place: Place, login: ProbeLogin) -> Probe:
         raise BadInput(f"the probe's password cannot be read at {login.password}") from error
     progress, cable = _Progress(), f"probe{secrets.token_hex(3)}"
     process = await start(
-        _command(place, login),
+        _command(environment, login),
         stderr=asyncio.subprocess.STDOUT,
-        environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PROBE_TARGET": _target(place, login)},
+        environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PROBE_TARGET": _target(environment, login)},
     )
     try:
         async with asyncio.timeout(WITHIN.total_seconds()) as patience:
@@ -101,8 +101,8 @@ async def probe(place: Place, login: ProbeLogin) -> Probe:
         progress.words = f"nothing more came within {WITHIN.total_seconds():.0f} s after {progress.words!r}"
         if not progress.asked:
             raise Unavailable(
-                f"the probe of slot {place.slot.name} on {place.gateway.name} got no network of its own "
-                f"within {WITHIN.total_seconds():.0f} s: this host is too busy; it is tried again"
+                f"the probe of slot {environment.slot.name} on {environment.gateway.name} got no network "
+                f"of its own within {WITHIN.total_seconds():.0f} s: this host is too busy; it is tried again"
             ) from None
     finally:
         if process.returncode is None:
@@ -111,7 +111,7 @@ async def probe(place: Place, login: ProbeLogin) -> Probe:
         await process.wait()
         # The kernel removes the cable with the namespace, but in its own time.
         await run(["ip", "link", "delete", cable])
-    return _verdict(place, progress)
+    return _verdict(environment, progress)
 
 
 async def _converse(
@@ -121,7 +121,7 @@ async def _converse(
     progress: _Progress,
     patience: asyncio.Timeout,
 ) -> None:
-    """Have the client ask, and note what it says; its time begins when its own network is there."""
+    """Tell the client to ask, and note what it says; its time begins when its own network is there."""
     out, given = process.stdout, process.stdin
     if out is None or given is None:  # pragma: no cover - both were asked for
         raise Unavailable("the probe's client has no pipes")
@@ -151,9 +151,9 @@ def _addresses() -> tuple[str, str]:
 
 async def _lay_cable(pid: int, cable: str, near: str) -> None:
     lines = f"link add {cable} type veth peer name probe netns {pid}\naddress add {near}/30 dev {cable}\n"
-    said = await run(["ip", "-batch", "-"], given=f"{lines}link set {cable} up\n")
-    if said.status:
-        raise Unavailable(f"the probe's cable could not be laid: {said.last_words}")
+    result = await run(["ip", "-batch", "-"], given=f"{lines}link set {cable} up\n")
+    if result.status:
+        raise Unavailable(f"the probe's cable could not be laid: {result.last_words}")
 
 
 def _note(progress: _Progress, line: str, begun: float) -> None:
@@ -172,11 +172,11 @@ def _note(progress: _Progress, line: str, begun: float) -> None:
         progress.words = line
 
 
-def _verdict(place: Place, progress: _Progress) -> Probe:
+def _verdict(environment: Environment, progress: _Progress) -> Probe:
     lost = progress.sent - progress.received
     passed = progress.reached == len(STAGES) and lost <= MOST_LOST * progress.sent
     stage = STAGES[min(progress.reached, len(STAGES) - 1)]
-    where = f"slot {place.slot.name} on {place.gateway.name}, port {place.slot.port}"
+    where = f"slot {environment.slot.name} on {environment.gateway.name}, port {environment.slot.port}"
     said = f"{lost} of {progress.sent} pings lost" if progress.sent else progress.words
     return Probe(
         passed=passed,
@@ -188,14 +188,14 @@ def _verdict(place: Place, progress: _Progress) -> Probe:
     )
 
 
-def _target(place: Place, login: ProbeLogin) -> str:
-    return login.target or str(place.slot.pool4[1])
+def _target(environment: Environment, login: ProbeLogin) -> str:
+    return login.target or str(environment.slot.pool4[1])
 
 
-def _command(place: Place, login: ProbeLogin) -> list[str]:
-    address = next(a for a in place.gateway.addresses if a.version == 4)  # noqa: PLR2004 - the IP version
+def _command(environment: Environment, login: ProbeLogin) -> list[str]:
+    address = next(a for a in environment.gateway.addresses if a.version == 4)  # noqa: PLR2004 - the IP version
     resolve = [f"--resolve={login.name}:{address}"] if login.name else []
-    url = f"https://{login.name or address}:{place.slot.port}"
+    url = f"https://{login.name or address}:{environment.slot.port}"
     alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "-n", "-p", "--fork", "--kill-child", "sh", "-c"]
     client = [f"--user={login.user}", f"--cafile={login.authority}", *resolve, url]
-    return [*alone, CLIENT, "probe", _target(place, login), str(login.pings), *client]
+    return [*alone, CLIENT, "probe", _target(environment, login), str(login.pings), *client]

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.ocserv_probe import ProbeLogin, probe
-from activities.drivers.daemon.port import Secret
+from activities.drivers.daemon.ocserv.probe import ProbeLogin, probe
+from activities.drivers.daemon.port import CONFIG, RUN, Environment, Secret
 from activities.drivers.programs import run
-from activities.drivers.runtime.place import CONFIG, RUN, Place
 from policies.words.errors import BadInput, PenstockError, Refused
 from policies.words.instance import Probe, Session
 
@@ -42,19 +41,21 @@ class Ocserv:
         self._exempt = exempt
         self._probing = asyncio.Lock()
 
-    def render(self, place: Place, template: Path, credentials: Mapping[str, Secret], into: Path) -> None:
+    def render(
+        self, environment: Environment, template: Path, credentials: Mapping[str, Secret], into: Path
+    ) -> None:
         """Write ocserv.conf and the credentials it names, readable by root only.
 
         A line that needs the slot's IPv6 pool is left out where the slot has none.
         """
-        values, wanted = self._values(place), set[str]()
+        values, wanted = self._values(environment), set[str]()
         lines = []
         for line in template.read_text().splitlines():
             if "$" not in line or line.lstrip().startswith("#"):
                 lines.append(line)
                 continue
             names = _names(line)
-            if place.slot.pool6 is None and "pool6" in names:
+            if environment.slot.pool6 is None and "pool6" in names:
                 continue
             wanted |= {name.removeprefix(_CREDENTIAL) for name in names if name.startswith(_CREDENTIAL)}
             lines.append(_filled(line, values, template))
@@ -67,34 +68,36 @@ class Ocserv:
             _write_secret(credentials[name], secrets / name)
         (into / "ocserv.conf").write_text("\n".join(lines) + "\n")
 
-    async def check(self, place: Place) -> None:
+    async def check(self, environment: Environment) -> None:
         """Run `ocserv -t` of the release's own root; its last words are the reason when it refuses."""
-        said = await run(place.inside("/usr/sbin/ocserv", "-t", "-c", f"{CONFIG}/ocserv.conf"), within=TEST)
-        if said.status:
+        result = await run(
+            environment.inside("/usr/sbin/ocserv", "-t", "-c", f"{CONFIG}/ocserv.conf"), within=TEST
+        )
+        if result.status:
             raise Refused(
-                f"ocserv's own test refuses the config of slot {place.slot.name} on {place.gateway.name}: "
-                f"{said.last_words}"
+                f"ocserv's own test refuses the config of slot {environment.slot.name} on "
+                f"{environment.gateway.name}: {result.last_words}"
             )
 
     def command(self) -> list[str]:
-        """Return how ocserv runs: in the foreground, logging enough for `ocserv_log` to standard error."""
+        """Return how ocserv runs: in the foreground, logging enough for `log.py` to standard error."""
         return ["/usr/sbin/ocserv", "-f", "-d", "3", "-c", f"{CONFIG}/ocserv.conf"]
 
-    async def ready(self, place: Place) -> bool:
+    async def ready(self, environment: Environment) -> bool:
         """Return whether occtl gets an answer; ocserv listens before it answers."""
-        return await self._ask(place, "show", "status") is not None
+        return await self._ask(environment, "show", "status") is not None
 
-    async def count(self, place: Place) -> int | None:
+    async def count(self, environment: Environment) -> int | None:
         """Return how many users are logged in, None when occtl does not answer.
 
         The "Active sessions" of `show status` also counts connections that never logged in.
         """
-        sessions = await self.sessions(place)
+        sessions = await self.sessions(environment)
         return None if sessions is None else len(sessions)
 
-    async def sessions(self, place: Place) -> tuple[Session, ...] | None:
+    async def sessions(self, environment: Environment) -> tuple[Session, ...] | None:
         """Return the sessions of `occtl show users`, None when occtl does not answer."""
-        answer = await self._ask(place, "show", "users")
+        answer = await self._ask(environment, "show", "users")
         if not isinstance(answer, list):
             return None
         try:
@@ -102,28 +105,28 @@ class Ocserv:
         except (KeyError, TypeError, ValueError):
             return None
 
-    async def end(self, place: Place, sessions: tuple[Session, ...]) -> int:
+    async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """Disconnect each session by its id; one that has ended meanwhile does not count."""
         ended = 0
         for session in sessions:
-            said = await run(self._occtl(place, "disconnect", "id", session.id), within=ANSWER)
-            ended += said.status == 0
+            result = await run(self._occtl(environment, "disconnect", "id", session.id), within=ANSWER)
+            ended += result.status == 0
         return ended
 
     def names_in(self, log: str) -> frozenset[str]:
         """Return every user's name that the log shows: of workers, logins and people who mistyped."""
         return frozenset(name for found in _NAMES.finditer(log) if (name := found[1] or found[2] or ""))
 
-    async def probe(self, place: Place) -> Probe:
+    async def probe(self, environment: Environment) -> Probe:
         """Log in as the probe's own user and ping the gateway's end of the tunnel."""
         if self._login is None:
-            reason = f"{place.gateway.name} was given no probe login; add one to its credentials"
+            reason = f"{environment.gateway.name} was given no probe login; add one to its credentials"
             return Probe(passed=False, stage="auth", reason=reason)
         async with self._probing:
-            return await probe(place, self._login)
+            return await probe(environment, self._login)
 
-    def _values(self, place: Place) -> dict[str, str]:
-        slot = place.slot
+    def _values(self, environment: Environment) -> dict[str, str]:
+        slot = environment.slot
         return {
             "port": str(slot.port),
             "device": slot.device,
@@ -144,14 +147,14 @@ class Ocserv:
             exempt=self._exempt.spares(user.get("Username", ""), user.get("Groupname", "")),
         )
 
-    def _occtl(self, place: Place, *command: str) -> list[str]:
-        return place.beside("/usr/bin/occtl", "-s", f"{RUN}/occtl.sock", "-j", *command)
+    def _occtl(self, environment: Environment, *command: str) -> list[str]:
+        return environment.beside("/usr/bin/occtl", "-s", f"{RUN}/occtl.sock", "-j", *command)
 
-    async def _ask(self, place: Place, *command: str) -> Any:
+    async def _ask(self, environment: Environment, *command: str) -> Any:
         """Return occtl's answer, None for no answer or one that is not JSON; unknown is never zero."""
         try:
-            said = await run(self._occtl(place, *command), within=ANSWER)
-            return json.loads(_TRAILING_COMMA.sub(r"\1", said.out)) if said.status == 0 else None
+            result = await run(self._occtl(environment, *command), within=ANSWER)
+            return json.loads(_TRAILING_COMMA.sub(r"\1", result.out)) if result.status == 0 else None
         except (PenstockError, ValueError):
             return None
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from activities.drivers.daemon.port import Daemon, Secret
-from activities.drivers.runtime.disk import point, write_whole
-from activities.drivers.runtime.place import Place
-from activities.drivers.runtime.process import Process
-from activities.drivers.runtime.versions import Versions
+from activities.drivers.disk import point, write_whole
+from activities.drivers.runtime.host.chroot import Chroot
+from activities.drivers.runtime.host.process import Process
+from activities.drivers.runtime.host.versions import Versions
 from policies.words.errors import BadInput
 from policies.words.fleet import Gateway, Slot
 from policies.words.instance import Instance, InstanceState, Session
@@ -37,27 +37,27 @@ PATIENCE = timedelta(seconds=3)
 LOG_BYTES = 64 * 2**20
 
 
-class Berth:
+class SlotFolder:
     """One slot's folder: `current`, `conf`, `run`, `state.json`, `launched` and `log`."""
 
     def __init__(self, gateway: Gateway, slot: Slot, root: Path, versions: Versions) -> None:
         self.slot = slot
-        self.folder = root / "slots" / slot.name
+        self.path = root / "slots" / slot.name
         self._gateway = gateway
         self._versions = versions
         for name in ("conf", "run"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            (self.path / name).mkdir(parents=True, exist_ok=True)
 
     @property
     def log(self) -> Path:
         """The file the instance's output is appended to; the exporter follows it."""
-        return self.folder / "log"
+        return self.path / "log"
 
     @property
     def state(self) -> dict[str, Any]:
         """What this slot was last meant to do: `release` and whether it is `wanted`."""
         try:
-            content: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
+            content: dict[str, Any] = json.loads((self.path / "state.json").read_text())
         except (OSError, ValueError):
             return {}
         return content
@@ -69,17 +69,17 @@ class Berth:
         return ReleaseRef.model_validate(found) if found else None
 
     @property
-    def place(self) -> Place:
+    def chroot(self) -> Chroot:
         """The folders of the instance, by the version `current` leads to."""
-        root = (self.folder / "current").resolve() / "root"
+        root = (self.path / "current").resolve() / "root"
         running = self.process()
         pid = running.pid if running else None
-        return Place(self._gateway, self.slot, root, self.folder / "conf", self.folder / "run", pid)
+        return Chroot(self._gateway, self.slot, root, self.path / "conf", self.path / "run", pid)
 
     def process(self) -> Process | None:
         """Return the instance's main process if exactly that process is alive."""
         try:
-            boot, stat = (self.folder / "launched").read_text().splitlines()[:2]
+            boot, stat = (self.path / "launched").read_text().splitlines()[:2]
             found = Process(int(stat.split()[0]), int(stat.rpartition(")")[2].split()[19]), boot)
         except (OSError, ValueError, IndexError):
             return None
@@ -92,25 +92,25 @@ class Berth:
             raise BadInput(
                 f"{release.product} {release.version} is not on {self._gateway.name}; stage it first"
             )
-        new = self.folder / "conf.new"
+        new = self.path / "conf.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
-        point(self.folder / "current", version)
-        daemon.render(self.place, self._versions.template(release.digest), credentials, new)
-        shutil.rmtree(self.folder / "conf", ignore_errors=True)
-        new.rename(self.folder / "conf")
-        self.mean(release, wanted=False)
+        point(self.path / "current", version)
+        daemon.render(self.chroot, self._versions.template(release.digest), credentials, new)
+        shutil.rmtree(self.path / "conf", ignore_errors=True)
+        new.rename(self.path / "conf")
+        self.record_intent(release, wanted=False)
 
     @property
     def config(self) -> Digest:
         """The digest of the rendered config: it names credentials, whose own folder does not count."""
-        files = sorted(path for path in (self.folder / "conf").iterdir() if path.is_file())
+        files = sorted(path for path in (self.path / "conf").iterdir() if path.is_file())
         return digest_of(b"".join(path.read_bytes() for path in files))
 
-    def mean(self, release: ReleaseRef, *, wanted: bool) -> None:
+    def record_intent(self, release: ReleaseRef, *, wanted: bool) -> None:
         """Write down what the slot is meant to do."""
         state = {"release": release.model_dump(mode="json"), "wanted": wanted}
-        write_whole(self.folder / "state.json", json.dumps(state))
+        write_whole(self.path / "state.json", json.dumps(state))
 
     def launch(self, daemon: Daemon, lock: int) -> "subprocess.Popen[bytes]":
         """Start the instance in a session of its own, so that it outlives its agent.
@@ -118,13 +118,13 @@ class Berth:
         It holds the lock until it has written down which process it is.
         """
         with suppress(FileNotFoundError):
-            (self.folder / "launched").unlink()
-        for leftover in (self.folder / "run").iterdir():
+            (self.path / "launched").unlink()
+        for leftover in (self.path / "run").iterdir():
             leftover.unlink()
-        command = self.place.inside(*daemon.command())
+        command = self.chroot.inside(*daemon.command())
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                ["sh", "-c", LAUNCH, "launch", str(self.folder / "launched"), *command],
+                ["sh", "-c", LAUNCH, "launch", str(self.path / "launched"), *command],
                 stdin=lock,
                 stdout=log,
                 stderr=log,
@@ -135,7 +135,7 @@ class Berth:
     def trim_log(self) -> None:
         """Keep the log from filling the disk: what is there becomes `log.1`, and the instance writes on."""
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
-            shutil.copyfile(self.log, self.folder / "log.1")
+            shutil.copyfile(self.log, self.path / "log.1")
             os.truncate(self.log, 0)
 
     def last_words(self) -> str:
@@ -152,7 +152,7 @@ async def answered(asked: Awaitable[Answer | None], within: timedelta) -> Answer
         return None
 
 
-class Berths:
+class SlotFolders:
     """All slots of one gateway, and what runs in them now."""
 
     def __init__(self, gateway: Gateway, root: Path, daemon: Daemon) -> None:
@@ -160,42 +160,42 @@ class Berths:
         self.root = root
         self.daemon = daemon
         self.versions = Versions(root)
-        self._berths = {slot.name: Berth(gateway, slot, root, self.versions) for slot in gateway.slots}
+        self._folders = {slot.name: SlotFolder(gateway, slot, root, self.versions) for slot in gateway.slots}
 
-    def __iter__(self) -> Iterator[Berth]:
-        return iter(self._berths.values())
+    def __iter__(self) -> Iterator[SlotFolder]:
+        return iter(self._folders.values())
 
-    def berth(self, slot: str) -> Berth:
-        """Return the slot's berth; BadInput when the gateway has no such slot."""
-        if slot not in self._berths:
-            raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(self._berths)}")
-        return self._berths[slot]
+    def of(self, slot: str) -> SlotFolder:
+        """Return the slot's folder; BadInput when the gateway has no such slot."""
+        if slot not in self._folders:
+            raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(self._folders)}")
+        return self._folders[slot]
 
-    async def instance(self, berth: Berth, within: timedelta = PATIENCE) -> Instance:
+    async def instance(self, folder: SlotFolder, within: timedelta = PATIENCE) -> Instance:
         """Return what is in the slot, read from the host now; sessions are None if not said in time."""
-        process, state, release = berth.process(), berth.state, berth.release
+        process, state, release = folder.process(), folder.state, folder.release
         digest = release.digest if release else None
         if process is None:
             died = InstanceState.FAILED if state.get("wanted") else InstanceState.STOPPED
-            return Instance(slot=berth.slot.name, state=died, release=digest, sessions=0)
+            return Instance(slot=folder.slot.name, state=died, release=digest, sessions=0)
         return Instance(
-            slot=berth.slot.name,
+            slot=folder.slot.name,
             state=InstanceState.RUNNING,
             release=digest,
             executable=process.executable,
             pid=process.pid,
             started_at=process.started_at,
-            sessions=await answered(self.daemon.count(berth.place), within),
+            sessions=await answered(self.daemon.count(folder.chroot), within),
         )
 
     async def count(self, slot: str) -> int | None:
         """Return the slot's sessions: 0 where nothing runs, None when the instance does not say."""
-        berth = self.berth(slot)
-        return 0 if berth.process() is None else await self.daemon.count(berth.place)
+        folder = self.of(slot)
+        return 0 if folder.process() is None else await self.daemon.count(folder.chroot)
 
     async def live(self, within: timedelta = PATIENCE) -> dict[str, tuple[Session, ...] | None]:
         """Return the sessions of every running instance by slot, None where they are not said in time."""
-        running = [berth for berth in self if berth.process()]
-        asked = [answered(self.daemon.sessions(berth.place), within) for berth in running]
+        running = [folder for folder in self if folder.process()]
+        asked = [answered(self.daemon.sessions(folder.chroot), within) for folder in running]
         found = await asyncio.gather(*asked)
-        return {berth.slot.name: sessions for berth, sessions in zip(running, found, strict=True)}
+        return {folder.slot.name: sessions for folder, sessions in zip(running, found, strict=True)}
