@@ -157,7 +157,7 @@ def test_a_late_repeat_of_an_older_rollout_does_not_bring_its_release_back(ledge
     for reference, rollout in ((OLD, "north-1"), (NEW, "north-2"), (OLD, "north-1"), (NEW, "north-2")):
         ledger.record_known_good("north", "gw-1", reference, rollout)
     assert ledger.known_good("north") == {"gw-1": NEW}
-    assert actions(ledger) == ["known-good recorded"] * 2
+    assert actions(ledger).count("known-good recorded") == 2
 
 
 def test_a_rollout_is_opened_and_closed_once_however_often_it_is_told(ledger: Ledger) -> None:
@@ -175,7 +175,7 @@ def test_a_rollout_is_opened_and_closed_once_however_often_it_is_told(ledger: Le
     )
     assert row.ended is not None
     assert row.ended - row.started < timedelta(minutes=1)
-    assert actions(ledger) == ["rollout began", "rollout ended"]
+    assert actions(ledger) == ["change began", "change ended"]
 
 
 def test_the_newest_rollout_comes_first_and_other_fleets_stay_out(ledger: Ledger) -> None:
@@ -193,10 +193,10 @@ def test_two_rollouts_never_share_a_name(ledger: Ledger) -> None:
 
 def test_a_rollout_that_ended_otherwise_than_first_told_has_its_last_end(ledger: Ledger) -> None:
     ledger.open_rollout(order("north-1"))
-    for outcome in (Outcome.ROLLBACK_INCOMPLETE, Outcome.ROLLED_BACK):
+    for outcome in (Outcome.ROLLBACK_INCOMPLETE, Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE):
         ledger.close_rollout(result("north-1", outcome))
     assert [row.outcome for row in ledger.rollouts("north")] == [Outcome.ROLLED_BACK]
-    assert actions(ledger) == ["rollout began", "rollout ended", "rollout ended"]
+    assert actions(ledger) == ["change began", "change ended", "change ended"]
 
 
 def test_a_decision_comes_back_with_every_number_as_it_was(ledger: Ledger) -> None:
@@ -350,4 +350,4 @@ async def test_each_step_of_a_rollout_may_be_repeated(ledger: Ledger) -> None:
         await run(book.record_known_good, entry)
         await run(book.close_rollout, result("north-1"))
     assert await run(book.read_known_good, "north") == {"gw-1": NEW}
-    assert actions(ledger) == ["rollout began", "decision", "known-good recorded", "rollout ended"]
+    assert actions(ledger) == ["change began", "decision", "known-good recorded", "change ended"]

@@ -15,9 +15,11 @@ from activities.normality import NormalityOrder
 from activities.observation import ObservationOrder, ObservationSlice
 from activities.releases import Admission, AdmitOrder
 from orchestrator.store.database import open_database
-from orchestrator.store.ledger import Ledger
+from orchestrator.store.gateway_results import GatewayResults
+from orchestrator.store.plans import Plans
+from orchestrator.store.quarantine import Quarantines
+from orchestrator.store.rollouts import Rollouts
 from policies.judge.advisory import Advice
-from policies.words.audit import AuditHead
 from policies.words.plan import ReleaseRef
 from policies.words.change import ChangeOrder, ChangeResult
 from policies.words.verdict import Action, Decision, GateVerdict
@@ -88,8 +90,8 @@ class FakeAdmission:
         return Admission(release=order.release, signers=("a", "b"), reason="two people signed")
 
 
-class FakeBook(Ledger):
-    """A real ledger on a file of its own, but for what rollouts write: that is in dictionaries to look at."""
+class FakeBook(Rollouts, Plans, GatewayResults, Quarantines):
+    """Real books on a file of their own, but for what rollouts write: that is in dictionaries to look at."""
 
     def __init__(self) -> None:
         folder = mkdtemp(prefix="penstock-book-")
@@ -123,9 +125,8 @@ class FakeBook(Ledger):
 
     def audit(
         self, person: str, via: str, action: str, subject: str, body: object, key: str | None = None
-    ) -> AuditHead:
+    ) -> None:
         self.events.setdefault(key or str(len(self.events)), (action, subject, body))
-        return AuditHead(seq=len(self.events))
 
     def record_snapshot(self, rollout: str, gateway: str, digest: str) -> None:
         self.snapshots[gateway] = digest

@@ -1,0 +1,414 @@
+"""Changes in a real ledger: their names, their ends, what they moved and what going back means after them."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.store.ledger import Ledger
+from policies.words.change import (
+    ChangeEnding,
+    ChangeKind,
+    ChangeOpening,
+    GatewayResult,
+    KnownGoodBatch,
+    Quarantine,
+)
+from policies.words.errors import BadInput, Conflict
+from policies.words.plan import ReleaseRef
+from policies.words.rollout import Outcome
+from policies.words.word import digest_of
+
+AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+GATEWAYS = ("gw-1", "gw-2", "gw-3")
+
+
+def release(version: str) -> ReleaseRef:
+    return ReleaseRef(
+        digest=digest_of(version.encode()), product="ocserv", version=version, executable=digest_of(b"e")
+    )
+
+
+OLD, NEW, NEWER = release("1.1.6"), release("1.3.0"), release("1.4.0")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Ledger]:
+    opened = Ledger.open(url)
+    yield opened
+    opened.close()
+
+
+def opening(key: str, kind: ChangeKind = ChangeKind.UPGRADE, fleet: str = "edge") -> ChangeOpening:
+    return ChangeOpening(key=key, fleet=fleet, kind=kind, requested_by="ada", reason="CVE", release="1.3.0")
+
+
+def end(ledger: Ledger, change: str, outcome: Outcome = Outcome.PROMOTED) -> None:
+    ledger.close_change(ChangeEnding(change=change, outcome=outcome, sentence=f"it was {outcome}"))
+
+
+def record(ledger: Ledger, change: str, to: ReleaseRef, *gateways: str, back: bool = False) -> int:
+    releases = dict.fromkeys(gateways or GATEWAYS, to)
+    batch = KnownGoodBatch(fleet="edge", change=change, releases=releases, back=back)
+    return ledger.record_known_good_batch(batch)
+
+
+def promote(ledger: Ledger, to: ReleaseRef, kind: ChangeKind = ChangeKind.UPGRADE) -> str:
+    change = ledger.open_change(opening(f"{kind} {len(ledger.history('edge'))}", kind))
+    record(ledger, change, to)
+    end(ledger, change)
+    return change
+
+
+def go_back(ledger: Ledger, outcome: Outcome = Outcome.ROLLED_BACK, only: tuple[str, ...] = GATEWAYS) -> str:
+    """Take back what the ledger says is to be taken back, as a rollback does."""
+    last = ledger.way_back("edge")
+    asked = opening(f"back {len(ledger.history('edge'))}", ChangeKind.GO_BACK)
+    targets = ledger.targets("edge", last.change, finished=last.finished) if last.change else {}
+    change = ledger.open_change(asked.model_copy(update={"cause": last.change}))
+    wanted = {name: to for name, to in targets.items() if name in only}
+    ledger.record_known_good_batch(KnownGoodBatch(fleet="edge", change=change, releases=wanted))
+    end(ledger, change, outcome)
+    return change
+
+
+def standings(ledger: Ledger) -> dict[str, str]:
+    return {row.name: row.standing for row in ledger.history("edge")}
+
+
+def test_every_change_of_whatever_kind_gets_the_next_number(ledger: Ledger) -> None:
+    names = [ledger.open_change(opening(f"key {n}", kind)) for n, kind in enumerate(ChangeKind)]
+    assert names == ["edge-1", "edge-2", "edge-3", "edge-4"]
+    assert ledger.open_change(opening("another", fleet="west")) == "west-1"
+
+
+def test_the_same_key_is_the_same_change_and_never_another_one(ledger: Ledger) -> None:
+    assert {ledger.open_change(opening("run 1")) for _ in range(3)} == {"edge-1"}
+    with pytest.raises(Conflict, match="edge-1 was opened under the same key with another kind"):
+        ledger.open_change(opening("run 1", ChangeKind.RELOAD))
+    assert [entry.action for entry in ledger.audit_entries()] == ["change began"]
+
+
+def test_fleets_whose_names_look_like_changes_never_share_a_name(ledger: Ledger) -> None:
+    names = [
+        ledger.open_change(opening(f"{fleet} {n}", fleet=fleet))
+        for n in range(3)
+        for fleet in ("edge", "edge-1", "edge-1-1")
+    ]
+    assert len(set(names)) == len(names)
+
+
+def test_a_fleet_whose_name_leaves_no_room_for_a_number_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(BadInput, match="too long a name"):
+        ledger.open_change(opening("key", fleet="e" * 62))
+    assert ledger.history("e" * 62) == ()
+
+
+def test_names_are_unique_whoever_opens_changes_at_once(url: str, ledger: Ledger) -> None:
+    program = (
+        "import sys\n"
+        "from orchestrator.store.ledger import Ledger\n"
+        "from policies.words.change import ChangeKind, ChangeOpening\n"
+        f"book = Ledger.open({url!r})\n"
+        "for n in range(40):\n"
+        "    key = f'{sys.argv[1]} {n}' if n % 2 else f'shared {n}'\n"
+        "    print(key, book.open_change(ChangeOpening(key=key, fleet='edge', kind=ChangeKind.UPGRADE,\n"
+        "        requested_by='ada', reason='CVE', release='1.3.0')), sep='=')\n"
+    )
+
+    def run(writer: str) -> list[str]:
+        found = subprocess.run([sys.executable, "-c", program, writer], capture_output=True, check=True)
+        return found.stdout.decode().splitlines()
+
+    with ThreadPoolExecutor(3) as pool:
+        said = [line for lines in pool.map(run, "abc") for line in lines]
+    names = dict(line.split("=") for line in said)
+    assert len(said) == 120
+    assert len(names) == 20 + 3 * 20
+    assert sorted(names.values()) == sorted(f"edge-{n}" for n in range(1, 81))
+    assert set(said) == {f"{key}={name}" for key, name in names.items()}  # a shared key has one name
+    assert ledger.verify_audit() is None
+
+
+def test_a_change_ends_once_and_a_late_repeat_of_an_earlier_end_changes_nothing(ledger: Ledger) -> None:
+    change = ledger.open_change(opening("key"))
+    assert ledger.open_changes("edge") == (change,)
+    for outcome in (Outcome.ROLLBACK_INCOMPLETE, Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE):
+        end(ledger, change, outcome)
+    last = ledger.last_change("edge")
+    assert last is not None
+    assert (last.outcome, last.sentence) == (Outcome.ROLLED_BACK, "it was rolled_back")
+    assert ledger.open_changes("edge") == ()
+    assert [entry.action for entry in ledger.audit_entries()] == [
+        "change began",
+        "change ended",
+        "change ended",
+    ]
+    with pytest.raises(BadInput, match="no change edge-9"):
+        end(ledger, "edge-9")
+
+
+def test_the_history_is_the_same_page_by_page(ledger: Ledger) -> None:
+    for n in range(7):
+        ledger.open_change(opening(f"key {n}"))
+    pages, before = [], None
+    while page := ledger.history("edge", 3, before):
+        pages += page
+        before = page[-1].name
+    assert tuple(pages) == ledger.history("edge")
+    assert [row.name for row in pages] == [f"edge-{n}" for n in range(7, 0, -1)]
+    with pytest.raises(BadInput, match="no change edge-99"):
+        ledger.history("edge", before="edge-99")
+    ledger.open_change(opening("west", fleet="west"))
+    with pytest.raises(BadInput, match="a change of west"):
+        ledger.history("edge", before="west-1")
+
+
+def test_a_second_bake_rollback_is_as_good_as_the_first(ledger: Ledger) -> None:
+    """D1: the ledger kept the bad release, and reconcile brought the fleet back to it."""
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    for _ in range(2):
+        promote(ledger, NEWER)
+        go_back(ledger)
+        assert ledger.known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
+
+
+def test_a_second_way_back_under_a_name_of_old_is_not_dropped(ledger: Ledger) -> None:
+    """D1, as told by workflows that name every rollback of a bake alike."""
+    for change, to in (("edge-install", OLD), ("edge-1", NEW), ("edge-bake", OLD), ("edge-2", NEWER)):
+        ledger.record_known_good("edge", "gw-1", to, change)
+    assert ledger.known_good("edge") == {"gw-1": NEWER}
+    ledger.record_known_good("edge", "gw-1", OLD, "edge-bake")
+    assert ledger.known_good("edge") == {"gw-1": OLD}
+    assert [row.name for row in ledger.history("edge", 2)] == ["edge-bake.2", "edge-2"]
+    assert ledger.previous_known_good("edge") == {}
+
+
+def test_going_back_takes_back_the_last_promotion_and_twice_is_once(ledger: Ledger) -> None:
+    """D2, first half: after a rollback another one went forward to the bad release."""
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    promote(ledger, NEW)
+    assert ledger.previous_known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
+    go_back(ledger)
+    last = ledger.way_back("edge")
+    assert (last.change, last.sentence) == (None, "there is nothing to go back to: edge-3 went back already")
+    assert ledger.previous_known_good("edge") == {}
+
+
+def test_after_an_upgrade_that_went_back_nothing_is_left_to_go_back_to(ledger: Ledger) -> None:
+    """D2, second half: a rollback after a failed upgrade went one release too far."""
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    promote(ledger, NEW)
+    end(ledger, ledger.open_change(opening("fails")), Outcome.ROLLED_BACK)
+    assert ledger.way_back("edge").change is None
+    assert ledger.previous_known_good("edge") == {}
+
+
+def test_changes_without_an_effect_do_not_hide_the_one_to_take_back(ledger: Ledger) -> None:
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    upgraded = promote(ledger, NEW)
+    for n, outcome in enumerate((Outcome.REFUSED, Outcome.ABORTED)):
+        end(ledger, ledger.open_change(opening(f"nothing {n}")), outcome)
+    end(ledger, ledger.open_change(opening("certificates", ChangeKind.RELOAD)))
+    end(ledger, ledger.open_change(opening("strays", ChangeKind.GO_BACK)), Outcome.ROLLED_BACK)
+    assert ledger.way_back("edge").change == upgraded
+    assert standings(ledger)[upgraded] == "promoted"
+
+
+def test_what_was_taken_back_is_never_called_promoted(ledger: Ledger) -> None:
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    upgraded = promote(ledger, NEW)
+    back = go_back(ledger)
+    assert standings(ledger) == {
+        back: "rolled back",
+        upgraded: f"promoted, taken back by {back}",
+        "edge-1": "promoted",
+    }
+
+
+def test_an_incomplete_way_back_says_what_it_took_back_and_is_finished_by_the_next(ledger: Ledger) -> None:
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    upgraded = promote(ledger, NEW)
+    first = go_back(ledger, Outcome.ROLLBACK_INCOMPLETE, only=("gw-1",))
+    assert standings(ledger)[upgraded] == f"promoted, taken back on 1 of 3 gateways by {first}"
+    last = ledger.way_back("edge")
+    assert last.change == upgraded
+    assert ledger.targets("edge", upgraded) == {"gw-2": OLD, "gw-3": OLD}
+    second = go_back(ledger)
+    assert standings(ledger)[upgraded] == f"promoted, taken back by {second}"
+    assert ledger.known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
+    assert ledger.way_back("edge").change is None
+
+
+def test_a_release_gone_back_to_and_then_left_is_taken_back_too(ledger: Ledger) -> None:
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    good, bad = promote(ledger, NEW), promote(ledger, NEWER)
+    first = go_back(ledger)
+    further = ledger.open_change(opening("further", ChangeKind.GO_BACK))
+    record(ledger, further, OLD)
+    end(ledger, further, Outcome.ROLLED_BACK)
+    said = standings(ledger)
+    assert said[bad] == f"promoted, taken back by {first}"
+    assert said[good] == f"promoted, taken back by {further}"
+
+
+def test_an_unfinished_change_is_taken_back_as_a_whole(ledger: Ledger) -> None:
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    promote(ledger, NEW)
+    abandoned = ledger.open_change(opening("abandoned"))
+    record(ledger, abandoned, NEWER, "gw-1")
+    last = ledger.way_back("edge")
+    assert (last.change, last.finished) == (abandoned, False)
+    assert ledger.targets("edge", abandoned, finished=False) == dict.fromkeys(GATEWAYS, NEW)
+    assert ledger.targets("edge", abandoned, ("gw-1", "gw-3"), finished=False) == {"gw-1": NEW, "gw-3": NEW}
+
+
+def test_a_change_that_takes_itself_back_is_not_promoted_again_by_a_late_write(ledger: Ledger) -> None:
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    change = ledger.open_change(opening("turned round while promoting"))
+    assert record(ledger, change, NEW, "gw-1", "gw-2") == 2
+    assert record(ledger, change, OLD, back=True) == 3
+    assert record(ledger, change, NEW) == 0
+    end(ledger, change, Outcome.ROLLED_BACK)
+    assert ledger.known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
+    last = ledger.last_change("edge")
+    assert last is not None
+    assert last.moved == 0
+
+
+def test_a_repeat_is_nothing_new_and_another_release_is_never_dropped(ledger: Ledger) -> None:
+    change = ledger.open_change(opening("first", ChangeKind.INSTALL))
+    assert [record(ledger, change, OLD), record(ledger, change, OLD)] == [3, 0]
+    with pytest.raises(Conflict, match="edge-1 has recorded another release for gw-1"):
+        record(ledger, change, NEW)
+
+
+def test_an_older_change_cannot_overtake_a_newer_one(ledger: Ledger) -> None:
+    older, newer = ledger.open_change(opening("older")), ledger.open_change(opening("newer"))
+    record(ledger, newer, NEW, "gw-2")
+    with pytest.raises(Conflict, match="gw-2 was moved by edge-2 after edge-1"):
+        record(ledger, older, OLD)
+    assert ledger.known_good("edge") == {"gw-2": NEW}  # all of a batch or none
+
+
+def test_known_good_belongs_to_the_fleet_of_its_change(ledger: Ledger) -> None:
+    ledger.open_change(opening("west", fleet="west"))
+    with pytest.raises(Conflict, match="west-1 is a change of west"):
+        record(ledger, "west-1", NEW)
+    with pytest.raises(BadInput, match="no change edge-7"):
+        record(ledger, "edge-7", NEW)
+
+
+def test_nobody_reads_or_writes_thousands_of_gateways_in_one_step(ledger: Ledger) -> None:
+    change, many = ledger.open_change(opening("many")), [f"gw-{n}" for n in range(501)]
+    with pytest.raises(BadInput, match="501 gateways at once"):
+        record(ledger, change, NEW, *many)
+    with pytest.raises(BadInput, match="501 gateways at once"):
+        ledger.known_good_of("edge", many)
+    with pytest.raises(BadInput, match="501 gateways at once"):
+        ledger.record_gateways(change, [GatewayResult(gateway=name, state="kept", at=AT) for name in many])
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["promote", "back", "partly back", "fail", "refuse", "abandon"]),
+        st.sampled_from([OLD, NEW, NEWER]),
+        st.sets(st.sampled_from(GATEWAYS), min_size=1),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS)
+def test_whatever_happened_going_back_twice_is_going_back_once(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, ReleaseRef, set[str]]]
+) -> None:
+    ledger = Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.db")
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    promoted = dict[str, tuple[ReleaseRef, set[str]]]()
+    for number, (step, to, gateways) in enumerate(steps):
+        if step == "promote":
+            change = ledger.open_change(opening(f"step {number}"))
+            promoted[change] = (to, gateways)
+            record(ledger, change, to, *gateways)
+            end(ledger, change)
+        elif step == "back":
+            go_back(ledger)
+        elif step == "partly back":
+            go_back(ledger, Outcome.ROLLBACK_INCOMPLETE, only=tuple(gateways))
+        elif step == "abandon":
+            ledger.open_change(opening(f"step {number}"))
+        else:
+            outcome = Outcome.ROLLED_BACK if step == "fail" else Outcome.REFUSED
+            end(ledger, ledger.open_change(opening(f"step {number}")), outcome)
+    go_back(ledger)
+    once = ledger.known_good("edge")
+    for abandoned in ledger.open_changes("edge"):
+        end(ledger, abandoned, Outcome.ROLLED_BACK)
+    go_back(ledger)
+    assert ledger.known_good("edge") == once
+    said = standings(ledger)
+    if promoted and said[newest := max(promoted, key=lambda name: int(name[5:]))] == "promoted":
+        to, gateways = promoted[newest]
+        assert {once[name] for name in gateways} == {to}  # what is called promoted runs
+    assert ledger.verify_audit() is None
+    ledger.close()
+
+
+def result(gateway: str, state: str, seconds: int = 0) -> GatewayResult:
+    return GatewayResult(
+        gateway=gateway, state=state, sentence=f"{gateway} {state}", at=AT + timedelta(seconds=seconds)
+    )
+
+
+def test_of_what_is_said_of_a_gateway_the_newest_counts_in_whatever_order_it_comes(ledger: Ledger) -> None:
+    change = ledger.open_change(opening("key"))
+    for _ in range(2):
+        ledger.record_gateways(change, [result("gw-2", "failed", 2), result("gw-1", "kept", 1)])
+        ledger.record_gateways(change, [result("gw-2", "switching", 1), result("gw-3", "kept", 1)])
+    ledger.record_gateways(change, [result("gw-1", "draining", 3), result("gw-1", "kept", 2)])
+    assert ledger.counts_of(change) == {"draining": 1, "failed": 1, "kept": 1}
+    assert ledger.gateways_of(change, "failed") == (result("gw-2", "failed", 2),)
+    assert ledger.gateways_of(change) == (
+        result("gw-1", "draining", 3),
+        result("gw-2", "failed", 2),
+        result("gw-3", "kept", 1),
+    )
+    assert [row.gateway for row in ledger.gateways_of(change, after="gw-1", limit=1)] == ["gw-2"]
+
+
+def test_results_belong_to_a_change_that_there_is(ledger: Ledger) -> None:
+    with pytest.raises(BadInput, match="no change edge-1"):
+        ledger.record_gateways("edge-1", [result("gw-1", "kept")])
+
+
+def test_a_gateway_in_quarantine_is_named_until_it_is_returned_or_its_time_is_over(ledger: Ledger) -> None:
+    one = Quarantine(fleet="edge", gateway="gw-1", reason="refuses", person="ada", since=AT)
+    other = one.model_copy(update={"gateway": "gw-2", "until": AT + timedelta(hours=1)})
+    assert [ledger.set_quarantine(row) for row in (one, other, one)] == [True, True, False]
+    assert ledger.quarantined("edge", AT) == (one, other)
+    assert ledger.quarantined("edge", AT + timedelta(hours=1)) == (one,)
+    assert ledger.quarantined("west", AT) == ()
+    longer = one.model_copy(update={"reason": "disk is full"})
+    assert ledger.set_quarantine(longer)
+    assert [ledger.clear_quarantine("edge", "gw-1", "bob", "mended") for _ in range(2)] == [True, False]
+    assert ledger.quarantined("edge", AT) == (other,)
+    said = [(entry.person, entry.action, entry.subject) for entry in ledger.audit_entries()]
+    assert said == [
+        ("ada", "gateway quarantined", "edge/gw-1"),
+        ("ada", "gateway quarantined", "edge/gw-2"),
+        ("ada", "gateway quarantined", "edge/gw-1"),
+        ("bob", "gateway returned", "edge/gw-1"),
+    ]
