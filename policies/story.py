@@ -6,7 +6,7 @@ from datetime import datetime
 from policies.votes import Votes
 from policies.words.change import ChangeKind, ChangeOrder
 from policies.words.fleet import AtDeadline, Automation
-from policies.words.parts import PlanHeader
+from policies.words.plan_part import PlanHeader
 from policies.words.change import ChangeResult, Outcome, Phase
 from policies.words.command import Command, CommandKind
 from policies.words.report import GatewayProgress, RestoreReport, WaveReport

@@ -123,7 +123,7 @@ class Bake:
         while not self._ended:
             try:
                 await workflow.start_child_workflow(
-                    "Change",
+                    "Change",  # by name: a change starts the bake, too, and imports go one way
                     {"order": order.model_dump(mode="json")},
                     id=change_of(self._order.fleet),
                     parent_close_policy=ParentClosePolicy.ABANDON,

@@ -11,9 +11,11 @@ from datetime import timedelta
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
-from activities.ledger import GatewayRow, GatewayRows, LedgerActivities, PartQuery
-from policies.words.parts import Member, Part, PartKey
+from activities.ledger import GatewayResults, LedgerActivities
+from activities.plans import PartQuery, PlanActivities
+from policies.words.plan_part import Member, Part, PartKey
 from policies.words.plan import ReleaseRef
+from policies.words.change import GatewayResult
 from policies.words.report import BatchReport, GatewayProgress
 from policies.words.word import Digest, Name, Word
 from workflows import steps
@@ -102,7 +104,7 @@ class Batch:
 
     async def _run(self, order: BatchOrder) -> BatchResult:
         self._part = await workflow.execute_activity_method(
-            LedgerActivities.read_part,
+            PlanActivities.read_part,
             PartQuery(plan=order.plan, key=order.key),
             task_queue=steps.CONTROL_QUEUE,
             **steps.RECORD,
@@ -364,19 +366,21 @@ class Batch:
     async def _write_down(self) -> None:
         """Record where every gateway is, for the watch and for people; nothing here depends on it."""
         rows = tuple(
-            GatewayRow(
+            GatewayResult(
                 gateway=name,
+                wave=self._order.key.wave,
                 state=state,
                 sentence=self._aside.get(name, ""),
                 slot=self._on_trial[name].slot if name in self._on_trial else None,
                 started=self._on_trial[name].started if name in self._on_trial else None,
+                at=workflow.now(),
             )
             for name, state in sorted(self._states.items())
         )
         try:
             await workflow.execute_activity_method(
                 LedgerActivities.record_gateways,
-                GatewayRows(change=self._order.change, wave=self._order.key.wave, rows=rows),
+                GatewayResults(change=self._order.change, results=rows),
                 task_queue=steps.CONTROL_QUEUE,
                 **steps.ASK,
             )

@@ -21,13 +21,15 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
-from activities.ledger import EventEntry, LedgerActivities, PartEntry, ReturnQuery
+from activities.facts import FactActivities, ReturnQuery
+from activities.ledger import EventEntry, LedgerActivities
 from activities.normality import NormalityActivities, NormalityOrder, unusual
+from activities.plans import PartEntry, PlanActivities
 from activities.releases import AdmitOrder, ReleaseActivities
 from policies.story import Story, Told
 from policies.words.change import ChangeEnding, ChangeKind, ChangeOpening, ChangeOrder
 from policies.words.fleet import AtDeadline
-from policies.words.parts import PartKey, PlanHeader
+from policies.words.plan_part import PartKey, PlanHeader
 from policies.words.plan import ReleaseRef
 from policies.words.change import ChangeResult, Outcome, Phase
 from policies.words.command import Command, CommandKind, CommandReceipt
@@ -60,6 +62,7 @@ class Continued(Word):
     told: Told
     receipts: dict[str, tuple[str, CommandReceipt]]
     decision: Decision | None = None
+    aside: dict[str, str] = {}
 
 
 class ChangeRun(Word):
@@ -81,6 +84,7 @@ class Change:
         self._epoch = continued.epoch if continued else 0
         self._passed = continued.passed if continued else 0
         self._decision = continued.decision if continued else None
+        self._aside = dict(continued.aside) if continued else {}
         self._story = Story(run.order, workflow.now(), continued.told if continued else None)
         self._receipts = Receipts(continued.receipts if continued else None)
         self._header: PlanHeader | None = None
@@ -212,7 +216,7 @@ class Change:
 
     async def _know_the_plan(self) -> None:
         if self._order.plan is not None:
-            self._header = await self._record(LedgerActivities.read_header, self._order.plan)
+            self._header = await self._record(PlanActivities.read_header, self._order.plan)
         self._story.know(self._name, self._header)
 
     @property
@@ -242,6 +246,7 @@ class Change:
                 return await self._go_back(self._passed, "asked to go back")
             result = await self._run_wave(wave.number)
             self._decision = result.decision
+            self._aside |= result.aside
             if not result.passed:
                 return await self._go_back(wave.number, result.reason)
             self._passed = wave.number
@@ -335,6 +340,7 @@ class Change:
                     told=self._story.dump(),
                     receipts=self._receipts.dump(),
                     decision=self._decision,
+                    aside=self._aside,
                 ),
             )
         )
@@ -356,16 +362,29 @@ class Change:
         with suppress(WorkflowAlreadyStartedError):
             await workflow.start_child_workflow(
                 Bake.run,
-                BakeOrder(change=self._name, plan=self._plan.digest, fleet=self._order.fleet),
+                BakeOrder(
+                    change=self._name,
+                    plan=self._plan.digest,
+                    fleet=self._order.fleet,
+                    kept=self._plan.limits.kept,
+                    automation=self._plan.limits.automation,
+                    source=self._order.source,
+                ),
                 id=bake_of(self._order.fleet),
                 parent_close_policy=ParentClosePolicy.ABANDON,
             )
         for key in self._touched(self._passed):
-            await self._record(LedgerActivities.promote_part, self._part_entry(key))
+            await self._record(PlanActivities.promote_part, self._part_entry(key))
             await start_drains_of(self._name, self._plan, key, self._epoch)
 
     def _part_entry(self, key: PartKey) -> PartEntry:
-        return PartEntry(change=self._name, fleet=self._order.fleet, plan=self._plan.digest, key=key)
+        return PartEntry(
+            change=self._name,
+            fleet=self._order.fleet,
+            plan=self._plan.digest,
+            key=key,
+            without=tuple(sorted(self._aside)),
+        )
 
     # --- going back -------------------------------------------------------------------------
 
@@ -378,7 +397,7 @@ class Change:
         keys = self._touched(last)
         self._story.begin_to_go_back(reason, workflow.now())
         writing = [
-            asyncio.create_task(self._record(LedgerActivities.take_back_part, self._part_entry(key)))
+            asyncio.create_task(self._record(PlanActivities.take_back_part, self._part_entry(key)))
             for key in (keys if promoted else ())
         ]
         back = await self._restore_parts(keys, reason, self._release.digest)
@@ -470,7 +489,7 @@ class Change:
         self._story.begin_to_go_back(self._order.reason, workflow.now())
         # Known-good moves at once, or reconcile would undo this when the lock is free again.
         writing = [
-            asyncio.create_task(self._record(LedgerActivities.take_back_part, self._part_entry(key)))
+            asyncio.create_task(self._record(PlanActivities.take_back_part, self._part_entry(key)))
             for key in keys
         ]
         back = await to_the_end(self._restore_parts(keys, self._order.reason, None))
@@ -509,7 +528,9 @@ class Change:
         await workflow.execute_child_workflow(
             Survey.run, SurveyOrder(fleet=self._order.fleet), id=self._child("survey")
         )
-        found = await self._record(LedgerActivities.plan_return, ReturnQuery(fleet=self._order.fleet))
+        found = await self._record(
+            FactActivities.plan_return, ReturnQuery(fleet=self._order.fleet, change=self._name)
+        )
         if found is not None:
             self._order = self._order.model_copy(update={"plan": found})
             await self._know_the_plan()
@@ -572,7 +593,7 @@ class Change:
         except ActivityError as error:
             workflow.logger.warning("%s not written to the audit record: %s", action, sentence_of(error))
 
-    async def _record(self, step: Callable[[LedgerActivities, Any], Awaitable[T]], entry: object) -> T:
+    async def _record(self, step: Callable[[Any, Any], Awaitable[T]], entry: object) -> T:
         return await workflow.execute_activity_method(
             step, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
         )
@@ -583,7 +604,7 @@ class Change:
             outcome=outcome,
             reason=reason,
             decision=self._decision,
-            aside=self._story.dump().aside,
+            aside=self._aside,
         )
 
     def _child(self, name: str) -> str:

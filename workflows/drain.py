@@ -13,7 +13,8 @@ from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError
 from temporalio.exceptions import TimeoutError as EngineTimeoutError
 from temporalio.workflow import ParentClosePolicy
 
-from activities.ledger import EventEntry, LedgerActivities, PartQuery
+from activities.ledger import EventEntry, LedgerActivities
+from activities.plans import PartQuery, PlanActivities
 from policies.drains import mode_of, next_step
 from policies.words.drain import (
     DrainEnding,
@@ -27,7 +28,7 @@ from policies.words.drain import (
     Step,
 )
 from policies.words.instance import GatewayState, InstanceState, Probe
-from policies.words.parts import PartKey, PlanHeader
+from policies.words.plan_part import PartKey, PlanHeader
 from policies.words.command import CommandReceipt
 from policies.words.verdict import Decision
 from policies.words.word import Digest, Name, Word
@@ -101,7 +102,7 @@ class Drain:
     async def run(self, order: DrainOrder) -> DrainResult:
         """Return when nothing but the serving instance runs on any of the gateways."""
         part = await workflow.execute_activity_method(
-            LedgerActivities.read_part,
+            PlanActivities.read_part,
             PartQuery(plan=order.plan, key=order.key),
             task_queue=steps.CONTROL_QUEUE,
             **steps.RECORD,

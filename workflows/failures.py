@@ -31,15 +31,6 @@ def code_of(error: BaseException) -> str:
     return (cause.type or "") if isinstance(cause, ApplicationError) else type(cause).__name__
 
 
-def epoch_seen(error: BaseException) -> int:
-    """Return the newest epoch that the host which refused has seen; 0 when it did not say."""
-    cause: BaseException = error
-    while isinstance(cause, ActivityError | ChildWorkflowError) and cause.cause is not None:
-        cause = cause.cause
-    said = cause.details[0] if isinstance(cause, ApplicationError) and cause.details else 0
-    return said if isinstance(said, int) else 0
-
-
 def stopped(sentence: str) -> ApplicationError:
     """Return the error with which a workflow stops going forward; never retried."""
     return ApplicationError(sentence, type="Stopped", non_retryable=True)

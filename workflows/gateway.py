@@ -151,7 +151,8 @@ class GatewaySteps:
             SessionActivities.drain_instance,
             DrainOrder(operation=self.operation(f"drain-{slot}"), slot=slot, within=within, last=last),
             task_queue=self._queue,
-            schedule_to_close_timeout=within + steps.DRAIN_GRACE,
+            schedule_to_close_timeout=within + timedelta(minutes=1),
+            start_to_close_timeout=within + timedelta(seconds=15),
             heartbeat_timeout=steps.DRAIN_HEARTBEAT,
             retry_policy=steps.PATIENT["retry_policy"],
         )

@@ -6,8 +6,8 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
-from activities.ledger import LedgerActivities, PartEntry, PartQuery
-from policies.words.parts import Member, PartKey, PlanHeader
+from activities.plans import PartEntry, PartQuery, PlanActivities
+from policies.words.plan_part import Member, PartKey, PlanHeader
 from policies.words.plan import ReleaseRef
 from policies.words.word import Name, Word
 from workflows import steps
@@ -61,7 +61,7 @@ class Install:
 
     async def _install_part(self, order: InstallOrder, key: PartKey) -> Installed:
         part = await workflow.execute_activity_method(
-            LedgerActivities.read_part,
+            PlanActivities.read_part,
             PartQuery(plan=order.header.digest, key=key),
             task_queue=steps.CONTROL_QUEUE,
             **steps.RECORD,
@@ -76,7 +76,7 @@ class Install:
                 change=order.change, fleet=order.header.fleet, plan=order.header.digest, key=key, only=names
             )
             await workflow.execute_activity_method(
-                LedgerActivities.promote_part, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
+                PlanActivities.promote_part, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
             )
         return Installed(installed=names, failed=failed)
 

@@ -6,9 +6,9 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 from temporalio.workflow import ParentClosePolicy
 
-from activities.ledger import LedgerActivities, PartQuery
+from activities.plans import PartQuery, PlanActivities
 from policies.planning.failure_budget import may_be_unable
-from policies.words.parts import Member, PartKey, PlanHeader
+from policies.words.plan_part import Member, PartKey, PlanHeader
 from policies.words.plan import ReleaseRef
 from policies.words.word import Digest, Word
 from workflows import steps
@@ -76,7 +76,7 @@ class Preflight:
     @staticmethod
     async def _ask_part(plan: Digest, key: PartKey, release: ReleaseRef) -> Ready:
         part = await workflow.execute_activity_method(
-            LedgerActivities.read_part,
+            PlanActivities.read_part,
             PartQuery(plan=plan, key=key),
             task_queue=steps.CONTROL_QUEUE,
             **steps.RECORD,

@@ -9,7 +9,7 @@ from temporalio import workflow
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
-from activities.ledger import LedgerActivities, StrayQuery
+from activities.facts import FactActivities
 from policies.words.change import ChangeKind, ChangeOrder
 from policies.words.word import Name, Word
 from workflows import steps
@@ -46,8 +46,8 @@ class Reconcile:
             id=f"{workflow.info().workflow_id}/survey",
         )
         found = await workflow.execute_activity_method(
-            LedgerActivities.find_strays,
-            StrayQuery(fleet=order.fleet),
+            FactActivities.find_strays,
+            order.fleet,
             task_queue=steps.CONTROL_QUEUE,
             **steps.ASK,
         )
@@ -63,7 +63,6 @@ class Reconcile:
             fleet=fleet,
             kind=ChangeKind.GO_BACK,
             reason=f"nobody looks after this change any more: {found or 'only the ledger is behind'}",
-            cause="reconcile",
         )
         try:
             await workflow.start_child_workflow(

@@ -13,24 +13,30 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
-from activities.ledger import LedgerActivities, PartQuery, QuarantineEntry
+from activities.failures import epoch_seen
+from activities.ledger import LedgerActivities, ReturnEntry
+from activities.plans import PartQuery, PlanActivities
 from activities.snapshots import Evidence
+from policies.words.change import Quarantine
 from policies.words.fleet import Limits
 from policies.words.instance import GatewayState, InstanceState
-from policies.words.parts import Member, Part, PartKey
+from policies.words.plan_part import Member, Part, PartKey
 from policies.words.report import RestoreReport
 from policies.words.verdict import Decision
 from policies.words.word import Digest, Name, Word
 from workflows import steps
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
-from workflows.failures import code_of, epoch_seen, sentence_of, stopped
+from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 from workflows.snapshot import Snapshot, SnapshotGatewayOrder
 
 SHORT_HISTORY = 2_000
 SLOWEST_ROUND = timedelta(minutes=1)
 """Between two rounds on a gateway that has refused for long; the first rounds follow each other quickly."""
+
+PENSTOCK = "penstock"
+"""Who acts when no person does."""
 
 MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
@@ -126,7 +132,7 @@ class Restore:
     async def _restore_part(self, order: RestoreOrder) -> RestoreResult:
         began = order.began or workflow.now()
         part: Part = await workflow.execute_activity_method(
-            LedgerActivities.read_part,
+            PlanActivities.read_part,
             PartQuery(plan=order.plan, key=order.keys[0]),
             task_queue=steps.CONTROL_QUEUE,
             **steps.RECORD,
@@ -162,7 +168,7 @@ class Restore:
                     self._troubles.pop(name, None)
                     self._given_up[name] = sentence_of(error)
                     return True
-                self._steps[name].epoch = max(steps.epoch_now(), epoch_seen(error) + 1)
+                self._steps[name].epoch = max(steps.epoch_now(), (epoch_seen(error) or 0) + 1)
             self._troubles[name] = sentence_of(error)
             return False
         self._back.append(name)
@@ -294,27 +300,30 @@ class Restore:
             workflow.logger.warning("report of a restore not delivered: %s", sentence_of(error))
 
     async def _set_quarantine(self, name: str) -> None:
-        entry = QuarantineEntry(
-            fleet=self._order.fleet, gateway=name, change=self._order.change, reason=self._troubles[name]
+        entry = Quarantine(
+            fleet=self._order.fleet,
+            gateway=name,
+            reason=self._troubles[name],
+            person=PENSTOCK,
+            since=workflow.now(),
         )
-        await self._record(LedgerActivities.set_quarantine, entry)
-
-    async def _clear_quarantine(self, name: str) -> None:
-        entry = QuarantineEntry(
-            fleet=self._order.fleet, gateway=name, change=self._order.change, reason="it is back"
-        )
-        await self._record(LedgerActivities.clear_quarantine, entry)
-
-    async def _record(self, step: object, entry: QuarantineEntry) -> None:
         try:
             await workflow.execute_activity_method(
-                step,  # type: ignore[arg-type]
-                entry,
-                task_queue=steps.CONTROL_QUEUE,
-                **steps.ASK,
+                LedgerActivities.quarantine_gateway, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
             )
         except ActivityError as error:
-            workflow.logger.warning("quarantine of %s not written: %s", entry.gateway, sentence_of(error))
+            workflow.logger.warning("quarantine of %s not written: %s", name, sentence_of(error))
+
+    async def _clear_quarantine(self, name: str) -> None:
+        entry = ReturnEntry(
+            fleet=self._order.fleet, gateway=name, person=PENSTOCK, reason="it is back on its known-good"
+        )
+        try:
+            await workflow.execute_activity_method(
+                LedgerActivities.return_gateway, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
+            )
+        except ActivityError as error:
+            workflow.logger.warning("return of %s not written: %s", name, sentence_of(error))
 
     def _go_on_with_a_short_history(self) -> None:
         workflow.continue_as_new(

@@ -111,11 +111,8 @@ RECORD = Options(start_to_close_timeout=timedelta(seconds=10), retry_policy=_ret
 PATIENT = Options(start_to_close_timeout=timedelta(seconds=30), retry_policy=_retry(0))
 """Has all the time in the world: tried until the gateway answers."""
 
-DRAIN_HEARTBEAT = timedelta(seconds=90)
-"""A wait for sessions is heard of every 30 s (design: drain beats): three missed beats are a dead agent."""
-
-DRAIN_GRACE = timedelta(minutes=3)
-"""How much longer than its time a wait may take before its agent counts as silent."""
+DRAIN_HEARTBEAT = timedelta(seconds=75)
+"""A wait for sessions is heard of every 30 s; two missed beats are a dead agent."""
 
 NEXT_ROUND = timedelta(seconds=1)
 """Between two rounds of a rollback on a gateway that refuses."""

@@ -7,7 +7,7 @@ from temporalio.exceptions import ActivityError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.instances import InstanceActivities
-from activities.ledger import FleetQuery, LedgerActivities, StateRows
+from activities.facts import FactActivities, FleetQuery, StateRows
 from policies.words.fleet import Gateway
 from policies.words.instance import GatewayState
 from policies.words.word import Name, Word
@@ -15,11 +15,17 @@ from workflows import steps
 from workflows.failures import sentence_of
 
 
+PAGES_A_LOOK = 12
+"""Pages that reconcile looks at each minute: six hundred gateways, ten steps a second."""
+
+
 class SurveyOrder(Word):
-    """Which fleet is looked at; with a number only so many gateways from there on."""
+    """Which fleet is looked at: all of it, the page that begins with a gateway, or a turn of some pages."""
 
     fleet: Name
     first: int | None = None
+    turn: int | None = None
+    pages: int = 0
 
 
 class SurveyResult(Word):
@@ -37,24 +43,27 @@ class Survey:
     async def run(self, order: SurveyOrder) -> SurveyResult:
         """Return how many answered; what each of them said is in the ledger."""
         page = await workflow.execute_activity_method(
-            LedgerActivities.read_fleet,
+            FactActivities.read_fleet,
             FleetQuery(fleet=order.fleet, first=order.first or 0),
             task_queue=steps.CONTROL_QUEUE,
             **steps.ASK,
         )
-        mine = self._look(order.fleet, page.gateways)
         if order.first is not None or page.total <= len(page.gateways):
-            return await mine
-        others = [
+            return await self._look(order.fleet, page.gateways)
+        firsts = list(range(0, page.total, len(page.gateways)))
+        if order.turn is not None and len(firsts) > order.pages:
+            begin = order.turn * order.pages
+            firsts = [firsts[(begin + place) % len(firsts)] for place in range(order.pages)]
+        parts = [
             workflow.execute_child_workflow(
                 Survey.run,
                 SurveyOrder(fleet=order.fleet, first=first),
                 id=f"{workflow.info().workflow_id}/{first:05}",
                 parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
             )
-            for first in range(len(page.gateways), page.total, len(page.gateways))
+            for first in firsts
         ]
-        found = await asyncio.gather(mine, *others)
+        found = await asyncio.gather(*parts)
         return SurveyResult(
             answered=sum(part.answered for part in found),
             silent={name: why for part in found for name, why in sorted(part.silent.items())},
@@ -81,7 +90,7 @@ class Survey:
             elif isinstance(answer, BaseException):
                 raise answer
         await workflow.execute_activity_method(
-            LedgerActivities.record_states,
+            FactActivities.record_states,
             StateRows(fleet=fleet, states=tuple(states.values()), silent=silent),
             task_queue=steps.CONTROL_QUEUE,
             **steps.ASK,

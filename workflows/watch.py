@@ -21,6 +21,9 @@ SLICE = timedelta(seconds=60)
 SLICE_WHILE_SWITCHING = timedelta(seconds=10)
 """While gateways still switch, whoever joins is looked at from the next slice on."""
 
+BAKE = 0
+"""The number under which a promoted change is watched on, as if it were a wave."""
+
 SHORT_HISTORY = 2_000
 REPORTS_AT_ONCE = 200
 """Changes of the decision that are told at once; a decision that flaps for days is told every ten minutes."""

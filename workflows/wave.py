@@ -16,7 +16,7 @@ from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHand
 
 from policies.votes import Votes
 from policies.words.fleet import Automation
-from policies.words.parts import MOST_MEMBERS, PartKey, PlanHeader, WaveHeader
+from policies.words.plan_part import MOST_MEMBERS, PartKey, PlanHeader, WaveHeader
 from policies.words.plan import ReleaseRef, Strategy
 from policies.words.change import Phase
 from policies.words.command import Command, CommandKind

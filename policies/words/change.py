@@ -168,8 +168,11 @@ class GatewayResult(Word):
     """How one gateway fares in a change; the newest `at` counts."""
 
     gateway: Name
+    wave: int = 0
     state: str = Field(min_length=1)
     sentence: str = ""
+    slot: str | None = Field(default=None, description="where the new instance runs, while it is on trial")
+    started: float | None = Field(default=None, description="when it was started, seconds of the epoch")
     at: datetime
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from policies.words.change import Phase
-from policies.words.parts import PartKey
+from policies.words.plan_part import PartKey
 from policies.words.verdict import Decision
 from policies.words.word import Word
 

@@ -1,0 +1,88 @@
+"""Cut a plan into a header and parts, so that nobody has to carry all gateways of a large fleet."""
+
+from collections.abc import Mapping, Sequence
+
+from policies.planning.batches import batches
+from policies.planning.failure_budget import may_fail
+from policies.words.fleet import Fleet
+from policies.words.plan import Plan, ReleaseRef
+from policies.words.plan_part import MOST_MEMBERS, Member, Part, PartKey, PlanHeader, WaveHeader
+from policies.words.word import Digest, Word, digest_of
+
+
+class PartedPlan(Word):
+    """A plan as it is stored: its header, and its parts wave after wave."""
+
+    header: PlanHeader
+    parts: tuple[Part, ...]
+
+
+def parted(plan: Plan) -> PartedPlan:
+    """Return the plan of an upgrade in parts; the parts of a wave are its batches."""
+    waves, parts = [], []
+    for wave in plan.waves:
+        of_wave = batches(plan, wave)
+        for number, names in enumerate(of_wave, start=1):
+            members = [Member(gateway=plan.fleet.gateway(n), back=plan.known_good[n]) for n in names]
+            parts.append(_part(wave.number, number, members))
+        waves.append(
+            WaveHeader(
+                number=wave.number,
+                gateways=len(wave.gateways),
+                parts=len(of_wave),
+                lease=wave.lease,
+                may_fail=may_fail(plan, wave),
+                shares=wave.shares,
+                holdout=wave.holdout,
+            )
+        )
+    header = _header(plan.fleet, plan.digest, waves).model_copy(
+        update={
+            "release": plan.release,
+            "strategy": plan.strategy,
+            "trust_policy": plan.trust_policy,
+            "window_minimum": plan.window.minimum,
+            "window_cap": plan.window.cap,
+        }
+    )
+    return PartedPlan(header=header, parts=tuple(parts))
+
+
+def parted_return(fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> PartedPlan:
+    """Return a plan that only goes back: each gateway to the release given for it."""
+    members = [Member(gateway=fleet.gateway(name), back=back) for name, back in sorted(targets.items())]
+    return _single(fleet, members, None)
+
+
+def parted_first(fleet: Fleet, release: ReleaseRef) -> PartedPlan:
+    """Return a plan by which a fleet's empty gateways begin with their first release."""
+    return _single(fleet, [Member(gateway=gateway) for gateway in fleet.gateways], release)
+
+
+def _single(fleet: Fleet, members: Sequence[Member], release: ReleaseRef | None) -> PartedPlan:
+    parts = [
+        _part(0, number, members[first : first + MOST_MEMBERS])
+        for number, first in enumerate(range(0, len(members), MOST_MEMBERS), start=1)
+    ]
+    lease = fleet.limits.lease
+    waves = [WaveHeader(number=0, gateways=len(members), parts=len(parts), lease=lease)] if members else []
+    content = [fleet.name, release.digest if release else "", *(part.model_dump_json() for part in parts)]
+    digest = digest_of("\n".join(content).encode())
+    header = _header(fleet, digest, waves).model_copy(update={"release": release})
+    return PartedPlan(header=header, parts=tuple(parts))
+
+
+def _header(fleet: Fleet, digest: Digest, waves: Sequence[WaveHeader]) -> PlanHeader:
+    return PlanHeader(
+        digest=digest,
+        fleet=fleet.name,
+        product=fleet.product,
+        channel=fleet.channel,
+        limits=fleet.limits,
+        gateways=len(fleet.gateways),
+        waves=tuple(waves),
+    )
+
+
+def _part(wave: int, number: int, members: Sequence[Member]) -> Part:
+    return Part(key=PartKey(wave=wave, number=number), members=tuple(members))
