@@ -24,7 +24,7 @@ from policies.drains import with_live_counts
 from policies.gates import GatePolicy
 from policies.known_good import way_back_of
 from policies.rollbacks import confirmation_of, targets_of, within_kept
-from policies.strategies import plan as make_plan
+from policies.planning.plan import plan as make_plan
 from policies.words.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.words.errors import BadInput, Conflict, Refused, Unavailable
 from policies.words.fleet import Fleet

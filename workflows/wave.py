@@ -15,7 +15,7 @@ from activities.instances import (
 )
 from activities.observation import ObservationActivities, ObservationOrder
 from activities.steering import SteeringActivities, TrialOrder
-from policies.strategies import next_batch
+from policies.planning.plan import next_batch
 from policies.words.fleet import Gateway
 from policies.words.operation import Operation
 from policies.words.plan import Plan, Progress, Wave

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policies.judge.predict import Prediction
-from policies.strategies import affected
+from policies.planning.plan import affected
 from policies.words.errors import Unavailable
 from policies.words.plan import Plan
 from policies.words.rollout import Outcome, Phase, RolloutStatus

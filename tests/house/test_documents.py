@@ -9,7 +9,7 @@ import pytest
 import activities.failures  # noqa: F401 - errors of every room are loaded before they are counted
 from orchestrator.files import load
 from policies.gates import GatePolicy
-from policies.strategies import plan as make_plan
+from policies.planning.plan import plan as make_plan
 from policies.words import refusals  # noqa: F401
 from policies.words.errors import PenstockError
 from policies.words.exit_code import ExitCode, code_of

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.capacity import sessions_on, shortage, takes_users
+from policies.planning.capacity import sessions_on, shortage, takes_users
 from policies.words.instance import InstanceState
 from tests.unit.fleets import gateway, state
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from policies.gates import GatePolicy
 from policies.story import Story
-from policies.strategies import plan as make_plan
+from policies.planning.plan import plan as make_plan
 from policies.way_back import WayBackStory
 from policies.words.plan import Strategy
 from policies.words.rollout import Outcome, RollbackReport, RolloutOrder

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.gates import GatePolicy
-from policies.strategies import affected, next_batch, waits_for_capacity, way_back
-from policies.strategies import plan as make_plan
+from policies.planning.plan import affected, next_batch, waits_for_capacity, way_back
+from policies.planning.plan import plan as make_plan
 from policies.words.errors import Refused
 from policies.words.fleet import Fleet, Limits
 from policies.words.instance import GatewayState, InstanceState

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from itertools import pairwise
 from math import ceil
 
-from policies.capacity import sessions_on, shortage, takes_users
+from policies.planning.capacity import sessions_on, shortage, takes_users
 from policies.gates import GatePolicy
 from policies.words.errors import Refused
 from policies.words.fleet import Fleet, Gateway, Limits
