@@ -15,7 +15,7 @@ from activities.instances import (
 )
 from activities.observation import ObservationActivities, ObservationOrder
 from activities.steering import SteeringActivities, TrialOrder
-from policies.planning.plan import next_batch
+from policies.planning.batches import next_batch
 from policies.words.fleet import Gateway
 from policies.words.operation import Operation
 from policies.words.plan import Plan, Progress, Wave
@@ -194,7 +194,7 @@ class WaveWorkflow:
             raise stopped(self._stopped)
 
     async def _confirm(self, gateway: Gateway, slot: str) -> None:
-        lease = self._plan.fleet.limits.lease
+        lease = self._order.wave.lease
         await workflow.execute_activity_method(
             SteeringActivities.start_trial,
             TrialOrder(
@@ -214,7 +214,7 @@ class WaveWorkflow:
         Where nothing runs any more, no metric may ever have been read: that is harm by itself.
         """
         while True:
-            await workflow.sleep(self._plan.fleet.limits.lease / 3)
+            await workflow.sleep(self._order.wave.lease / 3)
             confirmations = [
                 self._confirm(self._plan.fleet.gateway(name), slot)
                 for name, slot in sorted(self._slots.items())

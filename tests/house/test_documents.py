@@ -68,7 +68,6 @@ def test_the_readmes_fleet_is_a_fleet_that_can_be_planned(tmp_path: Path) -> Non
         dict.fromkeys(states, OLD),
         NEW,
         Strategy.CANARY,
-        seed="readme",
         gates=GatePolicy(),
         trust_policy=digest_of(b""),
     )
