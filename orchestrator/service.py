@@ -23,8 +23,8 @@ from orchestrator.store.ledger import Ledger
 from policies.drains import with_live_counts
 from policies.gates import GatePolicy
 from policies.drift import way_back_of
+from policies.planning.plan import plan as make_plan
 from policies.rollbacks import confirmation_of, targets_of, within_kept
-from policies.strategies import plan as make_plan
 from policies.words.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.words.errors import BadInput, Conflict, Refused, Unavailable
 from policies.words.fleet import Fleet
@@ -71,18 +71,15 @@ class Service:
         """Return the plan of an upgrade; Refused when there is none. Nothing is changed."""
         survey = await self.survey(fleet)
         known_good = await asyncio.to_thread(self.ledger.known_good, fleet.name)
-        plan = make_plan(
+        return make_plan(
             fleet,
             survey.states,
             known_good,
             release,
             strategy,
-            seed=secrets.token_hex(8),
             gates=gates,
             trust_policy=trust_policy,
         )
-        shared_out = gates.over_waves(len(plan.waves))
-        return plan.model_copy(update={"gates": shared_out})
 
     async def install(self, fleet: Fleet, release: ReleaseRef, source: str) -> tuple[str, ...]:
         """Bring up gateways that serve nobody yet; return those that were."""

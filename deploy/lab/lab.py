@@ -28,6 +28,7 @@ from deploy.lab.traffic import Logins, Users
 from deploy.lab.traffic import Settings as TrafficSettings
 from orchestrator.cli.session import Session
 from orchestrator.settings import Settings, state_folder
+from policies.words.drain import DrainLimits
 from policies.words.errors import Unavailable
 from policies.words.fleet import Fleet, Gateway, Limits, Slot
 from policies.words.instance import GatewayState
@@ -40,9 +41,11 @@ from workflows.rollback import RollbackResult
 GATES = Path(__file__).with_name("gates.yaml")
 LIMITS = Limits(
     steps=("1", "100%"),
+    holdout="0",  # four gateways: a third wave would make every story longer by a window
     switching=3,
     lease=timedelta(seconds=20),
     drain_deadline=timedelta(minutes=2),
+    drain=DrainLimits(warning=timedelta(minutes=2)),
 )
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policies.judge.predict import Prediction
-from policies.strategies import affected
+from policies.planning.summary import describe
 from policies.words.change import ChangeKind
 from policies.words.errors import Unavailable
 from policies.words.plan import Plan
@@ -138,22 +138,13 @@ def show_plan(plan: Plan, output: Output, predictions: Sequence[Prediction] = ()
         predicted = [prediction.model_dump(mode="json") for prediction in predictions]
         print_json(plan.model_dump(mode="json") | {"digest": plan.digest, "predictions": predicted})
         return
-    touched = affected(plan)
     out = console()
     out.print(Text.assemble(("PLAN ", "bold"), plan.fleet.name, f" to {plan.release.version}"), end="  ")
     out.print(f"strategy {plan.strategy.replace('_', '-')}  digest {plan.digest[7:19]}")
-    rows = Table.grid(padding=(0, 2))
-    for wave in plan.waves:
-        users = sum(plan.sessions.get(name) or 0 for name in wave.gateways)
-        rows.add_row(f" Wave {wave.number}", ", ".join(wave.gateways), f"{users} users")
-    out.print(rows)
-    for skipped in plan.skipped:
-        out.print(f" Left alone  {skipped.gateway}: {skipped.reason}")
-    unknown = f", unknown on {', '.join(touched.uncounted)}" if touched.uncounted else ""
-    out.print(
-        f" Users on these gateways  {touched.users}{unknown}; at most {touched.exposed} before a verdict"
-    )
-    out.print(f" Time        expected {touched.expected}, longest {touched.longest}")
+    for sentence in describe(plan):
+        out.print(Text(f" {sentence}"))
+    for skipped in plan.skipped[:SHOWN_GATEWAYS]:
+        out.print(Text(f" Left alone  {skipped.gateway}: {skipped.reason}"))
     for prediction in predictions:
         out.print(f" Gate        {prediction_line(prediction)}")
     versions = sorted({release.version for release in plan.known_good.values()})

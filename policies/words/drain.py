@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from math import ceil
 
 from pydantic import Field
 
@@ -13,14 +14,21 @@ class DrainLimits(Word):
 
     `forced` is the percentage of the sessions that a drain found which its deadline may end;
     when more are left it holds and a person decides. `tunnel_gates` name the gates whose bad
-    verdict says that tunnels carry nothing.
+    verdict says that tunnels carry nothing. `logins_per_minute` bounds what all deadlines of the
+    fleet together send to the authenticator: they are spread out over time until they keep it.
     """
 
     warning: Duration = timedelta(minutes=30)
     batch: int = Field(default=5, ge=1, description="sessions ended at once: their users log in together")
     pause: Duration = Field(default=timedelta(seconds=10), description="between two batches")
     forced: float = Field(default=20.0, ge=0, le=100)
+    logins_per_minute: int = Field(default=600, ge=1, description="of users whom deadlines ended, fleet-wide")
     tunnel_gates: tuple[Name, ...] = ("packet-loss", "gone")
+
+    @property
+    def ended_per_minute(self) -> int:
+        """How many sessions one gateway's deadline ends at most in any minute."""
+        return self.batch * ceil(timedelta(minutes=1) / max(self.pause, timedelta(milliseconds=1)))
 
 
 class DrainMode(StrEnum):

@@ -1,17 +1,37 @@
 """The fleet: gateways, the groups that can take each other's users, and how far a change may reach."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Annotated
+from itertools import pairwise
+from math import ceil
+from typing import Annotated, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from policies.words.drain import DrainLimits
 from policies.words.word import Duration, Name, Word
 
+T = TypeVar("T")
+
 Step = Annotated[str, Field(pattern=r"^[1-9][0-9]*%?$", coerce_numbers_to_str=True)]
 """How many gateways have changed when a wave ends: a count ("1") or a share of those that can ("25%")."""
+
+HeldOut = Annotated[str, Field(pattern=r"^(?:0|[1-9][0-9]*|[1-9][0-9]?%)$", coerce_numbers_to_str=True)]
+"""How many gateways of a group change after all others: a count ("1") or a share of the group ("5%")."""
+
+Failing = Annotated[str, Field(pattern=r"^[0-9]{1,2}(?:\.[0-9]{1,2})?%$")]
+"""A share of gateways, below all of them: "5%", "0.5%"."""
+
+Percent = Annotated[int, Field(ge=1, le=100)]
+
+SHORTEST_LEASE, LONGEST_LEASE = timedelta(seconds=5), timedelta(minutes=15)
+"""A lease outlasts one slow renewal, and never leaves users on an unwatched release for longer than this."""
+
+SHORTEST_DEADLINE = timedelta(minutes=1)
+"""A drain deadline below this ends nearly every session by force."""
 
 
 class Slot(Word):
@@ -43,34 +63,120 @@ class Gateway(Word):
 
     @property
     def metrics_target(self) -> str:
-        """Host and port at which Prometheus scrapes this gateway: its `instance` label."""
-        address = next(a for a in self.addresses if a.version == 4)  # noqa: PLR2004 - the IP version
-        return f"{address}:{self.metrics_port}"
+        """Host and port at which Prometheus scrapes this gateway, IPv4 if it has one: its instance label."""
+        address = next((a for a in self.addresses if isinstance(a, IPv4Address)), self.addresses[0])
+        host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
+        return f"{host}:{self.metrics_port}"
+
+    def needs(self, sessions: int | None) -> int:
+        """Return what its group has to carry for it: its sessions, or all it can when they are uncounted."""
+        return self.capacity if sessions is None else sessions
 
     @model_validator(mode="after")
     def _slots_share_nothing(self) -> "Gateway":
-        for what in ("name", "port", "device", "pool4"):
+        for what in ("name", "port", "device"):
             seen = [getattr(slot, what) for slot in self.slots]
             if len(set(seen)) != len(seen):
                 raise ValueError(f"gateway {self.name}: two slots have the same {what}")
         if self.port in [slot.port for slot in self.slots]:
             raise ValueError(f"gateway {self.name}: port {self.port} is the users' and cannot be a slot's")
+        if shared := _shared_pool([self]):
+            raise ValueError(f"{shared}: give each slot a pool of its own")
         return self
 
 
-class Limits(Word):
-    """How much may change at once, and how long things may take."""
+class Automation(StrEnum):
+    """What penstock does by itself; a hard failure of an instance goes back by itself in all three."""
 
-    steps: tuple[Step, ...] = ("1", "25%", "100%")
+    OBSERVE = "observe"
+    """Verdicts are shown and nothing else: waves go on when their time is over, also without metrics."""
+    ASK = "ask"
+    """Harm holds and proposes the way back; a person says yes."""
+    ACT = "act"
+    """Harm goes back by itself, health goes on by itself."""
+
+
+class Limits(Word):
+    """How much may change at once, and how long things may take.
+
+    `shares` are the percentages of source addresses that get to the new instance in turn, where a
+    gateway is compared with itself: the verdict falls at the last one below 100, and 100 is the switch.
+    """
+
+    steps: tuple[Step, ...] = Field(default=("1", "25%", "100%"), min_length=1)
+    holdout: HeldOut = Field(
+        default="1", description="gateways of each group that change last, at most a third of it"
+    )
+    shares: tuple[Percent, ...] = Field(default=(10, 50, 100), min_length=1)
+    canary_share: Percent = Field(default=100, description="share of one gateway that is the canary")
+    failures: Failing = Field(
+        default="5%", description="of a wave's gateways, that may fail by themselves; of a canary none may"
+    )
+    automation: Automation = Automation.ACT
     switching: int = Field(default=2, ge=1, description="gateways switching at the same time")
     draining: int = Field(default=50, ge=1, description="old instances draining at the same time")
     switching_per_domain: int = Field(default=1, ge=1)
-    headroom: float = Field(default=1.2, ge=1.0)
+    headroom: float = Field(default=1.2, ge=1.0, allow_inf_nan=False)
     drain_deadline: Duration = timedelta(hours=8)
     drain: DrainLimits = DrainLimits()
-    lease: Duration = timedelta(seconds=120)
+    lease: Duration = Field(
+        default=timedelta(seconds=120), description="of small waves; longer in large ones"
+    )
     kept: Duration = Field(default=timedelta(hours=24), description="how long a rollback stays one step away")
     snapshots_kept: Duration = Field(default=timedelta(days=30), description="how long evidence is kept")
+
+    @field_validator("steps")
+    @classmethod
+    def _steps_grow_to_all(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
+        sizes = [(step.endswith("%"), int(step.removesuffix("%"))) for step in steps]
+        if any(share and size > 100 for share, size in sizes):  # noqa: PLR2004 - per cent
+            raise ValueError(f"{_spoken(steps)}: no share is above 100%; write 100% for everybody")
+        if any(later <= earlier for earlier, later in pairwise(sizes)):
+            raise ValueError(
+                f"{_spoken(steps)} must grow, counts before shares; write them like 1, 25%, 100%"
+            )
+        if steps[-1] != "100%":
+            raise ValueError(f"{_spoken(steps)} stops before everybody has changed; end with 100%")
+        return steps
+
+    @field_validator("shares")
+    @classmethod
+    def _shares_grow_to_all(cls, shares: tuple[int, ...]) -> tuple[int, ...]:
+        if shares[-1] != 100 or any(later <= earlier for earlier, later in pairwise(shares)):  # noqa: PLR2004
+            raise ValueError(f"{_spoken(shares)} must grow and end with 100; write them like 10, 50, 100")
+        return shares
+
+    @field_validator("lease")
+    @classmethod
+    def _lease_is_sound(cls, lease: timedelta) -> timedelta:
+        if not SHORTEST_LEASE <= lease <= LONGEST_LEASE:
+            raise ValueError(
+                f"{lease} is no lease; write one from 5s to 15m, longer than a restart takes: 120s"
+            )
+        return lease
+
+    @field_validator("drain_deadline")
+    @classmethod
+    def _deadline_is_sound(cls, deadline: timedelta) -> timedelta:
+        if deadline < SHORTEST_DEADLINE:
+            raise ValueError(f"{deadline} would end sessions by force; write 1m or more, with a unit: 8h")
+        return deadline
+
+    @model_validator(mode="after")
+    def _drain_fits(self) -> "Limits":
+        drain = self.drain
+        if drain.warning > self.drain_deadline:
+            raise ValueError(
+                f"drain.warning ({drain.warning}) is longer than drain_deadline ({self.drain_deadline}); "
+                "shorten drain.warning or lengthen drain_deadline"
+            )
+        if drain.ended_per_minute > drain.logins_per_minute:
+            raise ValueError(
+                f"one gateway alone may end {drain.ended_per_minute} sessions a minute (drain.batch every "
+                f"drain.pause), more than drain.logins_per_minute ({drain.logins_per_minute}); "
+                "lengthen drain.pause or raise drain.logins_per_minute"
+            )
+        return self
 
 
 class AtDeadline(StrEnum):
@@ -99,22 +205,87 @@ class Fleet(Word):
     name: Name
     product: Name
     channel: Name = "stable"
+    nat: bool = Field(
+        default=False, description="each gateway translates its users' addresses, so pools may be the same"
+    )
     gateways: tuple[Gateway, ...] = Field(min_length=1)
     limits: Limits = Limits()
     rollback: RollbackRules = RollbackRules()
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> "Fleet":
-        names = [gateway.name for gateway in self.gateways]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"gateway {twice[0]} is listed twice")
+    def _gateways_share_nothing(self) -> "Fleet":
+        if twice := _twice(gateway.name for gateway in self.gateways):
+            raise ValueError(f"gateway {twice} is listed twice")
+        if address := _twice(address for gateway in self.gateways for address in gateway.addresses):
+            holders = [gateway.name for gateway in self.gateways if address in gateway.addresses]
+            raise ValueError(
+                f"address {address} is given twice ({_spoken(holders)}); each gateway has its own"
+            )
+        if not self.nat and (shared := _shared_pool(self.gateways)):
+            raise ValueError(
+                f"{shared}: give each gateway pools of its own, "
+                "or say `nat: true` if every gateway translates its users' addresses"
+            )
         return self
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Gateway]:
+        return {gateway.name: gateway for gateway in self.gateways}
+
+    @cached_property
+    def groups(self) -> Mapping[str, tuple[Gateway, ...]]:
+        """The gateways of each group, which can take each other's users, in the order of their names."""
+        found: dict[str, list[Gateway]] = {}
+        for gateway in sorted(self.gateways, key=lambda g: g.name):
+            found.setdefault(gateway.group, []).append(gateway)
+        return {group: tuple(found[group]) for group in sorted(found)}
+
+    @cached_property
+    def capacities(self) -> Mapping[str, int]:
+        """The sessions each group can carry while all its gateways take users."""
+        return {group: sum(gateway.capacity for gateway in found) for group, found in self.groups.items()}
 
     def gateway(self, name: str) -> Gateway:
         """Return the gateway of that name; KeyError if the fleet has none."""
-        return next((g for g in self.gateways if g.name == name), None) or _missing(name)
+        return self._by_name[name]
 
 
-def _missing(name: str) -> Gateway:
-    raise KeyError(name)
+def amount(written: str, of: int) -> int:
+    """Return how many of so many a count ("3") or a share ("25%", rounded up) says; may be more than all."""
+    return ceil(of * int(written[:-1]) / 100) if written.endswith("%") else int(written)
+
+
+def _spoken(values: Sequence[object]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def _twice(values: Iterable[T]) -> T | None:
+    """Return the first value that comes a second time."""
+    seen: set[T] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def _shared_pool(gateways: Iterable[Gateway]) -> str | None:
+    """Return which two slots have addresses in common, None when none do: neighbours when put in order."""
+    pools4, pools6 = [], []
+    for gateway in gateways:
+        for slot in gateway.slots:
+            place = (gateway.name, slot.name)
+            pools4.append((*_ends(slot.pool4), place))
+            if slot.pool6 is not None:
+                pools6.append((*_ends(slot.pool6), place))
+    for pools in (pools4, pools6):
+        for (_, last, one), (first, _, other) in pairwise(sorted(pools)):
+            if first <= last:
+                return f"slot {one[1]} of gateway {one[0]} and slot {other[1]} of {other[0]} share a pool"
+    return None
+
+
+def _ends(pool: IPv4Network | IPv6Network) -> tuple[int, int]:
+    """Return the first and the last address of a pool as numbers."""
+    first = int(pool.network_address)
+    return first, first + (1 << (pool.max_prefixlen - pool.prefixlen)) - 1

@@ -1,14 +1,16 @@
 """The plan: which gateways change in which wave, printed before anything happens and bound by its digest."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 
 from pydantic import Field
 
 from policies.gates import GatePolicy
 from policies.words.fleet import Fleet
 from policies.words.verdict import Window
-from policies.words.word import Digest, Message, Name, Word, digest_of
+from policies.words.word import Digest, Duration, Message, Name, Word, digest_of
 
 
 class Strategy(StrEnum):
@@ -29,10 +31,22 @@ class ReleaseRef(Message):
 
 
 class Wave(Word):
-    """Gateways that are upgraded and judged together."""
+    """Gateways that are upgraded and judged together.
+
+    `shares` are what their new instances get of the source addresses, in turn. Below 100 the old
+    instance on the same gateway is the control; the verdict falls at the last share below 100.
+    """
 
     number: int = Field(ge=1)
     gateways: tuple[str, ...] = Field(min_length=1)
+    holdout: bool = Field(default=False, description="changes after all others, which it was compared with")
+    shares: tuple[int, ...] = (100,)
+    lease: Duration = timedelta(seconds=120)
+
+    @property
+    def compared_with_itself(self) -> bool:
+        """Whether the control is the old instance on the same gateways."""
+        return self.shares[0] < 100  # noqa: PLR2004 - per cent
 
 
 class Skipped(Word):
@@ -46,11 +60,11 @@ class Progress(Word):
     """Where a rollout stands, gathered from facts before each batch; a position is never remembered.
 
     A gateway is `switching` until new sessions go to its new instance, then `draining` while
-    old sessions last, then `switched`. `out` are gateways that take no users now.
+    old sessions last, then `switched`. `failed` are those given up by themselves. `out` are
+    gateways that take no users now.
     """
 
     passed: int = Field(default=0, ge=0, description="waves judged good, from the first")
-    held: bool = False
     switching: tuple[str, ...] = ()
     draining: tuple[str, ...] = ()
     switched: tuple[str, ...] = ()
@@ -75,7 +89,11 @@ class Affected(Word):
 
 
 class Plan(Word):
-    """What will happen, to whom, and what everyone goes back to if it fails."""
+    """What will happen, to whom, and what everyone goes back to if it fails.
+
+    `sessions` are what was counted when the plan was made: for people to read, and no part of
+    what is decided, so that the same decisions have the same digest on a living fleet.
+    """
 
     fleet: Fleet
     release: ReleaseRef
@@ -88,7 +106,20 @@ class Plan(Word):
     gates: GatePolicy
     trust_policy: Digest
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """The identity to which approvals bind."""
-        return digest_of(self.model_dump_json().encode())
+        """The identity to which approvals bind: of everything but the counts."""
+        return digest_of(self.model_dump_json(exclude={"sessions"}).encode())
+
+    @cached_property
+    def wave_of(self) -> Mapping[str, int]:
+        """The number of the wave in which each gateway changes."""
+        return {name: wave.number for wave in self.waves for name in wave.gateways}
+
+    @cached_property
+    def needs(self) -> Mapping[str, int]:
+        """What each group has to carry by the plan's counts; the uncounted need all their capacity."""
+        return {
+            group: sum(gateway.needs(self.sessions.get(gateway.name)) for gateway in members)
+            for group, members in self.fleet.groups.items()
+        }

@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -40,6 +40,13 @@ class Word(BaseModel):
     """A value of the vocabulary: immutable, equal by content, refusing fields it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __copy__(self) -> Self:
+        """Return a copy without what was computed from the fields: `model_copy` may replace those."""
+        copied = super().__copy__()
+        for computed in [name for name in copied.__dict__ if name not in type(self).model_fields]:
+            del copied.__dict__[computed]
+        return copied
 
 
 class Message(Word):

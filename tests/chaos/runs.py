@@ -29,13 +29,13 @@ GATES = Path(__file__).with_name("gates.yaml")
 DRAINS_SEEN_WITHIN = 5.0
 ENDS_WITHIN = 120.0
 """Seconds after which a run that has not ended is unsafe."""
-STEPS = {Strategy.CANARY: ("100%",), Strategy.ROLLING: ("2",)}
+STEPS = {Strategy.CANARY: ("100%",), Strategy.ROLLING: ("2", "100%")}
 """With three gateways: one and then two, or two and then one."""
 
 
 def shape(**more: object) -> Shape:
     """Return the shape of a lab for chaos: three gateways, busy logins, drains that outlast it."""
-    limits = Limits(switching=3, lease=timedelta(seconds=20), drain_deadline=timedelta(hours=8))
+    limits = Limits(holdout="0", switching=3, lease=timedelta(seconds=20), drain_deadline=timedelta(hours=8))
     values = {"gateways": 3, "sites": 6, "prefix": "psc-", "folder": "lab-chaos", "gates": GATES}
     return Shape(**{**values, "logins_per_second": 3.0, "limits": limits, **more})  # type: ignore[arg-type]
 

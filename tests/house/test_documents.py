@@ -9,7 +9,7 @@ import pytest
 import activities.failures  # noqa: F401 - errors of every room are loaded before they are counted
 from orchestrator.files import load
 from policies.gates import GatePolicy
-from policies.strategies import plan as make_plan
+from policies.planning.plan import plan as make_plan
 from policies.words import refusals  # noqa: F401
 from policies.words.errors import PenstockError
 from policies.words.exit_code import ExitCode, code_of
@@ -68,7 +68,6 @@ def test_the_readmes_fleet_is_a_fleet_that_can_be_planned(tmp_path: Path) -> Non
         dict.fromkeys(states, OLD),
         NEW,
         Strategy.CANARY,
-        seed="readme",
         gates=GatePolicy(),
         trust_policy=digest_of(b""),
     )

@@ -177,8 +177,8 @@ def test_plain_values_are_read_as_what_they_are(tmp_path: Path) -> None:
     ("written", "seconds"), [("500ms", 0.5), ("1.5h", 5400), ("7d", 604800), ("90", 90), ("PT8H", 28800)]
 )
 def test_durations_are_written_as_people_say_them(tmp_path: Path, written: str, seconds: float) -> None:
-    fleet = load(write(tmp_path, FLEET.replace("30m", written)), Fleet)
-    assert fleet.limits.drain_deadline.total_seconds() == seconds
+    fleet = load(write(tmp_path, FLEET.replace("drain_deadline: 30m", f"kept: {written}")), Fleet)
+    assert fleet.limits.kept.total_seconds() == seconds
 
 
 def test_a_number_of_a_million_digits_is_refused(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.gates import GatePolicy
+from policies.planning.plan import plan as make_plan
 from policies.story import Story
-from policies.strategies import plan as make_plan
 from policies.way_back import WayBackStory
 from policies.words.plan import Strategy
 from policies.words.change import ChangeOrder, Outcome
@@ -41,7 +41,6 @@ def test_a_gateway_that_is_missing_stays_so_whichever_report_arrives_last(
         dict.fromkeys(names, OLD),
         NEW,
         Strategy.ROLLING,
-        seed="1",
         gates=GatePolicy(),
         trust_policy=digest_of(b"trust"),
     )

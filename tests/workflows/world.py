@@ -104,7 +104,10 @@ class World:
             fleet=self.fleet,
             release=release,
             strategy=Strategy.CANARY,
-            waves=tuple(Wave(number=n, gateways=names) for n, names in enumerate(waves, start=1)),
+            waves=tuple(
+                Wave(number=n, gateways=names, lease=self.fleet.limits.lease)
+                for n, names in enumerate(waves, start=1)
+            ),
             known_good=self.book.known_good(self.fleet.name) or dict.fromkeys(self.gateways, OLD),
             sessions=dict.fromkeys(self.gateways, 2),
             window=Window(),

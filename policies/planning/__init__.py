@@ -1,0 +1,1 @@
+"""Planning: who changes when, within which limits, and what a plan says to people."""

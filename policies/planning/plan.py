@@ -1,0 +1,145 @@
+"""Make the plan of an upgrade: who changes in which wave, who is left alone, and what everyone goes back to.
+
+A plan is fixed once it is made, and the same facts make the same plan: its digest is what people
+approve and what is started. What may start right now is asked again before every batch (`batches.py`).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from policies.gates import GatePolicy
+from policies.planning.capacity import crowded, observed, shortages
+from policies.planning.naming import named
+from policies.planning.waves import Able, waves_of
+from policies.words.errors import Refused
+from policies.words.fleet import Fleet
+from policies.words.instance import GatewayState, InstanceState
+from policies.words.plan import Plan, Progress, ReleaseRef, Skipped, Strategy
+from policies.words.word import Digest
+
+
+def plan(
+    fleet: Fleet,
+    states: Mapping[str, GatewayState],
+    known_good: Mapping[str, ReleaseRef],
+    release: ReleaseRef,
+    strategy: Strategy,
+    *,
+    gates: GatePolicy,
+    trust_policy: Digest,
+) -> Plan:
+    """Return who changes in which wave; the same facts in any order give the same digest.
+
+    Args:
+        fleet: Every gateway, with the limits of a change.
+        states: What is true of each gateway now; one that did not answer is missing.
+        known_good: What each gateway goes back to; one without it is left alone.
+        release: What is to run everywhere.
+        strategy: How to cut the waves.
+        gates: The questions each wave has to answer, and how long it is watched; their budget of
+            errors is shared out over the waves.
+        trust_policy: The digest of the policy that admitted the release.
+
+    Raises:
+        Refused: The release is of another product, no gateway can change, there is nobody to compare
+            with, capacity is short, or a wave is too large for its leases.
+    """
+    if release.product != fleet.product:
+        raise Refused(
+            f"fleet {fleet.name} runs {fleet.product}; plan a release of it, not of {release.product}"
+        )
+    fleet = fleet.model_copy(update={"gateways": tuple(sorted(fleet.gateways, key=lambda g: g.name))})
+    now = observed(Progress(), {gateway.name: states.get(gateway.name) for gateway in fleet.gateways})
+    skipped = _skipped(fleet, states, known_good, release)
+    left_alone = {skip.gateway for skip in skipped}
+    able = Able(
+        fleet=fleet.name,
+        release=release.digest,
+        gateways=tuple(gateway for gateway in fleet.gateways if gateway.name not in left_alone),
+        alive=frozenset(gateway.name for gateway in fleet.gateways) - {*now.out},
+        sessions=now.sessions,
+    )
+    _refuse_if_nobody_can(fleet, able, states, release, skipped)
+    _refuse_if_short(fleet, able, now)
+    made = Plan(
+        fleet=fleet,
+        release=release,
+        strategy=strategy,
+        waves=waves_of(able, fleet.limits, strategy),
+        skipped=skipped,
+        known_good={gateway.name: known_good[gateway.name] for gateway in able.gateways},
+        sessions=now.sessions,
+        window=gates.window,
+        gates=gates,
+        trust_policy=trust_policy,
+    )
+    _refuse_if_crowded(made)
+    return made.model_copy(update={"gates": gates.over_waves(len(made.waves))})
+
+
+def _skipped(
+    fleet: Fleet,
+    states: Mapping[str, GatewayState],
+    known_good: Mapping[str, ReleaseRef],
+    release: ReleaseRef,
+) -> tuple[Skipped, ...]:
+    reasons = {
+        gateway.name: _why_not(states.get(gateway.name), known_good.get(gateway.name), release)
+        for gateway in fleet.gateways
+    }
+    return tuple(Skipped(gateway=name, reason=reason) for name, reason in reasons.items() if reason)
+
+
+def _why_not(state: GatewayState | None, back: ReleaseRef | None, release: ReleaseRef) -> str | None:
+    if state is None:
+        return "silent: its agent did not answer, so nothing is known of it"
+    if _runs(state, release):
+        return f"already on {release.version}"
+    if back is None:
+        return "no known-good release to go back to"
+    return None
+
+
+def _runs(state: GatewayState, release: ReleaseRef) -> bool:
+    """Whether new sessions go to this release for good, and the process is the one the manifest names."""
+    serving = state.serving
+    return (
+        serving is not None
+        and state.steering.trial is None
+        and serving.state is InstanceState.RUNNING
+        and serving.release == release.digest
+        and serving.executable == release.executable
+    )
+
+
+def _refuse_if_nobody_can(
+    fleet: Fleet,
+    able: Able,
+    states: Mapping[str, GatewayState],
+    release: ReleaseRef,
+    skipped: Sequence[Skipped],
+) -> None:
+    """Nothing to do is a plan without waves; gateways that all cannot change are an error."""
+    stuck = [
+        f"{skip.gateway} ({skip.reason})"
+        for skip in skipped
+        if skip.gateway not in states or not _runs(states[skip.gateway], release)
+    ]
+    if stuck and not able.gateways:
+        raise Refused(
+            f"fleet {fleet.name}: no gateway can change to {release.version}: {named(stuck)}; "
+            f"mend these and plan again"
+        )
+
+
+def _refuse_if_short(fleet: Fleet, able: Able, now: Progress) -> None:
+    changing = {gateway.group for gateway in able.gateways}
+    for group, short in shortages(fleet, now.sessions, {*now.out}).items():
+        if group in changing:
+            raise Refused(f"fleet {fleet.name}: {short}; bring gateways back or add some, and plan again")
+
+
+def _refuse_if_crowded(made: Plan) -> None:
+    fleet = made.fleet
+    for name in [name for wave in made.waves if wave.compared_with_itself for name in wave.gateways]:
+        if short := crowded(fleet.gateway(name), made.sessions[name], fleet.limits.headroom):
+            raise Refused(f"fleet {fleet.name}: {short}; wait for fewer users, or plan with whole gateways")

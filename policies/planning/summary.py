@@ -1,0 +1,134 @@
+"""Say to people what a plan does: whom it touches, how long it takes, and what happens by itself."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from datetime import timedelta
+from math import ceil
+
+from policies.planning.failure_budget import may_fail
+from policies.planning.naming import counted, named
+from policies.planning.stagger import deadlines
+from policies.words.fleet import Automation
+from policies.words.plan import Affected, Plan, Strategy, Wave
+
+SWITCH_EXPECTED = timedelta(minutes=1)
+"""Staging, starting, probing and steering one gateway, when nothing goes wrong."""
+
+SWITCH_LONGEST = timedelta(minutes=10)
+"""The same when every step has to be tried again until its last deadline."""
+
+MOST_WAVES = 6
+"""More waves than this are folded into one sentence."""
+
+_STRATEGIES = {
+    Strategy.CANARY: "canary: one gateway first, then growing waves",
+    Strategy.ROLLING: "rolling: waves of one size",
+    Strategy.BLUE_GREEN: "blue-green: group by group, every new instance started before any gets users",
+}
+_AUTOMATION = {
+    Automation.OBSERVE: "verdicts are only shown; a hard failure of an instance goes back by itself",
+    Automation.ASK: "harm holds and proposes the way back, and a person says yes",
+    Automation.ACT: "harm goes back by itself, and a wave that is proven healthy goes on by itself",
+}
+
+
+def affected(plan: Plan) -> Affected:
+    """Return whom the plan touches and how long it takes, drain of the last old session included."""
+    names = [name for wave in plan.waves for name in wave.gateways]
+    rounds = sum(_rounds(plan, wave) for wave in plan.waves)
+    watched = sum((_shares_before(plan, wave) for wave in plan.waves), timedelta(0))
+    return Affected(
+        users=_users(plan, names),
+        exposed=max((_users(plan, wave.gateways) for wave in plan.waves), default=0),
+        uncounted=tuple(sorted(name for name in names if plan.sessions.get(name) is None)),
+        expected=rounds * SWITCH_EXPECTED + watched + len(plan.waves) * plan.window.nominal,
+        longest=rounds * SWITCH_LONGEST
+        + watched
+        + len(plan.waves) * plan.window.cap
+        + ceil(len(names) / plan.fleet.limits.draining) * plan.fleet.limits.drain_deadline
+        + _staggered(plan, names),
+    )
+
+
+def describe(plan: Plan) -> tuple[str, ...]:
+    """Return the plan as sentences: strategy, waves, what is allowed to fail, who decides, and how long."""
+    if not plan.waves:
+        return (f"Nothing to do: every gateway is on {plan.release.version}.",)
+    return tuple(_sentences(plan))
+
+
+def _sentences(plan: Plan) -> Iterator[str]:
+    limits, reach = plan.fleet.limits, affected(plan)
+    yield f"Strategy {_STRATEGIES[plan.strategy]}."
+    folded = len(plan.waves) > MOST_WAVES
+    for wave in plan.waves[: MOST_WAVES - 2] if folded else plan.waves:
+        yield _wave(plan, wave)
+    if folded:
+        yield _folded(plan, plan.waves[MOST_WAVES - 2 : -1])
+        yield _wave(plan, plan.waves[-1])
+    if skipped := [skip.gateway for skip in plan.skipped]:
+        yield f"Left alone: {counted(len(skipped), 'gateway')} ({named(skipped)})."
+    if not any(wave.holdout for wave in plan.waves) and plan.strategy is not Strategy.BLUE_GREEN:
+        yield "No hold-out: the last wave has nobody unchanged to be compared with."
+    yield f"Automation {limits.automation}: {_AUTOMATION[limits.automation]}."
+    unknown = f", unknown on {named(reach.uncounted)}" if reach.uncounted else ""
+    yield (
+        f"Users on these gateways: {reach.users}{unknown}; at most {reach.exposed} before a verdict. "
+        f"Deadlines end at most {limits.drain.logins_per_minute} sessions a minute over the whole fleet."
+    )
+    yield f"Time: expected {reach.expected}, longest {reach.longest}."
+
+
+def _wave(plan: Plan, wave: Wave) -> str:
+    role = " (hold-out, unchanged until then)" if wave.holdout else ""
+    shares = ", ".join(f"{share}%" for share in wave.shares)
+    walked = f"; {shares} of source addresses, compared with itself" if wave.compared_with_itself else ""
+    return (
+        f"Wave {wave.number}{role}: {counted(len(wave.gateways), 'gateway')} ({named(wave.gateways)}), "
+        f"{_users(plan, wave.gateways)} users; {_failing(may_fail(plan, wave))}; lease {wave.lease}{walked}."
+    )
+
+
+def _folded(plan: Plan, waves: Collection[Wave]) -> str:
+    sizes = sorted({len(wave.gateways) for wave in waves})
+    size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    numbers = [wave.number for wave in waves]
+    budgets = sorted({may_fail(plan, wave) for wave in waves})
+    longest = max(wave.lease for wave in waves)
+    total = sum(len(wave.gateways) for wave in waves)
+    return (
+        f"Waves {numbers[0]} to {numbers[-1]}: {total} gateways, {size} at a time; "
+        f"{_failing(budgets[-1])} in each; leases up to {longest}."
+    )
+
+
+def _failing(most: int) -> str:
+    return f"at most {most} may fail" if most else "none may fail"
+
+
+def _users(plan: Plan, names: Collection[str]) -> int:
+    return sum(plan.sessions.get(name) or 0 for name in names)
+
+
+def _rounds(plan: Plan, wave: Wave) -> int:
+    """Batches of the wave when everybody in a batch takes equally long."""
+    limits = plan.fleet.limits
+    per_domain = Counter(plan.fleet.gateway(name).domain for name in wave.gateways)
+    return max(
+        ceil(len(wave.gateways) / limits.switching),
+        ceil(max(per_domain.values()) / limits.switching_per_domain),
+    )
+
+
+def _shares_before(plan: Plan, wave: Wave) -> timedelta:
+    """How long the shares before the one at which the verdict falls are watched."""
+    return max(0, sum(share < 100 for share in wave.shares) - 1) * plan.window.minimum  # noqa: PLR2004
+
+
+def _staggered(plan: Plan, names: Collection[str]) -> timedelta:
+    """How much later than the first the last deadline is, when everybody's sessions last until then."""
+    limits = plan.fleet.limits
+    found = deadlines(
+        map(plan.fleet.gateway, names), plan.sessions, limits.drain_deadline, limits.drain
+    ).values()
+    return max(found, default=limits.drain_deadline) - limits.drain_deadline

@@ -1,0 +1,74 @@
+"""Machines that fail by themselves, and releases that make machines fail."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.planning.failure_budget import failures, is_release_fault, may_fail
+from policies.words.fleet import Limits
+from policies.words.plan import Plan, Strategy, Wave
+from tests.unit.fleets import facts_of, planned
+
+PLAN = planned(facts_of(2))
+
+
+def of(size: int, number: int = 2, share: str = "5%") -> tuple[Plan, Wave]:
+    """A plan with a wave of so many gateways, as the budget sees it."""
+    names = tuple(f"gw-{n}" for n in range(size))
+    wave = Wave(number=number, gateways=names)
+    fleet = PLAN.fleet.model_copy(update={"limits": Limits(failures=share)})
+    return PLAN.model_copy(update={"fleet": fleet, "waves": (wave,)}), wave
+
+
+shares = st.integers(0, 9999).map(lambda hundredths: f"{hundredths / 100:.2f}%")
+
+
+@given(st.integers(1, 300), shares, st.integers(1, 3))
+def test_never_may_all_fail_and_of_one_none(size: int, share: str, number: int) -> None:
+    assert 0 <= may_fail(*of(size, number, share)) < size
+
+
+@given(st.integers(1, 300), st.integers(1, 300), shares, shares, st.integers(1, 3))
+def test_a_larger_wave_and_a_larger_share_never_have_a_smaller_budget(
+    size: int, more: int, share: str, other: str, number: int
+) -> None:
+    low, high = sorted((share, other), key=lambda s: float(s[:-1]))
+    assert may_fail(*of(size, number, low)) <= may_fail(*of(size, number, high))
+    assert may_fail(*of(size, number, low)) <= may_fail(*of(size + more, number, low))
+
+
+def test_of_a_canary_none_may_fail_whatever_the_share() -> None:
+    for limits in (Limits(), Limits(failures="90%")):
+        plan = planned(facts_of(10, limits))
+        assert may_fail(plan, plan.waves[0]) == 0
+        assert is_release_fault(plan.waves[0].gateways, plan, plan.waves[0])
+
+
+def test_in_a_small_first_wave_none_may_fail_and_in_a_later_one_of_the_size_one_may() -> None:
+    plan = planned(facts_of(16, Limits(holdout="0")), Strategy.ROLLING)
+    assert [may_fail(plan, wave) for wave in plan.waves] == [0, 1, 1, 1]
+
+
+def test_exactly_the_share_may_fail_and_one_more_may_not() -> None:
+    assert may_fail(*of(1000, share="0.7%")) == 7  # 0.007 * 1000 is 7.000000000000001 in floating point
+    assert may_fail(*of(100, share="29%")) == 29  # and 0.29 * 100 is 28.999999999999996
+
+
+def test_a_bad_day_of_a_thousand_stays_within_the_budget_and_six_per_cent_dead_do_not() -> None:
+    plan, wave = of(1000)
+    names = wave.gateways
+    dead, rebooting, silent, refusing = names[:10], names[10:20], names[20:30], names[30:31]
+    assert not is_release_fault((*dead, *rebooting, *silent, *refusing), plan, wave)
+    assert is_release_fault(names[:60], plan, wave)
+
+
+def test_a_gateway_named_twice_or_of_another_wave_counts_once_or_not() -> None:
+    plan, wave = of(40)
+    assert not is_release_fault(["gw-1", "gw-1", "gw-1", "gw-999"], plan, wave)
+    assert is_release_fault(["gw-1", "gw-2", "gw-3"], plan, wave)
+
+
+def test_the_figures_behind_it_are_said() -> None:
+    plan, wave = of(40)
+    assert failures(["gw-3", "gw-1", "gw-2"], plan, wave) == (
+        "3 of 40 gateways of wave 2 failed (gw-1, gw-2, gw-3), and 2 may (5%)"
+    )

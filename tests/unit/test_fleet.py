@@ -1,0 +1,152 @@
+"""What a fleet file may say, and the sentences for what it may not."""
+
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from policies.words.fleet import Automation, Fleet, Gateway, Limits
+from tests.unit.fleets import fleet, gateway, pool
+
+
+def refusal(**limits: Any) -> str:
+    with pytest.raises(ValidationError) as refused:
+        Limits.model_validate(limits)
+    (error,) = refused.value.errors()
+    return ".".join(map(str, error["loc"])) + ": " + error["msg"].removeprefix("Value error, ")
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        ({"drain_deadline": 8}, "drain_deadline: 0:00:08 would end sessions by force; write 1m or more"),
+        ({"drain_deadline": "0s"}, "drain_deadline: 0:00:00 would end"),
+        ({"lease": "0s"}, "lease: 0:00:00 is no lease; write one from 5s to 15m"),
+        ({"lease": "30d"}, "lease: 30 days, 0:00:00 is no lease; write one from 5s to 15m"),
+        ({"steps": [1]}, "steps: 1 stops before everybody has changed; end with 100%"),
+        (
+            {"steps": ["50%", "25%"]},
+            "steps: 50%, 25% must grow, counts before shares; write them like",
+        ),
+        ({"steps": ["25%", 1, "100%"]}, "steps: 25%, 1, 100% must grow, counts before shares"),
+        ({"steps": ["1", "1", "100%"]}, "steps: 1, 1, 100% must grow"),
+        ({"steps": ["250%"]}, "steps: 250%: no share is above 100%; write 100% for everybody"),
+        ({"steps": []}, "steps: Tuple should have at least 1 item"),
+        ({"shares": [50, 10, 100]}, "shares: 50, 10, 100 must grow and end with 100; write them like 10, 50"),
+        ({"shares": [10, 50]}, "shares: 10, 50 must grow and end with 100"),
+        ({"shares": [0, 100]}, "shares.0: Input should be greater than or equal to 1"),
+        ({"canary_share": 101}, "canary_share: Input should be less than or equal to 100"),
+        ({"holdout": "100%"}, "holdout: String should match"),
+        ({"failures": 5}, "failures: Input should be a valid string"),
+        ({"failures": "100%"}, "failures: String should match"),
+        ({"automation": "auto"}, "automation: Input should be 'observe', 'ask' or 'act'"),
+        ({"headroom": float("inf")}, "headroom: Input should be a finite number"),
+        (
+            {"drain_deadline": "10m", "drain": {"warning": "30m"}},
+            ": drain.warning (0:30:00) is longer than drain_deadline (0:10:00); shorten drain.warning",
+        ),
+        (
+            {"drain": {"batch": 50, "pause": "10s", "logins_per_minute": 100}},
+            ": one gateway alone may end 300 sessions a minute (drain.batch every drain.pause)",
+        ),
+    ],
+)
+def test_a_wrong_limit_is_refused_with_what_to_write_instead(limits: dict[str, Any], sentence: str) -> None:
+    assert refusal(**limits).startswith(sentence)
+
+
+def test_limits_that_are_sound_at_their_bounds_are_taken() -> None:
+    made = Limits(
+        steps=("1", "5", "10%", "100%"),
+        drain_deadline=timedelta(minutes=30),
+        lease=timedelta(minutes=15),
+        holdout="0",
+        failures="0.5%",
+        shares=(100,),
+    )
+    assert Limits.model_validate_json(made.model_dump_json()) == made
+    assert Limits().automation is Automation.ACT
+    assert Limits.model_validate({"holdout": 2, "steps": [1, "100%"]}).holdout == "2"
+
+
+def changed(name: str, **fields: Any) -> Gateway:
+    return Gateway.model_validate(gateway(name).model_dump() | fields)
+
+
+def refused_fleet(*gateways: Gateway, **fields: Any) -> str:
+    with pytest.raises(ValidationError) as refused:
+        Fleet(name="edge", product="ocserv", gateways=gateways, **fields)
+    return str(refused.value.errors()[0]["msg"]).removeprefix("Value error, ")
+
+
+def test_a_name_or_an_address_given_twice_is_refused_with_whose_it_is() -> None:
+    assert refused_fleet(gateway("gw-1"), gateway("gw-1")) == "gateway gw-1 is listed twice"
+    other = changed("gw-2", addresses=gateway("gw-1").addresses)
+    assert refused_fleet(gateway("gw-1"), other) == (
+        "address 172.16.0.1 is given twice (gw-1, gw-2); each gateway has its own"
+    )
+    twice = changed("gw-1", addresses=("192.0.2.1", "192.0.2.1"))
+    assert refused_fleet(twice).startswith("address 192.0.2.1 is given twice (gw-1)")
+
+
+def slots(*pools: Any, six: tuple[Any, ...] = (None, None)) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {"name": name, "port": 4431 + at, "device": name, "pool4": str(pools[at]), "pool6": six[at]}
+        for at, name in enumerate("ab")
+    )
+
+
+def test_pools_that_overlap_or_are_shared_are_refused_with_both_slots() -> None:
+    mine = gateway("gw-1")
+    whole = pool(2).supernet(prefixlen_diff=2)
+    other = changed("gw-9", slots=slots(whole, pool(100)))
+    assert refused_fleet(mine, other) == (
+        "slot a of gateway gw-9 and slot a of gw-1 share a pool: give each gateway pools of its own, "
+        "or say `nat: true` if every gateway translates its users' addresses"
+    )
+    with pytest.raises(ValidationError, match="slot a of gateway gw-1 and slot b of gw-1 share"):
+        changed("gw-1", slots=slots(whole, pool(2)))
+    with pytest.raises(ValidationError, match="share a pool"):
+        changed("gw-1", slots=slots(pool(1), pool(2), six=("fd00::/112", "fd00::ff00/120")))
+
+
+def test_gateways_that_translate_addresses_may_use_the_same_pools() -> None:
+    same = [changed(f"gw-{n}", slots=slots(pool(1), pool(2))) for n in (1, 2)]
+    assert Fleet(name="edge", product="ocserv", nat=True, gateways=tuple(same)).gateway("gw-2") == same[1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.integers(24, 32)), min_size=2, max_size=8))
+def test_pools_are_refused_exactly_when_two_of_them_overlap(drawn: list[tuple[int, int]]) -> None:
+    free = [IPv4Network((int(IPv4Address("10.9.0.0")) + at, bits), strict=False) for at, bits in drawn]
+    apart = [IPv4Network((int(IPv4Address("10.10.0.0")) + n, 32)) for n in range(len(free))]
+    gateways = tuple(
+        changed(f"gw-{n}", slots=slots(mine, other))
+        for n, (mine, other) in enumerate(zip(free, apart, strict=True))
+    )
+    overlap = any(a.overlaps(b) for at, a in enumerate(free) for b in free[:at])
+    if overlap:
+        assert "share a pool" in refused_fleet(*gateways)
+    else:
+        assert fleet(*gateways).gateways == gateways
+
+
+def test_a_gateway_without_ipv4_is_scraped_at_its_ipv6_address() -> None:
+    six = changed("gw-1", addresses=(IPv6Address("2001:db8::1"),))
+    assert six.metrics_target == "[2001:db8::1]:9500"
+    both = changed("gw-1", addresses=(IPv6Address("2001:db8::1"), IPv4Address("192.0.2.1")))
+    assert both.metrics_target == "192.0.2.1:9500"
+
+
+def test_a_fleet_finds_its_gateways_by_name_also_after_a_copy_with_others() -> None:
+    first = fleet(gateway("gw-1"), gateway("gw-2"))
+    assert first.gateway("gw-2").name == "gw-2"
+    copied = first.model_copy(update={"gateways": (gateway("gw-3", group="west"),)})
+    assert copied.gateway("gw-3").group == "west"
+    assert copied.groups == {"west": (gateway("gw-3", group="west"),)}
+    with pytest.raises(KeyError):
+        copied.gateway("gw-1")
+    assert first == fleet(gateway("gw-1"), gateway("gw-2"))

@@ -1,0 +1,84 @@
+"""What people read of a plan before they start it."""
+
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.planning.summary import MOST_WAVES, affected, describe
+from policies.words.fleet import Limits
+from policies.words.plan import Strategy
+from tests.unit.fleets import NEW, Facts, any_facts, facts_of, planned, some_plan, state
+
+
+def test_people_read_whom_a_plan_touches_and_how_long_it_takes() -> None:
+    limits = Limits(holdout="0", drain_deadline=timedelta(minutes=30))
+    upgraded, states, known_good = facts_of(4, limits)
+    states["gw-1"] = state("gw-1", sessions=None)
+    reach = affected(planned((upgraded, states, known_good)))
+    assert (reach.users, reach.exposed, reach.uncounted) == (30, 20, ("gw-1",))
+    assert reach.expected == timedelta(minutes=4 + 2 * 20)
+    assert reach.longest == timedelta(minutes=40 + 2 * 60 + 30)
+
+
+def test_shares_before_the_one_that_decides_take_their_time_too() -> None:
+    whole, shared = (
+        facts_of(2, Limits(switching_per_domain=2, shares=shares)) for shares in ((5, 100), (5, 20, 50, 100))
+    )
+    longer = affected(planned(shared, Strategy.BLUE_GREEN))
+    assert longer.expected - affected(planned(whole, Strategy.BLUE_GREEN)).expected == timedelta(minutes=20)
+
+
+def test_a_plan_is_said_in_sentences() -> None:
+    upgraded, states, known_good = facts_of(16, Limits(canary_share=5))
+    states["gw-5"] = state("gw-5", sessions=1)
+    del states["gw-7"]
+    said = describe(planned((upgraded, states, known_good)))
+    assert said[0] == "Strategy canary: one gateway first, then growing waves."
+    assert said[1] == (
+        "Wave 1: 1 gateway (gw-5), 1 users; none may fail; lease 0:02:00; "
+        "5%, 100% of source addresses, compared with itself."
+    )
+    assert said[2].startswith("Wave 2: 3 gateways (")
+    assert "and 7 more), 100 users; at most 1 may fail; lease 0:02:00." in said[3]
+    assert said[4].startswith("Wave 4 (hold-out, unchanged until then): 1 gateway (")
+    assert said[5] == "Left alone: 1 gateway (gw-7)."
+    assert said[6].startswith("Automation act: harm goes back by itself")
+    assert said[7].startswith(
+        "Users on these gateways: 141; at most 100 before a verdict. Deadlines end at most 600"
+    )
+    assert said[8].startswith("Time: expected ")
+    assert len(said) == 9
+
+
+def test_a_plan_without_anybody_unchanged_to_the_end_says_so() -> None:
+    assert any(
+        line.startswith("No hold-out: the last wave has nobody") for line in describe(planned(facts_of(2)))
+    )
+
+
+def test_a_plan_that_changes_nobody_says_so() -> None:
+    upgraded, states, known_good = facts_of(2)
+    states = {name: state(name, on=NEW) for name in states}
+    assert describe(planned((upgraded, states, known_good))) == ("Nothing to do: every gateway is on 1.4.1.",)
+
+
+@given(any_facts(), st.sampled_from(Strategy))
+def test_however_many_waves_there_are_each_number_is_said_and_the_page_stays_short(
+    facts: Facts, strategy: Strategy
+) -> None:
+    if (plan := some_plan(facts, strategy)) and plan.waves:
+        said = [line for line in describe(plan) if line.startswith("Wave")]
+        assert len(said) <= MOST_WAVES
+        spoken = [
+            line.split("(")[0].split(":")[0].removeprefix("Waves ").removeprefix("Wave ") for line in said
+        ]
+        ends = [part for numbers in spoken for part in numbers.strip().split(" to ")]
+        assert (ends[0], ends[-1]) == ("1", str(len(plan.waves)))
+
+
+def test_ten_thousand_gateways_fit_on_one_screen() -> None:
+    said = describe(planned(facts_of(10_000, groups=20)))
+    assert len(said) <= 12
+    assert max(map(len, said)) < 200
+    assert said[5].startswith("Waves 5 to 201: 9829 gateways, 30 to 50 at a time; at most 2 may fail")
