@@ -41,16 +41,10 @@ class GatewayResults(Book):
                 connection.execute(insert(table).values(change=change), fresh)
             if later:
                 which = and_(table.c.change == change, table.c.gateway == bindparam("named"))
-                values: dict[str, Any] = {
-                    name: bindparam(f"new_{name}") for name in ("state", "sentence", "at")
-                }
+                told = sorted(GatewayResult.model_fields.keys() - {"gateway"})
+                values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in told}
                 rows = [
-                    {
-                        "named": one.gateway,
-                        "new_state": one.state,
-                        "new_sentence": one.sentence,
-                        "new_at": one.at,
-                    }
+                    {"named": one.gateway} | {f"new_{name}": getattr(one, name) for name in told}
                     for one in later
                 ]
                 connection.execute(update(table).where(which).values(values), rows)
@@ -66,7 +60,7 @@ class GatewayResults(Book):
         with reading(self._engine) as connection:
             rows = connection.execute(wanted.order_by(table.c.gateway).limit(limit))
             return tuple(
-                GatewayResult(gateway=row.gateway, state=row.state, sentence=row.sentence, at=row.at)
+                GatewayResult(**{name: getattr(row, name) for name in GatewayResult.model_fields})
                 for row in rows
             )
 

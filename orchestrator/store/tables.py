@@ -8,6 +8,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -135,28 +136,54 @@ plans = Table(
 )
 """Bodies are JSON, deflated. A plan that an older penstock made has no header and is only a record."""
 
-plan_batches = Table(
-    "plan_batches",
+plan_parts = Table(
+    "plan_parts",
     metadata,
     Column("plan", String(71), ForeignKey("plans.digest"), nullable=False),
     Column("wave", Integer, nullable=False),
-    Column("batch", Integer, nullable=False),
-    Column("names", Text, nullable=False),
+    Column("number", Integer, nullable=False),
     Column("body", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("plan", "wave", "batch"),
+    PrimaryKeyConstraint("plan", "wave", "number"),
 )
+
+gateway_states = Table(
+    "gateway_states",
+    metadata,
+    Column("fleet", String(63), nullable=False),
+    Column("gateway", String(63), nullable=False),
+    Column("state", Text),
+    Column("silent", Text),
+    Column("at", Moment, nullable=False),
+    PrimaryKeyConstraint("fleet", "gateway"),
+)
+"""What a gateway said when it was last asked, or why it was silent."""
 
 gateway_results = Table(
     "gateway_results",
     metadata,
     Column("change", String(63), ForeignKey("changes.name"), nullable=False),
     Column("gateway", String(63), nullable=False),
+    Column("wave", Integer, nullable=False, default=0),
     Column("state", String(63), nullable=False),
     Column("sentence", Text, nullable=False),
+    Column("slot", String(63)),
+    Column("started", Float),
     Column("at", Moment, nullable=False),
     PrimaryKeyConstraint("change", "gateway"),
     Index("ix_gateway_results_state", "change", "state", "gateway"),
 )
+
+watch_states = Table(
+    "watch_states",
+    metadata,
+    Column("change", String(63), nullable=False),
+    Column("wave", Integer, nullable=False),
+    Column("digest", String(71), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("at", Moment, nullable=False),
+    PrimaryKeyConstraint("change", "wave", "digest"),
+)
+"""What a watch remembers between two slices; too large for the engine where gateways are many."""
 
 quarantine = Table(
     "quarantine",

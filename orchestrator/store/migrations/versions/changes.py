@@ -235,14 +235,13 @@ def _plans() -> None:
         sa.PrimaryKeyConstraint("digest", name="pk_plans"),
     )
     op.create_table(
-        "plan_batches",
+        "plan_parts",
         sa.Column("plan", _DIGEST, nullable=False),
         sa.Column("wave", sa.Integer, nullable=False),
-        sa.Column("batch", sa.Integer, nullable=False),
-        sa.Column("names", sa.Text, nullable=False),
+        sa.Column("number", sa.Integer, nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
-        sa.PrimaryKeyConstraint("plan", "wave", "batch", name="pk_plan_batches"),
-        sa.ForeignKeyConstraint(["plan"], ["plans.digest"], name="fk_plan_batches_plan"),
+        sa.PrimaryKeyConstraint("plan", "wave", "number", name="pk_plan_parts"),
+        sa.ForeignKeyConstraint(["plan"], ["plans.digest"], name="fk_plan_parts_plan"),
     )
 
 
@@ -251,13 +250,34 @@ def _gateways() -> None:
         "gateway_results",
         sa.Column("change", _NAME, nullable=False),
         sa.Column("gateway", _NAME, nullable=False),
+        sa.Column("wave", sa.Integer, nullable=False, server_default="0"),
         sa.Column("state", _NAME, nullable=False),
         sa.Column("sentence", sa.Text, nullable=False),
+        sa.Column("slot", _NAME),
+        sa.Column("started", sa.Float),
         sa.Column("at", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("change", "gateway", name="pk_gateway_results"),
         sa.ForeignKeyConstraint(["change"], ["changes.name"], name="fk_gateway_results_change"),
     )
     op.create_index("ix_gateway_results_state", "gateway_results", ["change", "state", "gateway"])
+    op.create_table(
+        "gateway_states",
+        sa.Column("fleet", _NAME, nullable=False),
+        sa.Column("gateway", _NAME, nullable=False),
+        sa.Column("state", sa.Text),
+        sa.Column("silent", sa.Text),
+        sa.Column("at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("fleet", "gateway", name="pk_gateway_states"),
+    )
+    op.create_table(
+        "watch_states",
+        sa.Column("change", _NAME, nullable=False),
+        sa.Column("wave", sa.Integer, nullable=False),
+        sa.Column("digest", _DIGEST, nullable=False),
+        sa.Column("body", sa.LargeBinary, nullable=False),
+        sa.Column("at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("change", "wave", "digest", name="pk_watch_states"),
+    )
     op.create_table(
         "quarantine",
         sa.Column("fleet", _NAME, nullable=False),
