@@ -9,7 +9,7 @@ from temporalio.workflow import ParentClosePolicy
 
 from activities.ledger import LedgerActivities, VerdictEntry
 from activities.observation import ObservationActivities, ObservationOrder
-from policies.judge.bake import baked, baking_policy
+from policies.judge.bake import bake_is_over, baking_policy
 from policies.words.plan import Plan
 from policies.words.verdict import Action, Cohorts, Decision
 from policies.words.word import Name, Word
@@ -85,7 +85,7 @@ class Bake:
             await self._note(decision)
             if decision.action is Action.ROLL_BACK:
                 return await self._go_back(decision)
-            if baked(decision, watched.wall, self._gates.window):
+            if bake_is_over(decision, watched.wall, self._gates.window):
                 return BakeResult(peaceful=True, reason=decision.reason)
             if decision.action is not Action.CONTINUE:
                 await workflow.sleep(steps.HELD_FOR_HUMAN_PACE)

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from policies.judge.predict import Prediction
+from policies.judge.offline.predict import Prediction
 from policies.strategies import affected
 from policies.words.errors import Unavailable
 from policies.words.plan import Plan

@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 from activities.normality import NormalityOrder
 from activities.observation import ObservationOrder, ObservationSlice
 from activities.releases import Admission, AdmitOrder
-from policies.judge.advisory import Advice
+from policies.judge.offline.advisory import Advice
 from policies.words.plan import ReleaseRef
 from policies.words.rollout import RolloutOrder, RolloutResult
 from policies.words.verdict import Action, Decision, GateVerdict
