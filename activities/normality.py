@@ -9,9 +9,10 @@ from temporalio import activity
 from activities.failures import as_application_errors
 from activities.liveness import heartbeating
 from activities.observation import MetricsSource, MetricsUnavailable
-from policies.gates import GatePolicy, Rate
-from policies.judge.advisory import Advice, advise, bands
+from policies.gates import GatePolicy
 from policies.judge.counts import Series
+from policies.judge.gates.rate import Rate
+from policies.judge.offline.advisory import Advice, advise, bands
 from policies.words.word import Word
 
 HOUR = timedelta(hours=1)

@@ -1,7 +1,7 @@
 """Observation: one slice of watching a wave, folded through the judge tick by tick."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -9,18 +9,18 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from policies.gates import Complaints, GatePolicy, Hard, selectors
+from policies.gates import GatePolicy
 from policies.judge.counts import Series
+from policies.judge.needs import Needs, unreached, what_to_read
 from policies.judge.reading import COMPLAINTS, Reading
-from policies.judge.tick import Bundle, counters_of, watched
+from policies.judge.sample import watched
+from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_reading
 from policies.words.errors import BadInput, Unavailable
 from policies.words.verdict import Action, Cohorts, Decision, Window
 from policies.words.word import Name, Word
 
 HEARTBEAT = timedelta(seconds=1)
-BASELINE_PARTS = (1, 2, 4, 8)
-"""The baseline is halved until Prometheus remembers that time; a young one remembers little."""
 
 
 class ObservationOrder(Word):
@@ -94,9 +94,9 @@ class ComplaintBook(Protocol):
 
 
 class Recorder(Protocol):
-    """Where every tick's bundle goes, for `judge replay`; a repeat of a tick is the same tick."""
+    """Where every tick goes, for `judge replay`; a repeat of a tick is the same tick."""
 
-    async def record(self, order: ObservationOrder, bundle: Bundle) -> None:
+    async def record(self, order: ObservationOrder, tick: Tick) -> None:
         """Keep this tick of this order's rollout and wave."""
         ...
 
@@ -135,11 +135,11 @@ class ObservationActivities:
             async with _beating(so_far):
                 while True:
                     await self._until_due(order.gates, state)
-                    state, bundle, decision = await self._tick(order, state)
+                    state, tick, decision = await self._tick(order, state)
                     activity.heartbeat(so_far())
                     folded += 1
                     if self._recorder is not None:
-                        await self._recorder.record(order, bundle)
+                        await self._recorder.record(order, tick)
                     if decision.action is not Action.CONTINUE or held or _now() >= ends:
                         return ObservationSlice(
                             state=so_far(),
@@ -153,54 +153,43 @@ class ObservationActivities:
         due = state.last + policy.tick.total_seconds()
         await asyncio.sleep(max(0.0, due - _now().timestamp()))
 
-    async def _tick(
-        self, order: ObservationOrder, state: WindowState
-    ) -> tuple[WindowState, Bundle, Decision]:
+    async def _tick(self, order: ObservationOrder, state: WindowState) -> tuple[WindowState, Tick, Decision]:
         reading = await self.read(order.gates, order.cohorts, state)
         return await asyncio.to_thread(fold_reading, order.gates, order.window, order.cohorts, state, reading)
 
     async def read(self, policy: GatePolicy, cohorts: Cohorts, state: WindowState) -> Reading:
         """Read everything one tick needs, once; what cannot be read is named with its reason.
 
-        When instances were reached is read first: whatever a scrape brought is then complete
-        in the reads that follow, and counters are folded no further than that scrape. When
-        even that cannot be read, nothing else is asked.
+        When even who was reached cannot be read, nothing else is asked.
         """
-        at = _now()
-        instances = (*cohorts.canary, *cohorts.control)
-        lookbacks = _lookbacks(policy)
-        presence = {policy.presence: lookbacks.pop(policy.presence)}
-        series, unread = await self._read_all(presence, instances, at)
+        at, needs = _now(), what_to_read(policy, cohorts, state.memory)
+        series, unread = await self._read_all(needs.presence, needs.instances, at)
         if unread:
-            return Reading(
-                at=at.timestamp(), series={}, unread=dict.fromkeys(lookbacks, *unread.values()) | unread
-            )
-        more, also_unread = await self._read_all(lookbacks, instances, at)
-        history = {} if state.memory.based else await self._history(policy, cohorts, at)
-        complaints, no_complaints = await self._complained(policy, instances, state, at)
+            lost = dict.fromkeys(needs.lookbacks, *unread.values())
+            return Reading(at=at.timestamp(), series={}, unread=lost | unread)
+        more, also_unread = await self._read_all(needs.lookbacks, needs.instances, at)
+        complaints, no_complaints = await self._complained(needs, state, at)
+        asked = unreached(cohorts, series[policy.presence]) if needs.confirm else ()
         return Reading(
             at=at.timestamp(),
             series=series | more,
             unread=also_unread | no_complaints,
-            history=history,
-            unreachable=await self._unreachable(policy, cohorts, series | more),
+            history=await self._history(needs, at),
+            unreachable=await self._unreachable(asked),
             complaints=complaints,
         )
 
-    async def _history(
-        self, policy: GatePolicy, cohorts: Cohorts, at: datetime
-    ) -> dict[str, tuple[Series, ...]]:
-        """Read control's counters one baseline ago, or where there is no such past, less long ago."""
-        wanted = dict.fromkeys(counters_of(policy), policy.fresh_within)
+    async def _history(self, needs: Needs, at: datetime) -> dict[str, tuple[Series, ...]]:
+        """Read what was before the window, from as long ago as is remembered."""
         found: dict[str, tuple[Series, ...]] = {}
-        for part in BASELINE_PARTS:
-            found, _ = await self._read_all(wanted, cohorts.control, at - policy.baseline / part)
+        for age in needs.ages if needs.history else ():
+            found, _ = await self._read_all(needs.history, needs.control, at - age)
             if any(found.values()):
                 break
         return found
 
     async def _read_all(
-        self, lookbacks: dict[str, timedelta], instances: Sequence[str], at: datetime
+        self, lookbacks: Mapping[str, timedelta], instances: Sequence[str], at: datetime
     ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
         """Read all selectors side by side; return what was found, and why the rest was not."""
         names = list(lookbacks)
@@ -218,40 +207,24 @@ class ObservationActivities:
                 series[name] = answer
         return series, unread
 
-    async def _unreachable(
-        self, policy: GatePolicy, cohorts: Cohorts, series: dict[str, tuple[Series, ...]]
-    ) -> frozenset[str]:
-        """Probe the canaries that Prometheus could not reach, when a gate wants that confirmed."""
-        if self._probes is None or not any(isinstance(g, Hard) and g.confirm for g in policy.gates):
+    async def _unreachable(self, asked: Sequence[str]) -> frozenset[str]:
+        """Return those of the asked that a probe from here does not reach either."""
+        if self._probes is None:
             return frozenset()
-        down = {one.instance for one in series.get(policy.presence, ()) if one.samples[-1][1] == 0}
-        asked = sorted(down & set(cohorts.canary))
         answers = await asyncio.gather(*(self._probes.reaches(instance) for instance in asked))
         return frozenset(name for name, reached in zip(asked, answers, strict=True) if not reached)
 
     async def _complained(
-        self, policy: GatePolicy, instances: Sequence[str], state: WindowState, at: datetime
+        self, needs: Needs, state: WindowState, at: datetime
     ) -> tuple[dict[str, int], dict[str, str]]:
         """Read first complaints since anything was last counted, or why they cannot be read."""
-        if self._complaints is None or not any(isinstance(g, Complaints) for g in policy.gates):
+        if self._complaints is None or not needs.complaints:
             return {}, {}
         since = datetime.fromtimestamp(state.memory.counted, UTC) if state.memory.counted else at
         try:
-            return await self._complaints.distinct(instances, since, at), {}
+            return await self._complaints.distinct(needs.instances, since, at), {}
         except Unavailable as error:
             return {}, {COMPLAINTS: str(error)}
-
-
-def _lookbacks(policy: GatePolicy) -> dict[str, timedelta]:
-    """Return how far back each selector must be read."""
-    lookbacks = {policy.presence: policy.fresh_within, policy.identity.value: policy.fresh_within}
-    for gate in policy.gates:
-        needed = policy.fresh_within
-        if isinstance(gate, Hard):
-            needed = max(needed, gate.held + 3 * policy.scrape)
-        for selector in selectors(gate):
-            lookbacks[selector] = max(needed, lookbacks.get(selector, needed))
-    return lookbacks
 
 
 def _now() -> datetime:

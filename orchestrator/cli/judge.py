@@ -11,11 +11,12 @@ from rich.table import Table
 
 from orchestrator.cli.show import Output, console, print_json
 from orchestrator.files import load
-from policies.gates import GatePolicy, lint, selectors
-from policies.judge.backtest import bundles
+from policies.gates import GatePolicy, lint
 from policies.judge.counts import Series
-from policies.judge.predict import predict
-from policies.judge.replay import GateCalibration, Placebo, Record, Replayed, calibrate, replay
+from policies.judge.offline.backtest import ticks
+from policies.judge.offline.predict import predict
+from policies.judge.offline.replay import GateCalibration, Placebo, Replayed, calibrate, replay
+from policies.judge.record import Record
 from policies.words.errors import BadInput
 from policies.words.verdict import Action, Cohorts
 
@@ -93,8 +94,8 @@ def backtest(
     cohorts = Cohorts(canary=tuple(canary), control=tuple(control))
     began = _utc(start)
     history = asyncio.run(_history(prometheus, gates, [*canary, *control], began, minutes * 60))
-    ticks = bundles(gates, cohorts, history, began, began + minutes * 60)
-    found = replay(gates, gates.window, cohorts, ticks)
+    watched = ticks(gates, cohorts, history, began, began + minutes * 60)
+    found = replay(gates, gates.window, cohorts, watched)
     if found is None:
         raise BadInput("no tick lies in this time; give --minutes")
     if output is Output.JSON:
@@ -136,7 +137,7 @@ async def _placebos(
         start = end - back * seconds
         history = await _history(url, gates, gateways, start, seconds)
         anyone = Cohorts(canary=(gateways[0],), control=tuple(gateways[1:]))
-        counted = tuple(bundles(gates, anyone, history, start, start + seconds))
+        counted = tuple(ticks(gates, anyone, history, start, start + seconds))
         for one in gateways:
             others = tuple(other for other in gateways if other != one)
             placebos.append(Placebo(Cohorts(canary=(one,), control=others), counted))
@@ -149,7 +150,7 @@ async def _history(
     """Read everything the gates ask of this time, with the baseline before it."""
     from activities.drivers.metrics.prometheus import PrometheusSource  # noqa: PLC0415
 
-    wanted = {gates.presence, gates.identity.value, *(s for gate in gates.gates for s in selectors(gate))}
+    wanted = {gates.presence, gates.identity.value, *(s for gate in gates.gates for s in gate.selectors)}
     lookback = timedelta(seconds=seconds) + gates.baseline + gates.fresh_within
     end = datetime.fromtimestamp(start + seconds, UTC)
     source = PrometheusSource(url)
@@ -181,7 +182,7 @@ def _read_record(path: Path) -> Record:
 
 def _replayed(recorded: Record, policy: GatePolicy) -> Replayed:
     window = recorded.window if policy == recorded.policy else policy.window
-    found = replay(policy, window, recorded.cohorts, recorded.bundles)
+    found = replay(policy, window, recorded.cohorts, recorded.ticks)
     if found is None:
         raise BadInput(f"the record of {recorded.rollout} wave {recorded.wave} holds no ticks")
     return found

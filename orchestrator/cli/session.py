@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.service import Service
     from orchestrator.store.evidence import EvidenceList
     from orchestrator.store.ledger import Ledger
-    from policies.judge.predict import Prediction
+    from policies.judge.offline.predict import Prediction
     from policies.words.change import HistoryRow
     from policies.words.fleet import Fleet
     from policies.words.plan import Plan, ReleaseRef, Strategy
@@ -103,7 +103,7 @@ class Session:
         """Return when each required gate of wave one will have decided; empty when traffic is unknown."""
         from activities.drivers.metrics.prometheus import PrometheusSource  # noqa: PLC0415
         from orchestrator.traffic import attempts_per_minute  # noqa: PLC0415
-        from policies.judge.predict import predict  # noqa: PLC0415
+        from policies.judge.offline.predict import predict  # noqa: PLC0415
 
         if not plan.waves:
             return ()

@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from policies.judge.predict import Prediction
+from policies.judge.offline.predict import Prediction
 from policies.planning.summary import describe
 from policies.words.change import ChangeKind
 from policies.words.errors import Unavailable

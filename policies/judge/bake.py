@@ -8,15 +8,13 @@ decision away, and everything that is no hard sign asks a person.
 
 from datetime import timedelta
 
-from policies.gates import Alerts, Gate, GatePolicy, Hard, Response, Slope
+from policies.gates import GatePolicy
 from policies.words.verdict import Action, Decision, GateVerdict, Window
 
 
 def baking_policy(policy: GatePolicy, kept: timedelta, *, controls: int) -> GatePolicy:
     """Return the policy that watches promoted gateways for the kept time."""
-    gates = tuple(
-        _gentle(gate) for gate in policy.gates if controls or isinstance(gate, Hard | Slope | Alerts)
-    )
+    gates = tuple(gate.gentle() for gate in policy.gates if controls or not gate.compares)
     cap = max(kept, policy.window.minimum)
     window = policy.window.model_copy(
         update={"minimum": cap, "nominal": cap, "extension": timedelta(0), "cap": cap}
@@ -24,17 +22,7 @@ def baking_policy(policy: GatePolicy, kept: timedelta, *, controls: int) -> Gate
     return policy.model_copy(update={"gates": gates, "window": window})
 
 
-def _gentle(gate: Gate) -> Gate:
-    """Let the gate hold at most, unless it needs no statistics; nothing is to be proven any more."""
-    if isinstance(gate, Hard):
-        return gate
-    asked: dict[str, object] = {"action": Response.HOLD}
-    if getattr(gate, "required", False):
-        asked["required"] = False
-    return gate.model_copy(update=asked)
-
-
-def baked(decision: Decision, wall: timedelta, window: Window) -> bool:
+def bake_is_over(decision: Decision, wall: timedelta, window: Window) -> bool:
     """Whether the bake is over in peace: the kept time has passed and nothing speaks against it."""
     quiet = decision.verdict in {GateVerdict.HEALTHY, GateVerdict.NOT_ENOUGH_DATA}
     return wall >= window.cap and quiet and decision.action is not Action.ROLL_BACK

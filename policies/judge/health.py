@@ -12,13 +12,27 @@ silence nor trouble stops a proof. How much sooner: `run bench judge`, table `he
 from dataclasses import dataclass
 from math import exp, log
 
-from policies.gates import Health
+from pydantic import Field
+
 from policies.judge.sle import Counts, log_e, odds_margin
+from policies.words.word import Word
 
 BETTER = (0.02, 0.125, 0.3, 0.6)
 """Shares, as parts of delta, that the absolute test mixes as alternatives."""
 ODDS_FLOOR = 1.5
 _MOST = 700.0
+
+
+class Health(Word):
+    """What must be shown before promotion: not worse by `delta` or more, wrong in at most `error`.
+
+    While more than `calm` of control's own events are bad, nothing is proven: an outage that all
+    share hides the canary's part of the way a login takes.
+    """
+
+    delta: float = Field(default=0.03, gt=0, lt=1)
+    calm: float = Field(default=0.25, gt=0, le=1)
+    error: float = Field(default=0.05, gt=0, lt=0.5)
 
 
 @dataclass(frozen=True, slots=True)

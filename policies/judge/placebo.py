@@ -8,8 +8,7 @@ out at least twice as much as the worst control does.
 from collections.abc import Mapping
 from statistics import median
 
-from policies.gates import Margin
-from policies.judge.sle import Counts, SleState, sle_init, sle_step
+from policies.judge.sle import Counts, Margin, SleState, sle_init, sle_step
 
 FEWEST_CONTROLS = 4
 MOST_CONTROLS = 8

@@ -12,10 +12,13 @@ Source: ter Schure, Pérez-Ortiz, Ly, Grünwald, "The anytime-valid logrank test
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from math import exp, lgamma, log
 
-from policies.gates import Margin
+from pydantic import Field
+
+from policies.words.word import Duration, Word
 
 EFFECTS = (2.0, 5.0, 15.0, 50.0)
 """Odds ratios, beyond the margin, of the alternatives that are mixed."""
@@ -35,6 +38,21 @@ _SAFE_EXPONENT = 300.0
 _FEW = 40
 
 
+class Margin(Word):
+    """How much worse than control is too bad, and the plain guards beside the statistics.
+
+    `delta` is a difference of shares (0.01 is one point); the odds ratio that follows from it
+    is never below `odds_floor`. The guards look at the last `over` of observed scrapes.
+    """
+
+    delta: float = Field(default=0.010, gt=0, lt=1)
+    odds_floor: float = Field(default=1.5, gt=1)
+    min_excess: float = Field(default=0.02, ge=0, lt=1)
+    min_bad: int = Field(default=4, ge=1)
+    min_ticks: int = Field(default=2, ge=1)
+    over: Duration = timedelta(minutes=5)
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Events of one scrape: how many were counted, how many of them bad, on each side."""
@@ -51,8 +69,8 @@ class SleState:
 
     ticks: int
     later_onsets: int
-    past: float
-    past_bad: float
+    baseline: float
+    baseline_bad: float
     margin: tuple[float, ...] = (0.0,) * len(EFFECTS)
     equal: tuple[float, ...] = (0.0,) * len(EFFECTS)
     unspent: float = 1.0
@@ -155,17 +173,17 @@ def odds_margin(share: float, delta: float, floor: float) -> float:
     return max(floor, (worse / (1 - worse)) / (base / (1 - base)))
 
 
-def sle_init(horizon: int, past: int = 0, past_bad: int = 0) -> SleState:
+def sle_init(horizon: int, baseline: int = 0, baseline_bad: int = 0) -> SleState:
     """Start a window of at most `horizon` scrapes, knowing control's events before it.
 
     The horizon is fixed by the window's cap and never extended: the bound rests on it.
     """
-    scale = min(1.0, PRIOR / past) if past else 0.0
+    scale = min(1.0, PRIOR / baseline) if baseline else 0.0
     return SleState(
         ticks=0,
         later_onsets=max(1, (horizon - 1) // ONSET_EVERY),
-        past=past * scale,
-        past_bad=past_bad * scale,
+        baseline=baseline * scale,
+        baseline_bad=baseline_bad * scale,
     )
 
 
@@ -180,7 +198,7 @@ def sle_step(state: SleState, counts: Counts, margin: Margin, memory: int) -> Sl
         at_margin = tuple(value + weight for value in at_margin)
         at_equal = tuple(value + weight for value in at_equal)
     if counts.canary and counts.control and counts.canary_bad + counts.control_bad:
-        share = past_share(state, margin.delta)
+        share = baseline_share(state, margin.delta)
         at_margin, at_equal = _weigh(
             counts, log(odds_margin(share, margin.delta, margin.odds_floor)), at_margin, at_equal
         )
@@ -188,8 +206,8 @@ def sle_step(state: SleState, counts: Counts, margin: Margin, memory: int) -> Sl
     return SleState(
         ticks=state.ticks + 1,
         later_onsets=state.later_onsets,
-        past=state.past * MEMORY + counts.control,
-        past_bad=state.past_bad * MEMORY + counts.control_bad,
+        baseline=state.baseline * MEMORY + counts.control,
+        baseline_bad=state.baseline_bad * MEMORY + counts.control_bad,
         margin=at_margin,
         equal=at_equal,
         unspent=max(0.0, state.unspent - weight),
@@ -238,9 +256,9 @@ def _falling(onsets: int) -> float:
     return sum(1 / (onset + 1) for onset in range(1, onsets + 1))
 
 
-def past_share(state: SleState, delta: float) -> float:
+def baseline_share(state: SleState, delta: float) -> float:
     """Return control's share of bad events before this scrape; half of delta when nothing is known."""
-    return state.past_bad / state.past if state.past >= 1 else delta / 2
+    return state.baseline_bad / state.baseline if state.baseline >= 1 else delta / 2
 
 
 def evidence_of(state: SleState) -> Evidence:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from policies.gates import GatePolicy, Response
+from policies.gates import GatePolicy
+from policies.judge.gates.kind import Response
 from policies.words.verdict import Action, Decision, GateReading, GateVerdict, Window
 
 SUSPICION = 10.0

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from math import ceil
 
-from policies.gates import Counted, Gate, GatePolicy
-from policies.judge.gate import Bench, GateState, judge_gate, response_of
+from policies.gates import Gate, GatePolicy
+from policies.judge.gates.kind import GateState, Setup
+from policies.judge.observation import Memory, read_tick
 from policies.judge.reading import Reading
-from policies.judge.tick import Bundle, Memory, read_bundle
+from policies.judge.tick import Tick
 from policies.judge.verdict import Clocks, decide
 from policies.words.verdict import Action, Cohorts, Decision, GateReading, GateVerdict, Window
 from policies.words.word import Word
@@ -46,60 +47,71 @@ class WindowState(Word):
 
 def fold_reading(
     policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, reading: Reading
-) -> tuple[WindowState, Bundle, Decision]:
-    """Fold one tick as it was read; the bundle in between is worth recording."""
-    memory, bundle = read_bundle(policy, cohorts, state.memory, reading)
+) -> tuple[WindowState, Tick, Decision]:
+    """Fold one tick as it was read; what the gates saw of it is worth recording."""
+    memory, tick = read_tick(policy, cohorts, state.memory, reading)
     state = state.model_copy(update={"memory": memory})
-    after, decision = fold_bundle(policy, window, cohorts, state, bundle)
-    return after, bundle, decision
+    after, decision = fold_tick(policy, window, cohorts, state, tick)
+    return after, tick, decision
 
 
-def fold_bundle(
-    policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, bundle: Bundle
+def fold_tick(
+    policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, tick: Tick
 ) -> tuple[WindowState, Decision]:
     """Fold one tick as the gates saw it."""
-    started = state.started if state.started is not None else bundle.at
-    bench = Bench(policy, cohorts, ceil(window.cap / policy.scrape), started)
+    setup = Setup(
+        cohorts=cohorts,
+        scrape=policy.scrape,
+        horizon=ceil(window.cap / policy.scrape),
+        started=state.started if state.started is not None else tick.at,
+        alpha_equal=policy.budget.alpha_equal / policy.budget.waves,
+        alpha_margin=policy.budget.alpha_margin,
+    )
     gates, readings, responses = {}, [], {}
     for gate in policy.gates:
-        gates[gate.id], reading = judge_gate(bench, gate, state.gates.get(gate.id, GateState()), bundle)
+        gates[gate.id], reading = _judge(setup, gate, state.gates.get(gate.id, GateState()), tick)
         readings.append(reading)
-        responses[gate.id] = response_of(gate, reading)
-    identity, other_since = _identity(policy, state, bundle)
+        responses[gate.id] = gate.response(reading)
+    identity, other_since = _identity(policy, state, tick)
     readings = [*identity, *readings]
-    state = _timed(policy, state, bundle, readings, started=started, other_since=other_since).model_copy(
+    state = _timed(policy, state, tick, readings, started=setup.started, other_since=other_since).model_copy(
         update={"gates": gates}
     )
     clocks = Clocks(
         observed=timedelta(seconds=state.observed),
         wall=timedelta(seconds=state.wall),
-        blind=timedelta(seconds=bundle.at - state.blind_since)
+        blind=timedelta(seconds=tick.at - state.blind_since)
         if state.blind_since is not None
         else timedelta(0),
         extensions=state.extensions,
     )
-    decision = decide(policy, window, readings, clocks, responses=responses, required=_required(policy.gates))
+    required = tuple(gate.id for gate in policy.gates if gate.must_prove)
+    decision = decide(policy, window, readings, clocks, responses=responses, required=required)
     return _latched(policy, window, state, decision)
 
 
-def _required(gates: Sequence[Gate]) -> tuple[str, ...]:
-    return tuple(g.id for g in gates if isinstance(g, Counted) and g.required)
+def _judge(setup: Setup, gate: Gate, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
+    """Let the gate fold what it saw; a blind gate only says so, though what was counted is kept."""
+    if gate.id not in tick.blind:
+        return gate.judge(setup, state, tick)
+    if gate.id in tick.counts:
+        state, _ = gate.judge(setup, state, tick)
+    why = tick.blind[gate.id]
+    return state, GateReading(gate=gate.id, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=why)
 
 
-def _identity(
-    policy: GatePolicy, state: WindowState, bundle: Bundle
-) -> tuple[list[GateReading], float | None]:
+def _identity(policy: GatePolicy, state: WindowState, tick: Tick) -> tuple[list[GateReading], float | None]:
     """Return identity's reading where it has one; a scrape or two behind a switch is no mistake yet."""
-    if "identity" in bundle.blind:
+    if "identity" in tick.blind:
         reading = GateReading(
-            gate="identity", verdict=GateVerdict.METRICS_UNAVAILABLE, reason=bundle.blind["identity"]
+            gate="identity", verdict=GateVerdict.METRICS_UNAVAILABLE, reason=tick.blind["identity"]
         )
         return [reading], state.other_since
-    if not bundle.other:
+    if not tick.other:
         return [], None
-    since = state.other_since if state.other_since is not None else bundle.at
-    lasting = bundle.at - since >= policy.fresh_within.total_seconds()
-    instance, digest = min(bundle.other.items())
+    since = state.other_since if state.other_since is not None else tick.at
+    lasting = tick.at - since >= policy.fresh_within.total_seconds()
+    instance, digest = min(tick.other.items())
     verdict = GateVerdict.CONFLICTING if lasting else GateVerdict.NOT_ENOUGH_DATA
     reason = f"{instance} runs {digest[:19]}, which is not what the plan put there"
     return [GateReading(gate="identity", verdict=verdict, reason=reason)], since
@@ -108,7 +120,7 @@ def _identity(
 def _timed(
     policy: GatePolicy,
     state: WindowState,
-    bundle: Bundle,
+    tick: Tick,
     readings: Sequence[GateReading],
     *,
     started: float,
@@ -117,14 +129,14 @@ def _timed(
     """Move the clocks: observed time only when everything asked for was seen."""
     blind = any(r.verdict is GateVerdict.METRICS_UNAVAILABLE for r in readings)
     step = min(
-        max(0.0, bundle.at - (state.last or bundle.at)), MOST_SCRAPES_BETWEEN * policy.scrape.total_seconds()
+        max(0.0, tick.at - (state.last or tick.at)), MOST_SCRAPES_BETWEEN * policy.scrape.total_seconds()
     )
     usable = not blind and other_since is None
-    since = state.blind_since if state.blind_since is not None else (state.last or bundle.at)
+    since = state.blind_since if state.blind_since is not None else (state.last or tick.at)
     return state.model_copy(
         update={
             "started": started,
-            "last": bundle.at,
+            "last": tick.at,
             "observed": state.observed + (step if usable else 0.0),
             "ticks": state.ticks + 1,
             "blind_since": since if blind else None,

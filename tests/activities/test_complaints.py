@@ -32,8 +32,8 @@ from orchestrator.store.tables import complaints as table
 from policies.gates import GatePolicy
 from policies.judge.complaints import MOST_BYTES, Complaint, sign
 from policies.judge.counts import Series
+from policies.judge.observation import Memory
 from policies.judge.reading import COMPLAINTS
-from policies.judge.tick import Memory
 from policies.judge.window import WindowState
 from policies.words.errors import BadInput, Unavailable
 from policies.words.fleet import Fleet

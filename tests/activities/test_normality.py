@@ -7,8 +7,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.observation import MetricsUnavailable
-from policies.judge.advisory import Advice
 from policies.judge.counts import Series
+from policies.judge.offline.advisory import Advice
 from tests.unit.judged import policy
 
 NOW = datetime(2026, 11, 18, 12, 30, tzinfo=UTC)

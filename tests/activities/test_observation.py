@@ -19,8 +19,8 @@ from activities.observation import ObservationActivities, ObservationOrder, Obse
 from orchestrator.files import load
 from policies.gates import Blindness, GatePolicy
 from policies.judge.counts import Series
-from policies.judge.replay import replay
-from policies.judge.tick import Bundle
+from policies.judge.offline.replay import replay
+from policies.judge.tick import Tick
 from policies.judge.window import WindowState
 from policies.words.verdict import Action, Cohorts, GateVerdict
 from tests.fakes.metrics import DIGEST, OLD, Exported, exporting
@@ -308,7 +308,7 @@ async def test_what_is_recorded_replays_to_the_same_decision(
             found = await ActivityEnvironment().run(activities.observe_slice, order_for(gateways))
             source.close()
     record = read_record(tear(tmp_path / "r-1-1.jsonl"))
-    again = replay(record.policy, record.window, record.cohorts, record.bundles)
+    again = replay(record.policy, record.window, record.cohorts, record.ticks)
     assert again is not None
     assert again.decision == found.decision
 
@@ -346,13 +346,13 @@ async def test_a_young_prometheus_gives_a_shorter_past(
 
 
 class Recording:
-    """Keeps bundles in memory."""
+    """Keeps ticks in memory."""
 
     def __init__(self) -> None:
-        self.bundles: list[Bundle] = []
+        self.ticks: list[Tick] = []
 
-    async def record(self, order: ObservationOrder, bundle: Bundle) -> None:
-        self.bundles.append(bundle)
+    async def record(self, order: ObservationOrder, tick: Tick) -> None:
+        self.ticks.append(tick)
 
     def counted(self, gate: str) -> int:
-        return sum(n for bundle in self.bundles for n, _ in bundle.counts.get(gate, {}).values())
+        return sum(n for tick in self.ticks for n, _ in tick.counts.get(gate, {}).values())

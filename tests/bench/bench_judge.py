@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from orchestrator.files import load
-from policies.gates import GatePolicy, Health, Margin, Rate
-from policies.judge.health import HealthState, absolute, health_step, health_value
-from policies.judge.sle import Counts, evidence_of, past_share, proven_worse, sle_init, sle_step
+from policies.gates import GatePolicy
+from policies.judge.gates.rate import Rate
+from policies.judge.health import Health, HealthState, absolute, health_step, health_value
+from policies.judge.sle import Counts, Margin, baseline_share, evidence_of, proven_worse, sle_init, sle_step
 from policies.judge.verdict import SUSPICION
 from tests.bench.judge_rivals import RIVALS
 from tests.bench.judge_traces import HEALTHY, ONSET, SCRAPE, TICKS, Scenario, Traces, draw
@@ -204,7 +205,7 @@ def _decide(ours: Ours, rows: Iterable[Counts]) -> tuple[str, int]:
     """Return how the whole window ends, and when: both proofs, promotion not before the minimum."""
     state, health = sle_init(ours.horizon, PAST, round(PAST * (1 - HEALTHY))), HealthState()
     for tick, counts in enumerate(rows):
-        health = health_step(health, counts, past_share(state, ours.margin.delta), ours.health)
+        health = health_step(health, counts, baseline_share(state, ours.margin.delta), ours.health)
         state = sle_step(state, counts, ours.margin, ours.memory)
         if proven_worse(state, ours.margin, ours.alpha_margin, ours.alpha_equal):
             return "rolled back", tick
@@ -218,7 +219,7 @@ def _prove(ours: Ours, rows: Iterable[Counts], past: tuple[int, int]) -> tuple[i
     """Return the scrapes at which health is proven, in the product's way and by each half alone, or -1."""
     state, health, first = sle_init(ours.horizon, *past), HealthState(), [-1, -1, -1]
     for tick, counts in enumerate(rows):
-        health = health_step(health, counts, past_share(state, ours.margin.delta), ours.health)
+        health = health_step(health, counts, baseline_share(state, ours.margin.delta), ours.health)
         state = sle_step(state, counts, ours.margin, ours.memory)
         values = (
             health_value(health, ours.health),

@@ -14,12 +14,7 @@ from temporalio.exceptions import ApplicationError
 from activities.normality import NormalityOrder
 from activities.observation import ObservationOrder, ObservationSlice
 from activities.releases import Admission, AdmitOrder
-from orchestrator.store.database import open_database
-from orchestrator.store.gateway_results import GatewayResults
-from orchestrator.store.plans import Plans
-from orchestrator.store.quarantine import Quarantines
-from orchestrator.store.rollouts import Rollouts
-from policies.judge.advisory import Advice
+from policies.judge.offline.advisory import Advice
 from policies.words.plan import ReleaseRef
 from policies.words.change import ChangeOrder, ChangeResult
 from policies.words.verdict import Action, Decision, GateVerdict

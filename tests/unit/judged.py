@@ -1,4 +1,4 @@
-"""Windows for the judge's tests: cohorts, bundles, readings, and runs of many ticks."""
+"""Windows for the judge's tests: cohorts, ticks, readings, and runs of many ticks."""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -7,8 +7,8 @@ from typing import Any
 from policies.gates import GatePolicy
 from policies.judge.counts import Series
 from policies.judge.reading import Reading
-from policies.judge.tick import Bundle
-from policies.judge.window import WindowState, fold_bundle
+from policies.judge.tick import Tick
+from policies.judge.window import WindowState, fold_tick
 from policies.words.verdict import Action, Cohorts, Decision
 
 TARGET = "sha256:" + "ab" * 32
@@ -44,20 +44,20 @@ LOGINS: dict[str, Any] = {
 }
 
 
-def counted(tick: int, canary: tuple[int, int], control: tuple[int, int], **more: Any) -> Bundle:
+def counted(tick: int, canary: tuple[int, int], control: tuple[int, int], **more: Any) -> Tick:
     """Return a tick at which these (events, bad events) were counted on each gateway."""
     counts = {CANARY: canary, **dict.fromkeys(CONTROL, control)}
-    return Bundle(at=START + tick, counts={"logins": counts}, **more)
+    return Tick(at=START + tick, counts={"logins": counts}, **more)
 
 
 def fold(
-    gates: GatePolicy, bundles: Iterable[Bundle], state: WindowState | None = None
+    gates: GatePolicy, ticks: Iterable[Tick], state: WindowState | None = None
 ) -> tuple[WindowState, list[Decision]]:
-    """Fold all bundles, whatever is decided on the way."""
+    """Fold all ticks, whatever is decided on the way."""
     state = state or WindowState()
     decisions = []
-    for bundle in bundles:
-        state, decision = fold_bundle(gates, gates.window, COHORTS, state, bundle)
+    for tick in ticks:
+        state, decision = fold_tick(gates, gates.window, COHORTS, state, tick)
         decisions.append(decision)
     return state, decisions
 

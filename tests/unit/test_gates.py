@@ -8,8 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.files import load
-from policies.gates import GatePolicy, Rate, Response, lint, selectors
-from policies.judge.predict import predict
+from policies.gates import GatePolicy, lint
+from policies.judge.gates.kind import Response
+from policies.judge.gates.rate import Rate
+from policies.judge.offline.predict import predict
 from policies.words.errors import BadInput
 from tests.unit.judged import LOGINS, policy
 
@@ -23,7 +25,7 @@ def test_a_shipped_policy_is_sound_and_survives_json(path: Path) -> None:
     assert lint(gates) == ()
     assert GatePolicy.model_validate_json(gates.model_dump_json()) == gates
     assert len(gates.model_dump_json()) < 16_000
-    assert all("$cohort" in selector for gate in gates.gates for selector in selectors(gate))
+    assert all("$cohort" in selector for gate in gates.gates for selector in gate.selectors)
 
 
 def test_the_labs_policy_decides_within_its_window_at_the_labs_traffic() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from orchestrator.files import load
 from policies.gates import GatePolicy
-from policies.judge.tick import Bundle
-from policies.judge.window import WindowState, fold_bundle
+from policies.judge.tick import Tick
+from policies.judge.window import WindowState, fold_tick
 from policies.words.verdict import Action, Cohorts
 from tests.bench.bench_judge import PAST, POLICY, Ours, _decide, _rows, main
 from tests.bench.judge_traces import HEALTHY, SCRAPE, Scenario, draw
@@ -21,23 +21,23 @@ def test_the_bench_and_the_product_decide_at_the_same_scrape(drop: float) -> Non
     shipped = load(POLICY, GatePolicy)
     gates = shipped.model_copy(update={"gates": shipped.gates[:1], "min_controls": 1})
     for rows in _rows(draw(Scenario("x", drop=drop, onset=20), 30, 5, seed=4)):
-        how, tick = _decide(Ours.shipped(), rows)
+        how, decided = _decide(Ours.shipped(), rows)
         state = WindowState()
         for number, counts in enumerate(rows):
             seen = {
                 "canary": (counts.canary, counts.canary_bad),
                 "control": (counts.control, counts.control_bad),
             }
-            bundle = Bundle(
+            tick = Tick(
                 at=1000.0 + SCRAPE * number,
                 counts={"connect-success": seen},
-                past={"connect-success": (PAST, round(PAST * (1 - HEALTHY)))},
+                baseline={"connect-success": (PAST, round(PAST * (1 - HEALTHY)))},
             )
-            state, decision = fold_bundle(gates, gates.window, COHORTS, state, bundle)
+            state, decision = fold_tick(gates, gates.window, COHORTS, state, tick)
             if decision.action in {Action.ROLL_BACK, Action.PROMOTE}:
                 break
         assert (decision.action is Action.ROLL_BACK) == (how == "rolled back")
-        assert abs(number - tick) <= (0 if how == "rolled back" else 1)
+        assert abs(number - decided) <= (0 if how == "rolled back" else 1)
 
 
 def test_the_benchs_json_has_the_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

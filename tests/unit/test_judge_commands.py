@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from activities.drivers.metrics.records import FolderRecorder, read_record
 from activities.observation import ObservationOrder
 from orchestrator.cli.judge import app
-from policies.judge.tick import Bundle
+from policies.judge.tick import Tick
 from policies.words.errors import BadInput
 from tests.unit.judged import COHORTS, counted, policy
 
@@ -27,15 +27,15 @@ def run(*arguments: str) -> Result:
     return result
 
 
-def recorded(folder: Path, bundles: Sequence[Bundle]) -> Path:
+def recorded(folder: Path, ticks: Sequence[Tick]) -> Path:
     gates = policy()
     order = ObservationOrder(
         rollout="r-1", wave=1, gates=gates, cohorts=COHORTS, window=gates.window, slice=timedelta(0)
     )
 
     async def record_all() -> None:
-        for bundle in bundles:
-            await FolderRecorder(folder).record(order, bundle)
+        for tick in ticks:
+            await FolderRecorder(folder).record(order, tick)
 
     asyncio.run(record_all())
     return folder / "r-1-1.jsonl"
@@ -79,9 +79,9 @@ def test_a_tick_recorded_twice_counts_once_and_half_a_line_not_at_all(tmp_path: 
     path = recorded(tmp_path, [*BROKEN, BROKEN[-1]])
     whole = path.read_text()
     path.write_text(whole + '{"at": 18')
-    assert read_record(path).bundles == tuple(BROKEN)
+    assert read_record(path).ticks == tuple(BROKEN)
     recorded(tmp_path, [counted(12, (2, 2), (2, 0))])
-    assert len(read_record(path).bundles) == len(BROKEN) + 1
+    assert len(read_record(path).ticks) == len(BROKEN) + 1
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 import random
 from math import comb, isclose
 
-from policies.gates import Health
-from policies.judge.health import HealthState, absolute, health_step, health_value
+from policies.judge.health import Health, HealthState, absolute, health_step, health_value
 from policies.judge.sle import Counts
 
 HEALTH = Health(delta=0.03)

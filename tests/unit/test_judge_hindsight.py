@@ -7,15 +7,15 @@ from datetime import timedelta
 
 import pytest
 
-from policies.gates import Response
-from policies.judge.advisory import advise, bands, hour_of_week
-from policies.judge.backtest import bundles
-from policies.judge.bake import baked, baking_policy
+from policies.judge.bake import bake_is_over, baking_policy
 from policies.judge.complaints import Complaint, first_complaints, read_complaint, sign
 from policies.judge.counts import Series
-from policies.judge.predict import predict
-from policies.judge.replay import Placebo, calibrate, calmed, differences, replay
-from policies.judge.tick import Bundle, Sign
+from policies.judge.gates.kind import Response
+from policies.judge.offline.advisory import advise, bands, hour_of_week
+from policies.judge.offline.backtest import ticks as ticks_of
+from policies.judge.offline.predict import predict
+from policies.judge.offline.replay import Placebo, calibrate, calmed, differences, replay
+from policies.judge.tick import Sign, Tick
 from policies.words.errors import BadInput, NotAllowed
 from policies.words.verdict import Action, Cohorts, Decision, GateVerdict
 from tests.unit.judged import (
@@ -87,7 +87,7 @@ def history(failing_from: float) -> dict[str, tuple[Series, ...]]:
 
 def test_a_backtest_finds_the_second_at_which_it_would_have_rolled_back() -> None:
     gates = policy()
-    ticks = list(bundles(gates, COHORTS, history(failing_from=5), START, START + 60))
+    ticks = list(ticks_of(gates, COHORTS, history(failing_from=5), START, START + 60))
     found = replay(gates, gates.window, COHORTS, ticks)
     assert found is not None
     assert found.decision.action is Action.ROLL_BACK
@@ -105,7 +105,7 @@ def placebo_windows(number: int, bad: float, seed: int) -> list[Placebo]:
         Placebo(
             COHORTS,
             [
-                Bundle(
+                Tick(
                     at=START + 3600 * n + t,
                     counts={"logins": {CANARY: events(bad), **{k: events(0.02) for k in CONTROL}}},
                 )
@@ -228,7 +228,7 @@ def test_the_bake_goes_on_watching_and_rolls_back_on_a_hard_sign_only() -> None:
 def test_the_bake_of_a_whole_fleet_compares_nothing() -> None:
     gates = baking_policy(policy(LOGINS, HARD), timedelta(hours=1), controls=0)
     assert [gate.id for gate in gates.gates] == ["probe"]
-    _, decisions = fold(gates, [Bundle(at=START + t) for t in range(20)])
+    _, decisions = fold(gates, [Tick(at=START + t) for t in range(20)])
     assert {d.action for d in decisions} == {Action.CONTINUE}
 
 
@@ -236,14 +236,14 @@ def test_a_bake_ends_in_peace_only_when_its_time_is_over_and_nothing_speaks_agai
     gates = baking_policy(policy(LOGINS, HARD), timedelta(hours=1), controls=0)
     quiet = Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.HEALTHY, reason="no proof asked for")
     blind = quiet.model_copy(update={"verdict": GateVerdict.METRICS_UNAVAILABLE})
-    assert baked(quiet, timedelta(hours=1), gates.window)
-    assert not baked(quiet, timedelta(minutes=59), gates.window)
-    assert not baked(blind, timedelta(hours=2), gates.window)
+    assert bake_is_over(quiet, timedelta(hours=1), gates.window)
+    assert not bake_is_over(quiet, timedelta(minutes=59), gates.window)
+    assert not bake_is_over(blind, timedelta(hours=2), gates.window)
 
 
 def test_cohorts_of_a_backtest_may_leave_the_executables_open() -> None:
     gates = policy()
     open_ended = Cohorts(canary=(CANARY,), control=CONTROL)
-    ticks = list(bundles(gates, open_ended, history(failing_from=1000), START, START + 30))
+    ticks = list(ticks_of(gates, open_ended, history(failing_from=1000), START, START + 30))
     assert ticks[-1].other == {}
     assert "identity" not in ticks[-1].blind

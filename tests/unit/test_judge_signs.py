@@ -1,17 +1,26 @@
 """Hard signs, gauges, slopes and the placebo guard."""
 
 import random
+from collections.abc import Sequence
 from math import log
 
 import pytest
 
-from policies.gates import Fires, Margin
-from policies.judge.gauges import leaks, log_ratio, mean_ratio, theil_sen
-from policies.judge.hard import firing_since, gone_since, is_everybodys
+from policies.judge.gates.alerts import Alerts
+from policies.judge.gates.gauge_ratio import log_ratio, mean_ratio
+from policies.judge.gates.hard import Fires, Hard, gone_since
+from policies.judge.gates.signs import is_everybodys
+from policies.judge.gates.slope import leaks, theil_sen
 from policies.judge.placebo import excess_of, placebo_step, stands_out
-from policies.judge.sle import SleState, evidence_of
+from policies.judge.sle import Margin, SleState, evidence_of
 
 FAILING = Fires(when="equals", value=0)
+Samples = Sequence[tuple[float, float]]
+
+
+def firing_since(samples: Samples, fires: Fires, divisor: float = 1.0) -> float | None:
+    gate = Hard(id="sign", kind="hard", value="sign{$cohort}", fires=fires)
+    return gate.firing_since(samples, divisor)
 
 
 def test_a_sign_counts_from_where_it_has_not_stopped_since() -> None:
@@ -32,7 +41,7 @@ def test_a_change_counts_where_the_last_one_was() -> None:
 
 
 def test_an_alert_fires_by_being_there() -> None:
-    assert firing_since([(1, 1), (2, 1)], None) == 1
+    assert Alerts(id="noc", kind="alerts", value="ALERTS{$cohort}").firing_since([(1, 1), (2, 1)]) == 1
 
 
 def test_a_series_is_gone_only_if_its_target_was_reached_since() -> None:

@@ -7,10 +7,10 @@ import pytest
 from pydantic import TypeAdapter
 from scipy.stats import nchypergeom_fisher
 
-from policies.gates import Margin
 from policies.judge.sle import (
     EFFECTS,
     Counts,
+    Margin,
     SleState,
     evidence_of,
     log_e,
@@ -128,5 +128,5 @@ def test_a_fleet_without_failures_does_not_tolerate_any_odds() -> None:
 def test_the_margin_of_a_scrape_ignores_that_scrape() -> None:
     before = sle_init(120, 400, 6)
     calm = sle_step(before, Counts(8, 4, 72, 1), MARGIN, 20)
-    assert calm.past_bad == before.past_bad * 0.98 + 1
-    assert before.past == 400
+    assert calm.baseline_bad == before.baseline_bad * 0.98 + 1
+    assert before.baseline == 400

@@ -7,8 +7,10 @@ import pytest
 
 from policies.gates import GatePolicy
 from policies.judge.counts import Series
+from policies.judge.observation import Memory, read_tick
 from policies.judge.reading import Reading
-from policies.judge.tick import Bundle, Memory, read_bundle, watched
+from policies.judge.sample import watched
+from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_reading
 from policies.words.verdict import Action, Decision, GateVerdict
 from tests.unit.judged import CANARY, COHORTS, CONTROL, LOGINS, OLD, START, TARGET, policy, series
@@ -82,30 +84,30 @@ def look(at: float, found: Found | None = None, **more: Any) -> Reading:
     return Reading(at=START + at, series={name: tuple(some) for name, some in everything.items()}, **more)
 
 
-def watch(gates: GatePolicy, looks: Sequence[Reading]) -> list[tuple[Bundle, Decision]]:
+def watch(gates: GatePolicy, looks: Sequence[Reading]) -> list[tuple[Tick, Decision]]:
     state, seen = WindowState(), []
     for one in looks:
-        state, bundle, decision = fold_reading(gates, gates.window, COHORTS, state, one)
-        seen.append((bundle, decision))
+        state, tick, decision = fold_reading(gates, gates.window, COHORTS, state, one)
+        seen.append((tick, decision))
     return seen
 
 
 def test_counting_begins_at_the_first_tick() -> None:
     seen = watch(policy(), [look(0), look(1), look(2)])
-    assert [bundle.counts["logins"][CANARY] for bundle, _ in seen] == [(0, 0), (2, 0), (2, 0)]
+    assert [tick.counts["logins"][CANARY] for tick, _ in seen] == [(0, 0), (2, 0), (2, 0)]
 
 
 def test_only_the_executable_under_judgement_counts() -> None:
     old = series("attempts", CANARY, [(START + t, 50.0 * t) for t in range(5)], outcome="bad", digest=OLD)
     looks = [look(at, {BAD: [old], ALL: [*counting(at)[ALL], old]}) for at in (1, 2, 3)]
-    assert [bundle.counts["logins"][CANARY] for bundle, _ in watch(policy(), looks)][1:] == [(2, 0), (2, 0)]
+    assert [tick.counts["logins"][CANARY] for tick, _ in watch(policy(), looks)][1:] == [(2, 0), (2, 0)]
 
 
 def test_between_scrapes_nothing_is_counted_and_signs_are_still_seen() -> None:
     gates = policy(LOGINS, GONE, poll="200ms")
     started = {"started{$cohort}": lines("started", until=1)}
     seen = watch(gates, [look(0, started), look(0.2, started), look(0.4, started), look(1.0, started)])
-    assert ["logins" in bundle.counts for bundle, _ in seen] == [True, False, False, True]
+    assert ["logins" in tick.counts for tick, _ in seen] == [True, False, False, True]
     assert seen[1][1].readings[0].verdict is GateVerdict.NOT_ENOUGH_DATA
 
 
@@ -139,28 +141,28 @@ def test_complaints_that_could_not_be_read_are_not_counted_as_none() -> None:
     ],
 )
 def test_what_is_absent_or_stale_is_blindness(found: Found, why: str) -> None:
-    (_, (bundle, decision)) = watch(policy(), [look(8), look(9, found)])
-    assert bundle.blind == {"logins": why}
+    (_, (tick, decision)) = watch(policy(), [look(8), look(9, found)])
+    assert tick.blind == {"logins": why}
     assert decision.readings[0].verdict is GateVerdict.METRICS_UNAVAILABLE
 
 
 def test_one_missing_control_is_no_blindness() -> None:
-    (_, (bundle, _)) = watch(policy(), [look(0), look(1, {ALL: counting(1, who=EVERYONE[:-1])[ALL]})])
-    assert bundle.blind == {}
-    assert CONTROL[-1] not in bundle.counts["logins"]
+    (_, (tick, _)) = watch(policy(), [look(0), look(1, {ALL: counting(1, who=EVERYONE[:-1])[ALL]})])
+    assert tick.blind == {}
+    assert CONTROL[-1] not in tick.counts["logins"]
 
 
 def test_bad_events_may_be_absent_until_the_first_one() -> None:
-    (_, (bundle, _)) = watch(policy(), [look(0, {BAD: []}), look(1, {BAD: []})])
-    assert bundle.counts["logins"][CANARY] == (2, 0)
+    (_, (tick, _)) = watch(policy(), [look(0, {BAD: []}), look(1, {BAD: []})])
+    assert tick.counts["logins"][CANARY] == (2, 0)
 
 
 def test_a_gateway_that_says_nothing_of_its_executable_is_unknown_and_one_that_says_another_conflicts() -> (
     None
 ):
     silent = look(1, {BUILD: lines("vpngw_build_info", until=1, who=CONTROL)})
-    (_, (bundle, decision)) = watch(policy(), [look(0), silent])
-    assert "does not say which executable" in bundle.blind["identity"]
+    (_, (tick, decision)) = watch(policy(), [look(0), silent])
+    assert "does not say which executable" in tick.blind["identity"]
     assert decision.readings[0].verdict is GateVerdict.METRICS_UNAVAILABLE
     wrong = series("vpngw_build_info", CANARY, [(START + 1, 1.0)], digest=OLD)
     other = look(1, {BUILD: [*lines("vpngw_build_info", until=1, who=CONTROL), wrong]})
@@ -189,8 +191,8 @@ def test_a_process_that_is_gone_while_its_exporter_answers_is_a_hard_sign() -> N
 
 
 def test_a_process_nobody_ever_saw_is_unknown() -> None:
-    (bundle, decision) = watch(policy(LOGINS, GONE), [look(1, {"started{$cohort}": ()})])[0]
-    assert "was never seen" in bundle.blind["gone"]
+    (tick, decision) = watch(policy(LOGINS, GONE), [look(1, {"started{$cohort}": ()})])[0]
+    assert "was never seen" in tick.blind["gone"]
     assert decision.action is Action.CONTINUE
 
 
@@ -237,10 +239,10 @@ def test_slow_is_what_control_hardly_ever_was_before_the_window() -> None:
         look(0, {"took{$cohort}": buckets(0, 4)}, history=history),
         look(1, {"took{$cohort}": buckets(1, 4)}),
     ]
-    (_, (bundle, _)) = watch(gates, looks)
-    assert bundle.past["slow"] == (1800, 0)
-    assert bundle.counts["slow"][CANARY] == (10, 4)
-    assert bundle.counts["slow"][CONTROL[0]] == (10, 0)
+    (_, (tick, _)) = watch(gates, looks)
+    assert tick.baseline["slow"] == (1800, 0)
+    assert tick.counts["slow"][CANARY] == (10, 4)
+    assert tick.counts["slow"][CONTROL[0]] == (10, 0)
 
 
 def test_without_history_nothing_is_slow_and_nothing_is_proven() -> None:
@@ -286,9 +288,9 @@ def test_a_gauge_is_counted_per_session_where_there_are_enough() -> None:
 
 def test_nothing_is_remembered_of_what_could_not_be_read() -> None:
     blind = Reading(at=START, series={}, unread=dict.fromkeys((UP, BUILD, ALL, BAD), "no answer"))
-    memory, bundle = read_bundle(policy(), COHORTS, Memory(), blind)
+    memory, tick = read_tick(policy(), COHORTS, Memory(), blind)
     assert memory == Memory()
-    assert set(bundle.blind) == {"logins", "identity"}
+    assert set(tick.blind) == {"logins", "identity"}
 
 
 LOSS: dict[str, Any] = {
@@ -302,8 +304,8 @@ LOSS: dict[str, Any] = {
 
 
 def test_an_optional_metric_says_nothing_where_nobody_exports_it() -> None:
-    (_, (bundle, decision)) = watch(policy(LOGINS, LOSS), [look(0), look(1)])
-    assert bundle.blind == {}
+    (_, (tick, decision)) = watch(policy(LOGINS, LOSS), [look(0), look(1)])
+    assert tick.blind == {}
     assert decision.readings[1].verdict is GateVerdict.NOT_ENOUGH_DATA
 
 
@@ -323,9 +325,9 @@ def test_a_sign_on_one_canary_counts_though_another_cannot_be_seen() -> None:
     )
     failing = lines("probe", 0.0, until=1, who=(CANARY,))
     found = look(1, {"probe{$cohort}": [*failing, *lines("probe", until=1, who=CONTROL[1:])]})
-    _, bundle = read_bundle(gates, two, Memory(), found)
-    assert set(bundle.signs["probe"]) == {CANARY}
-    assert "probe" not in bundle.blind
+    _, tick = read_tick(gates, two, Memory(), found)
+    assert set(tick.signs["probe"]) == {CANARY}
+    assert "probe" not in tick.blind
 
 
 def test_a_process_is_missed_though_the_old_instance_runs_the_same_executable() -> None:
@@ -396,6 +398,4 @@ def test_what_control_counted_while_the_canary_could_not_be_seen_is_not_lost() -
     seen = watch(policy(), [look(0), look(1), *(without_canary(at) for at in range(2, 9)), look(9)])
     assert "logins" in seen[-2][0].blind
     for instance in EVERYONE:
-        assert (
-            sum(bundle.counts["logins"][instance][0] for bundle, _ in seen if "logins" in bundle.counts) == 18
-        )
+        assert sum(tick.counts["logins"][instance][0] for tick, _ in seen if "logins" in tick.counts) == 18

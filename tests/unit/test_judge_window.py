@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.judge.tick import Bundle, Sign
-from policies.judge.window import WindowState, fold_bundle
+from policies.judge.tick import Sign, Tick
+from policies.judge.window import WindowState, fold_tick
 from policies.words.verdict import Action, GateVerdict
 from tests.unit.judged import CANARY, COHORTS, CONTROL, LOGINS, START, actions, counted, fold, policy
 
@@ -46,8 +46,8 @@ def test_a_clean_canary_is_promoted_but_never_before_the_minimum() -> None:
 
 
 def test_a_broken_canary_is_rolled_back_and_stays_so_whatever_comes_later() -> None:
-    bundles = [counted(t, *BROKEN) for t in range(10)] + [counted(t, *CLEAN) for t in range(10, 60)]
-    _, decisions = fold(policy(), bundles)
+    ticks = [counted(t, *BROKEN) for t in range(10)] + [counted(t, *CLEAN) for t in range(10, 60)]
+    _, decisions = fold(policy(), ticks)
     first = actions(decisions).index(Action.ROLL_BACK)
     assert first <= 8
     assert set(actions(decisions[first:])) == {Action.ROLL_BACK}
@@ -72,13 +72,13 @@ def test_without_traffic_a_person_is_asked_with_the_numbers() -> None:
 
 
 def test_a_policy_without_gates_never_promotes() -> None:
-    _, decisions = fold(policy().model_copy(update={"gates": ()}), (Bundle(at=START + t) for t in range(95)))
+    _, decisions = fold(policy().model_copy(update={"gates": ()}), (Tick(at=START + t) for t in range(95)))
     assert Action.PROMOTE not in actions(decisions)
     assert decisions[-1].action is Action.HOLD_FOR_HUMAN
 
 
 def test_blind_time_holds_after_the_grace_asks_a_person_after_the_cap_and_clears_after_good_ticks() -> None:
-    blind = [Bundle(at=START + t, blind={"logins": "Prometheus is gone"}) for t in range(2, 75)]
+    blind = [Tick(at=START + t, blind={"logins": "Prometheus is gone"}) for t in range(2, 75)]
     back = [counted(t, *CLEAN) for t in range(75, 90)]
     gates = policy(window={"minimum": "10s", "nominal": "20s", "extension": "0s", "cap": "200s"})
     _, decisions = fold(gates, [counted(0, *CLEAN), counted(1, *CLEAN), *blind, *back])
@@ -93,44 +93,44 @@ def test_blind_time_holds_after_the_grace_asks_a_person_after_the_cap_and_clears
 
 
 def test_blind_time_is_not_observed_time() -> None:
-    bundles = [Bundle(at=START + t, blind={"logins": "gone"}) for t in range(9)]
-    state, _ = fold(policy(), [counted(-1, *CLEAN), *bundles, counted(9, *CLEAN)])
+    ticks = [Tick(at=START + t, blind={"logins": "gone"}) for t in range(9)]
+    state, _ = fold(policy(), [counted(-1, *CLEAN), *ticks, counted(9, *CLEAN)])
     assert state.observed == 1
     assert state.wall == 10
 
 
 def test_one_lost_tick_is_forgiven() -> None:
-    bundles = [counted(t, *CLEAN) for t in range(30)]
-    bundles[5] = Bundle(at=START + 5, blind={"logins": "timed out"})
-    _, decisions = fold(policy(), bundles)
+    ticks = [counted(t, *CLEAN) for t in range(30)]
+    ticks[5] = Tick(at=START + 5, blind={"logins": "timed out"})
+    _, decisions = fold(policy(), ticks)
     assert Action.HOLD not in actions(decisions)
     assert Action.PROMOTE in actions(decisions)
 
 
 def test_a_hard_sign_on_the_canary_rolls_back_at_once() -> None:
-    bundles = [counted(0, *CLEAN), counted(1, *CLEAN, signs=sign(1, CANARY))]
-    _, decisions = fold(policy(LOGINS, RESTARTED), bundles)
+    ticks = [counted(0, *CLEAN), counted(1, *CLEAN, signs=sign(1, CANARY))]
+    _, decisions = fold(policy(LOGINS, RESTARTED), ticks)
     assert (decisions[-1].action, decisions[-1].verdict) == (Action.ROLL_BACK, GateVerdict.HARD)
 
 
 def test_a_restart_before_the_window_is_no_sign() -> None:
-    bundles = [counted(0, *CLEAN, signs=sign(0, CANARY, since=-30)), counted(1, *CLEAN)]
-    assert fold(policy(LOGINS, RESTARTED), bundles)[1][0].action is Action.CONTINUE
+    ticks = [counted(0, *CLEAN, signs=sign(0, CANARY, since=-30)), counted(1, *CLEAN)]
+    assert fold(policy(LOGINS, RESTARTED), ticks)[1][0].action is Action.CONTINUE
 
 
 def test_bar_12_the_same_sign_on_a_third_of_control_holds_instead() -> None:
-    bundles = [counted(0, *CLEAN), counted(1, *CLEAN, signs=sign(1, CANARY, CONTROL[0]))]
-    _, decisions = fold(policy(LOGINS, RESTARTED), bundles)
+    ticks = [counted(0, *CLEAN), counted(1, *CLEAN, signs=sign(1, CANARY, CONTROL[0]))]
+    _, decisions = fold(policy(LOGINS, RESTARTED), ticks)
     assert (decisions[-1].action, decisions[-1].verdict) == (Action.HOLD, GateVerdict.CONFLICTING)
 
 
 def test_a_hard_sign_counts_while_other_gates_are_blind() -> None:
-    bundles = [
+    ticks = [
         counted(0, *CLEAN),
-        *(Bundle(at=START + t, blind={"logins": "no answer"}) for t in range(1, 20)),
-        Bundle(at=START + 20, blind={"logins": "no answer"}, signs=sign(20, CANARY)),
+        *(Tick(at=START + t, blind={"logins": "no answer"}) for t in range(1, 20)),
+        Tick(at=START + 20, blind={"logins": "no answer"}, signs=sign(20, CANARY)),
     ]
-    _, decisions = fold(policy(LOGINS, RESTARTED), bundles)
+    _, decisions = fold(policy(LOGINS, RESTARTED), ticks)
     assert decisions[-2].action is Action.HOLD
     assert decisions[-1].action is Action.ROLL_BACK
 
@@ -179,16 +179,16 @@ def test_a_hold_does_not_reset_the_evidence() -> None:
 
 def test_bar_11_a_worker_killed_at_every_tick_decides_the_same_to_the_byte() -> None:
     gates = policy(LOGINS | {"placebo": True}, RESTARTED, LEAK)
-    bundles = [
+    ticks = [
         counted(t, (2, t % 3 == 0), (2, t % 7 == 0), gauges={"leak": {CANARY: 100.0 + t % 5}})
         for t in range(60)
     ]
-    whole_state, whole = fold(gates, bundles)
+    whole_state, whole = fold(gates, ticks)
     state, killed = WindowState(), []
-    for bundle in bundles:
+    for tick in ticks:
         state = WindowState.model_validate_json(state.model_dump_json())
-        bundle = Bundle.model_validate_json(bundle.model_dump_json())  # noqa: PLW2901 - the same, restored
-        state, decision = fold_bundle(gates, gates.window, COHORTS, state, bundle)
+        tick = Tick.model_validate_json(tick.model_dump_json())  # noqa: PLW2901 - the same, restored
+        state, decision = fold_tick(gates, gates.window, COHORTS, state, tick)
         killed.append(decision)
     assert [d.model_dump_json() for d in killed] == [d.model_dump_json() for d in whole]
     assert state.model_dump_json() == whole_state.model_dump_json()
@@ -198,11 +198,11 @@ def test_bar_11_five_gates_are_judged_within_twenty_milliseconds_a_tick() -> Non
     five = [LOGINS | {"id": name, "share": 0.1} for name in ("a", "b", "c", "d", "e")]
     gates = policy(*five)
     rows = {CANARY: (30, 4), **dict.fromkeys(CONTROL, (90, 11))}
-    bundles = [Bundle(at=START + t, counts=dict.fromkeys("abcde", rows)) for t in range(80)]
+    ticks = [Tick(at=START + t, counts=dict.fromkeys("abcde", rows)) for t in range(80)]
     state, spent = WindowState(), []
-    for bundle in bundles:
+    for tick in ticks:
         began = time.process_time()
-        state, _ = fold_bundle(gates, gates.window, COHORTS, state, bundle)
+        state, _ = fold_tick(gates, gates.window, COHORTS, state, tick)
         WindowState.model_validate_json(state.model_dump_json())
         spent.append(time.process_time() - began)
     assert sorted(spent)[len(spent) // 2] <= 0.020
@@ -216,27 +216,27 @@ def test_bar_11_five_gates_are_judged_within_twenty_milliseconds_a_tick() -> Non
 @settings(max_examples=60, deadline=None)
 def test_a_lost_metric_never_turns_into_a_pass(rows: list[Any], lost: set[int], gate: str) -> None:
     gates = policy(LOGINS, RESTARTED)
-    bundles = [counted(t, *row) for t, row in enumerate(rows)]
+    ticks = [counted(t, *row) for t, row in enumerate(rows)]
     without = [
-        bundle.model_copy(
+        tick.model_copy(
             update={
                 "blind": {gate: "lost"},
-                "counts": {} if gate == "logins" else bundle.counts,
+                "counts": {} if gate == "logins" else tick.counts,
             }
         )
-        if tick in lost
-        else bundle
-        for tick, bundle in enumerate(bundles)
+        if number in lost
+        else tick
+        for number, tick in enumerate(ticks)
     ]
     decisions = fold(gates, without)[1]
-    for tick in lost:
-        if tick < len(decisions):
-            assert decisions[tick].action is not Action.PROMOTE
+    for number in lost:
+        if number < len(decisions):
+            assert decisions[number].action is not Action.PROMOTE
 
 
 @pytest.mark.parametrize("missing", [{"counts": {}}, {"counts": {"logins": {}}}])
 def test_a_tick_that_counted_nothing_proves_nothing(missing: dict[str, Any]) -> None:
-    _, decisions = fold(policy(), (Bundle(at=START + t, **missing) for t in range(95)))
+    _, decisions = fold(policy(), (Tick(at=START + t, **missing) for t in range(95)))
     assert Action.PROMOTE not in actions(decisions)
 
 
@@ -244,11 +244,11 @@ def test_a_gate_that_is_only_suspected_delays_a_promotion_and_does_no_more() -> 
     latency = LOGINS | {"id": "latency", "required": False, "health": None, "margin": {"min_bad": 100}}
     slow = {CANARY: (2, 1), **dict.fromkeys(CONTROL, (2, 0))}
 
-    def ticks(suspicious: bool) -> list[Bundle]:
-        bundles = [counted(t, *CLEAN) for t in range(40)]
+    def ticks(suspicious: bool) -> list[Tick]:
+        ticks = [counted(t, *CLEAN) for t in range(40)]
         return [
             b.model_copy(update={"counts": b.counts | ({"latency": slow} if suspicious else {})})
-            for b in bundles
+            for b in ticks
         ]
 
     assert Action.PROMOTE in actions(fold(policy(LOGINS, latency), ticks(suspicious=False))[1])

@@ -3,7 +3,7 @@
 import pytest
 from temporalio.client import WorkflowFailureError
 
-from policies.judge.advisory import Advice
+from policies.judge.offline.advisory import Advice
 from policies.words.errors import Unavailable
 from policies.words.change import Outcome
 from tests.workflows.world import NEW, OLD, World, result_of, status_of

@@ -11,8 +11,8 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from activities.observation import ObservationOrder
-from policies.judge.replay import Record
-from policies.judge.tick import Bundle
+from policies.judge.record import Record
+from policies.judge.tick import Tick
 from policies.words.errors import BadInput
 
 _BLOCK = 1 << 22
@@ -25,7 +25,7 @@ class FolderRecorder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    async def record(self, order: ObservationOrder, bundle: Bundle) -> None:
+    async def record(self, order: ObservationOrder, tick: Tick) -> None:
         """Append this tick, after the head of the record when it is the first."""
         path = self._folder / f"{order.rollout}-{order.wave}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ class FolderRecorder:
             end = _end_of_whole_lines(file)
             file.truncate(end)
             head = b"" if end else f"{_head(order).model_dump_json()}\n".encode()
-            file.write(head + f"{bundle.model_dump_json()}\n".encode())
+            file.write(head + f"{tick.model_dump_json()}\n".encode())
 
 
 def _end_of_whole_lines(file: BinaryIO) -> int:
@@ -61,16 +61,16 @@ def read_record(path: Path) -> Record:
     """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]
-    head, bundles = None, dict[float, Bundle]()
+    head, ticks = None, dict[float, Tick]()
     for number, line in enumerate(whole, start=1):
         try:
             if head is None:
                 head = Record.model_validate_json(line)
                 continue
-            bundle = Bundle.model_validate_json(line)
+            tick = Tick.model_validate_json(line)
         except ValidationError as error:
             raise BadInput(f"{path}: line {number} is not part of a recorded window") from error
-        bundles[bundle.at] = bundle
+        ticks[tick.at] = tick
     if head is None:
         raise BadInput(f"{path}: is empty; a recorded window begins with its policy")
-    return head.model_copy(update={"bundles": tuple(bundles[at] for at in sorted(bundles))})
+    return head.model_copy(update={"ticks": tuple(ticks[at] for at in sorted(ticks))})

@@ -9,8 +9,9 @@ Wald's approximation n = (log needed + log of the mixture's cost) / entropy.
 from datetime import timedelta
 from math import inf, log
 
-from policies.gates import Counted, GatePolicy, Health
-from policies.judge.health import BETTER
+from policies.gates import GatePolicy
+from policies.judge.gates.counted import Counted
+from policies.judge.health import BETTER, Health
 from policies.judge.sle import EFFECTS, FIRST_ONSET, odds_margin
 from policies.words.word import Word
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from policies.gates import GatePolicy
 from policies.judge.counts import Series
+from policies.judge.observation import Memory, read_tick
 from policies.judge.reading import Reading
-from policies.judge.tick import Bundle, Memory, counters_of, read_bundle
+from policies.judge.tick import Tick
 from policies.words.verdict import Cohorts
 
 History = Mapping[str, Sequence[Series]]
@@ -24,23 +25,19 @@ def readings(policy: GatePolicy, history: History, start: float, end: float) -> 
         yield Reading(
             at=at,
             series={name: _cut(series, at - lookback, at) for name, series in history.items()},
-            history={
-                name: _cut(history.get(name, ()), before - lookback, before) for name in counters_of(policy)
-            }
+            history={name: _cut(history.get(name, ()), before - lookback, before) for name in policy.counters}
             if at == start
             else {},
         )
         at += step
 
 
-def bundles(
-    policy: GatePolicy, cohorts: Cohorts, history: History, start: float, end: float
-) -> Iterator[Bundle]:
+def ticks(policy: GatePolicy, cohorts: Cohorts, history: History, start: float, end: float) -> Iterator[Tick]:
     """Yield what the gates would have seen between start and end."""
     memory = Memory()
     for reading in readings(policy, history, start, end):
-        memory, bundle = read_bundle(policy, cohorts, memory, reading)
-        yield bundle
+        memory, tick = read_tick(policy, cohorts, memory, reading)
+        yield tick
 
 
 def _cut(series: Iterable[Series], after: float, until: float) -> tuple[Series, ...]:

@@ -8,9 +8,11 @@ wolf on this fleet's own traffic.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from policies.gates import Counted, GatePolicy, Response
-from policies.judge.tick import Bundle
-from policies.judge.window import WindowState, fold_bundle
+from policies.gates import GatePolicy
+from policies.judge.gates.counted import Counted
+from policies.judge.gates.kind import Response
+from policies.judge.tick import Tick
+from policies.judge.window import WindowState, fold_tick
 from policies.words.verdict import Action, Cohorts, Decision, GateVerdict, Window
 from policies.words.word import Word
 
@@ -28,27 +30,14 @@ class Replayed(Word):
     changes: tuple[tuple[float, Action], ...] = ()
 
 
-class Record(Word):
-    """A window as it was watched: under which policy, who, and every tick; replay needs no Prometheus."""
-
-    rollout: str
-    wave: int
-    policy: GatePolicy
-    window: Window
-    cohorts: Cohorts
-    bundles: tuple[Bundle, ...] = ()
-
-
-def replay(
-    policy: GatePolicy, window: Window, cohorts: Cohorts, bundles: Iterable[Bundle]
-) -> Replayed | None:
+def replay(policy: GatePolicy, window: Window, cohorts: Cohorts, ticks: Iterable[Tick]) -> Replayed | None:
     """Fold recorded ticks under this policy until it decides for good; None when there are none.
 
     A gate the record knows nothing about is blind throughout, so that nothing is promoted on it.
     """
     state, decision, changes = WindowState(), None, list[tuple[float, Action]]()
-    for bundle in bundles:
-        state, decision = fold_bundle(policy, window, cohorts, state, _complete(policy, bundle))
+    for tick in ticks:
+        state, decision = fold_tick(policy, window, cohorts, state, _complete(policy, tick))
         if not changes or changes[-1][1] is not decision.action:
             changes.append((state.wall, decision.action))
         if decision.action in _FINAL:
@@ -58,15 +47,15 @@ def replay(
     return Replayed(decision=decision, seconds=state.wall, ticks=state.ticks, changes=tuple(changes))
 
 
-def _complete(policy: GatePolicy, bundle: Bundle) -> Bundle:
+def _complete(policy: GatePolicy, tick: Tick) -> Tick:
     """Say of each gate the record does not know that it could not be seen."""
-    known = {*bundle.counts, *bundle.past, *bundle.gauges, *bundle.signs, *bundle.blind}
+    known = {*tick.counts, *tick.baseline, *tick.gauges, *tick.signs, *tick.blind}
     lost = {
         gate.id: f"{gate.id} was not recorded"
         for gate in policy.gates
         if isinstance(gate, Counted) and gate.id not in known
     }
-    return bundle.model_copy(update={"blind": bundle.blind | lost}) if lost else bundle
+    return tick.model_copy(update={"blind": tick.blind | lost}) if lost else tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +63,7 @@ class Placebo:
     """One window in which nothing new ran: who played the canary, and what was counted."""
 
     cohorts: Cohorts
-    bundles: Sequence[Bundle]
+    ticks: Sequence[Tick]
 
 
 class GateCalibration(Word):
@@ -147,8 +136,8 @@ def _calibrated(alone: GatePolicy, gate: Counted, placebos: Sequence[Placebo]) -
 def _verdicts(alone: GatePolicy, gate: str, placebo: Placebo) -> set[GateVerdict]:
     """Return every verdict the gate passed until it would have rolled back."""
     state, seen = WindowState(), set[GateVerdict]()
-    for bundle in placebo.bundles:
-        state, decision = fold_bundle(alone, alone.window, placebo.cohorts, state, bundle)
+    for tick in placebo.ticks:
+        state, decision = fold_tick(alone, alone.window, placebo.cohorts, state, tick)
         seen |= {reading.verdict for reading in decision.readings if reading.gate == gate}
         if GateVerdict.UNHEALTHY in seen:
             break
@@ -158,13 +147,13 @@ def _verdicts(alone: GatePolicy, gate: str, placebo: Placebo) -> set[GateVerdict
 def _add_up(gate: str, placebo: Placebo, totals: dict[str, list[int]], hours: dict[int, list[float]]) -> None:
     """Add the canary's events of this window to its gateway's sums and to its hour of the day."""
     canary = placebo.cohorts.canary[0]
-    rows = [bundle.counts.get(gate, {}).get(canary, (0, 0)) for bundle in placebo.bundles]
+    rows = [tick.counts.get(gate, {}).get(canary, (0, 0)) for tick in placebo.ticks]
     events, bad = sum(n for n, _ in rows), sum(x for _, x in rows)
     sums = totals.setdefault(canary, [0, 0])
     sums[0] += events
     sums[1] += bad
-    if len(placebo.bundles) > 1:
-        first, last = placebo.bundles[0].at, placebo.bundles[-1].at
+    if len(placebo.ticks) > 1:
+        first, last = placebo.ticks[0].at, placebo.ticks[-1].at
         hours.setdefault(int(first % 86400 // 3600), []).append(events / (last - first) * 60)
 
 

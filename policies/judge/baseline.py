@@ -1,0 +1,37 @@
+"""What was normal before the window began: control's counters at two moments, a baseline apart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from policies.judge.counts import Series, fold_series, planned
+from policies.judge.reading import Reading
+from policies.words.verdict import Cohorts
+
+ALL = float("inf")
+"""The bound of the bucket that holds every event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The growth of control's counters over the baseline before now; `label` says which executable ran."""
+
+    cohorts: Cohorts
+    label: str
+    reading: Reading
+    scrapes: Mapping[str, tuple[float, ...]]
+
+    def grown(self, selector: str) -> dict[float, float]:
+        """Return growth per bucket bound over all control series; plain counters count as one bucket."""
+        before = {one.key: one.samples[-1] for one in self._control(self.reading.history.get(selector, ()))}
+        now = {one.key: one for one in self._control(self.reading.series.get(selector, ()))}
+        _, growth = fold_series(before, [one for key, one in now.items() if key in before], self.scrapes)
+        sums: dict[float, float] = {}
+        for key, total in growth.items():
+            le = float(now[key].labels.get("le", ALL))
+            sums[le] = sums.get(le, 0.0) + total
+        return sums
+
+    def _control(self, series: Sequence[Series]) -> list[Series]:
+        control = set(self.cohorts.control)
+        ours = planned(series, self.cohorts, self.label)
+        return [one for one in ours if one.instance in control and one.samples]

@@ -1,0 +1,30 @@
+"""Gates of kind `alerts`: what the site's own alerting says of the canary."""
+
+from collections.abc import Collection
+from typing import Literal
+
+from policies.judge.gates.kind import Response
+from policies.judge.gates.signs import Signed
+from policies.judge.look import Look
+from policies.judge.tick import Tick
+from policies.words.verdict import GateVerdict
+
+
+class Alerts(Signed):
+    """Alerts that fire for the canary; they only ever hold."""
+
+    kind: Literal["alerts"]
+    action: Literal[Response.HOLD] = Response.HOLD
+
+    def blind(self, look: Look) -> str:
+        """Return why this gate cannot be read now; no alert is the usual case."""
+        return look.unread((*self.promised, look.presence))
+
+    def fires_at(self, value: float) -> bool:
+        """Whether the alert fires: by being there and not zero, as Prometheus writes them."""
+        return value != 0
+
+    def verdict_on(self, mine: Collection[str], tick: Tick) -> tuple[GateVerdict, str]:
+        """Return unhealthy."""
+        del mine, tick
+        return GateVerdict.UNHEALTHY, ""

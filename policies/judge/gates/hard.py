@@ -1,0 +1,128 @@
+"""Gates of kind `hard`: bad signs that need no statistics, only to last and not to be everybody's."""
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from itertools import pairwise
+from typing import Literal
+
+from pydantic import Field
+
+from policies.judge.gates.kind import Selector, Setup
+from policies.judge.gates.signs import Signed
+from policies.judge.look import Look
+from policies.judge.tick import Finding, Sign, Tick
+from policies.words.verdict import GateVerdict
+from policies.words.word import Duration, Word
+
+
+class Fires(Word):
+    """When a raw value is a bad sign; `gone` is a series missing from scrapes that reached its target.
+
+    `value` is the bound, or how large a change must be.
+    """
+
+    when: Literal["above", "below", "equals", "changes", "gone"]
+    value: float = 0.0
+
+
+class Hard(Signed):
+    """A sign that needs no statistics, held for a while by the canary and not by a third of control."""
+
+    kind: Literal["hard"]
+    per: Selector | None = None
+    fires: Fires
+    held: Duration = timedelta(0)
+    confirm: bool = Field(default=False, description="believe it only if a probe from here fails too")
+
+    @property
+    def promised(self) -> tuple[str, ...]:
+        """The value, and its units."""
+        return (self.value, self.per) if self.per else (self.value,)
+
+    @property
+    def wants_probe(self) -> bool:
+        """Whether a canary that could not be scraped is to be probed from here."""
+        return self.confirm
+
+    @property
+    def missable(self) -> str:
+        """The series itself, where its absence is the sign."""
+        return self.value if self.fires.when == "gone" else ""
+
+    def lookback(self, scrape: timedelta) -> timedelta:
+        """Return how far back to read: what must last is seen whole, with two lost scrapes."""
+        return self.held + 3 * scrape
+
+    def blind(self, look: Look) -> str:
+        """Return why this gate cannot be read now.
+
+        A series cannot go that was never there, nor be missed where its target is not reached.
+        """
+        if self.fires.when != "gone":
+            return super().blind(look)
+        unread = look.unread((*self.promised, look.presence))
+        if unread:
+            return unread
+        for instance in look.cohorts.canary:
+            if look.last_reached.get(instance, 0.0) < look.oldest:
+                return f"{instance} is not reached"
+            if instance not in look.last_shown[self.id]:
+                return f"{self.value.partition('{')[0]} was never seen on {instance}"
+        return ""
+
+    def find(self, look: Look) -> Finding:
+        """Return the instances on which the sign fires, and since when."""
+        if self.fires.when != "gone":
+            return super().find(look)
+        shown = look.last_shown[self.id]
+        lost = {i: gone_since(shown.get(i), times) for i, times in look.scrapes.items()}
+        signs = {i: Sign(since=at, until=look.scrapes[i][-1]) for i, at in lost.items() if at is not None}
+        return Finding(signs=signs)
+
+    def units(self, look: Look) -> dict[str, float]:
+        """Return by what each instance's value is divided."""
+        return {one.instance: one.samples[-1][1] for one in look.ours(self.per)} if self.per else {}
+
+    def firing_since(self, samples: Sequence[tuple[float, float]], divisor: float = 1.0) -> float | None:
+        """Return since when the newest samples fire; a change fires where the last one was."""
+        if self.fires.when != "changes":
+            return super().firing_since(samples, divisor)
+        changes = [at for (_, was), (at, now) in pairwise(samples) if abs(now - was) > self.fires.value]
+        return changes[-1] if changes else None
+
+    def fires_at(self, value: float) -> bool:
+        """Whether one value is a bad sign."""
+        match self.fires.when:
+            case "above":
+                return value > self.fires.value
+            case "below":
+                return value < self.fires.value
+            case _:
+                return value == self.fires.value
+
+    def lasting(self, setup: Setup, signs: dict[str, Sign]) -> dict[str, Sign]:
+        """Keep the signs that have lasted long enough, and of changes those since the window began."""
+        if self.fires.when == "changes":
+            return {i: sign for i, sign in signs.items() if sign.since > setup.started}
+        held = self.held.total_seconds()
+        return {i: sign for i, sign in signs.items() if sign.until - sign.since >= held}
+
+    def verdict_on(self, mine: Collection[str], tick: Tick) -> tuple[GateVerdict, str]:
+        """Return hard, unless a probe from here must confirm it and does not."""
+        if self.confirm and not set(mine) & set(tick.unreachable):
+            return GateVerdict.METRICS_UNAVAILABLE, ", but no probe confirms it"
+        return GateVerdict.HARD, ""
+
+    def gentle(self) -> "Hard":
+        """Return the gate as it is: what needs no statistics rolls back in the bake as well."""
+        return self
+
+
+def gone_since(last_shown: float | None, reached: Sequence[float]) -> float | None:
+    """Return since when a series has been missing from scrapes that reached its target.
+
+    None when the newest scrape has it, or when it was never there: that is not known, not gone.
+    """
+    if last_shown is None or not reached or reached[-1] <= last_shown:
+        return None
+    return last_shown

@@ -1,0 +1,150 @@
+"""What every kind of gate is: what it reads, what it makes of it at a tick, and its verdict.
+
+A new kind is a file beside this one and its name in the union of `policies.gates`.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import AfterValidator
+
+from policies.judge.baseline import Baseline
+from policies.judge.health import HealthState
+from policies.judge.look import Look
+from policies.judge.sle import SleState
+from policies.judge.tick import Finding, Tick
+from policies.words.verdict import Cohorts, GateReading
+from policies.words.word import Name, Word
+
+
+def _check_selector(selector: str) -> str:
+    """Refuse what would read every instance, or invent values where there are none."""
+    name, _, rest = selector.partition("{")
+    if not name or not rest.endswith("}") or any(sign in selector for sign in ("(", "[", " or ")):
+        raise ValueError(
+            'must name raw series, like metric{label="value",$cohort}; sums and rates are the judge\'s'
+        )
+    if "$cohort" not in rest:
+        raise ValueError("would read every instance; put $cohort among the labels")
+    return selector
+
+
+Selector = Annotated[str, AfterValidator(_check_selector)]
+"""Raw series of one metric, as Prometheus selects them; `$cohort` stands for the watched instances."""
+
+
+class Response(StrEnum):
+    """What a gate may cause when its answer is bad."""
+
+    ROLL_BACK = "rollback"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What stays the same over a window, for every gate: who is compared, since when, with which budget.
+
+    `horizon` is the most scrapes the window can have.
+    """
+
+    cohorts: Cohorts
+    scrape: timedelta
+    horizon: int
+    started: float
+    alpha_equal: float
+    alpha_margin: float
+
+
+class GateState(Word):
+    """What one gate remembers between ticks; each kind uses its own fields."""
+
+    sle: SleState | None = None
+    health: HealthState | None = None
+    placebo: dict[str, SleState] = {}
+    points: tuple[tuple[float, float], ...] = ()
+    tracks: dict[str, tuple[tuple[float, float], ...]] = {}
+
+
+class Kind(Word):
+    """One question asked of the metrics at every tick, and what a bad answer may cause."""
+
+    id: Name
+    action: Response = Response.ROLL_BACK
+
+    @property
+    def must_prove(self) -> bool:
+        """Whether nothing is promoted before this gate is proven healthy."""
+        return False
+
+    @property
+    def compares(self) -> bool:
+        """Whether the gate has nothing to say without control."""
+        return False
+
+    @property
+    def promised(self) -> tuple[str, ...]:
+        """The selectors that must have a fresh value on every canary."""
+        return ()
+
+    @property
+    def counters(self) -> tuple[str, ...]:
+        """The selectors of counters that are folded by difference."""
+        return ()
+
+    @property
+    def selectors(self) -> tuple[str, ...]:
+        """Every selector the gate reads."""
+        return tuple(dict.fromkeys((*self.counters, *self.promised)))
+
+    @property
+    def hears_complaints(self) -> bool:
+        """Whether complaints must be read for it."""
+        return False
+
+    @property
+    def wants_probe(self) -> bool:
+        """Whether a canary that could not be scraped is to be probed from here."""
+        return False
+
+    @property
+    def missable(self) -> str:
+        """The selector whose absence must be told apart from never having been there, if there is one."""
+        return ""
+
+    def lookback(self, scrape: timedelta) -> timedelta:
+        """Return how far back the gate's series must be read, beyond what freshness asks."""
+        del scrape
+        return timedelta(0)
+
+    def freeze(self, baseline: Baseline) -> float | None:
+        """Return the histogram bound to freeze for the window."""
+        del baseline
+        return None
+
+    def before(self, baseline: Baseline, bound: float | None) -> tuple[int, int] | None:
+        """Return control's events and bad events before the window."""
+        del baseline, bound
+        return None
+
+    def blind(self, look: Look) -> str:
+        """Return why this gate cannot be read now; empty when it can."""
+        return look.unread((*self.promised, look.presence)) or look.unfresh(self.promised)
+
+    def find(self, look: Look) -> Finding:
+        """Return what the gate sees."""
+        raise NotImplementedError
+
+    def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
+        """Fold what was seen at this tick into the state, and return the verdict."""
+        raise NotImplementedError
+
+    def response(self, reading: GateReading) -> Response:
+        """Return what this reading may cause."""
+        del reading
+        return self.action
+
+    def gentle(self) -> Self:
+        """Return the gate as the bake asks it: it holds at most, and nothing is to be proven any more."""
+        return self.model_copy(update={"action": Response.HOLD})

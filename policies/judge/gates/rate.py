@@ -1,0 +1,40 @@
+"""Gates of kind `rate`: bad events among counted events, from two counters."""
+
+from typing import Literal
+
+from policies.judge.baseline import Baseline
+from policies.judge.gates.counted import Counted
+from policies.judge.gates.kind import Selector
+from policies.judge.look import Look
+
+
+class Rate(Counted):
+    """Bad events among counted events, from two counters.
+
+    The counter of bad events may be absent until the first one happens; the total may not.
+    """
+
+    kind: Literal["rate"]
+    bad: Selector
+    total: Selector
+
+    @property
+    def promised(self) -> tuple[str, ...]:
+        """The total."""
+        return (self.total,)
+
+    @property
+    def counters(self) -> tuple[str, ...]:
+        """Both counters."""
+        return (self.bad, self.total)
+
+    def before(self, baseline: Baseline, bound: float | None) -> tuple[int, int]:
+        """Return control's events and bad events before the window."""
+        del bound
+        total = round(sum(baseline.grown(self.total).values()))
+        bad = round(sum(baseline.grown(self.bad).values()))
+        return total, max(0, min(bad, total))
+
+    def count(self, look: Look) -> tuple[dict[str, float], dict[str, float]]:
+        """Return events, and bad events, per instance."""
+        return look.grown(self.total), look.grown(self.bad)

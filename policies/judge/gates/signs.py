@@ -1,0 +1,82 @@
+"""What gates that look for bad signs have in common: a sign needs to last, and not to be everybody's."""
+
+from collections.abc import Collection, Sequence
+
+from policies.judge.counts import of_this_start
+from policies.judge.gates.kind import GateState, Kind, Selector, Setup
+from policies.judge.look import Look
+from policies.judge.tick import Finding, Sign, Tick
+from policies.words.verdict import GateReading, GateVerdict
+
+EVERYBODYS = 1 / 3
+"""Part of the control gateways from which on a sign is the fleet's and not the release's."""
+
+
+class Signed(Kind):
+    """A bad sign on single instances."""
+
+    value: Selector
+
+    @property
+    def promised(self) -> tuple[str, ...]:
+        """The series the sign is seen in."""
+        return (self.value,)
+
+    def find(self, look: Look) -> Finding:
+        """Return the instances on which the sign fires, and since when."""
+        units = self.units(look)
+        found = {}
+        for one in of_this_start(look.ours(self.value), look.cohorts):
+            since = self.firing_since(one.samples, units.get(one.instance, 1.0))
+            if since is not None and one.samples[-1][0] >= look.oldest:
+                found[one.instance] = Sign(since=since, until=one.samples[-1][0])
+        return Finding(signs=found)
+
+    def units(self, look: Look) -> dict[str, float]:
+        """Return by what each instance's value is divided."""
+        del look
+        return {}
+
+    def firing_since(self, samples: Sequence[tuple[float, float]], divisor: float = 1.0) -> float | None:
+        """Return since when the newest samples fire without a break; None when the newest does not."""
+        since = None
+        for at, value in reversed(samples):
+            if not self.fires_at(value / divisor if divisor else value):
+                break
+            since = at
+        return since
+
+    def fires_at(self, value: float) -> bool:
+        """Whether one value is a bad sign."""
+        raise NotImplementedError
+
+    def lasting(self, setup: Setup, signs: dict[str, Sign]) -> dict[str, Sign]:
+        """Keep the signs that have lasted long enough."""
+        del setup
+        return signs
+
+    def verdict_on(self, mine: Collection[str], tick: Tick) -> tuple[GateVerdict, str]:
+        """Return the verdict when the sign is on these canaries and not everybody's."""
+        raise NotImplementedError
+
+    def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
+        """Return whether the sign is on a canary, and not on everybody."""
+        signs = self.lasting(setup, tick.signs.get(self.id, {}))
+        mine = sorted(i for i in signs if i in setup.cohorts.canary)
+        theirs = [i for i in signs if i in setup.cohorts.control]
+        numbers = {"canary": float(len(mine)), "control": float(len(theirs))}
+        if not mine:
+            verdict, reason = GateVerdict.HEALTHY, f"{self.id}: no sign"
+        else:
+            lasted = signs[mine[0]].until - signs[mine[0]].since
+            reason = f"{self.id}: on canary {mine[0]} for {lasted:.0f} s"
+            verdict, more = self.verdict_on(mine, tick)
+            if is_everybodys(theirs, setup.cohorts.control):
+                verdict, more = GateVerdict.CONFLICTING, f", and on {len(theirs)} control gateways"
+            reason += more
+        return state, GateReading(gate=self.id, verdict=verdict, reason=reason, numbers=numbers)
+
+
+def is_everybodys(on: Collection[str], control: Collection[str]) -> bool:
+    """Whether a third of the control gateways or more show the sign too."""
+    return bool(control) and len(set(on) & set(control)) >= max(1.0, EVERYBODYS * len(control))
