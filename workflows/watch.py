@@ -10,7 +10,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError
 
 from activities.ledger import LedgerActivities, VerdictEntry
-from activities.observation import ObservationActivities, WatchSlice
+from activities.watching import WatchActivities, WatchSlice
 from policies.words.report import WatchReport
 from policies.words.verdict import Action, Decision, GateVerdict
 from policies.words.word import Digest, Name, Word
@@ -88,7 +88,7 @@ class Watch:
     async def _watch_slice(self) -> None:
         restart, self._restart = self._restart, False
         slice_of_window = workflow.start_activity_method(
-            ObservationActivities.watch_wave,
+            WatchActivities.watch_wave,
             WatchSlice(
                 change=self._order.change,
                 plan=self._order.plan,

@@ -45,6 +45,12 @@ class WindowState(Word):
         return self.last - self.started if self.started is not None else 0.0
 
 
+def restarted(state: str) -> str:
+    """Return a stored state whose window begins anew with the next tick; what was counted stays counted."""
+    clocks = {"started": None, "observed": 0.0, "extensions": 0, "held": None, "good_since": None}
+    return WindowState.model_validate_json(state).model_copy(update=clocks).model_dump_json()
+
+
 def fold_reading(
     policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, reading: Reading
 ) -> tuple[WindowState, Tick, Decision]:

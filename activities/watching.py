@@ -1,0 +1,101 @@
+"""Watching a wave: who is compared with whom is looked up for every slice, then the slice is observed."""
+
+import asyncio
+from datetime import timedelta
+from typing import Protocol
+
+from temporalio import activity
+
+from activities.failures import as_application_errors
+from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice
+from policies.judge.bake import baking_policy
+from policies.judge.window import restarted
+from policies.planning.cohorts import cohorts_of
+from policies.words.change import GatewayResult
+from policies.words.plan import Plan
+from policies.words.verdict import Action, Decision, GateVerdict
+from policies.words.word import Digest, Name, Word
+
+PAGE = 500
+
+
+class WatchSlice(Word):
+    """Watch a wave of a plan for one slice, going on from `state`.
+
+    `complete` says that everybody who is to be watched is on trial; before, only harm is looked
+    for. `restart` begins the window's clocks anew and keeps the evidence.
+    """
+
+    change: Name
+    plan: Digest
+    wave: int
+    state: str = ""
+    complete: bool = True
+    restart: bool = False
+    slice: timedelta = timedelta(seconds=60)
+
+
+class WaveBook(Protocol):
+    """The part of the ledger that says who belongs to a wave, and what stands there now."""
+
+    def plan(self, digest: str) -> Plan:
+        """Return the whole plan."""
+        ...
+
+    def gateways_of(
+        self, change: str, state: str | None = None, *, after: str = "", limit: int = PAGE
+    ) -> tuple[GatewayResult, ...]:
+        """Return how gateways fare in the change, by name."""
+        ...
+
+
+class WatchActivities:
+    """Slices of windows, asked by wave."""
+
+    def __init__(self, book: WaveBook, observation: ObservationActivities) -> None:
+        self._book = book
+        self._observation = observation
+
+    @activity.defn(name="watch_wave")
+    async def watch_wave(self, asked: WatchSlice) -> ObservationSlice:
+        """Watch until the slice ends, the decision is anything but to go on, or a hold is over."""
+        with as_application_errors():
+            order = await asyncio.to_thread(self._order, asked)
+        if not order.cohorts.canary:
+            return _nobody_yet(asked)
+        found = await self._observation.observe_slice(order)
+        if asked.complete or found.decision.action is not Action.PROMOTE:
+            return found
+        early = found.decision.model_copy(update={"action": Action.CONTINUE})
+        return found.model_copy(update={"decision": early})
+
+    def _order(self, asked: WatchSlice) -> ObservationOrder:
+        plan = self._book.plan(asked.plan)
+        results: list[GatewayResult] = []
+        while page := self._book.gateways_of(
+            asked.change, after=results[-1].gateway if results else "", limit=PAGE
+        ):
+            results += page
+        cohorts = cohorts_of(plan, asked.wave, results)
+        gates, window = plan.gates, plan.window
+        if asked.wave == 0:
+            gates = baking_policy(gates, plan.fleet.limits.kept, controls=len(cohorts.control))
+            window = gates.window
+        return ObservationOrder(
+            rollout=asked.change,
+            wave=asked.wave,
+            gates=gates,
+            cohorts=cohorts,
+            window=window,
+            slice=asked.slice,
+            state=restarted(asked.state) if asked.restart and asked.state else asked.state,
+        )
+
+
+def _nobody_yet(asked: WatchSlice) -> ObservationSlice:
+    """Return what is said before the first gateway of the wave stands in the ledger as on trial."""
+    reason = "no gateway of this wave is known to be on trial yet"
+    decision = Decision(action=Action.CONTINUE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)
+    nothing = timedelta(0)
+    return ObservationSlice(state=asked.state, decision=decision, observed=nothing, wall=nothing, ticks=0)
+

@@ -1,0 +1,73 @@
+"""What a caller may ask of drains: which there are, with live counts, and a person's command to them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
+
+from orchestrator.service import ANSWER, Service
+from policies.drains import with_live_counts
+from policies.words.command import CommandReceipt
+from policies.words.drain import DrainEnding, DrainExtension, DrainStatus
+from policies.words.errors import BadInput, Conflict, Unavailable
+from policies.words.fleet import Fleet
+
+
+@dataclass(frozen=True)
+class DrainService:
+    """The drains of one installation."""
+
+    client: Client
+    service: Service
+
+    async def drains(self, fleet: Fleet) -> tuple[DrainStatus, ...]:
+        """Return the drains that are under way on the fleet's gateways, with live counts."""
+        survey, found = await self.service.survey(fleet), []
+        for handle in await self._running(fleet.name):
+            try:
+                status: DrainStatus = await handle.query(
+                    "status", result_type=DrainStatus, rpc_timeout=ANSWER
+                )
+            except (RPCError, WorkflowQueryFailedError) as error:
+                raise Unavailable(
+                    f"the drain {handle.id} does not answer; is a worker running?"
+                ) from error
+            found.append(with_live_counts(status, survey.states))
+        return tuple(status for status in found if status.slots)
+
+    async def tell(
+        self, fleet: Fleet, gateway: str | None, command: DrainExtension | DrainEnding
+    ) -> tuple[CommandReceipt, ...]:
+        """Give the drains of a gateway, or of all, a person's command; Conflict when none is under way."""
+        names = {known.name for known in fleet.gateways}
+        if gateway is not None and gateway not in names:
+            raise BadInput(f"{fleet.name} has no gateway {gateway}; see penstock sessions {fleet.name}")
+        command = command.model_copy(update={"gateway": gateway})
+        kind = "extend" if isinstance(command, DrainExtension) else "end"
+        receipts, refusals = [], []
+        for handle in await self._running(fleet.name):
+            try:
+                receipt: CommandReceipt = await handle.execute_update(
+                    kind, command, id=command.id, result_type=CommandReceipt, rpc_timeout=ANSWER
+                )
+            except WorkflowUpdateFailedError as error:
+                cause = error.cause
+                refusals.append(cause.message if isinstance(cause, ApplicationError) else str(cause))
+            else:
+                receipts.append(receipt)
+        if not receipts:
+            nothing = f"nothing is draining on {gateway or fleet.name}; see penstock drains"
+            raise Conflict(refusals[0] if refusals else nothing)
+        return tuple(receipts)
+
+    async def _running(self, fleet: str) -> list[WorkflowHandle[Any, Any]]:
+        """Return the fleet's drains that run, by name."""
+        running = self.client.list_workflows("WorkflowType = 'Drain' AND ExecutionStatus = 'Running'")
+        found = {
+            one.id: self.client.get_workflow_handle(one.id)
+            async for one in running
+            if one.id.startswith(f"drain/{fleet}/")
+        }
+        return [found[name] for name in sorted(found)]
