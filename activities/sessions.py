@@ -31,13 +31,6 @@ def beat_of(patience: timedelta | None) -> timedelta:
     return SELDOM if patience is None else patience * 2 / 5
 
 
-async def _told_to_end_within(pause: timedelta) -> bool:
-    """Wait so long, or until this agent is told to end; return whether it is."""
-    with suppress(TimeoutError):
-        await asyncio.wait_for(activity.wait_for_worker_shutdown(), pause.total_seconds())
-    return activity.is_worker_shutdown()
-
-
 class DrainOrder(Message):
     """Wait until the slot's last session has ended, or for so long; `last` is what was seen before."""
 
@@ -122,30 +115,38 @@ class SessionActivities:
         last hours would fill the agent's hands.
         """
         info = activity.info()
-        told = info.heartbeat_details
-        seen = Drained.model_validate(told[0]) if told else None
-        last, lost, loss = (seen.look, seen.lost, seen.loss) if seen else (order.last, 0, None)
+        seen = Drained.model_validate(info.heartbeat_details[0]) if info.heartbeat_details else None
+        beat, beaten = beat_of(info.heartbeat_timeout).total_seconds(), time.monotonic()
         # Both moments are of the engine's clock: what earlier attempts and the pauses between them took.
-        waited = (info.started_time - info.scheduled_time).total_seconds()
-        seen_empty, beaten = 0, time.monotonic()
-        began = beaten - waited
+        began = beaten - (info.started_time - info.scheduled_time).total_seconds()
         with as_application_errors():
-            while True:
-                await self._sessions.check(order.operation)
-                look = await self._sessions.look(order.slot)
-                if last is not None and (taken := loss_between(last, look)):
-                    lost, loss = lost + (last.sessions or 0), taken
-                last = remembered(last, look)
-                seen_empty = seen_empty + 1 if look.sessions == 0 else 0
-                drained = Drained(empty=seen_empty > 1, look=look, lost=lost, loss=loss)
-                if drained.empty or time.monotonic() - began >= order.within.total_seconds():
-                    return drained
-                ending = await _told_to_end_within(POLL)
-                if ending or time.monotonic() - beaten >= beat_of(info.heartbeat_timeout).total_seconds():
-                    beaten = time.monotonic()
-                    activity.heartbeat(drained.model_copy(update={"look": last}).model_dump(mode="json"))
-                if ending:
-                    raise Unavailable(f"the agent is ending; its next one drains slot {order.slot} on")
+            try:
+                was_empty = False
+                while True:
+                    now, seen = await self._look(order, seen)
+                    empty = now.look.sessions == 0
+                    if empty and was_empty:
+                        return now.model_copy(update={"empty": True})
+                    if time.monotonic() - began >= order.within.total_seconds():
+                        return now
+                    was_empty = empty
+                    await _pause()
+                    if time.monotonic() - beaten >= beat:
+                        beaten = time.monotonic()
+                        _remember(seen)
+            except (Unavailable, asyncio.CancelledError):
+                _remember(seen)
+                raise
+
+    async def _look(self, order: DrainOrder, before: Drained | None) -> tuple[Drained, Drained]:
+        """Return what is true of the slot now, and what is to be remembered of it."""
+        await self._sessions.check(order.operation)
+        look = await self._sessions.look(order.slot)
+        last, lost, loss = (before.look, before.lost, before.loss) if before else (order.last, 0, None)
+        if last is not None and (taken := loss_between(last, look)):
+            lost, loss = lost + (last.sessions or 0), taken
+        now = Drained(empty=False, look=look, lost=lost, loss=loss)
+        return now, now.model_copy(update={"look": remembered(last, look)})
 
     @activity.defn(name="end_sessions")
     async def end_sessions(self, order: EndOrder) -> Ended:
@@ -161,3 +162,17 @@ class SessionActivities:
                 )
                 look = await self._sessions.look(order.slot)
             return Ended(ended=ended, look=look)
+
+
+async def _pause() -> None:
+    """Wait until the next look; Unavailable as soon as this agent is told to end."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(activity.wait_for_worker_shutdown(), POLL.total_seconds())
+    if activity.is_worker_shutdown():
+        raise Unavailable("the agent is ending; its next one goes on with the drain")
+
+
+def _remember(seen: Drained | None) -> None:
+    """Tell the engine what the next attempt is to know."""
+    if seen is not None:
+        activity.heartbeat(seen.model_dump(mode="json"))

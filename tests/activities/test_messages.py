@@ -1,0 +1,173 @@
+"""What travels between orchestrators and agents of other versions is understood on both sides."""
+
+import json
+import types
+import typing
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+from pydantic import BaseModel
+from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities.failures import epoch_seen
+from activities.instances import InstanceActivities, RestoreOrder
+from activities.sessions import SessionActivities
+from activities.snapshots import SnapshotActivities
+from activities.steering import SteeringActivities
+from orchestrator.agent import gateway_activities
+from policies.words.word import Message, digest_of
+from tests.drivers.gateway_lab import gateway, operation
+from tests.fakes.gateway import FakeGateway
+from tests.workflows.world import OLD
+
+FAKE = FakeGateway(gateway())
+STEPS = gateway_activities(
+    InstanceActivities(FAKE), SnapshotActivities(FAKE), SteeringActivities(FAKE), SessionActivities(FAKE)
+)
+FIRST = Path(__file__).parent / "first_messages.json"
+"""One example of every order and answer as the first agent that ignores unknown fields had them."""
+PLAIN: dict[Any, Any] = {
+    str: "edge-1",
+    int: 2,
+    float: 0.5,
+    bool: True,
+    datetime: datetime(2026, 1, 1, tzinfo=UTC),
+    timedelta: timedelta(seconds=90),
+}
+
+
+def travelling() -> Iterator[tuple[str, Any]]:
+    """Yield the name and type of every argument and every answer of every step on a gateway."""
+    for step in STEPS:
+        hints = get_type_hints(step, include_extras=True)
+        for name, hint in hints.items():
+            yield f"{step.__name__}.{name}", hint
+
+
+def example(hint: Any) -> Any:
+    """Return a value of the type in which nothing is left out: every field, one item of each list."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    made: Any
+    if origin is typing.Annotated:
+        made = digest_of(b"example") if "sha256" in str(arguments[1:]) else example(arguments[0])
+    elif origin in (typing.Union, types.UnionType):
+        made = example(next(argument for argument in arguments if argument is not type(None)))
+    elif origin is tuple:
+        made = (example(arguments[0]),)
+    elif origin is dict:
+        made = {example(arguments[0]): example(arguments[1])}
+    elif issubclass(hint, Enum):
+        made = next(iter(hint))
+    elif issubclass(hint, BaseModel):
+        fields = get_type_hints(hint, include_extras=True)
+        made = hint(**{name: example(fields[name]) for name in hint.model_fields})
+    else:
+        made = PLAIN[hint]
+    return made
+
+
+def with_unknown(content: Any) -> Any:
+    """Return the JSON with a field that nobody knows in every object of a message."""
+    if isinstance(content, list):
+        return [with_unknown(item) for item in content]
+    if not isinstance(content, dict):
+        return content
+    grown = {key: with_unknown(value) for key, value in content.items()}
+    names = PLAIN[str] in content  # a mapping of names, not a message
+    return grown if names else {**grown, "of_a_later_version": {"deep": [1]}}
+
+
+def received(content: Any, hint: Any) -> Any:
+    """Return what the other side's worker makes of it."""
+    payload = Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(content).encode())
+    return pydantic_data_converter.payload_converter.from_payload(payload, hint)
+
+
+def sent(value: Any) -> Any:
+    return json.loads(pydantic_data_converter.payload_converter.to_payload(value).data)
+
+
+CASES = [pytest.param(hint, id=name) for name, hint in travelling() if hint is not type(None)]
+
+
+def models(hint: Any) -> Iterator[type[BaseModel]]:
+    """Yield every model in the type, at any depth."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        yield hint
+        for part in get_type_hints(hint, include_extras=True).values():
+            yield from models(part)
+    for argument in get_args(hint):
+        yield from models(argument)
+
+
+@pytest.mark.parametrize("hint", CASES)
+def test_fields_of_a_later_version_are_ignored_at_every_depth(hint: Any) -> None:
+    value = example(hint)
+    assert received(with_unknown(sent(value)), hint) == received(sent(value), hint)
+
+
+@pytest.mark.parametrize("hint", CASES)
+def test_everything_that_travels_is_a_message(hint: Any) -> None:
+    assert [model.__name__ for model in models(hint) if not issubclass(model, Message)] == []
+
+
+def test_the_safe_orders_are_among_the_steps() -> None:
+    names = {name for name, _ in travelling()}
+    assert {"fence_gateway.operation", "end_trial.operation", "restore_gateway.order"} <= names
+
+
+@pytest.mark.parametrize(("name", "content"), sorted(json.loads(FIRST.read_text()).items()))
+def test_what_the_first_agents_and_orchestrators_say_is_still_understood(name: str, content: Any) -> None:
+    hints = dict(travelling())
+    assert name in hints, f"{name} is gone, and agents still say it"
+    received(content, hints[name])
+
+
+async def test_a_fence_tells_the_orchestrator_the_epoch_that_it_has_to_exceed() -> None:
+    fake = FakeGateway(gateway())
+    fake.serve(OLD, "a")
+    await fake.fence(operation("fence", rollout="other", epoch=77))
+    steps: list[tuple[Callable[..., Any], Any]] = [
+        (InstanceActivities(fake).restore_gateway, RestoreOrder(operation=operation("back"), release=OLD)),
+        (SteeringActivities(fake).end_trial, operation("back")),
+    ]
+    for step, order in steps:
+        with pytest.raises(ApplicationError) as refused:
+            await ActivityEnvironment().run(step, order)
+        assert (refused.value.type, refused.value.non_retryable) == ("Fenced", True)
+        assert "epoch 77" in refused.value.message
+        assert epoch_seen(await over_the_engine(refused.value)) == 77
+    order = RestoreOrder(operation=operation("back", epoch=78), release=OLD)
+    restored = await ActivityEnvironment().run(InstanceActivities(fake).restore_gateway, order)
+    assert (restored.back, restored.state.epoch) == (True, 78)
+
+
+async def over_the_engine(error: ApplicationError) -> ActivityError:
+    """Return the error as a workflow meets it: through the failure converter, inside an ActivityError."""
+    failure = Failure()
+    await pydantic_data_converter.encode_failure(error, failure)
+    outer = ActivityError(
+        "Activity task failed",
+        scheduled_event_id=1,
+        started_event_id=2,
+        identity="agent",
+        activity_type="restore_gateway",
+        activity_id="1",
+        retry_state=None,
+    )
+    outer.__cause__ = await pydantic_data_converter.decode_failure(failure)
+    return outer
+
+
+def test_other_errors_tell_no_epoch() -> None:
+    assert epoch_seen(ApplicationError("no", type="Refused")) is None
+    assert epoch_seen(ValueError("no")) is None
+    assert epoch_seen(ApplicationError("of an older agent", type="Fenced")) is None

@@ -1,0 +1,70 @@
+"""Agents that come and go while a gateway drains."""
+
+import asyncio
+import time
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.instances import InstanceActivities
+from activities.sessions import SessionActivities
+from activities.snapshots import SnapshotActivities
+from activities.steering import SteeringActivities
+from orchestrator.agent import gateway_activities
+from policies.words.drain import DrainStatus
+from tests.fakes.gateway import FakeGateway
+from tests.workflows.engine import Engine
+from tests.workflows.world import NEW, World, control_worker, fleet_of, result_of, until
+from workflows.drain import Drain, DrainGatewayOrder
+from workflows.steps import CONTROL_QUEUE
+
+
+def agent(client: Client, fake: FakeGateway) -> Worker:
+    """An agent that ends as calmly as the real one (orchestrator/running.py)."""
+    return Worker(
+        client,
+        task_queue=fake.gateway.task_queue,
+        activities=gateway_activities(
+            InstanceActivities(fake),
+            SnapshotActivities(fake),
+            SteeringActivities(fake),
+            SessionActivities(fake),
+        ),
+        graceful_shutdown_timeout=timedelta(seconds=20),
+        max_heartbeat_throttle_interval=timedelta(seconds=1),
+    )
+
+
+async def test_a_drain_goes_on_with_the_next_agent_and_knows_what_the_last_one_saw(server: Engine) -> None:
+    world = World.made(await server.client(), fleet_of("edge"))
+    fake = world.gateways["gw-1"]
+    for person in range(3):
+        fake.login(f"192.0.2.{person}")
+    fake.serve(NEW, "b")
+    async with control_worker(world.client, world):
+        order = DrainGatewayOrder(
+            rollout="edge-1",
+            epoch=1,
+            gateway=fake.gateway,
+            digest=NEW.digest,
+            deadline=timedelta(hours=8),
+        )
+        running = await world.client.start_workflow(
+            Drain.run, order, id="drain/gw-1/edge-1/1", task_queue=CONTROL_QUEUE
+        )
+
+        async def counted() -> bool:
+            status: DrainStatus = await running.query("status", result_type=DrainStatus)
+            return bool(status.slots) and status.slots[0].sessions == 3
+
+        async with agent(world.client, fake):
+            await until(counted)
+            fake.berths["a"].people.append("192.0.2.9")
+            await asyncio.sleep(0.5)  # looks come every 20 ms here, beats every 30 s
+            ending = time.monotonic()
+        assert time.monotonic() - ending < 5
+        fake.reboot()
+        async with agent(world.client, fake):
+            result = await result_of(running)
+    assert (result.stopped, result.lost_crash, result.lost_reboot) == (("a",), 0, 4)
