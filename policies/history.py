@@ -40,7 +40,8 @@ def targets_of_last_change(history: Iterable[ChangeRecord]) -> WayBack:
             if record.outcome is Outcome.ROLLED_BACK and record.moved:
                 return _nothing(f"{record.name} went back already")
         elif record.outcome in _UNFINISHED:
-            sentence = f"{record.name} has not ended well: its gateways return to what they had before it"
+            how = "has not ended" if record.outcome is None else "has not ended well"
+            sentence = f"{record.name} {how}: its gateways return to what they had before it"
             return WayBack(change=record.name, finished=False, since=record.ended, sentence=sentence)
         elif record.outcome is Outcome.ROLLED_BACK:
             return _nothing(f"{record.name} went back by itself")

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
+from activities.ledger import (
+    GatewayQuestion,
+    GatewayResults,
+    KnownGoodQuestion,
+    LedgerActivities,
+    ReturnEntry,
+    TargetsQuestion,
+)
 from orchestrator.store.ledger import Ledger
 from policies.words.change import (
     ChangeEnding,
@@ -412,3 +422,45 @@ def test_a_gateway_in_quarantine_is_named_until_it_is_returned_or_its_time_is_ov
         ("ada", "gateway quarantined", "edge/gw-1"),
         ("bob", "gateway returned", "edge/gw-1"),
     ]
+
+
+async def test_each_step_of_a_change_may_be_repeated_and_answers_small(ledger: Ledger) -> None:
+    book, run = LedgerActivities(ledger), ActivityEnvironment().run
+    installed = promote(ledger, OLD, ChangeKind.INSTALL)
+    asked, names = opening("run 1"), GATEWAYS[:2]
+    batch = KnownGoodBatch(fleet="edge", change="edge-2", releases=dict.fromkeys(names, NEW))
+    told = GatewayResults(change="edge-2", results=(result("gw-1", "kept"), result("gw-3", "failed")))
+    left_out = Quarantine(fleet="edge", gateway="gw-3", reason="dead", person="penstock", since=AT)
+    for new in (2, 0):
+        assert await run(book.open_change, asked) == "edge-2"
+        assert await run(book.read_open_changes, "edge") == (("edge-2",) if new else ())
+        await run(book.record_gateways, told)
+        assert await run(book.record_known_good_batch, batch) == new
+        assert await run(book.quarantine_gateway, left_out) is bool(new)
+        ending = ChangeEnding(change="edge-2", outcome=Outcome.PROMOTED, sentence="every wave passed")
+        await run(book.close_change, ending)
+    assert await run(book.count_gateways, "edge-2") == {"failed": 1, "kept": 1}
+    failed = GatewayQuestion(change="edge-2", state="failed")
+    assert await run(book.read_gateways, failed) == (result("gw-3", "failed"),)
+    assert await run(book.read_quarantine, "edge") == (left_out,)
+    back = ReturnEntry(fleet="edge", gateway="gw-3", person="ada", reason="mended")
+    assert [await run(book.return_gateway, back) for _ in range(2)] == [True, False]
+    last = await run(book.read_last_change, "edge")
+    assert last is not None
+    assert (last.name, last.moved) == ("edge-2", 2)
+    of_two = KnownGoodQuestion(fleet="edge", gateways=("gw-1", "gw-3"))
+    assert await run(book.read_known_good_of, of_two) == {"gw-1": NEW, "gw-3": OLD}
+    way_back = await run(book.read_way_back, "edge")
+    assert way_back.change == "edge-2"
+    targets = TargetsQuestion(fleet="edge", gateways=GATEWAYS, change="edge-2")
+    assert await run(book.read_targets, targets) == dict.fromkeys(names, OLD)
+    began = [entry.subject for entry in ledger.audit_entries() if entry.action == "change began"]
+    ended = [entry.subject for entry in ledger.audit_entries() if entry.action == "change ended"]
+    assert began == ended == [installed, "edge-2"]
+
+
+async def test_a_refusal_of_the_ledger_is_not_tried_again(ledger: Ledger) -> None:
+    batch = KnownGoodBatch(fleet="edge", change="edge-1", releases={"gw-1": NEW})
+    with pytest.raises(ApplicationError, match="no change edge-1") as refused:
+        await ActivityEnvironment().run(LedgerActivities(ledger).record_known_good_batch, batch)
+    assert refused.value.non_retryable

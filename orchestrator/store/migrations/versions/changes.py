@@ -160,7 +160,7 @@ def _results(row: _Row) -> list[_Row]:
 
 def _read(table: str, order: str, *times: str) -> list[_Row]:
     statement = sa.text(f'SELECT * FROM {table} ORDER BY "{order}"')  # noqa: S608 - names of our own
-    typed = statement.columns(*(sa.column(name, _TIME) for name in times))
+    typed = statement.columns(**dict.fromkeys(times, _TIME))
     return [dict(row) for row in op.get_bind().execute(typed).mappings()]
 
 

@@ -1,0 +1,162 @@
+"""The ledgers of earlier penstocks, made by their own steps, opened by this one."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, DateTime, create_engine, insert
+from sqlalchemy.sql.expression import column, table
+
+from orchestrator.store.database import MIGRATIONS
+from orchestrator.store.ledger import Ledger
+from policies.words.errors import BadInput
+from policies.words.plan import ReleaseRef
+from policies.words.rollout import Outcome, RolloutResult
+from policies.words.word import digest_of
+from tests.activities.test_ledger import NEW, NEWER, OLD, order
+
+AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+KNOWN_GOOD: tuple[tuple[str, str, ReleaseRef], ...] = (
+    ("north-install", "gw-1", OLD),
+    ("north-install", "gw-2", OLD),
+    ("north-1", "gw-1", NEW),
+    ("north-1", "gw-2", NEW),
+    ("north-bake", "gw-1", OLD),
+    ("north-bake", "gw-2", OLD),
+    ("north-2", "gw-1", NEWER),
+    ("north-2", "gw-2", NEWER),
+    ("north-bake", "gw-1", NEW),
+    ("north-3", "gw-1", NEWER),
+)
+
+
+def write(connection: Connection, name: str, rows: list[dict[str, Any]]) -> None:
+    times = {"at", "since", "started", "ended"}
+    columns = [column(field, DateTime(timezone=True) if field in times else None) for field in rows[0]]
+    connection.execute(insert(table(name, *columns)), rows)
+
+
+def rollout(number: int, minute: int, end: RolloutResult | None) -> dict[str, Any]:
+    asked = order(f"north-{number}", reason=f"reason {number}")
+    return {
+        "rollout": asked.rollout,
+        "fleet": "north",
+        "plan": asked.plan.digest,
+        "release": asked.plan.release.model_dump_json(),
+        "order": asked.model_dump_json(),
+        "requested_by": "ada",
+        "requested_because": asked.reason,
+        "started": AT + timedelta(minutes=minute),
+        "ended": AT + timedelta(minutes=minute, seconds=30) if end else None,
+        "outcome": end.outcome.value if end else None,
+        "result": end.model_dump_json() if end else None,
+    }
+
+
+def ended(number: int, outcome: Outcome, incomplete: tuple[str, ...] = ()) -> RolloutResult:
+    touched = ("gw-1", "gw-2")
+    reason = f"it was {outcome}"
+    return RolloutResult(
+        rollout=f"north-{number}", outcome=outcome, reason=reason, touched=touched, incomplete=incomplete
+    )
+
+
+@pytest.fixture(params=["0001", "0002"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    """The ledger of that revision with a year in it, opened by this penstock."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    engine, config = create_engine(url), Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, request.param)
+        incomplete = ended(4, Outcome.ROLLBACK_INCOMPLETE, ("gw-2: its disk is full",))
+        write(
+            connection,
+            "rollouts",
+            [
+                rollout(1, 2, ended(1, Outcome.PROMOTED)),
+                rollout(2, 6, ended(2, Outcome.PROMOTED)),
+                rollout(3, 9, ended(3, Outcome.PROMOTED)),
+                rollout(4, 20, incomplete),
+                rollout(5, 30, None),
+            ],
+        )
+        rows = [
+            {
+                "fleet": "north",
+                "gateway": gateway,
+                "rollout": name,
+                "release": release.model_dump_json(),
+                "since": AT + timedelta(minutes=minute, seconds=20),
+            }
+            for minute, (name, gateway, release) in enumerate(KNOWN_GOOD)
+        ]
+        write(connection, "known_good", rows)
+    engine.dispose()
+    opened = Ledger.open(url)
+    yield opened
+    opened.close()
+
+
+def test_every_change_that_an_earlier_penstock_knew_of_is_in_the_history(ledger: Ledger) -> None:
+    said = [(row.name, row.kind.value, row.release, row.standing) for row in ledger.history("north")]
+    assert said == [
+        ("north-5", "upgrade", "1.3.0", "under way"),
+        ("north-4", "upgrade", "1.3.0", "rollback incomplete"),
+        ("north-3", "upgrade", "1.3.0", "promoted"),
+        ("north-bake.2", "go_back", "1.3.0", "rolled back"),
+        ("north-2", "upgrade", "1.3.0", "promoted, taken back on 1 of 2 gateways by north-bake.2"),
+        ("north-bake", "go_back", "1.1.6", "rolled back"),
+        ("north-1", "upgrade", "1.3.0", "promoted, taken back by north-bake"),
+        ("north-install", "install", "1.1.6", "promoted"),
+    ]
+    assert [row.number for row in ledger.history("north")] == list(range(8, 0, -1))
+
+
+def test_a_rollout_keeps_who_asked_for_it_when_and_why_it_ended(ledger: Ledger) -> None:
+    row = ledger.change("north-2")
+    assert (row.requested_by, row.reason, row.sentence) == ("ada", "reason 2", "it was promoted")
+    assert (row.began, row.ended) == (AT + timedelta(minutes=6), AT + timedelta(minutes=6, seconds=30))
+    assert row.plan == order("north-2").plan.digest
+    assert [old.rollout for old in ledger.rollouts("north")] == [f"north-{n}" for n in (5, 4, 3, 2, 1)]
+
+
+def test_known_good_and_what_was_before_it_are_carried_over(ledger: Ledger) -> None:
+    assert ledger.known_good("north") == {"gw-1": NEWER, "gw-2": NEWER}
+    assert ledger.targets("north", "north-3") == {"gw-1": NEW}
+    assert ledger.targets("north", "north-2") == {"gw-2": OLD}
+    assert ledger.ever_known_good("north")["gw-1"] == (NEWER, NEW, NEWER, OLD, NEW, OLD)
+
+
+def test_gateways_that_were_not_back_are_carried_over_with_what_kept_them(ledger: Ledger) -> None:
+    rows = [(row.gateway, row.state, row.sentence) for row in ledger.gateways_of("north-4")]
+    assert rows == [("gw-1", "rollback_incomplete", ""), ("gw-2", "not_back", "its disk is full")]
+
+
+def test_plans_of_old_are_a_record_that_cannot_be_run_again(ledger: Ledger) -> None:
+    plan = order("north-1").plan
+    assert ledger.plan(plan.digest) == plan
+    with pytest.raises(BadInput, match="only a record"):
+        ledger.plan_header(plan.digest)
+
+
+def test_a_ledger_that_was_carried_over_goes_on_as_any_other(ledger: Ledger) -> None:
+    ledger.open_rollout(order("north-5", reason="reason 5"))  # told again after the upgrade of penstock
+    ledger.close_rollout(ended(5, Outcome.PROMOTED))
+    ledger.record_known_good("north", "gw-1", NEWER, "north-3")
+    ledger.record_known_good("north", "gw-1", NEW, "north-bake")
+    assert [row.name for row in ledger.history("north", 2)] == ["north-bake.3", "north-5"]
+    assert ledger.known_good("north") == {"gw-1": NEW, "gw-2": NEWER}
+    assert digest_of(b"") not in {row.plan for row in ledger.history("north")}
+    assert ledger.verify_audit() is None
+
+
+def test_a_new_change_never_gets_the_name_of_an_old_one(ledger: Ledger) -> None:
+    again = order("north-9")
+    ledger.open_rollout(again)
+    assert ledger.change("north-9").number == 9
