@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from temporalio import activity
 
@@ -13,16 +15,35 @@ from policies.gates import GatePolicy
 from policies.judge.counts import Series
 from policies.judge.gates.rate import Rate
 from policies.judge.offline.advisory import Advice, advise, bands
-from policies.words.word import Word
+from policies.words.plan import Plan
+from policies.words.word import Digest, Word
 
 HOUR = timedelta(hours=1)
 WEEK = timedelta(weeks=1)
 WEEKS = 6
 
 
-class NormalityOrder(Word):
-    """Compare the hour before `at` with the same hour of past weeks, on these instances."""
+MOST_INSTANCES = 200
+"""Gateways that are asked about, evenly spread: an unusual hour shows on a part of a large fleet, too."""
 
+
+class NormalityOrder(Word):
+    """Compare the hour before `at` with the same hour of past weeks, on the gateways of a plan's fleet."""
+
+    plan: Digest
+    at: datetime
+
+
+class PlanShelf(Protocol):
+    """Where whole plans are."""
+
+    def plan(self, digest: str) -> Plan:
+        """Return the plan; BadInput when there is none of that digest."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Question:
     gates: GatePolicy
     instances: tuple[str, ...]
     at: datetime
@@ -31,22 +52,30 @@ class NormalityOrder(Word):
 class NormalityActivities:
     """Asking history; changes nothing."""
 
-    def __init__(self, source: MetricsSource) -> None:
+    def __init__(self, source: MetricsSource, plans: PlanShelf) -> None:
         self._source = source
+        self._plans = plans
 
     @activity.defn(name="ask_whether_normal")
     async def ask_whether_normal(self, order: NormalityOrder) -> tuple[Advice, ...]:
         """Return advice on the number of events and the share of bad ones of each required rate gate."""
         with as_application_errors():
             async with heartbeating():
+                question = await asyncio.to_thread(self._question, order)
                 found = [
-                    await self._advice(order, gate)
-                    for gate in order.gates.gates
+                    await self._advice(question, gate)
+                    for gate in question.gates.gates
                     if isinstance(gate, Rate) and gate.required
                 ]
         return tuple(advice for pair in found for advice in pair)
 
-    async def _advice(self, order: NormalityOrder, gate: Rate) -> tuple[Advice, Advice]:
+    def _question(self, order: NormalityOrder) -> _Question:
+        plan = self._plans.plan(order.plan)
+        targets = sorted(gateway.metrics_target for gateway in plan.fleet.gateways)
+        stride = max(1, -(-len(targets) // MOST_INSTANCES))
+        return _Question(gates=plan.gates, instances=tuple(targets[::stride]), at=order.at)
+
+    async def _advice(self, order: _Question, gate: Rate) -> tuple[Advice, Advice]:
         hours = await asyncio.gather(*(self._hour(order, gate, order.at - n * WEEK) for n in range(WEEKS)))
         (now, *past) = hours
         at = (order.at - HOUR).timestamp()
@@ -61,7 +90,7 @@ class NormalityActivities:
             ),
         )
 
-    async def _hour(self, order: NormalityOrder, gate: Rate, end: datetime) -> tuple[float, float] | None:
+    async def _hour(self, order: _Question, gate: Rate, end: datetime) -> tuple[float, float] | None:
         """Return events and bad events of the hour that ended then; None where nothing is remembered."""
         try:
             total, bad = [await self._grown(order, selector, end) for selector in (gate.total, gate.bad)]
@@ -69,7 +98,7 @@ class NormalityActivities:
             return None
         return None if total is None else (total, bad or 0.0)
 
-    async def _grown(self, order: NormalityOrder, selector: str, end: datetime) -> float | None:
+    async def _grown(self, order: _Question, selector: str, end: datetime) -> float | None:
         lookback = order.gates.fresh_within
         early, late = [
             {one.key: _last(one) for one in await self._source.raw(selector, order.instances, at, lookback)}

@@ -17,12 +17,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from policies.words.errors import BadInput
+from policies.words.fleet import Fleet
 from policies.words.word import Word
 
 W = TypeVar("W", bound=Word)
 Location = tuple[str | int, ...]
 
-LARGEST = 1 << 20
+LARGEST = 16 << 20
 """Bytes a file may have: no fleet needs more, and a mistaken path may name anything."""
 
 
@@ -243,3 +244,28 @@ def _words_in(annotation: object) -> Iterator[type[Word]]:
         yield annotation
     for argument in get_args(annotation):
         yield from _words_in(argument)
+
+
+class FleetFile:
+    """The fleet of one file, read again whenever the file has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read: tuple[int, Fleet] | None = None
+
+    def fleet(self, name: str) -> Fleet:
+        """Return the fleet as the file describes it now.
+
+        Raises:
+            BadInput: The file is not as it must be, or describes another fleet.
+        """
+        try:
+            changed = self._path.stat().st_mtime_ns
+        except OSError:
+            changed = -1  # loading says what is wrong
+        if self._read is None or self._read[0] != changed:
+            self._read = (changed, load(self._path, Fleet))
+        fleet = self._read[1]
+        if fleet.name != name:
+            raise BadInput(f"{self._path} describes the fleet {fleet.name}, not {name}")
+        return fleet

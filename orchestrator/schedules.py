@@ -19,7 +19,7 @@ from temporalio.service import RPCError
 
 from orchestrator.prompt import TASK_WITHIN
 from policies.words.fleet import Fleet
-from workflows.reconcile import Reconcile
+from workflows.reconcile import Reconcile, ReconcileOrder
 from workflows.steps import CONTROL_QUEUE
 
 PACE = timedelta(seconds=60)
@@ -69,7 +69,7 @@ def _schedule(fleet: Fleet) -> Schedule:
     return Schedule(
         action=ScheduleActionStartWorkflow(
             Reconcile.run,
-            fleet,
+            ReconcileOrder(fleet=fleet.name),
             id=reconcile_of(fleet.name),
             task_queue=CONTROL_QUEUE,
             execution_timeout=timedelta(minutes=2),

@@ -13,14 +13,17 @@ from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.records import FolderRecorder
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.drivers.trust_files import compose_releases
+from activities.facts import FactActivities
 from activities.ledger import LedgerActivities
 from activities.normality import NormalityActivities
 from activities.observation import ObservationActivities
+from activities.plans import PlanActivities
 from activities.releases import ReleaseActivities
 from activities.snapshots import ArchiveActivities
+from activities.watching import WatchActivities
 from orchestrator.complaints import taking_complaints
 from orchestrator.engine import connect, enter_network_namespace
-from orchestrator.files import load
+from orchestrator.files import FleetFile, load
 from orchestrator.rooms import refuse_strangers
 from orchestrator.running import leave, make_worker, run_until_told
 from orchestrator.schedules import keep_reconciling
@@ -32,31 +35,33 @@ from orchestrator.store.ledger import Ledger
 from policies.words.errors import PenstockError
 from policies.words.fleet import Fleet
 from workflows.bake import Bake
+from workflows.batch import Batch
+from workflows.change import Change
 from workflows.drain import Drain
-from workflows.driver import RolloutDriver
 from workflows.install import Install
+from workflows.preflight import Preflight
 from workflows.reconcile import Reconcile
-from workflows.rollback import Rollback
-from workflows.rollout import Rollout
+from workflows.restore import Restore
 from workflows.snapshot import Snapshot
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey
-from workflows.wave import WaveWorkflow
-from workflows.way_back import WayBack
+from workflows.watch import Watch
+from workflows.wave import Wave
 
 EXPIRE_EVERY = timedelta(hours=1)
 _log = logging.getLogger(__name__)
 
 WORKFLOWS = (
-    Rollout,
-    RolloutDriver,
-    WaveWorkflow,
-    Rollback,
-    WayBack,
-    Bake,
+    Change,
+    Wave,
+    Batch,
+    Watch,
+    Restore,
     Drain,
+    Bake,
     Snapshot,
     Survey,
+    Preflight,
     Install,
     Reconcile,
 )
@@ -93,41 +98,36 @@ async def compose(settings: Settings) -> Worker:
         workflows=WORKFLOWS,
         activities=[
             releases.admit_release,
-            observation.observe_slice,
-            NormalityActivities(metrics).ask_whether_normal,
-            *record_activities(ledger, archive),
+            WatchActivities(book, observation).watch_wave,
+            NormalityActivities(metrics, book).ask_whether_normal,
+            *record_activities(
+                ledger, PlanActivities(book), FactActivities(book, FleetFile(settings.fleet)), archive
+            ),
         ],
     )
 
 
-def record_activities(ledger: LedgerActivities, archive: ArchiveActivities) -> list[Callable[..., Any]]:
+def record_activities(
+    ledger: LedgerActivities, plans: PlanActivities, facts: FactActivities, archive: ArchiveActivities
+) -> list[Callable[..., Any]]:
     """Return the steps that write down what happened, and read it again."""
     return [
-        ledger.open_rollout,
-        ledger.close_rollout,
-        ledger.record_verdict,
-        ledger.record_known_good,
-        ledger.read_known_good,
-        ledger.read_open_rollouts,
-        ledger.record_event,
         ledger.open_change,
         ledger.close_change,
         ledger.read_open_changes,
-        ledger.read_last_change,
-        ledger.read_way_back,
-        ledger.read_targets,
-        ledger.read_known_good_of,
-        ledger.record_known_good_batch,
+        ledger.record_verdict,
         ledger.record_gateways,
-        ledger.read_gateways,
-        ledger.count_gateways,
         ledger.quarantine_gateway,
         ledger.return_gateway,
-        ledger.read_quarantine,
-        ledger.read_plan_header,
-        ledger.read_plan_wave,
-        ledger.read_plan_batch,
-        ledger.read_plan_gateways,
+        ledger.record_event,
+        plans.read_header,
+        plans.read_part,
+        plans.promote_part,
+        plans.take_back_part,
+        facts.read_fleet,
+        facts.record_states,
+        facts.find_strays,
+        facts.plan_return,
         archive.keep_snapshot_piece,
         archive.record_snapshot,
     ]

@@ -1,4 +1,6 @@
-"""Which tests may run side by side.
+"""Which tests run, and which of them side by side.
+
+What is marked `sweep` takes minutes and runs only with --all, as in continuous integration.
 
 `./run test` runs two processes of pytest. What makes gateways, networks or whole labs on this
 machine goes one after the other in one of them; every other file is a unit of its own. Each
@@ -27,6 +29,20 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
     return SideBySide(config, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests marked sweep, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the sweeps out, and say so in the count of what was deselected."""
+    if config.getoption("--all"):
+        return
+    sweeps = [item for item in items if item.get_closest_marker("sweep")]
+    if sweeps:
+        items[:] = [item for item in items if item not in sweeps]
+        config.hook.pytest_deselected(items=sweeps)
 
 
 def pytest_configure() -> None:

@@ -10,6 +10,7 @@ documentation (RFC 3849). Both ends of every cable are made inside the namespace
 machine's own network never sees the lab.
 """
 
+import os
 import re
 import socket
 import struct
@@ -25,6 +26,8 @@ from policies.words.errors import BadInput, Conflict, PenstockError, Unavailable
 PREFIX = "pst-"
 TARGET4, TARGET6 = "10.99.0.1", "fd99::1"
 LOAD_ADDRESSES = 200
+_CLAIMS = "\0penstock-lab-"
+_COMMAND_SHOWN = 120
 
 
 @dataclass(frozen=True)
@@ -141,21 +144,22 @@ class Claim:
     """
 
     def __init__(self, prefix: str = PREFIX) -> None:
-        self._address = f"\0penstock-lab-{prefix}"
+        self._address = f"{_CLAIMS}{prefix}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def __enter__(self) -> Self:
         """Take it.
 
         Raises:
-            Conflict: another process has it; the sentence names its pid.
+            Conflict: another process has it; the sentence names its pid and its command.
         """
         try:
             self._socket.bind(self._address)
         except OSError:
             self._socket.close()
             raise Conflict(
-                f"another lab is running on this machine (pid {self._holder()}): wait for it or stop it first"
+                f"another lab is running on this machine ({_holder(self._address)}): "
+                "wait for it or stop it first"
             ) from None
         self._socket.listen()
         return self
@@ -163,15 +167,58 @@ class Claim:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def _holder(self) -> str:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-            try:
-                caller.connect(self._address)
-            except OSError:
-                return "unknown"
-            credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        pid = struct.unpack("3i", credentials)[0]
-        return str(pid or "in another container")
+
+def other_labs() -> dict[str, str]:
+    """Return the labs that other people have here: prefix → the pid and command that holds it.
+
+    What this process and its children hold is its own.
+    """
+    listed = Path("/proc/net/unix").read_text().splitlines()
+    addresses = {line.split()[-1].replace("@", "\0", 1) for line in listed}
+    return {
+        address.removeprefix(_CLAIMS): _holder(address)
+        for address in sorted(addresses)
+        if address.startswith(_CLAIMS) and not _is_ours(_pid_of(address))
+    }
+
+
+def _pid_of(address: str) -> int | None:
+    """Return who listens there: 0 in another container, None when nobody does any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        try:
+            caller.connect(address)
+        except OSError:
+            return None
+        credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
+
+
+def _holder(address: str) -> str:
+    pid = _pid_of(address)
+    if pid is None:
+        return "pid unknown"
+    if pid == 0:
+        return "in another container"
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        command = ""
+    return f"pid {pid}: {command.strip()[:_COMMAND_SHOWN]}" if command else f"pid {pid}"
+
+
+def _is_ours(pid: int | None) -> bool:
+    """Say whether that is this process or came from it; nobody at all is no one else, either."""
+    if pid is None:
+        return True
+    while pid > 1:
+        if pid == os.getpid():
+            return True
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+    return False
 
 
 def _allow(host: Host) -> None:

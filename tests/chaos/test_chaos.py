@@ -14,6 +14,7 @@ from tests.house.leftovers import nothing_is_left
 
 pytestmark = [
     pytest.mark.lab,
+    pytest.mark.sweep,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
     pytest.mark.timeout(420),
 ]

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import weakref
-from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from tempfile import mkdtemp
 
@@ -12,11 +12,16 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.normality import NormalityOrder
-from activities.observation import ObservationOrder, ObservationSlice
+from activities.observation import ObservationSlice
 from activities.releases import Admission, AdmitOrder
+from activities.watching import WatchSlice
+from orchestrator.store.database import open_database
+from orchestrator.store.ledger import Ledger
 from policies.judge.offline.advisory import Advice
+from policies.words.audit import AuditHead
+from policies.words.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
+from policies.words.fleet import Fleet
 from policies.words.plan import ReleaseRef
-from policies.words.change import ChangeOrder, ChangeResult
 from policies.words.verdict import Action, Decision, GateVerdict
 
 HEALTHY = Decision(action=Action.PROMOTE, verdict=GateVerdict.HEALTHY, reason="all gates are proven healthy")
@@ -25,6 +30,10 @@ UNHEALTHY = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.UNHEALTHY, rea
 CRASHING = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="the daemon restarted 3 times")
 BLIND = Decision(action=Action.HOLD, verdict=GateVerdict.METRICS_UNAVAILABLE, reason="no sample for 60 s")
 TORN = Decision(action=Action.EXTEND, verdict=GateVerdict.CONFLICTING, reason="logins say yes, pings say no")
+QUIET = Decision(
+    action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.HEALTHY, reason="nothing speaks against it"
+)
+"""What a bake says: no harm, and nothing that anybody waits for."""
 AT_CAP = Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.NOT_ENOUGH_DATA, reason="12 logins")
 
 
@@ -40,9 +49,9 @@ class FakeJudge:
         """What history says of this hour."""
         self.forgetful = False
         self.script: dict[int, list[Decision]] = {}
-        self.orders: list[ObservationOrder] = []
+        self.orders: list[WatchSlice] = []
         """What waves asked, oldest first."""
-        self.bakes: list[ObservationOrder] = []
+        self.bakes: list[WatchSlice] = []
         """What was asked after promotions, while the next change may already be under way."""
 
     def says(self, *decisions: Decision, wave: int = 1) -> None:
@@ -55,18 +64,20 @@ class FakeJudge:
             raise ApplicationError("no answer", type="MetricsUnavailable", non_retryable=True)
         return self.advice
 
-    @activity.defn(name="observe_slice")
-    async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
+    @activity.defn(name="watch_wave")
+    async def watch_wave(self, order: WatchSlice) -> ObservationSlice:
         (self.orders if order.wave else self.bakes).append(order)
-        said = self.script.get(order.wave, [HEALTHY])
-        # Wave 0 is the bake after promotion: it is over at once unless a test has a script for it.
-        wall = timedelta(0) if order.wave else order.window.cap
+        # Wave 0 is the bake after promotion, quiet unless a test has a script for it.
+        said = self.script.get(order.wave, [HEALTHY if order.wave else QUIET])
         decision = said.pop(0) if len(said) > 1 else said[0]
+        if decision.action is Action.PROMOTE and not order.complete:
+            decision = UNDECIDED
         if decision.action in {Action.CONTINUE, Action.EXTEND}:
             activity.heartbeat()
             await asyncio.sleep(self.pace)
+        nothing = timedelta(0)
         return ObservationSlice(
-            state=f"{order.state}.", decision=decision, observed=timedelta(0), wall=wall, ticks=1
+            state=f"{order.state}.", decision=decision, observed=nothing, wall=nothing, ticks=1
         )
 
 
@@ -85,46 +96,60 @@ class FakeAdmission:
         return Admission(release=order.release, signers=("a", "b"), reason="two people signed")
 
 
-class FakeBook(Rollouts, Plans, GatewayResults, Quarantines):
-    """Real books on a file of their own, but for what rollouts write: that is in dictionaries to look at."""
+class ObservedLedger(Ledger):
+    """The real ledger on a file of its own, which also remembers what it was told, for tests to look at."""
 
     def __init__(self) -> None:
-        folder = mkdtemp(prefix="penstock-book-")
+        folder = mkdtemp(prefix="penstock-ledger-")
         super().__init__(open_database(f"sqlite:///{folder}/ledger.db"))
         self.forget = weakref.finalize(self, _remove, self._engine, folder)
-        self.opened: dict[str, str] = {}
-        self.closed: list[ChangeResult] = []
+        self.closed: list[ChangeEnding] = []
         self.verdicts: list[Decision] = []
-        self.good: dict[str, dict[str, ReleaseRef]] = defaultdict(dict)
         self.snapshots: dict[str, str] = {}
         self.events: dict[str, tuple[str, str, object]] = {}
 
-    def open_rollout(self, order: ChangeOrder) -> None:
-        self.opened[order.rollout] = order.plan.fleet.name
+    def begin(self, fleet: str, release: ReleaseRef, gateways: Iterable[str]) -> None:
+        """Begin as a fleet that was installed long ago."""
+        opening = ChangeOpening(
+            key=f"first of {fleet}",
+            fleet=fleet,
+            kind=ChangeKind.INSTALL,
+            requested_by="a test",
+            reason="it begins",
+            release=release.version,
+        )
+        name = self.open_change(opening)
+        releases = dict.fromkeys(gateways, release)
+        self.record_known_good_batch(KnownGoodBatch(fleet=fleet, change=name, releases=releases))
+        super().close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="installed"))
 
-    def close_rollout(self, result: ChangeResult) -> None:
-        self.closed.append(result)
-
-    def open_rollouts(self, fleet: str) -> tuple[str, ...]:
-        ended = {result.rollout for result in self.closed}
-        return tuple(name for name, of in self.opened.items() if of == fleet and name not in ended)
+    def close_change(self, ending: ChangeEnding) -> None:
+        super().close_change(ending)
+        self.closed.append(ending)
 
     def record_verdict(self, rollout: str, wave: int, decision: Decision, at: datetime) -> None:
+        super().record_verdict(rollout, wave, decision, at)
         self.verdicts.append(decision)
-
-    def known_good(self, fleet: str) -> dict[str, ReleaseRef]:
-        return {**self.good[fleet], **super().known_good(fleet)}
-
-    def record_known_good(self, fleet: str, gateway: str, reference: ReleaseRef, rollout: str) -> None:
-        self.good[fleet][gateway] = reference
 
     def audit(
         self, person: str, via: str, action: str, subject: str, body: object, key: str | None = None
-    ) -> None:
+    ) -> AuditHead:
         self.events.setdefault(key or str(len(self.events)), (action, subject, body))
+        return super().audit(person, via, action, subject, body, key)
 
     def record_snapshot(self, rollout: str, gateway: str, digest: str) -> None:
+        super().record_snapshot(rollout, gateway, digest)
         self.snapshots[gateway] = digest
+
+
+class FakeFleets:
+    """Fleets by name, as files would describe them."""
+
+    def __init__(self, *fleets: Fleet) -> None:
+        self.known = {fleet.name: fleet for fleet in fleets}
+
+    def fleet(self, name: str) -> Fleet:
+        return self.known[name]
 
 
 def _remove(engine: Engine, folder: str) -> None:

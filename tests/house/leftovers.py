@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from deploy.lab import namespaces
-from deploy.lab.topology import PREFIX
+from deploy.lab.topology import PREFIX, other_labs
 
 _PR_SET_CHILD_SUBREAPER = 36
 _OURS = ("penstock", "pst-")
@@ -66,8 +66,12 @@ def traces(prefix: str = PREFIX) -> Traces:
 def nothing_is_left(prefix: str = PREFIX, *, within: float = 5.0) -> Iterator[None]:
     """Fail when something that was not here before is still here after the block.
 
-    What was killed needs a moment to be gone; what is not gone `within` seconds is left.
+    What was killed needs a moment to be gone; what is not gone `within` seconds is left. Another
+    lab on this machine is named: with the same prefix it leaves no room, and what a lab of any
+    prefix makes meanwhile looks like something left behind.
     """
+    if holder := other_labs().get(prefix):
+        raise AssertionError(f"hindered by another lab on this machine ({holder}): wait for it or stop it")
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = traces(prefix)
     yield
@@ -75,7 +79,13 @@ def nothing_is_left(prefix: str = PREFIX, *, within: float = 5.0) -> Iterator[No
     while (left := traces(prefix) - before) and time.monotonic() < deadline:
         _bury()
         time.sleep(0.05)
-    assert not left, "left behind:\n" + "\n".join(left)
+    if left:
+        raise AssertionError("\n".join([_heading(), *left]))
+
+
+def _heading() -> str:
+    others = "; ".join(f"{prefix} {holder}" for prefix, holder in other_labs().items())
+    return f"left behind, or made by another lab on this machine ({others}):" if others else "left behind:"
 
 
 def _lines(*command: str) -> list[str]:

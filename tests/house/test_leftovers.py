@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.lab import namespaces, preflight
-from deploy.lab.topology import Topology
+from deploy.lab.topology import Claim, Topology
 from policies.words.errors import BadInput
 from tests.house.leftovers import nothing_is_left
 
@@ -22,7 +22,7 @@ import sys, time
 from pathlib import Path
 from deploy.lab import namespaces
 from deploy.lab.processes import Process
-from deploy.lab.topology import Topology
+from deploy.lab.topology import Claim, Topology
 topology = Topology(gateways=2, sites=2, prefix={PREFIX!r})
 topology.build()
 Process("covered", ["sleep", "600"], log=Path(sys.argv[1], "log"), namespace="{PREFIX}hub").start()
@@ -125,6 +125,17 @@ def test_a_forgotten_temporary_folder_is_noticed() -> None:
     ):
         folder = tempfile.mkdtemp(prefix="penstock-forgotten-")
     Path(folder).rmdir()
+
+
+@pytest.mark.lab
+def test_another_lab_that_leaves_no_room_is_named_before_anything_is_looked_at() -> None:
+    script = f"from tests.house.leftovers import *\nwith nothing_is_left({PREFIX!r}): print('in')"
+    with Claim(PREFIX):
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, text=True, capture_output=True, check=False
+        )
+    assert done.stdout == ""
+    assert f"hindered by another lab on this machine (pid {os.getpid()}: " in done.stderr
 
 
 def _is_alive(pid: int) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from deploy.lab import preflight
+from deploy.lab.topology import Claim
+from policies.words.exit_code import ExitCode
 from tests.house.leftovers import nothing_is_left
 
 pytestmark = [
@@ -41,7 +43,21 @@ def said_until(process: subprocess.Popen[str], words: str) -> str:
         said += line
         if words in line:
             return said
+    fail_if_hindered(process.wait(), said)
     raise AssertionError(f"{words!r} was never said:\n{said}")
+
+
+def ended(process: subprocess.Popen[str], timeout: float) -> str:
+    """Wait for the demo's end and return what it said."""
+    said, _ = process.communicate(timeout=timeout)
+    fail_if_hindered(process.returncode, said)
+    return said
+
+
+def fail_if_hindered(code: int, said: str) -> None:
+    """A demo that met another lab has said who that is: this says nothing about the demo."""
+    if code == ExitCode.CONFLICT:
+        pytest.fail(f"hindered: {said.strip().splitlines()[-1]}", pytrace=False)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +66,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("demo")
     with nothing_is_left():
         process = demo("--json", str(folder / "out.json"), state=folder / "state")
-        said, _ = process.communicate(timeout=280)
+        said = ended(process, 280)
     assert process.returncode == 0, said
     document: dict[str, Any] = json.loads((folder / "out.json").read_text())
     return {story["name"]: story for story in document["stories"]}
@@ -90,7 +106,7 @@ def test_a_release_changed_after_signing_is_refused_and_touches_nothing(tmp_path
         process = demo(
             "--scenario", "bad-signature", "--json", str(tmp_path / "out.json"), state=tmp_path / "state"
         )
-        said, _ = process.communicate(timeout=120)
+        said = ended(process, 120)
     assert process.returncode == 5, said
     (story,) = json.loads((tmp_path / "out.json").read_text())["stories"]
     assert (story["outcome"], story["exit"], story["sessions"]["lost"]) == ("refused", 5, 0)
@@ -102,7 +118,7 @@ def test_ctrl_c_in_the_middle_of_a_wave_leaves_nothing(tmp_path: Path) -> None:
         process = demo("--scenario", "clean", state=tmp_path / "state")
         said_until(process, "on trial")
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said = ended(process, 60)
     assert process.returncode == 130, said
 
 
@@ -114,9 +130,20 @@ def test_what_a_killed_demo_leaves_is_cleared_away_by_the_next(tmp_path: Path) -
         killed.wait()
         time.sleep(1)
         following = demo("--scenario", "bad-signature", state=tmp_path / "state")
-        said, _ = following.communicate(timeout=120)
+        said = ended(following, 120)
     assert following.returncode == 5, said
     assert "cleared away what an earlier lab left" in said
+
+
+def test_a_demo_beside_another_lab_names_its_process_and_touches_nothing(tmp_path: Path) -> None:
+    with Claim():
+        process = demo(state=tmp_path / "state")
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == ExitCode.CONFLICT
+    command = Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    assert f"another lab is running on this machine (pid {os.getpid()}: {command[:40]}" in said
+    with pytest.raises(pytest.fail.Exception, match=rf"hindered: .*pid {os.getpid()}\b"):
+        fail_if_hindered(process.returncode, said)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +157,7 @@ def test_bad_words_are_named_and_change_nothing(
     arguments: tuple[str, ...], sentence: str, tmp_path: Path
 ) -> None:
     process = demo(*arguments, state=tmp_path / "state")
-    said, _ = process.communicate(timeout=30)
+    said = ended(process, 30)
     assert process.returncode == 2
     assert sentence in said
     assert said.count("\n") == 1

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from deploy.lab import namespaces
-from deploy.lab.topology import TARGET4, TARGET6, Claim, Topology
+from deploy.lab.topology import TARGET4, TARGET6, Claim, Topology, other_labs
 from policies.words.errors import Conflict, Unavailable
 from tests.lab.network import network
 
 PREFIX = "pstt-"
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.lab
 
 
@@ -90,6 +92,28 @@ def test_namespaces_of_others_are_left_alone(topology: Topology) -> None:
 def test_a_second_lab_is_told_who_has_the_first() -> None:
     with Claim("pstu-"), pytest.raises(Conflict, match=rf"pid {os.getpid()}\b"), Claim("pstu-"):
         pass
+
+
+def test_labs_of_other_people_are_listed_with_their_process_and_ours_are_not() -> None:
+    listed = "from deploy.lab.topology import other_labs; print(other_labs()['pstu-'])"
+    with Claim("pstu-"):
+        assert "pstu-" not in other_labs()
+        # To a process that we start we are other people.
+        command = [sys.executable, "-c", listed]
+        said = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    assert said.startswith(f"pid {os.getpid()}: ")
+    assert Path(sys.executable).name in said
+    assert "pstu-" not in other_labs()
+
+
+def test_what_a_child_of_ours_holds_is_ours() -> None:
+    holds = "from deploy.lab.topology import Claim\nwith Claim('pstu-'): print('has it', flush=True); input()"
+    command = [sys.executable, "-c", holds]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"has it\n"
+        assert "pstu-" not in other_labs()
+        child.communicate(b"\n")
 
 
 def test_a_claim_ends_with_its_holder() -> None:

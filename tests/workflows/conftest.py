@@ -1,25 +1,34 @@
-import shutil
-import sys
+import functools
+import inspect
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
-from tests.workflows.engine import Engine, engine
+from tests.workflows.engine import Engine, Engines
+from tests.workflows.skipping import skipping
+from tests.workflows.watch import under_watch
 from tests.workflows.world import World, fleet_of, working
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Every test here ends at once when a server it leans on dies."""
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        test = item.obj
+
+        @functools.wraps(test)
+        async def watched_test(*arguments: object, **named: object) -> None:
+            await under_watch(test(*arguments, **named))
+
+        item.obj = watched_test
 
 
 @pytest.fixture
 async def environment() -> AsyncIterator[WorkflowEnvironment]:
     """A server of the test's own, so that a drain left behind never meets the next test's gateways."""
-    server = shutil.which("temporal-test-server", path=str(Path(sys.executable).parent))
-    async with await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=server, data_converter=pydantic_data_converter
-    ) as started:
+    async with skipping() as started:
         yield started
 
 
@@ -37,10 +46,16 @@ async def world(environment: WorkflowEnvironment) -> AsyncIterator[World]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Engine]:
+def engines() -> Iterator[Engines]:
+    shared = Engines()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def server(engines: Engines) -> Engine:
     """A real development server for what the time-skipping one cannot do."""
-    with engine() as started:
-        yield started
+    return engines.living()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A real development server for tests: own port on loopback, own database file, one namespace per test."""
+"""A real development server for tests: own port on loopback, own database file, one namespace per client."""
 
 import asyncio
 import shutil
@@ -8,14 +8,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
-NAMESPACES = 40
+from tests.workflows.watch import Server, let_go, watch
+
+KEPT = Duration(seconds=86_400)
+"""How long a namespace keeps closed workflows; the least that the server takes."""
+
 SUGGEST_SHORT_HISTORY = 120
 """Events after which the server suggests to continue as new; 4,096 would take a test too long."""
 
@@ -44,16 +50,30 @@ class Engine:
         command += ["--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL"]
         suggest = f"limit.historyCount.suggestContinueAsNew={SUGGEST_SHORT_HISTORY}"
         command += ["--dynamic-config-value", suggest]
-        for number in range(NAMESPACES):
-            command += ["--namespace", f"n{number}"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        watch(self._server(self._process))
+
+    @property
+    def pid(self) -> int | None:
+        """The process, None when none runs that was started here."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def died(self) -> bool:
+        """Whether it has ended without having been told to."""
+        return self._process is not None and self._server(self._process).end() is not None
 
     def kill(self) -> None:
         """End it as a crash would."""
         if self._process is not None:
+            let_go(self._server(self._process))
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    @staticmethod
+    def _server(process: subprocess.Popen[bytes]) -> Server:
+        return Server("the development server", process.pid)
 
     def forget(self) -> None:
         """Lose the database."""
@@ -74,11 +94,42 @@ class Engine:
                         data_converter=pydantic_data_converter,
                         identity="test",
                     )
+                    await _have(client)
                     await client.count_workflows()
                 except (RPCError, RuntimeError):
                     await asyncio.sleep(0.1)
                 else:
                     return client
+
+
+async def _have(client: Client) -> None:
+    """Have the client's namespace; the server knows it some milliseconds later."""
+    wanted = RegisterNamespaceRequest(namespace=client.namespace, workflow_execution_retention_period=KEPT)
+    try:
+        await client.workflow_service.register_namespace(wanted)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.ALREADY_EXISTS:
+            raise
+
+
+class Engines:
+    """The server that tests share, for as long as it lives; then the next one."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._engine: Engine | None = None
+
+    def living(self) -> Engine:
+        """Return the server; a dead one is put away and another is started."""
+        if self._engine is None or self._engine.died:
+            self.close()
+            self._engine = self._open.enter_context(engine())
+        return self._engine
+
+    def close(self) -> None:
+        """End it."""
+        self._open.close()
+        self._engine = None
 
 
 @contextmanager

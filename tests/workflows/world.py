@@ -17,7 +17,9 @@ from temporalio.worker import Interceptor, Worker, WorkflowInstance, WorkflowIns
 from temporalio.workflow import _Definition
 
 from activities.instances import InstanceActivities
+from activities.facts import FactActivities
 from activities.ledger import LedgerActivities
+from activities.plans import PlanActivities
 from activities.sessions import SessionActivities
 from activities.snapshots import ArchiveActivities, SnapshotActivities
 from activities.steering import SteeringActivities
@@ -27,19 +29,20 @@ from orchestrator.worker import WORKFLOWS, record_activities
 from policies.gates import GatePolicy
 from policies.words.fleet import Fleet, Gateway, Limits, Slot
 from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
-from policies.words.change import ChangeOrder, ChangeResult, Phase
+from policies.words.change import ChangeKind, ChangeOrder, ChangeResult, Phase
 from policies.words.command import Command, CommandKind, CommandReceipt
 from policies.words.status import ChangeStatus
 from policies.words.verdict import Window
 from policies.words.word import digest_of
-from tests.fakes.control import FakeAdmission, FakeArchive, FakeBook, FakeJudge
+from tests.fakes.control import FakeAdmission, FakeArchive, FakeFleets, FakeJudge, ObservedLedger
 from tests.fakes.gateway import FakeGateway
+from workflows.change import Change, ChangeRun
 from workflows.failures import sentence_of
-from workflows.rollout import Rollout
 from workflows.sandbox import RUNNER
 from workflows.steps import CONTROL_QUEUE
 
 T = TypeVar("T")
+Running = WorkflowHandle[Change, ChangeResult]
 
 
 def release(version: str) -> ReleaseRef:
@@ -87,7 +90,7 @@ class World:
     gateways: dict[str, FakeGateway]
     judge: FakeJudge = field(default_factory=FakeJudge)
     admission: FakeAdmission = field(default_factory=FakeAdmission)
-    book: FakeBook = field(default_factory=FakeBook)
+    book: ObservedLedger = field(default_factory=ObservedLedger)
     archive: FakeArchive = field(default_factory=FakeArchive)
 
     @classmethod
@@ -96,7 +99,7 @@ class World:
         if serving is not None:
             for fake in world.gateways.values():
                 fake.serve(serving)
-            world.book.good[fleet.name] = dict.fromkeys(world.gateways, serving)
+            world.book.begin(fleet.name, serving, world.gateways)
         return world
 
     def plan(self, *waves: tuple[str, ...], release: ReleaseRef = NEW) -> Plan:
@@ -115,29 +118,47 @@ class World:
             trust_policy=digest_of(b"trust"),
         )
 
-    def order(self, *waves: tuple[str, ...], release: ReleaseRef = NEW, name: str = "edge-1") -> ChangeOrder:
+    def order(self, *waves: tuple[str, ...], release: ReleaseRef = NEW) -> ChangeOrder:
+        plan = self.plan(*(waves or (("gw-1",), ("gw-2", "gw-3"))), release=release)
         return ChangeOrder(
-            rollout=name,
-            plan=self.plan(*(waves or (("gw-1",), ("gw-2", "gw-3"))), release=release),
+            fleet=self.fleet.name,
+            kind=ChangeKind.UPGRADE,
+            plan=self.book.record_plan(plan),
             source="http://repository",
             requested_by="release engineer",
             reason="new features",
         )
 
-    async def start(
-        self, *waves: tuple[str, ...], release: ReleaseRef = NEW, name: str = "edge-1"
-    ) -> WorkflowHandle[Rollout, ChangeResult]:
+    async def start(self, *waves: tuple[str, ...], release: ReleaseRef = NEW) -> Running:
+        return await self.run(self.order(*waves, release=release))
+
+    async def run(self, order: ChangeOrder) -> Running:
+        """Start a change of the fleet."""
         return await self.client.start_workflow(
-            Rollout.run,
-            self.order(*waves, release=release, name=name),
-            id=f"change/{self.fleet.name}",
-            task_queue=CONTROL_QUEUE,
+            Change.run, ChangeRun(order=order), id=f"change/{self.fleet.name}", task_queue=CONTROL_QUEUE
         )
 
-    async def upgrade(
-        self, *waves: tuple[str, ...], release: ReleaseRef = NEW, name: str = "edge-1"
-    ) -> ChangeResult:
-        return await result_of(await self.start(*waves, release=release, name=name))
+    async def go_back(self, *names: str, reason: str = "a person said so") -> Running:
+        """Start a change that takes these gateways, or all, to the older release."""
+        targets = dict.fromkeys(names or self.gateways, OLD)
+        order = ChangeOrder(
+            fleet=self.fleet.name,
+            kind=ChangeKind.GO_BACK,
+            plan=self.book.record_return(self.fleet, targets),
+            source="http://repository",
+            reason=reason,
+        )
+        return await self.run(order)
+
+    async def upgrade(self, *waves: tuple[str, ...], release: ReleaseRef = NEW) -> ChangeResult:
+        return await result_of(await self.start(*waves, release=release))
+
+    @property
+    def newest(self) -> str:
+        """The name of the fleet's newest change."""
+        found = self.book.last_change(self.fleet.name)
+        assert found is not None
+        return found.name
 
     def serving(self) -> dict[str, str]:
         """What each gateway gives new sessions, by version."""
@@ -152,7 +173,7 @@ class World:
 
 
 async def say(
-    rollout: WorkflowHandle[Rollout, ChangeResult],
+    rollout: Running,
     kind: CommandKind,
     person: str = "on call",
     command_id: str = "",
@@ -177,11 +198,11 @@ async def refusal_of(order: Awaitable[CommandReceipt]) -> str:
     return cause.message
 
 
-async def status_of(rollout: WorkflowHandle[Rollout, ChangeResult]) -> ChangeStatus:
-    return await rollout.query(Rollout.status)
+async def status_of(rollout: Running) -> ChangeStatus:
+    return await rollout.query(Change.status)
 
 
-async def in_phase(rollout: WorkflowHandle[Rollout, ChangeResult], phase: Phase, wave: int = 1) -> None:
+async def in_phase(rollout: Running, phase: Phase, wave: int = 1) -> None:
     """Wait until the rollout says it is there."""
 
     async def is_there() -> bool:
@@ -254,10 +275,15 @@ def control_worker(
         task_queue=CONTROL_QUEUE,
         workflows=WORKFLOWS,
         activities=[
-            world.judge.observe_slice,
+            world.judge.watch_wave,
             world.judge.ask_whether_normal,
             world.admission.admit_release,
-            *record_activities(LedgerActivities(world.book), ArchiveActivities(world.archive, world.book)),
+            *record_activities(
+                LedgerActivities(world.book),
+                PlanActivities(world.book),
+                FactActivities(world.book, FakeFleets(world.fleet)),
+                ArchiveActivities(world.archive, world.book),
+            ),
         ],
         workflow_runner=runner,
         interceptors=interceptors,

@@ -1,0 +1,35 @@
+"""A test server that dies is named by the test that needed it, and the next test has another."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HOME = Path(__file__).parents[2]
+
+NAMED_WITHIN = 20.0
+"""Seconds of a test under which a server is killed, its own seconds before that included.
+
+Left alone it would wait three minutes; most of these seconds are for a busy machine.
+"""
+
+
+def test_a_dead_server_is_named_at_once_and_the_next_test_has_another() -> None:
+    command = [sys.executable, "-m", "pytest", "tests/workflows/dying_server.py", "-n", "0", "-vv"]
+    inner = subprocess.run(
+        [*command, "--durations", "0", "-p", "no:cacheprovider"],
+        cwd=HOME,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    for server in ("the development server", "the time-skipping server"):
+        sentence = rf"ServerDied: the test's server died: {server} \(process \d+\) was ended by SIGKILL"
+        assert re.search(sentence, inner.stdout), inner.stdout
+    assert re.search(r"= 2 failed, 2 passed in ", inner.stdout), inner.stdout
+    seconds = [float(took) for took in re.findall(r"([\d.]+)s call .*_is_killed", inner.stdout)]
+    assert len(seconds) == 2, inner.stdout
+    assert max(seconds) < NAMED_WITHIN, inner.stdout
