@@ -157,4 +157,3 @@ class LedgerActivities:
             return await asyncio.to_thread(
                 self._book.clear_quarantine, entry.fleet, entry.gateway, entry.person, entry.reason
             )
-

@@ -98,4 +98,3 @@ def _nobody_yet(asked: WatchSlice) -> ObservationSlice:
     decision = Decision(action=Action.CONTINUE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)
     nothing = timedelta(0)
     return ObservationSlice(state=asked.state, decision=decision, observed=nothing, wall=nothing, ticks=0)
-

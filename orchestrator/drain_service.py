@@ -31,9 +31,7 @@ class DrainService:
                     "status", result_type=DrainStatus, rpc_timeout=ANSWER
                 )
             except (RPCError, WorkflowQueryFailedError) as error:
-                raise Unavailable(
-                    f"the drain {handle.id} does not answer; is a worker running?"
-                ) from error
+                raise Unavailable(f"the drain {handle.id} does not answer; is a worker running?") from error
             found.append(with_live_counts(status, survey.states))
         return tuple(status for status in found if status.slots)
 

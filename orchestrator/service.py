@@ -263,9 +263,7 @@ class Service:
         """Return what to go back to, from what the ledger knows; a receipt when there is nothing to do."""
         known_good = self.ledger.known_good(fleet.name)
         back = self.ledger.way_back(fleet.name)
-        previous = (
-            self.ledger.targets(fleet.name, back.change, finished=back.finished) if back.change else {}
-        )
+        previous = self.ledger.targets(fleet.name, back.change, finished=back.finished) if back.change else {}
         if to is not None:
             targets = targets_of(to, self.ledger.ever_known_good(fleet.name), known_good)
             nothing = f"{fleet.name} is on {to.version} already."

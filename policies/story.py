@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from policies.votes import Votes
-from policies.words.change import ChangeKind, ChangeOrder
+from policies.words.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
+from policies.words.command import Command, CommandKind
 from policies.words.fleet import AtDeadline, Automation
 from policies.words.plan_part import PlanHeader
-from policies.words.change import ChangeResult, Outcome, Phase
-from policies.words.command import Command, CommandKind
 from policies.words.report import GatewayProgress, RestoreReport, WaveReport
 from policies.words.status import ChangeStatus, Event
 from policies.words.verdict import Action, Decision
@@ -165,7 +164,8 @@ class Story:
         if self._is_small:
             for name in report.names:
                 self._take_progress(
-                    GatewayProgress(gateway=name, wave=report.part.wave, state="back on known-good"), report.at
+                    GatewayProgress(gateway=name, wave=report.part.wave, state="back on known-good"),
+                    report.at,
                 )
         known = {name for missing in self._told.missing.values() for name in missing}
         for name, why in sorted(report.missing.items()):
@@ -177,7 +177,7 @@ class Story:
             given_up=self._told.given_up | report.given_up,
         )
 
-    def hear(self, command: Command, at: datetime) -> str:
+    def hear(self, command: Command, at: datetime) -> str:  # noqa: PLR0911 - a sentence a case
         """Take over an accepted command; return the sentence that answers it."""
         self.note(f"{command.person}: {command.kind.replace('_', ' ')} ({command.reason})", at)
         match command.kind:
@@ -215,7 +215,7 @@ class Story:
 
     # --- what makes no sense now --------------------------------------------------------
 
-    def refusal_of(self, command: Command) -> str | None:
+    def refusal_of(self, command: Command) -> str | None:  # noqa: PLR0911 - a rule a case
         """Return why the command makes no sense now, and what does; None when it does."""
         fleet, name = self._order.fleet, self._told.name or self._order.fleet
         if self._result is not None:
@@ -267,7 +267,7 @@ class Story:
         holds = self._told.holds
         if (command.hold_of or command.person) in holds or not holds:
             return None
-        who = sorted(holds)[0]
+        who = min(holds)
         return f"held by {_list(holds)}; to lift that hold by name: penstock resume --hold-of {who}"
 
     @property
@@ -377,7 +377,7 @@ class Story:
             return "held by " + _list(self._told.holds)
         return self._told.decision.reason if self._told.decision else self._order.reason
 
-    def _next(self) -> str:
+    def _next(self) -> str:  # noqa: PLR0911 - a sentence a case
         if self._result is not None:
             return "nothing; old instances stop when their last session has ended"
         if self._told.waits_until is not None and self._order.confirm is not None:
@@ -389,7 +389,10 @@ class Story:
                 return "the window begins when the new instances have been probed"
             case Phase.OBSERVING if self._header is not None:
                 header = self._header
-                return f"promotion on proof after {header.window_minimum}, a person is asked at {header.window_cap}"
+                return (
+                    f"promotion on proof after {header.window_minimum}, "
+                    f"a person is asked at {header.window_cap}"
+                )
             case Phase.HELD if self._proposes_to_go_back:
                 return "nothing: harm was found, and this fleet asks a person before it goes back"
             case Phase.HELD:
@@ -415,7 +418,7 @@ class Story:
                 f"--reason TEXT | penstock rollback {fleet} --reason TEXT (to known-good, at once)"
             )
         if self._missing:
-            return f"penstock gateway quarantine {fleet} {sorted(self._missing)[0]} --reason TEXT"
+            return f"penstock gateway quarantine {fleet} {min(self._missing)} --reason TEXT"
         if self.goes_back:
             return f"penstock watch {fleet}"
         held = bool(self._told.holds) or self._told.phase is Phase.HELD

@@ -6,16 +6,18 @@ reported, and the wave decides whose fault it is.
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from activities.ledger import GatewayResults, LedgerActivities
 from activities.plans import PartQuery, PlanActivities
-from policies.words.plan_part import Member, Part, PartKey
-from policies.words.plan import ReleaseRef
 from policies.words.change import GatewayResult
+from policies.words.plan import ReleaseRef
+from policies.words.plan_part import Member, Part, PartKey
 from policies.words.report import BatchReport, GatewayProgress
 from policies.words.word import Digest, Name, Word
 from workflows import steps
@@ -29,7 +31,7 @@ SHORT_HISTORY = 2_000
 
 
 class OnTrial(Word):
-    """A gateway on trial: the slot, when it was started, of which boot its host was, when it was confirmed."""
+    """A gateway on trial: its slot, when it was started, its host's boot, and when it was last confirmed."""
 
     slot: str
     started: float
@@ -226,22 +228,21 @@ class Batch:
     async def _stay_on_trial(self) -> None:
         """Confirm every lease three times within its length, until the wave says how it ends."""
         while not self._ending:
-            share = self._share
-            try:
+            with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda share=share: bool(self._ending) or self._share != share,  # type: ignore[misc]
-                    timeout=self._order.lease / RENEWALS_A_LEASE,
+                    partial(self._has_news, self._share), timeout=self._order.lease / RENEWALS_A_LEASE
                 )
-            except TimeoutError:
-                pass
             if self._ending:
                 return
             await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
             if workflow.info().get_current_history_length() > SHORT_HISTORY:
                 self._go_on_with_a_short_history()
 
+    def _has_news(self, share: int) -> bool:
+        return bool(self._ending) or self._share != share
+
     async def _confirm(self, name: str) -> None:
-        """Renew one lease; a gateway whose instance has ended, or that stayed silent too long, is set aside."""
+        """Renew one lease; a gateway whose instance ended, or that was silent too long, is set aside."""
         member, trial = self._member(name), self._on_trial[name]
         try:
             await self._steps(member).try_out(trial.slot, self._order.lease, self._share, renew=True)
@@ -258,7 +259,7 @@ class Batch:
                 self._on_trial[name] = trial.model_copy(update={"confirmed": at})
 
     async def _has_ended(self, member: Member, trial: OnTrial, reason: str) -> None:
-        """Tell a reboot from a crash by the host's boot id; after a first reboot the gateway tries once more."""
+        """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more."""
         name = member.gateway.name
         try:
             boot = (await self._steps(member).observe()).boot

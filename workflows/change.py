@@ -27,15 +27,23 @@ from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.plans import PartEntry, PlanActivities
 from activities.releases import AdmitOrder, ReleaseActivities
 from policies.story import Story, Told
-from policies.words.change import ChangeEnding, ChangeKind, ChangeOpening, ChangeOrder
-from policies.words.fleet import AtDeadline
-from policies.words.plan_part import PartKey, PlanHeader
-from policies.words.plan import ReleaseRef
-from policies.words.change import ChangeResult, Outcome, Phase
+from policies.words.change import (
+    ChangeEnding,
+    ChangeKind,
+    ChangeOpening,
+    ChangeOrder,
+    ChangeResult,
+    Outcome,
+    Phase,
+)
 from policies.words.command import Command, CommandKind, CommandReceipt
+from policies.words.fleet import AtDeadline
+from policies.words.plan import ReleaseRef
+from policies.words.plan_part import PartKey, PlanHeader
 from policies.words.report import RestoreReport, WaveReport
 from policies.words.status import ChangeStatus
 from policies.words.verdict import Decision
+from policies.words.way_back import Confirmation
 from policies.words.word import Word
 from workflows import steps
 from workflows.bake import Bake, BakeOrder
@@ -158,6 +166,8 @@ class Change:
                 await self._give_up(command)
             case CommandKind.ROLL_BACK | CommandKind.ABORT:
                 self._asked_back = self._asked_back if goes_back else command
+            case CommandKind.HOLD | CommandKind.RESUME | CommandKind.PROMOTE:
+                pass  # the wave has them
         await self._tell_wave(command)
         await self._write_down(
             command.kind.replace("_", " "), f"{command.reason}: {sentence}", command.person, command.id
@@ -221,12 +231,14 @@ class Change:
 
     @property
     def _plan(self) -> PlanHeader:
-        assert self._header is not None
+        if self._header is None:
+            raise stopped(f"this change of {self._order.fleet} has no plan")
         return self._header
 
     @property
     def _release(self) -> ReleaseRef:
-        assert self._plan.release is not None
+        if self._plan.release is None:
+            raise stopped(f"plan {self._plan.digest} leads to no release")
         return self._plan.release
 
     # --- upgrade --------------------------------------------------------------------------
@@ -254,7 +266,7 @@ class Change:
         return await self._promote()
 
     async def _check(self) -> None:
-        """Before the first change: who signed it, whether the hour is usual, and that everybody can go back."""
+        """Ask who signed it, whether the hour is usual, and whether everybody can go back."""
         admitted = await workflow.execute_activity_method(
             ReleaseActivities.admit_release,
             AdmitOrder(
@@ -433,7 +445,9 @@ class Change:
 
     def _restoring_ids(self) -> list[str]:
         root = self._child("restore")
-        keys = self._touched(self._passed + 1) if self._order.kind is ChangeKind.UPGRADE else self._all_parts()
+        keys = (
+            self._touched(self._passed + 1) if self._order.kind is ChangeKind.UPGRADE else self._all_parts()
+        )
         if len(keys) <= 1:
             return [root]
         return [f"{root}/{key.wave:03}/{key.number:04}" for key in keys]
@@ -478,7 +492,8 @@ class Change:
 
     async def _return(self) -> ChangeResult:
         """Bring gateways back to an earlier release: at once, or after a second person's yes."""
-        if self._order.confirm is not None and not await self._confirmed():
+        confirmation = self._order.confirm
+        if confirmation is not None and not await self._confirmed(confirmation):
             return self._result(Outcome.ABORTED, "given up: nothing was changed")
         if self._order.plan is None:
             await self._find_what_was_left_alone()
@@ -497,10 +512,8 @@ class Change:
             await to_the_end(_finished(written))
         return self._after_restore(back, f"{back.back} gateways are back")
 
-    async def _confirmed(self) -> bool:
+    async def _confirmed(self, confirmation: Confirmation) -> bool:
         """Return whether to go back, once a person or the deadline has said so; the plan says where to."""
-        confirmation = self._order.confirm
-        assert confirmation is not None
         self._story.wait(confirmation, workflow.now())
         await self._write_down(
             "rollback waits for a person",
@@ -550,11 +563,14 @@ class Change:
             ),
             id=self._child("install"),
         )
-        outcome = Outcome.PROMOTED if not found.failed else Outcome.ROLLBACK_INCOMPLETE
+        outcome = Outcome.PROMOTED
         sentence = f"{len(found.installed)} gateways were empty and serve now"
         if found.failed:
             named = "; ".join(f"{name}: {why}" for name, why in sorted(found.failed.items()))
-            outcome, sentence = Outcome.REFUSED if not found.installed else Outcome.HELD, f"{sentence}; {named}"
+            outcome, sentence = (
+                Outcome.REFUSED if not found.installed else Outcome.HELD,
+                f"{sentence}; {named}",
+            )
         return self._result(outcome, sentence).model_copy(
             update={"touched": len(found.installed), "aside": found.failed}
         )
@@ -575,9 +591,7 @@ class Change:
         await end_bake(self._order.fleet)
         return await self._go_back(self._passed, "asked to go back during its promotion", promoted=True)
 
-    async def _write_down(
-        self, action: str, sentence: str, person: str | None = None, key: str = ""
-    ) -> None:
+    async def _write_down(self, action: str, sentence: str, person: str | None = None, key: str = "") -> None:
         """Write to the audit record; the change goes on without."""
         entry = EventEntry(
             action=action,

@@ -16,6 +16,7 @@ from temporalio.workflow import ParentClosePolicy
 from activities.ledger import EventEntry, LedgerActivities
 from activities.plans import PartQuery, PlanActivities
 from policies.drains import mode_of, next_step
+from policies.words.command import CommandReceipt
 from policies.words.drain import (
     DrainEnding,
     DrainExtension,
@@ -28,8 +29,8 @@ from policies.words.drain import (
     Step,
 )
 from policies.words.instance import GatewayState, InstanceState, Probe
+from policies.words.plan import ReleaseRef
 from policies.words.plan_part import PartKey, PlanHeader
-from policies.words.command import CommandReceipt
 from policies.words.verdict import Decision
 from policies.words.word import Digest, Name, Word
 from workflows import steps
@@ -60,8 +61,8 @@ class DrainOrder(Word):
     names: tuple[str, ...] = ()
     epoch: int
     epochs: dict[str, int] = {}
-    digest: Digest | None = None
-    """The release that serves, where it is one and not each gateway's own known-good."""
+    release: ReleaseRef | None = None
+    """What serves, where it is one release and not each gateway's own known-good."""
     deadline: timedelta
     limits: DrainLimits = DrainLimits()
     rate: float = 60.0
@@ -111,8 +112,9 @@ class Drain:
         for member in members:
             name = member.gateway.name
             epoch = order.epochs.get(name, order.epoch)
-            digest = order.digest or member.back.digest
-            self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, digest)
+            release = order.release or member.back
+            if release is not None:
+                self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, release.digest)
         carried: dict[str, list[Emptying]] = {name: [] for name in self._steps}
         for emptying in order.emptying or ():
             carried[emptying.gateway].append(emptying)
@@ -225,9 +227,7 @@ class Drain:
         self._receipts.keep(command, command, receipt)
         self._commands += 1
         subject = command.gateway or self._order.fleet
-        await self._tell(
-            subject, action, f"{command.reason}: {sentence}", command.id, person=command.person
-        )
+        await self._tell(subject, action, f"{command.reason}: {sentence}", command.id, person=command.person)
         return receipt
 
     # --- emptying ----------------------------------------------------------------
@@ -378,7 +378,9 @@ class Drain:
             emptying.gateway, action, f"slot {emptying.slot}: {sentence}", f"{emptying.slot} {key}"
         )
 
-    async def _tell(self, subject: str, action: str, sentence: str, key: str, person: str = "penstock") -> None:
+    async def _tell(
+        self, subject: str, action: str, sentence: str, key: str, person: str = "penstock"
+    ) -> None:
         """Write to the audit record; a drain goes on without."""
         entry = EventEntry(
             action=action,
@@ -397,14 +399,13 @@ class Drain:
 
 async def start_drains_of(change: str, plan: PlanHeader, key: PartKey, epoch: int) -> None:
     """Let the old instances of a promoted part empty by themselves; parts take their deadlines in turn."""
-    assert plan.release is not None
     order = DrainOrder(
         change=change,
         fleet=plan.fleet,
         plan=plan.digest,
         key=key,
         epoch=epoch,
-        digest=plan.release.digest,
+        release=plan.release,
         deadline=plan.limits.drain_deadline,
         limits=plan.limits.drain,
     )

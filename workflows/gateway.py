@@ -1,4 +1,4 @@
-"""All steps on one gateway, each said once: which activity, on which queue, for how long, under which identity."""
+"""All steps on one gateway, each said once: which activity, for how long, under which identity."""
 
 from datetime import timedelta
 
@@ -74,7 +74,7 @@ class GatewaySteps:
         )
 
     async def doubt_about(self, slot: str, step: str, patience: steps.Options = steps.CHANGE) -> str | None:
-        """Return why the slot may take no logins, None when a probe passed; no probe at all is a doubt, too."""
+        """Return why the slot may take no logins, None after a passed probe; no probe is a doubt, too."""
         try:
             probe = await self.probe(slot, step, patience)
         except ActivityError as error:
@@ -105,9 +105,7 @@ class GatewaySteps:
         """Send the share of new sessions to the slot for the length of the lease."""
         await workflow.execute_activity_method(
             SteeringActivities.start_trial,
-            TrialOrder(
-                operation=self.operation("trial"), slot=slot, lease=lease, share=share, renew=renew
-            ),
+            TrialOrder(operation=self.operation("trial"), slot=slot, lease=lease, share=share, renew=renew),
             task_queue=self._queue,
             **steps.confirm_within(lease),
         )

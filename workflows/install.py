@@ -7,8 +7,8 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.plans import PartEntry, PartQuery, PlanActivities
-from policies.words.plan_part import Member, PartKey, PlanHeader
 from policies.words.plan import ReleaseRef
+from policies.words.plan_part import Member, PartKey, PlanHeader
 from policies.words.word import Name, Word
 from workflows import steps
 from workflows.failures import sentence_of, stopped

@@ -1,4 +1,4 @@
-"""Preflight: ask every gateway of a plan whether the release fits and its known-good is there to go back to."""
+"""Preflight: ask every gateway of a plan whether the release fits and whether it can go back."""
 
 import asyncio
 
@@ -8,8 +8,8 @@ from temporalio.workflow import ParentClosePolicy
 
 from activities.plans import PartQuery, PlanActivities
 from policies.planning.failure_budget import may_be_unable
-from policies.words.plan_part import Member, PartKey, PlanHeader
 from policies.words.plan import ReleaseRef
+from policies.words.plan_part import Member, PartKey, PlanHeader
 from policies.words.word import Digest, Word
 from workflows import steps
 from workflows.failures import sentence_of, stopped
@@ -83,9 +83,7 @@ class Preflight:
         )
         answers = await asyncio.gather(*[_ask(member, release) for member in part.members])
         obstacles = {
-            member.gateway.name: why
-            for member, (why, _) in zip(part.members, answers, strict=True)
-            if why
+            member.gateway.name: why for member, (why, _) in zip(part.members, answers, strict=True) if why
         }
         return Ready(
             able=len(part.members) - len(obstacles),

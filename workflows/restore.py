@@ -1,4 +1,4 @@
-"""Restore: every gateway of its parts back on its own known-good; safe to run any number of times, at any moment.
+"""Restore: every gateway of its parts back on its own known-good; safe to run any number of times.
 
 It needs no metrics, chat, repository or second person: only the gateways and the plan. Going
 back is one step on a host, fence and steer together; evidence and drain begin for each gateway
@@ -20,6 +20,7 @@ from activities.snapshots import Evidence
 from policies.words.change import Quarantine
 from policies.words.fleet import Limits
 from policies.words.instance import GatewayState, InstanceState
+from policies.words.plan import ReleaseRef
 from policies.words.plan_part import Member, Part, PartKey
 from policies.words.report import RestoreReport
 from policies.words.verdict import Decision
@@ -86,6 +87,7 @@ class Restore:
     def __init__(self, order: RestoreOrder) -> None:
         self._order = order
         self._members: dict[str, Member] = {}
+        self._targets: dict[str, ReleaseRef] = {}
         self._steps: dict[str, GatewaySteps] = {}
         self._back = list(order.back)
         self._late: set[str] = set()
@@ -139,8 +141,8 @@ class Restore:
         )
         for member in part.members:
             name = member.gateway.name
-            if order.only in {None, name}:
-                self._members[name] = member
+            if member.back is not None and order.only in {None, name}:
+                self._members[name], self._targets[name] = member, member.back
                 self._steps[name] = GatewaySteps(
                     member.gateway, order.change, order.epoch, member.back.digest
                 )
@@ -152,9 +154,7 @@ class Restore:
             await self._look_after_what_was_left(sorted(self._back), MOST_SNAPSHOTS)
         late = [asyncio.create_task(self._try_until_back(name)) for name in waiting if name not in self._back]
         await asyncio.gather(*late)
-        return RestoreResult(
-            back=len(self._back), given_up=self._given_up, took=workflow.now() - began
-        )
+        return RestoreResult(back=len(self._back), given_up=self._given_up, took=workflow.now() - began)
 
     # --- one gateway ------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class Restore:
             await self._look_after_what_was_left([name], 1)
 
     async def _bring_back(self, name: str) -> None:
-        on, release = self._steps[name], self._members[name].back
+        on, release = self._steps[name], self._targets[name]
         restored = await on.restore(release)
         if restored.back:
             return
@@ -214,7 +214,7 @@ class Restore:
 
     async def _start_known_good(self, name: str, before: GatewayState) -> str:
         """Start the old release again on a gateway where it no longer runs, and probe it before it serves."""
-        on, release = self._steps[name], self._members[name].back
+        on, release = self._steps[name], self._targets[name]
         try:
             started = await on.start(release, "restart")
         except ActivityError as error:
@@ -291,7 +291,7 @@ class Restore:
             reason=self._order.reason,
             back=len(self._back),
             names=tuple(sorted(self._back)),
-            missing={name: why for name, why in sorted(self._troubles.items())},
+            missing=dict(sorted(self._troubles.items())),
             given_up=self._given_up,
         )
         try:
@@ -327,7 +327,5 @@ class Restore:
 
     def _go_on_with_a_short_history(self) -> None:
         workflow.continue_as_new(
-            self._order.model_copy(
-                update={"back": tuple(self._back), "told": self._told}
-            )
+            self._order.model_copy(update={"back": tuple(self._back), "told": self._told})
         )

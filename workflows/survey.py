@@ -6,14 +6,13 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 from temporalio.workflow import ParentClosePolicy
 
-from activities.instances import InstanceActivities
 from activities.facts import FactActivities, FleetQuery, StateRows
+from activities.instances import InstanceActivities
 from policies.words.fleet import Gateway
 from policies.words.instance import GatewayState
 from policies.words.word import Name, Word
 from workflows import steps
 from workflows.failures import sentence_of
-
 
 PAGES_A_LOOK = 12
 """Pages that reconcile looks at each minute: six hundred gateways, ten steps a second."""

@@ -1,4 +1,4 @@
-"""The watch over a wave: one slice of looking at the metrics after the other; whoever asked hears what changes.
+"""The watch over a wave: one slice of the metrics after the other; whoever asked hears what changes.
 
 It has no children, so it continues as new in the middle of a hold of any length.
 """

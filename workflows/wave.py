@@ -9,17 +9,18 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 from policies.votes import Votes
-from policies.words.fleet import Automation
-from policies.words.plan_part import MOST_MEMBERS, PartKey, PlanHeader, WaveHeader
-from policies.words.plan import ReleaseRef, Strategy
 from policies.words.change import Phase
 from policies.words.command import Command, CommandKind
+from policies.words.fleet import Automation
+from policies.words.plan import ReleaseRef, Strategy
+from policies.words.plan_part import MOST_MEMBERS, PartKey, PlanHeader, WaveHeader
 from policies.words.report import BatchReport, WatchReport, WaveReport
 from policies.words.verdict import Action, Decision
 from policies.words.word import Name, Word
@@ -167,7 +168,7 @@ class Wave:
             )
             self._batches[key.number] = batch
             self._ends.append(asyncio.create_task(self._notice_the_end(key.number, batch)))
-            await workflow.wait_condition(lambda number=key.number: self._is_switched(number))  # type: ignore[misc]
+            await workflow.wait_condition(partial(self._is_switched, key.number))
 
     def _batch_order(self, key: PartKey, switching: int) -> BatchOrder:
         order, header = self._order, self._order.header
@@ -211,7 +212,7 @@ class Wave:
             await self._look_after_the_wave()
             self._enter(self._phase_now())
             with suppress(TimeoutError):
-                await workflow.wait_condition(lambda seen=seen: self._changes > seen, timeout=self._patience())  # type: ignore[misc]
+                await workflow.wait_condition(partial(self._has_changed_since, seen), timeout=self._patience())
 
     def _failure(self) -> WaveResult | None:
         """Return why the wave is given up by a person, by a lost batch, or by more failures than may be."""
@@ -340,7 +341,9 @@ class Wave:
         """Have every batch keep its gateways; one that cannot is set aside like any other."""
         self._enter(Phase.PROMOTING)
         await self._signal_batches("end", "keep")
-        await workflow.wait_condition(lambda: len(self._results) == self._wave.parts or self._lost is not None)
+        await workflow.wait_condition(
+            lambda: len(self._results) == self._wave.parts or self._lost is not None
+        )
         if failure := self._failure():
             return failure
         for name, part in self._newly_aside():
@@ -405,6 +408,9 @@ class Wave:
             self._phase = phase
             self._untold = True
 
+    def _has_changed_since(self, seen: int) -> bool:
+        return self._changes > seen
+
     def _changed(self) -> None:
         self._changes += 1
         self._untold = True
@@ -419,8 +425,8 @@ class Wave:
         self._untold = False
         self._told += 1
         counts: Counter[str] = Counter()
-        for report in self._reports.values():
-            counts.update(report.counts)
+        for heard in self._reports.values():
+            counts.update(heard.counts)
         counts["waiting"] += self._wave.gateways - counts.total()
         report = WaveReport(
             at=workflow.now(),

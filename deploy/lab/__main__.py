@@ -14,9 +14,9 @@ from deploy.lab.lab import lab
 from deploy.lab.screen import Screen
 from deploy.lab.stories import Storyteller, Told, write_json
 from orchestrator.running import leave
+from policies.words.change import Outcome
 from policies.words.errors import BadInput, PenstockError
 from policies.words.exit_code import ExitCode
-from policies.words.change import Outcome
 
 STORIES = ("clean", "bad-auth", "bad-signature")
 USUAL = ("clean", "bad-auth")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from workflows.rollback import RollbackResult
 
 from deploy.lab import credentials as lab_credentials
 from deploy.lab import namespaces, preflight
@@ -28,15 +29,14 @@ from deploy.lab.traffic import Logins, Users
 from deploy.lab.traffic import Settings as TrafficSettings
 from orchestrator.cli.session import Session
 from orchestrator.settings import Settings, state_folder
+from policies.words.change import ChangeResult
 from policies.words.drain import DrainLimits
 from policies.words.errors import Unavailable
 from policies.words.fleet import Fleet, Gateway, Limits, Slot
 from policies.words.instance import GatewayState
 from policies.words.plan import Plan, ReleaseRef, Strategy
-from policies.words.change import ChangeResult
 from policies.words.status import ChangeStatus
 from policies.words.word import Word
-from workflows.rollback import RollbackResult
 
 GATES = Path(__file__).with_name("gates.yaml")
 LIMITS = Limits(

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from deploy.lab.lab import GATES, Lab, write_yaml
 from orchestrator.files import load
 from policies.gates import Blindness, GatePolicy
+from policies.words.change import Phase
 from policies.words.errors import Unavailable
 from policies.words.plan import ReleaseRef, Strategy
-from policies.words.change import Phase
 from policies.words.status import ChangeStatus
 from policies.words.verdict import Window
 

@@ -11,12 +11,12 @@ from typing import Any
 from deploy.lab.lab import Lab
 from deploy.lab.screen import Screen
 from orchestrator.cli.show import prediction_line
+from policies.words.change import ChangeResult, Outcome, Phase
 from policies.words.errors import BadInput
 from policies.words.exit_code import ExitCode, code_of
 from policies.words.instance import GatewayState, InstanceState
 from policies.words.plan import ReleaseRef, Strategy
 from policies.words.refusals import TrustError
-from policies.words.change import ChangeResult, Outcome, Phase
 from policies.words.status import ChangeStatus
 
 LOOK_EVERY = 0.3

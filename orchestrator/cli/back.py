@@ -10,9 +10,9 @@ import typer
 from orchestrator.cli.session import Session, in_session
 from orchestrator.cli.show import Output, show_incomplete, watch_until_ended
 from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait, duration
+from policies.words.change import Phase
 from policies.words.errors import Conflict
 from policies.words.exit_code import ExitCode, code_of
-from policies.words.change import Phase
 from policies.words.way_back import Answer, AnswerKind
 
 Within = Annotated[str, typer.Option("--timeout", help="how long --wait waits, for example 90s or 5m")]

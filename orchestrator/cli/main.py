@@ -18,10 +18,10 @@ from orchestrator.cli.show import (
     watch_until_ended,
 )
 from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait
+from policies.words.command import Command, CommandKind
 from policies.words.errors import BadInput, Conflict, Unavailable
 from policies.words.exit_code import ExitCode, code_of
 from policies.words.plan import Strategy
-from policies.words.command import Command, CommandKind
 
 app = typer.Typer(
     name="penstock",

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from orchestrator.store.ledger import Ledger
     from policies.judge.offline.predict import Prediction
     from policies.words.change import HistoryRow
+    from policies.words.command import Command, CommandReceipt
     from policies.words.fleet import Fleet
     from policies.words.plan import Plan, ReleaseRef, Strategy
-    from policies.words.command import Command, CommandReceipt
     from policies.words.status import ChangeStatus
 
 T = TypeVar("T")

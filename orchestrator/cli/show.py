@@ -17,10 +17,9 @@ from rich.text import Text
 
 from policies.judge.offline.predict import Prediction
 from policies.planning.summary import describe
-from policies.words.change import ChangeKind
+from policies.words.change import ChangeKind, Outcome, Phase
 from policies.words.errors import Unavailable
 from policies.words.plan import Plan
-from policies.words.change import Outcome, Phase
 from policies.words.status import ChangeStatus
 
 if TYPE_CHECKING:

@@ -14,9 +14,7 @@ from policies.words.instance import GatewayState
 class GatewayStates(Book):
     """The newest facts of each gateway; a plan is made of them, and reconcile compares them."""
 
-    def record_states(
-        self, fleet: str, states: Sequence[GatewayState], silent: Mapping[str, str]
-    ) -> None:
+    def record_states(self, fleet: str, states: Sequence[GatewayState], silent: Mapping[str, str]) -> None:
         """Write down what these gateways said, and why others said nothing."""
         table, now = tables.gateway_states, datetime.now(UTC)
         rows = [

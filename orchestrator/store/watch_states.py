@@ -41,7 +41,9 @@ class WatchStates(Book):
             which = (table.c.change == change, table.c.wave == wave, table.c.digest == digest)
             body = connection.execute(select(table.c.body).where(*which)).scalar_one_or_none()
         if body is None:
-            raise BadInput(f"the state of the watch over wave {wave} of {change} is gone; the window begins anew")
+            raise BadInput(
+                f"the state of the watch over wave {wave} of {change} is gone; the window begins anew"
+            )
         return zlib.decompress(body).decode()
 
     def forget_states(self, before: datetime) -> int:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from math import floor
 
 from policies.planning.naming import counted, named
+from policies.words.fleet import Limits
 from policies.words.plan import Plan, Wave
 
 
@@ -21,6 +22,15 @@ def may_fail(plan: Plan, wave: Wave) -> int:
     share = Fraction(plan.fleet.limits.failures.removesuffix("%")) / 100
     least = 0 if wave.number == 1 else 1
     return min(max(least, floor(share * len(wave.gateways))), len(wave.gateways) - 1)
+
+
+def may_be_unable(limits: Limits, changing: int) -> int:
+    """Return how many gateways may be unable to change at the start: silent, full, without a way back.
+
+    The share of all that change, not rounded up: of a few gateways none may be left out unasked.
+    """
+    share = Fraction(limits.failures.removesuffix("%")) / 100
+    return floor(share * changing)
 
 
 def is_release_fault(failed: Collection[str], plan: Plan, wave: Wave) -> bool:

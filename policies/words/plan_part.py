@@ -13,7 +13,7 @@ from policies.words.plan import ReleaseRef, Strategy
 from policies.words.word import Digest, Name, Word
 
 MOST_MEMBERS = 50
-"""Gateways of one part: a history of fifty coroutines stays far below 4,096 events (research: temporal.md)."""
+"""Gateways of one part: the history of fifty coroutines stays far below 4,096 events (temporal.md)."""
 
 
 class PartKey(Word):

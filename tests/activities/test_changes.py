@@ -28,11 +28,11 @@ from policies.words.change import (
     ChangeOpening,
     GatewayResult,
     KnownGoodBatch,
+    Outcome,
     Quarantine,
 )
 from policies.words.errors import BadInput, Conflict
 from policies.words.plan import ReleaseRef
-from policies.words.change import Outcome
 from policies.words.word import digest_of
 
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from policies.words.rollout import Outcome
 from typer.testing import CliRunner, Result
 
 from orchestrator.cli.main import app
@@ -14,7 +15,6 @@ from orchestrator.cli.show import Output, show_last_known, span
 from orchestrator.store.ledger import Ledger
 from policies.words.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch
 from policies.words.plan import ReleaseRef
-from policies.words.rollout import Outcome
 from policies.words.word import digest_of
 
 BAKE = "logins fail since 12:04 [bold]see[/bold] [/etc/ocserv]"

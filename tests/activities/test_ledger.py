@@ -21,10 +21,10 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.store.tables import metadata
 from policies.gates import GatePolicy
 from policies.words.audit import AuditHead
+from policies.words.change import ChangeOrder, ChangeResult, Outcome
 from policies.words.errors import BadInput, Conflict, Refused, Unavailable
 from policies.words.fleet import Fleet, Gateway, Slot
 from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
-from policies.words.change import ChangeOrder, ChangeResult, Outcome
 from policies.words.verdict import Action, Decision, GateReading, GateVerdict, Window
 from policies.words.word import digest_of
 

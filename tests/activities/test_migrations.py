@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
+from policies.words.rollout import Outcome, RolloutResult
 from sqlalchemy import Connection, DateTime, create_engine, insert
 from sqlalchemy.sql.expression import column, table
 
@@ -15,7 +16,6 @@ from orchestrator.store.database import MIGRATIONS
 from orchestrator.store.ledger import Ledger
 from policies.words.errors import BadInput
 from policies.words.plan import ReleaseRef
-from policies.words.rollout import Outcome, RolloutResult
 from policies.words.word import digest_of
 from tests.activities.test_ledger import NEW, NEWER, OLD, order
 

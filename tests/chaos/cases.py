@@ -5,8 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from deploy.lab.faults import Fault
-from policies.words.plan import Strategy
 from policies.words.change import Outcome
+from policies.words.plan import Strategy
 from tests.chaos.watching import Boundary, Seen
 
 

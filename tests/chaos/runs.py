@@ -13,10 +13,10 @@ from deploy.lab.lab import FLEET, Lab, Shape
 from orchestrator.files import load
 from orchestrator.service import Service
 from policies.gates import GatePolicy
+from policies.words.change import ChangeResult, Outcome
 from policies.words.errors import Conflict, PenstockError
 from policies.words.fleet import Limits
 from policies.words.plan import Plan, ReleaseRef, Strategy
-from policies.words.change import ChangeResult, Outcome
 from policies.words.verdict import Window
 from policies.words.word import digest_of
 from tests.chaos.cases import Case, Direction, Run

@@ -11,11 +11,11 @@ from orchestrator.files import load
 from policies.gates import GatePolicy
 from policies.planning.plan import plan as make_plan
 from policies.words import refusals  # noqa: F401
+from policies.words.change import Outcome
 from policies.words.errors import PenstockError
 from policies.words.exit_code import ExitCode, code_of
 from policies.words.fleet import Fleet
 from policies.words.plan import Strategy
-from policies.words.change import Outcome
 from policies.words.word import digest_of
 from tests.house.tree import ROOT, documents, place
 from tests.unit.fleets import NEW, OLD, state

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client
+from workflows.way_back import WayBack, WayBackOrder
 
 from orchestrator.running import leave
 from policies.rollbacks import confirmation_of
-from policies.words.drain import DrainEnding, DrainLimits, Step
-from policies.words.errors import Refused
 from policies.words.change import Phase
 from policies.words.command import CommandKind, CommandReceipt
+from policies.words.drain import DrainEnding, DrainLimits, Step
+from policies.words.errors import Refused
 from policies.words.way_back import Answer, AnswerKind
 from tests.fakes.control import AT_CAP, BLIND, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.replay.commands import commands_now
@@ -28,7 +29,6 @@ from workflows.drain import Drain, DrainGatewayOrder
 from workflows.install import Install, InstallOrder
 from workflows.reconcile import Reconcile
 from workflows.steps import CONTROL_QUEUE
-from workflows.way_back import WayBack, WayBackOrder
 
 HISTORIES = Path(__file__).parent / "histories"
 BASELINE = Path(__file__).parent / "commands.json"

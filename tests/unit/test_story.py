@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
+from policies.way_back import WayBackStory
 
 from policies.gates import GatePolicy
 from policies.planning.plan import plan as make_plan
 from policies.story import Story
-from policies.way_back import WayBackStory
-from policies.words.plan import Strategy
 from policies.words.change import ChangeOrder, Outcome
+from policies.words.plan import Strategy
 from policies.words.report import RestoreReport
 from policies.words.word import digest_of
 from tests.unit.fleets import NEW, OLD, fleet, gateway, state

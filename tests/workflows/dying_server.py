@@ -4,6 +4,7 @@ import os
 import signal
 
 from policies.words.rollout import Outcome, Phase
+
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.skipping import running

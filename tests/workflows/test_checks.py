@@ -2,14 +2,14 @@
 
 import pytest
 from temporalio.client import WorkflowFailureError
+from workflows.rollout import Rollout
 
 from policies.judge.offline.advisory import Advice
-from policies.words.errors import Unavailable
 from policies.words.change import Outcome
+from policies.words.errors import Unavailable
 from tests.workflows.world import NEW, OLD, World, result_of, status_of
 from workflows.failures import sentence_of
 from workflows.install import Install, InstallOrder
-from workflows.rollout import Rollout
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey, SurveyResult
 

@@ -12,11 +12,12 @@ from temporalio.client import (
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.service import RPCError
+from workflows.rollout import Rollout
 
-from policies.words.errors import Refused, Unavailable
-from policies.words.plan import ReleaseRef
 from policies.words.change import ChangeResult, Outcome, Phase
 from policies.words.command import Command, CommandKind
+from policies.words.errors import Refused, Unavailable
+from policies.words.plan import ReleaseRef
 from tests.fakes.control import AT_CAP, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.world import (
     OLD,
@@ -28,7 +29,6 @@ from tests.workflows.world import (
     status_of,
     until,
 )
-from workflows.rollout import Rollout
 
 
 async def test_while_held_nobody_else_starts_and_leases_are_still_confirmed(world: World) -> None:

@@ -7,10 +7,10 @@ from uuid import uuid4
 import pytest
 from temporalio.client import WorkflowHandle
 
-from policies.words.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
-from policies.words.errors import Unavailable
 from policies.words.change import Phase
 from policies.words.command import CommandReceipt
+from policies.words.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
+from policies.words.errors import Unavailable
 from policies.words.verdict import Action, Decision, GateReading, GateVerdict
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway

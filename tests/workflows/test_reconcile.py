@@ -11,9 +11,9 @@ from temporalio.client import ScheduleOverlapPolicy
 from orchestrator.schedules import have_reconcile, keep_reconciling, reconcile_of
 from orchestrator.service import Service
 from orchestrator.store.ledger import Ledger
-from policies.words.errors import Conflict, Unavailable
 from policies.words.change import Outcome, Phase
 from policies.words.command import Command, CommandKind
+from policies.words.errors import Conflict, Unavailable
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine, engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, result_of, until, working

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from workflows.rollout import Rollout
 
 from policies.words.change import ChangeResult, Outcome, Phase
 from tests.fakes.control import UNDECIDED
@@ -15,7 +16,6 @@ from tests.workflows.engine import Engine
 from tests.workflows.impatient import SECONDS, Impatient
 from tests.workflows.world import World, fleet_of, in_phase, result_of, until, working
 from workflows.reconcile import Reconcile
-from workflows.rollout import Rollout
 from workflows.steps import CONTROL_QUEUE
 
 STARTED_WITHIN = 6.0

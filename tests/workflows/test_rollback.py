@@ -6,10 +6,11 @@ import pytest
 from temporalio.client import WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner
+from workflows.rollback import Rollback, RollbackOrder, RollbackResult
 
+from policies.words.change import Outcome, Phase
 from policies.words.errors import Refused, Unavailable
 from policies.words.operation import Operation
-from policies.words.change import Outcome, Phase
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.world import (
     NEW,
@@ -22,7 +23,6 @@ from tests.workflows.world import (
     until,
     working,
 )
-from workflows.rollback import Rollback, RollbackOrder, RollbackResult
 from workflows.steps import CONTROL_QUEUE
 
 

@@ -4,21 +4,21 @@ from datetime import timedelta
 
 import pytest
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from workflows.rollback import RollbackResult
+from workflows.way_back import WayBack, WayBackOrder
 
 from orchestrator.service import Service
 from policies.rollbacks import confirmation_of
+from policies.words.change import Outcome, Phase
+from policies.words.command import CommandReceipt
 from policies.words.drain import DrainExtension
 from policies.words.errors import BadInput, Conflict, Refused
 from policies.words.fleet import AtDeadline, RollbackRules
-from policies.words.change import Outcome, Phase
-from policies.words.command import CommandReceipt
 from policies.words.status import ChangeStatus
 from policies.words.way_back import Answer, AnswerKind
 from tests.workflows.test_reconcile import promoted, service  # noqa: F401 - fixture
 from tests.workflows.world import NEW, NEXT, OLD, World, result_of, until
-from workflows.rollback import RollbackResult
 from workflows.steps import CONTROL_QUEUE
-from workflows.way_back import WayBack, WayBackOrder
 
 Running = WorkflowHandle[WayBack, RollbackResult]
 

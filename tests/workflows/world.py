@@ -16,8 +16,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import Interceptor, Worker, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 from temporalio.workflow import _Definition
 
-from activities.instances import InstanceActivities
 from activities.facts import FactActivities
+from activities.instances import InstanceActivities
 from activities.ledger import LedgerActivities
 from activities.plans import PlanActivities
 from activities.sessions import SessionActivities
@@ -27,10 +27,10 @@ from orchestrator.agent import gateway_activities
 from orchestrator.files import load
 from orchestrator.worker import WORKFLOWS, record_activities
 from policies.gates import GatePolicy
-from policies.words.fleet import Fleet, Gateway, Limits, Slot
-from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
 from policies.words.change import ChangeKind, ChangeOrder, ChangeResult, Phase
 from policies.words.command import Command, CommandKind, CommandReceipt
+from policies.words.fleet import Fleet, Gateway, Limits, Slot
+from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
 from policies.words.status import ChangeStatus
 from policies.words.verdict import Window
 from policies.words.word import digest_of
