@@ -213,8 +213,8 @@ def test_ten_thousand_gateways_are_read_and_planned_within_a_second_each() -> No
     starting = time.process_time()
     for wave, parts in enumerate(cut):
         for part in parts:
-            for done in range(len(part)):
-                next_batch(plan, Progress(passed=wave, draining=part[:done]), among=part)
+            for count in range(len(part)):
+                next_batch(plan, Progress(passed=wave, draining=part[:count]), among=part)
     done = time.process_time()
     assert digest
     assert sum(len(part) for parts in cut for part in parts) == 10_000
