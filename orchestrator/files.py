@@ -23,8 +23,8 @@ from policies.words.word import Word
 W = TypeVar("W", bound=Word)
 Location = tuple[str | int, ...]
 
-LARGEST = 16 << 20
-"""Bytes a file may have: no fleet needs more, and a mistaken path may name anything."""
+LARGEST = 1 << 22
+"""Bytes a file may have: 10,000 gateways take half of it, and a mistaken path may name anything."""
 
 
 class PlainLoader(yaml.SafeLoader):

@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 ON_THIS_HOST = ("tests/lab/", "tests/drivers/", "tests/chaos/", "tests/house/test_leftovers.py")
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
+
+# An example that takes long on a busy machine is no broken promise; what hangs is ended by pytest's timeout.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types

@@ -85,7 +85,8 @@ def _wave(plan: Plan, wave: Wave) -> str:
     walked = f"; {shares} of source addresses, compared with itself" if wave.compared_with_itself else ""
     return (
         f"Wave {wave.number}{role}: {counted(len(wave.gateways), 'gateway')} ({named(wave.gateways)}), "
-        f"{_users(plan, wave.gateways)} users; {_failing(may_fail(plan, wave))}; lease {wave.lease}{walked}."
+        f"{counted(_users(plan, wave.gateways), 'user')}; {_failing(may_fail(plan, wave))}; "
+        f"lease {wave.lease}{walked}."
     )
 
 

@@ -36,7 +36,7 @@ def test_a_plan_is_said_in_sentences() -> None:
     said = describe(planned((upgraded, states, known_good)))
     assert said[0] == "Strategy canary: one gateway first, then growing waves."
     assert said[1] == (
-        "Wave 1: 1 gateway (gw-5), 1 users; none may fail; lease 0:02:00; "
+        "Wave 1: 1 gateway (gw-5), 1 user; none may fail; lease 0:02:00; "
         "5%, 100% of source addresses, compared with itself."
     )
     assert said[2].startswith("Wave 2: 3 gateways (")
