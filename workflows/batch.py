@@ -94,6 +94,7 @@ class Batch:
         self._told = order.told
         self._untold = 0
         self._urgent = False
+        self._over = False
 
     @workflow.run
     async def run(self, order: BatchOrder) -> BatchResult:
@@ -120,10 +121,11 @@ class Batch:
             await self._stay_on_trial()
             if self._ending == "keep":
                 await self._keep()
+            # Waited for, not cancelled: a signal under way swallows a cancellation and the next would follow.
+            self._over = True
+            await reporting
         finally:
             reporting.cancel()
-        if self._ending == "keep":
-            await self._tell_wave()
         return BatchResult(kept=list(self._states.values()).count("kept"), aside=self._aside)
 
     # --- what the wave says ---------------------------------------------------------
@@ -341,9 +343,10 @@ class Batch:
         return self._untold > 0 and (self._urgent or self._untold >= len(self._states))
 
     async def _report_changes(self) -> None:
-        while True:
-            await workflow.wait_condition(self._worth_telling)
-            await self._tell_wave()
+        while self._untold or not self._over:
+            await workflow.wait_condition(lambda: self._worth_telling() or self._over)
+            if self._untold:
+                await self._tell_wave()
 
     async def _tell_wave(self) -> None:
         self._untold, self._urgent = 0, False

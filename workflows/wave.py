@@ -85,6 +85,7 @@ class Wave:
         self._told = 0
         self._changes = 0
         self._untold = True
+        self._over = False
 
     @workflow.run
     async def run(self, order: WaveOrder) -> WaveResult:
@@ -100,7 +101,9 @@ class Wave:
                 result = await self._keep(result)
             if not result.passed:
                 await self._signal_batches("end", "stop")
-            await self._tell()
+            # Waited for, not cancelled: a signal under way swallows a cancellation and the next would follow.
+            self._over = True
+            await telling
             return result
         finally:
             for task in (telling, *running, *self._ends):
@@ -417,9 +420,10 @@ class Wave:
 
     async def _report_changes(self) -> None:
         """Tell the change what is new, in as few signals as the news allows."""
-        while True:
-            await workflow.wait_condition(lambda: self._untold)
-            await self._tell()
+        while self._untold or not self._over:
+            await workflow.wait_condition(lambda: self._untold or self._over)
+            if self._untold:
+                await self._tell()
 
     async def _tell(self) -> None:
         self._untold = False
