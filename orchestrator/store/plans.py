@@ -92,16 +92,18 @@ class Plans(Book):
         with reading(self._engine) as connection:
             _known(connection, digest, tables.plans.c.digest)
             index = select(table.c.wave, table.c.batch, table.c.names).where(table.c.plan == digest)
-            holding = [row for row in connection.execute(index) if wanted.intersection(json.loads(row.names))]
-            found = dict[str, PlanGateway]()
-            for row in holding:
+            found = dict[str, Any]()
+            for row in connection.execute(index).all():
+                batch = json.loads(row.names)
+                if wanted.isdisjoint(batch):
+                    continue
                 key = (table.c.plan == digest, table.c.wave == row.wave, table.c.batch == row.batch)
                 body = connection.execute(select(table.c.body).where(*key)).scalar_one()
-                for gateway in _GATEWAYS.validate_json(zlib.decompress(body)):
-                    found[gateway.gateway.name] = gateway
+                told = zip(batch, json.loads(zlib.decompress(body)), strict=True)
+                found.update((name, gateway) for name, gateway in told if name in wanted)
         if missing := sorted(wanted - found.keys()):
             raise BadInput(f"plan {digest} knows no gateway {missing[0]}")
-        return tuple(found[name] for name in sorted(wanted))
+        return _GATEWAYS.validate_json(json.dumps([found[name] for name in sorted(wanted)]))
 
 
 def _header(plan: Plan, digest: str, waves: dict[int, tuple[str, ...]]) -> PlanHeader:
