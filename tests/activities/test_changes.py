@@ -27,6 +27,7 @@ from policies.words.change import (
     ChangeKind,
     ChangeOpening,
     GatewayResult,
+    HistoryRow,
     KnownGoodBatch,
     Outcome,
     Quarantine,
@@ -172,7 +173,7 @@ def test_a_change_ends_once_and_a_late_repeat_of_an_earlier_end_changes_nothing(
 def test_the_history_is_the_same_page_by_page(ledger: Ledger) -> None:
     for n in range(7):
         ledger.open_change(opening(f"key {n}"))
-    pages, before = [], None
+    pages, before = list[HistoryRow](), None
     while page := ledger.history("edge", 3, before):
         pages += page
         before = page[-1].name

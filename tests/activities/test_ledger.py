@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from temporalio.testing import ActivityEnvironment
 
@@ -351,3 +351,28 @@ async def test_each_step_of_a_rollout_may_be_repeated(ledger: Ledger) -> None:
         await run(book.close_rollout, result("north-1"))
     assert await run(book.read_known_good, "north") == {"gw-1": NEW}
     assert actions(ledger) == ["change began", "decision", "known-good recorded", "change ended"]
+
+
+def test_what_is_asked_every_minute_reads_no_past(url: str, ledger: Ledger) -> None:
+    """An index serves a question only while both say the same condition in the same words."""
+    engine, asked = open_database(url), []
+    event.listen(
+        engine,
+        "before_cursor_execute",
+        lambda *told: asked.append((told[2], told[3])),  # statement, parameters
+    )
+    own = Ledger(engine)
+    own.known_good("north")
+    own.open_changes("north")
+    with reading(engine) as connection:
+        questions = [one for one in asked if one[0].startswith("SELECT")]
+        plans = [
+            connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+            for statement, parameters in questions
+        ]
+    engine.dispose()
+    used = [" ".join(step.detail for step in plan) for plan in plans]
+    assert len(used) == 2
+    assert "uq_known_good_newest" in used[0]
+    assert "ix_changes_open" in used[1]
+    assert not any("SCAN" in plan or "TEMP B-TREE" in plan for plan in used)

@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+<<<<<<< HEAD
 from alembic import command
 from alembic.config import Config
 from policies.words.rollout import Outcome, RolloutResult
 from sqlalchemy import Connection, DateTime, create_engine, insert
+=======
+from sqlalchemy import Connection, DateTime, insert
+>>>>>>> ledger
 from sqlalchemy.sql.expression import column, table
 
-from orchestrator.store.database import MIGRATIONS
 from orchestrator.store.ledger import Ledger
 from policies.words.errors import BadInput
 from policies.words.plan import ReleaseRef
 from policies.words.word import digest_of
 from tests.activities.test_ledger import NEW, NEWER, OLD, order
+from tests.fakes.ledgers import ledger_of
 
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 KNOWN_GOOD: tuple[tuple[str, str, ReleaseRef], ...] = (
@@ -69,11 +73,7 @@ def ended(number: int, outcome: Outcome, incomplete: tuple[str, ...] = ()) -> Ro
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     """The ledger of that revision with a year in it, opened by this penstock."""
     url = f"sqlite:///{tmp_path}/ledger.db"
-    engine, config = create_engine(url), Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, request.param)
+    with ledger_of(request.param, url) as connection:
         incomplete = ended(4, Outcome.ROLLBACK_INCOMPLETE, ("gw-2: its disk is full",))
         write(
             connection,
@@ -97,7 +97,6 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
             for minute, (name, gateway, release) in enumerate(KNOWN_GOOD)
         ]
         write(connection, "known_good", rows)
-    engine.dispose()
     opened = Ledger.open(url)
     yield opened
     opened.close()
