@@ -11,17 +11,19 @@ import asyncio
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
 
 from orchestrator.engine import connect
 from orchestrator.files import load
@@ -30,12 +32,18 @@ from orchestrator.store.ledger import Ledger
 from policies.gates import GatePolicy
 from policies.planning.parts import parted
 from policies.planning.plan import plan as make_plan
-from policies.words.change import ChangeEnding, ChangeKind, ChangeOpening, ChangeResult, KnownGoodBatch, Outcome
+from policies.words.change import (
+    ChangeEnding,
+    ChangeKind,
+    ChangeOpening,
+    ChangeResult,
+    KnownGoodBatch,
+    Outcome,
+)
 from policies.words.plan import Plan, Strategy
 from policies.words.word import digest_of
 from tests.bench.simulated_agents import FLEET, NEW_VERSION, OLD_VERSION, Faults, fleet, release
 from tests.fakes.gateway import FakeGateway
-from tests.workflows.engine import free_port
 from workflows.identities import change_of
 
 SIZES = (100, 1_000, 10_000)
@@ -87,18 +95,20 @@ async def _measure(count: int, watch: float | None) -> Size:
     plan = _plan(count, size)
     longest = max(wave.lease for wave in plan.waves).total_seconds()
     patience = watch if watch is not None else min(longest / 3, 300.0)
-    with _setup(count, harm_in_wave=0, patience=patience) as setup:
+    async with _setup(count, harm_in_wave=0, patience=patience) as setup:
         result = await setup.upgrade(plan)
         _expect(result, Outcome.PROMOTED)
         size.wall_s = setup.wall
         size.worker_cpu_s, size.worker_rss_mb = setup.cost()
-        size.steps_per_s = setup.renewals_a_second(patience)
+        size.steps_per_s = setup.steps_a_second(patience)
         size.events, size.longest_history, size.largest_payload_bytes = await setup.histories()
-    with _setup(count, harm_in_wave=TURNED_ROUND_IN_WAVE, patience=5.0) as setup:
+    async with _setup(count, harm_in_wave=TURNED_ROUND_IN_WAVE, patience=5.0) as setup:
         result = await setup.upgrade(plan)
         _expect(result, Outcome.ROLLED_BACK)
         size.back_wall_s = setup.wall
-        size.restored_s = round(result.steered_back_after.total_seconds(), 2) if result.steered_back_after else -1
+        size.restored_s = (
+            round(result.steered_back_after.total_seconds(), 2) if result.steered_back_after else -1
+        )
         size.restored = result.touched
         events, longest_history, largest = await setup.histories()
         size.longest_history = max(size.longest_history, longest_history)
@@ -122,7 +132,7 @@ def _plan(count: int, size: Size) -> Plan:
     for gateway in simulated.gateways:
         fake = FakeGateway(gateway)
         fake.serve(old)
-        states[gateway.name] = asyncio.run_coroutine_threadsafe if False else fake._state(changed=False)  # noqa: SLF001
+        states[gateway.name] = fake._state(changed=False)
     known_good = {gateway.name: old for gateway in simulated.gateways}
     gates = load(Path("deploy/lab/gates.yaml"), GatePolicy)
     began = time.perf_counter()
@@ -172,17 +182,14 @@ class Setup:
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return ticks / 100, int(peak.split()[1]) / 1024
 
-    def renewals_a_second(self, patience: float) -> float:
-        """Return the steps a second while everybody was on trial: the last seconds before the first keep."""
+    def steps_a_second(self, patience: float) -> float:
+        """Return the steps a second while everybody was on trial: until the first gateway was kept for good."""
         lines = [json.loads(line) for line in (self.folder / "counts.jsonl").read_text().splitlines()]
-        total = {line["at"]: sum(line["steps"].values()) for line in lines}
-        kept = [line["steps"].get("make_permanent", 0) for line in lines]
-        last = max(index for index, count in enumerate(kept) if count < kept[-1])
-        final = next(index for index in range(last, 0, -1) if kept[index - 1] < kept[index] or index == 1)
-        times = sorted(total)
-        end = next(i for i in range(len(kept)) if kept[i] > kept[final - 2]) if final > 2 else last
-        begin = next(i for i in range(end, -1, -1) if times[end] - times[i] >= patience * 0.8 or i == 0)
-        return round((total[times[end - 1]] - total[times[begin]]) / max(1.0, times[end - 1] - times[begin]), 1)
+        last_trial = max(line["steps"].get("start_instance", 0) for line in lines)
+        trial = [line for line in lines if line["steps"].get("start_instance", 0) == last_trial]
+        before = [line for line in trial if line["at"] <= trial[0]["at"] + patience * 0.9]
+        taken = sum(before[-1]["steps"].values()) - sum(before[0]["steps"].values())
+        return round(taken / max(1.0, before[-1]["at"] - before[0]["at"]), 1)
 
     async def histories(self) -> tuple[int, int, int]:
         """Return all events, the longest history, and the largest payload of those that are read."""
@@ -209,7 +216,12 @@ def _begin(book: Ledger, plan: Plan) -> None:
     """Write the ledger of a fleet that was installed long ago."""
     old = release(OLD_VERSION)
     opening = ChangeOpening(
-        key="first", fleet=FLEET, kind=ChangeKind.INSTALL, requested_by="bench", reason="it begins", release="1"
+        key="first",
+        fleet=FLEET,
+        kind=ChangeKind.INSTALL,
+        requested_by="bench",
+        reason="it begins",
+        release="1",
     )
     name = book.open_change(opening)
     names = [gateway.name for gateway in plan.fleet.gateways]
@@ -219,18 +231,20 @@ def _begin(book: Ledger, plan: Plan) -> None:
     book.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="installed"))
 
 
-@contextmanager
-def _setup(
+@asynccontextmanager
+async def _setup(
     count: int, *, harm_in_wave: int, patience: float, faults: Faults | None = None
-) -> Iterator[Setup]:
+) -> AsyncIterator[Setup]:
     """Start everything, and end it by its own process id."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-bench-fleet-"))
-    port = free_port()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     address = f"127.0.0.1:{port}"
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         _start(stack, _engine(port, folder), folder / "engine.log")
-        _wait_for_engine(address)
+        await _answering(address)
         given = (faults or Faults()).model_dump_json()
         agents = [sys.executable, "-m", "tests.bench.simulated_agents", address, str(count)]
         _start(stack, [*agents, str(folder / "counts.jsonl"), given], folder / "agents.log")
@@ -239,7 +253,7 @@ def _setup(
         running = _start(
             stack, [*worker, str(count), str(harm_in_wave), str(patience)], folder / "worker.log"
         )
-        time.sleep(5 + count / 500)  # the simulated agents connect over twenty seconds
+        await asyncio.sleep(5 + count / 500)  # the simulated agents connect over twenty seconds
         yield Setup(address=address, folder=folder, worker=running)
 
 
@@ -277,28 +291,16 @@ def _end(process: "subprocess.Popen[str]") -> None:
         process.wait()
 
 
-def _wait_for_engine(address: str) -> None:
-    async def answers() -> None:
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    await (await Client.connect(address)).count_workflows()
-                except Exception:  # noqa: BLE001 - whatever it says before it serves
-                    await asyncio.sleep(0.2)
-                else:
-                    return
-
-    asyncio.run(answers()) if not _in_a_loop() else None  # noqa: B018
-    if _in_a_loop():
-        time.sleep(3)
-
-
-def _in_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+async def _answering(address: str) -> None:
+    """Return once the engine serves."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await (await Client.connect(address)).count_workflows()
+            except (RPCError, RuntimeError):
+                await asyncio.sleep(0.2)
+            else:
+                return
 
 
 def _expect(result: ChangeResult, outcome: Outcome) -> None:

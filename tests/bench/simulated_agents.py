@@ -269,14 +269,10 @@ async def main(address: str, count: int, counts: Path, faults: Faults) -> None:
         agents.append(Agent(fake, number, faults))
     print(f"ready: {count} simulated gateways", flush=True)
     counting = asyncio.create_task(_tell_counts(counts))
-    await asyncio.gather(
-        counting, *[_serve(agent, clients[agent.number % CHANNELS]) for agent in agents]
-    )
+    await asyncio.gather(counting, *[_serve(agent, clients[agent.number % CHANNELS]) for agent in agents])
 
 
 if __name__ == "__main__":
     asyncio.run(
-        main(
-            sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Faults.model_validate_json(sys.argv[4])
-        )
+        main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Faults.model_validate_json(sys.argv[4]))
     )
