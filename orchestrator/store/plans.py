@@ -76,25 +76,8 @@ class Plans(Book):
 
     def _body(self, digest: str) -> bytes:
         with reading(self._engine) as connection:
-<<<<<<< HEAD
             row = _known(connection, digest, tables.plans.c.body)
         return zlib.decompress(row.body)
-=======
-            _known(connection, digest, tables.plans.c.digest)
-            index = select(table.c.wave, table.c.batch, table.c.names).where(table.c.plan == digest)
-            found = dict[str, Any]()
-            for row in connection.execute(index).all():
-                batch = json.loads(row.names)
-                if wanted.isdisjoint(batch):
-                    continue
-                key = (table.c.plan == digest, table.c.wave == row.wave, table.c.batch == row.batch)
-                body = connection.execute(select(table.c.body).where(*key)).scalar_one()
-                told = zip(batch, json.loads(zlib.decompress(body)), strict=True)
-                found.update((name, gateway) for name, gateway in told if name in wanted)
-        if missing := sorted(wanted - found.keys()):
-            raise BadInput(f"plan {digest} knows no gateway {missing[0]}")
-        return _GATEWAYS.validate_json(json.dumps([found[name] for name in sorted(wanted)]))
->>>>>>> ledger
 
 
 @lru_cache(maxsize=4)

@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-<<<<<<< HEAD
 from alembic import command
 from alembic.config import Config
 from policies.words.rollout import Outcome, RolloutResult
 from sqlalchemy import Connection, DateTime, create_engine, insert
-=======
 from sqlalchemy import Connection, DateTime, insert
->>>>>>> ledger
 from sqlalchemy.sql.expression import column, table
 
 from orchestrator.store.ledger import Ledger
