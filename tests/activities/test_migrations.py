@@ -6,10 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from policies.words.rollout import Outcome, RolloutResult
-from sqlalchemy import Connection, DateTime, create_engine, insert
 from sqlalchemy import Connection, DateTime, insert
 from sqlalchemy.sql.expression import column, table
 
