@@ -358,9 +358,13 @@ class Drain:
         good = await self._probe(emptying.gateway, serving) if serving else None
         judged = self._order.failed is not None and emptying.release == self._order.failed
         emptying.mode, emptying.mode_reason = mode_of(
-            self._order.decision if judged else None, left, good, self._order.limits.tunnel_gates
+            self._order.decision if judged else None,
+            left,
+            good,
+            self._order.limits.tunnel_gates,
+            self._steps[emptying.gateway].gateway.metrics_target,
         )
-        if emptying.mode is DrainMode.END:
+        if emptying.mode is not DrainMode.WAIT:
             await self._tell_of(emptying, "tunnels found broken", emptying.mode_reason, "mode")
 
     async def _probe(self, gateway: str, slot: str) -> Probe | None:
