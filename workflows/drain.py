@@ -42,8 +42,6 @@ from workflows.gateway import GatewaySteps
 LOOK_AGAIN = timedelta(minutes=10)
 """How long one wait lasts while a drain is held: sessions that end by themselves end the hold."""
 
-SHORT_HISTORY = 2_000
-
 
 class DrainOrder(Word):
     """Empty and stop whatever gets no new sessions on the gateways of one part of a plan.
@@ -340,7 +338,7 @@ class Drain:
     def _go_on_with_a_short_history(self) -> None:
         """Cut the history while everybody is merely waited for; what a person forced is finished first."""
         if (
-            workflow.info().get_current_history_length() < SHORT_HISTORY
+            not steps.history_is_long()
             or self._forced
             or not workflow.all_handlers_finished()
             or self._one_batch.locked()
