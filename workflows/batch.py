@@ -26,8 +26,6 @@ from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
 RENEWALS_A_LEASE = 3
-SHORT_HISTORY = 2_000
-"""Events after which a batch on trial continues as new; fifty gateways may still spend as many again."""
 
 
 class OnTrial(Word):
@@ -117,7 +115,9 @@ class Batch:
             self._states.setdefault(member.gateway.name, "waiting")
         reporting = asyncio.create_task(self._report_changes())
         try:
-            if not self._switched:
+            if self._switched:
+                self._changed(urgent=True)  # what the last run had no time to tell
+            else:
                 await self._switch()
             await self._stay_on_trial()
             if self._ending == "keep":
@@ -239,7 +239,7 @@ class Batch:
             if self._ending:
                 return
             await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
-            if workflow.info().get_current_history_length() > SHORT_HISTORY:
+            if steps.history_is_long():
                 self._go_on_with_a_short_history()
 
     def _has_news(self, share: int) -> bool:

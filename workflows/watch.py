@@ -24,7 +24,6 @@ SLICE_WHILE_SWITCHING = timedelta(seconds=10)
 BAKE = 0
 """The number under which a promoted change is watched on, as if it were a wave."""
 
-SHORT_HISTORY = 2_000
 REPORTS_AT_ONCE = 200
 """Changes of the decision that are told at once; a decision that flaps for days is told every ten minutes."""
 NO_SOONER = timedelta(minutes=10)
@@ -67,7 +66,7 @@ class Watch:
             if self._decision is not None and self._decision.action is Action.ROLL_BACK:
                 return
             await self._pause()
-            if workflow.info().get_current_history_length() > SHORT_HISTORY:
+            if steps.history_is_long():
                 self._go_on_with_a_short_history(order)
 
     @workflow.query(name="decision")

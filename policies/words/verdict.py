@@ -31,12 +31,16 @@ class Action(StrEnum):
 
 
 class GateReading(Message):
-    """One gate at one tick: its verdict, the reason in a sentence, and the numbers behind it."""
+    """One gate at one tick: its verdict, the reason in a sentence, and the numbers behind it.
+
+    `instances` are those a bad sign is on.
+    """
 
     gate: str
     verdict: GateVerdict
     reason: str
     numbers: dict[str, float] = {}
+    instances: tuple[str, ...] = ()
 
 
 class Decision(Message):

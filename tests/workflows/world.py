@@ -1,6 +1,7 @@
 """A fleet of fake gateways with a fake control plane, under the real workflows and the real sandbox."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,13 +32,16 @@ from policies.words.change import ChangeKind, ChangeOrder, ChangeResult, Phase
 from policies.words.command import Command, CommandKind, CommandReceipt
 from policies.words.fleet import Fleet, Gateway, Limits, Slot
 from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
+from policies.words.plan_part import PartKey
 from policies.words.status import ChangeStatus
 from policies.words.verdict import Window
 from policies.words.word import digest_of
 from tests.fakes.control import FakeAdmission, FakeArchive, FakeFleets, FakeJudge, ObservedLedger
 from tests.fakes.gateway import FakeGateway
 from workflows.change import Change, ChangeRun
+from workflows.drain import DrainOrder
 from workflows.failures import sentence_of
+from workflows.restore import Restore, RestoreOrder, RestoreResult
 from workflows.sandbox import RUNNER
 from workflows.steps import CONTROL_QUEUE
 
@@ -71,8 +75,8 @@ def gateway(name: str, number: int) -> Gateway:
     return Gateway(name=name, domain=name, addresses=(IPv4Address(f"198.18.1.{number}"),), slots=slots)
 
 
-def fleet_of(name: str, **limits: timedelta | int) -> Fleet:
-    members = tuple(gateway(f"gw-{number}", number) for number in (1, 2, 3, 4))
+def fleet_of(name: str, *, size: int = 4, **limits: Any) -> Fleet:
+    members = tuple(gateway(f"gw-{number}", number) for number in range(1, size + 1))
     return Fleet(
         name=name,
         product="ocserv",
@@ -150,6 +154,38 @@ class World:
         )
         return await self.run(order)
 
+    def drain_order(self, *names: str, release: ReleaseRef = NEW, **more: object) -> DrainOrder:
+        """Return an order to empty what these gateways have beside the release that serves."""
+        order = DrainOrder(
+            change=f"{self.fleet.name}-1",
+            fleet=self.fleet.name,
+            plan=self.book.record_return(self.fleet, dict.fromkeys(names, release)),
+            key=PartKey(wave=0, number=1),
+            epoch=1,
+            deadline=timedelta(hours=8),
+            limits=self.fleet.limits.drain,
+        )
+        return order.model_copy(update=more)
+
+    async def restore(self, *names: str, **more: object) -> "WorkflowHandle[Restore, RestoreResult]":
+        """Start a restore alone of these gateways, or all, to the older release."""
+        order = RestoreOrder(
+            change=f"{self.fleet.name}-1",
+            plan=self.book.record_return(self.fleet, dict.fromkeys(names or self.gateways, OLD)),
+            fleet=self.fleet.name,
+            reason="a person said so",
+            keys=(PartKey(wave=0, number=1),),
+            epoch=time.time_ns() // 1_000_000,
+            limits=self.fleet.limits,
+            lock=True,
+        )
+        return await self.client.start_workflow(
+            Restore.run,
+            order.model_copy(update=more),
+            id=f"restore/{self.fleet.name}/{uuid4().hex}",
+            task_queue=CONTROL_QUEUE,
+        )
+
     async def upgrade(self, *waves: tuple[str, ...], release: ReleaseRef = NEW) -> ChangeResult:
         return await result_of(await self.start(*waves, release=release))
 
@@ -179,9 +215,12 @@ async def say(
     command_id: str = "",
     reason: str = "because",
     patience: timedelta = timedelta(seconds=20),
+    **more: str | None,
 ) -> CommandReceipt:
     """Give an order as the service does."""
-    command = Command(id=command_id or uuid4().hex, kind=kind, person=person, reason=reason)
+    command = Command(id=command_id or uuid4().hex, kind=kind, person=person, reason=reason).model_copy(
+        update=more
+    )
     receipt: CommandReceipt = await rollout.execute_update(
         "command", command, id=command.id, result_type=CommandReceipt, rpc_timeout=patience
     )
