@@ -215,7 +215,9 @@ class Wave:
             await self._look_after_the_wave()
             self._enter(self._phase_now())
             with suppress(TimeoutError):
-                await workflow.wait_condition(partial(self._has_changed_since, seen), timeout=self._patience())
+                await workflow.wait_condition(
+                    partial(self._has_changed_since, seen), timeout=self._patience()
+                )
 
     def _failure(self) -> WaveResult | None:
         """Return why the wave is given up by a person, by a lost batch, or by more failures than may be."""
