@@ -61,8 +61,9 @@ class QuarantineService:
             why = survey.silent.get(gateway, "its agent did not answer")
             raise Refused(f"{gateway} stays in quarantine, it is silent: {why}")
         known_good = await asyncio.to_thread(ledger.known_good, fleet.name)
-        if why := strays({gateway: survey.states[gateway]}, known_good).get(gateway):
-            raise Refused(f"{gateway} stays in quarantine: it {why}")
+        astray = strays({gateway: survey.states[gateway]}, known_good).get(gateway)
+        if astray is not None:
+            raise Refused(f"{gateway} stays in quarantine: it {astray}")
         await asyncio.to_thread(ledger.clear_quarantine, fleet.name, gateway, person, reason)
         return f"{gateway} was seen on its known-good and takes part in changes again."
 
