@@ -114,6 +114,7 @@ def record_activities(
     return [
         ledger.open_change,
         ledger.close_change,
+        ledger.close_others,
         ledger.read_open_changes,
         ledger.record_verdict,
         ledger.record_gateways,

@@ -95,6 +95,7 @@ class Batch:
         self._untold = 0
         self._urgent = False
         self._over = False
+        self._at_barrier = False
 
     @workflow.run
     async def run(self, order: BatchOrder) -> BatchResult:
@@ -214,6 +215,7 @@ class Batch:
 
     async def _open_the_barrier(self) -> None:
         """Report that everybody is ready, and begin the trials when the whole group is."""
+        self._at_barrier = True
         self._changed(urgent=True)
         await workflow.wait_condition(lambda: self._released or bool(self._ending))
         if self._released:
@@ -356,7 +358,7 @@ class Batch:
             number=self._told,
             part=self._order.key.number,
             switched=self._switched,
-            ready=bool(self._ready) and not self._on_trial,
+            ready=self._at_barrier,
             counts=dict(sorted(Counter(self._states.values()).items())),
             aside=self._aside,
             gateways=self._progress() if self._order.detailed else (),

@@ -22,7 +22,7 @@ from temporalio.exceptions import (
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 from activities.facts import FactActivities, ReturnQuery
-from activities.ledger import EventEntry, LedgerActivities
+from activities.ledger import EventEntry, LedgerActivities, OthersEntry
 from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.plans import PartEntry, PlanActivities
 from activities.releases import AdmitOrder, ReleaseActivities
@@ -498,6 +498,7 @@ class Change:
         if self._order.plan is None:
             await self._find_what_was_left_alone()
         if self._header is None or not self._header.waves:
+            await self._close_others()
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         await end_bake(self._order.fleet)
         keys = self._all_parts()
@@ -510,6 +511,7 @@ class Change:
         back = await to_the_end(self._restore_parts(keys, self._order.reason, None))
         for written in writing:
             await to_the_end(_finished(written))
+        await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
 
     async def _confirmed(self, confirmation: Confirmation) -> bool:
@@ -535,6 +537,11 @@ class Change:
         self._order = self._order.model_copy(update={"plan": confirmation.known_good})
         await self._know_the_plan()
         return True
+
+    async def _close_others(self) -> None:
+        """Give changes an end that nobody is left to give them."""
+        entry = OthersEntry(fleet=self._order.fleet, change=self._name)
+        await self._record(LedgerActivities.close_others, entry)
 
     async def _find_what_was_left_alone(self) -> None:
         """Look, under the lock, at what is not on its known-good, so that nothing newer is undone."""

@@ -6,7 +6,7 @@ Nobody is ended because something is unknown; what may be ended, when and why is
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError
@@ -91,6 +91,7 @@ class Drain:
     def __init__(self, order: DrainOrder) -> None:
         self._order = order
         self._steps: dict[str, GatewaySteps] = {}
+        self._deadlines: dict[str, datetime] = {}
         self._emptying: dict[tuple[str, str], Emptying] = {}
         self._receipts = Receipts()
         self._commands = 0
@@ -114,6 +115,7 @@ class Drain:
             epoch = order.epochs.get(name, order.epoch)
             release = order.release or member.back
             if release is not None:
+                self._deadlines[name] = workflow.now() + (member.drains_within or order.deadline)
                 self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, release.digest)
         carried: dict[str, list[Emptying]] = {name: [] for name in self._steps}
         for emptying in order.emptying or ():
@@ -129,14 +131,13 @@ class Drain:
         state, slots = None, carried
         if slots is None:
             state = await self._steps[name].observe(steps.PATIENT)
-            deadline = workflow.now() + self._order.deadline
             slots = [
                 Emptying(
                     gateway=name,
                     slot=instance.slot,
                     release=instance.release,
                     found=instance.sessions or 0,
-                    deadline=deadline,
+                    deadline=self._deadlines[name],
                 )
                 for instance in state.instances
                 if instance.state is InstanceState.RUNNING
@@ -408,6 +409,7 @@ async def start_drains_of(change: str, plan: PlanHeader, key: PartKey, epoch: in
         release=plan.release,
         deadline=plan.limits.drain_deadline,
         limits=plan.limits.drain,
+        rate=plan.limits.drain.logins_per_minute / len(plan.keys),
     )
     with suppress(WorkflowAlreadyStartedError):
         await workflow.start_child_workflow(

@@ -29,6 +29,9 @@ from workflows.failures import sentence_of
 from workflows.restore import Restore, RestoreOrder
 from workflows.watch import Watch, WatchOrder
 
+EVERYBODY = 100
+"""Per cent of the source addresses."""
+
 DETAILED = 50
 """Gateways of a plan up to which every one of them is reported by itself."""
 
@@ -255,8 +258,9 @@ class Wave:
         return WaveResult(passed=True, reason=reason, decision=decision, aside=self._aside())
 
     def _patience(self) -> timedelta | None:
-        """Return how long to wait without any news; only a fleet that is merely observed passes by time."""
-        if self._limits.automation is not Automation.OBSERVE or self._complete_since is None or self._holds:
+        """Return how long to wait without any news: where time alone passes a share or an observed wave."""
+        by_time = self._limits.automation is Automation.OBSERVE or bool(self._shares_left())
+        if not by_time or self._complete_since is None or self._holds:
             return None
         left = self._complete_since + self._order.header.window_minimum - workflow.now()
         return max(timedelta(0), left)
@@ -302,12 +306,12 @@ class Wave:
         await self._signal_watch("complete")
 
     def _shares_left(self) -> tuple[int, ...]:
-        return tuple(share for share in self._wave.shares if share > self._share)
+        """Return the shares that still get a window of their own; keeping is the last step to everybody."""
+        return tuple(share for share in self._wave.shares if self._share < share < EVERYBODY)
 
     def _may_take_the_next_share(self) -> bool:
-        decided = self._decision is not None and self._decision.action is Action.PROMOTE
-        proven = decided or self._votes.passed or self._patience() == timedelta(0)
-        return self._all_switched and proven and bool(self._shares_left()) and not self._holds
+        """Whether a share before the judged one was watched long enough; harm would have ended it."""
+        return self._all_switched and bool(self._shares_left()) and self._patience() == timedelta(0)
 
     async def _take_share(self, share: int) -> None:
         """Send more of the new sessions to the new instances, and begin a window of its own for it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from temporalio.testing import ActivityEnvironment
 
@@ -290,9 +290,34 @@ def test_the_wheel_carries_the_migrations() -> None:
 async def test_a_decision_and_an_event_may_be_told_twice(ledger: Ledger) -> None:
     book, run = LedgerActivities(ledger), ActivityEnvironment().run
     verdict = VerdictEntry(rollout="north-1", wave=1, at=AT, decision=decision())
-    event = EventEntry(action="hold", subject="north/north-1", sentence="wait", key="command 1", person="ada")
+    heard = EventEntry(action="hold", subject="north/north-1", sentence="wait", key="command 1", person="ada")
     for _ in range(2):
         await run(book.record_verdict, verdict)
-        await run(book.record_event, event)
+        await run(book.record_event, heard)
     assert actions(ledger) == ["decision", "hold"]
     assert [row.decision for row in ledger.verdicts("north-1")] == [decision()]
+
+
+def test_what_is_asked_every_minute_reads_no_past(url: str, ledger: Ledger) -> None:
+    """An index serves a question only while both say the same condition in the same words."""
+    engine, asked = open_database(url), []
+    event.listen(
+        engine,
+        "before_cursor_execute",
+        lambda *told: asked.append((told[2], told[3])),  # statement, parameters
+    )
+    own = Ledger(engine)
+    own.known_good("north")
+    own.open_changes("north")
+    with reading(engine) as connection:
+        questions = [one for one in asked if one[0].startswith("SELECT")]
+        plans = [
+            connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+            for statement, parameters in questions
+        ]
+    engine.dispose()
+    used = [" ".join(step.detail for step in plan) for plan in plans]
+    assert len(used) == 2
+    assert "uq_known_good_newest" in used[0]
+    assert "ix_changes_open" in used[1]
+    assert not any("SCAN" in plan or "TEMP B-TREE" in plan for plan in used)

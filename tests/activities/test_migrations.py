@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, DateTime, create_engine, insert
+from sqlalchemy import Connection, DateTime, insert
 from sqlalchemy.sql.expression import column, table
 
-from orchestrator.store.database import MIGRATIONS
 from orchestrator.store.ledger import Ledger
 from policies.words.change import ChangeEnding, KnownGoodBatch, Outcome
 from policies.words.errors import BadInput
@@ -20,6 +17,7 @@ from policies.words.plan import ReleaseRef
 from policies.words.word import digest_of
 from tests.activities.test_ledger import NEW, NEWER, OLD, opened
 from tests.activities.test_recorded_plans import plan_of
+from tests.fakes.ledgers import ledger_of
 
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 KNOWN_GOOD: tuple[tuple[str, str, ReleaseRef], ...] = (
@@ -86,11 +84,7 @@ def ended(number: int, outcome: Outcome, incomplete: tuple[str, ...] = ()) -> di
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     """The ledger of that revision with a year in it, opened by this penstock."""
     url = f"sqlite:///{tmp_path}/ledger.db"
-    engine, config = create_engine(url), Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, request.param)
+    with ledger_of(request.param, url) as connection:
         incomplete = ended(4, Outcome.ROLLBACK_INCOMPLETE, ("gw-2: its disk is full",))
         write(
             connection,
@@ -114,10 +108,9 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
             for minute, (name, gateway, release) in enumerate(KNOWN_GOOD)
         ]
         write(connection, "known_good", rows)
-    engine.dispose()
-    opened = Ledger.open(url)
-    yield opened
-    opened.close()
+    book = Ledger.open(url)
+    yield book
+    book.close()
 
 
 def test_every_change_that_an_earlier_penstock_knew_of_is_in_the_history(ledger: Ledger) -> None:
