@@ -79,9 +79,9 @@ class Hard(Signed):
         signs = {i: Sign(since=at, until=look.scrapes[i][-1]) for i, at in lost.items() if at is not None}
         return Finding(signs=signs)
 
-    def units(self, look: Look) -> dict[str, float]:
-        """Return by what each instance's value is divided."""
-        return {one.instance: one.samples[-1][1] for one in look.ours(self.per)} if self.per else {}
+    def units(self, look: Look) -> dict[str, float] | None:
+        """Return by what each instance's value is divided, None when by nothing; unknown is no sign."""
+        return {one.instance: one.samples[-1][1] for one in look.ours(self.per)} if self.per else None
 
     def firing_since(self, samples: Sequence[tuple[float, float]], divisor: float = 1.0) -> float | None:
         """Return since when the newest samples fire; a change fires where the last one was."""

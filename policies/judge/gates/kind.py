@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 from policies.judge.baseline import Baseline
 from policies.judge.health import HealthState
 from policies.judge.look import Look
+from policies.judge.persistence import Level
 from policies.judge.sle import SleState
 from policies.judge.tick import Finding, Tick
 from policies.words.verdict import Cohorts, GateReading
@@ -63,8 +64,7 @@ class GateState(Word):
     sle: SleState | None = None
     health: HealthState | None = None
     placebo: dict[str, SleState] = {}
-    points: tuple[tuple[float, float], ...] = ()
-    tracks: dict[str, tuple[tuple[float, float], ...]] = {}
+    levels: dict[str, Level] = {}
 
 
 class Kind(Word):

@@ -27,21 +27,22 @@ class Signed(Kind):
         units = self.units(look)
         found = {}
         for one in of_this_start(look.ours(self.value), look.cohorts):
-            since = self.firing_since(one.samples, units.get(one.instance, 1.0))
+            unit = 1.0 if units is None else units.get(one.instance, 0.0)
+            since = self.firing_since(one.samples, unit) if unit else None
             if since is not None and one.samples[-1][0] >= look.oldest:
                 found[one.instance] = Sign(since=since, until=one.samples[-1][0])
         return Finding(signs=found)
 
-    def units(self, look: Look) -> dict[str, float]:
-        """Return by what each instance's value is divided."""
+    def units(self, look: Look) -> dict[str, float] | None:
+        """Return by what each instance's value is divided, None when by nothing; unknown is no sign."""
         del look
-        return {}
+        return None
 
     def firing_since(self, samples: Sequence[tuple[float, float]], divisor: float = 1.0) -> float | None:
         """Return since when the newest samples fire without a break; None when the newest does not."""
         since = None
         for at, value in reversed(samples):
-            if not self.fires_at(value / divisor if divisor else value):
+            if not self.fires_at(value / divisor):
                 break
             since = at
         return since
