@@ -142,12 +142,14 @@ async def keep_expiring(settings: Settings, fleet: Fleet) -> None:
     """Let go of evidence that has been kept long enough, every hour."""
     listed, archive = EvidenceList.open(settings.ledger_url), SnapshotArchive(settings.snapshots)
     complaints = ComplaintList.open(settings.ledger_url, fleet)
+    windows = FolderRecorder(settings.windows)
     while True:
         before = datetime.now(UTC) - fleet.limits.snapshots_kept
         try:
             for digest in await asyncio.to_thread(listed.expire, before, PENSTOCK):
                 archive.discard(digest)
             await asyncio.to_thread(complaints.expire, before)
+            await asyncio.to_thread(windows.expire, before)
         except PenstockError as error:
             _log.warning("old evidence was not removed: %s", error)
         await asyncio.sleep(EXPIRE_EVERY.total_seconds())

@@ -307,7 +307,7 @@ async def test_what_is_recorded_replays_to_the_same_decision(
             activities = ObservationActivities(source, recorder=FolderRecorder(tmp_path))
             found = await ActivityEnvironment().run(activities.observe_slice, order_for(gateways))
             source.close()
-    record = read_record(tear(tmp_path / "r-1-1.jsonl"))
+    record = read_record(tear(tmp_path / "r-1-1.window"))
     again = replay(record.policy, record.window, record.cohorts, record.ticks)
     assert again is not None
     assert again.decision == found.decision
@@ -315,7 +315,7 @@ async def test_what_is_recorded_replays_to_the_same_decision(
 
 def tear(path: Path) -> Path:
     """Leave half a line at the end, as a crash would."""
-    path.write_text(path.read_text() + '{"at": 1')
+    path.write_bytes(path.read_bytes() + b"eJyrVk")
     return path
 
 
