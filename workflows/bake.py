@@ -49,7 +49,7 @@ class Bake:
         self._plan = order.plan
         self._gateways = sorted({name for wave in order.plan.waves for name in wave.gateways})
         kept = order.plan.fleet.limits.kept
-        self._gates = baking_policy(order.plan.gates, kept, controls=0)
+        self._gates = baking_policy(order.plan.gates, kept)
         self._slots = dict(order.slots)
         self._since = dict(order.since)
         self._decision: Decision | None = None

@@ -29,11 +29,6 @@ class GaugeRatio(Gauge):
     action: Response = Response.HOLD
 
     @property
-    def compares(self) -> bool:
-        """Whether the gate has nothing to say without control: so it is."""
-        return True
-
-    @property
     def span(self) -> timedelta:
         """How long a gauge is followed before anything is said of it."""
         return self.over
