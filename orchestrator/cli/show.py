@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from policies.judge.offline.predict import Prediction
+from policies.judge.offline.predict import Prediction, Proof, what_logins_prove
 from policies.strategies import affected
 from policies.words.errors import Unavailable
 from policies.words.plan import Plan
@@ -134,7 +134,9 @@ def show_plan(plan: Plan, output: Output, predictions: Sequence[Prediction] = ()
     """Print what a plan would do, to whom, for how long, and whether the traffic can decide in time."""
     if output is Output.JSON:
         predicted = [prediction.model_dump(mode="json") for prediction in predictions]
-        print_json(plan.model_dump(mode="json") | {"digest": plan.digest, "predictions": predicted})
+        proofs = [proof.model_dump(mode="json") for proof in _proofs(plan)]
+        more = {"digest": plan.digest, "predictions": predicted, "proofs": proofs}
+        print_json(plan.model_dump(mode="json") | more)
         return
     touched = affected(plan)
     out = console()
@@ -154,8 +156,19 @@ def show_plan(plan: Plan, output: Output, predictions: Sequence[Prediction] = ()
     out.print(f" Time        expected {touched.expected}, longest {touched.longest}")
     for prediction in predictions:
         out.print(f" Gate        {prediction_line(prediction)}")
+    for proof in _proofs(plan):
+        out.print(f" Proof       {proof.sentence}")
     versions = sorted({release.version for release in plan.known_good.values()})
     out.print(f" Known-good  {', '.join(versions)} on {len(plan.known_good)} gateways")
+
+
+def _proofs(plan: Plan) -> tuple[Proof, ...]:
+    """Return what the first wave can prove at usual rates of logins."""
+    if not plan.waves:
+        return ()
+    canaries = len(plan.waves[0].gateways)
+    controls = len(plan.fleet.gateways) - canaries
+    return what_logins_prove(plan.gates, canaries=canaries, controls=controls)
 
 
 def prediction_line(prediction: Prediction) -> str:

@@ -47,7 +47,7 @@ BROKEN = [counted(t, (2, 2), (2, 0)) for t in range(12)]
 def test_lint_says_how_long_the_policy_needs() -> None:
     result = run("lint", str(DEPLOY / "lab/gates.yaml"), "--attempts", "120")
     assert result.exit_code == 0
-    assert "connect-success: healthy after 16 s" in result.output
+    assert "connect-success: healthy after 14 s" in result.output
     slow = json.loads(
         run("lint", str(DEPLOY / "prometheus/gates.yaml"), "--attempts", "3", "-o", "json").output
     )
