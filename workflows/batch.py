@@ -142,6 +142,13 @@ class Batch:
         self._share, self._released = share, True
         self._urgent = True
 
+    @workflow.signal(name="set_aside")
+    def set_aside(self, reasons: dict[str, str]) -> None:
+        """Go on without these gateways, as far as they are of this batch."""
+        for name, why in sorted(reasons.items()):
+            if name in self._on_trial:
+                self._set_aside(name, why)
+
     @workflow.signal(name="end")
     def end(self, how: str) -> None:
         """Keep the release, or stop where everything is because somebody else brings the gateways back."""

@@ -112,7 +112,7 @@ class Watch:
 
     async def _hear(self, decision: Decision) -> None:
         last, self._decision = self._decision, decision
-        is_news = last is None or (last.action, last.verdict) != (decision.action, decision.verdict)
+        is_news = last is None or _gist(last) != _gist(decision)
         if is_news and self._may_tell(decision):
             await self._tell(decision)
 
@@ -164,3 +164,8 @@ class Watch:
 def _unaskable(reason: str) -> Decision:
     """Return the decision when the question itself is wrong: that is no verdict on the release."""
     return Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)
+
+
+def _gist(decision: Decision) -> tuple[Action, GateVerdict, tuple[str, ...]]:
+    """Return what somebody has to hear of when it changes."""
+    return decision.action, decision.verdict, decision.failed

@@ -84,6 +84,7 @@ class Wave:
         self._stopped: str | None = None
         self._lost: str | None = None
         self._restoring: set[str] = set()
+        self._told_aside: set[str] = set()
         self._share = 0
         self._told = 0
         self._changes = 0
@@ -269,6 +270,7 @@ class Wave:
         """Restore what failed alone, begin to watch, open the barrier, and take the next share."""
         for name, part in self._newly_aside():
             await self._restore_alone(name, part)
+        await self._give_up_what_the_metrics_name()
         if self._watch is None and (self._on_trial or self._all_switched):
             await self._begin_to_watch()
         if self._is_blue_green and not self._share and self._everybody_is_ready:
@@ -277,6 +279,14 @@ class Wave:
             await self._begin_the_window()
         elif self._may_take_the_next_share():
             await self._take_share(self._shares_left()[0])
+
+    async def _give_up_what_the_metrics_name(self) -> None:
+        """Have gateways set aside that show a hard sign of their own; their batches know which they have."""
+        named = self._decision.failed if self._decision is not None else ()
+        fresh = {name for name in named if name not in self._told_aside and name not in self._aside()}
+        if fresh and self._decision is not None:
+            self._told_aside |= fresh
+            await self._signal_batches("set_aside", dict.fromkeys(sorted(fresh), self._decision.reason))
 
     async def _begin_to_watch(self) -> None:
         self._watch = await workflow.start_child_workflow(

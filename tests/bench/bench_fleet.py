@@ -192,8 +192,8 @@ class Setup:
         last_trial = max(line["steps"].get("start_instance", 0) for line in lines)
         trial = [line for line in lines if line["steps"].get("start_instance", 0) == last_trial]
         before = [line for line in trial if line["at"] <= trial[0]["at"] + patience * 0.9]
-        taken = sum(before[-1]["steps"].values()) - sum(before[0]["steps"].values())
-        return round(float(taken) / max(1.0, before[-1]["at"] - before[0]["at"]), 1)
+        taken: int = sum(before[-1]["steps"].values()) - sum(before[0]["steps"].values())
+        return round(taken / max(1.0, before[-1]["at"] - before[0]["at"]), 1)
 
     async def histories(self) -> tuple[int, int, int]:
         """Return all events, the longest history, and the largest payload of those that are read."""
