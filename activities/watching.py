@@ -7,7 +7,13 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice
+from activities.observation import (
+    ObservationActivities,
+    ObservationOrder,
+    ObservationSlice,
+    packed,
+    unpacked,
+)
 from policies.judge.bake import baking_policy
 from policies.judge.window import restarted
 from policies.planning.cohorts import cohorts_of
@@ -30,6 +36,8 @@ class WatchSlice(Word):
     plan: Digest
     wave: int
     state: str = ""
+    carry: str = ""
+    """What the wave before left: evidence goes on over the waves."""
     complete: bool = True
     restart: bool = False
     slice: timedelta = timedelta(seconds=60)
@@ -104,7 +112,8 @@ class WatchActivities:
             cohorts=cohorts,
             window=window,
             slice=asked.slice,
-            state=restarted(asked.state) if asked.restart and asked.state else asked.state,
+            state=packed(restarted(unpacked(asked.state))) if asked.restart and asked.state else asked.state,
+            carry=asked.carry,
         )
 
 

@@ -51,6 +51,8 @@ class WaveOrder(Word):
     epoch: int
     requested_by: str
     holds: dict[str, str] = {}
+    carry: str = ""
+    """What the windows of the waves before left: evidence goes on over the waves."""
 
 
 class WaveResult(Word):
@@ -60,6 +62,7 @@ class WaveResult(Word):
     reason: str
     decision: Decision | None = None
     aside: dict[str, str] = {}
+    carry: str = ""
 
 
 @workflow.defn(name="Wave")
@@ -256,7 +259,8 @@ class Wave:
             reason = f"nothing failed for {self._order.header.window_minimum}; verdicts are only shown"
         else:
             return None
-        return WaveResult(passed=True, reason=reason, decision=decision, aside=self._aside())
+        carry = self._watch_heard.carry if self._watch_heard is not None else self._order.carry
+        return WaveResult(passed=True, reason=reason, decision=decision, aside=self._aside(), carry=carry)
 
     def _patience(self) -> timedelta | None:
         """Return how long to wait without any news: where time alone passes a share or an observed wave."""
@@ -296,6 +300,7 @@ class Wave:
                 plan=self._order.header.digest,
                 wave=self._wave.number,
                 listener=workflow.info().workflow_id,
+                carry=self._order.carry,
             ),
             id=watch_of(workflow.info().workflow_id),
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,

@@ -48,10 +48,10 @@ class WindowState(Word):
         return self.last - self.started if self.started is not None else 0.0
 
 
-def restarted(state: str) -> str:
-    """Return a stored state whose window begins anew with the next tick; what was counted stays counted."""
+def restarted(state: WindowState) -> WindowState:
+    """Return the state with a window that begins with the next tick; what was counted stays counted."""
     clocks = {"started": None, "observed": 0.0, "extensions": 0, "held": None, "good_since": None}
-    return WindowState.model_validate_json(state).model_copy(update=clocks).model_dump_json()
+    return state.model_copy(update=clocks)
 
 
 def fold_reading(
