@@ -386,6 +386,7 @@ class Change:
                     kept=self._plan.limits.kept,
                     automation=self._plan.limits.automation,
                     source=self._order.source,
+                    carry=self._carry,
                 ),
                 id=bake_of(self._order.fleet),
                 parent_close_policy=ParentClosePolicy.ABANDON,
