@@ -4,7 +4,6 @@ import os
 import signal
 
 from policies.words.change import Outcome, Phase
-
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.skipping import running
