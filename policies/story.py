@@ -237,7 +237,7 @@ class Story:
             case CommandKind.ABORT if self.sessions_moved:
                 return f"sessions have moved already; use: penstock rollback {fleet} --reason TEXT"
             case CommandKind.PROMOTE:
-                return Votes(self._order.requested_by).refusal_of(command.person)
+                return self._refusal_of_vote(command)
             case CommandKind.RESUME:
                 return self._refusal_of_resume(command)
             case _:
@@ -262,6 +262,13 @@ class Story:
         return f"{command.gateway} is not waited for; " + (
             f"waited for: {_list(missing)}" if missing else "nobody is"
         )
+
+    def _refusal_of_vote(self, command: Command) -> str | None:
+        if self._told.holds:
+            return f"held by {_list(self._told.holds)}; resume it first, then promote"
+        if self._told.decision is None:
+            return "there is no verdict on this wave yet that anybody could vote on"
+        return Votes(self._order.requested_by).refusal_of(command.person)
 
     def _refusal_of_resume(self, command: Command) -> str | None:
         holds = self._told.holds

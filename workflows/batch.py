@@ -115,11 +115,8 @@ class Batch:
             self._states.setdefault(member.gateway.name, "waiting")
         reporting = asyncio.create_task(self._report_changes())
         try:
-            if self._switched:
-                self._changed(urgent=True)  # what the last run had no time to tell
-            else:
-                await self._switch()
-            await self._stay_on_trial()
+            # Side by side: whoever is on trial already is looked after while the others still switch.
+            await asyncio.gather(self._switch(), self._stay_on_trial())
             if self._ending == "keep":
                 await self._keep()
             # Waited for, not cancelled: a signal under way swallows a cancellation and the next would follow.
@@ -158,6 +155,9 @@ class Batch:
 
     async def _switch(self) -> None:
         """Start as many at once as the limits allow, and the next whenever one is done."""
+        if self._switched:
+            self._changed(urgent=True)  # what the last run had no time to tell
+            return
         under_way: dict[str, asyncio.Task[None]] = {}
         waiting = [m for m in self._members() if self._states[m.gateway.name] == "waiting"]
         try:
@@ -246,7 +246,7 @@ class Batch:
             if self._ending:
                 return
             await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
-            if steps.history_is_long():
+            if self._switched and steps.history_is_long():
                 self._go_on_with_a_short_history()
 
     def _has_news(self, share: int) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from temporalio.testing import WorkflowEnvironment
 
 from tests.workflows.engine import Engine, Engines
+from tests.workflows.recorded import Recorded, recording
 from tests.workflows.skipping import skipping
 from tests.workflows.watch import under_watch
 from tests.workflows.world import QUICK, World, fleet_of, working
@@ -66,3 +67,10 @@ async def real(server: Engine) -> AsyncIterator[World]:
     world.judge.pace = 0.3
     async with working(world):
         yield world
+
+
+@pytest.fixture
+async def recorded(server: Engine) -> AsyncIterator[Recorded]:
+    """The world on the real server, with the service before it."""
+    async with recording(server) as started:
+        yield started

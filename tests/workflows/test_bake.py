@@ -1,9 +1,13 @@
 """After promotion: the gates go on, and harm still sends the fleet back."""
 
+from datetime import timedelta
+
+from temporalio.testing import WorkflowEnvironment
+
 from policies.words.change import Outcome
 from policies.words.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import UNDECIDED
-from tests.workflows.world import NEXT, OLD, World, result_of, until
+from tests.workflows.world import NEXT, OLD, World, fleet_of, result_of, until, working
 from workflows.identities import bake_of
 
 CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw-1 restarted by itself")
@@ -17,9 +21,11 @@ async def test_harm_found_after_promotion_sends_the_whole_fleet_back(world: Worl
     await until(lambda: world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, OLD))
 
 
-async def test_a_quiet_bake_ends_in_peace_and_changes_nothing(world: World) -> None:
-    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
-    ended = await result_of(world.client.get_workflow_handle(bake_of(world.fleet.name)))
+async def test_a_quiet_bake_ends_in_peace_and_changes_nothing(environment: WorkflowEnvironment) -> None:
+    fleet = fleet_of("edge", kept=timedelta(hours=1))
+    async with working(World.made(environment.client, fleet)) as world:
+        await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        ended = await result_of(world.client.get_workflow_handle(bake_of(world.fleet.name)))
     assert ended["peaceful"] is True
     assert set(world.serving().values()) == {"1.3.0"}
 

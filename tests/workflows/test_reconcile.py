@@ -8,7 +8,7 @@ from temporalio.client import ScheduleOverlapPolicy
 
 from orchestrator.schedules import have_reconcile, keep_reconciling, reconcile_of
 from orchestrator.service import Service
-from policies.words.change import ChangeOpening, Outcome, Phase
+from policies.words.change import Outcome, Phase
 from policies.words.command import Command, CommandKind
 from policies.words.errors import Conflict, Unavailable
 from tests.fakes.control import UNDECIDED
@@ -80,7 +80,7 @@ async def test_a_silent_gateway_is_not_judged(world: World) -> None:
 
 
 async def test_a_rollout_nobody_ended_is_closed_in_the_ledger(world: World) -> None:
-    left = left_open(world)
+    left = world.left_open()
     found = await reconcile(world)
     assert (found.strays, found.open_changes) == ({}, (left,))
     await until(lambda: world.book.open_changes(world.fleet.name) == ())
@@ -89,7 +89,7 @@ async def test_a_rollout_nobody_ended_is_closed_in_the_ledger(world: World) -> N
 
 
 async def test_what_a_rollout_nobody_ended_left_running_is_emptied_and_stopped(world: World) -> None:
-    left_open(world)
+    world.left_open()
     canary = world.gateways["gw-1"]
     canary.serve(NEW, "b")
     canary.serve(OLD, "a")
@@ -98,23 +98,6 @@ async def test_what_a_rollout_nobody_ended_left_running_is_emptied_and_stopped(w
     await until(lambda: canary.berths["b"].state == "stopped")
     assert canary.serving == "a"
     assert world.gateways["gw-2"].effects == []
-
-
-def left_open(world: World) -> str:
-    """Write down a change as one that nobody looks after; return its name."""
-    order = world.order()
-    return world.book.open_change(
-        ChangeOpening(
-            key="left open",
-            fleet=order.fleet,
-            kind=order.kind,
-            requested_by=order.requested_by,
-            reason=order.reason,
-            release=NEW.version,
-            release_digest=NEW.digest,
-            plan=order.plan,
-        )
-    )
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from orchestrator.agent import gateway_activities
 from orchestrator.files import load
 from orchestrator.worker import WORKFLOWS, record_activities
 from policies.gates import GatePolicy
-from policies.words.change import ChangeKind, ChangeOrder, ChangeResult, Phase
+from policies.words.change import ChangeKind, ChangeOpening, ChangeOrder, ChangeResult, Phase
 from policies.words.command import Command, CommandKind, CommandReceipt
 from policies.words.fleet import Fleet, Gateway, Limits, Slot
 from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
@@ -132,6 +132,22 @@ class World:
             source="http://repository",
             requested_by="release engineer",
             reason="new features",
+        )
+
+    def left_open(self, *waves: tuple[str, ...]) -> str:
+        """Write an upgrade down as one that nobody looks after; return its name."""
+        order = self.order(*waves)
+        return self.book.open_change(
+            ChangeOpening(
+                key="left open",
+                fleet=order.fleet,
+                kind=order.kind,
+                requested_by=order.requested_by,
+                reason=order.reason,
+                release=NEW.version,
+                release_digest=NEW.digest,
+                plan=order.plan,
+            )
         )
 
     async def start(self, *waves: tuple[str, ...], release: ReleaseRef = NEW) -> Running:
@@ -322,6 +338,7 @@ def control_worker(
     world: World,
     runner: WorkflowRunner = CHECKED_ONCE,
     interceptors: Sequence[Interceptor] = (),
+    failures: Sequence[type[BaseException]] = (Exception,),
 ) -> Worker:
     return Worker(
         client,
@@ -340,7 +357,7 @@ def control_worker(
         ],
         workflow_runner=runner,
         interceptors=interceptors,
-        workflow_failure_exception_types=[Exception],
+        workflow_failure_exception_types=failures,
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         max_heartbeat_throttle_interval=timedelta(milliseconds=200),
         default_heartbeat_throttle_interval=timedelta(milliseconds=200),

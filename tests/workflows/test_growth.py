@@ -1,0 +1,223 @@
+"""What is held, wedged, large or long: nothing grows without bound, and nobody is left without an answer."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any, cast
+
+import pytest
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import (
+    ExecuteWorkflowInput,
+    Interceptor,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+)
+
+from orchestrator.service import Service
+from orchestrator.store.ledger import Ledger
+from policies.words.change import Phase
+from policies.words.command import Command, CommandKind
+from policies.words.errors import Conflict, Unavailable
+from policies.words.fleet import Fleet
+from tests.fakes.control import HEALTHY, UNDECIDED
+from tests.workflows.engine import Engine
+from tests.workflows.recorded import SOON, recording
+from tests.workflows.world import (
+    World,
+    agent_worker,
+    control_worker,
+    fleet_of,
+    gateway,
+    in_phase,
+    say,
+    until,
+)
+
+AT_ONCE = 50
+"""Gateways that one workflow may have to do with at the same time."""
+
+
+# --- a hold --------------------------------------------------------------------------------
+
+
+async def test_a_held_rollout_does_not_grow_while_nothing_about_it_changes(
+    world: World, environment: WorkflowEnvironment
+) -> None:
+    """D7."""
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await in_phase(rollout, Phase.OBSERVING)
+    await say(rollout, CommandKind.HOLD)
+    world.judge.says(HEALTHY)
+    await in_phase(rollout, Phase.HELD)
+    await environment.sleep(timedelta(minutes=2))
+    before, looked = (await rollout.describe()).history_length, len(world.judge.orders)
+    await environment.sleep(timedelta(minutes=10))
+    assert len(world.judge.orders) > looked + 5  # harm is looked for all the time
+    assert (await rollout.describe()).history_length <= before + 10
+
+
+# --- a wedge -------------------------------------------------------------------------------
+
+
+class DeafEngine:
+    """An engine that cannot carry an update to its workflow; `signals` is what it took by the other road."""
+
+    def __init__(self, answer: RPCStatusCode, to_signal: RPCStatusCode | None = None) -> None:
+        self._answer, self._to_signal = answer, to_signal
+        self.signals: list[Any] = []
+
+    def get_workflow_handle(self, *_: Any, **__: Any) -> "DeafEngine":
+        return self
+
+    async def describe(self, **_: Any) -> None:
+        raise RPCError("the engine is down", RPCStatusCode.UNAVAILABLE, b"")
+
+    async def execute_update(self, *_: Any, **__: Any) -> None:
+        raise RPCError("no workflow task was completed", self._answer, b"")
+
+    async def signal(self, _: Any, command: Command, **__: Any) -> None:
+        if self._to_signal is not None:
+            raise RPCError("the engine is down", self._to_signal, b"")
+        self.signals.append(command)
+
+
+BACK = Command(id="1", kind=CommandKind.ROLL_BACK, person="ana", reason="users call")
+UNANSWERED = [
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.FAILED_PRECONDITION,
+    RPCStatusCode.INTERNAL,
+    RPCStatusCode.UNKNOWN,
+]
+
+
+@pytest.mark.parametrize("answer", UNANSWERED, ids=lambda answer: answer.name)
+async def test_an_order_takes_the_durable_road_whenever_the_quick_one_does_not_answer(
+    answer: RPCStatusCode,
+) -> None:
+    """D8."""
+    engine = DeafEngine(answer)
+    receipt = await Service(cast(Client, engine), cast(Ledger, None)).command("edge", BACK)
+    assert engine.signals == [BACK]
+    assert receipt.sentence.startswith("No worker answered; the order is stored")
+
+
+async def test_an_order_that_no_road_takes_is_an_error_in_words() -> None:
+    """D8."""
+    engine = DeafEngine(RPCStatusCode.UNAVAILABLE, RPCStatusCode.UNAVAILABLE)
+    with pytest.raises(Unavailable, match="nothing was ordered"):
+        await Service(cast(Client, engine), cast(Ledger, None)).command("edge", BACK)
+    over = DeafEngine(RPCStatusCode.UNAVAILABLE, RPCStatusCode.NOT_FOUND)
+    with pytest.raises(Conflict, match="no change of edge is under way"):
+        await Service(cast(Client, over), cast(Ledger, None)).command("edge", BACK)
+
+
+class Changed(Interceptor):
+    """A version of penstock under which a change that was begun before cannot be replayed."""
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> "type[_Later]":  # noqa: A002
+        return _Later
+
+
+class _Later(WorkflowInboundInterceptor):
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
+        if workflow.info().workflow_id == "change/edge":
+            await workflow.sleep(1)
+        return await super().execute_workflow(input)
+
+
+async def test_a_forced_rollback_brings_back_what_a_wedged_change_has_touched(
+    server: Engine,
+) -> None:
+    """D8."""
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=60)))
+    world.judge.pace = 0.3
+    world.judge.says(UNDECIDED)
+    service = Service(world.client, world.book)
+    async with AsyncExitStack() as stack:
+        for fake in world.gateways.values():
+            await stack.enter_async_context(agent_worker(world.client, fake))
+        async with control_worker(world.client, world):
+            await in_phase(await world.start(("gw-1",)), Phase.OBSERVING)
+        wedged = control_worker(world.client, world, interceptors=[Changed()], failures=())
+        await stack.enter_async_context(wedged)
+        receipt = await service.roll_back(world.fleet, "ana", "users call", force=True)
+        assert receipt.accepted
+        await until(lambda: set(world.serving().values()) == {"1.1.6"}, SOON)
+
+
+# --- size ----------------------------------------------------------------------------------
+
+
+def large(count: int) -> dict[str, Any]:
+    """A fleet file of so many gateways, as it was read and not yet checked."""
+    members = [
+        gateway(f"gw-{number}", number % 250 + 1).model_dump(mode="json") for number in range(1, count + 1)
+    ]
+    return {"name": "edge", "product": "ocserv", "gateways": members}
+
+
+def test_a_fleet_file_is_checked_in_a_time_that_grows_like_the_fleet() -> None:
+    """D11; the SDK takes a workflow that thinks for two seconds for dead."""
+
+    def seconds(count: int) -> float:
+        content, best = large(count), float("inf")
+        for _ in range(3):
+            began = time.process_time()
+            fleet = Fleet.model_validate(content)
+            best = min(best, time.process_time() - began)
+        assert len(fleet.gateways) == count
+        return best
+
+    small = seconds(1000)
+    assert seconds(8000) < 16 * small
+
+
+async def test_no_workflow_waits_for_more_than_fifty_gateways_at_once(server: Engine) -> None:
+    """D11; the engine ends what has 2,000 steps or children under way at once."""
+    fleet = fleet_of("edge", size=80, switching=80)
+    world = World.made(await server.client(), fleet)
+    names = tuple(world.gateways)
+    async with control_worker(world.client, world):  # and not one agent, so that everything asked waits
+        await world.start(names[:1], names[1:])
+        looking = asyncio.create_task(Service(world.client, world.book).survey(fleet))
+        await asyncio.sleep(5)
+        most, asked = 0, 0
+        async for found in world.client.list_workflows("ExecutionStatus = 'Running'"):
+            handle = world.client.get_workflow_handle(found.id, run_id=found.run_id)
+            described = (await handle.describe()).raw_description
+            pending = max(len(described.pending_activities), len(described.pending_children))
+            most, asked = max(most, pending), asked + len(described.pending_activities)
+        looking.cancel()
+    assert asked >= AT_ONCE
+    assert most <= AT_ONCE
+
+
+@pytest.mark.xfail(strict=True, reason="D15: drains do not use policies.planning.stagger yet")
+async def test_the_drains_of_a_promotion_do_not_end_their_last_sessions_at_the_same_time(
+    server: Engine,
+) -> None:
+    """D15; everybody who is ended logs in again, so deadlines that coincide are a storm of logins."""
+    async with recording(server, drain={"logins_per_minute": 30}) as recorded:
+        world = recorded.world
+        for fake in world.gateways.values():
+            fake.login("192.0.2.1")
+        await recorded.upgrade()
+
+        async def deadlines() -> list[datetime]:
+            drains = await recorded.drains.drains(world.fleet)
+            return sorted(slot.deadline for drain in drains for slot in drain.slots)
+
+        async def all_drain() -> bool:
+            return len(await deadlines()) == len(world.gateways)
+
+        await until(all_drain, SOON)
+        apart = [later - earlier for earlier, later in pairwise(await deadlines())]
+        assert min(apart) >= world.fleet.limits.drain.pause
