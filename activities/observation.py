@@ -1,6 +1,8 @@
 """Observation: one slice of watching a wave, folded through the judge tick by tick."""
 
 import asyncio
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,7 +17,7 @@ from policies.judge.needs import Needs, unreached, what_to_read
 from policies.judge.reading import COMPLAINTS, Reading
 from policies.judge.sample import watched
 from policies.judge.tick import Tick
-from policies.judge.window import WindowState, fold_reading
+from policies.judge.window import WindowState, fold_reading, next_window
 from policies.words.errors import BadInput, Unavailable
 from policies.words.verdict import Action, Cohorts, Decision, Window
 from policies.words.word import Name, Word
@@ -26,7 +28,8 @@ HEARTBEAT = timedelta(seconds=1)
 class ObservationOrder(Word):
     """Watch these cohorts for at most one slice, going on from `state`.
 
-    `state` is the judge's own JSON as the slice before returned it, empty for the first.
+    `state` is the judge's own as the slice before returned it, empty for the first; that one begins
+    with `carry`, what the window of the wave before left: evidence goes on over the waves of a rollout.
     """
 
     rollout: Name
@@ -36,12 +39,17 @@ class ObservationOrder(Word):
     window: Window
     slice: timedelta = timedelta(seconds=60)
     state: str = ""
+    carry: str = ""
 
 
 class ObservationSlice(Word):
-    """What one slice found: the judge's state, its decision, and the two clocks."""
+    """What one slice found: the judge's state, its decision, and the two clocks.
+
+    `carry` is for the next wave's first slice, or for the bake.
+    """
 
     state: str
+    carry: str = ""
     decision: Decision
     observed: timedelta
     wall: timedelta
@@ -119,17 +127,20 @@ class ObservationActivities:
 
     @activity.defn(name="observe_slice")
     async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
-        """Watch until the slice ends, the decision is anything but to go on, or a hold is over."""
+        """Watch until the slice ends, the decision is anything but to go on, or a hold is over.
+
+        A gateway that fails or reboots by itself ends the slice too: somebody has to see to it.
+        """
         order = order.model_copy(update={"cohorts": watched(order.gates, order.cohorts)})
         resumed = activity.info().heartbeat_details
-        text = resumed[0] if resumed else order.state
-        state = WindowState.model_validate_json(text) if text else WindowState()
-        held = state.held is not None
+        text = (resumed[0] if resumed else order.state) or order.carry
+        state = unpacked(text) if text else WindowState()
+        held, aside = state.held is not None, set(state.aside)
         ends = _now() + order.slice
         folded = 0
 
         def so_far() -> str:
-            return state.model_dump_json()
+            return packed(state)
 
         with as_application_errors():
             async with _beating(so_far):
@@ -140,9 +151,11 @@ class ObservationActivities:
                     folded += 1
                     if self._recorder is not None:
                         await self._recorder.record(order, tick)
-                    if decision.action is not Action.CONTINUE or held or _now() >= ends:
+                    news = decision.action is not Action.CONTINUE or held or set(state.aside) != aside
+                    if news or _now() >= ends:
                         return ObservationSlice(
                             state=so_far(),
+                            carry=packed(next_window(state)),
                             decision=decision,
                             observed=timedelta(seconds=state.observed),
                             wall=timedelta(seconds=state.wall),
@@ -183,7 +196,7 @@ class ObservationActivities:
         """Read what was before the window, from as long ago as is remembered."""
         found: dict[str, tuple[Series, ...]] = {}
         for age in needs.ages if needs.history else ():
-            found, _ = await self._read_all(needs.history, needs.control, at - age)
+            found, _ = await self._read_all(needs.history, needs.before, at - age)
             if any(found.values()):
                 break
         return found
@@ -225,6 +238,16 @@ class ObservationActivities:
             return await self._complaints.distinct(needs.instances, since, at), {}
         except Unavailable as error:
             return {}, {COMPLAINTS: str(error)}
+
+
+def packed(state: WindowState) -> str:
+    """Return the state as text that fits a payload: it names every series of every gateway."""
+    return b64encode(zlib.compress(state.model_dump_json().encode())).decode()
+
+
+def unpacked(text: str) -> WindowState:
+    """Return the state that was packed."""
+    return WindowState.model_validate_json(zlib.decompress(b64decode(text)))
 
 
 def _now() -> datetime:

@@ -163,6 +163,7 @@ async def keep_expiring(settings: Settings, fleet: Fleet) -> None:
     listed, archive = EvidenceList.open(settings.ledger_url), SnapshotArchive(settings.snapshots)
     complaints = ComplaintList.open(settings.ledger_url, fleet)
     book = Ledger.open(settings.ledger_url)
+    windows = FolderRecorder(settings.windows)
     while True:
         before = datetime.now(UTC) - fleet.limits.snapshots_kept
         try:
@@ -170,6 +171,7 @@ async def keep_expiring(settings: Settings, fleet: Fleet) -> None:
                 archive.discard(digest)
             await asyncio.to_thread(complaints.expire, before)
             await asyncio.to_thread(book.forget_states, before)
+            await asyncio.to_thread(windows.expire, before)
         except PenstockError as error:
             _log.warning("old evidence was not removed: %s", error)
         await asyncio.sleep(EXPIRE_EVERY.total_seconds())

@@ -28,23 +28,30 @@ _BAD = {GateVerdict.UNHEALTHY, GateVerdict.HARD}
 
 
 def mode_of(
-    decision: Decision | None, left: Probe | None, good: Probe | None, tunnel_gates: Sequence[str]
+    decision: Decision | None,
+    left: Probe | None,
+    good: Probe | None,
+    tunnel_gates: Sequence[str],
+    instance: str,
 ) -> tuple[DrainMode, str]:
     """Return what happens to the sessions of an instance its gateway went back from, and why.
 
     Args:
-        decision: What sent the gateway back, if it was a verdict on this instance.
-        left: A probe of that instance now, None when there is none.
+        decision: What sent the gateway back, if it was a verdict on the release that it left.
+        left: A probe of the instance that was left, None when there is none; one that passes vetoes.
         good: A probe of the instance that gets new sessions: without a better place nobody is sent.
         tunnel_gates: Gates whose bad verdict says that tunnels carry nothing.
+        instance: The gateway's `instance` label; a reading that does not name it is not about it.
     """
     if good is None or not good.passed:
         return DrainMode.WAIT, "no other instance is proven to take them"
     if left is not None and not left.passed and left.stage in BEYOND_AUTH:
         return DrainMode.END, f"its tunnels carry nothing: the probe fails at {left.stage}: {left.reason}"
+    if left is not None and left.passed:
+        return DrainMode.WAIT, f"its tunnels carry traffic: its own probe passes ({left.reason})"
     for reading in decision.readings if decision else ():
-        if reading.gate in tunnel_gates and reading.verdict in _BAD:
-            return DrainMode.END, f"its tunnels are broken: {reading.gate}: {reading.reason}"
+        if reading.gate in tunnel_gates and reading.verdict in _BAD and instance in reading.instances:
+            return DrainMode.END_SHARE, f"its tunnels are said to be broken: {reading.gate}: {reading.reason}"
     return DrainMode.WAIT, "its tunnels carry traffic, as far as is known"
 
 
@@ -82,7 +89,7 @@ def allowance(found: int, limits: DrainLimits) -> int:
 
 def next_step(facts: DrainFacts, limits: DrainLimits) -> NextStep:
     """Return what the drain does next."""
-    look, late = facts.look, facts.now >= facts.deadline
+    look, late = facts.look, facts.now >= facts.deadline or facts.mode is DrainMode.END_SHARE
     if look.sessions == 0:
         return NextStep(step=Step.STOP, reason="its last session has ended")
     ending = facts.mode is DrainMode.END or facts.forced_by is not None
@@ -95,15 +102,17 @@ def next_step(facts: DrainFacts, limits: DrainLimits) -> NextStep:
     if endable <= 0:
         return NextStep(step=Step.HOLD, reason=f"only {look.exempt} exempt sessions are left")
     allowed = allowance(facts.found, limits) - facts.ended
+    broken = facts.mode is not DrainMode.WAIT
     if not ending and endable > allowed:
+        why = "on tunnels that only a verdict calls broken" if broken else "after the deadline"
         return NextStep(
             step=Step.HOLD,
-            reason=f"{endable} of {facts.found} sessions are left after the deadline, which may end "
+            reason=f"{endable} of {facts.found} sessions are left {why}, which may end "
             f"{max(0, allowed)} ({limits.forced:g}%)",
         )
     return NextStep(
         step=Step.END,
-        reason=facts.forced_by or ("tunnels are broken" if ending else "the drain deadline is over"),
+        reason=facts.forced_by or ("tunnels are broken" if broken else "the drain deadline is over"),
         leave=look.sessions - min(limits.batch, endable),
     )
 

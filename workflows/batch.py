@@ -26,8 +26,6 @@ from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
 RENEWALS_A_LEASE = 3
-SHORT_HISTORY = 2_000
-"""Events after which a batch on trial continues as new; fifty gateways may still spend as many again."""
 
 
 class OnTrial(Word):
@@ -117,7 +115,9 @@ class Batch:
             self._states.setdefault(member.gateway.name, "waiting")
         reporting = asyncio.create_task(self._report_changes())
         try:
-            if not self._switched:
+            if self._switched:
+                self._changed(urgent=True)  # what the last run had no time to tell
+            else:
                 await self._switch()
             await self._stay_on_trial()
             if self._ending == "keep":
@@ -141,6 +141,13 @@ class Batch:
         """Send this share of new sessions to the new instances; the first call opens the barrier."""
         self._share, self._released = share, True
         self._urgent = True
+
+    @workflow.signal(name="set_aside")
+    def set_aside(self, reasons: dict[str, str]) -> None:
+        """Go on without these gateways, as far as they are of this batch."""
+        for name, why in sorted(reasons.items()):
+            if name in self._on_trial:
+                self._set_aside(name, why)
 
     @workflow.signal(name="end")
     def end(self, how: str) -> None:
@@ -239,7 +246,7 @@ class Batch:
             if self._ending:
                 return
             await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
-            if workflow.info().get_current_history_length() > SHORT_HISTORY:
+            if steps.history_is_long():
                 self._go_on_with_a_short_history()
 
     def _has_news(self, share: int) -> bool:

@@ -71,6 +71,7 @@ class Continued(Word):
     receipts: dict[str, tuple[str, CommandReceipt]]
     decision: Decision | None = None
     aside: dict[str, str] = {}
+    carry: str = ""
 
 
 class ChangeRun(Word):
@@ -93,6 +94,7 @@ class Change:
         self._passed = continued.passed if continued else 0
         self._decision = continued.decision if continued else None
         self._aside = dict(continued.aside) if continued else {}
+        self._carry = continued.carry if continued else ""
         self._story = Story(run.order, workflow.now(), continued.told if continued else None)
         self._receipts = Receipts(continued.receipts if continued else None)
         self._header: PlanHeader | None = None
@@ -259,6 +261,7 @@ class Change:
             result = await self._run_wave(wave.number)
             self._decision = result.decision
             self._aside |= result.aside
+            self._carry = result.carry
             if not result.passed:
                 return await self._go_back(wave.number, result.reason)
             self._passed = wave.number
@@ -320,6 +323,7 @@ class Change:
             epoch=self._epoch,
             requested_by=self._order.requested_by,
             holds=dict(self._story.holds),
+            carry=self._carry,
         )
         self._wave = await workflow.start_child_workflow(
             Wave.run,
@@ -353,6 +357,7 @@ class Change:
                     receipts=self._receipts.dump(),
                     decision=self._decision,
                     aside=self._aside,
+                    carry=self._carry,
                 ),
             )
         )
@@ -381,6 +386,7 @@ class Change:
                     kept=self._plan.limits.kept,
                     automation=self._plan.limits.automation,
                     source=self._order.source,
+                    carry=self._carry,
                 ),
                 id=bake_of(self._order.fleet),
                 parent_close_policy=ParentClosePolicy.ABANDON,

@@ -42,8 +42,6 @@ from workflows.gateway import GatewaySteps
 LOOK_AGAIN = timedelta(minutes=10)
 """How long one wait lasts while a drain is held: sessions that end by themselves end the hold."""
 
-SHORT_HISTORY = 2_000
-
 
 class DrainOrder(Word):
     """Empty and stop whatever gets no new sessions on the gateways of one part of a plan.
@@ -341,7 +339,7 @@ class Drain:
     def _go_on_with_a_short_history(self) -> None:
         """Cut the history while everybody is merely waited for; what a person forced is finished first."""
         if (
-            workflow.info().get_current_history_length() < SHORT_HISTORY
+            not steps.history_is_long()
             or self._forced
             or not workflow.all_handlers_finished()
             or self._one_batch.locked()
@@ -359,9 +357,13 @@ class Drain:
         good = await self._probe(emptying.gateway, serving) if serving else None
         judged = self._order.failed is not None and emptying.release == self._order.failed
         emptying.mode, emptying.mode_reason = mode_of(
-            self._order.decision if judged else None, left, good, self._order.limits.tunnel_gates
+            self._order.decision if judged else None,
+            left,
+            good,
+            self._order.limits.tunnel_gates,
+            self._steps[emptying.gateway].gateway.metrics_target,
         )
-        if emptying.mode is DrainMode.END:
+        if emptying.mode is not DrainMode.WAIT:
             await self._tell_of(emptying, "tunnels found broken", emptying.mode_reason, "mode")
 
     async def _probe(self, gateway: str, slot: str) -> Probe | None:

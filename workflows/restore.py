@@ -32,7 +32,6 @@ from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 from workflows.snapshot import Snapshot, SnapshotGatewayOrder
 
-SHORT_HISTORY = 2_000
 SLOWEST_ROUND = timedelta(minutes=1)
 """Between two rounds on a gateway that has refused for long; the first rounds follow each other quickly."""
 
@@ -69,6 +68,7 @@ class RestoreOrder(Word):
     source: str | None = None
     """Where a known-good comes from that is not on its host any more."""
     back: tuple[str, ...] = ()
+    given_up: dict[str, str] = {}
     began: datetime | None = None
     told: int = 0
 
@@ -92,9 +92,9 @@ class Restore:
         self._targets: dict[str, ReleaseRef] = {}
         self._steps: dict[str, GatewaySteps] = {}
         self._back = list(order.back)
-        self._late: set[str] = set()
         self._troubles: dict[str, str] = {}
-        self._given_up: dict[str, str] = {}
+        self._given_up = dict(order.given_up)
+        self._began = order.began or workflow.now()
         self._told = order.told
         self._first_round_over = bool(order.back)
 
@@ -134,7 +134,6 @@ class Restore:
         )
 
     async def _restore_part(self, order: RestoreOrder) -> RestoreResult:
-        began = order.began or workflow.now()
         part: Part = await workflow.execute_activity_method(
             PlanActivities.read_part,
             PartQuery(plan=order.plan, key=order.keys[0]),
@@ -148,7 +147,7 @@ class Restore:
                 self._steps[name] = GatewaySteps(
                     member.gateway, order.change, order.epoch, member.back.digest
                 )
-        waiting = [name for name in sorted(self._members) if name not in self._back]
+        waiting = [name for name in sorted(self._members) if name not in {*self._back, *self._given_up}]
         if not self._first_round_over:
             await asyncio.gather(*[self._try_once(name) for name in waiting])
             self._first_round_over = True
@@ -156,7 +155,7 @@ class Restore:
             await self._look_after_what_was_left(sorted(self._back), MOST_SNAPSHOTS)
         late = [asyncio.create_task(self._try_until_back(name)) for name in waiting if name not in self._back]
         await asyncio.gather(*late)
-        return RestoreResult(back=len(self._back), given_up=self._given_up, took=workflow.now() - began)
+        return RestoreResult(back=len(self._back), given_up=self._given_up, took=workflow.now() - self._began)
 
     # --- one gateway ------------------------------------------------------------------
 
@@ -195,7 +194,7 @@ class Restore:
                 return
             if self._troubles.get(name) != before:
                 await self._report()
-            if workflow.info().get_current_history_length() > SHORT_HISTORY:
+            if steps.history_is_long():
                 self._go_on_with_a_short_history()
         self._troubles.pop(name, None)
         await self._report()
@@ -330,5 +329,12 @@ class Restore:
 
     def _go_on_with_a_short_history(self) -> None:
         workflow.continue_as_new(
-            self._order.model_copy(update={"back": tuple(self._back), "told": self._told})
+            self._order.model_copy(
+                update={
+                    "back": tuple(self._back),
+                    "given_up": self._given_up,
+                    "began": self._began,
+                    "told": self._told,
+                }
+            )
         )

@@ -127,6 +127,16 @@ HELD_FOR_HUMAN_PACE = timedelta(seconds=60)
 """The same, while only a person can change it."""
 
 
+SHORT_HISTORY = 2_000
+"""Events after which a workflow that lasts continues as new; fifty gateways may still spend as many again."""
+
+
+def history_is_long() -> bool:
+    """Whether it is time to continue as new: by the engine's own word, or well before it."""
+    info = workflow.info()
+    return info.is_continue_as_new_suggested() or info.get_current_history_length() > SHORT_HISTORY
+
+
 def epoch_now() -> int:
     """Return an epoch newer than every earlier one: milliseconds of the engine's clock."""
     return int(workflow.now().timestamp() * 1000)

@@ -24,7 +24,6 @@ SLICE_WHILE_SWITCHING = timedelta(seconds=10)
 BAKE = 0
 """The number under which a promoted change is watched on, as if it were a wave."""
 
-SHORT_HISTORY = 2_000
 REPORTS_AT_ONCE = 200
 """Changes of the decision that are told at once; a decision that flaps for days is told every ten minutes."""
 NO_SOONER = timedelta(minutes=10)
@@ -37,6 +36,7 @@ class WatchOrder(Word):
     plan: Digest
     wave: int
     listener: str
+    carry: str = ""
     complete: bool = False
     state: str = ""
     decision: Decision | None = None
@@ -52,6 +52,7 @@ class Watch:
     def __init__(self, order: WatchOrder) -> None:
         self._order = order
         self._state = order.state
+        self._carry = order.carry
         self._complete = order.complete
         self._restart = False
         self._decision = order.decision
@@ -67,7 +68,7 @@ class Watch:
             if self._decision is not None and self._decision.action is Action.ROLL_BACK:
                 return
             await self._pause()
-            if workflow.info().get_current_history_length() > SHORT_HISTORY:
+            if steps.history_is_long():
                 self._go_on_with_a_short_history(order)
 
     @workflow.query(name="decision")
@@ -94,6 +95,7 @@ class Watch:
                 plan=self._order.plan,
                 wave=self._order.wave,
                 state=self._state,
+                carry=self._order.carry,
                 complete=self._complete,
                 restart=restart,
                 slice=SLICE if self._complete else SLICE_WHILE_SWITCHING,
@@ -109,11 +111,12 @@ class Watch:
             await self._hear(_unaskable(sentence_of(error)))
             return
         self._state = watched.state
+        self._carry = watched.carry
         await self._hear(watched.decision)
 
     async def _hear(self, decision: Decision) -> None:
         last, self._decision = self._decision, decision
-        is_news = last is None or (last.action, last.verdict) != (decision.action, decision.verdict)
+        is_news = last is None or _gist(last) != _gist(decision)
         if is_news and self._may_tell(decision):
             await self._tell(decision)
 
@@ -125,7 +128,7 @@ class Watch:
     async def _tell(self, decision: Decision) -> None:
         self._told += 1
         self._told_at = workflow.now()
-        report = WatchReport(at=workflow.now(), number=self._told, decision=decision)
+        report = WatchReport(at=workflow.now(), number=self._told, decision=decision, carry=self._carry)
         with suppress(FailureError):  # whoever asked is gone, and ends this by its own end
             await workflow.get_external_workflow_handle(self._order.listener).signal("report_watch", report)
         entry = VerdictEntry(
@@ -165,3 +168,8 @@ class Watch:
 def _unaskable(reason: str) -> Decision:
     """Return the decision when the question itself is wrong: that is no verdict on the release."""
     return Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)
+
+
+def _gist(decision: Decision) -> tuple[Action, GateVerdict, tuple[str, ...]]:
+    """Return what somebody has to hear of when it changes."""
+    return decision.action, decision.verdict, decision.failed

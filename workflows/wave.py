@@ -51,6 +51,8 @@ class WaveOrder(Word):
     epoch: int
     requested_by: str
     holds: dict[str, str] = {}
+    carry: str = ""
+    """What the windows of the waves before left: evidence goes on over the waves."""
 
 
 class WaveResult(Word):
@@ -60,6 +62,7 @@ class WaveResult(Word):
     reason: str
     decision: Decision | None = None
     aside: dict[str, str] = {}
+    carry: str = ""
 
 
 @workflow.defn(name="Wave")
@@ -84,6 +87,7 @@ class Wave:
         self._stopped: str | None = None
         self._lost: str | None = None
         self._restoring: set[str] = set()
+        self._told_aside: set[str] = set()
         self._share = 0
         self._told = 0
         self._changes = 0
@@ -255,7 +259,8 @@ class Wave:
             reason = f"nothing failed for {self._order.header.window_minimum}; verdicts are only shown"
         else:
             return None
-        return WaveResult(passed=True, reason=reason, decision=decision, aside=self._aside())
+        carry = self._watch_heard.carry if self._watch_heard is not None else self._order.carry
+        return WaveResult(passed=True, reason=reason, decision=decision, aside=self._aside(), carry=carry)
 
     def _patience(self) -> timedelta | None:
         """Return how long to wait without any news: where time alone passes a share or an observed wave."""
@@ -269,6 +274,7 @@ class Wave:
         """Restore what failed alone, begin to watch, open the barrier, and take the next share."""
         for name, part in self._newly_aside():
             await self._restore_alone(name, part)
+        await self._give_up_what_the_metrics_name()
         if self._watch is None and (self._on_trial or self._all_switched):
             await self._begin_to_watch()
         if self._is_blue_green and not self._share and self._everybody_is_ready:
@@ -278,6 +284,14 @@ class Wave:
         elif self._may_take_the_next_share():
             await self._take_share(self._shares_left()[0])
 
+    async def _give_up_what_the_metrics_name(self) -> None:
+        """Have gateways set aside that show a hard sign of their own; their batches know which they have."""
+        named = self._decision.failed if self._decision is not None else ()
+        fresh = {name for name in named if name not in self._told_aside and name not in self._aside()}
+        if fresh and self._decision is not None:
+            self._told_aside |= fresh
+            await self._signal_batches("set_aside", dict.fromkeys(sorted(fresh), self._decision.reason))
+
     async def _begin_to_watch(self) -> None:
         self._watch = await workflow.start_child_workflow(
             Watch.run,
@@ -286,6 +300,7 @@ class Wave:
                 plan=self._order.header.digest,
                 wave=self._wave.number,
                 listener=workflow.info().workflow_id,
+                carry=self._order.carry,
             ),
             id=watch_of(workflow.info().workflow_id),
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from policies.judge.offline.predict import Prediction
+from policies.judge.offline.predict import Prediction, Proof, what_logins_prove
 from policies.planning.summary import describe
 from policies.words.change import ChangeKind, Outcome, Phase
 from policies.words.errors import Unavailable
@@ -172,7 +172,9 @@ def show_plan(plan: Plan, output: Output, predictions: Sequence[Prediction] = ()
     """Print what a plan would do, to whom, for how long, and whether the traffic can decide in time."""
     if output is Output.JSON:
         predicted = [prediction.model_dump(mode="json") for prediction in predictions]
-        print_json(plan.model_dump(mode="json") | {"digest": plan.digest, "predictions": predicted})
+        proofs = [proof.model_dump(mode="json") for proof in _proofs(plan)]
+        more = {"digest": plan.digest, "predictions": predicted, "proofs": proofs}
+        print_json(plan.model_dump(mode="json") | more)
         return
     out = console()
     out.print(Text.assemble(("PLAN ", "bold"), plan.fleet.name, f" to {plan.release.version}"), end="  ")
@@ -183,6 +185,8 @@ def show_plan(plan: Plan, output: Output, predictions: Sequence[Prediction] = ()
         out.print(Text(f" Left alone  {skipped.gateway}: {skipped.reason}"))
     for prediction in predictions:
         out.print(Text(f" Gate        {prediction_line(prediction)}"))
+    for proof in _proofs(plan):
+        out.print(Text(f" Proof       {proof.sentence}"))
     versions = sorted({release.version for release in plan.known_good.values()})
     out.print(f" Known-good  {', '.join(versions)} on {len(plan.known_good)} gateways")
 
@@ -192,6 +196,15 @@ def show_start_command(plan: Plan) -> None:
     start = f"penstock upgrade start {plan.fleet.name} --to {plan.release.version}"
     strategy = "" if plan.strategy is Strategy.CANARY else f" --strategy {plan.strategy}"
     console().print(Text(f"Start: {start}{strategy} --plan {plan.digest[7:19]} --reason TEXT"))
+
+
+def _proofs(plan: Plan) -> tuple[Proof, ...]:
+    """Return what the first wave can prove at usual rates of logins."""
+    if not plan.waves:
+        return ()
+    canaries = len(plan.waves[0].gateways)
+    controls = len(plan.fleet.gateways) - canaries
+    return what_logins_prove(plan.gates, canaries=canaries, controls=controls)
 
 
 def prediction_line(prediction: Prediction) -> str:

@@ -81,8 +81,14 @@ def _growth(
 
 def planned(series: Iterable[Series], cohorts: Cohorts, label: str) -> list[Series]:
     """Keep the series of watched instances that come from the executable and the slot planned there."""
-    watched = {*cohorts.canary, *cohorts.control}
+    watched = {*cohorts.changed, *cohorts.control}
     return [one for one in series if one.instance in watched and _runs_as_planned(one, cohorts, label)]
+
+
+def unplanned(series: Iterable[Series], cohorts: Cohorts, label: str) -> list[Series]:
+    """Keep the series of changed gateways that come from what ran there before."""
+    changed = cohorts.changed
+    return [one for one in series if one.instance in changed and not _runs_as_planned(one, cohorts, label)]
 
 
 def of_this_start(series: Iterable[Series], cohorts: Cohorts) -> list[Series]:

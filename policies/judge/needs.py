@@ -19,12 +19,13 @@ class Needs:
 
     Of `instances`, `presence` is read before all else: whatever a scrape brought is then complete
     in the reads that follow. `lookbacks` says how far back each selector is read. `history` are
-    the selectors to read once more, of `control` and one of `ages` ago, the first that is
-    remembered. `complaints` asks for them; `confirm` for probes of canaries that were not reached.
+    the selectors to read once more, of who tells what was `before`, and one of `ages` ago: the
+    first that is remembered. `complaints` asks for them, `confirm` for probes of changed gateways
+    that were not reached.
     """
 
     instances: tuple[str, ...]
-    control: tuple[str, ...]
+    before: tuple[str, ...]
     presence: Mapping[str, timedelta]
     lookbacks: Mapping[str, timedelta]
     history: Mapping[str, timedelta]
@@ -35,14 +36,16 @@ class Needs:
 
 def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory) -> Needs:
     """Return what the next tick needs, given what the ones before have left to know."""
-    lookbacks = {policy.presence: policy.fresh_within, policy.identity.value: policy.fresh_within}
+    instances = (*cohorts.canary, *cohorts.changed_before, *cohorts.control)
+    always = (policy.presence, policy.identity.value, policy.boot.value)
+    lookbacks = dict.fromkeys(always, policy.fresh_within)
     for gate in policy.gates:
         needed = max(policy.fresh_within, gate.lookback(policy.scrape))
         for selector in gate.selectors:
             lookbacks[selector] = max(needed, lookbacks.get(selector, needed))
     return Needs(
-        instances=(*cohorts.canary, *cohorts.control),
-        control=cohorts.control,
+        instances=instances,
+        before=cohorts.control or instances,
         presence={policy.presence: lookbacks.pop(policy.presence)},
         lookbacks=lookbacks,
         history={} if memory.based else dict.fromkeys(sorted(policy.counters), policy.fresh_within),
@@ -53,6 +56,6 @@ def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory) -> Needs:
 
 
 def unreached(cohorts: Cohorts, presence: Sequence[Series]) -> tuple[str, ...]:
-    """Return the canaries that could not be scraped."""
+    """Return the changed gateways that could not be scraped."""
     down = {one.instance for one in presence if one.samples[-1][1] == 0}
-    return tuple(sorted(down & set(cohorts.canary)))
+    return tuple(sorted(down & cohorts.changed))

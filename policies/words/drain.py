@@ -14,8 +14,9 @@ class DrainLimits(Word):
 
     `forced` is the percentage of the sessions that a drain found which its deadline may end;
     when more are left it holds and a person decides. `tunnel_gates` name the gates whose bad
-    verdict says that tunnels carry nothing. `logins_per_minute` bounds what all deadlines of the
-    fleet together send to the authenticator: they are spread out over time until they keep it.
+    verdict on an instance says that its tunnels carry nothing. `logins_per_minute` bounds what all
+    deadlines of the fleet together send to the authenticator: they are spread out over time until
+    they keep it.
     """
 
     warning: Duration = timedelta(minutes=30)
@@ -23,7 +24,7 @@ class DrainLimits(Word):
     pause: Duration = Field(default=timedelta(seconds=10), description="between two batches")
     forced: float = Field(default=20.0, ge=0, le=100)
     logins_per_minute: int = Field(default=600, ge=1, description="of users whom deadlines ended, fleet-wide")
-    tunnel_gates: tuple[Name, ...] = ("packet-loss", "gone")
+    tunnel_gates: tuple[Name, ...] = ("packet-loss",)
 
     @property
     def ended_per_minute(self) -> int:
@@ -37,7 +38,9 @@ class DrainMode(StrEnum):
     WAIT = "wait"
     """Tunnels carry traffic: sessions end by themselves, at the latest by the deadline."""
     END = "end"
-    """Tunnels are broken: they are ended in small batches, so that users log in to the good instance."""
+    """A probe proves tunnels broken: they are ended in small batches, so that users log in elsewhere."""
+    END_SHARE = "end_share"
+    """Only a verdict says so and no probe can tell: as after the deadline, `forced` percent at most."""
 
 
 class Loss(StrEnum):

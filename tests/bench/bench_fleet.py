@@ -51,6 +51,9 @@ STEPS = ("1", "20%", "60%", "100%")
 TURNED_ROUND_IN_WAVE = 3
 """The wave after which sixty per cent of the gateways have changed."""
 
+WITHIN = 3600.0
+"""Seconds after which a change counts as hung."""
+
 SCANNED = 80
 """Histories of each kind that are read for their largest payload."""
 
@@ -170,7 +173,8 @@ class Setup:
         handle: WorkflowHandle[Any, ChangeResult] = client.get_workflow_handle(
             change_of(FLEET), result_type=ChangeResult
         )
-        result = await handle.result()
+        async with asyncio.timeout(WITHIN):
+            result = await handle.result()
         self.wall = round(time.monotonic() - began, 1)
         return result
 
@@ -183,12 +187,12 @@ class Setup:
         return ticks / 100, int(peak.split()[1]) / 1024
 
     def steps_a_second(self, patience: float) -> float:
-        """Return the steps a second while everybody was on trial: until the first gateway was kept for good."""
+        """Return the steps a second while everybody was on trial and nobody was kept yet."""
         lines = [json.loads(line) for line in (self.folder / "counts.jsonl").read_text().splitlines()]
         last_trial = max(line["steps"].get("start_instance", 0) for line in lines)
         trial = [line for line in lines if line["steps"].get("start_instance", 0) == last_trial]
         before = [line for line in trial if line["at"] <= trial[0]["at"] + patience * 0.9]
-        taken = sum(before[-1]["steps"].values()) - sum(before[0]["steps"].values())
+        taken: int = sum(before[-1]["steps"].values()) - sum(before[0]["steps"].values())
         return round(taken / max(1.0, before[-1]["at"] - before[0]["at"]), 1)
 
     async def histories(self) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from temporalio.worker import Worker
 
 from activities.facts import FactActivities
 from activities.ledger import LedgerActivities
+from activities.liveness import heartbeating
 from activities.normality import NormalityOrder
 from activities.observation import ObservationSlice
 from activities.plans import PlanActivities
@@ -51,7 +52,8 @@ class ScriptedJudge:
     async def watch_wave(self, order: WatchSlice) -> ObservationSlice:
         """Wait for the whole wave, then as long as was asked, and say what the script says."""
         action, verdict = Action.CONTINUE, GateVerdict.NOT_ENOUGH_DATA
-        await asyncio.sleep(1 if not order.complete else self._patience)
+        async with heartbeating():
+            await asyncio.sleep(self._patience if order.complete else 1)
         if order.complete and order.wave:
             harm = order.wave == self._harm_in_wave
             action = Action.ROLL_BACK if harm else Action.PROMOTE

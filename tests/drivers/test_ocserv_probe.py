@@ -176,6 +176,6 @@ async def test_broken_tunnels_are_told_from_refused_logins(lab: GatewayLab) -> N
     broken = await Ocserv(login).probe(chroot)
     await run(["nft", "delete", "table", "inet", "psd"])
     assert (good.passed, refused.stage, broken.stage) == (True, "auth", "ping")
-    assert mode_of(None, refused, good, ())[0] is DrainMode.WAIT
-    assert mode_of(None, broken, good, ())[0] is DrainMode.END
-    assert mode_of(None, broken, broken, ())[0] is DrainMode.WAIT
+    assert mode_of(None, refused, good, (), "198.18.1.1:9500")[0] is DrainMode.WAIT
+    assert mode_of(None, broken, good, (), "198.18.1.1:9500")[0] is DrainMode.END
+    assert mode_of(None, broken, broken, (), "198.18.1.1:9500")[0] is DrainMode.WAIT

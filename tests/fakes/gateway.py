@@ -52,6 +52,8 @@ class FakeGateway:
         """Everything that changed something, oldest first: `start b`, `steer b`, `stop a` …"""
         self.bad_releases: set[str] = set()
         """Manifest digests whose instances take no logins: their probe fails at auth."""
+        self.dead_tunnels: set[str] = set()
+        """Manifest digests whose instances take logins and then carry nothing: their probe fails at ping."""
         self.uncountable: set[str] = set()
         """Slots whose instance does not say how many sessions it has."""
         self.exempt: set[str] = set()
@@ -187,6 +189,8 @@ class FakeGateway:
             return Probe(passed=False, stage="tcp", reason=f"nothing runs in slot {slot}")
         if self._is_bad(berth):
             return Probe(passed=False, stage="auth", reason="the probe's login was refused")
+        if berth.release is not None and berth.release.digest in self.dead_tunnels:
+            return Probe(passed=False, stage="ping", reason="0 of 5", connect_seconds=0.05, pings_sent=5)
         return Probe(passed=True, stage="ping", reason="5 of 5", connect_seconds=0.05, pings_sent=5)
 
     async def stop(self, operation: Operation, slot: str) -> GatewayState:

@@ -14,6 +14,7 @@ from policies.words.verdict import Action, Decision, GateReading, GateVerdict
 NOW = datetime(2026, 11, 20, 3, tzinfo=UTC)
 TUNNELS = ("packet-loss", "gone")
 GATES = (*TUNNELS, "connect-success", "probe", "restarted")
+MINE, ANOTHER = "198.18.1.1:9500", "198.18.1.2:9500"
 GOOD = Probe(passed=True, stage="ping", reason="5 of 5")
 
 limits = st.builds(
@@ -53,7 +54,11 @@ probes = st.none() | st.builds(
     reason=st.just("as found"),
 )
 readings = st.builds(
-    GateReading, gate=st.sampled_from(GATES), verdict=st.sampled_from(GateVerdict), reason=st.just("as read")
+    GateReading,
+    gate=st.sampled_from(GATES),
+    verdict=st.sampled_from(GateVerdict),
+    reason=st.just("as read"),
+    instances=st.lists(st.sampled_from((MINE, ANOTHER)), unique=True).map(tuple),
 )
 decisions = st.none() | st.builds(
     Decision,
@@ -100,9 +105,12 @@ def test_nobody_is_ended_before_the_deadline_on_tunnels_that_work(
     assert next_step(calm, rules).step is not Step.END
 
 
-@given(facts(), limits)
-def test_the_deadline_ends_no_more_than_its_share(seen: DrainFacts, rules: DrainLimits) -> None:
-    over = seen.model_copy(update={"mode": DrainMode.WAIT, "forced_by": None, "deadline": NOW, "ended": 0})
+@given(facts(), limits, st.sampled_from((DrainMode.WAIT, DrainMode.END_SHARE)))
+def test_neither_a_deadline_nor_a_verdict_alone_ends_more_than_the_forced_share(
+    seen: DrainFacts, rules: DrainLimits, mode: DrainMode
+) -> None:
+    """D3, D15."""
+    over = seen.model_copy(update={"mode": mode, "forced_by": None, "deadline": NOW, "ended": 0})
     ended, sessions = 0, over.look.sessions
     for _ in range(200):
         step = next_step(over, rules)
@@ -127,19 +135,45 @@ def test_people_are_warned_before_any_wait_goes_on_to_the_deadline(
 def test_sessions_are_only_ended_for_broken_tunnels_and_a_proven_better_place(
     decision: Decision | None, left: Probe | None, good: Probe | None
 ) -> None:
-    mode, reason = mode_of(decision, left, good, TUNNELS)
+    mode, reason = mode_of(decision, left, good, TUNNELS, MINE)
     assert reason
     bad = {GateVerdict.UNHEALTHY, GateVerdict.HARD}
-    read = decision is not None and any(r.gate in TUNNELS and r.verdict in bad for r in decision.readings)
+    read = decision is not None and any(
+        r.gate in TUNNELS and r.verdict in bad and MINE in r.instances for r in decision.readings
+    )
+    works = left is not None and left.passed
     probed = left is not None and not left.passed and left.stage in BEYOND_AUTH
     better = good is not None and good.passed
-    assert (mode is DrainMode.END) == (better and (read or probed))
+    assert (mode is DrainMode.END) == (better and probed)
+    assert (mode is DrainMode.END_SHARE) == (better and read and not probed and not works)
+
+
+@given(decisions, probes, st.just(GOOD) | st.none())
+def test_a_passing_probe_of_the_instance_that_was_left_spares_its_sessions_whatever_was_read(
+    decision: Decision | None, good: Probe | None, left: Probe | None
+) -> None:
+    """D3."""
+    if left is not None:
+        assert mode_of(decision, left, good, TUNNELS, MINE)[0] is DrainMode.WAIT
+
+
+@given(decisions, probes)
+def test_a_reading_that_names_other_gateways_ends_nobody_here(
+    decision: Decision | None, good: Probe | None
+) -> None:
+    """D3."""
+    assert mode_of(decision, None, good, TUNNELS, "198.18.1.9:9500")[0] is DrainMode.WAIT
+
+
+def test_a_daemon_that_is_gone_says_nothing_about_the_tunnels_of_others() -> None:
+    """D3."""
+    assert "gone" not in DrainLimits().tunnel_gates
 
 
 @given(decisions, probes)
 def test_losing_evidence_never_ends_anybody(decision: Decision | None, left: Probe | None) -> None:
-    assert mode_of(decision, left, None, TUNNELS)[0] is DrainMode.WAIT
-    assert mode_of(None, None, GOOD, TUNNELS)[0] is DrainMode.WAIT
+    assert mode_of(decision, left, None, TUNNELS, MINE)[0] is DrainMode.WAIT
+    assert mode_of(None, None, GOOD, TUNNELS, MINE)[0] is DrainMode.WAIT
 
 
 @pytest.mark.parametrize(("found", "forced", "may"), [(40, 20, 8), (1, 20, 1), (7, 0, 0), (0, 100, 0)])

@@ -399,3 +399,18 @@ def test_what_control_counted_while_the_canary_could_not_be_seen_is_not_lost() -
     assert "logins" in seen[-2][0].blind
     for instance in EVERYONE:
         assert sum(tick.counts["logins"][instance][0] for tick, _ in seen if "logins" in tick.counts) == 18
+
+
+def test_a_share_of_a_limit_that_could_not_be_read_is_no_sign() -> None:
+    limit: dict[str, Any] = {
+        "id": "limit", "kind": "hard", "value": "fds{$cohort}", "per": "most{$cohort}",
+        "fires": {"when": "above", "value": 0.9},
+    }  # fmt: skip
+    open_files = {"fds{$cohort}": lines("fds", 300.0, until=1)}
+    lost = look(1, open_files, unread={"most{$cohort}": "timed out"})
+    ((tick, decision),) = watch(policy(LOGINS, limit), [lost])
+    assert tick.signs["limit"] == {}
+    assert tick.blind["limit"] == "timed out"
+    assert decision.action is Action.CONTINUE
+    near = look(1, open_files | {"most{$cohort}": lines("most", 310.0, until=1)})
+    assert CANARY in watch(policy(LOGINS, limit), [near])[0][0].signs["limit"]

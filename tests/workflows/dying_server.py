@@ -3,8 +3,7 @@
 import os
 import signal
 
-from policies.words.rollout import Outcome, Phase
-
+from policies.words.change import Outcome, Phase
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.skipping import running

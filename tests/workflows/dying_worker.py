@@ -7,7 +7,8 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities.observation import ObservationOrder, ObservationSlice
+from activities.observation import ObservationSlice
+from activities.watching import WatchSlice
 from orchestrator.running import leave
 from tests.fakes.control import HEALTHY, UNDECIDED, FakeJudge
 from tests.workflows.world import World, control_worker, fleet_of
@@ -19,10 +20,10 @@ SLICES = 12
 class CountingJudge(FakeJudge):
     """Convinced by so many slices, counted in the state that travels with the wave."""
 
-    @activity.defn(name="observe_slice")
-    async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
+    @activity.defn(name="watch_wave")
+    async def watch_wave(self, order: WatchSlice) -> ObservationSlice:
         self.says(HEALTHY if len(order.state) >= SLICES else UNDECIDED, wave=order.wave)
-        return await super().observe_slice(order)
+        return await super().watch_wave(order)
 
 
 async def main(address: str, namespace: str) -> None:

@@ -1,4 +1,4 @@
-"""An engine that gives the driver of a rollout seconds to live, as an operator's default may."""
+"""An engine that gives the waves of a change seconds to live, as an operator's default may."""
 
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ SECONDS = 8
 
 
 class Impatient(Interceptor):
-    """Gives every driver an execution timeout."""
+    """Gives every wave an execution timeout."""
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> "type[_Inbound]":  # noqa: A002
         return _Inbound
@@ -29,6 +29,6 @@ class _Inbound(WorkflowInboundInterceptor):
 
 class _Outbound(WorkflowOutboundInterceptor):
     async def start_child_workflow(self, input: StartChildWorkflowInput) -> ChildWorkflowHandle[Any, Any]:  # noqa: A002
-        if input.workflow == "RolloutDriver":
+        if input.workflow == "Wave":
             input.execution_timeout = timedelta(seconds=SECONDS)
         return await super().start_child_workflow(input)

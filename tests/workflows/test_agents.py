@@ -16,7 +16,7 @@ from policies.words.drain import DrainStatus
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.engine import Engine
 from tests.workflows.world import NEW, World, control_worker, fleet_of, result_of, until
-from workflows.drain import Drain, DrainGatewayOrder
+from workflows.drain import Drain
 from workflows.steps import CONTROL_QUEUE
 
 
@@ -43,13 +43,7 @@ async def test_a_drain_goes_on_with_the_next_agent_and_knows_what_the_last_one_s
         fake.login(f"192.0.2.{person}")
     fake.serve(NEW, "b")
     async with control_worker(world.client, world):
-        order = DrainGatewayOrder(
-            rollout="edge-1",
-            epoch=1,
-            gateway=fake.gateway,
-            digest=NEW.digest,
-            deadline=timedelta(hours=8),
-        )
+        order = world.drain_order("gw-1")
         running = await world.client.start_workflow(
             Drain.run, order, id="drain/gw-1/edge-1/1", task_queue=CONTROL_QUEUE
         )
@@ -67,4 +61,4 @@ async def test_a_drain_goes_on_with_the_next_agent_and_knows_what_the_last_one_s
         fake.reboot()
         async with agent(world.client, fake):
             result = await result_of(running)
-    assert (result.stopped, result.lost_crash, result.lost_reboot) == (("a",), 0, 4)
+    assert (result.stopped, result.lost_crash, result.lost_reboot) == (("gw-1 a",), 0, 4)

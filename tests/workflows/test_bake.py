@@ -3,7 +3,7 @@
 from policies.words.change import Outcome
 from policies.words.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import UNDECIDED
-from tests.workflows.world import NEW, NEXT, OLD, World, result_of, until
+from tests.workflows.world import NEXT, OLD, World, result_of, until
 from workflows.identities import bake_of
 
 CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw-1 restarted by itself")
@@ -24,19 +24,17 @@ async def test_a_quiet_bake_ends_in_peace_and_changes_nothing(world: World) -> N
     assert set(world.serving().values()) == {"1.3.0"}
 
 
-async def test_the_bake_watches_the_slots_that_serve_with_no_control(world: World) -> None:
+async def test_the_bake_watches_the_promoted_change_as_its_wave_0(world: World) -> None:
     await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
     await until(lambda: bool(world.judge.bakes))
-    cohorts = world.judge.bakes[0].cohorts
-    assert cohorts.control == ()
-    assert set(cohorts.expected.values()) == {NEW.executable}
-    assert set(cohorts.slots.values()) == {"b"}
+    asked = world.judge.bakes[0]
+    assert (asked.change, asked.wave, asked.complete) == (world.newest, 0, True)
 
 
 async def test_the_next_rollout_ends_the_bake_of_the_last(world: World) -> None:
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1",))
     await until(lambda: bool(world.judge.bakes))
-    result = await world.upgrade(("gw-1",), release=NEXT, name="edge-2")
+    result = await world.upgrade(("gw-1",), release=NEXT)
     assert result.outcome is Outcome.PROMOTED, result.reason
     assert world.serving()["gw-1"] == "1.4.0"

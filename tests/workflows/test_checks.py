@@ -1,30 +1,35 @@
 """What happens before anything is touched: admission, the way back, surveys; and the first install."""
 
-import pytest
-from temporalio.client import WorkflowFailureError
-from workflows.rollout import Rollout
+from datetime import timedelta
+
+from temporalio.testing import WorkflowEnvironment
 
 from policies.judge.offline.advisory import Advice
-from policies.words.change import Outcome
+from policies.words.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
 from policies.words.errors import Unavailable
-from tests.workflows.world import NEW, OLD, World, result_of, status_of
-from workflows.failures import sentence_of
-from workflows.install import Install, InstallOrder
+from tests.workflows.world import NEW, OLD, World, fleet_of, result_of, status_of, working
 from workflows.steps import CONTROL_QUEUE
-from workflows.survey import Survey, SurveyResult
+from workflows.survey import Survey, SurveyOrder, SurveyResult
 
 
 async def survey(world: World) -> SurveyResult:
     return await world.client.execute_workflow(
-        Survey.run, world.fleet, id=f"survey/{world.fleet.name}", task_queue=CONTROL_QUEUE
+        Survey.run,
+        SurveyOrder(fleet=world.fleet.name),
+        id=f"survey/{world.fleet.name}",
+        task_queue=CONTROL_QUEUE,
     )
 
 
-async def install(world: World) -> tuple[str, ...]:
-    order = InstallOrder(name="edge-install", fleet=world.fleet, release=OLD, source="http://repository")
-    return await world.client.execute_workflow(
-        Install.run, order, id=f"change/{world.fleet.name}", task_queue=CONTROL_QUEUE
+async def install(world: World) -> ChangeResult:
+    order = ChangeOrder(
+        fleet=world.fleet.name,
+        kind=ChangeKind.INSTALL,
+        plan=world.book.record_first(world.fleet, OLD),
+        source="http://repository",
+        reason="first installation",
     )
+    return await result_of(await world.run(order))
 
 
 async def test_a_release_without_its_signers_is_refused_and_nothing_is_touched(world: World) -> None:
@@ -33,7 +38,8 @@ async def test_a_release_without_its_signers_is_refused_and_nothing_is_touched(w
     assert result.outcome is Outcome.REFUSED
     assert result.reason == "SignatureInvalid: only one of two people signed it"
     assert all(fake.owner == (0, "") and not fake.effects for fake in world.gateways.values())
-    assert world.book.closed == [result]
+    [ending] = world.book.closed
+    assert (ending.outcome, ending.sentence) == (result.outcome, result.reason)
 
 
 async def test_an_obstacle_on_any_gateway_of_the_plan_refuses_all_of_it(world: World) -> None:
@@ -48,7 +54,7 @@ async def test_an_obstacle_on_any_gateway_of_the_plan_refuses_all_of_it(world: W
 async def test_a_gateway_that_is_silent_before_the_start_refuses_the_rollout(world: World) -> None:
     world.gateways["gw-2"].fail("preflight", Unavailable("gw-2 does not answer"), times=10_000)
     result = await world.upgrade()
-    assert (result.outcome, result.reason) == (Outcome.REFUSED, "Unavailable: gw-2 does not answer")
+    assert (result.outcome, result.reason) == (Outcome.REFUSED, "Stopped: gw-2: gw-2 does not answer")
     assert world.gateways["gw-1"].effects == []
 
 
@@ -65,9 +71,7 @@ async def test_an_hour_that_is_not_like_those_of_past_weeks_starts_nothing(world
 async def test_who_wants_it_all_the_same_gets_it_and_the_story_says_so(world: World) -> None:
     world.judge.advice = (CROWDED,)
     order = world.order(("gw-1",)).model_copy(update={"even_if_unusual": True})
-    rollout = await world.client.start_workflow(
-        Rollout.run, order, id=f"change/{world.fleet.name}", task_queue=CONTROL_QUEUE
-    )
+    rollout = await world.run(order)
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
     told = [event.sentence for event in (await status_of(rollout)).events]
     assert f"started all the same: {CROWDED.sentence}" in told
@@ -81,26 +85,33 @@ async def test_a_history_that_does_not_answer_stops_nobody(world: World) -> None
 async def test_a_survey_names_silent_gateways_beside_those_that_answer(world: World) -> None:
     world.gateways["gw-2"].fail("observe", Unavailable("gw-2 does not answer"), times=10_000)
     seen = await survey(world)
-    assert sorted(seen.states) == ["gw-1", "gw-3", "gw-4"]
-    assert seen.silent == {"gw-2": "gw-2 does not answer"}
+    assert (seen.answered, seen.silent) == (3, {"gw-2": "gw-2 does not answer"})
+    states, silent = world.book.states(world.fleet.name, timedelta(minutes=1))
+    assert sorted(states) == ["gw-1", "gw-3", "gw-4"]
+    assert silent == seen.silent
 
 
-async def test_an_install_brings_up_empty_gateways_and_leaves_those_that_serve(world: World) -> None:
-    for name in ("gw-1", "gw-2"):
-        world.gateways[name].crash("a")
-        world.gateways[name].serving = None
-    world.book.good.clear()
-    assert await install(world) == ("gw-1", "gw-2")
-    assert set(world.serving().values()) == {"1.1.6"}
+async def test_an_install_brings_up_empty_gateways_and_leaves_those_that_serve(
+    environment: WorkflowEnvironment,
+) -> None:
+    async with working(World.made(environment.client, fleet_of("edge"), serving=None)) as world:
+        for name in ("gw-3", "gw-4"):
+            world.gateways[name].serve(NEW)
+        result = await install(world)
+        assert (result.outcome, result.touched) == (Outcome.PROMOTED, 2)
+    assert set(world.serving().values()) == {"1.1.6", "1.3.0"}
     assert world.gateways["gw-3"].effects == []
-    assert world.book.known_good(world.fleet.name) == {"gw-1": OLD, "gw-2": OLD}
+    assert world.book.known_good("edge") == {"gw-1": OLD, "gw-2": OLD}
 
 
-async def test_an_install_that_takes_no_login_ends_with_the_probes_reason(world: World) -> None:
-    world.gateways["gw-1"].crash("a")
-    world.gateways["gw-1"].serving = None
-    world.gateways["gw-1"].bad_releases.add(OLD.digest)
-    with pytest.raises(WorkflowFailureError) as failed:
-        await install(world)
-    assert sentence_of(failed.value.cause).startswith("gw-1 does not take a login (auth)")
+async def test_an_install_that_takes_no_login_ends_with_the_probes_reason(
+    environment: WorkflowEnvironment,
+) -> None:
+    async with working(World.made(environment.client, fleet_of("edge"), serving=None)) as world:
+        for fake in world.gateways.values():
+            fake.bad_releases.add(OLD.digest)
+        result = await install(world)
+    assert result.outcome is Outcome.REFUSED
+    assert result.aside["gw-1"].startswith("gw-1 fails its probe at auth")
     assert world.gateways["gw-1"].serving is None
+    assert world.book.known_good("edge") == {}

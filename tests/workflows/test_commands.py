@@ -12,13 +12,11 @@ from temporalio.client import (
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.service import RPCError
-from workflows.rollout import Rollout
 
-from policies.words.change import ChangeResult, Outcome, Phase
+from policies.words.change import ChangeResult, KnownGoodBatch, Outcome, Phase
 from policies.words.command import Command, CommandKind
 from policies.words.errors import Refused, Unavailable
-from policies.words.plan import ReleaseRef
-from tests.fakes.control import AT_CAP, HEALTHY, UNDECIDED, UNHEALTHY
+from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.world import (
     OLD,
     World,
@@ -29,6 +27,7 @@ from tests.workflows.world import (
     status_of,
     until,
 )
+from workflows.change import Change
 
 
 async def test_while_held_nobody_else_starts_and_leases_are_still_confirmed(world: World) -> None:
@@ -48,7 +47,7 @@ async def test_while_held_nobody_else_starts_and_leases_are_still_confirmed(worl
     assert world.serving()["gw-1"] == "1.3.0"
 
 
-async def test_a_hold_before_the_driver_begins_is_kept_until_the_resume(world: World) -> None:
+async def test_a_hold_before_the_first_wave_begins_is_kept_until_the_resume(world: World) -> None:
     rollout = await world.start(("gw-1",))
     await say(rollout, CommandKind.HOLD, reason="not before lunch")
     await asyncio.sleep(1)
@@ -87,17 +86,6 @@ async def test_a_gateway_that_fails_during_a_hold_is_noticed_before_the_resume(w
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
-async def test_an_extension_looks_again_at_once_and_moves_nobody(world: World) -> None:
-    world.judge.says(AT_CAP)
-    rollout = await world.start(("gw-1",), ("gw-2",))
-    await in_phase(rollout, Phase.HELD)
-    looked = len(world.judge.orders)
-    receipt = await say(rollout, CommandKind.EXTEND)
-    assert receipt.sentence == "The window goes on, at most to its cap."
-    await until(lambda: len(world.judge.orders) > looked)
-    assert world.gateways["gw-2"].effects == []
-
-
 async def test_an_abort_before_any_session_moved_ends_as_aborted(world: World) -> None:
     rollout = await world.start(("gw-1",))
     await say(rollout, CommandKind.ABORT, "ana", reason="wrong release")
@@ -116,7 +104,7 @@ async def test_an_abort_after_sessions_moved_is_refused_with_what_to_do_instead(
     )
 
 
-async def test_a_rollback_before_the_driver_begins_touches_nothing(world: World) -> None:
+async def test_a_rollback_before_the_first_wave_begins_touches_nothing(world: World) -> None:
     rollout = await world.start(("gw-1",))
     await say(rollout, CommandKind.ROLL_BACK, "ana", reason="not today")
     result = await result_of(rollout)
@@ -143,17 +131,13 @@ async def test_a_rollback_while_watching_brings_the_wave_back(world: World) -> N
 
 
 async def test_a_rollback_between_two_waves_brings_the_first_back(world: World) -> None:
-    world.judge.says(UNDECIDED)
+    world.gateways["gw-2"].fail("stage", Unavailable("gw-2 is busy"), times=10_000)
     rollout = await world.start(("gw-1",), ("gw-2",))
-    await in_phase(rollout, Phase.OBSERVING)
-    await say(rollout, CommandKind.HOLD)
-    await say(rollout, CommandKind.PROMOTE, "ana")
-    await say(rollout, CommandKind.PROMOTE, "ben")
     await until(lambda: "keep b" in world.gateways["gw-1"].effects)
     await say(rollout, CommandKind.ROLL_BACK, "cy")
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
     assert world.serving()["gw-1"] == "1.1.6"
-    assert world.gateways["gw-2"].effects == []
+    assert "start b" not in world.gateways["gw-2"].effects
 
 
 async def test_a_rollback_while_rolling_back_changes_neither_the_end_nor_the_cause(world: World) -> None:
@@ -165,7 +149,7 @@ async def test_a_rollback_while_rolling_back_changes_neither_the_end_nor_the_cau
     await in_phase(rollout, Phase.ROLLING_BACK)
     await say(rollout, CommandKind.ROLL_BACK, "ana")
     sentence = await refusal_of(say(rollout, CommandKind.HOLD))
-    assert sentence == "edge-1 is rolling back; nothing else can be ordered until it has"
+    assert sentence == f"{world.newest} is rolling back; nothing else can be ordered until it has"
     world.gateways["gw-1"]._failures.clear()
     result = await result_of(rollout)
     assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "9 of 10 logins fail")
@@ -186,7 +170,7 @@ async def test_the_same_id_with_other_words_is_a_conflict(world: World) -> None:
     rollout = await world.start(("gw-1",))
     await in_phase(rollout, Phase.OBSERVING)
     # By the other road first: the engine answers a repeated update itself, whatever it says.
-    await rollout.signal(Rollout.command_fallback, _hold("hold-1"))
+    await rollout.signal(Change.command_fallback, _hold("hold-1"))
     await until(lambda: _heard(rollout))
     sentence = await refusal_of(say(rollout, CommandKind.RESUME, command_id="hold-1"))
     assert sentence == "command hold-1 was given before with other words"
@@ -197,8 +181,8 @@ async def test_an_order_by_the_durable_road_counts_once_with_its_update(world: W
     rollout = await world.start(("gw-1",))
     await in_phase(rollout, Phase.OBSERVING)
     command = _hold("hold-1")
-    await rollout.signal(Rollout.command_fallback, command)
-    await rollout.signal(Rollout.command_fallback, command)
+    await rollout.signal(Change.command_fallback, command)
+    await rollout.signal(Change.command_fallback, command)
     await say(rollout, command.kind, command.person, command.id, command.reason)
     said = [e.sentence for e in (await status_of(rollout)).events if e.sentence.startswith("on call:")]
     assert said == ["on call: hold (because)"]
@@ -209,11 +193,11 @@ async def test_a_rollback_by_the_durable_road_goes_back(world: World) -> None:
     rollout = await world.start(("gw-1",))
     await in_phase(rollout, Phase.OBSERVING)
     order = Command(id="back-1", kind=CommandKind.ROLL_BACK, person="ana", reason="users call")
-    await rollout.signal(Rollout.command_fallback, order)
+    await rollout.signal(Change.command_fallback, order)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
-@pytest.mark.parametrize("kind", [CommandKind.RESUME, CommandKind.EXTEND])
+@pytest.mark.parametrize("kind", [CommandKind.RESUME, CommandKind.PROMOTE])
 async def test_orders_in_the_last_moment_of_a_wave_end_nothing(real: World, kind: CommandKind) -> None:
     rollout = await real.start(("gw-1",), ("gw-2",), ("gw-3",))
     while (await rollout.describe()).status is WorkflowExecutionStatus.RUNNING:
@@ -224,27 +208,27 @@ async def test_orders_in_the_last_moment_of_a_wave_end_nothing(real: World, kind
 
 
 async def test_an_order_to_go_back_in_the_middle_of_the_promotion_is_carried_out(world: World) -> None:
-    write, asked = world.book.record_known_good, []
+    write, asked = world.book.record_known_good_batch, []
 
-    def away(fleet: str, gateway: str, reference: ReleaseRef, rollout: str) -> None:
-        asked.append(gateway)
-        if gateway != "gw-1":
+    def away(batch: KnownGoodBatch) -> int:
+        asked.extend(batch.releases)
+        if "gw-2" in batch.releases:
             raise Unavailable("the ledger does not answer")
-        write(fleet, gateway, reference, rollout)
+        return write(batch)
 
-    world.book.record_known_good = away  # type: ignore[method-assign]
+    world.book.record_known_good_batch = away  # type: ignore[method-assign]
     rollout = await world.start(("gw-1",), ("gw-2",))
     await until(lambda: "gw-2" in asked)
     await say(rollout, CommandKind.ROLL_BACK, reason="users call")
-    world.book.record_known_good = write  # type: ignore[method-assign]
+    world.book.record_known_good_batch = write  # type: ignore[method-assign]
     result = await result_of(rollout)
     assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "on call: users call")
     assert set(world.serving().values()) == {"1.1.6"}
     assert set(world.book.known_good(world.fleet.name).values()) == {OLD}
-    assert world.book.closed[-1] == result
+    assert [ending.outcome for ending in world.book.closed] == [Outcome.ROLLED_BACK]
 
 
-async def _heard(rollout: WorkflowHandle[Rollout, ChangeResult]) -> bool:
+async def _heard(rollout: WorkflowHandle[Change, ChangeResult]) -> bool:
     status = await status_of(rollout)
     return any(event.sentence == "on call: hold (because)" for event in status.events)
 

@@ -27,6 +27,7 @@ from tests.workflows.world import (
     status_of,
     until,
 )
+from workflows.wave import watch_of
 
 PROGRESS_WITHIN = 5.0
 """Seconds after a killed worker's successor is ready until its rollout goes on."""
@@ -56,15 +57,15 @@ async def test_a_worker_killed_in_a_window_changes_nothing_about_its_end(server:
             await in_phase(rollout, Phase.OBSERVING)
             first.kill()
             await first.wait()
-        wave = world.client.get_workflow_handle(f"{rollout.id}/edge-1/driver/wave/001")
-        before = (await wave.describe()).history_length
+        watch = world.client.get_workflow_handle(watch_of(f"{rollout.id}/{world.newest}/wave/001"))
+        before = (await watch.describe()).history_length
         async with worker_process(world):
             # Loading takes a busy machine seconds; recovery is counted from the first answer.
             await status_of(rollout)
             ready = time.monotonic()
 
             async def goes_on() -> bool:
-                return (await wave.describe()).history_length > before + 3
+                return (await watch.describe()).history_length > before + 3
 
             await until(goes_on)
             assert time.monotonic() - ready < PROGRESS_WITHIN
@@ -76,11 +77,11 @@ async def test_a_wave_watched_for_long_goes_on_with_a_short_history(real: World)
     real.judge.pace = 0.01
     real.judge.says(UNDECIDED)
     rollout = await real.start(("gw-1",))
-    wave = real.client.get_workflow_handle(f"{rollout.id}/edge-1/driver/wave/001")
-    first = (await _described(wave)).run_id
+    watch = real.client.get_workflow_handle(watch_of(f"{rollout.id}/{real.newest}/wave/001"))
+    first = (await _described(watch)).run_id
 
     async def is_another_run() -> bool:
-        return (await wave.describe()).run_id != first
+        return (await watch.describe()).run_id != first
 
     await until(is_another_run, 40)
     looked = len(real.judge.orders)
@@ -94,12 +95,12 @@ async def test_a_wave_watched_for_long_goes_on_with_a_short_history(real: World)
     assert real.gateways["gw-1"].effects.count("start b") == 1
 
 
-async def _described(wave: WorkflowHandle[Any, Any]) -> WorkflowExecutionDescription:
+async def _described(watch: WorkflowHandle[Any, Any]) -> WorkflowExecutionDescription:
     found: list[WorkflowExecutionDescription] = []
 
     async def is_there() -> bool:
         try:
-            found.append(await wave.describe())
+            found.append(await watch.describe())
         except RPCError:
             return False
         return True

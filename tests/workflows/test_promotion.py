@@ -97,22 +97,11 @@ async def test_one_person_alone_and_the_same_person_twice_pass_nothing(
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
-async def test_two_people_who_promote_early_still_wait_for_the_first_evidence(world: World) -> None:
-    world.judge.pace = 0.5
-    world.judge.says(UNDECIDED)
-    rollout = await world.start(("gw-1",))
-    await in_phase(rollout, Phase.OBSERVING)
-    await say(rollout, CommandKind.PROMOTE, "ana")
-    await say(rollout, CommandKind.PROMOTE, "ben")
-    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
-    assert [verdict.reason for verdict in world.book.verdicts] == ["7 logins so far"]
-
-
 async def test_leases_are_confirmed_at_every_third_of_their_length(world: World) -> None:
     world.judge.says(*[AT_CAP] * 4, HEALTHY)
     await world.upgrade(("gw-1",))
-    wave = f"change/{world.fleet.name}/edge-1/driver/wave/001"
-    times = await steps_of(world.client, wave, "start_trial")
+    batch = f"change/{world.fleet.name}/{world.newest}/wave/001/0001"
+    times = await steps_of(world.client, batch, "start_trial")
     gaps = [later - earlier for earlier, later in pairwise(times[1:])]
     assert len(gaps) > 15
     assert all(9.9 < gap < 11 for gap in gaps), gaps

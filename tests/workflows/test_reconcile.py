@@ -1,29 +1,29 @@
 """The ring behind the rings: what nobody looks after is found by its facts, and by nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from temporalio.client import ScheduleOverlapPolicy
 
 from orchestrator.schedules import have_reconcile, keep_reconciling, reconcile_of
 from orchestrator.service import Service
-from orchestrator.store.ledger import Ledger
-from policies.words.change import Outcome, Phase
+from policies.words.change import ChangeOpening, Outcome, Phase
 from policies.words.command import Command, CommandKind
 from policies.words.errors import Conflict, Unavailable
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine, engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, result_of, until, working
-from workflows.reconcile import Reconcile, ReconcileResult
+from workflows.reconcile import Reconcile, ReconcileOrder, ReconcileResult
 from workflows.steps import CONTROL_QUEUE
 
 
 async def reconcile(world: World) -> ReconcileResult:
     return await world.client.execute_workflow(
-        Reconcile.run, world.fleet, id=f"reconcile/{world.fleet.name}", task_queue=CONTROL_QUEUE
+        Reconcile.run,
+        ReconcileOrder(fleet=world.fleet.name),
+        id=f"reconcile/{world.fleet.name}",
+        task_queue=CONTROL_QUEUE,
     )
 
 
@@ -80,16 +80,16 @@ async def test_a_silent_gateway_is_not_judged(world: World) -> None:
 
 
 async def test_a_rollout_nobody_ended_is_closed_in_the_ledger(world: World) -> None:
-    world.book.open_rollout(world.order())
+    left = left_open(world)
     found = await reconcile(world)
-    assert (found.strays, found.open_rollouts) == ({}, ("edge-1",))
-    await until(lambda: bool(world.book.closed))
-    assert world.book.closed[0].outcome is Outcome.ROLLED_BACK
+    assert (found.strays, found.open_changes) == ({}, (left,))
+    await until(lambda: world.book.open_changes(world.fleet.name) == ())
+    assert {ending.outcome for ending in world.book.closed} == {Outcome.ROLLED_BACK}
     assert all(fake.effects == [] for fake in world.gateways.values())
 
 
 async def test_what_a_rollout_nobody_ended_left_running_is_emptied_and_stopped(world: World) -> None:
-    world.book.open_rollout(world.order())
+    left_open(world)
     canary = world.gateways["gw-1"]
     canary.serve(NEW, "b")
     canary.serve(OLD, "a")
@@ -100,25 +100,32 @@ async def test_what_a_rollout_nobody_ended_left_running_is_emptied_and_stopped(w
     assert world.gateways["gw-2"].effects == []
 
 
+def left_open(world: World) -> str:
+    """Write down a change as one that nobody looks after; return its name."""
+    order = world.order()
+    return world.book.open_change(
+        ChangeOpening(
+            key="left open",
+            fleet=order.fleet,
+            kind=order.kind,
+            requested_by=order.requested_by,
+            reason=order.reason,
+            release=NEW.version,
+            release_digest=NEW.digest,
+            plan=order.plan,
+        )
+    )
+
+
 @pytest.fixture
-async def service(real: World, tmp_path: Path) -> AsyncIterator[Service]:
-    """The service over a real ledger, whose writes the workflows see."""
-    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
-    for name in real.gateways:
-        ledger.record_known_good("edge", name, OLD, "edge-install")
-    yield Service(real.client, ledger)
-    ledger.close()
+def service(real: World) -> Service:
+    return Service(real.client, real.book)
 
 
 async def promoted(real: World, service: Service) -> None:
-    real.book.open_rollout = service.ledger.open_rollout  # type: ignore[method-assign]
-    real.book.close_rollout = service.ledger.close_rollout  # type: ignore[method-assign]
-    real.book.open_rollouts = service.ledger.open_rollouts  # type: ignore[method-assign]
-    real.book.known_good = service.ledger.known_good  # type: ignore[method-assign]
-    real.book.record_known_good = service.ledger.record_known_good  # type: ignore[method-assign]
-    rollout = await service.start(real.plan(("gw-1",), ("gw-2",)), "http://repository", "ana", "new")
-    assert rollout == "edge-1"
-    await result_of(service._change("edge"))
+    name = await service.start(real.plan(("gw-1",), ("gw-2",)), "http://repository", "ana", "new")
+    assert name == "edge-2"
+    assert (await result_of(service._change("edge"))).outcome is Outcome.PROMOTED
 
 
 async def test_a_rollback_after_promotion_moves_the_fleet_and_its_known_good_once(
@@ -127,11 +134,11 @@ async def test_a_rollback_after_promotion_moves_the_fleet_and_its_known_good_onc
     await promoted(real, service)
     assert set(real.serving().values()) == {"1.3.0", "1.1.6"}
     said = await service.roll_back(real.fleet, "ana", "users call")
-    assert said.sentence == "Rolling back 2 gateways to an earlier known-good."
+    assert said.sentence == "Rolling back: every gateway goes to an earlier known-good."
     back = await service.client.get_workflow_handle("change/edge").result()
     assert back is not None
     assert set(real.serving().values()) == {"1.1.6"}
-    assert service.ledger.known_good("edge") == dict.fromkeys(real.gateways, OLD)
+    assert real.book.known_good("edge") == dict.fromkeys(real.gateways, OLD)
     assert (await reconcile(real)).sentence == "every gateway is on its known-good"
     again = await service.roll_back(real.fleet, "ana", "users still call")
     assert again.sentence.startswith("Nothing to do")

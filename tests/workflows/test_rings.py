@@ -3,68 +3,88 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
-from workflows.rollout import Rollout
 
-from policies.words.change import ChangeResult, Outcome, Phase
+from policies.words.change import Outcome, Phase
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.impatient import SECONDS, Impatient
-from tests.workflows.world import World, fleet_of, in_phase, result_of, until, working
-from workflows.reconcile import Reconcile
+from tests.workflows.world import (
+    Running,
+    World,
+    agent_worker,
+    control_worker,
+    fleet_of,
+    in_phase,
+    result_of,
+    until,
+    working,
+)
+from workflows.change import Change, ChangeRun
+from workflows.reconcile import Reconcile, ReconcileOrder
 from workflows.steps import CONTROL_QUEUE
 
 STARTED_WITHIN = 6.0
-"""Seconds between the end of a workflow and the first gateway that hears of the rollback.
+"""Seconds between the end of a workflow and the first gateway that hears of the way back.
 
 `./run bench rings` holds it to two, on a machine that does nothing else.
 """
 
-Running = WorkflowHandle[Rollout, ChangeResult]
 Blow = Callable[[World, Running], Awaitable[object]]
 
 
-def driver(world: World) -> WorkflowHandle[object, ChangeResult]:
-    return world.client.get_workflow_handle(
-        f"change/{world.fleet.name}/edge-1/driver", result_type=ChangeResult
-    )
+def child(world: World, name: str = "wave/001") -> WorkflowHandle[Any, Any]:
+    return world.client.get_workflow_handle(f"change/{world.fleet.name}/{world.newest}/{name}")
 
 
-async def terminate_guardian(world: World, rollout: Running) -> None:
-    await rollout.terminate("a test said so")
+async def terminate_change(world: World, change: Running) -> None:
+    await change.terminate("a test said so")
 
 
-async def terminate_driver(world: World, rollout: Running) -> None:
-    await driver(world).terminate("a test said so")
+async def terminate_wave(world: World, change: Running) -> None:
+    await child(world).terminate("a test said so")
 
 
-async def cancel_guardian(world: World, rollout: Running) -> None:
-    await rollout.cancel()
+async def terminate_batch(world: World, change: Running) -> None:
+    await child(world, "wave/001/0001").terminate("a test said so")
 
 
-async def cancel_driver(world: World, rollout: Running) -> None:
-    await driver(world).cancel()
+async def terminate_watch(world: World, change: Running) -> None:
+    await child(world, "wave/001/watch").terminate("a test said so")
 
 
-async def cancel_both_twice(world: World, rollout: Running) -> None:
+async def cancel_change(world: World, change: Running) -> None:
+    await change.cancel()
+
+
+async def cancel_wave(world: World, change: Running) -> None:
+    await child(world).cancel()
+
+
+async def cancel_batch(world: World, change: Running) -> None:
+    await child(world, "wave/001/0001").cancel()
+
+
+async def cancel_change_and_wave_twice(world: World, change: Running) -> None:
     for _ in range(2):
-        await asyncio.gather(rollout.cancel(), driver(world).cancel())
+        await asyncio.gather(change.cancel(), child(world).cancel())
         await asyncio.sleep(0.05)
 
 
 async def watched(world: World) -> tuple[Running, dict[str, int]]:
-    """Start a rollout, wait until its wave is watched, and return who owns the gateways."""
+    """Start an upgrade, wait until its wave is watched, and return who owns the gateways."""
     world.judge.says(UNDECIDED)
-    rollout = await world.start(("gw-1", "gw-2"), ("gw-3",))
-    await in_phase(rollout, Phase.OBSERVING)
-    return rollout, {name: fake.owner[0] for name, fake in world.gateways.items()}
+    change = await world.start(("gw-1", "gw-2"), ("gw-3",))
+    await in_phase(change, Phase.OBSERVING)
+    return change, {name: fake.owner[0] for name, fake in world.gateways.items()}
 
 
-async def outlived(workflow: WorkflowHandle[Any, ChangeResult]) -> None:
+async def outlived(workflow: WorkflowHandle[Any, Any]) -> None:
     """Wait until the engine has ended the workflow because its time was over."""
 
     async def is_over() -> bool:
@@ -95,67 +115,100 @@ def assert_back_once(world: World) -> None:
 
 @pytest.mark.parametrize(
     "blow",
-    [terminate_guardian, terminate_driver, cancel_guardian, cancel_driver, cancel_both_twice],
+    [
+        terminate_wave,
+        terminate_batch,
+        terminate_watch,
+        cancel_change,
+        cancel_wave,
+        cancel_batch,
+        cancel_change_and_wave_twice,
+    ],
     ids=lambda blow: blow.__name__,
 )
 async def test_whatever_ends_a_workflow_rolls_back_within_seconds(real: World, blow: Blow) -> None:
-    rollout, epochs = await watched(real)
-    await blow(real, rollout)
+    change, epochs = await watched(real)
+    await blow(real, change)
     assert await fenced_after(real, epochs) < STARTED_WITHIN
     await until(lambda: set(real.serving().values()) == {"1.1.6"})
-    if blow is not terminate_guardian:
-        assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
-    else:
-        assert (await result_of(driver(real))).outcome is Outcome.ROLLED_BACK
+    assert (await result_of(change)).outcome is Outcome.ROLLED_BACK
     assert_back_once(real)
 
 
-async def test_a_guardian_whose_time_is_over_rolls_back_within_seconds(real: World) -> None:
-    real.judge.says(UNDECIDED)
-    rollout = await real.client.start_workflow(
-        Rollout.run,
-        real.order(("gw-1", "gw-2"), ("gw-3",)),
-        id="change/edge",
-        task_queue=CONTROL_QUEUE,
-        execution_timeout=timedelta(seconds=SECONDS),
-    )
-    await in_phase(rollout, Phase.OBSERVING)
-    epochs = {name: fake.owner[0] for name, fake in real.gateways.items()}
-    await outlived(rollout)
-    assert await fenced_after(real, epochs) < STARTED_WITHIN
-    assert (await result_of(driver(real))).outcome is Outcome.ROLLED_BACK
-    assert_back_once(real)
-
-
-async def test_a_driver_whose_time_is_over_is_undone_within_seconds(server: Engine) -> None:
-    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=20)))
-    async with working(world, interceptors=[Impatient()]):
-        rollout, epochs = await watched(world)
-        await outlived(driver(world))
-        assert await fenced_after(world, epochs) < STARTED_WITHIN
-        result = await result_of(rollout)
-    assert result.outcome is Outcome.ROLLED_BACK
-    assert result.reason.startswith("the driver ended")
+async def test_a_batch_that_is_cancelled_ends_its_trials(server: Engine) -> None:
+    """Where the whole tree is cancelled from above, its leases are not what sends new sessions back."""
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(minutes=10)))
+    async with working(world):
+        change, _ = await watched(world)
+        await change.terminate("a test said so")
+        await until(lambda: set(world.serving().values()) == {"1.1.6"}, 15)
+        assert [world.gateways[name].trial for name in ("gw-1", "gw-2")] == [None, None]
+        found = await reconcile(world)
+        await until(lambda: world.book.open_changes("edge") == ())
+        assert found.open_changes == ("edge-2",)
     assert_back_once(world)
 
 
-async def test_with_both_terminated_reconcile_brings_the_fleet_back(real: World) -> None:
-    rollout, _ = await watched(real)
-    await asyncio.gather(rollout.terminate("a test"), driver(real).terminate("a test"))
-    found = await real.client.execute_workflow(
-        Reconcile.run, real.fleet, id="reconcile/edge", task_queue=CONTROL_QUEUE
+async def test_a_change_whose_time_is_over_gives_its_users_back_within_seconds(server: Engine) -> None:
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(minutes=10)))
+    world.judge.says(UNDECIDED)
+    async with working(world):
+        change = await world.client.start_workflow(
+            Change.run,
+            ChangeRun(order=world.order(("gw-1", "gw-2"), ("gw-3",))),
+            id="change/edge",
+            task_queue=CONTROL_QUEUE,
+            execution_timeout=timedelta(seconds=SECONDS),
+        )
+        await in_phase(change, Phase.OBSERVING)
+        await outlived(change)
+        await until(lambda: set(world.serving().values()) == {"1.1.6"}, STARTED_WITHIN)
+
+
+async def test_a_wave_whose_time_is_over_is_undone_within_seconds(server: Engine) -> None:
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=20)))
+    async with working(world, interceptors=[Impatient()]):
+        change, epochs = await watched(world)
+        await outlived(child(world))
+        assert await fenced_after(world, epochs) < STARTED_WITHIN
+        result = await result_of(change)
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert_back_once(world)
+
+
+async def reconcile(world: World) -> Any:
+    return await world.client.execute_workflow(
+        Reconcile.run,
+        ReconcileOrder(fleet=world.fleet.name),
+        id=f"reconcile/{world.fleet.name}",
+        task_queue=CONTROL_QUEUE,
     )
-    assert sorted(found.strays) == ["gw-1", "gw-2"]
-    assert found.open_rollouts == ("edge-1",)
-    await until(lambda: set(real.serving().values()) == {"1.1.6"})
-    await until(lambda: bool(real.book.closed))
-    assert real.book.closed[-1].outcome is Outcome.ROLLED_BACK
-    assert_back_once(real)
 
 
-async def test_with_nobody_left_the_lease_itself_sends_new_sessions_back(real: World) -> None:
-    rollout, _ = await watched(real)
-    await asyncio.gather(rollout.terminate("a test"), driver(real).terminate("a test"))
-    began = time.monotonic()
-    await until(lambda: set(real.serving().values()) == {"1.1.6"})
-    assert time.monotonic() - began < real.fleet.limits.lease.total_seconds() + 1
+async def test_with_everybody_terminated_reconcile_brings_the_fleet_back(server: Engine) -> None:
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(minutes=10)))
+    async with working(world):
+        change, _ = await watched(world)
+        # From below: whoever is still there when the one above ends would end the trials.
+        ends = [child(world, "wave/001/0001"), child(world), change]
+        await asyncio.gather(*[end.terminate("a test") for end in ends], return_exceptions=True)
+        found = await reconcile(world)
+        assert found.open_changes == ("edge-2",)
+        await until(lambda: set(world.serving().values()) == {"1.1.6"})
+        await until(lambda: world.book.open_changes("edge") == ())
+        assert world.book.closed[-1].outcome is Outcome.ROLLED_BACK
+    assert_back_once(world)
+
+
+async def test_with_nobody_left_the_lease_itself_sends_new_sessions_back(server: Engine) -> None:
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=6)))
+    world.judge.pace = 0.3
+    async with AsyncExitStack() as stack:
+        for fake in world.gateways.values():
+            await stack.enter_async_context(agent_worker(world.client, fake))
+        async with control_worker(world.client, world):
+            await watched(world)
+        began = time.monotonic()
+        await until(lambda: set(world.serving().values()) == {"1.1.6"})
+        assert time.monotonic() - began < world.fleet.limits.lease.total_seconds() + 1
+        assert "steer a" not in world.gateways["gw-1"].effects

@@ -3,24 +3,29 @@
 from datetime import timedelta
 
 import pytest
-from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
-from workflows.rollback import RollbackResult
-from workflows.way_back import WayBack, WayBackOrder
 
+from orchestrator.drain_service import DrainService
 from orchestrator.service import Service
 from policies.rollbacks import confirmation_of
-from policies.words.change import Outcome, Phase
-from policies.words.command import CommandReceipt
+from policies.words.change import ChangeKind, ChangeOrder, Outcome, Phase
+from policies.words.command import Command, CommandKind, CommandReceipt
 from policies.words.drain import DrainExtension
 from policies.words.errors import BadInput, Conflict, Refused
 from policies.words.fleet import AtDeadline, RollbackRules
-from policies.words.status import ChangeStatus
-from policies.words.way_back import Answer, AnswerKind
+from policies.words.way_back import Confirmation
 from tests.workflows.test_reconcile import promoted, service  # noqa: F401 - fixture
-from tests.workflows.world import NEW, NEXT, OLD, World, result_of, until
-from workflows.steps import CONTROL_QUEUE
-
-Running = WorkflowHandle[WayBack, RollbackResult]
+from tests.workflows.world import (
+    NEW,
+    NEXT,
+    OLD,
+    Running,
+    World,
+    refusal_of,
+    result_of,
+    say,
+    status_of,
+    until,
+)
 
 
 async def ask_for(world: World, **rules: object) -> Running:
@@ -28,33 +33,35 @@ async def ask_for(world: World, **rules: object) -> Running:
     for fake in world.gateways.values():
         fake.serve(NEXT, "c")
         fake.serve(NEW, "b")
-    fleet = world.fleet.model_copy(update={"rollback": RollbackRules.model_validate(rules)})
+    asked = RollbackRules.model_validate(rules)
+    fleet = world.fleet.model_copy(update={"rollback": asked})
     targets = dict.fromkeys(world.gateways, NEXT)
     known_good = dict.fromkeys(world.gateways, OLD)
-    order = WayBackOrder(
-        name=f"{fleet.name}-back-1",
-        fleet=fleet,
+    reason = confirmation_of(fleet, targets, known_good, known_good)
+    assert reason is not None
+    plan = world.book.record_return(fleet, targets)
+    order = ChangeOrder(
+        fleet=fleet.name,
+        kind=ChangeKind.GO_BACK,
+        plan=plan,
         reason="ana: users call",
-        targets=targets,
         requested_by="ana",
-        confirm=confirmation_of(fleet, targets, known_good, known_good),
+        confirm=Confirmation(
+            reason=reason,
+            within=asked.answer_within,
+            change=plan,
+            known_good=world.book.record_return(fleet, known_good),
+            at_deadline=asked.at_deadline,
+        ),
     )
-    return await world.client.start_workflow(
-        WayBack.run, order, id=f"change/{fleet.name}", task_queue=CONTROL_QUEUE
-    )
+    return await world.run(order)
 
 
-async def status_of(running: Running) -> ChangeStatus:
-    return await running.query(WayBack.status)
-
-
-async def answer(running: Running, kind: AnswerKind, person: str, **more: str) -> CommandReceipt:
+async def answer(
+    running: Running, kind: CommandKind, person: str, change: str | None = None
+) -> CommandReceipt:
     confirm = (await status_of(running)).confirm
-    given = Answer.model_validate(
-        {"id": f"{person} {kind}", "kind": kind, "person": person, "reason": "seen", "change": confirm} | more
-    )
-    receipt: CommandReceipt = await running.execute_update("answer", given, result_type=CommandReceipt)
-    return receipt
+    return await say(running, kind, person, approves=change or confirm)
 
 
 async def is_waiting(running: Running) -> bool:
@@ -68,22 +75,24 @@ async def test_another_release_waits_until_a_second_person_has_approved_it(world
     assert status.why == "1.4.0 is not the known-good of gw-1, gw-2, gw-3 and 1 more"
     assert "penstock approve" in status.can_do
     assert set(world.serving().values()) == {"1.3.0"}
-    await answer(running, AnswerKind.APPROVE, "bo")
+    await answer(running, CommandKind.APPROVE, "bo")
     await result_of(running)
     assert set(world.serving().values()) == {"1.4.0"}
     assert world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, NEXT)
     told = [action for action, _, _ in world.book.events.values()]
-    assert told == ["rollback waits for a person", "rollback answered: approve"]
+    assert [action for action in told if action in {"rollback waits for a person", "approve"}] == [
+        "rollback waits for a person",
+        "approve",
+    ]
 
 
 async def test_nobody_approves_what_they_asked_for(world: World) -> None:
     running = await ask_for(world)
     await until(lambda: is_waiting(running))
-    with pytest.raises(WorkflowUpdateFailedError) as refused:
-        await answer(running, AnswerKind.APPROVE, "ana")
-    assert "somebody else has to approve it" in str(refused.value.cause)
-    with pytest.raises(WorkflowUpdateFailedError):
-        await answer(running, AnswerKind.APPROVE, "bo", change=OLD.digest)
+    sentence = await refusal_of(answer(running, CommandKind.APPROVE, "ana"))
+    assert "somebody else has to approve it" in sentence
+    sentence = await refusal_of(answer(running, CommandKind.APPROVE, "bo", change=OLD.digest))
+    assert sentence.startswith("the approval names another change")
     assert await is_waiting(running)
 
 
@@ -104,15 +113,15 @@ async def test_a_policy_may_say_that_nothing_happens_at_the_deadline(world: Worl
 async def test_a_rejected_rollback_changes_nothing(world: World) -> None:
     running = await ask_for(world)
     await until(lambda: is_waiting(running))
-    await answer(running, AnswerKind.REJECT, "bo")
-    assert (await result_of(running)).back == ()
+    await answer(running, CommandKind.REJECT, "bo")
+    assert (await result_of(running)).touched == 0
     assert set(world.serving().values()) == {"1.3.0"}
 
 
 async def test_known_good_can_be_had_at_once_while_another_release_waits(world: World) -> None:
     running = await ask_for(world)
     await until(lambda: is_waiting(running))
-    await answer(running, AnswerKind.KNOWN_GOOD, "ana")
+    await answer(running, CommandKind.ROLL_BACK, "ana")
     await result_of(running)
     assert set(world.serving().values()) == {"1.1.6"}
 
@@ -123,7 +132,7 @@ async def test_a_second_person_is_asked_through_the_service(real: World, service
         await service.roll_back(real.fleet, "ana", "users call", to=NEXT)
     done = await service.roll_back(real.fleet, "ana", "users call", to=OLD)
     assert done.accepted  # 1.1.6 is the earlier known-good, so nobody is asked
-    await service.client.get_workflow_handle("change/edge").result()
+    await result_of(service._change("edge"))
     waits = await service.roll_back(real.fleet, "ana", "it was not that", to=NEW)
     assert waits.sentence.startswith(
         "Waiting for a second person (1.3.0 is not the known-good of gw-1, gw-2)"
@@ -131,16 +140,18 @@ async def test_a_second_person_is_asked_through_the_service(real: World, service
     with pytest.raises(Conflict, match="takes it to known-good at once"):
         await service.roll_back(real.fleet, "ana", "again", to=NEW)
     status = await service.status("edge")
-    yes = Answer(id="1", kind=AnswerKind.APPROVE, person="bo", reason="seen", change=status.confirm)
-    await service.answer("edge", yes)
-    await service.client.get_workflow_handle("change/edge").result()
+    yes = Command(id="1", kind=CommandKind.APPROVE, person="bo", reason="seen", approves=status.confirm)
+    await service.command("edge", yes)
+    await result_of(service._change("edge"))
     assert set(real.serving().values()) == {"1.3.0", "1.1.6"}
 
 
 async def test_a_rollback_with_nothing_to_do_says_so(real: World, service: Service) -> None:  # noqa: F811
     receipt = await service.roll_back(real.fleet, "ana", "just in case")
     assert not receipt.accepted
-    assert receipt.sentence == "Nothing to do: edge has no earlier known-good than the one it runs."
+    assert receipt.sentence == (
+        "Nothing to do: there is nothing to go back to: no change that could be taken back has been promoted"
+    )
 
 
 async def test_after_the_kept_window_the_way_back_has_to_be_named(real: World, service: Service) -> None:  # noqa: F811
@@ -165,7 +176,7 @@ async def test_a_rollback_that_cannot_finish_names_every_gateway_and_goes_on(
     status = await service.status("edge")
     assert status.incomplete == ("gw-1: gw-1: nft says no",)
     real.gateways["gw-1"]._failures.clear()
-    await service.client.get_workflow_handle("change/edge").result()
+    await result_of(service._change("edge"))
     assert set(real.serving().values()) == {"1.1.6"}
 
 
@@ -176,31 +187,32 @@ async def test_a_drain_is_found_counted_and_extended_through_the_service(
     fake = real.gateways["gw-1"]
     fake.login("192.0.2.1")
     await promoted(real, service)
+    drains = DrainService(real.client, service)
 
     async def only_gw_1_is_draining() -> bool:
-        drains = await service.drains(real.fleet)
-        return [status.gateway for status in drains] == ["gw-1"] and bool(drains[0].slots)
+        found = await drains.drains(real.fleet)
+        return [slot.gateway for status in found for slot in status.slots] == ["gw-1"]
 
     await until(only_gw_1_is_draining)
-    [status] = await service.drains(real.fleet)
-    assert (status.gateway, status.slots[0].sessions) == ("gw-1", 1)
+    [status] = await drains.drains(real.fleet)
+    assert (status.slots[0].gateway, status.slots[0].sessions) == ("gw-1", 1)
     longer = DrainExtension(id="1", by=timedelta(hours=1), person="ana", reason="a long call")
     with pytest.raises(BadInput, match="edge has no gateway gw-9"):
-        await service.tell_drain(real.fleet, "gw-9", longer)
-    [receipt] = await service.tell_drain(real.fleet, "gw-1", longer)
+        await drains.tell(real.fleet, "gw-9", longer)
+    [receipt] = await drains.tell(real.fleet, "gw-1", longer)
     assert receipt.accepted
-    [after] = await service.drains(real.fleet)
+    [after] = await drains.drains(real.fleet)
     assert after.slots[0].deadline == status.slots[0].deadline + timedelta(hours=1)
     fake.uncountable.add("a")
-    [unknown] = await service.drains(real.fleet)
+    [unknown] = await drains.drains(real.fleet)
     assert unknown.slots[0].sessions is None
     fake.uncountable.clear()
     fake.logout("192.0.2.1")
 
     async def is_over() -> bool:
-        return not await service.drains(real.fleet)
+        return not await drains.drains(real.fleet)
 
     await until(is_over)
     assert "stop a" in fake.effects
     with pytest.raises(Conflict, match="nothing is draining on gw-1"):
-        await service.tell_drain(real.fleet, "gw-1", longer)
+        await drains.tell(real.fleet, "gw-1", longer)

@@ -1,19 +1,21 @@
 """A fleet of fake gateways with a fake control plane, under the real workflows and the real sandbox."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
 import pytest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Interceptor, Worker, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from temporalio.workflow import _Definition
 
 from activities.facts import FactActivities
@@ -31,13 +33,16 @@ from policies.words.change import ChangeKind, ChangeOrder, ChangeResult, Phase
 from policies.words.command import Command, CommandKind, CommandReceipt
 from policies.words.fleet import Fleet, Gateway, Limits, Slot
 from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
+from policies.words.plan_part import PartKey
 from policies.words.status import ChangeStatus
 from policies.words.verdict import Window
 from policies.words.word import digest_of
 from tests.fakes.control import FakeAdmission, FakeArchive, FakeFleets, FakeJudge, ObservedLedger
 from tests.fakes.gateway import FakeGateway
 from workflows.change import Change, ChangeRun
+from workflows.drain import DrainOrder
 from workflows.failures import sentence_of
+from workflows.restore import Restore, RestoreOrder, RestoreResult
 from workflows.sandbox import RUNNER
 from workflows.steps import CONTROL_QUEUE
 
@@ -71,8 +76,8 @@ def gateway(name: str, number: int) -> Gateway:
     return Gateway(name=name, domain=name, addresses=(IPv4Address(f"198.18.1.{number}"),), slots=slots)
 
 
-def fleet_of(name: str, **limits: timedelta | int) -> Fleet:
-    members = tuple(gateway(f"gw-{number}", number) for number in (1, 2, 3, 4))
+def fleet_of(name: str, *, size: int = 4, **limits: Any) -> Fleet:
+    members = tuple(gateway(f"gw-{number}", number) for number in range(1, size + 1))
     return Fleet(
         name=name,
         product="ocserv",
@@ -150,6 +155,38 @@ class World:
         )
         return await self.run(order)
 
+    def drain_order(self, *names: str, release: ReleaseRef = NEW, **more: object) -> DrainOrder:
+        """Return an order to empty what these gateways have beside the release that serves."""
+        order = DrainOrder(
+            change=f"{self.fleet.name}-1",
+            fleet=self.fleet.name,
+            plan=self.book.record_return(self.fleet, dict.fromkeys(names, release)),
+            key=PartKey(wave=0, number=1),
+            epoch=1,
+            deadline=timedelta(hours=8),
+            limits=self.fleet.limits.drain,
+        )
+        return order.model_copy(update=more)
+
+    async def restore(self, *names: str, **more: object) -> "WorkflowHandle[Restore, RestoreResult]":
+        """Start a restore alone of these gateways, or all, to the older release."""
+        order = RestoreOrder(
+            change=f"{self.fleet.name}-1",
+            plan=self.book.record_return(self.fleet, dict.fromkeys(names or self.gateways, OLD)),
+            fleet=self.fleet.name,
+            reason="a person said so",
+            keys=(PartKey(wave=0, number=1),),
+            epoch=time.time_ns() // 1_000_000,
+            limits=self.fleet.limits,
+            lock=True,
+        )
+        return await self.client.start_workflow(
+            Restore.run,
+            order.model_copy(update=more),
+            id=f"restore/{self.fleet.name}/{uuid4().hex}",
+            task_queue=CONTROL_QUEUE,
+        )
+
     async def upgrade(self, *waves: tuple[str, ...], release: ReleaseRef = NEW) -> ChangeResult:
         return await result_of(await self.start(*waves, release=release))
 
@@ -179,9 +216,12 @@ async def say(
     command_id: str = "",
     reason: str = "because",
     patience: timedelta = timedelta(seconds=20),
+    **more: str | None,
 ) -> CommandReceipt:
     """Give an order as the service does."""
-    command = Command(id=command_id or uuid4().hex, kind=kind, person=person, reason=reason)
+    command = Command(id=command_id or uuid4().hex, kind=kind, person=person, reason=reason).model_copy(
+        update=more
+    )
     receipt: CommandReceipt = await rollout.execute_update(
         "command", command, id=command.id, result_type=CommandReceipt, rpc_timeout=patience
     )
@@ -232,10 +272,12 @@ async def result_of(running: WorkflowHandle[Any, T]) -> T:
 
 
 class CheckedOnce(WorkflowRunner):
-    """The production sandbox, which here loads each workflow for a check once and not for every worker."""
+    """A sandbox whose check, the production one's, loads each workflow once and not for every worker."""
 
-    def __init__(self) -> None:
-        self._checked: set[str] = set()
+    _checked: ClassVar[set[str]] = set()
+
+    def __init__(self, runs: WorkflowRunner = RUNNER) -> None:
+        self._runs = runs
 
     def prepare_workflow(self, defn: _Definition) -> None:
         if defn.name and defn.name not in self._checked:
@@ -243,13 +285,24 @@ class CheckedOnce(WorkflowRunner):
             self._checked.add(defn.name)
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
-        return RUNNER.create_instance(det)
+        return self._runs.create_instance(det)
 
     def set_worker_level_failure_exception_types(self, types: "object") -> None:
-        RUNNER.set_worker_level_failure_exception_types(types)  # type: ignore[arg-type]
+        self._runs.set_worker_level_failure_exception_types(types)  # type: ignore[arg-type]
 
 
 CHECKED_ONCE = CheckedOnce()
+"""The production sandbox."""
+
+QUICK = CheckedOnce(
+    SandboxedWorkflowRunner(
+        restrictions=RUNNER.restrictions.with_passthrough_modules("policies", "activities"),
+    )
+)
+"""The same without its second lock on what policies do, which takes four fifths of such a test's time.
+
+That lock is tried by the tests on a real server, and by the replay of every recorded history.
+"""
 
 
 @asynccontextmanager

@@ -1,12 +1,10 @@
 """Gates of kind `alerts`: what the site's own alerting says of the canary."""
 
-from collections.abc import Collection
 from typing import Literal
 
 from policies.judge.gates.kind import Response
 from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
-from policies.judge.tick import Tick
 from policies.words.verdict import GateVerdict
 
 
@@ -24,7 +22,7 @@ class Alerts(Signed):
         """Whether the alert fires: by being there and not zero, as Prometheus writes them."""
         return value != 0
 
-    def verdict_on(self, mine: Collection[str], tick: Tick) -> tuple[GateVerdict, str]:
-        """Return unhealthy."""
-        del mine, tick
-        return GateVerdict.UNHEALTHY, ""
+    @property
+    def bad(self) -> GateVerdict:
+        """The verdict when an alert fires."""
+        return GateVerdict.UNHEALTHY

@@ -28,6 +28,12 @@ class Exceedance(Counted):
     kind: Literal["exceedance"]
     histogram: Selector
     bound: Bound = Bound()
+    worst: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="share allowed when nobody is left to compare with",
+    )
 
     @property
     def promised(self) -> tuple[str, ...]:

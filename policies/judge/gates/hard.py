@@ -1,6 +1,6 @@
 """Gates of kind `hard`: bad signs that need no statistics, only to last and not to be everybody's."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
 from typing import Literal
@@ -79,9 +79,9 @@ class Hard(Signed):
         signs = {i: Sign(since=at, until=look.scrapes[i][-1]) for i, at in lost.items() if at is not None}
         return Finding(signs=signs)
 
-    def units(self, look: Look) -> dict[str, float]:
-        """Return by what each instance's value is divided."""
-        return {one.instance: one.samples[-1][1] for one in look.ours(self.per)} if self.per else {}
+    def units(self, look: Look) -> dict[str, float] | None:
+        """Return by what each instance's value is divided, None when by nothing; unknown is no sign."""
+        return {one.instance: one.samples[-1][1] for one in look.ours(self.per)} if self.per else None
 
     def firing_since(self, samples: Sequence[tuple[float, float]], divisor: float = 1.0) -> float | None:
         """Return since when the newest samples fire; a change fires where the last one was."""
@@ -107,11 +107,14 @@ class Hard(Signed):
         held = self.held.total_seconds()
         return {i: sign for i, sign in signs.items() if sign.until - sign.since >= held}
 
-    def verdict_on(self, mine: Collection[str], tick: Tick) -> tuple[GateVerdict, str]:
-        """Return hard, unless a probe from here must confirm it and does not."""
-        if self.confirm and not set(mine) & set(tick.unreachable):
-            return GateVerdict.METRICS_UNAVAILABLE, ", but no probe confirms it"
-        return GateVerdict.HARD, ""
+    @property
+    def bad(self) -> GateVerdict:
+        """The verdict when the sign is believed: it needs no statistics."""
+        return GateVerdict.HARD
+
+    def believed(self, mine: list[str], tick: Tick) -> list[str]:
+        """Return all of them, unless a probe from here must confirm it."""
+        return [i for i in mine if i in tick.unreachable] if self.confirm else mine
 
     def gentle(self) -> "Hard":
         """Return the gate as it is: what needs no statistics rolls back in the bake as well."""
