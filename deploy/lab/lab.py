@@ -216,7 +216,7 @@ def write_yaml(path: Path, content: Word | dict[str, Any]) -> Path:
 
 @asynccontextmanager
 async def lab(tell: Callable[[str], None], shape: Shape = Shape()) -> AsyncIterator[Lab]:
-    """Have a lab for the length of the body; whatever ends it, nothing of it remains.
+    """Keep a lab up for the length of the body; whatever ends it, nothing of it remains.
 
     Raises:
         BadInput: this machine cannot have one; nothing was changed.

@@ -50,7 +50,7 @@ def reject(reason: Reason, fleet: FleetName = None) -> None:
 
 
 async def _answer(session: Session, fleet: str | None, kind: CommandKind, reason: str) -> None:
-    service, name = await session.service(), session.fleet_name(fleet)
+    name, service = session.fleet_name(fleet), await session.service()
     status = await service.status(name)
     if status.confirm is None:
         raise Conflict(f"nothing waits for an answer in {name}")

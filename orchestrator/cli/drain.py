@@ -28,7 +28,8 @@ def sessions(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> No
     """Count the live sessions of every instance, now."""
 
     async def ask(session: Session) -> "Surveyed":
-        return await (await session.service()).survey(session.fleet_named(fleet))
+        named = session.fleet_named(fleet)
+        return await (await session.service()).survey(named)
 
     survey = in_session(ask)
     if output is Output.JSON:
@@ -49,7 +50,8 @@ def drains(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None
     """Show what is draining: live counts, exempt sessions, deadlines, and what happens next."""
 
     async def ask(session: Session) -> tuple[DrainStatus, ...]:
-        return await (await session.drain_service()).drains(session.fleet_named(fleet))
+        named = session.fleet_named(fleet)
+        return await (await session.drain_service()).drains(named)
 
     found = in_session(ask)
     if output is Output.JSON:

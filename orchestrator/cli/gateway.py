@@ -19,8 +19,8 @@ def quarantine(fleet: Fleet, name: Named, reason: Reason) -> None:
     """Go on without a gateway that refuses or is silent; it is named until it is returned."""
 
     async def leave_out(session: Session) -> None:
-        service = await session.quarantine_service()
-        typer.echo(await service.leave_out(session.fleet_named(fleet), name, getpass.getuser(), reason))
+        named, service = session.fleet_named(fleet), await session.quarantine_service()
+        typer.echo(await service.leave_out(named, name, getpass.getuser(), reason))
 
     in_session(leave_out)
 
@@ -30,7 +30,7 @@ def take_in(fleet: Fleet, name: Named, reason: Reason) -> None:
     """Let a gateway take part again, once it is seen on its known-good; refused with the reason otherwise."""
 
     async def take(session: Session) -> None:
-        service = await session.quarantine_service()
-        typer.echo(await service.take_in(session.fleet_named(fleet), name, getpass.getuser(), reason))
+        named, service = session.fleet_named(fleet), await session.quarantine_service()
+        typer.echo(await service.take_in(named, name, getpass.getuser(), reason))
 
     in_session(take)

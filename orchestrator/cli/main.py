@@ -20,6 +20,7 @@ from orchestrator.cli.show import (
     watch_until_ended,
 )
 from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait
+from policies.words.change import ChangeKind, Outcome
 from policies.words.command import Command, CommandKind
 from policies.words.errors import BadInput, Conflict, Unavailable
 from policies.words.exit_code import ExitCode, code_of
@@ -68,7 +69,12 @@ def status(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None
             else:
                 show_last_known(row, str(silence), output)
         else:
-            show_status(live, output)
+            installed = live.kind is ChangeKind.INSTALL and live.outcome is Outcome.PROMOTED
+            standing = await session.standing(fleet) if installed and output is Output.TABLE else None
+            if standing:
+                show_standing(standing, output, since=live.rollout)
+            else:
+                show_status(live, output)
 
     in_session(ask)
 

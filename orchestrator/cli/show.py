@@ -124,19 +124,19 @@ def show_status(status: ChangeStatus, output: Output) -> None:
         console().print(status_frame(status))
 
 
-def show_standing(standing: "Standing", output: Output) -> None:
-    """Print what a fleet is on that was never changed, and what to do first."""
+def show_standing(standing: "Standing", output: Output, since: str | None = None) -> None:
+    """Print what a fleet is on that was not changed since its installation, and what to do first."""
     if output is Output.JSON:
         print_json({"live": True, "last": None, "standing": standing.model_dump(mode="json")})
         return
     out = console()
     on = f"on {', '.join(standing.versions)}" if standing.versions else "on nothing"
     taking = f"{standing.taking}/{standing.gateways} taking users"
+    changed = f"No change since {since}, its installation." if since else "No change yet."
     verb = "plan" if standing.taking else "fleet install"
     out.print(
         Text(
-            f"{standing.fleet} {on}, {taking}. No change yet. "
-            f"Next: penstock {verb} {standing.fleet} --to RELEASE"
+            f"{standing.fleet} {on}, {taking}. {changed} Next: penstock {verb} {standing.fleet} --to RELEASE"
         )
     )
     for name, why in sorted(standing.silent.items())[:SHOWN_GATEWAYS]:

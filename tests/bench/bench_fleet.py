@@ -193,7 +193,8 @@ class Setup:
         trial = [line for line in lines if line["steps"].get("start_instance", 0) == last_trial]
         before = [line for line in trial if line["at"] <= trial[0]["at"] + patience * 0.9]
         taken: int = sum(before[-1]["steps"].values()) - sum(before[0]["steps"].values())
-        return round(taken / max(1.0, before[-1]["at"] - before[0]["at"]), 1)
+        seconds: float = max(1.0, before[-1]["at"] - before[0]["at"])
+        return round(taken / seconds, 1)
 
     async def histories(self) -> tuple[int, int, int]:
         """Return all events, the longest history, and the largest payload of those that are read."""
