@@ -47,7 +47,8 @@ class DrainOrder(Word):
     """Empty and stop whatever gets no new sessions on the gateways of one part of a plan.
 
     `names` are those of the part that are meant; all but those `without` when it is empty.
-    `epochs` holds the epoch of each gateway that has another than `epoch`. After a rollback `went_back` is true;
+    `epochs` holds the epoch of each gateway that has another than `epoch`. After a rollback
+    `went_back` is true;
     `decision` is then the verdict on the release `failed`, if it was a verdict that sent the
     gateways back. `rate` is how many logins a minute this drain may force.
     """
