@@ -22,7 +22,7 @@ from policies.words.fleet import Automation
 from policies.words.plan import ReleaseRef, Strategy
 from policies.words.plan_part import MOST_MEMBERS, PartKey, PlanHeader, WaveHeader
 from policies.words.report import BatchReport, WatchReport, WaveReport
-from policies.words.verdict import Action, Decision
+from policies.words.verdict import Action, Decision, GateVerdict
 from policies.words.word import Name, Word
 from workflows.batch import Batch, BatchOrder, BatchResult
 from workflows.failures import sentence_of
@@ -248,7 +248,9 @@ class Wave:
     def _verdict(self) -> WaveResult | None:
         """Return what the watch or people decide; nobody passes before everybody has switched."""
         decision, mode = self._decision, self._limits.automation
-        if decision is not None and decision.action is Action.ROLL_BACK and mode is Automation.ACT:
+        # What cannot be doubted goes back by itself, however little else is automatic.
+        acts = mode is Automation.ACT or (decision is not None and decision.verdict is GateVerdict.HARD)
+        if decision is not None and decision.action is Action.ROLL_BACK and acts:
             return self._given_up(decision.reason)
         if self._holds or not self._all_switched or self._shares_left():
             return None
