@@ -86,7 +86,8 @@ async def users(
 async def watch(prometheus: RealPrometheus, order: ObservationOrder) -> ObservationSlice:
     source = PrometheusSource(prometheus.url)
     try:
-        return await ActivityEnvironment().run(ObservationActivities(source).observe_slice, order)
+        observe = ObservationActivities(source, offenders=source).observe_slice
+        return await ActivityEnvironment().run(observe, order)
     finally:
         source.close()
 
@@ -245,6 +246,28 @@ async def test_a_lost_metric_holds_and_is_no_bad_release(gateways: dict[str, Exp
             found = (await slices(prometheus, order_for(gateways), DECIDED))[-1]
     assert (found.decision.action, found.decision.verdict) == (Action.HOLD, GateVerdict.METRICS_UNAVAILABLE)
     assert "vpngw_first_attempts_total has no fresh value" in found.decision.reason
+
+
+async def test_a_gateway_outside_the_sample_that_restarts_is_found_by_filter_and_fails_alone() -> None:
+    with exporting(DIGEST, OLD, OLD, DIGEST, DIGEST) as gateways:
+        canary, *control, quiet, restarting = gateways
+        order = order_for(gateways)
+        cohorts = Cohorts(
+            canary=(canary,),
+            control=tuple(control),
+            beyond=(quiet, restarting),
+            may_fail=1,
+            expected={canary: DIGEST, **dict.fromkeys(control, OLD)},
+        )
+        order = order.model_copy(update={"cohorts": cohorts})
+        with prometheus_over(list(gateways)) as prometheus:
+            async with steady(gateways, prometheus):
+                watching = asyncio.create_task(watch(prometheus, order))
+                await asyncio.sleep(3)
+                gateways[restarting].started += 100
+                found = await watching
+    assert found.decision.failed == (restarting,)
+    assert found.decision.action is Action.CONTINUE
 
 
 async def test_an_outage_of_all_is_not_the_canarys(gateways: dict[str, Exported]) -> None:
