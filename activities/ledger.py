@@ -12,7 +12,7 @@ from pydantic import Field
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from policies.words.change import ChangeEnding, ChangeOpening, GatewayResult, Quarantine
+from policies.words.change import ChangeEnding, ChangeOpening, GatewayResult, Outcome, Quarantine
 from policies.words.verdict import Decision
 from policies.words.word import Name, Word, digest_of
 
@@ -42,6 +42,13 @@ class GatewayResults(Word):
 
     change: Name
     results: tuple[GatewayResult, ...] = Field(max_length=500)
+
+
+class OthersEntry(Word):
+    """The change that makes up for all others of the fleet that have no end."""
+
+    fleet: Name
+    change: Name
 
 
 class ReturnEntry(Word):
@@ -131,6 +138,19 @@ class LedgerActivities:
         """Ensure that the change's end is in the ledger."""
         with as_application_errors():
             await asyncio.to_thread(self._book.close_change, ending)
+
+    @activity.defn(name="close_others")
+    async def close_others(self, entry: OthersEntry) -> None:
+        """Ensure that no other change of the fleet is left without an end."""
+        with as_application_errors():
+            await asyncio.to_thread(self._close_others, entry)
+
+    def _close_others(self, entry: OthersEntry) -> None:
+        sentence = f"nobody looked after it any more; {entry.change} brought its gateways back"
+        for name in self._book.open_changes(entry.fleet):
+            if name != entry.change:
+                ending = ChangeEnding(change=name, outcome=Outcome.ROLLED_BACK, sentence=sentence)
+                self._book.close_change(ending)
 
     @activity.defn(name="read_open_changes")
     async def read_open_changes(self, fleet: str) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Observation: one slice of watching a wave, folded through the judge tick by tick."""
 
 import asyncio
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,11 +13,12 @@ from temporalio import activity
 from activities.failures import as_application_errors
 from policies.gates import GatePolicy
 from policies.judge.counts import Series
-from policies.judge.needs import Needs, unreached, what_to_read
+from policies.judge.needs import Needs, offending, unreached, what_to_read
+from policies.judge.offence import Offence
 from policies.judge.reading import COMPLAINTS, Reading
-from policies.judge.sample import watched
+from policies.judge.sample import sampled
 from policies.judge.tick import Tick
-from policies.judge.window import WindowState, fold_reading
+from policies.judge.window import WindowState, fold_reading, next_window
 from policies.words.errors import BadInput, Unavailable
 from policies.words.verdict import Action, Cohorts, Decision, Window
 from policies.words.word import Name, Word
@@ -26,7 +29,8 @@ HEARTBEAT = timedelta(seconds=1)
 class ObservationOrder(Word):
     """Watch these cohorts for at most one slice, going on from `state`.
 
-    `state` is the judge's own JSON as the slice before returned it, empty for the first.
+    `state` is the judge's own as the slice before returned it, empty for the first; that one begins
+    with `carry`, what the window of the wave before left: evidence goes on over the waves of a rollout.
     """
 
     rollout: Name
@@ -36,12 +40,17 @@ class ObservationOrder(Word):
     window: Window
     slice: timedelta = timedelta(seconds=60)
     state: str = ""
+    carry: str = ""
 
 
 class ObservationSlice(Word):
-    """What one slice found: the judge's state, its decision, and the two clocks."""
+    """What one slice found: the judge's state, its decision, and the two clocks.
+
+    `carry` is for the next wave's first slice, or for the bake.
+    """
 
     state: str
+    carry: str = ""
     decision: Decision
     observed: timedelta
     wall: timedelta
@@ -70,6 +79,14 @@ class MetricsSource(Protocol):
             MetricsUnavailable: no answer, or one that is not whole.
             BadQuery: the selector itself is wrong.
         """
+        ...
+
+
+class OffenderSource(Protocol):
+    """Who of all gateways may show a bad sign, found by the metrics' own filters."""
+
+    async def offenders(self, offence: Offence, at: datetime) -> frozenset[str]:
+        """Return the instances that may offend, of whatever fleet; raises as MetricsSource does."""
         ...
 
 
@@ -108,28 +125,33 @@ class ObservationActivities:
         self,
         source: MetricsSource,
         *,
+        offenders: OffenderSource | None = None,
         probes: Probes | None = None,
         complaints: ComplaintBook | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         self._source = source
+        self._offenders = offenders
         self._probes = probes
         self._complaints = complaints
         self._recorder = recorder
 
     @activity.defn(name="observe_slice")
     async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
-        """Watch until the slice ends, the decision is anything but to go on, or a hold is over."""
-        order = order.model_copy(update={"cohorts": watched(order.gates, order.cohorts)})
+        """Watch until the slice ends, the decision is anything but to go on, or a hold is over.
+
+        A gateway that fails or reboots by itself ends the slice too: somebody has to see to it.
+        """
+        order = order.model_copy(update={"cohorts": _sampled(order)})
         resumed = activity.info().heartbeat_details
-        text = resumed[0] if resumed else order.state
-        state = WindowState.model_validate_json(text) if text else WindowState()
-        held = state.held is not None
+        text = (resumed[0] if resumed else order.state) or order.carry
+        state = unpacked(text) if text else WindowState()
+        held, aside = state.held is not None, set(state.aside)
         ends = _now() + order.slice
         folded = 0
 
         def so_far() -> str:
-            return state.model_dump_json()
+            return packed(state)
 
         with as_application_errors():
             async with _beating(so_far):
@@ -140,9 +162,11 @@ class ObservationActivities:
                     folded += 1
                     if self._recorder is not None:
                         await self._recorder.record(order, tick)
-                    if decision.action is not Action.CONTINUE or held or _now() >= ends:
+                    news = decision.action is not Action.CONTINUE or held or set(state.aside) != aside
+                    if news or _now() >= ends:
                         return ObservationSlice(
                             state=so_far(),
+                            carry=packed(next_window(state)),
                             decision=decision,
                             observed=timedelta(seconds=state.observed),
                             wall=timedelta(seconds=state.wall),
@@ -167,12 +191,17 @@ class ObservationActivities:
         if unread:
             lost = dict.fromkeys(needs.lookbacks, *unread.values())
             return Reading(at=at.timestamp(), series={}, unread=lost | unread)
-        more, also_unread = await self._read_all(needs.lookbacks, needs.instances, at)
+        more, also_unread = await self._read_all(needs.lookbacks, needs.instances, at, needs.asked)
+        series |= more
+        if needs.offences:
+            signs, unfiltered = await self._exceptions(needs, cohorts, at)
+            series = {name: (*found, *signs.get(name, ())) for name, found in series.items()}
+            also_unread |= unfiltered
         complaints, no_complaints = await self._complained(needs, state, at)
         asked = unreached(cohorts, series[policy.presence]) if needs.confirm else ()
         return Reading(
             at=at.timestamp(),
-            series=series | more,
+            series=series,
             unread=also_unread | no_complaints,
             history=await self._history(needs, at),
             unreachable=await self._unreachable(asked),
@@ -183,18 +212,48 @@ class ObservationActivities:
         """Read what was before the window, from as long ago as is remembered."""
         found: dict[str, tuple[Series, ...]] = {}
         for age in needs.ages if needs.history else ():
-            found, _ = await self._read_all(needs.history, needs.control, at - age)
+            found, _ = await self._read_all(needs.history, needs.before, at - age)
             if any(found.values()):
                 break
         return found
 
+    async def _exceptions(
+        self, needs: Needs, cohorts: Cohorts, at: datetime
+    ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
+        """Read the signs of those outside the sample that may show any, or why that cannot be read."""
+        if self._offenders is None:
+            return {}, {offence.selector: "no source tells exceptions" for offence in needs.offences}
+        answers = await asyncio.gather(
+            *(self._offenders.offenders(offence, at) for offence in needs.offences), return_exceptions=True
+        )
+        found, unread = set[str](), {}
+        for offence, answer in zip(needs.offences, answers, strict=True):
+            if isinstance(answer, MetricsUnavailable):
+                unread[offence.selector] = str(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found |= answer
+        asked = offending(found, cohorts)
+        if not asked:
+            return {}, unread
+        signs, also_unread = await self._read_all(needs.signs, asked, at)
+        return signs, unread | also_unread
+
     async def _read_all(
-        self, lookbacks: Mapping[str, timedelta], instances: Sequence[str], at: datetime
+        self,
+        lookbacks: Mapping[str, timedelta],
+        instances: Sequence[str],
+        at: datetime,
+        asked: Mapping[str, str] | None = None,
     ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
         """Read all selectors side by side; return what was found, and why the rest was not."""
         names = list(lookbacks)
         answers = await asyncio.gather(
-            *(self._source.raw(name, instances, at, lookbacks[name]) for name in names),
+            *(
+                self._source.raw((asked or {}).get(name, name), instances, at, lookbacks[name])
+                for name in names
+            ),
             return_exceptions=True,
         )
         series, unread = {}, {}
@@ -225,6 +284,24 @@ class ObservationActivities:
             return await self._complaints.distinct(needs.instances, since, at), {}
         except Unavailable as error:
             return {}, {COMPLAINTS: str(error)}
+
+
+def _sampled(order: ObservationOrder) -> Cohorts:
+    """Return whom to read; an order that already is a sample stays as it is."""
+    cohorts, most = order.cohorts, order.gates.sample
+    if len(cohorts.canary) + len(cohorts.changed_before) <= most and len(cohorts.control) <= most:
+        return cohorts
+    return sampled(cohorts, {}, most, order.rollout)
+
+
+def packed(state: WindowState) -> str:
+    """Return the state as text that fits a payload: it names every series of every gateway."""
+    return b64encode(zlib.compress(state.model_dump_json().encode())).decode()
+
+
+def unpacked(text: str) -> WindowState:
+    """Return the state that was packed."""
+    return WindowState.model_validate_json(zlib.decompress(b64decode(text)))
 
 
 def _now() -> datetime:

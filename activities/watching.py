@@ -7,7 +7,13 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice
+from activities.observation import (
+    ObservationActivities,
+    ObservationOrder,
+    ObservationSlice,
+    packed,
+    unpacked,
+)
 from policies.judge.bake import baking_policy
 from policies.judge.window import restarted
 from policies.planning.cohorts import cohorts_of
@@ -30,6 +36,8 @@ class WatchSlice(Word):
     plan: Digest
     wave: int
     state: str = ""
+    carry: str = ""
+    """What the wave before left: evidence goes on over the waves."""
     complete: bool = True
     restart: bool = False
     slice: timedelta = timedelta(seconds=60)
@@ -64,10 +72,26 @@ class WatchActivities:
         if not order.cohorts.canary:
             return _nobody_yet(asked)
         found = await self._observation.observe_slice(order)
+        found = found.model_copy(
+            update={"decision": await asyncio.to_thread(self._named, asked, found.decision)}
+        )
         if asked.complete or found.decision.action is not Action.PROMOTE:
             return found
         early = found.decision.model_copy(update={"action": Action.CONTINUE})
         return found.model_copy(update={"decision": early})
+
+    def _named(self, asked: WatchSlice, decision: Decision) -> Decision:
+        """Return the decision with gateways by name, where the metrics know them by address."""
+        if not decision.failed and not decision.rebooted:
+            return decision
+        fleet = self._book.plan(asked.plan).fleet
+        names = {gateway.metrics_target: gateway.name for gateway in fleet.gateways}
+        return decision.model_copy(
+            update={
+                "failed": tuple(names.get(instance, instance) for instance in decision.failed),
+                "rebooted": tuple(names.get(instance, instance) for instance in decision.rebooted),
+            }
+        )
 
     def _order(self, asked: WatchSlice) -> ObservationOrder:
         plan = self._book.plan(asked.plan)
@@ -79,7 +103,7 @@ class WatchActivities:
         cohorts = cohorts_of(plan, asked.wave, results)
         gates, window = plan.gates, plan.window
         if asked.wave == 0:
-            gates = baking_policy(gates, plan.fleet.limits.kept, controls=len(cohorts.control))
+            gates = baking_policy(gates, plan.fleet.limits.kept)
             window = gates.window
         return ObservationOrder(
             rollout=asked.change,
@@ -88,7 +112,8 @@ class WatchActivities:
             cohorts=cohorts,
             window=window,
             slice=asked.slice,
-            state=restarted(asked.state) if asked.restart and asked.state else asked.state,
+            state=packed(restarted(unpacked(asked.state))) if asked.restart and asked.state else asked.state,
+            carry=asked.carry,
         )
 
 

@@ -1,6 +1,7 @@
 """The command `penstock`: runs the command line and turns errors into one sentence and an exit code."""
 
 import sys
+from io import TextIOWrapper
 
 from orchestrator.cli.main import app
 from orchestrator.running import leave
@@ -11,6 +12,9 @@ from policies.words.exit_code import ExitCode
 def main() -> None:
     """Run one command and end the process with its exit code."""
     code: int = ExitCode.DONE
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show must not end the command
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()  # ends in SystemExit, with 2 for bad usage and 130 for Ctrl-C
     except PenstockError as error:

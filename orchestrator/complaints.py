@@ -203,7 +203,7 @@ def _answer(http: h11.Connection, status: HTTPStatus, wrong: str | None) -> byte
 
 @asynccontextmanager
 async def taking_complaints(settings: Settings, fleet: Fleet) -> AsyncIterator[None]:
-    """Have the door open for the length of the body, if the settings name one.
+    """Keep the door open for the length of the body, if the settings name one.
 
     Raises:
         BadInput: The settings name half of one, no address, or no key.

@@ -37,7 +37,7 @@ def reconcile_of(fleet: str) -> str:
 
 
 async def have_reconcile(client: Client, fleet: Fleet) -> bool:
-    """Have the fleet's reconcile schedule; return whether it was missing, which makes it run at once."""
+    """Ensure the fleet's reconcile schedule; return whether it was missing, which makes it run at once."""
     try:
         await client.create_schedule(reconcile_of(fleet.name), _schedule(fleet), trigger_immediately=True)
     except ScheduleAlreadyRunningError:
@@ -46,13 +46,13 @@ async def have_reconcile(client: Client, fleet: Fleet) -> bool:
 
 
 async def tell_reconcile(client: Client, fleet: Fleet) -> None:
-    """Have the schedule know the fleet as its file describes it now."""
+    """Ensure that the schedule knows the fleet as its file describes it now."""
     schedule = client.get_schedule_handle(reconcile_of(fleet.name))
     await schedule.update(lambda _: ScheduleUpdate(schedule=_schedule(fleet)))
 
 
 async def keep_reconciling(client: Client, fleet: Fleet) -> None:
-    """Have the schedule for as long as this runs, also after the engine has lost its database."""
+    """Ensure the schedule for as long as this runs, also after the engine has lost its database."""
     told = False
     while True:
         try:

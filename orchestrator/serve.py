@@ -81,7 +81,7 @@ class Engine:
 
 @asynccontextmanager
 async def engine(settings: Settings) -> AsyncIterator[None]:
-    """Have an engine at the settings' address for the length of the body.
+    """Run an engine at the settings' address for the length of the body.
 
     Raises:
         Conflict: Another one has its state.

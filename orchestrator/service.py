@@ -26,7 +26,7 @@ from policies.words.change import ChangeKind, ChangeOrder, ChangeResult
 from policies.words.command import Command, CommandKind, CommandReceipt
 from policies.words.errors import BadInput, Conflict, Refused, Unavailable
 from policies.words.fleet import Fleet
-from policies.words.instance import GatewayState
+from policies.words.instance import GatewayState, InstanceState
 from policies.words.plan import Plan, ReleaseRef, Strategy
 from policies.words.status import ChangeStatus
 from policies.words.way_back import Confirmation
@@ -51,6 +51,17 @@ class Surveyed(Word):
     silent: dict[str, str] = {}
 
 
+class Standing(Word):
+    """What a fleet is on and how many of its gateways take users, whatever was or was not done to it."""
+
+    fleet: str
+    versions: tuple[str, ...]
+    taking: int
+    gateways: int
+    silent: dict[str, str] = {}
+    quarantined: dict[str, str] = {}
+
+
 @dataclass(frozen=True)
 class Service:
     """The frontends' way in: each method is one verb of the command line."""
@@ -72,16 +83,41 @@ class Service:
         states, silent = await asyncio.to_thread(self.ledger.states, fleet.name, since)
         return Surveyed(states=states, silent=silent)
 
+    async def standing(self, fleet: Fleet) -> Standing:
+        """Return what the fleet is on now and how many of its gateways take users."""
+        survey = await self.survey(fleet)
+        versions = {row.release.digest: row.release.version for row in self.ledger.releases()}
+        alive = [
+            state.serving
+            for state in survey.states.values()
+            if state.serving is not None and state.serving.state is InstanceState.RUNNING
+        ]
+        return Standing(
+            fleet=fleet.name,
+            versions=tuple(sorted({versions.get(one.release or "", "an unknown release") for one in alive})),
+            taking=len(alive),
+            gateways=len(fleet.gateways),
+            silent=survey.silent,
+            quarantined={one.gateway: one.reason for one in self.ledger.quarantined(fleet.name)},
+        )
+
     async def plan(
         self, fleet: Fleet, release: ReleaseRef, strategy: Strategy, gates: GatePolicy, trust_policy: str
     ) -> Plan:
         """Return the plan of an upgrade; Refused when there is none. Nothing is changed."""
         survey = await self.survey(fleet)
         known_good = await asyncio.to_thread(self.ledger.known_good, fleet.name)
-        plan = make_plan(
-            fleet, survey.states, known_good, release, strategy, gates=gates, trust_policy=trust_policy
+        left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
+        return make_plan(
+            fleet,
+            survey.states,
+            known_good,
+            release,
+            strategy,
+            gates=gates,
+            trust_policy=trust_policy,
+            quarantined={one.gateway: one.reason for one in left_out},
         )
-        return plan.model_copy(update={"gates": gates.over_waves(len(plan.waves))})
 
     async def start(
         self, plan: Plan, source: str, person: str, reason: str, *, even_if_unusual: bool = False
@@ -227,7 +263,7 @@ class Service:
             Conflict: `to` is given while another change is under way.
             Refused: the kept window is over, or `to` was never known-good here.
         """
-        if await self._is_under_way(fleet.name) and not force:
+        if await self.is_under_way(fleet.name) and not force:
             if to is not None:
                 raise Conflict(
                     f"a change of {fleet.name} is under way: penstock rollback {fleet.name} --reason TEXT "
@@ -250,7 +286,7 @@ class Service:
 
     async def _end_by_force(self, fleet: str, person: str, reason: str) -> None:
         """End a change that no longer answers; what it touched is taken back by the one that follows."""
-        if not await self._is_under_way(fleet):
+        if not await self.is_under_way(fleet):
             return
         await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
         await asyncio.to_thread(
@@ -312,14 +348,14 @@ class Service:
 
     async def result(self, fleet: str) -> ChangeResult:
         """Return how the fleet's change ended; Conflict while it goes on."""
-        if await self._is_under_way(fleet):
+        if await self.is_under_way(fleet):
             raise Conflict(f"the change of {fleet} still goes on")
         try:
             return await self._change(fleet).result()
         except WorkflowFailureError as error:
             raise Unavailable(f"the change of {fleet} ended without a result: {error.cause}") from error
 
-    async def _is_under_way(self, fleet: str) -> bool:
+    async def is_under_way(self, fleet: str) -> bool:
         """Return whether somebody has the fleet's lock."""
         try:
             description = await self._change(fleet).describe()

@@ -88,6 +88,7 @@ async def compose(settings: Settings) -> Worker:
     metrics = PrometheusSource(settings.prometheus_url)
     observation = ObservationActivities(
         metrics,
+        offenders=metrics,
         probes=PortProbes(fleet),
         complaints=ComplaintList.open(settings.ledger_url, fleet),
         recorder=FolderRecorder(settings.windows),
@@ -114,6 +115,7 @@ def record_activities(
     return [
         ledger.open_change,
         ledger.close_change,
+        ledger.close_others,
         ledger.read_open_changes,
         ledger.record_verdict,
         ledger.record_gateways,
@@ -161,12 +163,16 @@ async def keep_expiring(settings: Settings, fleet: Fleet) -> None:
     """Let go of evidence that has been kept long enough, every hour."""
     listed, archive = EvidenceList.open(settings.ledger_url), SnapshotArchive(settings.snapshots)
     complaints = ComplaintList.open(settings.ledger_url, fleet)
+    book = Ledger.open(settings.ledger_url)
+    windows = FolderRecorder(settings.windows)
     while True:
         before = datetime.now(UTC) - fleet.limits.snapshots_kept
         try:
             for digest in await asyncio.to_thread(listed.expire, before, PENSTOCK):
                 archive.discard(digest)
             await asyncio.to_thread(complaints.expire, before)
+            await asyncio.to_thread(book.forget_states, before)
+            await asyncio.to_thread(windows.expire, before)
         except PenstockError as error:
             _log.warning("old evidence was not removed: %s", error)
         await asyncio.sleep(EXPIRE_EVERY.total_seconds())

@@ -39,11 +39,6 @@ def way_back_from(fleet: str, rollout: str) -> str:
     return f"{fleet}-back-from-{rollout}"
 
 
-def is_way_back(fleet: str, name: str) -> bool:
-    """Return whether the change of that name went back, so that nothing before it is gone back to."""
-    return name.startswith(f"{fleet}-back-")
-
-
 def _astray(state: GatewayState, release: ReleaseRef) -> str | None:
     if state.steering.trial is not None:
         return f"has slot {state.steering.trial} on trial"

@@ -14,15 +14,20 @@ from policies.judge.gates.counted import Counted
 from policies.judge.gates.exceedance import Exceedance
 from policies.judge.gates.gauge_ratio import GaugeRatio
 from policies.judge.gates.hard import Hard
-from policies.judge.gates.kind import Selector
+from policies.judge.gates.kind import Alpha, Selector
 from policies.judge.gates.rate import Rate
 from policies.judge.gates.slope import Slope
+from policies.judge.sample import MOST
 from policies.words.verdict import Window
 from policies.words.word import Duration, Name, Word, digest_of
 
 Gate = Annotated[
     Rate | Exceedance | Complaints | GaugeRatio | Slope | Hard | Alerts, Field(discriminator="kind")
 ]
+
+
+OVERALL = 0.75
+"""Part of the error budget that the comparison over all waves has, where there are several."""
 
 
 class Identity(Word):
@@ -32,16 +37,36 @@ class Identity(Word):
     label: str = "digest"
 
 
+class Boot(Word):
+    """Where a host says which boot it is in; where it says nothing, a reboot looks like a crash."""
+
+    value: Selector = "vpngw_boot_info{$cohort}"
+    label: str = "boot_id"
+
+
 class Budget(Word):
     """Chances of being wrong over one whole rollout, whatever the number of looks and waves.
 
     `alpha_equal`: rolling back a release no worse than control, shared out over gates and waves.
-    `alpha_margin`: rolling back one exactly at the margin.
+    `alpha_margin`: rolling back one exactly at the margin. The comparison of all changed gateways
+    with all others, which goes on over the waves, has most of both; what each wave's own
+    comparison has is shared out over the waves.
     """
 
     alpha_equal: float = Field(default=0.005, gt=0, lt=0.5)
     alpha_margin: float = Field(default=0.05, gt=0, lt=0.5)
     waves: int = Field(default=1, ge=1)
+
+    @property
+    def overall(self) -> Alpha | None:
+        """What the comparison over all waves has; None where one wave's is all there is."""
+        return Alpha(self.alpha_equal * OVERALL, self.alpha_margin * OVERALL) if self.waves > 1 else None
+
+    @property
+    def each_wave(self) -> Alpha:
+        """What the comparison of one wave has."""
+        part = (1 - OVERALL) / self.waves if self.waves > 1 else 1.0
+        return Alpha(self.alpha_equal * part, self.alpha_margin * part)
 
 
 class Blindness(Word):
@@ -63,11 +88,14 @@ class GatePolicy(Word):
         default=timedelta(hours=1), description="history from which control's share is taken"
     )
     min_controls: int = Field(default=1, ge=1)
-    most_controls: int = Field(default=60, ge=1, description="more gateways to compare with add nothing")
+    sample: int = Field(
+        default=250, ge=1, le=MOST, description="changed, and unchanged, gateways whose counters are read"
+    )
     window: Window = Window()
     budget: Budget = Budget()
     blindness: Blindness = Blindness()
     identity: Identity = Identity()
+    boot: Boot = Boot()
     presence: Selector = 'up{job="vpngw",$cohort}'
     shadow: bool = Field(default=False, description="decisions are recorded, a person acts")
     gates: tuple[Gate, ...] = ()

@@ -28,6 +28,8 @@ class BakeOrder(Word):
     kept: timedelta
     automation: Automation = Automation.ACT
     source: str | None = None
+    carry: str = ""
+    """What the windows of the waves left: evidence goes on."""
 
 
 class BakeResult(Word):
@@ -58,6 +60,7 @@ class Bake:
                 wave=BAKE,
                 listener=workflow.info().workflow_id,
                 complete=True,
+                carry=order.carry,
             ),
             id=f"{workflow.info().workflow_id}/watch",
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,

@@ -93,6 +93,7 @@ class Batch:
         self._untold = 0
         self._urgent = False
         self._over = False
+        self._at_barrier = False
 
     @workflow.run
     async def run(self, order: BatchOrder) -> BatchResult:
@@ -137,6 +138,13 @@ class Batch:
         """Send this share of new sessions to the new instances; the first call opens the barrier."""
         self._share, self._released = share, True
         self._urgent = True
+
+    @workflow.signal(name="set_aside")
+    def set_aside(self, reasons: dict[str, str]) -> None:
+        """Go on without these gateways, as far as they are of this batch."""
+        for name, why in sorted(reasons.items()):
+            if name in self._on_trial:
+                self._set_aside(name, why)
 
     @workflow.signal(name="end")
     def end(self, how: str) -> None:
@@ -214,6 +222,7 @@ class Batch:
 
     async def _open_the_barrier(self) -> None:
         """Report that everybody is ready, and begin the trials when the whole group is."""
+        self._at_barrier = True
         self._changed(urgent=True)
         await workflow.wait_condition(lambda: self._released or bool(self._ending))
         if self._released:
@@ -356,7 +365,7 @@ class Batch:
             number=self._told,
             part=self._order.key.number,
             switched=self._switched,
-            ready=bool(self._ready) and not self._on_trial,
+            ready=self._at_barrier,
             counts=dict(sorted(Counter(self._states.values()).items())),
             aside=self._aside,
             gateways=self._progress() if self._order.detailed else (),

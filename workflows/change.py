@@ -22,7 +22,7 @@ from temporalio.exceptions import (
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 from activities.facts import FactActivities, ReturnQuery
-from activities.ledger import EventEntry, LedgerActivities
+from activities.ledger import EventEntry, LedgerActivities, OthersEntry
 from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.plans import PartEntry, PlanActivities
 from activities.releases import AdmitOrder, ReleaseActivities
@@ -71,6 +71,7 @@ class Continued(Word):
     receipts: dict[str, tuple[str, CommandReceipt]]
     decision: Decision | None = None
     aside: dict[str, str] = {}
+    carry: str = ""
 
 
 class ChangeRun(Word):
@@ -93,6 +94,7 @@ class Change:
         self._passed = continued.passed if continued else 0
         self._decision = continued.decision if continued else None
         self._aside = dict(continued.aside) if continued else {}
+        self._carry = continued.carry if continued else ""
         self._story = Story(run.order, workflow.now(), continued.told if continued else None)
         self._receipts = Receipts(continued.receipts if continued else None)
         self._header: PlanHeader | None = None
@@ -259,6 +261,7 @@ class Change:
             result = await self._run_wave(wave.number)
             self._decision = result.decision
             self._aside |= result.aside
+            self._carry = result.carry
             if not result.passed:
                 return await self._go_back(wave.number, result.reason)
             self._passed = wave.number
@@ -320,6 +323,7 @@ class Change:
             epoch=self._epoch,
             requested_by=self._order.requested_by,
             holds=dict(self._story.holds),
+            carry=self._carry,
         )
         self._wave = await workflow.start_child_workflow(
             Wave.run,
@@ -353,6 +357,7 @@ class Change:
                     receipts=self._receipts.dump(),
                     decision=self._decision,
                     aside=self._aside,
+                    carry=self._carry,
                 ),
             )
         )
@@ -381,13 +386,14 @@ class Change:
                     kept=self._plan.limits.kept,
                     automation=self._plan.limits.automation,
                     source=self._order.source,
+                    carry=self._carry,
                 ),
                 id=bake_of(self._order.fleet),
                 parent_close_policy=ParentClosePolicy.ABANDON,
             )
         for key in self._touched(self._passed):
             await self._record(PlanActivities.promote_part, self._part_entry(key))
-            await start_drains_of(self._name, self._plan, key, self._epoch)
+            await start_drains_of(self._name, self._plan, key, self._epoch, tuple(sorted(self._aside)))
 
     def _part_entry(self, key: PartKey) -> PartEntry:
         return PartEntry(
@@ -498,6 +504,7 @@ class Change:
         if self._order.plan is None:
             await self._find_what_was_left_alone()
         if self._header is None or not self._header.waves:
+            await self._close_others()
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         await end_bake(self._order.fleet)
         keys = self._all_parts()
@@ -510,6 +517,7 @@ class Change:
         back = await to_the_end(self._restore_parts(keys, self._order.reason, None))
         for written in writing:
             await to_the_end(_finished(written))
+        await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
 
     async def _confirmed(self, confirmation: Confirmation) -> bool:
@@ -535,6 +543,11 @@ class Change:
         self._order = self._order.model_copy(update={"plan": confirmation.known_good})
         await self._know_the_plan()
         return True
+
+    async def _close_others(self) -> None:
+        """Give changes an end that nobody is left to give them."""
+        entry = OthersEntry(fleet=self._order.fleet, change=self._name)
+        await self._record(LedgerActivities.close_others, entry)
 
     async def _find_what_was_left_alone(self) -> None:
         """Look, under the lock, at what is not on its known-good, so that nothing newer is undone."""

@@ -6,7 +6,7 @@ Nobody is ended because something is unknown; what may be ended, when and why is
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError
@@ -46,8 +46,9 @@ LOOK_AGAIN = timedelta(minutes=10)
 class DrainOrder(Word):
     """Empty and stop whatever gets no new sessions on the gateways of one part of a plan.
 
-    `names` are those of the part that are meant; all when it is empty. `epochs` holds the epoch
-    of each gateway that has another than `epoch`. After a rollback `went_back` is true;
+    `names` are those of the part that are meant; all but those `without` when it is empty.
+    `epochs` holds the epoch of each gateway that has another than `epoch`. After a rollback
+    `went_back` is true;
     `decision` is then the verdict on the release `failed`, if it was a verdict that sent the
     gateways back. `rate` is how many logins a minute this drain may force.
     """
@@ -57,6 +58,7 @@ class DrainOrder(Word):
     plan: Digest
     key: PartKey
     names: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     epoch: int
     epochs: dict[str, int] = {}
     release: ReleaseRef | None = None
@@ -89,6 +91,7 @@ class Drain:
     def __init__(self, order: DrainOrder) -> None:
         self._order = order
         self._steps: dict[str, GatewaySteps] = {}
+        self._deadlines: dict[str, datetime] = {}
         self._emptying: dict[tuple[str, str], Emptying] = {}
         self._receipts = Receipts()
         self._commands = 0
@@ -106,12 +109,18 @@ class Drain:
             task_queue=steps.CONTROL_QUEUE,
             **steps.RECORD,
         )
-        members = [m for m in part.members if not order.names or m.gateway.name in order.names]
+        members = [
+            member
+            for member in part.members
+            if member.gateway.name not in order.without
+            and (not order.names or member.gateway.name in order.names)
+        ]
         for member in members:
             name = member.gateway.name
             epoch = order.epochs.get(name, order.epoch)
             release = order.release or member.back
             if release is not None:
+                self._deadlines[name] = workflow.now() + (member.drains_within or order.deadline)
                 self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, release.digest)
         carried: dict[str, list[Emptying]] = {name: [] for name in self._steps}
         for emptying in order.emptying or ():
@@ -127,14 +136,13 @@ class Drain:
         state, slots = None, carried
         if slots is None:
             state = await self._steps[name].observe(steps.PATIENT)
-            deadline = workflow.now() + self._order.deadline
             slots = [
                 Emptying(
                     gateway=name,
                     slot=instance.slot,
                     release=instance.release,
                     found=instance.sessions or 0,
-                    deadline=deadline,
+                    deadline=self._deadlines[name],
                 )
                 for instance in state.instances
                 if instance.state is InstanceState.RUNNING
@@ -399,17 +407,21 @@ class Drain:
             workflow.logger.warning("%s not written to the audit record: %s", action, sentence_of(error))
 
 
-async def start_drains_of(change: str, plan: PlanHeader, key: PartKey, epoch: int) -> None:
-    """Let the old instances of a promoted part empty by themselves; parts take their deadlines in turn."""
+async def start_drains_of(
+    change: str, plan: PlanHeader, key: PartKey, epoch: int, without: tuple[str, ...]
+) -> None:
+    """Let a promoted part's old instances empty; a gateway that was set aside has a drain of its own."""
     order = DrainOrder(
         change=change,
         fleet=plan.fleet,
         plan=plan.digest,
         key=key,
+        without=without,
         epoch=epoch,
         release=plan.release,
         deadline=plan.limits.drain_deadline,
         limits=plan.limits.drain,
+        rate=plan.limits.drain.logins_per_minute / len(plan.keys),
     )
     with suppress(WorkflowAlreadyStartedError):
         await workflow.start_child_workflow(

@@ -56,6 +56,8 @@ class RestoreOrder(Word):
     keys: tuple[PartKey, ...]
     epoch: int
     limits: Limits
+    parts: int = 1
+    """Parts that go back in all; the logins that their drains may force are shared among them."""
     only: Name | None = None
     lock: bool = False
     listener: str | None = None
@@ -118,7 +120,7 @@ class Restore:
             *[
                 workflow.execute_child_workflow(
                     Restore.run,
-                    order.model_copy(update={"keys": (key,)}),
+                    order.model_copy(update={"keys": (key,), "parts": len(order.keys)}),
                     id=f"{workflow.info().workflow_id}/{key.wave:03}/{key.number:04}",
                     parent_close_policy=ParentClosePolicy.ABANDON,
                 )
@@ -269,6 +271,7 @@ class Restore:
                     epochs={n: self._steps[n].epoch for n in names if self._steps[n].epoch != order.epoch},
                     deadline=order.limits.drain_deadline,
                     limits=order.limits.drain,
+                    rate=order.limits.drain.logins_per_minute / order.parts,
                     went_back=True,
                     failed=order.failed,
                     decision=order.decision,

@@ -36,6 +36,7 @@ class WatchOrder(Word):
     plan: Digest
     wave: int
     listener: str
+    carry: str = ""
     complete: bool = False
     state: str = ""
     decision: Decision | None = None
@@ -51,6 +52,7 @@ class Watch:
     def __init__(self, order: WatchOrder) -> None:
         self._order = order
         self._state = order.state
+        self._carry = order.carry
         self._complete = order.complete
         self._restart = False
         self._decision = order.decision
@@ -93,6 +95,7 @@ class Watch:
                 plan=self._order.plan,
                 wave=self._order.wave,
                 state=self._state,
+                carry=self._order.carry,
                 complete=self._complete,
                 restart=restart,
                 slice=SLICE if self._complete else SLICE_WHILE_SWITCHING,
@@ -108,11 +111,12 @@ class Watch:
             await self._hear(_unaskable(sentence_of(error)))
             return
         self._state = watched.state
+        self._carry = watched.carry
         await self._hear(watched.decision)
 
     async def _hear(self, decision: Decision) -> None:
         last, self._decision = self._decision, decision
-        is_news = last is None or (last.action, last.verdict) != (decision.action, decision.verdict)
+        is_news = last is None or _gist(last) != _gist(decision)
         if is_news and self._may_tell(decision):
             await self._tell(decision)
 
@@ -124,7 +128,7 @@ class Watch:
     async def _tell(self, decision: Decision) -> None:
         self._told += 1
         self._told_at = workflow.now()
-        report = WatchReport(at=workflow.now(), number=self._told, decision=decision)
+        report = WatchReport(at=workflow.now(), number=self._told, decision=decision, carry=self._carry)
         with suppress(FailureError):  # whoever asked is gone, and ends this by its own end
             await workflow.get_external_workflow_handle(self._order.listener).signal("report_watch", report)
         entry = VerdictEntry(
@@ -164,3 +168,8 @@ class Watch:
 def _unaskable(reason: str) -> Decision:
     """Return the decision when the question itself is wrong: that is no verdict on the release."""
     return Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)
+
+
+def _gist(decision: Decision) -> tuple[Action, GateVerdict, tuple[str, ...]]:
+    """Return what somebody has to hear of when it changes."""
+    return decision.action, decision.verdict, decision.failed

@@ -29,6 +29,9 @@ from workflows.failures import sentence_of
 from workflows.restore import Restore, RestoreOrder
 from workflows.watch import Watch, WatchOrder
 
+EVERYBODY = 100
+"""Per cent of the source addresses."""
+
 DETAILED = 50
 """Gateways of a plan up to which every one of them is reported by itself."""
 
@@ -48,6 +51,8 @@ class WaveOrder(Word):
     epoch: int
     requested_by: str
     holds: dict[str, str] = {}
+    carry: str = ""
+    """What the windows of the waves before left: evidence goes on over the waves."""
 
 
 class WaveResult(Word):
@@ -57,6 +62,7 @@ class WaveResult(Word):
     reason: str
     decision: Decision | None = None
     aside: dict[str, str] = {}
+    carry: str = ""
 
 
 @workflow.defn(name="Wave")
@@ -81,6 +87,8 @@ class Wave:
         self._stopped: str | None = None
         self._lost: str | None = None
         self._restoring: set[str] = set()
+        self._named_by_metrics: set[str] = set()
+        self._aside_told: set[str] = set()
         self._share = 0
         self._told = 0
         self._changes = 0
@@ -254,11 +262,13 @@ class Wave:
             reason = f"nothing failed for {self._order.header.window_minimum}; verdicts are only shown"
         else:
             return None
-        return WaveResult(passed=True, reason=reason, decision=decision, aside=self._aside())
+        carry = self._watch_heard.carry if self._watch_heard is not None else self._order.carry
+        return WaveResult(passed=True, reason=reason, decision=decision, aside=self._aside(), carry=carry)
 
     def _patience(self) -> timedelta | None:
-        """Return how long to wait without any news; only a fleet that is merely observed passes by time."""
-        if self._limits.automation is not Automation.OBSERVE or self._complete_since is None or self._holds:
+        """Return how long to wait without any news: where time alone passes a share or an observed wave."""
+        by_time = self._limits.automation is Automation.OBSERVE or bool(self._shares_left())
+        if not by_time or self._complete_since is None or self._holds:
             return None
         left = self._complete_since + self._order.header.window_minimum - workflow.now()
         return max(timedelta(0), left)
@@ -267,6 +277,7 @@ class Wave:
         """Restore what failed alone, begin to watch, open the barrier, and take the next share."""
         for name, part in self._newly_aside():
             await self._restore_alone(name, part)
+        await self._give_up_what_the_metrics_name()
         if self._watch is None and (self._on_trial or self._all_switched):
             await self._begin_to_watch()
         if self._is_blue_green and not self._share and self._everybody_is_ready:
@@ -276,6 +287,14 @@ class Wave:
         elif self._may_take_the_next_share():
             await self._take_share(self._shares_left()[0])
 
+    async def _give_up_what_the_metrics_name(self) -> None:
+        """Have gateways set aside that show a hard sign of their own; their batches know which they have."""
+        named = self._decision.failed if self._decision is not None else ()
+        fresh = {name for name in named if name not in self._named_by_metrics and name not in self._aside()}
+        if fresh and self._decision is not None:
+            self._named_by_metrics |= fresh
+            await self._signal_batches("set_aside", dict.fromkeys(sorted(fresh), self._decision.reason))
+
     async def _begin_to_watch(self) -> None:
         self._watch = await workflow.start_child_workflow(
             Watch.run,
@@ -284,6 +303,7 @@ class Wave:
                 plan=self._order.header.digest,
                 wave=self._wave.number,
                 listener=workflow.info().workflow_id,
+                carry=self._order.carry,
             ),
             id=watch_of(workflow.info().workflow_id),
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
@@ -304,12 +324,12 @@ class Wave:
         await self._signal_watch("complete")
 
     def _shares_left(self) -> tuple[int, ...]:
-        return tuple(share for share in self._wave.shares if share > self._share)
+        """Return the shares that still get a window of their own; keeping is the last step to everybody."""
+        return tuple(share for share in self._wave.shares if self._share < share < EVERYBODY)
 
     def _may_take_the_next_share(self) -> bool:
-        decided = self._decision is not None and self._decision.action is Action.PROMOTE
-        proven = decided or self._votes.passed or self._patience() == timedelta(0)
-        return self._all_switched and proven and bool(self._shares_left()) and not self._holds
+        """Whether a share before the judged one was watched long enough; harm would have ended it."""
+        return self._all_switched and bool(self._shares_left()) and self._patience() == timedelta(0)
 
     async def _take_share(self, share: int) -> None:
         """Send more of the new sessions to the new instances, and begin a window of its own for it."""
@@ -333,7 +353,7 @@ class Wave:
                     reason=self._aside().get(name, "it failed by itself"),
                     keys=(PartKey(wave=self._wave.number, number=part),),
                     only=name,
-                    epoch=self._order.epoch,
+                    epoch=self._order.epoch + 1,  # what its batch may still send late is refused
                     failed=self._order.release.digest,
                     source=self._order.source,
                     limits=self._limits,
@@ -394,6 +414,12 @@ class Wave:
         found = {name: why for report in self._reports.values() for name, why in report.aside.items()}
         return found | {name: why for result in self._results.values() for name, why in result.aside.items()}
 
+    def _aside_untold(self) -> dict[str, str]:
+        """Return who was set aside since the last report, so that reports stay small."""
+        fresh = {name: why for name, why in self._aside().items() if name not in self._aside_told}
+        self._aside_told |= fresh.keys()
+        return fresh
+
     def _newly_aside(self) -> list[tuple[str, int]]:
         return [
             (name, number)
@@ -444,7 +470,7 @@ class Wave:
             share=self._share or self._wave.shares[0],
             counts={state: count for state, count in sorted(counts.items()) if count},
             gateways=tuple(one for _, part in sorted(self._reports.items()) for one in part.gateways),
-            aside=self._aside(),
+            aside=self._aside_untold(),
             decision=self._decision,
             holds=self._holds,
             switching=not self._all_switched,

@@ -82,7 +82,7 @@ class BadDays:
     # --- of a release ------------------------------------------------------------
 
     def forget_people(self, part: float) -> None:
-        """Have the list that the faulty release asks lack this part of the people, evenly spread."""
+        """Ensure that the list which the faulty release asks lacks this part of the people, evenly spread."""
         everybody = (self._etc / "users").read_text().splitlines(keepends=True)
         kept = [
             line
@@ -109,7 +109,7 @@ class BadDays:
 
     @asynccontextmanager
     async def leak(self, gateway: str, slot: str) -> AsyncIterator[None]:
-        """Have an instance open more and more files: callers of its control socket that never hang up."""
+        """Make an instance open more and more files: callers of its control socket that never hang up."""
         resource.setrlimit(
             resource.RLIMIT_NOFILE, (4 * MOST_LEAKED, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         )

@@ -228,7 +228,7 @@ class Stage:
         return next(host for host in self.lab.topology.gateways if host.name == trial.gateway)
 
     async def _ordered_back(self, trial: Trial, began: datetime) -> list[Step]:
-        """Have a person end it, and see that it ends."""
+        """Let a person end it, and see that it ends."""
         ordered = _step("a person orders the way back", datetime.now(UTC), began)
         status = await self.rehearsal.end()
         return [ordered, *_told(status, began, back=f"{trial.gateway} back on known-good")]

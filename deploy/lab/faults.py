@@ -97,7 +97,7 @@ def cut_off(lab: Lab, *hosts: Host) -> Iterator[None]:
 
 @contextmanager
 def nft_refuses(lab: Lab, gateway: str) -> Iterator[None]:
-    """Have every change of the steering table fail that this gateway's agent asks for; the kernel's go on."""
+    """Make every change of the steering table fail that this gateway's agent asks for; the kernel's go on."""
     program = stand_ins(lab.folder, lab.agents[gateway].name) / "nft"
     program.parent.mkdir(parents=True, exist_ok=True)
     program.write_text(
@@ -117,7 +117,7 @@ def flush_nftables(host: Host) -> None:
 
 @contextmanager
 def no_room(process: Process) -> Iterator[None]:
-    """Have every write of this process fail that would make a file longer, as on a full disk."""
+    """Make every write of this process fail that would make a file longer, as on a full disk."""
     pid = str(process.pid)
     subprocess.run(["prlimit", "--pid", pid, "--fsize=0:unlimited"], check=True)
     try:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from workflows.rollback import RollbackResult
 
 from deploy.lab import credentials as lab_credentials
 from deploy.lab import namespaces, preflight
@@ -29,7 +28,7 @@ from deploy.lab.traffic import Logins, Users
 from deploy.lab.traffic import Settings as TrafficSettings
 from orchestrator.cli.session import Session
 from orchestrator.settings import Settings, state_folder
-from policies.words.change import ChangeResult
+from policies.words.change import ChangeResult, Outcome
 from policies.words.drain import DrainLimits
 from policies.words.errors import Unavailable
 from policies.words.fleet import Fleet, Gateway, Limits, Slot
@@ -145,11 +144,8 @@ class Lab:
                 await asyncio.sleep(0.2)
 
     async def result(self) -> ChangeResult:
-        """Return how the newest rollout ended."""
-        result = await (await self.session.service()).result(FLEET)
-        if isinstance(result, RollbackResult):
-            raise TypeError("the newest change of the fleet was a rollback, not a rollout")
-        return result
+        """Return how the newest change ended."""
+        return await (await self.session.service()).result(FLEET)
 
     async def states(self) -> dict[str, GatewayState]:
         """Return what is true of every gateway now."""
@@ -220,7 +216,7 @@ def write_yaml(path: Path, content: Word | dict[str, Any]) -> Path:
 
 @asynccontextmanager
 async def lab(tell: Callable[[str], None], shape: Shape = Shape()) -> AsyncIterator[Lab]:
-    """Have a lab for the length of the body; whatever ends it, nothing of it remains.
+    """Keep a lab up for the length of the body; whatever ends it, nothing of it remains.
 
     Raises:
         BadInput: this machine cannot have one; nothing was changed.
@@ -278,7 +274,9 @@ async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[
     for release in (offers.older, offers.newer, offers.faulty):
         await session.add_release(release.digest)
     service = await session.service()
-    await service.install(fleet, offers.older, settings.source)
+    installed = await service.install(fleet, offers.older, settings.source, getpass.getuser())
+    if installed.outcome is not Outcome.PROMOTED:
+        raise Unavailable(f"the lab's fleet could not be installed: {installed.reason}")
     for host in topology.gateways:
         _exporter(folder, files, host, fleet.gateway(host.name)).start()
     tell(f"every gateway serves with {offers.older.version}")

@@ -92,7 +92,7 @@ class Pings:
         self._log.close()
 
     def flush(self) -> None:
-        """Have everything known so far in the log."""
+        """Ensure that everything known so far is in the log."""
         self._log.flush()
 
     async def _send_steadily(self) -> None:

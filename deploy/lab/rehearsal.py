@@ -67,7 +67,7 @@ class Rehearsal:
             await asyncio.sleep(LOOK_EVERY)
 
     async def end(self) -> ChangeStatus:
-        """Have the fleet on known-good again, by hand where the judge left it to a person."""
+        """Ensure that the fleet is on known-good again, by hand where the judge left it to a person."""
         if (await self.lab.status()).phase is not Phase.ENDED:
             service = await self.lab.session.service()
             await service.roll_back(self.lab.fleet, "rehearsal", "it is over")

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.show import console, status_frame
+from orchestrator.cli.show import console, new_events, status_frame
 from policies.words.status import ChangeStatus
 
 
@@ -59,9 +59,9 @@ class Screen:
         if self._live:
             self._live.update(Group(status_frame(status), _figures(figures)), refresh=True)
             return
-        for event in status.events[self._told :]:
+        events, self._told = new_events(status, self._told)
+        for event in events:
             self.tell(event.sentence, event.at)
-        self._told = len(status.events)
 
     def leave(self, status: ChangeStatus, figures: dict[str, Any]) -> None:
         """Let the last frame stand, and begin a new one under it."""

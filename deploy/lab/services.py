@@ -41,7 +41,7 @@ class Service:
         return f"{self.host.address4}:{self.port}"
 
     def start(self, *, within: float = 30.0) -> None:
-        """Have it running and answering; when it already is, nothing happens.
+        """Ensure that it runs and answers; when it already is, nothing happens.
 
         Raises:
             Conflict: something else listens on its port.
@@ -101,7 +101,7 @@ class Engine(Service):
         super().__init__("temporal", topology.hub, port, command, folder)
 
     def start(self, *, within: float = 30.0) -> None:
-        """Have it running and serving; two servers on one file would damage it, so the file is locked.
+        """Ensure that it runs and serves; two servers on one file would damage it, so the file is locked.
 
         Raises:
             Conflict: another process has this file or this port.
@@ -150,7 +150,7 @@ class Prometheus(Service):
         super().__init__("prometheus", topology.hub, port, command, folder)
 
     def start(self, *, within: float = 30.0) -> None:
-        """Have it running with a configuration for this topology; see `Service.start`."""
+        """Ensure that it runs with a configuration for this topology; see `Service.start`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         targets = [f"{host.address4}:{EXPORTER_PORT}" for host in self._topology.gateways]
         job = {"job_name": JOB, "static_configs": [{"targets": targets}]}

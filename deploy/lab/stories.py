@@ -170,6 +170,11 @@ class Storyteller:
             signers=list(self._lab.signers),
         )
 
+    def _touched(self) -> list[str]:
+        """Return the gateways whose users met the new release."""
+        gateways = self._status.gateways if self._status else ()
+        return [gateway.gateway for gateway in gateways if gateway.state != "waiting"]
+
     def _said_at(self, words: str) -> datetime | None:
         events = self._status.events if self._status else ()
         return next((event.at for event in events if words in event.sentence), None)
@@ -179,7 +184,7 @@ class Storyteller:
         seconds = {"fault_to_decision": 0.0, "decision_to_steered": 0.0}
         if faulted and decided:
             seconds["fault_to_decision"] = round((decided - faulted).total_seconds(), 3)
-            last = self._lab.last_login_on_the_new_instance(result.touched, decided)
+            last = self._lab.last_login_on_the_new_instance(self._touched(), decided)
             seconds["decision_to_steered"] = round(max(0.0, last - decided.timestamp()), 3)
         return seconds | {"total": round(time.monotonic() - began, 1)}
 

@@ -10,12 +10,12 @@ import typer
 from orchestrator.cli.session import Session, in_session
 from orchestrator.cli.show import Output, show_incomplete, watch_until_ended
 from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait, duration
-from policies.words.change import Phase
+from policies.words.command import Command, CommandKind
 from policies.words.errors import Conflict
 from policies.words.exit_code import ExitCode, code_of
-from policies.words.way_back import Answer, AnswerKind
 
 Within = Annotated[str, typer.Option("--timeout", help="how long --wait waits, for example 90s or 5m")]
+Force = Annotated[bool, typer.Option("--force", help="end a change first that no worker can go on with")]
 To = Annotated[str | None, typer.Option("--to", help="an earlier release instead of known-good")]
 
 
@@ -25,13 +25,14 @@ def rollback(
     to: To = None,
     wait: Wait = False,
     timeout: Within = "5m",
+    force: Force = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Send every touched gateway back to its known-good, at any moment, any number of times."""
     within = duration(timeout)
 
     async def go_back(session: Session) -> int:
-        receipt = await session.roll_back(fleet, getpass.getuser(), reason, to)
+        receipt = await session.roll_back(fleet, getpass.getuser(), reason, to, force=force)
         typer.echo(receipt.sentence)
         return await _follow(session, fleet, within, output) if wait and receipt.accepted else ExitCode.DONE
 
@@ -40,28 +41,28 @@ def rollback(
 
 def approve(reason: Reason, fleet: FleetName = None) -> None:
     """Say yes to a rollback that waits for a second person; nobody approves what they asked for."""
-    in_session(lambda session: _answer(session, fleet, AnswerKind.APPROVE, reason))
+    in_session(lambda session: _answer(session, fleet, CommandKind.APPROVE, reason))
 
 
 def reject(reason: Reason, fleet: FleetName = None) -> None:
     """Say no to a rollback that waits for a second person; nothing is changed."""
-    in_session(lambda session: _answer(session, fleet, AnswerKind.REJECT, reason))
+    in_session(lambda session: _answer(session, fleet, CommandKind.REJECT, reason))
 
 
-async def _answer(session: Session, fleet: str | None, kind: AnswerKind, reason: str) -> None:
-    service, name = await session.service(), session.fleet_name(fleet)
+async def _answer(session: Session, fleet: str | None, kind: CommandKind, reason: str) -> None:
+    name, service = session.fleet_name(fleet), await session.service()
     status = await service.status(name)
-    if status.phase is not Phase.HELD or status.confirm is None:
+    if status.confirm is None:
         raise Conflict(f"nothing waits for an answer in {name}")
-    typer.echo(f"{kind.capitalize()}: {status.why}; {len(status.gateways)} gateways to {status.version}")
-    answer = Answer(
+    typer.echo(f"{kind.capitalize()}: {status.why}; {status.users}; to {status.version}")
+    command = Command(
         id=f"{kind}-{secrets.token_hex(6)}",
         kind=kind,
         person=getpass.getuser(),
         reason=reason,
-        change=status.confirm,
+        approves=status.confirm,
     )
-    typer.echo((await service.answer(name, answer)).sentence)
+    typer.echo((await service.command(name, command)).sentence)
 
 
 async def _follow(session: Session, fleet: str | None, within: timedelta, output: Output) -> int:

@@ -2,7 +2,7 @@
 
 import getpass
 import secrets
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -12,7 +12,9 @@ from orchestrator.cli.show import Output, console, print_json
 from orchestrator.cli.words import FleetName, OutputOption, Reason, duration
 from policies.words.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.words.instance import InstanceState
-from workflows.survey import SurveyResult
+
+if TYPE_CHECKING:
+    from orchestrator.service import Surveyed
 
 app = typer.Typer(help="Wait longer for old sessions, or no longer.", no_args_is_help=True)
 
@@ -25,10 +27,10 @@ UNKNOWN = "unknown"
 def sessions(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
     """Count the live sessions of every instance, now."""
 
-    async def ask(session: Session) -> SurveyResult:
-        return await (await session.service()).survey(session.fleet)
+    async def ask(session: Session) -> "Surveyed":
+        named = session.fleet_named(fleet)
+        return await (await session.service()).survey(named)
 
-    del fleet
     survey = in_session(ask)
     if output is Output.JSON:
         print_json(survey.model_dump(mode="json"))
@@ -48,9 +50,9 @@ def drains(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None
     """Show what is draining: live counts, exempt sessions, deadlines, and what happens next."""
 
     async def ask(session: Session) -> tuple[DrainStatus, ...]:
-        return await (await session.service()).drains(session.fleet)
+        named = session.fleet_named(fleet)
+        return await (await session.drain_service()).drains(named)
 
-    del fleet
     found = in_session(ask)
     if output is Output.JSON:
         print_json([status.model_dump(mode="json") for status in found])
@@ -60,7 +62,7 @@ def drains(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None
         for slot in status.slots:
             deadline = slot.deadline.astimezone().strftime("%Y-%m-%d %H:%M:%S")
             counts = (_count(slot.sessions), _count(slot.exempt), str(slot.ended), str(slot.lost))
-            table.add_row(status.gateway, slot.slot, *counts, deadline, f"{slot.step}: {slot.why}")
+            table.add_row(slot.gateway, slot.slot, *counts, deadline, f"{slot.step}: {slot.why}")
     console().print(table if found else "Nothing is draining.")
 
 
@@ -72,11 +74,10 @@ def extend(
     gateway: OneGateway = None,
 ) -> None:
     """Move the deadline of a drain; people are warned before the new one again."""
-    del fleet
     extension = DrainExtension(
         id=f"extend-{secrets.token_hex(6)}", by=duration(by), person=getpass.getuser(), reason=reason
     )
-    _tell(extension, gateway)
+    _tell(fleet, extension, gateway)
 
 
 @app.command("end")
@@ -87,16 +88,16 @@ def end(
     exempt_too: Annotated[bool, typer.Option("--exempt-too", help="exempt sessions as well")] = False,
 ) -> None:
     """End what is left in small batches; its users log in again."""
-    del fleet
     ending = DrainEnding(
         id=f"end-{secrets.token_hex(6)}", person=getpass.getuser(), reason=reason, exempt_too=exempt_too
     )
-    _tell(ending, gateway)
+    _tell(fleet, ending, gateway)
 
 
-def _tell(order: DrainExtension | DrainEnding, gateway: str | None) -> None:
+def _tell(fleet: str | None, order: DrainExtension | DrainEnding, gateway: str | None) -> None:
     async def give(session: Session) -> None:
-        for receipt in await (await session.service()).tell_drain(session.fleet, gateway, order):
+        named, service = session.fleet_named(fleet), await session.drain_service()
+        for receipt in await service.tell(named, gateway, order):
             typer.echo(receipt.sentence)
 
     in_session(give)

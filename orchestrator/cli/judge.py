@@ -14,7 +14,7 @@ from orchestrator.files import load
 from policies.gates import GatePolicy, lint
 from policies.judge.counts import Series
 from policies.judge.offline.backtest import ticks
-from policies.judge.offline.predict import predict
+from policies.judge.offline.predict import predict, what_logins_prove
 from policies.judge.offline.replay import GateCalibration, Placebo, Replayed, calibrate, replay
 from policies.judge.record import Record
 from policies.words.errors import BadInput
@@ -54,6 +54,8 @@ def check(
         )
         if one.advice:
             typer.echo(one.advice)
+    for proof in what_logins_prove(gates, controls=controls):
+        typer.echo(proof.sentence)
 
 
 @app.command("replay")

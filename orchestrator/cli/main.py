@@ -7,17 +7,20 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import back, drain, drill, judge, release, snapshot
+from orchestrator.cli import back, drain, drill, gateway, judge, release, snapshot
 from orchestrator.cli.session import Session, in_session
 from orchestrator.cli.show import (
     Output,
     show_history,
     show_last_known,
     show_plan,
+    show_standing,
+    show_start_command,
     show_status,
     watch_until_ended,
 )
 from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait
+from policies.words.change import ChangeKind, Outcome
 from policies.words.command import Command, CommandKind
 from policies.words.errors import BadInput, Conflict, Unavailable
 from policies.words.exit_code import ExitCode, code_of
@@ -36,6 +39,7 @@ app.add_typer(fleet_verbs, name="fleet")
 app.add_typer(release.app, name="release")
 app.add_typer(release.audit, name="audit")
 app.add_typer(judge.app, name="judge")
+app.add_typer(gateway.app, name="gateway")
 app.add_typer(drain.app, name="drain")
 app.add_typer(drill.app, name="drill")
 app.add_typer(snapshot.app, name="snapshot")
@@ -54,17 +58,30 @@ def status(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None
     """Say what is happening, to how many users, why, what comes next and what you can do."""
 
     async def ask(session: Session) -> None:
+        session.fleet_name(fleet)
         try:
-            show_status(await session.status(fleet), output)
+            live = await session.status(fleet)
         except (BadInput, Unavailable) as silence:
-            show_last_known(session.last_known(fleet), str(silence), output)
+            row = session.last_known(fleet)
+            standing = None if row else await session.standing(fleet)
+            if standing:
+                show_standing(standing, output)
+            else:
+                show_last_known(row, str(silence), output)
+        else:
+            installed = live.kind is ChangeKind.INSTALL and live.outcome is Outcome.PROMOTED
+            standing = await session.standing(fleet) if installed and output is Output.TABLE else None
+            if standing:
+                show_standing(standing, output, since=live.rollout)
+            else:
+                show_status(live, output)
 
     in_session(ask)
 
 
 @app.command()
 def watch(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
-    """Follow a rollout live until it ends; Ctrl-C detaches and changes nothing."""
+    """Follow a change live until it ends; Ctrl-C detaches and changes nothing."""
 
     async def follow(session: Session) -> int:
         return code_of(await watch_until_ended(session, session.fleet_name(fleet), output))
@@ -84,6 +101,8 @@ def plan(
     async def ask(session: Session) -> None:
         made = await session.plan(fleet, to, strategy)
         show_plan(made, output, await session.predict(made))
+        if output is Output.TABLE:
+            show_start_command(made)
 
     in_session(ask)
 
@@ -92,11 +111,12 @@ def plan(
 def install(to: Release, fleet: FleetName = None) -> None:
     """Bring up gateways that serve nobody yet; those that serve are left alone."""
 
-    async def bring_up(session: Session) -> None:
-        installed = await session.install(fleet, to)
-        typer.echo(f"{', '.join(installed) or 'no gateway'} was empty and serves now")
+    async def bring_up(session: Session) -> int:
+        result = await session.install(fleet, to, getpass.getuser())
+        typer.echo(result.reason)
+        return code_of(result.outcome)
 
-    in_session(bring_up)
+    raise typer.Exit(in_session(bring_up))
 
 
 @upgrade.command("start")
@@ -116,7 +136,9 @@ def start(
 
     async def begin(session: Session) -> int:
         plan = await session.plan(fleet, to, strategy)
-        if plan_digest is not None and not plan.digest.startswith(plan_digest):
+        if plan_digest is not None and not plan.digest.removeprefix("sha256:").startswith(
+            plan_digest.removeprefix("sha256:")
+        ):
             raise Conflict(f"the fleet has changed since plan {plan_digest}: the plan is now {plan.digest}")
         show_plan(plan, output)
         name = await session.start(plan, getpass.getuser(), reason, even_if_unusual=even_if_unusual)
@@ -126,13 +148,16 @@ def start(
     raise typer.Exit(in_session(begin))
 
 
-def _order(fleet: str | None, kind: CommandKind, reason: str, command_id: str | None) -> None:
+def _order(
+    fleet: str | None, kind: CommandKind, reason: str, command_id: str | None, hold_of: str | None = None
+) -> None:
     async def give(session: Session) -> None:
         command = Command(
             id=command_id or f"{kind}-{secrets.token_hex(6)}",
             kind=kind,
             person=getpass.getuser(),
             reason=reason,
+            hold_of=hold_of,
         )
         receipt = await session.command(session.fleet_name(fleet), command)
         typer.echo(receipt.sentence)
@@ -140,25 +165,24 @@ def _order(fleet: str | None, kind: CommandKind, reason: str, command_id: str | 
     in_session(give)
 
 
+HoldOf = Annotated[
+    str | None, typer.Option("--hold-of", metavar="PERSON", help="whose hold, when it is not your own")
+]
 CommandId = Annotated[str | None, typer.Option("--id", help="the same id is the same order, given once")]
 
 
 @app.command()
 def hold(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
-    """Hold a rollout where it is; harm is still looked for and rolled back."""
+    """Hold a change where it is; harm is still looked for and rolled back."""
     _order(fleet, CommandKind.HOLD, reason, command_id)
 
 
 @app.command()
-def resume(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
-    """Let a held rollout go on."""
-    _order(fleet, CommandKind.RESUME, reason, command_id)
-
-
-@app.command()
-def extend(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
-    """Let the observation window go on, at most to its cap."""
-    _order(fleet, CommandKind.EXTEND, reason, command_id)
+def resume(
+    reason: Reason, fleet: FleetName = None, hold_of: HoldOf = None, command_id: CommandId = None
+) -> None:
+    """Lift your own hold, or somebody else's by name; the change goes on when none is left."""
+    _order(fleet, CommandKind.RESUME, reason, command_id, hold_of)
 
 
 @app.command()

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.settings import Settings
-from policies.words.errors import BadInput
+from policies.words.errors import BadInput, Unavailable
 
 if TYPE_CHECKING:
     from activities.drivers.store.snapshots import SnapshotArchive
-    from orchestrator.service import Service
+    from orchestrator.drain_service import DrainService
+    from orchestrator.quarantine_service import QuarantineService
+    from orchestrator.service import Service, Standing
     from orchestrator.store.evidence import EvidenceList
     from orchestrator.store.ledger import Ledger
     from policies.judge.offline.predict import Prediction
-    from policies.words.change import HistoryRow
+    from policies.words.change import ChangeResult, HistoryRow
     from policies.words.command import Command, CommandReceipt
     from policies.words.fleet import Fleet
     from policies.words.plan import Plan, ReleaseRef, Strategy
@@ -59,9 +61,19 @@ class Session:
 
         return load(self.settings.fleet, Fleet)
 
+    def fleet_named(self, name: str | None) -> "Fleet":
+        """Return the fleet that is meant; BadInput when the file describes another one."""
+        if name not in (None, self.fleet.name):
+            raise BadInput(
+                f"there is no fleet {name}: {self.settings.fleet} describes the fleet {self.fleet.name}"
+            )
+        return self.fleet
+
     def fleet_name(self, name: str | None) -> str:
-        """Return the fleet that is meant: the named one, or the only one there is."""
-        return name or self.fleet.name
+        """Return the name of the fleet that is meant; without a file, as in an archive, any name may be."""
+        if name is not None and not self.settings.fleet.exists():
+            return name
+        return self.fleet_named(name).name
 
     async def service(self) -> "Service":
         """Return the service, connected to the engine."""
@@ -76,14 +88,37 @@ class Session:
         )
         return Service(client, self.ledger)
 
+    async def drain_service(self) -> "DrainService":
+        """Return what knows the fleet's drains."""
+        from orchestrator.drain_service import DrainService  # noqa: PLC0415 - quick commands stay quick
+
+        service = await self.service()
+        return DrainService(service.client, service)
+
+    async def quarantine_service(self) -> "QuarantineService":
+        """Return what leaves gateways out and takes them in again."""
+        from orchestrator.quarantine_service import QuarantineService  # noqa: PLC0415
+
+        return QuarantineService(await self.service())
+
     async def status(self, name: str | None) -> "ChangeStatus":
         """Return the five sentences."""
         return await (await self.service()).status(self.fleet_name(name))
 
     def last_known(self, name: str | None) -> "HistoryRow | None":
         """Return the newest change that the ledger has, of the named fleet or of that of the file."""
-        fleet = name or (self.fleet.name if self.settings.fleet.exists() else None)
-        return next(iter(self.ledger.history(fleet, limit=1)), None) if fleet else None
+        if name is None and not self.settings.fleet.exists():
+            return None
+        return next(iter(self.ledger.history(self.fleet_name(name), limit=1)), None)
+
+    async def standing(self, name: str | None) -> "Standing | None":
+        """Return what the fleet is on while it has not been upgraded yet; None when nobody can say."""
+        if not self.settings.fleet.exists():
+            return None
+        try:
+            return await (await self.service()).standing(self.fleet_named(name))
+        except Unavailable:
+            return None
 
     async def plan(self, name: str | None, to: str, strategy: "Strategy") -> "Plan":
         """Return the plan of an upgrade of the fleet to the named release."""
@@ -91,13 +126,12 @@ class Session:
         from policies.gates import GatePolicy, lint  # noqa: PLC0415
         from policies.words.word import digest_of  # noqa: PLC0415
 
-        del name
-        release = self.ledger.release(to)
+        fleet, release = self.fleet_named(name), self.ledger.release(to)
         trust_policy = digest_of(read_file(self.settings.trust, "the trust policy"))
         gates = load(self.settings.gates, GatePolicy)
         if problems := lint(gates):
             raise BadInput(f"{self.settings.gates} is not safe to judge by: {problems[0]}")
-        return await (await self.service()).plan(self.fleet, release, strategy, gates, trust_policy)
+        return await (await self.service()).plan(fleet, release, strategy, gates, trust_policy)
 
     async def predict(self, plan: "Plan") -> "tuple[Prediction, ...]":
         """Return when each required gate of wave one will have decided; empty when traffic is unknown."""
@@ -135,14 +169,13 @@ class Session:
         )
         return admitted.reference
 
-    async def install(self, name: str | None, to: str) -> tuple[str, ...]:
-        """Bring up the fleet's empty gateways with the named release; return which they were."""
-        del name
-        service = await self.service()
-        return await service.install(self.fleet, self.ledger.release(to), self.settings.source)
+    async def install(self, name: str | None, to: str, person: str) -> "ChangeResult":
+        """Bring up the fleet's empty gateways with the named release; return how it ended."""
+        fleet, release = self.fleet_named(name), self.ledger.release(to)
+        return await (await self.service()).install(fleet, release, self.settings.source, person)
 
     async def start(self, plan: "Plan", person: str, reason: str, *, even_if_unusual: bool = False) -> str:
-        """Start the plan; return the rollout's name."""
+        """Start the plan; return the change's name."""
         service, source = await self.service(), self.settings.source
         return await service.start(plan, source, person, reason, even_if_unusual=even_if_unusual)
 
@@ -151,13 +184,12 @@ class Session:
         return await (await self.service()).command(fleet, command)
 
     async def roll_back(
-        self, name: str | None, person: str, reason: str, to: str | None = None
+        self, name: str | None, person: str, reason: str, to: str | None = None, *, force: bool = False
     ) -> "CommandReceipt":
-        """Send the fleet back, to known-good or to the named release."""
-        del name
-        release = self.ledger.release(to) if to else None
-        service = await self.service()
-        return await service.roll_back(self.fleet, person, reason, to=release, source=self.settings.source)
+        """Send the fleet back, to known-good or to the named release; force ends a change that is stuck."""
+        fleet, release = self.fleet_named(name), self.ledger.release(to) if to else None
+        service, source = await self.service(), self.settings.source
+        return await service.roll_back(fleet, person, reason, to=release, source=source, force=force)
 
     def history(self, name: str | None, limit: int, before: str | None) -> "tuple[HistoryRow, ...]":
         """Return the fleet's changes, the newest first, those before the named one."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,15 +16,16 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from policies.judge.offline.predict import Prediction
+from policies.judge.offline.predict import Prediction, Proof, what_logins_prove
 from policies.planning.summary import describe
 from policies.words.change import ChangeKind, Outcome, Phase
 from policies.words.errors import Unavailable
-from policies.words.plan import Plan
-from policies.words.status import ChangeStatus
+from policies.words.plan import Plan, Strategy
+from policies.words.status import ChangeStatus, Event
 
 if TYPE_CHECKING:
     from orchestrator.cli.session import Session
+    from orchestrator.service import Standing
     from policies.words.change import HistoryRow
 
 WIDTH = 100
@@ -76,36 +78,71 @@ def status_frame(status: ChangeStatus) -> RenderableType:
         ("Next", status.next),
         ("You can", status.can_do),
     ):
-        sentences.add_row(Text(word, "dim"), sentence)
-    return Group(head, sentences, _gateways(status), _events(status))
+        sentences.add_row(Text(word, "dim"), Text(sentence))
+    urgent = [Text(f"NEEDS YOU  {status.needs_you}", "bold yellow")] if status.needs_you else []
+    return Group(head, *urgent, sentences, *_left_out(status), _gateways(status), _events(status))
 
 
-def _gateways(status: ChangeStatus) -> Table:
+def _left_out(status: ChangeStatus) -> list[RenderableType]:
+    """Return the gateways that were set aside, each with why."""
+    if not status.aside:
+        return []
+    table = Table.grid(padding=(0, 2))
+    for name, why in sorted(status.aside.items())[:SHOWN_GATEWAYS]:
+        table.add_row(Text("Left out", "yellow"), Text(f"{name}: {why}"))
+    if len(status.aside) > SHOWN_GATEWAYS:
+        table.add_row("", f"{len(status.aside) - SHOWN_GATEWAYS} more")
+    return [table]
+
+
+def _gateways(status: ChangeStatus) -> RenderableType:
+    """Return a small fleet gateway by gateway, a large one as counts."""
+    if sum(status.counts.values()) > SHOWN_GATEWAYS or len(status.gateways) > SHOWN_GATEWAYS:
+        counted = status.counts or Counter(gateway.state for gateway in status.gateways)
+        return Text("Gateways  " + ", ".join(f"{count} {state}" for state, count in sorted(counted.items())))
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column in ("GATEWAY", "WAVE", "RELEASE", "STATE"):
         table.add_column(column)
-    quiet = [g for g in status.gateways if g.state in {"kept", "waiting"}]
-    loud = [g for g in status.gateways if g not in quiet]
-    for gateway in [*loud, *quiet][:SHOWN_GATEWAYS]:
-        table.add_row(gateway.gateway, str(gateway.wave), gateway.release or "", gateway.state)
-    if len(status.gateways) > SHOWN_GATEWAYS:
-        table.add_row(f"{len(status.gateways) - SHOWN_GATEWAYS} more", "", "", "")
-    return table
+    for gateway in status.gateways:
+        cells = (gateway.gateway, str(gateway.wave), gateway.release or "", gateway.state)
+        table.add_row(*[Text(cell) for cell in cells])
+    return table if status.gateways else Group()
 
 
 def _events(status: ChangeStatus) -> Table:
     table = Table.grid(padding=(0, 2))
     for event in status.events[-SHOWN_EVENTS:]:
-        table.add_row(Text(event.at.astimezone().strftime("%H:%M:%S"), "dim"), event.sentence)
+        table.add_row(Text(event.at.astimezone().strftime("%H:%M:%S"), "dim"), Text(event.sentence))
     return table
 
 
 def show_status(status: ChangeStatus, output: Output) -> None:
-    """Print a rollout's status."""
+    """Print a change's status."""
     if output is Output.JSON:
         print_json(status.model_dump(mode="json"))
     else:
         console().print(status_frame(status))
+
+
+def show_standing(standing: "Standing", output: Output, since: str | None = None) -> None:
+    """Print what a fleet is on that was not changed since its installation, and what to do first."""
+    if output is Output.JSON:
+        print_json({"live": True, "last": None, "standing": standing.model_dump(mode="json")})
+        return
+    out = console()
+    on = f"on {', '.join(standing.versions)}" if standing.versions else "on nothing"
+    taking = f"{standing.taking}/{standing.gateways} taking users"
+    changed = f"No change since {since}, its installation." if since else "No change yet."
+    verb = "plan" if standing.taking else "fleet install"
+    out.print(
+        Text(
+            f"{standing.fleet} {on}, {taking}. {changed} Next: penstock {verb} {standing.fleet} --to RELEASE"
+        )
+    )
+    for name, why in sorted(standing.silent.items())[:SHOWN_GATEWAYS]:
+        out.print(Text(f"Silent    {name}: {why}"))
+    for name, why in sorted(standing.quarantined.items())[:SHOWN_GATEWAYS]:
+        out.print(Text(f"Left out  {name}: {why}"))
 
 
 def show_last_known(row: "HistoryRow | None", silence: str, output: Output) -> None:
@@ -115,12 +152,12 @@ def show_last_known(row: "HistoryRow | None", silence: str, output: Output) -> N
         return
     out = console()
     if row is None:
-        out.print(f"No change yet. ({silence})", markup=False)
-        out.print("Next: ./run demo shows one; penstock upgrade start --to RELEASE --reason TEXT starts one")
+        out.print(Text(f"No change yet. ({silence})"))
+        out.print("Next: ./run demo shows one; penstock plan --to RELEASE prints what an upgrade would do")
         return
     said = row.standing.upper() if row.taken_back_by is None else row.standing
     out.print(Text.assemble((f"{row.name}  ", "bold"), f"{_what(row)}  ", (said, "bold")))
-    out.print(f"Why   {row.sentence or row.reason}", markup=False)
+    out.print(Text(f"Why   {row.sentence or row.reason}"))
     out.print(f"When  {moment(row.began)}, {moment(row.ended) or 'not ended when last heard of'}")
     out.print(Text(f"From the ledger; there is no live answer: {silence}", "dim"))
 
@@ -135,7 +172,9 @@ def show_plan(plan: Plan, output: Output, predictions: Sequence[Prediction] = ()
     """Print what a plan would do, to whom, for how long, and whether the traffic can decide in time."""
     if output is Output.JSON:
         predicted = [prediction.model_dump(mode="json") for prediction in predictions]
-        print_json(plan.model_dump(mode="json") | {"digest": plan.digest, "predictions": predicted})
+        proofs = [proof.model_dump(mode="json") for proof in _proofs(plan)]
+        more = {"digest": plan.digest, "predictions": predicted, "proofs": proofs}
+        print_json(plan.model_dump(mode="json") | more)
         return
     out = console()
     out.print(Text.assemble(("PLAN ", "bold"), plan.fleet.name, f" to {plan.release.version}"), end="  ")
@@ -145,9 +184,27 @@ def show_plan(plan: Plan, output: Output, predictions: Sequence[Prediction] = ()
     for skipped in plan.skipped[:SHOWN_GATEWAYS]:
         out.print(Text(f" Left alone  {skipped.gateway}: {skipped.reason}"))
     for prediction in predictions:
-        out.print(f" Gate        {prediction_line(prediction)}")
+        out.print(Text(f" Gate        {prediction_line(prediction)}"))
+    for proof in _proofs(plan):
+        out.print(Text(f" Proof       {proof.sentence}"))
     versions = sorted({release.version for release in plan.known_good.values()})
     out.print(f" Known-good  {', '.join(versions)} on {len(plan.known_good)} gateways")
+
+
+def show_start_command(plan: Plan) -> None:
+    """Print what starts exactly this plan."""
+    start = f"penstock upgrade start {plan.fleet.name} --to {plan.release.version}"
+    strategy = "" if plan.strategy is Strategy.CANARY else f" --strategy {plan.strategy}"
+    console().print(Text(f"Start: {start}{strategy} --plan {plan.digest[7:19]} --reason TEXT"))
+
+
+def _proofs(plan: Plan) -> tuple[Proof, ...]:
+    """Return what the first wave can prove at usual rates of logins."""
+    if not plan.waves:
+        return ()
+    canaries = len(plan.waves[0].gateways)
+    controls = len(plan.fleet.gateways) - canaries
+    return what_logins_prove(plan.gates, canaries=canaries, controls=controls)
 
 
 def prediction_line(prediction: Prediction) -> str:
@@ -205,10 +262,10 @@ def span(began: datetime, ended: datetime | None) -> str:
 async def watch_until_ended(
     session: "Session", fleet: str, output: Output, within: timedelta | None = None
 ) -> Outcome | None:
-    """Follow a rollout to its end: one frame on a terminal, one line per event elsewhere.
+    """Follow a change to its end: one frame on a terminal, one line per event elsewhere.
 
     Without a time limit an incomplete rollback ends it at once; with one it has until then to
-    become complete. None is a rollout that goes on.
+    become complete. None is a change that goes on.
     """
     service = await session.service()
     deadline = None if within is None else time.monotonic() + within.total_seconds()
@@ -242,8 +299,14 @@ async def watch_until_ended(
             live.stop()
 
 
+def new_events(status: ChangeStatus, told: int) -> tuple[tuple[Event, ...], int]:
+    """Return the events after the first `told` of a change that it still remembers, and how many it had."""
+    return status.events[max(0, told - status.earlier_events) :], status.earlier_events + len(status.events)
+
+
 def _print_new_events(status: ChangeStatus, told: int, output: Output) -> int:
-    for event in status.events[told:]:
+    events, had = new_events(status, told)
+    for event in events:
         stamp = event.at.strftime("%Y-%m-%dT%H:%M:%SZ")
         if output is Output.JSON:
             line = json.dumps({"at": stamp, "rollout": status.rollout, "sentence": event.sentence})
@@ -251,4 +314,4 @@ def _print_new_events(status: ChangeStatus, told: int, output: Output) -> int:
             line = f"{stamp} {event.sentence}"
         sys.stdout.write(line + "\n")
     sys.stdout.flush()
-    return len(status.events)
+    return had

@@ -10,8 +10,18 @@ from orchestrator.cli.show import Output
 from policies.words.errors import BadInput
 from policies.words.word import Duration
 
+
+def _not_empty(text: str) -> str:
+    """Return the text; BadInput when nobody could read anything in it."""
+    if not text.strip():
+        raise BadInput("--reason is empty: say why, for whoever reads the history")
+    return text
+
+
 FleetName = Annotated[str | None, typer.Argument(help="the fleet; the only one there is when left out")]
-Reason = Annotated[str, typer.Option("--reason", help="why, for whoever reads the history")]
+Reason = Annotated[
+    str, typer.Option("--reason", callback=_not_empty, help="why, for whoever reads the history")
+]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="for people or for machines")]
 Wait = Annotated[bool, typer.Option("--wait", help="follow it to its end; the exit code says which")]
 

@@ -43,7 +43,7 @@ class ComplaintList:
         self._engine.dispose()
 
     def add(self, complaint: Complaint) -> bool:
-        """Have the complaint on the list; return whether it is new.
+        """Ensure that the complaint is on the list; return whether it is new.
 
         Raises:
             BadInput: the fleet has no gateway of that name.

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 
 from orchestrator.store import tables
 from orchestrator.store.book import PENSTOCK, Book
@@ -34,15 +34,16 @@ class KnownGood(Book):
     def _of(self, fleet: str, gateways: Collection[str] | None) -> dict[str, ReleaseRef]:
         table, read = tables.known_good, _Reader()
         with reading(self._engine) as connection:
-            rows = connection.execute(_newest(fleet, gateways).order_by(table.c.gateway))
-            return {row.gateway: read(row.release) for row in rows}
+            wanted = _newest(fleet, gateways, table.c.gateway, table.c.release)
+            rows = connection.execute(wanted.order_by(table.c.gateway))
+            return {gateway: read(said) for gateway, said in rows}
 
     def known_good_since(self, fleet: str) -> dict[str, datetime]:
         """Return when each gateway's known-good became so."""
         table = tables.known_good
         with reading(self._engine) as connection:
-            wanted = select(table.c.gateway, table.c.since).where(table.c.fleet == fleet, table.c.newest)
-            return {row.gateway: row.since for row in connection.execute(wanted.order_by(table.c.gateway))}
+            wanted = _newest(fleet, None, table.c.gateway, table.c.since).order_by(table.c.gateway)
+            return {row.gateway: row.since for row in connection.execute(wanted)}
 
     def ever_known_good(self, fleet: str) -> dict[str, tuple[ReleaseRef, ...]]:
         """Return every release that was a gateway's known-good once, the newest first."""
@@ -69,7 +70,7 @@ class KnownGood(Book):
         table, read = tables.known_good, _Reader()
         found = dict[str, ReleaseRef]()
         with reading(self._engine) as connection:
-            for row in connection.execute(_newest(fleet, gateways).order_by(table.c.gateway)):
+            for row in connection.execute(_newest(fleet, gateways, table).order_by(table.c.gateway)):
                 if row.change == change:
                     if row.before is not None and not (finished and row.before == row.release):
                         found[row.gateway] = read(row.before)
@@ -102,7 +103,9 @@ def record(connection: Connection, batch: KnownGoodBatch) -> int:
     if change.fleet != batch.fleet:
         raise Conflict(f"{change.name} is a change of {change.fleet}, not of {batch.fleet}")
     table = tables.known_good
-    newest = {row.gateway: row for row in connection.execute(_newest(batch.fleet, batch.releases))}
+    wanted = _newest(batch.fleet, batch.releases, table, tables.changes.c.number)
+    wanted = wanted.join(tables.changes, tables.changes.c.name == table.c.change)
+    newest = {row.gateway: row for row in connection.execute(wanted)}
     owned = select(table).where(table.c.change == change.name, table.c.gateway.in_(batch.releases))
     own = {row.gateway: row for row in connection.execute(owned)}
     fresh, amended = _news(batch, change, newest, own)
@@ -205,10 +208,10 @@ def _promoted(connection: Connection, fleet: str, releases: Mapping[str, str]) -
     return {(row.gateway, row.release): row.proven_by for row in rows}
 
 
-def _newest(fleet: str, gateways: Collection[str] | None) -> Any:
-    table, changes = tables.known_good, tables.changes
-    wanted = select(table, changes.c.number).join(changes, changes.c.name == table.c.change)
-    wanted = wanted.where(table.c.fleet == fleet, table.c.newest)
+def _newest(fleet: str, gateways: Collection[str] | None, *columns: Any) -> "Select[Any]":
+    """Return the question for the newest rows of these gateways, or of all when None."""
+    table = tables.known_good
+    wanted = select(*columns).select_from(table).where(table.c.fleet == fleet, table.c.newest)
     if gateways is None:
         return wanted
     if len(gateways) > MOST:

@@ -94,6 +94,7 @@ changes = Table(
 Index(
     "ix_changes_open",
     changes.c.fleet,
+    changes.c.number,
     sqlite_where=changes.c.outcome.is_(None),
     postgresql_where=changes.c.outcome.is_(None),
 )

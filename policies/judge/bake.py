@@ -1,9 +1,8 @@
 """The bake: gates go on after promotion for as long as the old release is kept on disk.
 
-With the whole fleet on the new release there is no concurrent control any more, so what
-compares falls silent and what needs no comparison goes on: hard signs, leaks, alerts. Where
-control gateways are left, every gate goes on. Nothing is promoted again; a rollback is one
-decision away, and everything that is no hard sign asks a person.
+What compares does so with the gateways not changed, if any are left, else with the fleet's own
+baseline and the gates' guards. Nothing is promoted again; a rollback is one decision away, and
+everything that is no hard sign asks a person.
 """
 
 from datetime import timedelta
@@ -12,9 +11,9 @@ from policies.gates import GatePolicy
 from policies.words.verdict import Action, Decision, GateVerdict, Window
 
 
-def baking_policy(policy: GatePolicy, kept: timedelta, *, controls: int) -> GatePolicy:
+def baking_policy(policy: GatePolicy, kept: timedelta) -> GatePolicy:
     """Return the policy that watches promoted gateways for the kept time."""
-    gates = tuple(gate.gentle() for gate in policy.gates if controls or not gate.compares)
+    gates = tuple(gate.gentle() for gate in policy.gates)
     cap = max(kept, policy.window.minimum)
     window = policy.window.model_copy(
         update={"minimum": cap, "nominal": cap, "extension": timedelta(0), "cap": cap}

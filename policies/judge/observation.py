@@ -24,7 +24,8 @@ class Memory(Word):
     """What reading the next tick needs from the ones before.
 
     `based` says that counting has begun, `counted` when counters were last folded, `cursor` up to
-    where; `last_shown` and `last_reached` when series and instances were last there.
+    where; `last_shown` and `last_reached` when series and instances were last there, `boots` when
+    and in which boot a host was first seen.
     """
 
     based: bool = False
@@ -32,6 +33,7 @@ class Memory(Word):
     cursor: dict[str, tuple[float, float]] = {}
     last_shown: dict[str, dict[str, float]] = {}
     last_reached: dict[str, float] = {}
+    boots: dict[str, tuple[float, str]] = {}
     bounds: dict[str, float] = {}
     baseline: dict[str, tuple[int, int]] = {}
 
@@ -57,6 +59,8 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
     )
     found, blind = _ask_gates(policy, look)
     other, unknown = _identity(policy, look)
+    memory, rebooted = _boots(policy, look, memory)
+    lost = () if look.unread((policy.presence,)) else cohorts.canary
     return memory, Tick(
         at=reading.at,
         counts={gate: one.counts for gate, one in found.items() if one.counts is not None},
@@ -67,6 +71,8 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
         signs={gate: one.signs for gate, one in found.items() if one.signs is not None},
         blind=blind | ({"identity": unknown} if unknown else {}),
         other=other,
+        unseen=tuple(sorted(i for i in lost if memory.last_reached.get(i, 0.0) < look.oldest)),
+        rebooted=rebooted,
         unreachable=tuple(sorted(reading.unreachable)),
     )
 
@@ -74,14 +80,14 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
 def _ask_gates(policy: GatePolicy, look: Look) -> tuple[dict[str, Finding], dict[str, str]]:
     """Return what each gate sees, and why others are blind.
 
-    A sign on one canary counts though another cannot be seen.
+    A sign on one changed gateway counts though another cannot be seen.
     """
     found = {gate.id: gate.find(look) for gate in policy.gates}
     blind = {}
     for gate in policy.gates:
         why = gate.blind(look)
         signs: Mapping[str, Sign] = found[gate.id].signs or {}
-        if why and not signs.keys() & set(look.cohorts.canary):
+        if why and not signs.keys() & look.cohorts.changed:
             blind[gate.id] = why
     return found, blind
 
@@ -129,11 +135,12 @@ def _fold_counters(
     if not due or policy.counters & reading.unread.keys():
         return memory, None
     every = {one.key: one for selector in policy.counters for one in reading.series.get(selector, ())}
-    cursor, growth = fold_series(memory.cursor, every.values(), scrapes)
+    label = policy.identity.label
+    cursor, growth = fold_series(memory.cursor, planned(every.values(), cohorts, label), scrapes)
     memory = memory.model_copy(update={"cursor": cursor, "counted": reading.at})
     if memory.based:
         return memory, growth
-    baseline = Baseline(cohorts, policy.identity.label, reading, scrapes)
+    baseline = Baseline(cohorts, label, reading, scrapes)
     bounds = {gate.id: gate.freeze(baseline) for gate in policy.gates}
     before = {gate.id: gate.before(baseline, bounds[gate.id]) for gate in policy.gates}
     started = {
@@ -142,6 +149,19 @@ def _fold_counters(
         "baseline": {gate: counts for gate, counts in before.items() if counts is not None},
     }
     return memory.model_copy(update=started), {}
+
+
+def _boots(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memory, tuple[str, ...]]:
+    """Return which instances' hosts are in another boot than when they were first seen, or started."""
+    now: dict[str, tuple[float, str]] = {}
+    for one in look.reading.series.get(policy.boot.value, ()):
+        claim = (one.samples[-1][0], one.labels.get(policy.boot.label, ""))
+        if claim[0] >= look.oldest:
+            now[one.instance] = max(claim, now.get(one.instance, claim))
+    since = look.cohorts.since
+    known = {i: first for i, first in memory.boots.items() if first[0] >= since.get(i, 0.0)}
+    other = (i for i, (_, boot) in now.items() if i in known and known[i][1] != boot)
+    return memory.model_copy(update={"boots": now | known}), tuple(sorted(other))
 
 
 def _identity(policy: GatePolicy, look: Look) -> tuple[dict[str, str], str]:

@@ -17,7 +17,8 @@ class Tick(Word):
 
     `counts` holds (events, bad events), of blind gates too: what was counted is evidence even where
     not enough was seen to judge. `baseline` is the same of control before the window, summed up;
-    `other` the executables seen where another was planned.
+    `other` the executables seen where another was planned, `unseen` the canaries that metrics do not
+    reach, `rebooted` the instances whose host has booted since it was first seen.
     """
 
     at: float
@@ -27,6 +28,8 @@ class Tick(Word):
     signs: dict[str, dict[str, Sign]] = {}
     blind: dict[str, str] = {}
     other: dict[str, str] = {}
+    unseen: tuple[str, ...] = ()
+    rebooted: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from policies.gates import GatePolicy
+from policies.judge.failures import FEWEST_REBOOTS, Asides, failed_of, rebooted_of
 from policies.judge.gates.kind import Response
 from policies.words.verdict import Action, Decision, GateReading, GateVerdict, Window
 
@@ -34,42 +35,69 @@ def decide(
     *,
     responses: Mapping[str, Response],
     required: Sequence[str],
+    aside: Asides,
+    may_fail: int,
 ) -> Decision:
     """Return the decision of one tick, before holds are latched.
 
-    `responses` says what each gate may cause; `required` names those to be proven healthy.
+    `responses` says what each gate may cause; `required` names those to be proven healthy;
+    `aside` are the gateways that failed or rebooted by themselves, of which `may_fail` may.
     """
+    failed, rebooted = failed_of(aside), rebooted_of(aside)
+    alone = len(failed) <= may_fail
     found = (
-        _harm(readings, responses)
-        or _doubt(readings)
+        _harm(readings, responses, failed, alone=alone)
+        or _doubt(readings, responses, alone=alone)
+        or _reboots(rebooted, may_fail)
         or _blindness(policy, readings, clocks)
         or _proof(window, readings, clocks, required)
         or _patience(window, readings, clocks)
     )
     if found.action is Action.HOLD and clocks.wall >= window.cap:
         found = found.model_copy(update={"action": Action.HOLD_FOR_HUMAN})
-    return found.model_copy(update={"readings": tuple(readings)})
+    return found.model_copy(update={"readings": tuple(readings), "failed": failed, "rebooted": rebooted})
 
 
-def _harm(readings: Sequence[GateReading], responses: Mapping[str, Response]) -> Decision | None:
-    """Hard signals first, then proofs; a mistaken identity makes the proofs somebody else's."""
+def _harm(
+    readings: Sequence[GateReading], responses: Mapping[str, Response], failed: Sequence[str], *, alone: bool
+) -> Decision | None:
+    """Hard signals first, then proofs; a mistaken identity makes the proofs somebody else's.
+
+    Hard signs are the release's fault only when more gateways failed than may by themselves.
+    """
     mistaken = any(r.gate == "identity" and r.verdict is GateVerdict.CONFLICTING for r in readings)
     for verdict in (GateVerdict.HARD, GateVerdict.UNHEALTHY):
         if verdict is GateVerdict.UNHEALTHY and mistaken:
             continue
+        if verdict is GateVerdict.HARD and alone:
+            continue
         for reading in readings:
             if reading.verdict is verdict and responses.get(reading.gate) is Response.ROLL_BACK:
-                return Decision(action=Action.ROLL_BACK, verdict=verdict, reason=reading.reason)
+                more = f"; {len(failed)} gateways have failed by themselves" if len(failed) > 1 else ""
+                return Decision(action=Action.ROLL_BACK, verdict=verdict, reason=reading.reason + more)
     return None
 
 
-def _doubt(readings: Sequence[GateReading]) -> Decision | None:
+def _doubt(
+    readings: Sequence[GateReading], responses: Mapping[str, Response], *, alone: bool
+) -> Decision | None:
     """Hold on what conflicts, and on bad answers of gates that may only hold."""
     for verdict in (GateVerdict.CONFLICTING, GateVerdict.HARD, GateVerdict.UNHEALTHY):
         for reading in readings:
+            may_roll_back = responses.get(reading.gate) is Response.ROLL_BACK
+            if verdict is GateVerdict.HARD and alone and may_roll_back:
+                continue
             if reading.verdict is verdict:
                 return Decision(action=Action.HOLD, verdict=verdict, reason=reading.reason)
     return None
+
+
+def _reboots(rebooted: Sequence[str], may_fail: int) -> Decision | None:
+    """Hold when so many hosts reboot that it may be the release after all."""
+    if len(rebooted) <= max(FEWEST_REBOOTS, may_fail):
+        return None
+    reason = f"the hosts of {len(rebooted)} changed gateways have rebooted, {rebooted[0]} among them"
+    return Decision(action=Action.HOLD, verdict=GateVerdict.CONFLICTING, reason=reason)
 
 
 def _blindness(policy: GatePolicy, readings: Sequence[GateReading], clocks: Clocks) -> Decision | None:
@@ -95,7 +123,8 @@ def _proof(
         return None
     if not set(required) <= {r.gate for r in healthy}:
         return None
-    if any(r.numbers.get("evidence_worse", 0.0) >= SUSPICION for r in readings):
+    kinds = ("evidence_worse", "evidence_worse_overall")
+    if any(reading.numbers.get(kind, 0.0) >= SUSPICION for reading in readings for kind in kinds):
         return None
     reason = "; ".join(r.reason for r in healthy if r.gate in required)
     return Decision(action=Action.PROMOTE, verdict=GateVerdict.HEALTHY, reason=reason)

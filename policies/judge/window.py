@@ -4,12 +4,13 @@ Pure, and exact through JSON: folding after every tick through a stored state gi
 bytes as folding in one go, so a killed worker changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from math import ceil
 
 from policies.gates import Gate, GatePolicy
-from policies.judge.gates.kind import GateState, Setup
+from policies.judge.failures import Aside, Why, failed_of, left_of, set_aside, still_aside
+from policies.judge.gates.kind import GateState, Response, Setup
 from policies.judge.observation import Memory, read_tick
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
@@ -37,6 +38,8 @@ class WindowState(Word):
     good_since: float | None = None
     final: Decision | None = None
     memory: Memory = Memory()
+    unseen: dict[str, float] = {}
+    aside: dict[str, Aside] = {}
     gates: dict[str, GateState] = {}
 
     @property
@@ -45,17 +48,18 @@ class WindowState(Word):
         return self.last - self.started if self.started is not None else 0.0
 
 
-def restarted(state: str) -> str:
-    """Return a stored state whose window begins anew with the next tick; what was counted stays counted."""
+def restarted(state: WindowState) -> WindowState:
+    """Return the state with a window that begins with the next tick; what was counted stays counted."""
     clocks = {"started": None, "observed": 0.0, "extensions": 0, "held": None, "good_since": None}
-    return WindowState.model_validate_json(state).model_copy(update=clocks).model_dump_json()
+    return state.model_copy(update=clocks)
 
 
 def fold_reading(
     policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, reading: Reading
 ) -> tuple[WindowState, Tick, Decision]:
     """Fold one tick as it was read; what the gates saw of it is worth recording."""
-    memory, tick = read_tick(policy, cohorts, state.memory, reading)
+    left = left_of(cohorts, still_aside(state.aside, cohorts))
+    memory, tick = read_tick(policy, left, state.memory, reading)
     state = state.model_copy(update={"memory": memory})
     after, decision = fold_tick(policy, window, cohorts, state, tick)
     return after, tick, decision
@@ -65,35 +69,85 @@ def fold_tick(
     policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, tick: Tick
 ) -> tuple[WindowState, Decision]:
     """Fold one tick as the gates saw it."""
+    aside = set_aside(
+        still_aside(state.aside, cohorts), cohorts.changed & set(tick.rebooted), Why.REBOOTED, tick.at
+    )
     setup = Setup(
-        cohorts=cohorts,
+        cohorts=left_of(cohorts, aside),
         scrape=policy.scrape,
         horizon=ceil(window.cap / policy.scrape),
         started=state.started if state.started is not None else tick.at,
-        alpha_equal=policy.budget.alpha_equal / policy.budget.waves,
-        alpha_margin=policy.budget.alpha_margin,
+        waves=policy.budget.waves,
+        each_wave=policy.budget.each_wave,
+        overall=policy.budget.overall,
     )
     gates, readings, responses = {}, [], {}
     for gate in policy.gates:
         gates[gate.id], reading = _judge(setup, gate, state.gates.get(gate.id, GateState()), tick)
         readings.append(reading)
         responses[gate.id] = gate.response(reading)
+    failing = set_aside(aside, _hard(readings, responses), Why.FAILED, tick.at)
+    alone = len(failed_of(failing)) <= cohorts.may_fail
+    unseen, aside = _unseen(policy, cohorts, state, tick, failing if alone else aside)
     identity, other_since = _identity(policy, state, tick)
     readings = [*identity, *readings]
     state = _timed(policy, state, tick, readings, started=setup.started, other_since=other_since).model_copy(
-        update={"gates": gates}
+        update={"gates": gates, "unseen": unseen, "aside": aside}
     )
-    clocks = Clocks(
+    decision = decide(
+        policy,
+        window,
+        readings,
+        _clocks(state, tick),
+        responses=responses,
+        required=tuple(gate.id for gate in policy.gates if gate.must_prove),
+        aside=aside if alone else failing,
+        may_fail=cohorts.may_fail,
+    )
+    return _latched(policy, window, state, decision)
+
+
+def next_window(state: WindowState) -> WindowState:
+    """Return the state in which the next wave's window begins: what is compared over all waves goes on."""
+    carried = {
+        gate: GateState(overall=one.overall or one.sle)
+        for gate, one in state.gates.items()
+        if one.overall or one.sle
+    }
+    return WindowState(gates=carried)
+
+
+def _hard(readings: Sequence[GateReading], responses: Mapping[str, Response]) -> Iterator[str]:
+    """Yield the gateways that failed by themselves at this tick: with a hard sign that is not everybody's."""
+    for reading in readings:
+        if reading.verdict is GateVerdict.HARD and responses[reading.gate] is Response.ROLL_BACK:
+            yield from reading.instances
+
+
+def _unseen(
+    policy: GatePolicy, cohorts: Cohorts, state: WindowState, tick: Tick, aside: dict[str, Aside]
+) -> tuple[dict[str, float], dict[str, Aside]]:
+    """Return which canaries are unseen since when, and who is set aside.
+
+    Those that metrics do not reach blind the window, unless they are few enough to fail by themselves;
+    half the grace decides, so that the window is not held for them.
+    """
+    unseen = {name: state.unseen.get(name, tick.at) for name in tick.unseen if name not in aside}
+    patience = policy.blindness.grace.total_seconds() / 2
+    silent = [name for name, since in unseen.items() if tick.at - since >= patience]
+    if silent and len(failed_of(aside)) + len(silent) <= cohorts.may_fail:
+        aside = set_aside(aside, silent, Why.UNSEEN, tick.at)
+    return unseen, aside
+
+
+def _clocks(state: WindowState, tick: Tick) -> Clocks:
+    blind = tick.at - state.blind_since if state.blind_since is not None else 0.0
+    return Clocks(
         observed=timedelta(seconds=state.observed),
         wall=timedelta(seconds=state.wall),
-        blind=timedelta(seconds=tick.at - state.blind_since)
-        if state.blind_since is not None
-        else timedelta(0),
+        blind=timedelta(seconds=blind),
         extensions=state.extensions,
     )
-    required = tuple(gate.id for gate in policy.gates if gate.must_prove)
-    decision = decide(policy, window, readings, clocks, responses=responses, required=required)
-    return _latched(policy, window, state, decision)
 
 
 def _judge(setup: Setup, gate: Gate, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
@@ -156,7 +210,7 @@ def _latched(
 ) -> tuple[WindowState, Decision]:
     """Keep a rollback for ever, and a hold until its cause has been away for four ticks."""
     if state.final is not None:
-        return state, state.final.model_copy(update={"readings": decision.readings})
+        return state, state.final.model_copy(update=_named(decision))
     if policy.shadow:
         decision = _shadowed(decision)
     if decision.action is Action.ROLL_BACK or (decision.action is Action.HOLD_FOR_HUMAN and policy.shadow):
@@ -169,12 +223,17 @@ def _latched(
         gone = state.last - since if since is not None else 0.0
         if gone < (GOOD_SCRAPES - 1) * policy.scrape.total_seconds():
             reason = f"{state.held.reason}; the cause is gone for {gone:.0f} s"
-            held = state.held.model_copy(update={"reason": reason, "readings": decision.readings})
+            held = state.held.model_copy(update={"reason": reason} | _named(decision))
             return state.model_copy(update={"good_since": since}), held
     state = state.model_copy(update={"held": None, "good_since": None})
     if decision.action is Action.EXTEND:
         state = state.model_copy(update={"extensions": _extensions(window, state)})
     return state, decision
+
+
+def _named(decision: Decision) -> dict[str, object]:
+    """Return what is said anew at every tick, whatever is latched."""
+    return {"readings": decision.readings, "failed": decision.failed, "rebooted": decision.rebooted}
 
 
 def _extensions(window: Window, state: WindowState) -> int:

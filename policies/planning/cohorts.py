@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from policies.planning.failure_budget import may_be_unable, may_fail
 from policies.words.change import GatewayResult
 from policies.words.plan import Plan
 from policies.words.verdict import Cohorts
@@ -23,14 +24,25 @@ def cohorts_of(plan: Plan, wave: int, results: Sequence[GatewayResult]) -> Cohor
         for gateway in fleet.gateways
         if gateway.name in plan.known_good and 0 < wave < plan.wave_of.get(gateway.name, 0)
     ]
-    target = {name: fleet.gateway(name).metrics_target for name in (*canary, *control)}
-    expected = {target[name]: plan.release.executable for name in canary} | {
+    before = [name for name in standing if 0 < plan.wave_of.get(name, 0) < wave]
+    target = {name: fleet.gateway(name).metrics_target for name in (*canary, *before, *control)}
+    expected = {target[name]: plan.release.executable for name in (*canary, *before)} | {
         target[name]: plan.known_good[name].executable for name in control
     }
     return Cohorts(
         canary=tuple(target[name] for name in sorted(canary)),
         control=tuple(target[name] for name in sorted(control)),
+        changed_before=tuple(target[name] for name in sorted(before)),
+        may_fail=_may_fail(plan, wave),
         expected=expected,
-        slots={target[n]: slot for n in canary if (slot := standing[n].slot) is not None},
-        since={target[n]: at for n in canary if (at := standing[n].started) is not None},
+        slots={target[n]: slot for n in (*canary, *before) if (slot := standing[n].slot) is not None},
+        since={target[n]: at for n in (*canary, *before) if (at := standing[n].started) is not None},
     )
+
+
+def _may_fail(plan: Plan, wave: int) -> int:
+    """Return how many gateways may fail alone: of the wave, or of everything that was promoted."""
+    if wave:
+        return may_fail(plan, plan.waves[wave - 1])
+    everybody = sum(len(one.gateways) for one in plan.waves)
+    return max(1, may_be_unable(plan.fleet.limits, everybody))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from policies.planning.batches import batches
 from policies.planning.failure_budget import may_fail
+from policies.planning.stagger import deadlines
 from policies.words.fleet import Fleet
 from policies.words.plan import Plan, ReleaseRef
 from policies.words.plan_part import MOST_MEMBERS, Member, Part, PartKey, PlanHeader, WaveHeader
@@ -20,10 +21,16 @@ class PartedPlan(Word):
 def parted(plan: Plan) -> PartedPlan:
     """Return the plan of an upgrade in parts; the parts of a wave are its batches."""
     waves, parts = [], []
+    order = [plan.fleet.gateway(name) for wave in plan.waves for name in wave.gateways]
+    limits = plan.fleet.limits
+    within = deadlines(order, plan.sessions, limits.drain_deadline, limits.drain)
     for wave in plan.waves:
         of_wave = batches(plan, wave)
         for number, names in enumerate(of_wave, start=1):
-            members = [Member(gateway=plan.fleet.gateway(n), back=plan.known_good[n]) for n in names]
+            members = [
+                Member(gateway=plan.fleet.gateway(n), back=plan.known_good[n], drains_within=within[n])
+                for n in names
+            ]
             parts.append(_part(wave.number, number, members))
         waves.append(
             WaveHeader(

@@ -26,6 +26,7 @@ def plan(
     *,
     gates: GatePolicy,
     trust_policy: Digest,
+    quarantined: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return who changes in which wave; the same facts in any order give the same digest.
 
@@ -38,6 +39,7 @@ def plan(
         gates: The questions each wave has to answer, and how long it is watched; their budget of
             errors is shared out over the waves.
         trust_policy: The digest of the policy that admitted the release.
+        quarantined: Gateways that are left out until somebody returns them, each with why.
 
     Raises:
         Refused: The release is of another product, no gateway can change, there is nobody to compare
@@ -49,7 +51,7 @@ def plan(
         )
     fleet = fleet.model_copy(update={"gateways": tuple(sorted(fleet.gateways, key=lambda g: g.name))})
     now = observed(Progress(), {gateway.name: states.get(gateway.name) for gateway in fleet.gateways})
-    skipped = _skipped(fleet, states, known_good, release)
+    skipped = _skipped(fleet, states, known_good, release, quarantined or {})
     left_alone = {skip.gateway for skip in skipped}
     able = Able(
         fleet=fleet.name,
@@ -81,11 +83,13 @@ def _skipped(
     states: Mapping[str, GatewayState],
     known_good: Mapping[str, ReleaseRef],
     release: ReleaseRef,
+    quarantined: Mapping[str, str],
 ) -> tuple[Skipped, ...]:
     reasons = {
         gateway.name: _why_not(states.get(gateway.name), known_good.get(gateway.name), release)
         for gateway in fleet.gateways
     }
+    reasons |= {name: f"in quarantine: {why}" for name, why in quarantined.items() if name in reasons}
     return tuple(Skipped(gateway=name, reason=reason) for name, reason in reasons.items() if reason)
 
 

@@ -28,6 +28,7 @@ class Member(Word):
 
     gateway: Gateway
     back: ReleaseRef | None = None
+    drains_within: timedelta | None = Field(default=None, description="its own deadline among the fleet's")
 
 
 class Part(Word):

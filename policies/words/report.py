@@ -45,6 +45,8 @@ class WatchReport(Report):
     """What a watch tells whoever asked for it, whenever its decision is another one."""
 
     decision: Decision
+    carry: str = ""
+    """What the window leaves to the next wave's."""
 
 
 class WaveReport(Report):

@@ -19,6 +19,14 @@ class GateVerdict(StrEnum):
     NOT_ENOUGH_DATA = "not_enough_data"
 
 
+class Against(StrEnum):
+    """What a gate compared with: gateways not yet changed, or, with none of them left, what else is known."""
+
+    CONTROL = "control"
+    BASELINE = "baseline"
+    GUARD = "guard"
+
+
 class Action(StrEnum):
     """What a window's verdicts add up to."""
 
@@ -33,28 +41,39 @@ class Action(StrEnum):
 class GateReading(Message):
     """One gate at one tick: its verdict, the reason in a sentence, and the numbers behind it.
 
-    `instances` are those a bad sign is on.
+    `against` is what it compared with, if it compares; `instances` are those a bad sign is on.
     """
 
     gate: str
     verdict: GateVerdict
     reason: str
     numbers: dict[str, float] = {}
+    against: Against | None = None
     instances: tuple[str, ...] = ()
 
 
 class Decision(Message):
-    """What to do now and why, with every gate's reading as evidence."""
+    """What to do now and why, with every gate's reading as evidence.
+
+    `failed` are gateways that failed by themselves, `rebooted` those whose host did: both are set
+    aside, judged no further until they are started again, and somebody has to bring them back.
+    """
 
     action: Action
     verdict: GateVerdict
     reason: str = Field(min_length=1)
     readings: tuple[GateReading, ...] = ()
+    failed: tuple[str, ...] = ()
+    rebooted: tuple[str, ...] = ()
 
 
 class Cohorts(Word):
     """Who is watched and against whom, fixed by the plan, as Prometheus `instance` labels.
 
+    `canary` are the wave's gateways, `changed_before` those of earlier waves that run the release
+    too, `control` those not yet changed. Of a large fleet these are samples, and `beyond` names
+    the changed gateways outside them, of which only exceptions are read. More than `may_fail`
+    gateways that fail by themselves are the release's fault.
     `expected` maps each instance label to the executable digest it must be running, `slots` to
     the slot on trial: a release that only changes the config runs the same executable in another.
     `since` is when what runs in that slot was started, in seconds of the epoch: what the slot
@@ -63,9 +82,17 @@ class Cohorts(Word):
 
     canary: tuple[str, ...]
     control: tuple[str, ...]
+    changed_before: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
+    may_fail: int = Field(default=0, ge=0)
     expected: dict[str, Digest] = {}
     slots: dict[str, str] = {}
     since: dict[str, float] = {}
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Every gateway that runs the release."""
+        return frozenset((*self.canary, *self.changed_before, *self.beyond))
 
 
 class Window(Word):

@@ -13,20 +13,14 @@ from hypothesis import strategies as st
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.ledger import (
-    GatewayQuestion,
-    GatewayResults,
-    KnownGoodQuestion,
-    LedgerActivities,
-    ReturnEntry,
-    TargetsQuestion,
-)
+from activities.ledger import GatewayResults, LedgerActivities, ReturnEntry
 from orchestrator.store.ledger import Ledger
 from policies.words.change import (
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
     GatewayResult,
+    HistoryRow,
     KnownGoodBatch,
     Outcome,
     Quarantine,
@@ -172,7 +166,8 @@ def test_a_change_ends_once_and_a_late_repeat_of_an_earlier_end_changes_nothing(
 def test_the_history_is_the_same_page_by_page(ledger: Ledger) -> None:
     for n in range(7):
         ledger.open_change(opening(f"key {n}"))
-    pages, before = [], None
+    pages: list[HistoryRow] = []
+    before = None
     while page := ledger.history("edge", 3, before):
         pages += page
         before = page[-1].name
@@ -192,17 +187,6 @@ def test_a_second_bake_rollback_is_as_good_as_the_first(ledger: Ledger) -> None:
         promote(ledger, NEWER)
         go_back(ledger)
         assert ledger.known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
-
-
-def test_a_second_way_back_under_a_name_of_old_is_not_dropped(ledger: Ledger) -> None:
-    """D1, as told by workflows that name every rollback of a bake alike."""
-    for change, to in (("edge-install", OLD), ("edge-1", NEW), ("edge-bake", OLD), ("edge-2", NEWER)):
-        ledger.record_known_good("edge", "gw-1", to, change)
-    assert ledger.known_good("edge") == {"gw-1": NEWER}
-    ledger.record_known_good("edge", "gw-1", OLD, "edge-bake")
-    assert ledger.known_good("edge") == {"gw-1": OLD}
-    assert [row.name for row in ledger.history("edge", 2)] == ["edge-bake.2", "edge-2"]
-    assert ledger.previous_known_good("edge") == {}
 
 
 def test_going_back_takes_back_the_last_promotion_and_twice_is_once(ledger: Ledger) -> None:
@@ -435,32 +419,24 @@ async def test_each_step_of_a_change_may_be_repeated_and_answers_small(ledger: L
         assert await run(book.open_change, asked) == "edge-2"
         assert await run(book.read_open_changes, "edge") == (("edge-2",) if new else ())
         await run(book.record_gateways, told)
-        assert await run(book.record_known_good_batch, batch) == new
+        assert ledger.record_known_good_batch(batch) == new
         assert await run(book.quarantine_gateway, left_out) is bool(new)
         ending = ChangeEnding(change="edge-2", outcome=Outcome.PROMOTED, sentence="every wave passed")
         await run(book.close_change, ending)
-    assert await run(book.count_gateways, "edge-2") == {"failed": 1, "kept": 1}
-    failed = GatewayQuestion(change="edge-2", state="failed")
-    assert await run(book.read_gateways, failed) == (result("gw-3", "failed"),)
-    assert await run(book.read_quarantine, "edge") == (left_out,)
+    assert ledger.counts_of("edge-2") == {"failed": 1, "kept": 1}
+    assert ledger.quarantined("edge") == (left_out,)
     back = ReturnEntry(fleet="edge", gateway="gw-3", person="ada", reason="mended")
     assert [await run(book.return_gateway, back) for _ in range(2)] == [True, False]
-    last = await run(book.read_last_change, "edge")
+    last = ledger.last_change("edge")
     assert last is not None
     assert (last.name, last.moved) == ("edge-2", 2)
-    of_two = KnownGoodQuestion(fleet="edge", gateways=("gw-1", "gw-3"))
-    assert await run(book.read_known_good_of, of_two) == {"gw-1": NEW, "gw-3": OLD}
-    way_back = await run(book.read_way_back, "edge")
-    assert way_back.change == "edge-2"
-    targets = TargetsQuestion(fleet="edge", gateways=GATEWAYS, change="edge-2")
-    assert await run(book.read_targets, targets) == dict.fromkeys(names, OLD)
     began = [entry.subject for entry in ledger.audit_entries() if entry.action == "change began"]
     ended = [entry.subject for entry in ledger.audit_entries() if entry.action == "change ended"]
     assert began == ended == [installed, "edge-2"]
 
 
 async def test_a_refusal_of_the_ledger_is_not_tried_again(ledger: Ledger) -> None:
-    batch = KnownGoodBatch(fleet="edge", change="edge-1", releases={"gw-1": NEW})
+    told = GatewayResults(change="edge-1", results=(result("gw-1", "kept"),))
     with pytest.raises(ApplicationError, match="no change edge-1") as refused:
-        await ActivityEnvironment().run(LedgerActivities(ledger).record_known_good_batch, batch)
+        await ActivityEnvironment().run(LedgerActivities(ledger).record_gateways, told)
     assert refused.value.non_retryable

@@ -38,6 +38,7 @@ from policies.judge.window import WindowState
 from policies.words.errors import BadInput, Unavailable
 from policies.words.fleet import Fleet
 from policies.words.verdict import Cohorts
+from tests.fakes.ledgers import ledger_of
 from tests.house.tree import ROOT
 from tests.unit.fleets import gateway
 
@@ -342,13 +343,12 @@ async def test_complaints_are_forgotten_when_they_have_been_kept_long_enough(boo
     assert await counted(book) == {}
 
 
-def test_a_ledger_from_before_complaints_keeps_what_it_has(url: str, engine: Engine) -> None:
-    ledger = Ledger.open(url)
-    ledger.raise_floor("ocserv", "stable", "main", 9)
-    ledger.close()
-    with writing(engine) as connection:
-        connection.execute(text("DROP TABLE complaints"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+def test_a_ledger_from_before_complaints_keeps_what_it_has(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/old.db"
+    with ledger_of("0001", url) as connection:
+        connection.execute(
+            text("INSERT INTO floors VALUES ('ocserv', 'stable', 'main', 9, '2030-01-02 03:04:05.000000')")
+        )
     book = ComplaintList.open(url, FLEET)
     assert book.add(Complaint(user=ADA, gateway="gw-1", at=time.time()))
     book.close()

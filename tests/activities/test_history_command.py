@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from policies.words.rollout import Outcome
 from typer.testing import CliRunner, Result
 
 from orchestrator.cli.main import app
 from orchestrator.cli.show import Output, show_last_known, span
 from orchestrator.store.ledger import Ledger
-from policies.words.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch
+from policies.words.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
 from policies.words.plan import ReleaseRef
 from policies.words.word import digest_of
 
@@ -25,6 +24,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     """An install, an upgrade, and the bake's rollback of it, in the ledger that the command reads."""
     monkeypatch.setenv("PENSTOCK_STATE", str(tmp_path))
     monkeypatch.setenv("PENSTOCK_LEDGER_URL", f"sqlite:///{tmp_path}/ledger.db")
+    monkeypatch.setenv("PENSTOCK_FLEET", f"{tmp_path}/fleet.yaml")
     opened = Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
     installed = change(opened, ChangeKind.INSTALL, "1.1.6", "ada", "first gateways")
     upgraded = change(opened, ChangeKind.UPGRADE, "1.3.0", "ada", "CVE-2030-1", installed)

@@ -3,29 +3,26 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.resources import files
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from temporalio.testing import ActivityEnvironment
 
-from activities.ledger import KnownGoodEntry, LedgerActivities, VerdictEntry
+from activities.ledger import EventEntry, LedgerActivities, VerdictEntry
 from orchestrator.store.database import open_database, reading, writing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tables import metadata
-from policies.gates import GatePolicy
 from policies.words.audit import AuditHead
-from policies.words.change import ChangeOrder, ChangeResult, Outcome
+from policies.words.change import ChangeKind, ChangeOpening, KnownGoodBatch
 from policies.words.errors import BadInput, Conflict, Refused, Unavailable
-from policies.words.fleet import Fleet, Gateway, Slot
-from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
-from policies.words.verdict import Action, Decision, GateReading, GateVerdict, Window
+from policies.words.plan import ReleaseRef
+from policies.words.verdict import Action, Decision, GateReading, GateVerdict
 from policies.words.word import digest_of
 
 AT = datetime(2030, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -43,34 +40,23 @@ def release(version: str) -> ReleaseRef:
 OLD, NEW, NEWER = release("1.1.6"), release("1.3.0"), release("1.5.0")
 
 
-def order(rollout: str, reason: str = "CVE") -> ChangeOrder:
-    slots = tuple(
-        Slot(name=name, port=port, device=f"vpn{name}", pool4=IPv4Network(f"10.90.{port - 4430}.0/24"))
-        for name, port in (("a", 4431), ("b", 4432))
-    )
-    fleet = Fleet(
-        name="north",
-        product="ocserv",
-        gateways=(Gateway(name="gw-1", addresses=(IPv4Address("192.0.2.1"),), slots=slots),),
-    )
-    plan = Plan(
-        fleet=fleet,
-        release=NEW,
-        strategy=Strategy.CANARY,
-        waves=(Wave(number=1, gateways=("gw-1",)),),
-        known_good={"gw-1": OLD},
-        sessions={"gw-1": 7},
-        window=Window(),
-        gates=GatePolicy(gates=()),
-        trust_policy=digest_of(b"trust"),
-    )
-    return ChangeOrder(
-        rollout=rollout, plan=plan, source="https://releases.example", requested_by="ada", reason=reason
+def opened(ledger: Ledger, key: str) -> str:
+    """Return the name of an upgrade that begins now."""
+    return ledger.open_change(
+        ChangeOpening(
+            key=key,
+            fleet="north",
+            kind=ChangeKind.UPGRADE,
+            requested_by="ada",
+            reason="CVE",
+            release="1.3.0",
+        )
     )
 
 
-def result(rollout: str, outcome: Outcome = Outcome.PROMOTED) -> ChangeResult:
-    return ChangeResult(rollout=rollout, outcome=outcome, reason="every wave passed", touched=("gw-1",))
+def recorded(ledger: Ledger, change: str, to: ReleaseRef, *gateways: str) -> int:
+    releases = dict.fromkeys(gateways, to)
+    return ledger.record_known_good_batch(KnownGoodBatch(fleet="north", change=change, releases=releases))
 
 
 def decision(action: Action = Action.CONTINUE) -> Decision:
@@ -144,59 +130,20 @@ def test_an_unknown_release_is_named_in_the_refusal(ledger: Ledger) -> None:
 
 
 def test_known_good_moves_per_gateway_and_the_one_before_is_remembered(ledger: Ledger) -> None:
-    for gateway in ("gw-1", "gw-2"):
-        ledger.record_known_good("north", gateway, OLD, "north-install")
-    assert ledger.previous_known_good("north") == {}
-    ledger.record_known_good("north", "gw-1", NEW, "north-1")
+    recorded(ledger, opened(ledger, "one"), OLD, "gw-1", "gw-2")
+    change = opened(ledger, "two")
+    recorded(ledger, change, NEW, "gw-1")
     assert ledger.known_good("north") == {"gw-1": NEW, "gw-2": OLD}
-    assert ledger.previous_known_good("north") == {"gw-1": OLD}
+    assert ledger.targets("north", change) == {"gw-1": OLD}
     assert ledger.known_good("south") == {}
 
 
-def test_a_late_repeat_of_an_older_rollout_does_not_bring_its_release_back(ledger: Ledger) -> None:
-    for reference, rollout in ((OLD, "north-1"), (NEW, "north-2"), (OLD, "north-1"), (NEW, "north-2")):
-        ledger.record_known_good("north", "gw-1", reference, rollout)
+def test_a_late_repeat_of_an_older_change_does_not_bring_its_release_back(ledger: Ledger) -> None:
+    first, second = opened(ledger, "one"), opened(ledger, "two")
+    told = ((OLD, first), (NEW, second), (OLD, first), (NEW, second))
+    assert [recorded(ledger, change, to, "gw-1") for to, change in told] == [1, 1, 0, 0]
     assert ledger.known_good("north") == {"gw-1": NEW}
     assert actions(ledger).count("known-good recorded") == 2
-
-
-def test_a_rollout_is_opened_and_closed_once_however_often_it_is_told(ledger: Ledger) -> None:
-    for _ in range(2):
-        ledger.open_rollout(order("north-1"))
-    (row,) = ledger.rollouts("north")
-    assert (row.rollout, row.version, row.outcome, row.reason) == ("north-1", "1.3.0", None, "CVE")
-    for _ in range(2):
-        ledger.close_rollout(result("north-1"))
-    (row,) = ledger.rollouts("north")
-    assert (row.outcome, row.reason, row.plan) == (
-        Outcome.PROMOTED,
-        "every wave passed",
-        order("north-1").plan.digest,
-    )
-    assert row.ended is not None
-    assert row.ended - row.started < timedelta(minutes=1)
-    assert actions(ledger) == ["change began", "change ended"]
-
-
-def test_the_newest_rollout_comes_first_and_other_fleets_stay_out(ledger: Ledger) -> None:
-    for name in ("north-1", "north-2"):
-        ledger.open_rollout(order(name))
-    assert [row.rollout for row in ledger.rollouts("north")] == ["north-2", "north-1"]
-    assert ledger.rollouts("south") == ()
-
-
-def test_two_rollouts_never_share_a_name(ledger: Ledger) -> None:
-    ledger.open_rollout(order("north-1"))
-    with pytest.raises(Conflict, match="north-1"):
-        ledger.open_rollout(order("north-1", reason="another"))
-
-
-def test_a_rollout_that_ended_otherwise_than_first_told_has_its_last_end(ledger: Ledger) -> None:
-    ledger.open_rollout(order("north-1"))
-    for outcome in (Outcome.ROLLBACK_INCOMPLETE, Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE):
-        ledger.close_rollout(result("north-1", outcome))
-    assert [row.outcome for row in ledger.rollouts("north")] == [Outcome.ROLLED_BACK]
-    assert actions(ledger) == ["change began", "change ended", "change ended"]
 
 
 def test_a_decision_comes_back_with_every_number_as_it_was(ledger: Ledger) -> None:
@@ -340,14 +287,37 @@ def test_the_wheel_carries_the_migrations() -> None:
     assert [path.name for path in (migrations / "versions").iterdir() if "first" in path.name]
 
 
-async def test_each_step_of_a_rollout_may_be_repeated(ledger: Ledger) -> None:
+async def test_a_decision_and_an_event_may_be_told_twice(ledger: Ledger) -> None:
     book, run = LedgerActivities(ledger), ActivityEnvironment().run
-    entry = KnownGoodEntry(fleet="north", gateway="gw-1", release=NEW, rollout="north-1")
     verdict = VerdictEntry(rollout="north-1", wave=1, at=AT, decision=decision())
+    heard = EventEntry(action="hold", subject="north/north-1", sentence="wait", key="command 1", person="ada")
     for _ in range(2):
-        await run(book.open_rollout, order("north-1"))
         await run(book.record_verdict, verdict)
-        await run(book.record_known_good, entry)
-        await run(book.close_rollout, result("north-1"))
-    assert await run(book.read_known_good, "north") == {"gw-1": NEW}
-    assert actions(ledger) == ["change began", "decision", "known-good recorded", "change ended"]
+        await run(book.record_event, heard)
+    assert actions(ledger) == ["decision", "hold"]
+    assert [row.decision for row in ledger.verdicts("north-1")] == [decision()]
+
+
+def test_what_is_asked_every_minute_reads_no_past(url: str, ledger: Ledger) -> None:
+    """An index serves a question only while both say the same condition in the same words."""
+    engine, asked = open_database(url), []
+    event.listen(
+        engine,
+        "before_cursor_execute",
+        lambda *told: asked.append((told[2], told[3])),  # statement, parameters
+    )
+    own = Ledger(engine)
+    own.known_good("north")
+    own.open_changes("north")
+    with reading(engine) as connection:
+        questions = [one for one in asked if one[0].startswith("SELECT")]
+        plans = [
+            connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+            for statement, parameters in questions
+        ]
+    engine.dispose()
+    used = [" ".join(step.detail for step in plan) for plan in plans]
+    assert len(used) == 2
+    assert "uq_known_good_newest" in used[0]
+    assert "ix_changes_open" in used[1]
+    assert not any("SCAN" in plan or "TEMP B-TREE" in plan for plan in used)

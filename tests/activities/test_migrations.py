@@ -1,23 +1,23 @@
 """The ledgers of earlier penstocks, made by their own steps, opened by this one."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
-from policies.words.rollout import Outcome, RolloutResult
-from sqlalchemy import Connection, DateTime, create_engine, insert
+from sqlalchemy import Connection, DateTime, insert
 from sqlalchemy.sql.expression import column, table
 
-from orchestrator.store.database import MIGRATIONS
 from orchestrator.store.ledger import Ledger
+from policies.words.change import ChangeEnding, KnownGoodBatch, Outcome
 from policies.words.errors import BadInput
 from policies.words.plan import ReleaseRef
 from policies.words.word import digest_of
-from tests.activities.test_ledger import NEW, NEWER, OLD, order
+from tests.activities.test_ledger import NEW, NEWER, OLD, opened
+from tests.activities.test_recorded_plans import plan_of
+from tests.fakes.ledgers import ledger_of
 
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 KNOWN_GOOD: tuple[tuple[str, str, ReleaseRef], ...] = (
@@ -40,40 +40,51 @@ def write(connection: Connection, name: str, rows: list[dict[str, Any]]) -> None
     connection.execute(insert(table(name, *columns)), rows)
 
 
-def rollout(number: int, minute: int, end: RolloutResult | None) -> dict[str, Any]:
-    asked = order(f"north-{number}", reason=f"reason {number}")
-    return {
-        "rollout": asked.rollout,
-        "fleet": "north",
-        "plan": asked.plan.digest,
-        "release": asked.plan.release.model_dump_json(),
-        "order": asked.model_dump_json(),
+PLAN = plan_of(2, waves=(1, 1))
+
+
+def rollout(number: int, minute: int, end: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a row as earlier penstocks wrote it."""
+    order = {
+        "rollout": f"north-{number}",
+        "plan": PLAN.model_dump(mode="json"),
+        "source": "https://releases.example",
         "requested_by": "ada",
-        "requested_because": asked.reason,
+        "reason": f"reason {number}",
+    }
+    return {
+        "rollout": order["rollout"],
+        "fleet": "north",
+        "plan": PLAN.digest,
+        "release": NEW.model_dump_json(),
+        "order": json.dumps(order),
+        "requested_by": "ada",
+        "requested_because": order["reason"],
         "started": AT + timedelta(minutes=minute),
         "ended": AT + timedelta(minutes=minute, seconds=30) if end else None,
-        "outcome": end.outcome.value if end else None,
-        "result": end.model_dump_json() if end else None,
+        "outcome": end["outcome"] if end else None,
+        "result": json.dumps(end) if end else None,
     }
 
 
-def ended(number: int, outcome: Outcome, incomplete: tuple[str, ...] = ()) -> RolloutResult:
-    touched = ("gw-1", "gw-2")
-    reason = f"it was {outcome}"
-    return RolloutResult(
-        rollout=f"north-{number}", outcome=outcome, reason=reason, touched=touched, incomplete=incomplete
-    )
+def ended(number: int, outcome: Outcome, incomplete: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return how a rollout ended as earlier penstocks wrote it."""
+    return {
+        "rollout": f"north-{number}",
+        "outcome": outcome.value,
+        "reason": f"it was {outcome}",
+        "decision": None,
+        "touched": ["gw-1", "gw-2"],
+        "incomplete": list(incomplete),
+        "steered_back_after": None,
+    }
 
 
 @pytest.fixture(params=["0001", "0002"])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     """The ledger of that revision with a year in it, opened by this penstock."""
     url = f"sqlite:///{tmp_path}/ledger.db"
-    engine, config = create_engine(url), Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, request.param)
+    with ledger_of(request.param, url) as connection:
         incomplete = ended(4, Outcome.ROLLBACK_INCOMPLETE, ("gw-2: its disk is full",))
         write(
             connection,
@@ -97,10 +108,9 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
             for minute, (name, gateway, release) in enumerate(KNOWN_GOOD)
         ]
         write(connection, "known_good", rows)
-    engine.dispose()
-    opened = Ledger.open(url)
-    yield opened
-    opened.close()
+    book = Ledger.open(url)
+    yield book
+    book.close()
 
 
 def test_every_change_that_an_earlier_penstock_knew_of_is_in_the_history(ledger: Ledger) -> None:
@@ -122,8 +132,7 @@ def test_a_rollout_keeps_who_asked_for_it_when_and_why_it_ended(ledger: Ledger) 
     row = ledger.change("north-2")
     assert (row.requested_by, row.reason, row.sentence) == ("ada", "reason 2", "it was promoted")
     assert (row.began, row.ended) == (AT + timedelta(minutes=6), AT + timedelta(minutes=6, seconds=30))
-    assert row.plan == order("north-2").plan.digest
-    assert [old.rollout for old in ledger.rollouts("north")] == [f"north-{n}" for n in (5, 4, 3, 2, 1)]
+    assert row.plan == PLAN.digest
 
 
 def test_known_good_and_what_was_before_it_are_carried_over(ledger: Ledger) -> None:
@@ -139,24 +148,24 @@ def test_gateways_that_were_not_back_are_carried_over_with_what_kept_them(ledger
 
 
 def test_plans_of_old_are_a_record_that_cannot_be_run_again(ledger: Ledger) -> None:
-    plan = order("north-1").plan
-    assert ledger.plan(plan.digest) == plan
+    assert ledger.plan(PLAN.digest) == PLAN
     with pytest.raises(BadInput, match="only a record"):
-        ledger.plan_header(plan.digest)
+        ledger.plan_header(PLAN.digest)
 
 
 def test_a_ledger_that_was_carried_over_goes_on_as_any_other(ledger: Ledger) -> None:
-    ledger.open_rollout(order("north-5", reason="reason 5"))  # told again after the upgrade of penstock
-    ledger.close_rollout(ended(5, Outcome.PROMOTED))
-    ledger.record_known_good("north", "gw-1", NEWER, "north-3")
-    ledger.record_known_good("north", "gw-1", NEW, "north-bake")
-    assert [row.name for row in ledger.history("north", 2)] == ["north-bake.3", "north-5"]
+    done = ChangeEnding(change="north-5", outcome=Outcome.PROMOTED, sentence="every wave passed")
+    ledger.close_change(done)  # it was under way when penstock itself was upgraded
+    back = opened(ledger, "after the upgrade of penstock")
+    ledger.record_known_good_batch(KnownGoodBatch(fleet="north", change=back, releases={"gw-1": NEW}))
+    assert [row.name for row in ledger.history("north", 2)] == [back, "north-5"]
     assert ledger.known_good("north") == {"gw-1": NEW, "gw-2": NEWER}
     assert digest_of(b"") not in {row.plan for row in ledger.history("north")}
     assert ledger.verify_audit() is None
 
 
 def test_a_new_change_never_gets_the_name_of_an_old_one(ledger: Ledger) -> None:
-    again = order("north-9")
-    ledger.open_rollout(again)
-    assert ledger.change("north-9").number == 9
+    taken = {row.name for row in ledger.history("north")}
+    new = opened(ledger, "one more")
+    assert new not in taken
+    assert ledger.change(new).number == 9

@@ -9,6 +9,8 @@ from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.observation import MetricsUnavailable
 from policies.judge.counts import Series
 from policies.judge.offline.advisory import Advice
+from policies.words.plan import Plan
+from tests.activities.test_recorded_plans import plan_of
 from tests.unit.judged import policy
 
 NOW = datetime(2026, 11, 18, 12, 30, tzinfo=UTC)
@@ -36,9 +38,21 @@ class Remembering:
         return tuple(Series({"instance": name}, ((at.timestamp(), value),)) for name in instances)
 
 
+PLAN = plan_of(2, waves=(1, 1)).model_copy(update={"gates": policy()})
+
+
+class Shelf:
+    """Has one plan of two gateways."""
+
+    def plan(self, digest: str) -> Plan:
+        assert digest == PLAN.digest
+        return PLAN
+
+
 async def ask(source: Remembering) -> tuple[Advice, ...]:
-    order = NormalityOrder(gates=policy(), instances=("a", "b"), at=NOW)
-    return await ActivityEnvironment().run(NormalityActivities(source).ask_whether_normal, order)
+    activities = NormalityActivities(source, Shelf())
+    order = NormalityOrder(plan=PLAN.digest, at=NOW)
+    return await ActivityEnvironment().run(activities.ask_whether_normal, order)
 
 
 async def test_a_usual_hour_is_normal() -> None:

@@ -15,7 +15,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.records import FolderRecorder, read_record
-from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice
+from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice, unpacked
 from orchestrator.files import load
 from policies.gates import Blindness, GatePolicy
 from policies.judge.counts import Series
@@ -215,7 +215,7 @@ async def test_bar_10_prometheus_killed_in_the_window_holds_and_then_goes_on_wit
 
 def end_minus_start(first: str, last: str) -> float:
     """Return what the counters themselves grew by between two states."""
-    start, end = (WindowState.model_validate_json(text).memory.cursor for text in (first, last))
+    start, end = (unpacked(text).memory.cursor for text in (first, last))
     return sum(value - start[key][1] for key, (_, value) in end.items())
 
 
@@ -284,12 +284,12 @@ async def test_bar_11_a_repeated_activity_goes_on_from_its_heartbeat(gateways: d
             killed.cancel()
             with suppress(asyncio.CancelledError):
                 await killed
-            before = WindowState.model_validate_json(details[-1])
+            before = unpacked(details[-1])
             second = ActivityEnvironment()
             second.info = replace(second.info, heartbeat_details=[details[-1]])
             found = await second.run(activities.observe_slice, order_for(gateways))
             source.close()
-    after = WindowState.model_validate_json(found.state)
+    after = unpacked(found.state)
     assert before.ticks >= 3
     assert after.started == before.started
     assert after.ticks == before.ticks + found.ticks
@@ -307,7 +307,7 @@ async def test_what_is_recorded_replays_to_the_same_decision(
             activities = ObservationActivities(source, recorder=FolderRecorder(tmp_path))
             found = await ActivityEnvironment().run(activities.observe_slice, order_for(gateways))
             source.close()
-    record = read_record(tear(tmp_path / "r-1-1.jsonl"))
+    record = read_record(tear(tmp_path / "r-1-1.window"))
     again = replay(record.policy, record.window, record.cohorts, record.ticks)
     assert again is not None
     assert again.decision == found.decision
@@ -315,7 +315,7 @@ async def test_what_is_recorded_replays_to_the_same_decision(
 
 def tear(path: Path) -> Path:
     """Leave half a line at the end, as a crash would."""
-    path.write_text(path.read_text() + '{"at": 1')
+    path.write_bytes(path.read_bytes() + b"eJyrVk")
     return path
 
 

@@ -1,21 +1,22 @@
 """Plans in a real ledger: whole under their digest, and in parts that a workflow can carry."""
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.ledger import BatchQuestion, LedgerActivities, PlanQuestion
+from activities.plans import PartEntry, PartQuery, PlanActivities
 from orchestrator.store.ledger import Ledger
 from policies.gates import GatePolicy
+from policies.words.change import ChangeKind, ChangeOpening
 from policies.words.errors import BadInput
-from policies.words.fleet import Fleet, Gateway, Slot
+from policies.words.fleet import Fleet
 from policies.words.plan import Plan, ReleaseRef, Skipped, Strategy, Wave
-from policies.words.plan_part import BATCH, PlanGateway, PlanHeader
+from policies.words.plan_part import MOST_MEMBERS, PartKey
 from policies.words.verdict import Window
 from policies.words.word import digest_of
+from tests.unit.fleets import gateway
 
 LARGEST_PAYLOAD = 262_144
 
@@ -29,18 +30,9 @@ def release(version: str) -> ReleaseRef:
 OLD, NEW = release("1.1.6"), release("1.3.0")
 
 
-def gateway(number: int) -> Gateway:
-    slots = tuple(
-        Slot(name=name, port=port, device=f"vpn{name}", pool4=IPv4Network(f"10.{port - 4430}.0.0/24"))
-        for name, port in (("a", 4431), ("b", 4432))
-    )
-    address = IPv4Address(f"10.{number // 62500}.{number // 250 % 250}.{number % 250 + 1}")
-    return Gateway(name=f"gw-{number:05}", addresses=(address,), slots=slots)
-
-
 def plan_of(count: int, *, waves: tuple[int, ...], sessions: int = 7) -> Plan:
     """Return a plan of so many gateways, whose waves hold so many each, from the last gateway on."""
-    gateways = tuple(gateway(n) for n in range(count))
+    gateways = tuple(gateway(f"gw-{number:05}") for number in range(count))
     names = [gateway.name for gateway in reversed(gateways)]
     made = []
     for number, size in enumerate(waves, start=1):
@@ -80,67 +72,72 @@ def test_a_plan_that_nobody_recorded_is_bad_input(ledger: Ledger) -> None:
     for ask in (ledger.plan, ledger.plan_header):
         with pytest.raises(BadInput, match="no plan"):
             ask(unknown)
-    with pytest.raises(BadInput, match="no batch 1 of wave 1"):
-        ledger.plan_batch(unknown, 1, 1)
+    with pytest.raises(BadInput, match="no part 1 of wave 1"):
+        ledger.plan_part(unknown, PartKey(wave=1, number=1))
 
 
-def test_the_batches_of_all_waves_are_the_fleet_in_the_order_of_the_plan(ledger: Ledger) -> None:
+def test_the_parts_of_all_waves_are_the_gateways_that_change(ledger: Ledger) -> None:
     plan = plan_of(140, waves=(1, 51, 80))
     digest = ledger.record_plan(plan)
     header = ledger.plan_header(digest)
-    assert [(wave.number, wave.gateways, wave.batches) for wave in header.waves] == [
-        (0, 8, 1),
-        (1, 1, 1),
-        (2, 51, 2),
-        (3, 80, 2),
-    ]
+    sizes = [(wave.number, wave.gateways, wave.parts) for wave in header.waves]
+    assert sizes == [(1, 1, 1), (2, 51, 2), (3, 80, 2)]
+    assert (header.gateways, header.changing) == (140, 132)
     for wave in plan.waves:
-        size = ledger.plan_wave(digest, wave.number)
-        batches = [ledger.plan_batch(digest, wave.number, n + 1) for n in range(size.batches)]
-        assert max(map(len, batches)) <= BATCH
-        told = [row for batch in batches for row in batch]
-        assert tuple(row.gateway.name for row in told) == wave.gateways
-        assert {row.wave for row in told} == {wave.number}
-    left = ledger.plan_batch(digest, 0, 1)
-    assert {row.skipped for row in left} == {"does not answer"}
-    assert {row.gateway.name for row in left} == {skipped.gateway for skipped in plan.skipped}
+        parts = [ledger.plan_part(digest, key) for key in header.wave(wave.number).keys]
+        assert max(len(part.members) for part in parts) <= MOST_MEMBERS
+        members = [member for part in parts for member in part.members]
+        assert {member.gateway.name for member in members} == {*wave.gateways}
+        assert len(members) == len(wave.gateways)
+        assert all(member.gateway == plan.fleet.gateway(member.gateway.name) for member in members)
+        assert {member.back for member in members} == {OLD}
 
 
-def test_a_few_gateways_are_found_wherever_they_are_in_the_plan(ledger: Ledger) -> None:
-    plan = plan_of(140, waves=(1, 51, 80))
-    digest = ledger.record_plan(plan)
-    names = ("gw-00139", "gw-00003", "gw-00060")
-    found = ledger.plan_gateways(digest, names)
-    assert [row.gateway for row in found] == [plan.fleet.gateway(name) for name in sorted(names)]
-    assert [(row.wave, row.known_good, row.sessions) for row in found] == [
-        (0, OLD, 7),
-        (3, OLD, 7),
-        (1, OLD, 7),
-    ]
-    with pytest.raises(BadInput, match="knows no gateway gw-99999"):
-        ledger.plan_gateways(digest, ("gw-00003", "gw-99999"))
-    with pytest.raises(BadInput, match="501 gateways at once"):
-        ledger.plan_gateways(digest, [f"gw-{n}" for n in range(501)])
-
-
-def test_every_field_of_a_plan_is_in_its_header_or_told_of_each_gateway() -> None:
-    """Whoever gives plans another field decides here where workflows find it."""
-    header, each = set(PlanHeader.model_fields), set(PlanGateway.model_fields)
-    assert set(Plan.model_fields) - header == {"known_good", "sessions", "skipped"}
-    assert {"known_good", "sessions", "skipped"} <= each
-    assert set(Fleet.model_fields) - header == {"name", "gateways"}  # there as `fleet` and `gateway`
+def test_a_plan_to_go_back_names_its_own_release_for_each_gateway(ledger: Ledger) -> None:
+    fleet, targets = plan_of(60, waves=(60,)).fleet, {}
+    for number in range(55):
+        targets[f"gw-{number:05}"] = OLD if number % 2 else NEW
+    header = ledger.plan_header(ledger.record_return(fleet, targets))
+    parts = [ledger.plan_part(header.digest, key) for key in header.keys]
+    assert [len(part.members) for part in parts] == [50, 5]
+    assert {member.gateway.name: member.back for part in parts for member in part.members} == targets
+    assert header.release is None
 
 
 async def test_no_part_of_the_largest_plan_is_larger_than_a_payload(ledger: Ledger) -> None:
     plan = plan_of(2000, waves=(1, 499, 1400))
-    book, run = LedgerActivities(ledger), ActivityEnvironment().run
+    book, run = PlanActivities(ledger), ActivityEnvironment().run
     digest = ledger.record_plan(plan)
-    header = await run(book.read_plan_header, digest)
-    batch = await run(book.read_plan_batch, BatchQuestion(digest=digest, wave=3, batch=28))
-    named = PlanQuestion(digest=digest, gateways=tuple(row.gateway.name for row in batch))
+    header = await run(book.read_header, digest)
+    part = await run(book.read_part, PartQuery(plan=digest, key=PartKey(wave=3, number=28)))
     assert len(header.model_dump_json()) < 16_384
-    assert len(batch) == BATCH
-    assert sum(len(row.model_dump_json()) + 1 for row in batch) < LARGEST_PAYLOAD
-    assert set(await run(book.read_plan_gateways, named)) == set(batch)
-    size = await run(book.read_plan_wave, BatchQuestion(digest=digest, wave=3))
-    assert (size.gateways, size.batches) == (1400, 28)
+    assert len(part.members) == MOST_MEMBERS
+    assert len(part.model_dump_json()) < LARGEST_PAYLOAD
+    assert (header.wave(3).gateways, header.wave(3).parts) == (1400, 28)
+
+
+async def test_a_part_is_promoted_and_taken_back_without_those_who_were_left_out(ledger: Ledger) -> None:
+    plan = plan_of(3, waves=(3,))
+    book, run = PlanActivities(ledger), ActivityEnvironment().run
+    entry = PartEntry(
+        plan=ledger.record_plan(plan),
+        key=PartKey(wave=1, number=1),
+        change=ledger.open_change(
+            ChangeOpening(
+                key="run 1",
+                fleet="edge",
+                kind=ChangeKind.UPGRADE,
+                requested_by="ada",
+                reason="CVE",
+                release="1.3.0",
+            )
+        ),
+        fleet="edge",
+        without=("gw-00001",),
+    )
+    for _ in range(2):
+        await run(book.promote_part, entry)
+    assert ledger.known_good("edge") == {"gw-00000": NEW, "gw-00002": NEW}
+    for _ in range(2):
+        await run(book.take_back_part, entry)
+    assert ledger.known_good("edge") == {"gw-00000": OLD, "gw-00002": OLD}

@@ -1,4 +1,4 @@
-"""The judge against its peers on the same traces: false rollbacks, delays, misses; one table and its JSON.
+"""The judge against its peers on the same traces, and whole rollouts; one table and its JSON.
 
 Ours is the product's own code, folded scrape by scrape with the shipped policy
 (deploy/prometheus/gates.yaml, gate connect-success). The rivals stand at documented
@@ -25,6 +25,8 @@ from policies.judge.gates.rate import Rate
 from policies.judge.health import Health, HealthState, absolute, health_step, health_value
 from policies.judge.sle import Counts, Margin, baseline_share, evidence_of, proven_worse, sle_init, sle_step
 from policies.judge.verdict import SUSPICION
+from tests.bench.judge_bars import bar, plain
+from tests.bench.judge_fleet import Report, fleet_bars, measure_fleet, print_fleet
 from tests.bench.judge_rivals import RIVALS
 from tests.bench.judge_traces import HEALTHY, ONSET, SCRAPE, TICKS, Scenario, Traces, draw
 
@@ -147,12 +149,15 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
     with ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as workers:
         for job, found in zip(jobs, workers.map(_run, jobs), strict=True):
             cells.setdefault((job.measured, job.scenario.name, job.rate), Cell()).add(found)
+        fleet = measure_fleet(workers, part)
     seconds = time.monotonic() - began
-    bars = list(_bars(cells))
-    _print_table(cells, bars, seconds)
+    bars = [*_bars(cells), *fleet_bars(fleet)]
+    _print_table(cells)
+    print_fleet(fleet)
+    _print_bars(bars, seconds)
     if json_path is not None:
-        json_path.write_text(json.dumps(_report(cells, bars, seconds), indent=1) + "\n")
-    return 0 if part > 1 or all(bar["holds"] for bar in bars) else 1
+        json_path.write_text(json.dumps(_report(cells, bars, fleet, seconds), indent=1) + "\n")
+    return 0 if part > 1 or all(one["holds"] for one in bars) else 1
 
 
 def _jobs(part: int) -> Iterator[Job]:
@@ -271,15 +276,6 @@ def _of(cells: Cells, scenario: Scenario, rate: int, rule: str = OURS, kind: str
     return _figures(cells[kind, scenario.name, rate].fired[rule], scenario.onset)
 
 
-def _bar(number: int, name: str, measured: float, limit: float, *, least: bool = False) -> dict[str, Any]:
-    holds = measured >= limit if least else measured <= limit
-    return {"bar": number, "name": name, "measured": _plain(measured), "limit": limit, "holds": holds}
-
-
-def _plain(value: float) -> float | None:
-    return round(value, 5) if value < inf else None
-
-
 DELAY_BARS = (
     (3, 30, 0.80, 120, 210), (3, 30, 0.50, 60, 90), (3, 30, 0.90, 300, 630),
     (4, 120, 0.80, 60, 90), (4, 120, 0.90, 120, 195), (4, 6, 0.50, 135, 255), (4, 6, 0.80, 375, 810),
@@ -291,25 +287,25 @@ def _bars(cells: Cells) -> Iterator[dict[str, Any]]:
     """Yield each bar of the acceptance list that simulations decide, with what was measured."""
     scenario = {s.name: s for s in (*OTHERS, *PROOFS)}
     for rate in RATES:
-        yield _bar(1, f"false rollback, {rate}/min", _of(cells, HEALTHY_RUN, rate).rolled_back, 0.002)
+        yield bar(1, f"false rollback, {rate}/min", _of(cells, HEALTHY_RUN, rate).rolled_back, 0.002)
         margin = _of(cells, scenario["canary exactly at the margin"], rate).rolled_back
-        yield _bar(2, f"rolled back at the margin, {rate}/min", margin, 0.02)
+        yield bar(2, f"rolled back at the margin, {rate}/min", margin, 0.02)
         proof = _of(cells, PROOFS[0], rate, WAYS[0], "proof")
-        yield _bar(2, f"healthy at the health margin, {rate}/min", proof.rolled_back, 0.05)
+        yield bar(2, f"healthy at the health margin, {rate}/min", proof.rolled_back, 0.05)
     for number, rate, drop, p50, p95 in DELAY_BARS:
         for one in (s for s in DROPS if s.drop == drop):
             found = _of(cells, one, rate)
-            yield _bar(number, f"{one.name}, {rate}/min, p50 s", found.p50, p50)
-            yield _bar(number, f"{one.name}, {rate}/min, p95 s", found.p95, p95)
+            yield bar(number, f"{one.name}, {rate}/min, p50 s", found.p50, p50)
+            yield bar(number, f"{one.name}, {rate}/min, p95 s", found.p95, p95)
     for rate in RATES:
         for name in SHARED:
-            yield _bar(5, f"{name}, {rate}/min", _of(cells, scenario[name], rate).rolled_back, 0.005)
+            yield bar(5, f"{name}, {rate}/min", _of(cells, scenario[name], rate).rolled_back, 0.005)
         dip = _of(cells, scenario["control dips 5 points"], rate).rolled_back
-        yield _bar(5, f"control dips 5 points, {rate}/min", dip, 0.002)
+        yield bar(5, f"control dips 5 points, {rate}/min", dip, 0.002)
         client = _of(cells, scenario["one client retrying, first attempts"], rate).rolled_back
-        yield _bar(6, f"one retrying client, {rate}/min", client, 0.005)
-        yield _bar(7, f"promoted at 0.95, {rate}/min", _ended(cells, "0.95", rate, "promoted"), 0.015)
-    yield _bar(7, "equal canary promoted, 30/min", _ended(cells, "equal", 30, "promoted"), 0.95, least=True)
+        yield bar(6, f"one retrying client, {rate}/min", client, 0.005)
+        yield bar(7, f"promoted at 0.95, {rate}/min", _ended(cells, "0.95", rate, "promoted"), 0.015)
+    yield bar(7, "equal canary promoted, 30/min", _ended(cells, "equal", 30, "promoted"), 0.95, least=True)
 
 
 def _ended(cells: Cells, name: str, rate: int, how: str) -> float:
@@ -317,7 +313,7 @@ def _ended(cells: Cells, name: str, rate: int, how: str) -> float:
     return sum(end == how for end, _ in ends) / len(ends)
 
 
-def _print_table(cells: Cells, bars: list[dict[str, Any]], seconds: float) -> None:
+def _print_table(cells: Cells) -> None:
     """Print the figures: rules side by side, one block per rate."""
     rules = (OURS, *RIVALS)
     print("Delay p50/p95 in seconds, m = missed within 30 min; other rows: share of windows rolled back.")
@@ -338,10 +334,13 @@ def _print_table(cells: Cells, bars: list[dict[str, Any]], seconds: float) -> No
                 f"health proven, {one.name}".ljust(46)
                 + ", ".join(f"{way} {_shown(one, f, proof=True)}" for way, f in ways)
             )
+
+
+def _print_bars(bars: list[dict[str, Any]], seconds: float) -> None:
     print()
-    for bar in bars:
-        sign = "holds" if bar["holds"] else "FAILS"
-        print(f"bar {bar['bar']}  {sign}  {bar['name']}: {bar['measured']} against {bar['limit']}")
+    for one in bars:
+        sign = "holds" if one["holds"] else "FAILS"
+        print(f"bar {one['bar']}  {sign}  {one['name']}: {one['measured']} against {one['limit']}")
     print(f"\n{seconds:.0f} s; seeds from {PUBLISHED_SEED}")
 
 
@@ -353,7 +352,7 @@ def _shown(scenario: Scenario, found: Figures, *, proof: bool = False) -> str:
     return f"{p50}/{p95}{missed}"
 
 
-def _report(cells: Cells, bars: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+def _report(cells: Cells, bars: list[dict[str, Any]], fleet: Report, seconds: float) -> dict[str, Any]:
     """Return everything as JSON; `rules` is the short form for 30 a minute and .985 to .80 at 10 min."""
     drop = next(s for s in DROPS if s.drop == 0.80 and s.onset)
     rules = {}
@@ -361,8 +360,8 @@ def _report(cells: Cells, bars: list[dict[str, Any]], seconds: float) -> dict[st
         found = _of(cells, drop, 30, rule)
         rules[rule] = {
             "false_rollback": _of(cells, HEALTHY_RUN, 30, rule).rolled_back,
-            "delay_p50_s": _plain(found.p50),
-            "delay_p95_s": _plain(found.p95),
+            "delay_p50_s": plain(found.p50),
+            "delay_p95_s": plain(found.p95),
             "missed": found.missed,
             "shared_outage": _of(cells, OTHERS[0], 30, rule).rolled_back,
             "shared_outage_skewed": _of(cells, OTHERS[1], 30, rule).rolled_back,
@@ -377,6 +376,7 @@ def _report(cells: Cells, bars: list[dict[str, Any]], seconds: float) -> dict[st
         "rules": rules,
         "bars": bars,
         "cells": all_cells,
+        "fleet": fleet,
         "seconds": round(seconds, 1),
         "seed": PUBLISHED_SEED,
     }
@@ -388,8 +388,8 @@ def _flat(found: Figures) -> dict[str, Any]:
         "rolled_back": found.rolled_back,
         "before_onset": found.early,
         "missed": found.missed,
-        "delay_p50_s": _plain(found.p50),
-        "delay_p95_s": _plain(found.p95),
+        "delay_p50_s": plain(found.p50),
+        "delay_p95_s": plain(found.p95),
     }
 
 

@@ -114,7 +114,7 @@ async def _listen(process: Process, runs: list[Run]) -> None:
 
 
 def _be_a_lab(chosen: argparse.Namespace) -> None:
-    """Have a lab of its own and tell of its runs on standard output, of itself on standard error."""
+    """Keep a lab of its own up and tell of its runs on standard output, of itself on standard error."""
 
     def tell(sentence: str) -> None:
         sys.stderr.write(f"lab {chosen.lab}: {sentence}\n")

@@ -119,7 +119,7 @@ KINDS: dict[str, Kind] = {
 async def spend(
     lab: Lab, days: BadDays, kinds: list[str], runs: int, minutes: float, tell: Callable[[Run], None]
 ) -> None:
-    """Have every kind so many times, in rounds of all kinds, and tell of each run when it is over.
+    """Play every kind so many times, in rounds of all kinds, and tell of each run when it is over.
 
     After the minutes no further round begins. Days without any login come last: those who then
     log in again are people whom the gateways have counted already.

@@ -9,7 +9,7 @@ from policies.words.plan import Strategy
 from tests.chaos.cases import Case, Direction, Run
 from tests.chaos.watching import BEGUN, DONE, UNDER_WAY, Boundary, Seen
 
-TURN = Boundary("wave 1", "observe_slice", BEGUN)
+TURN = Boundary("watch 1", "watch_wave", BEGUN)
 """Where a person turns a run round whose fault comes only on the way back."""
 
 SCOUTS = (
@@ -73,8 +73,8 @@ def _lasts(run: Run, begun: Seen) -> float:
 
 def _turn(boundary: Boundary) -> Boundary:
     """Ask at the fault itself where nothing has turned round yet, else at the usual place."""
-    forwards = boundary.role.startswith("wave") or boundary.step in _BEFORE
+    forwards = boundary.role.startswith(("wave", "batch", "watch")) or boundary.step in _BEFORE
     return boundary if forwards and boundary.moment != DONE else TURN
 
 
-_BEFORE = ("open_rollout", "admit_release", "preflight_gateway", "child RolloutDriver", "child Wave")
+_BEFORE = ("open_change", "admit_release", "preflight_gateway", "child Preflight", "child Wave")

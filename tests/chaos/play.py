@@ -26,30 +26,30 @@ SAMPLE = (
         Direction.FORWARDS,
         Strategy.CANARY,
         Fault.WORKER_KILLED,
-        Boundary("wave 1", "start_instance", UNDER_WAY),
+        Boundary("batch 1", "start_instance", UNDER_WAY),
     ),
-    Case(Direction.FORWARDS, Strategy.ROLLING, Fault.ENGINE_KILLED, Boundary("driver", "child Wave", DONE)),
+    Case(Direction.FORWARDS, Strategy.ROLLING, Fault.ENGINE_KILLED, Boundary("change", "child Wave", DONE)),
     Case(
-        Direction.FORWARDS, Strategy.CANARY, Fault.AGENT_KILLED, Boundary("wave 2", "make_permanent", BEGUN)
+        Direction.FORWARDS, Strategy.CANARY, Fault.AGENT_KILLED, Boundary("batch 2", "make_permanent", BEGUN)
     ),
     Case(
         Direction.JUDGED_BACK,
         Strategy.CANARY,
         Fault.WORKER_FROZEN,
-        Boundary("wave 1", "observe_slice", UNDER_WAY),
+        Boundary("watch 1", "watch_wave", UNDER_WAY),
     ),
     Case(
         Direction.ASKED_BACK,
         Strategy.ROLLING,
         Fault.AGENT_KILLED,
-        Boundary("rollback", "end_trial", BEGUN),
+        Boundary("restore", "restore_gateway", UNDER_WAY),
         TURN,
     ),
     Case(
         Direction.ASKED_BACK,
         Strategy.CANARY,
         Fault.ENGINE_KILLED,
-        Boundary("rollback", "fence_gateway", BEGUN),
+        Boundary("restore", "restore_gateway", BEGUN),
         TURN,
     ),
 )

@@ -93,33 +93,33 @@ class Rings:
         return replace(returned, logins=(logins[str(slots.permanent)], logins[str(slots.trial)]))
 
     async def ended(self) -> list[Returned]:
-        """End guardian or driver, each in a rollout of its own; whoever is left goes back at once."""
-        return [await self._ended(who, how) for who in ("guardian", "driver") for how in _ENDED]
+        """End change or wave, each in an upgrade of its own; whoever is left goes back at once."""
+        return [await self._ended(who, how) for who in ("change", "wave") for how in _ENDED]
 
     async def _ended(self, who: str, how: str) -> Returned:
         host = self._canary(await self._on_trial(OUTLASTS))
         rollout = (await self._chaos.service.status(FLEET)).rollout
-        name = change_of(FLEET) if who == "guardian" else f"{change_of(FLEET)}/{rollout}/driver"
-        workflow, epoch = self._chaos.client.get_workflow_handle(name), _epoch(host)
+        name = change_of(FLEET) if who == "change" else _wave_of(rollout)
+        workflow, orders = self._chaos.client.get_workflow_handle(name), _orders_back(host)
         began = time.monotonic()
         await (workflow.cancel() if how == "cancel" else workflow.terminate("the rings are tested"))
 
         async def heard() -> bool:
-            return _epoch(host) > epoch
+            return _orders_back(host) > orders
 
         what = f"{who} {_ENDED[how]}"
-        await until(heard, f"{what}: the gateway hears of the rollback")
+        await until(heard, f"{what}: the gateway hears of the way back")
         started = round(time.monotonic() - began, 2)
         returned = await self._closed(host, what)
         return replace(returned, seconds=round(started + returned.seconds, 2), started=started)
 
     async def terminated(self) -> Returned:
-        """End guardian and driver in one breath."""
+        """End change and wave in one breath."""
         plan = await self._on_trial(OUTLASTS)
         rollout = (await self._chaos.service.status(FLEET)).rollout
-        for workflow in (f"{change_of(FLEET)}/{rollout}/driver", change_of(FLEET)):
+        for workflow in (_wave_of(rollout), change_of(FLEET)):
             await self._chaos.client.get_workflow_handle(workflow).terminate("the rings are tested")
-        return await self._closed(self._canary(plan), "guardian and driver terminated")
+        return await self._closed(self._canary(plan), "change and wave terminated")
 
     async def engine_lost(self) -> Returned:
         """Delete everything that the engine knows."""
@@ -173,7 +173,7 @@ class Rings:
         returned = await self._returns(host, what)
 
         async def closed() -> bool:
-            still_open = await asyncio.to_thread(self._lab.session.ledger.open_rollouts, FLEET)
+            still_open = await asyncio.to_thread(self._lab.session.ledger.open_changes, FLEET)
             return not still_open and not await self._is_locked()
 
         await until(closed, f"{what}: the rollout is closed")
@@ -198,8 +198,13 @@ class Rings:
         await until(ended, "the rollback has ended")
 
 
-def _epoch(host: Host) -> int:
-    return max((int(line["epoch"]) for line in host.journal()), default=0)
+def _wave_of(rollout: str) -> str:
+    return f"{change_of(FLEET)}/{rollout}/wave/001"
+
+
+def _orders_back(host: Host) -> int:
+    """Return how many orders to send new sessions back the gateway has heard."""
+    return sum(line["step"] in {"back", "end-trial"} for line in host.journal())
 
 
 async def on_trial(host: Host) -> bool:

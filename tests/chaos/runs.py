@@ -13,7 +13,7 @@ from deploy.lab.lab import FLEET, Lab, Shape
 from orchestrator.files import load
 from orchestrator.service import Service
 from policies.gates import GatePolicy
-from policies.words.change import ChangeResult, Outcome
+from policies.words.change import Outcome
 from policies.words.errors import Conflict, PenstockError
 from policies.words.fleet import Limits
 from policies.words.plan import Plan, ReleaseRef, Strategy
@@ -94,9 +94,7 @@ class Chaos:
             change = await self.client.get_workflow_handle(change_of(FLEET)).describe()
             await watch.follow(change.id, change.run_id)
             await self._see_drains(striking)
-            result = await self.service.result(FLEET)
-            if isinstance(result, ChangeResult):
-                run.outcome = result.outcome
+            run.outcome = (await self.service.result(FLEET)).outcome
             if striking.refused:
                 run.unsafe.append(f"the order to go back was refused: {striking.refused}")
         finally:
@@ -154,7 +152,7 @@ class Chaos:
         wrong = sorted(name for name, release in known_good.items() if release.digest != wanted.digest)
         if wrong:
             run.unsafe.append(f"the ledger has another known-good for {', '.join(wrong)}")
-        rows = [row for row in self.lab.session.ledger.rollouts(FLEET) if row.rollout == run.rollout]
+        rows = [row for row in self.lab.session.ledger.history(FLEET) if row.name == run.rollout]
         if [row.outcome for row in rows] != [run.outcome]:
             run.unsafe.append(f"the ledger says {[row.outcome for row in rows]}")
 

@@ -72,7 +72,7 @@ def test_who_logs_in_after_the_lease_lands_on_known_good(told: dict[str, Any], w
     assert on_trial == 0
 
 
-@pytest.mark.parametrize("what", ["guardian and driver terminated", "engine's database deleted"])
+@pytest.mark.parametrize("what", ["change and wave terminated", "engine's database deleted"])
 def test_a_change_that_nobody_looks_after_is_ended_within_ninety_seconds(
     told: dict[str, Any], what: str
 ) -> None:

@@ -129,10 +129,13 @@ def role_of(workflow: str) -> str:
     """Return what a workflow does in a change, by its id."""
     if workflow.startswith("drain/"):
         return "drain"
-    if wave := re.search(r"/wave/(\d+)$", workflow):
-        return f"wave {int(wave[1])}"
+    if workflow.startswith("restore/") or "/restore" in workflow:
+        return "restore"
+    if found := re.search(r"/wave/(\d+)(/watch|/\d+)?$", workflow):
+        part = {None: "wave", "/watch": "watch"}.get(found[2], "batch")
+        return f"{part} {int(found[1])}"
     last = workflow.rpartition("/")[2]
-    return last if last in {"driver", "rollback"} else "guardian"
+    return last if last in {"preflight", "survey"} else "change"
 
 
 def moment_of(event: HistoryEvent) -> datetime:

@@ -56,7 +56,10 @@ class Shown:
         self._registry.register(self.exporter)
 
     def __call__(self, name: str, **labels: str) -> float | None:
-        return self._registry.get_sample_value(name, {"slot": "a", "digest": DIGEST, **labels})
+        return self.exported(name, **{"slot": "a", "digest": DIGEST, **labels})
+
+    def exported(self, name: str, **labels: str) -> float | None:
+        return self._registry.get_sample_value(name, labels)
 
     def logins(self, outcome: str = "ok", digest: str = DIGEST) -> float | None:
         return self("vpngw_first_attempts_total", outcome=outcome, digest=digest)
@@ -214,6 +217,11 @@ def test_only_the_slot_with_the_new_sessions_has_build_info(
     for serving in ("b", None):
         gateway.serving = serving
         assert shown("vpngw_build_info", version="1.3.0") is None
+
+
+def test_the_hosts_boot_is_named(gateway: Gateway, show: Callable[[], Shown]) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert show().exported("vpngw_boot_info", boot_id=boot) == 1
 
 
 def test_process_figures_are_the_kernels(gateway: Gateway, show: Callable[[], Shown]) -> None:

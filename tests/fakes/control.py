@@ -108,7 +108,7 @@ class ObservedLedger(Ledger):
         super().__init__(open_database(f"sqlite:///{folder}/ledger.db"))
         self.forget = weakref.finalize(self, _remove, self._engine, folder)
         self.closed: list[ChangeEnding] = []
-        self.verdicts: list[Decision] = []
+        self.decisions: list[Decision] = []
         self.snapshots: dict[str, str] = {}
         self.events: dict[str, tuple[str, str, object]] = {}
 
@@ -133,7 +133,7 @@ class ObservedLedger(Ledger):
 
     def record_verdict(self, rollout: str, wave: int, decision: Decision, at: datetime) -> None:
         super().record_verdict(rollout, wave, decision, at)
-        self.verdicts.append(decision)
+        self.decisions.append(decision)
 
     def audit(
         self, person: str, via: str, action: str, subject: str, body: object, key: str | None = None

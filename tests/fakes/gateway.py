@@ -31,7 +31,7 @@ from policies.words.word import digest_of
 
 
 @dataclass
-class Berth:
+class FakeSlot:
     """One slot: what it was given, whether that runs, and whose sessions live there."""
 
     release: ReleaseRef | None = None
@@ -46,7 +46,7 @@ class FakeGateway:
     def __init__(self, gateway: Gateway, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.gateway = gateway
         self.now = now
-        self.berths = {slot.name: Berth() for slot in gateway.slots}
+        self.berths = {slot.name: FakeSlot() for slot in gateway.slots}
         self.staged: dict[str, ReleaseRef] = {}
         self.effects: list[str] = []
         """Everything that changed something, oldest first: `start b`, `steer b`, `stop a` …"""
@@ -81,7 +81,7 @@ class FakeGateway:
         """Let the release serve, as on a gateway that has run for months; return its slot."""
         slot = slot or self.gateway.slots[0].name
         self.staged[release.digest] = release
-        self.berths[slot] = Berth(release, InstanceState.RUNNING, self.now())
+        self.berths[slot] = FakeSlot(release, InstanceState.RUNNING, self.now())
         self.serving = slot
         return slot
 
@@ -177,7 +177,7 @@ class FakeGateway:
         if not free:
             raise Refused(f"{self.gateway.name} has no free slot")
         slot = free[0]
-        self.berths[slot] = Berth(release, InstanceState.RUNNING, self.now())
+        self.berths[slot] = FakeSlot(release, InstanceState.RUNNING, self.now())
         self._note(True, f"start {slot}")
         return Started(slot=slot, state=self._state(changed=True), changed=True)
 
@@ -229,7 +229,7 @@ class FakeGateway:
         back = slot is not None and (state.steering.serving, state.steering.trial) == (slot, None)
         return Restored(state=state, slot=slot, back=back, changed=state.changed)
 
-    # --- SnapshotStore -------------------------------------------------------------
+    # --- SnapshotStore -----------------------------------------------------------
 
     async def freeze(self, operation: Operation, evidence: Evidence) -> str:
         """Freeze what is true now."""
@@ -358,7 +358,7 @@ class FakeGateway:
             changed=changed,
         )
 
-    def _instance(self, name: str, berth: Berth) -> Instance:
+    def _instance(self, name: str, berth: FakeSlot) -> Instance:
         running = berth.state is InstanceState.RUNNING
         return Instance(
             slot=name,
@@ -404,12 +404,12 @@ class FakeGateway:
         ]
         return sorted(free, key=lambda name: self.berths[name].state is InstanceState.RUNNING)
 
-    def _berth(self, slot: str) -> Berth:
+    def _berth(self, slot: str) -> FakeSlot:
         if slot not in self.berths:
             raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(self.berths)}")
         return self.berths[slot]
 
-    def _is_bad(self, berth: Berth) -> bool:
+    def _is_bad(self, berth: FakeSlot) -> bool:
         return berth.release is not None and berth.release.digest in self.bad_releases
 
     def _note(self, changed: bool, effect: str) -> None:

@@ -48,7 +48,7 @@ def test_the_engine_comes_back_after_a_kill_with_everything_it_knew(
             "workflow",
             "start",
             "--type",
-            "Rollout",
+            "Change",
             "--task-queue",
             "none",
             "--workflow-id",

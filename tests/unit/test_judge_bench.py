@@ -43,7 +43,9 @@ def test_the_bench_and_the_product_decide_at_the_same_scrape(drop: float) -> Non
 def test_the_benchs_json_has_the_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "judge.json"
     assert main(report, ["smoke"]) == 0
-    rules = json.loads(report.read_text())["rules"]
+    found = json.loads(report.read_text())
+    assert {"late_promoted", "subtle_turned_round", "false", "outage"} <= set(found["fleet"])
+    rules = found["rules"]
     assert set(rules) == {
         "penstock", "Fisher 5m", "Argo 5m/3", "Argo 1m/3", "Flagger 1m/5", "Flagger 1m/10", "Kayenta-like",
     }  # fmt: skip

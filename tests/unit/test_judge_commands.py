@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -38,7 +38,7 @@ def recorded(folder: Path, ticks: Sequence[Tick]) -> Path:
             await FolderRecorder(folder).record(order, tick)
 
     asyncio.run(record_all())
-    return folder / "r-1-1.jsonl"
+    return folder / "r-1-1.window"
 
 
 BROKEN = [counted(t, (2, 2), (2, 0)) for t in range(12)]
@@ -47,7 +47,7 @@ BROKEN = [counted(t, (2, 2), (2, 0)) for t in range(12)]
 def test_lint_says_how_long_the_policy_needs() -> None:
     result = run("lint", str(DEPLOY / "lab/gates.yaml"), "--attempts", "120")
     assert result.exit_code == 0
-    assert "connect-success: healthy after 16 s" in result.output
+    assert "connect-success: healthy after 14 s" in result.output
     slow = json.loads(
         run("lint", str(DEPLOY / "prometheus/gates.yaml"), "--attempts", "3", "-o", "json").output
     )
@@ -77,27 +77,43 @@ def test_replay_ends_with_ten_when_another_policy_would_have_ended_otherwise(tmp
 
 def test_a_tick_recorded_twice_counts_once_and_half_a_line_not_at_all(tmp_path: Path) -> None:
     path = recorded(tmp_path, [*BROKEN, BROKEN[-1]])
-    whole = path.read_text()
-    path.write_text(whole + '{"at": 18')
+    path.write_bytes(path.read_bytes() + b"eJyrVk")
     assert read_record(path).ticks == tuple(BROKEN)
     recorded(tmp_path, [counted(12, (2, 2), (2, 0))])
     assert len(read_record(path).ticks) == len(BROKEN) + 1
 
 
+def test_a_record_takes_a_small_part_of_what_its_ticks_take(tmp_path: Path) -> None:
+    rows = {f"10.0.{n // 250}.{n % 250}:9500": (7, n % 60 == 0) for n in range(400)}
+    ticks = [Tick(at=1000.0 + 15 * n, counts={"logins": rows}) for n in range(20)]
+    path = recorded(tmp_path, ticks)
+    assert read_record(path).ticks == tuple(ticks)
+    assert path.stat().st_size < sum(len(tick.model_dump_json()) for tick in ticks) / 5
+
+
+def test_a_record_goes_when_nothing_was_added_to_it_for_as_long_as_evidence_is_kept(tmp_path: Path) -> None:
+    path, now = recorded(tmp_path, BROKEN), datetime.now(UTC)
+    assert FolderRecorder(tmp_path).expire(now - timedelta(hours=1)) == 0
+    assert path.exists()
+    assert FolderRecorder(tmp_path).expire(now + timedelta(hours=1)) == 1
+    assert not path.exists()
+    assert FolderRecorder(tmp_path / "never made").expire(now) == 0
+
+
 @pytest.mark.parametrize(
-    ("text", "sentence"),
-    [("", "is empty"), ("{}\n", "line 1 is not part"), ("<html>\n", "line 1 is not part")],
+    ("content", "sentence"),
+    [(b"", "is empty"), (b"{}\n", "line 1 is not part"), (b"<html>\n", "line 1 is not part")],
 )
-def test_what_is_no_record_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
-    path = tmp_path / "r.jsonl"
-    path.write_text(text)
+def test_what_is_no_record_is_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
+    path = tmp_path / "r.window"
+    path.write_bytes(content)
     with pytest.raises(BadInput, match=sentence):
         run("replay", str(path))
 
 
 def test_a_record_damaged_in_its_middle_is_refused_by_line(tmp_path: Path) -> None:
     path = recorded(tmp_path, BROKEN)
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([*lines[:3], "{}\n", *lines[3:]]))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], b"eJyrVk\n", *lines[3:]]))
     with pytest.raises(BadInput, match="line 4 is not part"):
         run("replay", str(path))

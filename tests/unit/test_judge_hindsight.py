@@ -16,8 +16,9 @@ from policies.judge.offline.backtest import ticks as ticks_of
 from policies.judge.offline.predict import predict
 from policies.judge.offline.replay import Placebo, calibrate, calmed, differences, replay
 from policies.judge.tick import Sign, Tick
+from policies.judge.window import WindowState, fold_tick
 from policies.words.errors import BadInput, NotAllowed
-from policies.words.verdict import Action, Cohorts, Decision, GateVerdict
+from policies.words.verdict import Action, Against, Cohorts, Decision, GateVerdict
 from tests.unit.judged import (
     CANARY,
     COHORTS,
@@ -216,7 +217,7 @@ def test_a_user_complains_once_a_window() -> None:
 
 
 def test_the_bake_goes_on_watching_and_rolls_back_on_a_hard_sign_only() -> None:
-    gates = baking_policy(policy(LOGINS, HARD), timedelta(hours=24), controls=3)
+    gates = baking_policy(policy(LOGINS, HARD), timedelta(hours=24))
     broken = [counted(t, (2, 2), (2, 0)) for t in range(30)]
     _, decisions = fold(gates, broken)
     assert decisions[-1].action is Action.HOLD
@@ -225,15 +226,20 @@ def test_the_bake_goes_on_watching_and_rolls_back_on_a_hard_sign_only() -> None:
     assert decisions[-1].action is Action.ROLL_BACK
 
 
-def test_the_bake_of_a_whole_fleet_compares_nothing() -> None:
-    gates = baking_policy(policy(LOGINS, HARD), timedelta(hours=1), controls=0)
-    assert [gate.id for gate in gates.gates] == ["probe"]
-    _, decisions = fold(gates, [Tick(at=START + t) for t in range(20)])
-    assert {d.action for d in decisions} == {Action.CONTINUE}
+def test_the_bake_of_a_whole_fleet_holds_what_is_beyond_the_fleets_own_baseline() -> None:
+    gates = baking_policy(policy(LOGINS, HARD), timedelta(hours=1))
+    everybody = Cohorts(canary=(CANARY, *CONTROL), control=())
+    for bad, expected in ((0, {Action.CONTINUE}), (2, {Action.CONTINUE, Action.HOLD})):
+        state, said = WindowState(), set()
+        for t in range(30):
+            state, decision = fold_tick(gates, gates.window, everybody, state, counted(t, (2, bad), (2, bad)))
+            said.add(decision.action)
+        assert said == expected
+        assert decision.readings[0].against is Against.GUARD
 
 
 def test_a_bake_ends_in_peace_only_when_its_time_is_over_and_nothing_speaks_against_it() -> None:
-    gates = baking_policy(policy(LOGINS, HARD), timedelta(hours=1), controls=0)
+    gates = baking_policy(policy(LOGINS, HARD), timedelta(hours=1))
     quiet = Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.HEALTHY, reason="no proof asked for")
     blind = quiet.model_copy(update={"verdict": GateVerdict.METRICS_UNAVAILABLE})
     assert bake_is_over(quiet, timedelta(hours=1), gates.window)

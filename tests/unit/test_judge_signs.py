@@ -2,17 +2,20 @@
 
 import random
 from collections.abc import Sequence
-from math import log
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.judge.gates.alerts import Alerts
-from policies.judge.gates.gauge_ratio import log_ratio, mean_ratio
+from policies.judge.gates.gauge_ratio import GaugeRatio
 from policies.judge.gates.hard import Fires, Hard, gone_since
 from policies.judge.gates.signs import is_everybodys
-from policies.judge.gates.slope import leaks, theil_sen
+from policies.judge.gates.slope import Slope
+from policies.judge.persistence import Level, follow, settled
 from policies.judge.placebo import excess_of, placebo_step, stands_out
 from policies.judge.sle import Margin, SleState, evidence_of
+from policies.words.verdict import GateVerdict
 
 FAILING = Fires(when="equals", value=0)
 Samples = Sequence[tuple[float, float]]
@@ -60,32 +63,56 @@ def test_a_third_of_control_makes_a_sign_the_fleets() -> None:
     assert not is_everybodys(["canary"], [])
 
 
+def followed(values: Sequence[float], span: float = 300, step: float = 15) -> Level:
+    level = None
+    for number, value in enumerate(values):
+        level = follow(level, number * step, value, span)
+    assert level is not None
+    return level
+
+
+RATIO = GaugeRatio(id="cpu", kind="gauge_ratio", value="cpu{$cohort}", floor=0.5)
+LEAK = Slope(id="leak", kind="slope", value="fds{$cohort}", floor_per_minute=1)
+
+
 def test_the_worst_canary_is_compared_with_the_median_control() -> None:
-    values = {"a": 4.0, "b": 2.0, "k1": 1.0, "k2": 2.0, "k3": 90.0}
-    assert log_ratio(values, ["a", "b"], ["k1", "k2", "k3"]) == pytest.approx(log(2))
-    assert log_ratio(values, ["a"], ["nobody"]) is None
-    assert log_ratio({"a": 0.0, "k1": 1.0}, ["a"], ["k1"]) is None
+    levels = [followed([value] * 21) for value in (4.0, 2.0, 1.0, 2.0, 90.0)]
+    found = RATIO.verdict_on(levels[:2], levels[2:])
+    assert found is not None
+    assert (found.verdict, found.numbers["ratio"]) == (GateVerdict.UNHEALTHY, 2)
+    assert RATIO.verdict_on(levels, []) is None
+    assert RATIO.verdict_on([followed([0.4] * 21)], levels) is None
 
 
-def test_a_gauge_is_judged_only_over_a_whole_span() -> None:
-    points = [(float(t), log(2)) for t in range(0, 301, 15)]
-    assert mean_ratio(points, 300) == pytest.approx(2)
-    assert mean_ratio(points[:5], 300) is None
-    spike = [*points[:-1], (300.0, log(50))]
-    assert mean_ratio(spike, 300) == pytest.approx(2.35, abs=0.1)
+def test_a_gauge_is_believed_only_after_its_span() -> None:
+    young, old = followed([2.0] * 5), followed([2.0] * 21)
+    assert settled({"young": young, "old": old}, ["young", "old", "unknown"], 300) == [old]
+
+
+def test_one_wild_sample_moves_no_level_far_and_a_lasting_one_does() -> None:
+    assert followed([1.0] * 20 + [50.0]).height < 1.1
+    assert followed([1.0] * 20 + [3.0] * 20).height > 2.2
+
+
+@given(st.floats(0.5, 15), st.floats(300, 500))
+def test_steady_growth_is_measured_as_it_is(per_minute: float, start: float) -> None:
+    level = followed([start + per_minute * n / 4 for n in range(120)], span=1200)
+    assert level.growth * 60 == pytest.approx(per_minute, rel=0.01)
 
 
 def test_a_leak_stands_out_from_every_control_and_from_one_wild_sample() -> None:
     chance = random.Random(5)
-    steady = [(60.0 * n, 400 + chance.gauss(0, 5)) for n in range(20)]
-    leaking = [(at, value + at / 60 * 10) for at, value in steady]
-    leaking[7] = (leaking[7][0], 9000.0)
-    assert theil_sen(leaking) * 60 == pytest.approx(10, abs=2)
-    assert leaks(10, [0.5, 1.0, 0.2], 1)
-    assert not leaks(10, [0.5, 11.0, 0.2], 1)
-    assert not leaks(2, [0.9, 0.8, 1.0], 1)
-    assert not leaks(0.5, [0.0, 0.0], 1)
-    assert not leaks(0.5, [], 1)
+    steady = [400 + chance.gauss(0, 5) for _ in range(80)]
+    leaking = [value + n / 4 * 10 for n, value in enumerate(steady)]
+    leaking[7] = 9000.0
+    calm, bad = followed(steady, span=1200), followed(leaking, span=1200)
+    found = LEAK.verdict_on([bad], [calm])
+    assert found is not None
+    assert found.verdict is GateVerdict.UNHEALTHY
+    assert found.numbers["canary_per_minute"] == pytest.approx(10, abs=3)
+    assert LEAK.verdict_on([calm], [bad]).verdict is GateVerdict.HEALTHY  # type: ignore[union-attr]
+    assert LEAK.verdict_on([calm], []).verdict is GateVerdict.HEALTHY  # type: ignore[union-attr]
+    assert LEAK.verdict_on([], [calm]) is None
 
 
 def run_placebo(bad: dict[str, int], controls: int = 5, ticks: int = 40) -> dict[str, SleState]:

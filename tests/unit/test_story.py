@@ -1,65 +1,241 @@
-"""The story a rollout tells of itself, however the engine mixes up what its children say."""
+"""The story a change tells of itself, however the engine mixes up what its children say."""
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policies.way_back import WayBackStory
 
-from policies.gates import GatePolicy
-from policies.planning.plan import plan as make_plan
-from policies.story import Story
-from policies.words.change import ChangeOrder, Outcome
-from policies.words.plan import Strategy
-from policies.words.report import RestoreReport
+from policies.planning.parts import parted
+from policies.story import KEPT_EVENTS, Story
+from policies.words.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
+from policies.words.command import Command, CommandKind
+from policies.words.plan_part import PartKey
+from policies.words.report import GatewayProgress, RestoreReport, WaveReport
+from policies.words.verdict import Action, Decision, GateVerdict
+from policies.words.way_back import Confirmation
 from policies.words.word import digest_of
-from tests.unit.fleets import NEW, OLD, fleet, gateway, state
+from tests.unit.fleets import facts_of, planned
 
 BEGAN = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
+HEADER = parted(planned(facts_of(4))).header
+PART = PartKey(wave=1, number=1)
 REPORTS = (
-    RestoreReport(at=BEGAN, number=1, reason="it is worse"),
-    RestoreReport(at=BEGAN + timedelta(seconds=1), number=2, reason="it is worse", back=("gw-2",)),
+    RestoreReport(at=BEGAN, number=1, part=PART, reason="it is worse"),
+    RestoreReport(
+        at=BEGAN + timedelta(seconds=1), number=2, part=PART, reason="it is worse", back=1, names=("gw-2",)
+    ),
     RestoreReport(
         at=BEGAN + timedelta(seconds=1),
         number=3,
+        part=PART,
         reason="it is worse",
-        back=("gw-2",),
-        missing=("gw-1: nft says no",),
+        back=1,
+        names=("gw-2",),
+        missing={"gw-1": "nft says no"},
     ),
 )
-ORDERS = st.permutations(REPORTS)
+CONFIRM = Confirmation(
+    reason="0.9 is not the known-good of gw-1",
+    within=timedelta(minutes=5),
+    change=digest_of(b"asked"),
+    known_good=digest_of(b"known-good"),
+)
 
 
-@given(ORDERS)
+def story_of(kind: ChangeKind = ChangeKind.UPGRADE, confirm: Confirmation | None = None) -> Story:
+    order = ChangeOrder(
+        fleet="edge",
+        kind=kind,
+        plan=HEADER.digest,
+        source="http://repository",
+        requested_by="ana",
+        reason="CVE-2030-1",
+        confirm=confirm,
+    )
+    story = Story(order, BEGAN)
+    story.know("edge-2", HEADER)
+    return story
+
+
+def wave(number: int, **more: object) -> WaveReport:
+    told = {"at": BEGAN, "number": number, "wave": 1, "phase": Phase.OBSERVING, **more}
+    return WaveReport.model_validate(told)
+
+
+def command(kind: CommandKind, person: str = "ben", **more: object) -> Command:
+    told = {"id": f"{kind} {person}", "kind": kind, "person": person, "reason": "why not", **more}
+    return Command.model_validate(told)
+
+
+def decided(action: Action, reason: str = "3 of 40 bad") -> Decision:
+    return Decision(action=action, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)
+
+
+def sentences(story: Story) -> list[str]:
+    return [event.sentence for event in story.status().events]
+
+
+@given(st.permutations(REPORTS))
 def test_a_gateway_that_is_missing_stays_so_whichever_report_arrives_last(
     reports: list[RestoreReport],
 ) -> None:
-    names = ("gw-1", "gw-2")
-    plan = make_plan(
-        fleet(*[gateway(name) for name in names]),
-        {name: state(name) for name in names},
-        dict.fromkeys(names, OLD),
-        NEW,
-        Strategy.ROLLING,
-        gates=GatePolicy(),
-        trust_policy=digest_of(b"trust"),
-    )
-    order = ChangeOrder(
-        rollout="edge-1", plan=plan, source="http://repository", requested_by="ana", reason="new"
-    )
-    story = Story(order, BEGAN)
+    story = story_of()
     for report in reports:
-        story.take_rollback(report)
-    assert story.status().incomplete == ("gw-1: nft says no",)
+        story.take_restore(report)
+    status = story.status()
+    assert status.incomplete == ("gw-1: nft says no",)
+    assert status.outcome is Outcome.ROLLBACK_INCOMPLETE
+    assert status.needs_you == "1 gateways are not back: gw-1: nft says no"
+    assert status.can_do == "penstock gateway quarantine edge gw-1 --reason TEXT"
 
 
-@given(ORDERS)
-def test_a_way_back_that_is_incomplete_says_so_whichever_report_arrives_last(
-    reports: list[RestoreReport],
-) -> None:
-    story = WayBackStory("edge-back-1", "edge", "users call", BEGAN)
-    story.begin(dict.fromkeys(("gw-1", "gw-2"), OLD), BEGAN)
+@given(st.permutations([wave(n, decision=decided(Action.CONTINUE, f"{n} of 40 bad")) for n in range(5)]))
+def test_a_report_that_was_overtaken_changes_nothing(reports: list[WaveReport]) -> None:
+    story = story_of()
     for report in reports:
         story.take(report)
-    assert story.status().outcome is Outcome.ROLLBACK_INCOMPLETE
-    assert story.status().incomplete == ("gw-1: nft says no",)
+    assert story.status().why == "4 of 40 bad"
+
+
+def test_what_is_told_twice_is_one_event() -> None:
+    story = story_of()
+    on_trial = (GatewayProgress(gateway="gw-1", wave=1, state="on trial"),)
+    for number in range(3):
+        story.take(wave(number, gateways=on_trial, decision=decided(Action.CONTINUE)))
+    told = sentences(story)
+    assert len(told) == len(set(told))
+    assert "gw-1 on trial" in told
+
+
+@given(st.integers(0, 3 * KEPT_EVENTS))
+def test_no_event_is_forgotten_without_being_counted(notes: int) -> None:
+    story = story_of()
+    for number in range(notes):
+        story.note(f"note {number}", BEGAN)
+    status = story.status()
+    assert len(status.events) <= KEPT_EVENTS
+    assert status.earlier_events + len(status.events) == notes + 1  # and the request itself
+    assert notes == 0 or status.events[-1].sentence == f"note {notes - 1}"
+
+
+def test_a_story_that_was_cut_goes_on_where_it_was() -> None:
+    story = story_of()
+    story.take(wave(1, holds={"ben": "lunch"}, counts={"on trial": 1}))
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, plan=HEADER.digest, reason="CVE-2030-1")
+    again = Story(order, BEGAN, story.dump())
+    again.know("edge-2", HEADER)
+    assert again.status().events == story.status().events
+    assert again.holds == {"ben": "lunch"}
+    assert again.sessions_moved
+
+
+def test_the_hold_of_one_person_is_lifted_by_that_person_or_by_name() -> None:
+    story = story_of()
+    for person in ("ana", "ben"):
+        story.hear(command(CommandKind.HOLD, person), BEGAN)
+    assert story.status().why == "held by ana: why not; ben: why not"
+    refusal = story.refusal_of(command(CommandKind.RESUME, "carl"))
+    assert refusal is not None
+    assert "penstock resume --hold-of ana" in refusal
+    assert "still held by ben" in story.hear(command(CommandKind.RESUME, "ana"), BEGAN)
+    others = command(CommandKind.RESUME, "carl", hold_of="ben")
+    assert story.refusal_of(others) is None
+    assert story.hear(others, BEGAN).startswith("Resumed")
+    assert story.holds == {}
+
+
+def test_a_hold_during_a_switch_says_that_it_is_finished_first() -> None:
+    story = story_of()
+    story.take(wave(1, phase=Phase.SWITCHING, switching=True))
+    assert "are finished" in story.hear(command(CommandKind.HOLD), BEGAN)
+
+
+def test_an_abort_is_refused_once_sessions_have_moved() -> None:
+    story = story_of()
+    story.take(wave(1, counts={"staging": 1}))
+    assert story.refusal_of(command(CommandKind.ABORT)) is None
+    story.take(wave(2, counts={"on trial": 1}))
+    refusal = story.refusal_of(command(CommandKind.ABORT))
+    assert refusal == "sessions have moved already; use: penstock rollback edge --reason TEXT"
+
+
+def test_whoever_asked_for_an_upgrade_cannot_promote_it_without_proof() -> None:
+    story = story_of()
+    assert story.refusal_of(command(CommandKind.PROMOTE, "ben")) is None
+    refusal = story.refusal_of(command(CommandKind.PROMOTE, "ana"))
+    assert refusal is not None
+    assert "two other people" in refusal
+
+
+def test_an_approval_is_somebody_elses_and_of_what_was_shown() -> None:
+    story = story_of(ChangeKind.GO_BACK, CONFIRM)
+    yes = command(CommandKind.APPROVE, approves=CONFIRM.change)
+    assert story.refusal_of(yes) == "nothing waits for an answer in edge any more"
+    story.wait(CONFIRM, BEGAN)
+    assert story.status().confirm == CONFIRM.change
+    assert story.status().needs_you == CONFIRM.reason
+    assert story.refusal_of(yes) is None
+    own = story.refusal_of(yes.model_copy(update={"person": "ana"}))
+    assert own == "ana asked for this rollback; somebody else has to approve it"
+    other = story.refusal_of(yes.model_copy(update={"approves": digest_of(b"another")}))
+    assert other is not None
+    assert "another change" in other
+    assert story.refusal_of(command(CommandKind.REJECT, "ana")) is None
+    held = story.refusal_of(command(CommandKind.HOLD))
+    assert held == "a rollback waits for a second person: approve | reject | penstock rollback edge"
+    story.answered()
+    assert story.status().confirm is None
+
+
+def test_only_a_gateway_that_is_waited_for_is_given_up() -> None:
+    story = story_of()
+    for report in REPORTS:
+        story.take_restore(report)
+    assert story.refusal_of(command(CommandKind.QUARANTINE, gateway="gw-1")) is None
+    refusal = story.refusal_of(command(CommandKind.QUARANTINE, gateway="gw-2"))
+    assert refusal == "gw-2 is not waited for; waited for: gw-1: nft says no"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CommandKind if kind is not CommandKind.ROLL_BACK])
+def test_while_it_goes_back_a_change_takes_no_other_order(kind: CommandKind) -> None:
+    story = story_of()
+    story.begin_to_go_back("it is worse", BEGAN)
+    assert story.refusal_of(command(kind))
+    assert story.refusal_of(command(CommandKind.ROLL_BACK)) is None
+
+
+@pytest.mark.parametrize("kind", list(CommandKind))
+def test_a_change_that_has_ended_names_what_can_be_done_instead(kind: CommandKind) -> None:
+    story = story_of()
+    story.end(ChangeResult(rollout="edge-2", outcome=Outcome.PROMOTED, reason="every wave passed"), BEGAN)
+    refusal = story.refusal_of(command(kind))
+    assert refusal is not None
+    assert refusal.endswith("penstock rollback edge --reason TEXT")
+
+
+@pytest.mark.parametrize("kind", list(ChangeKind))
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.ENDED])
+def test_in_every_phase_all_five_sentences_say_something(kind: ChangeKind, phase: Phase) -> None:
+    story = story_of(kind)
+    story.enter(phase, BEGAN)
+    status = story.status()
+    assert all((status.what, status.users, status.why, status.next, status.can_do))
+    assert all(event.sentence for event in status.events)
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_however_it_ended_all_five_sentences_say_something(outcome: Outcome) -> None:
+    story = story_of()
+    story.end(ChangeResult(rollout="edge-2", outcome=outcome, reason="so it is"), BEGAN)
+    status = story.status()
+    assert (status.phase, status.outcome, status.why) == (Phase.ENDED, outcome, "so it is")
+    assert all((status.what, status.users, status.next, status.can_do))
+    assert status.needs_you is None
+
+
+def test_gateways_that_were_left_out_are_named_with_why() -> None:
+    story = story_of()
+    story.take(wave(1, aside={"gw-3": "it rebooted"}))
+    assert story.status().aside == {"gw-3": "it rebooted"}
+    assert "gw-3 left out and sent back: it rebooted" in sentences(story)

@@ -11,7 +11,7 @@ from tests.workflows.engine import Engine, Engines
 from tests.workflows.recorded import Recorded, recording
 from tests.workflows.skipping import skipping
 from tests.workflows.watch import under_watch
-from tests.workflows.world import World, fleet_of, working
+from tests.workflows.world import QUICK, World, fleet_of, working
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -42,7 +42,7 @@ def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def world(environment: WorkflowEnvironment) -> AsyncIterator[World]:
     fleet = fleet_of(f"edge-{uuid4().hex[:6]}")
-    async with working(World.made(environment.client, fleet)) as made:
+    async with working(World.made(environment.client, fleet), QUICK) as made:
         yield made
 
 

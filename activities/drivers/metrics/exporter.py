@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from activities.drivers.metrics.log_tail import LogTail, Mark
 from activities.drivers.metrics.process_tree import started_at, usage
-from activities.drivers.runtime.host.process import Process
+from activities.drivers.runtime.host.process import Process, boot_id
 from policies.attempts import Attempt, FirstAttempts, LoginOutcome, Seen
 from policies.words.word import Word
 
@@ -215,6 +215,7 @@ class GatewayExporter(Collector):
                 *_logins(all_watched),
                 *_answers(all_watched),
                 _build(self._watched.get(serving or "")),
+                _boot(),
             ]
         yield from families
         yield from _processes(all_watched)
@@ -341,3 +342,11 @@ def _build(serving: Watched | None) -> Metric:
         running = serving.running
         build.add_metric([running.digest, running.slot, running.version or serving.logins.version], 1)
     return build
+
+
+def _boot() -> Metric:
+    boot = GaugeMetricFamily(
+        "vpngw_boot_info", "The host's boot, by which a reboot is told from a crash", labels=("boot_id",)
+    )
+    boot.add_metric([boot_id()], 1)
+    return boot

@@ -1,9 +1,14 @@
-"""Recorded windows in a folder: one file per rollout and wave, a line per tick.
+"""Recorded windows in a folder: one file per rollout and wave, a line per tick, each line compressed.
 
-A line is written whole or not at all (a torn last line is ignored), and a tick that is
-recorded twice, because its activity was repeated, counts once.
+The first line is the window's head, and the dictionary by which the others are compressed: it has
+every name that a tick repeats. A line is written whole or not at all (a torn last line is ignored),
+and a tick that is recorded twice, because its activity was repeated, counts once.
 """
 
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from datetime import datetime
 from os import SEEK_END
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +20,7 @@ from policies.judge.record import Record
 from policies.judge.tick import Tick
 from policies.words.errors import BadInput
 
+SUFFIX = ".window"
 _BLOCK = 1 << 22
 """Bytes looked through for the end of the last whole line; no line is longer."""
 
@@ -27,13 +33,34 @@ class FolderRecorder:
 
     async def record(self, order: ObservationOrder, tick: Tick) -> None:
         """Append this tick, after the head of the record when it is the first."""
-        path = self._folder / f"{order.rollout}-{order.wave}.jsonl"
+        path = self._folder / f"{order.rollout}-{order.wave}{SUFFIX}"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             end = _end_of_whole_lines(file)
             file.truncate(end)
-            head = b"" if end else f"{_head(order).model_dump_json()}\n".encode()
-            file.write(head + f"{tick.model_dump_json()}\n".encode())
+            file.seek(0)
+            head = _unpacked(file.readline()) if end else _head(order).model_dump_json().encode()
+            file.write((b"" if end else _packed(head)) + _packed(tick.model_dump_json().encode(), head))
+
+    def expire(self, before: datetime) -> int:
+        """Remove the windows nothing was added to since then; return how many."""
+        old = [path for path in self._windows() if path.stat().st_mtime < before.timestamp()]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
+    def _windows(self) -> Iterator[Path]:
+        return self._folder.glob(f"*{SUFFIX}")
+
+
+def _packed(content: bytes, known: bytes = b"") -> bytes:
+    packer = zlib.compressobj(zdict=known)
+    return b64encode(packer.compress(content) + packer.flush()) + b"\n"
+
+
+def _unpacked(line: bytes, known: bytes = b"") -> bytes:
+    """Return a line's content; zlib.error or ValueError when it has none."""
+    return zlib.decompressobj(zdict=known).decompress(b64decode(line, validate=False))
 
 
 def _end_of_whole_lines(file: BinaryIO) -> int:
@@ -59,16 +86,16 @@ def read_record(path: Path) -> Record:
     Raises:
         BadInput: not a record, or a line in its middle is damaged.
     """
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    head, ticks = None, dict[float, Tick]()
+    whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    head, known, ticks = None, b"", dict[float, Tick]()
     for number, line in enumerate(whole, start=1):
         try:
+            content = _unpacked(line, known)
             if head is None:
-                head = Record.model_validate_json(line)
+                head, known = Record.model_validate_json(content), content
                 continue
-            tick = Tick.model_validate_json(line)
-        except ValidationError as error:
+            tick = Tick.model_validate_json(content)
+        except (ValidationError, ValueError, zlib.error) as error:
             raise BadInput(f"{path}: line {number} is not part of a recorded window") from error
         ticks[tick.at] = tick
     if head is None:

@@ -1,12 +1,12 @@
 """Gates of kind `alerts`: what the site's own alerting says of the canary."""
 
-from collections.abc import Collection
+from datetime import timedelta
 from typing import Literal
 
 from policies.judge.gates.kind import Response
 from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
-from policies.judge.tick import Tick
+from policies.judge.offence import Offence
 from policies.words.verdict import GateVerdict
 
 
@@ -16,6 +16,10 @@ class Alerts(Signed):
     kind: Literal["alerts"]
     action: Literal[Response.HOLD] = Response.HOLD
 
+    def offence(self, lookback: timedelta) -> Offence:
+        """Return the filter for gateways with an alert."""
+        return Offence(self.value, "shown", lookback)
+
     def blind(self, look: Look) -> str:
         """Return why this gate cannot be read now; no alert is the usual case."""
         return look.unread((*self.promised, look.presence))
@@ -24,7 +28,7 @@ class Alerts(Signed):
         """Whether the alert fires: by being there and not zero, as Prometheus writes them."""
         return value != 0
 
-    def verdict_on(self, mine: Collection[str], tick: Tick) -> tuple[GateVerdict, str]:
-        """Return unhealthy."""
-        del mine, tick
-        return GateVerdict.UNHEALTHY, ""
+    @property
+    def bad(self) -> GateVerdict:
+        """The verdict when an alert fires."""
+        return GateVerdict.UNHEALTHY

@@ -1,10 +1,11 @@
 """What gates that count bad events among events have in common: proof of harm, proof of health."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from pydantic import Field, model_validator
 
-from policies.judge.gates.kind import GateState, Kind, Response, Setup
+from policies.judge.gates.kind import Alpha, GateState, Kind, Response, Setup
+from policies.judge.guard import Limit, guard_step, harm_value, limit_of, proven_within
 from policies.judge.health import Health, HealthState, health_step, health_value
 from policies.judge.look import Look
 from policies.judge.placebo import excess_of, placebo_step, stands_out
@@ -12,7 +13,6 @@ from policies.judge.sle import (
     Counts,
     Evidence,
     Margin,
-    SleState,
     baseline_share,
     evidence_of,
     proven_worse,
@@ -20,7 +20,7 @@ from policies.judge.sle import (
     sle_step,
 )
 from policies.judge.tick import Finding, Tick
-from policies.words.verdict import Cohorts, GateReading, GateVerdict
+from policies.words.verdict import Against, GateReading, GateVerdict
 
 MOST_RECENT = 20
 _SHOWN_CEILING = 1e12
@@ -34,6 +34,12 @@ class Counted(Kind):
     margin: Margin = Margin()
     health: Health | None = None
     placebo: bool = False
+    worst: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="share allowed when nobody is left to compare with",
+    )
     optional: bool = Field(default=False, description="says nothing where no gateway exports it")
 
     @model_validator(mode="after")
@@ -45,11 +51,6 @@ class Counted(Kind):
         if self.health is not None and self.health.delta <= self.margin.delta:
             raise ValueError(f"gate {self.id}: health.delta must be larger than margin.delta")
         return self
-
-    @property
-    def compares(self) -> bool:
-        """Whether the gate has nothing to say without control: so it is."""
-        return True
 
     @property
     def must_prove(self) -> bool:
@@ -83,33 +84,63 @@ class Counted(Kind):
         raise NotImplementedError
 
     def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
-        """Fold the scrape's counts into both proofs."""
+        """Fold the scrape's counts into every proof; without control the guard decides."""
         found = tick.counts.get(self.id)
-        sle = state.sle or sle_init(setup.horizon, *tick.baseline.get(self.id, (0, 0)))
-        if found is None:
-            return state, self._reading(setup, state, sle)
-        counts = _sides(found, setup.cohorts)
-        memory = max(1, min(MOST_RECENT, round(self.margin.over / setup.scrape)))
-        share = baseline_share(sle, self.margin.delta)
-        after = sle_step(sle, counts, self.margin, memory)
-        health = state.health
-        if self.health is not None:
-            health = health_step(health or HealthState(), counts, share, self.health)
-        placebo = state.placebo
-        if self.placebo:
-            placebo = placebo_step(
-                placebo, found, setup.cohorts.control, self.margin, horizon=setup.horizon, memory=memory
-            )
-        moved = GateState(sle=after, health=health, placebo=placebo)
-        return moved, self._reading(setup, moved, after)
+        begun = self._begun(setup, state, tick.baseline.get(self.id, (0, 0)))
+        if found is not None:
+            state = begun = self._folded(setup, begun, found)
+        if begun.limit is not None:
+            return state, self._guarded(setup, begun, begun.limit)
+        return state, self._compared(setup, begun)
+
+    def response(self, reading: GateReading) -> Response:
+        """Return what this reading may cause: what compared with nobody cannot tell whose fault it is."""
+        return self.action if reading.against is Against.CONTROL else Response.HOLD
 
     def gentle(self) -> "Counted":
         """Return the gate as the bake asks it."""
         return self.model_copy(update={"action": Response.HOLD, "required": False})
 
-    def _reading(self, setup: Setup, state: GateState, sle: SleState) -> GateReading:
-        evidence, needed = evidence_of(sle), _Needed.of(self, setup)
+    def _begun(self, setup: Setup, state: GateState, baseline: tuple[int, int]) -> GateState:
+        """Return the state with everything that the first fold starts from."""
+        update: dict[str, object] = {}
+        if state.sle is None:
+            update["sle"] = sle_init(setup.horizon, *baseline)
+        if state.overall is None and setup.overall is not None:
+            update["overall"] = sle_init(setup.horizon * setup.waves, *baseline)
+        if not setup.cohorts.control and state.limit is None:
+            before = state.overall
+            known = (before.baseline, before.baseline_bad) if before else baseline
+            leeway = self.health.delta if self.health else max(self.margin.delta, self.margin.min_excess)
+            update["limit"] = limit_of(self.worst, leeway, *known)
+        return state.model_copy(update=update) if update else state
+
+    def _folded(self, setup: Setup, state: GateState, found: dict[str, tuple[int, int]]) -> GateState:
+        cohorts, sle = setup.cohorts, state.sle or sle_init(setup.horizon)
+        counts = _sides(found, cohorts.canary, cohorts.control)
+        memory = max(1, min(MOST_RECENT, round(self.margin.over / setup.scrape)))
+        share = baseline_share(sle, self.margin.delta)
+        health, overall, placebo, guard = state.health, state.overall, state.placebo, state.guard
+        if self.health is not None:
+            health = health_step(health or HealthState(), counts, share, self.health)
+        if overall is not None and setup.overall is not None:
+            everyone = _sides(found, (*cohorts.canary, *cohorts.changed_before), cohorts.control)
+            overall = sle_step(overall, everyone, self.margin, memory)
+        if self.placebo:
+            placebo = placebo_step(
+                placebo, found, cohorts.control, self.margin, horizon=setup.horizon, memory=memory
+            )
+        if state.limit is not None:
+            guard = guard_step(guard, counts.canary, counts.canary_bad, state.limit)
+        update = {"sle": sle_step(sle, counts, self.margin, memory), "health": health, "overall": overall}
+        return state.model_copy(update=update | {"placebo": placebo, "guard": guard})
+
+    def _compared(self, setup: Setup, state: GateState) -> GateReading:
+        """Return the verdict from the comparison with control: this wave's, and that over all waves."""
+        sle = state.sle or sle_init(setup.horizon)
+        evidence, alpha = evidence_of(sle), setup.each_wave.times(self.share)
         proof = health_value(state.health, self.health) if state.health and self.health else 0.0
+        needed = 1 / self.health.error if self.health else 0.0
         numbers = {
             "canary_total": evidence.canary_total,
             "canary_bad": evidence.canary_bad,
@@ -117,33 +148,52 @@ class Counted(Kind):
             "control_bad": round(evidence.control_share * evidence.control_total),
             "excess": round(evidence.excess, 6),
             "evidence_worse": _shown(evidence.equal),
-            "evidence_worse_needed": round(1 / needed.alpha_equal, 6),
+            "evidence_worse_needed": round(1 / alpha.equal, 6),
             "evidence_margin": _shown(evidence.margin),
-            "evidence_margin_needed": round(1 / needed.alpha_margin, 6),
+            "evidence_margin_needed": round(1 / alpha.margin, 6),
             "evidence_healthy": _shown(proof),
-            "evidence_healthy_needed": needed.proof,
+            "evidence_healthy_needed": needed,
         }
-        seen = (
+        counted = (
             f"{self.id}: {evidence.canary_bad} of {evidence.canary_total} bad on the canary, "
             f"{numbers['control_bad']:.0f} of {evidence.control_total} on control"
         )
-        if proven_worse(sle, self.margin, needed.alpha_margin, needed.alpha_equal):
-            verdict, more = self._crossed(needed, state, evidence)
+        worse = proven_worse(sle, self.margin, alpha.margin, alpha.equal)
+        if state.overall is not None and setup.overall is not None:
+            total, spent = evidence_of(state.overall), setup.overall.times(self.share)
+            numbers["evidence_worse_overall"] = _shown(total.equal)
+            numbers["evidence_margin_overall"] = _shown(total.margin)
+            if not worse and proven_worse(state.overall, self.margin, spent.margin, spent.equal):
+                worse, evidence, alpha = True, total, spent
+                counted = (
+                    f"{self.id}: {total.canary_bad} of {total.canary_total} bad on all changed gateways, "
+                    f"{numbers['control_bad']:.0f} of {total.control_total} on those not yet changed"
+                )
+        if worse:
+            verdict, more = self._crossed(alpha, state, evidence)
+        elif evidence.control_total == 0:
+            verdict, more = GateVerdict.NOT_ENOUGH_DATA, "neither worse nor healthy is proven yet"
         elif self.health is not None and evidence.control_share > self.health.calm:
             verdict, more = GateVerdict.NOT_ENOUGH_DATA, "control fails as well, so nothing is proven"
-        elif self.health is not None and proof >= needed.proof:
+        elif self.health is not None and proof >= needed:
             verdict, more = GateVerdict.HEALTHY, "proven not worse"
         else:
             verdict, more = GateVerdict.NOT_ENOUGH_DATA, "neither worse nor healthy is proven yet"
-        return GateReading(gate=self.id, verdict=verdict, reason=f"{seen}; {more}", numbers=numbers)
+        return GateReading(
+            gate=self.id,
+            verdict=verdict,
+            reason=f"{counted}; {more}",
+            numbers=numbers,
+            against=Against.CONTROL,
+        )
 
-    def _crossed(self, needed: "_Needed", state: GateState, evidence: Evidence) -> tuple[GateVerdict, str]:
+    def _crossed(self, alpha: Alpha, state: GateState, evidence: Evidence) -> tuple[GateVerdict, str]:
         """Return unhealthy, or conflicting when control gateways cross as well."""
         excesses = {instance: excess_of(sle) for instance, sle in state.placebo.items()}
         crossed = [
             instance
             for instance, sle in state.placebo.items()
-            if proven_worse(sle, self.margin, needed.alpha_margin, needed.alpha_equal)
+            if proven_worse(sle, self.margin, alpha.margin, alpha.equal)
         ]
         if crossed and not stands_out(evidence.excess, excesses):
             return (
@@ -152,31 +202,48 @@ class Counted(Kind):
             )
         return GateVerdict.UNHEALTHY, f"worse by {100 * evidence.excess:.1f} points, proven"
 
+    def _guarded(self, setup: Setup, state: GateState, limit: Limit) -> GateReading:
+        """Return the verdict from the limit: nobody unchanged is left."""
+        evidence = evidence_of(state.sle or sle_init(setup.horizon))
+        harm, needed = harm_value(state.guard), 1 / setup.each_wave.times(self.share).equal
+        whose = "the fleet's own baseline" if limit.against is Against.BASELINE else "the guard"
+        allowed = f"the {limit.share:.1%} that {whose} allows"
+        within = (
+            self.health is not None
+            and state.health is not None
+            and proven_within(state.health, self.health, limit)
+        )
+        enough = evidence.canary_bad >= self.margin.min_bad and evidence.bad_ticks >= self.margin.min_ticks
+        if harm >= needed and enough:
+            verdict, more = GateVerdict.UNHEALTHY, f"proven more than {allowed}"
+        elif within:
+            verdict, more = GateVerdict.HEALTHY, f"proven less than {allowed}"
+        else:
+            verdict, more = (
+                GateVerdict.NOT_ENOUGH_DATA,
+                f"not proven less than {allowed}",
+            )
+        return GateReading(
+            gate=self.id,
+            verdict=verdict,
+            reason=f"{self.id}: {evidence.canary_bad} of {evidence.canary_total} bad, "
+            f"and nobody unchanged is left to compare with; {more}",
+            numbers={
+                "canary_total": evidence.canary_total,
+                "canary_bad": evidence.canary_bad,
+                "limit": round(limit.share, 6),
+                "evidence_beyond": _shown(harm),
+                "evidence_beyond_needed": round(needed, 6),
+            },
+            against=limit.against,
+        )
 
-@dataclass(frozen=True, slots=True)
-class _Needed:
-    """How much evidence decides."""
 
-    alpha_equal: float
-    alpha_margin: float
-    proof: float
-
-    @classmethod
-    def of(cls, gate: Counted, setup: Setup) -> "_Needed":
-        proof = 1 / gate.health.error if gate.health else 0.0
-        return cls(setup.alpha_equal * gate.share, setup.alpha_margin, proof)
-
-
-def _sides(found: dict[str, tuple[int, int]], cohorts: Cohorts) -> Counts:
-    def total(instances: tuple[str, ...], part: int) -> int:
+def _sides(found: dict[str, tuple[int, int]], changed: Sequence[str], control: Sequence[str]) -> Counts:
+    def total(instances: Sequence[str], part: int) -> int:
         return sum(found.get(instance, (0, 0))[part] for instance in instances)
 
-    return Counts(
-        total(cohorts.canary, 0),
-        total(cohorts.canary, 1),
-        total(cohorts.control, 0),
-        total(cohorts.control, 1),
-    )
+    return Counts(total(changed, 0), total(changed, 1), total(control, 0), total(control, 1))
 
 
 def _shown(value: float) -> float:

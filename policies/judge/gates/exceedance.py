@@ -28,6 +28,12 @@ class Exceedance(Counted):
     kind: Literal["exceedance"]
     histogram: Selector
     bound: Bound = Bound()
+    worst: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="share allowed when nobody is left to compare with",
+    )
 
     @property
     def promised(self) -> tuple[str, ...]:
@@ -38,6 +44,11 @@ class Exceedance(Counted):
     def counters(self) -> tuple[str, ...]:
         """The histogram."""
         return (self.histogram,)
+
+    @property
+    def histogram_read(self) -> str:
+        """The histogram."""
+        return self.histogram
 
     def freeze(self, baseline: Baseline) -> float | None:
         """Return the fixed bound, or the least bucket that held control's quantile."""

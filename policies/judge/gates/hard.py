@@ -1,6 +1,6 @@
 """Gates of kind `hard`: bad signs that need no statistics, only to last and not to be everybody's."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
 from typing import Literal
@@ -10,6 +10,7 @@ from pydantic import Field
 from policies.judge.gates.kind import Selector, Setup
 from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
+from policies.judge.offence import Offence
 from policies.judge.tick import Finding, Sign, Tick
 from policies.words.verdict import GateVerdict
 from policies.words.word import Duration, Word
@@ -53,6 +54,10 @@ class Hard(Signed):
         """Return how far back to read: what must last is seen whole, with two lost scrapes."""
         return self.held + 3 * scrape
 
+    def offence(self, lookback: timedelta) -> Offence:
+        """Return the filter for gateways that may show the sign."""
+        return Offence(self.value, self.fires.when, lookback, self.fires.value, self.per)
+
     def blind(self, look: Look) -> str:
         """Return why this gate cannot be read now.
 
@@ -74,14 +79,16 @@ class Hard(Signed):
         """Return the instances on which the sign fires, and since when."""
         if self.fires.when != "gone":
             return super().find(look)
+        if look.unread((self.value,)):
+            return Finding(signs={})  # not read is not gone
         shown = look.last_shown[self.id]
         lost = {i: gone_since(shown.get(i), times) for i, times in look.scrapes.items()}
         signs = {i: Sign(since=at, until=look.scrapes[i][-1]) for i, at in lost.items() if at is not None}
         return Finding(signs=signs)
 
-    def units(self, look: Look) -> dict[str, float]:
-        """Return by what each instance's value is divided."""
-        return {one.instance: one.samples[-1][1] for one in look.ours(self.per)} if self.per else {}
+    def units(self, look: Look) -> dict[str, float] | None:
+        """Return by what each instance's value is divided, None when by nothing; unknown is no sign."""
+        return {one.instance: one.samples[-1][1] for one in look.ours(self.per)} if self.per else None
 
     def firing_since(self, samples: Sequence[tuple[float, float]], divisor: float = 1.0) -> float | None:
         """Return since when the newest samples fire; a change fires where the last one was."""
@@ -107,11 +114,14 @@ class Hard(Signed):
         held = self.held.total_seconds()
         return {i: sign for i, sign in signs.items() if sign.until - sign.since >= held}
 
-    def verdict_on(self, mine: Collection[str], tick: Tick) -> tuple[GateVerdict, str]:
-        """Return hard, unless a probe from here must confirm it and does not."""
-        if self.confirm and not set(mine) & set(tick.unreachable):
-            return GateVerdict.METRICS_UNAVAILABLE, ", but no probe confirms it"
-        return GateVerdict.HARD, ""
+    @property
+    def bad(self) -> GateVerdict:
+        """The verdict when the sign is believed: it needs no statistics."""
+        return GateVerdict.HARD
+
+    def believed(self, mine: list[str], tick: Tick) -> list[str]:
+        """Return all of them, unless a probe from here must confirm it."""
+        return [i for i in mine if i in tick.unreachable] if self.confirm else mine
 
     def gentle(self) -> "Hard":
         """Return the gate as it is: what needs no statistics rolls back in the bake as well."""

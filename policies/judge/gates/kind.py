@@ -11,8 +11,11 @@ from typing import Annotated, Self
 from pydantic import AfterValidator
 
 from policies.judge.baseline import Baseline
+from policies.judge.guard import GuardState, Limit
 from policies.judge.health import HealthState
 from policies.judge.look import Look
+from policies.judge.offence import Offence
+from policies.judge.persistence import Level
 from policies.judge.sle import SleState
 from policies.judge.tick import Finding, Tick
 from policies.words.verdict import Cohorts, GateReading
@@ -43,28 +46,47 @@ class Response(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Alpha:
+    """Chances of being wrong: on a release that is no worse, and on one exactly at the margin."""
+
+    equal: float
+    margin: float
+
+    def times(self, share: float) -> "Alpha":
+        """Return a gate's part: of what a harmless release may suffer, each gate has its share."""
+        return Alpha(self.equal * share, self.margin)
+
+
+@dataclass(frozen=True, slots=True)
 class Setup:
     """What stays the same over a window, for every gate: who is compared, since when, with which budget.
 
-    `horizon` is the most scrapes the window can have.
+    `horizon` is the most scrapes a window can have, `overall` the part of the budget that the
+    comparison over all waves has, None where there is only one.
     """
 
     cohorts: Cohorts
     scrape: timedelta
     horizon: int
     started: float
-    alpha_equal: float
-    alpha_margin: float
+    waves: int
+    each_wave: Alpha
+    overall: Alpha | None
 
 
 class GateState(Word):
-    """What one gate remembers between ticks; each kind uses its own fields."""
+    """What one gate remembers between ticks; each kind uses its own fields.
+
+    `overall` goes on from wave to wave; all else begins anew.
+    """
 
     sle: SleState | None = None
+    overall: SleState | None = None
     health: HealthState | None = None
     placebo: dict[str, SleState] = {}
-    points: tuple[tuple[float, float], ...] = ()
-    tracks: dict[str, tuple[tuple[float, float], ...]] = {}
+    limit: Limit | None = None
+    guard: GuardState = GuardState()
+    levels: dict[str, Level] = {}
 
 
 class Kind(Word):
@@ -76,11 +98,6 @@ class Kind(Word):
     @property
     def must_prove(self) -> bool:
         """Whether nothing is promoted before this gate is proven healthy."""
-        return False
-
-    @property
-    def compares(self) -> bool:
-        """Whether the gate has nothing to say without control."""
         return False
 
     @property
@@ -117,6 +134,16 @@ class Kind(Word):
         """Return how far back the gate's series must be read, beyond what freshness asks."""
         del scrape
         return timedelta(0)
+
+    @property
+    def histogram_read(self) -> str:
+        """The selector of which only the bucket at the frozen bound, and the last, are read."""
+        return ""
+
+    def offence(self, lookback: timedelta) -> Offence | None:
+        """Return the filter for gateways that may show its sign; None where only samples are asked."""
+        del lookback
+        return None
 
     def freeze(self, baseline: Baseline) -> float | None:
         """Return the histogram bound to freeze for the window."""

@@ -27,21 +27,22 @@ class Signed(Kind):
         units = self.units(look)
         found = {}
         for one in of_this_start(look.ours(self.value), look.cohorts):
-            since = self.firing_since(one.samples, units.get(one.instance, 1.0))
+            unit = 1.0 if units is None else units.get(one.instance, 0.0)
+            since = self.firing_since(one.samples, unit) if unit else None
             if since is not None and one.samples[-1][0] >= look.oldest:
                 found[one.instance] = Sign(since=since, until=one.samples[-1][0])
         return Finding(signs=found)
 
-    def units(self, look: Look) -> dict[str, float]:
-        """Return by what each instance's value is divided."""
+    def units(self, look: Look) -> dict[str, float] | None:
+        """Return by what each instance's value is divided, None when by nothing; unknown is no sign."""
         del look
-        return {}
+        return None
 
     def firing_since(self, samples: Sequence[tuple[float, float]], divisor: float = 1.0) -> float | None:
         """Return since when the newest samples fire without a break; None when the newest does not."""
         since = None
         for at, value in reversed(samples):
-            if not self.fires_at(value / divisor if divisor else value):
+            if not self.fires_at(value / divisor):
                 break
             since = at
         return since
@@ -55,26 +56,41 @@ class Signed(Kind):
         del setup
         return signs
 
-    def verdict_on(self, mine: Collection[str], tick: Tick) -> tuple[GateVerdict, str]:
-        """Return the verdict when the sign is on these canaries and not everybody's."""
+    @property
+    def bad(self) -> GateVerdict:
+        """The verdict when the sign is believed."""
         raise NotImplementedError
 
+    def believed(self, mine: list[str], tick: Tick) -> list[str]:
+        """Return those changed gateways of which the sign is believed."""
+        del tick
+        return mine
+
     def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
-        """Return whether the sign is on a canary, and not on everybody."""
-        signs = self.lasting(setup, tick.signs.get(self.id, {}))
-        mine = sorted(i for i in signs if i in setup.cohorts.canary)
+        """Return which changed gateways the sign is on, and whether it is everybody's."""
+        signs, changed = self.lasting(setup, tick.signs.get(self.id, {})), setup.cohorts.changed
+        mine = sorted(i for i in signs if i in changed)
         theirs = [i for i in signs if i in setup.cohorts.control]
         numbers = {"canary": float(len(mine)), "control": float(len(theirs))}
         if not mine:
-            verdict, reason = GateVerdict.HEALTHY, f"{self.id}: no sign"
+            reason = f"{self.id}: no sign"
+            return state, GateReading(
+                gate=self.id, verdict=GateVerdict.HEALTHY, reason=reason, numbers=numbers
+            )
+        believed = self.believed(mine, tick)
+        first = (believed or mine)[0]
+        reason = f"{self.id}: on canary {first} for {signs[first].until - signs[first].since:.0f} s"
+        if is_everybodys(theirs, setup.cohorts.control):
+            verdict, reason = GateVerdict.CONFLICTING, f"{reason}, and on {len(theirs)} control gateways"
+        elif not believed:
+            verdict, reason = GateVerdict.METRICS_UNAVAILABLE, f"{reason}, but no probe confirms it"
         else:
-            lasted = signs[mine[0]].until - signs[mine[0]].since
-            reason = f"{self.id}: on canary {mine[0]} for {lasted:.0f} s"
-            verdict, more = self.verdict_on(mine, tick)
-            if is_everybodys(theirs, setup.cohorts.control):
-                verdict, more = GateVerdict.CONFLICTING, f", and on {len(theirs)} control gateways"
-            reason += more
-        return state, GateReading(gate=self.id, verdict=verdict, reason=reason, numbers=numbers)
+            verdict = self.bad
+            reason += f", and on {len(believed) - 1} more" if len(believed) > 1 else ""
+        named = tuple(believed or mine)
+        return state, GateReading(
+            gate=self.id, verdict=verdict, reason=reason, numbers=numbers, instances=named
+        )
 
 
 def is_everybodys(on: Collection[str], control: Collection[str]) -> bool:

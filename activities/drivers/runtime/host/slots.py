@@ -174,15 +174,23 @@ class HostSlots:
         fenced = self._journal.epoch != operation.epoch
         self._journal.fence(operation)
         before = await self._observe(NOT_ASKED)
-        slot, steered = before.running(release.digest, release.executable), False
-        if slot is not None and slot == before.steering.serving:
-            steered = (await self._table.end_trial(operation)).changed
-        elif slot is not None:
-            steered = (await self._table.make_permanent(operation, slot)).changed
-        state = (await self._observe(AT_ONCE)).model_copy(update={"changed": fenced or steered})
+        slot = before.running(release.digest, release.executable)
+        counted, steered = await asyncio.gather(
+            self._observe(AT_ONCE), self._steer_back(operation, slot, before.steering.serving)
+        )
+        state = _with_sessions_of(counted, await self._observe(NOT_ASKED))
+        state = state.model_copy(update={"changed": fenced or steered})
         slot = state.running(release.digest, release.executable)
         back = slot is not None and (state.steering.serving, state.steering.trial) == (slot, None)
         return Restored(state=state, slot=slot, back=back, changed=state.changed)
+
+    async def _steer_back(self, operation: Operation, slot: str | None, serving: str | None) -> bool:
+        """Send new sessions to the slot, if there is one; return whether anything changed."""
+        if slot is None:
+            return False
+        if slot == serving:
+            return (await self._table.end_trial(operation)).changed
+        return (await self._table.make_permanent(operation, slot)).changed
 
     async def resume(self) -> GatewayState:
         """Start again what a reboot ended: the release of the slot that gets new sessions.
@@ -374,3 +382,13 @@ class HostSlots:
     def _reap(self) -> None:
         """Take leave of instances of ours that have ended, so that no zombie keeps their number."""
         self._children = {pid: child for pid, child in self._children.items() if child.poll() is None}
+
+
+def _with_sessions_of(counted: GatewayState, state: GatewayState) -> GatewayState:
+    """Return the later state with the sessions that the same processes had a moment ago."""
+    sessions = {instance.pid: instance.sessions for instance in counted.instances}
+    instances = (
+        instance.model_copy(update={"sessions": sessions.get(instance.pid)}) if instance.pid else instance
+        for instance in state.instances
+    )
+    return state.model_copy(update={"instances": tuple(instances)})

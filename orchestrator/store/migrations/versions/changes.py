@@ -196,7 +196,9 @@ def _changes_and_known_good() -> None:
         sa.UniqueConstraint("fleet", "number", name="uq_changes_fleet"),
     )
     unended = sa.text("outcome IS NULL")
-    op.create_index("ix_changes_open", "changes", ["fleet"], sqlite_where=unended, postgresql_where=unended)
+    op.create_index(
+        "ix_changes_open", "changes", ["fleet", "number"], sqlite_where=unended, postgresql_where=unended
+    )
     op.create_table(
         "known_good",
         sa.Column("id", _SERIAL),
@@ -219,7 +221,7 @@ def _changes_and_known_good() -> None:
         "known_good",
         ["fleet", "gateway"],
         unique=True,
-        sqlite_where=sa.text("newest"),
+        sqlite_where=sa.text("newest = 1"),
         postgresql_where=sa.text("newest"),
     )
 

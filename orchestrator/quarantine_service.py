@@ -1,0 +1,73 @@
+"""What a caller may ask of quarantine: leave a gateway out of changes by name, and take it in again."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from orchestrator.service import Service
+from policies.drift import strays
+from policies.words.change import Quarantine
+from policies.words.command import Command, CommandKind
+from policies.words.errors import BadInput, Conflict, Refused
+from policies.words.fleet import Fleet
+
+
+@dataclass(frozen=True)
+class QuarantineService:
+    """Which gateways of an installation are left out."""
+
+    service: Service
+
+    async def leave_out(self, fleet: Fleet, gateway: str, person: str, reason: str) -> str:
+        """Leave the gateway out until it is returned; return the sentence that says so.
+
+        Raises:
+            BadInput: The fleet has no such gateway.
+            Conflict: A change is under way that does not wait for this gateway.
+        """
+        _refuse_unknown(fleet, gateway)
+        if await self.service.is_under_way(fleet.name):
+            command = Command(
+                id=f"quarantine-{secrets.token_hex(6)}",
+                kind=CommandKind.QUARANTINE,
+                person=person,
+                reason=reason,
+                gateway=gateway,
+            )
+            return (await self.service.command(fleet.name, command)).sentence
+        entry = Quarantine(
+            fleet=fleet.name, gateway=gateway, reason=reason, person=person, since=datetime.now(UTC)
+        )
+        if not await asyncio.to_thread(self.service.ledger.set_quarantine, entry):
+            return f"{gateway} is left out already."
+        return f"{gateway} is left out of changes until penstock gateway return {fleet.name} {gateway}."
+
+    async def take_in(self, fleet: Fleet, gateway: str, person: str, reason: str) -> str:
+        """Let the gateway take part again, once it is seen on its known-good; return the sentence.
+
+        Raises:
+            BadInput: The fleet has no such gateway.
+            Conflict: It is not left out.
+            Refused: It is silent, or not on its known-good; the sentence says which and how.
+        """
+        _refuse_unknown(fleet, gateway)
+        ledger = self.service.ledger
+        left_out = await asyncio.to_thread(ledger.quarantined, fleet.name)
+        if gateway not in {one.gateway for one in left_out}:
+            raise Conflict(f"{gateway} is not in quarantine; nothing to do")
+        survey = await self.service.survey(fleet)
+        if gateway not in survey.states:
+            why = survey.silent.get(gateway, "its agent did not answer")
+            raise Refused(f"{gateway} stays in quarantine, it is silent: {why}")
+        known_good = await asyncio.to_thread(ledger.known_good, fleet.name)
+        astray = strays({gateway: survey.states[gateway]}, known_good).get(gateway)
+        if astray is not None:
+            raise Refused(f"{gateway} stays in quarantine: it {astray}")
+        await asyncio.to_thread(ledger.clear_quarantine, fleet.name, gateway, person, reason)
+        return f"{gateway} was seen on its known-good and takes part in changes again."
+
+
+def _refuse_unknown(fleet: Fleet, gateway: str) -> None:
+    if gateway not in {known.name for known in fleet.gateways}:
+        raise BadInput(f"{fleet.name} has no gateway {gateway}; see penstock sessions {fleet.name}")

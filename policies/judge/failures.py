@@ -1,0 +1,71 @@
+"""Gateways that fail by themselves: which are set aside, and when it is the release's fault after all.
+
+A gateway with a hard sign that is not everybody's, or one that nobody sees any more, is set aside and
+counted; more of them than may fail are the release's fault. One whose host has rebooted is set aside
+and not counted: a crash of ours leaves the boot as it was. What is set aside is judged again once it
+has been started again.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+from policies.words.verdict import Cohorts
+from policies.words.word import Word
+
+FEWEST_REBOOTS = 1
+"""Reboots that are nobody's business, however few may fail."""
+
+
+class Why(StrEnum):
+    """Why a gateway is set aside."""
+
+    FAILED = "failed"
+    UNSEEN = "unseen"
+    REBOOTED = "rebooted"
+
+
+class Aside(Word):
+    """Since when, and why, a gateway is judged no further."""
+
+    at: float
+    why: Why
+
+
+Asides = Mapping[str, Aside]
+
+
+def still_aside(aside: Asides, cohorts: Cohorts) -> dict[str, Aside]:
+    """Return those that have not been started again since."""
+    return {name: one for name, one in aside.items() if cohorts.since.get(name, 0.0) <= one.at}
+
+
+def set_aside(aside: Asides, names: Iterable[str], why: Why, at: float) -> dict[str, Aside]:
+    """Return the gateways set aside with these added; a reboot explains what looked like a failure."""
+    added = {}
+    for name in names:
+        known = aside.get(name)
+        if known is None or (why is Why.REBOOTED and known.why is not Why.REBOOTED):
+            added[name] = Aside(at=known.at if known else at, why=why)
+    return {**aside, **added}
+
+
+def left_of(cohorts: Cohorts, aside: Asides) -> Cohorts:
+    """Return the cohorts without the gateways set aside."""
+    if not aside:
+        return cohorts
+    sides = {
+        side: tuple(name for name in getattr(cohorts, side) if name not in aside)
+        for side in ("canary", "changed_before", "beyond")
+    }
+    expected = {name: digest for name, digest in cohorts.expected.items() if name not in aside}
+    return cohorts.model_copy(update={**sides, "expected": expected})
+
+
+def failed_of(aside: Asides) -> tuple[str, ...]:
+    """Return the gateways that failed by themselves."""
+    return tuple(sorted(name for name, one in aside.items() if one.why is not Why.REBOOTED))
+
+
+def rebooted_of(aside: Asides) -> tuple[str, ...]:
+    """Return the gateways whose host has rebooted."""
+    return tuple(sorted(name for name, one in aside.items() if one.why is Why.REBOOTED))

@@ -1,0 +1,317 @@
+"""Fleet: a whole change of a SIMULATED fleet on the real engine, clean and turned round at 60 %.
+
+The gateways and their agents are simulated (`simulated_agents`, one process, a queue a gateway);
+engine, workflows, ledger and worker are real, and the worker is a process of its own whose
+processor time and memory are what is measured. Admission and the judge are scripted; the judge's
+own cost is measured apart, on a real Prometheus (`tick`).
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
+
+from orchestrator.engine import connect
+from orchestrator.files import load
+from orchestrator.service import Service
+from orchestrator.store.ledger import Ledger
+from policies.gates import GatePolicy
+from policies.planning.parts import parted
+from policies.planning.plan import plan as make_plan
+from policies.words.change import (
+    ChangeEnding,
+    ChangeKind,
+    ChangeOpening,
+    ChangeResult,
+    KnownGoodBatch,
+    Outcome,
+)
+from policies.words.plan import Plan, Strategy
+from policies.words.word import digest_of
+from tests.bench.simulated_agents import FLEET, NEW_VERSION, OLD_VERSION, Faults, fleet, release
+from tests.fakes.gateway import FakeGateway
+from workflows.identities import change_of
+
+SIZES = (100, 1_000, 10_000)
+STEPS = ("1", "20%", "60%", "100%")
+TURNED_ROUND_IN_WAVE = 3
+"""The wave after which sixty per cent of the gateways have changed."""
+
+WITHIN = 3600.0
+"""Seconds after which a change counts as hung."""
+
+SCANNED = 80
+"""Histories of each kind that are read for their largest payload."""
+
+
+@dataclass
+class Size:
+    """What a fleet of that size cost."""
+
+    gateways: int
+    plan_s: float = 0.0
+    wall_s: float = 0.0
+    worker_cpu_s: float = 0.0
+    worker_rss_mb: float = 0.0
+    events: int = 0
+    longest_history: int = 0
+    largest_payload_bytes: int = 0
+    steps_per_s: float = 0.0
+    restored_s: float = 0.0
+    restored: int = 0
+    back_wall_s: float = 0.0
+
+
+def main(json_path: Path | None, arguments: list[str]) -> int:
+    """Measure every size; 1 when a change did not end as it should."""
+    parser = argparse.ArgumentParser(prog="bench fleet")
+    parser.add_argument("--gateways", type=int, action="append", help="only this size; may be repeated")
+    parser.add_argument("--watch", type=float, default=None, help="seconds everybody stays on trial")
+    chosen = parser.parse_args(arguments)
+    print("SIMULATED gateways and agents on a real engine, ledger and worker")
+    sizes = []
+    for count in chosen.gateways or SIZES:
+        sizes.append(asyncio.run(_measure(count, chosen.watch)))
+        print(_line(sizes[-1]), flush=True)
+    figures = {"simulated": True, "sizes": [asdict(size) for size in sizes]}
+    if json_path is not None:
+        json_path.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+async def _measure(count: int, watch: float | None) -> Size:
+    size = Size(gateways=count)
+    plan = _plan(count, size)
+    longest = max(wave.lease for wave in plan.waves).total_seconds()
+    patience = watch if watch is not None else min(longest / 3, 300.0)
+    async with _setup(count, harm_in_wave=0, patience=patience) as setup:
+        result = await setup.upgrade(plan)
+        _expect(result, Outcome.PROMOTED)
+        size.wall_s = setup.wall
+        size.worker_cpu_s, size.worker_rss_mb = setup.cost()
+        size.steps_per_s = setup.steps_a_second(patience)
+        size.events, size.longest_history, size.largest_payload_bytes = await setup.histories()
+    async with _setup(count, harm_in_wave=TURNED_ROUND_IN_WAVE, patience=5.0) as setup:
+        result = await setup.upgrade(plan)
+        _expect(result, Outcome.ROLLED_BACK)
+        size.back_wall_s = setup.wall
+        size.restored_s = (
+            round(result.steered_back_after.total_seconds(), 2) if result.steered_back_after else -1
+        )
+        size.restored = result.touched
+        events, longest_history, largest = await setup.histories()
+        size.longest_history = max(size.longest_history, longest_history)
+        size.largest_payload_bytes = max(size.largest_payload_bytes, largest)
+        del events
+    return size
+
+
+def _plan(count: int, size: Size) -> Plan:
+    """Return the plan of the upgrade, timed from facts to parts."""
+    old, new = release(OLD_VERSION), release(NEW_VERSION)
+    simulated = fleet(
+        count,
+        steps=STEPS,
+        switching=max(50, count // 20),
+        switching_per_domain=50,
+        draining=count,
+        holdout="0",
+    )
+    states = {}
+    for gateway in simulated.gateways:
+        fake = FakeGateway(gateway)
+        fake.serve(old)
+        states[gateway.name] = fake._state(changed=False)
+    known_good = {gateway.name: old for gateway in simulated.gateways}
+    gates = load(Path("deploy/lab/gates.yaml"), GatePolicy)
+    began = time.perf_counter()
+    plan = make_plan(
+        simulated, states, known_good, new, Strategy.CANARY, gates=gates, trust_policy=digest_of(b"trust")
+    )
+    parted(plan)
+    size.plan_s = round(time.perf_counter() - began, 3)
+    return plan
+
+
+@dataclass
+class Setup:
+    """Engine, simulated agents and the measured worker of one run."""
+
+    address: str
+    folder: Path
+    worker: "subprocess.Popen[str]"
+    wall: float = 0.0
+    decided_at: float = 0.0
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger that the worker uses."""
+        return Ledger.open(f"sqlite:///{self.folder / 'ledger.db'}")
+
+    async def upgrade(self, plan: Plan) -> ChangeResult:
+        """Run the plan to its end."""
+        book = self.ledger
+        _begin(book, plan)
+        client = await connect(self.address, "default")
+        service = Service(client, book)
+        began = time.monotonic()
+        await service.start(plan, "http://simulated", "bench", "measuring")
+        handle: WorkflowHandle[Any, ChangeResult] = client.get_workflow_handle(
+            change_of(FLEET), result_type=ChangeResult
+        )
+        async with asyncio.timeout(WITHIN):
+            result = await handle.result()
+        self.wall = round(time.monotonic() - began, 1)
+        return result
+
+    def cost(self) -> tuple[float, float]:
+        """Return the worker's processor seconds so far, and the most memory it had, in MB."""
+        stat = Path(f"/proc/{self.worker.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks = int(stat[11]) + int(stat[12])
+        status = Path(f"/proc/{self.worker.pid}/status").read_text()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return ticks / 100, int(peak.split()[1]) / 1024
+
+    def steps_a_second(self, patience: float) -> float:
+        """Return the steps a second while everybody was on trial and nobody was kept yet."""
+        lines = [json.loads(line) for line in (self.folder / "counts.jsonl").read_text().splitlines()]
+        last_trial = max(line["steps"].get("start_instance", 0) for line in lines)
+        trial = [line for line in lines if line["steps"].get("start_instance", 0) == last_trial]
+        before = [line for line in trial if line["at"] <= trial[0]["at"] + patience * 0.9]
+        taken: int = sum(before[-1]["steps"].values()) - sum(before[0]["steps"].values())
+        seconds: float = max(1.0, before[-1]["at"] - before[0]["at"])
+        return round(taken / seconds, 1)
+
+    async def histories(self) -> tuple[int, int, int]:
+        """Return all events, the longest history, and the largest payload of those that are read."""
+        client = await connect(self.address, "default")
+        events = longest = largest = 0
+        read: dict[str, int] = {}
+        async for found in client.list_workflows():
+            length = found.history_length or 0
+            events, longest = events + length, max(longest, length)
+            if read.get(found.workflow_type, 0) < SCANNED:
+                read[found.workflow_type] = read.get(found.workflow_type, 0) + 1
+                largest = max(largest, await _largest_payload(client, found.id, found.run_id))
+        return events, longest, largest
+
+
+async def _largest_payload(client: Client, workflow: str, run: str) -> int:
+    largest = 0
+    async for event in client.get_workflow_handle(workflow, run_id=run).fetch_history_events():
+        largest = max(largest, event.ByteSize())
+    return largest
+
+
+def _begin(book: Ledger, plan: Plan) -> None:
+    """Write the ledger of a fleet that was installed long ago."""
+    old = release(OLD_VERSION)
+    opening = ChangeOpening(
+        key="first",
+        fleet=FLEET,
+        kind=ChangeKind.INSTALL,
+        requested_by="bench",
+        reason="it begins",
+        release="1",
+    )
+    name = book.open_change(opening)
+    names = [gateway.name for gateway in plan.fleet.gateways]
+    for first in range(0, len(names), 500):
+        releases = dict.fromkeys(names[first : first + 500], old)
+        book.record_known_good_batch(KnownGoodBatch(fleet=FLEET, change=name, releases=releases))
+    book.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="installed"))
+
+
+@asynccontextmanager
+async def _setup(
+    count: int, *, harm_in_wave: int, patience: float, faults: Faults | None = None
+) -> AsyncIterator[Setup]:
+    """Start everything, and end it by its own process id."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-bench-fleet-"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        _start(stack, _engine(port, folder), folder / "engine.log")
+        await _answering(address)
+        given = (faults or Faults()).model_dump_json()
+        agents = [sys.executable, "-m", "tests.bench.simulated_agents", address, str(count)]
+        _start(stack, [*agents, str(folder / "counts.jsonl"), given], folder / "agents.log")
+        worker = [sys.executable, "-m", "tests.bench.fleet_worker", address, str(folder / "ledger.db")]
+        Ledger.open(f"sqlite:///{folder / 'ledger.db'}").close()
+        running = _start(
+            stack, [*worker, str(count), str(harm_in_wave), str(patience)], folder / "worker.log"
+        )
+        await asyncio.sleep(5 + count / 500)  # the simulated agents connect over twenty seconds
+        yield Setup(address=address, folder=folder, worker=running)
+
+
+def _engine(port: int, folder: Path) -> list[str]:
+    program = shutil.which("temporal", path=str(Path(sys.executable).parent))
+    if program is None:
+        raise SystemExit("bench: the engine's program is not in the environment")
+    command = [program, "server", "start-dev", "--headless", "--log-level", "never"]
+    command += ["--ip", "127.0.0.1", "--port", str(port), "--db-filename", str(folder / "engine.sqlite")]
+    command += ["--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL"]
+    for setting in (
+        "frontend.namespaceCount=30000",
+        "frontend.namespaceRPS=20000",
+        "frontend.rps=20000",
+        "matching.numTaskqueueReadPartitions=1",
+        "matching.numTaskqueueWritePartitions=1",
+    ):
+        command += ["--dynamic-config-value", setting]
+    return command
+
+
+def _start(stack: ExitStack, command: list[str], log: Path) -> "subprocess.Popen[str]":
+    file = stack.enter_context(log.open("w"))
+    process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, text=True)
+    stack.callback(_end, process)
+    return process
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+async def _answering(address: str) -> None:
+    """Return once the engine serves."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await (await Client.connect(address)).count_workflows()
+            except (RPCError, RuntimeError):
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+
+def _expect(result: ChangeResult, outcome: Outcome) -> None:
+    if result.outcome is not outcome:
+        raise SystemExit(f"bench: ended {result.outcome}, not {outcome}: {result.reason}")
+
+
+def _line(size: Size) -> str:
+    return "  ".join(f"{name} {value}" for name, value in asdict(size).items())

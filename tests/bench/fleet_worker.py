@@ -1,0 +1,93 @@
+"""The worker that is measured: the real workflows and ledger steps; admission and the judge are scripted."""
+
+import asyncio
+import resource
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from temporalio import activity
+from temporalio.worker import Worker
+
+from activities.facts import FactActivities
+from activities.ledger import LedgerActivities
+from activities.liveness import heartbeating
+from activities.normality import NormalityOrder
+from activities.observation import ObservationSlice
+from activities.plans import PlanActivities
+from activities.releases import Admission, AdmitOrder
+from activities.snapshots import ArchiveActivities
+from activities.watching import WatchSlice
+from orchestrator.engine import connect
+from orchestrator.running import leave, make_worker, run_until_told
+from orchestrator.store.ledger import Ledger
+from orchestrator.worker import WORKFLOWS, record_activities
+from policies.judge.offline.advisory import Advice
+from policies.words.verdict import Action, Decision, GateVerdict
+from tests.bench.simulated_agents import fleet
+from tests.fakes.control import FakeArchive, FakeFleets
+from workflows.steps import CONTROL_QUEUE
+
+NOTHING = timedelta(0)
+
+
+class ScriptedJudge:
+    """Proves every wave healthy once it is complete, or finds harm in one of them."""
+
+    def __init__(self, harm_in_wave: int, patience: float) -> None:
+        self._harm_in_wave = harm_in_wave
+        self._patience = patience
+
+    @activity.defn(name="ask_whether_normal")
+    async def ask_whether_normal(self, order: NormalityOrder) -> tuple[Advice, ...]:
+        """Say nothing of the hour."""
+        return ()
+
+    @activity.defn(name="admit_release")
+    async def admit_release(self, order: AdmitOrder) -> Admission:
+        """Admit the release: what is measured begins after it."""
+        return Admission(release=order.release, signers=("simulated",), reason="simulated")
+
+    @activity.defn(name="watch_wave")
+    async def watch_wave(self, order: WatchSlice) -> ObservationSlice:
+        """Wait for the whole wave, then as long as was asked, and say what the script says."""
+        action, verdict = Action.CONTINUE, GateVerdict.NOT_ENOUGH_DATA
+        async with heartbeating():
+            await asyncio.sleep(self._patience if order.complete else 1)
+        if order.complete and order.wave:
+            harm = order.wave == self._harm_in_wave
+            action = Action.ROLL_BACK if harm else Action.PROMOTE
+            verdict = GateVerdict.UNHEALTHY if harm else GateVerdict.HEALTHY
+        decision = Decision(action=action, verdict=verdict, reason="simulated")
+        return ObservationSlice(state="", decision=decision, observed=NOTHING, wall=NOTHING, ticks=1)
+
+
+async def main(address: str, ledger: Path, count: int, harm_in_wave: int, patience: float) -> None:
+    """Run until told to stop, then print what it cost."""
+    client = await connect(address, "default")
+    book = Ledger.open(f"sqlite:///{ledger}")
+    judge = ScriptedJudge(harm_in_wave, patience)
+    worker: Worker = make_worker(
+        client,
+        CONTROL_QUEUE,
+        workflows=WORKFLOWS,
+        activities=[
+            judge.ask_whether_normal,
+            judge.admit_release,
+            judge.watch_wave,
+            *record_activities(
+                LedgerActivities(book),
+                PlanActivities(book),
+                FactActivities(book, FakeFleets(fleet(count))),
+                ArchiveActivities(FakeArchive(), book),
+            ),
+        ],
+    )
+    await run_until_told(worker)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(f"cpu {used.ru_utime + used.ru_stime:.2f} rss {used.ru_maxrss // 1024}", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))
+    leave(0)

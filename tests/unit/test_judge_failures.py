@@ -1,0 +1,140 @@
+"""Gateways that fail by themselves: named, set aside, and the release's fault only when they are many."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from policies.judge.observation import Memory, read_tick
+from policies.judge.tick import Sign, Tick
+from policies.judge.window import WindowState, fold_tick
+from policies.words.verdict import Action, Cohorts, Decision, GateVerdict
+from tests.unit.judged import LOGINS, START, policy, reading, series
+
+NAMES = tuple(f"10.0.1.{n}:9500" for n in range(1, 21))
+WAVE = Cohorts(canary=NAMES[:8], changed_before=NAMES[8:10], control=NAMES[10:])
+RESTARTED: dict[str, Any] = {
+    "id": "restarted",
+    "kind": "hard",
+    "value": "started{$cohort}",
+    "fires": {"when": "changes"},
+}
+GATES = policy(LOGINS, RESTARTED)
+
+
+def tick(at: float, signs: Sequence[str] = (), **more: Any) -> Tick:
+    found = {name: Sign(since=START + at, until=START + at) for name in signs}
+    counts = {"logins": dict.fromkeys(NAMES, (2, 0))}
+    return Tick(at=START + at, counts=counts, signs={"restarted": found}, **more)
+
+
+def watch(cohorts: Cohorts, ticks: Sequence[Tick]) -> tuple[WindowState, list[Decision]]:
+    state, decisions = WindowState(), []
+    for one in ticks:
+        state = WindowState.model_validate_json(state.model_dump_json())
+        state, decision = fold_tick(GATES, GATES.window, cohorts, state, one)
+        decisions.append(decision)
+    return state, decisions
+
+
+def may(number: int) -> Cohorts:
+    return WAVE.model_copy(update={"may_fail": number})
+
+
+def test_a_hard_sign_names_its_gateways() -> None:
+    _, decisions = watch(WAVE, [tick(0), tick(1, NAMES[2:4])])
+    assert decisions[-1].readings[1].instances == NAMES[2:4]
+    assert (decisions[-1].action, decisions[-1].failed) == (Action.ROLL_BACK, NAMES[2:4])
+    assert "and on 1 more" in decisions[-1].reason
+
+
+def test_as_many_as_may_fail_are_set_aside_and_the_wave_goes_on_to_its_proof() -> None:
+    ticks = [tick(t, NAMES[2:4] if t == 3 else ()) for t in range(30)]
+    _, decisions = watch(may(2), ticks)
+    assert [d.failed for d in decisions[2:5]] == [(), NAMES[2:4], NAMES[2:4]]
+    assert {d.action for d in decisions} == {Action.CONTINUE, Action.PROMOTE}
+    assert decisions[3].readings[1].verdict is GateVerdict.HARD
+
+
+def test_one_more_than_may_fail_is_the_releases_fault_whenever_it_comes() -> None:
+    for later in (4, 9):
+        ticks = [tick(t, {3: NAMES[2:4], later: NAMES[5:6]}.get(t, ())) for t in range(later + 1)]
+        _, decisions = watch(may(2), ticks)
+        assert decisions[-1].action is Action.ROLL_BACK
+        assert decisions[-1].failed == (*NAMES[2:4], NAMES[5])
+        assert "3 gateways have failed" in decisions[-1].reason
+
+
+def test_a_gateway_of_an_earlier_wave_that_fails_is_counted_too() -> None:
+    _, decisions = watch(may(1), [tick(0), tick(1, NAMES[9:10])])
+    assert (decisions[-1].action, decisions[-1].failed) == (Action.CONTINUE, NAMES[9:10])
+
+
+def test_what_is_everybodys_is_no_gateways_own_failure() -> None:
+    _, decisions = watch(may(1), [tick(0), tick(1, NAMES)])
+    assert (decisions[-1].verdict, decisions[-1].failed) == (GateVerdict.CONFLICTING, ())
+
+
+def test_a_gateway_set_aside_is_neither_missed_nor_counted() -> None:
+    blind = {"logins": f"attempts has no fresh value from {NAMES[2]}"}
+    state, decisions = watch(may(2), [tick(0), tick(1, NAMES[2:3]), tick(2)])
+    before = state.gates["logins"].sle
+    assert before is not None
+    assert [row[0] for row in before.recent] == [16, 16, 14]
+    assert blind  # what would have been said of it is not asked any more
+    assert decisions[-1].readings[0].verdict is not GateVerdict.METRICS_UNAVAILABLE
+
+
+def test_a_gateway_that_was_started_again_is_judged_again_and_no_failure_any_more() -> None:
+    state, _ = watch(may(2), [tick(0), tick(1, NAMES[2:3])])
+    again = may(2).model_copy(update={"since": {NAMES[2]: START + 5}})
+    _, decision = fold_tick(GATES, GATES.window, again, state, tick(8))
+    assert decision.failed == ()
+
+
+def test_a_reboot_is_named_and_is_nobodys_failure() -> None:
+    ticks = [tick(t, NAMES[2:3] if t >= 3 else (), rebooted=NAMES[2:3] if t >= 3 else ()) for t in range(20)]
+    _, decisions = watch(WAVE, ticks)
+    assert (decisions[-1].rebooted, decisions[-1].failed) == (NAMES[2:3], ())
+    assert Action.ROLL_BACK not in {d.action for d in decisions}
+
+
+def test_a_crash_that_turns_out_to_be_a_reboot_is_taken_off_the_count() -> None:
+    ticks = [tick(0), tick(1, NAMES[2:3]), tick(2), tick(3, rebooted=NAMES[2:3])]
+    _, decisions = watch(may(1), ticks)
+    assert [d.failed for d in decisions[1:]] == [NAMES[2:3], NAMES[2:3], ()]
+    assert decisions[-1].rebooted == NAMES[2:3]
+
+
+def test_many_reboots_hold_for_they_may_be_the_release() -> None:
+    _, decisions = watch(may(2), [tick(0), tick(1, rebooted=NAMES[:3])])
+    assert (decisions[-1].action, decisions[-1].verdict) == (Action.HOLD, GateVerdict.CONFLICTING)
+
+
+@pytest.mark.parametrize(("may_fail", "held"), [(0, True), (1, False)])
+def test_a_gateway_nobody_sees_blinds_the_window_or_fails_alone(may_fail: int, held: bool) -> None:
+    until = 12 if held else 6
+    lost: dict[str, Any] = {"unseen": NAMES[2:3], "blind": {"logins": "no fresh value"}}
+    ticks = [tick(0), *(tick(t, **(lost if t <= until else {})) for t in range(1, 13))]
+    _, decisions = watch(may(may_fail), ticks)
+    assert (decisions[-1].failed == NAMES[2:3]) is not held
+    assert (decisions[-1].action is Action.HOLD) is held
+
+
+def boots(at: float, boot: str) -> dict[str, Any]:
+    return {"vpngw_boot_info{$cohort}": [series("boot", NAMES[0], [(START + at, 1.0)], boot_id=boot)]}
+
+
+def test_a_reboot_is_told_by_the_hosts_boot_and_only_since_the_instance_was_started() -> None:
+    memory, seen = Memory(), []
+    for at, boot, since in ((0, "one", 0), (1, "one", 0), (2, "two", 0), (3, "two", 0), (9, "two", 5)):
+        cohorts = WAVE.model_copy(update={"since": {NAMES[0]: START + since} if since else {}})
+        memory, found = read_tick(GATES, cohorts, memory, reading(START + at, boots(at, boot)))
+        seen.append(found.rebooted)
+    assert seen == [(), (), NAMES[:1], NAMES[:1], ()]
+
+
+def test_a_host_that_says_nothing_of_its_boot_has_not_rebooted() -> None:
+    memory, _ = read_tick(GATES, WAVE, Memory(), reading(START, boots(0, "one")))
+    _, found = read_tick(GATES, WAVE, memory, reading(START + 1, {}))
+    assert found.rebooted == ()

@@ -1,0 +1,113 @@
+"""What people see of a change: its sentences whole and unread as markup, and every event once."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.cli.show import Output, new_events, show_standing, show_status
+from orchestrator.service import Standing
+from policies.words.change import Phase
+from policies.words.report import GatewayProgress
+from policies.words.status import ChangeStatus, Event
+
+BEGAN = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
+MARKUP = "fix [/etc/ocserv] [red]path[/red]"
+
+
+def status(**more: Any) -> ChangeStatus:
+    told = {
+        "rollout": "edge-2",
+        "fleet": "edge",
+        "release": "",
+        "version": "1.3.0",
+        "phase": Phase.OBSERVING,
+        "what": "wave 1 of 2",
+        "users": "1 of 4 gateways",
+        "why": "so it is",
+        "next": "the next wave",
+        "can_do": "penstock hold",
+    }
+    return ChangeStatus.model_validate(told | more)
+
+
+def shown(capsys: pytest.CaptureFixture[str], **more: Any) -> str:
+    show_status(status(**more), Output.TABLE)
+    return capsys.readouterr().out
+
+
+def test_what_people_wrote_is_shown_letter_by_letter(capsys: pytest.CaptureFixture[str]) -> None:
+    events = (Event(at=BEGAN, sentence=f"ana: {MARKUP}"),)
+    gateways = (GatewayProgress(gateway="gw-1", wave=1, state=MARKUP),)
+    said = shown(
+        capsys, why=MARKUP, needs_you=MARKUP, aside={"gw-3": MARKUP}, events=events, gateways=gateways
+    )
+    assert said.count(MARKUP) == 5
+
+
+def test_what_waits_for_a_person_stands_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "NEEDS YOU  held by ana: lunch" in shown(capsys, needs_you="held by ana: lunch")
+    assert "NEEDS YOU" not in shown(capsys)
+
+
+def test_gateways_that_were_left_out_are_named_with_why_and_many_are_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "gw-3: it rebooted" in shown(capsys, aside={"gw-3": "it rebooted"})
+    said = shown(capsys, aside={f"gw-{n:03}": "it rebooted" for n in range(13)})
+    assert said.count("it rebooted") == 10
+    assert "3 more" in said
+
+
+def test_a_small_fleet_is_a_table_and_a_large_one_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    few = tuple(GatewayProgress(gateway=f"gw-{n}", wave=1, state="on trial") for n in range(4))
+    said = shown(capsys, gateways=few, counts={"on trial": 4})
+    assert all(f"gw-{n}" in said for n in range(4))
+    said = shown(capsys, gateways=few, counts={"kept": 30, "on trial": 4})
+    assert "30 kept, 4 on trial" in said
+    assert "gw-1" not in said
+
+
+def test_only_the_newest_events_are_shown_in_a_frame(capsys: pytest.CaptureFixture[str]) -> None:
+    events = tuple(Event(at=BEGAN, sentence=f"event {n:02}") for n in range(20))
+    said = shown(capsys, events=events)
+    assert [f"event {n:02}" for n in range(20) if f"event {n:02}" in said] == [
+        f"event {n:02}" for n in range(12, 20)
+    ]
+
+
+@given(st.lists(st.integers(0, 7), max_size=20), st.integers(1, 10))
+def test_a_watch_tells_every_event_that_is_still_known_once(grown: list[int], kept: int) -> None:
+    story: list[Event] = []
+    told, said, known = 0, list[str](), set[str]()
+    for more in grown:
+        story += [
+            Event(at=BEGAN + timedelta(seconds=len(story) + n), sentence=f"event {len(story) + n}")
+            for n in range(more)
+        ]
+        dropped = max(0, len(story) - kept)
+        now = status(events=tuple(story[dropped:]), earlier_events=dropped)
+        known |= {event.sentence for event in now.events}
+        fresh, told = new_events(now, told)
+        said += [event.sentence for event in fresh]
+    assert len(said) == len(set(said))
+    assert set(said) == known
+    assert told == len(story)
+
+
+def test_a_fleet_that_was_never_changed_says_what_it_is_on_and_what_to_do_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    on = Standing(fleet="lab", versions=("1.1.6",), taking=4, gateways=4)
+    show_standing(on, Output.TABLE)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == "lab on 1.1.6, 4/4 taking users. No change yet. Next: penstock plan lab --to RELEASE"
+    silent = Standing(
+        fleet="lab", versions=(), taking=0, gateways=2, silent={"gw-2": "[no] agent"}, quarantined={}
+    )
+    show_standing(silent, Output.TABLE)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "penstock fleet install lab --to RELEASE" in said
+    assert "gw-2: [no] agent" in said

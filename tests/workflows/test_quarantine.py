@@ -1,0 +1,55 @@
+"""Gateways that are left out by name, and how they come back into the fleet."""
+
+import pytest
+
+from orchestrator.quarantine_service import QuarantineService
+from orchestrator.service import Service
+from policies.words.change import ChangeKind
+from policies.words.errors import BadInput, Conflict, Refused
+from policies.words.plan import Strategy
+from policies.words.word import digest_of
+from tests.workflows.world import GATES, NEW, OLD, World
+
+
+def service_of(world: World) -> QuarantineService:
+    return QuarantineService(Service(world.client, world.book))
+
+
+async def test_a_plan_leaves_a_gateway_in_quarantine_alone_and_names_it(world: World) -> None:
+    quarantine = service_of(world)
+    said = await quarantine.leave_out(world.fleet, "gw-2", "ana", "its disk is ill")
+    assert "penstock gateway return" in said
+    assert "already" in await quarantine.leave_out(world.fleet, "gw-2", "ana", "its disk is ill")
+    plan = await quarantine.service.plan(world.fleet, NEW, Strategy.CANARY, GATES, digest_of(b"trust"))
+    assert {skip.gateway: skip.reason for skip in plan.skipped} == {"gw-2": "in quarantine: its disk is ill"}
+    assert "gw-2" not in {name for wave in plan.waves for name in wave.gateways}
+
+
+async def test_a_gateway_is_taken_in_again_only_once_it_is_seen_on_its_known_good(world: World) -> None:
+    quarantine = service_of(world)
+    await quarantine.leave_out(world.fleet, "gw-2", "ana", "its disk is ill")
+    world.gateways["gw-2"].serve(NEW)
+    with pytest.raises(
+        Refused, match="gw-2 stays in quarantine: it runs a release that is not its known-good"
+    ):
+        await quarantine.take_in(world.fleet, "gw-2", "ben", "new disk")
+    assert [one.gateway for one in world.book.quarantined(world.fleet.name)] == ["gw-2"]
+    world.gateways["gw-2"].serve(OLD)
+    assert "takes part in changes again" in await quarantine.take_in(world.fleet, "gw-2", "ben", "new disk")
+    assert world.book.quarantined(world.fleet.name) == ()
+    with pytest.raises(Conflict, match="not in quarantine"):
+        await quarantine.take_in(world.fleet, "gw-2", "ben", "new disk")
+
+
+async def test_only_gateways_of_the_fleet_are_left_out_or_taken_in(world: World) -> None:
+    quarantine = service_of(world)
+    for ask in (quarantine.leave_out, quarantine.take_in):
+        with pytest.raises(BadInput, match="has no gateway gw-99"):
+            await ask(world.fleet, "gw-99", "ana", "why")
+
+
+async def test_a_fleet_that_was_only_installed_says_what_it_is_on(world: World) -> None:
+    world.book.add_release(OLD, source="http://repository", signers=(), manifest_json="{}")
+    standing = await Service(world.client, world.book).standing(world.fleet)
+    assert (standing.versions, standing.taking, standing.gateways) == (("1.1.6",), 4, 4)
+    assert [row.kind for row in world.book.history(world.fleet.name)] == [ChangeKind.INSTALL]
