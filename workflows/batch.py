@@ -303,6 +303,8 @@ class Batch:
     # --- the end ----------------------------------------------------------------------
 
     async def _keep(self) -> None:
+        """Confirm every lease once more, so that nothing is kept that has died since, and keep the rest."""
+        await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
         await asyncio.gather(*[self._keep_gateway(name) for name in sorted(self._on_trial)])
 
     async def _keep_gateway(self, name: str) -> None:

@@ -123,8 +123,9 @@ class FakeGateway:
         berth.people.clear()
 
     def reboot(self) -> None:
-        """Let the host start anew: every session is gone, and the serving instance comes up again."""
+        """Let the host start anew: sessions and trials are gone, and the serving instance comes up again."""
         self.boot = f"{self.boot}, then another"
+        self.trial, self.share, self.pins = None, 100, {}
         for name in self.berths:
             self.crash(name)
         if self.serving is not None:

@@ -45,7 +45,9 @@ def verdict(world: World, gate: str, *names: str) -> Decision:
 async def two_on_trial(recorded: Recorded, people: int, **limits: Any) -> Any:
     """Bring two gateways on trial, with so many people on each; return the rollout."""
     world = recorded.world
-    changed = world.fleet.limits.model_copy(update={"drain": DrainLimits.model_validate(limits)})
+    changed = world.fleet.limits.model_copy(
+        update={"drain": DrainLimits.model_validate({"logins_per_minute": 6000, **limits})}
+    )
     world.fleet = world.fleet.model_copy(update={"limits": changed})
     world.judge.says(UNDECIDED)
     await recorded.start(("gw-1", "gw-2"))
