@@ -13,9 +13,10 @@ from temporalio import activity
 from activities.failures import as_application_errors
 from policies.gates import GatePolicy
 from policies.judge.counts import Series
-from policies.judge.needs import Needs, unreached, what_to_read
+from policies.judge.needs import Needs, offending, unreached, what_to_read
+from policies.judge.offence import Offence
 from policies.judge.reading import COMPLAINTS, Reading
-from policies.judge.sample import watched
+from policies.judge.sample import sampled
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_reading, next_window
 from policies.words.errors import BadInput, Unavailable
@@ -81,6 +82,14 @@ class MetricsSource(Protocol):
         ...
 
 
+class OffenderSource(Protocol):
+    """Who of all gateways may show a bad sign, found by the metrics' own filters."""
+
+    async def offenders(self, offence: Offence, at: datetime) -> frozenset[str]:
+        """Return the instances that may offend, of whatever fleet; raises as MetricsSource does."""
+        ...
+
+
 class Probes(Protocol):
     """Whether a gateway answers from here, by a way that does not lead through the metrics."""
 
@@ -116,11 +125,13 @@ class ObservationActivities:
         self,
         source: MetricsSource,
         *,
+        offenders: OffenderSource | None = None,
         probes: Probes | None = None,
         complaints: ComplaintBook | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         self._source = source
+        self._offenders = offenders
         self._probes = probes
         self._complaints = complaints
         self._recorder = recorder
@@ -131,7 +142,7 @@ class ObservationActivities:
 
         A gateway that fails or reboots by itself ends the slice too: somebody has to see to it.
         """
-        order = order.model_copy(update={"cohorts": watched(order.gates, order.cohorts)})
+        order = order.model_copy(update={"cohorts": _sampled(order)})
         resumed = activity.info().heartbeat_details
         text = (resumed[0] if resumed else order.state) or order.carry
         state = unpacked(text) if text else WindowState()
@@ -180,12 +191,17 @@ class ObservationActivities:
         if unread:
             lost = dict.fromkeys(needs.lookbacks, *unread.values())
             return Reading(at=at.timestamp(), series={}, unread=lost | unread)
-        more, also_unread = await self._read_all(needs.lookbacks, needs.instances, at)
+        more, also_unread = await self._read_all(needs.lookbacks, needs.instances, at, needs.asked)
+        series |= more
+        if needs.offences:
+            signs, unfiltered = await self._exceptions(needs, cohorts, at)
+            series = {name: (*found, *signs.get(name, ())) for name, found in series.items()}
+            also_unread |= unfiltered
         complaints, no_complaints = await self._complained(needs, state, at)
         asked = unreached(cohorts, series[policy.presence]) if needs.confirm else ()
         return Reading(
             at=at.timestamp(),
-            series=series | more,
+            series=series,
             unread=also_unread | no_complaints,
             history=await self._history(needs, at),
             unreachable=await self._unreachable(asked),
@@ -201,13 +217,43 @@ class ObservationActivities:
                 break
         return found
 
+    async def _exceptions(
+        self, needs: Needs, cohorts: Cohorts, at: datetime
+    ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
+        """Read the signs of those outside the sample that may show any, or why that cannot be read."""
+        if self._offenders is None:
+            return {}, {offence.selector: "no source tells exceptions" for offence in needs.offences}
+        answers = await asyncio.gather(
+            *(self._offenders.offenders(offence, at) for offence in needs.offences), return_exceptions=True
+        )
+        found, unread = set[str](), {}
+        for offence, answer in zip(needs.offences, answers, strict=True):
+            if isinstance(answer, MetricsUnavailable):
+                unread[offence.selector] = str(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found |= answer
+        asked = offending(found, cohorts)
+        if not asked:
+            return {}, unread
+        signs, also_unread = await self._read_all(needs.signs, asked, at)
+        return signs, unread | also_unread
+
     async def _read_all(
-        self, lookbacks: Mapping[str, timedelta], instances: Sequence[str], at: datetime
+        self,
+        lookbacks: Mapping[str, timedelta],
+        instances: Sequence[str],
+        at: datetime,
+        asked: Mapping[str, str] | None = None,
     ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
         """Read all selectors side by side; return what was found, and why the rest was not."""
         names = list(lookbacks)
         answers = await asyncio.gather(
-            *(self._source.raw(name, instances, at, lookbacks[name]) for name in names),
+            *(
+                self._source.raw((asked or {}).get(name, name), instances, at, lookbacks[name])
+                for name in names
+            ),
             return_exceptions=True,
         )
         series, unread = {}, {}
@@ -238,6 +284,14 @@ class ObservationActivities:
             return await self._complaints.distinct(needs.instances, since, at), {}
         except Unavailable as error:
             return {}, {COMPLAINTS: str(error)}
+
+
+def _sampled(order: ObservationOrder) -> Cohorts:
+    """Return whom to read; an order that already is a sample stays as it is."""
+    cohorts, most = order.cohorts, order.gates.sample
+    if len(cohorts.canary) + len(cohorts.changed_before) <= most and len(cohorts.control) <= most:
+        return cohorts
+    return sampled(cohorts, {}, most, order.rollout)
 
 
 def packed(state: WindowState) -> str:

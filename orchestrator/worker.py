@@ -88,6 +88,7 @@ async def compose(settings: Settings) -> Worker:
     metrics = PrometheusSource(settings.prometheus_url)
     observation = ObservationActivities(
         metrics,
+        offenders=metrics,
         probes=PortProbes(fleet),
         complaints=ComplaintList.open(settings.ledger_url, fleet),
         recorder=FolderRecorder(settings.windows),

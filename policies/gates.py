@@ -17,6 +17,7 @@ from policies.judge.gates.hard import Hard
 from policies.judge.gates.kind import Alpha, Selector
 from policies.judge.gates.rate import Rate
 from policies.judge.gates.slope import Slope
+from policies.judge.sample import MOST
 from policies.words.verdict import Window
 from policies.words.word import Duration, Name, Word, digest_of
 
@@ -87,7 +88,9 @@ class GatePolicy(Word):
         default=timedelta(hours=1), description="history from which control's share is taken"
     )
     min_controls: int = Field(default=1, ge=1)
-    most_controls: int = Field(default=60, ge=1, description="more gateways to compare with add nothing")
+    sample: int = Field(
+        default=250, ge=1, le=MOST, description="changed, and unchanged, gateways whose counters are read"
+    )
     window: Window = Window()
     budget: Budget = Budget()
     blindness: Blindness = Blindness()

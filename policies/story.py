@@ -108,6 +108,10 @@ class Story:
 
     def take(self, report: WaveReport) -> Decision | None:
         """Take over a wave's report; what it repeats is told once. Return its decision if that is news."""
+        for name, why in sorted(report.aside.items()):
+            if name not in self._told.aside:
+                self.note(f"{name} left out and sent back: {why}", report.at)
+        self._tell(aside=self._told.aside | report.aside)  # each report tells only who is new
         if not report.follows(self._wave_heard):
             return None
         self._wave_heard = report
@@ -116,13 +120,9 @@ class Story:
             self.note(f"wave {report.wave} of {self._waves}", report.at)
         for progress in report.gateways:
             self._take_progress(progress, report.at)
-        for name, why in sorted(report.aside.items()):
-            if name not in self._told.aside:
-                self.note(f"{name} left out and sent back: {why}", report.at)
         moved = self._told.moved or any(report.counts.get(state) for state in ("on trial", "kept"))
         self._tell(
             counts=self._told.counts | {report.wave: report.counts},
-            aside=self._told.aside | report.aside,
             holds=report.holds,
             moved=moved,
             switching=report.switching,

@@ -393,7 +393,7 @@ class Change:
             )
         for key in self._touched(self._passed):
             await self._record(PlanActivities.promote_part, self._part_entry(key))
-            await start_drains_of(self._name, self._plan, key, self._epoch)
+            await start_drains_of(self._name, self._plan, key, self._epoch, tuple(sorted(self._aside)))
 
     def _part_entry(self, key: PartKey) -> PartEntry:
         return PartEntry(

@@ -46,8 +46,9 @@ LOOK_AGAIN = timedelta(minutes=10)
 class DrainOrder(Word):
     """Empty and stop whatever gets no new sessions on the gateways of one part of a plan.
 
-    `names` are those of the part that are meant; all when it is empty. `epochs` holds the epoch
-    of each gateway that has another than `epoch`. After a rollback `went_back` is true;
+    `names` are those of the part that are meant; all but those `without` when it is empty.
+    `epochs` holds the epoch of each gateway that has another than `epoch`. After a rollback
+    `went_back` is true;
     `decision` is then the verdict on the release `failed`, if it was a verdict that sent the
     gateways back. `rate` is how many logins a minute this drain may force.
     """
@@ -57,6 +58,7 @@ class DrainOrder(Word):
     plan: Digest
     key: PartKey
     names: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     epoch: int
     epochs: dict[str, int] = {}
     release: ReleaseRef | None = None
@@ -107,7 +109,12 @@ class Drain:
             task_queue=steps.CONTROL_QUEUE,
             **steps.RECORD,
         )
-        members = [m for m in part.members if not order.names or m.gateway.name in order.names]
+        members = [
+            member
+            for member in part.members
+            if member.gateway.name not in order.without
+            and (not order.names or member.gateway.name in order.names)
+        ]
         for member in members:
             name = member.gateway.name
             epoch = order.epochs.get(name, order.epoch)
@@ -400,13 +407,16 @@ class Drain:
             workflow.logger.warning("%s not written to the audit record: %s", action, sentence_of(error))
 
 
-async def start_drains_of(change: str, plan: PlanHeader, key: PartKey, epoch: int) -> None:
-    """Let the old instances of a promoted part empty by themselves; parts take their deadlines in turn."""
+async def start_drains_of(
+    change: str, plan: PlanHeader, key: PartKey, epoch: int, without: tuple[str, ...]
+) -> None:
+    """Let a promoted part's old instances empty; a gateway that was set aside has a drain of its own."""
     order = DrainOrder(
         change=change,
         fleet=plan.fleet,
         plan=plan.digest,
         key=key,
+        without=without,
         epoch=epoch,
         release=plan.release,
         deadline=plan.limits.drain_deadline,

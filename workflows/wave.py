@@ -88,7 +88,8 @@ class Wave:
         self._stopped: str | None = None
         self._lost: str | None = None
         self._restoring: set[str] = set()
-        self._told_aside: set[str] = set()
+        self._named_by_metrics: set[str] = set()
+        self._aside_told: set[str] = set()
         self._share = 0
         self._told = 0
         self._changes = 0
@@ -253,7 +254,9 @@ class Wave:
     def _verdict(self) -> WaveResult | None:
         """Return what the watch or people decide; nobody passes before everybody has switched."""
         decision, mode = self._decision, self._limits.automation
-        if decision is not None and decision.action is Action.ROLL_BACK and mode is Automation.ACT:
+        # What cannot be doubted goes back by itself, however little else is automatic.
+        acts = mode is Automation.ACT or (decision is not None and decision.verdict is GateVerdict.HARD)
+        if decision is not None and decision.action is Action.ROLL_BACK and acts:
             return self._given_up(decision.reason)
         if self._holds or not self._all_switched or self._shares_left():
             return None
@@ -293,9 +296,9 @@ class Wave:
     async def _give_up_what_the_metrics_name(self) -> None:
         """Have gateways set aside that show a hard sign of their own; their batches know which they have."""
         named = self._decision.failed if self._decision is not None else ()
-        fresh = {name for name in named if name not in self._told_aside and name not in self._aside()}
+        fresh = {name for name in named if name not in self._named_by_metrics and name not in self._aside()}
         if fresh and self._decision is not None:
-            self._told_aside |= fresh
+            self._named_by_metrics |= fresh
             await self._signal_batches("set_aside", dict.fromkeys(sorted(fresh), self._decision.reason))
 
     async def _begin_to_watch(self) -> None:
@@ -356,7 +359,7 @@ class Wave:
                     reason=self._aside().get(name, "it failed by itself"),
                     keys=(PartKey(wave=self._wave.number, number=part),),
                     only=name,
-                    epoch=self._order.epoch,
+                    epoch=self._order.epoch + 1,  # what its batch may still send late is refused
                     failed=self._order.release.digest,
                     source=self._order.source,
                     limits=self._limits,
@@ -419,6 +422,12 @@ class Wave:
         found = {name: why for report in self._reports.values() for name, why in report.aside.items()}
         return found | {name: why for result in self._results.values() for name, why in result.aside.items()}
 
+    def _aside_untold(self) -> dict[str, str]:
+        """Return who was set aside since the last report, so that reports stay small."""
+        fresh = {name: why for name, why in self._aside().items() if name not in self._aside_told}
+        self._aside_told |= fresh.keys()
+        return fresh
+
     def _newly_aside(self) -> list[tuple[str, int]]:
         return [
             (name, number)
@@ -469,7 +478,7 @@ class Wave:
             share=self._share or self._wave.shares[0],
             counts={state: count for state, count in sorted(counts.items()) if count},
             gateways=tuple(one for _, part in sorted(self._reports.items()) for one in part.gateways),
-            aside=self._aside(),
+            aside=self._aside_untold(),
             decision=self._decision,
             holds=self._holds,
             switching=not self._all_switched,

@@ -81,14 +81,16 @@ def _growth(
 
 def planned(series: Iterable[Series], cohorts: Cohorts, label: str) -> list[Series]:
     """Keep the series of watched instances that come from the executable and the slot planned there."""
-    watched = {*cohorts.changed, *cohorts.control}
-    return [one for one in series if one.instance in watched and _runs_as_planned(one, cohorts, label)]
+    expected = _expected(cohorts)
+    return [one for one in series if one.instance in expected and _as_planned(one, cohorts, expected, label)]
 
 
 def unplanned(series: Iterable[Series], cohorts: Cohorts, label: str) -> list[Series]:
     """Keep the series of changed gateways that come from what ran there before."""
-    changed = cohorts.changed
-    return [one for one in series if one.instance in changed and not _runs_as_planned(one, cohorts, label)]
+    expected, changed = _expected(cohorts), cohorts.changed
+    return [
+        one for one in series if one.instance in changed and not _as_planned(one, cohorts, expected, label)
+    ]
 
 
 def of_this_start(series: Iterable[Series], cohorts: Cohorts) -> list[Series]:
@@ -102,9 +104,20 @@ def of_this_start(series: Iterable[Series], cohorts: Cohorts) -> list[Series]:
     return kept
 
 
-def _runs_as_planned(one: Series, cohorts: Cohorts, label: str) -> bool:
+def _expected(cohorts: Cohorts) -> dict[str, str | None]:
+    """Return what each watched instance must run, None for anything; beyond the sample it is the release."""
+    release = next((cohorts.expected[i] for i in cohorts.canary if i in cohorts.expected), None)
+    watched = dict.fromkeys((*cohorts.canary, *cohorts.changed_before, *cohorts.control))
+    return (
+        dict.fromkeys(cohorts.beyond, release)
+        | watched
+        | {i: digest for i, digest in cohorts.expected.items() if i in watched}
+    )
+
+
+def _as_planned(one: Series, cohorts: Cohorts, expected: Mapping[str, str | None], label: str) -> bool:
     slot = cohorts.slots.get(one.instance)
     if slot is not None and one.labels.get("slot", slot) != slot:
         return False
-    claimed, expected = one.labels.get(label), cohorts.expected.get(one.instance)
-    return claimed is None or expected is None or claimed == expected
+    claimed, planned_there = one.labels.get(label), expected.get(one.instance)
+    return claimed is None or planned_there is None or claimed == planned_there

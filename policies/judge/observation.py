@@ -80,14 +80,14 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
 def _ask_gates(policy: GatePolicy, look: Look) -> tuple[dict[str, Finding], dict[str, str]]:
     """Return what each gate sees, and why others are blind.
 
-    A sign on one canary counts though another cannot be seen.
+    A sign on one changed gateway counts though another cannot be seen.
     """
     found = {gate.id: gate.find(look) for gate in policy.gates}
     blind = {}
     for gate in policy.gates:
         why = gate.blind(look)
         signs: Mapping[str, Sign] = found[gate.id].signs or {}
-        if why and not signs.keys() & set(look.cohorts.canary):
+        if why and not signs.keys() & look.cohorts.changed:
             blind[gate.id] = why
     return found, blind
 
@@ -135,11 +135,12 @@ def _fold_counters(
     if not due or policy.counters & reading.unread.keys():
         return memory, None
     every = {one.key: one for selector in policy.counters for one in reading.series.get(selector, ())}
-    cursor, growth = fold_series(memory.cursor, every.values(), scrapes)
+    label = policy.identity.label
+    cursor, growth = fold_series(memory.cursor, planned(every.values(), cohorts, label), scrapes)
     memory = memory.model_copy(update={"cursor": cursor, "counted": reading.at})
     if memory.based:
         return memory, growth
-    baseline = Baseline(cohorts, policy.identity.label, reading, scrapes)
+    baseline = Baseline(cohorts, label, reading, scrapes)
     bounds = {gate.id: gate.freeze(baseline) for gate in policy.gates}
     before = {gate.id: gate.before(baseline, bounds[gate.id]) for gate in policy.gates}
     started = {

@@ -58,6 +58,10 @@ class FakeJudge:
         """Have these said of that wave, the last one for ever."""
         self.script[wave] = list(decisions)
 
+    def remember(self, state: str) -> str:
+        """Return the evidence after one more slice."""
+        return f"{state}."
+
     @activity.defn(name="ask_whether_normal")
     async def ask_whether_normal(self, order: NormalityOrder) -> tuple[Advice, ...]:
         if self.forgetful:
@@ -77,7 +81,7 @@ class FakeJudge:
             await asyncio.sleep(self.pace)
         nothing = timedelta(0)
         return ObservationSlice(
-            state=f"{order.state}.", decision=decision, observed=nothing, wall=nothing, ticks=1
+            state=self.remember(order.state), decision=decision, observed=nothing, wall=nothing, ticks=1
         )
 
 

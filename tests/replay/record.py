@@ -12,22 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client
-from workflows.way_back import WayBack, WayBackOrder
 
 from orchestrator.running import leave
 from policies.rollbacks import confirmation_of
-from policies.words.change import Phase
+from policies.words.change import ChangeKind, ChangeOrder, Phase
 from policies.words.command import CommandKind, CommandReceipt
 from policies.words.drain import DrainEnding, DrainLimits, Step
 from policies.words.errors import Refused
-from policies.words.way_back import Answer, AnswerKind
+from policies.words.way_back import Confirmation
 from tests.fakes.control import AT_CAP, BLIND, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.replay.commands import commands_now
 from tests.workflows.engine import engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, result_of, say, until, working
-from workflows.drain import Drain, DrainGatewayOrder
-from workflows.install import Install, InstallOrder
-from workflows.reconcile import Reconcile
+from workflows.drain import Drain
+from workflows.reconcile import Reconcile, ReconcileOrder
 from workflows.steps import CONTROL_QUEUE
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -45,7 +43,7 @@ async def promoted(world: World) -> None:
 async def rolled_back(world: World) -> None:
     """The second wave is unhealthy, and one gateway takes a second round to come back."""
     world.judge.says(UNHEALTHY, wave=2)
-    world.gateways["gw-2"].fail("end_trial", Refused("gw-2: nft says no"))
+    world.gateways["gw-2"].fail("restore", Refused("gw-2: nft says no"))
     await world.upgrade(("gw-1",), ("gw-2",))
 
 
@@ -75,23 +73,29 @@ async def by_people(world: World) -> None:
     await result_of(rollout)
 
 
-async def driver_lost(world: World) -> None:
-    """The driver is terminated; its guardian goes back."""
+async def wave_lost(world: World) -> None:
+    """The wave is terminated; the change goes back."""
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
     await in_phase(rollout, Phase.OBSERVING)
-    await world.client.get_workflow_handle(f"{rollout.id}/edge-1/driver").terminate()
+    await world.client.get_workflow_handle(f"{rollout.id}/{world.newest}/wave/001").terminate()
     await result_of(rollout)
 
 
+async def one_aside(world: World) -> None:
+    """One gateway of the second wave fails by itself and goes back alone."""
+    world.gateways["gw-3"].fail("start", Refused("gw-3: the disk is full"))
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+
+
 async def left_alone(world: World) -> None:
-    """Reconcile finds a stray and an open rollout."""
+    """Reconcile finds a stray and a change without an end."""
     world.gateways["gw-1"].serve(NEW, "b")
-    world.book.open_rollout(world.order())
+    world.left_open()
     await world.client.execute_workflow(
-        Reconcile.run, world.fleet, id="reconcile/edge", task_queue=CONTROL_QUEUE
+        Reconcile.run, ReconcileOrder(fleet="edge"), id="reconcile/edge", task_queue=CONTROL_QUEUE
     )
-    await until(lambda: bool(world.book.closed))
+    await until(lambda: not world.book.open_changes("edge"))
 
 
 async def installed(world: World) -> None:
@@ -99,12 +103,14 @@ async def installed(world: World) -> None:
     for fake in world.gateways.values():
         fake.crash("a")
         fake.serving = None
-    await world.client.execute_workflow(
-        Install.run,
-        InstallOrder(name="edge-install", fleet=world.fleet, release=OLD, source="http://repository"),
-        id="change/edge",
-        task_queue=CONTROL_QUEUE,
+    order = ChangeOrder(
+        fleet="edge",
+        kind=ChangeKind.INSTALL,
+        plan=world.book.record_first(world.fleet, OLD),
+        source="http://repository",
+        reason="first installation",
     )
+    await result_of(await world.run(order))
 
 
 async def drained(world: World) -> None:
@@ -114,17 +120,9 @@ async def drained(world: World) -> None:
         fake.login(f"192.0.2.{person}")
     fake.serve(NEW, "b")
     limits = DrainLimits(batch=2, pause=timedelta(milliseconds=100), forced=10)
-    order = DrainGatewayOrder(
-        rollout="edge-1",
-        epoch=1,
-        gateway=fake.gateway,
-        digest=NEW.digest,
-        deadline=timedelta(seconds=1),
-        limits=limits,
-        went_back=True,
-    )
+    order = world.drain_order("gw-1", deadline=timedelta(seconds=1), limits=limits, went_back=True)
     drain = await world.client.start_workflow(
-        Drain.run, order, id="drain/gw-1/edge-1/1", task_queue=CONTROL_QUEUE
+        Drain.run, order, id="drain/edge/edge-1/back", task_queue=CONTROL_QUEUE
     )
 
     async def is_held() -> bool:
@@ -141,19 +139,27 @@ async def confirmed(world: World) -> None:
     for fake in world.gateways.values():
         fake.serve(NEW, "b")
     targets, known_good = dict.fromkeys(world.gateways, NEW), dict.fromkeys(world.gateways, OLD)
-    order = WayBackOrder(
-        name="edge-back-1",
-        fleet=world.fleet,
+    reason = confirmation_of(world.fleet, targets, known_good, known_good)
+    assert reason is not None
+    plan = world.book.record_return(world.fleet, targets)
+    order = ChangeOrder(
+        fleet="edge",
+        kind=ChangeKind.GO_BACK,
+        plan=plan,
         reason="ana: users call",
-        targets=targets,
         requested_by="ana",
-        confirm=confirmation_of(world.fleet, targets, known_good, known_good),
+        confirm=Confirmation(
+            reason=reason,
+            within=timedelta(minutes=15),
+            change=plan,
+            known_good=world.book.record_return(world.fleet, known_good),
+            at_deadline=world.fleet.rollback.at_deadline,
+        ),
     )
-    back = await world.client.start_workflow(WayBack.run, order, id="change/edge", task_queue=CONTROL_QUEUE)
-    assert order.confirm is not None
-    yes = Answer(id="1", kind=AnswerKind.APPROVE, person="bo", reason="seen", change=order.confirm.change)
-    await back.execute_update("answer", yes, result_type=CommandReceipt)
-    await back.result()
+    back = await world.run(order)
+    await in_phase(back, Phase.HELD, wave=0)
+    await say(back, CommandKind.APPROVE, "bo", approves=plan)
+    await result_of(back)
 
 
 CASES: tuple[Case, ...] = (
@@ -162,7 +168,8 @@ CASES: tuple[Case, ...] = (
     refused,
     commanded,
     by_people,
-    driver_lost,
+    wave_lost,
+    one_aside,
     left_alone,
     installed,
     drained,
@@ -177,7 +184,9 @@ async def record() -> None:
     BASELINE.write_text(json.dumps(commands_now(), indent=1) + "\n")
     with engine() as server:
         for case in CASES:
-            world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=6)))
+            world = World.made(
+                await server.client(), fleet_of("edge", lease=timedelta(seconds=6), kept=timedelta(seconds=5))
+            )
             world.judge.pace = 0.2
             async with working(world):
                 await case(world)

@@ -9,7 +9,6 @@ from policies.gates import GatePolicy
 from policies.judge.counts import Series
 from policies.judge.observation import Memory, read_tick
 from policies.judge.reading import Reading
-from policies.judge.sample import watched
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_reading
 from policies.words.verdict import Action, Decision, GateVerdict
@@ -188,6 +187,14 @@ def test_a_process_that_is_gone_while_its_exporter_answers_is_a_hard_sign() -> N
     looks = [look(at, started(at)) for at in (1, 2, 3, 4)]
     decisions = [decision.action for _, decision in watch(policy(LOGINS, GONE), looks)]
     assert decisions == [Action.CONTINUE, Action.CONTINUE, Action.CONTINUE, Action.ROLL_BACK]
+
+
+def test_a_process_that_could_not_be_asked_for_is_not_gone_however_long() -> None:
+    shown = look(1, {"started{$cohort}": lines("started", until=1)})
+    lost = [look(at, unread={"started{$cohort}": "timed out"}) for at in range(2, 9)]
+    seen = watch(policy(LOGINS, GONE), [shown, *lost])
+    assert {decision.action for _, decision in seen} == {Action.CONTINUE}
+    assert seen[-1][0].blind["gone"] == "timed out"
 
 
 def test_a_process_nobody_ever_saw_is_unknown() -> None:
@@ -377,17 +384,6 @@ def test_an_old_instance_of_the_same_executable_may_end_without_being_missed() -
         decision for _, decision in watch(policy(LOGINS, GONE), [look(at, both(at)) for at in range(1, 6)])
     ]
     assert {decision.action for decision in decisions} == {Action.CONTINUE}
-
-
-def test_a_large_control_is_read_in_part_and_always_the_same_part() -> None:
-    names = tuple(f"10.1.{n // 250}.{n % 250}:9500" for n in range(400))
-    large = COHORTS.model_copy(update={"control": names, "expected": dict.fromkeys((CANARY, *names), OLD)})
-    part = watched(policy(), large)
-    assert part.canary == large.canary
-    assert len(set(part.control)) == 60
-    assert set(part.expected) == {CANARY, *part.control}
-    assert watched(policy(), large.model_copy(update={"control": names[::-1]})) == part
-    assert watched(policy(), COHORTS) == COHORTS
 
 
 def test_what_control_counted_while_the_canary_could_not_be_seen_is_not_lost() -> None:

@@ -374,6 +374,7 @@ def agent_worker(client: Client, fake: FakeGateway) -> Worker:
             SteeringActivities(fake),
             SessionActivities(fake),
         ),
+        max_concurrent_activity_task_polls=1,
         max_heartbeat_throttle_interval=timedelta(milliseconds=200),
         default_heartbeat_throttle_interval=timedelta(milliseconds=200),
     )

@@ -21,9 +21,10 @@ from requests import RequestException, Response, Session
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
-from activities.drivers.metrics.promql import raw_query
+from activities.drivers.metrics.promql import offenders_query, raw_query
 from activities.observation import BadQuery, MetricsUnavailable
 from policies.judge.counts import Series
+from policies.judge.offence import Offence
 
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 3.0
@@ -55,7 +56,14 @@ class PrometheusSource:
         self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
     ) -> tuple[Series, ...]:
         """Return the raw samples; see MetricsSource."""
-        query = raw_query(selector, instances, lookback)
+        return await self._within(raw_query(selector, instances, lookback), at)
+
+    async def offenders(self, offence: Offence, at: datetime) -> frozenset[str]:
+        """Return who may offend; see OffenderSource."""
+        found = await self._within(offenders_query(offence), at)
+        return frozenset(one.instance for one in found)
+
+    async def _within(self, query: str, at: datetime) -> tuple[Series, ...]:
         asked = asyncio.get_running_loop().run_in_executor(self._threads, self._ask, query, at.timestamp())
         try:
             return await asyncio.wait_for(asked, TOTAL_SECONDS)

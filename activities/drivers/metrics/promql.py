@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from policies.judge.offence import Offence
+
 _ESCAPED = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
+_SIGNS = {"above": ">", "below": "<", "equals": "=="}
 _SPECIAL = frozenset("\\.+*?()|[]{}^$-")
 
 
@@ -17,3 +20,26 @@ def matcher(instances: Sequence[str]) -> str:
 def raw_query(selector: str, instances: Sequence[str], lookback: timedelta) -> str:
     """Return the query for the raw samples of a selector over `lookback`."""
     return f"{selector.replace('$cohort', matcher(instances))}[{round(lookback.total_seconds() * 1000)}ms]"
+
+
+def offenders_query(offence: Offence) -> str:
+    """Return the query whose series name, by their only label, the instances that may offend.
+
+    A subquery of a second, since its answer has the one shape that is accepted.
+    """
+    selector, lookback = _everybody(offence.selector), f"[{round(offence.lookback.total_seconds() * 1000)}ms]"
+    value = f"{selector} / {_everybody(offence.per)}" if offence.per else selector
+    match offence.when:
+        case "shown":
+            found = selector
+        case "changes":
+            found = f"changes({selector}{lookback}) > 0"
+        case "gone":
+            found = f"last_over_time({selector}{lookback}) unless {selector}"
+        case "above" | "below" | "equals":
+            found = f"{value} {_SIGNS[offence.when]} {offence.value!r}"
+    return f"(group by (instance) ({found}))[1s:1s]"
+
+
+def _everybody(selector: str) -> str:
+    return selector.replace("$cohort", 'instance!=""')

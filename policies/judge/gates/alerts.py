@@ -1,10 +1,12 @@
 """Gates of kind `alerts`: what the site's own alerting says of the canary."""
 
+from datetime import timedelta
 from typing import Literal
 
 from policies.judge.gates.kind import Response
 from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
+from policies.judge.offence import Offence
 from policies.words.verdict import GateVerdict
 
 
@@ -13,6 +15,10 @@ class Alerts(Signed):
 
     kind: Literal["alerts"]
     action: Literal[Response.HOLD] = Response.HOLD
+
+    def offence(self, lookback: timedelta) -> Offence:
+        """Return the filter for gateways with an alert."""
+        return Offence(self.value, "shown", lookback)
 
     def blind(self, look: Look) -> str:
         """Return why this gate cannot be read now; no alert is the usual case."""

@@ -45,6 +45,11 @@ class Exceedance(Counted):
         """The histogram."""
         return (self.histogram,)
 
+    @property
+    def histogram_read(self) -> str:
+        """The histogram."""
+        return self.histogram
+
     def freeze(self, baseline: Baseline) -> float | None:
         """Return the fixed bound, or the least bucket that held control's quantile."""
         if self.bound.fixed:

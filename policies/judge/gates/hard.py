@@ -10,6 +10,7 @@ from pydantic import Field
 from policies.judge.gates.kind import Selector, Setup
 from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
+from policies.judge.offence import Offence
 from policies.judge.tick import Finding, Sign, Tick
 from policies.words.verdict import GateVerdict
 from policies.words.word import Duration, Word
@@ -53,6 +54,10 @@ class Hard(Signed):
         """Return how far back to read: what must last is seen whole, with two lost scrapes."""
         return self.held + 3 * scrape
 
+    def offence(self, lookback: timedelta) -> Offence:
+        """Return the filter for gateways that may show the sign."""
+        return Offence(self.value, self.fires.when, lookback, self.fires.value, self.per)
+
     def blind(self, look: Look) -> str:
         """Return why this gate cannot be read now.
 
@@ -74,6 +79,8 @@ class Hard(Signed):
         """Return the instances on which the sign fires, and since when."""
         if self.fires.when != "gone":
             return super().find(look)
+        if look.unread((self.value,)):
+            return Finding(signs={})  # not read is not gone
         shown = look.last_shown[self.id]
         lost = {i: gone_since(shown.get(i), times) for i, times in look.scrapes.items()}
         signs = {i: Sign(since=at, until=look.scrapes[i][-1]) for i, at in lost.items() if at is not None}

@@ -14,6 +14,7 @@ from policies.judge.baseline import Baseline
 from policies.judge.guard import GuardState, Limit
 from policies.judge.health import HealthState
 from policies.judge.look import Look
+from policies.judge.offence import Offence
 from policies.judge.persistence import Level
 from policies.judge.sle import SleState
 from policies.judge.tick import Finding, Tick
@@ -133,6 +134,16 @@ class Kind(Word):
         """Return how far back the gate's series must be read, beyond what freshness asks."""
         del scrape
         return timedelta(0)
+
+    @property
+    def histogram_read(self) -> str:
+        """The selector of which only the bucket at the frozen bound, and the last, are read."""
+        return ""
+
+    def offence(self, lookback: timedelta) -> Offence | None:
+        """Return the filter for gateways that may show its sign; None where only samples are asked."""
+        del lookback
+        return None
 
     def freeze(self, baseline: Baseline) -> float | None:
         """Return the histogram bound to freeze for the window."""

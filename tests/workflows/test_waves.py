@@ -1,0 +1,204 @@
+"""A wave: who of it may fail alone, who has to be told, and what passes by itself."""
+
+from datetime import timedelta
+
+import pytest
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
+
+from policies.words.change import Outcome, Phase
+from policies.words.command import CommandKind
+from policies.words.errors import Refused, Unavailable
+from policies.words.fleet import Automation
+from policies.words.verdict import Window
+from tests.fakes.control import AT_CAP, BLIND, CRASHING, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge
+from tests.workflows.engine import Engine
+from tests.workflows.recorded import SOON, soon
+from tests.workflows.world import (
+    OLD,
+    World,
+    fleet_of,
+    in_phase,
+    refusal_of,
+    result_of,
+    say,
+    status_of,
+    until,
+    working,
+)
+from workflows.steps import SHORT_HISTORY
+
+SILENT = 10_000
+"""Calls that fail of a gateway that is silent for as long as a test looks."""
+
+
+# --- who may fail alone --------------------------------------------------------------------
+
+
+async def test_a_wave_of_120_runs_in_three_batches_and_goes_on_without_the_two_that_fail(
+    server: Engine,
+) -> None:
+    fleet = fleet_of("edge", size=121, lease=timedelta(minutes=2), switching=150)
+    world = World.made(await server.client(), fleet)
+    names = tuple(world.gateways)
+    bad = {"gw-7": "gw-7: the disk is full", "gw-90": "gw-90: the disk is full"}
+    for name, why in bad.items():
+        world.gateways[name].fail("start", Refused(why))
+    async with working(world):
+        result = await soon(result_of(await world.start(names[:1], names[1:])))
+        assert (result.outcome, result.aside) == (Outcome.PROMOTED, bad)
+        header = world.book.plan_header(world.order(names[:1], names[1:]).plan or "")
+        assert [wave.parts for wave in header.waves] == [1, 3]
+        for part in (1, 2, 3):
+            batch = world.client.get_workflow_handle(f"change/edge/edge-2/wave/002/{part:04}")
+            assert (await batch.result())["kept"] in {39, 40}
+        for name in bad:
+            restore = world.client.get_workflow_handle(f"restore/{name}/edge-2")
+            assert (await soon(restore.result()))["back"] == 1
+    serving = world.serving()
+    assert {name: serving.pop(name) for name in bad} == dict.fromkeys(bad, "1.1.6")
+    assert set(serving.values()) == {"1.3.0"}
+    assert {name for name, good in world.book.known_good("edge").items() if good == OLD} == set(bad)
+
+
+async def test_more_failures_than_a_wave_may_have_are_the_fault_of_the_release(
+    environment: WorkflowEnvironment,
+) -> None:
+    world = World.made(environment.client, fleet_of("edge", size=7, switching=6))
+    names = tuple(world.gateways)
+    for name in names[2:4]:
+        world.gateways[name].fail("start", Refused(f"{name}: the disk is full"))
+    async with working(world):
+        result = await world.upgrade(names[:1], names[1:])
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason.startswith("2 of 6 gateways failed by themselves, 1 may: gw-3: gw-3: the disk is")
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_a_silent_gateway_is_quarantined_named_and_given_up_by_a_persons_word(world: World) -> None:
+    """D6."""
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1", "gw-2"))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.gateways["gw-1"].fail("restore", Unavailable("gw-1 does not answer"), times=SILENT)
+    world.judge.says(UNHEALTHY)
+
+    async def is_named() -> bool:
+        return (await status_of(rollout)).needs_you == "1 gateways are not back: gw-1: gw-1 does not answer"
+
+    await until(is_named)
+    await until(lambda: bool(world.book.quarantined(world.fleet.name)))
+    [quarantine] = world.book.quarantined(world.fleet.name)
+    assert (quarantine.gateway, quarantine.reason) == ("gw-1", "gw-1 does not answer")
+    assert "penstock gateway quarantine" in (await status_of(rollout)).can_do
+    sentence = await refusal_of(say(rollout, CommandKind.QUARANTINE, gateway="gw-2"))
+    assert sentence.startswith("gw-2 is not waited for")
+    await say(rollout, CommandKind.QUARANTINE, "ana", reason="its disk is being replaced", gateway="gw-1")
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.ROLLBACK_INCOMPLETE
+    assert result.incomplete == {"gw-1": "given up by ana: its disk is being replaced"}
+    assert world.serving()["gw-2"] == "1.1.6"
+
+
+# --- what passes by itself -----------------------------------------------------------------
+
+
+async def test_where_harm_only_asks_it_holds_and_proposes_the_way_back(
+    environment: WorkflowEnvironment,
+) -> None:
+    made = World.made(environment.client, fleet_of("edge", automation=Automation.ASK))
+    async with working(made) as world:
+        world.judge.says(UNHEALTHY)
+        rollout = await world.start(("gw-1",), ("gw-2",))
+        await in_phase(rollout, Phase.HELD)
+        status = await status_of(rollout)
+        assert status.needs_you == "9 of 10 logins fail"
+        assert "this fleet asks a person before it goes back" in status.next
+        assert "penstock rollback" in status.can_do
+        assert world.serving()["gw-1"] == "1.3.0"
+        await say(rollout, CommandKind.ROLL_BACK, "ana", reason="yes")
+        result = await result_of(rollout)
+    assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "ana: yes")
+    assert world.serving()["gw-1"] == "1.1.6"
+
+
+@pytest.mark.parametrize("automation", Automation)
+async def test_a_hard_failure_of_an_instance_goes_back_by_itself_whatever_is_automatic(
+    environment: WorkflowEnvironment, automation: Automation
+) -> None:
+    made = World.made(environment.client, fleet_of("edge", automation=automation))
+    async with working(made) as world:
+        world.judge.says(CRASHING)
+        result = await world.upgrade(("gw-1",), ("gw-2",))
+    assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "the daemon restarted 3 times")
+
+
+async def test_a_fleet_that_is_only_observed_passes_without_any_metrics_after_its_window(
+    environment: WorkflowEnvironment,
+) -> None:
+    made = World.made(environment.client, fleet_of("edge", automation=Automation.OBSERVE))
+    async with working(made) as world:
+        world.judge.says(BLIND)
+        world.judge.says(BLIND, wave=2)
+        rollout = await world.start(("gw-1",), ("gw-2",))
+        assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+        events = (await status_of(rollout)).events
+    watched = next(e.at for e in events if e.sentence == "wave 1 of 2")
+    kept = next(e.at for e in events if e.sentence == "wave 2 of 2")
+    assert kept - watched >= Window().minimum
+
+
+# --- what does not grow --------------------------------------------------------------------
+
+
+class SteadyJudge(FakeJudge):
+    """Remembers no more after a week than after a minute."""
+
+    def remember(self, state: str) -> str:
+        return state or "."
+
+
+@pytest.mark.parametrize("hours", [6, pytest.param(168, marks=pytest.mark.sweep)])
+async def test_a_held_change_has_no_longer_history_at_its_end_than_after_its_first_hour(
+    environment: WorkflowEnvironment, hours: int
+) -> None:
+    """D7."""
+    fleet = fleet_of("edge", lease=timedelta(minutes=15))
+    made = World.made(environment.client, fleet)
+    made.judge = SteadyJudge()
+    made.judge.says(AT_CAP)
+    async with working(made) as world:
+        rollout = await world.start(("gw-1",), ("gw-2",))
+        await in_phase(rollout, Phase.HELD)
+        await say(rollout, CommandKind.HOLD, "ana")
+        await environment.sleep(timedelta(hours=1))
+        first = {name: await _size(world.client, name) for name in _tree(world)}
+        for _ in range(hours - 1):
+            await environment.sleep(timedelta(hours=1))
+        last = {name: await _size(world.client, name) for name in _tree(world)}
+        looked = len(world.judge.orders)
+        world.judge.says(HEALTHY)
+        await say(rollout, CommandKind.RESUME, "ana")
+        await until(lambda: len(world.judge.orders) > looked, SOON)
+        assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    assert looked > 50 * hours  # harm was looked for all the time
+    change, wave, *lasting = _tree(world)
+    for name in (change, wave):
+        assert last[name] == first[name]
+    for name in lasting:
+        events, largest = last[name]
+        assert events < SHORT_HISTORY + 100
+        assert largest <= max(first[name][1], 4_096)
+
+
+def _tree(world: World) -> tuple[str, str, str, str]:
+    change = f"change/{world.fleet.name}"
+    wave = f"{change}/{world.newest}/wave/001"
+    return change, wave, f"{wave}/0001", f"{wave}/watch"
+
+
+async def _size(client: Client, name: str) -> tuple[int, int]:
+    """Return how many events the run has that goes on now, and how many bytes the largest has."""
+    run = (await client.get_workflow_handle(name).describe()).run_id
+    history = await client.get_workflow_handle(name, run_id=run).fetch_history()
+    return len(history.events), max(event.ByteSize() for event in history.events)
