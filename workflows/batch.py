@@ -57,6 +57,7 @@ class BatchOrder(Word):
     """Whether the fleet is small enough to report every gateway by itself."""
     on_trial: dict[str, OnTrial] = {}
     aside: dict[str, str] = {}
+    ended: tuple[str, ...] = ()
     switched: bool = False
     held: bool = False
     told: int = 0
@@ -80,6 +81,7 @@ class Batch:
         self._on_trial = dict(order.on_trial)
         self._ready: dict[str, OnTrial] = {}
         self._aside = dict(order.aside)
+        self._ended = list(order.ended)
         self._states: dict[str, str] = dict.fromkeys(order.on_trial, "on trial") | dict.fromkeys(
             order.aside, "set aside"
         )
@@ -259,7 +261,7 @@ class Batch:
             await self._steps(member).try_out(trial.slot, self._order.lease, self._share, renew=True)
         except ActivityError as error:
             if code_of(error) in {"InstanceGone", "LeaseLapsed"}:
-                await self._has_ended(member, trial, sentence_of(error))
+                await self._has_ended(member, trial, error)
                 return
             workflow.logger.warning("lease of %s not confirmed: %s", name, sentence_of(error))
             if workflow.now().timestamp() - trial.confirmed > self._order.lease.total_seconds():
@@ -269,9 +271,9 @@ class Batch:
             if name in self._on_trial:
                 self._on_trial[name] = trial.model_copy(update={"confirmed": at})
 
-    async def _has_ended(self, member: Member, trial: OnTrial, reason: str) -> None:
+    async def _has_ended(self, member: Member, trial: OnTrial, refusal: ActivityError) -> None:
         """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more."""
-        name = member.gateway.name
+        name, reason = member.gateway.name, sentence_of(refusal)
         try:
             boot = (await self._steps(member).observe()).boot
             rebooted = bool(trial.boot) and boot != trial.boot
@@ -283,6 +285,8 @@ class Batch:
         except (ActivityError, ApplicationError) as error:
             self._set_aside(name, f"{reason}; {sentence_of(error)}")
             return
+        if code_of(refusal) == "InstanceGone" and not rebooted:
+            self._ended.append(name)
         self._set_aside(name, f"its host rebooted: {reason}" if rebooted else reason)
 
     def _go_on_with_a_short_history(self) -> None:
@@ -291,6 +295,7 @@ class Batch:
                 update={
                     "on_trial": self._on_trial,
                     "aside": self._aside,
+                    "ended": tuple(self._ended),
                     "switched": True,
                     "barrier": False,
                     "share": self._share,
@@ -370,6 +375,7 @@ class Batch:
             ready=self._at_barrier,
             counts=dict(sorted(Counter(self._states.values()).items())),
             aside=self._aside,
+            ended=tuple(self._ended),
             gateways=self._progress() if self._order.detailed else (),
         )
         await self._write_down()

@@ -80,6 +80,7 @@ class Wave:
         self._ends: list[asyncio.Task[None]] = []
         self._watch: ChildWorkflowHandle[Watch, None] | None = None
         self._watch_heard: WatchReport | None = None
+        self._seen_by_hosts: Decision | None = None
         self._complete_since: datetime | None = None
         self._votes = Votes(order.requested_by)
         self._holds = dict(order.holds)
@@ -234,13 +235,18 @@ class Wave:
         aside = self._aside()
         if len(aside) <= self._wave.may_fail:
             return None
-        name, why = next(iter(sorted(aside.items())))
-        if self._wave.may_fail == 0:
+        ended = sorted(name for report in self._reports.values() for name in report.ended)
+        name = ended[0] if ended else min(aside)
+        why = aside[name]
+        if self._wave.may_fail:
+            why = (
+                f"{len(aside)} of {self._wave.gateways} gateways failed by themselves, "
+                f"{self._wave.may_fail} may: {name}: {why}"
+            )
+        if len(ended) <= self._wave.may_fail:
             return self._given_up(why)
-        return self._given_up(
-            f"{len(aside)} of {self._wave.gateways} gateways failed by themselves, "
-            f"{self._wave.may_fail} may: {name}: {why}"
-        )
+        self._seen_by_hosts, self._untold = has_ended(why), True
+        return self._given_up(self._seen_by_hosts.reason)
 
     def _given_up(self, reason: str) -> WaveResult:
         return WaveResult(passed=False, reason=reason, decision=self._decision, aside=self._aside())
@@ -396,6 +402,8 @@ class Wave:
 
     @property
     def _decision(self) -> Decision | None:
+        if self._seen_by_hosts is not None:
+            return self._seen_by_hosts
         return self._watch_heard.decision if self._watch_heard is not None else None
 
     @property
@@ -477,6 +485,13 @@ class Wave:
         )
         with suppress(FailureError):  # a change that is gone hears nothing; its end cancels this wave
             await workflow.get_external_workflow_handle(self._order.parent).signal("report", report)
+
+
+def has_ended(reason: str) -> Decision:
+    """Return the decision when hosts say that more new instances ended than may by themselves."""
+    return Decision(
+        action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason=f"the new instance has ended: {reason}"
+    )
 
 
 def watch_of(wave: str) -> str:

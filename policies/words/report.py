@@ -38,6 +38,8 @@ class BatchReport(Report):
     """Whether everybody who is not aside waits at the barrier."""
     counts: dict[str, int] = {}
     aside: dict[str, str] = {}
+    ended: tuple[str, ...] = ()
+    """Those of them on which the new instance ended by itself, as their hosts say."""
     gateways: tuple[GatewayProgress, ...] = ()
 
 

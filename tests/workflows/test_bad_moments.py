@@ -97,7 +97,9 @@ async def test_a_canary_that_dies_while_the_others_switch_gives_them_no_users(re
         real.gateways["gw-1"].crash("b")
         result = await soon(result_of(rollout))
     assert result.outcome is Outcome.ROLLED_BACK
-    assert result.reason == "nothing runs in slot b of gw-1"
+    assert result.reason == "the new instance has ended: nothing runs in slot b of gw-1"
+    assert result.decision is not None
+    assert (result.decision.action, result.decision.verdict) == (Action.ROLL_BACK, GateVerdict.HARD)
     assert "steer b" not in real.gateways["gw-2"].effects
     assert set(real.serving().values()) == {"1.1.6"}
 

@@ -208,7 +208,7 @@ async def test_orders_in_the_last_moment_of_a_wave_end_nothing(real: World, kind
 
 
 async def test_an_order_to_go_back_in_the_middle_of_the_promotion_is_carried_out(world: World) -> None:
-    write, asked = world.book.record_known_good_batch, []
+    write, asked = world.book.record_known_good_batch, list[str]()
 
     def away(batch: KnownGoodBatch) -> int:
         asked.extend(batch.releases)

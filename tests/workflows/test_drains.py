@@ -39,7 +39,7 @@ def with_people(world: World, number: int) -> FakeGateway:
     return fake
 
 
-async def drain(world: World, seconds: float = 2, *, limits: DrainLimits = LIMITS, **more: object) -> Running:
+async def drain(world: World, seconds: float = 2, *, limits: DrainLimits = LIMITS, **more: Any) -> Running:
     order = world.drain_order("gw-1", deadline=timedelta(seconds=seconds), limits=limits, rate=6000.0, **more)
     return await world.client.start_workflow(
         Drain.run, order, id=f"drain/gw-1/{uuid4().hex}", task_queue=CONTROL_QUEUE
