@@ -12,7 +12,7 @@ from typing import Any
 from temporalio.client import WorkflowExecutionDescription, WorkflowHandle
 from temporalio.service import RPCError
 
-from policies.words.rollout import CommandKind, Outcome, Phase
+from policies.words.rollout import CommandKind, Outcome, Phase, RolloutResult
 from tests.fakes.control import HEALTHY, UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
@@ -26,6 +26,7 @@ from tests.workflows.world import (
     status_of,
     until,
 )
+from workflows.rollout import Rollout
 
 PROGRESS_WITHIN = 5.0
 """Seconds after a killed worker's successor is ready until its rollout goes on."""
@@ -52,6 +53,7 @@ async def test_a_worker_killed_in_a_window_changes_nothing_about_its_end(server:
             await stack.enter_async_context(agent_worker(world.client, fake))
         async with worker_process(world) as first:
             rollout = await world.start(("gw-1",))
+            await until(lambda: _answers(rollout))
             await in_phase(rollout, Phase.OBSERVING)
             first.kill()
             await first.wait()
@@ -59,7 +61,7 @@ async def test_a_worker_killed_in_a_window_changes_nothing_about_its_end(server:
         before = (await wave.describe()).history_length
         async with worker_process(world):
             # Loading takes a busy machine seconds; recovery is counted from the first answer.
-            await status_of(rollout)
+            await until(lambda: _answers(rollout))
             ready = time.monotonic()
 
             async def goes_on() -> bool:
@@ -91,6 +93,15 @@ async def test_a_wave_watched_for_long_goes_on_with_a_short_history(real: World)
     assert states == sorted(states)
     assert states[-1] >= len(states) - 2
     assert real.gateways["gw-1"].effects.count("start b") == 1
+
+
+async def _answers(rollout: WorkflowHandle[Rollout, RolloutResult]) -> bool:
+    """Say whether a worker is there; until it has loaded, questions come to nothing."""
+    try:
+        await status_of(rollout)
+    except RPCError:
+        return False
+    return True
 
 
 async def _described(wave: WorkflowHandle[Any, Any]) -> WorkflowExecutionDescription:
