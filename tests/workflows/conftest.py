@@ -2,7 +2,6 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
 from temporalio.testing import WorkflowEnvironment
@@ -12,6 +11,9 @@ from tests.workflows.recorded import Recorded, recording
 from tests.workflows.skipping import skipping
 from tests.workflows.watch import under_watch
 from tests.workflows.world import QUICK, World, fleet_of, working
+
+LEASE = timedelta(seconds=15)
+"""Renewed every five seconds, which a test can wait for, and no busy machine lets it lapse."""
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -26,24 +28,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.obj = watched_test
 
 
-@pytest.fixture
-async def environment() -> AsyncIterator[WorkflowEnvironment]:
-    """A server of the test's own, so that a drain left behind never meets the next test's gateways."""
-    async with skipping() as started:
-        yield started
-
-
 @pytest.fixture(autouse=True)
-def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions are polled as often as a test can wait for."""
+def quick_paces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks that only time brings come as often as a test can wait for; QUICK lets workflows see it."""
     monkeypatch.setattr("activities.sessions.POLL", timedelta(milliseconds=20))
-
-
-@pytest.fixture
-async def world(environment: WorkflowEnvironment) -> AsyncIterator[World]:
-    fleet = fleet_of(f"edge-{uuid4().hex[:6]}")
-    async with working(World.made(environment.client, fleet), QUICK) as made:
-        yield made
+    monkeypatch.setattr("workflows.steps.HELD_PACE", timedelta(seconds=0.5))
+    monkeypatch.setattr("workflows.steps.HELD_FOR_HUMAN_PACE", timedelta(seconds=2))
+    monkeypatch.setattr("workflows.steps.NEXT_LOOK", timedelta(seconds=1))
 
 
 @pytest.fixture(scope="session")
@@ -55,15 +46,28 @@ def engines() -> Iterator[Engines]:
 
 @pytest.fixture
 def server(engines: Engines) -> Engine:
-    """A real development server for what the time-skipping one cannot do."""
+    """A real server; it is the same for all tests while it lives."""
     return engines.living()
 
 
 @pytest.fixture
+async def world(server: Engine) -> AsyncIterator[World]:
+    """A fleet in a namespace of its own, under workflows that load quickly."""
+    async with working(World.made(await server.client(), fleet_of("edge", lease=LEASE)), QUICK) as made:
+        yield made
+
+
+@pytest.fixture
+async def environment() -> AsyncIterator[WorkflowEnvironment]:
+    """A server that skips time, for what takes hours; nothing there may be cancelled while it runs."""
+    async with skipping() as started:
+        yield started
+
+
+@pytest.fixture
 async def real(server: Engine) -> AsyncIterator[World]:
-    """The same world on the real server, where seconds are seconds."""
-    fleet = fleet_of("edge", lease=timedelta(seconds=6))
-    world = World.made(await server.client(), fleet)
+    """The same under the production sandbox and the production paces."""
+    world = World.made(await server.client(), fleet_of("edge", lease=LEASE))
     world.judge.pace = 0.3
     async with working(world):
         yield world

@@ -54,6 +54,7 @@ async def test_a_worker_killed_in_a_window_changes_nothing_about_its_end(server:
             await stack.enter_async_context(agent_worker(world.client, fake))
         async with worker_process(world) as first:
             rollout = await world.start(("gw-1",))
+            await until(lambda: _answers(rollout))
             await in_phase(rollout, Phase.OBSERVING)
             first.kill()
             await first.wait()
@@ -61,7 +62,7 @@ async def test_a_worker_killed_in_a_window_changes_nothing_about_its_end(server:
         before = (await watch.describe()).history_length
         async with worker_process(world):
             # Loading takes a busy machine seconds; recovery is counted from the first answer.
-            await status_of(rollout)
+            await until(lambda: _answers(rollout))
             ready = time.monotonic()
 
             async def goes_on() -> bool:
@@ -93,6 +94,15 @@ async def test_a_wave_watched_for_long_goes_on_with_a_short_history(real: World)
     assert states == sorted(states)
     assert states[-1] >= len(states) - 2
     assert real.gateways["gw-1"].effects.count("start b") == 1
+
+
+async def _answers(rollout: Running) -> bool:
+    """Say whether a worker is there; until it has loaded, questions come to nothing."""
+    try:
+        await status_of(rollout)
+    except RPCError:
+        return False
+    return True
 
 
 async def _described(watch: WorkflowHandle[Any, Any]) -> WorkflowExecutionDescription:

@@ -3,13 +3,13 @@
 from datetime import timedelta
 
 import pytest
-from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner
 
 from policies.words.change import Outcome, Phase
 from policies.words.errors import Refused, Unavailable
 from policies.words.operation import Operation
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
+from tests.workflows.engine import Engine
 from tests.workflows.world import (
     NEW,
     OLD,
@@ -176,9 +176,9 @@ async def test_the_new_instance_empties_by_itself_after_a_rollback(world: World)
     assert canary.lost == []
 
 
-async def test_a_hundred_rollbacks_in_a_row_have_one_effect(environment: WorkflowEnvironment) -> None:
+async def test_a_hundred_rollbacks_in_a_row_have_one_effect(server: Engine) -> None:
     # Outside the sandbox, which would cost this test three quarters of its time.
-    made = World.made(environment.client, fleet_of("edge"))
+    made = World.made(await server.client(), fleet_of("edge"))
     async with working(made, UnsandboxedWorkflowRunner()) as world:
         canary = world.gateways["gw-1"]
         canary.serve(NEW, "b")

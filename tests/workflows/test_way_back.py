@@ -97,14 +97,14 @@ async def test_nobody_approves_what_they_asked_for(world: World) -> None:
 
 
 async def test_without_an_answer_the_deadline_goes_back_to_known_good_by_itself(world: World) -> None:
-    running = await ask_for(world, answer_within=timedelta(minutes=15))
+    running = await ask_for(world, answer_within=timedelta(seconds=2))
     await result_of(running)
     assert set(world.serving().values()) == {"1.1.6"}
     assert (await status_of(running)).outcome is Outcome.ROLLED_BACK
 
 
 async def test_a_policy_may_say_that_nothing_happens_at_the_deadline(world: World) -> None:
-    running = await ask_for(world, at_deadline=AtDeadline.NOTHING)
+    running = await ask_for(world, at_deadline=AtDeadline.NOTHING, answer_within=timedelta(seconds=2))
     await result_of(running)
     assert set(world.serving().values()) == {"1.3.0"}
     assert (await status_of(running)).outcome is Outcome.ABORTED
