@@ -17,6 +17,7 @@ from policies.words.command import CommandKind
 from tests.fakes.control import HEALTHY, UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
+    Running,
     World,
     agent_worker,
     fleet_of,
