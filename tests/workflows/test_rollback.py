@@ -46,7 +46,7 @@ async def test_a_canary_that_dies_before_any_metric_of_it_was_read_goes_back(wor
     world.gateways["gw-1"].crash("b")
     result = await result_of(rollout)
     assert result.outcome is Outcome.ROLLED_BACK
-    assert result.reason == "nothing runs in slot b of gw-1"
+    assert result.reason == "the new instance has ended: nothing runs in slot b of gw-1"
     assert set(world.serving().values()) == {"1.1.6"}
 
 
