@@ -27,6 +27,10 @@ ENDS_AS = {
 }
 
 
+BECAUSE = {"bad-auth": "unhealthy"}
+"""Verdicts that a story has to end by: another reason to go back proves nothing about its fault."""
+
+
 def parse(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
     """Return the stories to tell and the file for their JSON.
 
@@ -66,7 +70,12 @@ async def demo(stories: Sequence[str], report: Path | None) -> int:
 
 def exit_code(stories: Sequence[str], told: Sequence[Told]) -> int:
     """Return 0 when every story ended as it should; a story told alone ends as its command would."""
-    as_they_should = all(story.outcome is ENDS_AS[story.name] and not story.sessions_lost for story in told)
+    as_they_should = all(
+        story.outcome is ENDS_AS[story.name]
+        and story.decision["verdict"] == BECAUSE.get(story.name, story.decision["verdict"])
+        and not story.sessions_lost
+        for story in told
+    )
     if not as_they_should:
         return ExitCode.INTERNAL
     refused_alone = tuple(stories) == ("bad-signature",)
