@@ -42,7 +42,7 @@ LIMITS = Limits(
     steps=("1", "100%"),
     holdout="0",  # four gateways: a third wave would make every story longer by a window
     switching=3,
-    lease=timedelta(seconds=20),
+    lease=timedelta(seconds=30),
     drain_deadline=timedelta(minutes=2),
     drain=DrainLimits(warning=timedelta(minutes=2)),
 )
