@@ -1,7 +1,7 @@
 """Facts of a fleet: what its gateways said of themselves, and what of that is not as the ledger wants it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -49,6 +49,8 @@ class Strays(Word):
 
     strays: dict[str, str] = {}
     open_changes: tuple[str, ...] = ()
+    source: str | None = None
+    """Where a known-good of theirs comes from, for a host that has lost it."""
 
 
 class ReturnQuery(Word):
@@ -83,6 +85,10 @@ class FactBook(Protocol):
 
     def open_changes(self, fleet: str) -> tuple[str, ...]:
         """Return the names of the changes that have not ended."""
+        ...
+
+    def source_of(self, digests: Collection[str]) -> str | None:
+        """Return where the newest of these releases comes from."""
         ...
 
     def record_return(self, fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> str:
@@ -128,9 +134,13 @@ class FactActivities:
 
     def _find_strays(self, fleet: str) -> Strays:
         states, _ = self._book.states(fleet, FRESH)
-        found = strays(states, self._book.known_good(fleet))
-        named = dict(sorted(found.items())[:NAMED])
-        return Strays(strays=named, open_changes=self._book.open_changes(fleet))
+        known_good = self._book.known_good(fleet)
+        found = strays(states, known_good)
+        return Strays(
+            strays=dict(sorted(found.items())[:NAMED]),
+            open_changes=self._book.open_changes(fleet),
+            source=self._book.source_of({known_good[name].digest for name in found}) if found else None,
+        )
 
     def _plan_return(self, asked: ReturnQuery) -> Digest | None:
         known_good = self._book.known_good(asked.fleet)

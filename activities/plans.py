@@ -1,6 +1,7 @@
 """Plans as workflows read them: a header, and one part at a time; and what promoting a part writes."""
 
 import asyncio
+from collections.abc import Collection
 from typing import Protocol
 
 from temporalio import activity
@@ -40,6 +41,10 @@ class PlanBook(Protocol):
         """Return one part of a plan."""
         ...
 
+    def known_good_of(self, fleet: str, gateways: Collection[str]) -> dict[str, ReleaseRef]:
+        """Return what these gateways go back to now."""
+        ...
+
     def record_known_good_batch(self, batch: KnownGoodBatch) -> int:
         """Write down what these gateways go back to from now on; return for how many that is new."""
         ...
@@ -63,6 +68,12 @@ class PlanActivities:
         with as_application_errors():
             return await asyncio.to_thread(self._book.plan_part, asked.plan, asked.key)
 
+    @activity.defn(name="find_moved")
+    async def find_moved(self, asked: PartQuery) -> dict[str, str]:
+        """Return the part's gateways whose known-good is not what the plan would go back to, and how."""
+        with as_application_errors():
+            return await asyncio.to_thread(self._find_moved, asked)
+
     @activity.defn(name="promote_part")
     async def promote_part(self, entry: PartEntry) -> None:
         """Ensure that the plan's release is known-good on the part's gateways."""
@@ -74,6 +85,17 @@ class PlanActivities:
         """Ensure that what the part's gateways go back to is their known-good."""
         with as_application_errors():
             await asyncio.to_thread(self._take_back, entry)
+
+    def _find_moved(self, asked: PartQuery) -> dict[str, str]:
+        members = self._book.plan_part(asked.plan, asked.key).members
+        names = [member.gateway.name for member in members]
+        now = self._book.known_good_of(self._book.plan_header(asked.plan).fleet, names)
+        return {
+            name: f"the known-good of {name} is {_version(now.get(name))} now and was "
+            f"{_version(member.back)} when the plan was made; plan anew"
+            for name, member in zip(names, members, strict=True)
+            if now.get(name) != member.back
+        }
 
     def _promote(self, entry: PartEntry) -> None:
         release = self._book.plan_header(entry.plan).release
@@ -97,3 +119,7 @@ class PlanActivities:
         if releases:
             batch = KnownGoodBatch(fleet=entry.fleet, change=entry.change, releases=releases, back=back)
             self._book.record_known_good_batch(batch)
+
+
+def _version(release: ReleaseRef | None) -> str:
+    return release.version if release is not None else "unknown"

@@ -124,6 +124,7 @@ def record_activities(
         ledger.record_event,
         plans.read_header,
         plans.read_part,
+        plans.find_moved,
         plans.promote_part,
         plans.take_back_part,
         facts.read_fleet,

@@ -43,7 +43,8 @@ class Preflight:
         """Return what was found.
 
         Raises:
-            ApplicationError: More gateways cannot change or cannot go back than may fail (`Stopped`).
+            ApplicationError: More gateways cannot change or cannot go back than may fail, or the
+                ledger's known-good is another than the plan's (`Stopped`).
         """
         if order.key is not None:
             return await self._ask_part(order.header.digest, order.key, order.release)
@@ -81,6 +82,14 @@ class Preflight:
             task_queue=steps.CONTROL_QUEUE,
             **steps.RECORD,
         )
+        moved = await workflow.execute_activity_method(
+            PlanActivities.find_moved,
+            PartQuery(plan=plan, key=key),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.RECORD,
+        )
+        if moved:
+            raise stopped("; ".join(why for _, why in sorted(moved.items())[:NAMED]))
         answers = await asyncio.gather(*[_ask(member, release) for member in part.members])
         obstacles = {
             member.gateway.name: why for member, (why, _) in zip(part.members, answers, strict=True) if why

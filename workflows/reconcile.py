@@ -9,7 +9,7 @@ from temporalio import workflow
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
-from activities.facts import FactActivities
+from activities.facts import FactActivities, Strays
 from policies.words.change import ChangeKind, ChangeOrder
 from policies.words.word import Name, Word
 from workflows import steps
@@ -40,28 +40,34 @@ class Reconcile:
     async def run(self, order: ReconcileOrder) -> ReconcileResult:
         """Start the way back of gateways that are not on known-good while no change is under way."""
         turn = int(workflow.now().timestamp() // 60)
-        await workflow.execute_child_workflow(
-            Survey.run,
-            SurveyOrder(fleet=order.fleet, turn=turn, pages=PAGES_A_LOOK),
-            id=f"{workflow.info().workflow_id}/survey",
-        )
-        found = await workflow.execute_activity_method(
-            FactActivities.find_strays,
-            order.fleet,
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.ASK,
-        )
+        found = await self._look(order.fleet, turn, "survey")
+        if found.strays or found.open_changes:
+            # A change may have ended between the first answer of a gateway and the last word of the ledger.
+            found = await self._look(order.fleet, turn, "survey-again")
         if not found.strays and not found.open_changes:
             return ReconcileResult(sentence="every gateway is on its known-good")
-        sentence = await self._end(order.fleet, found.strays)
+        sentence = await self._end(order.fleet, found)
         return ReconcileResult(strays=found.strays, open_changes=found.open_changes, sentence=sentence)
 
     @staticmethod
-    async def _end(fleet: str, strays: dict[str, str]) -> str:
+    async def _look(fleet: str, turn: int, child: str) -> Strays:
+        await workflow.execute_child_workflow(
+            Survey.run,
+            SurveyOrder(fleet=fleet, turn=turn, pages=PAGES_A_LOOK),
+            id=f"{workflow.info().workflow_id}/{child}",
+        )
+        return await workflow.execute_activity_method(
+            FactActivities.find_strays, fleet, task_queue=steps.CONTROL_QUEUE, **steps.ASK
+        )
+
+    @staticmethod
+    async def _end(fleet: str, left: Strays) -> str:
+        strays = left.strays
         found = "; ".join(f"{name} {why}" for name, why in sorted(strays.items()))
         order = ChangeOrder(
             fleet=fleet,
             kind=ChangeKind.GO_BACK,
+            source=left.source,
             reason=f"nobody looks after this change any more: {found or 'only the ledger is behind'}",
         )
         try:

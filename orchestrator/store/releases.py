@@ -1,6 +1,7 @@
 """Releases: which are known and who added them, which were withdrawn, and the floors under them."""
 
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,6 +66,13 @@ class Releases(Book):
             connection.execute(insert(tables.releases).values(row))
             append(connection, person, "release", "release added", reference.digest, {"signers": signers})
             return True
+
+    def source_of(self, digests: Collection[str]) -> str | None:
+        """Return where the newest of these releases came from, None when none of them was ever added."""
+        table = tables.releases
+        wanted = select(table.c.source).where(table.c.digest.in_(sorted(digests)[:500]))
+        with reading(self._engine) as connection:
+            return connection.execute(wanted.order_by(table.c.added_at.desc()).limit(1)).scalar_one_or_none()
 
     def releases(self) -> tuple[ReleaseRow, ...]:
         """Return every release, the newest first, withdrawn ones too."""

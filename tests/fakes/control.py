@@ -158,7 +158,7 @@ class FakeFleets:
 
 def _remove(engine: Engine, folder: str) -> None:
     engine.dispose()
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # its parent may be gone at the end of the process
 
 
 class FakeArchive:
