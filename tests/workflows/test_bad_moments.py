@@ -4,7 +4,6 @@ from contextlib import suppress
 
 from temporalio import activity
 from temporalio.client import WorkflowUpdateFailedError
-from temporalio.testing import WorkflowEnvironment
 
 from activities.observation import ObservationSlice
 from activities.watching import WatchSlice
@@ -14,8 +13,10 @@ from policies.words.change import Outcome, Phase
 from policies.words.command import CommandKind
 from policies.words.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import AT_CAP, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge, ObservedLedger
+from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked, soon
 from tests.workflows.world import (
+    QUICK,
     Running,
     World,
     fleet_of,
@@ -123,12 +124,12 @@ class Comparing(FakeJudge):
 
 
 async def test_each_wave_is_compared_with_those_that_have_not_changed_and_with_nobody_else(
-    environment: WorkflowEnvironment,
+    server: Engine,
 ) -> None:
     """D4."""
-    world = World.made(environment.client, fleet_of("edge"))
+    world = World.made(await server.client(), fleet_of("edge"))
     world.judge = judge = Comparing(world.book)
-    async with working(world):
+    async with working(world, QUICK):
         result = await world.upgrade(("gw-1",), ("gw-2",), ("gw-3", "gw-4"))
     assert result.outcome is Outcome.PROMOTED
     waves = {number: judge.compared[number] for number in (1, 2, 3)}

@@ -12,7 +12,6 @@ import pytest
 from temporalio import workflow
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
-from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import (
     ExecuteWorkflowInput,
     Interceptor,
@@ -26,7 +25,7 @@ from policies.words.change import Phase
 from policies.words.command import Command, CommandKind
 from policies.words.errors import Conflict, Unavailable
 from policies.words.fleet import Fleet
-from tests.fakes.control import HEALTHY, UNDECIDED
+from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, recording
 from tests.workflows.world import (
@@ -36,32 +35,11 @@ from tests.workflows.world import (
     fleet_of,
     gateway,
     in_phase,
-    say,
     until,
 )
 
 AT_ONCE = 50
 """Gateways that one workflow may have to do with at the same time."""
-
-
-# --- a hold --------------------------------------------------------------------------------
-
-
-async def test_a_held_rollout_does_not_grow_while_nothing_about_it_changes(
-    world: World, environment: WorkflowEnvironment
-) -> None:
-    """D7."""
-    world.judge.says(UNDECIDED)
-    rollout = await world.start(("gw-1",), ("gw-2",))
-    await in_phase(rollout, Phase.OBSERVING)
-    await say(rollout, CommandKind.HOLD)
-    world.judge.says(HEALTHY)
-    await in_phase(rollout, Phase.HELD)
-    await environment.sleep(timedelta(minutes=2))
-    before, looked = (await rollout.describe()).history_length, len(world.judge.orders)
-    await environment.sleep(timedelta(minutes=10))
-    assert len(world.judge.orders) > looked + 5  # harm is looked for all the time
-    assert (await rollout.describe()).history_length <= before + 10
 
 
 # --- a wedge -------------------------------------------------------------------------------

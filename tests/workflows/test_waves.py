@@ -1,6 +1,9 @@
 """A wave: who of it may fail alone, who has to be told, and what passes by itself."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from temporalio.client import Client
@@ -16,6 +19,7 @@ from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, soon
 from tests.workflows.world import (
     OLD,
+    QUICK,
     World,
     fleet_of,
     in_phase,
@@ -32,6 +36,14 @@ SILENT = 10_000
 """Calls that fail of a gateway that is silent for as long as a test looks."""
 
 
+@asynccontextmanager
+async def quick(server: Engine, **limits: Any) -> AsyncIterator[World]:
+    """Run a fleet with these limits, under workflows that load quickly."""
+    fleet = fleet_of("edge", lease=timedelta(seconds=15), **limits)
+    async with working(World.made(await server.client(), fleet), QUICK) as made:
+        yield made
+
+
 # --- who may fail alone --------------------------------------------------------------------
 
 
@@ -44,8 +56,8 @@ async def test_a_wave_of_120_runs_in_three_batches_and_goes_on_without_the_two_t
     bad = {"gw-7": "gw-7: the disk is full", "gw-90": "gw-90: the disk is full"}
     for name, why in bad.items():
         world.gateways[name].fail("start", Refused(why))
-    async with working(world):
-        result = await soon(result_of(await world.start(names[:1], names[1:])))
+    async with working(world, QUICK):
+        result = await result_of(await world.start(names[:1], names[1:]))
         assert (result.outcome, result.aside) == (Outcome.PROMOTED, bad)
         header = world.book.plan_header(world.order(names[:1], names[1:]).plan or "")
         assert [wave.parts for wave in header.waves] == [1, 3]
@@ -61,14 +73,11 @@ async def test_a_wave_of_120_runs_in_three_batches_and_goes_on_without_the_two_t
     assert {name for name, good in world.book.known_good("edge").items() if good == OLD} == set(bad)
 
 
-async def test_more_failures_than_a_wave_may_have_are_the_fault_of_the_release(
-    environment: WorkflowEnvironment,
-) -> None:
-    world = World.made(environment.client, fleet_of("edge", size=7, switching=6))
-    names = tuple(world.gateways)
-    for name in names[2:4]:
-        world.gateways[name].fail("start", Refused(f"{name}: the disk is full"))
-    async with working(world):
+async def test_more_failures_than_a_wave_may_have_are_the_fault_of_the_release(server: Engine) -> None:
+    async with quick(server, size=7, switching=6) as world:
+        names = tuple(world.gateways)
+        for name in names[2:4]:
+            world.gateways[name].fail("start", Refused(f"{name}: the disk is full"))
         result = await world.upgrade(names[:1], names[1:])
     assert result.outcome is Outcome.ROLLED_BACK
     assert result.reason.startswith("2 of 6 gateways failed by themselves, 1 may: gw-3: gw-3: the disk is")
@@ -103,11 +112,8 @@ async def test_a_silent_gateway_is_quarantined_named_and_given_up_by_a_persons_w
 # --- what passes by itself -----------------------------------------------------------------
 
 
-async def test_where_harm_only_asks_it_holds_and_proposes_the_way_back(
-    environment: WorkflowEnvironment,
-) -> None:
-    made = World.made(environment.client, fleet_of("edge", automation=Automation.ASK))
-    async with working(made) as world:
+async def test_where_harm_only_asks_it_holds_and_proposes_the_way_back(server: Engine) -> None:
+    async with quick(server, automation=Automation.ASK) as world:
         world.judge.says(UNHEALTHY)
         rollout = await world.start(("gw-1",), ("gw-2",))
         await in_phase(rollout, Phase.HELD)
@@ -124,10 +130,9 @@ async def test_where_harm_only_asks_it_holds_and_proposes_the_way_back(
 
 @pytest.mark.parametrize("automation", Automation)
 async def test_a_hard_failure_of_an_instance_goes_back_by_itself_whatever_is_automatic(
-    environment: WorkflowEnvironment, automation: Automation
+    server: Engine, automation: Automation
 ) -> None:
-    made = World.made(environment.client, fleet_of("edge", automation=automation))
-    async with working(made) as world:
+    async with quick(server, automation=automation) as world:
         world.judge.says(CRASHING)
         result = await world.upgrade(("gw-1",), ("gw-2",))
     assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "the daemon restarted 3 times")
@@ -137,7 +142,7 @@ async def test_a_fleet_that_is_only_observed_passes_without_any_metrics_after_it
     environment: WorkflowEnvironment,
 ) -> None:
     made = World.made(environment.client, fleet_of("edge", automation=Automation.OBSERVE))
-    async with working(made) as world:
+    async with working(made, QUICK) as world:
         world.judge.says(BLIND)
         world.judge.says(BLIND, wave=2)
         rollout = await world.start(("gw-1",), ("gw-2",))
@@ -167,7 +172,7 @@ async def test_a_held_change_has_no_longer_history_at_its_end_than_after_its_fir
     made = World.made(environment.client, fleet)
     made.judge = SteadyJudge()
     made.judge.says(AT_CAP)
-    async with working(made) as world:
+    async with working(made, QUICK) as world:
         rollout = await world.start(("gw-1",), ("gw-2",))
         await in_phase(rollout, Phase.HELD)
         await say(rollout, CommandKind.HOLD, "ana")
