@@ -6,7 +6,7 @@ Each kind of question is a file under `policies.judge.gates`.
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from policies.judge.gates.alerts import Alerts
 from policies.judge.gates.complaints import Complaints
@@ -89,7 +89,11 @@ class GatePolicy(Word):
     )
     min_controls: int = Field(default=1, ge=1)
     sample: int = Field(
-        default=250, ge=1, le=MOST, description="changed, and unchanged, gateways whose counters are read"
+        default=250,
+        ge=1,
+        le=MOST,
+        validation_alias=AliasChoices("sample", "most_controls"),  # as the first core's files have it
+        description="changed, and unchanged, gateways whose counters are read",
     )
     window: Window = Window()
     budget: Budget = Budget()

@@ -11,7 +11,7 @@ from temporalio.worker import Replayer
 from orchestrator.worker import WORKFLOWS
 from tests.replay.commands import commands_now, commands_of
 from tests.replay.record import BASELINE, HISTORIES
-from workflows.sandbox import RUNNER
+from workflows.sandbox import STRICT
 
 WHAT_TO_DO = (
     "a rollout under way could not go on with it. Guard it with workflow.patched; or, when no released "
@@ -30,7 +30,7 @@ async def _histories() -> AsyncIterator[WorkflowHistory]:
 async def test_every_recorded_history_replays() -> None:
     replayer = Replayer(
         workflows=WORKFLOWS,
-        workflow_runner=RUNNER,
+        workflow_runner=STRICT,
         data_converter=pydantic_data_converter,
         workflow_failure_exception_types=[Exception],
     )

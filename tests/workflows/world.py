@@ -312,16 +312,10 @@ CHECKED_ONCE = CheckedOnce()
 
 QUICK = CheckedOnce(
     SandboxedWorkflowRunner(
-        restrictions=RUNNER.restrictions.with_passthrough_modules(
-            "policies", "activities", "workflows.steps"
-        ),
+        restrictions=RUNNER.restrictions.with_passthrough_modules("workflows.steps"),
     )
 )
-"""The same without its second lock on what policies do, which takes four fifths of such a test's time.
-
-That lock is tried by the tests with `real`, and by the replay of every recorded history. The paces in
-`workflows.steps` are a test's own here.
-"""
+"""The same with paces in `workflows.steps` that are a test's own."""
 
 
 @asynccontextmanager
