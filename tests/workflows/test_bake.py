@@ -2,12 +2,11 @@
 
 from datetime import timedelta
 
-from temporalio.testing import WorkflowEnvironment
-
 from policies.words.change import Outcome
 from policies.words.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import UNDECIDED
-from tests.workflows.world import NEXT, OLD, World, fleet_of, result_of, until, working
+from tests.workflows.engine import Engine
+from tests.workflows.world import NEXT, OLD, QUICK, World, fleet_of, result_of, until, working
 from workflows.identities import bake_of
 
 CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw-1 restarted by itself")
@@ -21,9 +20,9 @@ async def test_harm_found_after_promotion_sends_the_whole_fleet_back(world: Worl
     await until(lambda: world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, OLD))
 
 
-async def test_a_quiet_bake_ends_in_peace_and_changes_nothing(environment: WorkflowEnvironment) -> None:
-    fleet = fleet_of("edge", kept=timedelta(hours=1))
-    async with working(World.made(environment.client, fleet)) as world:
+async def test_a_quiet_bake_ends_in_peace_and_changes_nothing(server: Engine) -> None:
+    fleet = fleet_of("edge", kept=timedelta(seconds=4), lease=timedelta(seconds=15))
+    async with working(World.made(await server.client(), fleet), QUICK) as world:
         await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
         ended = await result_of(world.client.get_workflow_handle(bake_of(world.fleet.name)))
     assert ended["peaceful"] is True
