@@ -47,7 +47,7 @@ class Exporter:
         with urlopen(f"http://{self.address}:{PORT}/metrics", timeout=5) as answer:
             text = answer.read().decode()
         return {
-            (s.name, s.labels["slot"], s.labels.get("outcome") or s.labels.get("version") or ""): s.value
+            (s.name, s.labels.get("slot", ""), s.labels.get("outcome") or s.labels.get("version") or ""): s.value
             for family in text_string_to_metric_families(text)
             for s in family.samples
             if "le" not in s.labels
