@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import pytest
 from temporalio.client import Client, WorkflowQueryFailedError
+from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.service import Service
 from orchestrator.store.ledger import Ledger
@@ -13,11 +14,14 @@ from policies.words.errors import Unavailable
 class BusyEngine:
     """An engine whose worker was too busy to answer a question in time."""
 
-    def get_workflow_handle_for(self, *_: Any) -> "BusyEngine":
+    def get_workflow_handle(self, *_: Any, **__: Any) -> "BusyEngine":
         return self
 
     async def query(self, *_: Any, **__: Any) -> None:
         raise WorkflowQueryFailedError("[TMPRL1101] workflow didn't yield within 2 second(s)")
+
+    async def describe(self, **_: Any) -> None:
+        raise RPCError("busy", RPCStatusCode.DEADLINE_EXCEEDED, b"")
 
 
 async def test_a_worker_too_busy_to_answer_is_unavailable_and_not_a_crash() -> None:

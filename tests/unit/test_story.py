@@ -162,6 +162,8 @@ def test_an_abort_is_refused_once_sessions_have_moved() -> None:
 
 def test_whoever_asked_for_an_upgrade_cannot_promote_it_without_proof() -> None:
     story = story_of()
+    assert story.refusal_of(command(CommandKind.PROMOTE, "ben")) is not None  # there is no verdict yet
+    story.take(wave(1, decision=decided(Action.HOLD_FOR_HUMAN)))
     assert story.refusal_of(command(CommandKind.PROMOTE, "ben")) is None
     refusal = story.refusal_of(command(CommandKind.PROMOTE, "ana"))
     assert refusal is not None
