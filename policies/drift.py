@@ -29,16 +29,6 @@ def left_behind(states: Mapping[str, GatewayState]) -> tuple[str, ...]:
     )
 
 
-def way_back_of(fleet: str, rollouts: int) -> str:
-    """Return the name of the way back after the fleet's so many rollouts: going back twice is once."""
-    return f"{fleet}-back-{rollouts}"
-
-
-def way_back_from(fleet: str, rollout: str) -> str:
-    """Return the name of the way back that a rollout itself takes when it is already promoted."""
-    return f"{fleet}-back-from-{rollout}"
-
-
 def _astray(state: GatewayState, release: ReleaseRef) -> str | None:
     if state.steering.trial is not None:
         return f"has slot {state.steering.trial} on trial"

@@ -451,9 +451,7 @@ class Change:
 
     def _restoring_ids(self) -> list[str]:
         root = self._child("restore")
-        keys = (
-            self._touched(self._passed + 1) if self._order.kind is ChangeKind.UPGRADE else self._all_parts()
-        )
+        keys = self._touched(self._passed + 1) if self._order.kind is ChangeKind.UPGRADE else self._plan.keys
         if len(keys) <= 1:
             return [root]
         return [f"{root}/{key.wave:03}/{key.number:04}" for key in keys]
@@ -467,16 +465,13 @@ class Change:
     def _touched(self, last: int) -> tuple[PartKey, ...]:
         return tuple(key for wave in self._plan.waves if wave.number <= last for key in wave.keys)
 
-    def _all_parts(self) -> tuple[PartKey, ...]:
-        return tuple(key for wave in self._plan.waves for key in wave.keys)
-
     async def _make_up_for(self, error: BaseException) -> ChangeResult:
         """Whatever ended the story in the middle: every gateway that may have been touched goes back."""
         reason = sentence_of(error)
         if self._header is None or not self._name or self._order.kind is ChangeKind.INSTALL:
             return self._result(Outcome.REFUSED, reason)
         if self._order.kind is ChangeKind.GO_BACK:
-            return self._after_restore(await self._restore_parts(self._all_parts(), reason, None), reason)
+            return self._after_restore(await self._restore_parts(self._plan.keys, reason, None), reason)
         under_way = min(self._passed + 1, len(self._plan.waves))
         promoted = self._passed == len(self._plan.waves)
         result = await self._restore_touched(under_way, reason, promoted=promoted)
@@ -507,7 +502,7 @@ class Change:
             await self._close_others()
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         await end_bake(self._order.fleet)
-        keys = self._all_parts()
+        keys = self._plan.keys
         self._story.begin_to_go_back(self._order.reason, workflow.now())
         # Known-good moves at once, or reconcile would undo this when the lock is free again.
         writing = [

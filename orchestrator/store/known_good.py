@@ -38,13 +38,6 @@ class KnownGood(Book):
             rows = connection.execute(wanted.order_by(table.c.gateway))
             return {gateway: read(said) for gateway, said in rows}
 
-    def known_good_since(self, fleet: str) -> dict[str, datetime]:
-        """Return when each gateway's known-good became so."""
-        table = tables.known_good
-        with reading(self._engine) as connection:
-            wanted = _newest(fleet, None, table.c.gateway, table.c.since).order_by(table.c.gateway)
-            return {row.gateway: row.since for row in connection.execute(wanted)}
-
     def ever_known_good(self, fleet: str) -> dict[str, tuple[ReleaseRef, ...]]:
         """Return every release that was a gateway's known-good once, the newest first."""
         table, read = tables.known_good, _Reader()
