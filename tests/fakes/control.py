@@ -103,9 +103,11 @@ class FakeAdmission:
 class ObservedLedger(Ledger):
     """The real ledger on a file of its own, which also remembers what it was told, for tests to look at."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str | None = None) -> None:
         folder = mkdtemp(prefix="penstock-ledger-")
-        super().__init__(open_database(f"sqlite:///{folder}/ledger.db"))
+        self.url = url or f"sqlite:///{folder}/ledger.db"
+        """Where another process finds the same ledger."""
+        super().__init__(open_database(self.url))
         self.forget = weakref.finalize(self, _remove, self._engine, folder)
         self.closed: list[ChangeEnding] = []
         self.decisions: list[Decision] = []

@@ -10,7 +10,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from activities.observation import ObservationSlice
 from activities.watching import WatchSlice
 from orchestrator.running import leave
-from tests.fakes.control import HEALTHY, UNDECIDED, FakeJudge
+from tests.fakes.control import HEALTHY, UNDECIDED, FakeJudge, ObservedLedger
 from tests.workflows.world import World, control_worker, fleet_of
 
 SLICES = 12
@@ -26,14 +26,13 @@ class CountingJudge(FakeJudge):
         return await super().watch_wave(order)
 
 
-async def main(address: str, namespace: str) -> None:
+async def main(address: str, namespace: str, ledger: str) -> None:
     client = await Client.connect(address, namespace=namespace, data_converter=pydantic_data_converter)
-    world = World.made(client, fleet_of("edge"))
-    world.judge = CountingJudge(pace=0.3)
+    world = World(client, fleet_of("edge"), {}, judge=CountingJudge(pace=0.3), book=ObservedLedger(ledger))
     async with control_worker(client, world):
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2]))
+    asyncio.run(main(*sys.argv[1:]))
     leave(0)

@@ -7,9 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-from temporalio.client import WorkflowExecutionDescription, WorkflowHandle
 from temporalio.service import RPCError
 
 from policies.words.change import Outcome, Phase
@@ -36,9 +34,10 @@ PROGRESS_WITHIN = 5.0
 
 @asynccontextmanager
 async def worker_process(world: World) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a worker in a process of its own, which shares nothing with the test but engine and ledger."""
     address = world.client.service_client.config.target_host
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.workflows.dying_worker", address, world.client.namespace
+        sys.executable, "-m", "tests.workflows.dying_worker", address, world.client.namespace, world.book.url
     )
     try:
         yield process
@@ -79,8 +78,9 @@ async def test_a_wave_watched_for_long_goes_on_with_a_short_history(real: World)
     real.judge.pace = 0.01
     real.judge.says(UNDECIDED)
     rollout = await real.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
     watch = real.client.get_workflow_handle(watch_of(f"{rollout.id}/{real.newest}/wave/001"))
-    first = (await _described(watch)).run_id
+    first = (await watch.describe()).run_id
 
     async def is_another_run() -> bool:
         return (await watch.describe()).run_id != first
@@ -104,20 +104,6 @@ async def _answers(rollout: Running) -> bool:
     except RPCError:
         return False
     return True
-
-
-async def _described(watch: WorkflowHandle[Any, Any]) -> WorkflowExecutionDescription:
-    found: list[WorkflowExecutionDescription] = []
-
-    async def is_there() -> bool:
-        try:
-            found.append(await watch.describe())
-        except RPCError:
-            return False
-        return True
-
-    await until(is_there)
-    return found[0]
 
 
 async def test_commands_end_with_their_exit_code_every_time(real: World, tmp_path: Path) -> None:
