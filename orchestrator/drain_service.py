@@ -3,11 +3,18 @@
 from dataclasses import dataclass
 from typing import Any
 
-from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError, WorkflowUpdateFailedError
+from temporalio.client import (
+    Client,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.service import ANSWER, Service
+from orchestrator.service import Service
+from orchestrator.updates import ANSWER, give
 from policies.drains import with_live_counts
 from policies.words.command import CommandReceipt
 from policies.words.drain import DrainEnding, DrainExtension, DrainStatus
@@ -47,14 +54,14 @@ class DrainService:
         receipts, refusals = [], []
         for handle in await self._running(fleet.name):
             try:
-                receipt: CommandReceipt = await handle.execute_update(
-                    kind, command, id=command.id, result_type=CommandReceipt, rpc_timeout=ANSWER
-                )
+                receipts.append(await give(handle, kind, command))
             except WorkflowUpdateFailedError as error:
                 cause = error.cause
                 refusals.append(cause.message if isinstance(cause, ApplicationError) else str(cause))
-            else:
-                receipts.append(receipt)
+            except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
+                if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
+                    continue  # it has just ended
+                raise Unavailable(f"the drain {handle.id} does not answer; is a worker running?") from error
         if not receipts:
             nothing = f"nothing is draining on {gateway or fleet.name}; see penstock drains"
             raise Conflict(refusals[0] if refusals else nothing)

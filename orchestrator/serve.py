@@ -6,13 +6,13 @@ would damage it, so the file is locked for as long as this runs (temporal.md sec
 
 import asyncio
 import fcntl
-import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+from orchestrator import development_engine
 from orchestrator.engine import connect
 from orchestrator.settings import Settings, state_folder
 from orchestrator.worker import run_beside
@@ -70,13 +70,7 @@ class Engine:
             await self._child.wait()
 
     def _command(self) -> list[str]:
-        program = shutil.which("temporal", path=str(Path(sys.executable).parent))
-        if program is None:
-            raise BadInput("the engine's program is not in the environment: make it with any ./run command")
-        command = [program, "server", "start-dev", "--headless", "--log-level", "error"]
-        command += ["--ip", self._host, "--port", str(self._port)]
-        command += ["--db-filename", str(self._folder / "engine.sqlite")]
-        return [*command, "--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL"]
+        return development_engine.command(self._host, self._port, self._folder / "engine.sqlite")
 
 
 @asynccontextmanager

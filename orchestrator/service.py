@@ -19,6 +19,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.store.ledger import Ledger
+from orchestrator.updates import ANSWER, give
 from policies.gates import GatePolicy
 from policies.planning.plan import plan as make_plan
 from policies.rollbacks import confirmation_of, targets_of
@@ -36,9 +37,6 @@ from workflows.failures import sentence_of
 from workflows.identities import change_of
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey, SurveyOrder
-
-ANSWER = timedelta(seconds=5)
-"""How long a question to the engine may take before another road is taken."""
 
 STUCK_AFTER = 3
 """Tries of one task of a workflow after which no worker can take it: the code that runs does not fit it."""
@@ -215,9 +213,7 @@ class Service:
         """
         change = self._change(fleet)
         try:
-            answer: CommandReceipt = await change.execute_update(
-                "command", command, id=command.id, result_type=CommandReceipt, rpc_timeout=ANSWER
-            )
+            answer = await give(change, "command", command)
         except WorkflowUpdateFailedError as error:
             cause = error.cause
             raise Conflict(cause.message if isinstance(cause, ApplicationError) else str(cause)) from error

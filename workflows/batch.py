@@ -27,6 +27,9 @@ from workflows.gateway import GatewaySteps
 
 RENEWALS_A_LEASE = 3
 
+LASTING = frozenset({"on trial", "kept", "set aside"})
+"""The states that the ledger has to know; on the way to the first of them a gateway is nobody's concern."""
+
 
 class OnTrial(Word):
     """A gateway on trial: its slot, when it was started, its host's boot, and when it was last confirmed."""
@@ -58,6 +61,7 @@ class BatchOrder(Word):
     on_trial: dict[str, OnTrial] = {}
     aside: dict[str, str] = {}
     ended: tuple[str, ...] = ()
+    rebooted: tuple[str, ...] = ()
     switched: bool = False
     held: bool = False
     told: int = 0
@@ -85,13 +89,16 @@ class Batch:
         self._states: dict[str, str] = dict.fromkeys(order.on_trial, "on trial") | dict.fromkeys(
             order.aside, "set aside"
         )
-        self._rebooted: set[str] = set()
+        self._written: dict[str, tuple[str, float | None]] = {}
+        self._rebooted = set(order.rebooted)
+        self._returning: dict[str, asyncio.Task[None]] = {}
         self._share = order.share
         self._released = not order.barrier
         self._held = order.held
         self._ending = ""
         self._switched = order.switched
         self._told = order.told
+        self._telling = False
         self._untold = 0
         self._urgent = False
         self._over = False
@@ -125,7 +132,8 @@ class Batch:
             self._over = True
             await reporting
         finally:
-            reporting.cancel()
+            for task in (reporting, *self._returning.values()):
+                task.cancel()
         return BatchResult(kept=list(self._states.values()).count("kept"), aside=self._aside)
 
     # --- what the wave says ---------------------------------------------------------
@@ -248,8 +256,7 @@ class Batch:
             if self._ending:
                 return
             await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
-            if self._switched and steps.history_is_long():
-                self._go_on_with_a_short_history()
+            self._go_on_with_a_short_history()
 
     def _has_news(self, share: int) -> bool:
         return bool(self._ending) or self._share != share
@@ -261,7 +268,10 @@ class Batch:
             await self._steps(member).try_out(trial.slot, self._order.lease, self._share, renew=True)
         except ActivityError as error:
             if code_of(error) in {"InstanceGone", "LeaseLapsed"}:
-                await self._has_ended(member, trial, error)
+                # Beside the others, whose leases do not wait until this one has come up again.
+                del self._on_trial[name]
+                self._enter(name, "checking")
+                self._returning[name] = asyncio.create_task(self._look_into(member, trial, error))
                 return
             workflow.logger.warning("lease of %s not confirmed: %s", name, sentence_of(error))
             if workflow.now().timestamp() - trial.confirmed > self._order.lease.total_seconds():
@@ -271,7 +281,7 @@ class Batch:
             if name in self._on_trial:
                 self._on_trial[name] = trial.model_copy(update={"confirmed": at})
 
-    async def _has_ended(self, member: Member, trial: OnTrial, refusal: ActivityError) -> None:
+    async def _look_into(self, member: Member, trial: OnTrial, refusal: ActivityError) -> None:
         """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more."""
         name, reason = member.gateway.name, sentence_of(refusal)
         try:
@@ -279,23 +289,29 @@ class Batch:
             rebooted = bool(trial.boot) and boot != trial.boot
             if rebooted and name not in self._rebooted:
                 self._rebooted.add(name)
-                del self._on_trial[name]
                 await self._bring_up(member)
                 return
         except (ActivityError, ApplicationError) as error:
             self._set_aside(name, f"{reason}; {sentence_of(error)}")
             return
+        finally:
+            del self._returning[name]
         if code_of(refusal) == "InstanceGone" and not rebooted:
             self._ended.append(name)
         self._set_aside(name, f"its host rebooted: {reason}" if rebooted else reason)
 
     def _go_on_with_a_short_history(self) -> None:
+        """Cut the history where no other coroutine is about to ask the engine for something."""
+        quiet = self._switched and not self._ending and not self._returning and not self._telling
+        if not quiet or self._untold or not steps.history_is_long():
+            return
         workflow.continue_as_new(
             self._order.model_copy(
                 update={
                     "on_trial": self._on_trial,
                     "aside": self._aside,
                     "ended": tuple(self._ended),
+                    "rebooted": tuple(sorted(self._rebooted)),
                     "switched": True,
                     "barrier": False,
                     "share": self._share,
@@ -310,6 +326,13 @@ class Batch:
     async def _keep(self) -> None:
         """Confirm every lease once more, so that nothing is kept that has died since, and keep the rest."""
         await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
+        with suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: not self._returning, timeout=self._order.lease / RENEWALS_A_LEASE
+            )
+        for name, returning in sorted(self._returning.items()):
+            returning.cancel()
+            self._set_aside(name, "its new instance was not up when the wave ended")
         await asyncio.gather(*[self._keep_gateway(name) for name in sorted(self._on_trial)])
 
     async def _keep_gateway(self, name: str) -> None:
@@ -362,7 +385,9 @@ class Batch:
         while self._untold or not self._over:
             await workflow.wait_condition(lambda: self._worth_telling() or self._over)
             if self._untold:
+                self._telling = True
                 await self._tell_wave()
+                self._telling = False
 
     async def _tell_wave(self) -> None:
         self._untold, self._urgent = 0, False
@@ -385,28 +410,35 @@ class Batch:
             workflow.logger.warning("report of part %s not delivered: %s", report.part, sentence_of(error))
 
     async def _write_down(self) -> None:
-        """Record where every gateway is, for the watch and for people; nothing here depends on it."""
-        rows = tuple(
-            GatewayResult(
-                gateway=name,
-                wave=self._order.key.wave,
-                state=state,
-                sentence=self._aside.get(name, ""),
-                slot=self._on_trial[name].slot if name in self._on_trial else None,
-                started=self._on_trial[name].started if name in self._on_trial else None,
-                at=workflow.now(),
-            )
-            for name, state in sorted(self._states.items())
-        )
+        """Record what has come to stay, for the watch and for people; nothing here depends on it."""
+        known = {name for name, state in self._states.items() if state in LASTING or name in self._written}
+        rows = tuple(self._row(name) for name in sorted(known))
+        fresh = tuple(row for row in rows if self._written.get(row.gateway) != (row.state, row.started))
+        if not fresh:
+            return
         try:
             await workflow.execute_activity_method(
                 LedgerActivities.record_gateways,
-                GatewayResults(change=self._order.change, results=rows),
+                GatewayResults(change=self._order.change, results=fresh),
                 task_queue=steps.CONTROL_QUEUE,
                 **steps.ASK,
             )
-        except ActivityError as error:
+        except ActivityError as error:  # the next report tries these again
             workflow.logger.warning("progress not written to the ledger: %s", sentence_of(error))
+        else:
+            self._written |= {row.gateway: (row.state, row.started) for row in fresh}
+
+    def _row(self, name: str) -> GatewayResult:
+        trial = self._on_trial.get(name)
+        return GatewayResult(
+            gateway=name,
+            wave=self._order.key.wave,
+            state=self._states[name],
+            sentence=self._aside.get(name, ""),
+            slot=trial.slot if trial else None,
+            started=trial.started if trial else None,
+            at=workflow.now(),
+        )
 
     def _progress(self) -> tuple[GatewayProgress, ...]:
         release = self._order.release.version

@@ -5,11 +5,12 @@ Nobody is ended because something is unknown; what may be ended, when and why is
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as EngineTimeoutError
 from temporalio.workflow import ParentClosePolicy
 
@@ -69,7 +70,11 @@ class DrainOrder(Word):
     went_back: bool = False
     failed: Digest | None = None
     decision: Decision | None = None
-    emptying: tuple[Emptying, ...] | None = None
+    emptying: tuple[Emptying, ...] = ()
+    seen: tuple[str, ...] = ()
+    """Gateways whose slots are in `emptying`; the others have not answered yet."""
+    forced: dict[str, DrainEnding] = {}
+    receipts: dict[str, tuple[str, CommandReceipt]] = {}
 
 
 class DrainResult(Word):
@@ -92,13 +97,14 @@ class Drain:
         self._order = order
         self._steps: dict[str, GatewaySteps] = {}
         self._deadlines: dict[str, datetime] = {}
-        self._emptying: dict[tuple[str, str], Emptying] = {}
-        self._receipts = Receipts()
+        self._emptying = {(one.gateway, one.slot): one for one in order.emptying}
+        self._receipts = Receipts(order.receipts)
         self._commands = 0
-        self._forced: dict[str, DrainEnding] = {}
+        self._forced = dict(order.forced)
         self._superseded: dict[str, str] = {}
-        self._looked = False
+        self._seen = set(order.seen)
         self._one_batch = asyncio.Lock()
+        self._busy = 0
 
     @workflow.run
     async def run(self, order: DrainOrder) -> DrainResult:
@@ -122,40 +128,58 @@ class Drain:
             if release is not None:
                 self._deadlines[name] = workflow.now() + (member.drains_within or order.deadline)
                 self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, release.digest)
-        carried: dict[str, list[Emptying]] = {name: [] for name in self._steps}
-        for emptying in order.emptying or ():
-            carried[emptying.gateway].append(emptying)
-        begun = order.emptying is not None
-        await asyncio.gather(
-            *[self._drain_gateway(name, carried[name] if begun else None) for name in sorted(self._steps)]
-        )
+        await self._drain_side_by_side()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._result()
 
-    async def _drain_gateway(self, name: str, carried: list[Emptying] | None) -> None:
-        state, slots = None, carried
-        if slots is None:
-            state = await self._steps[name].observe(steps.PATIENT)
-            slots = [
-                Emptying(
-                    gateway=name,
-                    slot=instance.slot,
-                    release=instance.release,
-                    found=instance.sessions or 0,
-                    deadline=self._deadlines[name],
-                )
-                for instance in state.instances
-                if instance.state is InstanceState.RUNNING
-                and instance.slot not in {state.steering.serving, state.steering.trial}
-            ]
-        self._emptying |= {(name, emptying.slot): emptying for emptying in slots}
-        self._looked = True
+    async def _drain_side_by_side(self) -> None:
+        """Empty all gateways; a history is cut only when none of them can ask for anything after it."""
+        draining = [asyncio.create_task(self._drain_gateway(name)) for name in sorted(self._steps)]
         try:
-            await asyncio.gather(*[self._empty_and_stop(state, one) for one in slots if not one.stopped])
+            await workflow.wait_condition(
+                lambda: (
+                    all(task.done() for task in draining)
+                    or any(task.done() and task.exception() for task in draining)
+                    or self._may_be_cut()
+                )
+            )
+        finally:
+            for task in draining:
+                task.cancel()
+            ends = await asyncio.gather(*draining, return_exceptions=True)
+        for end in ends:
+            if end is not None and not is_cancelled_exception(end):
+                raise end
+        if any(end is not None for end in ends):
+            self._go_on_with_a_short_history()
+
+    async def _drain_gateway(self, name: str) -> None:
+        state = None
+        if name not in self._seen:
+            state = await self._steps[name].observe(steps.PATIENT)
+            self._emptying |= {(name, found.slot): found for found in self._found(name, state)}
+            self._seen.add(name)
+        left = [one for (gateway, _), one in self._emptying.items() if gateway == name and not one.stopped]
+        try:
+            await asyncio.gather(*[self._empty_and_stop(state, one) for one in left])
         except ActivityError as error:
             if code_of(error) != "Fenced":
                 raise
             self._superseded[name] = sentence_of(error)
+
+    def _found(self, name: str, state: GatewayState) -> list[Emptying]:
+        return [
+            Emptying(
+                gateway=name,
+                slot=instance.slot,
+                release=instance.release,
+                found=instance.sessions or 0,
+                deadline=self._deadlines[name],
+            )
+            for instance in state.instances
+            if instance.state is InstanceState.RUNNING
+            and instance.slot not in {state.steering.serving, state.steering.trial}
+        ]
 
     def _result(self) -> DrainResult:
         slots = [slot for (name, _), slot in self._emptying.items() if name not in self._superseded]
@@ -221,7 +245,7 @@ class Drain:
 
     def _refuse_nonsense(self, command: DrainExtension | DrainEnding) -> None:
         self._receipts.refuse_other_content(command, command)
-        if not self._looked:
+        if not self._seen:
             raise conflict(f"{self._order.change} has not been looked at yet; try again")
         if self._receipts.of(command) is None and not self._meant(command.gateway):
             raise conflict(f"nothing drains on {command.gateway or 'these gateways'} any more")
@@ -257,25 +281,28 @@ class Drain:
 
     async def _empty(self, emptying: Emptying) -> None:
         """Return when the slot was seen empty."""
-        await self._wait(emptying, timedelta(0))
+        await self._wait(emptying, timedelta(0), self._commands)
         while True:
-            told = emptying.step
+            # Counted before the step is chosen: a command heard on the way to the wait must end the wait.
+            told, heard = emptying.step, self._commands
             emptying.step = step = next_step(self._facts(emptying), self._order.limits)
             match step.step:
                 case Step.STOP:
-                    if await self._wait(emptying, timedelta(minutes=1)):
+                    if await self._wait(emptying, timedelta(minutes=1), heard):
                         return
                 case Step.WAIT:
                     until = step.until or workflow.now() + LOOK_AGAIN
-                    await self._wait(emptying, until - workflow.now())
+                    await self._wait(emptying, until - workflow.now(), heard)
                 case Step.WARN:
-                    emptying.warned_for = emptying.deadline
-                    key = f"warning {emptying.deadline}"
-                    await self._tell_of(emptying, "drain deadline announced", step.reason, key)
+                    deadline = emptying.deadline
+                    await self._tell_of(
+                        emptying, "drain deadline announced", step.reason, f"warning {deadline}"
+                    )
+                    emptying.warned_for = deadline
                 case Step.HOLD:
                     if told != step:
                         await self._tell_of(emptying, "drain held for a person", step.reason, step.reason)
-                    await self._wait(emptying, LOOK_AGAIN)
+                    await self._wait(emptying, LOOK_AGAIN, heard)
                 case Step.END:
                     if told.step is not Step.END:
                         await self._tell_of(
@@ -297,10 +324,8 @@ class Drain:
             exempt_too=forced is not None and forced.exempt_too,
         )
 
-    async def _wait(self, emptying: Emptying, within: timedelta) -> bool:
-        """Wait for sessions to end and return whether none is left; a person's command ends the wait."""
-        self._go_on_with_a_short_history()
-        heard = self._commands
+    async def _wait(self, emptying: Emptying, within: timedelta, heard: int) -> bool:
+        """Wait for sessions to end and return whether none is left; another command ends the wait."""
         waiting = self._steps[emptying.gateway].start_waiting(
             emptying.slot, max(within, timedelta(0)), emptying.look
         )
@@ -327,7 +352,7 @@ class Drain:
 
     async def _end_batch(self, emptying: Emptying, step: NextStep) -> None:
         """End one batch and pause; one batch at a time, so that users do not all log in at once."""
-        async with self._one_batch:
+        async with self._one_batch, self._not_to_be_cut():
             look = emptying.look or UNSEEN
             forced = self._forced.get(emptying.gateway)
             ended = await self._steps[emptying.gateway].end_sessions(
@@ -343,25 +368,39 @@ class Drain:
                 paced = timedelta(minutes=ended.ended / self._order.rate)
                 await workflow.sleep(max(self._order.limits.pause, paced))
 
+    def _may_be_cut(self) -> bool:
+        """Whether the history is long and everybody merely waits; most other steps outlive a cancellation."""
+        quiet = workflow.all_handlers_finished() and not self._busy
+        return quiet and steps.history_is_long()
+
+    @asynccontextmanager
+    async def _not_to_be_cut(self) -> AsyncIterator[None]:
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+
     def _go_on_with_a_short_history(self) -> None:
-        """Cut the history while everybody is merely waited for; what a person forced is finished first."""
-        if (
-            not steps.history_is_long()
-            or self._forced
-            or not workflow.all_handlers_finished()
-            or self._one_batch.locked()
-        ):
-            return
-        carried = tuple(emptying for _, emptying in sorted(self._emptying.items()))
-        workflow.continue_as_new(self._order.model_copy(update={"emptying": carried}))
+        workflow.continue_as_new(
+            self._order.model_copy(
+                update={
+                    "emptying": tuple(emptying for _, emptying in sorted(self._emptying.items())),
+                    "seen": tuple(sorted(self._seen)),
+                    "forced": self._forced,
+                    "receipts": self._receipts.dump(),
+                }
+            )
+        )
 
     # --- what failed decides -----------------------------------------------------
 
     async def _choose_mode(self, state: GatewayState, emptying: Emptying) -> None:
         """Probe the instance that was left and the one that serves: broken tunnels are not waited for."""
         serving = state.steering.trial or state.steering.serving
-        left = await self._probe(emptying.gateway, emptying.slot)
-        good = await self._probe(emptying.gateway, serving) if serving else None
+        async with self._not_to_be_cut():
+            left = await self._probe(emptying.gateway, emptying.slot)
+            good = await self._probe(emptying.gateway, serving) if serving else None
         judged = self._order.failed is not None and emptying.release == self._order.failed
         emptying.mode, emptying.mode_reason = mode_of(
             self._order.decision if judged else None,
@@ -400,9 +439,10 @@ class Drain:
             person=person,
         )
         try:
-            await workflow.execute_activity_method(
-                LedgerActivities.record_event, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
-            )
+            async with self._not_to_be_cut():
+                await workflow.execute_activity_method(
+                    LedgerActivities.record_event, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
+                )
         except ActivityError as error:
             workflow.logger.warning("%s not written to the audit record: %s", action, sentence_of(error))
 

@@ -108,7 +108,8 @@ class Restore:
     @workflow.signal(name="give_up")
     def give_up(self, names: dict[str, str]) -> None:
         """Go on without these gateways; each with who gave it up and why."""
-        self._given_up |= {name: why for name, why in sorted(names.items()) if name in self._troubles}
+        known = names.keys() & (self._members or names)
+        self._given_up |= {name: names[name] for name in sorted(known) if name not in self._back}
 
     @workflow.query(name="troubles")
     def troubles(self) -> dict[str, str]:
@@ -147,6 +148,7 @@ class Restore:
                 self._steps[name] = GatewaySteps(
                     member.gateway, order.change, order.epoch, member.back.digest
                 )
+        self._given_up = {name: why for name, why in self._given_up.items() if name in self._members}
         waiting = [name for name in sorted(self._members) if name not in {*self._back, *self._given_up}]
         if not self._first_round_over:
             await asyncio.gather(*[self._try_once(name) for name in waiting])
@@ -155,6 +157,8 @@ class Restore:
             await self._look_after_what_was_left(sorted(self._back), MOST_SNAPSHOTS)
         late = [asyncio.create_task(self._try_until_back(name)) for name in waiting if name not in self._back]
         await asyncio.gather(*late)
+        if any(name not in {*self._back, *self._given_up} for name in waiting):
+            self._go_on_with_a_short_history()
         return RestoreResult(back=len(self._back), given_up=self._given_up, took=workflow.now() - self._began)
 
     # --- one gateway ------------------------------------------------------------------
@@ -177,15 +181,15 @@ class Restore:
         return True
 
     async def _try_until_back(self, name: str) -> None:
-        """Try again and again, more and more slowly; a person's word ends it."""
+        """Try again and again, more and more slowly; a person's word ends it, a long history pauses it."""
         pause, told = steps.NEXT_ROUND, None
-        while name not in self._given_up:
+        while not self._is_left(name):
             if self._troubles.get(name) != told:
                 told = self._troubles.get(name)
                 await self._set_quarantine(name)
             with suppress(TimeoutError):
-                await workflow.wait_condition(lambda: name in self._given_up, timeout=pause)
-            if name in self._given_up:
+                await workflow.wait_condition(lambda: self._is_left(name), timeout=pause)
+            if self._is_left(name):
                 break
             pause = min(pause * 2, SLOWEST_ROUND)
             before = self._troubles.get(name)
@@ -194,10 +198,13 @@ class Restore:
                 return
             if self._troubles.get(name) != before:
                 await self._report()
-            if steps.history_is_long():
-                self._go_on_with_a_short_history()
-        self._troubles.pop(name, None)
-        await self._report()
+        if name in self._given_up:
+            self._troubles.pop(name, None)
+            await self._report()
+
+    def _is_left(self, name: str) -> bool:
+        """Whether a person gave it up, or the history is cut, before which every gateway is paused."""
+        return name in self._given_up or steps.history_is_long()
 
     async def _returned(self, name: str) -> None:
         if name in self._back:

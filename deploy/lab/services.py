@@ -6,11 +6,9 @@ Each is ready when it answers, not when its process exists; each says in one sen
 import fcntl
 import http.client
 import json
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import TextIO
 from deploy.lab import namespaces
 from deploy.lab.processes import Process
 from deploy.lab.topology import Host, Topology
-from policies.words.errors import BadInput, Conflict, Unavailable
+from orchestrator import development_engine
+from policies.words.errors import Conflict, Unavailable
 
 ENGINE_PORT, PROMETHEUS_PORT, EXPORTER_PORT = 7233, 9090, 9500
 JOB = "vpngw"
@@ -90,13 +89,10 @@ class Engine(Service):
     def __init__(self, topology: Topology, folder: Path, *, port: int = ENGINE_PORT) -> None:
         self._database = folder / "engine.sqlite"
         self._lock: TextIO | None = None
-        self._program = _beside_python("temporal")
-        # The two pragmas make it seven times faster; the search attributes must exist from the start.
-        command = [self._program, "server", "start-dev", "--headless", "--log-level", "error"]
+        self._program = development_engine.program()
         # Bound to one address its parts look for each other at another; nobody but the lab is in the hub.
-        command += ["--ip", "0.0.0.0", "--port", str(port)]  # noqa: S104 - of the hub's namespace
-        command += ["--db-filename", str(self._database)]
-        command += ["--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL"]
+        command = development_engine.command("0.0.0.0", port, self._database)  # noqa: S104 - of the hub's namespace
+        # The search attributes must exist from the start.
         command += ["--search-attribute", "Fleet=Keyword", "--search-attribute", "Phase=Keyword"]
         super().__init__("temporal", topology.hub, port, command, folder)
 
@@ -172,11 +168,3 @@ class Prometheus(Service):
             return False
         finally:
             request.close()
-
-
-def _beside_python(name: str) -> str:
-    """Return the program the environment's wheel brought."""
-    program = shutil.which(name, path=str(Path(sys.executable).parent))
-    if program is None:
-        raise BadInput(f"{name} is not in {Path(sys.executable).parent}: make .venv with any ./run command")
-    return program

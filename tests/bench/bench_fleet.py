@@ -25,6 +25,7 @@ from typing import Any
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
+from orchestrator import development_engine
 from orchestrator.engine import connect
 from orchestrator.files import load
 from orchestrator.service import Service
@@ -236,6 +237,16 @@ def _begin(book: Ledger, plan: Plan) -> None:
     book.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="installed"))
 
 
+MANY_AGENTS = (
+    "frontend.namespaceCount=30000",
+    "frontend.namespaceRPS=20000",
+    "frontend.rps=20000",
+    "matching.numTaskqueueReadPartitions=1",
+    "matching.numTaskqueueWritePartitions=1",
+)
+"""Without these the server refuses the 1,201st agent that waits for work (research: scale.md)."""
+
+
 @asynccontextmanager
 async def _setup(
     count: int, *, harm_in_wave: int, patience: float, faults: Faults | None = None
@@ -248,7 +259,11 @@ async def _setup(
     address = f"127.0.0.1:{port}"
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        _start(stack, _engine(port, folder), folder / "engine.log")
+        _start(
+            stack,
+            development_engine.command("127.0.0.1", port, folder / "engine.sqlite", settings=MANY_AGENTS),
+            folder / "engine.log",
+        )
         await _answering(address)
         given = (faults or Faults()).model_dump_json()
         agents = [sys.executable, "-m", "tests.bench.simulated_agents", address, str(count)]
@@ -260,24 +275,6 @@ async def _setup(
         )
         await asyncio.sleep(5 + count / 500)  # the simulated agents connect over twenty seconds
         yield Setup(address=address, folder=folder, worker=running)
-
-
-def _engine(port: int, folder: Path) -> list[str]:
-    program = shutil.which("temporal", path=str(Path(sys.executable).parent))
-    if program is None:
-        raise SystemExit("bench: the engine's program is not in the environment")
-    command = [program, "server", "start-dev", "--headless", "--log-level", "never"]
-    command += ["--ip", "127.0.0.1", "--port", str(port), "--db-filename", str(folder / "engine.sqlite")]
-    command += ["--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL"]
-    for setting in (
-        "frontend.namespaceCount=30000",
-        "frontend.namespaceRPS=20000",
-        "frontend.rps=20000",
-        "matching.numTaskqueueReadPartitions=1",
-        "matching.numTaskqueueWritePartitions=1",
-    ):
-        command += ["--dynamic-config-value", setting]
-    return command
 
 
 def _start(stack: ExitStack, command: list[str], log: Path) -> "subprocess.Popen[str]":

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 import weakref
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -113,6 +114,8 @@ class ObservedLedger(Ledger):
         self.decisions: list[Decision] = []
         self.snapshots: dict[str, str] = {}
         self.events: dict[str, tuple[str, str, object]] = {}
+        self.slow: dict[str, float] = {}
+        """Seconds that it takes to write down these actions."""
 
     def begin(self, fleet: str, release: ReleaseRef, gateways: Iterable[str]) -> None:
         """Begin as a fleet that was installed long ago."""
@@ -140,6 +143,7 @@ class ObservedLedger(Ledger):
     def audit(
         self, person: str, via: str, action: str, subject: str, body: object, key: str | None = None
     ) -> AuditHead:
+        time.sleep(self.slow.get(action, 0.0))
         self.events.setdefault(key or str(len(self.events)), (action, subject, body))
         return super().audit(person, via, action, subject, body, key)
 

@@ -89,6 +89,10 @@ class FakeGateway:
         """Let the next calls of that method raise the error instead."""
         self._failures[step] += [error] * times
 
+    def recover(self, step: str) -> None:
+        """Let the calls of that method work again."""
+        self._failures[step].clear()
+
     def login(self, address: str) -> str | None:
         """Log in as a user from that address; return the slot of the session, None when refused."""
         slot = self.pins.get(address) or self._target_of(address)

@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator import development_engine
 from tests.workflows.watch import Server, let_go, watch
 
 KEPT = Duration(seconds=86_400)
@@ -42,14 +42,11 @@ class Engine:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        program = shutil.which("temporal", path=str(Path(sys.executable).parent))
-        assert program is not None
-        command = [program, "server", "start-dev", "--headless", "--log-level", "never"]
-        command += ["--ip", "127.0.0.1", "--port", str(self.port)]
-        command += ["--db-filename", str(self.folder / "engine.sqlite")]
-        command += ["--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL"]
         suggest = f"limit.historyCount.suggestContinueAsNew={SUGGEST_SHORT_HISTORY}"
-        command += ["--dynamic-config-value", suggest]
+        database = self.folder / "engine.sqlite"
+        command = development_engine.command(
+            "127.0.0.1", self.port, database, log="never", settings=[suggest]
+        )
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         watch(self._server(self._process))
 

@@ -1,5 +1,6 @@
 """Drains: sessions end by themselves; what else may end them is announced, counted and limited."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -7,6 +8,7 @@ from uuid import uuid4
 import pytest
 from temporalio.client import WorkflowHandle
 
+from orchestrator.updates import give
 from policies.words.change import Phase
 from policies.words.command import CommandReceipt
 from policies.words.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
@@ -27,6 +29,8 @@ LOSSY = Decision(
     reason="9 of 10 tunnels lose packets",
     readings=(GateReading(gate="loss", verdict=GateVerdict.UNHEALTHY, reason="9 of 10 tunnels"),),
 )
+FOR_LONG = 10_000
+"""Refusals that no test waits for the end of."""
 Running = WorkflowHandle[Any, DrainResult]
 
 
@@ -56,11 +60,7 @@ async def holds(running: Running) -> bool:
 
 
 async def say(running: Running, order: DrainExtension | DrainEnding) -> CommandReceipt:
-    name = "extend" if isinstance(order, DrainExtension) else "end"
-    receipt: CommandReceipt = await running.execute_update(
-        name, order, id=order.id, result_type=CommandReceipt
-    )
-    return receipt
+    return await give(running, "extend" if isinstance(order, DrainExtension) else "end", order)
 
 
 def told(world: World) -> list[str]:
@@ -122,6 +122,48 @@ async def test_an_exempt_session_outlives_every_deadline(world: World) -> None:
     assert fake.berths["a"].people == ["192.0.2.0"]
     await say(running, DrainEnding(id="1", person="on call", reason="asked them", exempt_too=True))
     assert (await result_of(running)).sessions_ended == 2
+
+
+async def test_a_command_given_while_a_hold_is_written_down_is_carried_out_at_once(world: World) -> None:
+    fake = with_people(world, 5)
+    world.book.slow["drain held for a person"] = 0.5
+    running = await drain(world)
+    await until(lambda: holds(running))
+    await say(running, DrainEnding(id="1", person="on call", reason="asked them"))
+    async with asyncio.timeout(20):
+        assert (await result_of(running)).sessions_ended == 5
+    assert fake.berths["a"].people == []
+
+
+async def test_a_long_drain_forgets_neither_silent_gateways_nor_commands(world: World) -> None:
+    """The server of these tests suggests a short history after 120 events."""
+    here, silent = with_people(world, 1), world.gateways["gw-2"]
+    silent.serve(NEW, "b")
+    silent.fail("observe", Unavailable("gw-2 does not answer"), times=FOR_LONG)
+    order = world.drain_order("gw-1", "gw-2", deadline=timedelta(hours=1), limits=LIMITS)
+    started = await world.client.start_workflow(
+        Drain.run, order, id=f"drain/edge/{uuid4().hex}", task_queue=CONTROL_QUEUE
+    )
+    running = world.client.get_workflow_handle_for(Drain.run, started.id)
+    await until(lambda: _counted(running, 1))
+    first = (await running.describe()).run_id
+    orders = [
+        DrainExtension(id=str(number), by=timedelta(minutes=1), person="on call", reason="a long call")
+        for number in range(20)
+    ]
+    receipts = [await say(running, order) for order in orders]
+
+    async def is_another_run() -> bool:
+        return (await running.describe()).run_id != first
+
+    await until(is_another_run)
+    await until(lambda: _counted(running, 1))
+    [before] = (await status_of(running)).slots
+    assert await say(running, orders[-1]) == receipts[-1]
+    assert (await status_of(running)).slots == (before,)
+    silent.recover("observe")
+    here.logout("192.0.2.0")
+    assert (await result_of(running)).stopped == ("gw-1 a", "gw-2 a")
 
 
 async def test_no_name_or_address_of_an_exempt_person_is_in_the_history(world: World) -> None:

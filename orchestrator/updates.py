@@ -1,0 +1,43 @@
+"""Giving a workflow a command and waiting for its answer, also while it continues as new."""
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
+
+from policies.words.command import CommandReceipt
+from workflows.commands import HasId
+
+ANSWER = timedelta(seconds=5)
+"""How long a person waits for an answer before something else is tried."""
+
+RUNS = 3
+"""Runs that are asked; a history is cut after hundreds of events, not twice within an answer."""
+
+
+async def give(handle: WorkflowHandle[Any, Any], update: str, command: HasId) -> CommandReceipt:
+    """Return the workflow's answer; a command that met the end of one run is given to the next.
+
+    The engine answers NOT_FOUND for a run that continued as new before it took the command. The
+    command's id is the update's, so that no run carries it out twice.
+
+    Raises:
+        WorkflowUpdateFailedError: The command was refused.
+        RPCError: NOT_FOUND when no run is under way; anything else when the engine does not answer.
+        WorkflowUpdateRPCTimeoutOrCancelledError: No worker answered.
+    """
+    for _ in range(RUNS):
+        try:
+            receipt: CommandReceipt = await handle.execute_update(
+                update, command, id=command.id, result_type=CommandReceipt, rpc_timeout=ANSWER
+            )
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            description = await handle.describe(rpc_timeout=ANSWER)
+            if description.status is not WorkflowExecutionStatus.RUNNING:
+                raise
+        else:
+            return receipt
+    raise RPCError("every run that was asked had just ended", RPCStatusCode.UNAVAILABLE, b"")
