@@ -26,6 +26,8 @@ from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
 RENEWALS_A_LEASE = 3
+PAUSE_BETWEEN_REPORTS = timedelta(milliseconds=500)
+PAUSE_IN_LARGE_FLEETS = timedelta(seconds=5)
 
 LASTING = frozenset({"on trial", "kept", "set aside"})
 """The states that the ledger has to know; on the way to the first of them a gateway is nobody's concern."""
@@ -364,7 +366,7 @@ class Batch:
 
     def _enter(self, name: str, state: str) -> None:
         self._states[name] = state
-        self._changed()
+        self._changed(urgent=self._order.detailed and state in LASTING)
 
     def _set_aside(self, name: str, reason: str) -> None:
         """Go on without this gateway; its lease sends new sessions back, and the wave has it restored."""
@@ -376,14 +378,15 @@ class Batch:
 
     def _changed(self, *, urgent: bool = False) -> None:
         self._untold += 1
-        self._urgent = self._urgent or urgent or self._order.detailed
-
-    def _worth_telling(self) -> bool:
-        return self._untold > 0 and (self._urgent or self._untold >= len(self._states))
+        self._urgent = self._urgent or urgent
 
     async def _report_changes(self) -> None:
+        """Tell the wave what matters at once, and the steps between in as few reports as people need."""
+        pause = PAUSE_BETWEEN_REPORTS if self._order.detailed else PAUSE_IN_LARGE_FLEETS
         while self._untold or not self._over:
-            await workflow.wait_condition(lambda: self._worth_telling() or self._over)
+            await workflow.wait_condition(lambda: self._untold > 0 or self._over)
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: self._urgent or self._over, timeout=pause)
             if self._untold:
                 self._telling = True
                 await self._tell_wave()

@@ -44,7 +44,7 @@ class FakeJudge:
     A decision that changes nothing takes `pace` to come, as a slice of a window does.
     """
 
-    def __init__(self, pace: float = 0.05) -> None:
+    def __init__(self, pace: float = 0.2) -> None:
         self.pace = pace
         self.advice: tuple[Advice, ...] = ()
         """What history says of this hour."""

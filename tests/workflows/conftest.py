@@ -11,6 +11,7 @@ from tests.workflows.recorded import Recorded, recording
 from tests.workflows.skipping import skipping
 from tests.workflows.watch import under_watch
 from tests.workflows.world import QUICK, World, fleet_of, working
+from workflows import steps
 
 LEASE = timedelta(seconds=15)
 """Renewed every five seconds, which a test can wait for, and no busy machine lets it lapse."""
@@ -35,6 +36,7 @@ def quick_paces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workflows.steps.HELD_PACE", timedelta(seconds=0.5))
     monkeypatch.setattr("workflows.steps.HELD_FOR_HUMAN_PACE", timedelta(seconds=2))
     monkeypatch.setattr("workflows.steps.NEXT_LOOK", timedelta(seconds=1))
+    monkeypatch.setitem(steps.GO_BACK, "schedule_to_close_timeout", timedelta(seconds=5))
 
 
 @pytest.fixture(scope="session")

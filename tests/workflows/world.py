@@ -312,7 +312,7 @@ CHECKED_ONCE = CheckedOnce()
 
 QUICK = CheckedOnce(
     SandboxedWorkflowRunner(
-        restrictions=RUNNER.restrictions.with_passthrough_modules("workflows.steps"),
+        restrictions=RUNNER.restrictions.with_passthrough_modules("workflows"),
     )
 )
 """The same with paces in `workflows.steps` that are a test's own."""
