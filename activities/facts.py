@@ -60,6 +60,14 @@ class ReturnQuery(Word):
     change: Name
 
 
+class UndoQuery(Word):
+    """Which gateways go back to what they had before a change that was promoted."""
+
+    fleet: Name
+    change: Name
+    gateways: tuple[Name, ...]
+
+
 class Fleets(Protocol):
     """The fleets of this installation by name."""
 
@@ -81,6 +89,10 @@ class FactBook(Protocol):
 
     def known_good(self, fleet: str) -> dict[str, ReleaseRef]:
         """Return what each gateway goes back to."""
+        ...
+
+    def targets(self, fleet: str, change: str, gateways: Collection[str]) -> dict[str, ReleaseRef]:
+        """Return what these gateways had before the change, if no other has moved them since."""
         ...
 
     def open_changes(self, fleet: str) -> tuple[str, ...]:
@@ -131,6 +143,16 @@ class FactActivities:
         """
         with as_application_errors():
             return await asyncio.to_thread(self._plan_return, asked)
+
+    @activity.defn(name="plan_undo")
+    async def plan_undo(self, asked: UndoQuery) -> Digest | None:
+        """Write a plan that takes gateways to what they had before the change; None for none."""
+        with as_application_errors():
+            return await asyncio.to_thread(self._plan_undo, asked)
+
+    def _plan_undo(self, asked: UndoQuery) -> Digest | None:
+        targets = self._book.targets(asked.fleet, asked.change, asked.gateways)
+        return self._book.record_return(self._fleets.fleet(asked.fleet), targets) if targets else None
 
     def _find_strays(self, fleet: str) -> Strays:
         states, _ = self._book.states(fleet, FRESH)

@@ -131,6 +131,7 @@ def record_activities(
         facts.record_states,
         facts.find_strays,
         facts.plan_return,
+        facts.plan_undo,
         archive.keep_snapshot_piece,
         archive.record_snapshot,
     ]

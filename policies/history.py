@@ -27,29 +27,40 @@ def targets_of_last_change(history: Iterable[ChangeRecord]) -> WayBack:
     """Return which change a rollback takes back now, given the fleet's changes with the newest first.
 
     That is what the last change with an effect did. When that already went back there is nothing:
-    going back twice is the same as once, and never goes forward or one release too far. Changes
-    that moved nothing (refused, aborted, the first install, a reload, strays brought back) are
-    passed over; one that has not ended, or not well, is to be taken back as a whole.
+    going back twice is the same as once, and never goes forward or one release too far; an abort
+    is a person's going back, whether or not it came before the first session. Changes that moved
+    nothing (refused, the first install, a reload, strays brought back) are passed over, and so is
+    the return of single gateways that failed after a promotion, which the others still have; one
+    that has not ended, or not well, is to be taken back as a whole.
     """
-    for record in history:
+    changes = list(history)
+    named = {record.name: record for record in changes}
+    for record in changes:
         if record.kind is ChangeKind.INSTALL:
             continue
         if record.kind is ChangeKind.GO_BACK:
             # An incomplete one is finished by doing what it did: the change before it says what is left.
-            if record.outcome is Outcome.ROLLED_BACK and record.moved:
+            whole = not _is_left_in_part(named.get(record.cause or ""))
+            if record.outcome is Outcome.ROLLED_BACK and record.moved and whole:
                 return _nothing(f"{record.name} went back already")
         elif record.outcome in _UNFINISHED:
             how = "has not ended" if record.outcome is None else "has not ended well"
             sentence = f"{record.name} {how}: its gateways return to what they had before it"
             return WayBack(change=record.name, finished=False, since=record.ended, sentence=sentence)
-        elif record.outcome is Outcome.ROLLED_BACK:
-            return _nothing(f"{record.name} went back by itself")
+        elif record.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
+            how = "was aborted" if record.outcome is Outcome.ABORTED else "went back by itself"
+            return _nothing(f"{record.name} {how}")
         elif record.outcome is Outcome.PROMOTED and record.moved:
             if record.taken_back >= record.moved:
                 return _nothing(f"{record.name} was taken back by {record.taken_back_by}")
             sentence = f"the gateways that {record.name} changed return to what they had before it"
             return WayBack(change=record.name, since=record.ended, sentence=sentence)
     return _nothing("no change that could be taken back has been promoted")
+
+
+def _is_left_in_part(cause: ChangeRecord | None) -> bool:
+    """Whether some gateways still have what a later change took back from others."""
+    return cause is not None and 0 < cause.taken_back < cause.moved
 
 
 def _nothing(because: str) -> WayBack:

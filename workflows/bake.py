@@ -7,16 +7,19 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
+from activities.facts import FactActivities, UndoQuery
 from activities.ledger import EventEntry, LedgerActivities
 from policies.words.change import ChangeKind, ChangeOrder
 from policies.words.fleet import Automation
 from policies.words.report import WatchReport
-from policies.words.verdict import Action, Decision
+from policies.words.verdict import Action, Decision, GateVerdict
 from policies.words.word import Digest, Name, Word
 from workflows import steps
 from workflows.failures import sentence_of
 from workflows.identities import change_of
 from workflows.watch import BAKE, Watch, WatchOrder
+
+NEXT_CHANGE = "the fleet's next change began"
 
 
 class BakeOrder(Word):
@@ -47,6 +50,7 @@ class Bake:
     def __init__(self, order: BakeOrder) -> None:
         self._order = order
         self._heard: WatchReport | None = None
+        self._returned: set[str] = set()
         self._ended = False
 
     @workflow.run
@@ -67,20 +71,30 @@ class Bake:
             cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
         )
         try:
-            with suppress(TimeoutError):
-                await workflow.wait_condition(
-                    lambda: self._ended or self._harm is not None, timeout=order.kept
-                )
+            await self._until_harm_or_peace()
         finally:
             watch.cancel()
         if self._ended:
-            return BakeResult(peaceful=True, reason="the fleet's next change began")
+            return BakeResult(peaceful=True, reason=NEXT_CHANGE)
         if self._harm is None:
             return BakeResult(peaceful=True, reason=f"no harm was found within {order.kept}")
-        if order.automation is not Automation.ACT:
+        # What cannot be doubted goes back by itself, however little else is automatic.
+        if order.automation is not Automation.ACT and self._harm.verdict is not GateVerdict.HARD:
             await self._propose_to_go_back(self._harm)
             return BakeResult(peaceful=False, reason=self._harm.reason)
         return await self._go_back(self._harm)
+
+    async def _until_harm_or_peace(self) -> None:
+        """Watch for the kept time; a gateway that fails alone meanwhile returns alone."""
+        until = workflow.now() + self._order.kept
+        while not self._ended and self._harm is None and workflow.now() < until:
+            with suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: self._ended or self._harm is not None or bool(self._failed_alone),
+                    timeout=until - workflow.now(),
+                )
+            if self._failed_alone and self._harm is None:
+                await self._return_alone(self._failed_alone)
 
     @workflow.signal(name="end")
     def end(self) -> None:
@@ -98,6 +112,12 @@ class Bake:
         decision = self._heard.decision if self._heard is not None else None
         return decision if decision is not None and decision.action is Action.ROLL_BACK else None
 
+    @property
+    def _failed_alone(self) -> tuple[str, ...]:
+        """The gateways that have failed by themselves and have not been returned yet."""
+        failed = self._heard.decision.failed if self._heard is not None else ()
+        return tuple(name for name in failed if name not in self._returned)
+
     async def _propose_to_go_back(self, decision: Decision) -> None:
         order = self._order
         entry = EventEntry(
@@ -113,15 +133,34 @@ class Bake:
         except ActivityError as error:
             workflow.logger.warning("harm not written to the audit record: %s", sentence_of(error))
 
+    async def _return_alone(self, names: tuple[str, ...]) -> None:
+        """Take these gateways to what they had before, and watch the others on."""
+        self._returned |= {*names}
+        plan = await workflow.execute_activity_method(
+            FactActivities.plan_undo,
+            UndoQuery(fleet=self._order.fleet, change=self._order.change, gateways=names),
+            task_queue=steps.CONTROL_QUEUE,
+            **steps.RECORD,
+        )
+        if plan is not None:
+            await self._start(plan, f"{', '.join(names)} failed after the promotion", bakes_on=True)
+
     async def _go_back(self, decision: Decision) -> BakeResult:
         """Start the fleet's next change, with the promoted plan: its gateways' known-good of before."""
+        if await self._start(self._order.plan, decision.reason):
+            return BakeResult(peaceful=False, reason=decision.reason)
+        return BakeResult(peaceful=True, reason=NEXT_CHANGE)
+
+    async def _start(self, plan: Digest, reason: str, *, bakes_on: bool = False) -> bool:
+        """Start a change that goes back; False when another change has begun instead."""
         order = ChangeOrder(
             fleet=self._order.fleet,
             kind=ChangeKind.GO_BACK,
-            plan=self._order.plan,
+            plan=plan,
             source=self._order.source,
-            reason=decision.reason,
+            reason=reason,
             cause=self._order.change,
+            bakes_on=bakes_on,
         )
         while not self._ended:
             try:
@@ -135,5 +174,5 @@ class Bake:
                 # The change that was promoted may still be writing its last lines; any other change ends us.
                 await workflow.sleep(steps.NEXT_ROUND)
             else:
-                return BakeResult(peaceful=False, reason=decision.reason)
-        return BakeResult(peaceful=True, reason="the fleet's next change began")
+                return True
+        return False

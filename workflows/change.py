@@ -501,7 +501,8 @@ class Change:
         if self._header is None or not self._header.waves:
             await self._close_others()
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
-        await end_bake(self._order.fleet)
+        if not self._order.bakes_on:
+            await end_bake(self._order.fleet)
         keys = self._plan.keys
         self._story.begin_to_go_back(self._order.reason, workflow.now())
         # Known-good moves at once, or reconcile would undo this when the lock is free again.

@@ -64,6 +64,8 @@ class ChangeOrder(Word):
     """Whether somebody wants it although this hour is not like the same hour of past weeks."""
     confirm: Confirmation | None = None
     """What a second person has to confirm first; only a person's request for another release needs one."""
+    bakes_on: bool = False
+    """Whether the watch over the last promotion goes on: single gateways return, the others stay."""
 
 
 class ChangeResult(Word):

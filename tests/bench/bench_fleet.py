@@ -55,6 +55,12 @@ TURNED_ROUND_IN_WAVE = 3
 WITHIN = 3600.0
 """Seconds after which a change counts as hung."""
 
+SETTLING = 5.0
+"""Seconds after the last instance was started in which its trial begins."""
+
+TEN_SECONDS = 10
+"""Counts, of which there is one a second."""
+
 SCANNED = 80
 """Histories of each kind that are read for their largest payload."""
 
@@ -98,7 +104,7 @@ async def _measure(count: int, watch: float | None) -> Size:
     size = Size(gateways=count)
     plan = _plan(count, size)
     longest = max(wave.lease for wave in plan.waves).total_seconds()
-    patience = watch if watch is not None else min(longest / 3, 300.0)
+    patience = watch if watch is not None else longest / 3 + 30
     async with _setup(count, harm_in_wave=0, patience=patience) as setup:
         result = await setup.upgrade(plan)
         _expect(result, Outcome.PROMOTED)
@@ -188,14 +194,19 @@ class Setup:
         return ticks / 100, int(peak.split()[1]) / 1024
 
     def steps_a_second(self, patience: float) -> float:
-        """Return the steps a second while everybody was on trial and nobody was kept yet."""
+        """Return the most steps a second, over any ten, while everybody was on trial and nobody was kept."""
         lines = [json.loads(line) for line in (self.folder / "counts.jsonl").read_text().splitlines()]
         last_trial = max(line["steps"].get("start_instance", 0) for line in lines)
         trial = [line for line in lines if line["steps"].get("start_instance", 0) == last_trial]
-        before = [line for line in trial if line["at"] <= trial[0]["at"] + patience * 0.9]
-        taken: int = sum(before[-1]["steps"].values()) - sum(before[0]["steps"].values())
-        seconds: float = max(1.0, before[-1]["at"] - before[0]["at"])
-        return round(taken / seconds, 1)
+        begins = trial[0]["at"] + SETTLING
+        taken = [
+            (line["at"], sum(line["steps"].values()))
+            for line in trial
+            if begins <= line["at"] <= begins + patience - SETTLING
+        ]
+        pairs = zip(taken, taken[TEN_SECONDS:], strict=False)
+        rates = [(steps - before) / (at - earlier) for (earlier, before), (at, steps) in pairs]
+        return round(max(rates, default=-1.0), 1)
 
     async def histories(self) -> tuple[int, int, int]:
         """Return all events, the longest history, and the largest payload of those that are read."""

@@ -29,6 +29,8 @@ from tests.fakes.control import FakeArchive, FakeFleets
 from workflows.steps import CONTROL_QUEUE
 
 NOTHING = timedelta(0)
+LONGEST_SLICE = 30.0
+"""Seconds; a slice that takes longer than 90 is given up."""
 
 
 class ScriptedJudge:
@@ -52,14 +54,18 @@ class ScriptedJudge:
     async def watch_wave(self, order: WatchSlice) -> ObservationSlice:
         """Wait for the whole wave, then as long as was asked, and say what the script says."""
         action, verdict = Action.CONTINUE, GateVerdict.NOT_ENOUGH_DATA
+        watched = float(order.state or 0) if order.complete else 0.0
+        pause = min(LONGEST_SLICE, self._patience - watched) if order.complete else 1.0
         async with heartbeating():
-            await asyncio.sleep(self._patience if order.complete else 1)
-        if order.complete and order.wave:
+            await asyncio.sleep(pause)
+        if order.complete and order.wave and watched + pause >= self._patience:
             harm = order.wave == self._harm_in_wave
             action = Action.ROLL_BACK if harm else Action.PROMOTE
             verdict = GateVerdict.UNHEALTHY if harm else GateVerdict.HEALTHY
         decision = Decision(action=action, verdict=verdict, reason="simulated")
-        return ObservationSlice(state="", decision=decision, observed=NOTHING, wall=NOTHING, ticks=1)
+        return ObservationSlice(
+            state=str(watched + pause), decision=decision, observed=NOTHING, wall=NOTHING, ticks=1
+        )
 
 
 async def main(address: str, ledger: Path, count: int, harm_in_wave: int, patience: float) -> None:

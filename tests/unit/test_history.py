@@ -8,7 +8,6 @@ from policies.history import standing, targets_of_last_change
 from policies.words.change import ChangeKind, ChangeRecord, Outcome
 
 AT = datetime(2030, 1, 2, tzinfo=UTC)
-WITHOUT_EFFECT = (Outcome.REFUSED, Outcome.ABORTED)
 
 
 def change(
@@ -17,6 +16,7 @@ def change(
     kind: ChangeKind = ChangeKind.UPGRADE,
     moved: int = 0,
     taken_back: int = 0,
+    cause: str | None = None,
 ) -> ChangeRecord:
     return ChangeRecord(
         name=f"edge-{number}",
@@ -26,6 +26,7 @@ def change(
         requested_by="ada",
         reason="CVE",
         release="1.3.0",
+        cause=cause,
         began=AT,
         ended=None if outcome is None else AT + timedelta(hours=number),
         outcome=outcome,
@@ -84,7 +85,7 @@ def test_an_incomplete_way_back_leaves_to_do_what_it_has_not_done() -> None:
     assert (last.change, last.finished, last.since) == ("edge-1", True, AT + timedelta(hours=1))
 
 
-@given(st.lists(records), st.lists(records.filter(lambda record: record.outcome in WITHOUT_EFFECT)))
+@given(st.lists(records), st.lists(records.filter(lambda record: record.outcome is Outcome.REFUSED)))
 def test_what_had_no_effect_changes_nothing_about_the_way_back(
     history: list[ChangeRecord], without_effect: list[ChangeRecord]
 ) -> None:
@@ -95,6 +96,18 @@ def test_what_had_no_effect_changes_nothing_about_the_way_back(
 def test_a_way_back_that_moved_gateways_leaves_nothing_to_go_back_to(history: list[ChangeRecord]) -> None:
     back = change(9, Outcome.ROLLED_BACK, ChangeKind.GO_BACK, moved=1)
     assert targets_of_last_change([back, *history]).change is None
+
+
+@given(st.lists(records))
+def test_after_an_abort_there_is_nothing_to_go_back_to(history: list[ChangeRecord]) -> None:
+    assert targets_of_last_change([change(9, Outcome.ABORTED), *history]).change is None
+
+
+def test_the_return_of_one_gateway_leaves_the_others_a_way_back() -> None:
+    alone = change(2, Outcome.ROLLED_BACK, ChangeKind.GO_BACK, moved=1, cause="edge-1")
+    promoted = change(1, moved=4, taken_back=1)
+    assert targets_of_last_change([alone, promoted]).change == "edge-1"
+    assert targets_of_last_change([alone, change(1, moved=1, taken_back=1)]).change is None
 
 
 @given(st.lists(records))

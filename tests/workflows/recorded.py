@@ -70,6 +70,11 @@ class Recorded:
 
         await until(is_over, SOON)
 
+    async def bakes(self) -> bool:
+        """Whether the last promotion is still watched."""
+        bake = await self.world.client.get_workflow_handle("bake/edge").describe()
+        return bake.status is WorkflowExecutionStatus.RUNNING
+
     async def everybody_on(self, release: ReleaseRef) -> None:
         """Wait until every gateway gives its new sessions to the release, and nothing is under way."""
         await until(lambda: set(self.world.serving().values()) == {release.version}, SOON)

@@ -144,7 +144,7 @@ async def test_a_long_drain_forgets_neither_silent_gateways_nor_commands(world: 
     started = await world.client.start_workflow(
         Drain.run, order, id=f"drain/edge/{uuid4().hex}", task_queue=CONTROL_QUEUE
     )
-    running = world.client.get_workflow_handle_for(Drain.run, started.id)
+    running: Running = world.client.get_workflow_handle(started.id, result_type=DrainResult)
     await until(lambda: _counted(running, 1))
     first = (await running.describe()).run_id
     orders = [

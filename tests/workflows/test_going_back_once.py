@@ -48,13 +48,7 @@ async def test_a_rollback_after_a_bake_went_back_does_not_go_forward_to_the_bad_
     assert set(recorded.world.serving().values()) == {"1.1.6"}
 
 
-AN_ABORT = pytest.param(
-    "an abort",
-    marks=pytest.mark.xfail(strict=True, reason="D2: policies.history passes over what was aborted"),
-)
-
-
-@pytest.mark.parametrize("end", ["a verdict", "a person", AN_ABORT])
+@pytest.mark.parametrize("end", ["a verdict", "a person", "an abort"])
 async def test_a_rollback_after_a_rollout_that_went_back_goes_no_release_further(
     recorded: Recorded, end: str
 ) -> None:

@@ -6,13 +6,11 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from policies.words.change import Outcome, Phase
 from policies.words.drain import DrainLimits, DrainMode, SlotDrain
 from policies.words.errors import Refused
 from policies.words.verdict import Action, Decision, GateReading, GateVerdict
-from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
+from tests.fakes.control import HEALTHY, QUIET, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, recording, soon
 from tests.workflows.world import (
@@ -183,15 +181,18 @@ async def test_a_gateway_whose_host_reboots_on_trial_comes_up_again_and_fails_no
     assert set(world.serving().values()) == {"1.3.0"}
 
 
-@pytest.mark.xfail(strict=True, reason="D5: the bake takes the whole fleet back for one daemon")
 async def test_one_daemon_that_dies_after_promotion_takes_nobody_else_back(recorded: Recorded) -> None:
     """D5."""
     world = recorded.world
-    world.judge.says(verdict(world, "gone", "gw-2"), wave=0)
+    world.judge.says(QUIET.model_copy(update={"failed": ("gw-2",)}), wave=0)
     assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
     await until(lambda: world.serving()["gw-2"] == "1.1.6", SOON)
     await recorded.nothing_under_way()
     assert world.serving() == {"gw-1": "1.3.0", "gw-2": "1.1.6", "gw-3": "1.3.0", "gw-4": "1.3.0"}
+    assert recorded.ledger.known_good("edge")["gw-2"] == OLD
+    assert await recorded.bakes()
+    assert (await recorded.roll_back()).accepted
+    assert set(world.serving().values()) == {"1.1.6"}
 
 
 # --- the way back of the others ------------------------------------------------------------
