@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Protocol
 
 from activities.verdicts import Document, LoadedTrust, Question, judge
-from policies.words.refusals import DigestMismatch, PolicyChanged
-from policies.words.trust import Envelope
-from policies.words.verification import Signed, StoredSignature, TrustVerdict, Verification
-from policies.words.word import Digest
+from policies.model.refusals import DigestMismatch, PolicyChanged
+from policies.model.trust import Envelope
+from policies.model.value import Digest
+from policies.model.verification import Signed, StoredSignature, TrustVerdict, Verification
 
 
 class ContentStore(Protocol):

@@ -9,11 +9,11 @@ from temporalio import activity
 
 from activities.failures import as_application_errors
 from policies.drift import left_behind, strays
-from policies.words.fleet import Fleet, Gateway
-from policies.words.instance import GatewayState
-from policies.words.plan import ReleaseRef
-from policies.words.plan_part import MOST_MEMBERS
-from policies.words.word import Digest, Name, Word
+from policies.model.fleet import Fleet, Gateway
+from policies.model.instance import GatewayState
+from policies.model.plan import ReleaseRef
+from policies.model.plan_part import MOST_MEMBERS
+from policies.model.value import Digest, Name, Value
 
 FRESH = timedelta(minutes=30)
 """How long what a gateway said counts; a large fleet is looked at in turns."""
@@ -22,21 +22,21 @@ NAMED = 20
 """Strays that an answer names; the way back finds all of them."""
 
 
-class FleetQuery(Word):
+class FleetQuery(Value):
     """Which page of a fleet's gateways."""
 
     fleet: Name
     first: int = 0
 
 
-class FleetPage(Word):
+class FleetPage(Value):
     """Some gateways of a fleet, and how many it has."""
 
     total: int
     gateways: tuple[Gateway, ...]
 
 
-class StateRows(Word):
+class StateRows(Value):
     """What some gateways said, and why others were silent."""
 
     fleet: Name
@@ -44,7 +44,7 @@ class StateRows(Word):
     silent: dict[str, str] = {}
 
 
-class Strays(Word):
+class Strays(Value):
     """Gateways that are not on their known-good, each with how, and changes without an end."""
 
     strays: dict[str, str] = {}
@@ -53,14 +53,14 @@ class Strays(Word):
     """Where a known-good of theirs comes from, for a host that has lost it."""
 
 
-class ReturnQuery(Word):
+class ReturnQuery(Value):
     """Which fleet's strays go back; `change` is the one that asks and is no stray itself."""
 
     fleet: Name
     change: Name
 
 
-class UndoQuery(Word):
+class UndoQuery(Value):
     """Which gateways go back to what they had before a change that was promoted."""
 
     fleet: Name

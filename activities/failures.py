@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from temporalio.exceptions import ApplicationError
 
-from policies.words.errors import Fenced, PenstockError
+from policies.model.errors import Fenced, PenstockError
 
 
 @contextmanager

@@ -6,10 +6,10 @@ from temporalio import activity
 
 from activities.failures import as_application_errors
 from activities.liveness import heartbeating
-from policies.words.instance import GatewayState, Probe
-from policies.words.operation import Operation
-from policies.words.plan import ReleaseRef
-from policies.words.word import Message
+from policies.model.instance import GatewayState, Probe
+from policies.model.operation import Operation
+from policies.model.plan import ReleaseRef
+from policies.model.value import Message
 
 
 class StageOrder(Message):

@@ -12,12 +12,12 @@ from pydantic import Field
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from policies.words.change import ChangeEnding, ChangeOpening, GatewayResult, Outcome, Quarantine
-from policies.words.verdict import Decision
-from policies.words.word import Name, Word, digest_of
+from policies.model.change import ChangeEnding, ChangeOpening, GatewayResult, Outcome, Quarantine
+from policies.model.value import Name, Value, digest_of
+from policies.model.verdict import Decision
 
 
-class VerdictEntry(Word):
+class VerdictEntry(Value):
     """A decision of a wave, with every reading behind it; one per rollout, wave and time."""
 
     rollout: Name
@@ -26,7 +26,7 @@ class VerdictEntry(Word):
     decision: Decision
 
 
-class EventEntry(Word):
+class EventEntry(Value):
     """Something people have to know of, for the audit record; one per key."""
 
     action: str
@@ -37,21 +37,21 @@ class EventEntry(Word):
     person: str = "penstock"
 
 
-class GatewayResults(Word):
+class GatewayResults(Value):
     """How a few gateways fare in a change."""
 
     change: Name
     results: tuple[GatewayResult, ...] = Field(max_length=500)
 
 
-class OthersEntry(Word):
+class OthersEntry(Value):
     """The change that makes up for all others of the fleet that have no end."""
 
     fleet: Name
     change: Name
 
 
-class ReturnEntry(Word):
+class ReturnEntry(Value):
     """A gateway that takes part in changes again, and who said so."""
 
     fleet: Name

@@ -11,12 +11,12 @@ from temporalio import activity
 from activities.failures import as_application_errors
 from activities.liveness import heartbeating
 from activities.observation import MetricsSource, MetricsUnavailable
-from policies.gates import GatePolicy
 from policies.judge.counts import Series
 from policies.judge.gates.rate import Rate
 from policies.judge.offline.advisory import Advice, advise, bands
-from policies.words.plan import Plan
-from policies.words.word import Digest, Word
+from policies.model.gates import GatePolicy
+from policies.model.plan import Plan
+from policies.model.value import Digest, Value
 
 HOUR = timedelta(hours=1)
 WEEK = timedelta(weeks=1)
@@ -27,7 +27,7 @@ MOST_INSTANCES = 200
 """Gateways that are asked about, evenly spread: an unusual hour shows on a part of a large fleet, too."""
 
 
-class NormalityOrder(Word):
+class NormalityOrder(Value):
     """Compare the hour before `at` with the same hour of past weeks, on the gateways of a plan's fleet."""
 
     plan: Digest

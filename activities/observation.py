@@ -11,7 +11,6 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from policies.gates import GatePolicy
 from policies.judge.counts import Series
 from policies.judge.needs import Needs, offending, unreached, what_to_read
 from policies.judge.offence import Offence
@@ -19,14 +18,15 @@ from policies.judge.reading import COMPLAINTS, Reading
 from policies.judge.sample import sampled
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_reading, next_window
-from policies.words.errors import BadInput, Unavailable
-from policies.words.verdict import Action, Cohorts, Decision, Window
-from policies.words.word import Name, Word
+from policies.model.errors import BadInput, Unavailable
+from policies.model.gates import GatePolicy
+from policies.model.value import Name, Value
+from policies.model.verdict import Action, Cohorts, Decision, Window
 
 HEARTBEAT = timedelta(seconds=1)
 
 
-class ObservationOrder(Word):
+class ObservationOrder(Value):
     """Watch these cohorts for at most one slice, going on from `state`.
 
     `state` is the judge's own as the slice before returned it, empty for the first; that one begins
@@ -43,7 +43,7 @@ class ObservationOrder(Word):
     carry: str = ""
 
 
-class ObservationSlice(Word):
+class ObservationSlice(Value):
     """What one slice found: the judge's state, its decision, and the two clocks.
 
     `carry` is for the next wave's first slice, or for the bake.

@@ -7,14 +7,14 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from policies.words.change import KnownGoodBatch
-from policies.words.errors import BadInput
-from policies.words.plan import ReleaseRef
-from policies.words.plan_part import Member, Part, PartKey, PlanHeader
-from policies.words.word import Digest, Name, Word
+from policies.model.change import KnownGoodBatch
+from policies.model.errors import BadInput
+from policies.model.plan import ReleaseRef
+from policies.model.plan_part import Member, Part, PartKey, PlanHeader
+from policies.model.value import Digest, Name, Value
 
 
-class PartQuery(Word):
+class PartQuery(Value):
     """Which part of which plan."""
 
     plan: Digest

@@ -29,15 +29,15 @@ from activities.verdicts import (
     refused,
 )
 from policies.changes import change_between, require_approvals
+from policies.model.approval import Approval, Change
+from policies.model.errors import BadInput
+from policies.model.plan import ReleaseRef
+from policies.model.refusals import ArchiveRefused, DigestMismatch, PolicyChanged, SubjectMismatch, TrustError
+from policies.model.release import Artifact, ReleaseManifest
+from policies.model.trust import Envelope
+from policies.model.value import Digest, Name, Value
+from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
 from policies.trust.statements import parse_release
-from policies.words.approval import Approval, Change
-from policies.words.errors import BadInput
-from policies.words.plan import ReleaseRef
-from policies.words.refusals import ArchiveRefused, DigestMismatch, PolicyChanged, SubjectMismatch, TrustError
-from policies.words.release import Artifact, ReleaseManifest
-from policies.words.trust import Envelope
-from policies.words.verification import Scope, TrustState, TrustVerdict, Verification
-from policies.words.word import Digest, Name, Word
 
 CREDENTIALS = re.compile(r"//[^/]*@")
 """A name and a password in an address, which no record may hold."""
@@ -392,7 +392,7 @@ def _require_policy(trust: LoadedTrust, agreed: Digest | None) -> None:
         raise PolicyChanged(f"the trust policy is now {trust.digest}, agreed on was {agreed}; plan again")
 
 
-class AdmitOrder(Word):
+class AdmitOrder(Value):
     """Have this release verified for a fleet and in the store, under the trust policy agreed on."""
 
     release: ReleaseRef
@@ -402,7 +402,7 @@ class AdmitOrder(Word):
     policy: Digest | None = None
 
 
-class Admission(Word):
+class Admission(Value):
     """A release that was admitted, who signed it, and why that was enough."""
 
     release: ReleaseRef

@@ -10,10 +10,10 @@ from temporalio import activity
 
 from activities.failures import as_application_errors
 from policies.drains import loss_between, remembered
-from policies.words.drain import Look, Loss
-from policies.words.errors import Unavailable
-from policies.words.operation import Operation
-from policies.words.word import Message
+from policies.model.drain import Look, Loss
+from policies.model.errors import Unavailable
+from policies.model.operation import Operation
+from policies.model.value import Message
 
 POLL = timedelta(seconds=1)
 

@@ -9,9 +9,9 @@ from temporalio import activity
 
 from activities.failures import as_application_errors
 from activities.liveness import heartbeating
-from policies.words.operation import Operation
-from policies.words.verdict import Decision
-from policies.words.word import Digest, Message, Name, Word
+from policies.model.operation import Operation
+from policies.model.value import Digest, Message, Name, Value
+from policies.model.verdict import Decision
 
 PIECE_BYTES = 256 * 1024
 
@@ -53,7 +53,7 @@ class Piece(Message):
         return zlib.decompress(b64decode(self.content))
 
 
-class SnapshotEntry(Word):
+class SnapshotEntry(Value):
     """Which rollout's failure on which gateway a kept snapshot shows."""
 
     fleet: Name

@@ -8,9 +8,9 @@ from temporalio import activity
 
 from activities.failures import as_application_errors
 from activities.instances import SlotOrder
-from policies.words.operation import Operation
-from policies.words.steering import Steering
-from policies.words.word import Message
+from policies.model.operation import Operation
+from policies.model.steering import Steering
+from policies.model.value import Message
 
 
 class TrialOrder(Message):

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from policies.model import refusals
+from policies.model.refusals import SignatureInvalid, SignatureMissing, TrustError
+from policies.model.release import ChannelIndex, ReleaseManifest
+from policies.model.trust import Envelope, Requirement, Rule, SignatureKind, TrustPolicy, VerifiedSignature
+from policies.model.value import Digest, digest_of
+from policies.model.verification import Scope, TrustState, TrustVerdict
 from policies.trust.admission import admits, require_index, require_signers, rule_for
 from policies.trust.statements import parse_index, parse_release, require_digest
-from policies.words import refusals
-from policies.words.refusals import SignatureInvalid, SignatureMissing, TrustError
-from policies.words.release import ChannelIndex, ReleaseManifest
-from policies.words.trust import Envelope, Requirement, Rule, SignatureKind, TrustPolicy, VerifiedSignature
-from policies.words.verification import Scope, TrustState, TrustVerdict
-from policies.words.word import Digest, digest_of
 
 
 class SignatureVerifier(Protocol):

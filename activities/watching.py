@@ -16,16 +16,16 @@ from activities.observation import (
 )
 from policies.judge.bake import baking_policy
 from policies.judge.window import restarted
+from policies.model.change import GatewayResult
+from policies.model.plan import Plan
+from policies.model.value import Digest, Name, Value
+from policies.model.verdict import Action, Decision, GateVerdict
 from policies.planning.cohorts import cohorts_of
-from policies.words.change import GatewayResult
-from policies.words.plan import Plan
-from policies.words.verdict import Action, Decision, GateVerdict
-from policies.words.word import Digest, Name, Word
 
 PAGE = 500
 
 
-class WatchSlice(Word):
+class WatchSlice(Value):
     """Watch a wave of a plan for one slice, going on from `state`.
 
     `complete` says that everybody who is to be watched is on trial; before, only harm is looked

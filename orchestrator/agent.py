@@ -27,12 +27,12 @@ from activities.snapshots import SnapshotActivities
 from activities.steering import SteeringActivities
 from orchestrator.engine import connect
 from orchestrator.files import load
-from orchestrator.running import leave, make_worker, run_until_told
-from policies.words.fleet import Gateway
-from policies.words.word import Name, Word
+from orchestrator.process import leave, make_worker, run_until_told
+from policies.model.fleet import Gateway
+from policies.model.value import Name, Value
 
 
-class ProbeSettings(Word):
+class ProbeSettings(Value):
     """Who the agent logs in as when it probes an instance; secrets by file only."""
 
     user: str
@@ -42,7 +42,7 @@ class ProbeSettings(Word):
     target: str | None = None
 
 
-class AgentSettings(Word):
+class AgentSettings(Value):
     """The agent's own file: its gateway, its folder, whom it trusts, which files templates may ask for."""
 
     gateway: Gateway

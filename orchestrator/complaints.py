@@ -22,8 +22,8 @@ import h11
 from orchestrator.settings import Settings
 from orchestrator.store.complaints import ComplaintList
 from policies.judge.complaints import MOST_BYTES, read_complaint
-from policies.words.errors import BadInput, NotAllowed, PenstockError
-from policies.words.fleet import Fleet
+from policies.model.errors import BadInput, NotAllowed, PenstockError
+from policies.model.fleet import Fleet
 
 PATH = b"/complaints"
 PATIENCE = timedelta(seconds=10)

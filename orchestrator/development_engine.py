@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 
 UNHURRIED = ("history.transferProcessorMaxPollRPS=1000", "history.timerProcessorMaxPollRPS=1000")
 """The server's one shard looks for work 20 times a second by default: 50 ms between any two steps.

@@ -16,10 +16,10 @@ from temporalio.service import RPCError, RPCStatusCode
 from orchestrator.service import Service
 from orchestrator.updates import ANSWER, give
 from policies.drains import with_live_counts
-from policies.words.command import CommandReceipt
-from policies.words.drain import DrainEnding, DrainExtension, DrainStatus
-from policies.words.errors import BadInput, Conflict, Unavailable
-from policies.words.fleet import Fleet
+from policies.model.command import CommandReceipt
+from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
+from policies.model.errors import BadInput, Conflict, Unavailable
+from policies.model.fleet import Fleet
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from orchestrator.payloads import data_converter
-from orchestrator.prompt import Prompt
-from policies.words.errors import BadInput, Unavailable
+from orchestrator.task_timeout import TaskTimeout
+from policies.model.errors import BadInput, Unavailable
 
 CLONE_NEWNET = 0x40000000
 
@@ -42,7 +42,7 @@ async def connect(
             address,
             namespace=namespace,
             data_converter=data_converter(payload_keys),
-            interceptors=[Prompt()],
+            interceptors=[TaskTimeout()],
             identity=identity,
         )
     except (RPCError, RuntimeError) as error:

@@ -25,8 +25,8 @@ from activities.drivers.runtime.host.process import PROC, Process
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.steering.nftables import TABLE
 from activities.drivers.steering.nftables_ruleset import parse
-from policies.words.errors import BadInput, PenstockError
-from policies.words.fleet import Gateway
+from policies.model.errors import BadInput, PenstockError
+from policies.model.fleet import Gateway
 
 FOLLOW = timedelta(milliseconds=25)
 """How often logs are read: the resolution of the handshake seconds."""

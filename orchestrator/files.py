@@ -16,11 +16,11 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from policies.words.errors import BadInput
-from policies.words.fleet import Fleet
-from policies.words.word import Word
+from policies.model.errors import BadInput
+from policies.model.fleet import Fleet
+from policies.model.value import Value
 
-W = TypeVar("W", bound=Word)
+W = TypeVar("W", bound=Value)
 Location = tuple[str | int, ...]
 
 LARGEST = 1 << 22
@@ -66,7 +66,7 @@ def load(path: Path, model: type[W]) -> W:
         raise BadInput(f"{path}, line {_line(first, lines)}: {sentence}{more}") from invalid
 
 
-def schema(model: type[Word]) -> str:
+def schema(model: type[Value]) -> str:
     """Return the JSON schema of a file's content, for editors, as text that ends in a newline."""
     described = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -222,7 +222,7 @@ def _nearest(key: str, known: Sequence[str]) -> str:
     return f"known keys are {', '.join(known)}" if known else "remove it"
 
 
-def _keys_at(model: type[Word], location: Location) -> list[str]:
+def _keys_at(model: type[Value], location: Location) -> list[str]:
     """Return the keys the model knows where the location leads; empty when that cannot be told."""
     here = [model]
     for part in location:
@@ -230,20 +230,20 @@ def _keys_at(model: type[Word], location: Location) -> list[str]:
             continue
         kind = [word for word in here if len(here) > 1 and part in _kinds(word)]
         fields = [word.model_fields[part].annotation for word in here if part in word.model_fields]
-        here = kind or [inner for field in fields for inner in _words_in(field)]
+        here = kind or [inner for field in fields for inner in _values_in(field)]
     return list(dict.fromkeys(key for word in here for key in word.model_fields))
 
 
-def _kinds(word: type[Word]) -> tuple[object, ...]:
+def _kinds(value: type[Value]) -> tuple[object, ...]:
     """Return the tags by which a union tells this word from its siblings."""
     return tuple(tag for field in word.model_fields.values() for tag in get_args(field.annotation))
 
 
-def _words_in(annotation: object) -> Iterator[type[Word]]:
-    if isinstance(annotation, type) and issubclass(annotation, Word):
+def _values_in(annotation: object) -> Iterator[type[Value]]:
+    if isinstance(annotation, type) and issubclass(annotation, Value):
         yield annotation
     for argument in get_args(annotation):
-        yield from _words_in(argument)
+        yield from _values_in(argument)
 
 
 class FleetFile:

@@ -16,7 +16,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, PayloadCodec
 
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 
 ENCODING = b"binary/penstock-sealed"
 KEY_NAME = "penstock-key"

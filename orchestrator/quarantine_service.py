@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from orchestrator.service import Service
 from policies.drift import strays
-from policies.words.change import Quarantine
-from policies.words.command import Command, CommandKind
-from policies.words.errors import BadInput, Conflict, Refused
-from policies.words.fleet import Fleet
+from policies.model.change import Quarantine
+from policies.model.command import Command, CommandKind
+from policies.model.errors import BadInput, Conflict, Refused
+from policies.model.fleet import Fleet
 
 
 @dataclass(frozen=True)

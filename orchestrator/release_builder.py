@@ -18,12 +18,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from policies.model.errors import BadInput
+from policies.model.refusals import TrustError
+from policies.model.release import INDEX_PREDICATE, RELEASE_PREDICATE, STATEMENT_TYPE, CurrentRelease
+from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
 from policies.trust.statements import parse_release
-from policies.words.errors import BadInput
-from policies.words.refusals import TrustError
-from policies.words.release import INDEX_PREDICATE, RELEASE_PREDICATE, STATEMENT_TYPE, CurrentRelease
-from policies.words.word import Digest, digest_of
 
 LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/lintian", "usr/share/locale")
 """Parts of a packaged tree that nothing runs."""

@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from policies.model.errors import BadInput
+from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
-from policies.words.errors import BadInput
-from policies.words.word import Digest, digest_of
 
 
 def publish(

@@ -5,7 +5,7 @@ Keys are read from files, used and forgotten; they are never stored, logged or s
 
 from pathlib import Path
 
-from policies.words.errors import BadInput, Unavailable
+from policies.model.errors import BadInput, Unavailable
 
 
 def sign_openpgp(statement: bytes, key: Path) -> bytes:

@@ -17,8 +17,8 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError
 
-from orchestrator.prompt import TASK_WITHIN
-from policies.words.fleet import Fleet
+from orchestrator.task_timeout import TASK_WITHIN
+from policies.model.fleet import Fleet
 from workflows.reconcile import Reconcile, ReconcileOrder
 from workflows.steps import CONTROL_QUEUE
 

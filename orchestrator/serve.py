@@ -16,7 +16,7 @@ from orchestrator import development_engine
 from orchestrator.engine import connect
 from orchestrator.settings import Settings, state_folder
 from orchestrator.worker import run_beside
-from policies.words.errors import BadInput, Conflict, Unavailable
+from policies.model.errors import BadInput, Conflict, Unavailable
 
 READY_WITHIN = 30.0
 AGAIN_AFTER = 0.5

@@ -20,18 +20,18 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.store.ledger import Ledger
 from orchestrator.updates import ANSWER, give
-from policies.gates import GatePolicy
+from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
+from policies.model.command import Command, CommandKind, CommandReceipt
+from policies.model.errors import BadInput, Conflict, Refused, Unavailable
+from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy
+from policies.model.instance import GatewayState, InstanceState
+from policies.model.plan import Plan, ReleaseRef, Strategy
+from policies.model.status import ChangeStatus
+from policies.model.value import Digest, Value
+from policies.model.way_back import Confirmation
 from policies.planning.plan import plan as make_plan
-from policies.rollbacks import confirmation_of, targets_of
-from policies.words.change import ChangeKind, ChangeOrder, ChangeResult
-from policies.words.command import Command, CommandKind, CommandReceipt
-from policies.words.errors import BadInput, Conflict, Refused, Unavailable
-from policies.words.fleet import Fleet
-from policies.words.instance import GatewayState, InstanceState
-from policies.words.plan import Plan, ReleaseRef, Strategy
-from policies.words.status import ChangeStatus
-from policies.words.way_back import Confirmation
-from policies.words.word import Digest, Word
+from policies.rollback import confirmation_of, targets_of
 from workflows.change import Change, ChangeRun
 from workflows.failures import sentence_of
 from workflows.identities import change_of
@@ -42,14 +42,14 @@ STUCK_AFTER = 3
 """Tries of one task of a workflow after which no worker can take it: the code that runs does not fit it."""
 
 
-class Surveyed(Word):
+class Surveyed(Value):
     """What each gateway that answered is like, and why the others are silent."""
 
     states: dict[str, GatewayState]
     silent: dict[str, str] = {}
 
 
-class Standing(Word):
+class Standing(Value):
     """What a fleet is on and how many of its gateways take users, whatever was or was not done to it."""
 
     fleet: str

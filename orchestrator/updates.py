@@ -6,7 +6,7 @@ from typing import Any
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
-from policies.words.command import CommandReceipt
+from policies.model.command import CommandReceipt
 from workflows.commands import HasId
 
 ANSWER = timedelta(seconds=5)

@@ -24,16 +24,16 @@ from activities.watching import WatchActivities
 from orchestrator.complaints import taking_complaints
 from orchestrator.engine import connect, enter_network_namespace
 from orchestrator.files import FleetFile, load
-from orchestrator.rooms import refuse_strangers
-from orchestrator.running import leave, make_worker, run_until_told
+from orchestrator.installation import refuse_strangers
+from orchestrator.process import leave, make_worker, run_until_told
 from orchestrator.schedules import keep_reconciling
 from orchestrator.settings import Settings
 from orchestrator.store.book import PENSTOCK
 from orchestrator.store.complaints import ComplaintList
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.ledger import Ledger
-from policies.words.errors import PenstockError
-from policies.words.fleet import Fleet
+from policies.model.errors import PenstockError
+from policies.model.fleet import Fleet
 from workflows.bake import Bake
 from workflows.batch import Batch
 from workflows.change import Change

@@ -11,7 +11,7 @@ from enum import StrEnum
 from ipaddress import IPv6Network, ip_address
 from math import floor
 
-from policies.words.word import Word
+from policies.model.value import Value
 
 BUCKET_SECONDS = 600
 MOST_KEYS = 100_000
@@ -27,7 +27,7 @@ class LoginOutcome(StrEnum):
     INTERNAL = "internal"
 
 
-class Attempt(Word):
+class Attempt(Value):
     """One login that ended: whose, when and how it ended, and how long it took if that is known.
 
     `ended` is in seconds of the epoch. `seconds` leaves out the time the daemon waited for
@@ -53,7 +53,7 @@ def key_of(user: str | None, source: str) -> str:
     return f"source {IPv6Network((int(address), 64), strict=False)}"
 
 
-class Seen(Word):
+class RememberedKeys(Value):
     """Which keys had their first attempt in which ten minutes, for keeping over a restart."""
 
     bucket: int = -1
@@ -66,15 +66,15 @@ class FirstAttempts:
     Beyond `most` keys further new ones do not count: evidence that is missing, never wrong.
     """
 
-    def __init__(self, seen: Seen | None = None, most: int = MOST_KEYS) -> None:
+    def __init__(self, seen: RememberedKeys | None = None, most: int = MOST_KEYS) -> None:
         self._bucket = seen.bucket if seen else -1
         self._keys = set(seen.keys) if seen else set()
         self._most = most
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> RememberedKeys:
         """What must be kept so that a restart does not count a key twice."""
-        return Seen(bucket=self._bucket, keys=tuple(sorted(self._keys)))
+        return RememberedKeys(bucket=self._bucket, keys=tuple(sorted(self._keys)))
 
     def counts(self, attempt: Attempt) -> bool:
         """Return whether this is its key's first attempt in its ten minutes, and remember it.

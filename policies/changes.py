@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from policies.words.approval import Approval, Change
-from policies.words.refusals import ApprovalRequired
-from policies.words.trust import ApprovalRule, ApprovalRules
-from policies.words.word import Digest, digest_of
+from policies.model.approval import Approval, Change
+from policies.model.refusals import ApprovalRequired
+from policies.model.trust import ApprovalRule, ApprovalRules
+from policies.model.value import Digest, digest_of
 
 CREDENTIALS = re.compile(r"key|secret|passw|passwd|token|credential|cert|radius|auth|pin$|psk", re.IGNORECASE)
 """Keys of the daemons' configuration that hold or lead to credentials."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from math import ceil
 
-from policies.words.drain import (
+from policies.model.drain import (
     DrainFacts,
     DrainLimits,
     DrainMode,
@@ -18,8 +18,8 @@ from policies.words.drain import (
     NextStep,
     Step,
 )
-from policies.words.instance import GatewayState, Probe
-from policies.words.verdict import Decision, GateVerdict
+from policies.model.instance import GatewayState, Probe
+from policies.model.verdict import Decision, GateVerdict
 
 BEYOND_AUTH = ("tunnel", "ping")
 """Stages of a probe at which a login had worked, so that only the tunnel can be at fault."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from policies.words.instance import GatewayState, InstanceState
-from policies.words.plan import ReleaseRef
+from policies.model.instance import GatewayState, InstanceState
+from policies.model.plan import ReleaseRef
 
 
 def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef]) -> dict[str, str]:

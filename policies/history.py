@@ -5,7 +5,7 @@ Both follow from what changes did to known-good, never from how they are called 
 
 from collections.abc import Iterable
 
-from policies.words.change import ChangeKind, ChangeRecord, Outcome, WayBack
+from policies.model.change import ChangeKind, ChangeRecord, Outcome, WayBack
 
 _UNFINISHED = {None, Outcome.HELD, Outcome.ROLLBACK_INCOMPLETE}
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from policies.changes import CREDENTIALS, LITERAL_SECRET
-from policies.words.word import digest_of
+from policies.model.value import digest_of
 
 REMOVED = "[removed]"
 

@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from datetime import datetime
 
+from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
+from policies.model.command import Command, CommandKind
+from policies.model.fleet import AtDeadline, Automation
+from policies.model.plan_part import PlanHeader
+from policies.model.report import GatewayProgress, RestoreReport, WaveReport
+from policies.model.status import ChangeStatus, Event
+from policies.model.value import Value
+from policies.model.verdict import Action, Decision
+from policies.model.way_back import Confirmation
 from policies.votes import Votes
-from policies.words.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
-from policies.words.command import Command, CommandKind
-from policies.words.fleet import AtDeadline, Automation
-from policies.words.plan_part import PlanHeader
-from policies.words.report import GatewayProgress, RestoreReport, WaveReport
-from policies.words.status import ChangeStatus, Event
-from policies.words.verdict import Action, Decision
-from policies.words.way_back import Confirmation
-from policies.words.word import Word
 
 KEPT_EVENTS = 200
 """Events kept in memory; the ledger's audit record has commands and decisions for good."""
@@ -40,7 +40,7 @@ _OUTCOME_SENTENCES = {
 }
 
 
-class Told(Word):
+class Told(Value):
     """All that a story remembers, in a form that survives a history that is cut."""
 
     name: str = ""

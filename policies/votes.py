@@ -1,6 +1,6 @@
 """Votes to promote without proof: two people who see the same verdict, and never the one who asked."""
 
-from policies.words.verdict import Decision
+from policies.model.verdict import Decision
 
 PERSONS_NEEDED = 2
 

@@ -9,11 +9,11 @@ from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
 from activities.facts import FactActivities, UndoQuery
 from activities.ledger import EventEntry, LedgerActivities
-from policies.words.change import ChangeKind, ChangeOrder
-from policies.words.fleet import Automation
-from policies.words.report import WatchReport
-from policies.words.verdict import Action, Decision, GateVerdict
-from policies.words.word import Digest, Name, Word
+from policies.model.change import ChangeKind, ChangeOrder
+from policies.model.fleet import Automation
+from policies.model.report import WatchReport
+from policies.model.value import Digest, Name, Value
+from policies.model.verdict import Action, Decision, GateVerdict
 from workflows import steps
 from workflows.failures import sentence_of
 from workflows.identities import change_of
@@ -22,7 +22,7 @@ from workflows.watch import BAKE, Watch, WatchOrder
 NEXT_CHANGE = "the fleet's next change began"
 
 
-class BakeOrder(Word):
+class BakeOrder(Value):
     """Which promoted change is watched on, for how long, and whether harm acts by itself."""
 
     change: Name
@@ -35,7 +35,7 @@ class BakeOrder(Word):
     """What the windows of the waves left: evidence goes on."""
 
 
-class BakeResult(Word):
+class BakeResult(Value):
     """How the bake ended."""
 
     peaceful: bool

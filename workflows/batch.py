@@ -15,11 +15,11 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from activities.ledger import GatewayResults, LedgerActivities
 from activities.plans import PartQuery, PlanActivities
-from policies.words.change import GatewayResult
-from policies.words.plan import ReleaseRef
-from policies.words.plan_part import Member, Part, PartKey
-from policies.words.report import BatchReport, GatewayProgress
-from policies.words.word import Digest, Name, Word
+from policies.model.change import GatewayResult
+from policies.model.plan import ReleaseRef
+from policies.model.plan_part import Member, Part, PartKey
+from policies.model.report import BatchReport, GatewayProgress
+from policies.model.value import Digest, Name, Value
 from workflows import steps
 from workflows.compensation import to_the_end
 from workflows.failures import code_of, sentence_of, stopped
@@ -33,7 +33,7 @@ LASTING = frozenset({"on trial", "kept", "set aside"})
 """The states that the ledger has to know; on the way to the first of them a gateway is nobody's concern."""
 
 
-class OnTrial(Word):
+class OnTrial(Value):
     """A gateway on trial: its slot, when it was started, its host's boot, and when it was last confirmed."""
 
     slot: str
@@ -42,7 +42,7 @@ class OnTrial(Word):
     confirmed: float = 0.0
 
 
-class BatchOrder(Word):
+class BatchOrder(Value):
     """One part of a plan, how its gateways may switch, and to which wave the batch reports."""
 
     change: Name
@@ -69,7 +69,7 @@ class BatchOrder(Word):
     told: int = 0
 
 
-class BatchResult(Word):
+class BatchResult(Value):
     """Which gateways were kept, and what became of the others."""
 
     kept: int

@@ -26,8 +26,7 @@ from activities.ledger import EventEntry, LedgerActivities, OthersEntry
 from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.plans import PartEntry, PlanActivities
 from activities.releases import AdmitOrder, ReleaseActivities
-from policies.story import Story, Told
-from policies.words.change import (
+from policies.model.change import (
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
@@ -36,15 +35,16 @@ from policies.words.change import (
     Outcome,
     Phase,
 )
-from policies.words.command import Command, CommandKind, CommandReceipt
-from policies.words.fleet import AtDeadline
-from policies.words.plan import ReleaseRef
-from policies.words.plan_part import PartKey, PlanHeader
-from policies.words.report import RestoreReport, WaveReport
-from policies.words.status import ChangeStatus
-from policies.words.verdict import Decision
-from policies.words.way_back import Confirmation
-from policies.words.word import Word
+from policies.model.command import Command, CommandKind, CommandReceipt
+from policies.model.fleet import AtDeadline
+from policies.model.plan import ReleaseRef
+from policies.model.plan_part import PartKey, PlanHeader
+from policies.model.report import RestoreReport, WaveReport
+from policies.model.status import ChangeStatus
+from policies.model.value import Value
+from policies.model.verdict import Decision
+from policies.model.way_back import Confirmation
+from policies.story import Story, Told
 from workflows import steps
 from workflows.bake import Bake, BakeOrder
 from workflows.commands import Receipts, conflict
@@ -61,7 +61,7 @@ from workflows.wave import Wave, WaveOrder, WaveResult
 T = TypeVar("T")
 
 
-class Continued(Word):
+class Continued(Value):
     """What a change carries over between two waves."""
 
     name: str
@@ -74,7 +74,7 @@ class Continued(Word):
     carry: str = ""
 
 
-class ChangeRun(Word):
+class ChangeRun(Value):
     """A change's order, and where it goes on when its history was cut."""
 
     order: ChangeOrder

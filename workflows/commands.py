@@ -5,8 +5,8 @@ from typing import Protocol
 
 from temporalio.exceptions import ApplicationError
 
-from policies.words.command import CommandReceipt
-from policies.words.word import Word
+from policies.model.command import CommandReceipt
+from policies.model.value import Value
 
 REMEMBERED = 200
 """Commands whose receipts are kept; a repeat comes within minutes."""
@@ -35,14 +35,14 @@ class Receipts:
         known = self._known.get(command.id)
         return known[1] if known else None
 
-    def keep(self, command: HasId, content: Word, receipt: CommandReceipt) -> CommandReceipt:
+    def keep(self, command: HasId, content: Value, receipt: CommandReceipt) -> CommandReceipt:
         """Remember the answer and return it."""
         self._known[command.id] = (content.model_dump_json(), receipt)
         while len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
         return receipt
 
-    def refuse_other_content(self, command: HasId, content: Word) -> None:
+    def refuse_other_content(self, command: HasId, content: Value) -> None:
         """Raise Conflict when the same id came before with other content."""
         known = self._known.get(command.id)
         if known is not None and known[0] != content.model_dump_json():

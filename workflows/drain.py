@@ -17,8 +17,8 @@ from temporalio.workflow import ParentClosePolicy
 from activities.ledger import EventEntry, LedgerActivities
 from activities.plans import PartQuery, PlanActivities
 from policies.drains import mode_of, next_step
-from policies.words.command import CommandReceipt
-from policies.words.drain import (
+from policies.model.command import CommandReceipt
+from policies.model.drain import (
     DrainEnding,
     DrainExtension,
     DrainFacts,
@@ -29,11 +29,11 @@ from policies.words.drain import (
     NextStep,
     Step,
 )
-from policies.words.instance import GatewayState, InstanceState, Probe
-from policies.words.plan import ReleaseRef
-from policies.words.plan_part import PartKey, PlanHeader
-from policies.words.verdict import Decision
-from policies.words.word import Digest, Name, Word
+from policies.model.instance import GatewayState, InstanceState, Probe
+from policies.model.plan import ReleaseRef
+from policies.model.plan_part import PartKey, PlanHeader
+from policies.model.value import Digest, Name, Value
+from policies.model.verdict import Decision
 from workflows import steps
 from workflows.commands import Receipts, conflict
 from workflows.emptying import UNSEEN, Emptying
@@ -44,7 +44,7 @@ LOOK_AGAIN = timedelta(minutes=10)
 """How long one wait lasts while a drain is held: sessions that end by themselves end the hold."""
 
 
-class DrainOrder(Word):
+class DrainOrder(Value):
     """Empty and stop whatever gets no new sessions on the gateways of one part of a plan.
 
     `names` are those of the part that are meant; all but those `without` when it is empty.
@@ -77,7 +77,7 @@ class DrainOrder(Word):
     receipts: dict[str, tuple[str, CommandReceipt]] = {}
 
 
-class DrainResult(Word):
+class DrainResult(Value):
     """Which slots were emptied and stopped, and how sessions ended that did not end by themselves."""
 
     stopped: tuple[str, ...]

@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict
 
 from activities.sessions import Drained
-from policies.words.drain import DrainMode, Look, Loss, NextStep, SlotDrain, Step
+from policies.model.drain import DrainMode, Look, Loss, NextStep, SlotDrain, Step
 
 UNSEEN = Look(sessions=None, exempt=None)
 """What is known of a slot that nobody has looked at yet."""

@@ -17,12 +17,12 @@ from activities.instances import (
 )
 from activities.sessions import Drained, DrainOrder, Ended, EndOrder, SessionActivities
 from activities.steering import SteeringActivities, TrialOrder
-from policies.words.drain import Look
-from policies.words.fleet import Gateway
-from policies.words.instance import GatewayState, Probe
-from policies.words.operation import Operation
-from policies.words.plan import ReleaseRef
-from policies.words.word import Digest, Name
+from policies.model.drain import Look
+from policies.model.fleet import Gateway
+from policies.model.instance import GatewayState, Probe
+from policies.model.operation import Operation
+from policies.model.plan import ReleaseRef
+from policies.model.value import Digest, Name
 from workflows import steps
 from workflows.failures import sentence_of
 

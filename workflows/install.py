@@ -7,15 +7,15 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.plans import PartEntry, PartQuery, PlanActivities
-from policies.words.plan import ReleaseRef
-from policies.words.plan_part import Member, PartKey, PlanHeader
-from policies.words.word import Name, Word
+from policies.model.plan import ReleaseRef
+from policies.model.plan_part import Member, PartKey, PlanHeader
+from policies.model.value import Name, Value
 from workflows import steps
 from workflows.failures import sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
 
-class InstallOrder(Word):
+class InstallOrder(Value):
     """Which release the gateways of a plan begin with; with a key only those of that part."""
 
     change: Name
@@ -26,7 +26,7 @@ class InstallOrder(Word):
     key: PartKey | None = None
 
 
-class Installed(Word):
+class Installed(Value):
     """Which gateways serve now and did not before, and why others do not."""
 
     installed: tuple[str, ...] = ()

@@ -7,10 +7,10 @@ from temporalio.exceptions import ActivityError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.plans import PartQuery, PlanActivities
+from policies.model.plan import ReleaseRef
+from policies.model.plan_part import Member, PartKey, PlanHeader
+from policies.model.value import Digest, Value
 from policies.planning.failure_budget import may_be_unable
-from policies.words.plan import ReleaseRef
-from policies.words.plan_part import Member, PartKey, PlanHeader
-from policies.words.word import Digest, Word
 from workflows import steps
 from workflows.failures import sentence_of, stopped
 from workflows.gateway import GatewaySteps
@@ -18,7 +18,7 @@ from workflows.gateway import GatewaySteps
 NAMED = 10
 
 
-class PreflightOrder(Word):
+class PreflightOrder(Value):
     """Which plan is asked about; with a key only that part of it."""
 
     header: PlanHeader
@@ -26,7 +26,7 @@ class PreflightOrder(Word):
     key: PartKey | None = None
 
 
-class Ready(Word):
+class Ready(Value):
     """How many gateways can change, why others cannot, and the newest epoch that any of them has seen."""
 
     able: int

@@ -10,21 +10,21 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.facts import FactActivities, Strays
-from policies.words.change import ChangeKind, ChangeOrder
-from policies.words.word import Name, Word
+from policies.model.change import ChangeKind, ChangeOrder
+from policies.model.value import Name, Value
 from workflows import steps
 from workflows.change import Change, ChangeRun
 from workflows.identities import change_of
 from workflows.survey import PAGES_A_LOOK, Survey, SurveyOrder
 
 
-class ReconcileOrder(Word):
+class ReconcileOrder(Value):
     """Which fleet is looked after."""
 
     fleet: Name
 
 
-class ReconcileResult(Word):
+class ReconcileResult(Value):
     """What was found, and whether somebody was already looking after it."""
 
     strays: dict[str, str] = {}

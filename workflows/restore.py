@@ -17,14 +17,14 @@ from activities.failures import epoch_seen
 from activities.ledger import LedgerActivities, ReturnEntry
 from activities.plans import PartQuery, PlanActivities
 from activities.snapshots import Evidence
-from policies.words.change import Quarantine
-from policies.words.fleet import Limits
-from policies.words.instance import GatewayState, InstanceState
-from policies.words.plan import ReleaseRef
-from policies.words.plan_part import Member, Part, PartKey
-from policies.words.report import RestoreReport
-from policies.words.verdict import Decision
-from policies.words.word import Digest, Name, Word
+from policies.model.change import Quarantine
+from policies.model.fleet import Limits
+from policies.model.instance import GatewayState, InstanceState
+from policies.model.plan import ReleaseRef
+from policies.model.plan_part import Member, Part, PartKey
+from policies.model.report import RestoreReport
+from policies.model.value import Digest, Name, Value
+from policies.model.verdict import Decision
 from workflows import steps
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
@@ -42,7 +42,7 @@ MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
 
 
-class RestoreOrder(Word):
+class RestoreOrder(Value):
     """Which parts of a plan go back, why, and who hears of it; the rest survives a history that is cut.
 
     `only` names the one gateway that is meant, `lock` is held by whoever waits for this: a
@@ -73,7 +73,7 @@ class RestoreOrder(Word):
     told: int = 0
 
 
-class RestoreResult(Word):
+class RestoreResult(Value):
     """How many gateways are back, which were given up, and how long it took until the last was back."""
 
     back: int

@@ -10,13 +10,13 @@ from activities.snapshots import (
     SnapshotActivities,
     SnapshotEntry,
 )
-from policies.words.fleet import Gateway
-from policies.words.operation import Operation
-from policies.words.word import Digest, Name, Word
+from policies.model.fleet import Gateway
+from policies.model.operation import Operation
+from policies.model.value import Digest, Name, Value
 from workflows import steps
 
 
-class SnapshotGatewayOrder(Word):
+class SnapshotGatewayOrder(Value):
     """Whose evidence is frozen, of which failure."""
 
     fleet: Name

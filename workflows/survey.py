@@ -8,9 +8,9 @@ from temporalio.workflow import ParentClosePolicy
 
 from activities.facts import FactActivities, FleetQuery, StateRows
 from activities.instances import InstanceActivities
-from policies.words.fleet import Gateway
-from policies.words.instance import GatewayState
-from policies.words.word import Name, Word
+from policies.model.fleet import Gateway
+from policies.model.instance import GatewayState
+from policies.model.value import Name, Value
 from workflows import steps
 from workflows.failures import sentence_of
 
@@ -18,7 +18,7 @@ PAGES_A_LOOK = 12
 """Pages that reconcile looks at each minute: six hundred gateways, ten steps a second."""
 
 
-class SurveyOrder(Word):
+class SurveyOrder(Value):
     """Which fleet is looked at: all of it, the page that begins with a gateway, or a turn of some pages."""
 
     fleet: Name
@@ -27,7 +27,7 @@ class SurveyOrder(Word):
     pages: int = 0
 
 
-class SurveyResult(Word):
+class SurveyResult(Value):
     """How many gateways answered, and why the others are silent."""
 
     answered: int

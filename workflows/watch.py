@@ -11,9 +11,9 @@ from temporalio.exceptions import ActivityError, FailureError
 
 from activities.ledger import LedgerActivities, VerdictEntry
 from activities.watching import WatchActivities, WatchSlice
-from policies.words.report import WatchReport
-from policies.words.verdict import Action, Decision, GateVerdict
-from policies.words.word import Digest, Name, Word
+from policies.model.report import WatchReport
+from policies.model.value import Digest, Name, Value
+from policies.model.verdict import Action, Decision, GateVerdict
 from workflows import steps
 from workflows.failures import code_of, sentence_of
 
@@ -29,7 +29,7 @@ REPORTS_AT_ONCE = 200
 NO_SOONER = timedelta(minutes=10)
 
 
-class WatchOrder(Word):
+class WatchOrder(Value):
     """Which wave of which plan is watched, and who hears of it; the rest survives a history that is cut."""
 
     change: Name

@@ -15,15 +15,15 @@ from temporalio import workflow
 from temporalio.exceptions import ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
+from policies.model.change import Phase
+from policies.model.command import Command, CommandKind
+from policies.model.fleet import Automation
+from policies.model.plan import ReleaseRef, Strategy
+from policies.model.plan_part import MOST_MEMBERS, PartKey, PlanHeader, WaveHeader
+from policies.model.report import BatchReport, WatchReport, WaveReport
+from policies.model.value import Name, Value
+from policies.model.verdict import Action, Decision, GateVerdict
 from policies.votes import Votes
-from policies.words.change import Phase
-from policies.words.command import Command, CommandKind
-from policies.words.fleet import Automation
-from policies.words.plan import ReleaseRef, Strategy
-from policies.words.plan_part import MOST_MEMBERS, PartKey, PlanHeader, WaveHeader
-from policies.words.report import BatchReport, WatchReport, WaveReport
-from policies.words.verdict import Action, Decision, GateVerdict
-from policies.words.word import Name, Word
 from workflows.batch import Batch, BatchOrder, BatchResult
 from workflows.failures import sentence_of
 from workflows.restore import Restore, RestoreOrder
@@ -39,7 +39,7 @@ _WAITING = {Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE, Action.ROLL_BACK
 """Decisions after which nothing moves by itself while the wave is still here."""
 
 
-class WaveOrder(Word):
+class WaveOrder(Value):
     """One wave of a plan, the source its release comes from, and the epoch that its steps carry."""
 
     change: Name
@@ -55,7 +55,7 @@ class WaveOrder(Word):
     """What the windows of the waves before left: evidence goes on over the waves."""
 
 
-class WaveResult(Word):
+class WaveResult(Value):
     """Whether the wave's gateways keep the release, why, and which of them were set aside."""
 
     passed: bool

@@ -15,8 +15,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from activities.drivers.source.transport import Transport
-from policies.words.errors import BadInput, Unavailable
-from policies.words.refusals import TrustError
+from policies.model.errors import BadInput, Unavailable
+from policies.model.refusals import TrustError
 
 LARGEST_BYTES = 65_536
 LARGEST_FILE_BYTES = 16 * 2**20

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from policies.words.errors import Unavailable
+from policies.model.errors import Unavailable
 
 PATIENCE = timedelta(seconds=10)
 

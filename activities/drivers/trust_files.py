@@ -26,12 +26,12 @@ from activities.drivers.store.trees import inspect, unpack
 from activities.evidence import reverify
 from activities.releases import Releases, ReleaseSource, Tools
 from activities.verdicts import LoadedTrust, SignatureVerifier
+from policies.model.errors import BadInput
+from policies.model.refusals import DigestMismatch, PolicyInvalid
+from policies.model.trust import SignatureKind, TrustPolicy
+from policies.model.value import Digest, digest_of
+from policies.model.verification import Scope, Verification
 from policies.trust import strict_json
-from policies.words.errors import BadInput
-from policies.words.refusals import DigestMismatch, PolicyInvalid
-from policies.words.trust import SignatureKind, TrustPolicy
-from policies.words.verification import Scope, Verification
-from policies.words.word import Digest, digest_of
 
 POLICY = "trust.yaml"
 LONGEST_LINE = 1 << 20

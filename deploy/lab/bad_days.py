@@ -15,7 +15,7 @@ from pathlib import Path
 
 from deploy.lab.credentials import PROBE
 from deploy.lab.lab import Lab
-from policies.words.errors import Unavailable
+from policies.model.errors import Unavailable
 
 DOOR_PORT = 9091
 """Where the judge asks for metrics, so that answers can be made to drip on their way."""

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from deploy.lab.topology import Topology
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 
 PROBE = "probe"
 LEGACY_SHARE = 10

@@ -13,7 +13,7 @@ from enum import StrEnum
 from deploy.lab.lab import Lab, stand_ins
 from deploy.lab.processes import Process
 from deploy.lab.topology import Host
-from policies.words.errors import Unavailable
+from policies.model.errors import Unavailable
 
 CUT = "penstock_cut"
 """The table in the hub that drops what a host is cut off from; one chain in each direction."""

@@ -28,14 +28,14 @@ from deploy.lab.traffic import Logins, Users
 from deploy.lab.traffic import Settings as TrafficSettings
 from orchestrator.cli.session import Session
 from orchestrator.settings import Settings, state_folder
-from policies.words.change import ChangeResult, Outcome
-from policies.words.drain import DrainLimits
-from policies.words.errors import Unavailable
-from policies.words.fleet import Fleet, Gateway, Limits, Slot
-from policies.words.instance import GatewayState
-from policies.words.plan import Plan, ReleaseRef, Strategy
-from policies.words.status import ChangeStatus
-from policies.words.word import Word
+from policies.model.change import ChangeResult, Outcome
+from policies.model.drain import DrainLimits
+from policies.model.errors import Unavailable
+from policies.model.fleet import Fleet, Gateway, Limits, Slot
+from policies.model.instance import GatewayState
+from policies.model.plan import Plan, ReleaseRef, Strategy
+from policies.model.status import ChangeStatus
+from policies.model.value import Value
 
 GATES = Path(__file__).with_name("gates.yaml")
 LIMITS = Limits(
@@ -206,9 +206,9 @@ def _gateway(host: Host, number: int) -> Gateway:
     )
 
 
-def write_yaml(path: Path, content: Word | dict[str, Any]) -> Path:
+def write_yaml(path: Path, content: Value | dict[str, Any]) -> Path:
     """Write a file that people could have written themselves."""
-    plain = content.model_dump(mode="json", exclude_none=True) if isinstance(content, Word) else content
+    plain = content.model_dump(mode="json", exclude_none=True) if isinstance(content, Value) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(plain, sort_keys=False))
     return path

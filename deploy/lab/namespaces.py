@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from policies.words.errors import Unavailable
+from policies.model.errors import Unavailable
 
 NAMES = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000

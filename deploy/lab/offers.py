@@ -6,8 +6,8 @@ from pathlib import Path
 from deploy.lab import trees
 from deploy.lab.processes import Process
 from deploy.lab.releases import LabReleases
+from policies.model.plan import ReleaseRef
 from policies.trust.statements import parse_release
-from policies.words.plan import ReleaseRef
 
 TEMPLATE = Path(__file__).with_name("ocserv.conf.template")
 CURRENT_USERS, STALE_USERS = "$credential_users", "$credential_users_legacy"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from policies.words.errors import BadInput, Unavailable
+from policies.model.errors import BadInput, Unavailable
 
 LOCK = Path(__file__).with_name("packages.lock")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.lab.topology import Claim, Topology
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 
 PROGRAMS = {
     "ocserv": "ocserv",

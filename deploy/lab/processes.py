@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from policies.words.errors import Unavailable
+from policies.model.errors import Unavailable
 
 
 class Process:

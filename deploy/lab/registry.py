@@ -9,9 +9,9 @@ import httpx
 
 from activities.drivers.source.oci import IMAGE_INDEX, IMAGE_MANIFEST, SIGNATURE_TYPES, TOKEN_TYPE
 from orchestrator.release_folder import place, read_statement
+from policies.model.release import PAYLOAD_TYPE
+from policies.model.value import Digest, digest_of
 from policies.trust.statements import parse_release
-from policies.words.release import PAYLOAD_TYPE
-from policies.words.word import Digest, digest_of
 
 PIECE = 1 << 20
 EMPTY = b"{}"

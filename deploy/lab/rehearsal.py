@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 from deploy.lab.lab import GATES, Lab, write_yaml
 from orchestrator.files import load
-from policies.gates import Blindness, GatePolicy
-from policies.words.change import Phase
-from policies.words.errors import Unavailable
-from policies.words.plan import ReleaseRef, Strategy
-from policies.words.status import ChangeStatus
-from policies.words.verdict import Window
+from policies.model.change import Phase
+from policies.model.errors import Unavailable
+from policies.model.gates import Blindness, GatePolicy
+from policies.model.plan import ReleaseRef, Strategy
+from policies.model.status import ChangeStatus
+from policies.model.verdict import Window
 
 LOOK_EVERY = 0.25
 PATIENCE = 150.0

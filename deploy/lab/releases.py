@@ -9,8 +9,8 @@ from pathlib import Path
 from deploy.lab.signer import LabSigner
 from orchestrator.release_builder import BuiltRelease, ReleaseLabels, build_release, index_statement
 from orchestrator.release_folder import offer, publish
-from policies.words.release import CurrentRelease
-from policies.words.word import Digest
+from policies.model.release import CurrentRelease
+from policies.model.value import Digest
 
 ISSUER = "https://idp.lab.penstock.example"
 BUILD = "build@lab.penstock.example"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.lab import trees
 from deploy.lab.packages import LOCK, SUITE, Archive, Lock, architecture, mirror, write_lock
-from policies.words.errors import PenstockError
+from policies.model.errors import PenstockError
 
 
 def renew() -> Lock:

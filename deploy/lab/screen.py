@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.show import console, new_events, status_frame
-from policies.words.status import ChangeStatus
+from policies.model.status import ChangeStatus
 
 
 class Screen:

@@ -18,7 +18,7 @@ from deploy.lab import namespaces
 from deploy.lab.processes import Process
 from deploy.lab.topology import Host, Topology
 from orchestrator import development_engine
-from policies.words.errors import Conflict, Unavailable
+from policies.model.errors import Conflict, Unavailable
 
 ENGINE_PORT, PROMETHEUS_PORT, EXPORTER_PORT = 7233, 9090, 9500
 JOB = "vpngw"

@@ -11,13 +11,13 @@ from typing import Any
 from deploy.lab.lab import Lab
 from deploy.lab.screen import Screen
 from orchestrator.cli.show import prediction_line
-from policies.words.change import ChangeResult, Outcome, Phase
-from policies.words.errors import BadInput
-from policies.words.exit_code import ExitCode, code_of
-from policies.words.instance import GatewayState, InstanceState
-from policies.words.plan import ReleaseRef, Strategy
-from policies.words.refusals import TrustError
-from policies.words.status import ChangeStatus
+from policies.model.change import ChangeResult, Outcome, Phase
+from policies.model.errors import BadInput
+from policies.model.exit_code import ExitCode, code_of
+from policies.model.instance import GatewayState, InstanceState
+from policies.model.plan import ReleaseRef, Strategy
+from policies.model.refusals import TrustError
+from policies.model.status import ChangeStatus
 
 LOOK_EVERY = 0.3
 DAY_ENDS_IN_GROUPS_OF = 12

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from deploy.lab import namespaces
-from policies.words.errors import BadInput, Conflict, PenstockError, Unavailable
+from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
 
 PREFIX = "pst-"
 TARGET4, TARGET6 = "10.99.0.1", "fd99::1"

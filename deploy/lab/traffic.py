@@ -23,7 +23,7 @@ from deploy.lab.credentials import Credentials
 from deploy.lab.processes import Process
 from deploy.lab.topology import Topology
 from deploy.lab.users import User
-from policies.words.errors import Unavailable
+from policies.model.errors import Unavailable
 
 _VIEW, _CONTROL = "view.json", "control"
 _AT_ONCE = 6

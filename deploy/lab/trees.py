@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 from deploy.lab import packages
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 
 PROGRAMS = ("usr/sbin/ocserv", "usr/sbin/ocserv-worker", "usr/bin/occtl")
 MOUNT_POINTS = ("dev", "proc", "sys", "run/penstock", "etc/penstock")

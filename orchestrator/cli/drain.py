@@ -10,8 +10,8 @@ from rich.table import Table
 from orchestrator.cli.session import Session, in_session
 from orchestrator.cli.show import Output, console, print_json
 from orchestrator.cli.words import FleetName, OutputOption, Reason, duration
-from policies.words.drain import DrainEnding, DrainExtension, DrainStatus
-from policies.words.instance import InstanceState
+from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
+from policies.model.instance import InstanceState
 
 if TYPE_CHECKING:
     from orchestrator.service import Surveyed

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 
 app = typer.Typer(help="Rehearse failures on a lab, with the seconds of every step.", no_args_is_help=True)
 

@@ -11,14 +11,14 @@ from rich.table import Table
 
 from orchestrator.cli.show import Output, console, print_json
 from orchestrator.files import load
-from policies.gates import GatePolicy, lint
 from policies.judge.counts import Series
 from policies.judge.offline.backtest import ticks
 from policies.judge.offline.predict import predict, what_logins_prove
 from policies.judge.offline.replay import GateCalibration, Placebo, Replayed, calibrate, replay
 from policies.judge.record import Record
-from policies.words.errors import BadInput
-from policies.words.verdict import Action, Cohorts
+from policies.model.errors import BadInput
+from policies.model.gates import GatePolicy, lint
+from policies.model.verdict import Action, Cohorts
 
 app = typer.Typer(help="Check gate policies, and what they would have done.", no_args_is_help=True)
 

@@ -20,11 +20,11 @@ from orchestrator.cli.show import (
     watch_until_ended,
 )
 from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait
-from policies.words.change import ChangeKind, Outcome
-from policies.words.command import Command, CommandKind
-from policies.words.errors import BadInput, Conflict, Unavailable
-from policies.words.exit_code import ExitCode, code_of
-from policies.words.plan import Strategy
+from policies.model.change import ChangeKind, Outcome
+from policies.model.command import Command, CommandKind
+from policies.model.errors import BadInput, Conflict, Unavailable
+from policies.model.exit_code import ExitCode, code_of
+from policies.model.plan import Strategy
 
 app = typer.Typer(
     name="penstock",

@@ -11,11 +11,11 @@ import typer
 
 from orchestrator.cli.session import Session, in_session
 from orchestrator.cli.show import Output, console, print_json
-from policies.words.errors import BadInput
-from policies.words.exit_code import ExitCode
+from policies.model.errors import BadInput
+from policies.model.exit_code import ExitCode
 
 if TYPE_CHECKING:
-    from policies.words.verification import Verification
+    from policies.model.verification import Verification
 
 app = typer.Typer(help="Make, sign, verify and withdraw releases.", no_args_is_help=True)
 audit = typer.Typer(help="Check what was decided.", no_args_is_help=True)
@@ -75,8 +75,8 @@ def index(
     """Make the channel's index, unsigned, and offer it; print its digest. Sign it like a release."""
     from orchestrator.release_builder import index_statement  # noqa: PLC0415
     from orchestrator.release_folder import offer, publish, read_statement  # noqa: PLC0415
+    from policies.model.release import CurrentRelease  # noqa: PLC0415
     from policies.trust.statements import parse_release  # noqa: PLC0415
-    from policies.words.release import CurrentRelease  # noqa: PLC0415
 
     current = [
         CurrentRelease(

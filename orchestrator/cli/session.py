@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.settings import Settings
-from policies.words.errors import BadInput, Unavailable
+from policies.model.errors import BadInput, Unavailable
 
 if TYPE_CHECKING:
     from activities.drivers.store.snapshots import SnapshotArchive
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from orchestrator.store.evidence import EvidenceList
     from orchestrator.store.ledger import Ledger
     from policies.judge.offline.predict import Prediction
-    from policies.words.change import ChangeResult, HistoryRow
-    from policies.words.command import Command, CommandReceipt
-    from policies.words.fleet import Fleet
-    from policies.words.plan import Plan, ReleaseRef, Strategy
-    from policies.words.status import ChangeStatus
+    from policies.model.change import ChangeResult, HistoryRow
+    from policies.model.command import Command, CommandReceipt
+    from policies.model.fleet import Fleet
+    from policies.model.plan import Plan, ReleaseRef, Strategy
+    from policies.model.status import ChangeStatus
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Session:
     def fleet(self) -> "Fleet":
         """The fleet of the settings' fleet.yaml."""
         from orchestrator.files import load  # noqa: PLC0415
-        from policies.words.fleet import Fleet  # noqa: PLC0415
+        from policies.model.fleet import Fleet  # noqa: PLC0415
 
         return load(self.settings.fleet, Fleet)
 
@@ -123,8 +123,8 @@ class Session:
     async def plan(self, name: str | None, to: str, strategy: "Strategy") -> "Plan":
         """Return the plan of an upgrade of the fleet to the named release."""
         from orchestrator.files import load  # noqa: PLC0415
-        from policies.gates import GatePolicy, lint  # noqa: PLC0415
-        from policies.words.word import digest_of  # noqa: PLC0415
+        from policies.model.gates import GatePolicy, lint  # noqa: PLC0415
+        from policies.model.value import digest_of  # noqa: PLC0415
 
         fleet, release = self.fleet_named(name), self.ledger.release(to)
         trust_policy = digest_of(read_file(self.settings.trust, "the trust policy"))
@@ -136,7 +136,7 @@ class Session:
     async def predict(self, plan: "Plan") -> "tuple[Prediction, ...]":
         """Return when each required gate of wave one will have decided; empty when traffic is unknown."""
         from activities.drivers.metrics.prometheus import PrometheusSource  # noqa: PLC0415
-        from orchestrator.traffic import attempts_per_minute  # noqa: PLC0415
+        from orchestrator.login_rate import attempts_per_minute  # noqa: PLC0415
         from policies.judge.offline.predict import predict  # noqa: PLC0415
 
         if not plan.waves:

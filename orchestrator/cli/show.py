@@ -17,16 +17,16 @@ from rich.table import Table
 from rich.text import Text
 
 from policies.judge.offline.predict import Prediction, Proof, what_logins_prove
+from policies.model.change import ChangeKind, Outcome, Phase
+from policies.model.errors import Unavailable
+from policies.model.plan import Plan, Strategy
+from policies.model.status import ChangeStatus, Event
 from policies.planning.summary import describe
-from policies.words.change import ChangeKind, Outcome, Phase
-from policies.words.errors import Unavailable
-from policies.words.plan import Plan, Strategy
-from policies.words.status import ChangeStatus, Event
 
 if TYPE_CHECKING:
     from orchestrator.cli.session import Session
     from orchestrator.service import Standing
-    from policies.words.change import HistoryRow
+    from policies.model.change import HistoryRow
 
 WIDTH = 100
 EVERY_SECONDS = 0.5

@@ -7,8 +7,8 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.cli.show import Output
-from policies.words.errors import BadInput
-from policies.words.word import Duration
+from policies.model.errors import BadInput
+from policies.model.value import Duration
 
 
 def _not_empty(text: str) -> str:

@@ -10,9 +10,9 @@ from orchestrator.store.book import PENSTOCK, Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.history import standing, targets_of_last_change
-from policies.words.change import ChangeEnding, ChangeOpening, ChangeRecord, HistoryRow, WayBack
-from policies.words.errors import BadInput, Conflict
-from policies.words.word import digest_of
+from policies.model.change import ChangeEnding, ChangeOpening, ChangeRecord, HistoryRow, WayBack
+from policies.model.errors import BadInput, Conflict
+from policies.model.value import digest_of
 
 _LONGEST_NAME = 63
 _PAGE = 20

@@ -11,8 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from orchestrator.store import tables
 from orchestrator.store.database import open_database, reading, writing
 from policies.judge.complaints import Complaint, first_complaints
-from policies.words.errors import BadInput
-from policies.words.fleet import Fleet
+from policies.model.errors import BadInput
+from policies.model.fleet import Fleet
 
 ONCE_WITHIN = timedelta(hours=24)
 """A user who complains again within this time is the same trouble, not one more."""

@@ -8,11 +8,11 @@ from sqlalchemy import Engine, delete, select
 from orchestrator.store import tables
 from orchestrator.store.database import open_database, reading, writing
 from orchestrator.store.record import append
-from policies.words.errors import BadInput
-from policies.words.word import Digest, Name, Word
+from policies.model.errors import BadInput
+from policies.model.value import Digest, Name, Value
 
 
-class SnapshotRow(Word):
+class SnapshotRow(Value):
     """One failure's evidence on one gateway."""
 
     rollout: Name

@@ -10,8 +10,8 @@ from orchestrator.store.book import Book
 from orchestrator.store.changes import row_of
 from orchestrator.store.database import reading, writing
 from orchestrator.store.known_good import MOST
-from policies.words.change import GatewayResult
-from policies.words.errors import BadInput
+from policies.model.change import GatewayResult
+from policies.model.errors import BadInput
 
 
 class GatewayResults(Book):

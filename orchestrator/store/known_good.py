@@ -12,9 +12,9 @@ from orchestrator.store.book import PENSTOCK, Book
 from orchestrator.store.changes import row_of, way_back
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.words.change import ChangeKind, KnownGoodBatch
-from policies.words.errors import BadInput, Conflict
-from policies.words.plan import ReleaseRef
+from policies.model.change import ChangeKind, KnownGoodBatch
+from policies.model.errors import BadInput, Conflict
+from policies.model.plan import ReleaseRef
 
 MOST = 500
 """Gateways that one question or one write may name."""
@@ -51,7 +51,7 @@ class KnownGood(Book):
     def targets(
         self, fleet: str, change: str, gateways: Collection[str] | None = None, *, finished: bool = True
     ) -> dict[str, ReleaseRef]:
-        """Return what gateways had before this change, to go back to; see `policies.words.change.WayBack`.
+        """Return what gateways had before this change, to go back to; see `policies.model.change.WayBack`.
 
         Args:
             fleet: Whose gateways.

@@ -12,11 +12,11 @@ from orchestrator.store import tables
 from orchestrator.store.book import PENSTOCK, Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
+from policies.model.errors import BadInput
+from policies.model.fleet import Fleet
+from policies.model.plan import Plan, ReleaseRef
+from policies.model.plan_part import Part, PartKey, PlanHeader
 from policies.planning.parts import PartedPlan, parted, parted_first, parted_return
-from policies.words.errors import BadInput
-from policies.words.fleet import Fleet
-from policies.words.plan import Plan, ReleaseRef
-from policies.words.plan_part import Part, PartKey, PlanHeader
 
 
 class Plans(Book):

@@ -8,11 +8,11 @@ from orchestrator.store import tables
 from orchestrator.store.book import PENSTOCK, Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.words.verdict import Decision
-from policies.words.word import Word
+from policies.model.value import Value
+from policies.model.verdict import Decision
 
 
-class VerdictRow(Word):
+class VerdictRow(Value):
     """One decision of a wave."""
 
     wave: int

@@ -9,7 +9,7 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.words.change import Quarantine
+from policies.model.change import Quarantine
 
 
 class Quarantines(Book):

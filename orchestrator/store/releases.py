@@ -11,12 +11,12 @@ from orchestrator.store import tables
 from orchestrator.store.book import PENSTOCK, Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.words.errors import BadInput, Conflict, Refused
-from policies.words.plan import ReleaseRef
-from policies.words.word import Word
+from policies.model.errors import BadInput, Conflict, Refused
+from policies.model.plan import ReleaseRef
+from policies.model.value import Value
 
 
-class ReleaseRow(Word):
+class ReleaseRow(Value):
     """A release as the ledger knows it."""
 
     release: ReleaseRef

@@ -8,7 +8,7 @@ from sqlalchemy import delete, insert, select
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
-from policies.words.instance import GatewayState
+from policies.model.instance import GatewayState
 
 
 class GatewayStates(Book):

@@ -6,7 +6,7 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append, head_of
-from policies.words.audit import AuditEntry, AuditHead, broken
+from policies.model.audit import AuditEntry, AuditHead, broken
 
 
 class Trail(Book):

@@ -8,8 +8,8 @@ from sqlalchemy import delete, insert, select
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
-from policies.words.errors import BadInput
-from policies.words.word import digest_of
+from policies.model.errors import BadInput
+from policies.model.value import digest_of
 
 KEPT = 4
 """States of one watch that are kept: a slice that is repeated after a crash begins with an earlier one."""

@@ -7,8 +7,8 @@ everything that is no hard sign asks a person.
 
 from datetime import timedelta
 
-from policies.gates import GatePolicy
-from policies.words.verdict import Action, Decision, GateVerdict, Window
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Action, Decision, GateVerdict, Window
 
 
 def baking_policy(policy: GatePolicy, kept: timedelta) -> GatePolicy:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from policies.judge.counts import Series, fold_series, planned, unplanned
 from policies.judge.reading import Reading
-from policies.words.verdict import Cohorts
+from policies.model.verdict import Cohorts
 
 ALL = float("inf")
 """The bound of the bucket that holds every event."""

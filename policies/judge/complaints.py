@@ -13,8 +13,8 @@ from hashlib import sha256
 
 from pydantic import Field, ValidationError
 
-from policies.words.errors import BadInput, NotAllowed
-from policies.words.word import Word
+from policies.model.errors import BadInput, NotAllowed
+from policies.model.value import Value
 
 FRESH = timedelta(minutes=5)
 LATE = timedelta(hours=1)
@@ -22,7 +22,7 @@ LATE = timedelta(hours=1)
 MOST_BYTES = 64 * 1024
 
 
-class Complaint(Word):
+class Complaint(Value):
     """One user's complaint about one gateway; the user is named by a hash only."""
 
     user: str = Field(pattern=r"^[0-9a-f]{16,64}$", description="hash of the user's name")

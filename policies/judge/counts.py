@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from policies.words.verdict import Cohorts
+from policies.model.verdict import Cohorts
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ has been started again.
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
-from policies.words.verdict import Cohorts
-from policies.words.word import Word
+from policies.model.value import Value
+from policies.model.verdict import Cohorts
 
 FEWEST_REBOOTS = 1
 """Reboots that are nobody's business, however few may fail."""
@@ -24,7 +24,7 @@ class Why(StrEnum):
     REBOOTED = "rebooted"
 
 
-class Aside(Word):
+class Aside(Value):
     """Since when, and why, a gateway is judged no further."""
 
     at: float

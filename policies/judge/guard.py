@@ -11,7 +11,7 @@ from math import exp, log
 
 from policies.judge.health import Health, HealthState, absolute
 from policies.judge.sle import CAP
-from policies.words.verdict import Against
+from policies.model.verdict import Against
 
 WORSE = (2.0, 5.0)
 """Shares, as multiples of the limit, that are mixed as alternatives; at most halfway to all."""

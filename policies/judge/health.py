@@ -15,7 +15,7 @@ from math import exp, log
 from pydantic import Field
 
 from policies.judge.sle import Counts, log_e, odds_margin
-from policies.words.word import Word
+from policies.model.value import Value
 
 BETTER = (0.02, 0.125, 0.3, 0.6)
 """Shares, as parts of delta, that the absolute test mixes as alternatives."""
@@ -23,7 +23,7 @@ ODDS_FLOOR = 1.5
 _MOST = 700.0
 
 
-class Health(Word):
+class Health(Value):
     """What must be shown before promotion: not worse by `delta` or more, wrong in at most `error`.
 
     While more than `calm` of control's own events are bad, nothing is proven: an outage that all

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from policies.judge.counts import Series, planned
 from policies.judge.reading import Reading
-from policies.words.verdict import Cohorts
+from policies.model.verdict import Cohorts
 
 
 @dataclass(frozen=True, slots=True)

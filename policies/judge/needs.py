@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
 
-from policies.gates import GatePolicy
 from policies.judge.counts import Series
 from policies.judge.observation import Memory
 from policies.judge.offence import MOST_OFFENDERS, Offence
-from policies.words.verdict import Cohorts
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Cohorts
 
 BASELINE_PARTS = (1, 2, 4, 8)
 """The baseline is halved until Prometheus remembers that time; a young one remembers little."""

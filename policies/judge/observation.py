@@ -7,20 +7,20 @@ where control's baseline and the bound of what is slow are taken.
 
 from collections.abc import Mapping, Sequence
 
-from policies.gates import GatePolicy
 from policies.judge.baseline import Baseline
 from policies.judge.counts import fold_series, of_this_start, planned
 from policies.judge.look import Look
 from policies.judge.reading import Reading
 from policies.judge.tick import Finding, Sign, Tick
-from policies.words.verdict import Cohorts
-from policies.words.word import Word
+from policies.model.gates import GatePolicy
+from policies.model.value import Value
+from policies.model.verdict import Cohorts
 
 NEARLY = 0.9
 """Part of a scrape interval after which the next fold is due."""
 
 
-class Memory(Word):
+class Memory(Value):
     """What reading the next tick needs from the ones before.
 
     `based` says that counting has begun, `counted` when counters were last folded, `cursor` up to

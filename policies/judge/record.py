@@ -1,12 +1,12 @@
 """A window as it was watched, kept so that it can be judged again without any metrics."""
 
-from policies.gates import GatePolicy
 from policies.judge.tick import Tick
-from policies.words.verdict import Cohorts, Window
-from policies.words.word import Word
+from policies.model.gates import GatePolicy
+from policies.model.value import Value
+from policies.model.verdict import Cohorts, Window
 
 
-class Record(Word):
+class Record(Value):
     """Under which policy a window was watched, who was compared, and every tick."""
 
     rollout: str

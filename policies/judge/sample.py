@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
-from policies.words.verdict import Cohorts
+from policies.model.verdict import Cohorts
 
 MOST = 500
 """Gateways of each side that are ever sampled: more would add little to any proof."""

@@ -18,7 +18,7 @@ from math import exp, lgamma, log
 
 from pydantic import Field
 
-from policies.words.word import Duration, Word
+from policies.model.value import Duration, Value
 
 EFFECTS = (2.0, 5.0, 15.0, 50.0)
 """Odds ratios, beyond the margin, of the alternatives that are mixed."""
@@ -38,7 +38,7 @@ _SAFE_EXPONENT = 300.0
 _FEW = 40
 
 
-class Margin(Word):
+class Margin(Value):
     """How much worse than control is too bad, and the plain guards beside the statistics.
 
     `delta` is a difference of shares (0.01 is one point); the odds ratio that follows from it

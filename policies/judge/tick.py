@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 
-from policies.words.word import Word
+from policies.model.value import Value
 
 
-class Sign(Word):
+class Sign(Value):
     """A bad sign on one instance, and since when it has lasted."""
 
     since: float
     until: float
 
 
-class Tick(Word):
+class Tick(Value):
     """Counts, gauges and signs by gate and instance, or why there are none.
 
     `counts` holds (events, bad events), of blind gates too: what was counted is evidence even where

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from policies.gates import GatePolicy
 from policies.judge.failures import FEWEST_REBOOTS, Asides, failed_of, rebooted_of
 from policies.judge.gates.kind import Response
-from policies.words.verdict import Action, Decision, GateReading, GateVerdict, Window
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Action, Decision, GateReading, GateVerdict, Window
 
 SUSPICION = 10.0
 """Evidence of "worse" that stops promotions; at most one equal canary in ten ever shows as much."""

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from math import ceil
 
-from policies.gates import Gate, GatePolicy
 from policies.judge.failures import Aside, Why, failed_of, left_of, set_aside, still_aside
 from policies.judge.gates.kind import GateState, Response, Setup
 from policies.judge.observation import Memory, read_tick
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
 from policies.judge.verdict import Clocks, decide
-from policies.words.verdict import Action, Cohorts, Decision, GateReading, GateVerdict, Window
-from policies.words.word import Word
+from policies.model.gates import Gate, GatePolicy
+from policies.model.value import Value
+from policies.model.verdict import Action, Cohorts, Decision, GateReading, GateVerdict, Window
 
 GOOD_SCRAPES = 4
 """Scrapes without its cause after which a hold clears."""
@@ -24,7 +24,7 @@ MOST_SCRAPES_BETWEEN = 2.0
 """Scrapes one tick may add to observed time; more between two ticks was not observed."""
 
 
-class WindowState(Word):
+class WindowState(Value):
     """Everything remembered between ticks."""
 
     started: float | None = None

@@ -5,9 +5,9 @@ from collections.abc import Collection
 from itertools import pairwise
 from math import ceil
 
+from policies.model.plan import Plan, Progress, Wave
 from policies.planning.capacity import crowded, waits_for_capacity
 from policies.planning.failure_budget import is_release_fault
-from policies.words.plan import Plan, Progress, Wave
 
 LARGEST = 50
 """Gateways of one batch: what one workflow carries without a long history or a large payload."""

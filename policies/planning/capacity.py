@@ -9,10 +9,10 @@ cannot lean on the others: either instance may have to take all of its users.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ceil
 
+from policies.model.fleet import Fleet, Gateway
+from policies.model.instance import GatewayState, InstanceState
+from policies.model.plan import Plan, Progress
 from policies.planning.naming import named
-from policies.words.fleet import Fleet, Gateway
-from policies.words.instance import GatewayState, InstanceState
-from policies.words.plan import Plan, Progress
 
 ROUNDING = 1e-9
 """Headroom times sessions may exceed a whole number by less than this without needing one session more."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from policies.model.change import GatewayResult
+from policies.model.plan import Plan
+from policies.model.verdict import Cohorts
 from policies.planning.failure_budget import may_be_unable, may_fail
-from policies.words.change import GatewayResult
-from policies.words.plan import Plan
-from policies.words.verdict import Cohorts
 
 _CHANGED = {"on trial", "kept"}
 

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from fractions import Fraction
 from math import floor
 
+from policies.model.fleet import Limits
+from policies.model.plan import Plan, Wave
 from policies.planning.naming import counted, named
-from policies.words.fleet import Limits
-from policies.words.plan import Plan, Wave
 
 
 def may_fail(plan: Plan, wave: Wave) -> int:

@@ -9,8 +9,8 @@ users stay on a release that nobody watches any more, so it has an end too.
 from datetime import timedelta
 from math import ceil, floor
 
-from policies.words.errors import Refused
-from policies.words.fleet import LONGEST_LEASE
+from policies.model.errors import Refused
+from policies.model.fleet import LONGEST_LEASE
 
 REPEATED = 40.0
 """Steps a second which everything that repeats may take together, over the whole fleet."""

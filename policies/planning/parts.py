@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
+from policies.model.fleet import Fleet
+from policies.model.plan import Plan, ReleaseRef
+from policies.model.plan_part import MOST_MEMBERS, Member, Part, PartKey, PlanHeader, WaveHeader
+from policies.model.value import Digest, Value, digest_of
 from policies.planning.batches import batches
 from policies.planning.failure_budget import may_fail
 from policies.planning.stagger import deadlines
-from policies.words.fleet import Fleet
-from policies.words.plan import Plan, ReleaseRef
-from policies.words.plan_part import MOST_MEMBERS, Member, Part, PartKey, PlanHeader, WaveHeader
-from policies.words.word import Digest, Word, digest_of
 
 
-class PartedPlan(Word):
+class PartedPlan(Value):
     """A plan as it is stored: its header, and its parts wave after wave."""
 
     header: PlanHeader

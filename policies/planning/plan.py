@@ -6,15 +6,15 @@ approve and what is started. What may start right now is asked again before ever
 
 from collections.abc import Mapping, Sequence
 
-from policies.gates import GatePolicy
+from policies.model.errors import Refused
+from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy
+from policies.model.instance import GatewayState, InstanceState
+from policies.model.plan import Plan, Progress, ReleaseRef, Skipped, Strategy
+from policies.model.value import Digest
 from policies.planning.capacity import crowded, observed, shortages
 from policies.planning.naming import named
 from policies.planning.waves import Able, waves_of
-from policies.words.errors import Refused
-from policies.words.fleet import Fleet
-from policies.words.instance import GatewayState, InstanceState
-from policies.words.plan import Plan, Progress, ReleaseRef, Skipped, Strategy
-from policies.words.word import Digest
 
 
 def plan(

@@ -11,8 +11,8 @@ from heapq import heapreplace
 from math import ceil
 
 from policies.drains import allowance
-from policies.words.drain import DrainLimits
-from policies.words.fleet import Gateway
+from policies.model.drain import DrainLimits
+from policies.model.fleet import Gateway
 
 
 def deadlines(

@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterator
 from datetime import timedelta
 from math import ceil
 
+from policies.model.fleet import Automation
+from policies.model.plan import Affected, Plan, Strategy, Wave
 from policies.planning.failure_budget import may_fail
 from policies.planning.naming import counted, named
 from policies.planning.stagger import deadlines
-from policies.words.fleet import Automation
-from policies.words.plan import Affected, Plan, Strategy, Wave
 
 SWITCH_EXPECTED = timedelta(minutes=1)
 """Staging, starting, probing and steering one gateway, when nothing goes wrong."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
 
+from policies.model.errors import Refused
+from policies.model.fleet import Gateway, Limits, amount
+from policies.model.plan import Strategy, Wave
 from policies.planning.leases import lease_of
-from policies.words.errors import Refused
-from policies.words.fleet import Gateway, Limits, amount
-from policies.words.plan import Strategy, Wave
 
 ORDERED = 50
 """Up to so many gateways each group goes from few sessions to many. In a larger fleet some count always

@@ -7,7 +7,7 @@ the questions is fixed, so that one attack always gets one answer.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from policies.words.refusals import (
+from policies.model.refusals import (
     DowngradeRefused,
     Expired,
     ReplayDetected,
@@ -20,10 +20,10 @@ from policies.words.refusals import (
     ThresholdNotMet,
     TrustError,
 )
-from policies.words.release import ChannelIndex, ReleaseManifest
-from policies.words.trust import Requirement, Revoked, Rule, Signer, TrustPolicy, VerifiedSignature
-from policies.words.verification import TrustState, TrustVerdict
-from policies.words.word import Digest
+from policies.model.release import ChannelIndex, ReleaseManifest
+from policies.model.trust import Requirement, Revoked, Rule, Signer, TrustPolicy, VerifiedSignature
+from policies.model.value import Digest
+from policies.model.verification import TrustState, TrustVerdict
 
 CLOCK_SKEW = timedelta(hours=1)
 

@@ -9,15 +9,14 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from policies.trust import strict_json
-from policies.words.refusals import (
+from policies.model.refusals import (
     DigestMismatch,
     ManifestInvalid,
     SubjectMismatch,
     WeakAlgorithm,
     WrongStatementType,
 )
-from policies.words.release import (
+from policies.model.release import (
     INDEX_PREDICATE,
     RELEASE_PREDICATE,
     STATEMENT_TYPE,
@@ -26,7 +25,8 @@ from policies.words.release import (
     Sha256,
     SignedWord,
 )
-from policies.words.word import Digest, digest_of
+from policies.model.value import Digest, digest_of
+from policies.trust import strict_json
 
 T = TypeVar("T", bound=SignedWord)
 

@@ -8,7 +8,7 @@ import json
 import re
 from typing import Any, NoReturn
 
-from policies.words.refusals import ManifestInvalid
+from policies.model.refusals import ManifestInvalid
 
 MAX_BYTES = 65_536
 MAX_DEPTH = 32

@@ -15,7 +15,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.ledger import GatewayResults, LedgerActivities, ReturnEntry
 from orchestrator.store.ledger import Ledger
-from policies.words.change import (
+from policies.model.change import (
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
@@ -25,9 +25,9 @@ from policies.words.change import (
     Outcome,
     Quarantine,
 )
-from policies.words.errors import BadInput, Conflict
-from policies.words.plan import ReleaseRef
-from policies.words.word import digest_of
+from policies.model.errors import BadInput, Conflict
+from policies.model.plan import ReleaseRef
+from policies.model.value import digest_of
 
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 GATEWAYS = ("gw-1", "gw-2", "gw-3")
@@ -123,7 +123,7 @@ def test_names_are_unique_whoever_opens_changes_at_once(url: str, ledger: Ledger
     program = (
         "import sys\n"
         "from orchestrator.store.ledger import Ledger\n"
-        "from policies.words.change import ChangeKind, ChangeOpening\n"
+        "from policies.model.change import ChangeKind, ChangeOpening\n"
         f"book = Ledger.open({url!r})\n"
         "for n in range(40):\n"
         "    key = f'{sys.argv[1]} {n}' if n % 2 else f'shared {n}'\n"

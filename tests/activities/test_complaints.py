@@ -29,15 +29,15 @@ from orchestrator.store.complaints import ONCE_WITHIN, ComplaintList
 from orchestrator.store.database import open_database, writing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tables import complaints as table
-from policies.gates import GatePolicy
 from policies.judge.complaints import MOST_BYTES, Complaint, sign
 from policies.judge.counts import Series
 from policies.judge.observation import Memory
 from policies.judge.reading import COMPLAINTS
 from policies.judge.window import WindowState
-from policies.words.errors import BadInput, Unavailable
-from policies.words.fleet import Fleet
-from policies.words.verdict import Cohorts
+from policies.model.errors import BadInput, Unavailable
+from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Cohorts
 from tests.fakes.ledgers import ledger_of
 from tests.house.tree import ROOT
 from tests.unit.fleets import gateway

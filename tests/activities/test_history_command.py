@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 from orchestrator.cli.main import app
 from orchestrator.cli.show import Output, show_last_known, span
 from orchestrator.store.ledger import Ledger
-from policies.words.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
-from policies.words.plan import ReleaseRef
-from policies.words.word import digest_of
+from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
+from policies.model.plan import ReleaseRef
+from policies.model.value import digest_of
 
 BAKE = "logins fail since 12:04 [bold]see[/bold] [/etc/ocserv]"
 

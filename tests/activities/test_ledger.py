@@ -18,12 +18,12 @@ from activities.ledger import EventEntry, LedgerActivities, VerdictEntry
 from orchestrator.store.database import open_database, reading, writing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tables import metadata
-from policies.words.audit import AuditHead
-from policies.words.change import ChangeKind, ChangeOpening, KnownGoodBatch
-from policies.words.errors import BadInput, Conflict, Refused, Unavailable
-from policies.words.plan import ReleaseRef
-from policies.words.verdict import Action, Decision, GateReading, GateVerdict
-from policies.words.word import digest_of
+from policies.model.audit import AuditHead
+from policies.model.change import ChangeKind, ChangeOpening, KnownGoodBatch
+from policies.model.errors import BadInput, Conflict, Refused, Unavailable
+from policies.model.plan import ReleaseRef
+from policies.model.value import digest_of
+from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 
 AT = datetime(2030, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 

@@ -23,7 +23,7 @@ from activities.sessions import SessionActivities
 from activities.snapshots import SnapshotActivities
 from activities.steering import SteeringActivities
 from orchestrator.agent import gateway_activities
-from policies.words.word import Message, digest_of
+from policies.model.value import Message, digest_of
 from tests.drivers.gateway_lab import gateway, operation
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.world import OLD

@@ -11,10 +11,10 @@ from sqlalchemy import Connection, DateTime, insert
 from sqlalchemy.sql.expression import column, table
 
 from orchestrator.store.ledger import Ledger
-from policies.words.change import ChangeEnding, KnownGoodBatch, Outcome
-from policies.words.errors import BadInput
-from policies.words.plan import ReleaseRef
-from policies.words.word import digest_of
+from policies.model.change import ChangeEnding, KnownGoodBatch, Outcome
+from policies.model.errors import BadInput
+from policies.model.plan import ReleaseRef
+from policies.model.value import digest_of
 from tests.activities.test_ledger import NEW, NEWER, OLD, opened
 from tests.activities.test_recorded_plans import plan_of
 from tests.fakes.ledgers import ledger_of

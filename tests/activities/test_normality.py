@@ -9,7 +9,7 @@ from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.observation import MetricsUnavailable
 from policies.judge.counts import Series
 from policies.judge.offline.advisory import Advice
-from policies.words.plan import Plan
+from policies.model.plan import Plan
 from tests.activities.test_recorded_plans import plan_of
 from tests.unit.judged import policy
 

@@ -17,12 +17,12 @@ from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.records import FolderRecorder, read_record
 from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice, unpacked
 from orchestrator.files import load
-from policies.gates import Blindness, GatePolicy
 from policies.judge.counts import Series
 from policies.judge.offline.replay import replay
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState
-from policies.words.verdict import Action, Cohorts, GateVerdict
+from policies.model.gates import Blindness, GatePolicy
+from policies.model.verdict import Action, Cohorts, GateVerdict
 from tests.fakes.metrics import DIGEST, OLD, Exported, exporting
 from tests.fakes.prometheus import PROGRAM, RealPrometheus, prometheus_over
 

@@ -8,14 +8,14 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.plans import PartEntry, PartQuery, PlanActivities
 from orchestrator.store.ledger import Ledger
-from policies.gates import GatePolicy
-from policies.words.change import ChangeKind, ChangeOpening
-from policies.words.errors import BadInput
-from policies.words.fleet import Fleet
-from policies.words.plan import Plan, ReleaseRef, Skipped, Strategy, Wave
-from policies.words.plan_part import MOST_MEMBERS, PartKey
-from policies.words.verdict import Window
-from policies.words.word import digest_of
+from policies.model.change import ChangeKind, ChangeOpening
+from policies.model.errors import BadInput
+from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy
+from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy, Wave
+from policies.model.plan_part import MOST_MEMBERS, PartKey
+from policies.model.value import digest_of
+from policies.model.verdict import Window
 from tests.unit.fleets import gateway
 
 LARGEST_PAYLOAD = 262_144

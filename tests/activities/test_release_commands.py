@@ -15,8 +15,8 @@ from deploy.lab.repository import RepositoryServer
 from deploy.lab.signer import LabSigner
 from orchestrator.cli import release
 from orchestrator.settings import Settings
-from policies.words.errors import BadInput, PenstockError
-from policies.words.refusals import SignatureMissing, TrustError
+from policies.model.errors import BadInput, PenstockError
+from policies.model.refusals import SignatureMissing, TrustError
 from tests.fakes.authority import EnterpriseCa
 from tests.fakes.trees import small_tree
 

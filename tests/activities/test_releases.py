@@ -16,8 +16,8 @@ from activities.verdicts import refusal
 from deploy.lab.releases import LabReleases
 from deploy.lab.repository import RepositoryServer
 from orchestrator.release_folder import add_signature
-from policies.words.errors import BadInput
-from policies.words.refusals import (
+from policies.model.errors import BadInput
+from policies.model.refusals import (
     DigestMismatch,
     DowngradeRefused,
     DownloadFailed,
@@ -33,7 +33,7 @@ from policies.words.refusals import (
     ThresholdNotMet,
     TrustError,
 )
-from policies.words.verification import Scope
+from policies.model.verification import Scope
 from tests.fakes.hostile import HostileServer, Peer, Request
 from tests.fakes.trees import small_tree
 

@@ -10,8 +10,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.sessions import Drained, DrainOrder, SessionActivities, beat_of
-from policies.words.drain import Look, Loss
-from policies.words.errors import Unavailable
+from policies.model.drain import Look, Loss
+from policies.model.errors import Unavailable
 from tests.drivers.gateway_lab import gateway, operation
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.world import OLD

@@ -8,9 +8,9 @@ import pytest
 from activities.drivers.store.snapshots import SnapshotArchive
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.ledger import Ledger
-from policies.words.errors import BadInput
-from policies.words.refusals import DigestMismatch
-from policies.words.word import digest_of
+from policies.model.errors import BadInput
+from policies.model.refusals import DigestMismatch
+from policies.model.value import digest_of
 
 FROZEN = b"evidence " * 100
 DIGEST = digest_of(FROZEN)

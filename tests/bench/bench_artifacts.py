@@ -22,9 +22,9 @@ from activities.drivers.trust_files import load_trust
 from activities.verdicts import Document, Question, judge
 from deploy.lab.releases import LabReleases
 from orchestrator.release_builder import ReleaseLabels, build_release, index_statement
-from policies.words.release import CurrentRelease
-from policies.words.trust import Envelope, SignatureKind
-from policies.words.verification import Scope, TrustState
+from policies.model.release import CurrentRelease
+from policies.model.trust import Envelope, SignatureKind
+from policies.model.verification import Scope, TrustState
 from tests.fakes.trees import small_tree
 
 BLOCK = 1 << 20

@@ -30,10 +30,7 @@ from orchestrator.engine import connect
 from orchestrator.files import load
 from orchestrator.service import Service
 from orchestrator.store.ledger import Ledger
-from policies.gates import GatePolicy
-from policies.planning.parts import parted
-from policies.planning.plan import plan as make_plan
-from policies.words.change import (
+from policies.model.change import (
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
@@ -41,8 +38,11 @@ from policies.words.change import (
     KnownGoodBatch,
     Outcome,
 )
-from policies.words.plan import Plan, Strategy
-from policies.words.word import digest_of
+from policies.model.gates import GatePolicy
+from policies.model.plan import Plan, Strategy
+from policies.model.value import digest_of
+from policies.planning.parts import parted
+from policies.planning.plan import plan as make_plan
 from tests.bench.simulated_agents import FLEET, NEW_VERSION, OLD_VERSION, Faults, fleet, release
 from tests.fakes.gateway import FakeGateway
 from workflows.identities import change_of

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from orchestrator.files import load
-from policies.gates import GatePolicy
 from policies.judge.gates.rate import Rate
 from policies.judge.health import Health, HealthState, absolute, health_step, health_value
 from policies.judge.sle import Counts, Margin, baseline_share, evidence_of, proven_worse, sle_init, sle_step
 from policies.judge.verdict import SUSPICION
+from policies.model.gates import GatePolicy
 from tests.bench.judge_bars import bar, plain
 from tests.bench.judge_fleet import Report, fleet_bars, measure_fleet, print_fleet
 from tests.bench.judge_rivals import RIVALS

@@ -19,11 +19,11 @@ from activities.releases import Admission, AdmitOrder
 from activities.snapshots import ArchiveActivities
 from activities.watching import WatchSlice
 from orchestrator.engine import connect
-from orchestrator.running import leave, make_worker, run_until_told
+from orchestrator.process import leave, make_worker, run_until_told
 from orchestrator.store.ledger import Ledger
 from orchestrator.worker import WORKFLOWS, record_activities
 from policies.judge.offline.advisory import Advice
-from policies.words.verdict import Action, Decision, GateVerdict
+from policies.model.verdict import Action, Decision, GateVerdict
 from tests.bench.simulated_agents import fleet
 from tests.fakes.control import FakeArchive, FakeFleets
 from workflows.steps import CONTROL_QUEUE

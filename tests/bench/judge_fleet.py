@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from orchestrator.files import load
-from policies.gates import GatePolicy
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_tick, next_window
-from policies.words.verdict import Action, Cohorts
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Action, Cohorts
 from tests.bench.judge_bars import bar
 from tests.bench.judge_traces import HEALTHY, SCRAPE, Ints
 

@@ -12,10 +12,10 @@ from deploy.lab.bad_days import BadDays
 from deploy.lab.lab import GATES, Lab
 from deploy.lab.rehearsal import Rehearsal, Trial, verdict_at
 from orchestrator.files import load
-from policies.gates import Blindness, GatePolicy
-from policies.words.change import Phase
-from policies.words.status import ChangeStatus
-from policies.words.verdict import Action, Decision, GateVerdict, Window
+from policies.model.change import Phase
+from policies.model.gates import Blindness, GatePolicy
+from policies.model.status import ChangeStatus
+from policies.model.verdict import Action, Decision, GateVerdict, Window
 
 ROUND = 3
 """Runs of one kind before it is the next one's turn."""

@@ -37,11 +37,11 @@ from activities.instances import RestoreOrder, SlotOrder, StageOrder, StartOrder
 from activities.sessions import Drained, DrainOrder
 from activities.snapshots import Piece
 from activities.steering import TrialOrder
-from policies.words.errors import PenstockError, Refused
-from policies.words.fleet import Fleet, Gateway, Limits, Slot
-from policies.words.operation import Operation
-from policies.words.plan import ReleaseRef
-from policies.words.word import digest_of
+from policies.model.errors import PenstockError, Refused
+from policies.model.fleet import Fleet, Gateway, Limits, Slot
+from policies.model.operation import Operation
+from policies.model.plan import ReleaseRef
+from policies.model.value import digest_of
 from tests.fakes.gateway import FakeGateway
 
 NAMESPACE = "default"

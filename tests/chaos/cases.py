@@ -5,8 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from deploy.lab.faults import Fault
-from policies.words.change import Outcome
-from policies.words.plan import Strategy
+from policies.model.change import Outcome
+from policies.model.plan import Strategy
 from tests.chaos.watching import Boundary, Seen
 
 

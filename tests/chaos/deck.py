@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import cycle
 
 from deploy.lab.faults import Fault
-from policies.words.plan import Strategy
+from policies.model.plan import Strategy
 from tests.chaos.cases import Case, Direction, Run
 from tests.chaos.watching import BEGUN, DONE, UNDER_WAY, Boundary, Seen
 

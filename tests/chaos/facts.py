@@ -12,7 +12,7 @@ from typing import Any
 
 from activities.drivers.runtime.host.process import Process
 from deploy.lab.lab import Lab
-from policies.words.plan import ReleaseRef
+from policies.model.plan import ReleaseRef
 
 _LOGGED_IN = re.compile(rb"auth init for user 'user-")
 _STARTED = re.compile(rb"main: initialized ")

@@ -13,8 +13,8 @@ from typing import Any
 
 from deploy.lab.faults import Fault
 from deploy.lab.lab import lab
-from orchestrator.running import leave
-from policies.words.plan import Strategy
+from orchestrator.process import leave
+from policies.model.plan import Strategy
 from tests.chaos.cases import Case, Direction, Run
 from tests.chaos.deck import TURN
 from tests.chaos.rings import Rings

@@ -15,10 +15,10 @@ from temporalio.service import RPCError
 
 from deploy.lab.faults import cut_off, lose_the_engine
 from deploy.lab.lab import FLEET
-from policies.words.command import Command, CommandKind
-from policies.words.errors import PenstockError, Unavailable
-from policies.words.plan import Plan, Strategy
-from policies.words.verdict import Window
+from policies.model.command import Command, CommandKind
+from policies.model.errors import PenstockError, Unavailable
+from policies.model.plan import Plan, Strategy
+from policies.model.verdict import Window
 from tests.chaos.facts import Host
 from tests.chaos.runs import Chaos
 from workflows.identities import change_of

@@ -12,13 +12,13 @@ from deploy.lab.faults import Fault, Faults
 from deploy.lab.lab import FLEET, Lab, Shape
 from orchestrator.files import load
 from orchestrator.service import Service
-from policies.gates import GatePolicy
-from policies.words.change import Outcome
-from policies.words.errors import Conflict, PenstockError
-from policies.words.fleet import Limits
-from policies.words.plan import Plan, ReleaseRef, Strategy
-from policies.words.verdict import Window
-from policies.words.word import digest_of
+from policies.model.change import Outcome
+from policies.model.errors import Conflict, PenstockError
+from policies.model.fleet import Limits
+from policies.model.gates import GatePolicy
+from policies.model.plan import Plan, ReleaseRef, Strategy
+from policies.model.value import digest_of
+from policies.model.verdict import Window
 from tests.chaos.cases import Case, Direction, Run
 from tests.chaos.facts import Host, Serves, effects
 from tests.chaos.striking import Striking

@@ -10,8 +10,8 @@ from deploy.lab.faults import Fault, Faults
 from deploy.lab.lab import FLEET
 from deploy.lab.processes import Process
 from orchestrator.service import Service
-from policies.words.command import Command, CommandKind
-from policies.words.errors import Conflict
+from policies.model.command import Command, CommandKind
+from policies.model.errors import Conflict
 from tests.chaos.cases import Run
 from tests.chaos.watching import UNDER_WAY, Seen
 

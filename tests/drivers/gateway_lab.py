@@ -22,12 +22,12 @@ from activities.drivers.runtime.host.snapshots import HostSnapshots
 from activities.drivers.steering.nftables import NftablesTable
 from activities.releases import Admitted
 from deploy.lab import trees
-from policies.words.errors import Refused
-from policies.words.fleet import Gateway, Slot
-from policies.words.operation import Operation
-from policies.words.plan import ReleaseRef
-from policies.words.release import Artifact, ReleaseFile, ReleaseLink, ReleaseManifest
-from policies.words.word import digest_of
+from policies.model.errors import Refused
+from policies.model.fleet import Gateway, Slot
+from policies.model.operation import Operation
+from policies.model.plan import ReleaseRef
+from policies.model.release import Artifact, ReleaseFile, ReleaseLink, ReleaseManifest
+from policies.model.value import digest_of
 from tests.drivers.gateway_client import Client
 
 PREFIX = "psh-"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from activities.drivers.credentials import Credentials
-from policies.words.errors import BadInput, PenstockError, Unavailable
+from policies.model.errors import BadInput, PenstockError, Unavailable
 from tests.fakes.hostile import HostileServer, Peer, Request
 
 SECRET = "correct-horse-battery-staple"

@@ -17,9 +17,9 @@ from activities.drivers.programs import run
 from activities.drivers.steering import nftables
 from activities.drivers.steering.nftables import NftablesTable
 from policies.drains import loss_between
-from policies.words.drain import Loss
-from policies.words.errors import Conflict, LeaseLapsed
-from policies.words.instance import InstanceState
+from policies.model.drain import Loss
+from policies.model.errors import Conflict, LeaseLapsed
+from policies.model.instance import InstanceState
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 

@@ -7,8 +7,8 @@ from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.host.chroot import Chroot
-from policies.words.errors import BadInput
-from policies.words.fleet import Slot
+from policies.model.errors import BadInput
+from policies.model.fleet import Slot
 from tests.drivers.gateway_lab import TEMPLATE, gateway
 
 

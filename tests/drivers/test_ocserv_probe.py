@@ -17,8 +17,8 @@ from activities.drivers.daemon.ocserv.probe import ProbeLogin
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.chroot import Chroot
 from policies.drains import mode_of
-from policies.words.drain import DrainMode
-from policies.words.errors import Unavailable
+from policies.model.drain import DrainMode
+from policies.model.errors import Unavailable
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab
 

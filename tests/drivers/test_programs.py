@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from activities.drivers.programs import run
-from policies.words.errors import Unavailable
+from policies.model.errors import Unavailable
 
 
 async def test_a_program_says_how_it_ended_and_what_it_printed() -> None:

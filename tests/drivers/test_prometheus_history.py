@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli.judge import app
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 from tests.fakes.prometheus import PROGRAM, RealPrometheus, prometheus_over
 
 PROMTOOL = shutil.which("promtool")

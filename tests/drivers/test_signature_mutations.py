@@ -15,11 +15,11 @@ from activities.drivers.trust_files import load_trust
 from activities.verdicts import Document, LoadedTrust, Question, judge
 from deploy.lab.signer import LabSigner
 from orchestrator.release_signing import sign_cms, sign_openpgp
+from policies.model.refusals import TrustError
+from policies.model.trust import Envelope, SignatureKind
+from policies.model.value import digest_of
+from policies.model.verification import Scope, TrustState
 from policies.trust.statements import parse_release
-from policies.words.refusals import TrustError
-from policies.words.trust import Envelope, SignatureKind
-from policies.words.verification import Scope, TrustState
-from policies.words.word import digest_of
 from tests.fakes.authority import EnterpriseCa
 from tests.fakes.stage import CHANNEL, PRODUCT, Stage
 

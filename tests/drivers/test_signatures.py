@@ -29,16 +29,16 @@ from activities.drivers.signature.sigstore import (
 )
 from deploy.lab.signer import LabSigner
 from orchestrator.release_signing import sign_cms, sign_openpgp
-from policies.words.errors import BadInput
-from policies.words.refusals import (
+from policies.model.errors import BadInput
+from policies.model.refusals import (
     PolicyInvalid,
     SignatureInvalid,
     SignerNotAllowed,
     TrustError,
     WeakAlgorithm,
 )
-from policies.words.trust import Envelope, SignatureKind, VerifiedSignature
-from policies.words.word import digest_of
+from policies.model.trust import Envelope, SignatureKind, VerifiedSignature
+from policies.model.value import digest_of
 from tests.fakes.authority import EnterpriseCa
 
 STATEMENT = b'{"a":"statement"}'

@@ -12,10 +12,10 @@ from activities.instances import Runtime
 from activities.sessions import SessionTable
 from activities.snapshots import Evidence, SnapshotStore
 from activities.steering import SteeringTable
-from policies.words.errors import BadInput, Fenced, InstanceGone, LeaseLapsed, Refused, Unavailable
-from policies.words.instance import InstanceState
-from policies.words.plan import ReleaseRef
-from policies.words.word import digest_of
+from policies.model.errors import BadInput, Fenced, InstanceGone, LeaseLapsed, Refused, Unavailable
+from policies.model.instance import InstanceState
+from policies.model.plan import ReleaseRef
+from policies.model.value import digest_of
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_fixtures import MISSING, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, gateway, operation

@@ -13,8 +13,8 @@ import pytest
 from activities.drivers.runtime.host import slot_folders, slots
 from activities.drivers.runtime.host.process import mapped_digests
 from activities.snapshots import Evidence
-from policies.words.errors import Fenced, Refused
-from policies.words.instance import InstanceState
+from policies.model.errors import Fenced, Refused
+from policies.model.instance import InstanceState
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 

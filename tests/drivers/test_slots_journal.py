@@ -10,7 +10,7 @@ import pytest
 
 from activities.drivers.disk import write_whole
 from activities.drivers.runtime.host.journal import Journal
-from policies.words.errors import Fenced
+from policies.model.errors import Fenced
 from tests.drivers.gateway_lab import operation
 
 WRITER = """

@@ -21,7 +21,7 @@ from activities.releases import Releases
 from deploy.lab.registry import Registry
 from deploy.lab.releases import LabReleases
 from orchestrator.release_folder import add_signature
-from policies.words.refusals import (
+from policies.model.refusals import (
     DigestMismatch,
     ManifestInvalid,
     SignatureMissing,
@@ -29,8 +29,8 @@ from policies.words.refusals import (
     TransportRefused,
     TrustError,
 )
-from policies.words.trust import Envelope
-from policies.words.word import digest_of
+from policies.model.trust import Envelope
+from policies.model.value import digest_of
 from tests.fakes.hostile import HostileServer, Peer, Request, blob_server
 from tests.fakes.registry import TOKEN, FakeRegistry
 from tests.fakes.trees import small_tree

@@ -11,10 +11,10 @@ import pytest
 from activities.drivers.store.blobs import BlobStore
 from activities.drivers.store.states import TrustStates
 from activities.drivers.store.trees import inspect, is_whole, unpack
-from policies.words.refusals import ArchiveRefused, DigestMismatch
-from policies.words.release import Artifact, ReleaseFile, ReleaseLink
-from policies.words.verification import TrustState
-from policies.words.word import digest_of
+from policies.model.refusals import ArchiveRefused, DigestMismatch
+from policies.model.release import Artifact, ReleaseFile, ReleaseLink
+from policies.model.value import digest_of
+from policies.model.verification import TrustState
 from tests.fakes import archives
 from tests.fakes.trees import small_tree
 

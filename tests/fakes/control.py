@@ -19,11 +19,11 @@ from activities.watching import WatchSlice
 from orchestrator.store.database import open_database
 from orchestrator.store.ledger import Ledger
 from policies.judge.offline.advisory import Advice
-from policies.words.audit import AuditHead
-from policies.words.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
-from policies.words.fleet import Fleet
-from policies.words.plan import ReleaseRef
-from policies.words.verdict import Action, Decision, GateVerdict
+from policies.model.audit import AuditHead
+from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
+from policies.model.fleet import Fleet
+from policies.model.plan import ReleaseRef
+from policies.model.verdict import Action, Decision, GateVerdict
 
 HEALTHY = Decision(action=Action.PROMOTE, verdict=GateVerdict.HEALTHY, reason="all gates are proven healthy")
 UNDECIDED = Decision(action=Action.CONTINUE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason="7 logins so far")

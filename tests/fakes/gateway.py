@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from activities.instances import Restored, Staged, Started
 from activities.snapshots import Evidence
-from policies.words.drain import Look
-from policies.words.errors import (
+from policies.model.drain import Look
+from policies.model.errors import (
     BadInput,
     Fenced,
     InstanceGone,
@@ -22,12 +22,12 @@ from policies.words.errors import (
     Refused,
     Unavailable,
 )
-from policies.words.fleet import Gateway
-from policies.words.instance import GatewayState, Instance, InstanceState, Probe
-from policies.words.operation import Operation
-from policies.words.plan import ReleaseRef
-from policies.words.steering import Steering
-from policies.words.word import digest_of
+from policies.model.fleet import Gateway
+from policies.model.instance import GatewayState, Instance, InstanceState, Probe
+from policies.model.operation import Operation
+from policies.model.plan import ReleaseRef
+from policies.model.steering import Steering
+from policies.model.value import digest_of
 
 
 @dataclass
@@ -46,7 +46,7 @@ class FakeGateway:
     def __init__(self, gateway: Gateway, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.gateway = gateway
         self.now = now
-        self.berths = {slot.name: FakeSlot() for slot in gateway.slots}
+        self.slots = {slot.name: FakeSlot() for slot in gateway.slots}
         self.staged: dict[str, ReleaseRef] = {}
         self.effects: list[str] = []
         """Everything that changed something, oldest first: `start b`, `steer b`, `stop a` …"""
@@ -81,7 +81,7 @@ class FakeGateway:
         """Let the release serve, as on a gateway that has run for months; return its slot."""
         slot = slot or self.gateway.slots[0].name
         self.staged[release.digest] = release
-        self.berths[slot] = FakeSlot(release, InstanceState.RUNNING, self.now())
+        self.slots[slot] = FakeSlot(release, InstanceState.RUNNING, self.now())
         self.serving = slot
         return slot
 
@@ -98,7 +98,7 @@ class FakeGateway:
         slot = self.pins.get(address) or self._target_of(address)
         if slot is None:
             return None
-        berth = self.berths[slot]
+        berth = self.slots[slot]
         if berth.state is not InstanceState.RUNNING or self._is_bad(berth):
             return None
         berth.people.append(address)
@@ -106,22 +106,22 @@ class FakeGateway:
 
     def logout(self, address: str) -> None:
         """End one session of that address."""
-        slot = next(name for name, berth in self.berths.items() if address in berth.people)
-        self.berths[slot].people.remove(address)
+        slot = next(name for name, berth in self.slots.items() if address in berth.people)
+        self.slots[slot].people.remove(address)
 
     def reconnect(self, address: str) -> str | None:
         """Drop and resume the address' session by its cookie; return its slot, None when it was lost."""
-        home = next(name for name, berth in self.berths.items() if address in berth.people)
+        home = next(name for name, berth in self.slots.items() if address in berth.people)
         slot = self.pins.get(address) or self._target_of(address)
-        if slot == home and self.berths[home].state is InstanceState.RUNNING:
+        if slot == home and self.slots[home].state is InstanceState.RUNNING:
             return home
-        self.berths[home].people.remove(address)
+        self.slots[home].people.remove(address)
         self.lost.append(address)
         return None
 
     def crash(self, slot: str) -> None:
         """Let the instance die with its sessions."""
-        berth = self.berths[slot]
+        berth = self.slots[slot]
         berth.state = InstanceState.FAILED
         self.lost += berth.people
         berth.people.clear()
@@ -130,11 +130,11 @@ class FakeGateway:
         """Let the host start anew: sessions and trials are gone, and the serving instance comes up again."""
         self.boot = f"{self.boot}, then another"
         self.trial, self.share, self.pins = None, 100, {}
-        for name in self.berths:
+        for name in self.slots:
             self.crash(name)
         if self.serving is not None:
-            self.berths[self.serving].state = InstanceState.RUNNING
-            self.berths[self.serving].started_at = self.now()
+            self.slots[self.serving].state = InstanceState.RUNNING
+            self.slots[self.serving].started_at = self.now()
 
     @property
     def target(self) -> str | None:
@@ -182,7 +182,7 @@ class FakeGateway:
         if not free:
             raise Refused(f"{self.gateway.name} has no free slot")
         slot = free[0]
-        self.berths[slot] = FakeSlot(release, InstanceState.RUNNING, self.now())
+        self.slots[slot] = FakeSlot(release, InstanceState.RUNNING, self.now())
         self._note(True, f"start {slot}")
         return Started(slot=slot, state=self._state(changed=True), changed=True)
 
@@ -330,7 +330,7 @@ class FakeGateway:
     def _steered(self, operation: Operation, before: tuple[str | None, int]) -> Steering:
         self.pins = {
             address: name
-            for name, berth in self.berths.items()
+            for name, berth in self.slots.items()
             if name != self.target or self.share < 100
             for address in berth.people
         }
@@ -355,7 +355,7 @@ class FakeGateway:
     def _state(self, *, changed: bool) -> GatewayState:
         return GatewayState(
             gateway=self.gateway.name,
-            instances=tuple(self._instance(name, berth) for name, berth in self.berths.items()),
+            instances=tuple(self._instance(name, berth) for name, berth in self.slots.items()),
             steering=self._steering(changed=False),
             epoch=self.owner[0],
             observed_at=self.now(),
@@ -370,7 +370,7 @@ class FakeGateway:
             state=berth.state,
             release=berth.release.digest if berth.release else None,
             executable=berth.release.executable if berth.release and running else None,
-            pid=1000 + sorted(self.berths).index(name) if running else None,
+            pid=1000 + sorted(self.slots).index(name) if running else None,
             started_at=berth.started_at if running else None,
             sessions=None if name in self.uncountable else len(berth.people),
         )
@@ -393,7 +393,7 @@ class FakeGateway:
         return next(
             (
                 name
-                for name, berth in self.berths.items()
+                for name, berth in self.slots.items()
                 if berth.state is InstanceState.RUNNING and berth.release == release
             ),
             None,
@@ -402,17 +402,17 @@ class FakeGateway:
     def _free(self) -> list[str]:
         free = [
             name
-            for name, berth in self.berths.items()
+            for name, berth in self.slots.items()
             if name not in (self.serving, self._steering(changed=False).trial)
             and not berth.people
             and name not in self.uncountable
         ]
-        return sorted(free, key=lambda name: self.berths[name].state is InstanceState.RUNNING)
+        return sorted(free, key=lambda name: self.slots[name].state is InstanceState.RUNNING)
 
     def _berth(self, slot: str) -> FakeSlot:
-        if slot not in self.berths:
-            raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(self.berths)}")
-        return self.berths[slot]
+        if slot not in self.slots:
+            raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(self.slots)}")
+        return self.slots[slot]
 
     def _is_bad(self, berth: FakeSlot) -> bool:
         return berth.release is not None and berth.release.digest in self.bad_releases

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
 from activities.drivers.source.oci import IMAGE_INDEX, IMAGE_MANIFEST
-from policies.words.word import digest_of
+from policies.model.value import digest_of
 
 TOKEN = "let-me-in"
 

@@ -15,8 +15,8 @@ from deploy.lab.releases import LabReleases
 from deploy.lab.signer import LabSigner
 from orchestrator.release_builder import ReleaseLabels, build_release, index_statement, release_statement
 from orchestrator.release_folder import add_signature, offer, place, publish
-from policies.words.release import CurrentRelease
-from policies.words.word import Digest, digest_of
+from policies.model.release import CurrentRelease
+from policies.model.value import Digest, digest_of
 from tests.fakes.hostile import HostileServer, Peer, Request, Script, blob_server
 from tests.fakes.trees import small_tree
 

@@ -8,15 +8,15 @@ import pytest
 
 import activities.failures  # noqa: F401 - errors of every room are loaded before they are counted
 from orchestrator.files import load
-from policies.gates import GatePolicy
+from policies.model import refusals  # noqa: F401
+from policies.model.change import Outcome
+from policies.model.errors import PenstockError
+from policies.model.exit_code import ExitCode, code_of
+from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy
+from policies.model.plan import Strategy
+from policies.model.value import digest_of
 from policies.planning.plan import plan as make_plan
-from policies.words import refusals  # noqa: F401
-from policies.words.change import Outcome
-from policies.words.errors import PenstockError
-from policies.words.exit_code import ExitCode, code_of
-from policies.words.fleet import Fleet
-from policies.words.plan import Strategy
-from policies.words.word import digest_of
 from tests.house.tree import ROOT, documents, place
 from tests.unit.fleets import NEW, OLD, state
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.rooms import ROOMS
+from orchestrator.installation import ROOMS
 from tests.house.tree import ROOT
 
 LINT = Path(sys.executable).parent / "lint-imports"
@@ -49,9 +49,9 @@ def test_every_contract_is_kept() -> None:
         ("policies", "import activities.failures", "Each room leans only on the ones below"),
         ("activities", "import workflows.sandbox", "Each room leans only on the ones below"),
         ("workflows", "import orchestrator.files", "Each room leans only on the ones below"),
-        ("policies", "import time", "Decisions and words touch no clock"),
-        ("policies", "import temporalio", "Decisions and words touch no clock"),
-        ("policies", "import random", "Decisions and words touch no clock"),
+        ("policies", "import time", "Decisions and values touch no clock"),
+        ("policies", "import temporalio", "Decisions and values touch no clock"),
+        ("policies", "import random", "Decisions and values touch no clock"),
         ("workflows", "import random", "Workflows reach the world only through activities"),
         ("workflows", "import time", "Workflows reach the world only through activities"),
         (

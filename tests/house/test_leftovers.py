@@ -12,7 +12,7 @@ import pytest
 
 from deploy.lab import namespaces, preflight
 from deploy.lab.topology import Claim, Topology
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 from tests.house.leftovers import nothing_is_left
 
 PREFIX = "pstl-"

@@ -3,7 +3,7 @@
 import ast
 import re
 
-from orchestrator.rooms import ROOMS
+from orchestrator.installation import ROOMS
 from tests.house.tree import PACKAGES, dotted, modules, parse, place, public_definitions
 
 VAGUE = {"util", "utils", "helper", "helpers", "common", "base", "manager", "managers", "handler", "handlers"}

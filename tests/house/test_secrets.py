@@ -21,8 +21,8 @@ from activities.failures import as_application_errors
 from activities.releases import Admitted, Releases
 from orchestrator.payloads import ENCODING, data_converter, read_keys
 from orchestrator.store.ledger import Ledger
-from policies.words.errors import BadInput
-from policies.words.verification import Scope
+from policies.model.errors import BadInput
+from policies.model.verification import Scope
 from tests.fakes.hostile import HostileServer, Peer, Request, blob_server
 from tests.fakes.stage import CHANNEL, PRODUCT, Stage
 from tests.house.tree import ROOT

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.rooms import ROOMS, refuse_foreign_owners, refuse_strangers
-from policies.words.errors import BadInput
+from orchestrator.installation import ROOMS, refuse_foreign_owners, refuse_strangers
+from policies.model.errors import BadInput
 from tests.house.tree import ROOT
 
 

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.rooms import ROOMS
+from orchestrator.installation import ROOMS
 
 ROOT = Path(__file__).parents[2]
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

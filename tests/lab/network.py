@@ -7,7 +7,7 @@ import pytest
 
 from deploy.lab import preflight
 from deploy.lab.topology import Claim, Topology
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.lab import namespaces, preflight
 from deploy.lab.topology import Topology
-from policies.words.errors import BadInput, Conflict
+from policies.model.errors import BadInput, Conflict
 from tests.lab.network import network
 
 PREFIX = "pstp-"

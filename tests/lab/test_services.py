@@ -15,7 +15,7 @@ import pytest
 from deploy.lab import namespaces
 from deploy.lab.services import Engine, Prometheus
 from deploy.lab.topology import Host, Topology
-from policies.words.errors import Conflict, Unavailable
+from policies.model.errors import Conflict, Unavailable
 from tests.lab.network import network
 
 PREFIX = "psts-"

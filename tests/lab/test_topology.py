@@ -11,7 +11,7 @@ import pytest
 
 from deploy.lab import namespaces
 from deploy.lab.topology import TARGET4, TARGET6, Claim, Topology, other_labs
-from policies.words.errors import Conflict, Unavailable
+from policies.model.errors import Conflict, Unavailable
 from tests.lab.network import network
 
 PREFIX = "pstt-"

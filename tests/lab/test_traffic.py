@@ -15,7 +15,7 @@ from deploy.lab import credentials, namespaces
 from deploy.lab.credentials import Credentials
 from deploy.lab.topology import Topology
 from deploy.lab.traffic import Logins, Settings, Users
-from policies.words.errors import Unavailable
+from policies.model.errors import Unavailable
 from tests.lab.gateway import plain_gateway
 from tests.lab.network import network
 

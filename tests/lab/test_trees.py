@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.lab import packages, preflight, trees
-from policies.words.errors import BadInput, Unavailable
+from policies.model.errors import BadInput, Unavailable
 
 CACHE = Path(__file__).parents[2] / ".state/packages"
 pytestmark = pytest.mark.lab

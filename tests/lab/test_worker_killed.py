@@ -20,9 +20,9 @@ pytestmark = [
 STORY = """
 import asyncio, json, sys, time
 from deploy.lab.lab import Shape, lab
-from policies.words.plan import Strategy
-from policies.words.change import Phase
-from orchestrator.running import leave
+from policies.model.plan import Strategy
+from policies.model.change import Phase
+from orchestrator.process import leave
 
 async def until(built, phase):
     while (await built.status()).phase is not phase:

@@ -13,13 +13,13 @@ from typing import Any
 
 from temporalio.client import Client
 
-from orchestrator.running import leave
-from policies.rollbacks import confirmation_of
-from policies.words.change import ChangeKind, ChangeOrder, Phase
-from policies.words.command import CommandKind, CommandReceipt
-from policies.words.drain import DrainEnding, DrainLimits, Step
-from policies.words.errors import Refused
-from policies.words.way_back import Confirmation
+from orchestrator.process import leave
+from policies.model.change import ChangeKind, ChangeOrder, Phase
+from policies.model.command import CommandKind, CommandReceipt
+from policies.model.drain import DrainEnding, DrainLimits, Step
+from policies.model.errors import Refused
+from policies.model.way_back import Confirmation
+from policies.rollback import confirmation_of
 from tests.fakes.control import AT_CAP, BLIND, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.replay.commands import commands_now
 from tests.workflows.engine import engine

@@ -6,14 +6,14 @@ from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import strategies as st
 
-from policies.gates import GatePolicy
+from policies.model.errors import Refused
+from policies.model.fleet import Fleet, Gateway, Limits, Slot
+from policies.model.gates import GatePolicy
+from policies.model.instance import GatewayState, Instance, InstanceState
+from policies.model.plan import Plan, ReleaseRef, Strategy
+from policies.model.steering import Steering
+from policies.model.value import digest_of
 from policies.planning.plan import plan as make_plan
-from policies.words.errors import Refused
-from policies.words.fleet import Fleet, Gateway, Limits, Slot
-from policies.words.instance import GatewayState, Instance, InstanceState
-from policies.words.plan import Plan, ReleaseRef, Strategy
-from policies.words.steering import Steering
-from policies.words.word import digest_of
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

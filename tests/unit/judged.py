@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from policies.gates import GatePolicy
 from policies.judge.counts import Series
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_tick
-from policies.words.verdict import Action, Cohorts, Decision
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Action, Cohorts, Decision
 
 TARGET = "sha256:" + "ab" * 32
 OLD = "sha256:" + "cd" * 32

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.files import load
-from policies.gates import GatePolicy
 from policies.judge.counts import Series
 from policies.judge.reading import Reading
 from policies.judge.window import WindowState, fold_reading
-from policies.words.verdict import Cohorts
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Cohorts
 
 MEMORY = Path(__file__).with_suffix(".json")
 DEPLOY = Path(__file__).parents[2] / "deploy"

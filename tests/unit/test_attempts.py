@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.attempts import BUCKET_SECONDS, Attempt, FirstAttempts, LoginOutcome, Seen, key_of
+from policies.attempts import BUCKET_SECONDS, Attempt, FirstAttempts, LoginOutcome, RememberedKeys, key_of
 
 HOUR = 3600
 
@@ -43,7 +43,7 @@ def test_memory_is_bounded_and_what_does_not_fit_does_not_count() -> None:
 def test_a_restart_forgets_nothing_of_the_bucket_it_happens_in() -> None:
     before = FirstAttempts()
     before.counts(attempt("user a", 10))
-    after = FirstAttempts(Seen.model_validate_json(before.seen.model_dump_json()))
+    after = FirstAttempts(RememberedKeys.model_validate_json(before.seen.model_dump_json()))
     assert not after.counts(attempt("user a", 20))
     assert after.counts(attempt("user a", BUCKET_SECONDS))
 

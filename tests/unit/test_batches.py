@@ -6,10 +6,10 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.model.fleet import Limits
+from policies.model.plan import Plan, Progress, Strategy
 from policies.planning.batches import LARGEST, batches, next_batch
 from policies.planning.capacity import waits_for_capacity
-from policies.words.fleet import Limits
-from policies.words.plan import Plan, Progress, Strategy
 from tests.unit.fleets import OLD, Facts, any_facts, facts_of, fleet, gateway, planned, some_plan, state
 
 strategies = st.sampled_from(Strategy)

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.model.fleet import Gateway, Limits
+from policies.model.instance import InstanceState
+from policies.model.plan import Progress, Strategy
 from policies.planning.capacity import (
     crowded,
     observed,
@@ -13,9 +16,6 @@ from policies.planning.capacity import (
     takes_users,
     waits_for_capacity,
 )
-from policies.words.fleet import Gateway, Limits
-from policies.words.instance import InstanceState
-from policies.words.plan import Progress, Strategy
 from tests.unit.fleets import Facts, any_facts, fleet, gateway, some_plan, state
 
 PAIR = [gateway("gw-1", capacity=100), gateway("gw-2", capacity=100)]

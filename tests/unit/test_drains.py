@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.drains import BEYOND_AUTH, allowance, loss_between, mode_of, next_step, remembered
-from policies.words.drain import DrainFacts, DrainLimits, DrainMode, Look, Loss, Step
-from policies.words.instance import Probe
-from policies.words.verdict import Action, Decision, GateReading, GateVerdict
+from policies.model.drain import DrainFacts, DrainLimits, DrainMode, Look, Loss, Step
+from policies.model.instance import Probe
+from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 
 NOW = datetime(2026, 11, 20, 3, tzinfo=UTC)
 TUNNELS = ("packet-loss", "gone")

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.model.fleet import Limits
+from policies.model.plan import Plan, Strategy, Wave
 from policies.planning.failure_budget import failures, is_release_fault, may_fail
-from policies.words.fleet import Limits
-from policies.words.plan import Plan, Strategy, Wave
 from tests.unit.fleets import facts_of, planned
 
 PLAN = planned(facts_of(2))

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.files import LARGEST, load, schema
-from policies.gates import GatePolicy
-from policies.words.errors import BadInput
-from policies.words.fleet import Fleet
-from policies.words.word import Word
+from policies.model.errors import BadInput
+from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy
+from policies.model.value import Value
 
 FLEET = """\
 name: edge
@@ -26,7 +26,7 @@ gateways:
 """
 
 
-class Words(Word):
+class Words(Value):
     """A file in which every kind of value may stand."""
 
     word: str = ""
@@ -42,7 +42,7 @@ def write(folder: Path, content: str | bytes) -> Path:
     return path
 
 
-def refusal(folder: Path, content: str | bytes, model: type[Word] = Fleet) -> str:
+def refusal(folder: Path, content: str | bytes, model: type[Value] = Fleet) -> str:
     """The sentence after the path."""
     path = write(folder, content)
     with pytest.raises(BadInput) as caught:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from policies.words.fleet import Automation, Fleet, Gateway, Limits
+from policies.model.fleet import Automation, Fleet, Gateway, Limits
 from tests.unit.fleets import fleet, gateway, pool
 
 

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from deploy.lab.lab import fleet_of, write_yaml
 from deploy.lab.topology import Topology
 from orchestrator.cli.main import app
-from policies.words.errors import BadInput
-from policies.words.fleet import Limits
+from policies.model.errors import BadInput
+from policies.model.fleet import Limits
 
 NAMING_A_FLEET = (
     ("status", "edge-us"),

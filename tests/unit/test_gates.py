@@ -8,11 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.files import load
-from policies.gates import GatePolicy, lint
 from policies.judge.gates.kind import Response
 from policies.judge.gates.rate import Rate
 from policies.judge.offline.predict import predict
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
+from policies.model.gates import GatePolicy, lint
 from tests.unit.judged import LOGINS, policy
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.history import standing, targets_of_last_change
-from policies.words.change import ChangeKind, ChangeRecord, Outcome
+from policies.model.change import ChangeKind, ChangeRecord, Outcome
 
 AT = datetime(2030, 1, 2, tzinfo=UTC)
 

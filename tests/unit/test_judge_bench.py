@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.files import load
-from policies.gates import GatePolicy
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_tick
-from policies.words.verdict import Action, Cohorts
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Action, Cohorts
 from tests.bench.bench_judge import PAST, POLICY, Ours, _decide, _rows, main
 from tests.bench.judge_traces import HEALTHY, SCRAPE, Scenario, draw
 

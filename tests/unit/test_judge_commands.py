@@ -13,7 +13,7 @@ from activities.drivers.metrics.records import FolderRecorder, read_record
 from activities.observation import ObservationOrder
 from orchestrator.cli.judge import app
 from policies.judge.tick import Tick
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 from tests.unit.judged import COHORTS, counted, policy
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

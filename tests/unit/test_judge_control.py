@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.gates import GatePolicy
 from policies.judge.guard import FEWEST_KNOWN, GuardState, Limit, guard_step, harm_value, limit_of
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_tick, next_window
-from policies.words.verdict import Action, Against, Cohorts, Decision, GateVerdict
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Action, Against, Cohorts, Decision, GateVerdict
 from tests.unit.judged import CANARY, CONTROL, LOGINS, START, policy
 
 NAMES = tuple(f"10.0.1.{n}:9500" for n in range(20))

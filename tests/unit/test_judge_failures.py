@@ -8,7 +8,7 @@ import pytest
 from policies.judge.observation import Memory, read_tick
 from policies.judge.tick import Sign, Tick
 from policies.judge.window import WindowState, fold_tick
-from policies.words.verdict import Action, Cohorts, Decision, GateVerdict
+from policies.model.verdict import Action, Cohorts, Decision, GateVerdict
 from tests.unit.judged import LOGINS, START, policy, reading, series
 
 NAMES = tuple(f"10.0.1.{n}:9500" for n in range(1, 21))

@@ -17,8 +17,8 @@ from policies.judge.offline.predict import predict
 from policies.judge.offline.replay import Placebo, calibrate, calmed, differences, replay
 from policies.judge.tick import Sign, Tick
 from policies.judge.window import WindowState, fold_tick
-from policies.words.errors import BadInput, NotAllowed
-from policies.words.verdict import Action, Against, Cohorts, Decision, GateVerdict
+from policies.model.errors import BadInput, NotAllowed
+from policies.model.verdict import Action, Against, Cohorts, Decision, GateVerdict
 from tests.unit.judged import (
     CANARY,
     COHORTS,

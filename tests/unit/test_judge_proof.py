@@ -7,11 +7,11 @@ from statistics import median
 import pytest
 
 from orchestrator.files import load
-from policies.gates import GatePolicy
 from policies.judge.offline.predict import what_logins_prove
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_tick
-from policies.words.verdict import Action, Cohorts
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Action, Cohorts
 
 SHIPPED = load(Path(__file__).parents[2] / "deploy/prometheus/gates.yaml", GatePolicy)
 ALONE = SHIPPED.model_copy(

@@ -14,7 +14,7 @@ from policies.judge.observation import Memory
 from policies.judge.offence import MOST_OFFENDERS, Offence
 from policies.judge.sample import sample_of, sampled
 from policies.judge.window import WindowState, fold_reading
-from policies.words.verdict import Action, Cohorts
+from policies.model.verdict import Action, Cohorts
 from tests.unit.judged import LOGINS, OLD, START, TARGET, policy, reading, seconds, series
 
 NAMES = tuple(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}:9500" for n in range(10_000))

@@ -15,7 +15,7 @@ from policies.judge.gates.slope import Slope
 from policies.judge.persistence import Level, follow, settled
 from policies.judge.placebo import excess_of, placebo_step, stands_out
 from policies.judge.sle import Margin, SleState, evidence_of
-from policies.words.verdict import GateVerdict
+from policies.model.verdict import GateVerdict
 
 FAILING = Fires(when="equals", value=0)
 Samples = Sequence[tuple[float, float]]

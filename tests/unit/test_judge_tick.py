@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from policies.gates import GatePolicy
 from policies.judge.counts import Series
 from policies.judge.observation import Memory, read_tick
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_reading
-from policies.words.verdict import Action, Decision, GateVerdict
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Action, Decision, GateVerdict
 from tests.unit.judged import CANARY, COHORTS, CONTROL, LOGINS, OLD, START, TARGET, policy, series
 
 UP, BUILD = 'up{job="vpngw",$cohort}', "vpngw_build_info{$cohort}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from policies.judge.tick import Sign, Tick
 from policies.judge.window import WindowState, fold_tick
-from policies.words.verdict import Action, GateVerdict
+from policies.model.verdict import Action, GateVerdict
 from tests.unit.judged import CANARY, COHORTS, CONTROL, LOGINS, START, actions, counted, fold, policy
 
 CLEAN = ((2, 0), (2, 0))

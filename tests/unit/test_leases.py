@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.model.errors import Refused
+from policies.model.fleet import LONGEST_LEASE, Limits
+from policies.model.plan import Strategy
 from policies.planning.leases import REPEATED, SHORTEST_BEAT, beat_of, lease_of, steps_per_second
-from policies.words.errors import Refused
-from policies.words.fleet import LONGEST_LEASE, Limits
-from policies.words.plan import Strategy
 from tests.unit.fleets import Facts, any_facts, facts_of, planned, some_plan
 
 SHORT = timedelta(seconds=120)

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.model.errors import Refused
+from policies.model.fleet import Fleet, Limits
+from policies.model.instance import InstanceState
+from policies.model.plan import Plan, Progress, Strategy
+from policies.model.value import digest_of
 from policies.planning.batches import batches, next_batch
-from policies.words.errors import Refused
-from policies.words.fleet import Fleet, Limits
-from policies.words.instance import InstanceState
-from policies.words.plan import Plan, Progress, Strategy
-from policies.words.word import digest_of
 from tests.unit.fleets import (
     NEW,
     OLD,

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from policies.rollbacks import confirmation_of, targets_of
-from policies.words.errors import Refused
-from policies.words.fleet import RollbackRules
-from policies.words.plan import ReleaseRef
+from policies.model.errors import Refused
+from policies.model.fleet import RollbackRules
+from policies.model.plan import ReleaseRef
+from policies.rollback import confirmation_of, targets_of
 from tests.unit.fleets import NEW, OLD, fleet, gateway
 
 FLEET = fleet(*(gateway(f"gw-{number}") for number in (1, 2, 3, 4)))

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from orchestrator.cli.show import Output, new_events, show_standing, show_status
 from orchestrator.service import Standing
-from policies.words.change import Phase
-from policies.words.report import GatewayProgress
-from policies.words.status import ChangeStatus, Event
+from policies.model.change import Phase
+from policies.model.report import GatewayProgress
+from policies.model.status import ChangeStatus, Event
 
 BEGAN = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
 MARKUP = "fix [/etc/ocserv] [red]path[/red]"

@@ -8,7 +8,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.service import Service
 from orchestrator.store.ledger import Ledger
-from policies.words.errors import Unavailable
+from policies.model.errors import Unavailable
 
 
 class BusyEngine:

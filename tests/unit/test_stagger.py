@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.drains import allowance
+from policies.model.drain import DrainLimits
+from policies.model.fleet import Limits
 from policies.planning.stagger import deadlines
-from policies.words.drain import DrainLimits
-from policies.words.fleet import Limits
 from tests.unit.fleets import gateway
 
 MINUTE = timedelta(minutes=1)

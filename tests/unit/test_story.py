@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
+from policies.model.command import Command, CommandKind
+from policies.model.plan_part import PartKey
+from policies.model.report import GatewayProgress, RestoreReport, WaveReport
+from policies.model.value import digest_of
+from policies.model.verdict import Action, Decision, GateVerdict
+from policies.model.way_back import Confirmation
 from policies.planning.parts import parted
 from policies.story import KEPT_EVENTS, Story
-from policies.words.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
-from policies.words.command import Command, CommandKind
-from policies.words.plan_part import PartKey
-from policies.words.report import GatewayProgress, RestoreReport, WaveReport
-from policies.words.verdict import Action, Decision, GateVerdict
-from policies.words.way_back import Confirmation
-from policies.words.word import digest_of
 from tests.unit.fleets import facts_of, planned
 
 BEGAN = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)

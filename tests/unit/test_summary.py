@@ -5,9 +5,9 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.model.fleet import Limits
+from policies.model.plan import Strategy
 from policies.planning.summary import MOST_WAVES, affected, describe
-from policies.words.fleet import Limits
-from policies.words.plan import Strategy
 from tests.unit.fleets import NEW, Facts, any_facts, facts_of, planned, some_plan, state
 
 

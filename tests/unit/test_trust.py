@@ -10,10 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from policies.trust import strict_json
-from policies.trust.admission import admits, is_by, require_index, rule_for
-from policies.trust.statements import parse_index, parse_release
-from policies.words.refusals import (
+from policies.model.refusals import (
     Expired,
     ManifestInvalid,
     ReplayDetected,
@@ -21,7 +18,7 @@ from policies.words.refusals import (
     SubjectMismatch,
     TrustError,
 )
-from policies.words.release import (
+from policies.model.release import (
     INDEX_PREDICATE,
     RELEASE_PREDICATE,
     STATEMENT_TYPE,
@@ -29,9 +26,12 @@ from policies.words.release import (
     ReleaseLink,
     ReleaseManifest,
 )
-from policies.words.trust import Rule, SignatureKind, Signer, TrustPolicy, VerifiedSignature
-from policies.words.verification import TrustState, TrustVerdict
-from policies.words.word import digest_of
+from policies.model.trust import Rule, SignatureKind, Signer, TrustPolicy, VerifiedSignature
+from policies.model.value import digest_of
+from policies.model.verification import TrustState, TrustVerdict
+from policies.trust import strict_json
+from policies.trust.admission import admits, is_by, require_index, rule_for
+from policies.trust.statements import parse_index, parse_release
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ISSUER = "https://idp.example"

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.model.errors import Refused
+from policies.model.fleet import Limits
+from policies.model.instance import InstanceState
+from policies.model.plan import Plan, Strategy
 from policies.planning.capacity import takes_users
-from policies.words.errors import Refused
-from policies.words.fleet import Limits
-from policies.words.instance import InstanceState
-from policies.words.plan import Plan, Strategy
 from tests.unit.fleets import (
     OLD,
     Facts,

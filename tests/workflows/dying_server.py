@@ -3,7 +3,7 @@
 import os
 import signal
 
-from policies.words.change import Outcome, Phase
+from policies.model.change import Outcome, Phase
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.world import World, in_phase, result_of

@@ -9,7 +9,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.observation import ObservationSlice
 from activities.watching import WatchSlice
-from orchestrator.running import leave
+from orchestrator.process import leave
 from tests.fakes.control import HEALTHY, UNDECIDED, FakeJudge, ObservedLedger
 from tests.workflows.world import World, control_worker, fleet_of
 

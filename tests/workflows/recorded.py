@@ -11,9 +11,9 @@ from temporalio.client import WorkflowExecutionStatus
 
 from orchestrator.drain_service import DrainService
 from orchestrator.service import Service
-from policies.words.change import ChangeResult
-from policies.words.command import CommandReceipt
-from policies.words.plan import ReleaseRef
+from policies.model.change import ChangeResult
+from policies.model.command import CommandReceipt
+from policies.model.plan import ReleaseRef
 from tests.fakes.control import ObservedLedger
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.engine import Engine

@@ -12,7 +12,7 @@ from activities.sessions import SessionActivities
 from activities.snapshots import SnapshotActivities
 from activities.steering import SteeringActivities
 from orchestrator.agent import gateway_activities
-from policies.words.drain import DrainStatus
+from policies.model.drain import DrainStatus
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.engine import Engine
 from tests.workflows.world import NEW, World, control_worker, fleet_of, result_of, until
@@ -21,7 +21,7 @@ from workflows.steps import CONTROL_QUEUE
 
 
 def agent(client: Client, fake: FakeGateway) -> Worker:
-    """An agent that ends as calmly as the real one (orchestrator/running.py)."""
+    """An agent that ends as calmly as the real one (orchestrator/process.py)."""
     return Worker(
         client,
         task_queue=fake.gateway.task_queue,
@@ -54,7 +54,7 @@ async def test_a_drain_goes_on_with_the_next_agent_and_knows_what_the_last_one_s
 
         async with agent(world.client, fake):
             await until(counted)
-            fake.berths["a"].people.append("192.0.2.9")
+            fake.slots["a"].people.append("192.0.2.9")
             await asyncio.sleep(0.5)  # looks come every 20 ms here, beats every 30 s
             ending = time.monotonic()
         assert time.monotonic() - ending < 5

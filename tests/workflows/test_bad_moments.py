@@ -8,10 +8,10 @@ from temporalio.client import WorkflowUpdateFailedError
 from activities.observation import ObservationSlice
 from activities.watching import WatchSlice
 from orchestrator.cli.main import app
+from policies.model.change import Outcome, Phase
+from policies.model.command import CommandKind
+from policies.model.verdict import Action, Decision, GateVerdict
 from policies.planning.cohorts import cohorts_of
-from policies.words.change import Outcome, Phase
-from policies.words.command import CommandKind
-from policies.words.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import AT_CAP, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge, ObservedLedger
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked, soon

@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from policies.words.change import Outcome
-from policies.words.verdict import Action, Decision, GateVerdict
+from policies.model.change import Outcome
+from policies.model.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.world import NEXT, OLD, QUICK, World, fleet_of, result_of, until, working

@@ -5,8 +5,8 @@ from datetime import timedelta
 from temporalio.testing import WorkflowEnvironment
 
 from policies.judge.offline.advisory import Advice
-from policies.words.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
-from policies.words.errors import Unavailable
+from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
+from policies.model.errors import Unavailable
 from tests.workflows.world import NEW, OLD, World, fleet_of, result_of, status_of, working
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey, SurveyOrder, SurveyResult
@@ -45,7 +45,7 @@ async def test_a_release_without_its_signers_is_refused_and_nothing_is_touched(w
 async def test_an_obstacle_on_any_gateway_of_the_plan_refuses_all_of_it(world: World) -> None:
     full = world.gateways["gw-3"]
     for slot in ("b", "c"):
-        full.berths[slot].people.append("192.0.2.1")
+        full.slots[slot].people.append("192.0.2.1")
     result = await world.upgrade(("gw-1",), ("gw-3",))
     assert (result.outcome, result.reason) == (Outcome.REFUSED, "Stopped: gw-3: gw-3 has no free slot")
     assert all(not fake.effects for fake in world.gateways.values())

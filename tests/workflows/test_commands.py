@@ -13,9 +13,9 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError
 
-from policies.words.change import ChangeResult, KnownGoodBatch, Outcome, Phase
-from policies.words.command import Command, CommandKind
-from policies.words.errors import Refused, Unavailable
+from policies.model.change import ChangeResult, KnownGoodBatch, Outcome, Phase
+from policies.model.command import Command, CommandKind
+from policies.model.errors import Refused, Unavailable
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.world import (
     OLD,

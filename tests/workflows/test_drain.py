@@ -2,7 +2,7 @@
 
 from temporalio.client import WorkflowHandle
 
-from policies.words.operation import Operation
+from policies.model.operation import Operation
 from tests.workflows.world import NEW, World, result_of
 from workflows.drain import Drain, DrainResult
 from workflows.steps import CONTROL_QUEUE
@@ -22,7 +22,7 @@ async def drain(world: World) -> WorkflowHandle[Drain, DrainResult]:
 async def test_an_empty_instance_stops_and_the_serving_one_stays(world: World) -> None:
     result = await result_of(await drain(world))
     assert result.stopped == ("gw-1 a",)
-    assert world.gateways["gw-1"].berths["b"].state == "running"
+    assert world.gateways["gw-1"].slots["b"].state == "running"
 
 
 async def test_a_drain_that_a_newer_change_fences_ends_as_superseded(world: World) -> None:
@@ -33,14 +33,14 @@ async def test_a_drain_that_a_newer_change_fences_ends_as_superseded(world: Worl
     result = await result_of(running)
     assert result.stopped == ()
     assert "obeys rollout edge-2" in result.superseded["gw-1"]
-    assert fake.berths["a"].state == "running"
+    assert fake.slots["a"].state == "running"
 
 
 async def test_a_superseded_drain_does_not_wait_for_people_beside_the_newer_one(world: World) -> None:
     fake = world.gateways["gw-1"]
-    fake.berths["a"].people.append("192.0.2.1")
+    fake.slots["a"].people.append("192.0.2.1")
     running = await drain(world)
     await fake.fence(Operation(rollout="edge-2", epoch=2, gateway="gw-1", step="fence", digest=NEW.digest))
     result = await result_of(running)
     assert sorted(result.superseded) == ["gw-1"]
-    assert fake.berths["a"].people == ["192.0.2.1"]
+    assert fake.slots["a"].people == ["192.0.2.1"]

@@ -9,11 +9,11 @@ import pytest
 from temporalio.client import WorkflowHandle
 
 from orchestrator.updates import give
-from policies.words.change import Phase
-from policies.words.command import CommandReceipt
-from policies.words.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
-from policies.words.errors import Unavailable
-from policies.words.verdict import Action, Decision, GateReading, GateVerdict
+from policies.model.change import Phase
+from policies.model.command import CommandReceipt
+from policies.model.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
+from policies.model.errors import Unavailable
+from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.world import NEW, OLD, World, in_phase, result_of, until
@@ -70,7 +70,7 @@ def told(world: World) -> list[str]:
 async def test_a_drain_ends_when_its_last_session_has_ended_by_itself(world: World) -> None:
     fake = with_people(world, 2)
     running = await drain(world, seconds=60)
-    await until(lambda: "a" in fake.berths)
+    await until(lambda: "a" in fake.slots)
     fake.logout("192.0.2.0")
     fake.logout("192.0.2.1")
     result = await result_of(running)
@@ -98,7 +98,7 @@ async def test_a_deadline_that_would_end_too_many_ends_nobody_and_asks_a_person(
     running = await drain(world)
     await until(lambda: holds(running))
     await until(lambda: "drain held for a person" in told(world))
-    assert len(fake.berths["a"].people) == 5
+    assert len(fake.slots["a"].people) == 5
     [slot] = (await status_of(running)).slots
     assert slot.why == "5 of 5 sessions are left after the deadline, which may end 3 (50%)"
     await say(running, DrainEnding(id="1", person="on call", reason="the old release has a hole"))
@@ -119,7 +119,7 @@ async def test_an_exempt_session_outlives_every_deadline(world: World) -> None:
     fake.exempt = {"192.0.2.0"}
     running = await drain(world)
     await until(lambda: holds(running))
-    assert fake.berths["a"].people == ["192.0.2.0"]
+    assert fake.slots["a"].people == ["192.0.2.0"]
     await say(running, DrainEnding(id="1", person="on call", reason="asked them", exempt_too=True))
     assert (await result_of(running)).sessions_ended == 2
 
@@ -132,7 +132,7 @@ async def test_a_command_given_while_a_hold_is_written_down_is_carried_out_at_on
     await say(running, DrainEnding(id="1", person="on call", reason="asked them"))
     async with asyncio.timeout(20):
         assert (await result_of(running)).sessions_ended == 5
-    assert fake.berths["a"].people == []
+    assert fake.slots["a"].people == []
 
 
 async def test_a_long_drain_forgets_neither_silent_gateways_nor_commands(world: World) -> None:

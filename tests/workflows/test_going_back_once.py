@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from policies.words.change import ChangeEnding, KnownGoodBatch, Outcome, Phase
-from policies.words.command import CommandKind
-from policies.words.errors import Unavailable
-from policies.words.verdict import Action, Decision, GateVerdict
+from policies.model.change import ChangeEnding, KnownGoodBatch, Outcome, Phase
+from policies.model.command import CommandKind
+from policies.model.errors import Unavailable
+from policies.model.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.recorded import SOON, Recorded, blocked, soon
 from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, say, until

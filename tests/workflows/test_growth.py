@@ -21,10 +21,10 @@ from temporalio.worker import (
 
 from orchestrator.service import Service
 from orchestrator.store.ledger import Ledger
-from policies.words.change import Phase
-from policies.words.command import Command, CommandKind
-from policies.words.errors import Conflict, Unavailable
-from policies.words.fleet import Fleet
+from policies.model.change import Phase
+from policies.model.command import Command, CommandKind
+from policies.model.errors import Conflict, Unavailable
+from policies.model.fleet import Fleet
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, recording

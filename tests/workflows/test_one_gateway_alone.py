@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from policies.words.change import Outcome, Phase
-from policies.words.drain import DrainLimits, DrainMode, SlotDrain
-from policies.words.errors import Refused
-from policies.words.verdict import Action, Decision, GateReading, GateVerdict
+from policies.model.change import Outcome, Phase
+from policies.model.drain import DrainLimits, DrainMode, SlotDrain
+from policies.model.errors import Refused
+from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from tests.fakes.control import HEALTHY, QUIET, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, recording, soon
@@ -96,7 +96,7 @@ async def test_a_passing_probe_spares_the_sessions_of_a_gateway_that_a_verdict_n
     await soon(result_of(rollout))
     slots = await drains_of(recorded, "gw-1", "gw-2")
     assert {slot.mode for slot in slots.values()} == {DrainMode.WAIT}
-    assert [len(world.gateways[name].berths["b"].people) for name in ("gw-1", "gw-2")] == [3, 3]
+    assert [len(world.gateways[name].slots["b"].people) for name in ("gw-1", "gw-2")] == [3, 3]
 
 
 async def test_where_no_probe_can_tell_only_the_named_gateway_is_emptied_and_by_its_share(
@@ -116,7 +116,7 @@ async def test_where_no_probe_can_tell_only_the_named_gateway_is_emptied_and_by_
         return (await drains_of(recorded, "gw-1"))["gw-1"].step == "hold"
 
     await until(holds, SOON)
-    assert [len(world.gateways[name].berths["b"].people) for name in ("gw-1", "gw-2")] == [4, 4]
+    assert [len(world.gateways[name].slots["b"].people) for name in ("gw-1", "gw-2")] == [4, 4]
     assert (await drains_of(recorded, "gw-1"))["gw-1"].why == (
         "4 of 4 sessions are left on tunnels that only a verdict calls broken, which may end 1 (20%)"
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from temporalio.service import RPCError
 
-from policies.words.change import Outcome, Phase
-from policies.words.command import CommandKind
+from policies.model.change import Outcome, Phase
+from policies.model.command import CommandKind
 from tests.fakes.control import HEALTHY, UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.world import (

@@ -3,8 +3,8 @@
 from datetime import timedelta
 from itertools import pairwise
 
-from policies.words.change import Outcome, Phase
-from policies.words.command import CommandKind
+from policies.model.change import Outcome, Phase
+from policies.model.command import CommandKind
 from tests.fakes.control import AT_CAP, BLIND, HEALTHY, TORN, UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.world import (

@@ -4,10 +4,10 @@ import pytest
 
 from orchestrator.quarantine_service import QuarantineService
 from orchestrator.service import Service
-from policies.words.change import ChangeKind
-from policies.words.errors import BadInput, Conflict, Refused
-from policies.words.plan import Strategy
-from policies.words.word import digest_of
+from policies.model.change import ChangeKind
+from policies.model.errors import BadInput, Conflict, Refused
+from policies.model.plan import Strategy
+from policies.model.value import digest_of
 from tests.workflows.world import GATES, NEW, OLD, World
 
 

@@ -8,9 +8,9 @@ from temporalio.client import ScheduleOverlapPolicy
 
 from orchestrator.schedules import have_reconcile, keep_reconciling, reconcile_of
 from orchestrator.service import Service
-from policies.words.change import Outcome, Phase
-from policies.words.command import Command, CommandKind
-from policies.words.errors import Conflict, Unavailable
+from policies.model.change import Outcome, Phase
+from policies.model.command import Command, CommandKind
+from policies.model.errors import Conflict, Unavailable
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine, engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, result_of, until, working
@@ -95,7 +95,7 @@ async def test_what_a_rollout_nobody_ended_left_running_is_emptied_and_stopped(w
     canary.serve(OLD, "a")
     found = await reconcile(world)
     assert found.strays == {}
-    await until(lambda: canary.berths["b"].state == "stopped")
+    await until(lambda: canary.slots["b"].state == "stopped")
     assert canary.serving == "a"
     assert world.gateways["gw-2"].effects == []
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
-from policies.words.change import Outcome, Phase
+from policies.model.change import Outcome, Phase
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.impatient import SECONDS, Impatient

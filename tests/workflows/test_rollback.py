@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from temporalio.worker import UnsandboxedWorkflowRunner
 
-from policies.words.change import Outcome, Phase
-from policies.words.errors import Refused, Unavailable
-from policies.words.operation import Operation
+from policies.model.change import Outcome, Phase
+from policies.model.errors import Refused, Unavailable
+from policies.model.operation import Operation
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
@@ -119,7 +119,7 @@ async def test_a_known_good_that_has_died_is_started_and_probed_before_it_serves
     world.judge.says(UNHEALTHY)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
     assert world.serving()["gw-1"] == "1.1.6"
-    assert canary.berths[canary.target or ""].state == "running"
+    assert canary.slots[canary.target or ""].state == "running"
 
 
 async def test_a_known_good_that_fails_its_probe_does_not_replace_what_serves(world: World) -> None:

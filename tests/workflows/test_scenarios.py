@@ -1,8 +1,8 @@
 """What peers test, told of gateways: docs/scenarios.md says which scenario is which test."""
 
-from policies.words.change import Outcome, Phase
-from policies.words.command import CommandKind
-from policies.words.errors import Unavailable
+from policies.model.change import Outcome, Phase
+from policies.model.command import CommandKind
+from policies.model.errors import Unavailable
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, say, until
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.files import load
-from policies.words.fleet import Fleet
+from policies.model.fleet import Fleet
 
 FLEET = """\
 name: edge

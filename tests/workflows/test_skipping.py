@@ -10,7 +10,7 @@ from temporalio.exceptions import ActivityError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from policies.words.errors import Unavailable
+from policies.model.errors import Unavailable
 from tests.workflows.world import until
 
 may_complete, in_the_middle, may_go_on = asyncio.Event(), threading.Event(), threading.Event()

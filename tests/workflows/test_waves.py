@@ -9,11 +9,11 @@ import pytest
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
-from policies.words.change import Outcome, Phase
-from policies.words.command import CommandKind
-from policies.words.errors import Refused, Unavailable
-from policies.words.fleet import Automation
-from policies.words.verdict import Window
+from policies.model.change import Outcome, Phase
+from policies.model.command import CommandKind
+from policies.model.errors import Refused, Unavailable
+from policies.model.fleet import Automation
+from policies.model.verdict import Window
 from tests.fakes.control import AT_CAP, BLIND, CRASHING, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, soon

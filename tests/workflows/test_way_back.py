@@ -6,13 +6,13 @@ import pytest
 
 from orchestrator.drain_service import DrainService
 from orchestrator.service import Service
-from policies.rollbacks import confirmation_of
-from policies.words.change import ChangeKind, ChangeOrder, Outcome, Phase
-from policies.words.command import Command, CommandKind, CommandReceipt
-from policies.words.drain import DrainExtension
-from policies.words.errors import BadInput, Conflict, Refused
-from policies.words.fleet import AtDeadline, RollbackRules
-from policies.words.way_back import Confirmation
+from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
+from policies.model.command import Command, CommandKind, CommandReceipt
+from policies.model.drain import DrainExtension
+from policies.model.errors import BadInput, Conflict, Refused
+from policies.model.fleet import AtDeadline, RollbackRules
+from policies.model.way_back import Confirmation
+from policies.rollback import confirmation_of
 from tests.workflows.test_reconcile import promoted, service  # noqa: F401 - fixture
 from tests.workflows.world import (
     NEW,

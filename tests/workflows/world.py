@@ -28,15 +28,15 @@ from activities.steering import SteeringActivities
 from orchestrator.agent import gateway_activities
 from orchestrator.files import load
 from orchestrator.worker import WORKFLOWS, record_activities
-from policies.gates import GatePolicy
-from policies.words.change import ChangeKind, ChangeOpening, ChangeOrder, ChangeResult, Phase
-from policies.words.command import Command, CommandKind, CommandReceipt
-from policies.words.fleet import Fleet, Gateway, Limits, Slot
-from policies.words.plan import Plan, ReleaseRef, Strategy, Wave
-from policies.words.plan_part import PartKey
-from policies.words.status import ChangeStatus
-from policies.words.verdict import Window
-from policies.words.word import digest_of
+from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, ChangeResult, Phase
+from policies.model.command import Command, CommandKind, CommandReceipt
+from policies.model.fleet import Fleet, Gateway, Limits, Slot
+from policies.model.gates import GatePolicy
+from policies.model.plan import Plan, ReleaseRef, Strategy, Wave
+from policies.model.plan_part import PartKey
+from policies.model.status import ChangeStatus
+from policies.model.value import digest_of
+from policies.model.verdict import Window
 from tests.fakes.control import FakeAdmission, FakeArchive, FakeFleets, FakeJudge, ObservedLedger
 from tests.fakes.gateway import FakeGateway
 from workflows.change import Change, ChangeRun
@@ -218,7 +218,7 @@ class World:
         return {name: self.version_in(name, fake.target) for name, fake in self.gateways.items()}
 
     def version_in(self, name: str, slot: str | None) -> str:
-        berth = self.gateways[name].berths.get(slot or "")
+        berth = self.gateways[name].slots.get(slot or "")
         return berth.release.version if berth and berth.release else "nothing"
 
     def effects(self) -> dict[str, list[str]]:

@@ -4,10 +4,10 @@ from fnmatch import fnmatchcase
 
 from pydantic import Field
 
-from policies.words.word import Word
+from policies.model.value import Value
 
 
-class Exempt(Word):
+class Exempt(Value):
     """Shell patterns of user and group names, such as `vip-*`; nobody is exempt without one."""
 
     users: tuple[str, ...] = Field(default=(), description="patterns of user names")

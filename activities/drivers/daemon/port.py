@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from policies.words.fleet import Gateway, Slot
-from policies.words.instance import Probe, Session
+from policies.model.fleet import Gateway, Slot
+from policies.model.instance import Probe, Session
 
 CONFIG = Path("/etc/penstock")
 """Where an instance finds its config, whatever runs it."""

@@ -27,8 +27,8 @@ from pydantic import ValidationError
 from activities.drivers.metrics.log_tail import LogTail, Mark
 from activities.drivers.metrics.process_tree import started_at, usage
 from activities.drivers.runtime.host.process import Process, boot_id
-from policies.attempts import Attempt, FirstAttempts, LoginOutcome, Seen
-from policies.words.word import Word
+from policies.attempts import Attempt, FirstAttempts, LoginOutcome, RememberedKeys
+from policies.model.value import Value
 
 BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 FRESH_SECONDS = 15.0
@@ -61,14 +61,14 @@ class Running:
     version: str
 
 
-class Kept(Word):
+class Kept(Value):
     """What must survive the exporter so that nothing counts twice: of one slot."""
 
     boot: str
     pid: int
     start: int
     mark: Mark
-    seen: Seen
+    seen: RememberedKeys
 
     @property
     def process(self) -> Process:
@@ -77,7 +77,7 @@ class Kept(Word):
 
 
 @dataclass
-class Answer:
+class TimedReading:
     """Something asked of an instance now and then, with the time of the answer."""
 
     value: float | None = None
@@ -101,8 +101,8 @@ class Watched:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     caught_up: bool = False
-    sessions: Answer = field(default_factory=Answer)
-    probe: Answer = field(default_factory=Answer)
+    sessions: TimedReading = field(default_factory=TimedReading)
+    probe: TimedReading = field(default_factory=TimedReading)
 
     @property
     def kept(self) -> Kept:
@@ -195,8 +195,8 @@ class GatewayExporter(Collector):
             if watched is None or watched.running != running:
                 return
             now = time.monotonic()
-            watched.sessions = Answer(None if sessions is None else float(sessions), now)
-            watched.probe = Answer(None if probe is None else float(probe), now)
+            watched.sessions = TimedReading(None if sessions is None else float(sessions), now)
+            watched.probe = TimedReading(None if probe is None else float(probe), now)
 
     def describe(self) -> Iterable[Metric]:
         """Name nothing in advance: which series exist depends on what runs."""

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 from typing import IO
 
-from policies.words.word import Word
+from policies.model.value import Value
 
 MOST_BYTES = 1 << 20
 """Read at most this much at once, so that a flood of lines cannot fill the memory."""
 
 
-class Mark(Word):
+class Mark(Value):
     """How far a log was read: which file, and the offset after its last whole line."""
 
     inode: int

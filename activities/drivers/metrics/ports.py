@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from policies.words.fleet import Fleet
+from policies.model.fleet import Fleet
 
 WITHIN_SECONDS = 2.0
 

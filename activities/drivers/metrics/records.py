@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from activities.observation import ObservationOrder
 from policies.judge.record import Record
 from policies.judge.tick import Tick
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 
 SUFFIX = ".window"
 _BLOCK = 1 << 22

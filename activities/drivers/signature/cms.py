@@ -25,15 +25,15 @@ from cryptography.x509.verification import (
 )
 from rfc3161_client import VerifierBuilder, decode_timestamp_response
 
-from policies.words.refusals import (
+from policies.model.refusals import (
     PolicyInvalid,
     SignatureInvalid,
     SignerNotAllowed,
     TrustError,
     WeakAlgorithm,
 )
-from policies.words.trust import Envelope, SignatureKind, VerifiedSignature
-from policies.words.word import digest_of
+from policies.model.trust import Envelope, SignatureKind, VerifiedSignature
+from policies.model.value import digest_of
 
 MAX_SIGNATURE_BYTES = 65_536
 SMALLEST_RSA_BITS = 2048

@@ -11,9 +11,9 @@ from datetime import datetime
 from pysequoia import Cert, Sig, verify
 from pysequoia.packet import HashAlgorithm, PacketPile, SignatureType, Tag
 
-from policies.words.refusals import PolicyInvalid, SignatureInvalid, SignerRevoked, WeakAlgorithm
-from policies.words.trust import Envelope, SignatureKind, VerifiedSignature
-from policies.words.word import digest_of
+from policies.model.refusals import PolicyInvalid, SignatureInvalid, SignerRevoked, WeakAlgorithm
+from policies.model.trust import Envelope, SignatureKind, VerifiedSignature
+from policies.model.value import digest_of
 
 MAX_SIGNATURE_BYTES = 16_384
 STRONG_HASHES = (HashAlgorithm.SHA256, HashAlgorithm.SHA384, HashAlgorithm.SHA512)

@@ -23,11 +23,11 @@ from sigstore.verify.policy import Identity, VerificationPolicy
 from sigstore_models.common.v1 import HashAlgorithm, TimeRange
 from sigstore_models.trustroot.v1 import TrustedRoot as RootContent
 
+from policies.model.refusals import PolicyInvalid, SignatureInvalid, TrustError, WrongStatementType
+from policies.model.release import PAYLOAD_TYPE
+from policies.model.trust import Envelope, SignatureKind, VerifiedSignature
+from policies.model.value import digest_of
 from policies.trust import strict_json
-from policies.words.refusals import PolicyInvalid, SignatureInvalid, TrustError, WrongStatementType
-from policies.words.release import PAYLOAD_TYPE
-from policies.words.trust import Envelope, SignatureKind, VerifiedSignature
-from policies.words.word import digest_of
 
 MAX_BUNDLE_BYTES = 262_144
 MAX_BLOB_BUNDLE_BYTES = 16 << 20

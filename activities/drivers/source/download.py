@@ -17,11 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from activities.drivers.source.transport import PARTIAL, Answer, NotThere, Transport, shown
+from activities.drivers.source.transport import PARTIAL, StreamedBody, NotThere, Transport, shown
 from activities.drivers.source.wire import Deadline
 from activities.drivers.store.blobs import BlobStore
-from policies.words.refusals import DigestMismatch, DownloadFailed, SizeExceeded, TransportRefused, TrustError
-from policies.words.word import Digest
+from policies.model.refusals import DigestMismatch, DownloadFailed, SizeExceeded, TransportRefused, TrustError
+from policies.model.value import Digest
 
 BATCH = 1 << 22
 BUFFERS = 8
@@ -108,7 +108,7 @@ def _ask(part: "_Part", transport: Transport, url: str, deadline: Deadline) -> N
         raise DigestMismatch(f"{shown(url)} ends after {part.length} bytes, not {part.size}", reason="size")
 
 
-def _require_range(answer: Answer, part: "_Part", *, asked: bool) -> None:
+def _require_range(answer: StreamedBody, part: "_Part", *, asked: bool) -> None:
     expected = f"bytes {part.length}-{part.size - 1}/{part.size}"
     if not asked or answer.headers.get("content-range") != expected:
         raise TransportRefused(f"{answer.url} sends another range than the one asked for", reason="range")
@@ -189,7 +189,7 @@ class _Pipeline:
     def __enter__(self) -> Self:
         return self
 
-    def fill_from(self, answer: Answer) -> None:
+    def fill_from(self, answer: StreamedBody) -> None:
         """Take the whole body.
 
         Raises:

@@ -13,12 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 from activities.drivers.source.download import download
 from activities.drivers.source.transport import NotThere, Transport
 from activities.drivers.store.blobs import BlobStore
+from policies.model.refusals import ManifestInvalid, TransportRefused
+from policies.model.release import SignedWord
+from policies.model.trust import Envelope, SignatureKind
+from policies.model.value import Digest
 from policies.trust import strict_json
 from policies.trust.statements import require_digest
-from policies.words.refusals import ManifestInvalid, TransportRefused
-from policies.words.release import SignedWord
-from policies.words.trust import Envelope, SignatureKind
-from policies.words.word import Digest
 
 MAX_STATEMENT_BYTES = 4 * strict_json.MAX_BYTES
 MAX_LISTING_BYTES = 65_536

@@ -20,12 +20,12 @@ import httpx
 from activities.drivers.source.download import download
 from activities.drivers.source.transport import Challenged, NotThere, Transport, shown
 from activities.drivers.store.blobs import BlobStore
+from policies.model.refusals import DigestMismatch, ManifestInvalid, TransportRefused
+from policies.model.release import PAYLOAD_TYPE
+from policies.model.trust import Envelope, SignatureKind
+from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
 from policies.trust.statements import require_digest
-from policies.words.refusals import DigestMismatch, ManifestInvalid, TransportRefused
-from policies.words.release import PAYLOAD_TYPE
-from policies.words.trust import Envelope, SignatureKind
-from policies.words.word import Digest, digest_of
 
 IMAGE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 IMAGE_INDEX = "application/vnd.oci.image.index.v1+json"

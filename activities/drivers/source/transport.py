@@ -15,7 +15,7 @@ import httpcore
 import httpx
 
 from activities.drivers.source.wire import Deadline, DeadlineStream, DeadlineTransport
-from policies.words.refusals import DownloadFailed, SizeExceeded, TransportRefused
+from policies.model.refusals import DownloadFailed, SizeExceeded, TransportRefused
 
 MOST_REDIRECTS = 3
 OK, PARTIAL = 200, 206
@@ -107,7 +107,7 @@ class Transport:
     @contextlib.contextmanager
     def open(
         self, url: str, *, deadline: Deadline, headers: dict[str, str] | None = None
-    ) -> Iterator["Answer"]:
+    ) -> Iterator["StreamedBody"]:
         """Give the answer to a request, its body unread; the connection ends with the block.
 
         Raises:
@@ -118,7 +118,7 @@ class Transport:
         started = time.monotonic()
         with contextlib.ExitStack() as stack:
             try:
-                answer = Answer(self._follow(stack, url, sent, deadline), deadline)
+                answer = StreamedBody(self._follow(stack, url, sent, deadline), deadline)
                 try:
                     yield answer
                 finally:
@@ -178,7 +178,7 @@ class Transport:
         )
 
 
-class Answer:
+class StreamedBody:
     """An answer whose body is read piece by piece into the reader's own memory.
 
     Through a plain socket a body of known length is read past the HTTP parser, which would

@@ -28,11 +28,11 @@ from activities.drivers.disk import write_whole
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering.nftables_ruleset import EVERYBODY, Ruleset, parse, transaction
-from policies.words.errors import BadInput, Conflict, InstanceGone, LeaseLapsed, PenstockError, Unavailable
-from policies.words.fleet import Gateway
-from policies.words.instance import Session
-from policies.words.operation import Operation
-from policies.words.steering import Steering
+from policies.model.errors import BadInput, Conflict, InstanceGone, LeaseLapsed, PenstockError, Unavailable
+from policies.model.fleet import Gateway
+from policies.model.instance import Session
+from policies.model.operation import Operation
+from policies.model.steering import Steering
 
 Address = IPv4Address | IPv6Address
 Live = Callable[[timedelta], Awaitable[Mapping[str, tuple[Session, ...] | None]]]

@@ -7,7 +7,7 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from policies.words.fleet import Gateway
+from policies.model.fleet import Gateway
 
 Address = IPv4Address | IPv6Address
 LEARNED_FOR = timedelta(minutes=10)

@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from policies.words.refusals import DigestMismatch
-from policies.words.word import Digest, digest_of
+from policies.model.refusals import DigestMismatch
+from policies.model.value import Digest, digest_of
 
 PIECE = 1 << 20
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from activities.drivers.store.blobs import BlobStore
-from policies.words.errors import BadInput
-from policies.words.refusals import DigestMismatch
-from policies.words.word import Digest, digest_of
+from policies.model.errors import BadInput
+from policies.model.refusals import DigestMismatch
+from policies.model.value import Digest, digest_of
 
 LARGEST = 64 * 2**20
 """Bytes that a snapshot may have: a host cannot fill the control plane's disk with one."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
-from policies.words.verification import TrustState
+from policies.model.verification import TrustState
 
 
 class TrustStates:

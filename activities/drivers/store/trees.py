@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from policies.words.refusals import ArchiveRefused
-from policies.words.release import Artifact, ReleaseFile
+from policies.model.refusals import ArchiveRefused
+from policies.model.release import Artifact, ReleaseFile
 
 BLOCK = 512
 PIECE = 1 << 20

@@ -7,7 +7,7 @@ from policies.judge.gates.kind import Response
 from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
 from policies.judge.offence import Offence
-from policies.words.verdict import GateVerdict
+from policies.model.verdict import GateVerdict
 
 
 class Alerts(Signed):

@@ -20,7 +20,7 @@ from policies.judge.sle import (
     sle_step,
 )
 from policies.judge.tick import Finding, Tick
-from policies.words.verdict import Against, GateReading, GateVerdict
+from policies.model.verdict import Against, GateReading, GateVerdict
 
 MOST_RECENT = 20
 _SHOWN_CEILING = 1e12

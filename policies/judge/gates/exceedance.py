@@ -8,13 +8,13 @@ from policies.judge.baseline import ALL, Baseline
 from policies.judge.gates.counted import Counted
 from policies.judge.gates.kind import Selector
 from policies.judge.look import Look
-from policies.words.word import Word
+from policies.model.value import Value
 
 FEWEST_FOR_A_BOUND = 50
 """Control events below which no quantile is taken from them."""
 
 
-class Bound(Word):
+class Bound(Value):
     """Which bucket separates slow from normal: a fixed one, or control's quantile at the start."""
 
     fixed: float | None = Field(default=None, gt=0)

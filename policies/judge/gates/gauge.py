@@ -10,7 +10,7 @@ from policies.judge.gates.kind import GateState, Kind, Selector, Setup
 from policies.judge.look import Look
 from policies.judge.persistence import Level, follow, settled
 from policies.judge.tick import Finding, Tick
-from policies.words.verdict import GateReading, GateVerdict
+from policies.model.verdict import GateReading, GateVerdict
 
 MOST_FOLLOWED = 16
 """Gateways of each side that are followed; what a release does to a gauge, it does to all."""

@@ -12,11 +12,11 @@ from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
 from policies.judge.offence import Offence
 from policies.judge.tick import Finding, Sign, Tick
-from policies.words.verdict import GateVerdict
-from policies.words.word import Duration, Word
+from policies.model.value import Duration, Value
+from policies.model.verdict import GateVerdict
 
 
-class Fires(Word):
+class Fires(Value):
     """When a raw value is a bad sign; `gone` is a series missing from scrapes that reached its target.
 
     `value` is the bound, or how large a change must be.

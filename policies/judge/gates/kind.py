@@ -1,6 +1,6 @@
 """What every kind of gate is: what it reads, what it makes of it at a tick, and its verdict.
 
-A new kind is a file beside this one and its name in the union of `policies.gates`.
+A new kind is a file beside this one and its name in the union of `policies.model.gates`.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from policies.judge.offence import Offence
 from policies.judge.persistence import Level
 from policies.judge.sle import SleState
 from policies.judge.tick import Finding, Tick
-from policies.words.verdict import Cohorts, GateReading
-from policies.words.word import Name, Word
+from policies.model.value import Name, Value
+from policies.model.verdict import Cohorts, GateReading
 
 
 def _check_selector(selector: str) -> str:
@@ -74,7 +74,7 @@ class Setup:
     overall: Alpha | None
 
 
-class GateState(Word):
+class GateState(Value):
     """What one gate remembers between ticks; each kind uses its own fields.
 
     `overall` goes on from wave to wave; all else begins anew.
@@ -89,7 +89,7 @@ class GateState(Word):
     levels: dict[str, Level] = {}
 
 
-class Kind(Word):
+class Kind(Value):
     """One question asked of the metrics at every tick, and what a bad answer may cause."""
 
     id: Name

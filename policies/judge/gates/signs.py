@@ -6,7 +6,7 @@ from policies.judge.counts import of_this_start
 from policies.judge.gates.kind import GateState, Kind, Selector, Setup
 from policies.judge.look import Look
 from policies.judge.tick import Finding, Sign, Tick
-from policies.words.verdict import GateReading, GateVerdict
+from policies.model.verdict import GateReading, GateVerdict
 
 EVERYBODYS = 1 / 3
 """Part of the control gateways from which on a sign is the fleet's and not the release's."""

@@ -10,8 +10,8 @@ from pydantic import Field
 from policies.judge.gates.gauge import Gauge
 from policies.judge.gates.kind import Response
 from policies.judge.persistence import Level
-from policies.words.verdict import GateReading, GateVerdict
-from policies.words.word import Duration
+from policies.model.value import Duration
+from policies.model.verdict import GateReading, GateVerdict
 
 MINUTE = 60.0
 TIMES_LARGEST = 1.0

@@ -8,7 +8,7 @@ window runs, the concurrent control knows better than any history.
 from collections.abc import Sequence
 from statistics import median
 
-from policies.words.word import Word
+from policies.model.value import Value
 
 HOURS = 168
 FEWEST_WEEKS = 4
@@ -22,7 +22,7 @@ _MONDAY = 4 * 24 * _HOUR
 """The epoch began on a Thursday; the first Monday came four days later."""
 
 
-class Band(Word):
+class Band(Value):
     """What is normal at one hour of the week, and how many weeks say so."""
 
     low: float
@@ -31,7 +31,7 @@ class Band(Word):
     weeks: int
 
 
-class Advice(Word):
+class Advice(Value):
     """Whether now is unusual, in a sentence; `normal` is None where history is too short to say."""
 
     normal: bool | None

@@ -3,12 +3,12 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from policies.gates import GatePolicy
 from policies.judge.counts import Series
 from policies.judge.observation import Memory, read_tick
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
-from policies.words.verdict import Cohorts
+from policies.model.gates import GatePolicy
+from policies.model.verdict import Cohorts
 
 History = Mapping[str, Sequence[Series]]
 """Per selector, its series with every sample of the time in question."""

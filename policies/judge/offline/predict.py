@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from math import erfc, exp, inf, log, sqrt
 
-from policies.gates import GatePolicy
 from policies.judge.gates.counted import Counted
 from policies.judge.health import BETTER, ODDS_FLOOR, Health
 from policies.judge.sle import EFFECTS, FIRST_ONSET, odds_margin
-from policies.words.word import Word
+from policies.model.gates import GatePolicy
+from policies.model.value import Value
 
 ASSUMED_SHARE = 0.015
 """Control's share of bad events where nobody knows better."""
@@ -23,7 +23,7 @@ TYPICAL_RATES = (5.0, 15.0, 30.0)
 _DROP = 0.2
 
 
-class Prediction(Word):
+class Prediction(Value):
     """What one gate can do at this traffic: seconds are None where it would never decide."""
 
     gate: str
@@ -58,7 +58,7 @@ def predict(
     )
 
 
-class Proof(Word):
+class Proof(Value):
     """What a rate of logins can prove: how long a decision takes, None where the window's cap comes first."""
 
     per_minute: float

@@ -8,20 +8,20 @@ wolf on this fleet's own traffic.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from policies.gates import GatePolicy
 from policies.judge.gates.counted import Counted
 from policies.judge.gates.kind import Response
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_tick
-from policies.words.verdict import Action, Cohorts, Decision, GateVerdict, Window
-from policies.words.word import Word
+from policies.model.gates import GatePolicy
+from policies.model.value import Value
+from policies.model.verdict import Action, Cohorts, Decision, GateVerdict, Window
 
 MOST_PLACEBO_ROLLBACKS = 0.005
 """Share of placebo windows above which a gate may only hold."""
 _FINAL = frozenset({Action.PROMOTE, Action.ROLL_BACK, Action.HOLD_FOR_HUMAN})
 
 
-class Replayed(Word):
+class Replayed(Value):
     """How a window ends under a policy: the decision, how long it took, and every change of mind."""
 
     decision: Decision
@@ -66,7 +66,7 @@ class Placebo:
     ticks: Sequence[Tick]
 
 
-class GateCalibration(Word):
+class GateCalibration(Value):
     """What a gate does on this fleet's own traffic when nothing is wrong."""
 
     gate: str

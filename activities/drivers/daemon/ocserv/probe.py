@@ -17,8 +17,8 @@ from pathlib import Path
 
 from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import run, start
-from policies.words.errors import BadInput, Unavailable
-from policies.words.instance import Probe
+from policies.model.errors import BadInput, Unavailable
+from policies.model.instance import Probe
 
 STAGES = ("tcp", "tls", "auth", "tunnel", "ping")
 WITHIN = timedelta(seconds=15)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.words.fleet import Gateway, Slot
+from policies.model.fleet import Gateway, Slot
 
 MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "etc/penstock", "run/penstock")
 

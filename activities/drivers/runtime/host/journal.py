@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.disk import Reserve
-from policies.words.errors import Fenced
-from policies.words.operation import Operation
+from policies.model.errors import Fenced
+from policies.model.operation import Operation
 
 POLL_SECONDS = 0.01
 

@@ -8,10 +8,10 @@ from typing import Protocol
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.runtime.host.process import boot_id
 from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolders, answered
-from policies.words.drain import Look
-from policies.words.errors import PenstockError, Unavailable
-from policies.words.operation import Operation
-from policies.words.steering import Steering
+from policies.model.drain import Look
+from policies.model.errors import PenstockError, Unavailable
+from policies.model.operation import Operation
+from policies.model.steering import Steering
 
 REFRESH = timedelta(seconds=2)
 

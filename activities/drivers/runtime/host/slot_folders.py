@@ -16,11 +16,11 @@ from activities.drivers.disk import point, write_whole
 from activities.drivers.runtime.host.chroot import Chroot
 from activities.drivers.runtime.host.process import Process
 from activities.drivers.runtime.host.versions import Versions
-from policies.words.errors import BadInput
-from policies.words.fleet import Gateway, Slot
-from policies.words.instance import Instance, InstanceState, Session
-from policies.words.plan import ReleaseRef
-from policies.words.word import Digest, digest_of
+from policies.model.errors import BadInput
+from policies.model.fleet import Gateway, Slot
+from policies.model.instance import Instance, InstanceState, Session
+from policies.model.plan import ReleaseRef
+from policies.model.value import Digest, digest_of
 
 Answer = TypeVar("Answer")
 

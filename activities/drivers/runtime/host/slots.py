@@ -22,11 +22,11 @@ from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolder, S
 from activities.drivers.runtime.host.versions import Admission
 from activities.instances import Restored, Staged, Started
 from activities.steering import SteeringTable
-from policies.words.errors import PenstockError, Refused, Unavailable
-from policies.words.instance import GatewayState, InstanceState, Probe
-from policies.words.operation import Operation
-from policies.words.plan import ReleaseRef
-from policies.words.refusals import RunningMismatch
+from policies.model.errors import PenstockError, Refused, Unavailable
+from policies.model.instance import GatewayState, InstanceState, Probe
+from policies.model.operation import Operation
+from policies.model.plan import ReleaseRef
+from policies.model.refusals import RunningMismatch
 
 UP_WITHIN = timedelta(seconds=15)
 DOWN_WITHIN = timedelta(seconds=10)

@@ -17,11 +17,11 @@ from activities.drivers.programs import run
 from activities.drivers.runtime.host.process import PROC, boot_id
 from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
 from activities.snapshots import Evidence
+from policies.model.errors import BadInput, PenstockError
+from policies.model.instance import GatewayState
+from policies.model.operation import Operation
+from policies.model.value import Digest, digest_of
 from policies.redaction import without_names, without_secrets
-from policies.words.errors import BadInput, PenstockError
-from policies.words.instance import GatewayState
-from policies.words.operation import Operation
-from policies.words.word import Digest, digest_of
 
 LOG_BYTES = 64 * 1024
 KEPT = 20

@@ -8,9 +8,9 @@ from activities.drivers.disk import size_of, sync_folder, sync_tree, write_whole
 from activities.drivers.runtime.host.chroot import MOUNT_POINTS
 from activities.drivers.runtime.host.process import digest_of_file
 from activities.releases import Admitted
-from policies.words.errors import Refused
-from policies.words.plan import ReleaseRef
-from policies.words.release import ReleaseManifest
+from policies.model.errors import Refused
+from policies.model.plan import ReleaseRef
+from policies.model.release import ReleaseManifest
 
 
 class Admission(Protocol):

@@ -8,22 +8,22 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from policies.words.fleet import Gateway, Limits
-from policies.words.plan import ReleaseRef, Strategy
-from policies.words.word import Digest, Name, Word
+from policies.model.fleet import Gateway, Limits
+from policies.model.plan import ReleaseRef, Strategy
+from policies.model.value import Digest, Name, Value
 
 MOST_MEMBERS = 50
 """Gateways of one part: the history of fifty coroutines stays far below 4,096 events (temporal.md)."""
 
 
-class PartKey(Word):
+class PartKey(Value):
     """Which part of a plan; wave 0 holds the gateways of a plan that only goes back."""
 
     wave: int = Field(ge=0)
     number: int = Field(ge=1)
 
 
-class Member(Word):
+class Member(Value):
     """One gateway of a part, and the release it goes back to; None where nothing ran before."""
 
     gateway: Gateway
@@ -31,14 +31,14 @@ class Member(Word):
     drains_within: timedelta | None = Field(default=None, description="its own deadline among the fleet's")
 
 
-class Part(Word):
+class Part(Value):
     """Gateways that one workflow looks after."""
 
     key: PartKey
     members: tuple[Member, ...] = Field(min_length=1, max_length=MOST_MEMBERS)
 
 
-class WaveHeader(Word):
+class WaveHeader(Value):
     """A wave without its gateways."""
 
     number: int
@@ -56,7 +56,7 @@ class WaveHeader(Word):
         return tuple(PartKey(wave=self.number, number=number) for number in range(1, self.parts + 1))
 
 
-class PlanHeader(Word):
+class PlanHeader(Value):
     """All of a plan that does not grow with the fleet."""
 
     digest: Digest

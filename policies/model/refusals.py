@@ -6,7 +6,7 @@ Only DownloadFailed is worth another try with the same input.
 
 from typing import ClassVar
 
-from policies.words.errors import BadInput, Refused
+from policies.model.errors import BadInput, Refused
 
 
 class TrustError(Refused):

@@ -30,12 +30,12 @@ TASK_WITHIN = timedelta(seconds=8)
 """The most a workflow may take over one task, loading it included; beyond it another worker tries."""
 
 
-class Prompt(ClientInterceptor, WorkerInterceptor):
+class TaskTimeout(ClientInterceptor, WorkerInterceptor):
     """Has every workflow started with `TASK_WITHIN`: by a client, or as a child of another."""
 
     def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002 - the SDK's name
         """Take part in what clients start."""
-        return _PromptClient(super().intercept_client(next))
+        return _TimedClient(super().intercept_client(next))
 
     def workflow_interceptor_class(
         self,
@@ -43,21 +43,21 @@ class Prompt(ClientInterceptor, WorkerInterceptor):
     ) -> type[WorkflowInboundInterceptor] | None:
         """Take part in what workflows start."""
         del input
-        return _PromptWorkflows
+        return _TimedWorkflows
 
 
-class _PromptClient(OutboundInterceptor):
+class _TimedClient(OutboundInterceptor):
     async def start_workflow(self, input: StartWorkflowInput) -> WorkflowHandle[Any, Any]:  # noqa: A002
         input.task_timeout = input.task_timeout or TASK_WITHIN
         return await super().start_workflow(input)
 
 
-class _PromptWorkflows(WorkflowInboundInterceptor):
+class _TimedWorkflows(WorkflowInboundInterceptor):
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
-        super().init(_PromptChildren(outbound))
+        super().init(_TimedChildren(outbound))
 
 
-class _PromptChildren(WorkflowOutboundInterceptor):
+class _TimedChildren(WorkflowOutboundInterceptor):
     async def start_child_workflow(self, input: StartChildWorkflowInput) -> ChildWorkflowHandle[Any, Any]:  # noqa: A002
         input.task_timeout = input.task_timeout or TASK_WITHIN
         return await super().start_child_workflow(input)

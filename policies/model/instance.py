@@ -3,8 +3,8 @@
 from datetime import datetime
 from enum import StrEnum
 
-from policies.words.steering import Steering
-from policies.words.word import Digest, Message
+from policies.model.steering import Steering
+from policies.model.value import Digest, Message
 
 
 class Session(Message):

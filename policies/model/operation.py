@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from policies.words.word import Digest, Message, Name, digest_of
+from policies.model.value import Digest, Message, Name, digest_of
 
 
 class Operation(Message):

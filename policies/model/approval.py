@@ -2,10 +2,10 @@
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from policies.words.word import Digest, Word
+from policies.model.value import Digest, Value
 
 
-class Approval(Word):
+class Approval(Value):
     """A yes that binds to digests, so that it is worth nothing for anything else."""
 
     person: str = Field(min_length=1)
@@ -23,7 +23,7 @@ class Approval(Word):
         return self
 
 
-class Change(Word):
+class Change(Value):
     """What a release changes beside its programs: configuration keys, and which of them are credentials."""
 
     manifest: Digest

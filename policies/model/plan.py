@@ -7,10 +7,10 @@ from functools import cached_property
 
 from pydantic import Field
 
-from policies.gates import GatePolicy
-from policies.words.fleet import Fleet
-from policies.words.verdict import Window
-from policies.words.word import Digest, Duration, Message, Name, Word, digest_of
+from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy
+from policies.model.value import Digest, Duration, Message, Name, Value, digest_of
+from policies.model.verdict import Window
 
 
 class Strategy(StrEnum):
@@ -30,7 +30,7 @@ class ReleaseRef(Message):
     executable: Digest = Field(description="the daemon's digest that must be seen running")
 
 
-class Wave(Word):
+class Wave(Value):
     """Gateways that are upgraded and judged together.
 
     `shares` are what their new instances get of the source addresses, in turn. Below 100 the old
@@ -49,14 +49,14 @@ class Wave(Word):
         return self.shares[0] < 100  # noqa: PLR2004 - per cent
 
 
-class Skipped(Word):
+class Skipped(Value):
     """A gateway the plan leaves alone, and why."""
 
     gateway: str
     reason: str
 
 
-class Progress(Word):
+class Progress(Value):
     """Where a rollout stands, gathered from facts before each batch; a position is never remembered.
 
     A gateway is `switching` until new sessions go to its new instance, then `draining` while
@@ -73,7 +73,7 @@ class Progress(Word):
     sessions: dict[str, int | None] = Field(default={}, description="live counts; else the plan's are used")
 
 
-class Affected(Word):
+class Affected(Value):
     """Whom a plan touches and how long it takes, for people to read before they start it.
 
     `users` are the sessions counted on gateways that change; `uncounted` names gateways whose
@@ -88,7 +88,7 @@ class Affected(Word):
     longest: timedelta
 
 
-class Plan(Word):
+class Plan(Value):
     """What will happen, to whom, and what everyone goes back to if it fails.
 
     `sessions` are what was counted when the plan was made: for people to read, and no part of

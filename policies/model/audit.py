@@ -10,12 +10,12 @@ from collections.abc import Iterable
 
 from pydantic import Field
 
-from policies.words.word import Word
+from policies.model.value import Value
 
 GENESIS = "0" * 64
 
 
-class AuditEntry(Word):
+class AuditEntry(Value):
     """Who did what to what, through which door, after which other entry.
 
     `at` is ISO 8601 in UTC and `body` is JSON text, both kept as written so that the hash
@@ -33,7 +33,7 @@ class AuditEntry(Word):
     hash: str
 
 
-class AuditHead(Word):
+class AuditHead(Value):
     """The newest entry at some time, noted outside the ledger."""
 
     seq: int = Field(ge=0)

@@ -6,10 +6,10 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from orchestrator.traffic import attempts_per_minute
+from orchestrator.login_rate import attempts_per_minute
 from policies.judge.counts import Series
-from policies.words.errors import Unavailable
-from policies.words.fleet import Fleet, Gateway, Slot
+from policies.model.errors import Unavailable
+from policies.model.fleet import Fleet, Gateway, Slot
 
 FLEET = Fleet(
     name="edge",

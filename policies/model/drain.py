@@ -6,10 +6,10 @@ from math import ceil
 
 from pydantic import Field
 
-from policies.words.word import Duration, Message, Name, Word
+from policies.model.value import Duration, Message, Name, Value
 
 
-class DrainLimits(Word):
+class DrainLimits(Value):
     """How an instance without new sessions is emptied: whom a deadline may end, and after what warning.
 
     `forced` is the percentage of the sessions that a drain found which its deadline may end;
@@ -73,7 +73,7 @@ class Step(StrEnum):
     STOP = "stop"
 
 
-class NextStep(Word):
+class NextStep(Value):
     """What a drain does next and why; `leave` is how many sessions a batch leaves alive."""
 
     step: Step
@@ -82,7 +82,7 @@ class NextStep(Word):
     leave: int = 0
 
 
-class DrainFacts(Word):
+class DrainFacts(Value):
     """All that decides what a drain does next.
 
     `found` is the largest number of sessions seen in this drain, `ended` how many it has ended.
@@ -100,7 +100,7 @@ class DrainFacts(Word):
     exempt_too: bool = False
 
 
-class DrainExtension(Word):
+class DrainExtension(Value):
     """A person's order to wait longer; `id` makes a repeat the same order."""
 
     id: str = Field(min_length=1)
@@ -110,7 +110,7 @@ class DrainExtension(Word):
     reason: str = Field(min_length=1)
 
 
-class DrainEnding(Word):
+class DrainEnding(Value):
     """A person's order to end what is left, in batches; exempt sessions only when named."""
 
     id: str = Field(min_length=1)
@@ -120,7 +120,7 @@ class DrainEnding(Word):
     exempt_too: bool = False
 
 
-class SlotDrain(Word):
+class SlotDrain(Value):
     """One slot of a drain, as people want to see it."""
 
     gateway: Name
@@ -138,7 +138,7 @@ class SlotDrain(Word):
     deadline: datetime
 
 
-class DrainStatus(Word):
+class DrainStatus(Value):
     """What drains after one change; counts are those of the last look."""
 
     rollout: str

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from policies.words.word import Digest, Name, Word
+from policies.model.value import Digest, Name, Value
 
 
 class CommandKind(StrEnum):
@@ -22,7 +22,7 @@ class CommandKind(StrEnum):
     """Go on without a gateway that refuses or is silent."""
 
 
-class Command(Word):
+class Command(Value):
     """A person's command, with the reason they gave; `id` makes a repeat the same command."""
 
     id: str = Field(min_length=1)
@@ -36,7 +36,7 @@ class Command(Word):
     gateway: Name | None = None
 
 
-class CommandReceipt(Word):
+class CommandReceipt(Value):
     """What became of a command, in one sentence."""
 
     id: str

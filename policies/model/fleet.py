@@ -11,8 +11,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
-from policies.words.drain import DrainLimits
-from policies.words.word import Duration, Name, Word
+from policies.model.drain import DrainLimits
+from policies.model.value import Duration, Name, Value
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ SHORTEST_DEADLINE = timedelta(minutes=1)
 """A drain deadline below this ends nearly every session by force."""
 
 
-class Slot(Word):
+class Slot(Value):
     """A place on a gateway's host where one instance can run, with everything that must not be shared."""
 
     name: Name
@@ -44,7 +44,7 @@ class Slot(Word):
     pool6: IPv6Network | None = None
 
 
-class Gateway(Word):
+class Gateway(Value):
     """One service address on one host, with two or more slots."""
 
     name: Name
@@ -96,7 +96,7 @@ class Automation(StrEnum):
     """Harm goes back by itself, health goes on by itself."""
 
 
-class Limits(Word):
+class Limits(Value):
     """How much may change at once, and how long things may take.
 
     `shares` are the percentages of source addresses that get to the new instance in turn, where a
@@ -186,7 +186,7 @@ class AtDeadline(StrEnum):
     NOTHING = "nothing"
 
 
-class RollbackRules(Word):
+class RollbackRules(Value):
     """Which rollbacks that a person asks for wait for a second person; the automatic way back never does."""
 
     confirm_other_release: bool = Field(
@@ -199,7 +199,7 @@ class RollbackRules(Word):
     at_deadline: AtDeadline = AtDeadline.KNOWN_GOOD
 
 
-class Fleet(Word):
+class Fleet(Value):
     """All gateways of one product that are upgraded together: the content of fleet.yaml."""
 
     name: Name

@@ -9,7 +9,7 @@ from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
-from policies.words.errors import BadInput
+from policies.model.errors import BadInput
 
 ROOMS = ("orchestrator", "workflows", "activities", "policies")
 OURS = "penstock"

@@ -2,18 +2,18 @@
 
 from pydantic import AwareDatetime, Field
 
-from policies.words.trust import SignatureKind, VerifiedSignature
-from policies.words.word import Digest, Name, Word
+from policies.model.trust import SignatureKind, VerifiedSignature
+from policies.model.value import Digest, Name, Value
 
 
-class Scope(Word):
+class Scope(Value):
     """For which fleet a release is asked about."""
 
     product: Name
     channel: Name
 
 
-class StoredSignature(Word):
+class StoredSignature(Value):
     """One signature, as it lies in the evidence store."""
 
     kind: SignatureKind
@@ -21,14 +21,14 @@ class StoredSignature(Word):
     token: Digest | None = None
 
 
-class Signed(Word):
+class Signed(Value):
     """A statement and its signatures, as they lie in the evidence store."""
 
     statement: Digest
     signatures: tuple[StoredSignature, ...]
 
 
-class TrustState(Word):
+class TrustState(Value):
     """What one fleet has already seen of a product and channel; floor, serial and time only grow."""
 
     floor: int = 0
@@ -40,7 +40,7 @@ class TrustState(Word):
     security_floor: int = 0
 
 
-class TrustVerdict(Word):
+class TrustVerdict(Value):
     """Whether a release is admitted, and in a sentence why; `code` is `Admitted` or the refusal's name."""
 
     admitted: bool
@@ -50,7 +50,7 @@ class TrustVerdict(Word):
     signers: tuple[str, ...] = ()
 
 
-class Verification(Word):
+class Verification(Value):
     """One verdict with everything it rests on: the line that goes into the audit record."""
 
     at: AwareDatetime

@@ -6,9 +6,9 @@ section: another release than known-good, and, where the policy says so, a whole
 
 from collections.abc import Collection, Mapping
 
-from policies.words.errors import Refused
-from policies.words.fleet import Fleet
-from policies.words.plan import ReleaseRef
+from policies.model.errors import Refused
+from policies.model.fleet import Fleet
+from policies.model.plan import ReleaseRef
 
 
 def confirmation_of(

@@ -2,20 +2,20 @@
 
 from datetime import datetime
 
-from policies.words.change import ChangeKind, Outcome, Phase
-from policies.words.report import GatewayProgress
-from policies.words.verdict import Decision
-from policies.words.word import Digest, Word
+from policies.model.change import ChangeKind, Outcome, Phase
+from policies.model.report import GatewayProgress
+from policies.model.value import Digest, Value
+from policies.model.verdict import Decision
 
 
-class Event(Word):
+class Event(Value):
     """One line of a rollout's story."""
 
     at: datetime
     sentence: str
 
 
-class ChangeStatus(Word):
+class ChangeStatus(Value):
     """The five sentences: what is happening, to how many users, why, what next and when, what you can do."""
 
     rollout: str

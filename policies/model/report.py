@@ -2,13 +2,13 @@
 
 from datetime import datetime
 
-from policies.words.change import Phase
-from policies.words.plan_part import PartKey
-from policies.words.verdict import Decision
-from policies.words.word import Word
+from policies.model.change import Phase
+from policies.model.plan_part import PartKey
+from policies.model.value import Value
+from policies.model.verdict import Decision
 
 
-class GatewayProgress(Word):
+class GatewayProgress(Value):
     """One gateway during a change, as people want to see it."""
 
     gateway: str
@@ -17,7 +17,7 @@ class GatewayProgress(Word):
     release: str | None = None
 
 
-class Report(Word):
+class Report(Value):
     """What a child tells its guardian; the engine does not promise that signals arrive in order."""
 
     at: datetime

@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 
-from policies.words.fleet import AtDeadline
-from policies.words.word import Digest, Word
+from policies.model.fleet import AtDeadline
+from policies.model.value import Digest, Value
 
 
-class Confirmation(Word):
+class Confirmation(Value):
     """Why a rollback waits for a second person, how long, and what happens by itself after that.
 
     `change` is the digest of what is shown; an approval binds to it. `known_good` is the plan

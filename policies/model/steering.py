@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from policies.words.word import Message
+from policies.model.value import Message
 
 
 class Steering(Message):

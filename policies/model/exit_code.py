@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import Self
 
-from policies.words.change import Outcome
+from policies.model.change import Outcome
 
 
 class ExitCode(IntEnum):

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from policies.words.release import Sha256, SignedWord
-from policies.words.word import Digest, Name, Word
+from policies.model.release import Sha256, SignedWord
+from policies.model.value import Digest, Name, Value
 
 
 class SignatureKind(StrEnum):
@@ -171,7 +171,7 @@ class TrustPolicy(SignedWord):
         return self
 
 
-class Envelope(Word):
+class Envelope(Value):
     """A signature as it travels beside a statement; `token` is a time stamp for CMS signatures."""
 
     kind: SignatureKind
@@ -179,7 +179,7 @@ class Envelope(Word):
     token: bytes | None = None
 
 
-class VerifiedSignature(Word):
+class VerifiedSignature(Value):
     """A signature that holds, with what it proves and the evidence an auditor wants."""
 
     kind: SignatureKind

@@ -18,8 +18,8 @@ from policies.judge.gates.kind import Alpha, Selector
 from policies.judge.gates.rate import Rate
 from policies.judge.gates.slope import Slope
 from policies.judge.sample import MOST
-from policies.words.verdict import Window
-from policies.words.word import Duration, Name, Word, digest_of
+from policies.model.value import Duration, Name, Value, digest_of
+from policies.model.verdict import Window
 
 Gate = Annotated[
     Rate | Exceedance | Complaints | GaugeRatio | Slope | Hard | Alerts, Field(discriminator="kind")
@@ -30,21 +30,21 @@ OVERALL = 0.75
 """Part of the error budget that the comparison over all waves has, where there are several."""
 
 
-class Identity(Word):
+class Identity(Value):
     """Where an instance says which executable gets its new sessions."""
 
     value: Selector = "vpngw_build_info{$cohort}"
     label: str = "digest"
 
 
-class Boot(Word):
+class Boot(Value):
     """Where a host says which boot it is in; where it says nothing, a reboot looks like a crash."""
 
     value: Selector = "vpngw_boot_info{$cohort}"
     label: str = "boot_id"
 
 
-class Budget(Word):
+class Budget(Value):
     """Chances of being wrong over one whole rollout, whatever the number of looks and waves.
 
     `alpha_equal`: rolling back a release no worse than control, shared out over gates and waves.
@@ -69,14 +69,14 @@ class Budget(Word):
         return Alpha(self.alpha_equal * part, self.alpha_margin * part)
 
 
-class Blindness(Word):
+class Blindness(Value):
     """How long missing evidence is borne before it holds, and before a person is asked."""
 
     grace: Duration = timedelta(seconds=60)
     cap: Duration = timedelta(minutes=15)
 
 
-class GatePolicy(Word):
+class GatePolicy(Value):
     """The content of gates.yaml. A policy without required gates proves nothing and never promotes."""
 
     name: Name = "empty"

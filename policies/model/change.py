@@ -6,10 +6,10 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from policies.words.plan import ReleaseRef
-from policies.words.verdict import Decision
-from policies.words.way_back import Confirmation
-from policies.words.word import Digest, Name, Word
+from policies.model.plan import ReleaseRef
+from policies.model.value import Digest, Name, Value
+from policies.model.verdict import Decision
+from policies.model.way_back import Confirmation
 
 
 class ChangeKind(StrEnum):
@@ -45,7 +45,7 @@ class Outcome(StrEnum):
     HELD = "held"
 
 
-class ChangeOrder(Word):
+class ChangeOrder(Value):
     """Everything a change needs to know before its first step; its plan is read by digest.
 
     Without a plan a change that goes back looks up, under the lock, what is not on its known-good.
@@ -68,7 +68,7 @@ class ChangeOrder(Word):
     """Whether the watch over the last promotion goes on: single gateways return, the others stay."""
 
 
-class ChangeResult(Word):
+class ChangeResult(Value):
     """How a change ended and why, in a sentence that is never empty."""
 
     rollout: str
@@ -83,7 +83,7 @@ class ChangeResult(Word):
     steered_back_after: timedelta | None = None
 
 
-class ChangeOpening(Word):
+class ChangeOpening(Value):
     """What is known of a change when it begins; the ledger answers with its name.
 
     `key` is the caller's own name for this one occurrence (a workflow's run id, a command's id):
@@ -101,7 +101,7 @@ class ChangeOpening(Word):
     cause: Name | None = Field(default=None, description="the change that this one follows")
 
 
-class ChangeEnding(Word):
+class ChangeEnding(Value):
     """How a change ended, in a sentence that is never empty."""
 
     change: Name
@@ -109,7 +109,7 @@ class ChangeEnding(Word):
     sentence: str = Field(min_length=1)
 
 
-class ChangeRecord(Word):
+class ChangeRecord(Value):
     """One line of a fleet's history; `ended` and `outcome` are None until it has ended.
 
     `moved` counts the gateways that had another known-good before this change, `taken_back` those
@@ -141,7 +141,7 @@ class HistoryRow(ChangeRecord):
     standing: str
 
 
-class WayBack(Word):
+class WayBack(Value):
     """What going back means now: to what gateways had before `change`, or nothing when that is None.
 
     A promoted change gives back only the gateways whose known-good it `moved`; an unfinished one
@@ -154,7 +154,7 @@ class WayBack(Word):
     sentence: str
 
 
-class KnownGoodBatch(Word):
+class KnownGoodBatch(Value):
     """The new known-good of a few gateways, and the change that made it so.
 
     `back` says that the change takes its own promotion back; from then on it is never promoted again.
@@ -166,7 +166,7 @@ class KnownGoodBatch(Word):
     back: bool = False
 
 
-class GatewayResult(Word):
+class GatewayResult(Value):
     """How one gateway fares in a change; the newest `at` counts."""
 
     gateway: Name
@@ -178,7 +178,7 @@ class GatewayResult(Word):
     at: datetime
 
 
-class Quarantine(Word):
+class Quarantine(Value):
     """A gateway that is left out of changes, who said so and why; `until` None is until it is returned."""
 
     fleet: Name

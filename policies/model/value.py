@@ -1,4 +1,4 @@
-"""What all words share: frozen, closed to unknown fields, named by digests."""
+"""What all values share: frozen, closed to unknown fields, named by digests."""
 
 import hashlib
 from datetime import timedelta
@@ -36,7 +36,7 @@ Duration = Annotated[
 """A length of time, written `500ms`, `15s`, `10m`, `8h` or `7d` in files."""
 
 
-class Word(BaseModel):
+class Value(BaseModel):
     """A value of the vocabulary: immutable, equal by content, refusing fields it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +49,7 @@ class Word(BaseModel):
         return copied
 
 
-class Message(Word):
+class Message(Value):
     """A value that travels between an orchestrator and agents of other versions: unknown fields are ignored.
 
     A field that is added later has a default, so that those who do not know it yet are understood.

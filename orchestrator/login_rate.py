@@ -5,8 +5,8 @@ from itertools import pairwise
 
 from activities.observation import MetricsSource
 from policies.judge.counts import Series
-from policies.words.errors import PenstockError
-from policies.words.fleet import Fleet
+from policies.model.errors import PenstockError
+from policies.model.fleet import Fleet
 
 LOOKBACK = timedelta(minutes=10)
 ATTEMPTS = 'vpngw_first_attempts_total{outcome=~".+",$cohort}'

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from policies.words.word import Digest, Duration, Message, Word
+from policies.model.value import Digest, Duration, Message, Value
 
 
 class GateVerdict(StrEnum):
@@ -67,7 +67,7 @@ class Decision(Message):
     rebooted: tuple[str, ...] = ()
 
 
-class Cohorts(Word):
+class Cohorts(Value):
     """Who is watched and against whom, fixed by the plan, as Prometheus `instance` labels.
 
     `canary` are the wave's gateways, `changed_before` those of earlier waves that run the release
@@ -95,7 +95,7 @@ class Cohorts(Word):
         return frozenset((*self.canary, *self.changed_before, *self.beyond))
 
 
-class Window(Word):
+class Window(Value):
     """How long a wave is observed; minimum and nominal count observed time, cap counts wall time."""
 
     minimum: Duration = timedelta(minutes=10)

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
 
-from policies.words.plan import ReleaseRef
-from policies.words.word import Digest, Name, Word
+from policies.model.plan import ReleaseRef
+from policies.model.value import Digest, Name, Value
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -36,7 +36,7 @@ TreePath = Annotated[str, AfterValidator(_plain_path)]
 """A relative path with plain segments, such as `usr/sbin/ocserv`."""
 
 
-class SignedWord(Word):
+class SignedWord(Value):
     """A word inside a signed document: nothing is converted, nothing unknown is passed over."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
