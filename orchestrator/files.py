@@ -235,8 +235,8 @@ def _keys_at(model: type[Value], location: Location) -> list[str]:
 
 
 def _kinds(value: type[Value]) -> tuple[object, ...]:
-    """Return the tags by which a union tells this word from its siblings."""
-    return tuple(tag for field in word.model_fields.values() for tag in get_args(field.annotation))
+    """Return the tags by which a union tells this value from its siblings."""
+    return tuple(tag for field in value.model_fields.values() for tag in get_args(field.annotation))
 
 
 def _values_in(annotation: object) -> Iterator[type[Value]]:
