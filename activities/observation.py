@@ -11,6 +11,7 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.failures import as_application_errors
+from policies.judge.beside import with_old_instances
 from policies.judge.counts import Series
 from policies.judge.needs import Needs, offending, unreached, what_to_read
 from policies.judge.offence import Offence
@@ -199,7 +200,7 @@ class ObservationActivities:
             also_unread |= unfiltered
         complaints, no_complaints = await self._complained(needs, state, at)
         asked = unreached(cohorts, series[policy.presence]) if needs.confirm else ()
-        return Reading(
+        found = Reading(
             at=at.timestamp(),
             series=series,
             unread=also_unread | no_complaints,
@@ -207,6 +208,7 @@ class ObservationActivities:
             unreachable=await self._unreachable(asked),
             complaints=complaints,
         )
+        return with_old_instances(found, cohorts)
 
     async def _history(self, needs: Needs, at: datetime) -> dict[str, tuple[Series, ...]]:
         """Read what was before the window, from as long ago as is remembered."""

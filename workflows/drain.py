@@ -30,7 +30,7 @@ from policies.model.drain import (
     Step,
 )
 from policies.model.instance import GatewayState, InstanceState, Probe
-from policies.model.plan import ReleaseRef
+from policies.model.plan import ReleaseRef, Strategy
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
@@ -64,6 +64,8 @@ class DrainOrder(Value):
     epochs: dict[str, int] = {}
     release: ReleaseRef | None = None
     """What serves, where it is one release and not each gateway's own known-good."""
+    after: timedelta = timedelta(0)
+    """How long what is beside is left alone first, one map change away from serving again."""
     deadline: timedelta
     limits: DrainLimits = DrainLimits()
     rate: float = 60.0
@@ -109,6 +111,8 @@ class Drain:
     @workflow.run
     async def run(self, order: DrainOrder) -> DrainResult:
         """Return when nothing but the serving instance runs on any of the gateways."""
+        if order.after:
+            await workflow.sleep(order.after)
         part = await workflow.execute_activity_method(
             PlanActivities.read_part,
             PartQuery(plan=order.plan, key=order.key),
@@ -385,6 +389,7 @@ class Drain:
         workflow.continue_as_new(
             self._order.model_copy(
                 update={
+                    "after": timedelta(0),
                     "emptying": tuple(emptying for _, emptying in sorted(self._emptying.items())),
                     "seen": tuple(sorted(self._seen)),
                     "forced": self._forced,
@@ -450,7 +455,10 @@ class Drain:
 async def start_drains_of(
     change: str, plan: PlanHeader, key: PartKey, epoch: int, without: tuple[str, ...]
 ) -> None:
-    """Let a promoted part's old instances empty; a gateway that was set aside has a drain of its own."""
+    """Let a promoted part's old instances empty; a gateway that was set aside has a drain of its own.
+
+    Blue is kept as it is for the kept time, with the sessions it has.
+    """
     order = DrainOrder(
         change=change,
         fleet=plan.fleet,
@@ -459,6 +467,7 @@ async def start_drains_of(
         without=without,
         epoch=epoch,
         release=plan.release,
+        after=plan.limits.kept if plan.strategy is Strategy.BLUE_GREEN else timedelta(0),
         deadline=plan.limits.drain_deadline,
         limits=plan.limits.drain,
         rate=plan.limits.drain.logins_per_minute / len(plan.keys),

@@ -18,16 +18,18 @@ from policies.model.change import Outcome
 from policies.model.errors import BadInput, PenstockError
 from policies.model.exit_code import ExitCode
 
-STORIES = ("clean", "bad-auth", "bad-signature")
+STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green")
 USUAL = ("clean", "bad-auth")
 ENDS_AS = {
     "clean": Outcome.PROMOTED,
     "bad-auth": Outcome.ROLLED_BACK,
     "bad-signature": Outcome.REFUSED,
+    "blue-green": Outcome.PROMOTED,
+    "bad-green": Outcome.ROLLED_BACK,
 }
 
 
-BECAUSE = {"bad-auth": "unhealthy"}
+BECAUSE = {"bad-auth": "unhealthy", "bad-green": "unhealthy"}
 """Verdicts that a story has to end by: another reason to go back proves nothing about its fault."""
 
 
@@ -58,6 +60,8 @@ async def demo(stories: Sequence[str], report: Path | None) -> int:
                 "clean": teller.clean,
                 "bad-auth": teller.bad_auth,
                 "bad-signature": teller.bad_signature,
+                "blue-green": teller.blue_green,
+                "bad-green": teller.bad_green,
             }
             told = [await tellings[story]() for story in stories]
         screen.print(summary(told))

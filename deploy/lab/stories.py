@@ -90,6 +90,23 @@ class Storyteller:
         faulted = self._said_at("on trial")
         return await self._told("bad-auth", result, before, self._seconds(result, faulted, began))
 
+    async def blue_green(self) -> Told:
+        """Start every green instance, give them shares of the logins beside blue, then switch all at once."""
+        lab, before, began = self._lab, self._lab.figures(), time.monotonic()
+        self._screen.headline(f"Story: blue-green to {lab.newer.version} on all gateways at once")
+        result = await self._upgrade(lab.newer, "the newer ocserv", Strategy.BLUE_GREEN)
+        if result.outcome is Outcome.PROMOTED:
+            await self._is_kept(2)
+        return await self._told("blue-green", result, before, self._seconds(result, None, began))
+
+    async def bad_green(self) -> Told:
+        """The same with a release on which most logins fail: green never gets more than its first share."""
+        lab, before, began = self._lab, self._lab.figures(), time.monotonic()
+        self._screen.headline(f"Story: blue-green to {lab.faulty.version}, on which logins fail")
+        result = await self._upgrade(lab.faulty, "said to be a small fix", Strategy.BLUE_GREEN)
+        faulted = self._said_at("on trial")
+        return await self._told("bad-green", result, before, self._seconds(result, faulted, began))
+
     async def bad_signature(self) -> Told:
         """Offer a release that was changed after it was signed."""
         lab, before, began = self._lab, self._lab.figures(), time.monotonic()
@@ -107,9 +124,11 @@ class Storyteller:
 
     # --- following a rollout -------------------------------------------------------
 
-    async def _upgrade(self, release: ReleaseRef, reason: str) -> ChangeResult:
+    async def _upgrade(
+        self, release: ReleaseRef, reason: str, strategy: Strategy = Strategy.CANARY
+    ) -> ChangeResult:
         lab = self._lab
-        plan = await lab.plan(release, Strategy.CANARY)
+        plan = await lab.plan(release, strategy)
         for wave in plan.waves:
             self._screen.tell(f"plan: wave {wave.number} is {', '.join(wave.gateways)}")
         for prediction in await lab.session.predict(plan):
@@ -144,6 +163,16 @@ class Storyteller:
 
         await until(alone, "the old instances to stop", seconds=90)
         self._screen.tell("every old instance had no session left and has stopped")
+
+    async def _is_kept(self, instances: int) -> None:
+        """See that every gateway still runs what it ran before, beside what it runs now."""
+
+        async def beside() -> bool:
+            states = await self._lab.states()
+            return all(len(running(state)) == instances for state in states.values())
+
+        await until(beside, "every old instance to run beside the new one", seconds=10)
+        self._screen.tell("every old instance is kept with its sessions, one map change away")
 
     # --- telling what was proved ---------------------------------------------------
 

@@ -44,7 +44,8 @@ class Needs:
 
 def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory) -> Needs:
     """Return what the next tick needs, given what the ones before have left to know."""
-    instances = (*cohorts.canary, *cohorts.changed_before, *cohorts.control)
+    control = tuple(cohorts.beside.get(instance, instance) for instance in cohorts.control)
+    instances = tuple(dict.fromkeys((*cohorts.canary, *cohorts.changed_before, *control)))
     always = (policy.presence, policy.identity.value, policy.boot.value)
     lookbacks = dict.fromkeys(always, policy.fresh_within)
     signs = {policy.presence: policy.fresh_within}
@@ -59,7 +60,7 @@ def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory) -> Needs:
             signs |= {name: max(needed, signs.get(name, needed)) for name in gate.selectors}
     return Needs(
         instances=instances,
-        before=cohorts.control or instances,
+        before=control or instances,
         presence={policy.presence: lookbacks.pop(policy.presence)},
         lookbacks=lookbacks,
         asked=_buckets(policy, memory) if memory.based else {},

@@ -78,6 +78,8 @@ class Cohorts(Value):
     the slot on trial: a release that only changes the config runs the same executable in another.
     `since` is when what runs in that slot was started, in seconds of the epoch: what the slot
     showed before is of a process that was to end.
+    `beside` names the controls that are no gateways of their own but the old instance on a changed
+    one, each with that gateway's label.
     """
 
     canary: tuple[str, ...]
@@ -88,6 +90,7 @@ class Cohorts(Value):
     expected: dict[str, Digest] = {}
     slots: dict[str, str] = {}
     since: dict[str, float] = {}
+    beside: dict[str, str] = {}
 
     @property
     def changed(self) -> frozenset[str]:

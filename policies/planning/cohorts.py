@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from policies.judge.beside import old_instance_of
 from policies.model.change import GatewayResult
 from policies.model.plan import Plan
 from policies.model.verdict import Cohorts
@@ -14,29 +15,34 @@ def cohorts_of(plan: Plan, wave: int, results: Sequence[GatewayResult]) -> Cohor
     """Return the cohorts of a wave as its gateways stand now; wave 0 watches everything promoted.
 
     A gateway of an earlier wave runs the release, so it is no control; one that was set aside
-    is neither canary nor control.
+    is neither canary nor control. A wave that is compared with itself has the old instances on
+    its own gateways as control, and nobody else.
     """
     fleet = plan.fleet
     standing = {one.gateway: one for one in results if one.state in _CHANGED}
     canary = [name for name in standing if wave in {0, plan.wave_of.get(name)}]
+    itself = wave > 0 and plan.waves[wave - 1].compared_with_itself
     control = [
         gateway.name
         for gateway in fleet.gateways
-        if gateway.name in plan.known_good and 0 < wave < plan.wave_of.get(gateway.name, 0)
+        if not itself and gateway.name in plan.known_good and 0 < wave < plan.wave_of.get(gateway.name, 0)
     ]
     before = [name for name in standing if 0 < plan.wave_of.get(name, 0) < wave]
     target = {name: fleet.gateway(name).metrics_target for name in (*canary, *before, *control)}
     expected = {target[name]: plan.release.executable for name in (*canary, *before)} | {
         target[name]: plan.known_good[name].executable for name in control
     }
+    old = {name: old_instance_of(target[name]) for name in sorted(canary) if itself}
+    expected |= {label: plan.known_good[name].executable for name, label in old.items()}
     return Cohorts(
         canary=tuple(target[name] for name in sorted(canary)),
-        control=tuple(target[name] for name in sorted(control)),
+        control=(*[target[name] for name in sorted(control)], *old.values()),
         changed_before=tuple(target[name] for name in sorted(before)),
         may_fail=_may_fail(plan, wave),
         expected=expected,
         slots={target[n]: slot for n in (*canary, *before) if (slot := standing[n].slot) is not None},
         since={target[n]: at for n in (*canary, *before) if (at := standing[n].started) is not None},
+        beside={label: target[name] for name, label in old.items()},
     )
 
 

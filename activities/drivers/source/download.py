@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from activities.drivers.source.transport import PARTIAL, StreamedBody, NotThere, Transport, shown
+from activities.drivers.source.transport import PARTIAL, NotThere, StreamedBody, Transport, shown
 from activities.drivers.source.wire import Deadline
 from activities.drivers.store.blobs import BlobStore
 from policies.model.refusals import DigestMismatch, DownloadFailed, SizeExceeded, TransportRefused, TrustError
