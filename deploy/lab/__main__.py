@@ -18,7 +18,7 @@ from policies.model.change import Outcome
 from policies.model.errors import BadInput, PenstockError
 from policies.model.exit_code import ExitCode
 
-STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green")
+STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green", "green-back")
 USUAL = ("clean", "bad-auth")
 ENDS_AS = {
     "clean": Outcome.PROMOTED,
@@ -26,6 +26,7 @@ ENDS_AS = {
     "bad-signature": Outcome.REFUSED,
     "blue-green": Outcome.PROMOTED,
     "bad-green": Outcome.ROLLED_BACK,
+    "green-back": Outcome.ROLLED_BACK,
 }
 
 
@@ -40,14 +41,15 @@ def parse(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
         BadInput: an unknown scenario, or a file that cannot be written.
     """
     parser = argparse.ArgumentParser(prog="./run demo", description=__doc__)
-    parser.add_argument("--scenario", help=f"tell one story only: {', '.join(STORIES)}")
+    names = ", ".join(STORIES)
+    parser.add_argument("--scenario", action="append", help=f"tell this story, or these in turn: {names}")
     parser.add_argument("--json", type=Path, help="write what was proved to this file")
     chosen = parser.parse_args(arguments)
-    if chosen.scenario is not None and chosen.scenario not in STORIES:
-        raise BadInput(f"there is no scenario {chosen.scenario!r}; there are {', '.join(STORIES)}")
+    for unknown in [name for name in chosen.scenario or () if name not in STORIES]:
+        raise BadInput(f"there is no scenario {unknown!r}; there are {names}")
     if chosen.json is not None and not chosen.json.absolute().parent.is_dir():
         raise BadInput(f"{chosen.json} cannot be written: its folder does not exist")
-    return (chosen.scenario,) if chosen.scenario else USUAL, chosen.json
+    return tuple(chosen.scenario) if chosen.scenario else USUAL, chosen.json
 
 
 async def demo(stories: Sequence[str], report: Path | None) -> int:
@@ -62,6 +64,7 @@ async def demo(stories: Sequence[str], report: Path | None) -> int:
                 "bad-signature": teller.bad_signature,
                 "blue-green": teller.blue_green,
                 "bad-green": teller.bad_green,
+                "green-back": teller.green_back,
             }
             told = [await tellings[story]() for story in stories]
         screen.print(summary(told))

@@ -107,6 +107,22 @@ class Storyteller:
         faulted = self._said_at("on trial")
         return await self._told("bad-green", result, before, self._seconds(result, faulted, began))
 
+    async def green_back(self) -> Told:
+        """Switch everybody to green; then a person on call says rollback, and blue has never been away."""
+        lab, before, began = self._lab, self._lab.figures(), time.monotonic()
+        self._screen.headline(f"Story: blue-green to {lab.newer.version}, taken back after the switch")
+        result = await self._upgrade(lab.newer, "the newer ocserv", Strategy.BLUE_GREEN)
+        if result.outcome is Outcome.PROMOTED:
+            await self._is_kept(2)
+            service = await lab.session.service()
+            await service.roll_back(lab.fleet, "demo", "users say that something is odd")
+            self._status = await self._follow()
+            result = await lab.result()
+        seconds = self._seconds(result, None, began)
+        if result.steered_back_after is not None:
+            seconds["decision_to_steered"] = result.steered_back_after.total_seconds()
+        return await self._told("green-back", result, before, seconds)
+
     async def bad_signature(self) -> Told:
         """Offer a release that was changed after it was signed."""
         lab, before, began = self._lab, self._lab.figures(), time.monotonic()

@@ -96,6 +96,39 @@ def test_a_signed_release_on_which_logins_fail_is_rolled_back_by_itself(told: di
     assert bad["seconds"]["fault_to_decision"] > 0
 
 
+@pytest.fixture(scope="module")
+def greens(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Blue-green, failing at its first share and taken back after the switch, on one lab."""
+    folder = tmp_path_factory.mktemp("greens")
+    stories = ("--scenario", "bad-green", "--scenario", "green-back")
+    with nothing_is_left():
+        process = demo(*stories, "--json", str(folder / "out.json"), state=folder / "state")
+        said = ended(process, 280)
+    assert process.returncode == 0, said
+    document: dict[str, Any] = json.loads((folder / "out.json").read_text())
+    return {story["name"]: story for story in document["stories"]}
+
+
+def test_nobody_loses_a_session_or_a_ping_in_blue_green(greens: dict[str, Any]) -> None:
+    for story in greens.values():
+        assert story["sessions"] == {"before": 24, "after": 24, "lost": 0}, story
+        assert story["pings"]["lost"] == 0
+
+
+def test_green_that_fails_at_its_first_share_goes_back_within_a_second(greens: dict[str, Any]) -> None:
+    bad = greens["bad-green"]
+    assert (bad["outcome"], bad["decision"]["verdict"]) == ("rolled_back", "unhealthy")
+    assert bad["decision"]["readings"]["connect-success"]["control_total"] > 0
+    assert bad["seconds"]["decision_to_steered"] < 1.0
+
+
+def test_green_is_taken_back_within_a_second_after_the_switch(greens: dict[str, Any]) -> None:
+    back = greens["green-back"]
+    assert back["outcome"] == "rolled_back"
+    assert back["gateways"] == greens["bad-green"]["gateways"]
+    assert 0 < back["seconds"]["decision_to_steered"] < 1.0
+
+
 def test_two_people_signed_what_ran(told: dict[str, Any]) -> None:
     roles = [signer.partition(":")[0] for signer in told["clean"]["signers"]]
     assert roles == ["builder", "release_manager"]
