@@ -162,7 +162,10 @@ class SteadyJudge(FakeJudge):
         return state or "."
 
 
-@pytest.mark.parametrize("hours", [6, pytest.param(168, marks=pytest.mark.sweep)])
+A_WEEK = pytest.param(168, marks=[pytest.mark.sweep, pytest.mark.timeout(1200)])
+
+
+@pytest.mark.parametrize("hours", [6, A_WEEK])
 async def test_a_held_change_has_no_longer_history_at_its_end_than_after_its_first_hour(
     environment: WorkflowEnvironment, hours: int
 ) -> None:
