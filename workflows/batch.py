@@ -168,8 +168,7 @@ class Batch:
     async def _switch(self) -> None:
         """Start as many at once as the limits allow, and the next whenever one is done."""
         if self._switched:
-            self._changed(urgent=True)  # what the last run had no time to tell
-            return
+            return  # the last run was cut with nothing left to tell
         under_way: dict[str, asyncio.Task[None]] = {}
         waiting = [m for m in self._members() if self._states[m.gateway.name] == "waiting"]
         try:
