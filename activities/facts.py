@@ -151,8 +151,12 @@ class FactActivities:
             return await asyncio.to_thread(self._plan_undo, asked)
 
     def _plan_undo(self, asked: UndoQuery) -> Digest | None:
-        targets = self._book.targets(asked.fleet, asked.change, asked.gateways)
-        return self._book.record_return(self._fleets.fleet(asked.fleet), targets) if targets else None
+        fleet = self._fleets.fleet(asked.fleet)
+        members = {gateway.name for gateway in fleet.gateways}
+        found = self._book.targets(asked.fleet, asked.change, asked.gateways)
+        # A dead host may have been taken out of the fleet's file meanwhile.
+        targets = {name: release for name, release in found.items() if name in members}
+        return self._book.record_return(fleet, targets) if targets else None
 
     def _find_strays(self, fleet: str) -> Strays:
         states, _ = self._book.states(fleet, FRESH)

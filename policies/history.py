@@ -48,7 +48,8 @@ def targets_of_last_change(history: Iterable[ChangeRecord]) -> WayBack:
             sentence = f"{record.name} {how}: its gateways return to what they had before it"
             return WayBack(change=record.name, finished=False, since=record.ended, sentence=sentence)
         elif record.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
-            how = "was aborted" if record.outcome is Outcome.ABORTED else "went back by itself"
+            aborted = "was aborted; rollback --to VERSION goes to an earlier release"
+            how = aborted if record.outcome is Outcome.ABORTED else "went back by itself"
             return _nothing(f"{record.name} {how}")
         elif record.outcome is Outcome.PROMOTED and record.moved:
             if record.taken_back >= record.moved:

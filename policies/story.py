@@ -225,7 +225,7 @@ class Story:
             )
         match command.kind:
             case CommandKind.ROLL_BACK:
-                return None
+                return self._refusal_of_rollback()
             case CommandKind.APPROVE | CommandKind.REJECT:
                 return self._refusal_of_answer(command)
             case CommandKind.QUARANTINE:
@@ -242,6 +242,12 @@ class Story:
                 return self._refusal_of_resume(command)
             case _:
                 return None
+
+    def _refusal_of_rollback(self) -> str | None:
+        """Only the return of single gateways does not take the others back, too; it is over soon."""
+        alone, fleet = ", ".join(self._order.alone), self._order.fleet
+        again = f"{alone} return alone, within a minute; then: penstock rollback {fleet} --reason TEXT"
+        return again if alone else None
 
     def _refusal_of_answer(self, command: Command) -> str | None:
         confirmation = self._order.confirm

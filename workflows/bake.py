@@ -21,6 +21,9 @@ from workflows.watch import BAKE, Watch, WatchOrder
 
 NEXT_CHANGE = "the fleet's next change began"
 
+SLOWEST_TRY = timedelta(minutes=1)
+"""Between two tries to get the fleet's lock; a history has room for days of them."""
+
 
 class BakeOrder(Value):
     """Which promoted change is watched on, for how long, and whether harm acts by itself."""
@@ -136,14 +139,18 @@ class Bake:
     async def _return_alone(self, names: tuple[str, ...]) -> None:
         """Take these gateways to what they had before, and watch the others on."""
         self._returned |= {*names}
-        plan = await workflow.execute_activity_method(
-            FactActivities.plan_undo,
-            UndoQuery(fleet=self._order.fleet, change=self._order.change, gateways=names),
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.RECORD,
-        )
+        try:
+            plan = await workflow.execute_activity_method(
+                FactActivities.plan_undo,
+                UndoQuery(fleet=self._order.fleet, change=self._order.change, gateways=names),
+                task_queue=steps.CONTROL_QUEUE,
+                **steps.ASK,
+            )
+        except ActivityError as error:  # the others are worth being watched all the same
+            workflow.logger.warning("%s not returned alone: %s", ", ".join(names), sentence_of(error))
+            return
         if plan is not None:
-            await self._start(plan, f"{', '.join(names)} failed after the promotion", bakes_on=True)
+            await self._start(plan, f"{', '.join(names)} failed after the promotion", alone=names)
 
     async def _go_back(self, decision: Decision) -> BakeResult:
         """Start the fleet's next change, with the promoted plan: its gateways' known-good of before."""
@@ -151,8 +158,8 @@ class Bake:
             return BakeResult(peaceful=False, reason=decision.reason)
         return BakeResult(peaceful=True, reason=NEXT_CHANGE)
 
-    async def _start(self, plan: Digest, reason: str, *, bakes_on: bool = False) -> bool:
-        """Start a change that goes back; False when another change has begun instead."""
+    async def _start(self, plan: Digest, reason: str, *, alone: tuple[str, ...] = ()) -> bool:
+        """Start a change that goes back; False when another change, or more harm, has come first."""
         order = ChangeOrder(
             fleet=self._order.fleet,
             kind=ChangeKind.GO_BACK,
@@ -160,9 +167,11 @@ class Bake:
             source=self._order.source,
             reason=reason,
             cause=self._order.change,
-            bakes_on=bakes_on,
+            bakes_on=bool(alone),
+            alone=alone,
         )
-        while not self._ended:
+        pause = steps.NEXT_ROUND
+        while not self._ended and not (alone and self._harm is not None):
             try:
                 await workflow.start_child_workflow(
                     "Change",  # by name: a change starts the bake, too, and imports go one way
@@ -172,7 +181,8 @@ class Bake:
                 )
             except WorkflowAlreadyStartedError:
                 # The change that was promoted may still be writing its last lines; any other change ends us.
-                await workflow.sleep(steps.NEXT_ROUND)
+                await workflow.sleep(pause)
+                pause = min(pause * 2, SLOWEST_TRY)
             else:
                 return True
         return False

@@ -249,13 +249,15 @@ class Batch:
 
     async def _stay_on_trial(self) -> None:
         """Confirm every lease three times within its length, until the wave says how it ends."""
+        applied = self._share
         while not self._ending:
             with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    partial(self._has_news, self._share), timeout=self._order.lease / RENEWALS_A_LEASE
+                    partial(self._has_news, applied), timeout=self._order.lease / RENEWALS_A_LEASE
                 )
             if self._ending:
                 return
+            applied = self._share
             await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
             self._go_on_with_a_short_history()
 
@@ -269,8 +271,9 @@ class Batch:
             await self._steps(member).try_out(trial.slot, self._order.lease, self._share, renew=True)
         except ActivityError as error:
             if code_of(error) in {"InstanceGone", "LeaseLapsed"}:
+                if self._on_trial.pop(name, None) is None:
+                    return  # set aside while it was being asked
                 # Beside the others, whose leases do not wait until this one has come up again.
-                del self._on_trial[name]
                 self._enter(name, "checking")
                 self._returning[name] = asyncio.create_task(self._look_into(member, trial, error))
                 return

@@ -61,6 +61,10 @@ from workflows.wave import Wave, WaveOrder, WaveResult
 T = TypeVar("T")
 
 
+ALONE_WITHIN = timedelta(seconds=30)
+"""How long gateways that failed alone after a promotion may keep the fleet's lock."""
+
+
 class Continued(Value):
     """What a change carries over between two waves."""
 
@@ -510,11 +514,23 @@ class Change:
             asyncio.create_task(self._record(PlanActivities.take_back_part, self._part_entry(key)))
             for key in keys
         ]
+        patience = asyncio.create_task(self._leave_the_late_to_reconcile())
         back = await to_the_end(self._restore_parts(keys, self._order.reason, None))
+        patience.cancel()
         for written in writing:
             await to_the_end(_finished(written))
         await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
+
+    async def _leave_the_late_to_reconcile(self) -> None:
+        """Keep nobody from the fleet's lock for single gateways; their known-good is written by now."""
+        if not self._order.alone:
+            return
+        await workflow.sleep(ALONE_WITHIN)
+        late = dict.fromkeys(self._order.alone, "cannot return now; reconcile brings it back when it can")
+        for workflow_id in self._restoring_ids():
+            with suppress(FailureError):
+                await workflow.get_external_workflow_handle(workflow_id).signal("give_up", late)
 
     async def _confirmed(self, confirmation: Confirmation) -> bool:
         """Return whether to go back, once a person or the deadline has said so; the plan says where to."""

@@ -66,6 +66,7 @@ class DrainOrder(Value):
     """What serves, where it is one release and not each gateway's own known-good."""
     after: timedelta = timedelta(0)
     """How long what is beside is left alone first, one map change away from serving again."""
+    kept_until: datetime | None = None
     deadline: timedelta
     limits: DrainLimits = DrainLimits()
     rate: float = 60.0
@@ -105,14 +106,13 @@ class Drain:
         self._forced = dict(order.forced)
         self._superseded: dict[str, str] = {}
         self._seen = set(order.seen)
+        self._kept_until = order.kept_until or workflow.now() + order.after
         self._one_batch = asyncio.Lock()
         self._busy = 0
 
     @workflow.run
     async def run(self, order: DrainOrder) -> DrainResult:
         """Return when nothing but the serving instance runs on any of the gateways."""
-        if order.after:
-            await workflow.sleep(order.after)
         part = await workflow.execute_activity_method(
             PlanActivities.read_part,
             PartQuery(plan=order.plan, key=order.key),
@@ -130,7 +130,7 @@ class Drain:
             epoch = order.epochs.get(name, order.epoch)
             release = order.release or member.back
             if release is not None:
-                self._deadlines[name] = workflow.now() + (member.drains_within or order.deadline)
+                self._deadlines[name] = self._kept_until + (member.drains_within or order.deadline)
                 self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, release.digest)
         await self._drain_side_by_side()
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -163,6 +163,7 @@ class Drain:
             state = await self._steps[name].observe(steps.PATIENT)
             self._emptying |= {(name, found.slot): found for found in self._found(name, state)}
             self._seen.add(name)
+        await self._leave_alone(name)
         left = [one for (gateway, _), one in self._emptying.items() if gateway == name and not one.stopped]
         try:
             await asyncio.gather(*[self._empty_and_stop(state, one) for one in left])
@@ -170,6 +171,13 @@ class Drain:
             if code_of(error) != "Fenced":
                 raise
             self._superseded[name] = sentence_of(error)
+
+    async def _leave_alone(self, name: str) -> None:
+        """Keep what is beside as it is for the kept time; a person who ends its sessions does not wait."""
+        left = self._kept_until - workflow.now()
+        if left > timedelta(0):
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: name in self._forced, timeout=left)
 
     def _found(self, name: str, state: GatewayState) -> list[Emptying]:
         return [
@@ -179,11 +187,17 @@ class Drain:
                 release=instance.release,
                 found=instance.sessions or 0,
                 deadline=self._deadlines[name],
+                step=NextStep(step=Step.WAIT, reason=self._why_at_first(), until=self._kept_until),
             )
             for instance in state.instances
             if instance.state is InstanceState.RUNNING
             and instance.slot not in {state.steering.serving, state.steering.trial}
         ]
+
+    def _why_at_first(self) -> str:
+        if self._kept_until <= workflow.now():
+            return "its sessions are being counted"
+        return f"kept until {self._kept_until:%Y-%m-%d %H:%M} UTC, one map change away"
 
     def _result(self) -> DrainResult:
         slots = [slot for (name, _), slot in self._emptying.items() if name not in self._superseded]
@@ -356,15 +370,16 @@ class Drain:
 
     async def _end_batch(self, emptying: Emptying, step: NextStep) -> None:
         """End one batch and pause; one batch at a time, so that users do not all log in at once."""
-        async with self._one_batch, self._not_to_be_cut():
+        async with self._one_batch:
             look = emptying.look or UNSEEN
             forced = self._forced.get(emptying.gateway)
-            ended = await self._steps[emptying.gateway].end_sessions(
-                emptying.slot,
-                step.leave,
-                step.reason,
-                exempt_too=forced is not None and forced.exempt_too,
-            )
+            async with self._not_to_be_cut():
+                ended = await self._steps[emptying.gateway].end_sessions(
+                    emptying.slot,
+                    step.leave,
+                    step.reason,
+                    exempt_too=forced is not None and forced.exempt_too,
+                )
             emptying.spent += (look.sessions or 0) - step.leave
             emptying.ended += ended.ended
             emptying.look = ended.look
@@ -389,7 +404,7 @@ class Drain:
         workflow.continue_as_new(
             self._order.model_copy(
                 update={
-                    "after": timedelta(0),
+                    "kept_until": self._kept_until,
                     "emptying": tuple(emptying for _, emptying in sorted(self._emptying.items())),
                     "seen": tuple(sorted(self._seen)),
                     "forced": self._forced,

@@ -68,6 +68,7 @@ class Reconcile:
             fleet=fleet,
             kind=ChangeKind.GO_BACK,
             source=left.source,
+            bakes_on=True,
             reason=f"nobody looks after this change any more: {found or 'only the ledger is behind'}",
         )
         try:

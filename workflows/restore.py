@@ -178,6 +178,7 @@ class Restore:
             return False
         self._back.append(name)
         self._troubles.pop(name, None)
+        self._given_up.pop(name, None)
         return True
 
     async def _try_until_back(self, name: str) -> None:

@@ -296,6 +296,7 @@ class Wave:
     async def _give_up_what_the_metrics_name(self) -> None:
         """Have gateways set aside that show a hard sign of their own; their batches know which they have."""
         named = self._decision.failed if self._decision is not None else ()
+        self._named_by_metrics &= {*named}  # who has come up again may fail again
         fresh = {name for name in named if name not in self._named_by_metrics and name not in self._aside()}
         if fresh and self._decision is not None:
             self._named_by_metrics |= fresh
@@ -375,7 +376,9 @@ class Wave:
         self._enter(Phase.PROMOTING)
         await self._signal_batches("end", "keep")
         await workflow.wait_condition(
-            lambda: len(self._results) == self._wave.parts or self._lost is not None
+            lambda: (
+                len(self._results) == self._wave.parts or self._lost is not None or self._stopped is not None
+            )
         )
         if failure := self._failure():
             return failure

@@ -58,7 +58,9 @@ def left_of(cohorts: Cohorts, aside: Asides) -> Cohorts:
         for side in ("canary", "changed_before", "beyond")
     }
     expected = {name: digest for name, digest in cohorts.expected.items() if name not in aside}
-    return cohorts.model_copy(update={**sides, "expected": expected})
+    # The old instance on a gateway that was set aside is nobody's control any more.
+    control = tuple(name for name in cohorts.control if cohorts.beside.get(name) not in aside)
+    return cohorts.model_copy(update={**sides, "expected": expected, "control": control})
 
 
 def failed_of(aside: Asides) -> tuple[str, ...]:

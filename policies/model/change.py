@@ -66,6 +66,8 @@ class ChangeOrder(Value):
     """What a second person has to confirm first; only a person's request for another release needs one."""
     bakes_on: bool = False
     """Whether the watch over the last promotion goes on: single gateways return, the others stay."""
+    alone: tuple[Name, ...] = ()
+    """The gateways that failed alone after a promotion; who cannot return soon is left to reconcile."""
 
 
 class ChangeResult(Value):

@@ -6,7 +6,7 @@ from policies.judge.counts import of_this_start
 from policies.judge.gates.kind import GateState, Kind, Selector, Setup
 from policies.judge.look import Look
 from policies.judge.tick import Finding, Sign, Tick
-from policies.model.verdict import GateReading, GateVerdict
+from policies.model.verdict import Cohorts, GateReading, GateVerdict
 
 EVERYBODYS = 1 / 3
 """Part of the control gateways from which on a sign is the fleet's and not the release's."""
@@ -70,7 +70,7 @@ class Signed(Kind):
         """Return which changed gateways the sign is on, and whether it is everybody's."""
         signs, changed = self.lasting(setup, tick.signs.get(self.id, {})), setup.cohorts.changed
         mine = sorted(i for i in signs if i in changed)
-        theirs = [i for i in signs if i in setup.cohorts.control]
+        theirs = _of_others(signs, mine, setup.cohorts)
         numbers = {"canary": float(len(mine)), "control": float(len(theirs))}
         if not mine:
             reason = f"{self.id}: no sign"
@@ -91,6 +91,17 @@ class Signed(Kind):
         return state, GateReading(
             gate=self.id, verdict=verdict, reason=reason, numbers=numbers, instances=named
         )
+
+
+def _of_others(signs: Collection[str], mine: list[str], cohorts: Cohorts) -> list[str]:
+    """Return the controls the sign is on; a host that fails shows it on both of its instances.
+
+    One such host, or as many as may fail by themselves, says nothing of anybody else.
+    """
+    theirs = [instance for instance in signs if instance in cohorts.control]
+    if len(mine) > max(1, cohorts.may_fail):
+        return theirs
+    return [instance for instance in theirs if cohorts.beside.get(instance) not in mine]
 
 
 def is_everybodys(on: Collection[str], control: Collection[str]) -> bool:
