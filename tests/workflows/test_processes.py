@@ -119,6 +119,7 @@ async def test_commands_end_with_their_exit_code_every_time(real: World, tmp_pat
         "PENSTOCK_TEMPORAL_ADDRESS": real.client.service_client.config.target_host,
         "PENSTOCK_TEMPORAL_NAMESPACE": real.client.namespace,
         "PENSTOCK_LEDGER_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
+        "PENSTOCK_STATE": str(tmp_path),
     }
 
     async def ask() -> int:
