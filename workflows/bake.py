@@ -21,6 +21,9 @@ from workflows.watch import BAKE, Watch, WatchOrder
 
 NEXT_CHANGE = "the fleet's next change began"
 
+PLANNED_WITHIN = 7
+"""Looks, each twice as long after the one before: two minutes, in which any promotion is written."""
+
 SLOWEST_TRY = timedelta(minutes=1)
 """Between two tries to get the fleet's lock; a history has room for days of them."""
 
@@ -140,17 +143,26 @@ class Bake:
         """Take these gateways to what they had before, and watch the others on."""
         self._returned |= {*names}
         try:
+            plan = await self._plan_of(names)
+        except ActivityError as error:  # the others are worth being watched all the same
+            workflow.logger.warning("%s not returned alone: %s", ", ".join(names), sentence_of(error))
+            return
+        if plan is not None:
+            await self._start(plan, f"{', '.join(names)} failed after the promotion", alone=names)
+
+    async def _plan_of(self, names: tuple[str, ...]) -> Digest | None:
+        """Return where they go back to; the promotion may still be writing that they have been moved."""
+        for attempt in range(PLANNED_WITHIN):
             plan = await workflow.execute_activity_method(
                 FactActivities.plan_undo,
                 UndoQuery(fleet=self._order.fleet, change=self._order.change, gateways=names),
                 task_queue=steps.CONTROL_QUEUE,
                 **steps.ASK,
             )
-        except ActivityError as error:  # the others are worth being watched all the same
-            workflow.logger.warning("%s not returned alone: %s", ", ".join(names), sentence_of(error))
-            return
-        if plan is not None:
-            await self._start(plan, f"{', '.join(names)} failed after the promotion", alone=names)
+            if plan is not None or self._ended or self._harm is not None:
+                return plan
+            await workflow.sleep(steps.NEXT_ROUND * 2**attempt)
+        return None
 
     async def _go_back(self, decision: Decision) -> BakeResult:
         """Start the fleet's next change, with the promoted plan: its gateways' known-good of before."""
