@@ -3,7 +3,8 @@
 Both follow from what changes did to known-good, never from how they are called or when they were.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import tee
 
 from policies.model.change import ChangeKind, ChangeRecord, Outcome, WayBack
 
@@ -33,15 +34,15 @@ def targets_of_last_change(history: Iterable[ChangeRecord]) -> WayBack:
     the return of single gateways that failed after a promotion, which the others still have; one
     that has not ended, or not well, is to be taken back as a whole.
     """
-    changes = list(history)
-    named = {record.name: record for record in changes}
-    for record in changes:
+    records, ahead = tee(history)
+    older: dict[str, ChangeRecord] = {}
+    for record in records:
         if record.kind is ChangeKind.INSTALL:
             continue
         if record.kind is ChangeKind.GO_BACK:
             # An incomplete one is finished by doing what it did: the change before it says what is left.
-            whole = not _is_left_in_part(named.get(record.cause or ""))
-            if record.outcome is Outcome.ROLLED_BACK and record.moved and whole:
+            went_back = record.outcome is Outcome.ROLLED_BACK and record.moved
+            if went_back and not _is_left_in_part(_cause_of(record, older, ahead)):
                 return _nothing(f"{record.name} went back already")
         elif record.outcome in _UNFINISHED:
             how = "has not ended" if record.outcome is None else "has not ended well"
@@ -57,6 +58,18 @@ def targets_of_last_change(history: Iterable[ChangeRecord]) -> WayBack:
             sentence = f"the gateways that {record.name} changed return to what they had before it"
             return WayBack(change=record.name, since=record.ended, sentence=sentence)
     return _nothing("no change that could be taken back has been promoted")
+
+
+def _cause_of(
+    record: ChangeRecord, older: dict[str, ChangeRecord], ahead: Iterator[ChangeRecord]
+) -> ChangeRecord | None:
+    """Return the change that this one follows; reads no further back than it lies."""
+    while record.cause is not None and record.cause not in older:
+        found = next(ahead, None)
+        if found is None:
+            break
+        older[found.name] = found
+    return older.get(record.cause or "")
 
 
 def _is_left_in_part(cause: ChangeRecord | None) -> bool:

@@ -110,6 +110,13 @@ def test_the_return_of_one_gateway_leaves_the_others_a_way_back() -> None:
     assert targets_of_last_change([alone, change(1, moved=1, taken_back=1)]).change is None
 
 
+def test_history_is_read_no_further_back_than_the_answer_lies() -> None:
+    alone = change(2, Outcome.ROLLED_BACK, ChangeKind.GO_BACK, moved=1, cause="edge-1")
+    history = iter([alone, change(1, moved=4, taken_back=1), change(9), change(8)])
+    assert targets_of_last_change(history).change == "edge-1"
+    assert [record.name for record in history] == ["edge-9", "edge-8"]
+
+
 @given(st.lists(records))
 def test_only_an_effect_that_stands_is_taken_back(history: list[ChangeRecord]) -> None:
     last = targets_of_last_change(history)
