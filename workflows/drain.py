@@ -5,8 +5,8 @@ Nobody is ended because something is unknown; what may be ended, when and why is
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -36,7 +36,7 @@ from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from workflows import steps
 from workflows.commands import Receipts, conflict
-from workflows.emptying import UNSEEN, Emptying
+from workflows.emptying import COUNTING, UNSEEN, Emptying
 from workflows.failures import code_of, sentence_of
 from workflows.gateway import GatewaySteps
 
@@ -187,17 +187,18 @@ class Drain:
                 release=instance.release,
                 found=instance.sessions or 0,
                 deadline=self._deadlines[name],
-                step=NextStep(step=Step.WAIT, reason=self._why_at_first(), until=self._kept_until),
+                step=self._first_step(),
             )
             for instance in state.instances
             if instance.state is InstanceState.RUNNING
             and instance.slot not in {state.steering.serving, state.steering.trial}
         ]
 
-    def _why_at_first(self) -> str:
+    def _first_step(self) -> NextStep:
         if self._kept_until <= workflow.now():
-            return "its sessions are being counted"
-        return f"kept until {self._kept_until:%Y-%m-%d %H:%M} UTC, one map change away"
+            return COUNTING
+        why = f"kept until {self._kept_until:%Y-%m-%d %H:%M} UTC, one map change away"
+        return NextStep(step=Step.WAIT, reason=why, until=self._kept_until)
 
     def _result(self) -> DrainResult:
         slots = [slot for (name, _), slot in self._emptying.items() if name not in self._superseded]
@@ -373,7 +374,7 @@ class Drain:
         async with self._one_batch:
             look = emptying.look or UNSEEN
             forced = self._forced.get(emptying.gateway)
-            async with self._not_to_be_cut():
+            with self._not_to_be_cut():
                 ended = await self._steps[emptying.gateway].end_sessions(
                     emptying.slot,
                     step.leave,
@@ -392,8 +393,8 @@ class Drain:
         quiet = workflow.all_handlers_finished() and not self._busy
         return quiet and steps.history_is_long()
 
-    @asynccontextmanager
-    async def _not_to_be_cut(self) -> AsyncIterator[None]:
+    @contextmanager
+    def _not_to_be_cut(self) -> Iterator[None]:
         self._busy += 1
         try:
             yield
@@ -418,7 +419,7 @@ class Drain:
     async def _choose_mode(self, state: GatewayState, emptying: Emptying) -> None:
         """Probe the instance that was left and the one that serves: broken tunnels are not waited for."""
         serving = state.steering.trial or state.steering.serving
-        async with self._not_to_be_cut():
+        with self._not_to_be_cut():
             left = await self._probe(emptying.gateway, emptying.slot)
             good = await self._probe(emptying.gateway, serving) if serving else None
         judged = self._order.failed is not None and emptying.release == self._order.failed
@@ -459,7 +460,7 @@ class Drain:
             person=person,
         )
         try:
-            async with self._not_to_be_cut():
+            with self._not_to_be_cut():
                 await workflow.execute_activity_method(
                     LedgerActivities.record_event, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
                 )

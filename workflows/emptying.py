@@ -10,6 +10,9 @@ from policies.model.drain import DrainMode, Look, Loss, NextStep, SlotDrain, Ste
 UNSEEN = Look(sessions=None, exempt=None)
 """What is known of a slot that nobody has looked at yet."""
 
+COUNTING = NextStep(step=Step.WAIT, reason="its sessions are being counted")
+"""What a drain does first."""
+
 
 class Emptying(BaseModel):
     """What was seen, ended and announced so far, and until when sessions are waited for."""
@@ -29,7 +32,7 @@ class Emptying(BaseModel):
     loss: Loss | None = None
     mode: DrainMode = DrainMode.WAIT
     mode_reason: str = "it was replaced, not found at fault"
-    step: NextStep = NextStep(step=Step.WAIT, reason="its sessions are being counted")
+    step: NextStep = COUNTING
     warned_for: datetime | None = None
     stopped: bool = False
 
