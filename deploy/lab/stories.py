@@ -96,7 +96,7 @@ class Storyteller:
         self._screen.headline(f"Story: blue-green to {lab.newer.version} on all gateways at once")
         result = await self._upgrade(lab.newer, "the newer ocserv", Strategy.BLUE_GREEN)
         if result.outcome is Outcome.PROMOTED:
-            await self._is_kept(2)
+            await self._is_kept()
         return await self._told("blue-green", result, before, self._seconds(result, None, began))
 
     async def bad_green(self) -> Told:
@@ -113,7 +113,7 @@ class Storyteller:
         self._screen.headline(f"Story: blue-green to {lab.newer.version}, taken back after the switch")
         result = await self._upgrade(lab.newer, "the newer ocserv", Strategy.BLUE_GREEN)
         if result.outcome is Outcome.PROMOTED:
-            await self._is_kept(2)
+            await self._is_kept()
             service = await lab.session.service()
             await service.roll_back(lab.fleet, "demo", "users say that something is odd")
             self._status = await self._follow()
@@ -172,23 +172,22 @@ class Storyteller:
 
     async def _wait_for_drains(self) -> None:
         """Wait until every gateway runs one instance only."""
-
-        async def alone() -> bool:
-            states = await self._lab.states()
-            return all(len(running(state)) == 1 for state in states.values())
-
-        await until(alone, "the old instances to stop", seconds=90)
+        await self._each_runs(1, "the old instances to stop", seconds=90)
         self._screen.tell("every old instance had no session left and has stopped")
 
-    async def _is_kept(self, instances: int) -> None:
+    async def _is_kept(self) -> None:
         """See that every gateway still runs what it ran before, beside what it runs now."""
+        await self._each_runs(2, "every old instance to run beside the new one", seconds=10)
+        self._screen.tell("every old instance is kept with its sessions, one map change away")
 
-        async def beside() -> bool:
+    async def _each_runs(self, instances: int, what: str, *, seconds: float) -> None:
+        """Wait until so many instances run on every gateway."""
+
+        async def so_many() -> bool:
             states = await self._lab.states()
             return all(len(running(state)) == instances for state in states.values())
 
-        await until(beside, "every old instance to run beside the new one", seconds=10)
-        self._screen.tell("every old instance is kept with its sessions, one map change away")
+        await until(so_many, what, seconds=seconds)
 
     # --- telling what was proved ---------------------------------------------------
 
