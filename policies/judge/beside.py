@@ -13,11 +13,6 @@ from policies.judge.reading import Reading
 from policies.model.verdict import Cohorts
 
 
-def old_instance_of(instance: str) -> str:
-    """Return what the judge calls the old instance on the gateway of that `instance` label."""
-    return f"{instance} (old instance)"
-
-
 def with_old_instances(reading: Reading, cohorts: Cohorts) -> Reading:
     """Return the reading in which old instances that are controls have series of their own."""
     if not cohorts.beside:

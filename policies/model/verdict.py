@@ -98,6 +98,11 @@ class Cohorts(Value):
         return frozenset((*self.canary, *self.changed_before, *self.beyond))
 
 
+def old_instance_of(instance: str) -> str:
+    """Return what the judge calls the old instance on the gateway of that `instance` label."""
+    return f"{instance} (old instance)"
+
+
 class Window(Value):
     """How long a wave is observed; minimum and nominal count observed time, cap counts wall time."""
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from policies.judge.beside import old_instance_of
 from policies.model.change import GatewayResult
 from policies.model.plan import Plan
-from policies.model.verdict import Cohorts
+from policies.model.verdict import Cohorts, old_instance_of
 from policies.planning.failure_budget import may_be_unable, may_fail
 
 _CHANGED = {"on trial", "kept"}

@@ -1,6 +1,6 @@
 """A gateway that is compared with itself: the old instance on it is the control."""
 
-from policies.judge.beside import old_instance_of, with_old_instances
+from policies.judge.beside import with_old_instances
 from policies.judge.counts import Series, planned
 from policies.judge.needs import what_to_read
 from policies.judge.observation import Memory
@@ -9,7 +9,7 @@ from policies.model.change import GatewayResult
 from policies.model.gates import GatePolicy
 from policies.model.plan import Strategy
 from policies.model.value import digest_of
-from policies.model.verdict import Cohorts
+from policies.model.verdict import Cohorts, old_instance_of
 from policies.planning.cohorts import cohorts_of
 from tests.unit.fleets import NOON, facts_of
 from tests.unit.fleets import planned as plan_of
