@@ -1,1 +1,1 @@
-"""The words and the decisions: values in, a value and its reason out; no clock, disk, network or Temporal."""
+"""The model and the decisions: values in, a value and its reason out; no clock, disk, network or Temporal."""

@@ -98,20 +98,20 @@ class FakeGateway:
         slot = self.pins.get(address) or self._target_of(address)
         if slot is None:
             return None
-        berth = self.slots[slot]
-        if berth.state is not InstanceState.RUNNING or self._is_bad(berth):
+        held = self.slots[slot]
+        if held.state is not InstanceState.RUNNING or self._is_bad(held):
             return None
-        berth.people.append(address)
+        held.people.append(address)
         return slot
 
     def logout(self, address: str) -> None:
         """End one session of that address."""
-        slot = next(name for name, berth in self.slots.items() if address in berth.people)
+        slot = next(name for name, held in self.slots.items() if address in held.people)
         self.slots[slot].people.remove(address)
 
     def reconnect(self, address: str) -> str | None:
         """Drop and resume the address' session by its cookie; return its slot, None when it was lost."""
-        home = next(name for name, berth in self.slots.items() if address in berth.people)
+        home = next(name for name, held in self.slots.items() if address in held.people)
         slot = self.pins.get(address) or self._target_of(address)
         if slot == home and self.slots[home].state is InstanceState.RUNNING:
             return home
@@ -121,10 +121,10 @@ class FakeGateway:
 
     def crash(self, slot: str) -> None:
         """Let the instance die with its sessions."""
-        berth = self.slots[slot]
-        berth.state = InstanceState.FAILED
-        self.lost += berth.people
-        berth.people.clear()
+        held = self.slots[slot]
+        held.state = InstanceState.FAILED
+        self.lost += held.people
+        held.people.clear()
 
     def reboot(self) -> None:
         """Let the host start anew: sessions and trials are gone, and the serving instance comes up again."""
@@ -189,20 +189,20 @@ class FakeGateway:
     async def probe(self, slot: str) -> Probe:
         """Log in and ping, unless the release is bad or nothing runs."""
         self._maybe_fail("probe")
-        berth = self._berth(slot)
-        if berth.state is not InstanceState.RUNNING:
+        held = self._slot(slot)
+        if held.state is not InstanceState.RUNNING:
             return Probe(passed=False, stage="tcp", reason=f"nothing runs in slot {slot}")
-        if self._is_bad(berth):
+        if self._is_bad(held):
             return Probe(passed=False, stage="auth", reason="the probe's login was refused")
-        if berth.release is not None and berth.release.digest in self.dead_tunnels:
+        if held.release is not None and held.release.digest in self.dead_tunnels:
             return Probe(passed=False, stage="ping", reason="0 of 5", connect_seconds=0.05, pings_sent=5)
         return Probe(passed=True, stage="ping", reason="5 of 5", connect_seconds=0.05, pings_sent=5)
 
     async def stop(self, operation: Operation, slot: str) -> GatewayState:
         """Stop an instance nobody uses."""
         self._begin("stop", operation)
-        berth = self._berth(slot)
-        running = berth.state is InstanceState.RUNNING
+        held = self._slot(slot)
+        running = held.state is InstanceState.RUNNING
         if running:
             if slot in (self.serving, self.trial and self.target):
                 raise Refused(f"slot {slot} gets new sessions")
@@ -211,7 +211,7 @@ class FakeGateway:
                 raise Refused(f"the sessions in slot {slot} cannot be counted, so it is not stopped")
             if count:
                 raise Refused(f"slot {slot} still has {count} sessions")
-        berth.state = InstanceState.STOPPED
+        held.state = InstanceState.STOPPED
         self._note(running, f"stop {slot}")
         return self._state(changed=running)
 
@@ -261,7 +261,7 @@ class FakeGateway:
     ) -> Steering:
         """Send new sessions of so many percent of the addresses to the slot while the lease lasts."""
         self._begin("start_trial", operation)
-        if self._berth(slot).state is not InstanceState.RUNNING:
+        if self._slot(slot).state is not InstanceState.RUNNING:
             raise InstanceGone(f"nothing runs in slot {slot} of {self.gateway.name}")
         now = self._steering(changed=False)
         if (unknown := sorted(self.uncountable - {slot})) and (slot != self.target or now.share < share):
@@ -277,7 +277,7 @@ class FakeGateway:
     async def make_permanent(self, operation: Operation, slot: str) -> Steering:
         """Send new sessions to the slot with no lease."""
         self._begin("make_permanent", operation)
-        self._berth(slot)
+        self._slot(slot)
         before, target = (self.serving, self.trial), self._aim
         self.serving, self.trial, self.share = slot, None, 100
         steering = self._steered(operation, target)
@@ -297,15 +297,15 @@ class FakeGateway:
     async def count(self, slot: str) -> int | None:
         """Return the slot's sessions, None when its instance does not say."""
         self._maybe_fail("count")
-        return None if slot in self.uncountable else len(self._berth(slot).people)
+        return None if slot in self.uncountable else len(self._slot(slot).people)
 
     async def look(self, slot: str) -> Look:
         """Return the slot's sessions and its process; counts are None when the instance does not say."""
-        count, berth = await self.count(slot), self._berth(slot)
-        if berth.state is not InstanceState.RUNNING:
+        count, held = await self.count(slot), self._slot(slot)
+        if held.state is not InstanceState.RUNNING:
             return Look(sessions=0, boot=self.boot)
-        exempt = None if count is None else len(self.exempt & set(berth.people))
-        return Look(sessions=count, exempt=exempt, boot=self.boot, process=f"{slot} {berth.started_at}")
+        exempt = None if count is None else len(self.exempt & set(held.people))
+        return Look(sessions=count, exempt=exempt, boot=self.boot, process=f"{slot} {held.started_at}")
 
     async def check(self, operation: Operation) -> None:
         """Raise Fenced when the operation is overtaken; nothing is taken over from it."""
@@ -314,7 +314,7 @@ class FakeGateway:
     async def end(self, operation: Operation, slot: str, batch: int, *, exempt_too: bool = False) -> int:
         """End up to `batch` sessions; their addresses are let go first."""
         self._begin("end", operation)
-        people = self._berth(slot).people
+        people = self._slot(slot).people
         self.pins = {address: home for address, home in self.pins.items() if home != slot}
         ended = [person for person in people if exempt_too or person not in self.exempt][:batch]
         people[:] = [person for person in people if person not in ended]
@@ -330,9 +330,9 @@ class FakeGateway:
     def _steered(self, operation: Operation, before: tuple[str | None, int]) -> Steering:
         self.pins = {
             address: name
-            for name, berth in self.slots.items()
+            for name, held in self.slots.items()
             if name != self.target or self.share < 100
-            for address in berth.people
+            for address in held.people
         }
         self.generation = f"{operation.rollout}/{operation.epoch}"
         changed = before != self._aim
@@ -355,7 +355,7 @@ class FakeGateway:
     def _state(self, *, changed: bool) -> GatewayState:
         return GatewayState(
             gateway=self.gateway.name,
-            instances=tuple(self._instance(name, berth) for name, berth in self.slots.items()),
+            instances=tuple(self._instance(name, held) for name, held in self.slots.items()),
             steering=self._steering(changed=False),
             epoch=self.owner[0],
             observed_at=self.now(),
@@ -363,16 +363,16 @@ class FakeGateway:
             changed=changed,
         )
 
-    def _instance(self, name: str, berth: FakeSlot) -> Instance:
-        running = berth.state is InstanceState.RUNNING
+    def _instance(self, name: str, held: FakeSlot) -> Instance:
+        running = held.state is InstanceState.RUNNING
         return Instance(
             slot=name,
-            state=berth.state,
-            release=berth.release.digest if berth.release else None,
-            executable=berth.release.executable if berth.release and running else None,
+            state=held.state,
+            release=held.release.digest if held.release else None,
+            executable=held.release.executable if held.release and running else None,
             pid=1000 + sorted(self.slots).index(name) if running else None,
-            started_at=berth.started_at if running else None,
-            sessions=None if name in self.uncountable else len(berth.people),
+            started_at=held.started_at if running else None,
+            sessions=None if name in self.uncountable else len(held.people),
         )
 
     def _begin(self, step: str, operation: Operation) -> None:
@@ -393,8 +393,8 @@ class FakeGateway:
         return next(
             (
                 name
-                for name, berth in self.slots.items()
-                if berth.state is InstanceState.RUNNING and berth.release == release
+                for name, held in self.slots.items()
+                if held.state is InstanceState.RUNNING and held.release == release
             ),
             None,
         )
@@ -402,20 +402,20 @@ class FakeGateway:
     def _free(self) -> list[str]:
         free = [
             name
-            for name, berth in self.slots.items()
+            for name, held in self.slots.items()
             if name not in (self.serving, self._steering(changed=False).trial)
-            and not berth.people
+            and not held.people
             and name not in self.uncountable
         ]
         return sorted(free, key=lambda name: self.slots[name].state is InstanceState.RUNNING)
 
-    def _berth(self, slot: str) -> FakeSlot:
+    def _slot(self, slot: str) -> FakeSlot:
         if slot not in self.slots:
             raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(self.slots)}")
         return self.slots[slot]
 
-    def _is_bad(self, berth: FakeSlot) -> bool:
-        return berth.release is not None and berth.release.digest in self.bad_releases
+    def _is_bad(self, held: FakeSlot) -> bool:
+        return held.release is not None and held.release.digest in self.bad_releases
 
     def _note(self, changed: bool, effect: str) -> None:
         if changed:

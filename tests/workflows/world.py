@@ -218,8 +218,8 @@ class World:
         return {name: self.version_in(name, fake.target) for name, fake in self.gateways.items()}
 
     def version_in(self, name: str, slot: str | None) -> str:
-        berth = self.gateways[name].slots.get(slot or "")
-        return berth.release.version if berth and berth.release else "nothing"
+        held = self.gateways[name].slots.get(slot or "")
+        return held.release.version if held and held.release else "nothing"
 
     def effects(self) -> dict[str, list[str]]:
         return {name: list(fake.effects) for name, fake in self.gateways.items()}

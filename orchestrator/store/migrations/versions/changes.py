@@ -1,6 +1,6 @@
 """Every change gets a line of its own, made of the rollouts and of what known-good tells of the others.
 
-Words of that time are read as plain JSON: this step must work however they are changed later.
+Values of that time are read as plain JSON: this step must work however they are changed later.
 """
 
 import json
