@@ -47,6 +47,8 @@ class WatchReport(Report):
     """What a watch tells whoever asked for it, whenever its decision is another one."""
 
     decision: Decision
+    window: int = 0
+    """Which of the wave's windows it is about: each share has one of its own, counted from 0."""
     carry: str = ""
     """What the window leaves to the next wave's."""
 
