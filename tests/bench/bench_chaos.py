@@ -137,6 +137,7 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
         "unsafe_endings": sum(bool(run.unsafe) for run in runs),
         "duplicate_effects": sum(len(run.doubled) for run in runs),
         "sessions_lost": sum(len(run.lost) for run in runs),
+        "resumed": sum(run.resumed is not None for run in runs),
         "resume_seconds": _percentiles([run.resumed for run in runs if run.resumed is not None]),
         "resume_seconds_once_ready": _percentiles(
             [max(0.0, run.resumed - run.ready) for run in runs if run.resumed is not None]
@@ -153,27 +154,33 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 def table(figures: dict[str, Any]) -> str:
     """Return the figures by strategy and kind of fault, and the sums of both."""
-    heads = {"runs": 6, "unsafe": 8, "doubled": 9, "lost": 6, "resume p50": 12, "p95": 7, "max": 7}
-    heads |= {"once ready p95": 16}
-    lines = [f"{'strategy':12}{'fault':15}" + "".join(f"{head:>{width}}" for head, width in heads.items())]
+    heads = [*_COUNTS.values(), "p50", "p95", "max", "p95 once ready"]
+    lines = [f"{'strategy':12}{'fault':14}" + "".join(f"{head:>{len(head) + 3}}" for head in heads)]
     for strategy, row in [*figures["by_strategy"].items(), ("all", figures)]:
         for fault, part in [*row["by_fault"].items(), ("all", row)]:
-            lines.append(f"{strategy.replace('_', '-'):12}{fault:15}{_cells(part)}")
+            cells = "".join(
+                f"{cell:>{len(head) + 3}}" for head, cell in zip(heads, _cells(part), strict=True)
+            )
+            lines.append(f"{strategy:12}{fault:14}{cells}")
     lines.append(f"{figures['boundaries']} boundaries were struck; {figures['not_met']} runs met none")
     late = ", ".join(figures["late"]) or "nowhere"
     lines.append(f"more than 5 of 100 runs took longer than {RESUMED_WITHIN:.0f} s to go on: {late}")
     return "\n".join(lines)
 
 
-def _cells(row: dict[str, Any]) -> str:
-    resume = "".join(
-        f"{row['resume_seconds'].get(key, float('nan')):>{width}.1f}"
-        for key, width in (("p50", 12), ("p95", 7), ("max", 7))
-    )
-    counts = (
-        f"{row['runs']:>6}{row['unsafe_endings']:>8}{row['duplicate_effects']:>9}{row['sessions_lost']:>6}"
-    )
-    return f"{counts}{resume}{row['resume_seconds_once_ready'].get('p95', float('nan')):>16.1f}"
+_COUNTS = {
+    "runs": "runs",
+    "unsafe_endings": "unsafe",
+    "duplicate_effects": "doubled",
+    "sessions_lost": "lost",
+    "resumed": "resumed",
+}
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    seconds = [row["resume_seconds"].get(key) for key in ("p50", "p95", "max")]
+    seconds.append(row["resume_seconds_once_ready"].get("p95"))
+    return [str(row[key]) for key in _COUNTS] + ["-" if one is None else f"{one:.1f}" for one in seconds]
 
 
 def _say(sentence: str) -> None:

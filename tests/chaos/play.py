@@ -46,11 +46,10 @@ SAMPLE = (
         TURN,
     ),
     Case(
-        Direction.ASKED_BACK,
-        Strategy.CANARY,
+        Direction.TAKEN_BACK,
+        Strategy.BLUE_GREEN,
         Fault.ENGINE_KILLED,
         Boundary("restore", "restore_gateway", BEGUN),
-        TURN,
     ),
 )
 

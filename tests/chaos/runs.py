@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ class Chaos:
                 await watch.follow(change_of(FLEET), await self._newest())
             if blue_goes:
                 await self._see_blue(run, watch, ending)
-            await self._see_drains(striking)
+            await self._see_drains(run, striking, watch)
             run.outcome = (await self.service.result(FLEET)).outcome
             if striking.refused:
                 run.unsafe.append(f"the order to go back was refused: {striking.refused}")
@@ -135,12 +136,11 @@ class Chaos:
             boundary = run.case.boundary
             await ending.see_blue(run, begun + KEPT, gone=boundary is None or boundary.role != "drain")
 
-    async def _see_drains(self, striking: Striking) -> None:
-        """Drains go on when a change has ended; those that wait for one of their lines see it soon."""
-        deadline = time.monotonic() + DRAINS_SEEN_WITHIN
-        while (striking.waits or striking.sees_all) and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+    async def _see_drains(self, run: Run, striking: Striking, watch: Watch) -> None:
+        """Drains go on when a change has ended; what is waited for of them is seen soon."""
+        await _shortly(lambda: not striking.waits and not striking.sees_all)
         await striking.settle()
+        await _shortly(lambda: not run.struck or _resumed(run, striking.successor, watch) is not None)
 
     async def plan(
         self, release: ReleaseRef, strategy: Strategy, window: Window | None = None, **limits: object
@@ -158,6 +158,13 @@ class Chaos:
                 return await self.service.start(plan, self.lab.session.settings.source, "chaos", "a run")
             except Conflict:
                 await asyncio.sleep(0.2)
+
+
+async def _shortly(is_so: Callable[[], bool]) -> None:
+    """Wait for something that drains bring soon, if at all."""
+    deadline = time.monotonic() + DRAINS_SEEN_WITHIN
+    while not is_so() and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
 
 
 def _resumed(run: Run, successor: str, watch: Watch) -> float | None:
