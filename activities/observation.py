@@ -16,7 +16,6 @@ from policies.judge.counts import Series
 from policies.judge.needs import Needs, offending, unreached, what_to_read
 from policies.judge.offence import Offence
 from policies.judge.reading import COMPLAINTS, Reading
-from policies.judge.sample import sampled
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_reading, next_window
 from policies.model.errors import BadInput, Unavailable
@@ -143,7 +142,6 @@ class ObservationActivities:
 
         A gateway that fails or reboots by itself ends the slice too: somebody has to see to it.
         """
-        order = order.model_copy(update={"cohorts": _sampled(order)})
         resumed = activity.info().heartbeat_details
         text = (resumed[0] if resumed else order.state) or order.carry
         state = unpacked(text) if text else WindowState()
@@ -286,14 +284,6 @@ class ObservationActivities:
             return await self._complaints.distinct(needs.instances, since, at), {}
         except Unavailable as error:
             return {}, {COMPLAINTS: str(error)}
-
-
-def _sampled(order: ObservationOrder) -> Cohorts:
-    """Return whom to read; an order that already is a sample stays as it is."""
-    cohorts, most = order.cohorts, order.gates.sample
-    if len(cohorts.canary) + len(cohorts.changed_before) <= most and len(cohorts.control) <= most:
-        return cohorts
-    return sampled(cohorts, {}, most, order.rollout)
 
 
 def packed(state: WindowState) -> str:

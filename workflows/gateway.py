@@ -121,13 +121,13 @@ class GatewaySteps:
 
     # --- back ---------------------------------------------------------------------
 
-    async def restore(self, release: ReleaseRef) -> Restored:
+    async def restore(self, release: ReleaseRef, patience: steps.Options = steps.GO_BACK) -> Restored:
         """Fence and steer back in one step; what is not there to go back to is told, not started."""
         return await workflow.execute_activity_method(
             InstanceActivities.restore_gateway,
             RestoreOrder(operation=self.operation("back"), release=release),
             task_queue=self._queue,
-            **steps.GO_BACK,
+            **patience,
         )
 
     async def end_trial(self) -> None:

@@ -215,11 +215,12 @@ class Restore:
 
     async def _bring_back(self, name: str) -> None:
         on, release = self._steps[name], self._targets[name]
-        restored = await on.restore(release)
+        patience = steps.go_back_within(self._order.parts)
+        restored = await on.restore(release, patience)
         if restored.back:
             return
         slot = await self._start_known_good(name, restored.state)
-        await on.keep(slot, steps.GO_BACK)
+        await on.keep(slot, patience)
 
     async def _start_known_good(self, name: str, before: GatewayState) -> str:
         """Start the old release again on a gateway where it no longer runs, and probe it before it serves."""

@@ -98,6 +98,17 @@ GO_BACK = Options(
 )
 """One round of the way back on one gateway; the rollback itself begins the next round."""
 
+
+def go_back_within(parts: int) -> Options:
+    """Return GO_BACK when so many parts go back at once: the engine does about a hundred steps a second.
+
+    Whoever waits for its turn is not silent, and asking again would only make everybody wait longer.
+    """
+    options = GO_BACK.copy()
+    options["schedule_to_close_timeout"] = GO_BACK["schedule_to_close_timeout"] + timedelta(seconds=parts / 2)
+    return options
+
+
 WATCH = Options(
     start_to_close_timeout=timedelta(seconds=90),
     heartbeat_timeout=timedelta(seconds=4),

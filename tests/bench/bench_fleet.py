@@ -9,6 +9,7 @@ own cost is measured apart, on a real Prometheus (`tick`).
 import argparse
 import asyncio
 import json
+import random
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,11 +44,15 @@ from policies.model.plan import Plan, Strategy
 from policies.model.value import digest_of
 from policies.planning.parts import parted
 from policies.planning.plan import plan as make_plan
+from tests.bench.fleet_metrics import measure_ticks
 from tests.bench.simulated_agents import FLEET, NEW_VERSION, OLD_VERSION, Faults, fleet, release
 from tests.fakes.gateway import FakeGateway
 from workflows.identities import change_of
 
 SIZES = (100, 1_000, 10_000)
+LAB = load(Path("deploy/lab/gates.yaml"), GatePolicy)
+PRODUCTION = load(Path("deploy/prometheus/gates.yaml"), GatePolicy)
+FAULTY_FLEET = 1_000
 STEPS = ("1", "20%", "60%", "100%")
 TURNED_ROUND_IN_WAVE = 3
 """The wave after which sixty per cent of the gateways have changed."""
@@ -82,6 +87,24 @@ class Size:
     restored_s: float = 0.0
     restored: int = 0
     back_wall_s: float = 0.0
+    tick_s: float = 0.0
+    tick_bytes: int = 0
+
+
+@dataclass
+class Misfortune:
+    """How a change went on while gateways failed by themselves."""
+
+    gateways: int
+    dead: int
+    rebooting: int
+    silent: int
+    refusing: int
+    outcome: str
+    wall_s: float
+    kept: int
+    named: int
+    sentence: str
 
 
 def main(json_path: Path | None, arguments: list[str]) -> int:
@@ -89,13 +112,21 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench fleet")
     parser.add_argument("--gateways", type=int, action="append", help="only this size; may be repeated")
     parser.add_argument("--watch", type=float, default=None, help="seconds everybody stays on trial")
+    parser.add_argument("--only-faults", action="store_true", help="only the runs in which gateways fail")
     chosen = parser.parse_args(arguments)
     print("SIMULATED gateways and agents on a real engine, ledger and worker")
-    sizes = []
-    for count in chosen.gateways or SIZES:
+    sizes, misfortunes = [], []
+    for count in chosen.gateways or SIZES if not chosen.only_faults else ():
         sizes.append(asyncio.run(_measure(count, chosen.watch)))
         print(_line(sizes[-1]), flush=True)
-    figures = {"simulated": True, "sizes": [asdict(size) for size in sizes]}
+    for faults, outcome in ((_few, Outcome.PROMOTED), (_many, Outcome.ROLLED_BACK)):
+        misfortunes.append(asyncio.run(_suffer(faults, outcome)))
+        print(_line(misfortunes[-1]), flush=True)
+    figures = {
+        "simulated": True,
+        "sizes": [asdict(size) for size in sizes],
+        "faults": [asdict(one) for one in misfortunes],
+    }
     if json_path is not None:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
@@ -103,7 +134,7 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
 
 async def _measure(count: int, watch: float | None) -> Size:
     size = Size(gateways=count)
-    plan = _plan(count, size)
+    plan = _plan(count, size, LAB)
     longest = max(wave.lease for wave in plan.waves).total_seconds()
     patience = watch if watch is not None else longest / 3 + 30
     async with _setup(count, harm_in_wave=0, patience=patience) as setup:
@@ -125,10 +156,52 @@ async def _measure(count: int, watch: float | None) -> Size:
         size.longest_history = max(size.longest_history, longest_history)
         size.largest_payload_bytes = max(size.largest_payload_bytes, largest)
         del events
+    measured = _plan(count, Size(gateways=count), PRODUCTION)
+    size.tick_s, size.tick_bytes = await measure_ticks(measured, release(OLD_VERSION))
     return size
 
 
-def _plan(count: int, size: Size) -> Plan:
+async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -> Misfortune:
+    """Run an upgrade during which gateways fail; none of the first wave does."""
+    plan = _plan(FAULTY_FLEET, Size(gateways=FAULTY_FLEET), LAB)
+    later = [int(name.removeprefix("gw-")) for wave in plan.waves[1:] for name in wave.gateways]
+    given = faults(random.Random(0).sample(later, len(later)))
+    async with _setup(FAULTY_FLEET, harm_in_wave=0, patience=5.0, faults=given) as setup:
+        result = await setup.upgrade(plan)
+        _expect(result, outcome)
+        kept = setup.ledger.counts_of(result.rollout).get("kept", 0)
+        lasting = given.dead | given.silent | given.refusing
+        missing = sorted(n for n in lasting if f"gw-{n:05}" not in result.aside)
+        return Misfortune(
+            gateways=FAULTY_FLEET,
+            dead=len(given.dead),
+            rebooting=len(given.rebooting),
+            silent=len(given.silent),
+            refusing=len(given.refusing),
+            outcome=result.outcome,
+            wall_s=setup.wall,
+            kept=kept,
+            named=len(lasting) - len(missing),
+            sentence=result.reason,
+        )
+
+
+def _few(names: Sequence[int]) -> Faults:
+    """One per cent each, and one that refuses."""
+    return Faults(
+        dead=frozenset(names[:10]),
+        rebooting=frozenset(names[10:20]),
+        silent=frozenset(names[20:30]),
+        refusing=frozenset(names[30:31]),
+    )
+
+
+def _many(names: Sequence[int]) -> Faults:
+    """Six per cent die."""
+    return Faults(dead=frozenset(names[:60]))
+
+
+def _plan(count: int, size: Size, gates: GatePolicy) -> Plan:
     """Return the plan of the upgrade, timed from facts to parts."""
     old, new = release(OLD_VERSION), release(NEW_VERSION)
     simulated = fleet(
@@ -145,7 +218,6 @@ def _plan(count: int, size: Size) -> Plan:
         fake.serve(old)
         states[gateway.name] = fake._state(changed=False)
     known_good = {gateway.name: old for gateway in simulated.gateways}
-    gates = load(Path("deploy/lab/gates.yaml"), GatePolicy)
     began = time.perf_counter()
     plan = make_plan(
         simulated, states, known_good, new, Strategy.CANARY, gates=gates, trust_policy=digest_of(b"trust")
@@ -325,5 +397,5 @@ def _expect(result: ChangeResult, outcome: Outcome) -> None:
         raise SystemExit(f"bench: ended {result.outcome}, not {outcome}: {result.reason}")
 
 
-def _line(size: Size) -> str:
+def _line(size: Size | Misfortune) -> str:
     return "  ".join(f"{name} {value}" for name, value in asdict(size).items())

@@ -118,7 +118,9 @@ class Agent:
     gateway: FakeGateway
     number: int
     faults: Faults
+    able: bool = False
     asked: bool = False
+    """Whether the preflight is over."""
     rebooted: bool = False
     steps: dict[str, Callable[[Any], Awaitable[object]]] = field(default_factory=dict)
 
@@ -145,8 +147,10 @@ class Agent:
         """Do one step; None is no answer at all."""
         if self.number in self.faults.silent and step in {"start_instance", "observe_gateway"} and self.asked:
             return None
-        self.asked = self.asked or step == "preflight_gateway"
-        return await self.steps[step](order)
+        found = await self.steps[step](order)
+        self.asked = self.asked or (step == "observe_gateway" and self.able)
+        self.able = self.able or step == "preflight_gateway"
+        return found
 
     @property
     def is_dead(self) -> bool:
