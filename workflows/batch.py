@@ -54,6 +54,8 @@ class BatchOrder(Value):
     wave: str
     lease: timedelta
     share: int = 100
+    phase: float = 1.0
+    """When it renews for the first time, as a part of the pause between two renewals: batches take turns."""
     switching: int = 1
     switching_per_domain: int = 1
     barrier: bool = False
@@ -249,12 +251,12 @@ class Batch:
 
     async def _stay_on_trial(self) -> None:
         """Confirm every lease three times within its length, until the wave says how it ends."""
-        applied = self._share
+        applied, between = self._share, self._order.lease / RENEWALS_A_LEASE
+        pause = between * self._order.phase
         while not self._ending:
             with suppress(TimeoutError):
-                await workflow.wait_condition(
-                    partial(self._has_news, applied), timeout=self._order.lease / RENEWALS_A_LEASE
-                )
+                await workflow.wait_condition(partial(self._has_news, applied), timeout=pause)
+            pause = between
             if self._ending:
                 return
             applied = self._share
@@ -318,6 +320,7 @@ class Batch:
                     "rebooted": tuple(sorted(self._rebooted)),
                     "switched": True,
                     "barrier": False,
+                    "phase": 1.0,
                     "share": self._share,
                     "held": self._held,
                     "told": self._told,

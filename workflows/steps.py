@@ -17,6 +17,7 @@ class Options(TypedDict, total=False):
     """The part of an activity's options that these kinds of step fix."""
 
     start_to_close_timeout: timedelta
+    schedule_to_start_timeout: timedelta
     schedule_to_close_timeout: timedelta
     heartbeat_timeout: timedelta
     retry_policy: RetryPolicy
@@ -48,10 +49,14 @@ STUDY = Options(
 CHANGE = Options(
     start_to_close_timeout=timedelta(seconds=60),
     heartbeat_timeout=timedelta(seconds=4),
+    schedule_to_start_timeout=timedelta(minutes=2),
     schedule_to_close_timeout=timedelta(minutes=5),
     retry_policy=_retry(5),
 )
-"""Changes a gateway on the way forward: gives up in time, so that the way back begins."""
+"""Changes a gateway on the way forward: gives up in time, so that the way back begins.
+
+An agent that takes no step for as long as a host takes to boot is silent.
+"""
 
 PROBE = Options(
     start_to_close_timeout=timedelta(seconds=60),

@@ -42,6 +42,11 @@ class BatchReport(Report):
     """Those of them on which the new instance ended by itself, as their hosts say."""
     gateways: tuple[GatewayProgress, ...] = ()
 
+    @property
+    def switching(self) -> int:
+        """How many gateways are on their way to the trial, or wait for their turn."""
+        return sum(self.counts.get(state, 0) for state in ("waiting", "staging", "starting", "probing"))
+
 
 class WatchReport(Report):
     """What a watch tells whoever asked for it, whenever its decision is another one."""

@@ -45,7 +45,7 @@ from policies.model.value import digest_of
 from policies.planning.parts import parted
 from policies.planning.plan import plan as make_plan
 from tests.bench.fleet_metrics import measure_ticks
-from tests.bench.simulated_agents import FLEET, NEW_VERSION, OLD_VERSION, Faults, fleet, release
+from tests.bench.simulated_agents import FLEET, NEW_VERSION, OLD_VERSION, STEPS, Faults, fleet, release
 from tests.fakes.gateway import FakeGateway
 from workflows.identities import change_of
 
@@ -53,7 +53,6 @@ SIZES = (100, 1_000, 10_000)
 LAB = load(Path("deploy/lab/gates.yaml"), GatePolicy)
 PRODUCTION = load(Path("deploy/prometheus/gates.yaml"), GatePolicy)
 FAULTY_FLEET = 1_000
-STEPS = ("1", "20%", "60%", "100%")
 TURNED_ROUND_IN_WAVE = 3
 """The wave after which sixty per cent of the gateways have changed."""
 

@@ -55,6 +55,7 @@ COUNTS: Counter[str] = Counter()
 """Steps taken by this process, by kind."""
 
 FLEET = "simulated"
+STEPS = ("1", "20%", "60%", "100%")
 OLD_VERSION, NEW_VERSION = "1.1.6", "1.3.0"
 
 
