@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,10 @@ from policies.model.change import (
     ChangeResult,
     KnownGoodBatch,
     Outcome,
+    Phase,
 )
+from policies.model.command import Command, CommandKind
+from policies.model.errors import PenstockError
 from policies.model.gates import GatePolicy
 from policies.model.plan import Plan, Strategy
 from policies.model.value import digest_of
@@ -102,7 +105,10 @@ class Misfortune:
     outcome: str
     wall_s: float
     kept: int
+    lasting: int
+    """Gateways that stay away."""
     named: int
+    """How many of them the change names at its end."""
     sentence: str
 
 
@@ -118,7 +124,7 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
     for count in chosen.gateways or SIZES if not chosen.only_faults else ():
         sizes.append(asyncio.run(_measure(count, chosen.watch)))
         print(_line(sizes[-1]), flush=True)
-    for faults, outcome in ((_few, Outcome.PROMOTED), (_many, Outcome.ROLLED_BACK)):
+    for faults, outcome in ((_few, Outcome.PROMOTED), (_many, Outcome.ROLLBACK_INCOMPLETE)):
         misfortunes.append(asyncio.run(_suffer(faults, outcome)))
         print(_line(misfortunes[-1]), flush=True)
     figures = {
@@ -166,11 +172,13 @@ async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -
     later = [int(name.removeprefix("gw-")) for wave in plan.waves[1:] for name in wave.gateways]
     given = faults(random.Random(0).sample(later, len(later)))
     async with _setup(FAULTY_FLEET, harm_in_wave=0, patience=5.0, faults=given) as setup:
+        giving_up = asyncio.create_task(setup.give_up_the_dead(given.dead))
         result = await setup.upgrade(plan)
+        giving_up.cancel()
         _expect(result, outcome)
         kept = setup.ledger.counts_of(result.rollout).get("kept", 0)
         lasting = given.dead | given.silent | given.refusing
-        missing = sorted(n for n in lasting if f"gw-{n:05}" not in result.aside)
+        named = result.aside.keys() | result.incomplete.keys()
         return Misfortune(
             gateways=FAULTY_FLEET,
             dead=len(given.dead),
@@ -180,7 +188,8 @@ async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -
             outcome=result.outcome,
             wall_s=setup.wall,
             kept=kept,
-            named=len(lasting) - len(missing),
+            named=sum(f"gw-{number:05}" in named for number in lasting),
+            lasting=len(lasting),
             sentence=result.reason,
         )
 
@@ -234,7 +243,6 @@ class Setup:
     folder: Path
     worker: "subprocess.Popen[str]"
     wall: float = 0.0
-    decided_at: float = 0.0
 
     @property
     def ledger(self) -> Ledger:
@@ -256,6 +264,22 @@ class Setup:
             result = await handle.result()
         self.wall = round(time.monotonic() - began, 1)
         return result
+
+    async def give_up_the_dead(self, dead: Collection[int]) -> None:
+        """Give up each dead gateway that a change waits for on its way back, as a person would."""
+        service = Service(await connect(self.address, "default"), self.ledger)
+        names = {f"gw-{number:05}" for number in dead}
+        while True:
+            await asyncio.sleep(0.5)
+            with suppress(PenstockError):  # not begun yet
+                status = await service.status(FLEET)
+                if status.phase is not Phase.ROLLING_BACK:
+                    continue
+                missing = {line.partition(":")[0] for line in status.incomplete}
+                for name in sorted(missing & names):
+                    order = {"person": "bench", "reason": "it is dead", "gateway": name}
+                    command = Command(id=f"give-up-{name}", kind=CommandKind.QUARANTINE, **order)
+                    await service.command(FLEET, command)
 
     def cost(self) -> tuple[float, float]:
         """Return the worker's processor seconds so far, and the most memory it had, in MB."""
