@@ -124,7 +124,8 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
     for count in chosen.gateways or SIZES if not chosen.only_faults else ():
         sizes.append(asyncio.run(_measure(count, chosen.watch)))
         print(_line(sizes[-1]), flush=True)
-    for faults, outcome in ((_few, Outcome.PROMOTED), (_many, Outcome.ROLLBACK_INCOMPLETE)):
+    expected = ((_few, Outcome.PROMOTED), (_many, Outcome.ROLLBACK_INCOMPLETE))
+    for faults, outcome in expected if chosen.only_faults or not chosen.gateways else ():
         misfortunes.append(asyncio.run(_suffer(faults, outcome)))
         print(_line(misfortunes[-1]), flush=True)
     figures = {
