@@ -14,7 +14,7 @@ from policies.model.value import digest_of
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import Confirmation
 from policies.planning.parts import parted
-from policies.story import KEPT_EVENTS, Story
+from policies.status.story import KEPT_EVENTS, Story
 from tests.unit.fleets import facts_of, planned
 
 BEGAN = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
