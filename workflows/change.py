@@ -448,6 +448,7 @@ class Change:
                 failed=failed,
                 decision=self._decision,
                 source=self._order.source,
+                began=workflow.now(),
             ),
             id=self._child("restore"),
             parent_close_policy=ParentClosePolicy.ABANDON,

@@ -74,7 +74,7 @@ class RestoreOrder(Value):
 
 
 class RestoreResult(Value):
-    """How many gateways are back, which were given up, and how long it took until the last was back."""
+    """How many gateways are back, which were given up, and how long it took until the last one was back."""
 
     back: int
     given_up: dict[str, str] = {}
@@ -94,7 +94,7 @@ class Restore:
         self._back = list(order.back)
         self._troubles: dict[str, str] = {}
         self._given_up = dict(order.given_up)
-        self._began = order.began or workflow.now()
+        self._began = self._last_back = order.began or workflow.now()
         self._told = order.told
         self._first_round_over = bool(order.back)
 
@@ -159,7 +159,9 @@ class Restore:
         await asyncio.gather(*late)
         if any(name not in {*self._back, *self._given_up} for name in waiting):
             self._go_on_with_a_short_history()
-        return RestoreResult(back=len(self._back), given_up=self._given_up, took=workflow.now() - self._began)
+        return RestoreResult(
+            back=len(self._back), given_up=self._given_up, took=self._last_back - self._began
+        )
 
     # --- one gateway ------------------------------------------------------------------
 
@@ -177,6 +179,7 @@ class Restore:
             self._troubles[name] = sentence_of(error)
             return False
         self._back.append(name)
+        self._last_back = workflow.now()
         self._troubles.pop(name, None)
         self._given_up.pop(name, None)
         return True
