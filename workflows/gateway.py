@@ -102,12 +102,12 @@ class GatewaySteps:
         )
 
     async def try_out(self, slot: str, lease: timedelta, share: int = 100, *, renew: bool = False) -> None:
-        """Send the share of new sessions to the slot for the length of the lease."""
+        """Send the share of new sessions to the slot for the length of the lease; only a renewal can be late."""
         await workflow.execute_activity_method(
             SteeringActivities.start_trial,
             TrialOrder(operation=self.operation("trial"), slot=slot, lease=lease, share=share, renew=renew),
             task_queue=self._queue,
-            **steps.confirm_within(lease),
+            **(steps.confirm_within(lease) if renew else steps.STEER),
         )
 
     async def keep(self, slot: str, patience: steps.Options = steps.STEER) -> None:
