@@ -11,11 +11,10 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from policies.judge.beside import with_old_instances
 from policies.judge.counts import Series
 from policies.judge.needs import Needs, offending, unreached, what_to_read
 from policies.judge.offence import Offence
-from policies.judge.reading import COMPLAINTS, Reading
+from policies.judge.reading import COMPLAINTS, Reading, with_old_instances
 from policies.judge.sample import sampled
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_reading, next_window

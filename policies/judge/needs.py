@@ -6,6 +6,9 @@ from datetime import timedelta
 from math import inf
 
 from policies.judge.counts import Series
+from policies.judge.gates.complaints import Complaints
+from policies.judge.gates.exceedance import Exceedance
+from policies.judge.gates.hard import Hard
 from policies.judge.observation import Memory
 from policies.judge.offence import MOST_OFFENDERS, Offence
 from policies.model.gates import GatePolicy
@@ -68,8 +71,8 @@ def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory) -> Needs:
         ages=tuple(policy.baseline / part for part in BASELINE_PARTS),
         offences=tuple(offences),
         signs=signs,
-        complaints=any(gate.hears_complaints for gate in policy.gates),
-        confirm=any(gate.wants_probe for gate in policy.gates),
+        complaints=any(isinstance(gate, Complaints) for gate in policy.gates),
+        confirm=any(isinstance(gate, Hard) and gate.confirm for gate in policy.gates),
     )
 
 
@@ -77,8 +80,8 @@ def _buckets(policy: GatePolicy, memory: Memory) -> dict[str, str]:
     """Return, for each histogram, the selector of the buckets whose bounds were frozen."""
     bounds: dict[str, set[float]] = {}
     for gate in policy.gates:
-        if gate.histogram_read:
-            bounds.setdefault(gate.histogram_read, {inf}).add(memory.bounds.get(gate.id, inf))
+        if isinstance(gate, Exceedance):
+            bounds.setdefault(gate.histogram, {inf}).add(memory.bounds.get(gate.id, inf))
     return {
         selector: selector.replace("$cohort", f'le=~"{"|".join(map(_label, sorted(some)))}",$cohort')
         for selector, some in bounds.items()

@@ -141,12 +141,11 @@ def _fold_counters(
     if memory.based:
         return memory, growth
     baseline = Baseline(cohorts, label, reading, scrapes)
-    bounds = {gate.id: gate.freeze(baseline) for gate in policy.gates}
-    before = {gate.id: gate.before(baseline, bounds[gate.id]) for gate in policy.gates}
+    before = {gate.id: gate.before(baseline) for gate in policy.gates}
     started = {
         "based": True,
-        "bounds": {gate: bound for gate, bound in bounds.items() if bound is not None},
-        "baseline": {gate: counts for gate, counts in before.items() if counts is not None},
+        "bounds": {gate: bound for gate, (bound, _) in before.items() if bound is not None},
+        "baseline": {gate: counts for gate, (_, counts) in before.items() if counts is not None},
     }
     return memory.model_copy(update=started), {}
 

@@ -5,7 +5,7 @@ crossed, the fleet itself is uneven, and a crossing of the canary counts only wh
 out at least twice as much as the worst control does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from policies.judge.sle import Counts, Margin, SleState, sle_init, sle_step
@@ -38,15 +38,7 @@ def placebo_step(
     return after
 
 
-def excess_of(state: SleState) -> float:
-    """Return by how much this gateway's recent share was worse than the others'."""
-    events = sum(row[0] for row in state.recent) or 1
-    others = sum(row[2] for row in state.recent) or 1
-    return sum(row[1] for row in state.recent) / events - sum(row[3] for row in state.recent) / others
-
-
-def stands_out(canary_excess: float, excesses: Mapping[str, float]) -> bool:
+def stands_out(canary_excess: float, excesses: Sequence[float]) -> bool:
     """Whether the canary's excess is at least twice the worst control's, over the median gateway."""
-    middle = median(excesses.values())
-    worst = max(excesses.values()) - middle
-    return canary_excess - middle >= TIMES_WORST * worst
+    middle = median(excesses)
+    return canary_excess - middle >= TIMES_WORST * (max(excesses) - middle)

@@ -48,6 +48,17 @@ class WindowState(Value):
         return self.last - self.started if self.started is not None else 0.0
 
 
+class Record(Value):
+    """A window as it was watched, kept so that it can be judged again without any metrics."""
+
+    rollout: str
+    wave: int
+    policy: GatePolicy
+    window: Window
+    cohorts: Cohorts
+    ticks: tuple[Tick, ...] = ()
+
+
 def restarted(state: WindowState) -> WindowState:
     """Return the state with a window that begins with the next tick; what was counted stays counted."""
     clocks = {"started": None, "observed": 0.0, "extensions": 0, "held": None, "good_since": None}
@@ -100,7 +111,6 @@ def fold_tick(
         readings,
         _clocks(state, tick),
         responses=responses,
-        required=tuple(gate.id for gate in policy.gates if gate.must_prove),
         aside=aside if alone else failing,
         may_fail=cohorts.may_fail,
     )
@@ -162,18 +172,17 @@ def _judge(setup: Setup, gate: Gate, state: GateState, tick: Tick) -> tuple[Gate
 
 def _identity(policy: GatePolicy, state: WindowState, tick: Tick) -> tuple[list[GateReading], float | None]:
     """Return identity's reading where it has one; a scrape or two behind a switch is no mistake yet."""
+    since = state.other_since
     if "identity" in tick.blind:
-        reading = GateReading(
-            gate="identity", verdict=GateVerdict.METRICS_UNAVAILABLE, reason=tick.blind["identity"]
-        )
-        return [reading], state.other_since
-    if not tick.other:
+        verdict, reason = GateVerdict.METRICS_UNAVAILABLE, tick.blind["identity"]
+    elif tick.other:
+        since = tick.at if since is None else since
+        lasting = tick.at - since >= policy.fresh_within.total_seconds()
+        verdict = GateVerdict.CONFLICTING if lasting else GateVerdict.NOT_ENOUGH_DATA
+        instance, digest = min(tick.other.items())
+        reason = f"{instance} runs {digest[:19]}, which is not what the plan put there"
+    else:
         return [], None
-    since = state.other_since if state.other_since is not None else tick.at
-    lasting = tick.at - since >= policy.fresh_within.total_seconds()
-    instance, digest = min(tick.other.items())
-    verdict = GateVerdict.CONFLICTING if lasting else GateVerdict.NOT_ENOUGH_DATA
-    reason = f"{instance} runs {digest[:19]}, which is not what the plan put there"
     return [GateReading(gate="identity", verdict=verdict, reason=reason)], since
 
 
@@ -245,8 +254,6 @@ def _extensions(window: Window, state: WindowState) -> int:
 def _shadowed(decision: Decision) -> Decision:
     """Turn what would be done into what is said: in shadow mode only a person acts."""
     if decision.action in {Action.PROMOTE, Action.ROLL_BACK}:
-        would = decision.action.value.replace("_", " ")
-        return decision.model_copy(
-            update={"action": Action.HOLD_FOR_HUMAN, "reason": f"shadow: would {would}: {decision.reason}"}
-        )
+        reason = f"shadow: would {decision.action.value.replace('_', ' ')}: {decision.reason}"
+        return decision.model_copy(update={"action": Action.HOLD_FOR_HUMAN, "reason": reason})
     return decision

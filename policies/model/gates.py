@@ -113,10 +113,27 @@ class GatePolicy(Value):
         """Return this policy with its error budget shared out over so many waves."""
         return self.model_copy(update={"budget": self.budget.model_copy(update={"waves": max(1, waves)})})
 
+    def baking(self, kept: timedelta) -> "GatePolicy":
+        """Return this policy as it watches promoted gateways for the time the old release is kept.
+
+        What compares does so with the gateways not changed, if any are left, else with the fleet's own
+        baseline and the gates' guards. Nothing is promoted again; a rollback is one decision away, and
+        everything that is no hard sign asks a person.
+        """
+        cap = max(kept, self.window.minimum)
+        clocks = {"minimum": cap, "nominal": cap, "extension": timedelta(0), "cap": cap}
+        gates = tuple(gate.gentle() for gate in self.gates)
+        return self.model_copy(update={"gates": gates, "window": self.window.model_copy(update=clocks)})
+
     @property
     def counters(self) -> frozenset[str]:
         """The selectors of all counters that are folded by difference."""
         return frozenset(selector for gate in self.gates for selector in gate.counters)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The gates without whose proof of health nothing is promoted."""
+        return tuple(gate.id for gate in self.gates if isinstance(gate, Counted) and gate.required)
 
     @property
     def tick(self) -> timedelta:
@@ -143,13 +160,8 @@ class GatePolicy(Value):
 def lint(policy: GatePolicy) -> tuple[str, ...]:
     """Return, as sentences, what is well-formed in the policy and yet cannot work as meant."""
     sentences = []
-    if not any(gate.must_prove for gate in policy.gates):
+    if not policy.required:
         sentences.append("no gate is required, so nothing could ever be promoted")
     if policy.blindness.cap < policy.blindness.grace:
         sentences.append("blindness.cap is shorter than blindness.grace")
     return tuple(sentences)
-
-
-def selectors(gate: Gate) -> tuple[str, ...]:
-    """Return every raw series selector the gate reads."""
-    return gate.selectors

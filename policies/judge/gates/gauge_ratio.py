@@ -40,10 +40,10 @@ class GaugeRatio(Gauge):
 
     def verdict_on(self, mine: Sequence[Level], theirs: Sequence[Level]) -> GateReading | None:
         """Return whether the worst canary is too high."""
-        worst = max((level.height for level in mine), default=0.0)
+        worst = max((level.quick for level in mine), default=0.0)
         if not theirs or worst <= self.floor:
             return None
-        ratio = worst / median(level.height for level in theirs)
+        ratio = worst / median(level.quick for level in theirs)
         return GateReading(
             gate=self.id,
             verdict=GateVerdict.UNHEALTHY if ratio > self.ratio else GateVerdict.HEALTHY,

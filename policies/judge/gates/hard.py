@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,8 @@ class Fires(Value):
 class Hard(Signed):
     """A sign that needs no statistics, held for a while by the canary and not by a third of control."""
 
+    bad: ClassVar = GateVerdict.HARD
+
     kind: Literal["hard"]
     per: Selector | None = None
     fires: Fires
@@ -39,11 +41,6 @@ class Hard(Signed):
     def promised(self) -> tuple[str, ...]:
         """The value, and its units."""
         return (self.value, self.per) if self.per else (self.value,)
-
-    @property
-    def wants_probe(self) -> bool:
-        """Whether a canary that could not be scraped is to be probed from here."""
-        return self.confirm
 
     @property
     def missable(self) -> str:
@@ -113,11 +110,6 @@ class Hard(Signed):
             return {i: sign for i, sign in signs.items() if sign.since > setup.started}
         held = self.held.total_seconds()
         return {i: sign for i, sign in signs.items() if sign.until - sign.since >= held}
-
-    @property
-    def bad(self) -> GateVerdict:
-        """The verdict when the sign is believed: it needs no statistics."""
-        return GateVerdict.HARD
 
     def believed(self, mine: list[str], tick: Tick) -> list[str]:
         """Return all of them, unless a probe from here must confirm it."""

@@ -96,11 +96,6 @@ class Kind(Value):
     action: Response = Response.ROLL_BACK
 
     @property
-    def must_prove(self) -> bool:
-        """Whether nothing is promoted before this gate is proven healthy."""
-        return False
-
-    @property
     def promised(self) -> tuple[str, ...]:
         """The selectors that must have a fresh value on every canary."""
         return ()
@@ -116,16 +111,6 @@ class Kind(Value):
         return tuple(dict.fromkeys((*self.counters, *self.promised)))
 
     @property
-    def hears_complaints(self) -> bool:
-        """Whether complaints must be read for it."""
-        return False
-
-    @property
-    def wants_probe(self) -> bool:
-        """Whether a canary that could not be scraped is to be probed from here."""
-        return False
-
-    @property
     def missable(self) -> str:
         """The selector whose absence must be told apart from never having been there, if there is one."""
         return ""
@@ -135,25 +120,15 @@ class Kind(Value):
         del scrape
         return timedelta(0)
 
-    @property
-    def histogram_read(self) -> str:
-        """The selector of which only the bucket at the frozen bound, and the last, are read."""
-        return ""
-
     def offence(self, lookback: timedelta) -> Offence | None:
         """Return the filter for gateways that may show its sign; None where only samples are asked."""
         del lookback
         return None
 
-    def freeze(self, baseline: Baseline) -> float | None:
-        """Return the histogram bound to freeze for the window."""
+    def before(self, baseline: Baseline) -> tuple[float | None, tuple[int, int] | None]:
+        """Return the histogram bound to freeze, and control's events and bad ones before the window."""
         del baseline
-        return None
-
-    def before(self, baseline: Baseline, bound: float | None) -> tuple[int, int] | None:
-        """Return control's events and bad events before the window."""
-        del baseline, bound
-        return None
+        return None, None
 
     def blind(self, look: Look) -> str:
         """Return why this gate cannot be read now; empty when it can."""
