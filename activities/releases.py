@@ -29,12 +29,11 @@ from activities.verdicts import (
     refused,
 )
 from policies.changes import change_between, require_approvals
-from policies.model.approval import Approval, Change
 from policies.model.errors import BadInput
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import ArchiveRefused, DigestMismatch, PolicyChanged, SubjectMismatch, TrustError
 from policies.model.release import Artifact, ReleaseManifest
-from policies.model.trust import Envelope
+from policies.model.trust import Approval, Change, Envelope
 from policies.model.value import Digest, Name, Value
 from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
 from policies.trust.statements import parse_release

@@ -8,9 +8,8 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from policies.model.approval import Approval, Change
 from policies.model.refusals import ApprovalRequired
-from policies.model.trust import ApprovalRule, ApprovalRules
+from policies.model.trust import Approval, ApprovalRule, ApprovalRules, Change
 from policies.model.value import Digest, digest_of
 
 CREDENTIALS = re.compile(r"key|secret|passw|passwd|token|credential|cert|radius|auth|pin$|psk", re.IGNORECASE)

@@ -7,14 +7,12 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import pairwise
 from math import ceil
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
 from policies.model.drain import DrainLimits
-from policies.model.value import Duration, Name, Value
-
-T = TypeVar("T")
+from policies.model.value import Duration, Name, Value, twice
 
 Step = Annotated[str, Field(pattern=r"^[1-9][0-9]*%?$", coerce_numbers_to_str=True)]
 """How many gateways have changed when a wave ends: a count ("1") or a share of those that can ("25%")."""
@@ -75,8 +73,7 @@ class Gateway(Value):
     @model_validator(mode="after")
     def _slots_share_nothing(self) -> "Gateway":
         for what in ("name", "port", "device"):
-            seen = [getattr(slot, what) for slot in self.slots]
-            if len(set(seen)) != len(seen):
+            if twice(getattr(slot, what) for slot in self.slots) is not None:
                 raise ValueError(f"gateway {self.name}: two slots have the same {what}")
         if self.port in [slot.port for slot in self.slots]:
             raise ValueError(f"gateway {self.name}: port {self.port} is the users' and cannot be a slot's")
@@ -214,9 +211,9 @@ class Fleet(Value):
 
     @model_validator(mode="after")
     def _gateways_share_nothing(self) -> "Fleet":
-        if twice := _twice(gateway.name for gateway in self.gateways):
-            raise ValueError(f"gateway {twice} is listed twice")
-        if address := _twice(address for gateway in self.gateways for address in gateway.addresses):
+        if name := twice(gateway.name for gateway in self.gateways):
+            raise ValueError(f"gateway {name} is listed twice")
+        if address := twice(address for gateway in self.gateways for address in gateway.addresses):
             holders = [gateway.name for gateway in self.gateways if address in gateway.addresses]
             raise ValueError(
                 f"address {address} is given twice ({_spoken(holders)}); each gateway has its own"
@@ -257,16 +254,6 @@ def amount(written: str, of: int) -> int:
 
 def _spoken(values: Sequence[object]) -> str:
     return ", ".join(str(value) for value in values)
-
-
-def _twice(values: Iterable[T]) -> T | None:
-    """Return the first value that comes a second time."""
-    seen: set[T] = set()
-    for value in values:
-        if value in seen:
-            return value
-        seen.add(value)
-    return None
 
 
 def _shared_pool(gateways: Iterable[Gateway]) -> str | None:

@@ -18,7 +18,7 @@ from policies.judge.gates.kind import Alpha, Selector
 from policies.judge.gates.rate import Rate
 from policies.judge.gates.slope import Slope
 from policies.judge.sample import MOST
-from policies.model.value import Duration, Name, Value, digest_of
+from policies.model.value import Duration, Name, Value, digest_of, twice
 from policies.model.verdict import Window
 
 Gate = Annotated[
@@ -142,10 +142,8 @@ class GatePolicy(Value):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "GatePolicy":
-        ids = [gate.id for gate in self.gates]
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        if twice:
-            raise ValueError(f"gate {twice[0]} is listed twice")
+        if name := twice(gate.id for gate in self.gates):
+            raise ValueError(f"gate {name} is listed twice")
         spent = sum(gate.share for gate in self.gates if isinstance(gate, Counted))
         if spent > 1 + 1e-9:
             raise ValueError(f"the shares of the gates add up to {spent:g}; at most 1 is there to share out")

@@ -1,10 +1,14 @@
 """What all values share: frozen, closed to unknown fields, named by digests."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+T = TypeVar("T")
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 """`sha256:` and 64 lower-case hex digits; the only identity the code compares."""
@@ -56,6 +60,11 @@ class Message(Value):
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def twice(values: Iterable[T]) -> T | None:
+    """Return the first value that comes more than once, None when none does."""
+    return next((value for value, times in Counter(values).items() if times > 1), None)
 
 
 def digest_of(content: bytes) -> str:
