@@ -13,10 +13,9 @@ from temporalio import activity
 from activities.failures import as_application_errors
 from policies.judge.counts import Series
 from policies.judge.needs import Needs, offending, unreached, what_to_read
-from policies.judge.offence import Offence
 from policies.judge.reading import COMPLAINTS, Reading, with_old_instances
 from policies.judge.sample import sampled
-from policies.judge.tick import Tick
+from policies.judge.tick import Offence, Tick
 from policies.judge.window import WindowState, fold_reading, next_window
 from policies.model.errors import BadInput, Unavailable
 from policies.model.gates import GatePolicy

@@ -9,13 +9,15 @@ from policies.judge.counts import Series
 from policies.judge.gates.complaints import Complaints
 from policies.judge.gates.exceedance import Exceedance
 from policies.judge.gates.hard import Hard
-from policies.judge.observation import Memory
-from policies.judge.offence import MOST_OFFENDERS, Offence
+from policies.judge.look import Memory
+from policies.judge.tick import Offence
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Cohorts
 
 BASELINE_PARTS = (1, 2, 4, 8)
 """The baseline is halved until Prometheus remembers that time; a young one remembers little."""
+MOST_OFFENDERS = 500
+"""Gateways whose signs are read in full; where there are more, their names add nothing."""
 _LARGEST = 1e5
 """Bounds from which on a label may be written in more ways than one."""
 

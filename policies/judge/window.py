@@ -10,7 +10,8 @@ from math import ceil
 
 from policies.judge.failures import Aside, Why, failed_of, left_of, set_aside, still_aside
 from policies.judge.gates.kind import GateState, Response, Setup
-from policies.judge.observation import Memory, read_tick
+from policies.judge.look import Memory
+from policies.judge.observation import read_tick
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
 from policies.judge.verdict import Clocks, decide
@@ -119,12 +120,8 @@ def fold_tick(
 
 def next_window(state: WindowState) -> WindowState:
     """Return the state in which the next wave's window begins: what is compared over all waves goes on."""
-    carried = {
-        gate: GateState(overall=one.overall or one.sle)
-        for gate, one in state.gates.items()
-        if one.overall or one.sle
-    }
-    return WindowState(gates=carried)
+    kept = {gate: one.overall or one.sle for gate, one in state.gates.items()}
+    return WindowState(gates={gate: GateState(overall=sle) for gate, sle in kept.items() if sle})
 
 
 def _hard(readings: Sequence[GateReading], responses: Mapping[str, Response]) -> Iterator[str]:
@@ -197,16 +194,14 @@ def _timed(
 ) -> WindowState:
     """Move the clocks: observed time only when everything asked for was seen."""
     blind = any(r.verdict is GateVerdict.METRICS_UNAVAILABLE for r in readings)
-    step = min(
-        max(0.0, tick.at - (state.last or tick.at)), MOST_SCRAPES_BETWEEN * policy.scrape.total_seconds()
-    )
-    usable = not blind and other_since is None
-    since = state.blind_since if state.blind_since is not None else (state.last or tick.at)
+    last, most = state.last or tick.at, MOST_SCRAPES_BETWEEN * policy.scrape.total_seconds()
+    step = 0.0 if blind or other_since is not None else min(max(0.0, tick.at - last), most)
+    since = state.blind_since if state.blind_since is not None else last
     return state.model_copy(
         update={
             "started": started,
             "last": tick.at,
-            "observed": state.observed + (step if usable else 0.0),
+            "observed": state.observed + step,
             "ticks": state.ticks + 1,
             "blind_since": since if blind else None,
             "other_since": other_since,

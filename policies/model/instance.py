@@ -1,9 +1,8 @@
-"""Instances: daemons running in slots, the sessions they carry, and what a probe of one found."""
+"""Instances: daemons running in slots, the sessions they carry, who gets new ones, and what a probe found."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from policies.model.steering import Steering
 from policies.model.value import Digest, Message
 
 
@@ -42,6 +41,26 @@ class Instance(Message):
     pid: int | None = None
     started_at: datetime | None = None
     sessions: int | None = None
+
+
+class Steering(Message):
+    """The steering table of one gateway as read back from its kernel or balancer.
+
+    `serving` is the permanent slot; `trial` wins over it while its lease lasts, for `share`
+    percent of the source addresses. A table that was never primed has neither. `pinned` counts
+    the source addresses whose new connections still go to the slot their sessions live on.
+    """
+
+    primed: bool = False
+    serving: str | None = None
+    trial: str | None = None
+    trial_expires_in: timedelta | None = None
+    share: int = 100
+    """Percent of the source addresses whose new sessions the trial gets; 100 where there is no trial."""
+    pinned: int = 0
+    generation: str = ""
+    """Who wrote the table last: rollout and epoch."""
+    changed: bool = False
 
 
 class GatewayState(Message):

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from activities.drivers.metrics.promql import offenders_query
 from activities.observation import packed, unpacked
-from policies.judge.needs import offending, what_to_read
-from policies.judge.observation import Memory
-from policies.judge.offence import MOST_OFFENDERS, Offence
+from policies.judge.look import Memory
+from policies.judge.needs import MOST_OFFENDERS, offending, what_to_read
 from policies.judge.sample import sample_of, sampled
+from policies.judge.tick import Offence
 from policies.judge.window import WindowState, fold_reading
 from policies.model.verdict import Action, Cohorts
 from tests.unit.judged import LOGINS, OLD, START, TARGET, policy, reading, seconds, series

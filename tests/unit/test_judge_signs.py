@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.judge.gates.alerts import Alerts
+from policies.judge.gates.counted import placebo_step, stands_out
 from policies.judge.gates.gauge_ratio import GaugeRatio
 from policies.judge.gates.hard import Fires, Hard, gone_since
 from policies.judge.gates.signs import is_everybodys
 from policies.judge.gates.slope import Slope
 from policies.judge.persistence import Level, follow, settled
-from policies.judge.placebo import placebo_step, stands_out
 from policies.judge.sle import Margin, SleState, evidence_of
 from policies.model.verdict import GateVerdict
 

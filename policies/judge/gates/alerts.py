@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from policies.judge.gates.kind import Response
 from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
-from policies.judge.offence import Offence
+from policies.judge.tick import Offence
 from policies.model.verdict import GateVerdict
 
 

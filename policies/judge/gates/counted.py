@@ -1,6 +1,7 @@
 """What gates that count bad events among events have in common: proof of harm, proof of health."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
 
 from pydantic import Field, model_validator
 
@@ -8,11 +9,11 @@ from policies.judge.gates.kind import Alpha, GateState, Kind, Response, Setup
 from policies.judge.guard import Limit, guard_step, harm_value, limit_of
 from policies.judge.health import Health, HealthState, absolute, health_step, health_value
 from policies.judge.look import Look
-from policies.judge.placebo import placebo_step, stands_out
 from policies.judge.sle import (
     Counts,
     Evidence,
     Margin,
+    SleState,
     baseline_share,
     evidence_of,
     proven_worse,
@@ -23,6 +24,9 @@ from policies.judge.tick import Finding, Tick
 from policies.model.verdict import Against, GateReading, GateVerdict
 
 MOST_RECENT = 20
+FEWEST_CONTROLS, MOST_CONTROLS = 4, 8
+"""Control gateways that are tried as placebos; more would only cost time and space."""
+TIMES_WORST = 2.0
 _SHOWN_CEILING = 1e12
 
 
@@ -55,7 +59,7 @@ class Counted(Kind):
     def blind(self, look: Look) -> str:
         """Return why this gate cannot be read now; counters are folded together, so one lost blinds all."""
         read = (*self.promised, look.presence, *(look.counters if self.counters else ()))
-        unexported = self.optional and not look.last_shown[self.id]
+        unexported = self.optional and not look.memory.last_shown[self.id]
         return look.unread(read) or ("" if unexported else look.unfresh(self.promised))
 
     def find(self, look: Look) -> Finding:
@@ -207,12 +211,42 @@ class Counted(Kind):
         )
 
 
+def placebo_step(
+    states: Mapping[str, SleState],
+    found: Mapping[str, tuple[int, int]],
+    control: Sequence[str],
+    margin: Margin,
+    *,
+    horizon: int,
+    memory: int,
+) -> dict[str, SleState]:
+    """Fold one scrape for each control gateway that plays the canary against the others, by the same rule.
+
+    Once one of them has crossed, the fleet itself is uneven, and a crossing of the canary counts only
+    when it `stands_out`.
+    """
+    if len(control) < FEWEST_CONTROLS:
+        return {}
+    after, everybody = {}, _sides(found, (), control)
+    for instance in sorted(control)[:MOST_CONTROLS]:
+        mine, bad = found.get(instance, (0, 0))
+        counts = Counts(mine, bad, everybody.control - mine, everybody.control_bad - bad)
+        after[instance] = sle_step(states.get(instance) or sle_init(horizon), counts, margin, memory)
+    return after
+
+
+def stands_out(canary_excess: float, excesses: Sequence[float]) -> bool:
+    """Whether the canary's excess is at least twice the worst control's, over the median gateway."""
+    middle = median(excesses)
+    return canary_excess - middle >= TIMES_WORST * (max(excesses) - middle)
+
+
 def whole(total: float, bad: float) -> tuple[int, int]:
     """Return events and bad events as whole numbers, never more bad ones than events."""
     return round(total), max(0, min(round(bad), round(total)))
 
 
-def _sides(found: dict[str, tuple[int, int]], changed: Sequence[str], control: Sequence[str]) -> Counts:
+def _sides(found: Mapping[str, tuple[int, int]], changed: Sequence[str], control: Sequence[str]) -> Counts:
     def total(instances: Sequence[str], part: int) -> int:
         return sum(found.get(instance, (0, 0))[part] for instance in instances)
 

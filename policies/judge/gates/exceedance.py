@@ -4,10 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from policies.judge.baseline import ALL, Baseline
 from policies.judge.gates.counted import Counted, whole
 from policies.judge.gates.kind import Selector
-from policies.judge.look import Look
+from policies.judge.look import ALL, Baseline, Look
 from policies.model.value import Value
 
 FEWEST_FOR_A_BOUND = 50
@@ -51,6 +50,6 @@ class Exceedance(Counted):
 
     def count(self, look: Look) -> tuple[dict[str, float], dict[str, float]]:
         """Return events, and slow events, per instance."""
-        quick = look.grown(self.histogram, look.bounds.get(self.id))
+        quick = look.grown(self.histogram, look.memory.bounds.get(self.id))
         totals = {i: n for i, n in look.grown(self.histogram, ALL).items() if i in quick}
         return totals, {instance: total - quick[instance] for instance, total in totals.items()}

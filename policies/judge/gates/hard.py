@@ -10,8 +10,7 @@ from pydantic import Field
 from policies.judge.gates.kind import Selector, Setup
 from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
-from policies.judge.offence import Offence
-from policies.judge.tick import Finding, Sign, Tick
+from policies.judge.tick import Finding, Offence, Sign, Tick
 from policies.model.value import Duration, Value
 from policies.model.verdict import GateVerdict
 
@@ -66,9 +65,9 @@ class Hard(Signed):
         if unread:
             return unread
         for instance in look.cohorts.canary:
-            if look.last_reached.get(instance, 0.0) < look.oldest:
+            if look.memory.last_reached.get(instance, 0.0) < look.oldest:
                 return f"{instance} is not reached"
-            if instance not in look.last_shown[self.id]:
+            if instance not in look.memory.last_shown[self.id]:
                 return f"{self.value.partition('{')[0]} was never seen on {instance}"
         return ""
 
@@ -78,7 +77,7 @@ class Hard(Signed):
             return super().find(look)
         if look.unread((self.value,)):
             return Finding(signs={})  # not read is not gone
-        shown = look.last_shown[self.id]
+        shown = look.memory.last_shown[self.id]
         lost = {i: gone_since(shown.get(i), times) for i, times in look.scrapes.items()}
         signs = {i: Sign(since=at, until=look.scrapes[i][-1]) for i, at in lost.items() if at is not None}
         return Finding(signs=signs)

@@ -10,14 +10,12 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator
 
-from policies.judge.baseline import Baseline
 from policies.judge.guard import GuardState, Limit
 from policies.judge.health import HealthState
-from policies.judge.look import Look
-from policies.judge.offence import Offence
+from policies.judge.look import Baseline, Look
 from policies.judge.persistence import Level
 from policies.judge.sle import SleState
-from policies.judge.tick import Finding, Tick
+from policies.judge.tick import Finding, Offence, Tick
 from policies.model.value import Name, Value
 from policies.model.verdict import Cohorts, GateReading
 

@@ -2,10 +2,9 @@
 
 from typing import Literal
 
-from policies.judge.baseline import Baseline
 from policies.judge.gates.counted import Counted, whole
 from policies.judge.gates.kind import Selector
-from policies.judge.look import Look
+from policies.judge.look import Baseline, Look
 
 
 class Rate(Counted):
