@@ -40,7 +40,7 @@ def digest_of_change(change: Change) -> Digest:
 
 
 def rule_of(change: Change, rules: ApprovalRules) -> ApprovalRule:
-    """Return the rule this change falls under: the strictest kind that is in it."""
+    """Return the rule of the strictest kind that is in this change."""
     if change.credentials:
         return rules.credentials
     if set(change.keys) - set(rules.config.unless_keys_in):
@@ -92,8 +92,6 @@ def _settings(text: str) -> dict[str, tuple[str, ...]]:
     for raw in text.splitlines():
         line = raw.strip()
         if line and not line.startswith(("#", ";")):
-            key, _, value = (
-                part.strip() for part in re.sub(r"\s*=\s*|\s+", "=", line, count=1).partition("=")
-            )
+            key, value = (*re.split(r"\s*=\s*|\s+", line, maxsplit=1), "")[:2]
             found[key] = (*found.get(key, ()), value)
     return found

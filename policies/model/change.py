@@ -78,8 +78,7 @@ class ChangeResult(Value):
     reason: str = Field(min_length=1)
     decision: Decision | None = None
     touched: int = 0
-    aside: dict[str, str] = {}
-    """Gateways that were left out, each with why."""
+    aside: dict[str, str] = Field(default={}, description="gateways that were left out, each with why")
     incomplete: dict[str, str] = {}
     """Gateways that are not back and were given up, each with who said so."""
     steered_back_after: timedelta | None = None

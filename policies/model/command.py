@@ -31,8 +31,7 @@ class Command(Value):
     reason: str = Field(min_length=1)
     hold_of: str | None = None
     """Whose hold a resume lifts, when it is not the person's own."""
-    approves: Digest | None = None
-    """What an approval was shown."""
+    approves: Digest | None = Field(default=None, description="what an approval was shown")
     gateway: Name | None = None
 
 

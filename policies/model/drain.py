@@ -95,8 +95,7 @@ class DrainFacts(Value):
     now: datetime
     deadline: datetime
     warned: bool = False
-    forced_by: str | None = None
-    """Who said that the sessions are to be ended."""
+    forced_by: str | None = Field(default=None, description="who said that the sessions are to be ended")
     exempt_too: bool = False
 
 

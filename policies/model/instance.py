@@ -3,6 +3,8 @@
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from pydantic import Field
+
 from policies.model.value import Digest, Message
 
 
@@ -58,8 +60,7 @@ class Steering(Message):
     share: int = 100
     """Percent of the source addresses whose new sessions the trial gets; 100 where there is no trial."""
     pinned: int = 0
-    generation: str = ""
-    """Who wrote the table last: rollout and epoch."""
+    generation: str = Field(default="", description="who wrote the table last: rollout and epoch")
     changed: bool = False
 
 

@@ -64,8 +64,7 @@ class PlanHeader(Value):
     product: Name
     channel: Name
     limits: Limits
-    gateways: int
-    """Gateways of the fleet, those that the plan leaves alone too."""
+    gateways: int = Field(description="gateways of the fleet, those that the plan leaves alone too")
     waves: tuple[WaveHeader, ...]
     release: ReleaseRef | None = None
     """What the plan leads to; None when every gateway goes back to a release of its own."""

@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+from pydantic import Field
+
 from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.report import GatewayProgress
 from policies.model.value import Digest, Value
@@ -33,16 +35,14 @@ class ChangeStatus(Value):
     waves: int = 0
     gateways: tuple[GatewayProgress, ...] = ()
     """Every gateway of a small fleet; of a large one those that need attention."""
-    counts: dict[str, int] = {}
-    """How many gateways are in which state."""
+    counts: dict[str, int] = Field(default={}, description="how many gateways are in which state")
     aside: dict[str, str] = {}
     """Gateways that failed by themselves and were left out, each with why."""
     decision: Decision | None = None
     events: tuple[Event, ...] = ()
     earlier_events: int = 0
     """Events before the first of `events`, which only the ledger still has."""
-    needs_you: str | None = None
-    """What waits for a person, None when nothing does."""
+    needs_you: str | None = Field(default=None, description="what waits for a person, None when nothing does")
     outcome: Outcome | None = None
     confirm: Digest | None = None
     """What waits for a second person's answer, by the digest that the answer names."""
