@@ -32,7 +32,6 @@ def decide(
     window: Window,
     readings: Sequence[GateReading],
     clocks: Clocks,
-    *,
     responses: Mapping[str, Response],
     aside: Asides,
     may_fail: int,

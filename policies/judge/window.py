@@ -81,9 +81,8 @@ def fold_tick(
     policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, tick: Tick
 ) -> tuple[WindowState, Decision]:
     """Fold one tick as the gates saw it."""
-    aside = set_aside(
-        still_aside(state.aside, cohorts), cohorts.changed & set(tick.rebooted), Why.REBOOTED, tick.at
-    )
+    rebooted = cohorts.changed & set(tick.rebooted)
+    aside = set_aside(still_aside(state.aside, cohorts), rebooted, Why.REBOOTED, tick.at)
     setup = Setup(
         cohorts=left_of(cohorts, aside),
         scrape=policy.scrape,
@@ -103,18 +102,11 @@ def fold_tick(
     unseen, aside = _unseen(policy, cohorts, state, tick, failing if alone else aside)
     identity, other_since = _identity(policy, state, tick)
     readings = [*identity, *readings]
-    state = _timed(policy, state, tick, readings, started=setup.started, other_since=other_since).model_copy(
-        update={"gates": gates, "unseen": unseen, "aside": aside}
-    )
-    decision = decide(
-        policy,
-        window,
-        readings,
-        _clocks(state, tick),
-        responses=responses,
-        aside=aside if alone else failing,
-        may_fail=cohorts.may_fail,
-    )
+    blind = any(reading.verdict is GateVerdict.METRICS_UNAVAILABLE for reading in readings)
+    clocks = _clocks(policy, state, tick, blind=blind, usable=not blind and other_since is None)
+    kept = {"gates": gates, "unseen": unseen, "aside": aside, "other_since": other_since}
+    state, out = state.model_copy(update=clocks | kept), aside if alone else failing
+    decision = decide(policy, window, readings, _elapsed(state), responses, out, cohorts.may_fail)
     return _latched(policy, window, state, decision)
 
 
@@ -147,14 +139,10 @@ def _unseen(
     return unseen, aside
 
 
-def _clocks(state: WindowState, tick: Tick) -> Clocks:
-    blind = tick.at - state.blind_since if state.blind_since is not None else 0.0
-    return Clocks(
-        observed=timedelta(seconds=state.observed),
-        wall=timedelta(seconds=state.wall),
-        blind=timedelta(seconds=blind),
-        extensions=state.extensions,
-    )
+def _elapsed(state: WindowState) -> Clocks:
+    blind = state.last - state.blind_since if state.blind_since is not None else 0.0
+    observed, wall, dark = (timedelta(seconds=seconds) for seconds in (state.observed, state.wall, blind))
+    return Clocks(observed=observed, wall=wall, blind=dark, extensions=state.extensions)
 
 
 def _judge(setup: Setup, gate: Gate, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
@@ -183,30 +171,19 @@ def _identity(policy: GatePolicy, state: WindowState, tick: Tick) -> tuple[list[
     return [GateReading(gate="identity", verdict=verdict, reason=reason)], since
 
 
-def _timed(
-    policy: GatePolicy,
-    state: WindowState,
-    tick: Tick,
-    readings: Sequence[GateReading],
-    *,
-    started: float,
-    other_since: float | None,
-) -> WindowState:
-    """Move the clocks: observed time only when everything asked for was seen."""
-    blind = any(r.verdict is GateVerdict.METRICS_UNAVAILABLE for r in readings)
+def _clocks(
+    policy: GatePolicy, state: WindowState, tick: Tick, *, blind: bool, usable: bool
+) -> dict[str, object]:
+    """Return the clocks moved on: observed time only when everything asked for was seen."""
     last, most = state.last or tick.at, MOST_SCRAPES_BETWEEN * policy.scrape.total_seconds()
-    step = 0.0 if blind or other_since is not None else min(max(0.0, tick.at - last), most)
     since = state.blind_since if state.blind_since is not None else last
-    return state.model_copy(
-        update={
-            "started": started,
-            "last": tick.at,
-            "observed": state.observed + step,
-            "ticks": state.ticks + 1,
-            "blind_since": since if blind else None,
-            "other_since": other_since,
-        }
-    )
+    return {
+        "started": state.started if state.started is not None else tick.at,
+        "last": tick.at,
+        "observed": state.observed + (min(max(0.0, tick.at - last), most) if usable else 0.0),
+        "ticks": state.ticks + 1,
+        "blind_since": since if blind else None,
+    }
 
 
 def _latched(

@@ -157,9 +157,8 @@ class GatePolicy(Value):
 
 def lint(policy: GatePolicy) -> tuple[str, ...]:
     """Return, as sentences, what is well-formed in the policy and yet cannot work as meant."""
-    sentences = []
-    if not policy.required:
-        sentences.append("no gate is required, so nothing could ever be promoted")
-    if policy.blindness.cap < policy.blindness.grace:
-        sentences.append("blindness.cap is shorter than blindness.grace")
-    return tuple(sentences)
+    sentences = {
+        "no gate is required, so nothing could ever be promoted": not policy.required,
+        "blindness.cap is shorter than blindness.grace": policy.blindness.cap < policy.blindness.grace,
+    }
+    return tuple(sentence for sentence, holds in sentences.items() if holds)

@@ -16,8 +16,7 @@ class Session(Message):
     vpn_address: str
     since: datetime
     transport: str
-    exempt: bool = False
-    """Whether only a person may end it; by whose name is known on the gateway alone."""
+    exempt: bool = Field(default=False, description="only a person may end it")
 
 
 class InstanceState(StrEnum):
@@ -57,8 +56,7 @@ class Steering(Message):
     serving: str | None = None
     trial: str | None = None
     trial_expires_in: timedelta | None = None
-    share: int = 100
-    """Percent of the source addresses whose new sessions the trial gets; 100 where there is no trial."""
+    share: int = Field(default=100, description="percent of the source addresses; 100 without a trial")
     pinned: int = 0
     generation: str = Field(default="", description="who wrote the table last: rollout and epoch")
     changed: bool = False
@@ -107,8 +105,7 @@ class Probe(Message):
     """A real login and pings through an instance's own port."""
 
     passed: bool
-    stage: str
-    """The stage reached: tcp, tls, auth, tunnel or ping; the failed one when not passed."""
+    stage: str = Field(description="reached, or failed at: tcp, tls, auth, tunnel or ping")
     reason: str
     connect_seconds: float | None = None
     pings_sent: int = 0

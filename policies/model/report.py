@@ -38,8 +38,7 @@ class BatchReport(Report):
     ready: bool = Field(default=False, description="everybody who is not aside waits at the barrier")
     counts: dict[str, int] = {}
     aside: dict[str, str] = {}
-    ended: tuple[str, ...] = ()
-    """Those of them on which the new instance ended by itself, as their hosts say."""
+    ended: tuple[str, ...] = Field(default=(), description="whose new instance ended by itself")
     gateways: tuple[GatewayProgress, ...] = ()
 
 
@@ -61,8 +60,7 @@ class WaveReport(Report):
     aside: dict[str, str] = {}
     decision: Decision | None = None
     holds: dict[str, str] = {}
-    switching: bool = False
-    """Whether gateways are still being started, which a hold lets finish."""
+    switching: bool = Field(default=False, description="some are being started, which a hold lets finish")
 
 
 class RestoreReport(Report):

@@ -120,7 +120,7 @@ def run_placebo(bad: dict[str, int], controls: int = 5, ticks: int = 40) -> dict
     states: dict[str, SleState] = {}
     for _ in range(ticks):
         seen = {name: (8, bad.get(name, 0)) for name in control}
-        states = placebo_step(states, seen, control, Margin(), horizon=120, memory=20)
+        states = placebo_step(states, seen, control, Margin(), 120, 20)
     return states
 
 

@@ -117,9 +117,7 @@ class Counted(Kind):
             everyone = _sides(found, (*cohorts.canary, *cohorts.changed_before), cohorts.control)
             overall = sle_step(overall, everyone, self.margin, memory)
         if self.placebo:
-            placebo = placebo_step(
-                placebo, found, cohorts.control, self.margin, horizon=setup.horizon, memory=memory
-            )
+            placebo = placebo_step(placebo, found, cohorts.control, self.margin, setup.horizon, memory)
         if state.limit is not None:
             guard = guard_step(guard, counts.canary, counts.canary_bad, state.limit)
         update = {"sle": sle_step(sle, counts, self.margin, memory), "health": health, "overall": overall}
@@ -185,29 +183,25 @@ class Counted(Kind):
         harm, needed = harm_value(state.guard), 1 / setup.each_wave.times(self.share).equal
         whose = "the fleet's own baseline" if limit.against is Against.BASELINE else "the guard"
         allowed = f"the {limit.share:.1%} that {whose} allows"
-        proof = (
-            absolute(state.health, limit.share) * self.health.error if state.health and self.health else 0.0
-        )
+        proof = absolute(state.health, limit.share) if state.health else 0.0
         enough = evidence.canary_bad >= self.margin.min_bad and evidence.bad_ticks >= self.margin.min_ticks
         if harm >= needed and enough:
             verdict, more = GateVerdict.UNHEALTHY, f"proven more than {allowed}"
-        elif proof >= 1:
+        elif self.health is not None and proof * self.health.error >= 1:
             verdict, more = GateVerdict.HEALTHY, f"proven less than {allowed}"
         else:
             verdict, more = GateVerdict.NOT_ENOUGH_DATA, f"not proven less than {allowed}"
+        numbers = {
+            "canary_total": evidence.canary_total,
+            "canary_bad": evidence.canary_bad,
+            "limit": round(limit.share, 6),
+            "evidence_beyond": _shown(harm),
+            "evidence_beyond_needed": round(needed, 6),
+        }
+        counted = f"{self.id}: {evidence.canary_bad} of {evidence.canary_total} bad"
+        reason = f"{counted}, and nobody unchanged is left to compare with; {more}"
         return GateReading(
-            gate=self.id,
-            verdict=verdict,
-            reason=f"{self.id}: {evidence.canary_bad} of {evidence.canary_total} bad, "
-            f"and nobody unchanged is left to compare with; {more}",
-            numbers={
-                "canary_total": evidence.canary_total,
-                "canary_bad": evidence.canary_bad,
-                "limit": round(limit.share, 6),
-                "evidence_beyond": _shown(harm),
-                "evidence_beyond_needed": round(needed, 6),
-            },
-            against=limit.against,
+            gate=self.id, verdict=verdict, reason=reason, numbers=numbers, against=limit.against
         )
 
 
@@ -216,7 +210,6 @@ def placebo_step(
     found: Mapping[str, tuple[int, int]],
     control: Sequence[str],
     margin: Margin,
-    *,
     horizon: int,
     memory: int,
 ) -> dict[str, SleState]:

@@ -22,9 +22,7 @@ class GaugeRatio(Gauge):
     per_counter: bool = Field(default=False, description="take the rate of `per` per second")
     floor: float = Field(default=0.0, ge=0, description="canary values up to this are never too much")
     ratio: float = Field(default=1.5, gt=1)
-    ratio_hard: float | None = Field(
-        default=None, gt=1, description="ratio that rolls back whatever `action`"
-    )
+    ratio_hard: float | None = Field(default=None, gt=1, description="rolls back whatever `action`")
     over: Duration = timedelta(minutes=5)
     action: Response = Response.HOLD
 

@@ -95,13 +95,8 @@ class Hard(Signed):
 
     def fires_at(self, value: float) -> bool:
         """Whether one value is a bad sign."""
-        match self.fires.when:
-            case "above":
-                return value > self.fires.value
-            case "below":
-                return value < self.fires.value
-            case _:
-                return value == self.fires.value
+        bound = self.fires.value
+        return {"above": value > bound, "below": value < bound}.get(self.fires.when, value == bound)
 
     def lasting(self, setup: Setup, signs: dict[str, Sign]) -> dict[str, Sign]:
         """Keep the signs that have lasted long enough, and of changes those since the window began."""
@@ -124,6 +119,5 @@ def gone_since(last_shown: float | None, reached: Sequence[float]) -> float | No
 
     None when the newest scrape has it, or when it was never there: that is not known, not gone.
     """
-    if last_shown is None or not reached or reached[-1] <= last_shown:
-        return None
-    return last_shown
+    gone = last_shown is not None and reached and reached[-1] > last_shown
+    return last_shown if gone else None
