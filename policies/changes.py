@@ -79,10 +79,9 @@ def require_approvals(
     }
     if len(people) < rule.count:
         touched = ", ".join(change.credentials or sorted(set(change.keys) - set(rule.unless_keys_in)))
-        raise ApprovalRequired(
-            f"the release changes {touched}; {rule.count} people must approve that, {len(people)} did",
-            reason="credentials" if change.credentials else "config",
-        )
+        lacking = f"{rule.count} people must approve that, {len(people)} did"
+        kind = "credentials" if change.credentials else "config"
+        raise ApprovalRequired(f"the release changes {touched}; {lacking}", reason=kind)
     return tuple(sorted(people))
 
 

@@ -101,14 +101,10 @@ class Limits(Value):
     """
 
     steps: tuple[Step, ...] = Field(default=("1", "25%", "100%"), min_length=1)
-    holdout: HeldOut = Field(
-        default="1", description="gateways of each group that change last, at most a third of it"
-    )
+    holdout: HeldOut = Field(default="1", description="of each group, to change last; a third at most")
     shares: tuple[Percent, ...] = Field(default=(10, 50, 100), min_length=1)
     canary_share: Percent = Field(default=100, description="share of one gateway that is the canary")
-    failures: Failing = Field(
-        default="5%", description="of a wave's gateways, that may fail by themselves; of a canary none may"
-    )
+    failures: Failing = Field(default="5%", description="of a wave, by themselves; of a canary none may")
     automation: Automation = Automation.ACT
     switching: int = Field(default=2, ge=1, description="gateways switching at the same time")
     draining: int = Field(default=50, ge=1, description="old instances draining at the same time")
@@ -116,9 +112,7 @@ class Limits(Value):
     headroom: float = Field(default=1.2, ge=1.0, allow_inf_nan=False)
     drain_deadline: Duration = timedelta(hours=8)
     drain: DrainLimits = DrainLimits()
-    lease: Duration = Field(
-        default=timedelta(seconds=120), description="of small waves; longer in large ones"
-    )
+    lease: Duration = Field(default=timedelta(minutes=2), description="of small waves; longer in large ones")
     kept: Duration = Field(default=timedelta(hours=24), description="how long a rollback stays one step away")
     snapshots_kept: Duration = Field(default=timedelta(days=30), description="how long evidence is kept")
 
@@ -186,12 +180,8 @@ class AtDeadline(StrEnum):
 class RollbackRules(Value):
     """Which rollbacks that a person asks for wait for a second person; the automatic way back never does."""
 
-    confirm_other_release: bool = Field(
-        default=True, description="to a release that is not the gateways' known-good"
-    )
-    confirm_whole_group: bool = Field(
-        default=False, description="of every gateway of a group, to known-good too"
-    )
+    confirm_other_release: bool = Field(default=True, description="to another release than known-good")
+    confirm_whole_group: bool = Field(default=False, description="of a whole group, to known-good too")
     answer_within: Duration = timedelta(minutes=15)
     at_deadline: AtDeadline = AtDeadline.KNOWN_GOOD
 
@@ -202,9 +192,7 @@ class Fleet(Value):
     name: Name
     product: Name
     channel: Name = "stable"
-    nat: bool = Field(
-        default=False, description="each gateway translates its users' addresses, so pools may be the same"
-    )
+    nat: bool = Field(default=False, description="gateways translate addresses, so pools may be the same")
     gateways: tuple[Gateway, ...] = Field(min_length=1)
     limits: Limits = Limits()
     rollback: RollbackRules = RollbackRules()

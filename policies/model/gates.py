@@ -84,9 +84,7 @@ class GatePolicy(Value):
     scrape: Duration = Field(default=timedelta(seconds=15), gt=timedelta(0))
     poll: Duration = Field(default=timedelta(seconds=5), description="how often hard signals are looked at")
     fresh_within: Duration = timedelta(seconds=45)
-    baseline: Duration = Field(
-        default=timedelta(hours=1), description="history from which control's share is taken"
-    )
+    baseline: Duration = Field(default=timedelta(hours=1), description="history for control's share")
     min_controls: int = Field(default=1, ge=1)
     sample: int = Field(
         default=250,

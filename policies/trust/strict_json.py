@@ -25,9 +25,7 @@ def loads(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
         ManifestInvalid: not UTF-8, not JSON, a key twice, NaN or Infinity, too deep or too long.
     """
     if len(raw) > max_bytes:
-        raise ManifestInvalid(
-            f"the document is {len(raw)} bytes; at most {max_bytes} are read", reason="size"
-        )
+        raise ManifestInvalid(f"the document is {len(raw)} bytes; {max_bytes} at most", reason="size")
     if _deepest(raw) > MAX_DEPTH:
         raise ManifestInvalid(f"the document is nested deeper than {MAX_DEPTH} levels", reason="depth")
     try:

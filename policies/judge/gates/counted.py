@@ -160,13 +160,9 @@ class Counted(Kind):
             verdict, more = GateVerdict.HEALTHY, "proven not worse"
         else:
             verdict, more = GateVerdict.NOT_ENOUGH_DATA, "neither worse nor healthy is proven yet"
-        reason = (
-            f"{self.id}: {evidence.canary_bad} of {evidence.canary_total} bad on {changed}, "
-            f"{control_bad} of {evidence.control_total} on {others}; {more}"
-        )
-        return GateReading(
-            gate=self.id, verdict=verdict, reason=reason, numbers=numbers, against=Against.CONTROL
-        )
+        counted = f"{evidence.canary_bad} of {evidence.canary_total} bad on {changed}"
+        against = f"{control_bad} of {evidence.control_total} on {others}"
+        return self.reading(verdict, f"{counted}, {against}; {more}", numbers, Against.CONTROL)
 
     def _crossed(self, alpha: Alpha, state: GateState, evidence: Evidence) -> tuple[GateVerdict, str]:
         """Return unhealthy, or conflicting when control gateways cross as well."""
@@ -198,11 +194,9 @@ class Counted(Kind):
             "evidence_beyond": _shown(harm),
             "evidence_beyond_needed": round(needed, 6),
         }
-        counted = f"{self.id}: {evidence.canary_bad} of {evidence.canary_total} bad"
+        counted = f"{evidence.canary_bad} of {evidence.canary_total} bad"
         reason = f"{counted}, and nobody unchanged is left to compare with; {more}"
-        return GateReading(
-            gate=self.id, verdict=verdict, reason=reason, numbers=numbers, against=limit.against
-        )
+        return self.reading(verdict, reason, numbers, limit.against)
 
 
 def placebo_step(

@@ -64,8 +64,8 @@ class Gauge(Kind):
         }
         reading = self.verdict_on(settled(levels, canary, span), settled(levels, control, span))
         if reading is None:
-            reason = f"{self.id}: nothing to compare over {span:.0f} s yet"
-            reading = GateReading(gate=self.id, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)
+            reason = f"nothing to compare over {span:.0f} s yet"
+            reading = self.reading(GateVerdict.NOT_ENOUGH_DATA, reason, {})
         return GateState(levels=levels), reading
 
 

@@ -42,16 +42,11 @@ class GaugeRatio(Gauge):
         if not theirs or worst <= self.floor:
             return None
         ratio = worst / median(level.quick for level in theirs)
-        return GateReading(
-            gate=self.id,
-            verdict=GateVerdict.UNHEALTHY if ratio > self.ratio else GateVerdict.HEALTHY,
-            reason=f"{self.id}: the canary has {ratio:.2f} times control's median, {self.ratio:g} allowed",
-            numbers={
-                "ratio": round(ratio, 6),
-                "allowed": self.ratio,
-                "beyond_hard": float(self.ratio_hard is not None and ratio > self.ratio_hard),
-            },
-        )
+        verdict = GateVerdict.UNHEALTHY if ratio > self.ratio else GateVerdict.HEALTHY
+        reason = f"the canary has {ratio:.2f} times control's median, {self.ratio:g} allowed"
+        beyond_hard = float(self.ratio_hard is not None and ratio > self.ratio_hard)
+        numbers = {"ratio": round(ratio, 6), "allowed": self.ratio, "beyond_hard": beyond_hard}
+        return self.reading(verdict, reason, numbers)
 
     def response(self, reading: GateReading) -> Response:
         """Return what this reading may cause; far beyond the ratio it may cause more than the gate."""

@@ -17,7 +17,7 @@ from policies.judge.persistence import Level
 from policies.judge.sle import SleState
 from policies.judge.tick import Finding, Offence, Tick
 from policies.model.value import Name, Value
-from policies.model.verdict import Cohorts, GateReading
+from policies.model.verdict import Against, Cohorts, GateReading, GateVerdict
 
 
 def _check_selector(selector: str) -> str:
@@ -135,6 +135,13 @@ class Kind(Value):
     def find(self, look: Look) -> Finding:
         """Return what the gate sees."""
         raise NotImplementedError
+
+    def reading(
+        self, verdict: GateVerdict, reason: str, numbers: dict[str, float], against: Against | None = None
+    ) -> GateReading:
+        """Return the gate's reading; its reason begins with the gate's name."""
+        reason = f"{self.id}: {reason}"
+        return GateReading(gate=self.id, verdict=verdict, reason=reason, numbers=numbers, against=against)
 
     def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
         """Fold what was seen at this tick into the state, and return the verdict."""

@@ -69,14 +69,11 @@ class Signed(Kind):
         mine = sorted(i for i in signs if i in changed)
         theirs = _of_others(signs, mine, setup.cohorts)
         numbers = {"canary": float(len(mine)), "control": float(len(theirs))}
-        reading = GateReading(
-            gate=self.id, verdict=GateVerdict.HEALTHY, reason=f"{self.id}: no sign", numbers=numbers
-        )
         if not mine:
-            return state, reading
+            return state, self.reading(GateVerdict.HEALTHY, "no sign", numbers)
         believed = self.believed(mine, tick)
         named = tuple(believed or mine)
-        reason = f"{self.id}: on canary {named[0]} for {signs[named[0]].until - signs[named[0]].since:.0f} s"
+        reason = f"on canary {named[0]} for {signs[named[0]].until - signs[named[0]].since:.0f} s"
         if is_everybodys(theirs, setup.cohorts.control):
             verdict, reason = GateVerdict.CONFLICTING, f"{reason}, and on {len(theirs)} control gateways"
         elif not believed:
@@ -84,8 +81,8 @@ class Signed(Kind):
         else:
             verdict = self.bad
             reason += f", and on {len(believed) - 1} more" if len(believed) > 1 else ""
-        found = {"verdict": verdict, "reason": reason, "instances": named}
-        return state, reading.model_copy(update=found)
+        reading = self.reading(verdict, reason, numbers)
+        return state, reading.model_copy(update={"instances": named})
 
 
 def _of_others(signs: Collection[str], mine: list[str], cohorts: Cohorts) -> list[str]:
