@@ -23,9 +23,8 @@ def confirmation_of(
     the last change: going back there is going back to known-good.
     """
     rules, reasons = fleet.rollback, []
-    others = sorted(
-        name for name, to in targets.items() if to not in (known_good.get(name), previous.get(name))
-    )
+    known = {name: (known_good.get(name), previous.get(name)) for name in targets}
+    others = sorted(name for name, to in targets.items() if to not in known[name])
     if others and rules.confirm_other_release:
         version = targets[others[0]].version
         reasons.append(f"{version} is not the known-good of {_few(others)}")

@@ -48,9 +48,7 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
         at=reading.at,
         counts={gate: one.counts for gate, one in found.items() if one.counts is not None},
         baseline=memory.baseline,
-        gauges={
-            gate: one.gauges for gate, one in found.items() if one.gauges is not None and gate not in blind
-        },
+        gauges={i: one.gauges for i, one in found.items() if one.gauges is not None and i not in blind},
         signs={gate: one.signs for gate, one in found.items() if one.signs is not None},
         blind=blind | ({"identity": unknown} if unknown else {}),
         other=other,
@@ -120,8 +118,7 @@ def _boots(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memory, tupl
 def _identity(policy: GatePolicy, look: Look) -> tuple[dict[str, str], str]:
     """Return which instances run something else, and why identity is unknown where it is."""
     selector, label = policy.identity.value, policy.identity.label
-    unread = look.unread((selector,))
-    if unread:
+    if unread := look.unread((selector,)):
         return {}, unread
     claims: dict[str, list[tuple[float, str]]] = {}
     for one in look.reading.series.get(selector, ()):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from policies.judge.failures import FEWEST_REBOOTS, Asides, failed_of, rebooted_of
+from policies.judge.failures import FEWEST_REBOOTS, Asides, failed_of
 from policies.judge.gates.kind import Response
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict, Window
@@ -41,7 +41,7 @@ def decide(
     `responses` says what each gate may cause; `aside` are the gateways that failed or rebooted by
     themselves, of which `may_fail` may.
     """
-    failed, rebooted = failed_of(aside), rebooted_of(aside)
+    failed, rebooted = failed_of(aside), failed_of(aside, rebooted=True)
     alone = len(failed) <= may_fail
     found = (
         _harm(readings, responses, failed, alone=alone)

@@ -79,19 +79,12 @@ class GatewayState(Message):
 
     def instance(self, slot: str) -> Instance:
         """Return what is in that slot; KeyError if the gateway has no such slot."""
-        for instance in self.instances:
-            if instance.slot == slot:
-                return instance
-        raise KeyError(slot)
+        return {instance.slot: instance for instance in self.instances}[slot]
 
     def running(self, release: Digest, executable: Digest) -> str | None:
         """Return the slot where exactly this release is alive, the serving one if there are several."""
-        alive = [
-            instance.slot
-            for instance in self.instances
-            if instance.state is InstanceState.RUNNING
-            and (instance.release, instance.executable) == (release, executable)
-        ]
+        wanted = (InstanceState.RUNNING, release, executable)
+        alive = [i.slot for i in self.instances if (i.state, i.release, i.executable) == wanted]
         return self.steering.serving if self.steering.serving in alive else next(iter(alive), None)
 
     @property

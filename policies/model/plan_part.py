@@ -83,7 +83,4 @@ class PlanHeader(Value):
 
     def wave(self, number: int) -> WaveHeader:
         """Return that wave; KeyError when the plan has none of this number."""
-        for wave in self.waves:
-            if wave.number == number:
-                return wave
-        raise KeyError(number)
+        return {wave.number: wave for wave in self.waves}[number]

@@ -61,8 +61,7 @@ class Hard(Signed):
         """
         if self.fires.when != "gone":
             return super().blind(look)
-        unread = look.unread((*self.promised, look.presence))
-        if unread:
+        if unread := look.unread((*self.promised, look.presence)):
             return unread
         for instance in look.cohorts.canary:
             if look.memory.last_reached.get(instance, 0.0) < look.oldest:
