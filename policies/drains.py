@@ -4,12 +4,12 @@ Three promises: a session is never ended because something is unknown, an exempt
 by a person only, and a deadline never ends more than its share.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from math import ceil
 
-from policies.model.drain import DrainFacts, DrainLimits, DrainMode, DrainStatus, Look, Loss, NextStep, Step
-from policies.model.instance import GatewayState, Probe
+from policies.model.drain import DrainFacts, DrainLimits, DrainMode, Look, Loss, NextStep, Step
+from policies.model.instance import Probe
 from policies.model.verdict import Decision, GateVerdict
 
 BEYOND_AUTH = ("tunnel", "ping")
@@ -55,14 +55,6 @@ def remembered(before: Look | None, after: Look) -> Look:
     if before is None or after.sessions is not None or before.process != after.process:
         return after
     return after.model_copy(update={"sessions": before.sessions, "exempt": before.exempt})
-
-
-def with_live_counts(status: DrainStatus, states: Mapping[str, GatewayState]) -> DrainStatus:
-    """Return the drain's status with the counts of this moment; unknown where a gateway is silent."""
-    live = {(name, one.slot): one.sessions for name, state in states.items() for one in state.instances}
-    counts = [(slot, live.get((slot.gateway, slot.slot))) for slot in status.slots]
-    slots = tuple(slot.model_copy(update={"sessions": sessions}) for slot, sessions in counts)
-    return status.model_copy(update={"slots": slots})
 
 
 def allowance(found: int, limits: DrainLimits) -> int:

@@ -1,4 +1,4 @@
-"""Instances: daemons running in slots, the sessions they carry, who gets new ones, and what a probe found."""
+"""Instances: daemons running in slots, who gets new sessions, and what a probe found."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -6,17 +6,6 @@ from enum import StrEnum
 from pydantic import Field
 
 from policies.model.value import Digest, Message
-
-
-class Session(Message):
-    """One user's live tunnel; the user's name stays on the gateway."""
-
-    id: str
-    remote_address: str
-    vpn_address: str
-    since: datetime
-    transport: str
-    exempt: bool = Field(default=False, description="only a person may end it")
 
 
 class InstanceState(StrEnum):
