@@ -14,7 +14,6 @@ from activities.observation import (
     packed,
     unpacked,
 )
-from policies.judge.bake import baking_policy
 from policies.judge.sample import sampled
 from policies.judge.window import restarted
 from policies.model.change import GatewayResult
@@ -105,7 +104,7 @@ class WatchActivities:
         cohorts = sampled(cohorts_of(plan, asked.wave, results), groups, plan.gates.sample, plan.digest)
         gates, window = plan.gates, plan.window
         if asked.wave == 0:
-            gates = baking_policy(gates, plan.fleet.limits.kept)
+            gates = gates.baking(plan.fleet.limits.kept)
             window = gates.window
         return ObservationOrder(
             rollout=asked.change,

@@ -102,7 +102,7 @@ class GatewaySteps:
         )
 
     async def try_out(self, slot: str, lease: timedelta, share: int = 100, *, renew: bool = False) -> None:
-        """Send the share of new sessions to the slot for the length of the lease; only renewals can be late."""
+        """Send the share of new sessions to the slot for the lease; only renewals can be late."""
         await workflow.execute_activity_method(
             SteeringActivities.start_trial,
             TrialOrder(operation=self.operation("trial"), slot=slot, lease=lease, share=share, renew=renew),

@@ -23,7 +23,7 @@ from activities.observation import ObservationActivities
 from activities.watching import WatchActivities, WatchSlice
 from orchestrator.store.ledger import Ledger
 from policies.judge.counts import Series
-from policies.judge.offence import Offence
+from policies.judge.tick import Offence
 from policies.model.change import ChangeKind, ChangeOpening, GatewayResult
 from policies.model.fleet import Fleet, Gateway
 from policies.model.plan import Plan, ReleaseRef

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.files import load
+from policies.judge.look import Memory
 from policies.judge.needs import what_to_read
-from policies.judge.observation import Memory
 from policies.judge.selectors import contained, read_selector
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Cohorts
@@ -35,7 +35,10 @@ def test_a_wider_selector_that_reads_less_far_back_does_not_answer() -> None:
     assert contained({BAD: seconds(60), TOTAL: seconds(45)}) == {}
 
 
-@pytest.mark.parametrize("other", ['vpngw_sessions{slot="a",$cohort}', 'up{job="vpngw",$cohort}', "{$cohort}"])
+OTHERS = ['vpngw_sessions{slot="a",$cohort}', 'up{job="vpngw",$cohort}', "{$cohort}"]
+
+
+@pytest.mark.parametrize("other", OTHERS)
 def test_another_metric_answers_nothing(other: str) -> None:
     assert contained({other: seconds(45), TOTAL: seconds(45)}) == {}
 
