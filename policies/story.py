@@ -53,6 +53,7 @@ class Told(Value):
     holds: dict[str, str] = {}
     moved: bool = False
     switching: bool = False
+    short: tuple[str, ...] = ()
     back: dict[str, int] = {}
     missing: dict[str, dict[str, str]] = {}
     given_up: dict[str, str] = {}
@@ -127,9 +128,18 @@ class Story:
             moved=moved,
             switching=report.switching,
         )
+        self._take_short(report)
         if self._told.phase is not Phase.ROLLING_BACK:
             self.enter(report.phase, report.at)
         return self._take_decision(report)
+
+    def _take_short(self, report: WaveReport) -> None:
+        """Tell when gateways begin to wait for capacity, and when none does; figures between are status."""
+        if report.short and not self._told.short:
+            self.note(f"gateways wait for capacity: {'; '.join(report.short)}", report.at)
+        elif self._told.short and not report.short:
+            self.note("no gateway waits for capacity any more", report.at)
+        self._tell(short=report.short)
 
     def _take_progress(self, progress: GatewayProgress, at: datetime) -> None:
         before = self._told.gateways.get(progress.gateway)
@@ -346,6 +356,10 @@ class Story:
         return self._told.waits_until is not None
 
     @property
+    def _waits_for_capacity(self) -> bool:
+        return bool(self._told.short) and self._told.phase is Phase.SWITCHING
+
+    @property
     def _missing(self) -> dict[str, str]:
         found = {name: why for missing in self._told.missing.values() for name, why in missing.items()}
         return {name: why for name, why in found.items() if name not in self._told.given_up}
@@ -388,6 +402,8 @@ class Story:
             return self._order.confirm.reason
         if self._told.holds:
             return "held by " + _list(self._told.holds)
+        if self._waits_for_capacity:
+            return f"gateways wait for capacity: {'; '.join(self._told.short)}"
         return self._told.decision.reason if self._told.decision else self._order.reason
 
     def _next(self) -> str:  # noqa: PLR0911 - a sentence a case
@@ -398,6 +414,11 @@ class Story:
             by_itself = "nothing, the rollback is given up" if nothing else "back to known-good"
             return f"{by_itself} at {self._told.waits_until:%Y-%m-%d %H:%M:%S} UTC, unless somebody answers"
         match self._told.phase:
+            case Phase.SWITCHING if self._waits_for_capacity:
+                return (
+                    "gateways that wait start by themselves when there is capacity, looked for every "
+                    "30 seconds to 5 minutes: bring gateways back, add some, or wait for fewer users"
+                )
             case Phase.STARTING | Phase.SWITCHING:
                 return "the window begins when the new instances have been probed"
             case Phase.OBSERVING if self._header is not None:

@@ -40,6 +40,8 @@ class BatchReport(Report):
     aside: dict[str, str] = {}
     ended: tuple[str, ...] = ()
     """Those of them on which the new instance ended by itself, as their hosts say."""
+    short: tuple[str, ...] = ()
+    """Why gateways that have not started wait for capacity, each sentence once."""
     gateways: tuple[GatewayProgress, ...] = ()
 
 
@@ -64,6 +66,8 @@ class WaveReport(Report):
     holds: dict[str, str] = {}
     switching: bool = False
     """Whether gateways are still being started, which a hold lets finish."""
+    short: tuple[str, ...] = ()
+    """Why gateways that have not started wait for capacity: a few sentences."""
 
 
 class RestoreReport(Report):
