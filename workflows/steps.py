@@ -46,6 +46,13 @@ STUDY = Options(
 )
 """Reads much, for seconds; whoever dies over it is noticed sooner than that."""
 
+LOOK = Options(
+    start_to_close_timeout=timedelta(seconds=5),
+    schedule_to_close_timeout=timedelta(seconds=10),
+    retry_policy=_retry(0),
+)
+"""Reads a gateway that is to be changed next; the others wait for its answer, so it is asked again later."""
+
 CHANGE = Options(
     start_to_close_timeout=timedelta(seconds=60),
     heartbeat_timeout=timedelta(seconds=4),
@@ -135,6 +142,9 @@ NEXT_ROUND = timedelta(seconds=1)
 
 NEXT_LOOK = timedelta(seconds=10)
 """Between two looks of a drain at an instance that may not be stopped yet."""
+
+NEXT_CAPACITY, LAST_CAPACITY = timedelta(seconds=30), timedelta(minutes=5)
+"""Between two looks for capacity that gateways wait for: twice as long each time, from this to that."""
 
 HELD_PACE = timedelta(seconds=5)
 """Between two looks at the metrics while nothing but time can change the decision."""

@@ -35,6 +35,9 @@ EVERYBODY = 100
 DETAILED = 50
 """Gateways of a plan up to which every one of them is reported by itself."""
 
+NAMED = 4
+"""Sentences about a want of capacity that a report has room for."""
+
 _WAITING = {Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE, Action.ROLL_BACK}
 """Decisions after which nothing moves by itself while the wave is still here."""
 
@@ -494,6 +497,7 @@ class Wave:
             decision=self._decision,
             holds=self._holds,
             switching=not self._all_switched,
+            short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),
         )
         with suppress(FailureError):  # a change that is gone hears nothing; its end cancels this wave
             await workflow.get_external_workflow_handle(self._order.parent).signal("report", report)

@@ -225,11 +225,6 @@ class Fleet(Value):
             found.setdefault(gateway.group, []).append(gateway)
         return {group: tuple(found[group]) for group in sorted(found)}
 
-    @cached_property
-    def capacities(self) -> Mapping[str, int]:
-        """The sessions each group can carry while all its gateways take users."""
-        return {group: sum(gateway.capacity for gateway in found) for group, found in self.groups.items()}
-
     def gateway(self, name: str) -> Gateway:
         """Return the gateway of that name; KeyError if the fleet has none."""
         return self._by_name[name]

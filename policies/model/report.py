@@ -39,6 +39,7 @@ class BatchReport(Report):
     counts: dict[str, int] = {}
     aside: dict[str, str] = {}
     ended: tuple[str, ...] = Field(default=(), description="whose new instance ended by itself")
+    short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity, each once")
     gateways: tuple[GatewayProgress, ...] = ()
 
     @property
@@ -66,6 +67,7 @@ class WaveReport(Report):
     decision: Decision | None = None
     holds: dict[str, str] = {}
     switching: bool = Field(default=False, description="some are being started, which a hold lets finish")
+    short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity: a few sentences")
 
 
 class RestoreReport(Report):

@@ -103,6 +103,8 @@ class Sentences:
             return self._order.confirm.reason
         if told.holds:
             return "held by " + listed(told.holds)
+        if self._waits_for_capacity:
+            return f"gateways wait for capacity: {'; '.join(told.short)}"
         return told.decision.reason if told.decision else self._order.reason
 
     def _next(self) -> str:  # noqa: PLR0911 - a sentence a case
@@ -114,6 +116,11 @@ class Sentences:
             by_itself = "nothing, the rollback is given up" if nothing else "back to known-good"
             return f"{by_itself} at {told.waits_until:%Y-%m-%d %H:%M:%S} UTC, unless somebody answers"
         match told.phase:
+            case Phase.SWITCHING if self._waits_for_capacity:
+                return (
+                    "gateways that wait start by themselves when there is capacity, looked for every "
+                    "30 seconds to 5 minutes: bring gateways back, add some, or wait for fewer users"
+                )
             case Phase.STARTING | Phase.SWITCHING:
                 return "the window begins when the new instances have been probed"
             case Phase.OBSERVING if self._header is not None:
@@ -127,6 +134,10 @@ class Sentences:
                 return "every gateway is tried until it is back"
             case _:
                 return "the next wave, or the end"
+
+    @property
+    def _waits_for_capacity(self) -> bool:
+        return bool(self._told.short) and self._told.phase is Phase.SWITCHING
 
     @property
     def _proposes_to_go_back(self) -> bool:

@@ -84,9 +84,18 @@ class Story:
             moved=moved,
             switching=report.switching,
         )
+        self._take_short(report)
         if self._told.phase is not Phase.ROLLING_BACK:
             self.enter(report.phase, report.at)
         return self._take_decision(report)
+
+    def _take_short(self, report: WaveReport) -> None:
+        """Tell when gateways begin to wait for capacity, and when none does; figures between are status."""
+        if report.short and not self._told.short:
+            self.note(f"gateways wait for capacity: {'; '.join(report.short)}", report.at)
+        elif self._told.short and not report.short:
+            self.note("no gateway waits for capacity any more", report.at)
+        self._tell(short=report.short)
 
     def _take_progress(self, progress: GatewayProgress, at: datetime) -> None:
         before = self._told.gateways.get(progress.gateway)

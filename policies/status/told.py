@@ -27,6 +27,8 @@ class Told(Value):
     moved: bool = False
     """Whether new sessions went to the new release anywhere, for however short a time."""
     switching: bool = False
+    short: tuple[str, ...] = ()
+    """Why gateways wait for capacity."""
     back: dict[str, int] = {}
     missing: dict[str, dict[str, str]] = {}
     given_up: dict[str, str] = {}

@@ -26,6 +26,7 @@ from typing import Any
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
+from activities.facts import FRESH
 from orchestrator import development_engine
 from orchestrator.engine import connect
 from orchestrator.files import load
@@ -42,7 +43,9 @@ from policies.model.change import (
 )
 from policies.model.command import Command, CommandKind
 from policies.model.errors import PenstockError
+from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
+from policies.model.instance import GatewayState
 from policies.model.plan import Plan, Strategy
 from policies.model.value import digest_of
 from policies.planning.parts import parted
@@ -221,11 +224,7 @@ def _plan(count: int, size: Size, gates: GatePolicy) -> Plan:
         draining=count,
         holdout="0",
     )
-    states = {}
-    for gateway in simulated.gateways:
-        fake = FakeGateway(gateway)
-        fake.serve(old)
-        states[gateway.name] = fake._state(changed=False)
+    states = _states(simulated)
     known_good = {gateway.name: old for gateway in simulated.gateways}
     began = time.perf_counter()
     plan = make_plan(
@@ -234,6 +233,16 @@ def _plan(count: int, size: Size, gates: GatePolicy) -> Plan:
     parted(plan)
     size.plan_s = round(time.perf_counter() - began, 3)
     return plan
+
+
+def _states(simulated: Fleet) -> dict[str, GatewayState]:
+    """Return what every gateway of a fleet says that runs the old release."""
+    states = {}
+    for gateway in simulated.gateways:
+        fake = FakeGateway(gateway)
+        fake.serve(release(OLD_VERSION))
+        states[gateway.name] = fake._state(changed=False)
+    return states
 
 
 @dataclass
@@ -261,8 +270,12 @@ class Setup:
         handle: WorkflowHandle[Any, ChangeResult] = client.get_workflow_handle(
             change_of(FLEET), result_type=ChangeResult
         )
-        async with asyncio.timeout(WITHIN):
-            result = await handle.result()
+        looking = asyncio.create_task(_keep_looking(book, plan.fleet))
+        try:
+            async with asyncio.timeout(WITHIN):
+                result = await handle.result()
+        finally:
+            looking.cancel()
         self.wall = round(time.monotonic() - began, 1)
         return result
 
@@ -346,6 +359,14 @@ def _begin(book: Ledger, plan: Plan) -> None:
         releases = dict.fromkeys(names[first : first + 500], old)
         book.record_known_good_batch(KnownGoodBatch(fleet=FLEET, change=name, releases=releases))
     book.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="installed"))
+    book.record_states(FLEET, [*_states(plan.fleet).values()], {})
+
+
+async def _keep_looking(book: Ledger, simulated: Fleet) -> None:
+    """Keep what gateways said as fresh as reconcile does, which runs beside every other fleet."""
+    while True:
+        await asyncio.sleep(FRESH.total_seconds() / 2)
+        await asyncio.to_thread(book.record_states, FLEET, [*_states(simulated).values()], {})
 
 
 MANY_AGENTS = (
