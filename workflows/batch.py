@@ -34,9 +34,6 @@ RENEWALS_A_LEASE = 3
 PAUSE_BETWEEN_REPORTS = timedelta(milliseconds=500)
 PAUSE_IN_LARGE_FLEETS = timedelta(seconds=5)
 
-SILENT_FOR = timedelta(minutes=2)
-"""How long a gateway may be silent before it is changed: as long as a host takes to boot."""
-
 LASTING = frozenset({"on trial", "kept", "set aside"})
 """The states that the ledger has to know; on the way to the first of them a gateway is nobody's concern."""
 
@@ -240,7 +237,7 @@ class Batch:
         try:
             load = load_of(await self._steps(self._members[name]).observe(steps.LOOK))
         except ActivityError as error:
-            if asked - self._silent_since.setdefault(name, asked) >= SILENT_FOR.total_seconds():
+            if asked - self._silent_since.setdefault(name, asked) >= steps.SILENT_FOR.total_seconds():
                 self._set_aside(name, sentence_of(error))
             return None
         self._silent_since.pop(name, None)

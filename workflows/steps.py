@@ -143,6 +143,9 @@ NEXT_ROUND = timedelta(seconds=1)
 NEXT_LOOK = timedelta(seconds=10)
 """Between two looks of a drain at an instance that may not be stopped yet."""
 
+SILENT_FOR = timedelta(minutes=2)
+"""How long a gateway may be silent before it is changed: as long as a host takes to boot."""
+
 NEXT_CAPACITY, LAST_CAPACITY = timedelta(seconds=30), timedelta(minutes=5)
 """Between two looks for capacity that gateways wait for: twice as long each time, from this to that."""
 
