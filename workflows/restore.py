@@ -154,6 +154,7 @@ class Restore:
             await asyncio.gather(*[self._try_once(name) for name in waiting])
             self._first_round_over = True
             await self._report()
+            await self._let_the_others_go_back()
             await self._look_after_what_was_left(sorted(self._back), MOST_SNAPSHOTS)
         late = [asyncio.create_task(self._try_until_back(name)) for name in waiting if name not in self._back]
         await asyncio.gather(*late)
@@ -162,6 +163,11 @@ class Restore:
         return RestoreResult(
             back=len(self._back), given_up=self._given_up, took=self._last_back - self._began
         )
+
+    async def _let_the_others_go_back(self) -> None:
+        """Leave the engine to the parts of a large fleet that still go back; evidence and drains come after."""
+        turn = self._began + (self._order.parts - 1) * steps.TURN_OF_A_PART
+        await workflow.sleep(max(timedelta(0), turn - workflow.now()))
 
     # --- one gateway ------------------------------------------------------------------
 
