@@ -165,9 +165,10 @@ class Restore:
         )
 
     async def _let_the_others_go_back(self) -> None:
-        """Leave the engine to the parts of a large fleet that still go back; evidence and drains come after."""
-        turn = self._began + (self._order.parts - 1) * steps.TURN_OF_A_PART
-        await workflow.sleep(max(timedelta(0), turn - workflow.now()))
+        """Leave the engine to the parts of a large fleet that still go back; evidence comes after them."""
+        left = self._began + (self._order.parts - 1) * steps.TURN_OF_A_PART - workflow.now()
+        if left > timedelta(0):
+            await workflow.sleep(left)
 
     # --- one gateway ------------------------------------------------------------------
 
