@@ -40,6 +40,7 @@ class WatchOrder(Value):
     complete: bool = False
     state: str = ""
     decision: Decision | None = None
+    window: int = 0
     told: int = 0
     told_at: datetime | None = None
 
@@ -56,6 +57,7 @@ class Watch:
         self._complete = order.complete
         self._restart = False
         self._decision = order.decision
+        self._window = self._decided_in = order.window
         self._told = order.told
         self._told_at = order.told_at
         self._looks = 0
@@ -68,7 +70,7 @@ class Watch:
             if self._decision is not None and self._decision.action is Action.ROLL_BACK:
                 return
             await self._pause()
-            if steps.history_is_long():
+            if steps.history_is_long() and not self._restart:
                 self._go_on_with_a_short_history(order)
 
     @workflow.query(name="decision")
@@ -77,9 +79,10 @@ class Watch:
         return self._decision
 
     @workflow.signal(name="complete")
-    def complete(self) -> None:
-        """Begin the window anew: everybody who is to be watched is on trial now; evidence is kept."""
+    def complete(self, window: int = 0) -> None:
+        """Begin that window: everybody who is to be watched is on trial now; evidence is kept."""
         self._complete = self._restart = True
+        self._window = window
 
     @workflow.signal(name="look")
     def look(self) -> None:
@@ -87,7 +90,7 @@ class Watch:
         self._looks += 1
 
     async def _watch_slice(self) -> None:
-        restart, self._restart = self._restart, False
+        restart, self._restart, window = self._restart, False, self._window
         slice_of_window = workflow.start_activity_method(
             WatchActivities.watch_wave,
             WatchSlice(
@@ -108,27 +111,30 @@ class Watch:
         except ActivityError as error:
             if code_of(error) != "BadQuery":
                 raise
-            await self._hear(_unaskable(sentence_of(error)))
+            await self._hear(_unaskable(sentence_of(error)), window)
             return
         self._state = watched.state
         self._carry = watched.carry
-        await self._hear(watched.decision)
+        await self._hear(watched.decision, window)
 
-    async def _hear(self, decision: Decision) -> None:
+    async def _hear(self, decision: Decision, window: int) -> None:
         last, self._decision = self._decision, decision
-        is_news = last is None or _gist(last) != _gist(decision)
+        before, self._decided_in = self._decided_in, window
+        is_news = last is None or before != window or _gist(last) != _gist(decision)
         if is_news and self._may_tell(decision):
-            await self._tell(decision)
+            await self._tell(decision, window)
 
     def _may_tell(self, decision: Decision) -> bool:
         harmful = decision.action in {Action.ROLL_BACK, Action.PROMOTE}
         overdue = self._told_at is None or workflow.now() - self._told_at >= NO_SOONER
         return harmful or overdue or self._told < REPORTS_AT_ONCE
 
-    async def _tell(self, decision: Decision) -> None:
+    async def _tell(self, decision: Decision, window: int) -> None:
         self._told += 1
         self._told_at = workflow.now()
-        report = WatchReport(at=workflow.now(), number=self._told, decision=decision, carry=self._carry)
+        report = WatchReport(
+            at=workflow.now(), number=self._told, decision=decision, window=window, carry=self._carry
+        )
         with suppress(FailureError):  # whoever asked is gone, and ends this by its own end
             await workflow.get_external_workflow_handle(self._order.listener).signal("report_watch", report)
         entry = VerdictEntry(
@@ -158,6 +164,7 @@ class Watch:
                     "complete": self._complete,
                     "state": self._state,
                     "decision": self._decision,
+                    "window": self._window,
                     "told": self._told,
                     "told_at": self._told_at,
                 }

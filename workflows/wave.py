@@ -94,6 +94,7 @@ class Wave:
         self._named_by_metrics: set[str] = set()
         self._aside_told: set[str] = set()
         self._share = 0
+        self._window = 0
         self._told = 0
         self._changes = 0
         self._untold = True
@@ -153,8 +154,9 @@ class Wave:
 
     @workflow.signal(name="report_watch")
     def report_watch(self, report: WatchReport) -> None:
-        """Take over a decision of the watch."""
-        if report.follows(self._watch_heard):
+        """Take over a decision of the watch; of a window that is over, only harm still counts."""
+        counts = report.window == self._window or report.decision.action is Action.ROLL_BACK
+        if counts and report.follows(self._watch_heard):
             self._watch_heard = report
             self._votes.see(report.decision)
             self._changed()
@@ -340,7 +342,7 @@ class Wave:
     async def _begin_the_window(self) -> None:
         self._complete_since = workflow.now()
         self._share = self._share or self._wave.shares[0]
-        await self._signal_watch("complete")
+        await self._signal_watch("complete", self._window)
 
     def _shares_left(self) -> tuple[int, ...]:
         """Return the shares that still get a window of their own; keeping is the last step to everybody."""
@@ -356,6 +358,7 @@ class Wave:
         await self._signal_batches("share", share)
         if self._complete_since is not None:
             self._watch_heard = None
+            self._window += 1
             self._votes.forget()
             await self._begin_the_window()
 
@@ -404,10 +407,10 @@ class Wave:
                 with suppress(FailureError):  # one that has just ended hears nothing; its end is noticed
                     await batch.signal(signal, argument)
 
-    async def _signal_watch(self, signal: str) -> None:
+    async def _signal_watch(self, signal: str, *arguments: int) -> None:
         if self._watch is not None:
             with suppress(FailureError):
-                await self._watch.signal(signal)
+                await self._watch.signal(signal, args=arguments)
 
     # --- where the wave is ------------------------------------------------------------
 

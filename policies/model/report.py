@@ -52,6 +52,7 @@ class WatchReport(Report):
     """What a watch tells whoever asked for it, whenever its decision is another one."""
 
     decision: Decision
+    window: int = Field(default=0, description="which of the wave's windows: each share has one of its own")
     carry: str = Field(default="", description="what the window leaves to the next wave's")
 
 

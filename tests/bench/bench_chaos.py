@@ -5,42 +5,62 @@ import asyncio
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy.lab.faults import Fault
 from deploy.lab.lab import lab
+from policies.model.plan import Strategy
 from tests.chaos.cases import Case, Run
 from tests.chaos.deck import SCOUTS, Deck
 from tests.chaos.runs import Chaos, shape
 
 SCOUTED = 3
+RESUMED_WITHIN = 5.0
+"""Seconds in which 95 of 100 runs of each strategy, and of each fault, go on after it."""
 
 
 def main(json_path: Path | None, arguments: list[str]) -> int:
     """Make the runs, print a line for each and the table; 1 when one of them was not as it must be."""
     parser = argparse.ArgumentParser(prog="bench chaos")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", type=int, help="as many as there are boundaries, unless given")
+    parser.add_argument("--runs", type=int, help="as many as it takes to strike everywhere, unless given")
+    parser.add_argument(
+        "--strategy",
+        action="append",
+        type=Strategy,
+        choices=[*Strategy],
+        help="only this one; may be given again",
+    )
     chosen = parser.parse_args(arguments)
-    runs = asyncio.run(_runs(chosen.seed, chosen.runs))
+    runs = asyncio.run(_runs(chosen.seed, chosen.runs, chosen.strategy or [*Strategy]))
     figures = summary(runs)
     print(table(figures))
     if json_path is not None:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
     bad = figures["unsafe_endings"] + figures["duplicate_effects"] + figures["sessions_lost"]
-    return 1 if bad else 0
+    return 1 if bad or figures["late"] else 0
 
 
-async def _runs(seed: int, count: int | None) -> list[Run]:
+async def _runs(seed: int, count: int | None, strategies: Sequence[Strategy]) -> list[Run]:
     async with lab(_say, shape()) as built:
         chaos = Chaos(built, (await built.session.service()).client)
         await chaos.open()
-        deck = Deck([await _scouted(chaos, case) for case in SCOUTS])
-        cases = deck.deal(seed, deck.size if count is None else count)
-        _say(f"{deck.size} boundaries to strike at, {len(cases)} runs, seed {seed}")
-        return [await _told(chaos, case) for case in cases]
+        scouts = [await _scouted(chaos, case) for case in SCOUTS if case.strategy in strategies]
+        deck = Deck(scouts, strategies)
+        cases = deck.deal(seed, deck.round if count is None else count)
+        _say(
+            f"{deck.size} places to strike at, all of them in {deck.round} runs; {len(cases)} runs, "
+            f"seed {seed}, about {_minutes(_as_long_as(scouts, case) for case in cases)} by the runs so far"
+        )
+        runs: list[Run] = []
+        for case in cases:
+            runs.append(await _told(chaos, case))
+            mean = statistics.mean(run.took for run in runs)
+            left = len(cases) - len(runs)
+            _say(f"{len(runs)} of {len(cases)} runs are made, the others take {_minutes([mean] * left)}")
+        return runs
 
 
 async def _scouted(chaos: Chaos, case: Case) -> Run:
@@ -62,16 +82,53 @@ async def _told(chaos: Chaos, case: Case) -> Run:
     return run
 
 
+def _as_long_as(scouts: Iterable[Run], case: Case) -> float:
+    """Return the seconds that scouts took in the same direction, if possible with the same strategy."""
+    took = [run.took for run in scouts if run.case.direction is case.direction]
+    same = [
+        run.took
+        for run in scouts
+        if (run.case.direction, run.case.strategy) == (case.direction, case.strategy)
+    ]
+    return statistics.mean(same or took)
+
+
+def _minutes(seconds: Iterable[float]) -> str:
+    return f"{sum(seconds) / 60:.0f} min"
+
+
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the figures of all runs that were struck, and by kind of fault."""
+    """Return the figures of all runs, by strategy, by kind of fault, and by both.
+
+    A run whose boundary was not met is a run all the same; only who was struck resumes. `late`
+    names the strategies and faults after which too many runs did not go on in time.
+    """
+    made = [strategy for strategy in Strategy if any(run.case.strategy is strategy for run in runs)]
+    parts = {
+        "by_strategy": {
+            strategy.value: _with_faults([run for run in runs if run.case.strategy is strategy])
+            for strategy in made
+        },
+        "by_fault": _by_fault(runs),
+    }
+    rows = [row for part in parts.values() for row in part.items()]
+    late = [name for name, row in rows if row["resume_seconds"].get("p95", 0.0) > RESUMED_WITHIN]
     struck = [run for run in runs if run.struck]
-    return _figures(struck) | {
+    return {
+        **_figures(runs),
         "not_met": len(runs) - len(struck),
         "boundaries": len({(run.case.direction, run.case.boundary) for run in struck}),
-        "by_fault": {
-            fault.value: _figures([run for run in struck if run.case.fault is fault]) for fault in Fault
-        },
+        "late": late,
+        **parts,
     }
+
+
+def _with_faults(runs: Sequence[Run]) -> dict[str, Any]:
+    return _figures(runs) | {"by_fault": _by_fault(runs)}
+
+
+def _by_fault(runs: Sequence[Run]) -> dict[str, Any]:
+    return {fault.value: _figures([run for run in runs if run.case.fault is fault]) for fault in Fault}
 
 
 def _figures(runs: Sequence[Run]) -> dict[str, Any]:
@@ -95,22 +152,28 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Return the figures by kind of fault, and the sum of all."""
-    heads = {"runs": 6, "unsafe": 8, "twice": 7, "lost": 6, "resume p50": 12, "p95": 7, "max": 7}
+    """Return the figures by strategy and kind of fault, and the sums of both."""
+    heads = {"runs": 6, "unsafe": 8, "doubled": 9, "lost": 6, "resume p50": 12, "p95": 7, "max": 7}
     heads |= {"once ready p95": 16}
-    lines = [f"{'fault':15}" + "".join(f"{head:>{width}}" for head, width in heads.items())]
-    for name, row in [*figures["by_fault"].items(), ("all", figures)]:
-        resume = "".join(
-            f"{row['resume_seconds'].get(key, float('nan')):>{width}.1f}"
-            for key, width in (("p50", 12), ("p95", 7), ("max", 7))
-        )
-        lines.append(
-            f"{name:15}{row['runs']:>6}{row['unsafe_endings']:>8}{row['duplicate_effects']:>7}"
-            f"{row['sessions_lost']:>6}{resume}"
-            f"{row['resume_seconds_once_ready'].get('p95', float('nan')):>16.1f}"
-        )
+    lines = [f"{'strategy':12}{'fault':15}" + "".join(f"{head:>{width}}" for head, width in heads.items())]
+    for strategy, row in [*figures["by_strategy"].items(), ("all", figures)]:
+        for fault, part in [*row["by_fault"].items(), ("all", row)]:
+            lines.append(f"{strategy.replace('_', '-'):12}{fault:15}{_cells(part)}")
     lines.append(f"{figures['boundaries']} boundaries were struck; {figures['not_met']} runs met none")
+    late = ", ".join(figures["late"]) or "nowhere"
+    lines.append(f"more than 5 of 100 runs took longer than {RESUMED_WITHIN:.0f} s to go on: {late}")
     return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any]) -> str:
+    resume = "".join(
+        f"{row['resume_seconds'].get(key, float('nan')):>{width}.1f}"
+        for key, width in (("p50", 12), ("p95", 7), ("max", 7))
+    )
+    counts = (
+        f"{row['runs']:>6}{row['unsafe_endings']:>8}{row['duplicate_effects']:>9}{row['sessions_lost']:>6}"
+    )
+    return f"{counts}{resume}{row['resume_seconds_once_ready'].get('p95', float('nan')):>16.1f}"
 
 
 def _say(sentence: str) -> None:

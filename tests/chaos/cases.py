@@ -16,6 +16,8 @@ class Direction(StrEnum):
     FORWARDS = "forwards"
     JUDGED_BACK = "judged back"
     ASKED_BACK = "asked back"
+    TAKEN_BACK = "taken back"
+    """Promoted; then a person takes it back, while what served before is kept. That way back is struck."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Run:
 
     case: Case
     rollout: str = ""
+    taken_back_by: str = ""
+    """The change that took back what the rollout had promoted, where one did."""
     outcome: Outcome | None = None
     struck: datetime | None = None
     resumed: float | None = None

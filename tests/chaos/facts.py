@@ -5,8 +5,9 @@ import json
 import re
 from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,31 @@ from policies.model.plan import ReleaseRef
 
 _LOGGED_IN = re.compile(rb"auth init for user 'user-")
 _STARTED = re.compile(rb"main: initialized ")
+LOGINS_END_WITHIN = 1.0
+"""Seconds in which logins end that began before new sessions went elsewhere."""
+Marks = Mapping[str, int]
+"""How long the log of each slot's daemon was at some moment."""
 
 
 @dataclass(frozen=True)
 class Serves:
-    """Where a gateway's new sessions go: slots by the kernel's table, what runs there by /proc."""
+    """Where a gateway's new sessions go: slots by the kernel's table, what runs there by /proc.
+
+    `permanent` is None unless the table names exactly one slot. `split` says that the table asks
+    who somebody is before it sends him to the slot on trial, as it does for a share of the addresses.
+    """
 
     permanent: str | None
     trial: str | None
+    split: bool
     release: str | None
     executable: str | None
+    process: Process | None
 
     def is_on(self, release: ReleaseRef) -> bool:
-        """Say whether they go to this release, for good, and to the very program it names."""
-        return self.trial is None and (self.release, self.executable) == (release.digest, release.executable)
+        """Say whether they go to this release, all of them and for good, and to the very program it names."""
+        runs = (self.release, self.executable) == (release.digest, release.executable)
+        return runs and self.permanent is not None and self.trial is None and not self.split
 
 
 class Host:
@@ -51,21 +63,43 @@ class Host:
         permanent, trial = (slots.get(_target(maps[name])) for name in ("steer", "trial"))
         slot = self._root / "slots" / str(trial or permanent)
         running = _running(slot)
-        return Serves(permanent, trial, _release(slot), running.executable if running else None)
-
-    def logins(self) -> Counter[str]:
-        """Return how often somebody has begun to log in on each slot, by the daemons' own logs."""
-        return self._said(_LOGGED_IN)
-
-    def starts(self) -> Counter[str]:
-        """Return how often an instance has come up in each slot, by the daemons' own logs."""
-        return self._said(_STARTED)
-
-    def _said(self, words: re.Pattern[bytes]) -> Counter[str]:
-        logs = {slot.name: self._root / "slots" / slot.name / "log" for slot in self.gateway.slots}
-        return Counter(
-            {name: len(words.findall(log.read_bytes())) for name, log in logs.items() if log.exists()}
+        return Serves(
+            permanent=permanent,
+            trial=trial,
+            split=b'"jhash"' in said,
+            release=_release(slot),
+            executable=running.executable if running else None,
+            process=running,
         )
+
+    def marks(self) -> Marks:
+        """Return how long the daemons' logs are now."""
+        return {name: log.stat().st_size for name, log in self._logs().items()}
+
+    def logins(self, since: Marks | None = None) -> Counter[str]:
+        """Return how often somebody has begun to log in on each slot, by the daemons' own logs."""
+        return self._said(_LOGGED_IN, since or {})
+
+    def starts(self, since: Marks | None = None) -> Counter[str]:
+        """Return how often an instance has come up in each slot, by the daemons' own logs."""
+        return self._said(_STARTED, since or {})
+
+    def _said(self, words: re.Pattern[bytes], since: Marks) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for name, log in self._logs().items():
+            with log.open("rb") as file:
+                file.seek(since.get(name, 0))
+                found[name] = len(words.findall(file.read()))
+        return +found
+
+    def _logs(self) -> dict[str, Path]:
+        logs = {slot.name: self._root / "slots" / slot.name / "log" for slot in self.gateway.slots}
+        return {name: log for name, log in logs.items() if log.exists()}
+
+    def sessions(self, slot: str | None, addresses: Collection[str]) -> int:
+        """Return how many of these addresses inside tunnels are of that slot's instance."""
+        pools = [found.pool4 for found in self.gateway.slots if found.name == slot]
+        return sum(ip_address(address) in pool for pool in pools for address in addresses if address)
 
     def journal(self) -> list[dict[str, Any]]:
         """Return the journal's whole lines."""
@@ -94,25 +128,24 @@ class Effects:
         return found
 
 
-def effects(host: Host, rollout: str, before: Serves, starts: Counter[str]) -> Effects:
-    """Return what was done for this rollout since `before`, when so many instances had come up."""
+def effects(host: Host, changes: Collection[str], before: Serves, marks: Marks) -> Effects:
+    """Return what was done for these changes since `before`, when the logs were so long."""
     targets, slots = [before.permanent], []
     for line in host.journal():
-        if line["rollout"] != rollout or line["kind"] != "result":
+        if line["rollout"] not in changes or line["kind"] != "result":
             continue
         result = line["result"]
         if line["step"] == "start" and result["slot"] not in slots:
             slots.append(result["slot"])
         if "serving" in result and (target := result["trial"] or result["serving"]) != targets[-1]:
             targets.append(target)
-    since = host.starts() - starts
-    return Effects(dict(since), tuple(str(target) for target in targets[1:]), tuple(slots))
+    return Effects(dict(host.starts(marks)), tuple(str(target) for target in targets[1:]), tuple(slots))
 
 
 def _target(content: dict[str, Any]) -> int:
-    """Return the port a steering map leads to; 0 for an empty one."""
+    """Return the one port that a steering map leads to; 0 for an empty map, and for one with several."""
     elements = content.get("elem", [])
-    return int(elements[0][1]) if elements else 0
+    return int(elements[0][1]) if len(elements) == 1 else 0
 
 
 def _release(slot: Path) -> str | None:

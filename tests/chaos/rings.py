@@ -19,7 +19,7 @@ from policies.model.command import Command, CommandKind
 from policies.model.errors import PenstockError, Unavailable
 from policies.model.plan import Plan, Strategy
 from policies.model.verdict import Window
-from tests.chaos.facts import Host
+from tests.chaos.facts import LOGINS_END_WITHIN, Host
 from tests.chaos.runs import Chaos
 from workflows.identities import change_of
 
@@ -32,8 +32,6 @@ NEVER = Window(
 """A window that nothing is promoted in."""
 LOOK_EVERY = 0.05
 _ENDED = {"cancel": "cancelled", "terminate": "terminated"}
-UNDER_WAY = 1.0
-"""Seconds in which logins end that began before new sessions went back."""
 WATCHED = 2.5
 PATIENCE = 100.0
 
@@ -67,7 +65,7 @@ class Rings:
         slots = await host.serves()
         with self._troubles(host)[name]():
             returned = await self._returns(host, name)
-            await asyncio.sleep(UNDER_WAY)
+            await asyncio.sleep(LOGINS_END_WITHIN)
             before = host.logins()
             await asyncio.sleep(WATCHED)
             logins = host.logins() - before
@@ -82,7 +80,7 @@ class Rings:
         began = time.monotonic()
         with cut_off(self._lab, *self._lab.topology.gateways):
             returned = await self._returns(host, what)
-            await asyncio.sleep(UNDER_WAY)
+            await asyncio.sleep(LOGINS_END_WITHIN)
             before = host.logins()
             while time.monotonic() - began < lasting.total_seconds():
                 if await on_trial(host):

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections import Counter
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import Client
 
@@ -12,7 +12,6 @@ from deploy.lab.faults import Fault, Faults
 from deploy.lab.lab import FLEET, Lab, Shape
 from orchestrator.files import load
 from orchestrator.service import Service
-from policies.model.change import Outcome
 from policies.model.errors import Conflict, PenstockError
 from policies.model.fleet import Limits
 from policies.model.gates import GatePolicy
@@ -20,17 +19,24 @@ from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.value import digest_of
 from policies.model.verdict import Window
 from tests.chaos.cases import Case, Direction, Run
-from tests.chaos.facts import Host, Serves, effects
+from tests.chaos.endings import Ending
+from tests.chaos.facts import Host
 from tests.chaos.striking import Striking
-from tests.chaos.watching import Watch, moment_of, taken_up_by
+from tests.chaos.watching import CHANGE, WAY_BACK, Watch, moment_of, taken_up_by
 from workflows.identities import change_of
 
 GATES = Path(__file__).with_name("gates.yaml")
 DRAINS_SEEN_WITHIN = 5.0
 ENDS_WITHIN = 120.0
 """Seconds after which a run that has not ended is unsafe."""
-STEPS = {Strategy.CANARY: ("100%",), Strategy.ROLLING: ("2", "100%")}
-"""With three gateways: one and then two, or two and then one."""
+KEPT = timedelta(seconds=3)
+"""How long blue is kept where its end belongs to the run; else as long as fleets have it by themselves."""
+STEPS: dict[Strategy, dict[str, Any]] = {
+    Strategy.CANARY: {"steps": ("100%",)},
+    Strategy.ROLLING: {"steps": ("2", "100%")},
+    Strategy.BLUE_GREEN: {"shares": (10, 50, 100)},
+}
+"""With three gateways: one and then two, two and then one, or all at once with growing shares of users."""
 
 
 def shape(**more: object) -> Shape:
@@ -62,37 +68,39 @@ class Chaos:
     async def run(self, case: Case) -> Run:
         """Make the run and judge it; whatever happened, the lab is whole again afterwards."""
         run, began = Run(case), time.monotonic()
-        lost = self._losses()
-        before = {name: await host.serves() for name, host in self.hosts.items()}
-        starts = {name: host.starts() for name, host in self.hosts.items()}
+        ending = await Ending.to_come(self.lab, self.hosts)
         release = self._faulty if case.direction is Direction.JUDGED_BACK else self.other
         try:
             async with asyncio.timeout(ENDS_WITHIN):
-                await self._make(run, release)
+                await self._make(run, release, ending)
         except TimeoutError:
             run.unsafe.append(f"it has not ended after {ENDS_WITHIN:.0f} s")
         except PenstockError as error:
             run.unsafe.append(f"{error.code}: {error}")
         self.faults.tidy()
-        await self._judge(run, release, before, starts)
-        run.lost = [
-            f"{name}: {words}"
-            for name, (count, words) in self._losses().items()
-            for _ in range(count - lost[name][0])
-        ]
+        await ending.judge(run, release if case.direction is Direction.FORWARDS else self.here)
+        if all([(await host.serves()).is_on(release) for host in self.hosts.values()]):
+            self.here, self.other = release, self.here
         run.took = time.monotonic() - began
         return run
 
     # --- making ------------------------------------------------------------------
 
-    async def _make(self, run: Run, release: ReleaseRef) -> None:
-        plan = await self.plan(release, run.case.strategy)
+    async def _make(self, run: Run, release: ReleaseRef, ending: Ending) -> None:
+        case, taken = run.case, run.case.direction is Direction.TAKEN_BACK
+        blue_goes = case.strategy is Strategy.BLUE_GREEN and case.direction is Direction.FORWARDS
+        kept = KEPT if blue_goes else self.lab.fleet.limits.kept
+        plan = await self.plan(release, case.strategy, kept=kept)
         striking = Striking(run, self.faults, self.service, plan.waves[0].gateways[0])
-        watch = Watch(self.client, striking.hear)
+        watch = Watch(self.client, striking.hear, WAY_BACK if taken else CHANGE)
         try:
             run.rollout = await self.start(plan)
-            change = await self.client.get_workflow_handle(change_of(FLEET)).describe()
-            await watch.follow(change.id, change.run_id)
+            if taken:
+                await self._take_back(run, watch)
+            else:
+                await watch.follow(change_of(FLEET), await self._newest())
+            if blue_goes:
+                await self._see_blue(run, watch, ending)
             await self._see_drains(striking)
             run.outcome = (await self.service.result(FLEET)).outcome
             if striking.refused:
@@ -102,6 +110,30 @@ class Chaos:
             await watch.stop()
             run.seen = watch.seen
             run.resumed = _resumed(run, striking.successor, watch)
+
+    async def _take_back(self, run: Run, watch: Watch) -> None:
+        """Let the rollout be promoted, say that it is taken back, and follow the change that does so."""
+        before = await self._newest()
+        await self.client.get_workflow_handle(change_of(FLEET)).result()
+        asking = asyncio.create_task(self.service.roll_back(self.lab.fleet, "chaos", "wants it back"))
+        while not asking.done() and await self._newest() == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        await watch.follow(change_of(FLEET), await self._newest())
+        receipt = await asking
+        run.taken_back_by = (await self.service.result(FLEET)).rollout
+        if not receipt.accepted:
+            run.unsafe.append(f"the order to go back was refused: {receipt.sentence}")
+
+    async def _newest(self) -> str | None:
+        """Return the run of the fleet's newest change."""
+        return (await self.client.get_workflow_handle(change_of(FLEET)).describe()).run_id
+
+    async def _see_blue(self, run: Run, watch: Watch, ending: Ending) -> None:
+        """See blue kept and gone; a drain that was struck has its own clocks, and is not waited for."""
+        begun = min((seen.at for seen in watch.seen if seen.boundary.step == "child Drain"), default=None)
+        if begun is not None:
+            boundary = run.case.boundary
+            await ending.see_blue(run, begun + KEPT, gone=boundary is None or boundary.role != "drain")
 
     async def _see_drains(self, striking: Striking) -> None:
         """Drains go on when a change has ended; those that wait for one of their lines see it soon."""
@@ -114,7 +146,7 @@ class Chaos:
         self, release: ReleaseRef, strategy: Strategy, window: Window | None = None, **limits: object
     ) -> Plan:
         """Return the plan of an upgrade, with another window or other limits than the lab's."""
-        changed = self.lab.fleet.limits.model_copy(update={"steps": STEPS[strategy], **limits})
+        changed = self.lab.fleet.limits.model_copy(update={**STEPS[strategy], **limits})
         fleet = self.lab.fleet.model_copy(update={"limits": changed})
         gates = self._gates.model_copy(update={"window": window}) if window else self._gates
         return await self.service.plan(fleet, release, strategy, gates, self._trust)
@@ -126,40 +158,6 @@ class Chaos:
                 return await self.service.start(plan, self.lab.session.settings.source, "chaos", "a run")
             except Conflict:
                 await asyncio.sleep(0.2)
-
-    # --- judging -----------------------------------------------------------------
-
-    async def _judge(
-        self, run: Run, release: ReleaseRef, before: dict[str, Serves], starts: dict[str, Counter[str]]
-    ) -> None:
-        back = run.case.direction is not Direction.FORWARDS
-        wanted = self.here if back else release
-        expected = {Outcome.ROLLED_BACK, Outcome.ABORTED} if back else {Outcome.PROMOTED}
-        if run.outcome not in expected:
-            run.unsafe.append(f"it ended {run.outcome or 'nowhere'}")
-        for name, host in self.hosts.items():
-            now = await host.serves()
-            if not now.is_on(wanted):
-                run.unsafe.append(f"{name} is not on {wanted.version}: {now}")
-            done = effects(host, run.rollout, before[name], starts[name])
-            run.doubled += [f"{name}: {what}" for what in done.doubled(back=back)]
-        await self._judge_ledger(run, wanted)
-        if all([(await host.serves()).is_on(release) for host in self.hosts.values()]):
-            self.here, self.other = release, self.here
-
-    async def _judge_ledger(self, run: Run, wanted: ReleaseRef) -> None:
-        known_good = await asyncio.to_thread(self.lab.session.ledger.known_good, FLEET)
-        wrong = sorted(name for name, release in known_good.items() if release.digest != wanted.digest)
-        if wrong:
-            run.unsafe.append(f"the ledger has another known-good for {', '.join(wrong)}")
-        rows = [row for row in self.lab.session.ledger.history(FLEET) if row.name == run.rollout]
-        if [row.outcome for row in rows] != [run.outcome]:
-            run.unsafe.append(f"the ledger says {[row.outcome for row in rows]}")
-
-    def _losses(self) -> dict[str, tuple[int, str]]:
-        """Return how many sessions each user has lost so far, and their client's last words."""
-        users = self.lab.users.view()["users"]
-        return {user["name"]: (user["lost"], user["last_line"]) for user in users}
 
 
 def _resumed(run: Run, successor: str, watch: Watch) -> float | None:

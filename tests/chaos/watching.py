@@ -2,20 +2,26 @@
 
 A boundary is a line of a history at which something could have been half done. History writes
 the start of an activity only when it ends, so `under way` is met by the clock: some time after
-the activity was scheduled.
+the activity was scheduled. A trial with a share of the addresses is a step of its own at each
+share, and so is what a wave orders its batches: the next share, and the end of the trial.
 """
 
 import asyncio
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
+from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 from temporalio.service import RPCError
+
+from workflows.wave import EVERYBODY
 
 BEGUN, UNDER_WAY, DONE = "begun", "under way", "done"
 _ENDS = {
@@ -25,6 +31,10 @@ _ENDS = {
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
 }
+_ORDERS = {"share", "end"}
+"""Signals by which a wave tells its batches what becomes of the trial."""
+CHANGE, WAY_BACK = "change", "way back"
+"""What a change is called, and one that takes back what an earlier one promoted."""
 
 
 @dataclass(frozen=True, order=True)
@@ -57,11 +67,12 @@ class Seen:
 
 
 class Watch:
-    """Follows a change and everything below it."""
+    """Follows a change and everything below it; `role` is the change's own."""
 
-    def __init__(self, client: Client, heard: Callable[[Seen], None]) -> None:
+    def __init__(self, client: Client, heard: Callable[[Seen], None], role: str = CHANGE) -> None:
         self._client = client
         self._heard = heard
+        self._role = role
         self._tasks: set[asyncio.Task[None]] = set()
         self.histories: dict[str, list[HistoryEvent]] = {}
         self.seen: list[Seen] = []
@@ -104,38 +115,64 @@ class Watch:
             self.follow(child)
 
     def _boundary(self, workflow: str, event: HistoryEvent) -> tuple[Boundary, str | None] | None:
-        role = role_of(workflow)
+        role, events = role_of(workflow, self._role), self.histories[workflow]
         match event.event_type:
             case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
                 moment, scheduled = BEGUN, event
             case EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
                 number = event.activity_task_completed_event_attributes.scheduled_event_id
-                moment, scheduled = DONE, self.histories[workflow][number - 1]
+                moment, scheduled = DONE, events[number - 1]
             case EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED:
                 started = event.child_workflow_execution_started_event_attributes
                 return Boundary(role, f"child {started.workflow_type.name}", BEGUN), None
             case EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_COMPLETED:
                 ended = event.child_workflow_execution_completed_event_attributes
                 return Boundary(role, f"child {ended.workflow_type.name}", DONE), None
+            case EventType.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED:
+                return _order(role, event, BEGUN)
+            case EventType.EVENT_TYPE_EXTERNAL_WORKFLOW_EXECUTION_SIGNALED:
+                number = event.external_workflow_execution_signaled_event_attributes.initiated_event_id
+                return _order(role, events[number - 1], DONE)
             case _:
                 return None
         activity = scheduled.activity_task_scheduled_event_attributes
         queue = activity.task_queue.name
         gateway = queue.removeprefix("gateway.") if queue.startswith("gateway.") else None
-        return Boundary(role, activity.activity_type.name, moment), gateway
+        return Boundary(role, _step(activity.activity_type.name, activity.input.payloads), moment), gateway
 
 
-def role_of(workflow: str) -> str:
-    """Return what a workflow does in a change, by its id."""
-    if workflow.startswith("drain/"):
-        return "drain"
-    if workflow.startswith("restore/") or "/restore" in workflow:
+def _order(role: str, initiated: HistoryEvent, moment: str) -> tuple[Boundary, None] | None:
+    """Return the boundary where a wave tells a batch what becomes of a trial; None for other signals."""
+    signal = initiated.signal_external_workflow_execution_initiated_event_attributes
+    if signal.signal_name not in _ORDERS:
+        return None
+    return Boundary(role, f"order {signal.signal_name} {_argument(signal.input.payloads)}", moment), None
+
+
+def _step(activity: str, payloads: Sequence[Payload]) -> str:
+    """Return the name of a step: the activity's, with its share where it is not everybody's."""
+    argument = _argument(payloads)
+    share = argument.get("share", EVERYBODY) if isinstance(argument, dict) else EVERYBODY
+    return activity if share == EVERYBODY else f"{activity} {share}%"
+
+
+def _argument(payloads: Sequence[Payload]) -> Any:
+    """Return the first argument as it was sent; a lab seals nothing."""
+    return json.loads(payloads[0].data) if payloads and payloads[0].data else None
+
+
+def role_of(workflow: str, change: str = CHANGE) -> str:
+    """Return what a workflow does, by its id; the change itself is called `change`."""
+    kind = workflow.partition("/")[0]
+    if kind in {"drain", "bake", "snapshot"}:
+        return kind
+    if kind == "restore" or "/restore" in workflow:
         return "restore"
     if found := re.search(r"/wave/(\d+)(/watch|/\d+)?$", workflow):
         part = {None: "wave", "/watch": "watch"}.get(found[2], "batch")
         return f"{part} {int(found[1])}"
     last = workflow.rpartition("/")[2]
-    return last if last in {"preflight", "survey"} else "change"
+    return last if last in {"preflight", "survey"} else change
 
 
 def moment_of(event: HistoryEvent) -> datetime:

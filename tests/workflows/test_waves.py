@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import Automation
+from policies.model.plan import Strategy
+from policies.model.report import WatchReport
 from policies.model.verdict import Window
 from tests.fakes.control import AT_CAP, BLIND, CRASHING, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge
 from tests.workflows.engine import Engine
@@ -20,6 +22,7 @@ from tests.workflows.recorded import SOON, soon
 from tests.workflows.world import (
     OLD,
     QUICK,
+    Running,
     World,
     fleet_of,
     in_phase,
@@ -150,6 +153,44 @@ async def test_a_fleet_that_is_only_observed_passes_without_any_metrics_after_it
     assert "verdict metrics unavailable, hold: no sample for 60 s" in told
     watched = told["keeping the new release"] - told["gw-1 on trial"]
     assert watched >= Window().minimum
+
+
+async def test_a_share_that_is_proven_before_its_time_is_over_keeps_no_later_share_from_being_proven(
+    server: Engine,
+) -> None:
+    async with quick(server, size=2) as world:
+        world.judge.says(HEALTHY)
+        result = await soon(result_of(await _by_shares(world)))
+    assert result.outcome is Outcome.PROMOTED
+    assert [one.restart for one in world.judge.orders].count(True) == 2
+    assert set(world.serving().values()) == {"1.3.0"}
+
+
+async def test_a_proof_of_the_share_before_passes_no_wave(server: Engine) -> None:
+    async with quick(server, size=2) as world:
+        world.judge.says(UNDECIDED)
+        rollout = await _by_shares(world)
+        await until(lambda: {fake.share for fake in world.gateways.values()} == {50}, SOON)
+        wave = world.client.get_workflow_handle(_tree(world)[1])
+        proven = WatchReport(at=datetime.now(UTC), number=99, decision=HEALTHY, window=0)
+        await wave.signal("report_watch", proven)
+        looks = len(world.judge.orders)
+        await until(lambda: len(world.judge.orders) > looks + 3, SOON)
+        assert (await status_of(rollout)).phase is Phase.OBSERVING
+        assert {fake.share for fake in world.gateways.values()} == {50}
+        world.judge.says(HEALTHY)
+        assert (await soon(result_of(rollout))).outcome is Outcome.PROMOTED
+
+
+async def _by_shares(world: World) -> Running:
+    """Start the upgrade of both gateways at once, with a second for each share of their users."""
+    shortly = Window(minimum=timedelta(seconds=1), nominal=timedelta(seconds=5))
+    order = world.order(("gw-1", "gw-2"))
+    plan = world.book.plan(order.plan or "")
+    wave = plan.waves[0].model_copy(update={"shares": (10, 50, 100)})
+    changed = {"strategy": Strategy.BLUE_GREEN, "window": shortly, "waves": (wave,)}
+    digest = world.book.record_plan(plan.model_copy(update=changed))
+    return await world.run(order.model_copy(update={"plan": digest}))
 
 
 # --- what does not grow --------------------------------------------------------------------
