@@ -31,9 +31,6 @@ from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
 RENEWALS_A_LEASE = 3
-PAUSE_BETWEEN_REPORTS = timedelta(milliseconds=500)
-PAUSE_IN_LARGE_FLEETS = timedelta(seconds=5)
-
 LASTING = frozenset({"on trial", "kept", "set aside"})
 """The states that the ledger has to know; on the way to the first of them a gateway is nobody's concern."""
 
@@ -67,6 +64,8 @@ class BatchOrder(Value):
     """Whether everybody is started and probed before anybody gets a session (blue-green)."""
     detailed: bool = True
     """Whether the fleet is small enough to report every gateway by itself."""
+    report_every: timedelta = timedelta(milliseconds=500)
+    """How often steps are reported; what needs attention is at once."""
     on_trial: dict[str, OnTrial] = {}
     ready: dict[str, OnTrial] = {}
     aside: dict[str, str] = {}
@@ -445,11 +444,12 @@ class Batch:
 
     async def _report_changes(self) -> None:
         """Tell the wave what matters at once, and the steps between in as few reports as people need."""
-        pause = PAUSE_BETWEEN_REPORTS if self._order.detailed else PAUSE_IN_LARGE_FLEETS
         while self._untold or not self._over:
             await workflow.wait_condition(lambda: self._untold > 0 or self._over)
             with suppress(TimeoutError):
-                await workflow.wait_condition(lambda: self._urgent or self._over, timeout=pause)
+                await workflow.wait_condition(
+                    lambda: self._urgent or self._over, timeout=self._order.report_every
+                )
             if self._untold:
                 self._telling = True
                 await self._tell_wave()

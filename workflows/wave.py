@@ -35,6 +35,10 @@ EVERYBODY = 100
 DETAILED = 50
 """Gateways of a plan up to which every one of them is reported by itself."""
 
+BETWEEN_REPORTS, IN_LARGE_FLEETS = timedelta(milliseconds=500), timedelta(seconds=5)
+A_PART = timedelta(milliseconds=250)
+"""Between two reports of a batch: a wave that many report to has a history of its own to keep short."""
+
 NAMED = 4
 """Sentences about a want of capacity that a report has room for."""
 
@@ -194,6 +198,7 @@ class Wave:
 
     def _batch_order(self, key: PartKey, switching: int) -> BatchOrder:
         order, header = self._order, self._order.header
+        detailed = header.changing <= DETAILED
         return BatchOrder(
             change=order.change,
             plan=header.digest,
@@ -208,7 +213,8 @@ class Wave:
             switching=switching,
             switching_per_domain=self._limits.switching_per_domain,
             barrier=self._is_blue_green,
-            detailed=header.changing <= DETAILED,
+            detailed=detailed,
+            report_every=BETWEEN_REPORTS if detailed else max(IN_LARGE_FLEETS, self._wave.parts * A_PART),
             held=bool(self._holds),
         )
 

@@ -64,8 +64,8 @@ class Exporters:
                 body = self.page(name).encode()
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n"
                 writer.write(head.encode() + body)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # Prometheus has ended, or the bench has
         finally:
             writer.close()
 
@@ -123,6 +123,11 @@ def _labels(gateway: Gateway) -> dict[str, str]:
     return {"__metrics_path__": f"/{gateway.name}", "instance": gateway.metrics_target}
 
 
+def _as_answered(series: Series) -> dict[str, object]:
+    values = [(at, f"{value:g}") for at, value in series.samples]
+    return {"metric": dict(series.labels), "values": values}
+
+
 class Weighed:
     """The source of the product; what it answers is weighed as Prometheus wrote it."""
 
@@ -135,9 +140,7 @@ class Weighed:
     ) -> tuple[Series, ...]:
         """Return what the source returns."""
         found = await self._source.raw(selector, instances, at, lookback)
-        self.bytes += sum(
-            len(json.dumps({"metric": dict(one.labels), "values": one.samples})) for one in found
-        )
+        self.bytes += sum(len(json.dumps(_as_answered(one), separators=(",", ":"))) for one in found)
         return found
 
     async def offenders(self, offence: Offence, at: datetime) -> frozenset[str]:
