@@ -87,7 +87,7 @@ class GatePolicy(Value):
     baseline: Duration = Field(default=timedelta(hours=1), description="history for control's share")
     min_controls: int = Field(default=1, ge=1)
     sample: int = Field(
-        default=250,
+        default=200,
         ge=1,
         le=MOST,
         validation_alias=AliasChoices("sample", "most_controls"),  # as the first core's files have it
