@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from activities.refusals import PolicyChanged
 from activities.verdicts import Document, LoadedTrust, Question, judge
-from policies.model.refusals import DigestMismatch, PolicyChanged
+from policies.model.refusals import DigestMismatch
 from policies.model.trust import Envelope
 from policies.model.value import Digest
 from policies.model.verification import Signed, StoredSignature, TrustVerdict, Verification

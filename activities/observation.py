@@ -11,13 +11,11 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from policies.judge.beside import with_old_instances
 from policies.judge.counts import Series
 from policies.judge.needs import Needs, offending, unreached, what_to_read
-from policies.judge.offence import Offence
-from policies.judge.reading import COMPLAINTS, Reading
-from policies.judge.sample import sampled
-from policies.judge.tick import Tick
+from policies.judge.reading import COMPLAINTS, Reading, with_old_instances
+from policies.judge.selectors import contained, read_selector
+from policies.judge.tick import Offence, Tick
 from policies.judge.window import WindowState, fold_reading, next_window
 from policies.model.errors import BadInput, Unavailable
 from policies.model.gates import GatePolicy
@@ -143,7 +141,6 @@ class ObservationActivities:
 
         A gateway that fails or reboots by itself ends the slice too: somebody has to see to it.
         """
-        order = order.model_copy(update={"cohorts": _sampled(order)})
         resumed = activity.info().heartbeat_details
         text = (resumed[0] if resumed else order.state) or order.carry
         state = unpacked(text) if text else WindowState()
@@ -250,7 +247,8 @@ class ObservationActivities:
         asked: Mapping[str, str] | None = None,
     ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
         """Read all selectors side by side; return what was found, and why the rest was not."""
-        names = list(lookbacks)
+        inside = contained(lookbacks)
+        names = [name for name in lookbacks if name not in inside]
         answers = await asyncio.gather(
             *(
                 self._source.raw((asked or {}).get(name, name), instances, at, lookbacks[name])
@@ -266,6 +264,12 @@ class ObservationActivities:
                 raise answer
             else:
                 series[name] = answer
+        for name, wider in inside.items():
+            selector = read_selector(name)
+            if wider in unread:
+                unread[name] = unread[wider]
+            elif selector is not None:
+                series[name] = tuple(one for one in series[wider] if selector.allows(one.labels))
         return series, unread
 
     async def _unreachable(self, asked: Sequence[str]) -> frozenset[str]:
@@ -286,14 +290,6 @@ class ObservationActivities:
             return await self._complaints.distinct(needs.instances, since, at), {}
         except Unavailable as error:
             return {}, {COMPLAINTS: str(error)}
-
-
-def _sampled(order: ObservationOrder) -> Cohorts:
-    """Return whom to read; an order that already is a sample stays as it is."""
-    cohorts, most = order.cohorts, order.gates.sample
-    if len(cohorts.canary) + len(cohorts.changed_before) <= most and len(cohorts.control) <= most:
-        return cohorts
-    return sampled(cohorts, {}, most, order.rollout)
 
 
 def packed(state: WindowState) -> str:

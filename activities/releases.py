@@ -18,6 +18,7 @@ from temporalio import activity
 
 from activities.evidence import ContentStore, keep, recall
 from activities.failures import as_application_errors
+from activities.refusals import ArchiveRefused, PolicyChanged
 from activities.verdicts import (
     Document,
     Judgement,
@@ -29,12 +30,11 @@ from activities.verdicts import (
     refused,
 )
 from policies.changes import change_between, require_approvals
-from policies.model.approval import Approval, Change
 from policies.model.errors import BadInput
 from policies.model.plan import ReleaseRef
-from policies.model.refusals import ArchiveRefused, DigestMismatch, PolicyChanged, SubjectMismatch, TrustError
+from policies.model.refusals import DigestMismatch, SubjectMismatch, TrustError
 from policies.model.release import Artifact, ReleaseManifest
-from policies.model.trust import Envelope
+from policies.model.trust import Approval, Change, Envelope
 from policies.model.value import Digest, Name, Value
 from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
 from policies.trust.statements import parse_release

@@ -8,8 +8,8 @@ from temporalio import activity
 
 from activities.failures import as_application_errors
 from activities.instances import SlotOrder
+from policies.model.instance import Steering
 from policies.model.operation import Operation
-from policies.model.steering import Steering
 from policies.model.value import Message
 
 

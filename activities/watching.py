@@ -14,7 +14,7 @@ from activities.observation import (
     packed,
     unpacked,
 )
-from policies.judge.bake import baking_policy
+from policies.judge.sample import sampled
 from policies.judge.window import restarted
 from policies.model.change import GatewayResult
 from policies.model.plan import Plan
@@ -100,10 +100,11 @@ class WatchActivities:
             asked.change, after=results[-1].gateway if results else "", limit=PAGE
         ):
             results += page
-        cohorts = cohorts_of(plan, asked.wave, results)
+        groups = {gateway.metrics_target: gateway.group for gateway in plan.fleet.gateways}
+        cohorts = sampled(cohorts_of(plan, asked.wave, results), groups, plan.gates.sample, plan.digest)
         gates, window = plan.gates, plan.window
         if asked.wave == 0:
-            gates = baking_policy(gates, plan.fleet.limits.kept)
+            gates = gates.baking(plan.fleet.limits.kept)
             window = gates.window
         return ObservationOrder(
             rollout=asked.change,

@@ -4,9 +4,9 @@ import sys
 from io import TextIOWrapper
 
 from orchestrator.cli.main import app
+from orchestrator.exit_code import ExitCode
 from orchestrator.process import leave
 from policies.model.errors import PenstockError
-from policies.model.exit_code import ExitCode
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What a caller may ask of drains: which there are, with live counts, and a person's command to them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,11 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.service import Service
 from orchestrator.updates import ANSWER, give
-from policies.drains import with_live_counts
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import BadInput, Conflict, Unavailable
 from policies.model.fleet import Fleet
+from policies.model.instance import GatewayState
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class DrainService:
                 )
             except (RPCError, WorkflowQueryFailedError) as error:
                 raise Unavailable(f"the drain {handle.id} does not answer; is a worker running?") from error
-            found.append(with_live_counts(status, survey.states))
+            found.append(_with_live_counts(status, survey.states))
         return tuple(status for status in found if status.slots)
 
     async def tell(
@@ -76,3 +77,11 @@ class DrainService:
             if one.id.startswith(f"drain/{fleet}/")
         }
         return [found[name] for name in sorted(found)]
+
+
+def _with_live_counts(status: DrainStatus, states: Mapping[str, GatewayState]) -> DrainStatus:
+    """Return the drain's status with the counts of this moment; unknown where a gateway is silent."""
+    live = {(name, one.slot): one.sessions for name, state in states.items() for one in state.instances}
+    counts = [(slot, live.get((slot.gateway, slot.slot))) for slot in status.slots]
+    slots = tuple(slot.model_copy(update={"sessions": sessions}) for slot, sessions in counts)
+    return status.model_copy(update={"slots": slots})

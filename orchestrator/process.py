@@ -23,6 +23,10 @@ def identity() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+MOST_CACHED = 400
+"""Workflows kept in memory, half a megabyte each; one that was dropped is replayed when it goes on."""
+
+
 def make_worker(
     client: Client,
     task_queue: str,
@@ -42,6 +46,7 @@ def make_worker(
         default_heartbeat_throttle_interval=timedelta(seconds=1),
         graceful_shutdown_timeout=GRACE,
         max_concurrent_activities=100,
+        max_cached_workflows=MOST_CACHED,
         identity=identity(),
     )
 

@@ -129,6 +129,7 @@ def record_activities(
         plans.take_back_part,
         facts.read_fleet,
         facts.record_states,
+        facts.find_short_of_capacity,
         facts.find_strays,
         facts.plan_return,
         facts.plan_undo,

@@ -8,8 +8,10 @@ of its first attempt. A user who mistypes, hangs up and then succeeds counts as 
 
 import hashlib
 from enum import StrEnum
-from ipaddress import IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from math import floor
+
+from pydantic import Field
 
 from policies.model.value import Value
 
@@ -28,16 +30,12 @@ class LoginOutcome(StrEnum):
 
 
 class Attempt(Value):
-    """One login that ended: whose, when and how it ended, and how long it took if that is known.
-
-    `ended` is in seconds of the epoch. `seconds` leaves out the time the daemon waited for
-    a person's answer.
-    """
+    """One login that ended: whose, when and how it ended, and how long it took if that is known."""
 
     key: str
     outcome: LoginOutcome
-    ended: float
-    seconds: float | None = None
+    ended: float = Field(description="seconds of the epoch")
+    seconds: float | None = Field(default=None, description="without the time a person took to answer")
 
 
 def key_of(user: str | None, source: str) -> str:
@@ -48,9 +46,8 @@ def key_of(user: str | None, source: str) -> str:
         address = ip_address(source)
     except ValueError:
         return f"source {source}"
-    if address.version == 4:  # noqa: PLR2004 - the IP version
-        return f"source {address}"
-    return f"source {IPv6Network((int(address), 64), strict=False)}"
+    whose = address if isinstance(address, IPv4Address) else IPv6Network((int(address), 64), strict=False)
+    return f"source {whose}"
 
 
 class RememberedKeys(Value):
@@ -67,9 +64,8 @@ class FirstAttempts:
     """
 
     def __init__(self, seen: RememberedKeys | None = None, most: int = MOST_KEYS) -> None:
-        self._bucket = seen.bucket if seen else -1
-        self._keys = set(seen.keys) if seen else set()
-        self._most = most
+        seen = seen or RememberedKeys()
+        self._bucket, self._keys, self._most = seen.bucket, set(seen.keys), most
 
     @property
     def seen(self) -> RememberedKeys:

@@ -8,9 +8,8 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from policies.model.approval import Approval, Change
 from policies.model.refusals import ApprovalRequired
-from policies.model.trust import ApprovalRule, ApprovalRules
+from policies.model.trust import Approval, ApprovalRule, ApprovalRules, Change
 from policies.model.value import Digest, digest_of
 
 CREDENTIALS = re.compile(r"key|secret|passw|passwd|token|credential|cert|radius|auth|pin$|psk", re.IGNORECASE)
@@ -41,7 +40,7 @@ def digest_of_change(change: Change) -> Digest:
 
 
 def rule_of(change: Change, rules: ApprovalRules) -> ApprovalRule:
-    """Return the rule this change falls under: the strictest kind that is in it."""
+    """Return the rule of the strictest kind that is in this change."""
     if change.credentials:
         return rules.credentials
     if set(change.keys) - set(rules.config.unless_keys_in):
@@ -80,10 +79,9 @@ def require_approvals(
     }
     if len(people) < rule.count:
         touched = ", ".join(change.credentials or sorted(set(change.keys) - set(rule.unless_keys_in)))
-        raise ApprovalRequired(
-            f"the release changes {touched}; {rule.count} people must approve that, {len(people)} did",
-            reason="credentials" if change.credentials else "config",
-        )
+        lacking = f"{rule.count} people must approve that, {len(people)} did"
+        kind = "credentials" if change.credentials else "config"
+        raise ApprovalRequired(f"the release changes {touched}; {lacking}", reason=kind)
     return tuple(sorted(people))
 
 
@@ -93,8 +91,6 @@ def _settings(text: str) -> dict[str, tuple[str, ...]]:
     for raw in text.splitlines():
         line = raw.strip()
         if line and not line.startswith(("#", ";")):
-            key, _, value = (
-                part.strip() for part in re.sub(r"\s*=\s*|\s+", "=", line, count=1).partition("=")
-            )
+            key, value = (*re.split(r"\s*=\s*|\s+", line, maxsplit=1), "")[:2]
             found[key] = (*found.get(key, ()), value)
     return found

@@ -4,21 +4,12 @@ Three promises: a session is never ended because something is unknown, an exempt
 by a person only, and a deadline never ends more than its share.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from math import ceil
 
-from policies.model.drain import (
-    DrainFacts,
-    DrainLimits,
-    DrainMode,
-    DrainStatus,
-    Look,
-    Loss,
-    NextStep,
-    Step,
-)
-from policies.model.instance import GatewayState, Probe
+from policies.model.drain import DrainFacts, DrainLimits, DrainMode, Look, Loss, NextStep, Step
+from policies.model.instance import Probe
 from policies.model.verdict import Decision, GateVerdict
 
 BEYOND_AUTH = ("tunnel", "ping")
@@ -36,12 +27,9 @@ def mode_of(
 ) -> tuple[DrainMode, str]:
     """Return what happens to the sessions of an instance its gateway went back from, and why.
 
-    Args:
-        decision: What sent the gateway back, if it was a verdict on the release that it left.
-        left: A probe of the instance that was left, None when there is none; one that passes vetoes.
-        good: A probe of the instance that gets new sessions: without a better place nobody is sent.
-        tunnel_gates: Gates whose bad verdict says that tunnels carry nothing.
-        instance: The gateway's `instance` label; a reading that does not name it is not about it.
+    `decision` is the verdict that sent it back, if there was one, of which bad `tunnel_gates` say that
+    tunnels carry nothing where they name this `instance`. A probe of what was `left` that passes vetoes;
+    without a `good` place, by its own probe, nobody is sent.
     """
     if good is None or not good.passed:
         return DrainMode.WAIT, "no other instance is proven to take them"
@@ -69,19 +57,6 @@ def remembered(before: Look | None, after: Look) -> Look:
     return after.model_copy(update={"sessions": before.sessions, "exempt": before.exempt})
 
 
-def with_live_counts(status: DrainStatus, states: Mapping[str, GatewayState]) -> DrainStatus:
-    """Return the drain's status with the counts of this moment; unknown where a gateway is silent."""
-    live = {
-        (name, instance.slot): instance.sessions
-        for name, state in states.items()
-        for instance in state.instances
-    }
-    slots = tuple(
-        slot.model_copy(update={"sessions": live.get((slot.gateway, slot.slot))}) for slot in status.slots
-    )
-    return status.model_copy(update={"slots": slots})
-
-
 def allowance(found: int, limits: DrainLimits) -> int:
     """Return how many of so many sessions a deadline may end; of a few, at least one unless none may."""
     return ceil(found * limits.forced / 100)
@@ -105,31 +80,19 @@ def next_step(facts: DrainFacts, limits: DrainLimits) -> NextStep:
     broken = facts.mode is not DrainMode.WAIT
     if not ending and endable > allowed:
         why = "on tunnels that only a verdict calls broken" if broken else "after the deadline"
-        return NextStep(
-            step=Step.HOLD,
-            reason=f"{endable} of {facts.found} sessions are left {why}, which may end "
-            f"{max(0, allowed)} ({limits.forced:g}%)",
-        )
-    return NextStep(
-        step=Step.END,
-        reason=facts.forced_by or ("tunnels are broken" if broken else "the drain deadline is over"),
-        leave=look.sessions - min(limits.batch, endable),
-    )
+        may = f"which may end {max(0, allowed)} ({limits.forced:g}%)"
+        return NextStep(step=Step.HOLD, reason=f"{endable} of {facts.found} sessions are left {why}, {may}")
+    reason = facts.forced_by or ("tunnels are broken" if broken else "the drain deadline is over")
+    return NextStep(step=Step.END, reason=reason, leave=look.sessions - min(limits.batch, endable))
 
 
 def _before_the_deadline(facts: DrainFacts, limits: DrainLimits) -> NextStep:
     warning_at = facts.deadline - limits.warning
     left = "an unknown number of" if facts.look.sessions is None else str(facts.look.sessions)
-    if facts.warned:
-        return NextStep(step=Step.WAIT, reason=f"{left} sessions are waited for", until=facts.deadline)
-    if facts.now < warning_at:
-        return NextStep(step=Step.WAIT, reason=f"{left} sessions are waited for", until=warning_at)
-    return NextStep(
-        step=Step.WARN,
-        reason=f"{left} sessions are left {_minutes(facts.deadline - facts.now)} before the deadline, "
-        f"which may end {max(0, allowance(facts.found, limits) - facts.ended)}",
-    )
-
-
-def _minutes(length: timedelta) -> str:
-    return str(timedelta(seconds=round(length.total_seconds())))
+    if facts.warned or facts.now < warning_at:
+        until = facts.deadline if facts.warned else warning_at
+        return NextStep(step=Step.WAIT, reason=f"{left} sessions are waited for", until=until)
+    before = timedelta(seconds=round((facts.deadline - facts.now).total_seconds()))
+    may_end = max(0, allowance(facts.found, limits) - facts.ended)
+    reason = f"{left} sessions are left {before} before the deadline, which may end {may_end}"
+    return NextStep(step=Step.WARN, reason=reason)

@@ -8,25 +8,18 @@ from policies.model.plan import ReleaseRef
 
 def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef]) -> dict[str, str]:
     """Return each gateway that is not on its known-good, and how; silent gateways are not judged."""
-    found = {}
-    for name, release in sorted(known_good.items()):
-        state = states.get(name)
-        if state is not None and (why := _astray(state, release)):
-            found[name] = why
-    return found
+    known = [(name, states[name], release) for name, release in sorted(known_good.items()) if name in states]
+    return {name: why for name, state, release in known if (why := _astray(state, release))}
 
 
 def left_behind(states: Mapping[str, GatewayState]) -> tuple[str, ...]:
     """Return the gateways on which something runs that gets no new sessions: somebody has to empty it."""
-    return tuple(
-        name
-        for name, state in sorted(states.items())
-        if any(
-            instance.state is InstanceState.RUNNING
-            and instance.slot not in (state.steering.serving, state.steering.trial)
-            for instance in state.instances
-        )
-    )
+    found = []
+    for name, state in sorted(states.items()):
+        running = {one.slot for one in state.instances if one.state is InstanceState.RUNNING}
+        if running - {state.steering.serving, state.steering.trial}:
+            found.append(name)
+    return tuple(found)
 
 
 def _astray(state: GatewayState, release: ReleaseRef) -> str | None:

@@ -42,7 +42,9 @@ def targets_of_last_change(history: Iterable[ChangeRecord]) -> WayBack:
         if record.kind is ChangeKind.GO_BACK:
             # An incomplete one is finished by doing what it did: the change before it says what is left.
             went_back = record.outcome is Outcome.ROLLED_BACK and record.moved
-            if went_back and not _is_left_in_part(_cause_of(record, older, ahead)):
+            cause = _cause_of(record, older, ahead) if went_back else None
+            in_part = cause is not None and 0 < cause.taken_back < cause.moved
+            if went_back and not in_part:
                 return _nothing(f"{record.name} went back already")
         elif record.outcome in _UNFINISHED:
             how = "has not ended" if record.outcome is None else "has not ended well"
@@ -70,11 +72,6 @@ def _cause_of(
             break
         older[found.name] = found
     return older.get(record.cause or "")
-
-
-def _is_left_in_part(cause: ChangeRecord | None) -> bool:
-    """Whether some gateways still have what a later change took back from others."""
-    return cause is not None and 0 < cause.taken_back < cause.moved
 
 
 def _nothing(because: str) -> WayBack:

@@ -19,20 +19,16 @@ def confirmation_of(
 ) -> str | None:
     """Return what a second person has to confirm first, None when the rollback begins at once.
 
-    Args:
-        fleet: The fleet, whose `rollback` rules apply.
-        targets: What is asked for.
-        known_good: What each gateway's known-good is now.
-        previous: What it was before the last change: going back there is going back to known-good.
+    `targets` is what is asked for, `known_good` what each gateway has now, `previous` what it had before
+    the last change: going back there is going back to known-good.
     """
     rules, reasons = fleet.rollback, []
-    others = sorted(
-        name for name, to in targets.items() if to not in (known_good.get(name), previous.get(name))
-    )
+    known = {name: (known_good.get(name), previous.get(name)) for name in targets}
+    others = sorted(name for name, to in targets.items() if to not in known[name])
     if others and rules.confirm_other_release:
         version = targets[others[0]].version
         reasons.append(f"{version} is not the known-good of {_few(others)}")
-    whole = sorted(group for group, members in _groups(fleet).items() if members <= set(targets))
+    whole = [group for group, members in fleet.groups.items() if {g.name for g in members} <= targets.keys()]
     if whole and rules.confirm_whole_group:
         reasons.append(f"every gateway of {_few(whole)} goes back at once")
     return "; ".join(reasons) or None
@@ -48,18 +44,9 @@ def targets_of(
     """
     able = [name for name, releases in sorted(proven.items()) if release in releases]
     if not able:
-        raise Refused(
-            f"{release.product} {release.version} was never known-good here, so this is no way back: "
-            "use penstock upgrade start"
-        )
+        never = f"{release.product} {release.version} was never known-good here, so this is no way back"
+        raise Refused(f"{never}: use penstock upgrade start")
     return {name: release for name in able if known_good.get(name) != release}
-
-
-def _groups(fleet: Fleet) -> dict[str, set[str]]:
-    groups: dict[str, set[str]] = {}
-    for gateway in fleet.gateways:
-        groups.setdefault(gateway.group, set()).add(gateway.name)
-    return groups
 
 
 def _few(names: Collection[str], most: int = 3) -> str:

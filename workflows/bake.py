@@ -83,12 +83,20 @@ class Bake:
         if self._ended:
             return BakeResult(peaceful=True, reason=NEXT_CHANGE)
         if self._harm is None:
-            return BakeResult(peaceful=True, reason=f"no harm was found within {order.kept}")
+            return self._unharmed()
         # What cannot be doubted goes back by itself, however little else is automatic.
         if order.automation is not Automation.ACT and self._harm.verdict is not GateVerdict.HARD:
             await self._propose_to_go_back(self._harm)
             return BakeResult(peaceful=False, reason=self._harm.reason)
         return await self._go_back(self._harm)
+
+    def _unharmed(self) -> BakeResult:
+        """Return how the kept time ended; metrics that nobody could read have shown no peace."""
+        last = self._heard.decision if self._heard is not None else None
+        if last is not None and last.verdict is not GateVerdict.METRICS_UNAVAILABLE:
+            return BakeResult(peaceful=True, reason=f"no harm was found within {self._order.kept}")
+        blind = last.reason if last is not None else "nothing was heard of the watch"
+        return BakeResult(peaceful=False, reason=f"not watched to the end of {self._order.kept}: {blind}")
 
     async def _until_harm_or_peace(self) -> None:
         """Watch for the kept time; a gateway that fails alone meanwhile returns alone."""

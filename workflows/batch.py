@@ -6,6 +6,7 @@ reported, and the wave decides whose fault it is.
 
 import asyncio
 from collections import Counter
+from collections.abc import Container
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -13,22 +14,23 @@ from functools import partial
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
+from activities.facts import CapacityQuery, FactActivities
 from activities.ledger import GatewayResults, LedgerActivities
 from activities.plans import PartQuery, PlanActivities
 from policies.model.change import GatewayResult
+from policies.model.fleet import Gateway
 from policies.model.plan import ReleaseRef
-from policies.model.plan_part import Member, Part, PartKey
+from policies.model.plan_part import Member, PartKey
 from policies.model.report import BatchReport, GatewayProgress
 from policies.model.value import Digest, Name, Value
+from policies.planning.batches import next_to_start
+from policies.planning.capacity import UNKNOWN, Load, load_of
 from workflows import steps
 from workflows.compensation import to_the_end
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
 RENEWALS_A_LEASE = 3
-PAUSE_BETWEEN_REPORTS = timedelta(milliseconds=500)
-PAUSE_IN_LARGE_FLEETS = timedelta(seconds=5)
-
 LASTING = frozenset({"on trial", "kept", "set aside"})
 """The states that the ledger has to know; on the way to the first of them a gateway is nobody's concern."""
 
@@ -54,13 +56,18 @@ class BatchOrder(Value):
     wave: str
     lease: timedelta
     share: int = 100
+    phase: float = 1.0
+    """When it renews for the first time, as a part of the pause between two renewals: batches take turns."""
     switching: int = 1
     switching_per_domain: int = 1
     barrier: bool = False
     """Whether everybody is started and probed before anybody gets a session (blue-green)."""
     detailed: bool = True
     """Whether the fleet is small enough to report every gateway by itself."""
+    report_every: timedelta = timedelta(milliseconds=500)
+    """How often steps are reported; what needs attention is at once."""
     on_trial: dict[str, OnTrial] = {}
+    ready: dict[str, OnTrial] = {}
     aside: dict[str, str] = {}
     ended: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
@@ -83,14 +90,20 @@ class Batch:
     @workflow.init
     def __init__(self, order: BatchOrder) -> None:
         self._order = order
-        self._part: Part | None = None
+        self._members: dict[str, Member] = {}
         self._on_trial = dict(order.on_trial)
-        self._ready: dict[str, OnTrial] = {}
+        self._ready = dict(order.ready)
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._short: dict[str, str] = {}
+        self._idle = False
+        self._silent_since: dict[str, float] = {}
         self._aside = dict(order.aside)
         self._ended = list(order.ended)
-        self._states: dict[str, str] = dict.fromkeys(order.on_trial, "on trial") | dict.fromkeys(
-            order.aside, "set aside"
-        )
+        self._states: dict[str, str] = {
+            **dict.fromkeys(order.on_trial, "on trial"),
+            **dict.fromkeys(order.ready, "ready"),
+            **dict.fromkeys(order.aside, "set aside"),
+        }
         self._written: dict[str, tuple[str, float | None]] = {}
         self._rebooted = set(order.rebooted)
         self._returning: dict[str, asyncio.Task[None]] = {}
@@ -116,14 +129,14 @@ class Batch:
             raise
 
     async def _run(self, order: BatchOrder) -> BatchResult:
-        self._part = await workflow.execute_activity_method(
+        part = await workflow.execute_activity_method(
             PlanActivities.read_part,
             PartQuery(plan=order.plan, key=order.key),
             task_queue=steps.CONTROL_QUEUE,
             **steps.RECORD,
         )
-        for member in self._part.members:
-            self._states.setdefault(member.gateway.name, "waiting")
+        self._members = {member.gateway.name: member for member in part.members}
+        self._states = dict.fromkeys(self._members, "waiting") | self._states
         reporting = asyncio.create_task(self._report_changes())
         try:
             # Side by side: whoever is on trial already is looked after while the others still switch.
@@ -169,36 +182,87 @@ class Batch:
         """Start as many at once as the limits allow, and the next whenever one is done."""
         if self._switched:
             return  # the last run was cut with nothing left to tell
-        under_way: dict[str, asyncio.Task[None]] = {}
-        waiting = [m for m in self._members() if self._states[m.gateway.name] == "waiting"]
+        pause = steps.NEXT_CAPACITY
         try:
-            while (waiting or under_way) and not self._ending:
-                if not self._held:
-                    self._start_some(waiting, under_way)
-                await workflow.wait_condition(lambda: self._may_go_on(waiting, under_way))
-                for name in [name for name, switch in under_way.items() if switch.done()]:
-                    under_way.pop(name).result()
+            while (self._waiting or self._under_way) and not self._ending:
+                if await self._start_some():
+                    pause = steps.NEXT_CAPACITY
+                self._idle = not self._under_way
+                with suppress(TimeoutError):
+                    await workflow.wait_condition(self._may_go_on, timeout=pause if self._short else None)
+                self._idle = False
+                pause = min(2 * pause, steps.LAST_CAPACITY)
+                for name in [name for name, switch in self._under_way.items() if switch.done()]:
+                    self._under_way.pop(name).result()
         finally:
-            for switch in under_way.values():
+            for switch in self._under_way.values():
                 switch.cancel()
         if self._order.barrier and not self._ending:
             await self._open_the_barrier()
         self._switched = True
         self._changed(urgent=True)
 
-    def _start_some(self, waiting: list[Member], under_way: dict[str, asyncio.Task[None]]) -> None:
-        domains = Counter(self._member(name).gateway.domain for name in under_way)
-        for member in list(waiting):
-            if len(under_way) >= self._order.switching:
-                return
-            if domains[member.gateway.domain] < self._order.switching_per_domain:
-                waiting.remove(member)
-                domains[member.gateway.domain] += 1
-                under_way[member.gateway.name] = asyncio.create_task(self._switch_gateway(member))
+    async def _start_some(self) -> bool:
+        """Start who may by the limits and by the capacity that is read now; tell why others wait."""
+        loads: dict[str, Load | None] = {}
+        short: dict[str, str] | None = None
+        while fresh := [name for name in self._next(short or {}) if name not in loads]:
+            found = await asyncio.gather(*[self._look(name) for name in fresh])
+            loads |= dict(zip(fresh, found, strict=True))
+            short = await workflow.execute_activity_method(
+                FactActivities.find_short_of_capacity,
+                CapacityQuery(
+                    plan=self._order.plan,
+                    gateways=tuple(self._waiting),
+                    loads={name: load or UNKNOWN for name, load in loads.items()},
+                ),
+                task_queue=steps.CONTROL_QUEUE,
+                **steps.RECORD,
+            )
+            # Whoever is silent keeps nobody waiting; it is asked again with the next look at the capacity.
+            short |= {name: f"{name} is silent" for name, load in loads.items() if load is None}
+        if short is not None and short != self._short:
+            self._short = short
+            self._changed()
+        chosen = self._next(short or {})
+        for name in chosen:
+            self._states[name] = "staging"
+            self._under_way[name] = asyncio.create_task(self._switch_gateway(self._members[name]))
+        return bool(chosen)
 
-    def _may_go_on(self, waiting: list[Member], under_way: dict[str, asyncio.Task[None]]) -> bool:
-        done = any(switch.done() for switch in under_way.values())
-        return done or bool(self._ending) or (not under_way and bool(waiting) and not self._held)
+    async def _look(self, name: str) -> Load | None:
+        """Return what the gateway carries now, None while it is silent; one that stays so fails by itself."""
+        asked = workflow.now().timestamp()
+        try:
+            load = load_of(await self._steps(self._members[name]).observe(steps.LOOK))
+        except ActivityError as error:
+            if asked - self._silent_since.setdefault(name, asked) >= steps.SILENT_FOR.total_seconds():
+                self._set_aside(name, sentence_of(error))
+            return None
+        self._silent_since.pop(name, None)
+        return load
+
+    @property
+    def _waiting(self) -> dict[str, Gateway]:
+        return {
+            name: member.gateway for name, member in self._members.items() if self._states[name] == "waiting"
+        }
+
+    def _next(self, short: Container[str]) -> tuple[str, ...]:
+        """Return who starts now if this is all that is short of capacity; nobody while held."""
+        if self._held or self._ending:
+            return ()
+        return next_to_start(
+            self._waiting.values(),
+            [self._members[name].gateway for name in self._under_way],
+            short,
+            at_once=self._order.switching,
+            per_domain=self._order.switching_per_domain,
+        )
+
+    def _may_go_on(self) -> bool:
+        done = any(switch.done() for switch in self._under_way.values())
+        return done or bool(self._ending) or bool(self._next(self._short))
 
     async def _switch_gateway(self, member: Member) -> None:
         try:
@@ -241,7 +305,7 @@ class Batch:
 
     async def _begin_or_set_aside(self, name: str) -> None:
         try:
-            await self._begin_trial(self._member(name), self._ready[name])
+            await self._begin_trial(self._members[name], self._ready[name])
         except (ActivityError, ApplicationError) as error:
             self._set_aside(name, sentence_of(error))
 
@@ -249,12 +313,12 @@ class Batch:
 
     async def _stay_on_trial(self) -> None:
         """Confirm every lease three times within its length, until the wave says how it ends."""
-        applied = self._share
+        applied, between = self._share, self._order.lease / RENEWALS_A_LEASE
+        pause = between * self._order.phase
         while not self._ending:
             with suppress(TimeoutError):
-                await workflow.wait_condition(
-                    partial(self._has_news, applied), timeout=self._order.lease / RENEWALS_A_LEASE
-                )
+                await workflow.wait_condition(partial(self._has_news, applied), timeout=pause)
+            pause = between
             if self._ending:
                 return
             applied = self._share
@@ -266,7 +330,7 @@ class Batch:
 
     async def _confirm(self, name: str) -> None:
         """Renew one lease; a gateway whose instance ended, or that was silent too long, is set aside."""
-        member, trial = self._member(name), self._on_trial[name]
+        member, trial = self._members[name], self._on_trial[name]
         try:
             await self._steps(member).try_out(trial.slot, self._order.lease, self._share, renew=True)
         except ActivityError as error:
@@ -306,18 +370,20 @@ class Batch:
 
     def _go_on_with_a_short_history(self) -> None:
         """Cut the history where no other coroutine is about to ask the engine for something."""
-        quiet = self._switched and not self._ending and not self._returning and not self._telling
+        quiet = (self._switched or self._idle) and not (self._ending or self._returning or self._telling)
         if not quiet or self._untold or not steps.history_is_long():
             return
         workflow.continue_as_new(
             self._order.model_copy(
                 update={
                     "on_trial": self._on_trial,
+                    "ready": self._ready,
                     "aside": self._aside,
                     "ended": tuple(self._ended),
                     "rebooted": tuple(sorted(self._rebooted)),
-                    "switched": True,
-                    "barrier": False,
+                    "switched": self._switched,
+                    "barrier": not self._released,
+                    "phase": 1.0,
                     "share": self._share,
                     "held": self._held,
                     "told": self._told,
@@ -341,7 +407,7 @@ class Batch:
 
     async def _keep_gateway(self, name: str) -> None:
         try:
-            await self._steps(self._member(name)).keep(self._on_trial[name].slot)
+            await self._steps(self._members[name]).keep(self._on_trial[name].slot)
         except ActivityError as error:
             self._set_aside(name, sentence_of(error))
         else:
@@ -350,17 +416,11 @@ class Batch:
     async def _end_trials(self) -> None:
         """Send new sessions back where nobody else is left to do it; a newer change does so itself."""
         await asyncio.gather(
-            *[self._steps(self._member(name)).end_trial() for name in sorted(self._on_trial)],
+            *[self._steps(self._members[name]).end_trial() for name in sorted(self._on_trial)],
             return_exceptions=True,
         )
 
     # --- telling ----------------------------------------------------------------------
-
-    def _members(self) -> tuple[Member, ...]:
-        return self._part.members if self._part is not None else ()
-
-    def _member(self, name: str) -> Member:
-        return next(member for member in self._members() if member.gateway.name == name)
 
     def _steps(self, member: Member) -> GatewaySteps:
         order = self._order
@@ -384,11 +444,12 @@ class Batch:
 
     async def _report_changes(self) -> None:
         """Tell the wave what matters at once, and the steps between in as few reports as people need."""
-        pause = PAUSE_BETWEEN_REPORTS if self._order.detailed else PAUSE_IN_LARGE_FLEETS
         while self._untold or not self._over:
             await workflow.wait_condition(lambda: self._untold > 0 or self._over)
             with suppress(TimeoutError):
-                await workflow.wait_condition(lambda: self._urgent or self._over, timeout=pause)
+                await workflow.wait_condition(
+                    lambda: self._urgent or self._over, timeout=self._order.report_every
+                )
             if self._untold:
                 self._telling = True
                 await self._tell_wave()
@@ -406,6 +467,7 @@ class Batch:
             counts=dict(sorted(Counter(self._states.values()).items())),
             aside=self._aside,
             ended=tuple(self._ended),
+            short=tuple(sorted({*self._short.values()})),
             gateways=self._progress() if self._order.detailed else (),
         )
         await self._write_down()
@@ -449,10 +511,10 @@ class Batch:
         release = self._order.release.version
         return tuple(
             GatewayProgress(
-                gateway=member.gateway.name,
+                gateway=name,
                 wave=self._order.key.wave,
-                state=self._states[member.gateway.name],
-                release=release if self._states[member.gateway.name] in {"on trial", "kept"} else None,
+                state=self._states[name],
+                release=release if self._states[name] in {"on trial", "kept"} else None,
             )
-            for member in self._members()
+            for name in self._members
         )

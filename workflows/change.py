@@ -44,7 +44,8 @@ from policies.model.status import ChangeStatus
 from policies.model.value import Value
 from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
-from policies.story import Story, Told
+from policies.status.story import Story
+from policies.status.told import Told
 from workflows import steps
 from workflows.bake import Bake, BakeOrder
 from workflows.commands import Receipts, conflict
@@ -447,6 +448,7 @@ class Change:
                 failed=failed,
                 decision=self._decision,
                 source=self._order.source,
+                began=workflow.now(),
             ),
             id=self._child("restore"),
             parent_close_policy=ParentClosePolicy.ABANDON,

@@ -102,12 +102,12 @@ class GatewaySteps:
         )
 
     async def try_out(self, slot: str, lease: timedelta, share: int = 100, *, renew: bool = False) -> None:
-        """Send the share of new sessions to the slot for the length of the lease."""
+        """Send the share of new sessions to the slot for the lease; only renewals can be late."""
         await workflow.execute_activity_method(
             SteeringActivities.start_trial,
             TrialOrder(operation=self.operation("trial"), slot=slot, lease=lease, share=share, renew=renew),
             task_queue=self._queue,
-            **steps.confirm_within(lease),
+            **(steps.confirm_within(lease) if renew else steps.STEER),
         )
 
     async def keep(self, slot: str, patience: steps.Options = steps.STEER) -> None:
@@ -121,13 +121,13 @@ class GatewaySteps:
 
     # --- back ---------------------------------------------------------------------
 
-    async def restore(self, release: ReleaseRef) -> Restored:
+    async def restore(self, release: ReleaseRef, patience: steps.Options = steps.GO_BACK) -> Restored:
         """Fence and steer back in one step; what is not there to go back to is told, not started."""
         return await workflow.execute_activity_method(
             InstanceActivities.restore_gateway,
             RestoreOrder(operation=self.operation("back"), release=release),
             task_queue=self._queue,
-            **steps.GO_BACK,
+            **patience,
         )
 
     async def end_trial(self) -> None:

@@ -1,6 +1,7 @@
 """Preflight: ask every gateway of a plan whether the release fits and whether it can go back."""
 
 import asyncio
+from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -13,6 +14,7 @@ from policies.model.value import Digest, Value
 from policies.planning.failure_budget import may_be_unable
 from workflows import steps
 from workflows.failures import sentence_of, stopped
+from workflows.fan_out import side_by_side
 from workflows.gateway import GatewaySteps
 
 NAMED = 10
@@ -36,7 +38,7 @@ class Ready(Value):
 
 @workflow.defn(name="Preflight")
 class Preflight:
-    """All parts side by side; more gateways in the way than the failure budget allows stop the change."""
+    """Parts side by side; more gateways in the way than the failure budget allows stop the change."""
 
     @workflow.run
     async def run(self, order: PreflightOrder) -> Ready:
@@ -52,17 +54,7 @@ class Preflight:
         if len(keys) == 1:
             found = [await self._ask_part(order.header.digest, keys[0], order.release)]
         else:
-            found = await asyncio.gather(
-                *[
-                    workflow.execute_child_workflow(
-                        Preflight.run,
-                        order.model_copy(update={"key": key}),
-                        id=f"{workflow.info().workflow_id}/{key.wave:03}/{key.number:04}",
-                        parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
-                    )
-                    for key in keys
-                ]
-            )
+            found = await side_by_side(partial(self._ask_child, order, key) for key in keys)
         unable = {name: why for part in found for name, why in sorted(part.unable.items())}
         if len(unable) > may_be_unable(order.header.limits, order.header.changing):
             first = [f"{name}: {why}" for name, why in sorted(unable.items())][:NAMED]
@@ -72,6 +64,15 @@ class Preflight:
             able=sum(part.able for part in found),
             unable=unable,
             epoch=max((part.epoch for part in found), default=0),
+        )
+
+    @staticmethod
+    async def _ask_child(order: PreflightOrder, key: PartKey) -> Ready:
+        return await workflow.execute_child_workflow(
+            Preflight.run,
+            order.model_copy(update={"key": key}),
+            id=f"{workflow.info().workflow_id}/{key.wave:03}/{key.number:04}",
+            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
         )
 
     @staticmethod

@@ -74,7 +74,7 @@ class RestoreOrder(Value):
 
 
 class RestoreResult(Value):
-    """How many gateways are back, which were given up, and how long it took until the last was back."""
+    """How many gateways are back, which were given up, and how long it took until the last one was back."""
 
     back: int
     given_up: dict[str, str] = {}
@@ -94,7 +94,7 @@ class Restore:
         self._back = list(order.back)
         self._troubles: dict[str, str] = {}
         self._given_up = dict(order.given_up)
-        self._began = order.began or workflow.now()
+        self._began = self._last_back = order.began or workflow.now()
         self._told = order.told
         self._first_round_over = bool(order.back)
 
@@ -154,12 +154,21 @@ class Restore:
             await asyncio.gather(*[self._try_once(name) for name in waiting])
             self._first_round_over = True
             await self._report()
+            await self._let_the_others_go_back()
             await self._look_after_what_was_left(sorted(self._back), MOST_SNAPSHOTS)
         late = [asyncio.create_task(self._try_until_back(name)) for name in waiting if name not in self._back]
         await asyncio.gather(*late)
         if any(name not in {*self._back, *self._given_up} for name in waiting):
             self._go_on_with_a_short_history()
-        return RestoreResult(back=len(self._back), given_up=self._given_up, took=workflow.now() - self._began)
+        return RestoreResult(
+            back=len(self._back), given_up=self._given_up, took=self._last_back - self._began
+        )
+
+    async def _let_the_others_go_back(self) -> None:
+        """Leave the engine to the parts of a large fleet that still go back; evidence comes after them."""
+        left = self._began + (self._order.parts - 1) * steps.TURN_OF_A_PART - workflow.now()
+        if left > timedelta(0):
+            await workflow.sleep(left)
 
     # --- one gateway ------------------------------------------------------------------
 
@@ -177,6 +186,7 @@ class Restore:
             self._troubles[name] = sentence_of(error)
             return False
         self._back.append(name)
+        self._last_back = workflow.now()
         self._troubles.pop(name, None)
         self._given_up.pop(name, None)
         return True
@@ -215,11 +225,12 @@ class Restore:
 
     async def _bring_back(self, name: str) -> None:
         on, release = self._steps[name], self._targets[name]
-        restored = await on.restore(release)
+        patience = steps.go_back_within(self._order.parts)
+        restored = await on.restore(release, patience)
         if restored.back:
             return
         slot = await self._start_known_good(name, restored.state)
-        await on.keep(slot, steps.GO_BACK)
+        await on.keep(slot, patience)
 
     async def _start_known_good(self, name: str, before: GatewayState) -> str:
         """Start the old release again on a gateway where it no longer runs, and probe it before it serves."""

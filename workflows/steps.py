@@ -17,6 +17,7 @@ class Options(TypedDict, total=False):
     """The part of an activity's options that these kinds of step fix."""
 
     start_to_close_timeout: timedelta
+    schedule_to_start_timeout: timedelta
     schedule_to_close_timeout: timedelta
     heartbeat_timeout: timedelta
     retry_policy: RetryPolicy
@@ -45,13 +46,24 @@ STUDY = Options(
 )
 """Reads much, for seconds; whoever dies over it is noticed sooner than that."""
 
+LOOK = Options(
+    start_to_close_timeout=timedelta(seconds=5),
+    schedule_to_close_timeout=timedelta(seconds=10),
+    retry_policy=_retry(0),
+)
+"""Reads a gateway that is to be changed next; the others wait for its answer, so it is asked again later."""
+
 CHANGE = Options(
     start_to_close_timeout=timedelta(seconds=60),
     heartbeat_timeout=timedelta(seconds=4),
+    schedule_to_start_timeout=timedelta(minutes=2),
     schedule_to_close_timeout=timedelta(minutes=5),
     retry_policy=_retry(5),
 )
-"""Changes a gateway on the way forward: gives up in time, so that the way back begins."""
+"""Changes a gateway on the way forward: gives up in time, so that the way back begins.
+
+An agent that takes no step for as long as a host takes to boot is silent.
+"""
 
 PROBE = Options(
     start_to_close_timeout=timedelta(seconds=60),
@@ -98,6 +110,21 @@ GO_BACK = Options(
 )
 """One round of the way back on one gateway; the rollback itself begins the next round."""
 
+
+TURN_OF_A_PART = timedelta(seconds=0.5)
+"""What fifty gateways that go back take of the engine's time: it does a hundred steps a second or more."""
+
+
+def go_back_within(parts: int) -> Options:
+    """Return GO_BACK when so many parts go back at once.
+
+    Whoever waits for its turn is not silent, and asking again would only make everybody wait longer.
+    """
+    options = GO_BACK.copy()
+    options["schedule_to_close_timeout"] = GO_BACK["schedule_to_close_timeout"] + parts * TURN_OF_A_PART
+    return options
+
+
 WATCH = Options(
     start_to_close_timeout=timedelta(seconds=90),
     heartbeat_timeout=timedelta(seconds=4),
@@ -119,6 +146,12 @@ NEXT_ROUND = timedelta(seconds=1)
 
 NEXT_LOOK = timedelta(seconds=10)
 """Between two looks of a drain at an instance that may not be stopped yet."""
+
+SILENT_FOR = timedelta(minutes=2)
+"""How long a gateway may be silent before it is changed: as long as a host takes to boot."""
+
+NEXT_CAPACITY, LAST_CAPACITY = timedelta(seconds=30), timedelta(minutes=5)
+"""Between two looks for capacity that gateways wait for: twice as long each time, from this to that."""
 
 HELD_PACE = timedelta(seconds=5)
 """Between two looks at the metrics while nothing but time can change the decision."""

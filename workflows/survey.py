@@ -1,6 +1,7 @@
 """Survey: ask every gateway what is true of it now, and write it into the ledger; plans are made of that."""
 
 import asyncio
+from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -13,6 +14,7 @@ from policies.model.instance import GatewayState
 from policies.model.value import Name, Value
 from workflows import steps
 from workflows.failures import sentence_of
+from workflows.fan_out import side_by_side
 
 PAGES_A_LOOK = 12
 """Pages that reconcile looks at each minute: six hundred gateways, ten steps a second."""
@@ -36,7 +38,7 @@ class SurveyResult(Value):
 
 @workflow.defn(name="Survey")
 class Survey:
-    """Look at the whole fleet at once, in parts; silence is an answer of its own."""
+    """Look at the whole fleet, in parts side by side; silence is an answer of its own."""
 
     @workflow.run
     async def run(self, order: SurveyOrder) -> SurveyResult:
@@ -53,19 +55,19 @@ class Survey:
         if order.turn is not None and len(firsts) > order.pages:
             begin = order.turn * order.pages
             firsts = [firsts[(begin + place) % len(firsts)] for place in range(order.pages)]
-        parts = [
-            workflow.execute_child_workflow(
-                Survey.run,
-                SurveyOrder(fleet=order.fleet, first=first),
-                id=f"{workflow.info().workflow_id}/{first:05}",
-                parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
-            )
-            for first in firsts
-        ]
-        found = await asyncio.gather(*parts)
+        found = await side_by_side(partial(self._look_at_page, order.fleet, first) for first in firsts)
         return SurveyResult(
             answered=sum(part.answered for part in found),
             silent={name: why for part in found for name, why in sorted(part.silent.items())},
+        )
+
+    @staticmethod
+    async def _look_at_page(fleet: str, first: int) -> SurveyResult:
+        return await workflow.execute_child_workflow(
+            Survey.run,
+            SurveyOrder(fleet=fleet, first=first),
+            id=f"{workflow.info().workflow_id}/{first:05}",
+            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
         )
 
     @staticmethod

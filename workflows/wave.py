@@ -35,6 +35,13 @@ EVERYBODY = 100
 DETAILED = 50
 """Gateways of a plan up to which every one of them is reported by itself."""
 
+BETWEEN_REPORTS, IN_LARGE_FLEETS = timedelta(milliseconds=500), timedelta(seconds=5)
+A_PART = timedelta(milliseconds=250)
+"""Between two reports of a batch: a wave that many report to has a history of its own to keep short."""
+
+NAMED = 4
+"""Sentences about a want of capacity that a report has room for."""
+
 _WAITING = {Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE, Action.ROLL_BACK}
 """Decisions after which nothing moves by itself while the wave is still here."""
 
@@ -169,12 +176,18 @@ class Wave:
         return [keys[first::count] for first in range(count)]
 
     async def _run_lane(self, keys: Sequence[PartKey], switching: int) -> None:
-        """Run the lane's batches; the next begins when everybody of the one before is on trial or aside."""
-        for key in keys:
-            await workflow.wait_condition(lambda: not self._holds)
+        """Run the lane's batches; the next begins when no more than half of those that may still switch.
+
+        A few that hang keep nobody waiting, and go on counting against what may switch at once.
+        """
+        for index, key in enumerate(keys):
+            before = keys[:index]
+            await workflow.wait_condition(
+                partial(lambda some: not self._holds and 2 * self._switching(some) <= switching, before)
+            )
             batch = await workflow.start_child_workflow(
                 Batch.run,
-                self._batch_order(key, switching),
+                self._batch_order(key, switching - self._switching(before)),
                 id=f"{workflow.info().workflow_id}/{key.number:04}",
                 parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
                 # The fence, not the batch's obedience, makes the way back safe: do not wait for it.
@@ -182,10 +195,10 @@ class Wave:
             )
             self._batches[key.number] = batch
             self._ends.append(asyncio.create_task(self._notice_the_end(key.number, batch)))
-            await workflow.wait_condition(partial(self._is_switched, key.number))
 
     def _batch_order(self, key: PartKey, switching: int) -> BatchOrder:
         order, header = self._order, self._order.header
+        detailed = header.changing <= DETAILED
         return BatchOrder(
             change=order.change,
             plan=header.digest,
@@ -196,10 +209,12 @@ class Wave:
             wave=workflow.info().workflow_id,
             lease=self._wave.lease,
             share=self._wave.shares[0],
+            phase=key.number / self._wave.parts,
             switching=switching,
             switching_per_domain=self._limits.switching_per_domain,
             barrier=self._is_blue_green,
-            detailed=header.changing <= DETAILED,
+            detailed=detailed,
+            report_every=BETWEEN_REPORTS if detailed else max(IN_LARGE_FLEETS, self._wave.parts * A_PART),
             held=bool(self._holds),
         )
 
@@ -211,9 +226,12 @@ class Wave:
             self._lost = f"part {number} of wave {self._wave.number} ended: {sentence_of(error)}"
         self._changed()
 
-    def _is_switched(self, number: int) -> bool:
-        report = self._reports.get(number)
-        return report is not None and report.switched
+    def _switching(self, keys: Sequence[PartKey]) -> int:
+        """Return how many gateways of these batches are still on their way to the trial."""
+        return sum(
+            MOST_MEMBERS if report is None else report.switching
+            for report in (self._reports.get(key.number) for key in keys)
+        )
 
     # --- watching -------------------------------------------------------------------
 
@@ -488,6 +506,7 @@ class Wave:
             decision=self._decision,
             holds=self._holds,
             switching=not self._all_switched,
+            short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),
         )
         with suppress(FailureError):  # a change that is gone hears nothing; its end cancels this wave
             await workflow.get_external_workflow_handle(self._order.parent).signal("report", report)

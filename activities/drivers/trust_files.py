@@ -24,10 +24,11 @@ from activities.drivers.store.blobs import BlobStore
 from activities.drivers.store.states import TrustStates
 from activities.drivers.store.trees import inspect, unpack
 from activities.evidence import reverify
+from activities.refusals import PolicyInvalid
 from activities.releases import Releases, ReleaseSource, Tools
 from activities.verdicts import LoadedTrust, SignatureVerifier
 from policies.model.errors import BadInput
-from policies.model.refusals import DigestMismatch, PolicyInvalid
+from policies.model.refusals import DigestMismatch
 from policies.model.trust import SignatureKind, TrustPolicy
 from policies.model.value import Digest, digest_of
 from policies.model.verification import Scope, Verification

@@ -13,10 +13,10 @@ from rich.table import Table
 from deploy.lab.lab import lab
 from deploy.lab.screen import Screen
 from deploy.lab.stories import Storyteller, Told, write_json
+from orchestrator.exit_code import ExitCode
 from orchestrator.process import leave
 from policies.model.change import Outcome
 from policies.model.errors import BadInput, PenstockError
-from policies.model.exit_code import ExitCode
 
 STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green", "green-back")
 USUAL = ("clean", "bad-auth")

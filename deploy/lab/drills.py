@@ -25,9 +25,9 @@ from deploy.lab.faults import Fault, Faults, cut_off, flush_nftables, nft_refuse
 from deploy.lab.lab import Lab, Shape, lab
 from deploy.lab.rehearsal import Rehearsal, Trial, said, verdict_at
 from deploy.lab.topology import Host
+from orchestrator.exit_code import ExitCode
 from orchestrator.process import leave
 from policies.model.errors import BadInput, PenstockError, Unavailable
-from policies.model.exit_code import ExitCode
 from policies.model.status import ChangeStatus
 from policies.model.verdict import Action, Window
 

@@ -11,9 +11,9 @@ from typing import Any
 from deploy.lab.lab import Lab
 from deploy.lab.screen import Screen
 from orchestrator.cli.show import prediction_line
+from orchestrator.exit_code import ExitCode, code_of
 from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.errors import BadInput
-from policies.model.exit_code import ExitCode, code_of
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.refusals import TrustError

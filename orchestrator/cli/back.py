@@ -10,9 +10,9 @@ import typer
 from orchestrator.cli.session import Session, in_session
 from orchestrator.cli.show import Output, show_incomplete, watch_until_ended
 from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait, duration
+from orchestrator.exit_code import ExitCode, code_of
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict
-from policies.model.exit_code import ExitCode, code_of
 
 Within = Annotated[str, typer.Option("--timeout", help="how long --wait waits, for example 90s or 5m")]
 Force = Annotated[bool, typer.Option("--force", help="end a change first that no worker can go on with")]

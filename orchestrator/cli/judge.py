@@ -15,7 +15,7 @@ from policies.judge.counts import Series
 from policies.judge.offline.backtest import ticks
 from policies.judge.offline.predict import predict, what_logins_prove
 from policies.judge.offline.replay import GateCalibration, Placebo, Replayed, calibrate, replay
-from policies.judge.record import Record
+from policies.judge.window import Record
 from policies.model.errors import BadInput
 from policies.model.gates import GatePolicy, lint
 from policies.model.verdict import Action, Cohorts

@@ -20,10 +20,10 @@ from orchestrator.cli.show import (
     watch_until_ended,
 )
 from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait
+from orchestrator.exit_code import ExitCode, code_of
 from policies.model.change import ChangeKind, Outcome
 from policies.model.command import Command, CommandKind
 from policies.model.errors import BadInput, Conflict, Unavailable
-from policies.model.exit_code import ExitCode, code_of
 from policies.model.plan import Strategy
 
 app = typer.Typer(

@@ -11,8 +11,8 @@ import typer
 
 from orchestrator.cli.session import Session, in_session
 from orchestrator.cli.show import Output, console, print_json
+from orchestrator.exit_code import ExitCode
 from policies.model.errors import BadInput
-from policies.model.exit_code import ExitCode
 
 if TYPE_CHECKING:
     from policies.model.verification import Verification

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from orchestrator.drain_service import DrainService
     from orchestrator.quarantine_service import QuarantineService
     from orchestrator.service import Service, Standing
+    from orchestrator.store.changes import HistoryRow
     from orchestrator.store.evidence import EvidenceList
     from orchestrator.store.ledger import Ledger
     from policies.judge.offline.predict import Prediction
-    from policies.model.change import ChangeResult, HistoryRow
+    from policies.model.change import ChangeResult
     from policies.model.command import Command, CommandReceipt
     from policies.model.fleet import Fleet
     from policies.model.plan import Plan, ReleaseRef, Strategy

@@ -26,7 +26,7 @@ from policies.planning.summary import describe
 if TYPE_CHECKING:
     from orchestrator.cli.session import Session
     from orchestrator.service import Standing
-    from policies.model.change import HistoryRow
+    from orchestrator.store.changes import HistoryRow
 
 WIDTH = 100
 EVERY_SECONDS = 0.5

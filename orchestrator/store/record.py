@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, insert, select
 
 from orchestrator.store import tables
-from policies.model.audit import AuditHead, chain
+from orchestrator.store.chain import AuditHead, chain
 
 
 def append(

@@ -4,9 +4,9 @@ from sqlalchemy import select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
+from orchestrator.store.chain import AuditEntry, AuditHead, broken
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append, head_of
-from policies.model.audit import AuditEntry, AuditHead, broken
 
 
 class Trail(Book):

@@ -7,6 +7,7 @@ sent again after `FRESH`; within it, a repeat is the same complaint and counts o
 
 import hmac
 import json
+from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
 from hashlib import sha256
@@ -65,8 +66,4 @@ def first_complaints(
     for complaint in sorted(complaints, key=lambda one: (one.at, one.gateway)):
         if started <= complaint.at <= until:
             first.setdefault(complaint.user, complaint)
-    counts: dict[str, int] = {}
-    for complaint in first.values():
-        if complaint.at > since:
-            counts[complaint.gateway] = counts.get(complaint.gateway, 0) + 1
-    return counts
+    return dict(Counter(complaint.gateway for complaint in first.values() if complaint.at > since))

@@ -107,12 +107,9 @@ def of_this_start(series: Iterable[Series], cohorts: Cohorts) -> list[Series]:
 def _expected(cohorts: Cohorts) -> dict[str, str | None]:
     """Return what each watched instance must run, None for anything; beyond the sample it is the release."""
     release = next((cohorts.expected[i] for i in cohorts.canary if i in cohorts.expected), None)
-    watched = dict.fromkeys((*cohorts.canary, *cohorts.changed_before, *cohorts.control))
-    return (
-        dict.fromkeys(cohorts.beyond, release)
-        | watched
-        | {i: digest for i, digest in cohorts.expected.items() if i in watched}
-    )
+    watched = (*cohorts.canary, *cohorts.changed_before, *cohorts.control)
+    known = {instance: cohorts.expected.get(instance) for instance in watched}
+    return dict.fromkeys(cohorts.beyond, release) | known
 
 
 def _as_planned(one: Series, cohorts: Cohorts, expected: Mapping[str, str | None], label: str) -> bool:

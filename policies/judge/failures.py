@@ -63,11 +63,6 @@ def left_of(cohorts: Cohorts, aside: Asides) -> Cohorts:
     return cohorts.model_copy(update={**sides, "expected": expected, "control": control})
 
 
-def failed_of(aside: Asides) -> tuple[str, ...]:
-    """Return the gateways that failed by themselves."""
-    return tuple(sorted(name for name, one in aside.items() if one.why is not Why.REBOOTED))
-
-
-def rebooted_of(aside: Asides) -> tuple[str, ...]:
-    """Return the gateways whose host has rebooted."""
-    return tuple(sorted(name for name, one in aside.items() if one.why is Why.REBOOTED))
+def failed_of(aside: Asides, *, rebooted: bool = False) -> tuple[str, ...]:
+    """Return the gateways that failed by themselves, or instead those whose host has rebooted."""
+    return tuple(sorted(name for name, one in aside.items() if (one.why is Why.REBOOTED) == rebooted))

@@ -9,7 +9,6 @@ e-detector, Shin, Ramdas, Rinaldo, arXiv 2203.03532), so that a fault is found w
 from dataclasses import dataclass
 from math import exp, log
 
-from policies.judge.health import Health, HealthState, absolute
 from policies.judge.sle import CAP
 from policies.model.verdict import Against
 
@@ -54,8 +53,3 @@ def guard_step(state: GuardState, counted: int, bad: int, limit: Limit) -> Guard
 def harm_value(state: GuardState) -> float:
     """Return the evidence that the share is above the limit."""
     return sum(state.harm) / len(WORSE)
-
-
-def proven_within(health: HealthState, proof: Health, limit: Limit) -> bool:
-    """Whether the share is below the limit, wrong in at most the proof's error."""
-    return absolute(health, limit.share) * proof.error >= 1

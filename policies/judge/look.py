@@ -1,11 +1,33 @@
-"""One look at the metrics: whose series are whose, which values are fresh, what was counted since."""
+"""One look at the metrics: whose series are whose, what is fresh, what was counted since and before."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from policies.judge.counts import Series, planned
+from policies.judge.counts import Series, fold_series, planned, unplanned
 from policies.judge.reading import Reading
+from policies.model.value import Value
 from policies.model.verdict import Cohorts
+
+ALL = float("inf")
+"""The bound of the bucket that holds every event."""
+
+
+class Memory(Value):
+    """What reading the next tick needs from the ones before.
+
+    `based` says that counting has begun, `counted` when counters were last folded, `cursor` up to
+    where; `last_shown` and `last_reached` when series and instances were last there, `boots` when
+    and in which boot a host was first seen.
+    """
+
+    based: bool = False
+    counted: float = 0.0
+    cursor: dict[str, tuple[float, float]] = {}
+    last_shown: dict[str, dict[str, float]] = {}
+    last_reached: dict[str, float] = {}
+    boots: dict[str, tuple[float, str]] = {}
+    bounds: dict[str, float] = {}
+    baseline: dict[str, tuple[int, int]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +36,6 @@ class Look:
 
     `oldest` is when a sample must have been taken to be fresh, `scrapes` when each instance was
     reached, `growth` what each counter grew by since the last fold, or None between folds.
-    `bounds` are frozen histogram bounds by gate; `last_shown` tells, by gate and instance, when a
-    series that may be missing was last there, `last_reached` when an instance was.
     """
 
     cohorts: Cohorts
@@ -25,11 +45,9 @@ class Look:
     counters: frozenset[str]
     oldest: float
     fewest_controls: int
-    scrapes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    scrapes: Mapping[str, tuple[float, ...]]
+    memory: Memory
     growth: Mapping[str, float] | None = None
-    bounds: Mapping[str, float] = field(default_factory=dict)
-    last_shown: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    last_reached: Mapping[str, float] = field(default_factory=dict)
 
     def ours(self, selector: str) -> list[Series]:
         """Return what the selector found of the executables and slots that the plan put there."""
@@ -64,3 +82,34 @@ class Look:
             if "le" not in one.labels or float(one.labels["le"]) == le:
                 sums[one.instance] = sums.get(one.instance, 0.0) + (self.growth or {}).get(one.key, 0.0)
         return sums
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What was normal before the window began: the growth of counters between two moments.
+
+    It is control's; where nobody unchanged is left, that of what ran on the changed gateways before,
+    which is still there to be read while its last sessions are waited for.
+    """
+
+    cohorts: Cohorts
+    label: str
+    reading: Reading
+    scrapes: Mapping[str, tuple[float, ...]]
+
+    def grown(self, selector: str) -> dict[float, float]:
+        """Return growth per bucket bound over all series; plain counters count as one bucket."""
+        before = {one.key: one.samples[-1] for one in self._of_before(self.reading.history.get(selector, ()))}
+        now = {one.key: one for one in self._of_before(self.reading.series.get(selector, ()))}
+        _, growth = fold_series(before, [one for key, one in now.items() if key in before], self.scrapes)
+        sums: dict[float, float] = {}
+        for key, total in growth.items():
+            le = float(now[key].labels.get("le", ALL))
+            sums[le] = sums.get(le, 0.0) + total
+        return sums
+
+    def _of_before(self, series: Sequence[Series]) -> list[Series]:
+        if not self.cohorts.control:
+            return unplanned(series, self.cohorts, self.label)
+        control = set(self.cohorts.control)
+        return [one for one in planned(series, self.cohorts, self.label) if one.instance in control]

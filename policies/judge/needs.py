@@ -6,13 +6,18 @@ from datetime import timedelta
 from math import inf
 
 from policies.judge.counts import Series
-from policies.judge.observation import Memory
-from policies.judge.offence import MOST_OFFENDERS, Offence
+from policies.judge.gates.complaints import Complaints
+from policies.judge.gates.exceedance import Exceedance
+from policies.judge.gates.hard import Hard
+from policies.judge.look import Memory
+from policies.judge.tick import Offence
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Cohorts
 
 BASELINE_PARTS = (1, 2, 4, 8)
 """The baseline is halved until Prometheus remembers that time; a young one remembers little."""
+MOST_OFFENDERS = 500
+"""Gateways whose signs are read in full; where there are more, their names add nothing."""
 _LARGEST = 1e5
 """Bounds from which on a label may be written in more ways than one."""
 
@@ -68,8 +73,8 @@ def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory) -> Needs:
         ages=tuple(policy.baseline / part for part in BASELINE_PARTS),
         offences=tuple(offences),
         signs=signs,
-        complaints=any(gate.hears_complaints for gate in policy.gates),
-        confirm=any(gate.wants_probe for gate in policy.gates),
+        complaints=any(isinstance(gate, Complaints) for gate in policy.gates),
+        confirm=any(isinstance(gate, Hard) and gate.confirm for gate in policy.gates),
     )
 
 
@@ -77,8 +82,8 @@ def _buckets(policy: GatePolicy, memory: Memory) -> dict[str, str]:
     """Return, for each histogram, the selector of the buckets whose bounds were frozen."""
     bounds: dict[str, set[float]] = {}
     for gate in policy.gates:
-        if gate.histogram_read:
-            bounds.setdefault(gate.histogram_read, {inf}).add(memory.bounds.get(gate.id, inf))
+        if isinstance(gate, Exceedance):
+            bounds.setdefault(gate.histogram, {inf}).add(memory.bounds.get(gate.id, inf))
     return {
         selector: selector.replace("$cohort", f'le=~"{"|".join(map(_label, sorted(some)))}",$cohort')
         for selector, some in bounds.items()

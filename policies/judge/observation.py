@@ -5,44 +5,21 @@ arrives with a later tick. The first fold counts nothing: it is where counting s
 where control's baseline and the bound of what is slow are taken.
 """
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from policies.judge.baseline import Baseline
 from policies.judge.counts import fold_series, of_this_start, planned
-from policies.judge.look import Look
+from policies.judge.look import Baseline, Look, Memory
 from policies.judge.reading import Reading
-from policies.judge.tick import Finding, Sign, Tick
+from policies.judge.tick import Tick
 from policies.model.gates import GatePolicy
-from policies.model.value import Value
 from policies.model.verdict import Cohorts
 
 NEARLY = 0.9
 """Part of a scrape interval after which the next fold is due."""
 
 
-class Memory(Value):
-    """What reading the next tick needs from the ones before.
-
-    `based` says that counting has begun, `counted` when counters were last folded, `cursor` up to
-    where; `last_shown` and `last_reached` when series and instances were last there, `boots` when
-    and in which boot a host was first seen.
-    """
-
-    based: bool = False
-    counted: float = 0.0
-    cursor: dict[str, tuple[float, float]] = {}
-    last_shown: dict[str, dict[str, float]] = {}
-    last_reached: dict[str, float] = {}
-    boots: dict[str, tuple[float, str]] = {}
-    bounds: dict[str, float] = {}
-    baseline: dict[str, tuple[int, int]] = {}
-
-
 def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Reading) -> tuple[Memory, Tick]:
     """Count, measure and look for signs."""
-    scrapes = _scrapes(policy, memory, reading)
-    memory = _remember_shown(policy, cohorts, memory, reading, scrapes)
-    memory, growth = _fold_counters(policy, cohorts, memory, reading, scrapes)
     look = Look(
         cohorts=cohorts,
         reading=reading,
@@ -51,13 +28,19 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
         counters=policy.counters,
         oldest=reading.at - policy.fresh_within.total_seconds(),
         fewest_controls=policy.min_controls,
-        scrapes=scrapes,
-        growth=growth,
-        bounds=memory.bounds,
-        last_shown=memory.last_shown,
-        last_reached=memory.last_reached,
+        scrapes=_scrapes(policy, memory, reading),
+        memory=memory,
     )
-    found, blind = _ask_gates(policy, look)
+    memory, growth = _fold_counters(policy, look, _remember_shown(policy, look, memory))
+    look = replace(look, memory=memory, growth=growth)
+    found = {gate.id: gate.find(look) for gate in policy.gates}
+    reasons = {gate.id: gate.blind(look) for gate in policy.gates}
+    # A sign on one changed gateway counts though another cannot be seen.
+    blind = {
+        gate: why
+        for gate, why in reasons.items()
+        if why and cohorts.changed.isdisjoint(found[gate].signs or {})
+    }
     other, unknown = _identity(policy, look)
     memory, rebooted = _boots(policy, look, memory)
     lost = () if look.unread((policy.presence,)) else cohorts.canary
@@ -65,9 +48,7 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
         at=reading.at,
         counts={gate: one.counts for gate, one in found.items() if one.counts is not None},
         baseline=memory.baseline,
-        gauges={
-            gate: one.gauges for gate, one in found.items() if one.gauges is not None and gate not in blind
-        },
+        gauges={i: one.gauges for i, one in found.items() if one.gauges is not None and i not in blind},
         signs={gate: one.signs for gate, one in found.items() if one.signs is not None},
         blind=blind | ({"identity": unknown} if unknown else {}),
         other=other,
@@ -77,76 +58,46 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
     )
 
 
-def _ask_gates(policy: GatePolicy, look: Look) -> tuple[dict[str, Finding], dict[str, str]]:
-    """Return what each gate sees, and why others are blind.
-
-    A sign on one changed gateway counts though another cannot be seen.
-    """
-    found = {gate.id: gate.find(look) for gate in policy.gates}
-    blind = {}
-    for gate in policy.gates:
-        why = gate.blind(look)
-        signs: Mapping[str, Sign] = found[gate.id].signs or {}
-        if why and not signs.keys() & look.cohorts.changed:
-            blind[gate.id] = why
-    return found, blind
-
-
 def _scrapes(policy: GatePolicy, memory: Memory, reading: Reading) -> dict[str, tuple[float, ...]]:
     """Return when each instance was reached, starting with the last time known from before."""
     reached = {
         one.instance: tuple(at for at, value in one.samples if value == 1)
         for one in reading.series.get(policy.presence, ())
     }
-    return {
-        instance: ((memory.last_reached[instance],) if instance in memory.last_reached else ()) + times
-        for instance, times in reached.items()
-        if times
-    }
+    last = {instance: (at,) for instance, at in memory.last_reached.items()}
+    return {instance: last.get(instance, ()) + times for instance, times in reached.items() if times}
 
 
-def _remember_shown(
-    policy: GatePolicy,
-    cohorts: Cohorts,
-    memory: Memory,
-    reading: Reading,
-    scrapes: Mapping[str, Sequence[float]],
-) -> Memory:
+def _remember_shown(policy: GatePolicy, look: Look, memory: Memory) -> Memory:
     """Keep when each instance was last reached, and when each series that may be missing was last there."""
     shown = dict(memory.last_shown)
     for gate in policy.gates:
         if gate.missable:
-            found = planned(reading.series.get(gate.missable, ()), cohorts, policy.identity.label)
-            last = sorted((one.samples[-1][0], one.instance) for one in of_this_start(found, cohorts))
+            found = of_this_start(look.ours(gate.missable), look.cohorts)
+            last = sorted((one.samples[-1][0], one.instance) for one in found)
             shown[gate.id] = shown.get(gate.id, {}) | {instance: at for at, instance in last}
-    reached = memory.last_reached | {instance: times[-1] for instance, times in scrapes.items()}
+    reached = memory.last_reached | {instance: times[-1] for instance, times in look.scrapes.items()}
     return memory.model_copy(update={"last_reached": reached, "last_shown": shown})
 
 
-def _fold_counters(
-    policy: GatePolicy,
-    cohorts: Cohorts,
-    memory: Memory,
-    reading: Reading,
-    scrapes: Mapping[str, tuple[float, ...]],
-) -> tuple[Memory, dict[str, float] | None]:
+def _fold_counters(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memory, dict[str, float] | None]:
     """Return what each counter grew by, or None when it is not time, or not all were read."""
+    reading, scrapes = look.reading, look.scrapes
     due = reading.at >= memory.counted + NEARLY * policy.scrape.total_seconds()
     if not due or policy.counters & reading.unread.keys():
         return memory, None
     every = {one.key: one for selector in policy.counters for one in reading.series.get(selector, ())}
-    label = policy.identity.label
-    cursor, growth = fold_series(memory.cursor, planned(every.values(), cohorts, label), scrapes)
+    ours = planned(every.values(), look.cohorts, look.label)
+    cursor, growth = fold_series(memory.cursor, ours, scrapes)
     memory = memory.model_copy(update={"cursor": cursor, "counted": reading.at})
     if memory.based:
         return memory, growth
-    baseline = Baseline(cohorts, label, reading, scrapes)
-    bounds = {gate.id: gate.freeze(baseline) for gate in policy.gates}
-    before = {gate.id: gate.before(baseline, bounds[gate.id]) for gate in policy.gates}
+    baseline = Baseline(look.cohorts, look.label, reading, scrapes)
+    before = {gate.id: gate.before(baseline) for gate in policy.gates}
     started = {
         "based": True,
-        "bounds": {gate: bound for gate, bound in bounds.items() if bound is not None},
-        "baseline": {gate: counts for gate, counts in before.items() if counts is not None},
+        "bounds": {gate: bound for gate, (bound, _) in before.items() if bound is not None},
+        "baseline": {gate: counts for gate, (_, counts) in before.items() if counts is not None},
     }
     return memory.model_copy(update=started), {}
 
@@ -167,8 +118,7 @@ def _boots(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memory, tupl
 def _identity(policy: GatePolicy, look: Look) -> tuple[dict[str, str], str]:
     """Return which instances run something else, and why identity is unknown where it is."""
     selector, label = policy.identity.value, policy.identity.label
-    unread = look.unread((selector,))
-    if unread:
+    if unread := look.unread((selector,)):
         return {}, unread
     claims: dict[str, list[tuple[float, str]]] = {}
     for one in look.reading.series.get(selector, ()):

@@ -30,11 +30,6 @@ class Level:
     slow_at: float
 
     @property
-    def height(self) -> float:
-        """How high the gauge has been lately."""
-        return self.quick
-
-    @property
     def growth(self) -> float:
         """How much it grows a second."""
         age = self.quick_at - self.slow_at

@@ -1,8 +1,10 @@
 """What one look at the metrics found, before any counting."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from policies.judge.counts import Series
+from policies.model.verdict import Cohorts
 
 COMPLAINTS = "complaints"
 """What complaints are called among what could not be read."""
@@ -24,3 +26,28 @@ class Reading:
     history: dict[str, tuple[Series, ...]] = field(default_factory=dict)
     unreachable: frozenset[str] = frozenset()
     complaints: dict[str, int] = field(default_factory=dict)
+
+
+def with_old_instances(reading: Reading, cohorts: Cohorts) -> Reading:
+    """Return the reading in which old instances that are controls have series of their own.
+
+    A gateway that gives its new instance a share of the new sessions is compared with itself, in the
+    same minutes. What is read of it that is not of the slot on trial is shown once more, under the
+    name of a control; what belongs to the host (whether it was reached, its boot) is shared.
+    """
+    if not cohorts.beside:
+        return reading
+    controls = {gateway: control for control, gateway in cohorts.beside.items()}
+
+    def doubled(found: Mapping[str, Iterable[Series]]) -> dict[str, tuple[Series, ...]]:
+        return {name: tuple(_doubled(series, cohorts, controls)) for name, series in found.items()}
+
+    return replace(reading, series=doubled(reading.series), history=doubled(reading.history))
+
+
+def _doubled(found: Iterable[Series], cohorts: Cohorts, controls: Mapping[str, str]) -> Iterator[Series]:
+    for one in found:
+        yield one
+        trial = cohorts.slots.get(one.instance)
+        if one.instance in controls and (trial is None or one.labels.get("slot") != trial):
+            yield Series(one.labels | {"instance": controls[one.instance]}, one.samples)

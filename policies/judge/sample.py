@@ -36,14 +36,12 @@ def sampled(cohorts: Cohorts, groups: Mapping[str, str], most: int, seed: str) -
     before = min(len(cohorts.changed_before), max(round(most * _BEFORE), most - len(cohorts.canary)))
     canary = sample_of(cohorts.canary, groups, most - before, seed)
     changed_before = sample_of(cohorts.changed_before, groups, most - len(canary), seed)
-    control = sample_of(cohorts.control, groups, most, seed)
+    if cohorts.beside:  # whoever is compared with itself has no other partner
+        control = tuple(label for label in cohorts.control if cohorts.beside[label] in canary)
+    else:
+        control = sample_of(cohorts.control, groups, most, seed)
     known = {*canary, *changed_before, *control}
-    return cohorts.model_copy(
-        update={
-            "canary": canary,
-            "changed_before": changed_before,
-            "control": control,
-            "beyond": tuple(sorted(cohorts.changed - known)),
-            "expected": {name: digest for name, digest in cohorts.expected.items() if name in known},
-        }
-    )
+    expected = {name: digest for name, digest in cohorts.expected.items() if name in known}
+    sides = {"canary": canary, "changed_before": changed_before, "control": control}
+    beyond = tuple(sorted(cohorts.changed - known))
+    return cohorts.model_copy(update=sides | {"beyond": beyond, "expected": expected})

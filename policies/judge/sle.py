@@ -199,9 +199,8 @@ def sle_step(state: SleState, counts: Counts, margin: Margin, memory: int) -> Sl
         at_equal = tuple(value + weight for value in at_equal)
     if counts.canary and counts.control and counts.canary_bad + counts.control_bad:
         share = baseline_share(state, margin.delta)
-        at_margin, at_equal = _weigh(
-            counts, log(odds_margin(share, margin.delta, margin.odds_floor)), at_margin, at_equal
-        )
+        log_margin = log(odds_margin(share, margin.delta, margin.odds_floor))
+        at_margin, at_equal = _weigh(counts, log_margin, at_margin, at_equal)
     row = (counts.canary, counts.canary_bad, counts.control, counts.control_bad)
     return SleState(
         ticks=state.ticks + 1,
@@ -263,20 +262,15 @@ def baseline_share(state: SleState, delta: float) -> float:
 
 def evidence_of(state: SleState) -> Evidence:
     """Return what the folded scrapes say."""
-    canary = canary_bad = control = control_bad = bad_ticks = 0
-    for total, bad, against, against_bad in state.recent:
-        canary += total
-        canary_bad += bad
-        control += against
-        control_bad += against_bad
-        bad_ticks += bad > 0
+    rows = state.recent or ((0, 0, 0, 0),)
+    canary, canary_bad, control, control_bad = (sum(column) for column in zip(*rows, strict=True))
     return Evidence(
         margin=sum(state.margin) / len(EFFECTS) + state.unspent,
         equal=sum(state.equal) / len(EFFECTS) + state.unspent,
         canary_share=canary_bad / canary if canary else 0.0,
         control_share=control_bad / control if control else 0.0,
         canary_bad=canary_bad,
-        bad_ticks=bad_ticks,
+        bad_ticks=sum(bad > 0 for _, bad, _, _ in rows),
         canary_total=canary,
         control_total=control,
     )

@@ -1,6 +1,8 @@
 """One tick as the gates see it: all the judge ever needs of it, and what `judge replay` folds again."""
 
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
 
 from policies.model.value import Value
 
@@ -10,6 +12,22 @@ class Sign(Value):
 
     since: float
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Offence:
+    """A bad sign as a filter, so that of many gateways only those come back that may show it.
+
+    Values of a selector (over another's) are filtered for, or `shown` for any value at all. Who turns
+    out innocent may pass, never is one held back who is not: the gate decides on the raw samples.
+    `lookback` is how far back a change, or the last sample before it went, counts.
+    """
+
+    selector: str
+    when: Literal["above", "below", "equals", "changes", "gone", "shown"]
+    lookback: timedelta
+    value: float = 0.0
+    per: str | None = None
 
 
 class Tick(Value):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from policies.judge.failures import FEWEST_REBOOTS, Asides, failed_of, rebooted_of
+from policies.judge.failures import FEWEST_REBOOTS, Asides, failed_of
 from policies.judge.gates.kind import Response
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict, Window
@@ -32,25 +32,23 @@ def decide(
     window: Window,
     readings: Sequence[GateReading],
     clocks: Clocks,
-    *,
     responses: Mapping[str, Response],
-    required: Sequence[str],
     aside: Asides,
     may_fail: int,
 ) -> Decision:
     """Return the decision of one tick, before holds are latched.
 
-    `responses` says what each gate may cause; `required` names those to be proven healthy;
-    `aside` are the gateways that failed or rebooted by themselves, of which `may_fail` may.
+    `responses` says what each gate may cause; `aside` are the gateways that failed or rebooted by
+    themselves, of which `may_fail` may.
     """
-    failed, rebooted = failed_of(aside), rebooted_of(aside)
+    failed, rebooted = failed_of(aside), failed_of(aside, rebooted=True)
     alone = len(failed) <= may_fail
     found = (
         _harm(readings, responses, failed, alone=alone)
         or _doubt(readings, responses, alone=alone)
         or _reboots(rebooted, may_fail)
         or _blindness(policy, readings, clocks)
-        or _proof(window, readings, clocks, required)
+        or _proof(window, readings, clocks, policy.required)
         or _patience(window, readings, clocks)
     )
     if found.action is Action.HOLD and clocks.wall >= window.cap:
@@ -66,12 +64,8 @@ def _harm(
     Hard signs are the release's fault only when more gateways failed than may by themselves.
     """
     mistaken = any(r.gate == "identity" and r.verdict is GateVerdict.CONFLICTING for r in readings)
-    for verdict in (GateVerdict.HARD, GateVerdict.UNHEALTHY):
-        if verdict is GateVerdict.UNHEALTHY and mistaken:
-            continue
-        if verdict is GateVerdict.HARD and alone:
-            continue
-        for reading in readings:
+    for verdict, counts in ((GateVerdict.HARD, not alone), (GateVerdict.UNHEALTHY, not mistaken)):
+        for reading in readings if counts else ():
             if reading.verdict is verdict and responses.get(reading.gate) is Response.ROLL_BACK:
                 more = f"; {len(failed)} gateways have failed by themselves" if len(failed) > 1 else ""
                 return Decision(action=Action.ROLL_BACK, verdict=verdict, reason=reading.reason + more)
@@ -84,10 +78,8 @@ def _doubt(
     """Hold on what conflicts, and on bad answers of gates that may only hold."""
     for verdict in (GateVerdict.CONFLICTING, GateVerdict.HARD, GateVerdict.UNHEALTHY):
         for reading in readings:
-            may_roll_back = responses.get(reading.gate) is Response.ROLL_BACK
-            if verdict is GateVerdict.HARD and alone and may_roll_back:
-                continue
-            if reading.verdict is verdict:
+            own = alone and responses.get(reading.gate) is Response.ROLL_BACK
+            if reading.verdict is verdict and not (verdict is GateVerdict.HARD and own):
                 return Decision(action=Action.HOLD, verdict=verdict, reason=reading.reason)
     return None
 
@@ -107,9 +99,8 @@ def _blindness(policy: GatePolicy, readings: Sequence[GateReading], clocks: Cloc
         return None
     verdict = GateVerdict.METRICS_UNAVAILABLE
     reason = f"{blind.reason}; nothing seen for {_spoken(clocks.blind)}"
-    if clocks.blind > policy.blindness.cap:
-        return Decision(action=Action.HOLD_FOR_HUMAN, verdict=verdict, reason=reason)
-    return Decision(action=Action.HOLD, verdict=verdict, reason=reason)
+    action = Action.HOLD_FOR_HUMAN if clocks.blind > policy.blindness.cap else Action.HOLD
+    return Decision(action=action, verdict=verdict, reason=reason)
 
 
 def _proof(
@@ -119,12 +110,10 @@ def _proof(
     if clocks.observed < window.minimum or not required:
         return None
     healthy = [r for r in readings if r.verdict is GateVerdict.HEALTHY]
-    if any(r.verdict is GateVerdict.METRICS_UNAVAILABLE for r in readings):
-        return None
-    if not set(required) <= {r.gate for r in healthy}:
-        return None
+    blind = any(r.verdict is GateVerdict.METRICS_UNAVAILABLE for r in readings)
     kinds = ("evidence_worse", "evidence_worse_overall")
-    if any(reading.numbers.get(kind, 0.0) >= SUSPICION for reading in readings for kind in kinds):
+    suspected = any(r.numbers.get(kind, 0.0) >= SUSPICION for r in readings for kind in kinds)
+    if blind or suspected or not set(required) <= {r.gate for r in healthy}:
         return None
     reason = "; ".join(r.reason for r in healthy if r.gate in required)
     return Decision(action=Action.PROMOTE, verdict=GateVerdict.HEALTHY, reason=reason)
@@ -132,32 +121,19 @@ def _proof(
 
 def _patience(window: Window, readings: Sequence[GateReading], clocks: Clocks) -> Decision:
     """Go on until the nominal end, extend until the cap, then ask a person."""
-    worst = _least_known(readings)
+    order = (GateVerdict.METRICS_UNAVAILABLE, GateVerdict.NOT_ENOUGH_DATA, GateVerdict.HEALTHY)
+    worst = next((r for verdict in order for r in readings if r.verdict is verdict), None)
     reason = worst.reason if worst else "no gate has anything to say"
     verdict = worst.verdict if worst else GateVerdict.NOT_ENOUGH_DATA
     if clocks.wall >= window.cap:
-        return Decision(
-            action=Action.HOLD_FOR_HUMAN,
-            verdict=verdict,
-            reason=f"no proof within {_spoken(window.cap)}: {reason}",
-        )
+        reason = f"no proof within {_spoken(window.cap)}: {reason}"
+        return Decision(action=Action.HOLD_FOR_HUMAN, verdict=verdict, reason=reason)
     ends = window.nominal + clocks.extensions * window.extension
     if window.extension and clocks.observed >= ends:
         longer = min(window.extension, window.cap - clocks.wall)
-        return Decision(
-            action=Action.EXTEND,
-            verdict=verdict,
-            reason=f"no proof within {_spoken(ends)}, watching {_spoken(longer)} longer: {reason}",
-        )
+        reason = f"no proof within {_spoken(ends)}, watching {_spoken(longer)} longer: {reason}"
+        return Decision(action=Action.EXTEND, verdict=verdict, reason=reason)
     return Decision(action=Action.CONTINUE, verdict=verdict, reason=reason)
-
-
-def _least_known(readings: Sequence[GateReading]) -> GateReading | None:
-    for verdict in (GateVerdict.METRICS_UNAVAILABLE, GateVerdict.NOT_ENOUGH_DATA, GateVerdict.HEALTHY):
-        for reading in readings:
-            if reading.verdict is verdict:
-                return reading
-    return None
 
 
 def _spoken(length: timedelta) -> str:

@@ -10,7 +10,8 @@ from math import ceil
 
 from policies.judge.failures import Aside, Why, failed_of, left_of, set_aside, still_aside
 from policies.judge.gates.kind import GateState, Response, Setup
-from policies.judge.observation import Memory, read_tick
+from policies.judge.look import Memory
+from policies.judge.observation import read_tick
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
 from policies.judge.verdict import Clocks, decide
@@ -48,6 +49,17 @@ class WindowState(Value):
         return self.last - self.started if self.started is not None else 0.0
 
 
+class Record(Value):
+    """A window as it was watched, kept so that it can be judged again without any metrics."""
+
+    rollout: str
+    wave: int
+    policy: GatePolicy
+    window: Window
+    cohorts: Cohorts
+    ticks: tuple[Tick, ...] = ()
+
+
 def restarted(state: WindowState) -> WindowState:
     """Return the state with a window that begins with the next tick; what was counted stays counted."""
     clocks = {"started": None, "observed": 0.0, "extensions": 0, "held": None, "good_since": None}
@@ -69,9 +81,8 @@ def fold_tick(
     policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, tick: Tick
 ) -> tuple[WindowState, Decision]:
     """Fold one tick as the gates saw it."""
-    aside = set_aside(
-        still_aside(state.aside, cohorts), cohorts.changed & set(tick.rebooted), Why.REBOOTED, tick.at
-    )
+    rebooted = cohorts.changed & set(tick.rebooted)
+    aside = set_aside(still_aside(state.aside, cohorts), rebooted, Why.REBOOTED, tick.at)
     setup = Setup(
         cohorts=left_of(cohorts, aside),
         scrape=policy.scrape,
@@ -91,30 +102,18 @@ def fold_tick(
     unseen, aside = _unseen(policy, cohorts, state, tick, failing if alone else aside)
     identity, other_since = _identity(policy, state, tick)
     readings = [*identity, *readings]
-    state = _timed(policy, state, tick, readings, started=setup.started, other_since=other_since).model_copy(
-        update={"gates": gates, "unseen": unseen, "aside": aside}
-    )
-    decision = decide(
-        policy,
-        window,
-        readings,
-        _clocks(state, tick),
-        responses=responses,
-        required=tuple(gate.id for gate in policy.gates if gate.must_prove),
-        aside=aside if alone else failing,
-        may_fail=cohorts.may_fail,
-    )
+    blind = any(reading.verdict is GateVerdict.METRICS_UNAVAILABLE for reading in readings)
+    clocks = _clocks(policy, state, tick, blind=blind, usable=not blind and other_since is None)
+    kept = {"gates": gates, "unseen": unseen, "aside": aside, "other_since": other_since}
+    state, out = state.model_copy(update=clocks | kept), aside if alone else failing
+    decision = decide(policy, window, readings, _elapsed(state), responses, out, cohorts.may_fail)
     return _latched(policy, window, state, decision)
 
 
 def next_window(state: WindowState) -> WindowState:
     """Return the state in which the next wave's window begins: what is compared over all waves goes on."""
-    carried = {
-        gate: GateState(overall=one.overall or one.sle)
-        for gate, one in state.gates.items()
-        if one.overall or one.sle
-    }
-    return WindowState(gates=carried)
+    kept = {gate: one.overall or one.sle for gate, one in state.gates.items()}
+    return WindowState(gates={gate: GateState(overall=sle) for gate, sle in kept.items() if sle})
 
 
 def _hard(readings: Sequence[GateReading], responses: Mapping[str, Response]) -> Iterator[str]:
@@ -140,14 +139,10 @@ def _unseen(
     return unseen, aside
 
 
-def _clocks(state: WindowState, tick: Tick) -> Clocks:
-    blind = tick.at - state.blind_since if state.blind_since is not None else 0.0
-    return Clocks(
-        observed=timedelta(seconds=state.observed),
-        wall=timedelta(seconds=state.wall),
-        blind=timedelta(seconds=blind),
-        extensions=state.extensions,
-    )
+def _elapsed(state: WindowState) -> Clocks:
+    blind = state.last - state.blind_since if state.blind_since is not None else 0.0
+    observed, wall, dark = (timedelta(seconds=seconds) for seconds in (state.observed, state.wall, blind))
+    return Clocks(observed=observed, wall=wall, blind=dark, extensions=state.extensions)
 
 
 def _judge(setup: Setup, gate: Gate, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
@@ -162,47 +157,33 @@ def _judge(setup: Setup, gate: Gate, state: GateState, tick: Tick) -> tuple[Gate
 
 def _identity(policy: GatePolicy, state: WindowState, tick: Tick) -> tuple[list[GateReading], float | None]:
     """Return identity's reading where it has one; a scrape or two behind a switch is no mistake yet."""
+    since = state.other_since
     if "identity" in tick.blind:
-        reading = GateReading(
-            gate="identity", verdict=GateVerdict.METRICS_UNAVAILABLE, reason=tick.blind["identity"]
-        )
-        return [reading], state.other_since
-    if not tick.other:
+        verdict, reason = GateVerdict.METRICS_UNAVAILABLE, tick.blind["identity"]
+    elif tick.other:
+        since = tick.at if since is None else since
+        lasting = tick.at - since >= policy.fresh_within.total_seconds()
+        verdict = GateVerdict.CONFLICTING if lasting else GateVerdict.NOT_ENOUGH_DATA
+        instance, digest = min(tick.other.items())
+        reason = f"{instance} runs {digest[:19]}, which is not what the plan put there"
+    else:
         return [], None
-    since = state.other_since if state.other_since is not None else tick.at
-    lasting = tick.at - since >= policy.fresh_within.total_seconds()
-    instance, digest = min(tick.other.items())
-    verdict = GateVerdict.CONFLICTING if lasting else GateVerdict.NOT_ENOUGH_DATA
-    reason = f"{instance} runs {digest[:19]}, which is not what the plan put there"
     return [GateReading(gate="identity", verdict=verdict, reason=reason)], since
 
 
-def _timed(
-    policy: GatePolicy,
-    state: WindowState,
-    tick: Tick,
-    readings: Sequence[GateReading],
-    *,
-    started: float,
-    other_since: float | None,
-) -> WindowState:
-    """Move the clocks: observed time only when everything asked for was seen."""
-    blind = any(r.verdict is GateVerdict.METRICS_UNAVAILABLE for r in readings)
-    step = min(
-        max(0.0, tick.at - (state.last or tick.at)), MOST_SCRAPES_BETWEEN * policy.scrape.total_seconds()
-    )
-    usable = not blind and other_since is None
-    since = state.blind_since if state.blind_since is not None else (state.last or tick.at)
-    return state.model_copy(
-        update={
-            "started": started,
-            "last": tick.at,
-            "observed": state.observed + (step if usable else 0.0),
-            "ticks": state.ticks + 1,
-            "blind_since": since if blind else None,
-            "other_since": other_since,
-        }
-    )
+def _clocks(
+    policy: GatePolicy, state: WindowState, tick: Tick, *, blind: bool, usable: bool
+) -> dict[str, object]:
+    """Return the clocks moved on: observed time only when everything asked for was seen."""
+    last, most = state.last or tick.at, MOST_SCRAPES_BETWEEN * policy.scrape.total_seconds()
+    since = state.blind_since if state.blind_since is not None else last
+    return {
+        "started": state.started if state.started is not None else tick.at,
+        "last": tick.at,
+        "observed": state.observed + (min(max(0.0, tick.at - last), most) if usable else 0.0),
+        "ticks": state.ticks + 1,
+        "blind_since": since if blind else None,
+    }
 
 
 def _latched(
@@ -245,8 +226,6 @@ def _extensions(window: Window, state: WindowState) -> int:
 def _shadowed(decision: Decision) -> Decision:
     """Turn what would be done into what is said: in shadow mode only a person acts."""
     if decision.action in {Action.PROMOTE, Action.ROLL_BACK}:
-        would = decision.action.value.replace("_", " ")
-        return decision.model_copy(
-            update={"action": Action.HOLD_FOR_HUMAN, "reason": f"shadow: would {would}: {decision.reason}"}
-        )
+        reason = f"shadow: would {decision.action.value.replace('_', ' ')}: {decision.reason}"
+        return decision.model_copy(update={"action": Action.HOLD_FOR_HUMAN, "reason": reason})
     return decision

@@ -49,8 +49,7 @@ class ChangeOrder(Value):
     """Everything a change needs to know before its first step; its plan is read by digest.
 
     Without a plan a change that goes back looks up, under the lock, what is not on its known-good.
-    `source` is where a release comes from that is not on a host; `cause` names the change that
-    this one follows.
+    `source` is where a release comes from that is not on a host; `cause` is the change before this one.
     """
 
     fleet: Name
@@ -60,12 +59,9 @@ class ChangeOrder(Value):
     requested_by: str = "penstock"
     reason: str = Field(min_length=1)
     cause: Name | None = None
-    even_if_unusual: bool = False
-    """Whether somebody wants it although this hour is not like the same hour of past weeks."""
-    confirm: Confirmation | None = None
-    """What a second person has to confirm first; only a person's request for another release needs one."""
-    bakes_on: bool = False
-    """Whether the watch over the last promotion goes on: single gateways return, the others stay."""
+    even_if_unusual: bool = Field(default=False, description="wanted though this hour is unlike the usual")
+    confirm: Confirmation | None = Field(default=None, description="what a second person has to say yes to")
+    bakes_on: bool = Field(default=False, description="single gateways return, the others are still watched")
     alone: tuple[Name, ...] = ()
     """The gateways that failed alone after a promotion; who cannot return soon is left to reconcile."""
 
@@ -78,10 +74,8 @@ class ChangeResult(Value):
     reason: str = Field(min_length=1)
     decision: Decision | None = None
     touched: int = 0
-    aside: dict[str, str] = {}
-    """Gateways that were left out, each with why."""
-    incomplete: dict[str, str] = {}
-    """Gateways that are not back and were given up, each with who said so."""
+    aside: dict[str, str] = Field(default={}, description="gateways that were left out, each with why")
+    incomplete: dict[str, str] = Field(default={}, description="who was given up, each with who said so")
     steered_back_after: timedelta | None = None
 
 
@@ -135,12 +129,6 @@ class ChangeRecord(Value):
     moved: int = Field(default=0, ge=0)
     taken_back: int = Field(default=0, ge=0)
     taken_back_by: Name | None = None
-
-
-class HistoryRow(ChangeRecord):
-    """A line of the history with what is left of that change today."""
-
-    standing: str
 
 
 class WayBack(Value):

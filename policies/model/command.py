@@ -29,10 +29,8 @@ class Command(Value):
     kind: CommandKind
     person: str = Field(min_length=1)
     reason: str = Field(min_length=1)
-    hold_of: str | None = None
-    """Whose hold a resume lifts, when it is not the person's own."""
-    approves: Digest | None = None
-    """What an approval was shown."""
+    hold_of: str | None = Field(default=None, description="whose hold a resume lifts, if not its own")
+    approves: Digest | None = Field(default=None, description="what an approval was shown")
     gateway: Name | None = None
 
 

@@ -12,19 +12,18 @@ from policies.model.value import Duration, Message, Name, Value
 class DrainLimits(Value):
     """How an instance without new sessions is emptied: whom a deadline may end, and after what warning.
 
-    `forced` is the percentage of the sessions that a drain found which its deadline may end;
-    when more are left it holds and a person decides. `tunnel_gates` name the gates whose bad
-    verdict on an instance says that its tunnels carry nothing. `logins_per_minute` bounds what all
-    deadlines of the fleet together send to the authenticator: they are spread out over time until
-    they keep it.
+    When more than `forced` percent are left it holds and a person decides. All deadlines of the fleet
+    together are spread out until they send no more to the authenticator than `logins_per_minute`.
     """
 
     warning: Duration = timedelta(minutes=30)
     batch: int = Field(default=5, ge=1, description="sessions ended at once: their users log in together")
     pause: Duration = Field(default=timedelta(seconds=10), description="between two batches")
-    forced: float = Field(default=20.0, ge=0, le=100)
+    forced: float = Field(default=20.0, ge=0, le=100, description="percent of those found that it may end")
     logins_per_minute: int = Field(default=600, ge=1, description="of users whom deadlines ended, fleet-wide")
-    tunnel_gates: tuple[Name, ...] = ("packet-loss",)
+    tunnel_gates: tuple[Name, ...] = Field(
+        default=("packet-loss",), description="gates that speak of tunnels"
+    )
 
     @property
     def ended_per_minute(self) -> int:
@@ -95,8 +94,7 @@ class DrainFacts(Value):
     now: datetime
     deadline: datetime
     warned: bool = False
-    forced_by: str | None = None
-    """Who said that the sessions are to be ended."""
+    forced_by: str | None = Field(default=None, description="who said that the sessions are to be ended")
     exempt_too: bool = False
 
 

@@ -20,16 +20,13 @@ class PenstockError(Exception):
 
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
+    details: tuple[dict[str, int], ...] = ()
+    """What programs need to know of it beside its sentence, as it travels through the engine."""
 
     @property
     def code(self) -> str:
         """The stable name of this error, equal to its runbook heading."""
         return type(self).__name__
-
-    @property
-    def details(self) -> tuple[dict[str, int], ...]:
-        """What programs need to know of it beside its sentence, as it travels through the engine."""
-        return ()
 
 
 class BadInput(PenstockError):
@@ -57,14 +54,8 @@ class Fenced(Refused):
     """
 
     def __init__(self, sentence: str, epoch: int) -> None:
-        """Take the sentence for people, and the epoch for those who order again."""
         super().__init__(sentence)
-        self.epoch = epoch
-
-    @property
-    def details(self) -> tuple[dict[str, int], ...]:
-        """The epoch, by name."""
-        return ({"epoch": self.epoch},)
+        self.details = ({"epoch": epoch},)
 
 
 class Conflict(PenstockError):

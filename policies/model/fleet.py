@@ -7,14 +7,12 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import pairwise
 from math import ceil
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
 from policies.model.drain import DrainLimits
-from policies.model.value import Duration, Name, Value
-
-T = TypeVar("T")
+from policies.model.value import Duration, Name, Value, twice
 
 Step = Annotated[str, Field(pattern=r"^[1-9][0-9]*%?$", coerce_numbers_to_str=True)]
 """How many gateways have changed when a wave ends: a count ("1") or a share of those that can ("25%")."""
@@ -75,8 +73,7 @@ class Gateway(Value):
     @model_validator(mode="after")
     def _slots_share_nothing(self) -> "Gateway":
         for what in ("name", "port", "device"):
-            seen = [getattr(slot, what) for slot in self.slots]
-            if len(set(seen)) != len(seen):
+            if twice(getattr(slot, what) for slot in self.slots) is not None:
                 raise ValueError(f"gateway {self.name}: two slots have the same {what}")
         if self.port in [slot.port for slot in self.slots]:
             raise ValueError(f"gateway {self.name}: port {self.port} is the users' and cannot be a slot's")
@@ -104,14 +101,10 @@ class Limits(Value):
     """
 
     steps: tuple[Step, ...] = Field(default=("1", "25%", "100%"), min_length=1)
-    holdout: HeldOut = Field(
-        default="1", description="gateways of each group that change last, at most a third of it"
-    )
+    holdout: HeldOut = Field(default="1", description="of each group, to change last; a third at most")
     shares: tuple[Percent, ...] = Field(default=(10, 50, 100), min_length=1)
     canary_share: Percent = Field(default=100, description="share of one gateway that is the canary")
-    failures: Failing = Field(
-        default="5%", description="of a wave's gateways, that may fail by themselves; of a canary none may"
-    )
+    failures: Failing = Field(default="5%", description="of a wave, by themselves; of a canary none may")
     automation: Automation = Automation.ACT
     switching: int = Field(default=2, ge=1, description="gateways switching at the same time")
     draining: int = Field(default=50, ge=1, description="old instances draining at the same time")
@@ -119,9 +112,7 @@ class Limits(Value):
     headroom: float = Field(default=1.2, ge=1.0, allow_inf_nan=False)
     drain_deadline: Duration = timedelta(hours=8)
     drain: DrainLimits = DrainLimits()
-    lease: Duration = Field(
-        default=timedelta(seconds=120), description="of small waves; longer in large ones"
-    )
+    lease: Duration = Field(default=timedelta(minutes=2), description="of small waves; longer in large ones")
     kept: Duration = Field(default=timedelta(hours=24), description="how long a rollback stays one step away")
     snapshots_kept: Duration = Field(default=timedelta(days=30), description="how long evidence is kept")
 
@@ -189,12 +180,8 @@ class AtDeadline(StrEnum):
 class RollbackRules(Value):
     """Which rollbacks that a person asks for wait for a second person; the automatic way back never does."""
 
-    confirm_other_release: bool = Field(
-        default=True, description="to a release that is not the gateways' known-good"
-    )
-    confirm_whole_group: bool = Field(
-        default=False, description="of every gateway of a group, to known-good too"
-    )
+    confirm_other_release: bool = Field(default=True, description="to another release than known-good")
+    confirm_whole_group: bool = Field(default=False, description="of a whole group, to known-good too")
     answer_within: Duration = timedelta(minutes=15)
     at_deadline: AtDeadline = AtDeadline.KNOWN_GOOD
 
@@ -205,18 +192,16 @@ class Fleet(Value):
     name: Name
     product: Name
     channel: Name = "stable"
-    nat: bool = Field(
-        default=False, description="each gateway translates its users' addresses, so pools may be the same"
-    )
+    nat: bool = Field(default=False, description="gateways translate addresses, so pools may be the same")
     gateways: tuple[Gateway, ...] = Field(min_length=1)
     limits: Limits = Limits()
     rollback: RollbackRules = RollbackRules()
 
     @model_validator(mode="after")
     def _gateways_share_nothing(self) -> "Fleet":
-        if twice := _twice(gateway.name for gateway in self.gateways):
-            raise ValueError(f"gateway {twice} is listed twice")
-        if address := _twice(address for gateway in self.gateways for address in gateway.addresses):
+        if name := twice(gateway.name for gateway in self.gateways):
+            raise ValueError(f"gateway {name} is listed twice")
+        if address := twice(address for gateway in self.gateways for address in gateway.addresses):
             holders = [gateway.name for gateway in self.gateways if address in gateway.addresses]
             raise ValueError(
                 f"address {address} is given twice ({_spoken(holders)}); each gateway has its own"
@@ -240,11 +225,6 @@ class Fleet(Value):
             found.setdefault(gateway.group, []).append(gateway)
         return {group: tuple(found[group]) for group in sorted(found)}
 
-    @cached_property
-    def capacities(self) -> Mapping[str, int]:
-        """The sessions each group can carry while all its gateways take users."""
-        return {group: sum(gateway.capacity for gateway in found) for group, found in self.groups.items()}
-
     def gateway(self, name: str) -> Gateway:
         """Return the gateway of that name; KeyError if the fleet has none."""
         return self._by_name[name]
@@ -257,16 +237,6 @@ def amount(written: str, of: int) -> int:
 
 def _spoken(values: Sequence[object]) -> str:
     return ", ".join(str(value) for value in values)
-
-
-def _twice(values: Iterable[T]) -> T | None:
-    """Return the first value that comes a second time."""
-    seen: set[T] = set()
-    for value in values:
-        if value in seen:
-            return value
-        seen.add(value)
-    return None
 
 
 def _shared_pool(gateways: Iterable[Gateway]) -> str | None:

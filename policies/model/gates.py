@@ -18,7 +18,7 @@ from policies.judge.gates.kind import Alpha, Selector
 from policies.judge.gates.rate import Rate
 from policies.judge.gates.slope import Slope
 from policies.judge.sample import MOST
-from policies.model.value import Duration, Name, Value, digest_of
+from policies.model.value import Duration, Name, Value, digest_of, twice
 from policies.model.verdict import Window
 
 Gate = Annotated[
@@ -84,12 +84,10 @@ class GatePolicy(Value):
     scrape: Duration = Field(default=timedelta(seconds=15), gt=timedelta(0))
     poll: Duration = Field(default=timedelta(seconds=5), description="how often hard signals are looked at")
     fresh_within: Duration = timedelta(seconds=45)
-    baseline: Duration = Field(
-        default=timedelta(hours=1), description="history from which control's share is taken"
-    )
+    baseline: Duration = Field(default=timedelta(hours=1), description="history for control's share")
     min_controls: int = Field(default=1, ge=1)
     sample: int = Field(
-        default=250,
+        default=200,
         ge=1,
         le=MOST,
         validation_alias=AliasChoices("sample", "most_controls"),  # as the first core's files have it
@@ -113,10 +111,27 @@ class GatePolicy(Value):
         """Return this policy with its error budget shared out over so many waves."""
         return self.model_copy(update={"budget": self.budget.model_copy(update={"waves": max(1, waves)})})
 
+    def baking(self, kept: timedelta) -> "GatePolicy":
+        """Return this policy as it watches promoted gateways for the time the old release is kept.
+
+        What compares does so with the gateways not changed, if any are left, else with the fleet's own
+        baseline and the gates' guards. Nothing is promoted again; a rollback is one decision away, and
+        everything that is no hard sign asks a person.
+        """
+        cap = max(kept, self.window.minimum)
+        clocks = {"minimum": cap, "nominal": cap, "extension": timedelta(0), "cap": cap}
+        gates = tuple(gate.gentle() for gate in self.gates)
+        return self.model_copy(update={"gates": gates, "window": self.window.model_copy(update=clocks)})
+
     @property
     def counters(self) -> frozenset[str]:
         """The selectors of all counters that are folded by difference."""
         return frozenset(selector for gate in self.gates for selector in gate.counters)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The gates without whose proof of health nothing is promoted."""
+        return tuple(gate.id for gate in self.gates if isinstance(gate, Counted) and gate.required)
 
     @property
     def tick(self) -> timedelta:
@@ -125,10 +140,8 @@ class GatePolicy(Value):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "GatePolicy":
-        ids = [gate.id for gate in self.gates]
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        if twice:
-            raise ValueError(f"gate {twice[0]} is listed twice")
+        if name := twice(gate.id for gate in self.gates):
+            raise ValueError(f"gate {name} is listed twice")
         spent = sum(gate.share for gate in self.gates if isinstance(gate, Counted))
         if spent > 1 + 1e-9:
             raise ValueError(f"the shares of the gates add up to {spent:g}; at most 1 is there to share out")
@@ -142,14 +155,8 @@ class GatePolicy(Value):
 
 def lint(policy: GatePolicy) -> tuple[str, ...]:
     """Return, as sentences, what is well-formed in the policy and yet cannot work as meant."""
-    sentences = []
-    if not any(gate.must_prove for gate in policy.gates):
-        sentences.append("no gate is required, so nothing could ever be promoted")
-    if policy.blindness.cap < policy.blindness.grace:
-        sentences.append("blindness.cap is shorter than blindness.grace")
-    return tuple(sentences)
-
-
-def selectors(gate: Gate) -> tuple[str, ...]:
-    """Return every raw series selector the gate reads."""
-    return gate.selectors
+    sentences = {
+        "no gate is required, so nothing could ever be promoted": not policy.required,
+        "blindness.cap is shorter than blindness.grace": policy.blindness.cap < policy.blindness.grace,
+    }
+    return tuple(sentence for sentence, holds in sentences.items() if holds)

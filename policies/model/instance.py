@@ -1,22 +1,11 @@
-"""Instances: daemons running in slots, the sessions they carry, and what a probe of one found."""
+"""Instances: daemons running in slots, who gets new sessions, and what a probe found."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from policies.model.steering import Steering
+from pydantic import Field
+
 from policies.model.value import Digest, Message
-
-
-class Session(Message):
-    """One user's live tunnel; the user's name stays on the gateway."""
-
-    id: str
-    remote_address: str
-    vpn_address: str
-    since: datetime
-    transport: str
-    exempt: bool = False
-    """Whether only a person may end it; by whose name is known on the gateway alone."""
 
 
 class InstanceState(StrEnum):
@@ -44,6 +33,24 @@ class Instance(Message):
     sessions: int | None = None
 
 
+class Steering(Message):
+    """The steering table of one gateway as read back from its kernel or balancer.
+
+    `serving` is the permanent slot; `trial` wins over it while its lease lasts, for `share`
+    percent of the source addresses. A table that was never primed has neither. `pinned` counts
+    the source addresses whose new connections still go to the slot their sessions live on.
+    """
+
+    primed: bool = False
+    serving: str | None = None
+    trial: str | None = None
+    trial_expires_in: timedelta | None = None
+    share: int = Field(default=100, description="percent of the source addresses; 100 without a trial")
+    pinned: int = 0
+    generation: str = Field(default="", description="who wrote the table last: rollout and epoch")
+    changed: bool = False
+
+
 class GatewayState(Message):
     """Everything that is true of one gateway at `observed_at`, read back from its host.
 
@@ -61,19 +68,12 @@ class GatewayState(Message):
 
     def instance(self, slot: str) -> Instance:
         """Return what is in that slot; KeyError if the gateway has no such slot."""
-        for instance in self.instances:
-            if instance.slot == slot:
-                return instance
-        raise KeyError(slot)
+        return {instance.slot: instance for instance in self.instances}[slot]
 
     def running(self, release: Digest, executable: Digest) -> str | None:
         """Return the slot where exactly this release is alive, the serving one if there are several."""
-        alive = [
-            instance.slot
-            for instance in self.instances
-            if instance.state is InstanceState.RUNNING
-            and (instance.release, instance.executable) == (release, executable)
-        ]
+        wanted = (InstanceState.RUNNING, release, executable)
+        alive = [i.slot for i in self.instances if (i.state, i.release, i.executable) == wanted]
         return self.steering.serving if self.steering.serving in alive else next(iter(alive), None)
 
     @property
@@ -87,8 +87,7 @@ class Probe(Message):
     """A real login and pings through an instance's own port."""
 
     passed: bool
-    stage: str
-    """The stage reached: tcp, tls, auth, tunnel or ping; the failed one when not passed."""
+    stage: str = Field(description="reached, or failed at: tcp, tls, auth, tunnel or ping")
     reason: str
     connect_seconds: float | None = None
     pings_sent: int = 0

@@ -56,23 +56,6 @@ class Skipped(Value):
     reason: str
 
 
-class Progress(Value):
-    """Where a rollout stands, gathered from facts before each batch; a position is never remembered.
-
-    A gateway is `switching` until new sessions go to its new instance, then `draining` while
-    old sessions last, then `switched`. `failed` are those given up by themselves. `out` are
-    gateways that take no users now.
-    """
-
-    passed: int = Field(default=0, ge=0, description="waves judged good, from the first")
-    switching: tuple[str, ...] = ()
-    draining: tuple[str, ...] = ()
-    switched: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
-    out: tuple[str, ...] = ()
-    sessions: dict[str, int | None] = Field(default={}, description="live counts; else the plan's are used")
-
-
 class Affected(Value):
     """Whom a plan touches and how long it takes, for people to read before they start it.
 
@@ -115,11 +98,3 @@ class Plan(Value):
     def wave_of(self) -> Mapping[str, int]:
         """The number of the wave in which each gateway changes."""
         return {name: wave.number for wave in self.waves for name in wave.gateways}
-
-    @cached_property
-    def needs(self) -> Mapping[str, int]:
-        """What each group has to carry by the plan's counts; the uncounted need all their capacity."""
-        return {
-            group: sum(gateway.needs(self.sessions.get(gateway.name)) for gateway in members)
-            for group, members in self.fleet.groups.items()
-        }

@@ -45,8 +45,7 @@ class WaveHeader(Value):
     gateways: int
     parts: int
     lease: timedelta
-    may_fail: int = 0
-    """Gateways that may fail by themselves before it is the release's fault."""
+    may_fail: int = Field(default=0, description="gateways that may fail by themselves")
     shares: tuple[int, ...] = (100,)
     holdout: bool = False
 
@@ -64,11 +63,9 @@ class PlanHeader(Value):
     product: Name
     channel: Name
     limits: Limits
-    gateways: int
-    """Gateways of the fleet, those that the plan leaves alone too."""
+    gateways: int = Field(description="gateways of the fleet, those that the plan leaves alone too")
     waves: tuple[WaveHeader, ...]
-    release: ReleaseRef | None = None
-    """What the plan leads to; None when every gateway goes back to a release of its own."""
+    release: ReleaseRef | None = Field(default=None, description="None when each goes back to its own")
     strategy: Strategy | None = None
     trust_policy: Digest | None = None
     window_minimum: timedelta = timedelta(0)
@@ -86,7 +83,4 @@ class PlanHeader(Value):
 
     def wave(self, number: int) -> WaveHeader:
         """Return that wave; KeyError when the plan has none of this number."""
-        for wave in self.waves:
-            if wave.number == number:
-                return wave
-        raise KeyError(number)
+        return {wave.number: wave for wave in self.waves}[number]

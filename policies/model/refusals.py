@@ -1,12 +1,9 @@
-"""Refusals of the trust part: why a release, a download or a change was not accepted.
+"""Refusals of the trust part: why a release or a change was not accepted.
 
 The class names are the verdicts of the attack list and the headings of the runbooks.
-Only DownloadFailed is worth another try with the same input.
 """
 
-from typing import ClassVar
-
-from policies.model.errors import BadInput, Refused
+from policies.model.errors import Refused
 
 
 class TrustError(Refused):
@@ -76,35 +73,5 @@ class DigestMismatch(TrustError):
     """Bytes that are not the ones the manifest names."""
 
 
-class SizeExceeded(TrustError):
-    """A source sends more than the manifest announces or the policy allows."""
-
-
-class TransportRefused(TrustError):
-    """A source answers in a way that is not accepted: another host, an encoding, a wrong range."""
-
-
-class DownloadFailed(TrustError):
-    """A source broke off, was too slow or was not there; what arrived is kept for the next try."""
-
-    retryable: ClassVar[bool] = True
-
-
-class ArchiveRefused(TrustError):
-    """An archive holds anything but the files the manifest lists."""
-
-
-class PolicyChanged(TrustError):
-    """The trust policy is not the one that was agreed on when the change was planned."""
-
-
 class ApprovalRequired(TrustError):
     """A change outside the whitelist that needs one more person's approval."""
-
-
-class RunningMismatch(TrustError):
-    """A process runs code that its release does not list."""
-
-
-class PolicyInvalid(BadInput):
-    """The trust policy file, or a file it names, is not as it must be."""

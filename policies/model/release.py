@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
 
 from policies.model.plan import ReleaseRef
-from policies.model.value import Digest, Name, Value
+from policies.model.value import Digest, Name, Value, twice
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -172,26 +172,17 @@ class ReleaseManifest(SignedWord):
     @property
     def executable(self) -> ReleaseFile:
         """The daemon's own file."""
-        return next(
-            file
-            for artifact in self.artifacts
-            for file in artifact.files
-            if file.path == self.daemon.executable
-        )
+        return next(f for a in self.artifacts for f in a.files if f.path == self.daemon.executable)
 
     def reference(self, digest: Digest) -> ReleaseRef:
         """Return how plans name this release; `digest` is that of the exact signed bytes."""
-        return ReleaseRef(
-            digest=digest,
-            product=self.product,
-            version=self.version,
-            executable=f"sha256:{self.executable.sha256}",
-        )
+        executable = f"sha256:{self.executable.sha256}"
+        return ReleaseRef(digest=digest, product=self.product, version=self.version, executable=executable)
 
     @model_validator(mode="after")
     def _is_whole(self) -> "ReleaseManifest":
         _refuse_long_life(self.issued_at, self.expires_at, LONGEST_LIFE)
-        _refuse_twins([artifact.name for artifact in self.artifacts], "the manifest")
+        _refuse_twins((artifact.name for artifact in self.artifacts), "the manifest")
         found = [f for artifact in self.artifacts for f in artifact.files if f.path == self.daemon.executable]
         if len(found) != 1:
             raise ValueError(f"the executable {self.daemon.executable} must be listed exactly once")
@@ -232,8 +223,5 @@ def _refuse_long_life(issued_at: datetime, expires_at: datetime, longest: timede
 
 def _refuse_twins(names: Iterable[str], where: str) -> None:
     """Refuse names that are equal, also where upper and lower case mean the same file."""
-    seen: set[str] = set()
-    for name in names:
-        if name.casefold() in seen:
-            raise ValueError(f"{where} lists {name} twice")
-        seen.add(name.casefold())
+    if name := twice(name.casefold() for name in names):
+        raise ValueError(f"{where} lists {name} twice")

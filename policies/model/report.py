@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+from pydantic import Field
+
 from policies.model.change import Phase
 from policies.model.plan_part import PartKey
 from policies.model.value import Value
@@ -21,8 +23,7 @@ class Report(Value):
     """What a child tells its guardian; the engine does not promise that signals arrive in order."""
 
     at: datetime
-    number: int = 0
-    """Counts the reports of one child."""
+    number: int = Field(default=0, description="counts the reports of one child")
 
     def follows(self, heard: "Report | None") -> bool:
         """Return whether this was said after the last report that was heard; an overtaken one is old news."""
@@ -34,23 +35,25 @@ class BatchReport(Report):
 
     part: int
     switched: bool = False
-    ready: bool = False
-    """Whether everybody who is not aside waits at the barrier."""
+    ready: bool = Field(default=False, description="everybody who is not aside waits at the barrier")
     counts: dict[str, int] = {}
     aside: dict[str, str] = {}
-    ended: tuple[str, ...] = ()
-    """Those of them on which the new instance ended by itself, as their hosts say."""
+    ended: tuple[str, ...] = Field(default=(), description="whose new instance ended by itself")
+    short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity, each once")
     gateways: tuple[GatewayProgress, ...] = ()
+
+    @property
+    def switching(self) -> int:
+        """How many gateways are on their way to the trial, or wait for their turn."""
+        return sum(self.counts.get(state, 0) for state in ("waiting", "staging", "starting", "probing"))
 
 
 class WatchReport(Report):
     """What a watch tells whoever asked for it, whenever its decision is another one."""
 
     decision: Decision
-    window: int = 0
-    """Which of the wave's windows it is about: each share has one of its own, counted from 0."""
-    carry: str = ""
-    """What the window leaves to the next wave's."""
+    window: int = Field(default=0, description="which of the wave's windows: each share has one of its own")
+    carry: str = Field(default="", description="what the window leaves to the next wave's")
 
 
 class WaveReport(Report):
@@ -64,8 +67,8 @@ class WaveReport(Report):
     aside: dict[str, str] = {}
     decision: Decision | None = None
     holds: dict[str, str] = {}
-    switching: bool = False
-    """Whether gateways are still being started, which a hold lets finish."""
+    switching: bool = Field(default=False, description="some are being started, which a hold lets finish")
+    short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity: a few sentences")
 
 
 class RestoreReport(Report):

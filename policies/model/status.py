@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+from pydantic import Field
+
 from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.report import GatewayProgress
 from policies.model.value import Digest, Value
@@ -33,18 +35,12 @@ class ChangeStatus(Value):
     waves: int = 0
     gateways: tuple[GatewayProgress, ...] = ()
     """Every gateway of a small fleet; of a large one those that need attention."""
-    counts: dict[str, int] = {}
-    """How many gateways are in which state."""
-    aside: dict[str, str] = {}
-    """Gateways that failed by themselves and were left out, each with why."""
+    counts: dict[str, int] = Field(default={}, description="how many gateways are in which state")
+    aside: dict[str, str] = Field(default={}, description="gateways that were left out, each with why")
     decision: Decision | None = None
     events: tuple[Event, ...] = ()
-    earlier_events: int = 0
-    """Events before the first of `events`, which only the ledger still has."""
-    needs_you: str | None = None
-    """What waits for a person, None when nothing does."""
+    earlier_events: int = Field(default=0, description="events that only the ledger still has")
+    needs_you: str | None = Field(default=None, description="what waits for a person, None when nothing does")
     outcome: Outcome | None = None
-    confirm: Digest | None = None
-    """What waits for a second person's answer, by the digest that the answer names."""
-    incomplete: tuple[str, ...] = ()
-    """Gateways that are not back yet, each with what keeps it."""
+    confirm: Digest | None = Field(default=None, description="what waits for a second person's answer")
+    incomplete: tuple[str, ...] = Field(default=(), description="who is not back yet, with what keeps it")

@@ -1,6 +1,7 @@
 """The trust policy: who may sign what, how many of them it takes, and where releases may come from."""
 
 from enum import StrEnum
+from itertools import chain
 from typing import Literal
 
 from pydantic import AwareDatetime, Field, model_validator
@@ -58,9 +59,7 @@ class Signer(SignedWord):
             raise ValueError("a signer names exactly one of sigstore, openpgp and cms")
         named = sum(x is not None for x in (self.identity, self.identity_prefix))
         if named != (0 if self.openpgp else 1):
-            raise ValueError(
-                "a sigstore or cms signer has one identity or identity_prefix, an openpgp one none"
-            )
+            raise ValueError("a sigstore or cms signer has one identity or prefix, an openpgp one none")
         if (self.issuer is not None) != (self.sigstore is not None):
             raise ValueError("a sigstore signer has an issuer, others have none")
         if self.identity_prefix is not None and not self.identity_prefix.endswith("@refs/tags/"):
@@ -155,19 +154,14 @@ class TrustPolicy(SignedWord):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "TrustPolicy":
+        known = {"sigstore": {*self.trust_roots}, "openpgp": {*self.openpgp}, "cms": {*self.cms}}
         for rule in self.rules:
-            for signer in (signer for group in rule.groups.values() for signer in group):
-                known = {
-                    "sigstore": set(self.trust_roots),
-                    "openpgp": set(self.openpgp),
-                    "cms": set(self.cms),
-                }
+            for signer in chain.from_iterable(rule.groups.values()):
                 for kind, names in known.items():
                     name = getattr(signer, kind)
                     if name is not None and name not in names:
-                        raise ValueError(
-                            f"rule {rule.product}/{rule.channel}: no {kind} root is named {name}"
-                        )
+                        scope = f"rule {rule.product}/{rule.channel}"
+                        raise ValueError(f"{scope}: no {kind} root is named {name}")
         return self
 
 
@@ -196,3 +190,31 @@ class VerifiedSignature(Value):
     def label(self) -> str:
         """The signer as people read it."""
         return f"{self.identity} ({self.issuer})" if self.issuer else self.identity
+
+
+class Approval(Value):
+    """A named person's yes to exactly one change, for a limited time; it binds to digests."""
+
+    person: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+    manifest: Digest
+    change: Digest = Field(description="the digest of the change as it was shown")
+    policy: Digest
+    given_at: AwareDatetime
+    expires_at: AwareDatetime
+
+    @model_validator(mode="after")
+    def _expires(self) -> "Approval":
+        if self.expires_at <= self.given_at:
+            raise ValueError("an approval expires after it was given")
+        return self
+
+
+class Change(Value):
+    """What a release changes beside its programs: configuration keys, and which lead to credentials."""
+
+    manifest: Digest
+    before: Digest | None = Field(description="digest of the template in use, None on a first installation")
+    after: Digest
+    keys: tuple[str, ...]
+    credentials: tuple[str, ...] = ()

@@ -1,10 +1,15 @@
 """What all values share: frozen, closed to unknown fields, named by digests."""
 
 import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+T = TypeVar("T")
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 """`sha256:` and 64 lower-case hex digits; the only identity the code compares."""
@@ -12,20 +17,19 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$", max_length=63)]
 """A name that is safe in files, workflow ids and labels."""
 
+_DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|s|m|h|d)")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def _read_duration(value: Any) -> Any:
     """Read `15s`, `10m`, `1h`; leave everything else to pydantic."""
-    if isinstance(value, str):
-        for unit, word in _UNITS.items():
-            number = value.removesuffix(unit)
-            if number != value and number.isascii() and number.replace(".", "", 1).isdigit():
-                try:
-                    return timedelta(**{word: float(number)})
-                except OverflowError as error:
-                    raise ValueError(f"{value} is longer than anything can take") from error
-    return value
+    written = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if written is None:
+        return value
+    try:
+        return timedelta(**{_UNITS[written[2]]: float(written[1])})
+    except OverflowError as error:
+        raise ValueError(f"{value} is longer than anything can take") from error
 
 
 Duration = Annotated[
@@ -56,6 +60,11 @@ class Message(Value):
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def twice(values: Iterable[T]) -> T | None:
+    """Return the first value that comes more than once, None when none does."""
+    return next((value for value, times in Counter(values).items() if times > 1), None)
 
 
 def digest_of(content: bytes) -> str:

@@ -1,13 +1,12 @@
-"""Say which gateways of the current wave may start now, and which ones are carried by one batch."""
+"""Cut a wave into batches, and say which gateways of a batch may start next."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Container, Iterable
 from itertools import pairwise
 from math import ceil
 
-from policies.model.plan import Plan, Progress, Wave
-from policies.planning.capacity import crowded, waits_for_capacity
-from policies.planning.failure_budget import is_release_fault
+from policies.model.fleet import Gateway
+from policies.model.plan import Plan, Wave
 
 LARGEST = 50
 """Gateways of one batch: what one workflow carries without a long history or a large payload."""
@@ -31,44 +30,29 @@ def batches(plan: Plan, wave: Wave) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(names[begin:end]) for begin, end in pairwise(cuts))
 
 
-def next_batch(plan: Plan, progress: Progress, among: Collection[str] | None = None) -> tuple[str, ...]:
-    """Return the gateways that may start switching now, within every limit; often none.
-
-    Only the first wave that has not passed may start anybody, nobody starts once more have failed
-    than may, and a gateway that has started never starts again.
+def next_to_start(
+    waiting: Iterable[Gateway],
+    switching: Collection[Gateway],
+    short: Container[str],
+    *,
+    at_once: int,
+    per_domain: int,
+) -> tuple[str, ...]:
+    """Return who of a batch may start now, in the order in which they wait; often nobody.
 
     Args:
-        plan: Whose limits hold, over the whole fleet.
-        progress: Facts of the whole fleet, live.
-        among: The batch that asks; without one, the whole wave. Time and memory grow with this and
-            with what the progress names, never with the fleet.
+        waiting: Gateways that have not started yet.
+        switching: Those that have started and get no new sessions yet.
+        short: Names of those that have to wait for capacity (`waits_for_capacity`).
+        at_once: How many may be switching at the same time.
+        per_domain: How many of one domain may be.
     """
-    if progress.passed >= len(plan.waves):
-        return ()
-    wave, limits = plan.waves[progress.passed], plan.fleet.limits
-    if progress.failed and is_release_fault(progress.failed, plan, wave):
-        return ()
-    started = {*progress.switching, *progress.draining, *progress.switched, *progress.failed}
-    room = min(
-        limits.switching - len(progress.switching),
-        limits.draining - len({*progress.switching, *progress.draining}),
-    )
-    in_domain = Counter(plan.fleet.gateway(name).domain for name in progress.switching)
-    short: dict[str, bool] = {}
-    batch: list[str] = []
-    for name in wave.gateways if among is None else among:
-        if len(batch) >= room:
+    in_domain = Counter(gateway.domain for gateway in switching)
+    chosen: list[str] = []
+    for gateway in waiting:
+        if len(switching) + len(chosen) >= at_once:
             break
-        if plan.wave_of.get(name) != wave.number:
-            continue
-        gateway = plan.fleet.gateway(name)
-        if name in started or in_domain[gateway.domain] >= limits.switching_per_domain:
-            continue
-        if gateway.group not in short:
-            short[gateway.group] = waits_for_capacity(plan, progress, gateway.group) is not None
-        sessions = progress.sessions.get(name, plan.sessions.get(name))
-        cramped = wave.compared_with_itself and crowded(gateway, sessions, limits.headroom)
-        if not short[gateway.group] and not cramped:
+        if gateway.name not in short and in_domain[gateway.domain] < per_domain:
             in_domain[gateway.domain] += 1
-            batch.append(name)
-    return tuple(batch)
+            chosen.append(gateway.name)
+    return tuple(chosen)

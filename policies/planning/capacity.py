@@ -6,82 +6,92 @@ dead, or the gateway is silent. A gateway that is compared with itself (blue-gre
 cannot lean on the others: either instance may have to take all of its users.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from math import ceil
 
 from policies.model.fleet import Fleet, Gateway
 from policies.model.instance import GatewayState, InstanceState
-from policies.model.plan import Plan, Progress
+from policies.model.plan import Plan
+from policies.model.value import Value
 from policies.planning.naming import named
 
 ROUNDING = 1e-9
 """Headroom times sessions may exceed a whole number by less than this without needing one session more."""
 
 
-def sessions_on(state: GatewayState | None) -> int | None:
-    """Return the sessions on a gateway over all its running instances; None when any cannot be counted."""
-    if state is None:
-        return None
-    total = 0
-    for instance in state.instances:
-        if instance.state is InstanceState.RUNNING:
-            if instance.sessions is None:
-                return None
-            total += instance.sessions
-    return total
+class Load(Value):
+    """What counts of a gateway: whether it is known to take users, and its sessions, None when uncounted."""
+
+    takes_users: bool = False
+    sessions: int | None = None
 
 
-def takes_users(state: GatewayState | None) -> bool:
-    """Whether the instance that gets new sessions is known to run."""
-    serving = state.serving if state else None
-    return serving is not None and serving.state is InstanceState.RUNNING
+UNKNOWN = Load()
 
 
-def observed(progress: Progress, states: Mapping[str, GatewayState | None]) -> Progress:
-    """Return the progress with what has just been read from these gateways; None is one that was silent."""
-    out = {*progress.out} - states.keys() | {name for name, state in states.items() if not takes_users(state)}
-    counts = {name: sessions_on(state) for name, state in states.items()}
-    return progress.model_copy(
-        update={"out": tuple(sorted(out)), "sessions": progress.sessions | counts},
+def load_of(state: GatewayState) -> Load:
+    """Return whether the instance that gets new sessions runs, and the sessions over all that run."""
+    serving = state.serving
+    counts = [one.sessions for one in state.instances if one.state is InstanceState.RUNNING]
+    counted = [sessions for sessions in counts if sessions is not None]
+    return Load(
+        takes_users=serving is not None and serving.state is InstanceState.RUNNING,
+        sessions=sum(counted) if len(counted) == len(counts) else None,
     )
 
 
-def shortages(fleet: Fleet, sessions: Mapping[str, int | None], out: Collection[str]) -> dict[str, str]:
-    """Return a sentence about each group that is short of capacity, by group.
+def shortage(
+    fleet: Fleet, group: str, loads: Mapping[str, Load], quarantined: Container[str] = ()
+) -> str | None:
+    """Return a sentence about a group that is short of capacity, None when its gateways carry everybody.
 
-    A group has enough when the capacity of its gateways that take users is at least
-    `limits.headroom` times its sessions. A gateway whose sessions cannot be counted needs as much
-    as it can carry.
+    They do when the capacity of those that take users is at least `limits.headroom` times the
+    group's sessions. A gateway whose sessions cannot be counted needs as much as it can carry, and one
+    of which nothing is known takes no users, besides.
 
     Args:
         fleet: Its groups, complete.
-        sessions: Live sessions by gateway; a missing entry is as unknown as None.
-        out: Gateways that take no users now: dead or silent.
+        group: One of them.
+        loads: What is known of the gateways now.
+        quarantined: Gateways in quarantine, which carry their own users and nobody else's.
     """
-    found = {}
-    for group, members in fleet.groups.items():
-        have = sum(gateway.capacity for gateway in members if gateway.name not in out)
-        carried = sum(gateway.needs(sessions.get(gateway.name)) for gateway in members)
-        if short := _short(group, have, carried, fleet.limits.headroom):
-            found[group] = short + _because(members, sessions, out)
-    return found
+    members, have, carried = fleet.groups[group], 0, 0
+    for gateway in members:
+        load = loads.get(gateway.name, UNKNOWN)
+        carried += gateway.needs(load.sessions)
+        if load.takes_users:
+            own = min(load.sessions or 0, gateway.capacity)
+            have += own if gateway.name in quarantined else gateway.capacity
+    wanted = _wanted(carried, fleet.limits.headroom)
+    if have >= wanted:
+        return None
+    why = _because(members, loads, quarantined)
+    return f"group {group} can carry {have} sessions and needs {wanted}{why}"
 
 
-def waits_for_capacity(plan: Plan, progress: Progress, group: str) -> str | None:
-    """Return why nobody more in this group may start, or None when its living gateways carry everybody.
+def waits_for_capacity(
+    plan: Plan,
+    names: Collection[str],
+    loads: Mapping[str, Load],
+    quarantined: Container[str] = (),
+) -> dict[str, str]:
+    """Return which of these gateways of a plan may not start now, each with why; asked before every start.
 
-    Takes time for what has changed since the plan only, since it is asked before every batch.
+    Nobody starts in a group that is short of capacity, and nobody who is compared with itself without
+    room for two instances that may each have to take all its users.
     """
     fleet = plan.fleet
-    have, carried = fleet.capacities[group], plan.needs[group]
-    have -= sum(gateway.capacity for gateway in _members(fleet, group, {*progress.out}))
-    for gateway in _members(fleet, group, progress.sessions):
-        then, now = plan.sessions.get(gateway.name), progress.sessions[gateway.name]
-        carried += gateway.needs(now) - gateway.needs(then)
-    short = _short(group, have, carried, fleet.limits.headroom)
-    if short is None:
-        return None
-    return short + _because(fleet.groups[group], plan.sessions | progress.sessions, {*progress.out})
+    groups = {fleet.gateway(name).group for name in names}
+    short = {group: shortage(fleet, group, loads, quarantined) for group in groups}
+    found: dict[str, str] = {}
+    for name in names:
+        gateway = fleet.gateway(name)
+        why = short[gateway.group]
+        if why is None and plan.waves[plan.wave_of[name] - 1].compared_with_itself:
+            why = crowded(gateway, loads.get(name, UNKNOWN).sessions, fleet.limits.headroom)
+        if why is not None:
+            found[name] = why
+    return found
 
 
 def crowded(gateway: Gateway, sessions: int | None, headroom: float) -> str | None:
@@ -103,22 +113,24 @@ def _addresses(pool: int) -> int:
     return max(1, pool - 3)
 
 
-def _members(fleet: Fleet, group: str, names: Iterable[str]) -> list[Gateway]:
-    return [gateway for gateway in map(fleet.gateway, names) if gateway.group == group]
-
-
 def _wanted(carried: int, headroom: float) -> int:
     return ceil(headroom * carried - ROUNDING)
 
 
-def _short(group: str, have: int, carried: int, headroom: float) -> str | None:
-    wanted = _wanted(carried, headroom)
-    return None if have >= wanted else f"group {group} can carry {have} sessions and needs {wanted}"
+def _because(members: Sequence[Gateway], loads: Mapping[str, Load], quarantined: Container[str]) -> str:
+    found: dict[str, list[str]] = {}
+    for gateway in members:
+        if why := _in_doubt(loads.get(gateway.name), gateway.name in quarantined):
+            found.setdefault(why, []).append(gateway.name)
+    return "".join(f"; {why} {named(names)}" for why, names in found.items())
 
 
-def _because(members: Sequence[Gateway], sessions: Mapping[str, int | None], out: Collection[str]) -> str:
-    absent = [gateway.name for gateway in members if gateway.name in out]
-    uncounted = [gateway.name for gateway in members if sessions.get(gateway.name) is None]
-    reasons = [f"{named(absent)} take no users" if absent else ""]
-    reasons += [f"sessions on {named(uncounted)} cannot be counted" if uncounted else ""]
-    return "".join(f"; {reason}" for reason in reasons if reason)
+def _in_doubt(load: Load | None, quarantined: bool) -> str | None:
+    """Return why a gateway carries less than it could, or needs more than it has sessions."""
+    if load is None:
+        return "nothing is known of"
+    if not load.takes_users:
+        return "nothing serves on"
+    if quarantined:
+        return "in quarantine:"
+    return "sessions cannot be counted on" if load.sessions is None else None

@@ -1,7 +1,8 @@
 """Make the plan of an upgrade: who changes in which wave, who is left alone, and what everyone goes back to.
 
 A plan is fixed once it is made, and the same facts make the same plan: its digest is what people
-approve and what is started. What may start right now is asked again before every batch (`batches.py`).
+approve and what is started. What may start right now is asked again before every start (`batches.py`,
+`capacity.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +11,9 @@ from policies.model.errors import Refused
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
 from policies.model.instance import GatewayState, InstanceState
-from policies.model.plan import Plan, Progress, ReleaseRef, Skipped, Strategy
+from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.value import Digest
-from policies.planning.capacity import crowded, observed, shortages
+from policies.planning.capacity import UNKNOWN, Load, crowded, load_of, shortage
 from policies.planning.naming import named
 from policies.planning.waves import Able, waves_of
 
@@ -50,18 +51,19 @@ def plan(
             f"fleet {fleet.name} runs {fleet.product}; plan a release of it, not of {release.product}"
         )
     fleet = fleet.model_copy(update={"gateways": tuple(sorted(fleet.gateways, key=lambda g: g.name))})
-    now = observed(Progress(), {gateway.name: states.get(gateway.name) for gateway in fleet.gateways})
+    loads = {name: load_of(state) for name, state in states.items()}
+    sessions = {gateway.name: loads.get(gateway.name, UNKNOWN).sessions for gateway in fleet.gateways}
     skipped = _skipped(fleet, states, known_good, release, quarantined or {})
     left_alone = {skip.gateway for skip in skipped}
     able = Able(
         fleet=fleet.name,
         release=release.digest,
         gateways=tuple(gateway for gateway in fleet.gateways if gateway.name not in left_alone),
-        alive=frozenset(gateway.name for gateway in fleet.gateways) - {*now.out},
-        sessions=now.sessions,
+        alive=frozenset(name for name, load in loads.items() if load.takes_users),
+        sessions=sessions,
     )
     _refuse_if_nobody_can(fleet, able, states, release, skipped)
-    _refuse_if_short(fleet, able, now)
+    _refuse_if_short(fleet, able, loads, quarantined or {})
     made = Plan(
         fleet=fleet,
         release=release,
@@ -69,7 +71,7 @@ def plan(
         waves=waves_of(able, fleet.limits, strategy),
         skipped=skipped,
         known_good={gateway.name: known_good[gateway.name] for gateway in able.gateways},
-        sessions=now.sessions,
+        sessions=sessions,
         window=gates.window,
         gates=gates,
         trust_policy=trust_policy,
@@ -135,10 +137,11 @@ def _refuse_if_nobody_can(
         )
 
 
-def _refuse_if_short(fleet: Fleet, able: Able, now: Progress) -> None:
-    changing = {gateway.group for gateway in able.gateways}
-    for group, short in shortages(fleet, now.sessions, {*now.out}).items():
-        if group in changing:
+def _refuse_if_short(
+    fleet: Fleet, able: Able, loads: Mapping[str, Load], quarantined: Mapping[str, str]
+) -> None:
+    for group in sorted({gateway.group for gateway in able.gateways}):
+        if short := shortage(fleet, group, loads, quarantined):
             raise Refused(f"fleet {fleet.name}: {short}; bring gateways back or add some, and plan again")
 
 

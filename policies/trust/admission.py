@@ -6,6 +6,7 @@ the questions is fixed, so that one attack always gets one answer.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import product as pairs
 
 from policies.model.refusals import (
     DowngradeRefused,
@@ -42,20 +43,13 @@ def admits(
 ) -> TrustVerdict:
     """Return whether this release may run on a fleet of that product and channel, and why.
 
-    Args:
-        manifest: what the signed bytes say.
-        digest: the digest of exactly those bytes.
-        signatures: the ones that hold; each says over which bytes.
-        policy: who may sign what.
-        state: what this fleet has promoted and seen.
-        now: the worker's clock; time known to have passed wins over a clock set back.
-        product: the fleet's product.
-        channel: the fleet's channel.
-        index: the channel's index if it was asked for and verified, else None.
+    `digest` is that of exactly the bytes which say what is in the manifest; `signatures` are those that
+    hold, each says over which bytes; `state` is what this fleet has promoted and seen: time known to
+    have passed wins over a clock set back. The `index` is the channel's, if it was asked for and verified.
     """
     try:
         rule = rule_for(policy, product, channel)
-        _require_scope(manifest, product, channel)
+        _require_scope(manifest, "release", product, channel)
         signers = require_signers(signatures, digest, rule.groups, rule.require, policy.revoked)
         known_good = digest in state.promoted
         _require_not_revoked(digest, policy, state, index)
@@ -65,7 +59,8 @@ def admits(
         _require_no_downgrade(manifest, known_good=known_good, rule=rule, state=state, index=index)
     except TrustError as error:
         return TrustVerdict(admitted=False, code=error.code, reason=str(error), detail=error.reason)
-    return TrustVerdict(admitted=True, code="Admitted", reason=_why(rule, signers), signers=signers)
+    reason = f"signed by {'; '.join(signers)}; {product}/{channel} needs {_spoken(rule.require, ' and ')}"
+    return TrustVerdict(admitted=True, code="Admitted", reason=reason, signers=signers)
 
 
 def rule_for(policy: TrustPolicy, product: str, channel: str) -> Rule:
@@ -77,9 +72,7 @@ def rule_for(policy: TrustPolicy, product: str, channel: str) -> Rule:
     for rule in policy.rules:
         if (rule.product, rule.channel) == (product, channel):
             return rule
-    raise ScopeMismatch(
-        f"no rule of the trust policy is about {product}/{channel}; add one or change the fleet"
-    )
+    raise ScopeMismatch(f"no rule of the trust policy is about {product}/{channel}; add one to it")
 
 
 def require_index(
@@ -92,8 +85,7 @@ def require_index(
         Expired: its time is over, which is how a frozen repository shows.
         ReplayDetected: a later one was already seen.
     """
-    if (index.product, index.channel) != (product, channel):
-        raise ScopeMismatch(f"the index is of {index.product}/{index.channel}, not of {product}/{channel}")
+    _require_scope(index, "index", product, channel)
     if index.serial < state.index_serial:
         raise ReplayDetected(f"the index has serial {index.serial}; {state.index_serial} was already seen")
     if max(now, state.seen_at or now) >= index.expires_at:
@@ -124,20 +116,20 @@ def require_signers(
         raise SubjectMismatch(f"the signatures are good, but over other bytes than {digest}")
     people: dict[str, set[str]] = {}
     labels: dict[str, str] = {}
-    for signature in signatures:
-        for group, signers in groups.items():
-            signer = next((signer for signer in signers if is_by(signature, signer)), None)
-            if signer is not None and signature.payload_digest == digest:
-                person = signer.person or signature.identity
-                people.setdefault(group, set()).add(person)
-                labels[person] = f"{group}: {signature.label}"
-    if not any(is_by(s, signer) for s in signatures for group in groups.values() for signer in group):
-        raise SignerNotAllowed(
-            f"{signatures[0].label} may not sign for this product and channel", reason="identity"
-        )
+    allowed = False
+    for signature, (group, signers) in pairs(signatures, groups.items()):
+        signer = next((signer for signer in signers if is_by(signature, signer)), None)
+        allowed = allowed or signer is not None
+        if signer is not None and signature.payload_digest == digest:
+            person = signer.person or signature.identity
+            people.setdefault(group, set()).add(person)
+            labels[person] = f"{group}: {signature.label}"
+    if not allowed:
+        sentence = f"{signatures[0].label} may not sign for this product and channel"
+        raise SignerNotAllowed(sentence, reason="identity")
     chosen = _distinct(people, require)
     if chosen is None:
-        wanted = ", ".join(f"{requirement.count} of {requirement.group}" for requirement in require)
+        wanted = _spoken(require, ", ")
         found = ", ".join(sorted(labels.values())) or "nobody"
         raise ThresholdNotMet(f"needed are {wanted}, all distinct, over the same bytes; signed has {found}")
     return tuple(labels[person] for person in chosen)
@@ -181,16 +173,12 @@ def _require_signer_not_revoked(signature: VerifiedSignature, revoked: Revoked) 
         or (signature.serial and signature.serial in revoked.cert_serials)
         or (signature.spki_sha256 and signature.spki_sha256 in revoked.spki_sha256)
     ):
-        raise SignerRevoked(
-            f"{signature.label} is revoked by the trust policy; have the release signed again"
-        )
+        raise SignerRevoked(f"{signature.label} is revoked by the trust policy; have it signed again")
 
 
-def _require_scope(manifest: ReleaseManifest, product: str, channel: str) -> None:
-    if (manifest.product, manifest.channel) != (product, channel):
-        raise ScopeMismatch(
-            f"the release is for {manifest.product}/{manifest.channel}, not for {product}/{channel}"
-        )
+def _require_scope(said: ReleaseManifest | ChannelIndex, what: str, product: str, channel: str) -> None:
+    if (said.product, said.channel) != (product, channel):
+        raise ScopeMismatch(f"the {what} is for {said.product}/{said.channel}, not for {product}/{channel}")
 
 
 def _require_not_revoked(
@@ -203,13 +191,10 @@ def _require_not_revoked(
 
 def _require_in_time(manifest: ReleaseManifest, rule: Rule, now: datetime) -> None:
     if now >= manifest.expires_at:
-        raise Expired(
-            f"the manifest of {manifest.version} expired at {manifest.expires_at}; have it issued again"
-        )
+        raise Expired(f"the manifest of {manifest.version} expired at {manifest.expires_at}; renew it")
     if (now - manifest.issued_at).days >= rule.max_age_days:
-        raise Expired(
-            f"the manifest of {manifest.version} is older than {rule.max_age_days} days", reason="age"
-        )
+        old = f"the manifest of {manifest.version} is older than {rule.max_age_days} days"
+        raise Expired(old, reason="age")
 
 
 def _require_signed_in_time(manifest: ReleaseManifest, signatures: Sequence[VerifiedSignature]) -> None:
@@ -217,9 +202,8 @@ def _require_signed_in_time(manifest: ReleaseManifest, signatures: Sequence[Veri
     for signature in signatures:
         at = signature.signed_at
         if at is not None and not manifest.issued_at - CLOCK_SKEW <= at < manifest.expires_at:
-            raise SignatureInvalid(
-                f"{signature.label} signed at {at}, outside the manifest's time", reason="time"
-            )
+            outside = f"{signature.label} signed at {at}, outside the manifest's time"
+            raise SignatureInvalid(outside, reason="time")
 
 
 def _require_no_downgrade(
@@ -227,17 +211,12 @@ def _require_no_downgrade(
 ) -> None:
     """Only rollback_index orders releases; known-good ones may be below what was promoted since."""
     security = max(rule.security_floor, state.security_floor, index.security_floor if index else 0)
+    release = f"{manifest.version} has rollback index {manifest.rollback_index}"
     if manifest.rollback_index < security:
-        raise DowngradeRefused(
-            f"{manifest.version} has rollback index {manifest.rollback_index}, the floor is {security}",
-            reason="security_floor",
-        )
+        raise DowngradeRefused(f"{release}, the floor is {security}", reason="security_floor")
     if not known_good and manifest.rollback_index < state.floor:
-        raise DowngradeRefused(
-            f"{manifest.version} has rollback index {manifest.rollback_index}, promoted was {state.floor}"
-        )
+        raise DowngradeRefused(f"{release}, promoted was {state.floor}")
 
 
-def _why(rule: Rule, signers: tuple[str, ...]) -> str:
-    needed = " and ".join(f"{requirement.count} of {requirement.group}" for requirement in rule.require)
-    return f"signed by {'; '.join(signers)}; {rule.product}/{rule.channel} needs {needed}"
+def _spoken(require: Sequence[Requirement], between: str) -> str:
+    return between.join(f"{requirement.count} of {requirement.group}" for requirement in require)

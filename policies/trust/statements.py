@@ -39,6 +39,7 @@ class Subject(SignedWord):
 
 
 WEAK = {"md5", "sha1"}
+_FIELDS = {"_type", "subject", "predicateType", "predicate"}
 
 _SUBJECTS: TypeAdapter[tuple[Subject, ...]] = TypeAdapter(tuple[Subject, ...])
 _SHA256: TypeAdapter[str] = TypeAdapter(Sha256)
@@ -64,10 +65,7 @@ def parse_release(payload: bytes) -> ReleaseManifest:
 def parse_index(payload: bytes) -> ChannelIndex:
     """Return the channel index these bytes state, its subjects being the manifests it lists.
 
-    Raises:
-        ManifestInvalid: not strictly a statement about a channel.
-        WrongStatementType: a statement of another kind.
-        SubjectMismatch: subjects and listed manifests differ.
+    Raises as `parse_release` does.
     """
     predicate, subjects = _open(payload, INDEX_PREDICATE)
     index = _model(ChannelIndex, predicate)
@@ -84,23 +82,14 @@ def require_digest(content: bytes, expected: Digest, what: str) -> None:
     """
     found = digest_of(content)
     if found != expected:
-        raise DigestMismatch(
-            f"{what} has digest {found}, expected {expected}; fetch it from its publisher again"
-        )
+        raise DigestMismatch(f"{what} has digest {found}, expected {expected}; fetch it again")
 
 
 def _open(payload: bytes, predicate_type: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return predicate and subjects of a statement of this kind."""
     statement = strict_json.loads(payload)
-    if not isinstance(statement, dict) or set(statement) != {
-        "_type",
-        "subject",
-        "predicateType",
-        "predicate",
-    }:
-        raise ManifestInvalid(
-            "the document is not an in-toto statement with exactly its four fields", reason="shape"
-        )
+    if not isinstance(statement, dict) or set(statement) != _FIELDS:
+        raise ManifestInvalid("the document is no in-toto statement with exactly its fields", reason="shape")
     if statement["_type"] != STATEMENT_TYPE or statement["predicateType"] != predicate_type:
         raise WrongStatementType(f"the statement is of type {str(statement['predicateType'])[:80]!r}")
     if not isinstance(statement["predicate"], dict):
@@ -112,18 +101,15 @@ def _subjects(raw: Any) -> dict[str, str]:
     try:
         subjects = _SUBJECTS.validate_python(tuple(raw) if isinstance(raw, list) else raw)
         for subject in subjects:
+            name = subject.name[:80]
             if subject.digest.keys() <= WEAK:
-                raise WeakAlgorithm(f"subject {subject.name[:80]!r} is named by a digest that can be forged")
+                raise WeakAlgorithm(f"subject {name!r} is named by a digest that can be forged")
             if set(subject.digest) != {"sha256"}:
-                raise ManifestInvalid(
-                    f"subject {subject.name[:80]!r} is not named by sha256 and nothing else",
-                    reason="algorithm",
-                )
+                raise ManifestInvalid(f"subject {name!r} is not named by sha256 alone", reason="algorithm")
             _SHA256.validate_python(subject.digest["sha256"])
     except ValidationError as error:
-        raise ManifestInvalid(
-            f"the statement's subjects are invalid: {_first(error)}", reason="subject"
-        ) from error
+        wrong = f"the statement's subjects are invalid: {_first(error)}"
+        raise ManifestInvalid(wrong, reason="subject") from error
     found = {subject.name: subject.digest["sha256"] for subject in subjects}
     if len(found) != len(subjects):
         raise ManifestInvalid("the statement names a subject twice", reason="subject")

@@ -6,6 +6,7 @@ see two documents under one signature. Here both are refused.
 
 import json
 import re
+from itertools import accumulate
 from typing import Any, NoReturn
 
 from policies.model.refusals import ManifestInvalid
@@ -17,18 +18,16 @@ STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 BRACKETS = re.compile(rb"[\[\]{}]")
 
 
-def loads(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
+def loads(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     """Return the one meaning of these bytes.
 
     Raises:
         ManifestInvalid: not UTF-8, not JSON, a key twice, NaN or Infinity, too deep or too long.
     """
     if len(raw) > max_bytes:
-        raise ManifestInvalid(
-            f"the document has {len(raw)} bytes; at most {max_bytes} are read", reason="size"
-        )
-    if _deepest(raw) > max_depth:
-        raise ManifestInvalid(f"the document is nested deeper than {max_depth} levels", reason="depth")
+        raise ManifestInvalid(f"the document is {len(raw)} bytes; {max_bytes} at most", reason="size")
+    if _deepest(raw) > MAX_DEPTH:
+        raise ManifestInvalid(f"the document is nested deeper than {MAX_DEPTH} levels", reason="depth")
     try:
         found = json.loads(
             raw.decode("utf-8"),
@@ -48,11 +47,8 @@ def loads(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH)
 
 def _deepest(raw: bytes) -> int:
     """Return the nesting depth outside strings, before any parser recurses into it."""
-    depth = deepest = 0
-    for bracket in BRACKETS.findall(STRINGS.sub(b"", raw)):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+    brackets = BRACKETS.findall(STRINGS.sub(b"", raw))
+    return max(accumulate(1 if bracket in b"[{" else -1 for bracket in brackets), default=0)
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -69,9 +65,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _no_float(text: str) -> NoReturn:
-    raise ManifestInvalid(
-        f"the document holds {text[:40]}; signed documents hold whole numbers only", reason="number"
-    )
+    raise ManifestInvalid(f"the document holds {text[:40]}, which is not a whole number", reason="number")
 
 
 def dumps(value: Any) -> bytes:

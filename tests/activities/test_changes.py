@@ -14,13 +14,13 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.ledger import GatewayResults, LedgerActivities, ReturnEntry
+from orchestrator.store.changes import HistoryRow
 from orchestrator.store.ledger import Ledger
 from policies.model.change import (
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
     GatewayResult,
-    HistoryRow,
     KnownGoodBatch,
     Outcome,
     Quarantine,

@@ -31,7 +31,7 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.store.tables import complaints as table
 from policies.judge.complaints import MOST_BYTES, Complaint, sign
 from policies.judge.counts import Series
-from policies.judge.observation import Memory
+from policies.judge.look import Memory
 from policies.judge.reading import COMPLAINTS
 from policies.judge.window import WindowState
 from policies.model.errors import BadInput, Unavailable

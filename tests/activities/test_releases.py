@@ -11,6 +11,11 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.drivers.trust_files import Trail, compose_releases, evidence_of, load_trust, recompute
 from activities.evidence import reverify
+from activities.refusals import (
+    DownloadFailed,
+    PolicyChanged,
+    PolicyInvalid,
+)
 from activities.releases import AdmitOrder, ReleaseActivities, Releases
 from activities.verdicts import refusal
 from deploy.lab.releases import LabReleases
@@ -20,9 +25,6 @@ from policies.model.errors import BadInput
 from policies.model.refusals import (
     DigestMismatch,
     DowngradeRefused,
-    DownloadFailed,
-    PolicyChanged,
-    PolicyInvalid,
     ReplayDetected,
     ScopeMismatch,
     SignatureInvalid,

@@ -9,6 +9,7 @@ own cost is measured apart, on a real Prometheus (`tick`).
 import argparse
 import asyncio
 import json
+import random
 import shutil
 import signal
 import socket
@@ -16,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
+from activities.facts import FRESH
 from orchestrator import development_engine
 from orchestrator.engine import connect
 from orchestrator.files import load
@@ -37,18 +39,26 @@ from policies.model.change import (
     ChangeResult,
     KnownGoodBatch,
     Outcome,
+    Phase,
 )
+from policies.model.command import Command, CommandKind
+from policies.model.errors import PenstockError
+from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
+from policies.model.instance import GatewayState
 from policies.model.plan import Plan, Strategy
 from policies.model.value import digest_of
 from policies.planning.parts import parted
 from policies.planning.plan import plan as make_plan
-from tests.bench.simulated_agents import FLEET, NEW_VERSION, OLD_VERSION, Faults, fleet, release
+from tests.bench.fleet_metrics import measure_ticks
+from tests.bench.simulated_agents import FLEET, NEW_VERSION, OLD_VERSION, STEPS, Faults, fleet, release
 from tests.fakes.gateway import FakeGateway
 from workflows.identities import change_of
 
 SIZES = (100, 1_000, 10_000)
-STEPS = ("1", "20%", "60%", "100%")
+LAB = load(Path("deploy/lab/gates.yaml"), GatePolicy)
+PRODUCTION = load(Path("deploy/prometheus/gates.yaml"), GatePolicy)
+FAULTY_FLEET = 1_000
 TURNED_ROUND_IN_WAVE = 3
 """The wave after which sixty per cent of the gateways have changed."""
 
@@ -82,6 +92,27 @@ class Size:
     restored_s: float = 0.0
     restored: int = 0
     back_wall_s: float = 0.0
+    tick_s: float = 0.0
+    tick_bytes: int = 0
+
+
+@dataclass
+class Misfortune:
+    """How a change went on while gateways failed by themselves."""
+
+    gateways: int
+    dead: int
+    rebooting: int
+    silent: int
+    refusing: int
+    outcome: str
+    wall_s: float
+    kept: int
+    lasting: int
+    """Gateways that stay away."""
+    named: int
+    """How many of them the change names at its end."""
+    sentence: str
 
 
 def main(json_path: Path | None, arguments: list[str]) -> int:
@@ -89,13 +120,22 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench fleet")
     parser.add_argument("--gateways", type=int, action="append", help="only this size; may be repeated")
     parser.add_argument("--watch", type=float, default=None, help="seconds everybody stays on trial")
+    parser.add_argument("--only-faults", action="store_true", help="only the runs in which gateways fail")
     chosen = parser.parse_args(arguments)
     print("SIMULATED gateways and agents on a real engine, ledger and worker")
-    sizes = []
-    for count in chosen.gateways or SIZES:
+    sizes, misfortunes = [], []
+    for count in chosen.gateways or SIZES if not chosen.only_faults else ():
         sizes.append(asyncio.run(_measure(count, chosen.watch)))
         print(_line(sizes[-1]), flush=True)
-    figures = {"simulated": True, "sizes": [asdict(size) for size in sizes]}
+    expected = ((_few, Outcome.PROMOTED), (_many, Outcome.ROLLBACK_INCOMPLETE))
+    for faults, outcome in expected if chosen.only_faults or not chosen.gateways else ():
+        misfortunes.append(asyncio.run(_suffer(faults, outcome)))
+        print(_line(misfortunes[-1]), flush=True)
+    figures = {
+        "simulated": True,
+        "sizes": [asdict(size) for size in sizes],
+        "faults": [asdict(one) for one in misfortunes],
+    }
     if json_path is not None:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
@@ -103,7 +143,7 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
 
 async def _measure(count: int, watch: float | None) -> Size:
     size = Size(gateways=count)
-    plan = _plan(count, size)
+    plan = _plan(count, size, LAB)
     longest = max(wave.lease for wave in plan.waves).total_seconds()
     patience = watch if watch is not None else longest / 3 + 30
     async with _setup(count, harm_in_wave=0, patience=patience) as setup:
@@ -125,10 +165,55 @@ async def _measure(count: int, watch: float | None) -> Size:
         size.longest_history = max(size.longest_history, longest_history)
         size.largest_payload_bytes = max(size.largest_payload_bytes, largest)
         del events
+    measured = _plan(count, Size(gateways=count), PRODUCTION)
+    size.tick_s, size.tick_bytes = await measure_ticks(measured, release(OLD_VERSION))
     return size
 
 
-def _plan(count: int, size: Size) -> Plan:
+async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -> Misfortune:
+    """Run an upgrade during which gateways fail; none of the first wave does."""
+    plan = _plan(FAULTY_FLEET, Size(gateways=FAULTY_FLEET), LAB)
+    later = [int(name.removeprefix("gw-")) for wave in plan.waves[1:] for name in wave.gateways]
+    given = faults(random.Random(0).sample(later, len(later)))
+    async with _setup(FAULTY_FLEET, harm_in_wave=0, patience=5.0, faults=given) as setup:
+        giving_up = asyncio.create_task(setup.give_up_the_dead(given.dead))
+        result = await setup.upgrade(plan)
+        giving_up.cancel()
+        _expect(result, outcome)
+        kept = setup.ledger.counts_of(result.rollout).get("kept", 0)
+        lasting = given.dead | given.silent | given.refusing
+        named = result.aside.keys() | result.incomplete.keys()
+        return Misfortune(
+            gateways=FAULTY_FLEET,
+            dead=len(given.dead),
+            rebooting=len(given.rebooting),
+            silent=len(given.silent),
+            refusing=len(given.refusing),
+            outcome=result.outcome,
+            wall_s=setup.wall,
+            kept=kept,
+            named=sum(f"gw-{number:05}" in named for number in lasting),
+            lasting=len(lasting),
+            sentence=result.reason,
+        )
+
+
+def _few(names: Sequence[int]) -> Faults:
+    """One per cent each, and one that refuses."""
+    return Faults(
+        dead=frozenset(names[:10]),
+        rebooting=frozenset(names[10:20]),
+        silent=frozenset(names[20:30]),
+        refusing=frozenset(names[30:31]),
+    )
+
+
+def _many(names: Sequence[int]) -> Faults:
+    """Six per cent die."""
+    return Faults(dead=frozenset(names[:60]))
+
+
+def _plan(count: int, size: Size, gates: GatePolicy) -> Plan:
     """Return the plan of the upgrade, timed from facts to parts."""
     old, new = release(OLD_VERSION), release(NEW_VERSION)
     simulated = fleet(
@@ -139,13 +224,8 @@ def _plan(count: int, size: Size) -> Plan:
         draining=count,
         holdout="0",
     )
-    states = {}
-    for gateway in simulated.gateways:
-        fake = FakeGateway(gateway)
-        fake.serve(old)
-        states[gateway.name] = fake._state(changed=False)
+    states = _states(simulated)
     known_good = {gateway.name: old for gateway in simulated.gateways}
-    gates = load(Path("deploy/lab/gates.yaml"), GatePolicy)
     began = time.perf_counter()
     plan = make_plan(
         simulated, states, known_good, new, Strategy.CANARY, gates=gates, trust_policy=digest_of(b"trust")
@@ -153,6 +233,16 @@ def _plan(count: int, size: Size) -> Plan:
     parted(plan)
     size.plan_s = round(time.perf_counter() - began, 3)
     return plan
+
+
+def _states(simulated: Fleet) -> dict[str, GatewayState]:
+    """Return what every gateway of a fleet says that runs the old release."""
+    states = {}
+    for gateway in simulated.gateways:
+        fake = FakeGateway(gateway)
+        fake.serve(release(OLD_VERSION))
+        states[gateway.name] = fake._state(changed=False)
+    return states
 
 
 @dataclass
@@ -163,7 +253,6 @@ class Setup:
     folder: Path
     worker: "subprocess.Popen[str]"
     wall: float = 0.0
-    decided_at: float = 0.0
 
     @property
     def ledger(self) -> Ledger:
@@ -181,10 +270,30 @@ class Setup:
         handle: WorkflowHandle[Any, ChangeResult] = client.get_workflow_handle(
             change_of(FLEET), result_type=ChangeResult
         )
-        async with asyncio.timeout(WITHIN):
-            result = await handle.result()
+        looking = asyncio.create_task(_keep_looking(book, plan.fleet))
+        try:
+            async with asyncio.timeout(WITHIN):
+                result = await handle.result()
+        finally:
+            looking.cancel()
         self.wall = round(time.monotonic() - began, 1)
         return result
+
+    async def give_up_the_dead(self, dead: Collection[int]) -> None:
+        """Give up each dead gateway that a change waits for on its way back, as a person would."""
+        service = Service(await connect(self.address, "default"), self.ledger)
+        names = {f"gw-{number:05}" for number in dead}
+        while True:
+            await asyncio.sleep(0.5)
+            with suppress(PenstockError):  # not begun yet
+                status = await service.status(FLEET)
+                if status.phase is not Phase.ROLLING_BACK:
+                    continue
+                missing = {line.partition(":")[0] for line in status.incomplete}
+                for name in sorted(missing & names):
+                    order = {"person": "bench", "reason": "it is dead", "gateway": name}
+                    command = Command(id=f"give-up-{name}", kind=CommandKind.QUARANTINE, **order)
+                    await service.command(FLEET, command)
 
     def cost(self) -> tuple[float, float]:
         """Return the worker's processor seconds so far, and the most memory it had, in MB."""
@@ -250,6 +359,14 @@ def _begin(book: Ledger, plan: Plan) -> None:
         releases = dict.fromkeys(names[first : first + 500], old)
         book.record_known_good_batch(KnownGoodBatch(fleet=FLEET, change=name, releases=releases))
     book.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="installed"))
+    book.record_states(FLEET, [*_states(plan.fleet).values()], {})
+
+
+async def _keep_looking(book: Ledger, simulated: Fleet) -> None:
+    """Keep what gateways said as fresh as reconcile does, which runs beside every other fleet."""
+    while True:
+        await asyncio.sleep(FRESH.total_seconds() / 2)
+        await asyncio.to_thread(book.record_states, FLEET, [*_states(simulated).values()], {})
 
 
 MANY_AGENTS = (
@@ -325,5 +442,5 @@ def _expect(result: ChangeResult, outcome: Outcome) -> None:
         raise SystemExit(f"bench: ended {result.outcome}, not {outcome}: {result.reason}")
 
 
-def _line(size: Size) -> str:
+def _line(size: Size | Misfortune) -> str:
     return "  ".join(f"{name} {value}" for name, value in asdict(size).items())

@@ -15,7 +15,6 @@ CODE = (
     "policies/model/release.py",
     "policies/model/trust.py",
     "policies/model/verification.py",
-    "policies/model/approval.py",
     "activities/releases.py",
     "activities/verdicts.py",
     "activities/evidence.py",

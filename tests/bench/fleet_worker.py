@@ -24,7 +24,7 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.worker import WORKFLOWS, record_activities
 from policies.judge.offline.advisory import Advice
 from policies.model.verdict import Action, Decision, GateVerdict
-from tests.bench.simulated_agents import fleet
+from tests.bench.simulated_agents import STEPS, fleet
 from tests.fakes.control import FakeArchive, FakeFleets
 from workflows.steps import CONTROL_QUEUE
 
@@ -32,9 +32,15 @@ NOTHING = timedelta(0)
 LONGEST_SLICE = 30.0
 """Seconds; a slice that takes longer than 90 is given up."""
 
+SHORT_WATCH = 5.0
+LAST_WAVE = len(STEPS)
+
 
 class ScriptedJudge:
-    """Proves every wave healthy once it is complete, or finds harm in one of them."""
+    """Proves every wave healthy once it is complete, or finds harm in one of them.
+
+    It watches the last wave for `patience` seconds, and the others for a few.
+    """
 
     def __init__(self, harm_in_wave: int, patience: float) -> None:
         self._harm_in_wave = harm_in_wave
@@ -55,10 +61,11 @@ class ScriptedJudge:
         """Wait for the whole wave, then as long as was asked, and say what the script says."""
         action, verdict = Action.CONTINUE, GateVerdict.NOT_ENOUGH_DATA
         watched = float(order.state or 0) if order.complete else 0.0
-        pause = min(LONGEST_SLICE, self._patience - watched) if order.complete else 1.0
+        patience = self._patience if order.wave == LAST_WAVE else min(self._patience, SHORT_WATCH)
+        pause = min(LONGEST_SLICE, patience - watched) if order.complete else 1.0
         async with heartbeating():
             await asyncio.sleep(pause)
-        if order.complete and order.wave and watched + pause >= self._patience:
+        if order.complete and order.wave and watched + pause >= patience:
             harm = order.wave == self._harm_in_wave
             action = Action.ROLL_BACK if harm else Action.PROMOTE
             verdict = GateVerdict.UNHEALTHY if harm else GateVerdict.HEALTHY

@@ -55,6 +55,7 @@ COUNTS: Counter[str] = Counter()
 """Steps taken by this process, by kind."""
 
 FLEET = "simulated"
+STEPS = ("1", "20%", "60%", "100%")
 OLD_VERSION, NEW_VERSION = "1.1.6", "1.3.0"
 
 
@@ -118,7 +119,9 @@ class Agent:
     gateway: FakeGateway
     number: int
     faults: Faults
+    able: bool = False
     asked: bool = False
+    """Whether the preflight is over."""
     rebooted: bool = False
     steps: dict[str, Callable[[Any], Awaitable[object]]] = field(default_factory=dict)
 
@@ -145,8 +148,10 @@ class Agent:
         """Do one step; None is no answer at all."""
         if self.number in self.faults.silent and step in {"start_instance", "observe_gateway"} and self.asked:
             return None
-        self.asked = self.asked or step == "preflight_gateway"
-        return await self.steps[step](order)
+        found = await self.steps[step](order)
+        self.asked = self.asked or (step == "observe_gateway" and self.able)
+        self.able = self.able or step == "preflight_gateway"
+        return found
 
     @property
     def is_dead(self) -> bool:

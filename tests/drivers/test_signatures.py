@@ -27,11 +27,13 @@ from activities.drivers.signature.sigstore import (
     parse_bundle,
     public_root,
 )
+from activities.refusals import (
+    PolicyInvalid,
+)
 from deploy.lab.signer import LabSigner
 from orchestrator.release_signing import sign_cms, sign_openpgp
 from policies.model.errors import BadInput
 from policies.model.refusals import (
-    PolicyInvalid,
     SignatureInvalid,
     SignerNotAllowed,
     TrustError,

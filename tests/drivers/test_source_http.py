@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from activities.drivers.source.download import download
 from activities.drivers.source.transport import Transport, origin_of, shown
 from activities.drivers.store.blobs import BlobStore
-from policies.model.refusals import DigestMismatch, DownloadFailed, SizeExceeded, TransportRefused, TrustError
+from activities.refusals import DownloadFailed, SizeExceeded, TransportRefused
+from policies.model.refusals import DigestMismatch, TrustError
 from policies.model.value import digest_of
 from tests.fakes.hostile import HostileServer, Peer, Request, Script, blob_server, cut_after
 

@@ -17,6 +17,9 @@ from activities.drivers.source.oci import OciSource
 from activities.drivers.source.transport import Transport
 from activities.drivers.store.blobs import BlobStore
 from activities.drivers.trust_files import compose_releases
+from activities.refusals import (
+    TransportRefused,
+)
 from activities.releases import Releases
 from deploy.lab.registry import Registry
 from deploy.lab.releases import LabReleases
@@ -26,7 +29,6 @@ from policies.model.refusals import (
     ManifestInvalid,
     SignatureMissing,
     SubjectMismatch,
-    TransportRefused,
     TrustError,
 )
 from policies.model.trust import Envelope

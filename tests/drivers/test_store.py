@@ -11,7 +11,8 @@ import pytest
 from activities.drivers.store.blobs import BlobStore
 from activities.drivers.store.states import TrustStates
 from activities.drivers.store.trees import inspect, is_whole, unpack
-from policies.model.refusals import ArchiveRefused, DigestMismatch
+from activities.refusals import ArchiveRefused
+from policies.model.refusals import DigestMismatch
 from policies.model.release import Artifact, ReleaseFile, ReleaseLink
 from policies.model.value import digest_of
 from policies.model.verification import TrustState

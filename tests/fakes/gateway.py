@@ -23,10 +23,9 @@ from policies.model.errors import (
     Unavailable,
 )
 from policies.model.fleet import Gateway
-from policies.model.instance import GatewayState, Instance, InstanceState, Probe
+from policies.model.instance import GatewayState, Instance, InstanceState, Probe, Steering
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
-from policies.model.steering import Steering
 from policies.model.value import digest_of
 
 

@@ -10,8 +10,8 @@ import typer
 
 from orchestrator import __main__ as program
 from orchestrator.cli.main import app
+from orchestrator.exit_code import ExitCode
 from policies.model.errors import BadInput, Conflict, Refused
-from policies.model.exit_code import ExitCode
 from tests.house.tree import ROOT
 
 

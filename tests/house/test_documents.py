@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-import activities.failures  # noqa: F401 - errors of every room are loaded before they are counted
+import activities.failures
+import activities.refusals  # noqa: F401
+from orchestrator.exit_code import ExitCode, code_of
 from orchestrator.files import load
 from policies.model import refusals  # noqa: F401
 from policies.model.change import Outcome
 from policies.model.errors import PenstockError
-from policies.model.exit_code import ExitCode, code_of
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
 from policies.model.plan import Strategy

@@ -13,7 +13,7 @@ import pytest
 
 from deploy.lab import preflight
 from deploy.lab.topology import Claim
-from policies.model.exit_code import ExitCode
+from orchestrator.exit_code import ExitCode
 from tests.house.leftovers import nothing_is_left
 
 pytestmark = [

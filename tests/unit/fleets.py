@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from policies.model.errors import Refused
 from policies.model.fleet import Fleet, Gateway, Limits, Slot
 from policies.model.gates import GatePolicy
-from policies.model.instance import GatewayState, Instance, InstanceState
+from policies.model.instance import GatewayState, Instance, InstanceState, Steering
 from policies.model.plan import Plan, ReleaseRef, Strategy
-from policies.model.steering import Steering
 from policies.model.value import digest_of
 from policies.planning.plan import plan as make_plan
 

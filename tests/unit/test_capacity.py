@@ -5,89 +5,130 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.model.fleet import Gateway, Limits
-from policies.model.instance import InstanceState
-from policies.model.plan import Progress, Strategy
-from policies.planning.capacity import (
-    crowded,
-    observed,
-    sessions_on,
-    shortages,
-    takes_users,
-    waits_for_capacity,
-)
-from tests.unit.fleets import Facts, any_facts, fleet, gateway, some_plan, state
+from policies.model.fleet import Limits
+from policies.model.instance import GatewayState, InstanceState
+from policies.model.plan import Strategy
+from policies.planning.capacity import Load, crowded, load_of, shortage, waits_for_capacity
+from tests.unit.fleets import OLD, Facts, any_facts, fleet, gateway, planned, some_plan, state
 
 PAIR = [gateway("gw-1", capacity=100), gateway("gw-2", capacity=100)]
 
 
-def short(
-    gateways: list[Gateway],
-    sessions: Mapping[str, int | None],
-    out: tuple[str, ...] = (),
-    headroom: float = 1.2,
-) -> list[str]:
-    return [*shortages(fleet(*gateways, limits=Limits(headroom=headroom)), sessions, out).values()]
+def loads_of(states: Mapping[str, GatewayState]) -> dict[str, Load]:
+    return {name: load_of(found) for name, found in states.items()}
 
 
-def test_living_gateways_with_room_are_not_short() -> None:
-    assert short(PAIR, {"gw-1": 80, "gw-2": 80}) == []
+def short(states: Mapping[str, Load], headroom: float = 1.2, *quarantined: str) -> str | None:
+    """What is said of PAIR."""
+    return shortage(fleet(*PAIR, limits=Limits(headroom=headroom)), "main", states, quarantined)
+
+
+def load(sessions: int | None) -> Load:
+    return Load(takes_users=True, sessions=sessions)
+
+
+def counts(first: int, second: int | None) -> dict[str, Load]:
+    return {"gw-1": load(first), "gw-2": load(second)}
 
 
 def test_exactly_the_headroom_is_enough_and_one_session_more_is_not() -> None:
-    six = [gateway("gw-1", capacity=6)]
-    assert short(six, {"gw-1": 5}) == []
-    assert short(six, {"gw-1": 6}) == ["group main can carry 6 sessions and needs 8"]
+    assert short(counts(80, 80), 1.25) is None
+    assert short(counts(80, 81), 1.25) == "group main can carry 200 sessions and needs 202"
 
 
 def test_a_gateway_that_takes_no_users_adds_no_capacity_but_its_sessions_count() -> None:
-    assert short(PAIR, {"gw-1": 50, "gw-2": 50}, out=("gw-2",)) == [
-        "group main can carry 100 sessions and needs 120; gw-2 take no users"
-    ]
+    draining = Load(takes_users=False, sessions=50)
+    assert (
+        short({"gw-1": load(50), "gw-2": draining})
+        == "group main can carry 100 sessions and needs 120; nothing serves on gw-2"
+    )
+
+
+def test_a_gateway_of_which_nothing_is_known_adds_nothing_and_needs_all_it_could_carry() -> None:
+    assert short({"gw-1": load(1)}) == (
+        "group main can carry 100 sessions and needs 122; nothing is known of gw-2"
+    )
 
 
 def test_sessions_that_cannot_be_counted_need_all_the_gateway_can_carry() -> None:
-    assert short(PAIR, {"gw-1": 1, "gw-2": None}, headroom=2.0) == [
-        "group main can carry 200 sessions and needs 202; sessions on gw-2 cannot be counted"
-    ]
+    assert short(counts(1, None), 2.0) == (
+        "group main can carry 200 sessions and needs 202; sessions cannot be counted on gw-2"
+    )
 
 
-def test_one_group_cannot_lend_its_room_to_another() -> None:
-    gateways = [gateway("gw-1", group="east", capacity=10), gateway("gw-2", group="west", capacity=1000)]
-    assert short(gateways, {"gw-1": 10, "gw-2": 0}) == ["group east can carry 10 sessions and needs 12"]
+def test_a_gateway_in_quarantine_carries_its_own_users_and_nobody_elses() -> None:
+    assert short(counts(50, 50), 1.2, "gw-2") is None
+    assert short(counts(90, 50), 1.2, "gw-2") == (
+        "group main can carry 150 sessions and needs 168; in quarantine: gw-2"
+    )
+
+
+def test_a_short_group_names_some_of_many_and_counts_the_others() -> None:
+    many = fleet(*(gateway(f"gw-{n:03}") for n in range(500)))
+    sentence = shortage(many, "main", {}) or ""
+    assert sentence.endswith("; nothing is known of gw-000, gw-001, gw-002 and 497 more")
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.none() | st.integers(0, 50)), min_size=1, max_size=6))
 def test_losing_a_gateway_or_a_count_never_makes_room(rows: list[tuple[int, int | None]]) -> None:
-    gateways = [gateway(f"gw-{i}", capacity=capacity) for i, (capacity, _) in enumerate(rows)]
-    sessions = {
-        g.name: n if n is None else min(n, g.capacity) for g, (_, n) in zip(gateways, rows, strict=True)
+    made = fleet(*(gateway(f"gw-{i}", capacity=capacity) for i, (capacity, _) in enumerate(rows)))
+    loads = {
+        g.name: load(n if n is None else min(n, g.capacity))
+        for g, (_, n) in zip(made.gateways, rows, strict=True)
     }
-    if short(gateways, sessions):
-        for lost in gateways:
-            assert short(gateways, sessions, out=(lost.name,))
-            assert short(gateways, sessions | {lost.name: None})
+    if shortage(made, "main", loads):
+        for lost in loads:
+            assert shortage(made, "main", {name: loads[name] for name in loads if name != lost})
+            assert shortage(made, "main", loads | {lost: load(None)})
+            assert shortage(made, "main", loads, {lost})
 
 
-@given(any_facts(), st.sampled_from(Strategy), st.data())
-def test_what_is_asked_before_a_batch_is_what_is_true_of_the_whole_fleet(
-    facts: Facts, strategy: Strategy, data: st.DataObject
+@given(any_facts(), st.sampled_from(Strategy))
+def test_5_nobody_starts_in_a_group_that_cannot_carry_its_sessions(facts: Facts, strategy: Strategy) -> None:
+    plan = some_plan(facts, strategy)
+    if plan is None:
+        return
+    changing = [name for wave in plan.waves for name in wave.gateways]
+    dead = {g.name: Load(sessions=1) for g in plan.fleet.gateways}
+    for known in (dead, {}):
+        assert waits_for_capacity(plan, changing, known).keys() == {*changing}
+
+
+@given(any_facts(), st.sampled_from(Strategy))
+def test_whoever_a_plan_was_made_for_may_start_while_nothing_has_changed_since(
+    facts: Facts, strategy: Strategy
 ) -> None:
     if plan := some_plan(facts, strategy):
-        names = [g.name for g in plan.fleet.gateways]
-        out = data.draw(st.lists(st.sampled_from(names), unique=True))
-        live = data.draw(st.dictionaries(st.sampled_from(names), st.none() | st.integers(0, 30)))
-        whole = shortages(plan.fleet, plan.sessions | live, out)
-        progress = Progress(out=tuple(out), sessions=live)
-        for group in plan.fleet.groups:
-            assert waits_for_capacity(plan, progress, group) == whole.get(group)
+        for wave in plan.waves:
+            assert waits_for_capacity(plan, wave.gateways, loads_of(facts[1])) == {}
 
 
-def test_what_was_just_read_replaces_what_was_known_of_the_same_gateways_only() -> None:
-    before = Progress(out=("gw-1", "gw-9"), sessions={"gw-1": 5, "gw-9": 3})
-    now = observed(before, {"gw-1": state("gw-1", sessions=7), "gw-2": None})
-    assert now.out == ("gw-2", "gw-9")
-    assert now.sessions == {"gw-1": 7, "gw-2": None, "gw-9": 3}
+def test_one_short_group_keeps_no_other_waiting() -> None:
+    members = [gateway("gw-1", group="east", capacity=10), gateway("gw-2", group="west", capacity=100)]
+    east_and_west = fleet(*members, limits=Limits(steps=("100%",), holdout="0"))
+    states = {g.name: state(g.name, sessions=5) for g in members}
+    plan = planned((east_and_west, states, dict.fromkeys(states, OLD)), Strategy.ROLLING)
+    crowd = {"gw-1": load(9), "gw-2": load(5)}
+    assert waits_for_capacity(plan, ("gw-1", "gw-2"), crowd) == {
+        "gw-1": "group east can carry 10 sessions and needs 11"
+    }
+
+
+def test_a_gateway_compared_with_itself_waits_until_it_has_room_for_both_instances() -> None:
+    busy = fleet(*(gateway(f"gw-{n}", capacity=100) for n in (1, 2, 3)))
+    states = {g.name: state(g.name, sessions=10) for g in busy.gateways}
+    facts = (busy, states, dict.fromkeys(states, OLD))
+    names, loads, full = ("gw-1", "gw-2"), loads_of(states), {"gw-1": load(90)}
+    blue_green, rolling = planned(facts, Strategy.BLUE_GREEN), planned(facts, Strategy.ROLLING)
+    assert waits_for_capacity(blue_green, names, loads) == {}
+    assert waits_for_capacity(rolling, names, loads | full) == {}
+    assert waits_for_capacity(blue_green, names, loads | full) == {
+        "gw-1": "gateway gw-1 has room for 100 sessions in each instance and needs 108"
+    }
+    for uncounted in (Load(), load(None)):
+        waits = waits_for_capacity(blue_green, names, loads | {"gw-1": uncounted})
+        assert [*waits] == ["gw-1"]
+        assert "cannot be counted" in waits["gw-1"]
 
 
 def test_each_of_two_instances_needs_addresses_and_capacity_for_all_users() -> None:
@@ -100,16 +141,14 @@ def test_each_of_two_instances_needs_addresses_and_capacity_for_all_users() -> N
 
 
 def test_sessions_are_counted_over_every_running_instance_of_a_gateway() -> None:
-    assert sessions_on(state("gw-1", sessions=7, draining=3)) == 10
+    assert load_of(state("gw-1", sessions=7, draining=3)).sessions == 10
 
 
 def test_one_instance_that_cannot_be_counted_makes_the_gateway_unknown() -> None:
-    assert sessions_on(state("gw-1", sessions=7, uncounted=True)) is None
-    assert sessions_on(None) is None
+    assert load_of(state("gw-1", sessions=7, uncounted=True)).sessions is None
 
 
 def test_a_gateway_takes_users_only_while_its_serving_instance_runs() -> None:
-    assert takes_users(state("gw-1"))
-    assert not takes_users(state("gw-1", life=InstanceState.FAILED))
-    assert not takes_users(state("gw-1", serving=None))
-    assert not takes_users(None)
+    assert load_of(state("gw-1")).takes_users
+    assert not load_of(state("gw-1", life=InstanceState.FAILED)).takes_users
+    assert not load_of(state("gw-1", serving=None)).takes_users

@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from policies.changes import change_between, digest_of_change, require_approvals
-from policies.model.approval import Approval, Change
 from policies.model.refusals import ApprovalRequired
-from policies.model.trust import ApprovalRule, ApprovalRules
+from policies.model.trust import Approval, ApprovalRule, ApprovalRules, Change
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 MANIFEST = "sha256:" + "ab" * 32

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from policies.model.fleet import Limits
 from policies.model.plan import Plan, Strategy, Wave
-from policies.planning.failure_budget import failures, is_release_fault, may_fail
+from policies.planning.failure_budget import may_fail
 from tests.unit.fleets import facts_of, planned
 
 PLAN = planned(facts_of(2))
@@ -40,7 +40,6 @@ def test_of_a_canary_none_may_fail_whatever_the_share() -> None:
     for limits in (Limits(), Limits(failures="90%")):
         plan = planned(facts_of(10, limits))
         assert may_fail(plan, plan.waves[0]) == 0
-        assert is_release_fault(plan.waves[0].gateways, plan, plan.waves[0])
 
 
 def test_in_a_small_first_wave_none_may_fail_and_in_a_later_one_of_the_size_one_may() -> None:
@@ -54,21 +53,5 @@ def test_exactly_the_share_may_fail_and_one_more_may_not() -> None:
 
 
 def test_a_bad_day_of_a_thousand_stays_within_the_budget_and_six_per_cent_dead_do_not() -> None:
-    plan, wave = of(1000)
-    names = wave.gateways
-    dead, rebooting, silent, refusing = names[:10], names[10:20], names[20:30], names[30:31]
-    assert not is_release_fault((*dead, *rebooting, *silent, *refusing), plan, wave)
-    assert is_release_fault(names[:60], plan, wave)
-
-
-def test_a_gateway_named_twice_or_of_another_wave_counts_once_or_not() -> None:
-    plan, wave = of(40)
-    assert not is_release_fault(["gw-1", "gw-1", "gw-1", "gw-999"], plan, wave)
-    assert is_release_fault(["gw-1", "gw-2", "gw-3"], plan, wave)
-
-
-def test_the_figures_behind_it_are_said() -> None:
-    plan, wave = of(40)
-    assert failures(["gw-3", "gw-1", "gw-2"], plan, wave) == (
-        "3 of 40 gateways of wave 2 failed (gw-1, gw-2, gw-3), and 2 may (5%)"
-    )
+    dead, rebooting, silent, refusing = 10, 10, 10, 1
+    assert dead + rebooting + silent + refusing <= may_fail(*of(1000)) < 60

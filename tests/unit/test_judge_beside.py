@@ -1,10 +1,9 @@
 """A gateway that is compared with itself: the old instance on it is the control."""
 
-from policies.judge.beside import with_old_instances
 from policies.judge.counts import Series, planned
+from policies.judge.look import Memory
 from policies.judge.needs import what_to_read
-from policies.judge.observation import Memory
-from policies.judge.reading import Reading
+from policies.judge.reading import Reading, with_old_instances
 from policies.model.change import GatewayResult
 from policies.model.gates import GatePolicy
 from policies.model.plan import Strategy

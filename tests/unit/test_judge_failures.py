@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from policies.judge.observation import Memory, read_tick
+from policies.judge.look import Memory
+from policies.judge.observation import read_tick
 from policies.judge.tick import Sign, Tick
 from policies.judge.window import WindowState, fold_tick
 from policies.model.verdict import Action, Cohorts, Decision, GateVerdict

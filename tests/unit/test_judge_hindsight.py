@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 
-from policies.judge.bake import bake_is_over, baking_policy
 from policies.judge.complaints import Complaint, first_complaints, read_complaint, sign
 from policies.judge.counts import Series
 from policies.judge.gates.kind import Response
@@ -18,7 +17,7 @@ from policies.judge.offline.replay import Placebo, calibrate, calmed, difference
 from policies.judge.tick import Sign, Tick
 from policies.judge.window import WindowState, fold_tick
 from policies.model.errors import BadInput, NotAllowed
-from policies.model.verdict import Action, Against, Cohorts, Decision, GateVerdict
+from policies.model.verdict import Action, Against, Cohorts
 from tests.unit.judged import (
     CANARY,
     COHORTS,
@@ -217,7 +216,7 @@ def test_a_user_complains_once_a_window() -> None:
 
 
 def test_the_bake_goes_on_watching_and_rolls_back_on_a_hard_sign_only() -> None:
-    gates = baking_policy(policy(LOGINS, HARD), timedelta(hours=24))
+    gates = policy(LOGINS, HARD).baking(timedelta(hours=24))
     broken = [counted(t, (2, 2), (2, 0)) for t in range(30)]
     _, decisions = fold(gates, broken)
     assert decisions[-1].action is Action.HOLD
@@ -227,7 +226,7 @@ def test_the_bake_goes_on_watching_and_rolls_back_on_a_hard_sign_only() -> None:
 
 
 def test_the_bake_of_a_whole_fleet_holds_what_is_beyond_the_fleets_own_baseline() -> None:
-    gates = baking_policy(policy(LOGINS, HARD), timedelta(hours=1))
+    gates = policy(LOGINS, HARD).baking(timedelta(hours=1))
     everybody = Cohorts(canary=(CANARY, *CONTROL), control=())
     for bad, expected in ((0, {Action.CONTINUE}), (2, {Action.CONTINUE, Action.HOLD})):
         state, said = WindowState(), set()
@@ -236,15 +235,6 @@ def test_the_bake_of_a_whole_fleet_holds_what_is_beyond_the_fleets_own_baseline(
             said.add(decision.action)
         assert said == expected
         assert decision.readings[0].against is Against.GUARD
-
-
-def test_a_bake_ends_in_peace_only_when_its_time_is_over_and_nothing_speaks_against_it() -> None:
-    gates = baking_policy(policy(LOGINS, HARD), timedelta(hours=1))
-    quiet = Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.HEALTHY, reason="no proof asked for")
-    blind = quiet.model_copy(update={"verdict": GateVerdict.METRICS_UNAVAILABLE})
-    assert bake_is_over(quiet, timedelta(hours=1), gates.window)
-    assert not bake_is_over(quiet, timedelta(minutes=59), gates.window)
-    assert not bake_is_over(blind, timedelta(hours=2), gates.window)
 
 
 def test_cohorts_of_a_backtest_may_leave_the_executables_open() -> None:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from activities.drivers.metrics.promql import offenders_query
 from activities.observation import packed, unpacked
-from policies.judge.needs import offending, what_to_read
-from policies.judge.observation import Memory
-from policies.judge.offence import MOST_OFFENDERS, Offence
+from policies.judge.look import Memory
+from policies.judge.needs import MOST_OFFENDERS, offending, what_to_read
 from policies.judge.sample import sample_of, sampled
+from policies.judge.tick import Offence
 from policies.judge.window import WindowState, fold_reading
-from policies.model.verdict import Action, Cohorts
+from policies.model.verdict import Action, Cohorts, old_instance_of
 from tests.unit.judged import LOGINS, OLD, START, TARGET, policy, reading, seconds, series
 
 NAMES = tuple(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}:9500" for n in range(10_000))
@@ -56,6 +56,15 @@ def test_every_changed_gateway_is_sampled_or_beyond(wave: int, before: int, cont
     assert len(part.control) == min(most, control)
     assert set(part.expected) == {*part.canary, *part.changed_before, *part.control} & set(NAMES[:600])
     assert bool(part.canary) == bool(wave)
+
+
+@given(st.integers(1, 300), st.integers(2, 100))
+def test_who_is_compared_with_itself_is_sampled_with_its_old_instance(wave: int, most: int) -> None:
+    beside = {old_instance_of(name): name for name in NAMES[:wave]}
+    cohorts = Cohorts(canary=NAMES[:wave], control=tuple(beside), beside=beside)
+    part = sampled(cohorts, {}, most, "r-1")
+    assert len(part.canary) == min(most, wave)
+    assert sorted(beside[label] for label in part.control) == sorted(part.canary)
 
 
 def test_ten_thousand_gateways_make_a_small_order_and_a_small_state() -> None:

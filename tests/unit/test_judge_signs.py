@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.judge.gates.alerts import Alerts
+from policies.judge.gates.counted import placebo_step, stands_out
 from policies.judge.gates.gauge_ratio import GaugeRatio
 from policies.judge.gates.hard import Fires, Hard, gone_since
 from policies.judge.gates.signs import is_everybodys
 from policies.judge.gates.slope import Slope
 from policies.judge.persistence import Level, follow, settled
-from policies.judge.placebo import excess_of, placebo_step, stands_out
 from policies.judge.sle import Margin, SleState, evidence_of
 from policies.model.verdict import GateVerdict
 
@@ -90,8 +90,8 @@ def test_a_gauge_is_believed_only_after_its_span() -> None:
 
 
 def test_one_wild_sample_moves_no_level_far_and_a_lasting_one_does() -> None:
-    assert followed([1.0] * 20 + [50.0]).height < 1.1
-    assert followed([1.0] * 20 + [3.0] * 20).height > 2.2
+    assert followed([1.0] * 20 + [50.0]).quick < 1.1
+    assert followed([1.0] * 20 + [3.0] * 20).quick > 2.2
 
 
 @given(st.floats(0.5, 15), st.floats(300, 500))
@@ -120,7 +120,7 @@ def run_placebo(bad: dict[str, int], controls: int = 5, ticks: int = 40) -> dict
     states: dict[str, SleState] = {}
     for _ in range(ticks):
         seen = {name: (8, bad.get(name, 0)) for name in control}
-        states = placebo_step(states, seen, control, Margin(), horizon=120, memory=20)
+        states = placebo_step(states, seen, control, Margin(), 120, 20)
     return states
 
 
@@ -128,7 +128,7 @@ def test_an_uneven_fleet_is_recognised_by_its_controls() -> None:
     states = run_placebo({"k2": 3})
     assert evidence_of(states["k2"]).equal > 1e6
     assert evidence_of(states["k1"]).equal < 1
-    excesses = {name: excess_of(state) for name, state in states.items()}
+    excesses = [evidence_of(state).excess for state in states.values()]
     assert not stands_out(0.4, excesses)
     assert stands_out(0.9, excesses)
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from policies.judge.counts import Series
-from policies.judge.observation import Memory, read_tick
+from policies.judge.look import Memory
+from policies.judge.observation import read_tick
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_reading

@@ -14,7 +14,7 @@ from policies.model.value import digest_of
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import Confirmation
 from policies.planning.parts import parted
-from policies.story import KEPT_EVENTS, Story
+from policies.status.story import KEPT_EVENTS, Story
 from tests.unit.fleets import facts_of, planned
 
 BEGAN = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
@@ -96,6 +96,26 @@ def test_a_report_that_was_overtaken_changes_nothing(reports: list[WaveReport]) 
     for report in reports:
         story.take(report)
     assert story.status().why == "4 of 40 bad"
+
+
+def test_a_wait_for_capacity_is_the_reason_while_it_lasts_and_two_events_whatever_its_figures() -> None:
+    story, carries = story_of(), "group main can carry 90 sessions and needs"
+    for number, wanted in enumerate((96, 99, 97)):
+        story.take(wave(number, phase=Phase.SWITCHING, short=(f"{carries} {wanted}",)))
+    assert story.status().why == f"gateways wait for capacity: {carries} 97"
+    assert story.status().next.startswith("gateways that wait start by themselves when there is capacity")
+    story.take(wave(3, phase=Phase.SWITCHING))
+    assert "capacity" not in story.status().why + story.status().next
+    assert [told for told in sentences(story) if "capacity" in told] == [
+        f"gateways wait for capacity: {carries} 96",
+        "no gateway waits for capacity any more",
+    ]
+
+
+def test_a_hold_is_the_reason_before_a_wait_for_capacity() -> None:
+    story = story_of()
+    story.take(wave(1, phase=Phase.SWITCHING, short=("group main can carry 1",), holds={"ben": "lunch"}))
+    assert story.status().why == "held by ben: lunch"
 
 
 def test_what_is_told_twice_is_one_event() -> None:

@@ -10,7 +10,7 @@ from policies.model.errors import Refused
 from policies.model.fleet import Limits
 from policies.model.instance import InstanceState
 from policies.model.plan import Plan, Strategy
-from policies.planning.capacity import takes_users
+from policies.planning.capacity import load_of
 from tests.unit.fleets import (
     OLD,
     Facts,
@@ -60,7 +60,9 @@ def test_whoever_is_held_out_changes_last_and_every_group_of_three_has_somebody(
         assert kinds == sorted(kinds)
         held = {name for wave in plan.waves if wave.holdout for name in wave.gateways}
         for group, members in upgraded.groups.items():
-            alive = {g.name for g in members if g.name in plan.wave_of and takes_users(states[g.name])}
+            alive = {
+                g.name for g in members if g.name in plan.wave_of and load_of(states[g.name]).takes_users
+            }
             mine = {g.name for g in members} & held
             asked = {"0": 0, "1": 1, "2": 2, "30%": ceil(len(alive) * 0.3)}[upgraded.limits.holdout]
             assert mine <= alive

@@ -36,6 +36,9 @@ def quick_paces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workflows.steps.HELD_PACE", timedelta(seconds=0.5))
     monkeypatch.setattr("workflows.steps.HELD_FOR_HUMAN_PACE", timedelta(seconds=2))
     monkeypatch.setattr("workflows.steps.NEXT_LOOK", timedelta(seconds=1))
+    monkeypatch.setattr("activities.facts.RECENT", timedelta(0))
+    monkeypatch.setattr("workflows.steps.NEXT_CAPACITY", timedelta(seconds=0.5))
+    monkeypatch.setattr("workflows.steps.LAST_CAPACITY", timedelta(seconds=2))
     monkeypatch.setitem(steps.GO_BACK, "schedule_to_close_timeout", timedelta(seconds=5))
 
 

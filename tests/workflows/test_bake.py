@@ -11,6 +11,10 @@ from workflows.identities import bake_of
 
 CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw-1 restarted by itself")
 
+BLIND = Decision(
+    action=Action.HOLD, verdict=GateVerdict.METRICS_UNAVAILABLE, reason="Prometheus does not answer"
+)
+
 
 async def test_harm_found_after_promotion_sends_the_whole_fleet_back(world: World) -> None:
     world.judge.says(CRASHED, wave=0)
@@ -26,6 +30,17 @@ async def test_a_quiet_bake_ends_in_peace_and_changes_nothing(server: Engine) ->
         await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
         ended = await result_of(world.client.get_workflow_handle(bake_of(world.fleet.name)))
     assert ended["peaceful"] is True
+    assert set(world.serving().values()) == {"1.3.0"}
+
+
+async def test_a_bake_that_ends_while_the_metrics_cannot_be_read_is_no_peace(server: Engine) -> None:
+    fleet = fleet_of("edge", kept=timedelta(seconds=4), lease=timedelta(seconds=15))
+    async with working(World.made(await server.client(), fleet), QUICK) as world:
+        world.judge.says(BLIND, wave=0)
+        await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        ended = await result_of(world.client.get_workflow_handle(bake_of(world.fleet.name)))
+    assert ended["peaceful"] is False
+    assert BLIND.reason in ended["reason"]
     assert set(world.serving().values()) == {"1.3.0"}
 
 

@@ -81,7 +81,11 @@ async def test_a_gateway_that_fails_during_a_hold_is_noticed_before_the_resume(w
     world.gateways["gw-1"].fail("stage", Unavailable("gw-1 is busy"), times=3)
     world.gateways["gw-1"].fail("stage", Refused("gw-1: the disk is full"))
     rollout = await world.start(("gw-1", "gw-2", "gw-3"))
-    await in_phase(rollout, Phase.SWITCHING)
+
+    async def is_staged() -> bool:
+        return any(one.state == "staging" for one in (await status_of(rollout)).gateways)
+
+    await until(is_staged)
     await say(rollout, CommandKind.HOLD)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 

@@ -105,7 +105,13 @@ class World:
             for fake in world.gateways.values():
                 fake.serve(serving)
             world.book.begin(fleet.name, serving, world.gateways)
+            world.look()
         return world
+
+    def look(self) -> None:
+        """Write down what every gateway says, as a survey does before a plan and reconcile every minute."""
+        states = [fake._state(changed=False) for fake in self.gateways.values()]
+        self.book.record_states(self.fleet.name, states, {})
 
     def plan(self, *waves: tuple[str, ...], release: ReleaseRef = NEW) -> Plan:
         return Plan(

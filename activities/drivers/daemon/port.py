@@ -1,11 +1,15 @@
 """The port of a daemon: all that hosts, pods and steering need to know of a product."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import Field
+
 from policies.model.fleet import Gateway, Slot
-from policies.model.instance import Probe, Session
+from policies.model.instance import Probe
+from policies.model.value import Message
 
 CONFIG = Path("/etc/penstock")
 """Where an instance finds its config, whatever runs it."""
@@ -14,6 +18,17 @@ RUN = Path("/run/penstock")
 
 Secret = Callable[[], str]
 """Reads a credential when it is used; BadInput when it leads nowhere, Unavailable when nobody answers."""
+
+
+class Session(Message):
+    """One user's live tunnel; the user's name stays on the gateway."""
+
+    id: str
+    remote_address: str
+    vpn_address: str
+    since: datetime
+    transport: str
+    exempt: bool = Field(default=False, description="only a person may end it")
 
 
 class Environment(Protocol):

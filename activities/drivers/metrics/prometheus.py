@@ -24,7 +24,7 @@ from urllib3.util.retry import Retry
 from activities.drivers.metrics.promql import offenders_query, raw_query
 from activities.observation import BadQuery, MetricsUnavailable
 from policies.judge.counts import Series
-from policies.judge.offence import Offence
+from policies.judge.tick import Offence
 
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 3.0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from policies.judge.offence import Offence
+from policies.judge.tick import Offence
 
 _ESCAPED = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
 _SIGNS = {"above": ">", "below": "<", "equals": "=="}

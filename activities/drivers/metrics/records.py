@@ -16,8 +16,8 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from activities.observation import ObservationOrder
-from policies.judge.record import Record
 from policies.judge.tick import Tick
+from policies.judge.window import Record
 from policies.model.errors import BadInput
 
 SUFFIX = ".window"

@@ -25,8 +25,10 @@ from cryptography.x509.verification import (
 )
 from rfc3161_client import VerifierBuilder, decode_timestamp_response
 
-from policies.model.refusals import (
+from activities.refusals import (
     PolicyInvalid,
+)
+from policies.model.refusals import (
     SignatureInvalid,
     SignerNotAllowed,
     TrustError,

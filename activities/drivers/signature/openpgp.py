@@ -11,7 +11,8 @@ from datetime import datetime
 from pysequoia import Cert, Sig, verify
 from pysequoia.packet import HashAlgorithm, PacketPile, SignatureType, Tag
 
-from policies.model.refusals import PolicyInvalid, SignatureInvalid, SignerRevoked, WeakAlgorithm
+from activities.refusals import PolicyInvalid
+from policies.model.refusals import SignatureInvalid, SignerRevoked, WeakAlgorithm
 from policies.model.trust import Envelope, SignatureKind, VerifiedSignature
 from policies.model.value import digest_of
 

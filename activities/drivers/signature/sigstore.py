@@ -23,7 +23,8 @@ from sigstore.verify.policy import Identity, VerificationPolicy
 from sigstore_models.common.v1 import HashAlgorithm, TimeRange
 from sigstore_models.trustroot.v1 import TrustedRoot as RootContent
 
-from policies.model.refusals import PolicyInvalid, SignatureInvalid, TrustError, WrongStatementType
+from activities.refusals import PolicyInvalid
+from policies.model.refusals import SignatureInvalid, TrustError, WrongStatementType
 from policies.model.release import PAYLOAD_TYPE
 from policies.model.trust import Envelope, SignatureKind, VerifiedSignature
 from policies.model.value import digest_of

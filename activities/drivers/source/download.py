@@ -20,7 +20,8 @@ from typing import BinaryIO, Self
 from activities.drivers.source.transport import PARTIAL, NotThere, StreamedBody, Transport, shown
 from activities.drivers.source.wire import Deadline
 from activities.drivers.store.blobs import BlobStore
-from policies.model.refusals import DigestMismatch, DownloadFailed, SizeExceeded, TransportRefused, TrustError
+from activities.refusals import DownloadFailed, SizeExceeded, TransportRefused
+from policies.model.refusals import DigestMismatch, TrustError
 from policies.model.value import Digest
 
 BATCH = 1 << 22

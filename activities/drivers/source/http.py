@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from activities.drivers.source.download import download
 from activities.drivers.source.transport import NotThere, Transport
 from activities.drivers.store.blobs import BlobStore
-from policies.model.refusals import ManifestInvalid, TransportRefused
+from activities.refusals import TransportRefused
+from policies.model.refusals import ManifestInvalid
 from policies.model.release import SignedWord
 from policies.model.trust import Envelope, SignatureKind
 from policies.model.value import Digest

@@ -20,7 +20,8 @@ import httpx
 from activities.drivers.source.download import download
 from activities.drivers.source.transport import Challenged, NotThere, Transport, shown
 from activities.drivers.store.blobs import BlobStore
-from policies.model.refusals import DigestMismatch, ManifestInvalid, TransportRefused
+from activities.refusals import TransportRefused
+from policies.model.refusals import DigestMismatch, ManifestInvalid
 from policies.model.release import PAYLOAD_TYPE
 from policies.model.trust import Envelope, SignatureKind
 from policies.model.value import Digest, digest_of

@@ -15,7 +15,7 @@ import httpcore
 import httpx
 
 from activities.drivers.source.wire import Deadline, DeadlineStream, DeadlineTransport
-from policies.model.refusals import DownloadFailed, SizeExceeded, TransportRefused
+from activities.refusals import DownloadFailed, SizeExceeded, TransportRefused
 
 MOST_REDIRECTS = 3
 OK, PARTIAL = 200, 206

@@ -12,7 +12,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from policies.model.refusals import DownloadFailed
+from activities.refusals import DownloadFailed
 
 CONNECT_SECONDS = 10.0
 HEADERS_END = b"\r\n\r\n"

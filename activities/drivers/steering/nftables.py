@@ -24,15 +24,15 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
+from activities.drivers.daemon.port import Session
 from activities.drivers.disk import write_whole
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering.nftables_ruleset import EVERYBODY, Ruleset, parse, transaction
 from policies.model.errors import BadInput, Conflict, InstanceGone, LeaseLapsed, PenstockError, Unavailable
 from policies.model.fleet import Gateway
-from policies.model.instance import Session
+from policies.model.instance import Steering
 from policies.model.operation import Operation
-from policies.model.steering import Steering
 
 Address = IPv4Address | IPv6Address
 Live = Callable[[timedelta], Awaitable[Mapping[str, tuple[Session, ...] | None]]]

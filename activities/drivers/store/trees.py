@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from policies.model.refusals import ArchiveRefused
+from activities.refusals import ArchiveRefused
 from policies.model.release import Artifact, ReleaseFile
 
 BLOCK = 512

@@ -1,17 +1,19 @@
 """Gates of kind `alerts`: what the site's own alerting says of the canary."""
 
 from datetime import timedelta
-from typing import Literal
+from typing import ClassVar, Literal
 
 from policies.judge.gates.kind import Response
 from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
-from policies.judge.offence import Offence
+from policies.judge.tick import Offence
 from policies.model.verdict import GateVerdict
 
 
 class Alerts(Signed):
     """Alerts that fire for the canary; they only ever hold."""
+
+    bad: ClassVar = GateVerdict.UNHEALTHY
 
     kind: Literal["alerts"]
     action: Literal[Response.HOLD] = Response.HOLD
@@ -27,8 +29,3 @@ class Alerts(Signed):
     def fires_at(self, value: float) -> bool:
         """Whether the alert fires: by being there and not zero, as Prometheus writes them."""
         return value != 0
-
-    @property
-    def bad(self) -> GateVerdict:
-        """The verdict when an alert fires."""
-        return GateVerdict.UNHEALTHY

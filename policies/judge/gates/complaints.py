@@ -20,11 +20,6 @@ class Complaints(Counted):
         """The number of sessions."""
         return (self.total,)
 
-    @property
-    def hears_complaints(self) -> bool:
-        """Whether complaints must be read for it: always."""
-        return True
-
     def blind(self, look: Look) -> str:
         """Return why this gate cannot be read now; complaints that could not be read are not none."""
         return look.unread((*self.promised, look.presence, COMPLAINTS)) or super().blind(look)

@@ -1,18 +1,19 @@
 """What gates that count bad events among events have in common: proof of harm, proof of health."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
 
 from pydantic import Field, model_validator
 
 from policies.judge.gates.kind import Alpha, GateState, Kind, Response, Setup
-from policies.judge.guard import Limit, guard_step, harm_value, limit_of, proven_within
-from policies.judge.health import Health, HealthState, health_step, health_value
+from policies.judge.guard import Limit, guard_step, harm_value, limit_of
+from policies.judge.health import Health, HealthState, absolute, health_step, health_value
 from policies.judge.look import Look
-from policies.judge.placebo import excess_of, placebo_step, stands_out
 from policies.judge.sle import (
     Counts,
     Evidence,
     Margin,
+    SleState,
     baseline_share,
     evidence_of,
     proven_worse,
@@ -23,6 +24,9 @@ from policies.judge.tick import Finding, Tick
 from policies.model.verdict import Against, GateReading, GateVerdict
 
 MOST_RECENT = 20
+FEWEST_CONTROLS, MOST_CONTROLS = 4, 8
+"""Control gateways that are tried as placebos; more would only cost time and space."""
+TIMES_WORST = 2.0
 _SHOWN_CEILING = 1e12
 
 
@@ -34,12 +38,7 @@ class Counted(Kind):
     margin: Margin = Margin()
     health: Health | None = None
     placebo: bool = False
-    worst: float = Field(
-        default=0.05,
-        gt=0,
-        lt=1,
-        description="share allowed when nobody is left to compare with",
-    )
+    worst: float = Field(default=0.05, gt=0, lt=1, description="share allowed with nobody to compare with")
     optional: bool = Field(default=False, description="says nothing where no gateway exports it")
 
     @model_validator(mode="after")
@@ -53,11 +52,6 @@ class Counted(Kind):
         return self
 
     @property
-    def must_prove(self) -> bool:
-        """Whether nothing is promoted before this gate is proven healthy."""
-        return self.required
-
-    @property
     def missable(self) -> str:
         """An optional gate's total: a gateway that has shown it once must go on."""
         return self.promised[0] if self.optional else ""
@@ -65,7 +59,7 @@ class Counted(Kind):
     def blind(self, look: Look) -> str:
         """Return why this gate cannot be read now; counters are folded together, so one lost blinds all."""
         read = (*self.promised, look.presence, *(look.counters if self.counters else ()))
-        unexported = self.optional and not look.last_shown[self.id]
+        unexported = self.optional and not look.memory.last_shown[self.id]
         return look.unread(read) or ("" if unexported else look.unfresh(self.promised))
 
     def find(self, look: Look) -> Finding:
@@ -73,11 +67,7 @@ class Counted(Kind):
         if look.growth is None:
             return Finding()
         totals, bads = self.count(look)
-        counts = {
-            instance: (round(total), max(0, min(round(bads.get(instance, 0.0)), round(total))))
-            for instance, total in sorted(totals.items())
-        }
-        return Finding(counts=counts)
+        return Finding(counts={i: whole(total, bads.get(i, 0.0)) for i, total in sorted(totals.items())})
 
     def count(self, look: Look) -> tuple[dict[str, float], dict[str, float]]:
         """Return events, and bad events, per instance."""
@@ -127,9 +117,7 @@ class Counted(Kind):
             everyone = _sides(found, (*cohorts.canary, *cohorts.changed_before), cohorts.control)
             overall = sle_step(overall, everyone, self.margin, memory)
         if self.placebo:
-            placebo = placebo_step(
-                placebo, found, cohorts.control, self.margin, horizon=setup.horizon, memory=memory
-            )
+            placebo = placebo_step(placebo, found, cohorts.control, self.margin, setup.horizon, memory)
         if state.limit is not None:
             guard = guard_step(guard, counts.canary, counts.canary_bad, state.limit)
         update = {"sle": sle_step(sle, counts, self.margin, memory), "health": health, "overall": overall}
@@ -141,11 +129,12 @@ class Counted(Kind):
         evidence, alpha = evidence_of(sle), setup.each_wave.times(self.share)
         proof = health_value(state.health, self.health) if state.health and self.health else 0.0
         needed = 1 / self.health.error if self.health else 0.0
+        control_bad = round(evidence.control_share * evidence.control_total)
         numbers = {
             "canary_total": evidence.canary_total,
             "canary_bad": evidence.canary_bad,
             "control_total": evidence.control_total,
-            "control_bad": round(evidence.control_share * evidence.control_total),
+            "control_bad": control_bad,
             "excess": round(evidence.excess, 6),
             "evidence_worse": _shown(evidence.equal),
             "evidence_worse_needed": round(1 / alpha.equal, 6),
@@ -154,10 +143,7 @@ class Counted(Kind):
             "evidence_healthy": _shown(proof),
             "evidence_healthy_needed": needed,
         }
-        counted = (
-            f"{self.id}: {evidence.canary_bad} of {evidence.canary_total} bad on the canary, "
-            f"{numbers['control_bad']:.0f} of {evidence.control_total} on control"
-        )
+        changed, others = "the canary", "control"
         worse = proven_worse(sle, self.margin, alpha.margin, alpha.equal)
         if state.overall is not None and setup.overall is not None:
             total, spent = evidence_of(state.overall), setup.overall.times(self.share)
@@ -165,41 +151,26 @@ class Counted(Kind):
             numbers["evidence_margin_overall"] = _shown(total.margin)
             if not worse and proven_worse(state.overall, self.margin, spent.margin, spent.equal):
                 worse, evidence, alpha = True, total, spent
-                counted = (
-                    f"{self.id}: {total.canary_bad} of {total.canary_total} bad on all changed gateways, "
-                    f"{numbers['control_bad']:.0f} of {total.control_total} on those not yet changed"
-                )
+                changed, others = "all changed gateways", "those not yet changed"
         if worse:
             verdict, more = self._crossed(alpha, state, evidence)
-        elif evidence.control_total == 0:
-            verdict, more = GateVerdict.NOT_ENOUGH_DATA, "neither worse nor healthy is proven yet"
         elif self.health is not None and evidence.control_share > self.health.calm:
             verdict, more = GateVerdict.NOT_ENOUGH_DATA, "control fails as well, so nothing is proven"
-        elif self.health is not None and proof >= needed:
+        elif self.health is not None and evidence.control_total and proof >= needed:
             verdict, more = GateVerdict.HEALTHY, "proven not worse"
         else:
             verdict, more = GateVerdict.NOT_ENOUGH_DATA, "neither worse nor healthy is proven yet"
-        return GateReading(
-            gate=self.id,
-            verdict=verdict,
-            reason=f"{counted}; {more}",
-            numbers=numbers,
-            against=Against.CONTROL,
-        )
+        counted = f"{evidence.canary_bad} of {evidence.canary_total} bad on {changed}"
+        against = f"{control_bad} of {evidence.control_total} on {others}"
+        return self.reading(verdict, f"{counted}, {against}; {more}", numbers, Against.CONTROL)
 
     def _crossed(self, alpha: Alpha, state: GateState, evidence: Evidence) -> tuple[GateVerdict, str]:
         """Return unhealthy, or conflicting when control gateways cross as well."""
-        excesses = {instance: excess_of(sle) for instance, sle in state.placebo.items()}
-        crossed = [
-            instance
-            for instance, sle in state.placebo.items()
-            if proven_worse(sle, self.margin, alpha.margin, alpha.equal)
-        ]
-        if crossed and not stands_out(evidence.excess, excesses):
-            return (
-                GateVerdict.CONFLICTING,
-                f"but control gateway {crossed[0]} stands out from its peers as well",
-            )
+        peers = state.placebo.items()
+        crossed = [i for i, sle in peers if proven_worse(sle, self.margin, alpha.margin, alpha.equal)]
+        if crossed and not stands_out(evidence.excess, [evidence_of(sle).excess for _, sle in peers]):
+            more = f"but control gateway {crossed[0]} stands out from its peers as well"
+            return GateVerdict.CONFLICTING, more
         return GateVerdict.UNHEALTHY, f"worse by {100 * evidence.excess:.1f} points, proven"
 
     def _guarded(self, setup: Setup, state: GateState, limit: Limit) -> GateReading:
@@ -208,38 +179,61 @@ class Counted(Kind):
         harm, needed = harm_value(state.guard), 1 / setup.each_wave.times(self.share).equal
         whose = "the fleet's own baseline" if limit.against is Against.BASELINE else "the guard"
         allowed = f"the {limit.share:.1%} that {whose} allows"
-        within = (
-            self.health is not None
-            and state.health is not None
-            and proven_within(state.health, self.health, limit)
-        )
+        proof = absolute(state.health, limit.share) if state.health else 0.0
         enough = evidence.canary_bad >= self.margin.min_bad and evidence.bad_ticks >= self.margin.min_ticks
         if harm >= needed and enough:
             verdict, more = GateVerdict.UNHEALTHY, f"proven more than {allowed}"
-        elif within:
+        elif self.health is not None and proof * self.health.error >= 1:
             verdict, more = GateVerdict.HEALTHY, f"proven less than {allowed}"
         else:
-            verdict, more = (
-                GateVerdict.NOT_ENOUGH_DATA,
-                f"not proven less than {allowed}",
-            )
-        return GateReading(
-            gate=self.id,
-            verdict=verdict,
-            reason=f"{self.id}: {evidence.canary_bad} of {evidence.canary_total} bad, "
-            f"and nobody unchanged is left to compare with; {more}",
-            numbers={
-                "canary_total": evidence.canary_total,
-                "canary_bad": evidence.canary_bad,
-                "limit": round(limit.share, 6),
-                "evidence_beyond": _shown(harm),
-                "evidence_beyond_needed": round(needed, 6),
-            },
-            against=limit.against,
-        )
+            verdict, more = GateVerdict.NOT_ENOUGH_DATA, f"not proven less than {allowed}"
+        numbers = {
+            "canary_total": evidence.canary_total,
+            "canary_bad": evidence.canary_bad,
+            "limit": round(limit.share, 6),
+            "evidence_beyond": _shown(harm),
+            "evidence_beyond_needed": round(needed, 6),
+        }
+        counted = f"{evidence.canary_bad} of {evidence.canary_total} bad"
+        reason = f"{counted}, and nobody unchanged is left to compare with; {more}"
+        return self.reading(verdict, reason, numbers, limit.against)
 
 
-def _sides(found: dict[str, tuple[int, int]], changed: Sequence[str], control: Sequence[str]) -> Counts:
+def placebo_step(
+    states: Mapping[str, SleState],
+    found: Mapping[str, tuple[int, int]],
+    control: Sequence[str],
+    margin: Margin,
+    horizon: int,
+    memory: int,
+) -> dict[str, SleState]:
+    """Fold one scrape for each control gateway that plays the canary against the others, by the same rule.
+
+    Once one of them has crossed, the fleet itself is uneven, and a crossing of the canary counts only
+    when it `stands_out`.
+    """
+    if len(control) < FEWEST_CONTROLS:
+        return {}
+    after, everybody = {}, _sides(found, (), control)
+    for instance in sorted(control)[:MOST_CONTROLS]:
+        mine, bad = found.get(instance, (0, 0))
+        counts = Counts(mine, bad, everybody.control - mine, everybody.control_bad - bad)
+        after[instance] = sle_step(states.get(instance) or sle_init(horizon), counts, margin, memory)
+    return after
+
+
+def stands_out(canary_excess: float, excesses: Sequence[float]) -> bool:
+    """Whether the canary's excess is at least twice the worst control's, over the median gateway."""
+    middle = median(excesses)
+    return canary_excess - middle >= TIMES_WORST * (max(excesses) - middle)
+
+
+def whole(total: float, bad: float) -> tuple[int, int]:
+    """Return events and bad events as whole numbers, never more bad ones than events."""
+    return round(total), max(0, min(round(bad), round(total)))
+
+
+def _sides(found: Mapping[str, tuple[int, int]], changed: Sequence[str], control: Sequence[str]) -> Counts:
     def total(instances: Sequence[str], part: int) -> int:
         return sum(found.get(instance, (0, 0))[part] for instance in instances)
 

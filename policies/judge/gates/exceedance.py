@@ -4,10 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from policies.judge.baseline import ALL, Baseline
-from policies.judge.gates.counted import Counted
+from policies.judge.gates.counted import Counted, whole
 from policies.judge.gates.kind import Selector
-from policies.judge.look import Look
+from policies.judge.look import ALL, Baseline, Look
 from policies.model.value import Value
 
 FEWEST_FOR_A_BOUND = 50
@@ -28,12 +27,7 @@ class Exceedance(Counted):
     kind: Literal["exceedance"]
     histogram: Selector
     bound: Bound = Bound()
-    worst: float = Field(
-        default=0.25,
-        gt=0,
-        lt=1,
-        description="share allowed when nobody is left to compare with",
-    )
+    worst: float = Field(default=0.25, gt=0, lt=1, description="share allowed with nobody to compare with")
 
     @property
     def promised(self) -> tuple[str, ...]:
@@ -45,33 +39,17 @@ class Exceedance(Counted):
         """The histogram."""
         return (self.histogram,)
 
-    @property
-    def histogram_read(self) -> str:
-        """The histogram."""
-        return self.histogram
-
-    def freeze(self, baseline: Baseline) -> float | None:
-        """Return the fixed bound, or the least bucket that held control's quantile."""
-        if self.bound.fixed:
-            return self.bound.fixed
-        buckets = baseline.grown(self.histogram)
+    def before(self, baseline: Baseline) -> tuple[float | None, tuple[int, int] | None]:
+        """Return the bound, fixed or the least bucket that held control's quantile, and what was slow."""
+        buckets, bound = baseline.grown(self.histogram), self.bound.fixed
         total = buckets.get(ALL, 0.0)
-        if total < FEWEST_FOR_A_BOUND:
-            return None
-        enough = self.bound.quantile * total
-        return min((le for le, n in buckets.items() if n >= enough and le <= self.bound.max), default=None)
-
-    def before(self, baseline: Baseline, bound: float | None) -> tuple[int, int] | None:
-        """Return control's events and slow events before the window."""
-        if bound is None:
-            return None
-        buckets = baseline.grown(self.histogram)
-        total = buckets.get(ALL, 0.0)
-        slow = round(total - buckets.get(bound, 0.0))
-        return round(total), max(0, min(slow, round(total)))
+        if bound is None and total >= FEWEST_FOR_A_BOUND:
+            held = (le for le, n in buckets.items() if n >= self.bound.quantile * total)
+            bound = min((le for le in held if le <= self.bound.max), default=None)
+        return bound, None if bound is None else whole(total, total - buckets.get(bound, 0.0))
 
     def count(self, look: Look) -> tuple[dict[str, float], dict[str, float]]:
         """Return events, and slow events, per instance."""
-        quick = look.grown(self.histogram, look.bounds.get(self.id))
+        quick = look.grown(self.histogram, look.memory.bounds.get(self.id))
         totals = {i: n for i, n in look.grown(self.histogram, ALL).items() if i in quick}
         return totals, {instance: total - quick[instance] for instance, total in totals.items()}

@@ -48,16 +48,14 @@ class Gauge(Kind):
         if self.per is None:
             return Finding(gauges=values)
         units = _per_instance(look.ours(self.per), rate=self.rates[1])
-        return Finding(
-            gauges={i: v / units[i] for i, v in values.items() if units.get(i, 0.0) > self.min_per}
-        )
+        enough = {instance: per for instance, per in units.items() if per > self.min_per}
+        return Finding(gauges={i: value / enough[i] for i, value in values.items() if i in enough})
 
     def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
         """Follow every level, and compare those that were followed for the span."""
         span, at = self.span.total_seconds(), tick.at - setup.started
-        canary, control = (
-            sorted(side)[:MOST_FOLLOWED] for side in (setup.cohorts.canary, setup.cohorts.control)
-        )
+        sides = setup.cohorts.canary, setup.cohorts.control
+        canary, control = (sorted(side)[:MOST_FOLLOWED] for side in sides)
         values: Mapping[str, float] = tick.gauges.get(self.id, {})
         levels = state.levels | {
             instance: follow(state.levels.get(instance), at, values[instance], span)
@@ -66,8 +64,8 @@ class Gauge(Kind):
         }
         reading = self.verdict_on(settled(levels, canary, span), settled(levels, control, span))
         if reading is None:
-            reason = f"{self.id}: nothing to compare over {span:.0f} s yet"
-            reading = GateReading(gate=self.id, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)
+            reason = f"nothing to compare over {span:.0f} s yet"
+            reading = self.reading(GateVerdict.NOT_ENOUGH_DATA, reason, {})
         return GateState(levels=levels), reading
 
 
@@ -75,11 +73,8 @@ def _per_instance(series: Sequence[Series], *, rate: bool) -> dict[str, float]:
     """Return the newest values, or of counters the rates per second, summed up per instance."""
     values: dict[str, float] = {}
     for one in series:
-        value = _rate(one) if rate else one.samples[-1][1]
+        (first, low), (last, value) = one.samples[0], one.samples[-1]
+        if rate:
+            value = max(0.0, value - low) / (last - first) if last > first else 0.0
         values[one.instance] = values.get(one.instance, 0.0) + value
     return values
-
-
-def _rate(one: Series) -> float:
-    (first, low), (last, high) = one.samples[0], one.samples[-1]
-    return max(0.0, high - low) / (last - first) if last > first else 0.0

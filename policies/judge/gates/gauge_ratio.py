@@ -22,9 +22,7 @@ class GaugeRatio(Gauge):
     per_counter: bool = Field(default=False, description="take the rate of `per` per second")
     floor: float = Field(default=0.0, ge=0, description="canary values up to this are never too much")
     ratio: float = Field(default=1.5, gt=1)
-    ratio_hard: float | None = Field(
-        default=None, gt=1, description="ratio that rolls back whatever `action`"
-    )
+    ratio_hard: float | None = Field(default=None, gt=1, description="rolls back whatever `action`")
     over: Duration = timedelta(minutes=5)
     action: Response = Response.HOLD
 
@@ -40,20 +38,15 @@ class GaugeRatio(Gauge):
 
     def verdict_on(self, mine: Sequence[Level], theirs: Sequence[Level]) -> GateReading | None:
         """Return whether the worst canary is too high."""
-        worst = max((level.height for level in mine), default=0.0)
+        worst = max((level.quick for level in mine), default=0.0)
         if not theirs or worst <= self.floor:
             return None
-        ratio = worst / median(level.height for level in theirs)
-        return GateReading(
-            gate=self.id,
-            verdict=GateVerdict.UNHEALTHY if ratio > self.ratio else GateVerdict.HEALTHY,
-            reason=f"{self.id}: the canary has {ratio:.2f} times control's median, {self.ratio:g} allowed",
-            numbers={
-                "ratio": round(ratio, 6),
-                "allowed": self.ratio,
-                "beyond_hard": float(self.ratio_hard is not None and ratio > self.ratio_hard),
-            },
-        )
+        ratio = worst / median(level.quick for level in theirs)
+        verdict = GateVerdict.UNHEALTHY if ratio > self.ratio else GateVerdict.HEALTHY
+        reason = f"the canary has {ratio:.2f} times control's median, {self.ratio:g} allowed"
+        beyond_hard = float(self.ratio_hard is not None and ratio > self.ratio_hard)
+        numbers = {"ratio": round(ratio, 6), "allowed": self.ratio, "beyond_hard": beyond_hard}
+        return self.reading(verdict, reason, numbers)
 
     def response(self, reading: GateReading) -> Response:
         """Return what this reading may cause; far beyond the ratio it may cause more than the gate."""

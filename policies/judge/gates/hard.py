@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from policies.judge.gates.kind import Selector, Setup
 from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
-from policies.judge.offence import Offence
-from policies.judge.tick import Finding, Sign, Tick
+from policies.judge.tick import Finding, Offence, Sign, Tick
 from policies.model.value import Duration, Value
 from policies.model.verdict import GateVerdict
 
@@ -29,6 +28,8 @@ class Fires(Value):
 class Hard(Signed):
     """A sign that needs no statistics, held for a while by the canary and not by a third of control."""
 
+    bad: ClassVar = GateVerdict.HARD
+
     kind: Literal["hard"]
     per: Selector | None = None
     fires: Fires
@@ -39,11 +40,6 @@ class Hard(Signed):
     def promised(self) -> tuple[str, ...]:
         """The value, and its units."""
         return (self.value, self.per) if self.per else (self.value,)
-
-    @property
-    def wants_probe(self) -> bool:
-        """Whether a canary that could not be scraped is to be probed from here."""
-        return self.confirm
 
     @property
     def missable(self) -> str:
@@ -65,13 +61,12 @@ class Hard(Signed):
         """
         if self.fires.when != "gone":
             return super().blind(look)
-        unread = look.unread((*self.promised, look.presence))
-        if unread:
+        if unread := look.unread((*self.promised, look.presence)):
             return unread
         for instance in look.cohorts.canary:
-            if look.last_reached.get(instance, 0.0) < look.oldest:
+            if look.memory.last_reached.get(instance, 0.0) < look.oldest:
                 return f"{instance} is not reached"
-            if instance not in look.last_shown[self.id]:
+            if instance not in look.memory.last_shown[self.id]:
                 return f"{self.value.partition('{')[0]} was never seen on {instance}"
         return ""
 
@@ -81,7 +76,7 @@ class Hard(Signed):
             return super().find(look)
         if look.unread((self.value,)):
             return Finding(signs={})  # not read is not gone
-        shown = look.last_shown[self.id]
+        shown = look.memory.last_shown[self.id]
         lost = {i: gone_since(shown.get(i), times) for i, times in look.scrapes.items()}
         signs = {i: Sign(since=at, until=look.scrapes[i][-1]) for i, at in lost.items() if at is not None}
         return Finding(signs=signs)
@@ -99,13 +94,8 @@ class Hard(Signed):
 
     def fires_at(self, value: float) -> bool:
         """Whether one value is a bad sign."""
-        match self.fires.when:
-            case "above":
-                return value > self.fires.value
-            case "below":
-                return value < self.fires.value
-            case _:
-                return value == self.fires.value
+        bound = self.fires.value
+        return {"above": value > bound, "below": value < bound}.get(self.fires.when, value == bound)
 
     def lasting(self, setup: Setup, signs: dict[str, Sign]) -> dict[str, Sign]:
         """Keep the signs that have lasted long enough, and of changes those since the window began."""
@@ -113,11 +103,6 @@ class Hard(Signed):
             return {i: sign for i, sign in signs.items() if sign.since > setup.started}
         held = self.held.total_seconds()
         return {i: sign for i, sign in signs.items() if sign.until - sign.since >= held}
-
-    @property
-    def bad(self) -> GateVerdict:
-        """The verdict when the sign is believed: it needs no statistics."""
-        return GateVerdict.HARD
 
     def believed(self, mine: list[str], tick: Tick) -> list[str]:
         """Return all of them, unless a probe from here must confirm it."""
@@ -133,6 +118,5 @@ def gone_since(last_shown: float | None, reached: Sequence[float]) -> float | No
 
     None when the newest scrape has it, or when it was never there: that is not known, not gone.
     """
-    if last_shown is None or not reached or reached[-1] <= last_shown:
-        return None
-    return last_shown
+    gone = last_shown is not None and reached and reached[-1] > last_shown
+    return last_shown if gone else None

@@ -10,16 +10,14 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator
 
-from policies.judge.baseline import Baseline
 from policies.judge.guard import GuardState, Limit
 from policies.judge.health import HealthState
-from policies.judge.look import Look
-from policies.judge.offence import Offence
+from policies.judge.look import Baseline, Look
 from policies.judge.persistence import Level
 from policies.judge.sle import SleState
-from policies.judge.tick import Finding, Tick
+from policies.judge.tick import Finding, Offence, Tick
 from policies.model.value import Name, Value
-from policies.model.verdict import Cohorts, GateReading
+from policies.model.verdict import Against, Cohorts, GateReading, GateVerdict
 
 
 def _check_selector(selector: str) -> str:
@@ -96,11 +94,6 @@ class Kind(Value):
     action: Response = Response.ROLL_BACK
 
     @property
-    def must_prove(self) -> bool:
-        """Whether nothing is promoted before this gate is proven healthy."""
-        return False
-
-    @property
     def promised(self) -> tuple[str, ...]:
         """The selectors that must have a fresh value on every canary."""
         return ()
@@ -116,16 +109,6 @@ class Kind(Value):
         return tuple(dict.fromkeys((*self.counters, *self.promised)))
 
     @property
-    def hears_complaints(self) -> bool:
-        """Whether complaints must be read for it."""
-        return False
-
-    @property
-    def wants_probe(self) -> bool:
-        """Whether a canary that could not be scraped is to be probed from here."""
-        return False
-
-    @property
     def missable(self) -> str:
         """The selector whose absence must be told apart from never having been there, if there is one."""
         return ""
@@ -135,25 +118,15 @@ class Kind(Value):
         del scrape
         return timedelta(0)
 
-    @property
-    def histogram_read(self) -> str:
-        """The selector of which only the bucket at the frozen bound, and the last, are read."""
-        return ""
-
     def offence(self, lookback: timedelta) -> Offence | None:
         """Return the filter for gateways that may show its sign; None where only samples are asked."""
         del lookback
         return None
 
-    def freeze(self, baseline: Baseline) -> float | None:
-        """Return the histogram bound to freeze for the window."""
+    def before(self, baseline: Baseline) -> tuple[float | None, tuple[int, int] | None]:
+        """Return the histogram bound to freeze, and control's events and bad ones before the window."""
         del baseline
-        return None
-
-    def before(self, baseline: Baseline, bound: float | None) -> tuple[int, int] | None:
-        """Return control's events and bad events before the window."""
-        del baseline, bound
-        return None
+        return None, None
 
     def blind(self, look: Look) -> str:
         """Return why this gate cannot be read now; empty when it can."""
@@ -162,6 +135,13 @@ class Kind(Value):
     def find(self, look: Look) -> Finding:
         """Return what the gate sees."""
         raise NotImplementedError
+
+    def reading(
+        self, verdict: GateVerdict, reason: str, numbers: dict[str, float], against: Against | None = None
+    ) -> GateReading:
+        """Return the gate's reading; its reason begins with the gate's name."""
+        reason = f"{self.id}: {reason}"
+        return GateReading(gate=self.id, verdict=verdict, reason=reason, numbers=numbers, against=against)
 
     def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
         """Fold what was seen at this tick into the state, and return the verdict."""

@@ -2,10 +2,9 @@
 
 from typing import Literal
 
-from policies.judge.baseline import Baseline
-from policies.judge.gates.counted import Counted
+from policies.judge.gates.counted import Counted, whole
 from policies.judge.gates.kind import Selector
-from policies.judge.look import Look
+from policies.judge.look import Baseline, Look
 
 
 class Rate(Counted):
@@ -28,12 +27,9 @@ class Rate(Counted):
         """Both counters."""
         return (self.bad, self.total)
 
-    def before(self, baseline: Baseline, bound: float | None) -> tuple[int, int]:
+    def before(self, baseline: Baseline) -> tuple[None, tuple[int, int]]:
         """Return control's events and bad events before the window."""
-        del bound
-        total = round(sum(baseline.grown(self.total).values()))
-        bad = round(sum(baseline.grown(self.bad).values()))
-        return total, max(0, min(bad, total))
+        return None, whole(*(sum(baseline.grown(counter).values()) for counter in (self.total, self.bad)))
 
     def count(self, look: Look) -> tuple[dict[str, float], dict[str, float]]:
         """Return events, and bad events, per instance."""

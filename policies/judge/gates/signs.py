@@ -1,6 +1,7 @@
 """What gates that look for bad signs have in common: a sign needs to last, and not to be everybody's."""
 
 from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 from policies.judge.counts import of_this_start
 from policies.judge.gates.kind import GateState, Kind, Selector, Setup
@@ -13,8 +14,9 @@ EVERYBODYS = 1 / 3
 
 
 class Signed(Kind):
-    """A bad sign on single instances."""
+    """A bad sign on single instances; `bad` is the verdict when it is believed."""
 
+    bad: ClassVar[GateVerdict]
     value: Selector
 
     @property
@@ -56,11 +58,6 @@ class Signed(Kind):
         del setup
         return signs
 
-    @property
-    def bad(self) -> GateVerdict:
-        """The verdict when the sign is believed."""
-        raise NotImplementedError
-
     def believed(self, mine: list[str], tick: Tick) -> list[str]:
         """Return those changed gateways of which the sign is believed."""
         del tick
@@ -73,13 +70,10 @@ class Signed(Kind):
         theirs = _of_others(signs, mine, setup.cohorts)
         numbers = {"canary": float(len(mine)), "control": float(len(theirs))}
         if not mine:
-            reason = f"{self.id}: no sign"
-            return state, GateReading(
-                gate=self.id, verdict=GateVerdict.HEALTHY, reason=reason, numbers=numbers
-            )
+            return state, self.reading(GateVerdict.HEALTHY, "no sign", numbers)
         believed = self.believed(mine, tick)
-        first = (believed or mine)[0]
-        reason = f"{self.id}: on canary {first} for {signs[first].until - signs[first].since:.0f} s"
+        named = tuple(believed or mine)
+        reason = f"on canary {named[0]} for {signs[named[0]].until - signs[named[0]].since:.0f} s"
         if is_everybodys(theirs, setup.cohorts.control):
             verdict, reason = GateVerdict.CONFLICTING, f"{reason}, and on {len(theirs)} control gateways"
         elif not believed:
@@ -87,10 +81,8 @@ class Signed(Kind):
         else:
             verdict = self.bad
             reason += f", and on {len(believed) - 1} more" if len(believed) > 1 else ""
-        named = tuple(believed or mine)
-        return state, GateReading(
-            gate=self.id, verdict=verdict, reason=reason, numbers=numbers, instances=named
-        )
+        reading = self.reading(verdict, reason, numbers)
+        return state, reading.model_copy(update={"instances": named})
 
 
 def _of_others(signs: Collection[str], mine: list[str], cohorts: Cohorts) -> list[str]:

@@ -42,9 +42,7 @@ class Slope(Gauge):
         others = [abs(level.growth) * MINUTE for level in theirs] or [0.0]
         allowed = max(TIMES_LARGEST * max(others), TIMES_MEDIAN * median(others), self.floor_per_minute)
         highest = max((level.growth * MINUTE for level in theirs if level.growth > 0), default=0.0)
-        return GateReading(
-            gate=self.id,
-            verdict=GateVerdict.UNHEALTHY if worst > allowed else GateVerdict.HEALTHY,
-            reason=f"{self.id}: grows by {worst:.2f} a minute on the canary, at most {highest:.2f} elsewhere",
-            numbers={"canary_per_minute": round(worst, 6), "control_per_minute": round(highest, 6)},
-        )
+        verdict = GateVerdict.UNHEALTHY if worst > allowed else GateVerdict.HEALTHY
+        reason = f"grows by {worst:.2f} a minute on the canary, at most {highest:.2f} elsewhere"
+        numbers = {"canary_per_minute": round(worst, 6), "control_per_minute": round(highest, 6)}
+        return self.reading(verdict, reason, numbers)

@@ -4,7 +4,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from policies.judge.counts import Series
-from policies.judge.observation import Memory, read_tick
+from policies.judge.look import Memory
+from policies.judge.observation import read_tick
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
 from policies.model.gates import GatePolicy

@@ -15,10 +15,10 @@ from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv.probe import ProbeLogin, probe
-from activities.drivers.daemon.port import CONFIG, RUN, Environment, Secret
+from activities.drivers.daemon.port import CONFIG, RUN, Environment, Secret, Session
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, PenstockError, Refused
-from policies.model.instance import Probe, Session
+from policies.model.instance import Probe
 
 NOT_YET = ("pre-auth", "authenticating", "auth failed")
 """States of `show users` in which a connection is not yet, or never, a session."""

@@ -10,8 +10,8 @@ from activities.drivers.runtime.host.process import boot_id
 from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolders, answered
 from policies.model.drain import Look
 from policies.model.errors import PenstockError, Unavailable
+from policies.model.instance import Steering
 from policies.model.operation import Operation
-from policies.model.steering import Steering
 
 REFRESH = timedelta(seconds=2)
 

@@ -11,14 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from activities.drivers.daemon.port import Daemon, Secret
+from activities.drivers.daemon.port import Daemon, Secret, Session
 from activities.drivers.disk import point, write_whole
 from activities.drivers.runtime.host.chroot import Chroot
 from activities.drivers.runtime.host.process import Process
 from activities.drivers.runtime.host.versions import Versions
 from policies.model.errors import BadInput
 from policies.model.fleet import Gateway, Slot
-from policies.model.instance import Instance, InstanceState, Session
+from policies.model.instance import Instance, InstanceState
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, digest_of
 

@@ -21,12 +21,12 @@ from activities.drivers.runtime.host.process import Process, boot_id, mapped_dig
 from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolder, SlotFolders
 from activities.drivers.runtime.host.versions import Admission
 from activities.instances import Restored, Staged, Started
+from activities.refusals import RunningMismatch
 from activities.steering import SteeringTable
 from policies.model.errors import PenstockError, Refused, Unavailable
 from policies.model.instance import GatewayState, InstanceState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
-from policies.model.refusals import RunningMismatch
 
 UP_WITHIN = timedelta(seconds=15)
 DOWN_WITHIN = timedelta(seconds=10)

@@ -1,0 +1,1 @@
+"""Status: what a change remembers of itself, says of itself, and refuses to be told."""

@@ -1,0 +1,176 @@
+"""The five sentences of a change: what happens, to how many users, why, what is next, what can be done."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
+from policies.model.fleet import AtDeadline, Automation
+from policies.model.plan_part import PlanHeader
+from policies.model.status import ChangeStatus
+from policies.model.verdict import Action
+from policies.status.told import Told, listed
+
+PHASE_SENTENCES = {
+    Phase.STARTING: "checking the release and the way back; nothing has changed yet",
+    Phase.SWITCHING: "starting the new release beside the old one",
+    Phase.OBSERVING: "watching the new release against the others",
+    Phase.HELD: "held; new sessions stay where they are",
+    Phase.PROMOTING: "keeping the new release",
+    Phase.DRAINING: "waiting for the last old sessions to end",
+    Phase.ROLLING_BACK: "sending new sessions back to known-good",
+}
+
+_OUTCOME_SENTENCES = {
+    Outcome.PROMOTED: "promoted: every gateway takes its sessions on {release}",
+    Outcome.ROLLED_BACK: "rolled back: every touched gateway takes its sessions on its known-good",
+    Outcome.ROLLBACK_INCOMPLETE: "ROLLBACK INCOMPLETE",
+    Outcome.REFUSED: "refused: nothing was changed",
+    Outcome.ABORTED: "aborted: no session had moved",
+    Outcome.HELD: "held: needs a person",
+}
+
+
+class Sentences:
+    """Spells one moment of a change."""
+
+    def __init__(self, order: ChangeOrder, header: PlanHeader | None, told: Told) -> None:
+        self._order = order
+        self._header = header
+        self._told = told
+        self._waits = told.waits_until is not None
+
+    def status(self) -> ChangeStatus:
+        """Return the five sentences and the facts under them."""
+        order, told = self._order, self._told
+        release = self._header.release if self._header else None
+        counts: Counter[str] = Counter()
+        for of_wave in told.counts.values():
+            counts.update(of_wave)
+        return ChangeStatus(
+            rollout=told.name,
+            fleet=order.fleet,
+            kind=order.kind,
+            release=release.digest if release else "",
+            version=release.version if release else "known-good",
+            phase=told.phase,
+            what=self._what(),
+            users=self._users(counts),
+            why=self._why(),
+            next=self._next(),
+            can_do=self._can_do(),
+            wave=told.wave,
+            waves=len(self._header.waves) if self._header else 0,
+            gateways=tuple(told.gateways.values()),
+            counts=dict(counts),
+            aside=told.aside,
+            decision=told.decision,
+            events=told.events,
+            earlier_events=told.earlier_events,
+            outcome=told.outcome,
+            incomplete=tuple(f"{name}: {why}" for name, why in sorted(told.not_back.items())),
+            confirm=order.confirm.change if self._waits and order.confirm else None,
+            needs_you=self._needs_you(),
+        )
+
+    def _what(self) -> str:
+        told, header = self._told, self._header
+        if told.result is not None and self._order.kind is not ChangeKind.UPGRADE:
+            return told.result.reason
+        if told.outcome is not None:
+            release = header.release if header else None
+            label = f"{release.product} {release.version}" if release else "known-good"
+            return _OUTCOME_SENTENCES[told.outcome].format(release=label)
+        if self._waits:
+            return "a rollback waits for a second person"
+        where = f"wave {told.wave} of {len(header.waves)}, " if told.wave and header else ""
+        return f"{where}{PHASE_SENTENCES[told.phase]}"
+
+    def _users(self, counts: Mapping[str, int]) -> str:
+        if self._order.kind is not ChangeKind.UPGRADE:
+            changing = self._header.changing if self._header else 0
+            return f"new sessions of {changing} gateways; live ones stay until they end"
+        touched = sum(count for state, count in counts.items() if state != "waiting")
+        of = self._header.gateways if self._header else 0
+        return f"{touched} of {of} gateways; live sessions are never moved"
+
+    def _why(self) -> str:
+        told = self._told
+        if told.result is not None:
+            return told.result.reason
+        if told.not_back:
+            return listed(told.not_back)
+        if self._waits and self._order.confirm is not None:
+            return self._order.confirm.reason
+        if told.holds:
+            return "held by " + listed(told.holds)
+        if self._waits_for_capacity:
+            return f"gateways wait for capacity: {'; '.join(told.short)}"
+        return told.decision.reason if told.decision else self._order.reason
+
+    def _next(self) -> str:  # noqa: PLR0911 - a sentence a case
+        told, confirm = self._told, self._order.confirm
+        if told.result is not None:
+            return "nothing; old instances stop when their last session has ended"
+        if told.waits_until is not None and confirm is not None:
+            nothing = confirm.at_deadline is AtDeadline.NOTHING
+            by_itself = "nothing, the rollback is given up" if nothing else "back to known-good"
+            return f"{by_itself} at {told.waits_until:%Y-%m-%d %H:%M:%S} UTC, unless somebody answers"
+        match told.phase:
+            case Phase.SWITCHING if self._waits_for_capacity:
+                return (
+                    "gateways that wait start by themselves when there is capacity, looked for every "
+                    "30 seconds to 5 minutes: bring gateways back, add some, or wait for fewer users"
+                )
+            case Phase.STARTING | Phase.SWITCHING:
+                return "the window begins when the new instances have been probed"
+            case Phase.OBSERVING if self._header is not None:
+                minimum, cap = self._header.window_minimum, self._header.window_cap
+                return f"promotion on proof after {minimum}, a person is asked at {cap}"
+            case Phase.HELD if self._proposes_to_go_back:
+                return "nothing: harm was found, and this fleet asks a person before it goes back"
+            case Phase.HELD:
+                return "nothing, until the cause is gone or a person decides; proven harm still rolls back"
+            case Phase.ROLLING_BACK:
+                return "every gateway is tried until it is back"
+            case _:
+                return "the next wave, or the end"
+
+    @property
+    def _waits_for_capacity(self) -> bool:
+        return bool(self._told.short) and self._told.phase is Phase.SWITCHING
+
+    @property
+    def _proposes_to_go_back(self) -> bool:
+        decision = self._told.decision
+        asks = self._header is not None and self._header.limits.automation is Automation.ASK
+        return asks and decision is not None and decision.action is Action.ROLL_BACK
+
+    def _can_do(self) -> str:
+        fleet, told = self._order.fleet, self._told
+        if told.result is not None:
+            return f"penstock rollback {fleet} --reason TEXT"
+        if self._waits:
+            return (
+                f"penstock approve {fleet} --reason TEXT (not who asked) | penstock reject {fleet} "
+                f"--reason TEXT | penstock rollback {fleet} --reason TEXT (to known-good, at once)"
+            )
+        if told.not_back:
+            return f"penstock gateway quarantine {fleet} {min(told.not_back)} --reason TEXT"
+        if told.goes_back:
+            return f"penstock watch {fleet}"
+        held = bool(told.holds) or told.phase is Phase.HELD
+        first = f"penstock {'resume' if held else 'hold'} {fleet} --reason TEXT"
+        return f"{first} | penstock rollback {fleet} --reason TEXT"
+
+    def _needs_you(self) -> str | None:
+        told = self._told
+        if told.result is not None:
+            return None
+        if told.not_back:
+            return f"{len(told.not_back)} gateways are not back: {listed(told.not_back)}"
+        if self._waits or self._proposes_to_go_back:
+            return self._why()
+        decision = told.decision
+        if decision is not None and decision.action is Action.HOLD_FOR_HUMAN and not told.goes_back:
+            return decision.reason
+        return "held by " + listed(told.holds) if told.holds else None

@@ -1,0 +1,221 @@
+"""The story of a change: reports and commands become what every surface shows in the same words."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Phase
+from policies.model.command import Command, CommandKind
+from policies.model.plan_part import PlanHeader
+from policies.model.report import GatewayProgress, RestoreReport, WaveReport
+from policies.model.status import ChangeStatus, Event
+from policies.model.verdict import Decision
+from policies.model.way_back import Confirmation
+from policies.status.refusals import refusal_of
+from policies.status.sentences import PHASE_SENTENCES, Sentences
+from policies.status.told import NAMED, Told, listed
+
+KEPT_EVENTS = 200
+"""Events kept in memory; the ledger's audit record has commands and decisions for good."""
+
+
+class Story:
+    """Everything a change has to tell; fed with reports, asked for its status and what is refused."""
+
+    def __init__(self, order: ChangeOrder, at: datetime, told: Told | None = None) -> None:
+        self._order = order
+        self._header: PlanHeader | None = None
+        self._told = told or Told()
+        self._wave_heard: WaveReport | None = None
+        self._restores: dict[str, RestoreReport] = {}
+        if told is None:
+            self.note(f"{order.requested_by} asked for {_subject(order)}: {order.reason}", at)
+
+    def know(self, name: str, header: PlanHeader | None) -> None:
+        """Take over the change's own name and its plan."""
+        self._header = header
+        self._tell(name=name)
+
+    def dump(self) -> Told:
+        """Return all that is remembered."""
+        return self._told
+
+    # --- what happens -----------------------------------------------------------------
+
+    def note(self, sentence: str, at: datetime) -> None:
+        """Add a line to the story."""
+        events = (*self._told.events, Event(at=at, sentence=sentence))
+        dropped = max(0, len(events) - KEPT_EVENTS)
+        self._tell(events=events[dropped:], earlier_events=self._told.earlier_events + dropped)
+
+    def enter(self, phase: Phase, at: datetime) -> None:
+        """Begin a phase; saying it again adds no line."""
+        if phase is not self._told.phase:
+            self._tell(phase=phase)
+            self.note(PHASE_SENTENCES[phase], at)
+
+    def wait(self, confirmation: Confirmation, at: datetime) -> None:
+        """Begin to wait for a second person."""
+        self._tell(waits_until=at + confirmation.within, phase=Phase.HELD)
+        self.note(f"waiting for a second person: {confirmation.reason}", at)
+
+    def answered(self) -> None:
+        """Wait no more."""
+        self._tell(waits_until=None)
+
+    def take(self, report: WaveReport) -> Decision | None:
+        """Take over a wave's report; what it repeats is told once. Return its decision if that is news."""
+        for name, why in sorted(report.aside.items()):
+            if name not in self._told.aside:
+                self.note(f"{name} left out and sent back: {why}", report.at)
+        self._tell(aside=self._told.aside | report.aside)  # each report tells only who is new
+        if not report.follows(self._wave_heard):
+            return None
+        self._wave_heard = report
+        if report.wave != self._told.wave:
+            self._tell(wave=report.wave, decision=None)
+            waves = len(self._header.waves) if self._header else 0
+            self.note(f"wave {report.wave} of {waves}", report.at)
+        for progress in report.gateways:
+            self._take_progress(progress, report.at)
+        moved = self._told.moved or any(report.counts.get(state) for state in ("on trial", "kept"))
+        self._tell(
+            counts=self._told.counts | {report.wave: report.counts},
+            holds=report.holds,
+            moved=moved,
+            switching=report.switching,
+        )
+        self._take_short(report)
+        if self._told.phase is not Phase.ROLLING_BACK:
+            self.enter(report.phase, report.at)
+        return self._take_decision(report)
+
+    def _take_short(self, report: WaveReport) -> None:
+        """Tell when gateways begin to wait for capacity, and when none does; figures between are status."""
+        if report.short and not self._told.short:
+            self.note(f"gateways wait for capacity: {'; '.join(report.short)}", report.at)
+        elif self._told.short and not report.short:
+            self.note("no gateway waits for capacity any more", report.at)
+        self._tell(short=report.short)
+
+    def _take_progress(self, progress: GatewayProgress, at: datetime) -> None:
+        before = self._told.gateways.get(progress.gateway)
+        if (before is None or before.state != progress.state) and progress.state != "waiting":
+            self.note(f"{progress.gateway} {progress.state}", at)
+        self._tell(gateways=self._told.gateways | {progress.gateway: progress})
+
+    def _take_decision(self, report: WaveReport) -> Decision | None:
+        before, decision = self._told.decision, report.decision
+        if decision is None:
+            return None
+        is_news = before is None or (before.action, before.verdict) != (decision.action, decision.verdict)
+        if is_news:
+            action = decision.action.replace("_", " ")
+            self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
+        self._tell(decision=decision)
+        return decision if is_news else None
+
+    def begin_to_go_back(self, reason: str, at: datetime) -> None:
+        """Turn round."""
+        if self._told.phase is not Phase.ROLLING_BACK:
+            self._tell(phase=Phase.ROLLING_BACK)
+            self.note(f"rolling back: {reason}", at)
+
+    def take_restore(self, report: RestoreReport) -> None:
+        """Take over what a restore says of one of its parts."""
+        part = f"{report.part.wave}/{report.part.number}"
+        if not report.follows(self._restores.get(part)):
+            return
+        self._restores[part] = report
+        self.begin_to_go_back(report.reason, report.at)
+        if self._is_small:
+            for name in report.names:
+                self._take_progress(
+                    GatewayProgress(gateway=name, wave=report.part.wave, state="back on known-good"),
+                    report.at,
+                )
+        known = {name for missing in self._told.missing.values() for name in missing}
+        for name, why in sorted(report.missing.items()):
+            if self._told.missing.get(part, {}).get(name) != why and (name in known or len(known) < NAMED):
+                self.note(f"ROLLBACK INCOMPLETE: {name}: {why}", report.at)
+        self._tell(
+            back=self._told.back | {part: report.back},
+            missing=self._told.missing | {part: report.missing},
+            given_up=self._told.given_up | report.given_up,
+        )
+
+    def hear(self, command: Command, at: datetime) -> str:  # noqa: PLR0911 - a sentence a case
+        """Take over an accepted command; return the sentence that answers it."""
+        self.note(f"{command.person}: {command.kind.replace('_', ' ')} ({command.reason})", at)
+        match command.kind:
+            case CommandKind.HOLD:
+                self._tell(holds=self._told.holds | {command.person: command.reason})
+                finishes = (
+                    "Gateways that are being switched now are finished; nobody else is moved"
+                    if self._told.switching
+                    else "Nobody is moved"
+                )
+                return f"Held. {finishes} until resume; harm is still looked for and rolled back."
+            case CommandKind.RESUME:
+                lifted = command.hold_of or command.person
+                left = {who: why for who, why in self._told.holds.items() if who != lifted}
+                self._tell(holds=left)
+                if left:
+                    return f"The hold of {lifted} is lifted; still held by {listed(left)}."
+                return "Resumed. The next verdict decides."
+            case CommandKind.PROMOTE:
+                return "Noted. Without proof a promotion needs two people; with it the wave passes by itself."
+            case CommandKind.ABORT:
+                return "Aborting. No session has moved; what was started is stopped again."
+            case CommandKind.ROLL_BACK:
+                return "Rolling back. New sessions go to known-good; live ones stay until they end."
+            case CommandKind.QUARANTINE:
+                return f"{command.gateway} is given up here and tried on; it is named until it returns."
+            case CommandKind.APPROVE | CommandKind.REJECT:
+                return f"{command.kind.capitalize()}: heard."
+
+    def end(self, result: ChangeResult, at: datetime) -> None:
+        """Close the story with its outcome."""
+        self._tell(phase=Phase.ENDED, result=result)
+        self.note(f"{result.outcome.replace('_', ' ')}: {result.reason}", at)
+
+    # --- what is asked of it ------------------------------------------------------------
+
+    def refusal_of(self, command: Command) -> str | None:
+        """Return why the command makes no sense now, and what does; None when it does."""
+        return refusal_of(self._order, self._told, command)
+
+    def status(self) -> ChangeStatus:
+        """Return the five sentences and the facts under them."""
+        return Sentences(self._order, self._header, self._told).status()
+
+    @property
+    def holds(self) -> Mapping[str, str]:
+        """Who holds the change, and why."""
+        return self._told.holds
+
+    @property
+    def sessions_moved(self) -> bool:
+        """Whether new sessions went to the new release anywhere, for however short a time."""
+        return self._told.moved
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether the way back is under way already."""
+        return self._told.goes_back
+
+    @property
+    def _is_small(self) -> bool:
+        return self._header is not None and self._header.changing <= 50  # noqa: PLR2004 - as waves report
+
+    def _tell(self, **news: object) -> None:
+        self._told = self._told.model_copy(update=news)
+
+
+def _subject(order: ChangeOrder) -> str:
+    match order.kind:
+        case ChangeKind.UPGRADE:
+            return "an upgrade"
+        case ChangeKind.GO_BACK:
+            return "a rollback"
+        case kind:
+            return f"a change: {kind.value}"

@@ -1,0 +1,63 @@
+"""What a change remembers of itself, in a form that survives a history that is cut."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from policies.model.change import ChangeResult, Outcome, Phase
+from policies.model.report import GatewayProgress
+from policies.model.status import Event
+from policies.model.value import Value
+from policies.model.verdict import Decision
+
+NAMED = 10
+"""Gateways that one sentence names; more are counted."""
+
+
+class Told(Value):
+    """All that was reported and commanded so far."""
+
+    name: str = ""
+    phase: Phase = Phase.STARTING
+    wave: int = 0
+    gateways: dict[str, GatewayProgress] = {}
+    counts: dict[int, dict[str, int]] = {}
+    aside: dict[str, str] = {}
+    decision: Decision | None = None
+    holds: dict[str, str] = {}
+    moved: bool = False
+    """Whether new sessions went to the new release anywhere, for however short a time."""
+    switching: bool = False
+    short: tuple[str, ...] = ()
+    """Why gateways wait for capacity."""
+    back: dict[str, int] = {}
+    missing: dict[str, dict[str, str]] = {}
+    given_up: dict[str, str] = {}
+    waits_until: datetime | None = None
+    events: tuple[Event, ...] = ()
+    earlier_events: int = 0
+    result: ChangeResult | None = None
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether the way back is under way."""
+        return self.phase is Phase.ROLLING_BACK
+
+    @property
+    def not_back(self) -> dict[str, str]:
+        """The gateways that are still tried, each with what keeps it."""
+        found = {name: why for missing in self.missing.values() for name, why in missing.items()}
+        return {name: why for name, why in found.items() if name not in self.given_up}
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; incomplete already while gateways are missing."""
+        if self.result is not None:
+            return self.result.outcome
+        return Outcome.ROLLBACK_INCOMPLETE if self.not_back else None
+
+
+def listed(reasons: Mapping[str, str]) -> str:
+    """Return the first few names with their reasons for a sentence."""
+    first = [f"{name}: {why}" for name, why in sorted(reasons.items())][:NAMED]
+    more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
+    return "; ".join(first) + more

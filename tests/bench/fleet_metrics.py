@@ -1,0 +1,217 @@
+"""The judge's tick on a large fleet: a real Prometheus over SIMULATED exporters, and the real look-up.
+
+Every simulated gateway is a target of its own with the series of two instances, scraped as often as the
+gate policy of production says; one process answers for all of them. What is timed is the whole step that
+a workflow calls: who belongs to the wave, what is read of whom, and the folding of it.
+"""
+
+import asyncio
+import json
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from temporalio.testing import ActivityEnvironment
+
+from activities.drivers.metrics.prometheus import PrometheusSource
+from activities.observation import ObservationActivities
+from activities.watching import WatchActivities, WatchSlice
+from orchestrator.store.ledger import Ledger
+from policies.judge.counts import Series
+from policies.judge.tick import Offence
+from policies.model.change import ChangeKind, ChangeOpening, GatewayResult
+from policies.model.fleet import Fleet, Gateway
+from policies.model.plan import Plan, ReleaseRef
+from policies.model.verdict import GateVerdict
+from tests.fakes.prometheus import RealPrometheus
+
+TICKS = 5
+"""Ticks that are timed; the first reads the baseline too."""
+
+SCRAPES_BEFORE = 4
+"""Scrapes of the whole fleet before the first tick."""
+
+BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 30.0)
+OUTCOMES = ("ok", "auth_fail", "tls_fail", "timeout", "internal", "cancelled")
+
+
+class Exporters:
+    """One server that answers for the exporters of all gateways, by path."""
+
+    def __init__(self, fleet: Fleet, old: ReleaseRef, new: ReleaseRef) -> None:
+        self._numbers = {gateway.name: number for number, gateway in enumerate(fleet.gateways)}
+        self._old, self._new = old.executable, new.executable
+        self._began = time.time()
+        self.changed: frozenset[str] = frozenset()
+        self.server: asyncio.Server | None = None
+        self.series = 0
+
+    async def start(self) -> int:
+        """Listen on a free port of loopback and return it."""
+        self.server = await asyncio.start_server(self._answer, "127.0.0.1", 0, backlog=4096)
+        port: int = self.server.sockets[0].getsockname()[1]
+        return port
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while request := await reader.readuntil(b"\r\n\r\n"):
+                name = request.split(b" ", 2)[1].decode().strip("/")
+                body = self.page(name).encode()
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n"
+                writer.write(head.encode() + body)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # Prometheus has ended, or the bench has
+        finally:
+            writer.close()
+
+    def page(self, name: str) -> str:
+        """Return what the exporter of that gateway says now: thirty logins a minute where new ones go."""
+        number, passed = self._numbers[name], time.time() - self._began
+        slots = [("a", self._old, 1000.0), *([("b", self._new, 2000.0)] if name in self.changed else [])]
+        lines = [f'vpngw_boot_info{{boot_id="{name}"}} 1']
+        for slot, digest, started in slots:
+            serves = slot == slots[-1][0]
+            logins = int(passed / 2) + number % 7 if serves else 5
+            labels = f'slot="{slot}",digest="{digest}"'
+            counts = {outcome: logins if outcome == "ok" else 1 for outcome in OUTCOMES}
+            lines += [
+                f'vpngw_first_attempts_total{{outcome="{outcome}",{labels}}} {count}'
+                for outcome, count in counts.items()
+            ]
+            lines += [
+                f'vpngw_handshake_seconds_bucket{{le="{bound}",{labels}}} {logins if place else logins // 2}'
+                for place, bound in enumerate((*BOUNDS, "+Inf"))
+            ]
+            process = {"open_fds": 40, "max_fds": 1024, "resident_memory_bytes": 3e7}
+            process |= {"start_time_seconds": started, "cpu_seconds_total": round(passed / 50, 2)}
+            lines += [f"vpngw_process_{key}{{{labels}}} {value}" for key, value in process.items()]
+            lines += [f"vpngw_sessions{{{labels}}} {100 + number % 50}", f"vpngw_probe_success{{{labels}}} 1"]
+            if serves:
+                lines.append(f'vpngw_build_info{{version="1",{labels}}} 1')
+        self.series = max(self.series, len(lines))
+        return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def _prometheus(fleet: Fleet, exporters: int, scrape: timedelta) -> Iterator[RealPrometheus]:
+    """Prepare a Prometheus whose targets are the gateways, each known by its own address."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-bench-metrics-"))
+    targets = [
+        {"targets": [f"127.0.0.1:{exporters}"], "labels": _labels(gateway)} for gateway in fleet.gateways
+    ]
+    job = {"job_name": "vpngw", "static_configs": targets}
+    every = f"{scrape.total_seconds():g}s"
+    config = {"global": {"scrape_interval": every, "scrape_timeout": every}, "scrape_configs": [job]}
+    (folder / "prometheus.yml").write_text(json.dumps(config))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = RealPrometheus(folder, port)
+    try:
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _labels(gateway: Gateway) -> dict[str, str]:
+    return {"__metrics_path__": f"/{gateway.name}", "instance": gateway.metrics_target}
+
+
+def _as_answered(series: Series) -> dict[str, object]:
+    values = [(at, f"{value:g}") for at, value in series.samples]
+    return {"metric": dict(series.labels), "values": values}
+
+
+class Weighed:
+    """The source of the product; what it answers is weighed as Prometheus wrote it."""
+
+    def __init__(self, source: PrometheusSource) -> None:
+        self._source = source
+        self.bytes = 0
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        """Return what the source returns."""
+        found = await self._source.raw(selector, instances, at, lookback)
+        self.bytes += sum(len(json.dumps(_as_answered(one), separators=(",", ":"))) for one in found)
+        return found
+
+    async def offenders(self, offence: Offence, at: datetime) -> frozenset[str]:
+        """Return what the source returns."""
+        found = await self._source.offenders(offence, at)
+        self.bytes += sum(len(name) + 50 for name in found)
+        return found
+
+
+async def measure_ticks(plan: Plan, old: ReleaseRef) -> tuple[float, int]:
+    """Return the longest tick in seconds and the largest in bytes, with all waves but the last on trial."""
+    exporters = Exporters(plan.fleet, old, plan.release)
+    exporters.changed = frozenset(name for wave in plan.waves[:-1] for name in wave.gateways)
+    port = await exporters.start()
+    folder = Path(tempfile.mkdtemp(prefix="penstock-bench-ticks-"))
+    book = Ledger.open(f"sqlite:///{folder / 'ledger.db'}")
+    try:
+        change = _standing(book, plan)
+        with _prometheus(plan.fleet, port, plan.gates.scrape) as prometheus:
+            await prometheus.start()
+            await asyncio.sleep(SCRAPES_BEFORE * plan.gates.scrape.total_seconds())
+            source = PrometheusSource(prometheus.url)
+            try:
+                return await _ticks(book, plan, change, len(plan.waves) - 1, source)
+            finally:
+                source.close()
+    finally:
+        book.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        if exporters.server is not None:
+            exporters.server.close()
+
+
+async def _ticks(
+    book: Ledger, plan: Plan, change: str, wave: int, source: PrometheusSource
+) -> tuple[float, int]:
+    longest, largest, state = 0.0, 0, ""
+    for _ in range(TICKS):
+        weighed = Weighed(source)
+        watch = WatchActivities(book, ObservationActivities(weighed, offenders=weighed))
+        asked = WatchSlice(change=change, plan=plan.digest, wave=wave, state=state, slice=timedelta(0))
+        began = time.monotonic()
+        found = await ActivityEnvironment().run(watch.watch_wave, asked)
+        took = time.monotonic() - began
+        if found.decision.verdict is GateVerdict.METRICS_UNAVAILABLE:
+            raise SystemExit(f"bench: the tick did not read all it needs: {found.decision.reason}")
+        longest, largest, state = max(longest, took), max(largest, weighed.bytes), found.state
+        await asyncio.sleep(plan.gates.tick.total_seconds())
+    return round(longest, 2), largest
+
+
+def _standing(book: Ledger, plan: Plan) -> str:
+    """Write a ledger in which all waves but the last are kept or on trial, and return the change's name."""
+    opening = ChangeOpening(
+        key="measured",
+        fleet=plan.fleet.name,
+        kind=ChangeKind.UPGRADE,
+        requested_by="bench",
+        reason="measuring",
+        release=plan.release.version,
+        plan=plan.digest,
+    )
+    book.record_plan(plan)
+    change = book.open_change(opening)
+    now = datetime.now(UTC)
+    on_trial = {"state": "on trial", "slot": "b", "at": now, "started": now.timestamp()}
+    results = [
+        GatewayResult(gateway=name, wave=wave.number, **on_trial)
+        for wave in plan.waves[:-1]
+        for name in wave.gateways
+    ]
+    for first in range(0, len(results), 500):
+        book.record_gateways(change, results[first : first + 500])
+    return change
