@@ -247,13 +247,12 @@ class ObservationActivities:
         asked: Mapping[str, str] | None = None,
     ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
         """Read all selectors side by side; return what was found, and why the rest was not."""
-        inside = contained(lookbacks)
+        asked = asked or {}
+        # Whoever asks for a part of its selector has no answer for others.
+        inside = contained({name: back for name, back in lookbacks.items() if name not in asked})
         names = [name for name in lookbacks if name not in inside]
         answers = await asyncio.gather(
-            *(
-                self._source.raw((asked or {}).get(name, name), instances, at, lookbacks[name])
-                for name in names
-            ),
+            *(self._source.raw(asked.get(name, name), instances, at, lookbacks[name]) for name in names),
             return_exceptions=True,
         )
         series, unread = {}, {}

@@ -123,4 +123,5 @@ def _nobody_yet(asked: WatchSlice) -> ObservationSlice:
     reason = "no gateway of this wave is known to be on trial yet"
     decision = Decision(action=Action.CONTINUE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)
     nothing = timedelta(0)
-    return ObservationSlice(state=asked.state, decision=decision, observed=nothing, wall=nothing, ticks=0)
+    state = packed(restarted(unpacked(asked.state))) if asked.restart and asked.state else asked.state
+    return ObservationSlice(state=state, decision=decision, observed=nothing, wall=nothing, ticks=0)

@@ -157,6 +157,7 @@ class Batch:
     def hold(self, held: bool) -> None:
         """Start nobody else while held; what is under way on a gateway is finished."""
         self._held = held
+        self._silent_since.clear()  # nobody asks while held
 
     @workflow.signal(name="share")
     def share(self, share: int) -> None:
@@ -220,7 +221,7 @@ class Batch:
                 **steps.RECORD,
             )
             # Whoever is silent keeps nobody waiting; it is asked again with the next look at the capacity.
-            short |= {name: f"{name} is silent" for name, load in loads.items() if load is None}
+            short |= {n: f"{n} is silent" for n in self._waiting if n in loads and loads[n] is None}
         if short is not None and short != self._short:
             self._short = short
             self._changed()
@@ -262,7 +263,8 @@ class Batch:
 
     def _may_go_on(self) -> bool:
         done = any(switch.done() for switch in self._under_way.values())
-        return done or bool(self._ending) or bool(self._next(self._short))
+        over = bool(self._ending) or not (self._waiting or self._under_way)
+        return done or over or bool(self._next(self._short))
 
     async def _switch_gateway(self, member: Member) -> None:
         try:
@@ -299,7 +301,9 @@ class Batch:
         """Report that everybody is ready, and begin the trials when the whole group is."""
         self._at_barrier = True
         self._changed(urgent=True)
+        self._idle = True
         await workflow.wait_condition(lambda: self._released or bool(self._ending))
+        self._idle = False
         if self._released:
             await asyncio.gather(*[self._begin_or_set_aside(name) for name in sorted(self._ready)])
 

@@ -70,6 +70,7 @@ class RestoreOrder(Value):
     back: tuple[str, ...] = ()
     given_up: dict[str, str] = {}
     began: datetime | None = None
+    last_back: datetime | None = None
     told: int = 0
 
 
@@ -94,8 +95,10 @@ class Restore:
         self._back = list(order.back)
         self._troubles: dict[str, str] = {}
         self._given_up = dict(order.given_up)
-        self._began = self._last_back = order.began or workflow.now()
+        self._began = order.began or workflow.now()
+        self._last_back = order.last_back or self._began
         self._told = order.told
+        self._tried: set[str] = set()
         self._first_round_over = bool(order.back)
 
     @workflow.run
@@ -150,14 +153,14 @@ class Restore:
                 )
         self._given_up = {name: why for name, why in self._given_up.items() if name in self._members}
         waiting = [name for name in sorted(self._members) if name not in {*self._back, *self._given_up}]
+        going = [asyncio.create_task(self._go_back(name)) for name in waiting]
         if not self._first_round_over:
-            await asyncio.gather(*[self._try_once(name) for name in waiting])
-            self._first_round_over = True
+            await workflow.wait_condition(lambda: self._tried >= {*waiting})
+            self._first_round_over, together = True, sorted(self._back)
             await self._report()
             await self._let_the_others_go_back()
-            await self._look_after_what_was_left(sorted(self._back), MOST_SNAPSHOTS)
-        late = [asyncio.create_task(self._try_until_back(name)) for name in waiting if name not in self._back]
-        await asyncio.gather(*late)
+            await self._look_after_what_was_left(together, MOST_SNAPSHOTS)
+        await asyncio.gather(*going)
         if any(name not in {*self._back, *self._given_up} for name in waiting):
             self._go_on_with_a_short_history()
         return RestoreResult(
@@ -171,6 +174,13 @@ class Restore:
             await workflow.sleep(left)
 
     # --- one gateway ------------------------------------------------------------------
+
+    async def _go_back(self, name: str) -> None:
+        """Try once, and on until it is back; who refuses tries again while others have their first turn."""
+        back = await self._try_once(name)
+        self._tried.add(name)
+        if not back:
+            await self._try_until_back(name)
 
     async def _try_once(self, name: str) -> bool:
         """Bring the gateway back in one round; return whether it is back or newer hands have it."""
@@ -219,9 +229,11 @@ class Restore:
 
     async def _returned(self, name: str) -> None:
         if name in self._back:
+            together = not self._first_round_over
             await self._clear_quarantine(name)
             await self._report()
-            await self._look_after_what_was_left([name], 1)
+            if not together:
+                await self._look_after_what_was_left([name], 1)
 
     async def _bring_back(self, name: str) -> None:
         on, release = self._steps[name], self._targets[name]
@@ -353,6 +365,7 @@ class Restore:
                     "back": tuple(self._back),
                     "given_up": self._given_up,
                     "began": self._began,
+                    "last_back": self._last_back,
                     "told": self._told,
                 }
             )

@@ -38,6 +38,13 @@ ASK = Options(
 )
 """Reads something; silence for longer than this is an answer."""
 
+SURVEY = Options(
+    start_to_close_timeout=timedelta(seconds=5),
+    schedule_to_close_timeout=timedelta(seconds=20),
+    retry_policy=_retry(0),
+)
+"""Reads one of many gateways: reconcile looks at its pages twice a minute, silent gateways among them."""
+
 STUDY = Options(
     start_to_close_timeout=timedelta(seconds=15),
     heartbeat_timeout=timedelta(seconds=4),

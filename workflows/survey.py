@@ -75,7 +75,7 @@ class Survey:
         answers = await asyncio.gather(
             *[
                 workflow.execute_activity_method(
-                    InstanceActivities.observe_gateway, task_queue=gateway.task_queue, **steps.ASK
+                    InstanceActivities.observe_gateway, task_queue=gateway.task_queue, **steps.SURVEY
                 )
                 for gateway in gateways
             ],

@@ -41,6 +41,8 @@ class WatchOrder(Value):
     state: str = ""
     decision: Decision | None = None
     window: int = 0
+    news: tuple[int, Action, GateVerdict, tuple[str, ...]] | None = None
+    """The last decision that was told, in short."""
     told: int = 0
     told_at: datetime | None = None
 
@@ -57,7 +59,8 @@ class Watch:
         self._complete = order.complete
         self._restart = False
         self._decision = order.decision
-        self._window = self._decided_in = order.window
+        self._window = order.window
+        self._news = order.news
         self._told = order.told
         self._told_at = order.told_at
         self._looks = 0
@@ -111,6 +114,7 @@ class Watch:
         except ActivityError as error:
             if code_of(error) != "BadQuery":
                 raise
+            self._restart = self._restart or restart
             await self._hear(_unaskable(sentence_of(error)), window)
             return
         self._state = watched.state
@@ -118,10 +122,10 @@ class Watch:
         await self._hear(watched.decision, window)
 
     async def _hear(self, decision: Decision, window: int) -> None:
-        last, self._decision = self._decision, decision
-        before, self._decided_in = self._decided_in, window
-        is_news = last is None or before != window or _gist(last) != _gist(decision)
-        if is_news and self._may_tell(decision):
+        self._decision = decision
+        news = (window, decision.action, decision.verdict, decision.failed)
+        if news != self._news and self._may_tell(decision):
+            self._news = news
             await self._tell(decision, window)
 
     def _may_tell(self, decision: Decision) -> bool:
@@ -165,6 +169,7 @@ class Watch:
                     "state": self._state,
                     "decision": self._decision,
                     "window": self._window,
+                    "news": self._news,
                     "told": self._told,
                     "told_at": self._told_at,
                 }
@@ -175,8 +180,3 @@ class Watch:
 def _unaskable(reason: str) -> Decision:
     """Return the decision when the question itself is wrong: that is no verdict on the release."""
     return Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)
-
-
-def _gist(decision: Decision) -> tuple[Action, GateVerdict, tuple[str, ...]]:
-    """Return what somebody has to hear of when it changes."""
-    return decision.action, decision.verdict, decision.failed

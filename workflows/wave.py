@@ -170,20 +170,20 @@ class Wave:
     def _lanes(self) -> list[tuple[PartKey, ...]]:
         """Return which batches switch one after the other: as many side by side as may switch at once."""
         keys = self._wave.keys
-        if self._is_blue_green:
-            return [(key,) for key in keys]
         count = max(1, min(len(keys), self._limits.switching // MOST_MEMBERS))
         return [keys[first::count] for first in range(count)]
 
     async def _run_lane(self, keys: Sequence[PartKey], switching: int) -> None:
-        """Run the lane's batches; the next begins when no more than half of those that may still switch.
+        """Run the lane's batches; the next begins when few of those before still switch.
 
-        A few that hang keep nobody waiting, and go on counting against what may switch at once.
+        In a large fleet a few that hang keep nobody waiting, and go on counting against what may switch at
+        once; where fewer may switch than a batch has, the next would never get their places back.
         """
+        few = switching // 2 if switching >= MOST_MEMBERS else 0
         for index, key in enumerate(keys):
             before = keys[:index]
             await workflow.wait_condition(
-                partial(lambda some: not self._holds and 2 * self._switching(some) <= switching, before)
+                partial(lambda some: not self._holds and self._switching(some) <= few, before)
             )
             batch = await workflow.start_child_workflow(
                 Batch.run,
@@ -195,6 +195,9 @@ class Wave:
             )
             self._batches[key.number] = batch
             self._ends.append(asyncio.create_task(self._notice_the_end(key.number, batch)))
+            if self._holds:  # held while the batch was being started
+                with suppress(FailureError):
+                    await batch.signal(Batch.hold, True)
 
     def _batch_order(self, key: PartKey, switching: int) -> BatchOrder:
         order, header = self._order, self._order.header
@@ -292,8 +295,13 @@ class Wave:
         return WaveResult(passed=True, reason=reason, decision=decision, aside=self._aside(), carry=carry)
 
     def _patience(self) -> timedelta | None:
-        """Return how long to wait without any news: where time alone passes a share or an observed wave."""
-        by_time = self._limits.automation is Automation.OBSERVE or bool(self._shares_left())
+        """Return how long to wait without any news: where time alone passes a share or an observed wave.
+
+        Time passes nothing that the verdict speaks against or cannot tell, unless verdicts are only shown.
+        """
+        shown = self._limits.automation is Automation.OBSERVE
+        doubted = self._decision is not None and self._decision.action in _WAITING - {Action.PROMOTE}
+        by_time = shown or (bool(self._shares_left()) and not doubted)
         if not by_time or self._complete_since is None or self._holds:
             return None
         left = self._complete_since + self._order.header.window_minimum - workflow.now()
@@ -306,7 +314,7 @@ class Wave:
         await self._give_up_what_the_metrics_name()
         if self._watch is None and (self._on_trial or self._all_switched):
             await self._begin_to_watch()
-        if self._is_blue_green and not self._share and self._everybody_is_ready:
+        if self._is_blue_green and not (self._share or self._holds) and self._everybody_is_ready:
             await self._take_share(self._wave.shares[0])
         elif self._all_switched and self._complete_since is None:
             await self._begin_the_window()
@@ -355,7 +363,7 @@ class Wave:
         return tuple(share for share in self._wave.shares if self._share < share < EVERYBODY)
 
     def _may_take_the_next_share(self) -> bool:
-        """Whether a share before the judged one was watched long enough; harm would have ended it."""
+        """Whether a share before the judged one was watched long enough, and nothing speaks against more."""
         return self._all_switched and bool(self._shares_left()) and self._patience() == timedelta(0)
 
     async def _take_share(self, share: int) -> None:

@@ -49,6 +49,8 @@ class FakeJudge:
         self.advice: tuple[Advice, ...] = ()
         """What history says of this hour."""
         self.forgetful = False
+        self.misunderstands = 0
+        """How many slices that begin a window are refused as a wrong question."""
         self.script: dict[int, list[Decision]] = {}
         self.orders: list[WatchSlice] = []
         """What waves asked, oldest first."""
@@ -72,6 +74,9 @@ class FakeJudge:
     @activity.defn(name="watch_wave")
     async def watch_wave(self, order: WatchSlice) -> ObservationSlice:
         (self.orders if order.wave else self.bakes).append(order)
+        if order.restart and self.misunderstands:
+            self.misunderstands -= 1
+            raise ApplicationError("no such metric", type="BadQuery", non_retryable=True)
         # Wave 0 is the bake after promotion, quiet unless a test has a script for it.
         said = self.script.get(order.wave, [HEALTHY if order.wave else QUIET])
         decision = said.pop(0) if len(said) > 1 else said[0]

@@ -1,23 +1,36 @@
 """What a wider selector has answered is not asked once more."""
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from activities.observation import ObservationActivities
 from orchestrator.files import load
+from policies.judge.counts import Series
 from policies.judge.look import Memory
 from policies.judge.needs import what_to_read
 from policies.judge.selectors import contained, read_selector
+from policies.judge.window import WindowState
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Cohorts
+from tests.unit.judged import LOGINS, policy
 
 PRODUCTION = load(Path(__file__).parents[2] / "deploy/prometheus/gates.yaml", GatePolicy)
 TOTAL = "vpngw_first_attempts_total{$cohort}"
 BAD = 'vpngw_first_attempts_total{outcome=~"auth_fail|tls_fail",$cohort}'
 REFUSED = 'vpngw_first_attempts_total{outcome="auth_fail",$cohort}'
+
+SLOW = {
+    "kind": "exceedance",
+    "share": 0.1,
+    "bound": {"quantile": 0.95, "max": 5},
+    "margin": {"delta": 0.03, "odds_floor": 1.5, "min_excess": 0.05, "min_bad": 5, "min_ticks": 2},
+    "health": {"delta": 0.08, "error": 0.05},
+}
 
 
 def seconds(count: int) -> timedelta:
@@ -70,3 +83,34 @@ def test_of_the_gates_of_production_failed_logins_are_read_with_all_logins() -> 
     inside = contained(needs.lookbacks)
     assert set(inside.values()) == {TOTAL}
     assert len(inside) == 2
+
+
+class Asked:
+    """Metrics that remember what they were asked."""
+
+    def __init__(self) -> None:
+        self.selectors: list[str] = []
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        self.selectors.append(selector)
+        return ()
+
+
+async def test_a_histogram_of_which_only_some_buckets_are_read_answers_for_no_other() -> None:
+    wide, narrow = "h_bucket{$cohort}", 'h_bucket{method="radius",$cohort}'
+    gates = policy(
+        LOGINS,
+        SLOW | {"id": "slow", "histogram": wide},
+        SLOW | {"id": "slow-radius", "histogram": narrow},
+    )
+    bounds = {"slow": 0.5, "slow-radius": 2.0}
+    state = WindowState(memory=Memory(based=True, bounds=bounds))
+    metrics = Asked()
+    cohorts = Cohorts(canary=("a:1",), control=("b:1",))
+    await ObservationActivities(metrics).read(gates, cohorts, state)
+    assert [asked for asked in metrics.selectors if asked.startswith("h_bucket")] == [
+        'h_bucket{le=~"0\\\\.5(\\\\.0)?|\\\\+Inf",$cohort}',
+        'h_bucket{method="radius",le=~"2(\\\\.0)?|\\\\+Inf",$cohort}',
+    ]

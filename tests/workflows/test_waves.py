@@ -1,5 +1,6 @@
 """A wave: who of it may fail alone, who has to be told, and what passes by itself."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import Automation
 from policies.model.plan import Strategy
 from policies.model.report import WatchReport
-from policies.model.verdict import Window
+from policies.model.verdict import Decision, Window
 from tests.fakes.control import AT_CAP, BLIND, CRASHING, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, soon
@@ -180,6 +181,47 @@ async def test_a_proof_of_the_share_before_passes_no_wave(server: Engine) -> Non
         assert {fake.share for fake in world.gateways.values()} == {50}
         world.judge.says(HEALTHY)
         assert (await soon(result_of(rollout))).outcome is Outcome.PROMOTED
+
+
+@pytest.mark.parametrize(("automation", "said"), [(Automation.ACT, BLIND), (Automation.ASK, UNHEALTHY)])
+async def test_nobody_else_is_exposed_while_the_verdict_is_harm_or_nobody_can_tell(
+    server: Engine, automation: Automation, said: Decision
+) -> None:
+    async with quick(server, size=2, automation=automation) as world:
+        world.judge.says(said)
+        rollout = await _by_shares(world)
+        await in_phase(rollout, Phase.HELD)
+        await asyncio.sleep(3)  # thrice as long as a share lasts
+        status = await status_of(rollout)
+        assert (status.phase, status.decision and status.decision.reason) == (Phase.HELD, said.reason)
+        assert {fake.share for fake in world.gateways.values()} == {10}
+
+
+async def test_a_hold_at_the_barrier_sends_nobody_to_the_new_instances(server: Engine) -> None:
+    async with quick(server, size=2) as world:
+        world.judge.says(UNDECIDED)
+        world.gateways["gw-2"].fail("start", Unavailable("gw-2 is slow"), times=4)
+        rollout = await _by_shares(world)
+        await until(lambda: "start b" in world.gateways["gw-1"].effects, SOON)
+        await say(rollout, CommandKind.HOLD, "ana")
+        await until(lambda: "start b" in world.gateways["gw-2"].effects, SOON)
+        await asyncio.sleep(2)
+        assert [fake.trial for fake in world.gateways.values()] == [None, None]
+        await say(rollout, CommandKind.RESUME, "ana")
+        world.judge.says(HEALTHY)
+        assert (await soon(result_of(rollout))).outcome is Outcome.PROMOTED
+
+
+async def test_a_window_whose_first_slice_nobody_understood_still_begins_anew(server: Engine) -> None:
+    async with quick(server, size=2) as world:
+        world.judge.says(UNDECIDED)
+        await _by_shares(world)
+        await until(lambda: {fake.share for fake in world.gateways.values()} == {10}, SOON)
+        world.judge.misunderstands = 1
+        await until(lambda: {fake.share for fake in world.gateways.values()} == {50}, SOON)
+        looks = len(world.judge.orders)
+        await until(lambda: len(world.judge.orders) > looks + 3, SOON)
+    assert [one.restart for one in world.judge.orders].count(True) == 3
 
 
 async def _by_shares(world: World) -> Running:
