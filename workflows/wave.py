@@ -170,6 +170,8 @@ class Wave:
     def _lanes(self) -> list[tuple[PartKey, ...]]:
         """Return which batches switch one after the other: as many side by side as may switch at once."""
         keys = self._wave.keys
+        if self._wave.one_after_the_other:
+            return [keys]
         count = max(1, min(len(keys), self._limits.switching // MOST_MEMBERS))
         return [keys[first::count] for first in range(count)]
 
@@ -179,7 +181,8 @@ class Wave:
         In a large fleet a few that hang keep nobody waiting, and go on counting against what may switch at
         once; where fewer may switch than a batch has, the next would never get their places back.
         """
-        few = switching // 2 if switching >= MOST_MEMBERS else 0
+        small = switching < MOST_MEMBERS or self._wave.one_after_the_other
+        few = 0 if small else switching // 2
         for index, key in enumerate(keys):
             before = keys[:index]
             await workflow.wait_condition(

@@ -48,6 +48,8 @@ class WaveHeader(Value):
     may_fail: int = Field(default=0, description="gateways that may fail by themselves")
     shares: tuple[int, ...] = (100,)
     holdout: bool = False
+    one_after_the_other: bool = False
+    """Whether its parts share domains, so that no two of them may switch at once."""
 
     @property
     def keys(self) -> tuple[PartKey, ...]:

@@ -1,5 +1,6 @@
 """Cut a plan into a header and parts, so that nobody has to carry all gateways of a large fleet."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from policies.model.fleet import Fleet
@@ -26,6 +27,7 @@ def parted(plan: Plan) -> PartedPlan:
     within = deadlines(order, plan.sessions, limits.drain_deadline, limits.drain)
     for wave in plan.waves:
         of_wave = batches(plan, wave)
+        in_domain = Counter(plan.fleet.gateway(name).domain for name in wave.gateways)
         for number, names in enumerate(of_wave, start=1):
             members = [
                 Member(gateway=plan.fleet.gateway(n), back=plan.known_good[n], drains_within=within[n])
@@ -41,6 +43,7 @@ def parted(plan: Plan) -> PartedPlan:
                 may_fail=may_fail(plan, wave),
                 shares=wave.shares,
                 holdout=wave.holdout,
+                one_after_the_other=max(in_domain.values()) > limits.switching_per_domain,
             )
         )
     header = _header(plan.fleet, plan.digest, waves).model_copy(

@@ -57,6 +57,16 @@ def test_whoever_waits_for_capacity_or_for_its_domain_keeps_nobody_else_waiting(
 
 
 @given(any_facts(), strategies)
+def test_parts_switch_side_by_side_only_where_no_domain_can_have_more_switching_than_it_may(
+    facts: Facts, strategy: Strategy
+) -> None:
+    if plan := some_plan(facts, strategy):
+        for wave, header in zip(plan.waves, parted(plan).header.waves, strict=True):
+            busiest = max(Counter(plan.fleet.gateway(name).domain for name in wave.gateways).values())
+            assert header.one_after_the_other is (busiest > plan.fleet.limits.switching_per_domain)
+
+
+@given(any_facts(), strategies)
 def test_9_and_10_a_part_of_a_wave_has_gateways_of_that_wave_and_of_no_other(
     facts: Facts, strategy: Strategy
 ) -> None:
