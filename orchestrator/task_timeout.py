@@ -26,7 +26,7 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ChildWorkflowHandle
 
-TASK_WITHIN = timedelta(seconds=8)
+TASK_WITHIN = timedelta(seconds=4)
 """The most a workflow may take over one task, loading it included; beyond it another worker tries."""
 
 

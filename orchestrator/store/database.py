@@ -12,6 +12,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -28,7 +30,7 @@ _WRITER = 0x70656E73
 
 
 def open_database(url: str) -> Engine:
-    """Return the database with the newest schema.
+    """Return the database with the newest schema; one that has it already is opened whoever writes to it.
 
     Raises:
         BadInput: The address is not one, or a newer penstock wrote this ledger.
@@ -47,8 +49,9 @@ def open_database(url: str) -> Engine:
         Path(str(parsed.database)).absolute().parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-    with writing(engine) as connection:
-        _upgrade(connection)
+    if not _is_newest(engine):
+        with writing(engine) as connection:
+            _upgrade(connection)
     return engine
 
 
@@ -68,9 +71,21 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection.execution_options(**{_READS: True})
 
 
-def _upgrade(connection: Connection) -> None:
+def _is_newest(engine: Engine) -> bool:
+    """Whether nothing is left to do; no writer is waited for, so that one that hangs stops nobody's start."""
+    heads = ScriptDirectory.from_config(_config()).get_heads()
+    with reading(engine) as connection:
+        return set(MigrationContext.configure(connection).get_current_heads()) == set(heads)
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config()
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")

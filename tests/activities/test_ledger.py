@@ -1,6 +1,7 @@
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.ledger import EventEntry, LedgerActivities, VerdictEntry
 from orchestrator.store.chain import AuditHead
-from orchestrator.store.database import open_database, reading, writing
+from orchestrator.store.database import BUSY_MILLISECONDS, open_database, reading, writing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tables import metadata
 from policies.model.change import ChangeKind, ChangeOpening, KnownGoodBatch
@@ -231,6 +232,19 @@ def test_a_reader_sees_the_ledger_while_somebody_writes(url: str, ledger: Ledger
     with writing(engine) as connection:
         connection.execute(text("UPDATE releases SET source = 'elsewhere'"))
         assert [row.source for row in ledger.releases()] == ["https://releases.example"]
+    engine.dispose()
+
+
+def test_a_writer_that_hangs_keeps_nobody_from_opening_the_ledger(url: str, ledger: Ledger) -> None:
+    add(ledger, OLD)
+    engine = open_database(url)
+    with writing(engine) as connection:
+        connection.execute(text("UPDATE releases SET source = 'elsewhere'"))
+        began = time.monotonic()
+        again = Ledger.open(url)
+        assert again.release("1.1.6") == OLD
+        assert time.monotonic() - began < BUSY_MILLISECONDS / 1000
+        again.close()
     engine.dispose()
 
 

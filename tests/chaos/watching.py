@@ -144,7 +144,7 @@ class Watch:
 def _order(role: str, initiated: HistoryEvent, moment: str) -> tuple[Boundary, None] | None:
     """Return the boundary where a wave tells a batch what becomes of a trial; None for other signals."""
     signal = initiated.signal_external_workflow_execution_initiated_event_attributes
-    if signal.signal_name not in _ORDERS:
+    if signal.signal_name not in _ORDERS or not role.startswith("wave"):
         return None
     return Boundary(role, f"order {signal.signal_name} {_argument(signal.input.payloads)}", moment), None
 
