@@ -38,6 +38,7 @@ class WatchOrder(Value):
     listener: str
     carry: str = ""
     complete: bool = False
+    restart: bool = False
     state: str = ""
     decision: Decision | None = None
     window: int = 0
@@ -57,7 +58,8 @@ class Watch:
         self._state = order.state
         self._carry = order.carry
         self._complete = order.complete
-        self._restart = False
+        self._restart = order.restart
+        self._begun = 0
         self._decision = order.decision
         self._window = order.window
         self._news = order.news
@@ -69,11 +71,12 @@ class Watch:
     async def run(self, order: WatchOrder) -> None:
         """Return after proven harm; everything else goes on until it is cancelled."""
         while True:
+            begun = self._begun
             await self._watch_slice()
             if self._decision is not None and self._decision.action is Action.ROLL_BACK:
                 return
-            await self._pause()
-            if steps.history_is_long() and not self._restart:
+            await self._pause(begun)
+            if steps.history_is_long():
                 self._go_on_with_a_short_history(order)
 
     @workflow.query(name="decision")
@@ -86,6 +89,7 @@ class Watch:
         """Begin that window: everybody who is to be watched is on trial now; evidence is kept."""
         self._complete = self._restart = True
         self._window = window
+        self._begun += 1
 
     @workflow.signal(name="look")
     def look(self) -> None:
@@ -151,21 +155,25 @@ class Watch:
         except ActivityError as error:
             workflow.logger.warning("decision not written to the ledger: %s", sentence_of(error))
 
-    async def _pause(self) -> None:
-        """Look at a calmer pace while nothing but time, or nobody but a person, can change the decision."""
+    async def _pause(self, begun: int) -> None:
+        """Look at a calmer pace while nothing but time, or nobody but a person, can change the decision.
+
+        A window that began since that many had ends it; one whose question is wrong is asked no faster.
+        """
         if self._decision is None or self._decision.action in {Action.CONTINUE, Action.EXTEND}:
             return
         for_human = self._decision.action is Action.HOLD_FOR_HUMAN
         pace = steps.HELD_FOR_HUMAN_PACE if for_human else steps.HELD_PACE
         looks = self._looks
         with suppress(TimeoutError):
-            await workflow.wait_condition(lambda: self._looks > looks or self._restart, timeout=pace)
+            await workflow.wait_condition(lambda: self._looks > looks or self._begun > begun, timeout=pace)
 
     def _go_on_with_a_short_history(self, order: WatchOrder) -> None:
         workflow.continue_as_new(
             order.model_copy(
                 update={
                     "complete": self._complete,
+                    "restart": self._restart,
                     "state": self._state,
                     "decision": self._decision,
                     "window": self._window,

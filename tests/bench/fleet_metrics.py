@@ -8,11 +8,9 @@ a workflow calls: who belongs to the wave, what is read of whom, and the folding
 import asyncio
 import json
 import shutil
-import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +26,7 @@ from policies.model.change import ChangeKind, ChangeOpening, GatewayResult
 from policies.model.fleet import Fleet, Gateway
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.verdict import GateVerdict
-from tests.fakes.prometheus import RealPrometheus
+from tests.fakes.prometheus import prometheus_of
 
 TICKS = 5
 """Ticks that are timed; the first reads the baseline too."""
@@ -49,7 +47,6 @@ class Exporters:
         self._began = time.time()
         self.changed: frozenset[str] = frozenset()
         self.server: asyncio.Server | None = None
-        self.series = 0
 
     async def start(self) -> int:
         """Listen on a free port of loopback and return it."""
@@ -93,30 +90,7 @@ class Exporters:
             lines += [f"vpngw_sessions{{{labels}}} {100 + number % 50}", f"vpngw_probe_success{{{labels}}} 1"]
             if serves:
                 lines.append(f'vpngw_build_info{{version="1",{labels}}} 1')
-        self.series = max(self.series, len(lines))
         return "\n".join(lines) + "\n"
-
-
-@contextmanager
-def _prometheus(fleet: Fleet, exporters: int, scrape: timedelta) -> Iterator[RealPrometheus]:
-    """Prepare a Prometheus whose targets are the gateways, each known by its own address."""
-    folder = Path(tempfile.mkdtemp(prefix="penstock-bench-metrics-"))
-    targets = [
-        {"targets": [f"127.0.0.1:{exporters}"], "labels": _labels(gateway)} for gateway in fleet.gateways
-    ]
-    job = {"job_name": "vpngw", "static_configs": targets}
-    every = f"{scrape.total_seconds():g}s"
-    config = {"global": {"scrape_interval": every, "scrape_timeout": every}, "scrape_configs": [job]}
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = RealPrometheus(folder, port)
-    try:
-        yield server
-    finally:
-        server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _labels(gateway: Gateway) -> dict[str, str]:
@@ -159,7 +133,10 @@ async def measure_ticks(plan: Plan, old: ReleaseRef) -> tuple[float, int]:
     book = Ledger.open(f"sqlite:///{folder / 'ledger.db'}")
     try:
         change = _standing(book, plan)
-        with _prometheus(plan.fleet, port, plan.gates.scrape) as prometheus:
+        targets = [
+            {"targets": [f"127.0.0.1:{port}"], "labels": _labels(gateway)} for gateway in plan.fleet.gateways
+        ]
+        with prometheus_of(targets, f"{plan.gates.scrape.total_seconds():g}s") as prometheus:
             await prometheus.start()
             await asyncio.sleep(SCRAPES_BEFORE * plan.gates.scrape.total_seconds())
             source = PrometheusSource(prometheus.url)

@@ -7,9 +7,10 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -69,16 +70,21 @@ class RealPrometheus:
         self._process.send_signal(signal.SIGCONT)
 
 
-@contextmanager
-def prometheus_over(targets: Sequence[str], scrape: str = "1s") -> Iterator[RealPrometheus]:
+def prometheus_over(targets: Sequence[str], scrape: str = "1s") -> AbstractContextManager[RealPrometheus]:
     """Prepare a Prometheus that scrapes these targets as job vpngw; the test starts it."""
+    return prometheus_of([{"targets": list(targets)}], scrape)
+
+
+@contextmanager
+def prometheus_of(groups: Sequence[Mapping[str, Any]], scrape: str) -> Iterator[RealPrometheus]:
+    """Prepare a Prometheus whose job vpngw has these groups of targets, each with labels of its own."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-judge-"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     config = {
         "global": {"scrape_interval": scrape, "scrape_timeout": scrape},
-        "scrape_configs": [{"job_name": "vpngw", "static_configs": [{"targets": list(targets)}]}],
+        "scrape_configs": [{"job_name": "vpngw", "static_configs": list(groups)}],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))
     server = RealPrometheus(folder, port)

@@ -224,6 +224,17 @@ async def test_a_window_whose_first_slice_nobody_understood_still_begins_anew(se
     assert [one.restart for one in world.judge.orders].count(True) == 3
 
 
+async def test_a_window_that_nobody_understands_is_asked_about_at_the_pace_of_people(server: Engine) -> None:
+    async with quick(server, size=2) as world:
+        world.judge.says(UNDECIDED)
+        world.judge.misunderstands = 1_000
+        rollout = await _by_shares(world)
+        await in_phase(rollout, Phase.HELD)
+        looks = len(world.judge.orders)
+        await asyncio.sleep(3)
+        assert len(world.judge.orders) <= looks + 4
+
+
 async def _by_shares(world: World) -> Running:
     """Start the upgrade of both gateways at once, with a second for each share of their users."""
     shortly = Window(minimum=timedelta(seconds=1), nominal=timedelta(seconds=5))
