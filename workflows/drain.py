@@ -31,12 +31,12 @@ from policies.model.drain import (
 )
 from policies.model.instance import GatewayState, InstanceState, Probe
 from policies.model.plan import ReleaseRef, Strategy
-from policies.model.plan_part import PartKey, PlanHeader
+from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from workflows import steps
 from workflows.commands import Receipts, conflict
-from workflows.emptying import COUNTING, UNSEEN, Emptying
+from workflows.emptying import COUNTING, UNSEEN, Emptying, kept_until
 from workflows.failures import code_of, sentence_of
 from workflows.gateway import GatewaySteps
 
@@ -65,7 +65,7 @@ class DrainOrder(Value):
     release: ReleaseRef | None = None
     """What serves, where it is one release and not each gateway's own known-good."""
     after: timedelta = timedelta(0)
-    """How long what is beside is left alone first, one map change away from serving again."""
+    """How long the release before is left alone first, one map change away from serving again."""
     kept_until: datetime | None = None
     deadline: timedelta
     limits: DrainLimits = DrainLimits()
@@ -99,7 +99,7 @@ class Drain:
     def __init__(self, order: DrainOrder) -> None:
         self._order = order
         self._steps: dict[str, GatewaySteps] = {}
-        self._deadlines: dict[str, datetime] = {}
+        self._members: dict[str, Member] = {}
         self._emptying = {(one.gateway, one.slot): one for one in order.emptying}
         self._receipts = Receipts(order.receipts)
         self._commands = 0
@@ -107,6 +107,7 @@ class Drain:
         self._superseded: dict[str, str] = {}
         self._seen = set(order.seen)
         self._kept_until = order.kept_until or workflow.now() + order.after
+        self._began = self._kept_until - order.after
         self._one_batch = asyncio.Lock()
         self._busy = 0
 
@@ -130,7 +131,7 @@ class Drain:
             epoch = order.epochs.get(name, order.epoch)
             release = order.release or member.back
             if release is not None:
-                self._deadlines[name] = self._kept_until + (member.drains_within or order.deadline)
+                self._members[name] = member
                 self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, release.digest)
         await self._drain_side_by_side()
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -163,7 +164,6 @@ class Drain:
             state = await self._steps[name].observe(steps.PATIENT)
             self._emptying |= {(name, found.slot): found for found in self._found(name, state)}
             self._seen.add(name)
-        await self._leave_alone(name)
         left = [one for (gateway, _), one in self._emptying.items() if gateway == name and not one.stopped]
         try:
             await asyncio.gather(*[self._empty_and_stop(state, one) for one in left])
@@ -172,33 +172,35 @@ class Drain:
                 raise
             self._superseded[name] = sentence_of(error)
 
-    async def _leave_alone(self, name: str) -> None:
-        """Keep what is beside as it is for the kept time; a person who ends its sessions does not wait."""
-        left = self._kept_until - workflow.now()
+    def _found(self, name: str, state: GatewayState) -> list[Emptying]:
+        """Return what is to be emptied, and from when on: the release before is kept for a while."""
+        member, found = self._members[name], []
+        for instance in state.instances:
+            beside = instance.slot not in {state.steering.serving, state.steering.trial}
+            if instance.state is not InstanceState.RUNNING or not beside:
+                continue
+            # What an earlier change left behind is no way back; where none is known, anything may be.
+            kept = member.back is None or instance.release == member.back.digest
+            begins = self._kept_until if kept and self._kept_until > workflow.now() else None
+            found.append(
+                Emptying(
+                    gateway=name,
+                    slot=instance.slot,
+                    release=instance.release,
+                    found=instance.sessions or 0,
+                    begins=begins,
+                    deadline=(begins or self._began) + (member.drains_within or self._order.deadline),
+                    step=kept_until(begins) if begins else COUNTING,
+                )
+            )
+        return found
+
+    async def _leave_alone(self, emptying: Emptying) -> None:
+        """Keep it as it is for the kept time; a person who ends its sessions does not wait."""
+        left = emptying.begins - workflow.now() if emptying.begins else timedelta(0)
         if left > timedelta(0):
             with suppress(TimeoutError):
-                await workflow.wait_condition(lambda: name in self._forced, timeout=left)
-
-    def _found(self, name: str, state: GatewayState) -> list[Emptying]:
-        return [
-            Emptying(
-                gateway=name,
-                slot=instance.slot,
-                release=instance.release,
-                found=instance.sessions or 0,
-                deadline=self._deadlines[name],
-                step=self._first_step(),
-            )
-            for instance in state.instances
-            if instance.state is InstanceState.RUNNING
-            and instance.slot not in {state.steering.serving, state.steering.trial}
-        ]
-
-    def _first_step(self) -> NextStep:
-        if self._kept_until <= workflow.now():
-            return COUNTING
-        why = f"kept until {self._kept_until:%Y-%m-%d %H:%M} UTC, one map change away"
-        return NextStep(step=Step.WAIT, reason=why, until=self._kept_until)
+                await workflow.wait_condition(lambda: emptying.gateway in self._forced, timeout=left)
 
     def _result(self) -> DrainResult:
         slots = [slot for (name, _), slot in self._emptying.items() if name not in self._superseded]
@@ -283,6 +285,7 @@ class Drain:
 
     async def _empty_and_stop(self, state: GatewayState | None, emptying: Emptying) -> None:
         """Stop the slot when it is empty; whoever slips in meanwhile is waited for again."""
+        await self._leave_alone(emptying)
         if self._order.went_back and state is not None:
             await self._choose_mode(state, emptying)
         while True:

@@ -14,6 +14,12 @@ COUNTING = NextStep(step=Step.WAIT, reason="its sessions are being counted")
 """What a drain does first."""
 
 
+def kept_until(end: datetime) -> NextStep:
+    """Return that an instance is left as it is until then."""
+    why = f"kept until {end:%Y-%m-%d %H:%M} UTC, one map change away"
+    return NextStep(step=Step.WAIT, reason=why, until=end)
+
+
 class Emptying(BaseModel):
     """What was seen, ended and announced so far, and until when sessions are waited for."""
 
@@ -22,6 +28,8 @@ class Emptying(BaseModel):
     gateway: str
     slot: str
     release: str | None
+    begins: datetime | None = None
+    """Until then it is left alone, if it is kept at all."""
     deadline: datetime
     look: Look | None = None
     found: int = 0

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -104,6 +103,7 @@ class Storyteller:
         lab, before, began = self._lab, self._lab.figures(), time.monotonic()
         self._screen.headline(f"Story: blue-green to {lab.faulty.version}, on which logins fail")
         result = await self._upgrade(lab.faulty, "said to be a small fix", Strategy.BLUE_GREEN)
+        await self._wait_for_drains()  # a story that follows counts instances
         faulted = self._said_at("on trial")
         return await self._told("bad-green", result, before, self._seconds(result, faulted, began))
 
@@ -182,12 +182,15 @@ class Storyteller:
 
     async def _each_runs(self, instances: int, what: str, *, seconds: float) -> None:
         """Wait until so many instances run on every gateway."""
-
-        async def so_many() -> bool:
-            states = await self._lab.states()
-            return all(len(running(state)) == instances for state in states.values())
-
-        await until(so_many, what, seconds=seconds)
+        deadline = time.monotonic() + seconds
+        while others := [
+            f"{state.gateway} runs {', '.join(running(state)) or 'none'}"
+            for state in (await self._lab.states()).values()
+            if len(running(state)) != instances
+        ]:
+            if time.monotonic() > deadline:
+                raise BadInput(f"waited {seconds:.0f} s for {what}; now {'; '.join(others)}")
+            await asyncio.sleep(LOOK_EVERY)
 
     # --- telling what was proved ---------------------------------------------------
 
@@ -257,15 +260,6 @@ def decision_of(result: ChangeResult) -> dict[str, Any]:
         for reading in result.decision.readings
     }
     return {"verdict": result.decision.verdict, "reason": result.decision.reason, "readings": readings}
-
-
-async def until(is_so: Callable[[], Awaitable[bool]], what: str, *, seconds: float) -> None:
-    """Wait until something is so; BadInput when it is not in time."""
-    deadline = time.monotonic() + seconds
-    while not await is_so():
-        if time.monotonic() > deadline:
-            raise BadInput(f"waited {seconds:.0f} s for {what}; the lab's logs are under .state/lab")
-        await asyncio.sleep(LOOK_EVERY)
 
 
 def write_json(told: list[Told]) -> str:

@@ -13,10 +13,11 @@ from policies.model.change import Phase
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
 from policies.model.errors import Unavailable
+from policies.model.instance import InstanceState
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from tests.fakes.control import UNDECIDED
-from tests.fakes.gateway import FakeGateway
-from tests.workflows.world import NEW, OLD, World, in_phase, result_of, until
+from tests.fakes.gateway import FakeGateway, FakeSlot
+from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, until
 from workflows.drain import Drain, DrainResult
 from workflows.steps import CONTROL_QUEUE
 
@@ -112,6 +113,23 @@ async def test_a_hold_ends_by_itself_when_enough_people_have_left(world: World) 
     for person in range(5):
         fake.logout(f"192.0.2.{person}")
     assert (await result_of(running)).sessions_ended == 0
+
+
+async def test_blue_is_kept_and_what_an_earlier_change_left_beside_it_is_emptied_at_once(
+    world: World,
+) -> None:
+    """A change that begins while the one before still drains takes its gateways over, drains included."""
+    fake = with_people(world, 2)
+    fake.slots["c"] = FakeSlot(NEXT, InstanceState.RUNNING, fake.now())
+    order = world.drain_order("gw-1", release=OLD, after=timedelta(hours=1), limits=LIMITS)
+    order = order.model_copy(update={"release": NEW})
+    running: Running = await world.client.start_workflow(
+        Drain.run, order, id=f"drain/gw-1/{uuid4().hex}", task_queue=CONTROL_QUEUE
+    )
+    await until(lambda: "stop c" in fake.effects)
+    [slot] = (await status_of(running)).slots
+    assert (slot.slot, slot.why[:10]) == ("a", "kept until")
+    await running.cancel()
 
 
 async def test_an_exempt_session_outlives_every_deadline(world: World) -> None:
