@@ -4,13 +4,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from policies.drift import left_behind, strays
+from policies.drift import left_behind, strays, waits
 from policies.model.change import Quarantine
 from policies.model.fleet import Fleet, Gateway
 from policies.model.instance import GatewayState
@@ -207,19 +207,27 @@ class FactActivities:
     def _find_strays(self, fleet: str) -> Strays:
         states, _ = self._book.states(fleet, FRESH)
         known_good = self._book.known_good(fleet)
-        found = strays(states, known_good)
+        found = self._strays(fleet, states, known_good)
         return Strays(
             strays=dict(sorted(found.items())[:NAMED]),
             open_changes=self._book.open_changes(fleet),
             source=self._book.source_of({known_good[name].digest for name in found}) if found else None,
         )
 
+    def _strays(
+        self, fleet: str, states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef]
+    ) -> dict[str, str]:
+        """Return who is to be brought back now: of those in quarantine, whose turn it is to be tried."""
+        now = datetime.now(UTC)
+        waiting = {one.gateway for one in self._book.quarantined(fleet) if waits(one, now)}
+        return {name: why for name, why in strays(states, known_good).items() if name not in waiting}
+
     def _plan_return(self, asked: ReturnQuery) -> Digest | None:
         known_good = self._book.known_good(asked.fleet)
         states, _ = self._book.states(asked.fleet, FRESH)
         others = [name for name in self._book.open_changes(asked.fleet) if name != asked.change]
         beside = left_behind(states) if others else ()
-        found = {*strays(states, known_good), *beside} & known_good.keys()
+        found = {*self._strays(asked.fleet, states, known_good), *beside} & known_good.keys()
         if not found:
             return None
         fleet = self._fleets.fleet(asked.fleet)

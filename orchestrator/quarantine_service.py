@@ -22,12 +22,15 @@ class QuarantineService:
     async def leave_out(self, fleet: Fleet, gateway: str, person: str, reason: str) -> str:
         """Leave the gateway out until it is returned; return the sentence that says so.
 
+        A change under way that waits for it to come back goes on without it. One that does not is not
+        changed by this, except that it counts on no capacity of a gateway that is left out.
+
         Raises:
             BadInput: The fleet has no such gateway.
-            Conflict: A change is under way that does not wait for this gateway.
         """
         _refuse_unknown(fleet, gateway)
-        if await self.service.is_under_way(fleet.name):
+        under_way = await self.service.is_under_way(fleet.name)
+        if under_way and gateway in (await self.service.status(fleet.name)).waits_for:
             command = Command(
                 id=f"quarantine-{secrets.token_hex(6)}",
                 kind=CommandKind.QUARANTINE,
@@ -41,7 +44,8 @@ class QuarantineService:
         )
         if not await asyncio.to_thread(self.service.ledger.set_quarantine, entry):
             return f"{gateway} is left out already."
-        return f"{gateway} is left out of changes until penstock gateway return {fleet.name} {gateway}."
+        begins = "the next changes, and of the capacity this one counts on," if under_way else "changes"
+        return f"{gateway} is left out of {begins} until penstock gateway return {fleet.name} {gateway}."
 
     async def take_in(self, fleet: Fleet, gateway: str, person: str, reason: str) -> str:
         """Let the gateway take part again, once it is seen on its known-good; return the sentence.

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -42,6 +43,13 @@ STUCK_AFTER = 3
 """Tries of one task of a workflow after which no worker can take it: the code that runs does not fit it."""
 
 
+SURVEYED_WITHIN, SURVEY_OF_A_GATEWAY = timedelta(minutes=2), timedelta(milliseconds=50)
+"""How long a survey may take, and how much longer for each gateway of the fleet."""
+
+FREE_WITHIN = timedelta(minutes=2)
+"""How long a rollback waits for gateways that return alone: they give the lock back in half a minute."""
+
+
 class Surveyed(Value):
     """What each gateway that answered is like, and why the others are silent."""
 
@@ -68,15 +76,22 @@ class Service:
     ledger: Ledger
 
     async def survey(self, fleet: Fleet) -> Surveyed:
-        """Return what is true of every gateway now, and why the others are silent."""
-        began = datetime.now(UTC)
-        await self.client.execute_workflow(
-            Survey.run,
-            SurveyOrder(fleet=fleet.name),
-            id=f"survey/{fleet.name}/{secrets.token_hex(4)}",
-            task_queue=CONTROL_QUEUE,
-            execution_timeout=timedelta(minutes=2),
-        )
+        """Return what is true of every gateway now, and why the others are silent.
+
+        Raises:
+            Unavailable: It could not be looked at in the time that a fleet of its size takes.
+        """
+        began, within = datetime.now(UTC), SURVEYED_WITHIN + len(fleet.gateways) * SURVEY_OF_A_GATEWAY
+        try:
+            await self.client.execute_workflow(
+                Survey.run,
+                SurveyOrder(fleet=fleet.name),
+                id=f"survey/{fleet.name}/{secrets.token_hex(4)}",
+                task_queue=CONTROL_QUEUE,
+                execution_timeout=within,
+            )
+        except WorkflowFailureError as error:
+            raise Unavailable(f"{fleet.name} was not looked at within {within}: {error.cause}") from error
         since = datetime.now(UTC) - began + timedelta(seconds=1)
         states, silent = await asyncio.to_thread(self.ledger.states, fleet.name, since)
         return Surveyed(states=states, silent=silent)
@@ -271,7 +286,11 @@ class Service:
                 person=person,
                 reason=reason,
             )
-            return await self.command(fleet.name, command)
+            try:
+                return await self.command(fleet.name, command)
+            except Conflict:
+                if not await self._is_free_soon(fleet.name):
+                    raise
         if force:
             await self._end_by_force(fleet.name, person, reason)
         order = await asyncio.to_thread(self._return_order, fleet, person, reason, to, source)
@@ -279,6 +298,17 @@ class Service:
             return order
         name = await self._begin(order)
         return CommandReceipt(id=name, accepted=True, sentence=_begun(order))
+
+    async def _is_free_soon(self, fleet: str) -> bool:
+        """Return whether the fleet's lock is free, having waited for single gateways that return alone."""
+        if not (await self.status(fleet)).alone:
+            return False
+        until = time.monotonic() + FREE_WITHIN.total_seconds()
+        while await self.is_under_way(fleet):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(0.5)
+        return True
 
     async def _end_by_force(self, fleet: str, person: str, reason: str) -> None:
         """End a change that no longer answers; what it touched is taken back by the one that follows."""

@@ -28,10 +28,10 @@ from orchestrator.installation import refuse_strangers
 from orchestrator.process import leave, make_worker, run_until_told
 from orchestrator.schedules import keep_reconciling
 from orchestrator.settings import Settings
-from orchestrator.store.book import PENSTOCK
 from orchestrator.store.complaints import ComplaintList
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.ledger import Ledger
+from policies.model.change import PENSTOCK
 from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
 from workflows.bake import Bake

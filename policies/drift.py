@@ -1,15 +1,31 @@
 """Known-good: does a gateway do what its last promotion says it does, and is it back already?"""
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 
+from policies.model.change import PENSTOCK, Quarantine
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import ReleaseRef
+
+AN_HOUR = 60
+"""Minutes."""
 
 
 def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef]) -> dict[str, str]:
     """Return each gateway that is not on its known-good, and how; silent gateways are not judged."""
     known = [(name, states[name], release) for name, release in sorted(known_good.items()) if name in states]
     return {name: why for name, state, release in known if (why := _astray(state, release))}
+
+
+def waits(quarantine: Quarantine, at: datetime) -> bool:
+    """Whether reconcile leaves a gateway in quarantine alone at that time.
+
+    A person's word is kept until a person takes it back. What penstock gave up is tried in the minutes
+    1, 2, 4, 8 … after that and once an hour: one gateway never keeps the fleet's lock from the others.
+    """
+    minutes = int((at - quarantine.since) / timedelta(minutes=1))
+    tried = minutes.bit_count() == 1 if minutes < AN_HOUR else minutes % AN_HOUR == 0
+    return quarantine.person != PENSTOCK or not tried
 
 
 def left_behind(states: Mapping[str, GatewayState]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
 from activities.facts import FactActivities, UndoQuery
@@ -24,8 +24,8 @@ NEXT_CHANGE = "the fleet's next change began"
 PLANNED_WITHIN = 7
 """Looks, each twice as long after the one before: two minutes, in which any promotion is written."""
 
-SLOWEST_TRY = timedelta(minutes=1)
-"""Between two tries to get the fleet's lock; a history has room for days of them."""
+SLOWEST_TRY = timedelta(seconds=20)
+"""Between two tries to get the fleet's lock, which gateways that return alone leave free for longer."""
 
 
 class BakeOrder(Value):
@@ -80,10 +80,8 @@ class Bake:
             await self._until_harm_or_peace()
         finally:
             watch.cancel()
-        if self._ended:
-            return BakeResult(peaceful=True, reason=NEXT_CHANGE)
         if self._harm is None:
-            return self._unharmed()
+            return BakeResult(peaceful=True, reason=NEXT_CHANGE) if self._ended else self._unharmed()
         # What cannot be doubted goes back by itself, however little else is automatic.
         if order.automation is not Automation.ACT and self._harm.verdict is not GateVerdict.HARD:
             await self._propose_to_go_back(self._harm)
@@ -137,7 +135,7 @@ class Bake:
         entry = EventEntry(
             action="harm found after the promotion",
             subject=f"{order.fleet}/{order.change}",
-            sentence=f"{decision.reason}; this fleet asks a person: penstock rollback {order.fleet}",
+            sentence=f"{decision.reason}; it waits for a person: penstock rollback {order.fleet}",
             key=f"{workflow.info().run_id} harm",
         )
         try:
@@ -174,9 +172,9 @@ class Bake:
 
     async def _go_back(self, decision: Decision) -> BakeResult:
         """Start the fleet's next change, with the promoted plan: its gateways' known-good of before."""
-        if await self._start(self._order.plan, decision.reason):
-            return BakeResult(peaceful=False, reason=decision.reason)
-        return BakeResult(peaceful=True, reason=NEXT_CHANGE)
+        if not await self._start(self._order.plan, decision.reason):
+            await self._propose_to_go_back(decision)
+        return BakeResult(peaceful=False, reason=decision.reason)
 
     async def _start(self, plan: Digest, reason: str, *, alone: tuple[str, ...] = ()) -> bool:
         """Start a change that goes back; False when another change, or more harm, has come first."""
@@ -200,9 +198,18 @@ class Bake:
                     parent_close_policy=ParentClosePolicy.ABANDON,
                 )
             except WorkflowAlreadyStartedError:
-                # The change that was promoted may still be writing its last lines; any other change ends us.
+                # The change that was promoted may still be writing its last lines; any other change ends us,
+                # unless it is only being checked: what it would begin on top of is harmful.
+                if not alone:
+                    await self._warn(reason)
                 await workflow.sleep(pause)
                 pause = min(pause * 2, SLOWEST_TRY)
             else:
                 return True
         return False
+
+    async def _warn(self, reason: str) -> None:
+        """Tell the change that has the fleet's lock what was found under it."""
+        change = workflow.get_external_workflow_handle(change_of(self._order.fleet))
+        with suppress(FailureError):  # it has just ended, and the next try finds the lock free
+            await change.signal("harm", f"{self._order.change}: {reason}")

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Container
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from temporalio import workflow
@@ -30,7 +30,13 @@ from workflows.compensation import to_the_end
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
+SLOWEST_REPORT = 10
+"""How often the time between two reports doubles."""
+
 RENEWALS_A_LEASE = 3
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Where the turns of renewals are counted from."""
+
 LASTING = frozenset({"on trial", "kept", "set aside"})
 """The states that the ledger has to know; on the way to the first of them a gateway is nobody's concern."""
 
@@ -57,7 +63,7 @@ class BatchOrder(Value):
     lease: timedelta
     share: int = 100
     phase: float = 1.0
-    """When it renews for the first time, as a part of the pause between two renewals: batches take turns."""
+    """When it renews, as a part of the pause between two renewals: batches take turns."""
     switching: int = 1
     switching_per_domain: int = 1
     barrier: bool = False
@@ -317,17 +323,28 @@ class Batch:
 
     async def _stay_on_trial(self) -> None:
         """Confirm every lease three times within its length, until the wave says how it ends."""
-        applied, between = self._share, self._order.lease / RENEWALS_A_LEASE
-        pause = between * self._order.phase
+        applied, renewed = self._share, datetime.min.replace(tzinfo=UTC)
         while not self._ending:
             with suppress(TimeoutError):
-                await workflow.wait_condition(partial(self._has_news, applied), timeout=pause)
-            pause = between
+                await workflow.wait_condition(
+                    partial(self._has_news, applied), timeout=self._until_its_turn(renewed)
+                )
             if self._ending:
                 return
-            applied = self._share
+            applied, renewed = self._share, workflow.now()
             await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
             self._go_on_with_a_short_history()
+
+    def _until_its_turn(self, renewed: datetime) -> timedelta:
+        """Return the time until this batch renews: all batches of a wave take turns by one clock.
+
+        Clocks of their own would drift into each other. What was renewed just now waits for the turn
+        after the next, for which a lease leaves time.
+        """
+        between, now = self._order.lease / RENEWALS_A_LEASE, workflow.now()
+        since_last = (now - EPOCH - between * self._order.phase) % between
+        left = between - since_last
+        return left if now + left - renewed > between / 2 else left + between
 
     def _has_news(self, share: int) -> bool:
         return bool(self._ending) or self._share != share
@@ -387,7 +404,6 @@ class Batch:
                     "rebooted": tuple(sorted(self._rebooted)),
                     "switched": self._switched,
                     "barrier": not self._released,
-                    "phase": 1.0,
                     "share": self._share,
                     "held": self._held,
                     "told": self._told,
@@ -432,7 +448,12 @@ class Batch:
 
     def _enter(self, name: str, state: str) -> None:
         self._states[name] = state
-        self._changed(urgent=self._order.detailed and state in LASTING)
+        self._changed(urgent=state in LASTING and (self._order.detailed or self._lets_others_begin))
+
+    @property
+    def _lets_others_begin(self) -> bool:
+        """Whether so few are still on their way that the next batch of the lane begins."""
+        return sum(state not in LASTING for state in self._states.values()) == self._order.switching // 2
 
     def _set_aside(self, name: str, reason: str) -> None:
         """Go on without this gateway; its lease sends new sessions back, and the wave has it restored."""
@@ -446,14 +467,18 @@ class Batch:
         self._untold += 1
         self._urgent = self._urgent or urgent
 
+    @property
+    def _report_after(self) -> timedelta:
+        """How long mere progress waits: in a large fleet twice as long after each report."""
+        every = self._order.report_every
+        return every if self._order.detailed else every * 2 ** min(self._told, SLOWEST_REPORT)
+
     async def _report_changes(self) -> None:
         """Tell the wave what matters at once, and the steps between in as few reports as people need."""
         while self._untold or not self._over:
             await workflow.wait_condition(lambda: self._untold > 0 or self._over)
             with suppress(TimeoutError):
-                await workflow.wait_condition(
-                    lambda: self._urgent or self._over, timeout=self._order.report_every
-                )
+                await workflow.wait_condition(lambda: self._urgent or self._over, timeout=self._report_after)
             if self._untold:
                 self._telling = True
                 await self._tell_wave()
@@ -494,8 +519,9 @@ class Batch:
                 task_queue=steps.CONTROL_QUEUE,
                 **steps.ASK,
             )
-        except ActivityError as error:  # the next report tries these again
+        except ActivityError as error:  # tried again: nobody watches a gateway that is not written down
             workflow.logger.warning("progress not written to the ledger: %s", sentence_of(error))
+            self._untold += not self._over
         else:
             self._written |= {row.gateway: (row.state, row.started) for row in fresh}
 

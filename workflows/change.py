@@ -33,7 +33,6 @@ from policies.model.change import (
     ChangeOrder,
     ChangeResult,
     Outcome,
-    Phase,
 )
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.fleet import AtDeadline
@@ -63,7 +62,7 @@ T = TypeVar("T")
 
 
 ALONE_WITHIN = timedelta(seconds=30)
-"""How long gateways that failed alone after a promotion may keep the fleet's lock."""
+"""How long gateways that return by themselves may keep the fleet's lock; reconcile tries them again."""
 
 
 class Continued(Value):
@@ -107,7 +106,9 @@ class Change:
         self._restore: ChildWorkflowHandle[Restore, RestoreResult] | None = None
         self._answer: Command | None = None
         self._asked_back: Command | None = None
+        self._harmful: str | None = None
         self._telling = asyncio.Lock()
+        self._untold: list[Command] = []
 
     @workflow.run
     async def run(self, run: ChangeRun) -> ChangeResult:
@@ -155,9 +156,25 @@ class Change:
 
     @workflow.signal(name="command_fallback")
     async def command_fallback(self, command: Command) -> None:
-        """Take the same command by the road that is durable while no worker is up."""
-        if self._story.refusal_of(command) is None:
+        """Take the same command by the road that is durable while no worker is up.
+
+        Nobody waits for its answer, so a refusal is told and written down. An abort that comes after
+        sessions have moved is a rollback: whoever stored it saw that none had.
+        """
+        if command.kind is CommandKind.ABORT and self._story.sessions_moved:
+            command = command.model_copy(update={"kind": CommandKind.ROLL_BACK})
+        refusal = None if self._receipts.of(command) else self._story.refusal_of(command)
+        if refusal is None:
             await self._obey(command)
+            return
+        action = f"{command.kind.replace('_', ' ')} refused"
+        self._story.note(f"{command.person}: {action}: {refusal}", workflow.now())
+        await self._write_down(action, f"{command.reason}: {refusal}", command.person, command.id)
+
+    @workflow.signal(name="harm")
+    def harm(self, reason: str) -> None:
+        """Hear that the bake of what serves now has found harm: nothing new begins on top of it."""
+        self._harmful = reason
 
     async def _obey(self, command: Command) -> CommandReceipt:
         if known := self._receipts.of(command):
@@ -182,9 +199,14 @@ class Change:
         return receipt
 
     async def _tell_wave(self, command: Command) -> None:
-        """Hand a command on, one after the other: signals sent side by side may arrive in any order."""
+        """Hand a command on, one after the other: signals sent side by side may arrive in any order.
+
+        What is said while a wave is being started is kept until it is there.
+        """
         async with self._telling:
-            if self._wave is not None:
+            if self._wave is None:
+                self._untold.append(command)
+            else:
                 # A wave that has just ended hears nothing any more; that must not end the change.
                 with suppress(FailureError):
                     await self._wave.signal(Wave.command, command)
@@ -258,11 +280,12 @@ class Change:
                 return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
             if self._asked_back is not None:
                 return self._asked_to_go_back()
+            if self._harmful is not None:
+                return self._result(Outcome.REFUSED, f"what serves now goes back first: {self._harmful}")
             await end_bake(self._order.fleet)
         for wave in self._plan.waves[self._passed :]:
-            await workflow.wait_condition(lambda: not self._story.holds or self._asked_back is not None)
-            if self._asked_back is not None:
-                return await self._go_back(self._passed, "asked to go back")
+            if await self._is_asked_back():
+                break
             result = await self._run_wave(wave.number)
             self._decision = result.decision
             self._aside |= result.aside
@@ -271,7 +294,14 @@ class Change:
                 return await self._go_back(wave.number, result.reason)
             self._passed = wave.number
             self._go_on_with_a_short_history()
+        if await self._is_asked_back():
+            return await self._go_back(self._passed, "asked to go back")
         return await self._promote()
+
+    async def _is_asked_back(self) -> bool:
+        """Wait until nobody holds the change, and return whether it is to go back instead of on."""
+        await workflow.wait_condition(lambda: not self._story.holds or self._asked_back is not None)
+        return self._asked_back is not None
 
     async def _check(self) -> None:
         """Ask who signed it, whether the hour is usual, and whether everybody can go back."""
@@ -318,6 +348,7 @@ class Change:
             self._story.note(f"started all the same: {sentence}", workflow.now())
 
     async def _run_wave(self, number: int) -> WaveResult:
+        self._untold.clear()  # what was said before is in the order
         order = WaveOrder(
             change=self._name,
             parent=workflow.info().workflow_id,
@@ -339,8 +370,8 @@ class Change:
             cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
         )
         try:
-            if self._asked_back is not None:  # asked while the wave was being started
-                await self._tell_wave(self._asked_back)
+            while self._untold:  # said while the wave was being started
+                await self._tell_wave(self._untold.pop(0))
             return await self._wave
         finally:
             self._wave = None
@@ -369,7 +400,7 @@ class Change:
 
     async def _promote(self) -> ChangeResult:
         """Make the release known-good where it runs, and let the old instances empty by themselves."""
-        self._story.enter(Phase.PROMOTING, workflow.now())
+        self._story.begin_to_promote(workflow.now())
         promoting = asyncio.create_task(self._write_promotion())
         await workflow.wait_condition(lambda: promoting.done() or self._asked_back is not None)
         if self._asked_back is None:
@@ -449,6 +480,7 @@ class Change:
                 decision=self._decision,
                 source=self._order.source,
                 began=workflow.now(),
+                within=ALONE_WITHIN if self._order.bakes_on else None,
             ),
             id=self._child("restore"),
             parent_close_policy=ParentClosePolicy.ABANDON,
@@ -516,23 +548,11 @@ class Change:
             asyncio.create_task(self._record(PlanActivities.take_back_part, self._part_entry(key)))
             for key in keys
         ]
-        patience = asyncio.create_task(self._leave_the_late_to_reconcile())
         back = await to_the_end(self._restore_parts(keys, self._order.reason, None))
-        patience.cancel()
         for written in writing:
             await to_the_end(_finished(written))
         await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
-
-    async def _leave_the_late_to_reconcile(self) -> None:
-        """Keep nobody from the fleet's lock for single gateways; their known-good is written by now."""
-        if not self._order.alone:
-            return
-        await workflow.sleep(ALONE_WITHIN)
-        late = dict.fromkeys(self._order.alone, "cannot return now; reconcile brings it back when it can")
-        for workflow_id in self._restoring_ids():
-            with suppress(FailureError):
-                await workflow.get_external_workflow_handle(workflow_id).signal("give_up", late)
 
     async def _confirmed(self, confirmation: Confirmation) -> bool:
         """Return whether to go back, once a person or the deadline has said so; the plan says where to."""

@@ -43,6 +43,9 @@ from workflows.gateway import GatewaySteps
 LOOK_AGAIN = timedelta(minutes=10)
 """How long one wait lasts while a drain is held: sessions that end by themselves end the hold."""
 
+COUNT_AGAIN = 6
+"""Looks after which sessions are counted anew that could not be: a minute."""
+
 
 class DrainOrder(Value):
     """Empty and stop whatever gets no new sessions on the gateways of one part of a plan.
@@ -171,6 +174,9 @@ class Drain:
             if code_of(error) != "Fenced":
                 raise
             self._superseded[name] = sentence_of(error)
+            for one in left:
+                why = f"a newer change has the gateway; {one.step.reason}"
+                await self._tell_of(one, "drain handed over", why, "superseded")
 
     def _found(self, name: str, state: GatewayState) -> list[Emptying]:
         """Return what is to be emptied, and from when on: the release before is kept for a while."""
@@ -180,8 +186,12 @@ class Drain:
             if instance.state is not InstanceState.RUNNING or not beside:
                 continue
             # What an earlier change left behind is no way back; where none is known, anything may be.
-            kept = member.back is None or instance.release == member.back.digest
-            begins = self._kept_until if kept and self._kept_until > workflow.now() else None
+            kept = self._before(name) in {None, instance.release}
+            now = workflow.now()
+            begins = self._kept_until if kept and self._kept_until > now else None
+            within = member.drains_within or self._order.deadline
+            # Who was silent past the deadline is warned like everybody else.
+            warned = now + min(within, self._order.limits.warning)
             found.append(
                 Emptying(
                     gateway=name,
@@ -189,11 +199,16 @@ class Drain:
                     release=instance.release,
                     found=instance.sessions or 0,
                     begins=begins,
-                    deadline=(begins or self._began) + (member.drains_within or self._order.deadline),
+                    deadline=max((begins or self._began) + within, warned),
                     step=kept_until(begins) if begins else COUNTING,
                 )
             )
         return found
+
+    def _before(self, name: str) -> Digest | None:
+        """Return what served on the gateway before this change, by digest."""
+        back = self._members[name].back
+        return back.digest if back is not None else None
 
     async def _leave_alone(self, emptying: Emptying) -> None:
         """Keep it as it is for the kept time; a person who ends its sessions does not wait."""
@@ -286,7 +301,8 @@ class Drain:
     async def _empty_and_stop(self, state: GatewayState | None, emptying: Emptying) -> None:
         """Stop the slot when it is empty; whoever slips in meanwhile is waited for again."""
         await self._leave_alone(emptying)
-        if self._order.went_back and state is not None:
+        left_behind = emptying.release != self._before(emptying.gateway)
+        if (self._order.went_back or left_behind) and state is not None:
             await self._choose_mode(state, emptying)
         while True:
             await self._empty(emptying)
@@ -324,7 +340,8 @@ class Drain:
                 case Step.HOLD:
                     if told != step:
                         await self._tell_of(emptying, "drain held for a person", step.reason, step.reason)
-                    await self._wait(emptying, LOOK_AGAIN, heard)
+                    known = emptying.look is not None and emptying.look.sessions is not None
+                    await self._wait(emptying, LOOK_AGAIN if known else COUNT_AGAIN * steps.NEXT_LOOK, heard)
                 case Step.END:
                     if told.step is not Step.END:
                         await self._tell_of(
@@ -362,9 +379,7 @@ class Drain:
         except ActivityError as error:
             if not isinstance(error.cause, EngineTimeoutError):
                 raise
-            # A silent agent: what lives there is unknown now, and its process is remembered.
-            known = emptying.look or UNSEEN
-            emptying.look = known.model_copy(update={"sessions": None, "exempt": None})
+            emptying.lose_sight()
             return False
         emptying.see(drained)
         if drained.lost:
@@ -377,14 +392,20 @@ class Drain:
         async with self._one_batch:
             look = emptying.look or UNSEEN
             forced = self._forced.get(emptying.gateway)
-            with self._not_to_be_cut():
-                ended = await self._steps[emptying.gateway].end_sessions(
-                    emptying.slot,
-                    step.leave,
-                    step.reason,
-                    exempt_too=forced is not None and forced.exempt_too,
-                )
-            emptying.spent += (look.sessions or 0) - step.leave
+            emptying.spent += (look.sessions or 0) - step.leave  # also when nobody can tell what became of it
+            try:
+                with self._not_to_be_cut():
+                    ended = await self._steps[emptying.gateway].end_sessions(
+                        emptying.slot,
+                        step.leave,
+                        step.reason,
+                        exempt_too=forced is not None and forced.exempt_too,
+                    )
+            except ActivityError as error:
+                if code_of(error) == "Fenced":
+                    raise
+                emptying.lose_sight()
+                return
             emptying.ended += ended.ended
             emptying.look = ended.look
             if ended.look.sessions != 0:

@@ -51,6 +51,10 @@ class Emptying(BaseModel):
         self.lost += drained.lost
         self.loss = drained.loss or self.loss
 
+    def lose_sight(self) -> None:
+        """Take over that the agent is silent: what lives there is unknown, its process is remembered."""
+        self.look = (self.look or UNSEEN).model_copy(update={"sessions": None, "exempt": None})
+
     def status(self) -> SlotDrain:
         """Return what people want to see of it."""
         look = self.look or UNSEEN

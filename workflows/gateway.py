@@ -167,7 +167,7 @@ class GatewaySteps:
                 reason=reason,
             ),
             task_queue=self._queue,
-            **steps.PATIENT,
+            **steps.END,
         )
 
     async def stop(self, slot: str) -> None:

@@ -17,7 +17,7 @@ from activities.failures import epoch_seen
 from activities.ledger import LedgerActivities, ReturnEntry
 from activities.plans import PartQuery, PlanActivities
 from activities.snapshots import Evidence
-from policies.model.change import Quarantine
+from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import Limits
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import ReleaseRef
@@ -35,9 +35,6 @@ from workflows.snapshot import Snapshot, SnapshotGatewayOrder
 SLOWEST_ROUND = timedelta(minutes=1)
 """Between two rounds on a gateway that has refused for long; the first rounds follow each other quickly."""
 
-PENSTOCK = "penstock"
-"""Who acts when no person does."""
-
 MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
 
@@ -46,7 +43,8 @@ class RestoreOrder(Value):
     """Which parts of a plan go back, why, and who hears of it; the rest survives a history that is cut.
 
     `only` names the one gateway that is meant, `lock` is held by whoever waits for this: a
-    restore without it gives way to whatever newer change fences it.
+    restore without it gives way to whatever newer change fences it. After `within`, if it is
+    given, what is not back is left to reconcile, which tries it again.
     """
 
     change: Name
@@ -70,6 +68,7 @@ class RestoreOrder(Value):
     back: tuple[str, ...] = ()
     given_up: dict[str, str] = {}
     began: datetime | None = None
+    within: timedelta | None = None
     last_back: datetime | None = None
     told: int = 0
 
@@ -212,6 +211,9 @@ class Restore:
                 await workflow.wait_condition(lambda: self._is_left(name), timeout=pause)
             if self._is_left(name):
                 break
+            if self._is_late:
+                self._given_up[name] = f"left to reconcile, which tries again: {self._troubles.get(name)}"
+                break
             pause = min(pause * 2, SLOWEST_ROUND)
             before = self._troubles.get(name)
             if await self._try_once(name):
@@ -226,6 +228,11 @@ class Restore:
     def _is_left(self, name: str) -> bool:
         """Whether a person gave it up, or the history is cut, before which every gateway is paused."""
         return name in self._given_up or steps.history_is_long()
+
+    @property
+    def _is_late(self) -> bool:
+        within = self._order.within
+        return within is not None and workflow.now() - self._began >= within
 
     async def _returned(self, name: str) -> None:
         if name in self._back:

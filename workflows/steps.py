@@ -145,6 +145,13 @@ RECORD = Options(start_to_close_timeout=timedelta(seconds=10), retry_policy=_ret
 PATIENT = Options(start_to_close_timeout=timedelta(seconds=30), retry_policy=_retry(0))
 """Has all the time in the world: tried until the gateway answers."""
 
+END = Options(
+    start_to_close_timeout=timedelta(seconds=30),
+    schedule_to_close_timeout=timedelta(minutes=1),
+    retry_policy=_retry(0),
+)
+"""Ends a batch of sessions; other gateways wait for their turn, so a silent one is asked again later."""
+
 DRAIN_HEARTBEAT = timedelta(seconds=75)
 """A wait for sessions is heard of every 30 s; two missed beats are a dead agent."""
 

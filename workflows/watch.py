@@ -66,6 +66,7 @@ class Watch:
         self._told = order.told
         self._told_at = order.told_at
         self._looks = 0
+        self._seen = True
 
     @workflow.run
     async def run(self, order: WatchOrder) -> None:
@@ -123,6 +124,7 @@ class Watch:
             return
         self._state = watched.state
         self._carry = watched.carry
+        self._seen = watched.ticks > 0
         await self._hear(watched.decision, window)
 
     async def _hear(self, decision: Decision, window: int) -> None:
@@ -158,11 +160,14 @@ class Watch:
     async def _pause(self, begun: int) -> None:
         """Look at a calmer pace while nothing but time, or nobody but a person, can change the decision.
 
+        The same while the ledger names nobody to look at: it may be taking no writes.
+
         A window that began since that many had ends it; one whose question is wrong is asked no faster.
         """
-        if self._decision is None or self._decision.action in {Action.CONTINUE, Action.EXTEND}:
+        goes_on = self._decision is None or self._decision.action in {Action.CONTINUE, Action.EXTEND}
+        if goes_on and self._seen:
             return
-        for_human = self._decision.action is Action.HOLD_FOR_HUMAN
+        for_human = self._decision is not None and self._decision.action is Action.HOLD_FOR_HUMAN
         pace = steps.HELD_FOR_HUMAN_PACE if for_human else steps.HELD_PACE
         looks = self._looks
         with suppress(TimeoutError):

@@ -37,7 +37,10 @@ DETAILED = 50
 
 BETWEEN_REPORTS, IN_LARGE_FLEETS = timedelta(milliseconds=500), timedelta(seconds=5)
 A_PART = timedelta(milliseconds=250)
-"""Between two reports of a batch: a wave that many report to has a history of its own to keep short."""
+"""Between two reports of a batch, for each part of its wave: the wave's history is to stay short."""
+
+REPORTS_AT_A_PACE = 50
+"""Reports of a wave until each next one takes twice as long: its history has room for days of switching."""
 
 NAMED = 4
 """Sentences about a want of capacity that a report has room for."""
@@ -102,6 +105,7 @@ class Wave:
         self._told = 0
         self._changes = 0
         self._untold = True
+        self._urgent = False
         self._over = False
 
     @workflow.run
@@ -144,7 +148,7 @@ class Wave:
                 self._stopped = f"{command.person} said so: {command.reason}"
             case _:
                 return
-        self._changed()
+        self._changed(urgent=True)
         if command.kind in {CommandKind.HOLD, CommandKind.RESUME}:
             await self._signal_batches("hold", bool(self._holds))
         await self._signal_watch("look")
@@ -153,8 +157,9 @@ class Wave:
     def report(self, report: BatchReport) -> None:
         """Take over what a batch says of itself."""
         if report.follows(self._reports.get(report.part)):
+            known = self._reports.get(report.part)
             self._reports[report.part] = report
-            self._changed()
+            self._changed(urgent=bool(report.aside) and (known is None or report.aside != known.aside))
 
     @workflow.signal(name="report_watch")
     def report_watch(self, report: WatchReport) -> None:
@@ -163,7 +168,7 @@ class Wave:
         if counts and report.follows(self._watch_heard):
             self._watch_heard = report
             self._votes.see(report.decision)
-            self._changed()
+            self._changed(urgent=True)
 
     # --- switching ------------------------------------------------------------------
 
@@ -366,8 +371,9 @@ class Wave:
         return tuple(share for share in self._wave.shares if self._share < share < EVERYBODY)
 
     def _may_take_the_next_share(self) -> bool:
-        """Whether a share before the judged one was watched long enough, and nothing speaks against more."""
-        return self._all_switched and bool(self._shares_left()) and self._patience() == timedelta(0)
+        """Whether a share before the judged one was watched long enough, or two people want more of it."""
+        enough = self._patience() == timedelta(0) or self._votes.passed
+        return self._all_switched and bool(self._shares_left()) and not self._holds and enough
 
     async def _take_share(self, share: int) -> None:
         """Send more of the new sessions to the new instances, and begin a window of its own for it."""
@@ -482,24 +488,29 @@ class Wave:
     def _enter(self, phase: Phase) -> None:
         if phase is not self._phase:
             self._phase = phase
-            self._untold = True
+            self._untold = self._urgent = True
 
     def _has_changed_since(self, seen: int) -> bool:
         return self._changes > seen
 
-    def _changed(self) -> None:
+    def _changed(self, *, urgent: bool = False) -> None:
         self._changes += 1
         self._untold = True
+        self._urgent |= urgent
 
     async def _report_changes(self) -> None:
-        """Tell the change what is new, in as few signals as the news allows."""
+        """Tell the change what is new, in as few signals as the news allows; mere progress of many waits."""
         while self._untold or not self._over:
             await workflow.wait_condition(lambda: self._untold or self._over)
             if self._untold:
                 await self._tell()
+            if self._order.header.changing > DETAILED:
+                pause = IN_LARGE_FLEETS * 2 ** (self._told // REPORTS_AT_A_PACE)
+                with suppress(TimeoutError):
+                    await workflow.wait_condition(lambda: self._urgent or self._over, timeout=pause)
 
     async def _tell(self) -> None:
-        self._untold = False
+        self._untold = self._urgent = False
         self._told += 1
         counts: Counter[str] = Counter()
         for heard in self._reports.values():
@@ -515,7 +526,6 @@ class Wave:
             gateways=tuple(one for _, part in sorted(self._reports.items()) for one in part.gateways),
             aside=self._aside_untold(),
             decision=self._decision,
-            holds=self._holds,
             switching=not self._all_switched,
             short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),
         )

@@ -10,7 +10,6 @@ from sqlalchemy import Engine
 
 from orchestrator.store.database import open_database
 
-PENSTOCK = "penstock"
 """Who acts when no person does."""
 
 

@@ -6,11 +6,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from orchestrator.store import tables
-from orchestrator.store.book import PENSTOCK, Book
+from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.history import standing, targets_of_last_change
-from policies.model.change import ChangeEnding, ChangeOpening, ChangeRecord, WayBack
+from policies.model.change import PENSTOCK, ChangeEnding, ChangeOpening, ChangeRecord, WayBack
 from policies.model.errors import BadInput, Conflict
 from policies.model.value import digest_of
 

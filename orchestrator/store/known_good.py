@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 
 from orchestrator.store import tables
-from orchestrator.store.book import PENSTOCK, Book
+from orchestrator.store.book import Book
 from orchestrator.store.changes import row_of, way_back
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.model.change import ChangeKind, KnownGoodBatch
+from policies.model.change import PENSTOCK, ChangeKind, KnownGoodBatch
 from policies.model.errors import BadInput, Conflict
 from policies.model.plan import ReleaseRef
 

@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select
 
 from orchestrator.store import tables
-from orchestrator.store.book import PENSTOCK, Book
+from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
+from policies.model.change import PENSTOCK
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
 from policies.model.plan import Plan, ReleaseRef

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from sqlalchemy import insert, select
 
 from orchestrator.store import tables
-from orchestrator.store.book import PENSTOCK, Book
+from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
+from policies.model.change import PENSTOCK
 from policies.model.value import Value
 from policies.model.verdict import Decision
 

@@ -9,21 +9,26 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.model.change import Quarantine
+from policies.model.change import PENSTOCK, Quarantine
 
 
 class Quarantines(Book):
     """Which gateways are left out, since when, why and who said so."""
 
     def set_quarantine(self, quarantine: Quarantine) -> bool:
-        """Leave the gateway out from now on; return whether anything is new about that."""
+        """Leave the gateway out from now on; return whether anything is new about that.
+
+        What a person has said stays a person's; what penstock repeats began when it was first said.
+        """
         table = tables.quarantine
         which = (table.c.fleet == quarantine.fleet, table.c.gateway == quarantine.gateway)
         with writing(self._engine) as connection:
             row = connection.execute(select(table).where(*which)).one_or_none()
             if row is not None and _told_before(row, quarantine):
                 return False
-            values = quarantine.model_dump()
+            values = quarantine.model_dump(
+                exclude={"since"} if row and row.person == quarantine.person else None
+            )
             change = insert(table) if row is None else update(table).where(*which)
             connection.execute(change.values(values))
             until = quarantine.until.astimezone(UTC).isoformat() if quarantine.until else None
@@ -33,9 +38,14 @@ class Quarantines(Book):
             return True
 
     def clear_quarantine(self, fleet: str, gateway: str, person: str, reason: str) -> bool:
-        """Let the gateway take part again; return whether it was left out."""
+        """Let the gateway take part again; return whether it was left out and now is not.
+
+        Penstock ends only what it has begun; what a person has said, a person ends.
+        """
         table = tables.quarantine
-        which = (table.c.fleet == fleet, table.c.gateway == gateway)
+        which = [table.c.fleet == fleet, table.c.gateway == gateway]
+        if person == PENSTOCK:
+            which.append(table.c.person == PENSTOCK)
         with writing(self._engine) as connection:
             if not connection.execute(delete(table).where(*which)).rowcount:
                 return False
@@ -59,5 +69,7 @@ class Quarantines(Book):
 
 
 def _told_before(row: "Row[Any]", quarantine: Quarantine) -> bool:
-    """Whether a repeat says what is known; it does not begin anew because it came later."""
+    """Whether a repeat says what is known, or speaks against a person's word."""
+    if quarantine.person == PENSTOCK != row.person:
+        return True
     return (row.reason, row.person, row.until) == (quarantine.reason, quarantine.person, quarantine.until)

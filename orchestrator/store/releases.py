@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import Row, insert, select, update
 
 from orchestrator.store import tables
-from orchestrator.store.book import PENSTOCK, Book
+from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
+from policies.model.change import PENSTOCK
 from policies.model.errors import BadInput, Conflict, Refused
 from policies.model.plan import ReleaseRef
 from policies.model.value import Value

@@ -168,6 +168,10 @@ class GatewayResult(Value):
     at: datetime
 
 
+PENSTOCK = "penstock"
+"""Who acts where no person does."""
+
+
 class Quarantine(Value):
     """A gateway that is left out of changes, who said so and why; `until` None is until it is returned."""
 

@@ -66,7 +66,6 @@ class WaveReport(Report):
     gateways: tuple[GatewayProgress, ...] = ()
     aside: dict[str, str] = {}
     decision: Decision | None = None
-    holds: dict[str, str] = {}
     switching: bool = Field(default=False, description="some are being started, which a hold lets finish")
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity: a few sentences")
 

@@ -43,4 +43,6 @@ class ChangeStatus(Value):
     needs_you: str | None = Field(default=None, description="what waits for a person, None when nothing does")
     outcome: Outcome | None = None
     confirm: Digest | None = Field(default=None, description="what waits for a second person's answer")
+    alone: bool = Field(default=False, description="whether only single gateways return, within a minute")
+    waits_for: tuple[str, ...] = Field(default=(), description="gateways that a rollback still tries")
     incomplete: tuple[str, ...] = Field(default=(), description="who is not back yet, with what keeps it")

@@ -53,11 +53,15 @@ def shortage(
         fleet: Its groups, complete.
         group: One of them.
         loads: What is known of the gateways now.
-        quarantined: Gateways in quarantine, which carry their own users and nobody else's.
+        quarantined: Gateways in quarantine, which carry their own users and nobody else's; of one that
+            takes none, only those that are known count: the others have gone elsewhere.
     """
     members, have, carried = fleet.groups[group], 0, 0
     for gateway in members:
         load = loads.get(gateway.name, UNKNOWN)
+        if gateway.name in quarantined and not load.takes_users:
+            carried += load.sessions or 0
+            continue
         carried += gateway.needs(load.sessions)
         if load.takes_users:
             own = min(load.sessions or 0, gateway.capacity)

@@ -1,6 +1,6 @@
 """Refusals: which command makes no sense to a change now, and what does."""
 
-from policies.model.change import ChangeOrder
+from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.command import Command, CommandKind
 from policies.status.told import Told, listed
 from policies.votes import Votes
@@ -15,9 +15,9 @@ def refusal_of(order: ChangeOrder, told: Told, command: Command) -> str | None: 
             f"to go back now: penstock rollback {fleet} --reason TEXT"
         )
     match command.kind:
-        case CommandKind.ROLL_BACK if order.alone:
+        case CommandKind.ROLL_BACK if order.bakes_on:
             # Only the return of single gateways does not take the others back, too; it is over soon.
-            alone = ", ".join(order.alone)
+            alone = ", ".join(order.alone) or "gateways that strayed"
             return f"{alone} return alone, within a minute; then: penstock rollback {fleet} --reason TEXT"
         case CommandKind.ROLL_BACK:
             return None
@@ -30,10 +30,20 @@ def refusal_of(order: ChangeOrder, told: Told, command: Command) -> str | None: 
             return f"{command.gateway} is not waited for; {waited_for}"
         case _ if told.waits_until is not None:
             return f"a rollback waits for a second person: approve | reject | penstock rollback {fleet}"
-        case _ if told.goes_back:
-            return f"{name} is rolling back; nothing else can be ordered until it has"
         case _:
-            return _refusal_while_it_goes_on(order, told, command)
+            return _refusal_by_phase(order, told) or _refusal_while_it_goes_on(order, told, command)
+
+
+def _refusal_by_phase(order: ChangeOrder, told: Told) -> str | None:
+    """Return why neither a hold nor a promotion nor an abort makes sense where the change is."""
+    name = told.name or order.fleet
+    if told.goes_back or order.kind is ChangeKind.GO_BACK:
+        return f"{name} is rolling back; nothing else can be ordered until it has"
+    if order.kind is not ChangeKind.UPGRADE:
+        return f"{name} is an installation: it moves no session and cannot be held or promoted"
+    if told.promoting:
+        return f"{name} is being promoted; to go back: penstock rollback {order.fleet} --reason TEXT"
+    return None
 
 
 def _refusal_while_it_goes_on(order: ChangeOrder, told: Told, command: Command) -> str | None:

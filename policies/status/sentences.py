@@ -67,9 +67,11 @@ class Sentences:
             events=told.events,
             earlier_events=told.earlier_events,
             outcome=told.outcome,
+            waits_for=tuple(sorted(told.not_back)),
             incomplete=tuple(f"{name}: {why}" for name, why in sorted(told.not_back.items())),
             confirm=order.confirm.change if self._waits and order.confirm else None,
             needs_you=self._needs_you(),
+            alone=order.bakes_on,
         )
 
     def _what(self) -> str:

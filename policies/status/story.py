@@ -80,7 +80,6 @@ class Story:
         moved = self._told.moved or any(report.counts.get(state) for state in ("on trial", "kept"))
         self._tell(
             counts=self._told.counts | {report.wave: report.counts},
-            holds=report.holds,
             moved=moved,
             switching=report.switching,
         )
@@ -113,6 +112,11 @@ class Story:
             self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
         self._tell(decision=decision)
         return decision if is_news else None
+
+    def begin_to_promote(self, at: datetime) -> None:
+        """Begin to write the promotion down: from here on nothing is left to hold."""
+        self._tell(promoting=True)
+        self.enter(Phase.PROMOTING, at)
 
     def begin_to_go_back(self, reason: str, at: datetime) -> None:
         """Turn round."""

@@ -27,6 +27,8 @@ class Told(Value):
     moved: bool = False
     """Whether new sessions went to the new release anywhere, for however short a time."""
     switching: bool = False
+    promoting: bool = False
+    """Whether the promotion is being written down, after which nothing is left to hold."""
     short: tuple[str, ...] = ()
     """Why gateways wait for capacity."""
     back: dict[str, int] = {}

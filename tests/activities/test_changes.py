@@ -17,6 +17,7 @@ from activities.ledger import GatewayResults, LedgerActivities, ReturnEntry
 from orchestrator.store.changes import HistoryRow
 from orchestrator.store.ledger import Ledger
 from policies.model.change import (
+    PENSTOCK,
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
@@ -439,3 +440,21 @@ async def test_a_refusal_of_the_ledger_is_not_tried_again(ledger: Ledger) -> Non
     with pytest.raises(ApplicationError, match="no change edge-1") as refused:
         await ActivityEnvironment().run(LedgerActivities(ledger).record_gateways, told)
     assert refused.value.non_retryable
+
+
+def test_what_a_person_put_in_quarantine_only_a_person_returns(ledger: Ledger) -> None:
+    one = Quarantine(fleet="edge", gateway="gw-1", reason="bad card", person="ada", since=AT)
+    ledger.set_quarantine(one)
+    again = one.model_copy(update={"reason": "does not answer", "person": PENSTOCK})
+    assert not ledger.set_quarantine(again)
+    assert not ledger.clear_quarantine("edge", "gw-1", PENSTOCK, "it is back")
+    assert ledger.quarantined("edge", AT) == (one,)
+    assert ledger.clear_quarantine("edge", "gw-1", "bob", "new card")
+
+
+def test_a_gateway_that_penstock_gave_up_counts_from_its_first_failure(ledger: Ledger) -> None:
+    first = Quarantine(fleet="edge", gateway="gw-1", reason="refuses", person=PENSTOCK, since=AT)
+    later = first.model_copy(update={"reason": "is silent", "since": AT + timedelta(hours=1)})
+    assert [ledger.set_quarantine(row) for row in (first, later)] == [True, True]
+    [known] = ledger.quarantined("edge", AT)
+    assert (known.reason, known.since) == ("is silent", AT)

@@ -96,9 +96,15 @@ class FakeAdmission:
 
     def __init__(self) -> None:
         self.refused: dict[str, str] = {}
+        self.pause = 0.0
+        """Seconds that it takes."""
 
     @activity.defn(name="admit_release")
     async def admit_release(self, order: AdmitOrder) -> Admission:
+        until = time.monotonic() + self.pause
+        while time.monotonic() < until:
+            activity.heartbeat()
+            await asyncio.sleep(0.2)
         if order.release.digest in self.refused:
             raise ApplicationError(
                 self.refused[order.release.digest], type="SignatureInvalid", non_retryable=True

@@ -63,6 +63,13 @@ def test_a_gateway_in_quarantine_carries_its_own_users_and_nobody_elses() -> Non
     )
 
 
+def test_a_gateway_that_is_dead_and_in_quarantine_keeps_no_other_from_its_turn() -> None:
+    alone = fleet(gateway("gw-1"), gateway("gw-2"))
+    known = {"gw-1": load(50)}
+    assert shortage(alone, "main", known) is not None
+    assert shortage(alone, "main", known, {"gw-2"}) is None
+
+
 def test_a_short_group_names_some_of_many_and_counts_the_others() -> None:
     many = fleet(*(gateway(f"gw-{n:03}") for n in range(500)))
     sentence = shortage(many, "main", {}) or ""

@@ -114,8 +114,9 @@ def test_a_wait_for_capacity_is_the_reason_while_it_lasts_and_two_events_whateve
 
 def test_a_hold_is_the_reason_before_a_wait_for_capacity() -> None:
     story = story_of()
-    story.take(wave(1, phase=Phase.SWITCHING, short=("group main can carry 1",), holds={"ben": "lunch"}))
-    assert story.status().why == "held by ben: lunch"
+    story.take(wave(1, phase=Phase.SWITCHING, short=("group main can carry 1",)))
+    story.hear(command(CommandKind.HOLD, "ben"), BEGAN)
+    assert story.status().why == "held by ben: why not"
 
 
 def test_what_is_told_twice_is_one_event() -> None:
@@ -141,13 +142,33 @@ def test_no_event_is_forgotten_without_being_counted(notes: int) -> None:
 
 def test_a_story_that_was_cut_goes_on_where_it_was() -> None:
     story = story_of()
-    story.take(wave(1, holds={"ben": "lunch"}, counts={"on trial": 1}))
+    story.take(wave(1, counts={"on trial": 1}))
+    story.hear(command(CommandKind.HOLD, "ben"), BEGAN)
     order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, plan=HEADER.digest, reason="CVE-2030-1")
     again = Story(order, BEGAN, story.dump())
     again.know("edge-2", HEADER)
     assert again.status().events == story.status().events
-    assert again.holds == {"ben": "lunch"}
+    assert again.holds == {"ben": "why not"}
     assert again.sessions_moved
+
+
+def test_a_report_that_was_under_way_when_a_person_held_lifts_no_hold() -> None:
+    story = story_of()
+    story.hear(command(CommandKind.HOLD, "ben"), BEGAN)
+    story.take(wave(1, counts={"on trial": 1}))
+    assert story.holds == {"ben": "why not"}
+
+
+@pytest.mark.parametrize("kind", [CommandKind.HOLD, CommandKind.ABORT, CommandKind.PROMOTE])
+def test_what_can_no_longer_be_held_says_so(kind: CommandKind) -> None:
+    story = story_of()
+    story.begin_to_promote(BEGAN)
+    assert "is being promoted; to go back: penstock rollback" in (
+        story.refusal_of(command(kind, "ben")) or ""
+    )
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.INSTALL, plan=HEADER.digest, reason="first")
+    first = Story(order, BEGAN)
+    assert "is an installation" in (first.refusal_of(command(kind, "ben")) or "")
 
 
 def test_the_hold_of_one_person_is_lifted_by_that_person_or_by_name() -> None:

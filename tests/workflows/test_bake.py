@@ -58,3 +58,15 @@ async def test_the_next_rollout_ends_the_bake_of_the_last(world: World) -> None:
     result = await world.upgrade(("gw-1",), release=NEXT)
     assert result.outcome is Outcome.PROMOTED, result.reason
     assert world.serving()["gw-1"] == "1.4.0"
+
+
+async def test_nothing_begins_on_top_of_what_is_found_harmful_while_it_is_being_checked(world: World) -> None:
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1",))
+    await until(lambda: bool(world.judge.bakes))
+    world.admission.pause = 3
+    rollout = await world.start(("gw-2",), release=NEXT)
+    world.judge.says(CRASHED, wave=0)
+    result = await result_of(rollout)
+    assert (result.outcome, CRASHED.reason in result.reason) == (Outcome.REFUSED, True)
+    await until(lambda: set(world.serving().values()) == {"1.1.6"})

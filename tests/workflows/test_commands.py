@@ -3,8 +3,10 @@
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from temporalio import workflow
 from temporalio.client import (
     WorkflowExecutionStatus,
     WorkflowHandle,
@@ -12,20 +14,34 @@ from temporalio.client import (
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.service import RPCError
+from temporalio.worker import (
+    Interceptor,
+    StartChildWorkflowInput,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
+from temporalio.workflow import ChildWorkflowHandle
 
 from policies.model.change import ChangeResult, KnownGoodBatch, Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Refused, Unavailable
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
+from tests.workflows.engine import Engine
 from tests.workflows.world import (
+    NEW,
     OLD,
+    QUICK,
+    Running,
     World,
+    fleet_of,
     in_phase,
     refusal_of,
     result_of,
     say,
     status_of,
     until,
+    working,
 )
 from workflows.change import Change
 
@@ -239,3 +255,73 @@ async def _heard(rollout: WorkflowHandle[Change, ChangeResult]) -> bool:
 
 def _hold(name: str) -> Command:
     return Command(id=name, kind=CommandKind.HOLD, person="on call", reason="because")
+
+
+class _SlowToStart(WorkflowOutboundInterceptor):
+    """An engine that takes a while to start a wave, as one does whose worker is away just then."""
+
+    async def start_child_workflow(self, input: StartChildWorkflowInput) -> ChildWorkflowHandle[Any, Any]:  # noqa: A002
+        if input.workflow == "Wave":
+            await workflow.sleep(2)
+        return await super().start_child_workflow(input)
+
+
+class _Inbound(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(_SlowToStart(outbound))
+
+
+class _Slowly(Interceptor):
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[_Inbound]:  # noqa: A002
+        return _Inbound
+
+
+async def test_a_hold_that_comes_while_a_wave_is_being_started_holds_it(server: Engine) -> None:
+    fleet = fleet_of("edge", lease=timedelta(seconds=15))
+    async with working(World.made(await server.client(), fleet), QUICK, [_Slowly()]) as world:
+        rollout = await world.start(("gw-1",))
+        await until(lambda: _says(rollout, "gateways can take the release"))
+        await say(rollout, CommandKind.HOLD, "ana")
+        await in_phase(rollout, Phase.HELD)
+        await asyncio.sleep(2)
+        assert world.gateways["gw-1"].effects == []
+        assert (await status_of(rollout)).why == "held by ana: because"
+        await say(rollout, CommandKind.RESUME, "ana")
+        assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def _says(rollout: Running, words: str) -> bool:
+    return any(words in event.sentence for event in (await status_of(rollout)).events)
+
+
+async def test_a_hold_while_the_last_wave_is_being_kept_keeps_known_good_where_it_is(world: World) -> None:
+    world.gateways["gw-1"].fail("make_permanent", Unavailable("gw-1 is slow"), times=6)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.PROMOTING)
+    await say(rollout, CommandKind.HOLD, "ana")
+    await until(lambda: "keep b" in world.gateways["gw-1"].effects)
+    await asyncio.sleep(1)
+    assert world.book.known_good(world.fleet.name)["gw-1"] == OLD
+    await say(rollout, CommandKind.RESUME, "ana")
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    assert world.book.known_good(world.fleet.name)["gw-1"] == NEW
+
+
+async def test_a_stored_command_that_makes_no_sense_any_more_is_answered_in_the_story(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    stored = Command(id="stored-1", kind=CommandKind.PROMOTE, person="release engineer", reason="looks good")
+    await rollout.signal(Change.command_fallback, stored)
+    await until(lambda: _says(rollout, "release engineer: promote refused: "))
+    assert "promote refused" in [action for action, _, _ in world.book.events.values()]
+
+
+async def test_a_stored_abort_is_a_rollback_once_sessions_have_moved(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    stored = Command(id="stored-1", kind=CommandKind.ABORT, person="ana", reason="wrong release")
+    await rollout.signal(Change.command_fallback, stored)
+    result = await result_of(rollout)
+    assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "ana: wrong release")

@@ -14,10 +14,12 @@ from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
 from policies.model.errors import Unavailable
 from policies.model.instance import InstanceState
+from policies.model.operation import Operation
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway, FakeSlot
 from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, until
+from workflows import steps
 from workflows.drain import Drain, DrainResult
 from workflows.steps import CONTROL_QUEUE
 
@@ -130,6 +132,62 @@ async def test_blue_is_kept_and_what_an_earlier_change_left_beside_it_is_emptied
     [slot] = (await status_of(running)).slots
     assert (slot.slot, slot.why[:10]) == ("a", "kept until")
     await running.cancel()
+
+
+async def test_a_gateway_first_seen_after_the_deadline_is_warned_like_the_others(
+    world: World,
+) -> None:
+    with_people(world, 1).fail("observe", Unavailable("gw-1 does not answer"), times=5)
+    assert (await result_of(await drain(world, seconds=2))).sessions_ended == 1
+    assert told(world) == ["drain deadline announced", "sessions are being ended"]
+
+
+async def test_one_gateway_on_which_nobody_can_be_ended_keeps_no_other_from_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(steps.END, "schedule_to_close_timeout", timedelta(seconds=2))
+    hung, other = with_people(world, 1), world.gateways["gw-2"]
+    other.login("192.0.2.9")
+    other.serve(NEW, "b")
+    hung.fail("end", Unavailable("gw-1 does not answer"), times=FOR_LONG)
+    order = world.drain_order("gw-1", "gw-2", deadline=timedelta(hours=1), limits=LIMITS, rate=6000.0)
+    running: Running = await world.client.start_workflow(
+        Drain.run, order, id=f"drain/both/{uuid4().hex}", task_queue=CONTROL_QUEUE
+    )
+    await until(lambda: _drains_both(running))
+    await say(running, DrainEnding(id="1", person="on call", reason="their tunnels carry nothing"))
+    await until(lambda: "stop a" in other.effects)
+    hung.recover("end")
+    assert (await result_of(running)).sessions_ended == 2
+
+
+async def _drains_both(running: Running) -> bool:
+    return len((await status_of(running)).slots) == 2
+
+
+async def test_what_an_earlier_change_left_on_broken_tunnels_is_not_waited_for(world: World) -> None:
+    fake = with_people(world, 0)
+    fake.slots["c"] = FakeSlot(NEXT, InstanceState.RUNNING, fake.now(), ["192.0.2.1"])
+    fake.dead_tunnels.add(NEXT.digest)
+    order = world.drain_order("gw-1", release=OLD, limits=LIMITS).model_copy(update={"release": NEW})
+    running: Running = await world.client.start_workflow(
+        Drain.run, order, id=f"drain/gw-1/{uuid4().hex}", task_queue=CONTROL_QUEUE
+    )
+    assert (await result_of(running)).sessions_ended == 1
+    assert "tunnels found broken" in told(world)
+
+
+async def test_a_drain_that_a_newer_change_takes_over_says_what_was_pending(world: World) -> None:
+    fake = with_people(world, 2)
+    running = await drain(world, seconds=60)
+    await until(lambda: holds_people(running, 2))
+    await fake.fence(Operation(rollout="edge-9", epoch=2, gateway="gw-1", step="back", digest=NEW.digest))
+    assert list((await result_of(running)).superseded) == ["gw-1"]
+    assert "drain handed over" in told(world)
+
+
+async def holds_people(running: Running, number: int) -> bool:
+    return any(slot.sessions == number for slot in (await status_of(running)).slots)
 
 
 async def test_an_exempt_session_outlives_every_deadline(world: World) -> None:

@@ -4,11 +4,12 @@ import pytest
 
 from orchestrator.quarantine_service import QuarantineService
 from orchestrator.service import Service
-from policies.model.change import ChangeKind
+from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.errors import BadInput, Conflict, Refused
 from policies.model.plan import Strategy
 from policies.model.value import digest_of
-from tests.workflows.world import GATES, NEW, OLD, World
+from tests.fakes.control import HEALTHY, UNDECIDED
+from tests.workflows.world import GATES, NEW, OLD, World, in_phase, result_of
 
 
 def service_of(world: World) -> QuarantineService:
@@ -39,6 +40,20 @@ async def test_a_gateway_is_taken_in_again_only_once_it_is_seen_on_its_known_goo
     assert world.book.quarantined(world.fleet.name) == ()
     with pytest.raises(Conflict, match="not in quarantine"):
         await quarantine.take_in(world.fleet, "gw-2", "ben", "new disk")
+
+
+async def test_a_gateway_is_left_out_while_a_change_is_under_way_and_takes_no_part_in_the_next(
+    world: World,
+) -> None:
+    quarantine = service_of(world)
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    said = await quarantine.leave_out(world.fleet, "gw-2", "ana", "its disk is ill")
+    assert said.startswith("gw-2 is left out of the next changes, and of the capacity this one counts on")
+    assert [one.gateway for one in world.book.quarantined(world.fleet.name)] == ["gw-2"]
+    world.judge.says(HEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
 async def test_only_gateways_of_the_fleet_are_left_out_or_taken_in(world: World) -> None:

@@ -1,7 +1,7 @@
 """A wave: who of it may fail alone, who has to be told, and what passes by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
-from policies.model.change import Outcome, Phase
+from policies.model.change import GatewayResult, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import Automation
@@ -195,6 +195,36 @@ async def test_nobody_else_is_exposed_while_the_verdict_is_harm_or_nobody_can_te
         status = await status_of(rollout)
         assert (status.phase, status.decision and status.decision.reason) == (Phase.HELD, said.reason)
         assert {fake.share for fake in world.gateways.values()} == {10}
+
+
+async def test_two_people_take_the_next_share_where_nobody_can_tell(server: Engine) -> None:
+    async with quick(server, size=2) as world:
+        world.judge.says(BLIND)
+        rollout = await _by_shares(world)
+        await in_phase(rollout, Phase.HELD)
+        for person in ("ana", "ben"):
+            await say(rollout, CommandKind.PROMOTE, person)
+        await until(lambda: {fake.share for fake in world.gateways.values()} == {50}, SOON)
+        world.judge.says(HEALTHY)
+        assert (await soon(result_of(rollout))).outcome is Outcome.PROMOTED
+
+
+async def test_a_ledger_that_takes_no_writes_for_a_while_is_told_of_every_trial_afterwards(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = iter([Unavailable("the disk is full")] * 12)
+    write = world.book.record_gateways
+
+    def record(change: str, results: Sequence[GatewayResult]) -> None:
+        for refusal in refusals:
+            raise refusal
+        write(change, results)
+
+    monkeypatch.setattr(world.book, "record_gateways", record)
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    await until(lambda: [row.state for row in world.book.gateways_of(world.newest)] == ["on trial"])
 
 
 async def test_a_hold_at_the_barrier_sends_nobody_to_the_new_instances(server: Engine) -> None:

@@ -9,11 +9,11 @@ from orchestrator.service import Service
 from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainExtension
-from policies.model.errors import BadInput, Conflict, Refused
+from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import AtDeadline, RollbackRules
 from policies.model.way_back import Confirmation
 from policies.rollback import confirmation_of
-from tests.workflows.test_reconcile import promoted, service  # noqa: F401 - fixture
+from tests.workflows.test_reconcile import promoted, reconcile, service  # noqa: F401 - fixture
 from tests.workflows.world import (
     NEW,
     NEXT,
@@ -26,6 +26,9 @@ from tests.workflows.world import (
     status_of,
     until,
 )
+
+FOR_LONG = 10_000
+"""Refusals that no test waits for the end of."""
 
 
 async def ask_for(world: World, **rules: object) -> Running:
@@ -216,3 +219,22 @@ async def test_a_drain_is_found_counted_and_extended_through_the_service(
     assert "stop a" in fake.effects
     with pytest.raises(Conflict, match="nothing is draining on gw-1"):
         await drains.tell(real.fleet, "gw-1", longer)
+
+
+async def test_a_rollback_waits_for_single_gateways_that_return_alone_and_then_takes_everybody_back(
+    real: World,
+    service: Service,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workflows.change.ALONE_WITHIN", timedelta(seconds=3))
+    await promoted(real, service)
+    lost = real.gateways["gw-1"]
+    lost.crash("b")
+    lost.serve(OLD, "a")
+    lost.fail("restore", Unavailable("gw-1 does not answer"), times=FOR_LONG)
+    found = await reconcile(real)
+    assert found.sentence == "bringing back: gw-1"
+    assert (await service.roll_back(real.fleet, "ana", "users call")).accepted
+    await until(lambda: real.serving()["gw-2"] == "1.1.6")
+    lost.recover("restore")
+    await until(lambda: set(real.serving().values()) == {"1.1.6"})
