@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -102,6 +102,10 @@ class FactBook(Protocol):
         """Return what gateways said within that time, and who was silent."""
         ...
 
+    def each_state(self, fleet: str, within: timedelta) -> Iterator[tuple[str, GatewayState | str]]:
+        """Yield what each gateway said within that time, or why it was silent."""
+        ...
+
     def plan(self, digest: str) -> Plan:
         """Return the whole plan of an upgrade."""
         ...
@@ -191,8 +195,11 @@ class FactActivities:
         with self._looking:
             at, loads = self._looked.get(fleet, (float("-inf"), {}))
             if time.monotonic() - at > RECENT.total_seconds():
-                states, _ = self._book.states(fleet, FRESH)
-                loads = {name: load_of(state) for name, state in states.items()}
+                loads = {
+                    name: load_of(state)
+                    for name, state in self._book.each_state(fleet, FRESH)
+                    if not isinstance(state, str)
+                }
                 self._looked[fleet] = (time.monotonic(), loads)
             return loads
 
@@ -205,29 +212,30 @@ class FactActivities:
         return self._book.record_return(fleet, targets) if targets else None
 
     def _find_strays(self, fleet: str) -> Strays:
-        states, _ = self._book.states(fleet, FRESH)
         known_good = self._book.known_good(fleet)
-        found = self._strays(fleet, states, known_good)
+        found = self._strays(fleet, known_good)
         return Strays(
             strays=dict(sorted(found.items())[:NAMED]),
             open_changes=self._book.open_changes(fleet),
             source=self._book.source_of({known_good[name].digest for name in found}) if found else None,
         )
 
-    def _strays(
-        self, fleet: str, states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef]
-    ) -> dict[str, str]:
+    def _strays(self, fleet: str, known_good: Mapping[str, ReleaseRef]) -> dict[str, str]:
         """Return who is to be brought back now: of those in quarantine, whose turn it is to be tried."""
         now = datetime.now(UTC)
+        found: dict[str, str] = {}
         waiting = {one.gateway for one in self._book.quarantined(fleet) if waits(one, now)}
-        return {name: why for name, why in strays(states, known_good).items() if name not in waiting}
+        for name, state in self._book.each_state(fleet, FRESH):
+            if name not in waiting and not isinstance(state, str):
+                found |= strays({name: state}, known_good)
+        return found
 
     def _plan_return(self, asked: ReturnQuery) -> Digest | None:
         known_good = self._book.known_good(asked.fleet)
-        states, _ = self._book.states(asked.fleet, FRESH)
-        others = [name for name in self._book.open_changes(asked.fleet) if name != asked.change]
-        beside = left_behind(states) if others else ()
-        found = {*self._strays(asked.fleet, states, known_good), *beside} & known_good.keys()
+        found = {*self._strays(asked.fleet, known_good)}
+        if any(name != asked.change for name in self._book.open_changes(asked.fleet)):
+            states, _ = self._book.states(asked.fleet, FRESH)
+            found |= {*left_behind(states)} & known_good.keys()
         if not found:
             return None
         fleet = self._fleets.fleet(asked.fleet)

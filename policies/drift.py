@@ -13,7 +13,7 @@ AN_HOUR = 60
 
 def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef]) -> dict[str, str]:
     """Return each gateway that is not on its known-good, and how; silent gateways are not judged."""
-    known = [(name, states[name], release) for name, release in sorted(known_good.items()) if name in states]
+    known = [(name, state, known_good[name]) for name, state in sorted(states.items()) if name in known_good]
     return {name: why for name, state, release in known if (why := _astray(state, release))}
 
 

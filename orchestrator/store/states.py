@@ -1,6 +1,6 @@
 """Gateway states: what every gateway said of itself when it was last asked, and who was silent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, insert, select
@@ -9,6 +9,9 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from policies.model.instance import GatewayState
+
+PAGE = 500
+"""Gateways that are read at once."""
 
 
 class GatewayStates(Book):
@@ -29,14 +32,26 @@ class GatewayStates(Book):
 
     def states(self, fleet: str, within: timedelta) -> tuple[dict[str, GatewayState], dict[str, str]]:
         """Return what gateways said within that time, and who was silent; nobody else is known."""
-        table, oldest = tables.gateway_states, datetime.now(UTC) - within
         states: dict[str, GatewayState] = {}
         silent: dict[str, str] = {}
-        with reading(self._engine) as connection:
-            wanted = select(table).where(table.c.fleet == fleet, table.c.at >= oldest)
-            for row in connection.execute(wanted.order_by(table.c.gateway)):
-                if row.state is None:
-                    silent[row.gateway] = row.silent
-                else:
-                    states[row.gateway] = GatewayState.model_validate_json(row.state)
+        for name, said in self.each_state(fleet, within):
+            if isinstance(said, str):
+                silent[name] = said
+            else:
+                states[name] = said
         return states, silent
+
+    def each_state(self, fleet: str, within: timedelta) -> Iterator[tuple[str, GatewayState | str]]:
+        """Yield what each gateway said within that time, or why it was silent, a page at a time."""
+        table, oldest, last = tables.gateway_states, datetime.now(UTC) - within, ""
+        wanted = select(table).where(table.c.fleet == fleet, table.c.at >= oldest)
+        while True:
+            with reading(self._engine) as connection:
+                page = wanted.where(table.c.gateway > last).order_by(table.c.gateway).limit(PAGE)
+                rows = connection.execute(page).all()
+            for row in rows:
+                said = row.silent if row.state is None else GatewayState.model_validate_json(row.state)
+                yield row.gateway, said
+            if len(rows) < PAGE:
+                return
+            last = rows[-1].gateway

@@ -92,6 +92,7 @@ class Size:
     restored_s: float = 0.0
     restored: int = 0
     back_wall_s: float = 0.0
+    first_tick_s: float = -1
     tick_s: float = 0.0
     tick_bytes: int = 0
 
@@ -166,7 +167,7 @@ async def _measure(count: int, watch: float | None) -> Size:
         size.largest_payload_bytes = max(size.largest_payload_bytes, largest)
         del events
     measured = _plan(count, Size(gateways=count), PRODUCTION)
-    size.tick_s, size.tick_bytes = await measure_ticks(measured, release(OLD_VERSION))
+    size.first_tick_s, size.tick_s, size.tick_bytes = await measure_ticks(measured, release(OLD_VERSION))
     return size
 
 
