@@ -26,7 +26,7 @@ def beat_of(patience: timedelta | None) -> timedelta:
     """Return how often a drain tells the engine that it lives: often enough that one beat may be lost.
 
     Args:
-        patience: How long the engine waits for a beat; who starts many drains gives them more.
+        patience: How long the engine waits for a beat: longer, the more gateways drain together.
     """
     return SELDOM if patience is None else patience * 2 / 5
 

@@ -7,7 +7,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from policies.model.command import CommandReceipt
-from workflows.commands import HasId
+from workflows.commands import Given
 
 ANSWER = timedelta(seconds=5)
 """How long a person waits for an answer before something else is tried."""
@@ -16,7 +16,7 @@ RUNS = 3
 """Runs that are asked; a history is cut after hundreds of events, not twice within an answer."""
 
 
-async def give(handle: WorkflowHandle[Any, Any], update: str, command: HasId) -> CommandReceipt:
+async def give(handle: WorkflowHandle[Any, Any], update: str, command: Given) -> CommandReceipt:
     """Return the workflow's answer; a command that met the end of one run is given to the next.
 
     The engine answers NOT_FOUND for a run that continued as new before it took the command. The

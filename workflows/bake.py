@@ -14,7 +14,7 @@ from policies.model.fleet import Automation
 from policies.model.report import WatchReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
-from workflows import steps
+from workflows import control, steps
 from workflows.failures import sentence_of
 from workflows.identities import change_of
 from workflows.watch import BAKE, Watch, WatchOrder
@@ -89,7 +89,7 @@ class Bake:
         return await self._go_back(self._harm)
 
     def _unharmed(self) -> BakeResult:
-        """Return how the kept time ended; metrics that nobody could read have shown no peace."""
+        """Return how the kept time ended; metrics that could not be read do not count as healthy."""
         last = self._heard.decision if self._heard is not None else None
         if last is not None and last.verdict is not GateVerdict.METRICS_UNAVAILABLE:
             return BakeResult(peaceful=True, reason=f"no harm was found within {self._order.kept}")
@@ -110,7 +110,7 @@ class Bake:
 
     @workflow.signal(name="end")
     def end(self) -> None:
-        """Let whoever changes the fleet now answer for it."""
+        """End the bake because the next change of this fleet has begun."""
         self._ended = True
 
     @workflow.signal(name="report_watch")
@@ -138,12 +138,7 @@ class Bake:
             sentence=f"{decision.reason}; it waits for a person: penstock rollback {order.fleet}",
             key=f"{workflow.info().run_id} harm",
         )
-        try:
-            await workflow.execute_activity_method(
-                LedgerActivities.record_event, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
-            )
-        except ActivityError as error:
-            workflow.logger.warning("harm not written to the audit record: %s", sentence_of(error))
+        await control.record(LedgerActivities.record_event, entry)
 
     async def _return_alone(self, names: tuple[str, ...]) -> None:
         """Take these gateways to what they had before, and watch the others on."""
@@ -159,12 +154,8 @@ class Bake:
     async def _plan_of(self, names: tuple[str, ...]) -> Digest | None:
         """Return where they go back to; the promotion may still be writing that they have been moved."""
         for attempt in range(PLANNED_WITHIN):
-            plan = await workflow.execute_activity_method(
-                FactActivities.plan_undo,
-                UndoQuery(fleet=self._order.fleet, change=self._order.change, gateways=names),
-                task_queue=steps.CONTROL_QUEUE,
-                **steps.ASK,
-            )
+            asked = UndoQuery(fleet=self._order.fleet, change=self._order.change, gateways=names)
+            plan = await control.ask(FactActivities.plan_undo, asked)
             if plan is not None or self._ended or self._harm is not None:
                 return plan
             await workflow.sleep(steps.NEXT_ROUND * 2**attempt)

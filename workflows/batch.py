@@ -16,7 +16,6 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from activities.facts import CapacityQuery, FactActivities
 from activities.ledger import GatewayResults, LedgerActivities
-from activities.plans import PartQuery, PlanActivities
 from policies.model.change import GatewayResult
 from policies.model.fleet import Gateway
 from policies.model.plan import ReleaseRef
@@ -25,7 +24,7 @@ from policies.model.report import BatchReport, GatewayProgress
 from policies.model.value import Digest, Name, Value
 from policies.planning.batches import next_to_start
 from policies.planning.capacity import UNKNOWN, Load, load_of
-from workflows import steps
+from workflows import control, steps
 from workflows.compensation import to_the_end
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
@@ -38,7 +37,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Where the turns of renewals are counted from."""
 
 LASTING = frozenset({"on trial", "kept", "set aside"})
-"""The states that the ledger has to know; on the way to the first of them a gateway is nobody's concern."""
+"""The states that are written to the ledger; earlier ones are not recorded."""
 
 
 class OnTrial(Value):
@@ -135,12 +134,7 @@ class Batch:
             raise
 
     async def _run(self, order: BatchOrder) -> BatchResult:
-        part = await workflow.execute_activity_method(
-            PlanActivities.read_part,
-            PartQuery(plan=order.plan, key=order.key),
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.RECORD,
-        )
+        part = await control.read_part(order.plan, order.key)
         self._members = {member.gateway.name: member for member in part.members}
         self._states = dict.fromkeys(self._members, "waiting") | self._states
         reporting = asyncio.create_task(self._report_changes())
@@ -216,16 +210,12 @@ class Batch:
         while fresh := [name for name in self._next(short or {}) if name not in loads]:
             found = await asyncio.gather(*[self._look(name) for name in fresh])
             loads |= dict(zip(fresh, found, strict=True))
-            short = await workflow.execute_activity_method(
-                FactActivities.find_short_of_capacity,
-                CapacityQuery(
-                    plan=self._order.plan,
-                    gateways=tuple(self._waiting),
-                    loads={name: load or UNKNOWN for name, load in loads.items()},
-                ),
-                task_queue=steps.CONTROL_QUEUE,
-                **steps.RECORD,
+            asked = CapacityQuery(
+                plan=self._order.plan,
+                gateways=tuple(self._waiting),
+                loads={name: load or UNKNOWN for name, load in loads.items()},
             )
+            short = await control.record(FactActivities.find_short_of_capacity, asked)
             # Whoever is silent keeps nobody waiting; it is asked again with the next look at the capacity.
             short |= {n: f"{n} is silent" for n in self._waiting if n in loads and loads[n] is None}
         if short is not None and short != self._short:
@@ -512,18 +502,11 @@ class Batch:
         fresh = tuple(row for row in rows if self._written.get(row.gateway) != (row.state, row.started))
         if not fresh:
             return
-        try:
-            await workflow.execute_activity_method(
-                LedgerActivities.record_gateways,
-                GatewayResults(change=self._order.change, results=fresh),
-                task_queue=steps.CONTROL_QUEUE,
-                **steps.ASK,
-            )
-        except ActivityError as error:  # tried again: nobody watches a gateway that is not written down
-            workflow.logger.warning("progress not written to the ledger: %s", sentence_of(error))
-            self._untold += not self._over
-        else:
+        entry = GatewayResults(change=self._order.change, results=fresh)
+        if await control.note(LedgerActivities.record_gateways, entry, "progress"):
             self._written |= {row.gateway: (row.state, row.started) for row in fresh}
+        elif not self._over:
+            self._untold += 1  # tried again: nobody watches a gateway that is not written down
 
     def _row(self, name: str) -> GatewayResult:
         trial = self._on_trial.get(name)

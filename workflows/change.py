@@ -6,10 +6,9 @@ new between waves, where it has no children that a cut would end.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import (
@@ -45,7 +44,7 @@ from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.status.story import Story
 from policies.status.told import Told
-from workflows import steps
+from workflows import control, steps
 from workflows.bake import Bake, BakeOrder
 from workflows.commands import Receipts, conflict
 from workflows.compensation import to_the_end
@@ -150,7 +149,7 @@ class Change:
 
     @command.validator
     def _command_makes_sense(self, command: Command) -> None:
-        self._receipts.refuse_other_content(command, command)
+        self._receipts.refuse_other_content(command)
         if self._receipts.of(command) is None and (refusal := self._story.refusal_of(command)):
             raise conflict(refusal)
 
@@ -182,7 +181,7 @@ class Change:
         goes_back = self._story.goes_back
         sentence = self._story.hear(command, workflow.now())
         receipt = CommandReceipt(id=command.id, accepted=True, sentence=sentence)
-        self._receipts.keep(command, command, receipt)
+        self._receipts.keep(command, receipt)
         match command.kind:
             case CommandKind.APPROVE | CommandKind.REJECT:
                 self._answer = command
@@ -249,13 +248,13 @@ class Change:
             plan=self._order.plan,
             cause=self._order.cause,
         )
-        self._name = await self._record(LedgerActivities.open_change, opening)
+        self._name = await control.record(LedgerActivities.open_change, opening)
         self._epoch = steps.epoch_now()
         self._story.know(self._name, self._header)
 
     async def _know_the_plan(self) -> None:
         if self._order.plan is not None:
-            self._header = await self._record(PlanActivities.read_header, self._order.plan)
+            self._header = await control.record(PlanActivities.read_header, self._order.plan)
         self._story.know(self._name, self._header)
 
     @property
@@ -305,18 +304,14 @@ class Change:
 
     async def _check(self) -> None:
         """Ask who signed it, whether the hour is usual, and whether everybody can go back."""
-        admitted = await workflow.execute_activity_method(
-            ReleaseActivities.admit_release,
-            AdmitOrder(
-                release=self._release,
-                source=self._order.source or "",
-                product=self._plan.product,
-                channel=self._plan.channel,
-                policy=self._plan.trust_policy,
-            ),
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.CHANGE,
+        order = AdmitOrder(
+            release=self._release,
+            source=self._order.source or "",
+            product=self._plan.product,
+            channel=self._plan.channel,
+            policy=self._plan.trust_policy,
         )
+        admitted = await control.ask(ReleaseActivities.admit_release, order, steps.CHANGE)
         self._story.note(f"release admitted: {admitted.reason}", workflow.now())
         await self._ask_whether_the_hour_is_usual()
         ready = await workflow.execute_child_workflow(
@@ -331,12 +326,8 @@ class Change:
     async def _ask_whether_the_hour_is_usual(self) -> None:
         """Start nothing in a fleet that is already unusual, unless told to; the unknown is only said."""
         try:
-            advice = await workflow.execute_activity_method(
-                NormalityActivities.ask_whether_normal,
-                NormalityOrder(plan=self._plan.digest, at=workflow.now()),
-                task_queue=steps.CONTROL_QUEUE,
-                **steps.STUDY,
-            )
+            order = NormalityOrder(plan=self._plan.digest, at=workflow.now())
+            advice = await control.ask(NormalityActivities.ask_whether_normal, order, steps.STUDY)
         except ActivityError as error:
             unknown = f"nobody could say whether this hour is a usual one: {sentence_of(error)}"
             self._story.note(unknown, workflow.now())
@@ -428,7 +419,7 @@ class Change:
                 parent_close_policy=ParentClosePolicy.ABANDON,
             )
         for key in self._touched(self._passed):
-            await self._record(PlanActivities.promote_part, self._part_entry(key))
+            await control.record(PlanActivities.promote_part, self._part_entry(key))
             await start_drains_of(self._name, self._plan, key, self._epoch, tuple(sorted(self._aside)))
 
     def _part_entry(self, key: PartKey) -> PartEntry:
@@ -451,7 +442,7 @@ class Change:
         keys = self._touched(last)
         self._story.begin_to_go_back(reason, workflow.now())
         writing = [
-            asyncio.create_task(self._record(PlanActivities.take_back_part, self._part_entry(key)))
+            asyncio.create_task(control.record(PlanActivities.take_back_part, self._part_entry(key)))
             for key in (keys if promoted else ())
         ]
         back = await self._restore_parts(keys, reason, self._release.digest)
@@ -545,7 +536,7 @@ class Change:
         self._story.begin_to_go_back(self._order.reason, workflow.now())
         # Known-good moves at once, or reconcile would undo this when the lock is free again.
         writing = [
-            asyncio.create_task(self._record(PlanActivities.take_back_part, self._part_entry(key)))
+            asyncio.create_task(control.record(PlanActivities.take_back_part, self._part_entry(key)))
             for key in keys
         ]
         back = await to_the_end(self._restore_parts(keys, self._order.reason, None))
@@ -579,16 +570,16 @@ class Change:
         return True
 
     async def _close_others(self) -> None:
-        """Give changes an end that nobody is left to give them."""
+        """Close the ledger's entries of changes whose workflow does not run any more."""
         entry = OthersEntry(fleet=self._order.fleet, change=self._name)
-        await self._record(LedgerActivities.close_others, entry)
+        await control.record(LedgerActivities.close_others, entry)
 
     async def _find_what_was_left_alone(self) -> None:
         """Look, under the lock, at what is not on its known-good, so that nothing newer is undone."""
         await workflow.execute_child_workflow(
             Survey.run, SurveyOrder(fleet=self._order.fleet), id=self._child("survey")
         )
-        found = await self._record(
+        found = await control.record(
             FactActivities.plan_return, ReturnQuery(fleet=self._order.fleet, change=self._name)
         )
         if found is not None:
@@ -627,7 +618,7 @@ class Change:
     async def _close(self, result: ChangeResult) -> ChangeResult:
         """Write down the end; until it is written, a promotion is still taken back when somebody asks."""
         if self._name:
-            await self._record(LedgerActivities.close_change, _ending(result))
+            await control.record(LedgerActivities.close_change, _ending(result))
         if result.outcome is Outcome.PROMOTED and self._asked_back is not None:
             return await self._close(await self._take_back())
         self._story.end(result, workflow.now())
@@ -647,17 +638,7 @@ class Change:
             key=f"{workflow.info().first_execution_run_id} {action} {key}",
             person=person or self._order.requested_by,
         )
-        try:
-            await workflow.execute_activity_method(
-                LedgerActivities.record_event, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
-            )
-        except ActivityError as error:
-            workflow.logger.warning("%s not written to the audit record: %s", action, sentence_of(error))
-
-    async def _record(self, step: Callable[[Any, Any], Awaitable[T]], entry: object) -> T:
-        return await workflow.execute_activity_method(
-            step, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
-        )
+        await control.note(LedgerActivities.record_event, entry, action)
 
     def _result(self, outcome: Outcome, reason: str) -> ChangeResult:
         return ChangeResult(

@@ -1,24 +1,18 @@
 """A person's command, carried out once however often and by whichever road it arrives."""
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from temporalio.exceptions import ApplicationError
 
-from policies.model.command import CommandReceipt
-from policies.model.value import Value
+from policies.model.command import Command, CommandReceipt
+from policies.model.drain import DrainEnding, DrainExtension
 
 REMEMBERED = 200
 """Commands whose receipts are kept; a repeat comes within minutes."""
 
 
-class HasId(Protocol):
-    """Anything that a person sends with an id of its own."""
-
-    @property
-    def id(self) -> str:
-        """The name that makes a repeat the same command."""
-        ...
+Given = Command | DrainExtension | DrainEnding
+"""What a person sends with an id of its own, which makes a repeat the same command."""
 
 
 class Receipts:
@@ -30,22 +24,21 @@ class Receipts:
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, command: HasId) -> CommandReceipt | None:
+    def of(self, command: Given) -> CommandReceipt | None:
         """Return what was answered to this command before, None when it is new."""
         known = self._known.get(command.id)
         return known[1] if known else None
 
-    def keep(self, command: HasId, content: Value, receipt: CommandReceipt) -> CommandReceipt:
-        """Remember the answer and return it."""
-        self._known[command.id] = (content.model_dump_json(), receipt)
+    def keep(self, command: Given, receipt: CommandReceipt) -> None:
+        """Remember the answer."""
+        self._known[command.id] = (command.model_dump_json(), receipt)
         while len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
-        return receipt
 
-    def refuse_other_content(self, command: HasId, content: Value) -> None:
+    def refuse_other_content(self, command: Given) -> None:
         """Raise Conflict when the same id came before with other content."""
         known = self._known.get(command.id)
-        if known is not None and known[0] != content.model_dump_json():
+        if known is not None and known[0] != command.model_dump_json():
             raise conflict(f"command {command.id} was given before with other words")
 
     def dump(self) -> dict[str, tuple[str, CommandReceipt]]:

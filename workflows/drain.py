@@ -15,7 +15,6 @@ from temporalio.exceptions import TimeoutError as EngineTimeoutError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.ledger import EventEntry, LedgerActivities
-from activities.plans import PartQuery, PlanActivities
 from policies.drains import mode_of, next_step
 from policies.model.command import CommandReceipt
 from policies.model.drain import (
@@ -34,7 +33,7 @@ from policies.model.plan import ReleaseRef, Strategy
 from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
-from workflows import steps
+from workflows import control, steps
 from workflows.commands import Receipts, conflict
 from workflows.emptying import COUNTING, UNSEEN, Emptying, kept_until
 from workflows.failures import code_of, sentence_of
@@ -73,6 +72,8 @@ class DrainOrder(Value):
     deadline: timedelta
     limits: DrainLimits = DrainLimits()
     rate: float = 60.0
+    draining: int = 1
+    """Gateways of the fleet that drain together: the more, the more seldom the engine hears of each."""
     went_back: bool = False
     failed: Digest | None = None
     decision: Decision | None = None
@@ -117,12 +118,7 @@ class Drain:
     @workflow.run
     async def run(self, order: DrainOrder) -> DrainResult:
         """Return when nothing but the serving instance runs on any of the gateways."""
-        part = await workflow.execute_activity_method(
-            PlanActivities.read_part,
-            PartQuery(plan=order.plan, key=order.key),
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.RECORD,
-        )
+        part = await control.read_part(order.plan, order.key)
         members = [
             member
             for member in part.members
@@ -280,7 +276,7 @@ class Drain:
         ]
 
     def _refuse_nonsense(self, command: DrainExtension | DrainEnding) -> None:
-        self._receipts.refuse_other_content(command, command)
+        self._receipts.refuse_other_content(command)
         if not self._seen:
             raise conflict(f"{self._order.change} has not been looked at yet; try again")
         if self._receipts.of(command) is None and not self._meant(command.gateway):
@@ -290,7 +286,7 @@ class Drain:
         self, command: DrainExtension | DrainEnding, action: str, sentence: str
     ) -> CommandReceipt:
         receipt = CommandReceipt(id=command.id, accepted=True, sentence=sentence)
-        self._receipts.keep(command, command, receipt)
+        self._receipts.keep(command, receipt)
         self._commands += 1
         subject = command.gateway or self._order.fleet
         await self._tell(subject, action, f"{command.reason}: {sentence}", command.id, person=command.person)
@@ -299,7 +295,7 @@ class Drain:
     # --- emptying ----------------------------------------------------------------
 
     async def _empty_and_stop(self, state: GatewayState | None, emptying: Emptying) -> None:
-        """Stop the slot when it is empty; whoever slips in meanwhile is waited for again."""
+        """Stop the slot when it is empty; if a session begins before the stop, drain it again."""
         await self._leave_alone(emptying)
         left_behind = emptying.release != self._before(emptying.gateway)
         if (self._order.went_back or left_behind) and state is not None:
@@ -366,7 +362,7 @@ class Drain:
     async def _wait(self, emptying: Emptying, within: timedelta, heard: int) -> bool:
         """Wait for sessions to end and return whether none is left; another command ends the wait."""
         waiting = self._steps[emptying.gateway].start_waiting(
-            emptying.slot, max(within, timedelta(0)), emptying.look
+            emptying.slot, max(within, timedelta(0)), emptying.look, self._order.draining
         )
         await workflow.wait_condition(lambda: waiting.done() or self._commands > heard)
         if not waiting.done():
@@ -483,13 +479,8 @@ class Drain:
             key=f"{workflow.info().workflow_id} {subject} {action} {key}",
             person=person,
         )
-        try:
-            with self._not_to_be_cut():
-                await workflow.execute_activity_method(
-                    LedgerActivities.record_event, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
-                )
-        except ActivityError as error:
-            workflow.logger.warning("%s not written to the audit record: %s", action, sentence_of(error))
+        with self._not_to_be_cut():
+            await control.note(LedgerActivities.record_event, entry, action)
 
 
 async def start_drains_of(
@@ -511,6 +502,7 @@ async def start_drains_of(
         deadline=plan.limits.drain_deadline,
         limits=plan.limits.drain,
         rate=plan.limits.drain.logins_per_minute / len(plan.keys),
+        draining=plan.changing,
     )
     with suppress(WorkflowAlreadyStartedError):
         await workflow.start_child_workflow(

@@ -1,6 +1,8 @@
 """All steps on one gateway, each said once: which activity, for how long, under which identity."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -26,6 +28,8 @@ from policies.model.value import Digest, Name
 from workflows import steps
 from workflows.failures import sentence_of
 
+T = TypeVar("T")
+
 
 class GatewaySteps:
     """One gateway as a change sees it; `epoch` may be raised when its host has seen a later one."""
@@ -50,27 +54,26 @@ class GatewaySteps:
             digest=self._digest,
         )
 
+    async def _do(self, step: Callable[..., Awaitable[T]], patience: steps.Options, *order: object) -> T:
+        found: T = await workflow.execute_activity_method(
+            step, args=order, task_queue=self._queue, **patience
+        )
+        return found
+
     # --- looking ------------------------------------------------------------------
 
     async def observe(self, patience: steps.Options = steps.ASK) -> GatewayState:
         """Return what is true of the gateway now."""
-        return await workflow.execute_activity_method(
-            InstanceActivities.observe_gateway, task_queue=self._queue, **patience
-        )
+        return await self._do(InstanceActivities.observe_gateway, patience)
 
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
         """Return every reason why the release cannot be put there."""
-        return await workflow.execute_activity_method(
-            InstanceActivities.preflight_gateway, release, task_queue=self._queue, **steps.ASK
-        )
+        return await self._do(InstanceActivities.preflight_gateway, steps.ASK, release)
 
     async def probe(self, slot: str, step: str = "probe", patience: steps.Options = steps.CHANGE) -> Probe:
         """Log in and ping through the slot's own port."""
-        return await workflow.execute_activity_method(
-            InstanceActivities.probe_instance,
-            SlotOrder(operation=self.operation(step), slot=slot),
-            task_queue=self._queue,
-            **patience,
+        return await self._do(
+            InstanceActivities.probe_instance, patience, SlotOrder(operation=self.operation(step), slot=slot)
         )
 
     async def doubt_about(self, slot: str, step: str, patience: steps.Options = steps.CHANGE) -> str | None:
@@ -85,80 +88,71 @@ class GatewaySteps:
 
     async def stage(self, release: ReleaseRef, source: str, step: str = "stage") -> Staged:
         """Put the release on the host, verified by the host itself."""
-        return await workflow.execute_activity_method(
+        return await self._do(
             InstanceActivities.stage_release,
+            steps.CHANGE,
             StageOrder(operation=self.operation(step), release=release, source=source),
-            task_queue=self._queue,
-            **steps.CHANGE,
         )
 
     async def start(self, release: ReleaseRef, step: str = "start") -> Started:
         """Start the release in a free slot."""
-        return await workflow.execute_activity_method(
+        return await self._do(
             InstanceActivities.start_instance,
+            steps.CHANGE,
             StartOrder(operation=self.operation(step), release=release),
-            task_queue=self._queue,
-            **steps.CHANGE,
         )
 
     async def try_out(self, slot: str, lease: timedelta, share: int = 100, *, renew: bool = False) -> None:
         """Send the share of new sessions to the slot for the lease; only renewals can be late."""
-        await workflow.execute_activity_method(
+        await self._do(
             SteeringActivities.start_trial,
+            steps.confirm_within(lease) if renew else steps.STEER,
             TrialOrder(operation=self.operation("trial"), slot=slot, lease=lease, share=share, renew=renew),
-            task_queue=self._queue,
-            **(steps.confirm_within(lease) if renew else steps.STEER),
         )
 
     async def keep(self, slot: str, patience: steps.Options = steps.STEER) -> None:
         """Send new sessions to the slot for good."""
-        await workflow.execute_activity_method(
+        await self._do(
             SteeringActivities.make_permanent,
+            patience,
             SlotOrder(operation=self.operation("keep"), slot=slot),
-            task_queue=self._queue,
-            **patience,
         )
 
     # --- back ---------------------------------------------------------------------
 
     async def restore(self, release: ReleaseRef, patience: steps.Options = steps.GO_BACK) -> Restored:
         """Fence and steer back in one step; what is not there to go back to is told, not started."""
-        return await workflow.execute_activity_method(
+        return await self._do(
             InstanceActivities.restore_gateway,
+            patience,
             RestoreOrder(operation=self.operation("back"), release=release),
-            task_queue=self._queue,
-            **patience,
         )
 
     async def end_trial(self) -> None:
         """Send new sessions to the permanent slot again."""
-        await workflow.execute_activity_method(
-            SteeringActivities.end_trial,
-            self.operation("end-trial"),
-            task_queue=self._queue,
-            **steps.GO_BACK,
-        )
+        await self._do(SteeringActivities.end_trial, steps.GO_BACK, self.operation("end-trial"))
 
     # --- emptying -----------------------------------------------------------------
 
     def start_waiting(
-        self, slot: str, within: timedelta, last: Look | None
+        self, slot: str, within: timedelta, last: Look | None, draining: int
     ) -> workflow.ActivityHandle[Drained]:
-        """Begin to wait on the host until the slot is empty or the time is over."""
+        """Begin to wait on the host until the slot is empty or the time is over, as one of so many drains."""
         return workflow.start_activity_method(
             SessionActivities.drain_instance,
             DrainOrder(operation=self.operation(f"drain-{slot}"), slot=slot, within=within, last=last),
             task_queue=self._queue,
             schedule_to_close_timeout=within + timedelta(minutes=1),
             start_to_close_timeout=within + timedelta(seconds=15),
-            heartbeat_timeout=steps.DRAIN_HEARTBEAT,
+            heartbeat_timeout=steps.drain_heartbeat(draining),
             retry_policy=steps.PATIENT["retry_policy"],
         )
 
     async def end_sessions(self, slot: str, leave: int, reason: str, *, exempt_too: bool) -> Ended:
         """End sessions of the slot until so many are left."""
-        return await workflow.execute_activity_method(
+        return await self._do(
             SessionActivities.end_sessions,
+            steps.END,
             EndOrder(
                 operation=self.operation(f"end-{slot}"),
                 slot=slot,
@@ -166,15 +160,12 @@ class GatewaySteps:
                 exempt_too=exempt_too,
                 reason=reason,
             ),
-            task_queue=self._queue,
-            **steps.END,
         )
 
     async def stop(self, slot: str) -> None:
         """Stop the slot's instance when nobody uses it; the host refuses while somebody does."""
-        await workflow.execute_activity_method(
+        await self._do(
             InstanceActivities.stop_instance,
+            steps.PATIENT,
             SlotOrder(operation=self.operation(f"stop-{slot}"), slot=slot),
-            task_queue=self._queue,
-            **steps.PATIENT,
         )

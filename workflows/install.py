@@ -6,11 +6,11 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
-from activities.plans import PartEntry, PartQuery, PlanActivities
+from activities.plans import PartEntry, PlanActivities
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Name, Value
-from workflows import steps
+from workflows import control
 from workflows.failures import sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
@@ -60,12 +60,7 @@ class Install:
         )
 
     async def _install_part(self, order: InstallOrder, key: PartKey) -> Installed:
-        part = await workflow.execute_activity_method(
-            PlanActivities.read_part,
-            PartQuery(plan=order.header.digest, key=key),
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.RECORD,
-        )
+        part = await control.read_part(order.header.digest, key)
         failed: dict[str, str] = {}
         installed = await asyncio.gather(*[self._install(order, member, failed) for member in part.members])
         names = tuple(
@@ -75,9 +70,7 @@ class Install:
             entry = PartEntry(
                 change=order.change, fleet=order.header.fleet, plan=order.header.digest, key=key, only=names
             )
-            await workflow.execute_activity_method(
-                PlanActivities.promote_part, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
-            )
+            await control.record(PlanActivities.promote_part, entry)
         return Installed(installed=names, failed=failed)
 
     @staticmethod

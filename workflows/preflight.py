@@ -12,7 +12,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Digest, Value
 from policies.planning.failure_budget import may_be_unable
-from workflows import steps
+from workflows import control
 from workflows.failures import sentence_of, stopped
 from workflows.fan_out import side_by_side
 from workflows.gateway import GatewaySteps
@@ -77,18 +77,8 @@ class Preflight:
 
     @staticmethod
     async def _ask_part(plan: Digest, key: PartKey, release: ReleaseRef) -> Ready:
-        part = await workflow.execute_activity_method(
-            PlanActivities.read_part,
-            PartQuery(plan=plan, key=key),
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.RECORD,
-        )
-        moved = await workflow.execute_activity_method(
-            PlanActivities.find_moved,
-            PartQuery(plan=plan, key=key),
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.RECORD,
-        )
+        part = await control.read_part(plan, key)
+        moved = await control.record(PlanActivities.find_moved, PartQuery(plan=plan, key=key))
         if moved:
             raise stopped("; ".join(why for _, why in sorted(moved.items())[:NAMED]))
         answers = await asyncio.gather(*[_ask(member, release) for member in part.members])

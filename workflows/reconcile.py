@@ -12,7 +12,7 @@ from temporalio.workflow import ParentClosePolicy
 from activities.facts import FactActivities, Strays
 from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.value import Name, Value
-from workflows import steps
+from workflows import control
 from workflows.change import Change, ChangeRun
 from workflows.identities import change_of
 from workflows.survey import PAGES_A_LOOK, Survey, SurveyOrder
@@ -56,9 +56,7 @@ class Reconcile:
             SurveyOrder(fleet=fleet, turn=turn, pages=PAGES_A_LOOK),
             id=f"{workflow.info().workflow_id}/{child}",
         )
-        return await workflow.execute_activity_method(
-            FactActivities.find_strays, fleet, task_queue=steps.CONTROL_QUEUE, **steps.ASK
-        )
+        return await control.ask(FactActivities.find_strays, fleet)
 
     @staticmethod
     async def _end(fleet: str, left: Strays) -> str:

@@ -15,17 +15,16 @@ from temporalio.workflow import ParentClosePolicy
 
 from activities.failures import epoch_seen
 from activities.ledger import LedgerActivities, ReturnEntry
-from activities.plans import PartQuery, PlanActivities
 from activities.snapshots import Evidence
 from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import Limits
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import ReleaseRef
-from policies.model.plan_part import Member, Part, PartKey
+from policies.model.plan_part import MOST_MEMBERS, Member, PartKey
 from policies.model.report import RestoreReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
-from workflows import steps
+from workflows import control, steps
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
 from workflows.failures import code_of, sentence_of, stopped
@@ -137,12 +136,7 @@ class Restore:
         )
 
     async def _restore_part(self, order: RestoreOrder) -> RestoreResult:
-        part: Part = await workflow.execute_activity_method(
-            PlanActivities.read_part,
-            PartQuery(plan=order.plan, key=order.keys[0]),
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.RECORD,
-        )
+        part = await control.read_part(order.plan, order.keys[0])
         for member in part.members:
             name = member.gateway.name
             if member.back is not None and order.only in {None, name}:
@@ -182,7 +176,7 @@ class Restore:
             await self._try_until_back(name)
 
     async def _try_once(self, name: str) -> bool:
-        """Bring the gateway back in one round; return whether it is back or newer hands have it."""
+        """Bring the gateway back in one round; return True when it is back or a newer change has it."""
         try:
             await self._bring_back(name)
         except (ActivityError, ApplicationError) as error:
@@ -310,6 +304,7 @@ class Restore:
                     deadline=order.limits.drain_deadline,
                     limits=order.limits.drain,
                     rate=order.limits.drain.logins_per_minute / order.parts,
+                    draining=order.parts * MOST_MEMBERS,
                     went_back=True,
                     failed=order.failed,
                     decision=order.decision,
@@ -347,23 +342,13 @@ class Restore:
             person=PENSTOCK,
             since=workflow.now(),
         )
-        try:
-            await workflow.execute_activity_method(
-                LedgerActivities.quarantine_gateway, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
-            )
-        except ActivityError as error:
-            workflow.logger.warning("quarantine of %s not written: %s", name, sentence_of(error))
+        await control.note(LedgerActivities.quarantine_gateway, entry, f"quarantine of {name}")
 
     async def _clear_quarantine(self, name: str) -> None:
         entry = ReturnEntry(
             fleet=self._order.fleet, gateway=name, person=PENSTOCK, reason="it is back on its known-good"
         )
-        try:
-            await workflow.execute_activity_method(
-                LedgerActivities.return_gateway, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
-            )
-        except ActivityError as error:
-            workflow.logger.warning("return of %s not written: %s", name, sentence_of(error))
+        await control.note(LedgerActivities.return_gateway, entry, f"return of {name}")
 
     def _go_on_with_a_short_history(self) -> None:
         workflow.continue_as_new(

@@ -10,6 +10,8 @@ from typing import TypedDict
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 
+from policies.planning.leases import beat_of
+
 CONTROL_QUEUE = "control"
 
 
@@ -51,7 +53,7 @@ STUDY = Options(
     schedule_to_close_timeout=timedelta(seconds=30),
     retry_policy=_retry(5),
 )
-"""Reads much, for seconds; whoever dies over it is noticed sooner than that."""
+"""Reads much, for seconds; a worker that dies meanwhile is noticed by its missing heartbeat."""
 
 LOOK = Options(
     start_to_close_timeout=timedelta(seconds=5),
@@ -152,8 +154,11 @@ END = Options(
 )
 """Ends a batch of sessions; other gateways wait for their turn, so a silent one is asked again later."""
 
-DRAIN_HEARTBEAT = timedelta(seconds=75)
-"""A wait for sessions is heard of every 30 s; two missed beats are a dead agent."""
+
+def drain_heartbeat(draining: int) -> timedelta:
+    """Return how long the engine waits for a beat of a drain while so many drain: two may be missed."""
+    return beat_of(draining) * 5 / 2
+
 
 NEXT_ROUND = timedelta(seconds=1)
 """Between two rounds of a rollback on a gateway that refuses."""

@@ -12,7 +12,7 @@ from activities.instances import InstanceActivities
 from policies.model.fleet import Gateway
 from policies.model.instance import GatewayState
 from policies.model.value import Name, Value
-from workflows import steps
+from workflows import control, steps
 from workflows.failures import sentence_of
 from workflows.fan_out import side_by_side
 
@@ -43,12 +43,8 @@ class Survey:
     @workflow.run
     async def run(self, order: SurveyOrder) -> SurveyResult:
         """Return how many answered; what each of them said is in the ledger."""
-        page = await workflow.execute_activity_method(
-            FactActivities.read_fleet,
-            FleetQuery(fleet=order.fleet, first=order.first or 0),
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.ASK,
-        )
+        asked = FleetQuery(fleet=order.fleet, first=order.first or 0)
+        page = await control.ask(FactActivities.read_fleet, asked)
         if order.first is not None or page.total <= len(page.gateways):
             return await self._look(order.fleet, page.gateways)
         firsts = list(range(0, page.total, len(page.gateways)))
@@ -90,10 +86,6 @@ class Survey:
                 silent[gateway.name] = sentence_of(answer)
             elif isinstance(answer, BaseException):
                 raise answer
-        await workflow.execute_activity_method(
-            FactActivities.record_states,
-            StateRows(fleet=fleet, states=tuple(states.values()), silent=silent),
-            task_queue=steps.CONTROL_QUEUE,
-            **steps.ASK,
-        )
+        rows = StateRows(fleet=fleet, states=tuple(states.values()), silent=silent)
+        await control.ask(FactActivities.record_states, rows)
         return SurveyResult(answered=len(states), silent=silent)

@@ -14,7 +14,7 @@ from activities.watching import WatchActivities, WatchSlice
 from policies.model.report import WatchReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
-from workflows import steps
+from workflows import control, steps
 from workflows.failures import code_of, sentence_of
 
 SLICE = timedelta(seconds=60)
@@ -150,12 +150,7 @@ class Watch:
         entry = VerdictEntry(
             rollout=self._order.change, wave=self._order.wave, at=workflow.now(), decision=decision
         )
-        try:
-            await workflow.execute_activity_method(
-                LedgerActivities.record_verdict, entry, task_queue=steps.CONTROL_QUEUE, **steps.ASK
-            )
-        except ActivityError as error:
-            workflow.logger.warning("decision not written to the ledger: %s", sentence_of(error))
+        await control.note(LedgerActivities.record_verdict, entry, "decision")
 
     async def _pause(self, begun: int) -> None:
         """Look at a calmer pace while nothing but time, or nobody but a person, can change the decision.

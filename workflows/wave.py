@@ -230,7 +230,7 @@ class Wave:
         )
 
     async def _notice_the_end(self, number: int, batch: ChildWorkflowHandle[Batch, BatchResult]) -> None:
-        """A batch that ends before its wave leaves its gateways without anybody."""
+        """Give the wave up when a batch fails: nobody renews the leases of its gateways any more."""
         try:
             self._results[number] = await batch
         except ChildWorkflowError as error:

@@ -1,6 +1,6 @@
 """Gateways that fail by themselves: which are set aside, and when it is the release's fault after all.
 
-A gateway with a hard sign that is not everybody's, or one that nobody sees any more, is set aside and
+A gateway with a hard sign that the control does not show, or one that nobody sees any more, is set aside and
 counted; more of them than may fail are the release's fault. One whose host has rebooted is set aside
 and not counted: a crash of ours leaves the boot as it was. What is set aside is judged again once it
 has been started again.
@@ -13,7 +13,7 @@ from policies.model.value import Value
 from policies.model.verdict import Cohorts
 
 FEWEST_REBOOTS = 1
-"""Reboots that are nobody's business, however few may fail."""
+"""Reboots that are tolerated even where no gateway may fail."""
 
 
 class Why(StrEnum):

@@ -59,7 +59,7 @@ def decide(
 def _harm(
     readings: Sequence[GateReading], responses: Mapping[str, Response], failed: Sequence[str], *, alone: bool
 ) -> Decision | None:
-    """Hard signals first, then proofs; a mistaken identity makes the proofs somebody else's.
+    """Hard signals first, then proofs; where another executable runs than planned, proofs are not used.
 
     Hard signs are the release's fault only when more gateways failed than may by themselves.
     """

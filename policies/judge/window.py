@@ -117,7 +117,7 @@ def next_window(state: WindowState) -> WindowState:
 
 
 def _hard(readings: Sequence[GateReading], responses: Mapping[str, Response]) -> Iterator[str]:
-    """Yield the gateways that failed by themselves at this tick: with a hard sign that is not everybody's."""
+    """Yield the gateways that failed by themselves at this tick: their hard sign spares the control."""
     for reading in readings:
         if reading.verdict is GateVerdict.HARD and responses[reading.gate] is Response.ROLL_BACK:
             yield from reading.instances
@@ -189,7 +189,7 @@ def _clocks(
 def _latched(
     policy: GatePolicy, window: Window, state: WindowState, decision: Decision
 ) -> tuple[WindowState, Decision]:
-    """Keep a rollback for ever, and a hold until its cause has been away for four ticks."""
+    """Keep a rollback for ever, and a hold until its cause has been absent for four scrapes in a row."""
     if state.final is not None:
         return state, state.final.model_copy(update=_named(decision))
     if policy.shadow:

@@ -3,7 +3,7 @@
 PenstockError
 ├── BadInput          a file, argument or machine is not as it must be   (exit 2)
 ├── NotAllowed        this person may not do this                         (exit 4)
-├── Refused           a policy says no: trust, capacity, window           (exit 5)
+├── Refused           a policy says no: trust, capacity, limits           (exit 5)
 │   ├── TrustError    with the verdict's name as its code
 │   └── Fenced        an abandoned wave's order, refused by the gateway's host
 ├── Conflict          something else is under way, or the plan is stale   (exit 9)

@@ -107,7 +107,7 @@ class Limits(Value):
     failures: Failing = Field(default="5%", description="of a wave, by themselves; of a canary none may")
     automation: Automation = Automation.ACT
     switching: int = Field(default=2, ge=1, description="gateways switching at the same time")
-    draining: int = Field(default=50, ge=1, description="old instances draining at the same time")
+    draining: int = Field(default=50, ge=1, description="gateways of a wave, which drain together")
     switching_per_domain: int = Field(default=1, ge=1)
     headroom: float = Field(default=1.2, ge=1.0, allow_inf_nan=False)
     drain_deadline: Duration = timedelta(hours=8)

@@ -45,7 +45,7 @@ def affected(plan: Plan) -> Affected:
         longest=rounds * SWITCH_LONGEST
         + watched
         + len(plan.waves) * plan.window.cap
-        + ceil(len(names) / plan.fleet.limits.draining) * plan.fleet.limits.drain_deadline
+        + plan.fleet.limits.drain_deadline
         + _staggered(plan, names),
     )
 

@@ -154,7 +154,7 @@ def _compared_with_itself(fleet: str, limits: Limits) -> tuple[int, ...]:
 
 
 def _parts(row: Sequence[Gateway] | Sequence[str], most: int) -> list[tuple[str, ...]]:
-    """An old instance lives at least until its wave's verdict: no wave has more gateways than may drain."""
+    """Split a stage into waves: no wave has more gateways than may begin to drain together."""
     names = [each if isinstance(each, str) else each.name for each in row]
     return [tuple(names[start : start + most]) for start in range(0, len(names), most)]
 
@@ -163,7 +163,7 @@ def _numbered(waves: Sequence[Wave], limits: Limits) -> tuple[Wave, ...]:
     """Number the waves, with leases that leave room for the drains of those before them."""
     numbered, before = [], 0
     for number, wave in enumerate(waves, start=1):
-        lease = lease_of(len(wave.gateways), min(before, limits.draining), limits.lease)
+        lease = lease_of(len(wave.gateways), before, limits.lease)
         numbered.append(wave.model_copy(update={"number": number, "lease": lease}))
         before += len(wave.gateways)
     return tuple(numbered)

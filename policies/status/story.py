@@ -8,7 +8,6 @@ from policies.model.command import Command, CommandKind
 from policies.model.plan_part import PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
-from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.status.refusals import refusal_of
 from policies.status.sentences import PHASE_SENTENCES, Sentences
@@ -62,14 +61,14 @@ class Story:
         """Wait no more."""
         self._tell(waits_until=None)
 
-    def take(self, report: WaveReport) -> Decision | None:
-        """Take over a wave's report; what it repeats is told once. Return its decision if that is news."""
+    def take(self, report: WaveReport) -> None:
+        """Take over a wave's report; what it repeats is told once."""
         for name, why in sorted(report.aside.items()):
             if name not in self._told.aside:
                 self.note(f"{name} left out and sent back: {why}", report.at)
         self._tell(aside=self._told.aside | report.aside)  # each report tells only who is new
         if not report.follows(self._wave_heard):
-            return None
+            return
         self._wave_heard = report
         if report.wave != self._told.wave:
             self._tell(wave=report.wave, decision=None)
@@ -86,7 +85,7 @@ class Story:
         self._take_short(report)
         if self._told.phase is not Phase.ROLLING_BACK:
             self.enter(report.phase, report.at)
-        return self._take_decision(report)
+        self._take_decision(report)
 
     def _take_short(self, report: WaveReport) -> None:
         """Tell when gateways begin to wait for capacity, and when none does; figures between are status."""
@@ -102,16 +101,14 @@ class Story:
             self.note(f"{progress.gateway} {progress.state}", at)
         self._tell(gateways=self._told.gateways | {progress.gateway: progress})
 
-    def _take_decision(self, report: WaveReport) -> Decision | None:
+    def _take_decision(self, report: WaveReport) -> None:
         before, decision = self._told.decision, report.decision
         if decision is None:
-            return None
-        is_news = before is None or (before.action, before.verdict) != (decision.action, decision.verdict)
-        if is_news:
+            return
+        if before is None or (before.action, before.verdict) != (decision.action, decision.verdict):
             action = decision.action.replace("_", " ")
             self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
         self._tell(decision=decision)
-        return decision if is_news else None
 
     def begin_to_promote(self, at: datetime) -> None:
         """Begin to write the promotion down: from here on nothing is left to hold."""

@@ -16,6 +16,7 @@ from policies.model.errors import Unavailable
 from policies.model.instance import InstanceState
 from policies.model.operation import Operation
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
+from policies.planning.leases import beat_of
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway, FakeSlot
 from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, until
@@ -188,6 +189,20 @@ async def test_a_drain_that_a_newer_change_takes_over_says_what_was_pending(worl
 
 async def holds_people(running: Running, number: int) -> bool:
     return any(slot.sessions == number for slot in (await status_of(running)).slots)
+
+
+async def test_the_engine_hears_of_each_drain_the_more_seldom_the_more_there_are(world: World) -> None:
+    fake = with_people(world, 1)
+    running = await drain(world, seconds=60, draining=10_000)
+    await until(lambda: holds_people(running, 1))
+    fake.logout("192.0.2.0")
+    await result_of(running)
+    events = (await running.fetch_history()).events
+    asked = [event.activity_task_scheduled_event_attributes for event in events]
+    beats = [
+        one.heartbeat_timeout.ToTimedelta() for one in asked if one.activity_type.name == "drain_instance"
+    ]
+    assert set(beats) == {2.5 * beat_of(10_000)}
 
 
 async def test_an_exempt_session_outlives_every_deadline(world: World) -> None:

@@ -84,7 +84,7 @@ class Counted(Kind):
         return state, self._compared(setup, begun)
 
     def response(self, reading: GateReading) -> Response:
-        """Return what this reading may cause: what compared with nobody cannot tell whose fault it is."""
+        """Return what this reading may cause: without a control it may hold and never roll back."""
         return self.action if reading.against is Against.CONTROL else Response.HOLD
 
     def gentle(self) -> "Counted":

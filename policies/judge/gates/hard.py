@@ -1,4 +1,4 @@
-"""Gates of kind `hard`: bad signs that need no statistics, only to last and not to be everybody's."""
+"""Gates of kind `hard`: bad signs that need no statistics; they have to last, and to spare the control."""
 
 from collections.abc import Sequence
 from datetime import timedelta

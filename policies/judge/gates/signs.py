@@ -1,4 +1,4 @@
-"""What gates that look for bad signs have in common: a sign needs to last, and not to be everybody's."""
+"""What gates that look for bad signs have in common: a sign has to last, and to spare the control."""
 
 from collections.abc import Collection, Sequence
 from typing import ClassVar
@@ -64,7 +64,7 @@ class Signed(Kind):
         return mine
 
     def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
-        """Return which changed gateways the sign is on, and whether it is everybody's."""
+        """Return which changed gateways the sign is on, and whether it is on too much of the control, too."""
         signs, changed = self.lasting(setup, tick.signs.get(self.id, {})), setup.cohorts.changed
         mine = sorted(i for i in signs if i in changed)
         theirs = _of_others(signs, mine, setup.cohorts)

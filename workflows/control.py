@@ -1,0 +1,41 @@
+"""Steps of the control plane: how each is asked for, said once."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from activities.plans import PartQuery, PlanActivities
+from policies.model.plan_part import Part, PartKey
+from policies.model.value import Digest
+from workflows import steps
+from workflows.failures import sentence_of
+
+T = TypeVar("T")
+Step = Callable[[Any, Any], Awaitable[T]]
+
+
+async def ask(step: Step[T], entry: object, patience: steps.Options = steps.ASK) -> T:
+    """Return the step's answer; ActivityError when there is none in that time."""
+    return await workflow.execute_activity_method(step, entry, task_queue=steps.CONTROL_QUEUE, **patience)
+
+
+async def record(step: Step[T], entry: object) -> T:
+    """Return the step's answer, tried until there is one."""
+    return await ask(step, entry, steps.RECORD)
+
+
+async def note(step: Step[T], entry: object, what: str) -> bool:
+    """Write something down that nothing depends on; return whether it was written."""
+    try:
+        await ask(step, entry)
+    except ActivityError as error:
+        workflow.logger.warning("%s not written to the ledger: %s", what, sentence_of(error))
+        return False
+    return True
+
+
+async def read_part(plan: Digest, key: PartKey) -> Part:
+    """Return one part of a plan."""
+    return await record(PlanActivities.read_part, PartQuery(plan=plan, key=key))
