@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -262,13 +263,15 @@ class Service:
         to: ReleaseRef | None = None,
         source: str | None = None,
         force: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> CommandReceipt:
         """Send every gateway back, whatever is going on; a receipt that is not accepted had nothing to do.
 
         While a change is under way it is told to go back. Afterwards, within the kept window, what
         the last change did is undone, or every gateway goes to the release `to`. What the fleet's
         rules ask a second person for waits; known-good by itself does not, and asking for it ends
-        a wait. With `force` a change that no worker can go on with is ended first.
+        a wait. With `force` a change that no worker can go on with is ended first. Single gateways that
+        return alone are waited for; `tell` hears of it.
 
         Raises:
             Conflict: `to` is given while another change is under way.
@@ -289,7 +292,7 @@ class Service:
             try:
                 return await self.command(fleet.name, command)
             except Conflict:
-                if not await self._is_free_soon(fleet.name):
+                if not await self._is_free_soon(fleet.name, tell):
                     raise
         if force:
             await self._end_by_force(fleet.name, person, reason)
@@ -299,10 +302,11 @@ class Service:
         name = await self._begin(order)
         return CommandReceipt(id=name, accepted=True, sentence=_begun(order))
 
-    async def _is_free_soon(self, fleet: str) -> bool:
+    async def _is_free_soon(self, fleet: str, tell: Callable[[str], None]) -> bool:
         """Return whether the fleet's lock is free, having waited for single gateways that return alone."""
         if not (await self.status(fleet)).alone:
             return False
+        tell("Single gateways return alone; the rollback begins when they are done, within a minute.")
         until = time.monotonic() + FREE_WITHIN.total_seconds()
         while await self.is_under_way(fleet):
             if time.monotonic() > until:

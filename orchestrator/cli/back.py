@@ -32,11 +32,15 @@ def rollback(
     within = duration(timeout)
 
     async def go_back(session: Session) -> int:
-        receipt = await session.roll_back(fleet, getpass.getuser(), reason, to, force=force)
+        receipt = await session.roll_back(fleet, getpass.getuser(), reason, to, force=force, tell=_progress)
         typer.echo(receipt.sentence)
         return await _follow(session, fleet, within, output) if wait and receipt.accepted else ExitCode.DONE
 
     raise typer.Exit(in_session(go_back))
+
+
+def _progress(sentence: str) -> None:
+    typer.echo(sentence, err=True)
 
 
 def approve(reason: Reason, fleet: FleetName = None) -> None:

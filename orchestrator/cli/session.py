@@ -185,12 +185,21 @@ class Session:
         return await (await self.service()).command(fleet, command)
 
     async def roll_back(
-        self, name: str | None, person: str, reason: str, to: str | None = None, *, force: bool = False
+        self,
+        name: str | None,
+        person: str,
+        reason: str,
+        to: str | None = None,
+        *,
+        force: bool = False,
+        tell: Callable[[str], None],
     ) -> "CommandReceipt":
         """Send the fleet back, to known-good or to the named release; force ends a change that is stuck."""
         fleet, release = self.fleet_named(name), self.ledger.release(to) if to else None
         service, source = await self.service(), self.settings.source
-        return await service.roll_back(fleet, person, reason, to=release, source=source, force=force)
+        return await service.roll_back(
+            fleet, person, reason, to=release, source=source, force=force, tell=tell
+        )
 
     def history(self, name: str | None, limit: int, before: str | None) -> "tuple[HistoryRow, ...]":
         """Return the fleet's changes, the newest first, those before the named one."""

@@ -234,7 +234,9 @@ async def test_a_rollback_waits_for_single_gateways_that_return_alone_and_then_t
     lost.fail("restore", Unavailable("gw-1 does not answer"), times=FOR_LONG)
     found = await reconcile(real)
     assert found.sentence == "bringing back: gw-1"
-    assert (await service.roll_back(real.fleet, "ana", "users call")).accepted
+    said: list[str] = []
+    assert (await service.roll_back(real.fleet, "ana", "users call", tell=said.append)).accepted
+    assert "return alone" in said[0]
     await until(lambda: real.serving()["gw-2"] == "1.1.6")
     lost.recover("restore")
     await until(lambda: set(real.serving().values()) == {"1.1.6"})
