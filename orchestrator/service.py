@@ -76,17 +76,18 @@ class Service:
     client: Client
     ledger: Ledger
 
-    async def survey(self, fleet: Fleet) -> Surveyed:
-        """Return what is true of every gateway now, and why the others are silent.
+    async def survey(self, fleet: Fleet, first: str | None = None) -> Surveyed:
+        """Return what is true of every gateway now, or of some from the first on; and why others are silent.
 
         Raises:
             Unavailable: It could not be looked at in the time that a fleet of its size takes.
         """
+        names = [gateway.name for gateway in fleet.gateways]
         began, within = datetime.now(UTC), SURVEYED_WITHIN + len(fleet.gateways) * SURVEY_OF_A_GATEWAY
         try:
             await self.client.execute_workflow(
                 Survey.run,
-                SurveyOrder(fleet=fleet.name),
+                SurveyOrder(fleet=fleet.name, first=None if first is None else names.index(first)),
                 id=f"survey/{fleet.name}/{secrets.token_hex(4)}",
                 task_queue=CONTROL_QUEUE,
                 execution_timeout=within,
