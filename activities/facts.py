@@ -1,6 +1,5 @@
 """Facts of a fleet: what its gateways said of themselves, and what of that is not as the ledger wants it."""
 
-import asyncio
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import Protocol
 
 from temporalio import activity
 
-from activities.failures import as_application_errors
+from activities.liveness import in_a_thread
 from policies.drift import left_behind, strays, waits
 from policies.model.change import Quarantine
 from policies.model.fleet import Fleet, Gateway
@@ -147,28 +146,24 @@ class FactActivities:
     @activity.defn(name="read_fleet")
     async def read_fleet(self, asked: FleetQuery) -> FleetPage:
         """Return the next gateways of the fleet, at most as many as one workflow looks after."""
-        with as_application_errors():
-            fleet = await asyncio.to_thread(self._fleets.fleet, asked.fleet)
+        fleet = await in_a_thread(self._fleets.fleet, asked.fleet)
         page = fleet.gateways[asked.first : asked.first + MOST_MEMBERS]
         return FleetPage(total=len(fleet.gateways), gateways=page)
 
     @activity.defn(name="record_states")
     async def record_states(self, rows: StateRows) -> None:
         """Ensure that the ledger knows what these gateways said."""
-        with as_application_errors():
-            await asyncio.to_thread(self._book.record_states, rows.fleet, rows.states, rows.silent)
+        await in_a_thread(self._book.record_states, rows.fleet, rows.states, rows.silent)
 
     @activity.defn(name="find_short_of_capacity")
     async def find_short_of_capacity(self, asked: CapacityQuery) -> dict[str, str]:
         """Return which of these gateways may not start now, each with why, by the newest facts."""
-        with as_application_errors():
-            return await asyncio.to_thread(self._find_short_of_capacity, asked)
+        return await in_a_thread(self._find_short_of_capacity, asked)
 
     @activity.defn(name="find_strays")
     async def find_strays(self, fleet: str) -> Strays:
         """Return who is not on known-good, by the newest facts, and which changes have no end."""
-        with as_application_errors():
-            return await asyncio.to_thread(self._find_strays, fleet)
+        return await in_a_thread(self._find_strays, fleet)
 
     @activity.defn(name="plan_return")
     async def plan_return(self, asked: ReturnQuery) -> Digest | None:
@@ -176,14 +171,12 @@ class FactActivities:
 
         Of a change without an end, what it left running beside goes back, too.
         """
-        with as_application_errors():
-            return await asyncio.to_thread(self._plan_return, asked)
+        return await in_a_thread(self._plan_return, asked)
 
     @activity.defn(name="plan_undo")
     async def plan_undo(self, asked: UndoQuery) -> Digest | None:
         """Write a plan that takes gateways to what they had before the change; None for none."""
-        with as_application_errors():
-            return await asyncio.to_thread(self._plan_undo, asked)
+        return await in_a_thread(self._plan_undo, asked)
 
     def _find_short_of_capacity(self, asked: CapacityQuery) -> dict[str, str]:
         plan = self._book.plan(asked.plan)

@@ -3,7 +3,6 @@
 Answers are small whatever the size of the fleet: a header, counts, or at most 500 named gateways.
 """
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
@@ -11,7 +10,7 @@ from typing import Protocol
 from pydantic import Field
 from temporalio import activity
 
-from activities.failures import as_application_errors
+from activities.liveness import in_a_thread
 from policies.model.change import ChangeEnding, ChangeOpening, GatewayResult, Outcome, Quarantine
 from policies.model.value import Name, Value, digest_of
 from policies.model.verdict import Decision
@@ -107,43 +106,36 @@ class LedgerActivities:
     @activity.defn(name="record_verdict")
     async def record_verdict(self, entry: VerdictEntry) -> None:
         """Ensure that a decision and its evidence are in the ledger."""
-        with as_application_errors():
-            await asyncio.to_thread(
-                self._book.record_verdict, entry.rollout, entry.wave, entry.decision, entry.at
-            )
+        await in_a_thread(self._book.record_verdict, entry.rollout, entry.wave, entry.decision, entry.at)
 
     @activity.defn(name="record_event")
     async def record_event(self, entry: EventEntry) -> None:
         """Ensure that the event is in the audit record, from which notices are sent."""
         body = {"sentence": entry.sentence}
-        with as_application_errors():
-            await asyncio.to_thread(
-                self._book.audit,
-                entry.person,
-                "workflow",
-                entry.action,
-                entry.subject,
-                body,
-                digest_of(entry.key.encode()),
-            )
+        await in_a_thread(
+            self._book.audit,
+            entry.person,
+            "workflow",
+            entry.action,
+            entry.subject,
+            body,
+            digest_of(entry.key.encode()),
+        )
 
     @activity.defn(name="open_change")
     async def open_change(self, opening: ChangeOpening) -> str:
         """Ensure that the change's beginning is in the ledger; return its name, the same for the same key."""
-        with as_application_errors():
-            return await asyncio.to_thread(self._book.open_change, opening)
+        return await in_a_thread(self._book.open_change, opening)
 
     @activity.defn(name="close_change")
     async def close_change(self, ending: ChangeEnding) -> None:
         """Ensure that the change's end is in the ledger."""
-        with as_application_errors():
-            await asyncio.to_thread(self._book.close_change, ending)
+        await in_a_thread(self._book.close_change, ending)
 
     @activity.defn(name="close_others")
     async def close_others(self, entry: OthersEntry) -> None:
         """Ensure that no other change of the fleet is left without an end."""
-        with as_application_errors():
-            await asyncio.to_thread(self._close_others, entry)
+        await in_a_thread(self._close_others, entry)
 
     def _close_others(self, entry: OthersEntry) -> None:
         sentence = f"nobody looked after it any more; {entry.change} brought its gateways back"
@@ -155,25 +147,21 @@ class LedgerActivities:
     @activity.defn(name="read_open_changes")
     async def read_open_changes(self, fleet: str) -> tuple[str, ...]:
         """Return the names of the fleet's changes that have not ended, the oldest first."""
-        with as_application_errors():
-            return await asyncio.to_thread(self._book.open_changes, fleet)
+        return await in_a_thread(self._book.open_changes, fleet)
 
     @activity.defn(name="record_gateways")
     async def record_gateways(self, told: GatewayResults) -> None:
         """Ensure that the ledger says how these gateways fare."""
-        with as_application_errors():
-            await asyncio.to_thread(self._book.record_gateways, told.change, told.results)
+        await in_a_thread(self._book.record_gateways, told.change, told.results)
 
     @activity.defn(name="quarantine_gateway")
     async def quarantine_gateway(self, quarantine: Quarantine) -> bool:
         """Ensure that the gateway is left out of changes; return whether that is new."""
-        with as_application_errors():
-            return await asyncio.to_thread(self._book.set_quarantine, quarantine)
+        return await in_a_thread(self._book.set_quarantine, quarantine)
 
     @activity.defn(name="return_gateway")
     async def return_gateway(self, entry: ReturnEntry) -> bool:
         """Ensure that the gateway takes part in changes; return whether it was left out."""
-        with as_application_errors():
-            return await asyncio.to_thread(
-                self._book.clear_quarantine, entry.fleet, entry.gateway, entry.person, entry.reason
-            )
+        return await in_a_thread(
+            self._book.clear_quarantine, entry.fleet, entry.gateway, entry.person, entry.reason
+        )

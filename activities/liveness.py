@@ -1,10 +1,15 @@
 """Heartbeats for steps that work longer than a moment, so that a killed process is noticed at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from temporalio import activity
+
+from activities.failures import as_application_errors
+
+T = TypeVar("T")
 
 BEAT_SECONDS = 1.0
 
@@ -21,5 +26,12 @@ async def heartbeating() -> AsyncIterator[None]:
 
 async def _beat() -> None:
     while True:
+        await asyncio.sleep(BEAT_SECONDS)  # most steps are over before, and spare the engine a beat
         activity.heartbeat()
-        await asyncio.sleep(BEAT_SECONDS)
+
+
+async def in_a_thread(work: Callable[..., T], *arguments: object) -> T:
+    """Do an activity's blocking work beside the loop, with heartbeats and with its errors as the engine's."""
+    with as_application_errors():
+        async with heartbeating():
+            return await asyncio.to_thread(work, *arguments)

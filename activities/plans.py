@@ -1,12 +1,11 @@
 """Plans as workflows read them: a header, and one part at a time; and what promoting a part writes."""
 
-import asyncio
 from collections.abc import Collection
 from typing import Protocol
 
 from temporalio import activity
 
-from activities.failures import as_application_errors
+from activities.liveness import in_a_thread
 from policies.model.change import KnownGoodBatch
 from policies.model.errors import BadInput
 from policies.model.plan import ReleaseRef
@@ -59,32 +58,27 @@ class PlanActivities:
     @activity.defn(name="read_header")
     async def read_header(self, digest: str) -> PlanHeader:
         """Return the plan without its gateways."""
-        with as_application_errors():
-            return await asyncio.to_thread(self._book.plan_header, digest)
+        return await in_a_thread(self._book.plan_header, digest)
 
     @activity.defn(name="read_part")
     async def read_part(self, asked: PartQuery) -> Part:
         """Return one part of the plan."""
-        with as_application_errors():
-            return await asyncio.to_thread(self._book.plan_part, asked.plan, asked.key)
+        return await in_a_thread(self._book.plan_part, asked.plan, asked.key)
 
     @activity.defn(name="find_moved")
     async def find_moved(self, asked: PartQuery) -> dict[str, str]:
         """Return the part's gateways whose known-good is not what the plan would go back to, and how."""
-        with as_application_errors():
-            return await asyncio.to_thread(self._find_moved, asked)
+        return await in_a_thread(self._find_moved, asked)
 
     @activity.defn(name="promote_part")
     async def promote_part(self, entry: PartEntry) -> None:
         """Ensure that the plan's release is known-good on the part's gateways."""
-        with as_application_errors():
-            await asyncio.to_thread(self._promote, entry)
+        await in_a_thread(self._promote, entry)
 
     @activity.defn(name="take_back_part")
     async def take_back_part(self, entry: PartEntry) -> None:
         """Ensure that what the part's gateways go back to is their known-good."""
-        with as_application_errors():
-            await asyncio.to_thread(self._take_back, entry)
+        await in_a_thread(self._take_back, entry)
 
     def _find_moved(self, asked: PartQuery) -> dict[str, str]:
         members = self._book.plan_part(asked.plan, asked.key).members

@@ -18,6 +18,7 @@ from temporalio import activity
 
 from activities.evidence import ContentStore, keep, recall
 from activities.failures import as_application_errors
+from activities.liveness import heartbeating
 from activities.refusals import ArchiveRefused, PolicyChanged
 from activities.verdicts import (
     Document,
@@ -419,9 +420,10 @@ class ReleaseActivities:
     @activity.defn(name="admit_release")
     async def admit_release(self, order: AdmitOrder) -> Admission:
         """Have the release verified and in the store; refused by the name of the verdict."""
+        scope = Scope(product=order.product, channel=order.channel)
         with as_application_errors():
-            scope = Scope(product=order.product, channel=order.channel)
-            admitted = await self._releases.admit(
-                order.release, order.source, scope=scope, policy=order.policy
-            )
+            async with heartbeating():
+                admitted = await self._releases.admit(
+                    order.release, order.source, scope=scope, policy=order.policy
+                )
         return Admission(release=admitted.reference, signers=admitted.signers, reason=admitted.reason)

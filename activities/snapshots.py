@@ -1,6 +1,5 @@
 """Snapshots: the evidence of a failure, frozen on its host and copied piece by piece to where it is kept."""
 
-import asyncio
 import zlib
 from base64 import b64decode, b64encode
 from typing import Protocol
@@ -8,7 +7,7 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from activities.liveness import heartbeating
+from activities.liveness import heartbeating, in_a_thread
 from policies.model.operation import Operation
 from policies.model.value import Digest, Message, Name, Value
 from policies.model.verdict import Decision
@@ -106,8 +105,7 @@ class SnapshotActivities:
     @activity.defn(name="read_snapshot")
     async def read_snapshot(self, order: PieceOrder) -> Piece:
         """Return one piece of a snapshot."""
-        with as_application_errors():
-            whole = await asyncio.to_thread(self._snapshots.read_frozen, order.digest)
+        whole = await in_a_thread(self._snapshots.read_frozen, order.digest)
         piece = whole[order.offset : order.offset + PIECE_BYTES]
         return Piece(
             digest=order.digest,
@@ -127,13 +125,9 @@ class ArchiveActivities:
     @activity.defn(name="keep_snapshot_piece")
     async def keep_snapshot_piece(self, piece: Piece) -> bool:
         """Ensure that the piece is in the archive; return whether the whole snapshot is."""
-        with as_application_errors():
-            return await asyncio.to_thread(
-                self._archive.add, piece.digest, piece.offset, piece.bytes, piece.size
-            )
+        return await in_a_thread(self._archive.add, piece.digest, piece.offset, piece.bytes, piece.size)
 
     @activity.defn(name="record_snapshot")
     async def record_snapshot(self, entry: SnapshotEntry) -> None:
         """Ensure that the kept snapshot is listed in the ledger."""
-        with as_application_errors():
-            await asyncio.to_thread(self._book.record_snapshot, entry.rollout, entry.gateway, entry.digest)
+        await in_a_thread(self._book.record_snapshot, entry.rollout, entry.gateway, entry.digest)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from temporalio import activity
 
-from activities.failures import as_application_errors
+from activities.liveness import in_a_thread
 from activities.observation import (
     ObservationActivities,
     ObservationOrder,
@@ -67,8 +67,7 @@ class WatchActivities:
     @activity.defn(name="watch_wave")
     async def watch_wave(self, asked: WatchSlice) -> ObservationSlice:
         """Watch until the slice ends, the decision is anything but to go on, or a hold is over."""
-        with as_application_errors():
-            order = await asyncio.to_thread(self._order, asked)
+        order = await in_a_thread(self._order, asked)
         if not order.cohorts.canary:
             return _nobody_yet(asked)
         found = await self._observation.observe_slice(order)

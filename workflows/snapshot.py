@@ -13,7 +13,7 @@ from activities.snapshots import (
 from policies.model.fleet import Gateway
 from policies.model.operation import Operation
 from policies.model.value import Digest, Name, Value
-from workflows import steps
+from workflows import control, steps
 
 
 class SnapshotGatewayOrder(Value):
@@ -47,14 +47,10 @@ class Snapshot:
                 task_queue=queue,
                 **steps.PATIENT,
             )
-            whole = await workflow.execute_activity_method(
-                ArchiveActivities.keep_snapshot_piece, piece, task_queue=steps.CONTROL_QUEUE, **steps.PATIENT
-            )
+            whole = await control.record(ArchiveActivities.keep_snapshot_piece, piece)
             offset = min(offset + len(piece.bytes), piece.size)
         entry = SnapshotEntry(
             fleet=order.fleet, rollout=operation.rollout, gateway=operation.gateway, digest=digest
         )
-        await workflow.execute_activity_method(
-            ArchiveActivities.record_snapshot, entry, task_queue=steps.CONTROL_QUEUE, **steps.RECORD
-        )
+        await control.record(ArchiveActivities.record_snapshot, entry)
         return digest

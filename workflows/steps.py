@@ -141,8 +141,20 @@ WATCH = Options(
 )
 """One slice of an observation window."""
 
-RECORD = Options(start_to_close_timeout=timedelta(seconds=10), retry_policy=_retry(0))
-"""Writes to the ledger: tried until it is written."""
+NOTE = Options(
+    start_to_close_timeout=timedelta(seconds=10),
+    heartbeat_timeout=timedelta(seconds=4),
+    schedule_to_close_timeout=timedelta(seconds=30),
+    retry_policy=_retry(5),
+)
+"""Reads from the ledger, or writes to it what nothing depends on."""
+
+RECORD = Options(
+    start_to_close_timeout=timedelta(seconds=30),
+    heartbeat_timeout=timedelta(seconds=4),
+    retry_policy=_retry(0),
+)
+"""Writes to the ledger: tried until it is written; a worker that dies over it is noticed by its heartbeat."""
 
 PATIENT = Options(start_to_close_timeout=timedelta(seconds=30), retry_policy=_retry(0))
 """Has all the time in the world: tried until the gateway answers."""
