@@ -15,6 +15,7 @@ from policies.model.report import WatchReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from workflows import control, steps
+from workflows.compensation import heed_cancellation
 from workflows.failures import sentence_of
 from workflows.identities import change_of
 from workflows.watch import BAKE, Watch, WatchOrder
@@ -100,6 +101,7 @@ class Bake:
         """Watch for the kept time; a gateway that fails alone meanwhile returns alone."""
         until = workflow.now() + self._order.kept
         while not self._ended and self._harm is None and workflow.now() < until:
+            heed_cancellation()
             with suppress(TimeoutError):
                 await workflow.wait_condition(
                     lambda: self._ended or self._harm is not None or bool(self._failed_alone),

@@ -25,7 +25,7 @@ from policies.model.value import Digest, Name, Value
 from policies.planning.batches import next_to_start
 from policies.planning.capacity import UNKNOWN, Load, load_of
 from workflows import control, steps
-from workflows.compensation import to_the_end
+from workflows.compensation import heed_cancellation, to_the_end
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
@@ -186,6 +186,7 @@ class Batch:
         pause = steps.NEXT_CAPACITY
         try:
             while (self._waiting or self._under_way) and not self._ending:
+                heed_cancellation()
                 if await self._start_some():
                     pause = steps.NEXT_CAPACITY
                 self._idle = not self._under_way
@@ -315,6 +316,7 @@ class Batch:
         """Confirm every lease three times within its length, until the wave says how it ends."""
         applied, renewed = self._share, datetime.min.replace(tzinfo=UTC)
         while not self._ending:
+            heed_cancellation()
             with suppress(TimeoutError):
                 await workflow.wait_condition(
                     partial(self._has_news, applied), timeout=self._until_its_turn(renewed)

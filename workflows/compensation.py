@@ -4,7 +4,19 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from temporalio import workflow
+
 T = TypeVar("T")
+
+
+def heed_cancellation() -> None:
+    """Raise CancelledError when the workflow was cancelled; called by loops, one turn after the other.
+
+    A step or a signal that was under way takes a cancellation as its own failure, and who goes on without
+    it would go on for ever.
+    """
+    if workflow.cancellation_reason() is not None:
+        raise asyncio.CancelledError
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:

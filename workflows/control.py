@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.plans import PartQuery, PlanActivities
 from policies.model.plan_part import Part, PartKey
@@ -31,6 +31,8 @@ async def note(step: Step[T], entry: object, what: str) -> bool:
     try:
         await ask(step, entry)
     except ActivityError as error:
+        if is_cancelled_exception(error):
+            raise
         workflow.logger.warning("%s not written to the ledger: %s", what, sentence_of(error))
         return False
     return True

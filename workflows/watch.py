@@ -15,6 +15,7 @@ from policies.model.report import WatchReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from workflows import control, steps
+from workflows.compensation import heed_cancellation
 from workflows.failures import code_of, sentence_of
 
 SLICE = timedelta(seconds=60)
@@ -72,6 +73,7 @@ class Watch:
     async def run(self, order: WatchOrder) -> None:
         """Return after proven harm; everything else goes on until it is cancelled."""
         while True:
+            heed_cancellation()
             begun = self._begun
             await self._watch_slice()
             if self._decision is not None and self._decision.action is Action.ROLL_BACK:

@@ -25,6 +25,7 @@ from policies.model.value import Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.votes import Votes
 from workflows.batch import Batch, BatchOrder, BatchResult
+from workflows.compensation import heed_cancellation
 from workflows.failures import sentence_of
 from workflows.restore import Restore, RestoreOrder
 from workflows.watch import Watch, WatchOrder
@@ -249,6 +250,7 @@ class Wave:
     async def _watch_to_the_end(self) -> WaveResult:
         """Return how the window ends; gateways that fail alone are restored meanwhile."""
         while True:
+            heed_cancellation()
             seen = self._changes
             if result := self._failure() or self._verdict():
                 return result

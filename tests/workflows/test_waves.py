@@ -1,13 +1,14 @@
 """A wave: who of it may fail alone, who has to be told, and what passes by itself."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 
 from policies.model.change import GatewayResult, Outcome, Phase
@@ -35,6 +36,7 @@ from tests.workflows.world import (
     working,
 )
 from workflows.steps import SHORT_HISTORY
+from workflows.wave import watch_of
 
 SILENT = 10_000
 """Calls that fail of a gateway that is silent for as long as a test looks."""
@@ -225,6 +227,27 @@ async def test_a_ledger_that_takes_no_writes_for_a_while_is_told_of_every_trial_
     rollout = await world.start(("gw-1",))
     await in_phase(rollout, Phase.OBSERVING)
     await until(lambda: [row.state for row in world.book.gateways_of(world.newest)] == ["on trial"])
+
+
+async def test_a_watch_that_is_ended_while_it_writes_a_decision_down_looks_no_further(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, begun = world.book.record_verdict, []
+
+    def record(rollout: str, wave: int, decision: Decision, at: datetime) -> None:
+        begun.append(decision)
+        time.sleep(2)
+        write(rollout, wave, decision, at)
+
+    monkeypatch.setattr(world.book, "record_verdict", record)
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await until(lambda: bool(begun))
+    await say(rollout, CommandKind.ROLL_BACK)
+    await result_of(rollout)
+    watch = world.client.get_workflow_handle(watch_of(_tree(world)[1]))
+    with pytest.raises(WorkflowFailureError):
+        await soon(watch.result())
 
 
 async def test_a_hold_at_the_barrier_sends_nobody_to_the_new_instances(server: Engine) -> None:
