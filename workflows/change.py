@@ -32,6 +32,7 @@ from policies.model.change import (
     ChangeOrder,
     ChangeResult,
     Outcome,
+    Phase,
 )
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.fleet import AtDeadline
@@ -299,6 +300,8 @@ class Change:
 
     async def _is_asked_back(self) -> bool:
         """Wait until nobody holds the change, and return whether it is to go back instead of on."""
+        if self._story.holds and self._asked_back is None:
+            self._story.enter(Phase.HELD, workflow.now())
         await workflow.wait_condition(lambda: not self._story.holds or self._asked_back is not None)
         return self._asked_back is not None
 

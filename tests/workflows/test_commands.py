@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from temporalio import workflow
@@ -258,11 +258,15 @@ def _hold(name: str) -> Command:
 
 
 class _SlowToStart(WorkflowOutboundInterceptor):
-    """An engine that takes a while to start a wave, as one does whose worker is away just then."""
+    """An engine that starts a wave only after a hold was heard, as one may whose worker is away just then."""
+
+    starting: ClassVar[list[str]] = []
 
     async def start_child_workflow(self, input: StartChildWorkflowInput) -> ChildWorkflowHandle[Any, Any]:  # noqa: A002
         if input.workflow == "Wave":
-            await workflow.sleep(2)
+            self.starting.append(workflow.info().workflow_id)
+            change = workflow.instance()
+            await workflow.wait_condition(lambda: change.status().why.startswith("held by"))
         return await super().start_child_workflow(input)
 
 
@@ -280,14 +284,26 @@ async def test_a_hold_that_comes_while_a_wave_is_being_started_holds_it(server: 
     fleet = fleet_of("edge", lease=timedelta(seconds=15))
     async with working(World.made(await server.client(), fleet), QUICK, [_Slowly()]) as world:
         rollout = await world.start(("gw-1",))
-        await until(lambda: _says(rollout, "gateways can take the release"))
+        await until(lambda: rollout.id in _SlowToStart.starting)
         await say(rollout, CommandKind.HOLD, "ana")
         await in_phase(rollout, Phase.HELD)
         await asyncio.sleep(2)
-        assert world.gateways["gw-1"].effects == []
+        assert "keep b" not in world.gateways["gw-1"].effects
         assert (await status_of(rollout)).why == "held by ana: because"
         await say(rollout, CommandKind.RESUME, "ana")
         assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_a_hold_that_comes_before_any_wave_starts_nobody(real: World) -> None:
+    real.gateways["gw-1"].fail("preflight", Unavailable("gw-1 is slow"), times=2)
+    rollout = await real.start(("gw-1",))
+    await until(lambda: _says(rollout, "release admitted"))
+    await say(rollout, CommandKind.HOLD, "ana")
+    await in_phase(rollout, Phase.HELD, wave=0)
+    assert (await status_of(rollout)).why == "held by ana: because"
+    assert real.gateways["gw-1"].effects == []
+    await say(rollout, CommandKind.RESUME, "ana")
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
 async def _says(rollout: Running, words: str) -> bool:
@@ -314,7 +330,7 @@ async def test_a_stored_command_that_makes_no_sense_any_more_is_answered_in_the_
     stored = Command(id="stored-1", kind=CommandKind.PROMOTE, person="release engineer", reason="looks good")
     await rollout.signal(Change.command_fallback, stored)
     await until(lambda: _says(rollout, "release engineer: promote refused: "))
-    assert "promote refused" in [action for action, _, _ in world.book.events.values()]
+    await until(lambda: "promote refused" in [action for action, _, _ in world.book.events.values()])
 
 
 async def test_a_stored_abort_is_a_rollback_once_sessions_have_moved(world: World) -> None:

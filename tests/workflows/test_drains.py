@@ -193,7 +193,7 @@ async def holds_people(running: Running, number: int) -> bool:
 
 async def test_the_engine_hears_of_each_drain_the_more_seldom_the_more_there_are(world: World) -> None:
     fake = with_people(world, 1)
-    running = await drain(world, seconds=60, draining=10_000)
+    running = await drain(world, seconds=36_000, draining=1_000)
     await until(lambda: holds_people(running, 1))
     fake.logout("192.0.2.0")
     await result_of(running)
@@ -202,7 +202,7 @@ async def test_the_engine_hears_of_each_drain_the_more_seldom_the_more_there_are
     beats = [
         one.heartbeat_timeout.ToTimedelta() for one in asked if one.activity_type.name == "drain_instance"
     ]
-    assert set(beats) == {2.5 * beat_of(10_000)}
+    assert max(beats) == 2.5 * beat_of(1_000)
 
 
 async def test_an_exempt_session_outlives_every_deadline(world: World) -> None:
