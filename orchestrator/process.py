@@ -23,6 +23,9 @@ def identity() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+AT_ONCE = 5
+"""Workflows' tasks taken at a time: Python works on one, and the engine's clock runs for all that were taken."""
+
 MOST_CACHED = 400
 """Workflows kept in memory, half a megabyte each; one that was dropped is replayed when it goes on."""
 
@@ -46,6 +49,7 @@ def make_worker(
         default_heartbeat_throttle_interval=timedelta(seconds=1),
         graceful_shutdown_timeout=GRACE,
         max_concurrent_activities=100,
+        max_concurrent_workflow_tasks=AT_ONCE,
         max_cached_workflows=MOST_CACHED,
         identity=identity(),
     )

@@ -17,7 +17,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError
 
-from orchestrator.task_timeout import TASK_WITHIN
+from orchestrator.task_timeout import task_within
 from policies.model.fleet import Fleet
 from workflows.reconcile import Reconcile, ReconcileOrder
 from workflows.steps import CONTROL_QUEUE
@@ -73,7 +73,7 @@ def _schedule(fleet: Fleet) -> Schedule:
             id=reconcile_of(fleet.name),
             task_queue=CONTROL_QUEUE,
             execution_timeout=timedelta(minutes=2),
-            task_timeout=TASK_WITHIN,
+            task_timeout=task_within(len(fleet.gateways)),
         ),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=PACE)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=PACE),

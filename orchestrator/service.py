@@ -21,6 +21,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.store.ledger import Ledger
+from orchestrator.task_timeout import task_within
 from orchestrator.updates import ANSWER, give
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
 from policies.model.command import Command, CommandKind, CommandReceipt
@@ -91,6 +92,7 @@ class Service:
                 id=f"survey/{fleet.name}/{secrets.token_hex(4)}",
                 task_queue=CONTROL_QUEUE,
                 execution_timeout=within,
+                task_timeout=task_within(len(names)),
             )
         except WorkflowFailureError as error:
             raise Unavailable(f"{fleet.name} was not looked at within {within}: {error.cause}") from error
@@ -148,7 +150,7 @@ class Service:
             reason=reason,
             even_if_unusual=even_if_unusual,
         )
-        return await self._begin(order)
+        return await self._begin(order, plan.fleet)
 
     async def install(
         self, fleet: Fleet, release: ReleaseRef, source: str, person: str, reason: str = "first installation"
@@ -163,17 +165,21 @@ class Service:
             requested_by=person,
             reason=reason,
         )
-        await self._begin(order)
+        await self._begin(order, fleet)
         try:
             return await self._change(fleet.name).result()
         except WorkflowFailureError as error:
             raise Refused(f"the fleet could not be installed: {sentence_of(error.cause)}") from error
 
-    async def _begin(self, order: ChangeOrder) -> str:
+    async def _begin(self, order: ChangeOrder, fleet: Fleet) -> str:
         """Start a change and return its name, once it has one."""
         try:
             handle = await self.client.start_workflow(
-                Change.run, ChangeRun(order=order), id=change_of(order.fleet), task_queue=CONTROL_QUEUE
+                Change.run,
+                ChangeRun(order=order),
+                id=change_of(order.fleet),
+                task_queue=CONTROL_QUEUE,
+                task_timeout=task_within(len(fleet.gateways)),
             )
         except WorkflowAlreadyStartedError as error:
             raise Conflict(
@@ -300,7 +306,7 @@ class Service:
         order = await asyncio.to_thread(self._return_order, fleet, person, reason, to, source)
         if isinstance(order, CommandReceipt):
             return order
-        name = await self._begin(order)
+        name = await self._begin(order, fleet)
         return CommandReceipt(id=name, accepted=True, sentence=_begun(order))
 
     async def _is_free_soon(self, fleet: str, tell: Callable[[str], None]) -> bool:

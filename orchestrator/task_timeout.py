@@ -1,12 +1,15 @@
 """Promptness: how long the engine waits for a worker that took a workflow's task and fell silent.
 
 Ten seconds by the engine's own default, in which a rollout whose worker was killed stands
-still. Every workflow is started with less, whoever starts it.
+still. Every workflow is started with less, whoever starts it; children have what their parent
+has. The time must hold the loading of the longest history on a busy machine (a task that takes
+longer is begun anew, for ever), so that the workflows of a large fleet have more of it.
 """
 
 from datetime import timedelta
 from typing import Any
 
+from temporalio import workflow
 from temporalio.client import (
     Interceptor as ClientInterceptor,
 )
@@ -29,9 +32,20 @@ from temporalio.workflow import ChildWorkflowHandle
 TASK_WITHIN = timedelta(seconds=4)
 """The most a workflow may take over one task, loading it included; beyond it another worker tries."""
 
+TASK_OF_A_SMALL_FLEET_WITHIN = timedelta(seconds=2)
+"""The same in a fleet whose waves are one part each: its histories are a quarter as long."""
+
+SMALL = 50
+"""Gateways of a small fleet: as many as a part of a plan has."""
+
+
+def task_within(gateways: int) -> timedelta:
+    """Return the time for one task of a workflow of a fleet of that size."""
+    return TASK_OF_A_SMALL_FLEET_WITHIN if gateways <= SMALL else TASK_WITHIN
+
 
 class TaskTimeout(ClientInterceptor, WorkerInterceptor):
-    """Has every workflow started with `TASK_WITHIN`: by a client, or as a child of another."""
+    """Gives clients' workflows `TASK_WITHIN` unless they know the fleet's size, and children their parent's."""
 
     def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002 - the SDK's name
         """Take part in what clients start."""
@@ -59,5 +73,5 @@ class _TimedWorkflows(WorkflowInboundInterceptor):
 
 class _TimedChildren(WorkflowOutboundInterceptor):
     async def start_child_workflow(self, input: StartChildWorkflowInput) -> ChildWorkflowHandle[Any, Any]:  # noqa: A002
-        input.task_timeout = input.task_timeout or TASK_WITHIN
+        input.task_timeout = input.task_timeout or workflow.info().task_timeout
         return await super().start_child_workflow(input)

@@ -49,7 +49,7 @@ SURVEY = Options(
 
 STUDY = Options(
     start_to_close_timeout=timedelta(seconds=15),
-    heartbeat_timeout=timedelta(seconds=4),
+    heartbeat_timeout=timedelta(seconds=3),
     schedule_to_close_timeout=timedelta(seconds=30),
     retry_policy=_retry(5),
 )
@@ -64,7 +64,7 @@ LOOK = Options(
 
 CHANGE = Options(
     start_to_close_timeout=timedelta(seconds=60),
-    heartbeat_timeout=timedelta(seconds=4),
+    heartbeat_timeout=timedelta(seconds=3),
     schedule_to_start_timeout=timedelta(minutes=2),
     schedule_to_close_timeout=timedelta(minutes=5),
     retry_policy=_retry(5),
@@ -76,7 +76,7 @@ An agent that takes no step for as long as a host takes to boot is silent.
 
 PROBE = Options(
     start_to_close_timeout=timedelta(seconds=60),
-    heartbeat_timeout=timedelta(seconds=4),
+    heartbeat_timeout=timedelta(seconds=3),
     schedule_to_close_timeout=timedelta(minutes=2),
     retry_policy=_retry(2),
 )
@@ -84,21 +84,21 @@ PROBE = Options(
 
 FREEZE = Options(
     start_to_close_timeout=timedelta(seconds=30),
-    heartbeat_timeout=timedelta(seconds=4),
+    heartbeat_timeout=timedelta(seconds=3),
     schedule_to_close_timeout=timedelta(minutes=30),
     retry_policy=_retry(0),
 )
 """Writes evidence down on a host; what comes later than this is not of the failure any more."""
 
 STEER = Options(
-    start_to_close_timeout=timedelta(seconds=5),
+    start_to_close_timeout=timedelta(seconds=4),
     schedule_to_close_timeout=timedelta(minutes=2),
     retry_policy=_retry(0),
 )
 """Changes who gets new sessions: milliseconds when it works."""
 
 CONFIRM = Options(
-    start_to_close_timeout=timedelta(seconds=5),
+    start_to_close_timeout=timedelta(seconds=4),
     schedule_to_close_timeout=timedelta(seconds=20),
     retry_policy=_retry(0),
 )
@@ -113,7 +113,7 @@ def confirm_within(lease: timedelta) -> Options:
 
 
 GO_BACK = Options(
-    start_to_close_timeout=timedelta(seconds=5),
+    start_to_close_timeout=timedelta(seconds=4),
     schedule_to_close_timeout=timedelta(seconds=20),
     retry_policy=_retry(0),
 )
@@ -136,14 +136,14 @@ def go_back_within(parts: int) -> Options:
 
 WATCH = Options(
     start_to_close_timeout=timedelta(seconds=90),
-    heartbeat_timeout=timedelta(seconds=4),
+    heartbeat_timeout=timedelta(seconds=3),
     retry_policy=_retry(0),
 )
 """One slice of an observation window."""
 
 NOTE = Options(
     start_to_close_timeout=timedelta(seconds=10),
-    heartbeat_timeout=timedelta(seconds=4),
+    heartbeat_timeout=timedelta(seconds=3),
     schedule_to_close_timeout=timedelta(seconds=30),
     retry_policy=_retry(5),
 )
@@ -151,7 +151,7 @@ NOTE = Options(
 
 RECORD = Options(
     start_to_close_timeout=timedelta(seconds=30),
-    heartbeat_timeout=timedelta(seconds=4),
+    heartbeat_timeout=timedelta(seconds=3),
     retry_policy=_retry(0),
 )
 """Writes to the ledger: tried until it is written; a worker that dies over it is noticed by its heartbeat."""
