@@ -24,7 +24,7 @@ def identity() -> str:
 
 
 AT_ONCE = 5
-"""Workflows' tasks taken at a time: Python works on one, and the engine's clock runs for all that were taken."""
+"""Tasks of workflows taken at a time: Python works on one, and the engine's clock runs for all of them."""
 
 MOST_CACHED = 400
 """Workflows kept in memory, half a megabyte each; one that was dropped is replayed when it goes on."""

@@ -45,7 +45,7 @@ def task_within(gateways: int) -> timedelta:
 
 
 class TaskTimeout(ClientInterceptor, WorkerInterceptor):
-    """Gives clients' workflows `TASK_WITHIN` unless they know the fleet's size, and children their parent's."""
+    """Gives workflows that clients start `TASK_WITHIN` unless told, and children the time of their parent."""
 
     def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002 - the SDK's name
         """Take part in what clients start."""

@@ -4,8 +4,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadyStartedError
-from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
+from temporalio.exceptions import ActivityError
 
 from activities.facts import FactActivities, UndoQuery
 from activities.ledger import EventEntry, LedgerActivities
@@ -15,10 +14,11 @@ from policies.model.report import WatchReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from workflows import control, steps
+from workflows.children import guarded, left_behind, tell
 from workflows.compensation import heed_cancellation
 from workflows.failures import sentence_of
 from workflows.identities import change_of
-from workflows.watch import BAKE, Watch, WatchOrder
+from workflows.watch import BAKE, Watch, WatchOrder, watch_of
 
 NEXT_CHANGE = "the fleet's next change began"
 
@@ -63,20 +63,16 @@ class Bake:
     @workflow.run
     async def run(self, order: BakeOrder) -> BakeResult:
         """Return when the kept time is over, when the fleet goes back, or when the next change begins."""
-        watch = await workflow.start_child_workflow(
-            Watch.run,
-            WatchOrder(
-                change=order.change,
-                plan=order.plan,
-                wave=BAKE,
-                listener=workflow.info().workflow_id,
-                complete=True,
-                carry=order.carry,
-            ),
-            id=f"{workflow.info().workflow_id}/watch",
-            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
-            cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
+        here = workflow.info().workflow_id
+        asked = WatchOrder(
+            change=order.change,
+            plan=order.plan,
+            wave=BAKE,
+            listener=here,
+            complete=True,
+            carry=order.carry,
         )
+        watch = await guarded(Watch.run, asked, watch_of(here))
         try:
             await self._until_harm_or_peace()
         finally:
@@ -183,26 +179,18 @@ class Bake:
         )
         pause = steps.NEXT_ROUND
         while not self._ended and not (alone and self._harm is not None):
-            try:
-                await workflow.start_child_workflow(
-                    "Change",  # by name: a change starts the bake, too, and imports go one way
-                    {"order": order.model_dump(mode="json")},
-                    id=change_of(self._order.fleet),
-                    parent_close_policy=ParentClosePolicy.ABANDON,
-                )
-            except WorkflowAlreadyStartedError:
-                # The change that was promoted may still be writing its last lines; any other change ends us,
-                # unless it is only being checked: what it would begin on top of is harmful.
-                if not alone:
-                    await self._warn(reason)
-                await workflow.sleep(pause)
-                pause = min(pause * 2, SLOWEST_TRY)
-            else:
+            # By name: a change starts the bake, too, and imports go one way.
+            run = {"order": order.model_dump(mode="json")}
+            if await left_behind("Change", run, change_of(self._order.fleet)):
                 return True
+            # The change that was promoted may still be writing its last lines; any other change ends us,
+            # unless it is only being checked: what it would begin on top of is harmful.
+            if not alone:
+                await self._warn(reason)
+            await workflow.sleep(pause)
+            pause = min(pause * 2, SLOWEST_TRY)
         return False
 
     async def _warn(self, reason: str) -> None:
         """Tell the change that has the fleet's lock what was found under it."""
-        change = workflow.get_external_workflow_handle(change_of(self._order.fleet))
-        with suppress(FailureError):  # it has just ended, and the next try finds the lock free
-            await change.signal("harm", f"{self._order.change}: {reason}")
+        await tell(change_of(self._order.fleet), "harm", f"{self._order.change}: {reason}")

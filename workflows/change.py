@@ -16,9 +16,8 @@ from temporalio.exceptions import (
     ApplicationError,
     ChildWorkflowError,
     FailureError,
-    WorkflowAlreadyStartedError,
 )
-from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
+from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 from activities.facts import FactActivities, ReturnQuery
 from activities.ledger import EventEntry, LedgerActivities, OthersEntry
@@ -47,6 +46,7 @@ from policies.status.story import Story
 from policies.status.told import Told
 from workflows import control, steps
 from workflows.bake import Bake, BakeOrder
+from workflows.children import guarded, left_behind, tell
 from workflows.commands import Receipts, conflict
 from workflows.compensation import to_the_end
 from workflows.drain import start_drains_of
@@ -54,7 +54,7 @@ from workflows.failures import code_of, sentence_of, stopped
 from workflows.identities import bake_of, end_bake
 from workflows.install import Install, InstallOrder
 from workflows.preflight import Preflight, PreflightOrder
-from workflows.restore import Restore, RestoreOrder, RestoreResult
+from workflows.restore import Restore, RestoreOrder, RestoreResult, restores_of
 from workflows.survey import Survey, SurveyOrder
 from workflows.wave import Wave, WaveOrder, WaveResult
 
@@ -103,7 +103,7 @@ class Change:
         self._receipts = Receipts(continued.receipts if continued else None)
         self._header: PlanHeader | None = None
         self._wave: ChildWorkflowHandle[Wave, WaveResult] | None = None
-        self._restore: ChildWorkflowHandle[Restore, RestoreResult] | None = None
+        self._restoring: tuple[str, ...] = ()
         self._answer: Command | None = None
         self._asked_back: Command | None = None
         self._harmful: str | None = None
@@ -213,12 +213,11 @@ class Change:
 
     async def _give_up(self, command: Command) -> None:
         """Let the restore go on without one gateway; every part of it hears, one of them has it."""
-        if self._restore is None or command.gateway is None:
+        if command.gateway is None:
             return
         names = {command.gateway: f"given up by {command.person}: {command.reason}"}
-        for workflow_id in self._restoring_ids():
-            with suppress(FailureError):
-                await workflow.get_external_workflow_handle(workflow_id).signal("give_up", names)
+        for workflow_id in self._restoring:
+            await tell(workflow_id, "give_up", names)
 
     # --- what children report -----------------------------------------------------------
 
@@ -355,14 +354,7 @@ class Change:
             holds=dict(self._story.holds),
             carry=self._carry,
         )
-        self._wave = await workflow.start_child_workflow(
-            Wave.run,
-            order,
-            id=self._child(f"wave/{number:03}"),
-            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
-            # The fence, not the wave's obedience, makes the way back safe: do not wait for it.
-            cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
-        )
+        self._wave = await guarded(Wave.run, order, self._child(f"wave/{number:03}"))
         try:
             while self._untold:  # said while the wave was being started
                 await self._tell_wave(self._untold.pop(0))
@@ -406,21 +398,16 @@ class Change:
         return await self._take_back()
 
     async def _write_promotion(self) -> None:
-        with suppress(WorkflowAlreadyStartedError):
-            await workflow.start_child_workflow(
-                Bake.run,
-                BakeOrder(
-                    change=self._name,
-                    plan=self._plan.digest,
-                    fleet=self._order.fleet,
-                    kept=self._plan.limits.kept,
-                    automation=self._plan.limits.automation,
-                    source=self._order.source,
-                    carry=self._carry,
-                ),
-                id=bake_of(self._order.fleet),
-                parent_close_policy=ParentClosePolicy.ABANDON,
-            )
+        bake = BakeOrder(
+            change=self._name,
+            plan=self._plan.digest,
+            fleet=self._order.fleet,
+            kept=self._plan.limits.kept,
+            automation=self._plan.limits.automation,
+            source=self._order.source,
+            carry=self._carry,
+        )
+        await left_behind(Bake.run, bake, bake_of(self._order.fleet))
         for key in self._touched(self._passed):
             await control.record(PlanActivities.promote_part, self._part_entry(key))
             await start_drains_of(self._name, self._plan, key, self._epoch, tuple(sorted(self._aside)))
@@ -458,35 +445,27 @@ class Change:
     ) -> RestoreResult:
         if not keys:
             return RestoreResult(back=0, took=timedelta(0))
-        self._restore = await workflow.start_child_workflow(
-            Restore.run,
-            RestoreOrder(
-                change=self._name,
-                plan=self._plan.digest,
-                fleet=self._order.fleet,
-                reason=reason,
-                keys=keys,
-                epoch=max(self._epoch + 1, steps.epoch_now()),
-                limits=self._plan.limits,
-                lock=True,
-                listener=workflow.info().workflow_id,
-                failed=failed,
-                decision=self._decision,
-                source=self._order.source,
-                began=workflow.now(),
-                within=ALONE_WITHIN if self._order.bakes_on else None,
-            ),
-            id=self._child("restore"),
-            parent_close_policy=ParentClosePolicy.ABANDON,
-        )
-        return await self._restore
-
-    def _restoring_ids(self) -> list[str]:
         root = self._child("restore")
-        keys = self._touched(self._passed + 1) if self._order.kind is ChangeKind.UPGRADE else self._plan.keys
-        if len(keys) <= 1:
-            return [root]
-        return [f"{root}/{key.wave:03}/{key.number:04}" for key in keys]
+        order = RestoreOrder(
+            change=self._name,
+            plan=self._plan.digest,
+            fleet=self._order.fleet,
+            reason=reason,
+            keys=keys,
+            epoch=max(self._epoch + 1, steps.epoch_now()),
+            limits=self._plan.limits,
+            lock=True,
+            listener=workflow.info().workflow_id,
+            failed=failed,
+            decision=self._decision,
+            source=self._order.source,
+            began=workflow.now(),
+            within=ALONE_WITHIN if self._order.bakes_on else None,
+        )
+        self._restoring = restores_of(root, keys)
+        return await workflow.execute_child_workflow(
+            Restore.run, order, id=root, parent_close_policy=ParentClosePolicy.ABANDON
+        )
 
     def _after_restore(self, back: RestoreResult, reason: str) -> ChangeResult:
         outcome = Outcome.ROLLBACK_INCOMPLETE if back.given_up else Outcome.ROLLED_BACK

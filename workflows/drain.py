@@ -10,9 +10,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as EngineTimeoutError
-from temporalio.workflow import ParentClosePolicy
 
 from activities.ledger import EventEntry, LedgerActivities
 from policies.drains import mode_of, next_step
@@ -34,6 +33,7 @@ from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from workflows import control, steps
+from workflows.children import left_behind
 from workflows.commands import Receipts, conflict
 from workflows.emptying import COUNTING, UNSEEN, Emptying, kept_until
 from workflows.failures import code_of, sentence_of
@@ -504,10 +504,4 @@ async def start_drains_of(
         rate=plan.limits.drain.logins_per_minute / len(plan.keys),
         draining=plan.changing,
     )
-    with suppress(WorkflowAlreadyStartedError):
-        await workflow.start_child_workflow(
-            Drain.run,
-            order,
-            id=f"drain/{plan.fleet}/{change}/{key.wave:03}-{key.number:04}",
-            parent_close_policy=ParentClosePolicy.ABANDON,
-        )
+    await left_behind(Drain.run, order, f"drain/{plan.fleet}/{change}/{key.wave:03}-{key.number:04}")

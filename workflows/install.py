@@ -4,13 +4,13 @@ import asyncio
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
-from temporalio.workflow import ParentClosePolicy
 
 from activities.plans import PartEntry, PlanActivities
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Name, Value
 from workflows import control
+from workflows.children import in_parts, merged
 from workflows.failures import sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
@@ -40,23 +40,14 @@ class Install:
     @workflow.run
     async def run(self, order: InstallOrder) -> Installed:
         """Return what became of the gateways; what was installed is known-good from now on."""
-        keys = [order.key] if order.key else [key for wave in order.header.waves for key in wave.keys]
+        keys = (order.key,) if order.key else order.header.keys
         if len(keys) == 1:
             return await self._install_part(order, keys[0])
-        found = await asyncio.gather(
-            *[
-                workflow.execute_child_workflow(
-                    Install.run,
-                    order.model_copy(update={"key": key}),
-                    id=f"{workflow.info().workflow_id}/{key.number:04}",
-                    parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
-                )
-                for key in keys
-            ]
-        )
+        parts = {f"{key.number:04}": order.model_copy(update={"key": key}) for key in keys}
+        found = await in_parts(Install.run, parts)
         return Installed(
             installed=tuple(name for part in found for name in part.installed),
-            failed={name: why for part in found for name, why in sorted(part.failed.items())},
+            failed=merged(part.failed for part in found),
         )
 
     async def _install_part(self, order: InstallOrder, key: PartKey) -> Installed:

@@ -1,11 +1,9 @@
 """Preflight: ask every gateway of a plan whether the release fits and whether it can go back."""
 
 import asyncio
-from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
-from temporalio.workflow import ParentClosePolicy
 
 from activities.plans import PartQuery, PlanActivities
 from policies.model.plan import ReleaseRef
@@ -13,8 +11,8 @@ from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Digest, Value
 from policies.planning.failure_budget import may_be_unable
 from workflows import control
+from workflows.children import in_parts, merged
 from workflows.failures import sentence_of, stopped
-from workflows.fan_out import side_by_side
 from workflows.gateway import GatewaySteps
 
 NAMED = 10
@@ -50,12 +48,13 @@ class Preflight:
         """
         if order.key is not None:
             return await self._ask_part(order.header.digest, order.key, order.release)
-        keys = [key for wave in order.header.waves for key in wave.keys]
+        keys = order.header.keys
         if len(keys) == 1:
             found = [await self._ask_part(order.header.digest, keys[0], order.release)]
         else:
-            found = await side_by_side(partial(self._ask_child, order, key) for key in keys)
-        unable = {name: why for part in found for name, why in sorted(part.unable.items())}
+            parts = {f"{k.wave:03}/{k.number:04}": order.model_copy(update={"key": k}) for k in keys}
+            found = await in_parts(Preflight.run, parts)
+        unable = merged(part.unable for part in found)
         if len(unable) > may_be_unable(order.header.limits, order.header.changing):
             first = [f"{name}: {why}" for name, why in sorted(unable.items())][:NAMED]
             more = f"; and {len(unable) - NAMED} more gateways" if len(unable) > NAMED else ""
@@ -64,15 +63,6 @@ class Preflight:
             able=sum(part.able for part in found),
             unable=unable,
             epoch=max((part.epoch for part in found), default=0),
-        )
-
-    @staticmethod
-    async def _ask_child(order: PreflightOrder, key: PartKey) -> Ready:
-        return await workflow.execute_child_workflow(
-            Preflight.run,
-            order.model_copy(update={"key": key}),
-            id=f"{workflow.info().workflow_id}/{key.wave:03}/{key.number:04}",
-            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
         )
 
     @staticmethod

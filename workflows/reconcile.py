@@ -6,14 +6,13 @@ so that looking costs the engine no more than ten steps a second.
 """
 
 from temporalio import workflow
-from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.workflow import ParentClosePolicy
 
 from activities.facts import FactActivities, Strays
 from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.value import Name, Value
 from workflows import control
 from workflows.change import Change, ChangeRun
+from workflows.children import left_behind
 from workflows.identities import change_of
 from workflows.survey import PAGES_A_LOOK, Survey, SurveyOrder
 
@@ -69,13 +68,6 @@ class Reconcile:
             bakes_on=True,
             reason=f"nobody looks after this change any more: {found or 'only the ledger is behind'}",
         )
-        try:
-            await workflow.start_child_workflow(
-                Change.run,
-                ChangeRun(order=order),
-                id=change_of(fleet),
-                parent_close_policy=ParentClosePolicy.ABANDON,
-            )
-        except WorkflowAlreadyStartedError:
+        if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
             return "a change is under way and looks after them"
         return f"bringing back: {', '.join(sorted(strays)) or 'nobody; only the ledger was behind'}"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.failures import epoch_seen
@@ -25,6 +25,7 @@ from policies.model.report import RestoreReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from workflows import control, steps
+from workflows.children import in_parts, left_behind, merged
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
 from workflows.failures import code_of, sentence_of, stopped
@@ -118,20 +119,14 @@ class Restore:
         return dict(self._troubles)
 
     async def _restore_parts(self, order: RestoreOrder) -> RestoreResult:
-        results = await asyncio.gather(
-            *[
-                workflow.execute_child_workflow(
-                    Restore.run,
-                    order.model_copy(update={"keys": (key,), "parts": len(order.keys)}),
-                    id=f"{workflow.info().workflow_id}/{key.wave:03}/{key.number:04}",
-                    parent_close_policy=ParentClosePolicy.ABANDON,
-                )
-                for key in order.keys
-            ]
-        )
+        parts = {
+            _part_of(key): order.model_copy(update={"keys": (key,), "parts": len(order.keys)})
+            for key in order.keys
+        }
+        results = await in_parts(Restore.run, parts, at_once=len(parts), closing=ParentClosePolicy.ABANDON)
         return RestoreResult(
             back=sum(result.back for result in results),
-            given_up={name: why for result in results for name, why in result.given_up.items()},
+            given_up=merged(result.given_up for result in results),
             took=max(result.took for result in results),
         )
 
@@ -274,44 +269,35 @@ class Restore:
 
     async def _start_snapshot(self, name: str) -> None:
         order = self._order
-        with suppress(WorkflowAlreadyStartedError):
-            await workflow.start_child_workflow(
-                Snapshot.run,
-                SnapshotGatewayOrder(
-                    fleet=order.fleet,
-                    gateway=self._members[name].gateway,
-                    operation=self._steps[name].operation("snapshot"),
-                    evidence=Evidence(reason=order.reason, decision=order.decision),
-                ),
-                id=f"snapshot/{name}/{order.change}",
-                parent_close_policy=ParentClosePolicy.ABANDON,
-            )
+        snapshot = SnapshotGatewayOrder(
+            fleet=order.fleet,
+            gateway=self._members[name].gateway,
+            operation=self._steps[name].operation("snapshot"),
+            evidence=Evidence(reason=order.reason, decision=order.decision),
+        )
+        await left_behind(Snapshot.run, snapshot, f"snapshot/{name}/{order.change}")
 
     async def _start_drain(self, names: list[str]) -> None:
         order = self._order
+        drain = DrainOrder(
+            change=order.change,
+            fleet=order.fleet,
+            plan=order.plan,
+            key=order.keys[0],
+            names=tuple(names),
+            epoch=order.epoch,
+            epochs={n: self._steps[n].epoch for n in names if self._steps[n].epoch != order.epoch},
+            deadline=order.limits.drain_deadline,
+            limits=order.limits.drain,
+            rate=order.limits.drain.logins_per_minute / order.parts,
+            draining=order.parts * MOST_MEMBERS,
+            went_back=True,
+            failed=order.failed,
+            decision=order.decision,
+        )
         # Two restores of one millisecond are of one epoch: the other one's drain will do.
-        with suppress(WorkflowAlreadyStartedError):
-            await workflow.start_child_workflow(
-                Drain.run,
-                DrainOrder(
-                    change=order.change,
-                    fleet=order.fleet,
-                    plan=order.plan,
-                    key=order.keys[0],
-                    names=tuple(names),
-                    epoch=order.epoch,
-                    epochs={n: self._steps[n].epoch for n in names if self._steps[n].epoch != order.epoch},
-                    deadline=order.limits.drain_deadline,
-                    limits=order.limits.drain,
-                    rate=order.limits.drain.logins_per_minute / order.parts,
-                    draining=order.parts * MOST_MEMBERS,
-                    went_back=True,
-                    failed=order.failed,
-                    decision=order.decision,
-                ),
-                id=f"drain/{order.fleet}/{order.change}/back-{names[0]}-{self._steps[names[0]].epoch}",
-                parent_close_policy=ParentClosePolicy.ABANDON,
-            )
+        named = f"back-{names[0]}-{self._steps[names[0]].epoch}"
+        await left_behind(Drain.run, drain, f"drain/{order.fleet}/{order.change}/{named}")
 
     # --- telling ----------------------------------------------------------------------
 
@@ -362,3 +348,12 @@ class Restore:
                 }
             )
         )
+
+
+def restores_of(root: str, keys: tuple[PartKey, ...]) -> tuple[str, ...]:
+    """Return the ids of the workflows that have the gateways of these parts, when the root has this id."""
+    return (root,) if len(keys) == 1 else tuple(f"{root}/{_part_of(key)}" for key in keys)
+
+
+def _part_of(key: PartKey) -> str:
+    return f"{key.wave:03}/{key.number:04}"

@@ -190,3 +190,8 @@ class Watch:
 def _unaskable(reason: str) -> Decision:
     """Return the decision when the question itself is wrong: that is no verdict on the release."""
     return Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)
+
+
+def watch_of(whole: str) -> str:
+    """Return the id of the watch over the wave or the bake of that id."""
+    return f"{whole}/watch"

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from temporalio import workflow
-from temporalio.exceptions import ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
-from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
+from temporalio.exceptions import ChildWorkflowError, FailureError
+from temporalio.workflow import ChildWorkflowHandle
 
 from policies.model.change import Phase
 from policies.model.command import Command, CommandKind
@@ -25,10 +25,11 @@ from policies.model.value import Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.votes import Votes
 from workflows.batch import Batch, BatchOrder, BatchResult
+from workflows.children import guarded, left_behind, tell
 from workflows.compensation import heed_cancellation
 from workflows.failures import sentence_of
 from workflows.restore import Restore, RestoreOrder
-from workflows.watch import Watch, WatchOrder
+from workflows.watch import Watch, WatchOrder, watch_of
 
 EVERYBODY = 100
 """Per cent of the source addresses."""
@@ -194,13 +195,10 @@ class Wave:
             await workflow.wait_condition(
                 partial(lambda some: not self._holds and self._switching(some) <= few, before)
             )
-            batch = await workflow.start_child_workflow(
+            batch = await guarded(
                 Batch.run,
                 self._batch_order(key, switching - self._switching(before)),
-                id=f"{workflow.info().workflow_id}/{key.number:04}",
-                parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
-                # The fence, not the batch's obedience, makes the way back safe: do not wait for it.
-                cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
+                f"{workflow.info().workflow_id}/{key.number:04}",
             )
             self._batches[key.number] = batch
             self._ends.append(asyncio.create_task(self._notice_the_end(key.number, batch)))
@@ -341,19 +339,14 @@ class Wave:
             await self._signal_batches("set_aside", dict.fromkeys(sorted(fresh), self._decision.reason))
 
     async def _begin_to_watch(self) -> None:
-        self._watch = await workflow.start_child_workflow(
-            Watch.run,
-            WatchOrder(
-                change=self._order.change,
-                plan=self._order.header.digest,
-                wave=self._wave.number,
-                listener=workflow.info().workflow_id,
-                carry=self._order.carry,
-            ),
-            id=watch_of(workflow.info().workflow_id),
-            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
-            cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
+        watch = WatchOrder(
+            change=self._order.change,
+            plan=self._order.header.digest,
+            wave=self._wave.number,
+            listener=workflow.info().workflow_id,
+            carry=self._order.carry,
         )
+        self._watch = await guarded(Watch.run, watch, watch_of(workflow.info().workflow_id))
         self._ends.append(asyncio.create_task(self._notice_a_lost_watch(self._watch)))
 
     async def _notice_a_lost_watch(self, watch: ChildWorkflowHandle[Watch, None]) -> None:
@@ -390,24 +383,19 @@ class Wave:
     async def _restore_alone(self, name: str, part: int) -> None:
         """Bring one gateway back by itself; it outlives this wave, and a newer change takes it over."""
         self._restoring.add(name)
-        with suppress(WorkflowAlreadyStartedError):
-            await workflow.start_child_workflow(
-                Restore.run,
-                RestoreOrder(
-                    change=self._order.change,
-                    plan=self._order.header.digest,
-                    fleet=self._order.header.fleet,
-                    reason=self._aside().get(name, "it failed by itself"),
-                    keys=(PartKey(wave=self._wave.number, number=part),),
-                    only=name,
-                    epoch=self._order.epoch + 1,  # what its batch may still send late is refused
-                    failed=self._order.release.digest,
-                    source=self._order.source,
-                    limits=self._limits,
-                ),
-                id=f"restore/{name}/{self._order.change}",
-                parent_close_policy=ParentClosePolicy.ABANDON,
-            )
+        restore = RestoreOrder(
+            change=self._order.change,
+            plan=self._order.header.digest,
+            fleet=self._order.header.fleet,
+            reason=self._aside().get(name, "it failed by itself"),
+            keys=(PartKey(wave=self._wave.number, number=part),),
+            only=name,
+            epoch=self._order.epoch + 1,  # what its batch may still send late is refused
+            failed=self._order.release.digest,
+            source=self._order.source,
+            limits=self._limits,
+        )
+        await left_behind(Restore.run, restore, f"restore/{name}/{self._order.change}")
 
     # --- the end --------------------------------------------------------------------
 
@@ -531,8 +519,7 @@ class Wave:
             switching=not self._all_switched,
             short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),
         )
-        with suppress(FailureError):  # a change that is gone hears nothing; its end cancels this wave
-            await workflow.get_external_workflow_handle(self._order.parent).signal("report", report)
+        await tell(self._order.parent, "report", report)
 
 
 def has_ended(reason: str) -> Decision:
@@ -540,8 +527,3 @@ def has_ended(reason: str) -> Decision:
     return Decision(
         action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason=f"the new instance has ended: {reason}"
     )
-
-
-def watch_of(wave: str) -> str:
-    """Return the id of the watch over the wave of that id."""
-    return f"{wave}/watch"

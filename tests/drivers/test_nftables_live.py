@@ -111,9 +111,9 @@ async def test_a_lease_nobody_confirms_ends_by_itself_in_time(lab: GatewayLab) -
     old = await serving(lab)
     new = await lab.running("2")
     begun = time.monotonic()
-    await lab.table.start_trial(operation("trial"), new, timedelta(seconds=2))
+    await lab.table.start_trial(operation("trial"), new, timedelta(seconds=5))
     await lab.client(1).up()
-    await asyncio.sleep(2.1 - (time.monotonic() - begun))
+    await asyncio.sleep(5.1 - (time.monotonic() - begun))
     await lab.client(2).up()
     steering = await lab.table.read()
     assert (steering.trial, steering.serving) == (None, old)
@@ -124,9 +124,9 @@ async def test_a_lease_confirmed_again_and_again_never_lapses(lab: GatewayLab) -
     await serving(lab)
     new = await lab.running("2")
     for _ in range(12):
-        steering = await lab.table.start_trial(operation("trial"), new, timedelta(seconds=1))
+        steering = await lab.table.start_trial(operation("trial"), new, timedelta(seconds=3))
         assert steering.trial == new
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.5)
     assert len([entry for entry in lab.journal.entries() if entry["step"] == "trial"]) == 2
 
 
@@ -334,14 +334,14 @@ async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noq
     back = await lab.table.end_trial(operation("back", rollout="back", epoch=2))
     took = time.monotonic() - begun
     assert (back.trial, back.serving) == (None, old)
-    assert took < 1
+    assert took < 4
     await lab.table.start_trial(operation("trial", rollout="back", epoch=2), new, LEASE)
     begun = time.monotonic()
     restored = await lab.slots.restore(operation("again", epoch=3), lab.admission.release("1"))
     took = time.monotonic() - begun
     os.kill(running.pid, signal.SIGCONT)
     assert (restored.back, restored.state.instance(new).sessions) == (True, None)
-    assert took < 1
+    assert took < 4
 
 
 async def test_a_lease_that_lapses_while_it_is_being_renewed_stays_lapsed(

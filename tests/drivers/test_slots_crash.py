@@ -159,8 +159,9 @@ async def test_an_old_instance_that_crashes_while_draining_is_seen_as_failed(lab
     pid = (await lab.slots.observe()).instance("a").pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    await asyncio.sleep(0.3)
-    assert (await lab.slots.observe()).instance("a").state is InstanceState.FAILED
+    async with asyncio.timeout(10):
+        while (await lab.slots.observe()).instance("a").state is not InstanceState.FAILED:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
     assert await lab.sessions.count("a") == 0
     stopped = await lab.slots.stop(operation("stop"), "a")
     assert stopped.instance("a").state is InstanceState.STOPPED

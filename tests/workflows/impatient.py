@@ -12,7 +12,7 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ChildWorkflowHandle
 
-SECONDS = 8
+SECONDS = 20
 
 
 class Impatient(Interceptor):

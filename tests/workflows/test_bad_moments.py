@@ -56,7 +56,8 @@ async def test_harm_on_the_first_gateway_of_a_wave_is_found_while_the_others_sti
 async def test_harm_is_looked_for_while_a_wave_is_held_in_the_middle_of_its_switching(real: World) -> None:
     """D9."""
     real.judge.says(UNDECIDED)
-    async with blocked(real.gateways["gw-2"], "stage") as staging:
+    second, third = real.gateways["gw-2"], real.gateways["gw-3"]
+    async with blocked(second, "stage") as staging, blocked(third, "stage"):
         rollout = await real.start(("gw-1", "gw-2", "gw-3", "gw-4"))
         await soon(staging.wait())
         await on_trial(real)

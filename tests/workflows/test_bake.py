@@ -64,7 +64,7 @@ async def test_nothing_begins_on_top_of_what_is_found_harmful_while_it_is_being_
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1",))
     await until(lambda: bool(world.judge.bakes))
-    world.admission.pause = 3
+    world.admission.pause = 10
     rollout = await world.start(("gw-2",), release=NEXT)
     world.judge.says(CRASHED, wave=0)
     result = await result_of(rollout)

@@ -28,6 +28,7 @@ from policies.model.command import Command, CommandKind
 from policies.model.errors import Refused, Unavailable
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
+from tests.workflows.recorded import blocked, soon
 from tests.workflows.world import (
     NEW,
     OLD,
@@ -94,15 +95,11 @@ async def test_proven_harm_rolls_back_in_the_middle_of_a_hold(world: World) -> N
 
 
 async def test_a_gateway_that_fails_during_a_hold_is_noticed_before_the_resume(world: World) -> None:
-    world.gateways["gw-1"].fail("stage", Unavailable("gw-1 is busy"), times=3)
-    world.gateways["gw-1"].fail("stage", Refused("gw-1: the disk is full"))
-    rollout = await world.start(("gw-1", "gw-2", "gw-3"))
-
-    async def is_staged() -> bool:
-        return any(one.state == "staging" for one in (await status_of(rollout)).gateways)
-
-    await until(is_staged)
-    await say(rollout, CommandKind.HOLD)
+    world.gateways["gw-1"].fail("start", Refused("gw-1: the disk is full"))
+    async with blocked(world.gateways["gw-1"], "stage") as staging:
+        rollout = await world.start(("gw-1", "gw-2", "gw-3"))
+        await soon(staging.wait())
+        await say(rollout, CommandKind.HOLD)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
@@ -295,10 +292,10 @@ async def test_a_hold_that_comes_while_a_wave_is_being_started_holds_it(server: 
 
 
 async def test_a_hold_that_comes_before_any_wave_starts_nobody(real: World) -> None:
-    real.gateways["gw-1"].fail("preflight", Unavailable("gw-1 is slow"), times=2)
-    rollout = await real.start(("gw-1",))
-    await until(lambda: _says(rollout, "release admitted"))
-    await say(rollout, CommandKind.HOLD, "ana")
+    async with blocked(real.gateways["gw-1"], "preflight") as asked:
+        rollout = await real.start(("gw-1",))
+        await soon(asked.wait())
+        await say(rollout, CommandKind.HOLD, "ana")
     await in_phase(rollout, Phase.HELD, wave=0)
     assert (await status_of(rollout)).why == "held by ana: because"
     assert real.gateways["gw-1"].effects == []

@@ -129,7 +129,12 @@ async def test_blue_is_kept_and_what_an_earlier_change_left_beside_it_is_emptied
     running: Running = await world.client.start_workflow(
         Drain.run, order, id=f"drain/gw-1/{uuid4().hex}", task_queue=CONTROL_QUEUE
     )
-    await until(lambda: "stop c" in fake.effects)
+
+    async def is_stopped() -> bool:
+        return [slot.slot for slot in (await status_of(running)).slots] == ["a"]
+
+    await until(is_stopped)
+    assert "stop c" in fake.effects
     [slot] = (await status_of(running)).slots
     assert (slot.slot, slot.why[:10]) == ("a", "kept until")
     await running.cancel()
@@ -272,7 +277,8 @@ async def test_no_name_or_address_of_an_exempt_person_is_in_the_history(world: W
 
 async def test_an_extension_moves_the_deadline_and_the_warning(world: World) -> None:
     fake = with_people(world, 1)
-    running = await drain(world, seconds=3)
+    slowly = LIMITS.model_copy(update={"warning": timedelta(seconds=59)})
+    running = await drain(world, seconds=60, limits=slowly)
     await until(lambda: "drain deadline announced" in told(world))
     before = (await status_of(running)).slots[0].deadline
     extension = DrainExtension(id="1", by=timedelta(hours=1), person="on call", reason="a long call")

@@ -212,8 +212,8 @@ async def one_refuses(world: World) -> Any:
 async def test_a_gateway_that_is_back_is_frozen_and_emptied_while_another_still_refuses(real: World) -> None:
     """D6."""
     rollout = await one_refuses(real)
-    await until(lambda: "stop b" in real.gateways["gw-2"].effects, 15)
-    assert "gw-2" in real.book.snapshots
+    await until(lambda: "stop b" in real.gateways["gw-2"].effects, SOON)
+    await until(lambda: "gw-2" in real.book.snapshots, SOON)
     assert "gw-1: the disk is full" in (await status_of(rollout)).why
 
 

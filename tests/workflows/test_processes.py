@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from temporalio.service import RPCError
@@ -26,7 +27,7 @@ from tests.workflows.world import (
     status_of,
     until,
 )
-from workflows.wave import watch_of
+from workflows.watch import watch_of
 
 PROGRESS_WITHIN = 12.0
 """Seconds after a killed worker's successor is ready until its change goes on.
@@ -52,7 +53,7 @@ async def worker_process(world: World) -> AsyncIterator[asyncio.subprocess.Proce
 
 
 async def test_a_worker_killed_in_a_window_changes_nothing_about_its_end(server: Engine) -> None:
-    world = World.made(await server.client(), fleet_of("edge"))
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(minutes=2)))
     async with AsyncExitStack() as stack:
         for fake in world.gateways.values():
             await stack.enter_async_context(agent_worker(world.client, fake))

@@ -154,7 +154,7 @@ async def test_an_engine_that_lost_its_database_gets_its_schedule_and_the_fleet_
 
 async def lose_the_database(own: Engine) -> None:
     client = await own.client("n0")
-    world = World.made(client, fleet_of("edge"))
+    world = World.made(client, fleet_of("edge", lease=timedelta(minutes=10)))
     world.judge.says(UNDECIDED)
     async with working(world):
         keeping = asyncio.create_task(keep_reconciling(client, world.fleet))
@@ -164,7 +164,7 @@ async def lose_the_database(own: Engine) -> None:
         own.forget()
         own.start()
         await own.client("n0")
-        # The schedule runs as soon as it is made again; the lease of 30 s is not what brings this back.
-        await until(lambda: world.serving()["gw-1"] == "1.1.6", 25)
+        # The schedule runs as soon as it is made again; the lease of ten minutes does not bring this back.
+        await until(lambda: world.serving()["gw-1"] == "1.1.6", 90)
         assert world.gateways["gw-1"].effects.count("steer a") == 1
         keeping.cancel()

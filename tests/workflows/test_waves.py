@@ -36,7 +36,7 @@ from tests.workflows.world import (
     working,
 )
 from workflows.steps import SHORT_HISTORY
-from workflows.wave import watch_of
+from workflows.watch import watch_of
 
 SILENT = 10_000
 """Calls that fail of a gateway that is silent for as long as a test looks."""
@@ -191,9 +191,9 @@ async def test_nobody_else_is_exposed_while_the_verdict_is_harm_or_nobody_can_te
 ) -> None:
     async with quick(server, size=2, automation=automation) as world:
         world.judge.says(said)
-        rollout = await _by_shares(world)
+        rollout = await _by_shares(world, least=5)
         await in_phase(rollout, Phase.HELD)
-        await asyncio.sleep(3)  # thrice as long as a share lasts
+        await asyncio.sleep(6)  # longer than a share lasts
         status = await status_of(rollout)
         assert (status.phase, status.decision and status.decision.reason) == (Phase.HELD, said.reason)
         assert {fake.share for fake in world.gateways.values()} == {10}
@@ -202,7 +202,7 @@ async def test_nobody_else_is_exposed_while_the_verdict_is_harm_or_nobody_can_te
 async def test_two_people_take_the_next_share_where_nobody_can_tell(server: Engine) -> None:
     async with quick(server, size=2) as world:
         world.judge.says(BLIND)
-        rollout = await _by_shares(world)
+        rollout = await _by_shares(world, least=5)
         await in_phase(rollout, Phase.HELD)
         for person in ("ana", "ben"):
             await say(rollout, CommandKind.PROMOTE, person)
@@ -288,9 +288,9 @@ async def test_a_window_that_nobody_understands_is_asked_about_at_the_pace_of_pe
         assert len(world.judge.orders) <= looks + 4
 
 
-async def _by_shares(world: World) -> Running:
-    """Start the upgrade of both gateways at once, with a second for each share of their users."""
-    shortly = Window(minimum=timedelta(seconds=1), nominal=timedelta(seconds=5))
+async def _by_shares(world: World, least: float = 1) -> Running:
+    """Start the upgrade of both gateways at once, with at least so many seconds for each share."""
+    shortly = Window(minimum=timedelta(seconds=least), nominal=timedelta(seconds=10))
     order = world.order(("gw-1", "gw-2"))
     plan = world.book.plan(order.plan or "")
     wave = plan.waves[0].model_copy(update={"shares": (10, 50, 100)})

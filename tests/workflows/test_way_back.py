@@ -78,6 +78,9 @@ async def test_another_release_waits_until_a_second_person_has_approved_it(world
     assert status.why == "1.4.0 is not the known-good of gw-1, gw-2, gw-3 and 1 more"
     assert "penstock approve" in status.can_do
     assert set(world.serving().values()) == {"1.3.0"}
+    await until(
+        lambda: "rollback waits for a person" in [action for action, _, _ in world.book.events.values()]
+    )
     await answer(running, CommandKind.APPROVE, "bo")
     await result_of(running)
     assert set(world.serving().values()) == {"1.4.0"}
@@ -196,6 +199,7 @@ async def test_a_drain_is_found_counted_and_extended_through_the_service(
         found = await drains.drains(real.fleet)
         return [slot.gateway for status in found for slot in status.slots] == ["gw-1"]
 
+    await until(lambda: "stop a" in real.gateways["gw-2"].effects)
     await until(only_gw_1_is_draining)
     [status] = await drains.drains(real.fleet)
     assert (status.slots[0].gateway, status.slots[0].sessions) == ("gw-1", 1)

@@ -1,0 +1,78 @@
+"""Children: how a workflow starts others, waits for many of them, and tells them what happens."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
+from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
+
+O = TypeVar("O")  # noqa: E741 - an order
+T = TypeVar("T")
+Run = Callable[[Any, O], Awaitable[T]]
+
+PARTS_AT_ONCE = 12
+"""Six hundred gateways: at a hundred steps a second each is asked long before its question expires."""
+
+
+async def guarded(run: Run[O, T], order: O, workflow_id: str) -> ChildWorkflowHandle[Any, T]:
+    """Start a child that is cancelled with this workflow.
+
+    Nobody waits for it then: the fence, not the child's obedience, makes the way back safe.
+    """
+    return await workflow.start_child_workflow(
+        run,
+        order,
+        id=workflow_id,
+        parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+        cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
+    )
+
+
+async def left_behind(run: "Run[O, Any] | str", order: O, workflow_id: str) -> bool:
+    """Start a child that outlives this workflow; return False when one of that id runs already."""
+    try:
+        await workflow.start_child_workflow(
+            run,
+            order,
+            id=workflow_id,
+            parent_close_policy=ParentClosePolicy.ABANDON,
+        )
+    except WorkflowAlreadyStartedError:
+        return False
+    return True
+
+
+async def in_parts(
+    run: Run[O, T],
+    orders: Mapping[str, O],
+    *,
+    at_once: int = PARTS_AT_ONCE,
+    closing: ParentClosePolicy = ParentClosePolicy.REQUEST_CANCEL,
+) -> list[T]:
+    """Run a child for each order, named after its key; the next begins when one under way has ended."""
+    turns = asyncio.Semaphore(at_once)
+
+    async def in_turn(name: str, order: O) -> T:
+        async with turns:
+            return await workflow.execute_child_workflow(
+                run,
+                order,
+                id=f"{workflow.info().workflow_id}/{name}",
+                parent_close_policy=closing,
+            )
+
+    return await asyncio.gather(*[in_turn(name, order) for name, order in orders.items()])
+
+
+def merged(found: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return what all parts say of gateways; no gateway is in two of them."""
+    return {name: why for part in found for name, why in sorted(part.items())}
+
+
+async def tell(workflow_id: str, signal: str, *arguments: object) -> None:
+    """Signal a workflow; one that has just ended hears nothing, and needs to hear nothing."""
+    with suppress(FailureError):
+        await workflow.get_external_workflow_handle(workflow_id).signal(signal, args=arguments)
