@@ -14,7 +14,7 @@ AN_HOUR = 60
 def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef]) -> dict[str, str]:
     """Return each gateway that is not on its known-good, and how; silent gateways are not judged."""
     known = [(name, state, known_good[name]) for name, state in sorted(states.items()) if name in known_good]
-    return {name: why for name, state, release in known if (why := _astray(state, release))}
+    return {name: why for name, state, release in known if (why := astray(state, release))}
 
 
 def waits(quarantine: Quarantine, at: datetime) -> bool:
@@ -38,7 +38,8 @@ def left_behind(states: Mapping[str, GatewayState]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _astray(state: GatewayState, release: ReleaseRef) -> str | None:
+def astray(state: GatewayState, release: ReleaseRef) -> str | None:
+    """Return why new sessions do not all go to the very process that the release's manifest names."""
     if state.steering.trial is not None:
         return f"has slot {state.steering.trial} on trial"
     serving = state.serving

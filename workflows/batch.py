@@ -6,7 +6,7 @@ reported, and the wave decides whose fault it is.
 
 import asyncio
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Awaitable, Container
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -225,7 +225,9 @@ class Batch:
         chosen = self._next(short or {})
         for name in chosen:
             self._states[name] = "staging"
-            self._under_way[name] = asyncio.create_task(self._switch_gateway(self._members[name]))
+            self._under_way[name] = asyncio.create_task(
+                self._or_set_aside(name, self._bring_up(self._members[name]))
+            )
         return bool(chosen)
 
     async def _look(self, name: str) -> Load | None:
@@ -263,11 +265,12 @@ class Batch:
         over = bool(self._ending) or not (self._waiting or self._under_way)
         return done or over or bool(self._next(self._short))
 
-    async def _switch_gateway(self, member: Member) -> None:
+    async def _or_set_aside(self, name: str, work: Awaitable[None]) -> None:
+        """Do the work on the gateway; who fails, fails alone."""
         try:
-            await self._bring_up(member)
+            await work
         except (ActivityError, ApplicationError) as error:
-            self._set_aside(member.gateway.name, sentence_of(error))
+            self._set_aside(name, sentence_of(error))
 
     async def _bring_up(self, member: Member) -> None:
         name, release, on = member.gateway.name, self._order.release, self._steps(member)
@@ -302,13 +305,8 @@ class Batch:
         await workflow.wait_condition(lambda: self._released or bool(self._ending))
         self._idle = False
         if self._released:
-            await asyncio.gather(*[self._begin_or_set_aside(name) for name in sorted(self._ready)])
-
-    async def _begin_or_set_aside(self, name: str) -> None:
-        try:
-            await self._begin_trial(self._members[name], self._ready[name])
-        except (ActivityError, ApplicationError) as error:
-            self._set_aside(name, sentence_of(error))
+            begun = {name: self._begin_trial(self._members[name], on) for name, on in self._ready.items()}
+            await asyncio.gather(*[self._or_set_aside(name, work) for name, work in sorted(begun.items())])
 
     # --- on trial ---------------------------------------------------------------------
 
@@ -415,15 +413,12 @@ class Batch:
         for name, returning in sorted(self._returning.items()):
             returning.cancel()
             self._set_aside(name, "its new instance was not up when the wave ended")
-        await asyncio.gather(*[self._keep_gateway(name) for name in sorted(self._on_trial)])
+        kept = [self._or_set_aside(name, self._keep_gateway(name)) for name in sorted(self._on_trial)]
+        await asyncio.gather(*kept)
 
     async def _keep_gateway(self, name: str) -> None:
-        try:
-            await self._steps(self._members[name]).keep(self._on_trial[name].slot)
-        except ActivityError as error:
-            self._set_aside(name, sentence_of(error))
-        else:
-            self._enter(name, "kept")
+        await self._steps(self._members[name]).keep(self._on_trial[name].slot)
+        self._enter(name, "kept")
 
     async def _end_trials(self) -> None:
         """Send new sessions back where nobody else is left to do it; a newer change does so itself."""

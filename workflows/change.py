@@ -8,7 +8,6 @@ new between waves, where it has no children that a cut would end.
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
-from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import (
@@ -57,9 +56,6 @@ from workflows.preflight import Preflight, PreflightOrder
 from workflows.restore import Restore, RestoreOrder, RestoreResult, restores_of
 from workflows.survey import Survey, SurveyOrder
 from workflows.wave import Wave, WaveOrder, WaveResult
-
-T = TypeVar("T")
-
 
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves may keep the fleet's lock; reconcile tries them again."""
@@ -429,20 +425,21 @@ class Change:
         return self._in_the_words_of_whoever_asked(result)
 
     async def _restore_touched(self, last: int, reason: str, *, promoted: bool) -> ChangeResult:
-        keys = self._touched(last)
-        self._story.begin_to_go_back(reason, workflow.now())
-        writing = [
-            asyncio.create_task(control.record(PlanActivities.take_back_part, self._part_entry(key)))
-            for key in (keys if promoted else ())
-        ]
-        back = await self._restore_parts(keys, reason, self._release.digest)
-        for written in writing:
-            await written
+        back = await self._restore_parts(self._touched(last), reason, self._release.digest, promoted=promoted)
         return self._after_restore(back, reason)
 
     async def _restore_parts(
-        self, keys: tuple[PartKey, ...], reason: str, failed: str | None
+        self, keys: tuple[PartKey, ...], reason: str, failed: str | None, *, promoted: bool = False
     ) -> RestoreResult:
+        """Bring the parts back; known-good moves at once, or reconcile would undo it under the free lock."""
+        self._story.begin_to_go_back(reason, workflow.now())
+        entries = [self._part_entry(key) for key in keys] if promoted else []
+        writing = asyncio.gather(*[control.record(PlanActivities.take_back_part, one) for one in entries])
+        back = await self._restore(keys, reason, failed)
+        await writing
+        return back
+
+    async def _restore(self, keys: tuple[PartKey, ...], reason: str, failed: str | None) -> RestoreResult:
         if not keys:
             return RestoreResult(back=0, took=timedelta(0))
         root = self._child("restore")
@@ -514,16 +511,7 @@ class Change:
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         if not self._order.bakes_on:
             await end_bake(self._order.fleet)
-        keys = self._plan.keys
-        self._story.begin_to_go_back(self._order.reason, workflow.now())
-        # Known-good moves at once, or reconcile would undo this when the lock is free again.
-        writing = [
-            asyncio.create_task(control.record(PlanActivities.take_back_part, self._part_entry(key)))
-            for key in keys
-        ]
-        back = await to_the_end(self._restore_parts(keys, self._order.reason, None))
-        for written in writing:
-            await to_the_end(_finished(written))
+        back = await to_the_end(self._restore_parts(self._plan.keys, self._order.reason, None, promoted=True))
         await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
 
@@ -637,7 +625,3 @@ class Change:
 
 def _ending(result: ChangeResult) -> ChangeEnding:
     return ChangeEnding(change=result.rollout, outcome=result.outcome, sentence=result.reason)
-
-
-async def _finished(task: "asyncio.Task[T]") -> T:
-    return await task

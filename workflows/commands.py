@@ -21,9 +21,6 @@ class Receipts:
     def __init__(self, known: Mapping[str, tuple[str, CommandReceipt]] | None = None) -> None:
         self._known = dict(known or {})
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def of(self, command: Given) -> CommandReceipt | None:
         """Return what was answered to this command before, None when it is new."""
         known = self._known.get(command.id)

@@ -107,16 +107,10 @@ CONFIRM = Options(
 
 def confirm_within(lease: timedelta) -> Options:
     """Return CONFIRM for a lease: a silent gateway may not keep the others waiting until theirs end."""
-    options = CONFIRM.copy()
-    options["schedule_to_close_timeout"] = min(CONFIRM["schedule_to_close_timeout"], lease / 3)
-    return options
+    return _within(CONFIRM, min(CONFIRM["schedule_to_close_timeout"], lease / 3))
 
 
-GO_BACK = Options(
-    start_to_close_timeout=timedelta(seconds=4),
-    schedule_to_close_timeout=timedelta(seconds=20),
-    retry_policy=_retry(0),
-)
+GO_BACK = CONFIRM.copy()
 """One round of the way back on one gateway; the rollback itself begins the next round."""
 
 
@@ -129,9 +123,13 @@ def go_back_within(parts: int) -> Options:
 
     Whoever waits for its turn is not silent, and asking again would only make everybody wait longer.
     """
-    options = GO_BACK.copy()
-    options["schedule_to_close_timeout"] = GO_BACK["schedule_to_close_timeout"] + parts * TURN_OF_A_PART
-    return options
+    return _within(GO_BACK, GO_BACK["schedule_to_close_timeout"] + parts * TURN_OF_A_PART)
+
+
+def _within(options: Options, time: timedelta) -> Options:
+    changed = options.copy()
+    changed["schedule_to_close_timeout"] = time
+    return changed
 
 
 WATCH = Options(

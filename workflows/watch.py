@@ -82,11 +82,6 @@ class Watch:
             if steps.history_is_long():
                 self._go_on_with_a_short_history(order)
 
-    @workflow.query(name="decision")
-    def decision(self) -> Decision | None:
-        """Return the newest decision with all its readings."""
-        return self._decision
-
     @workflow.signal(name="complete")
     def complete(self, window: int = 0) -> None:
         """Begin that window: everybody who is to be watched is on trial now; evidence is kept."""

@@ -29,7 +29,6 @@ class Phase(StrEnum):
     OBSERVING = "observing"
     HELD = "held"
     PROMOTING = "promoting"
-    DRAINING = "draining"
     ROLLING_BACK = "rolling_back"
     ENDED = "ended"
 

@@ -7,10 +7,11 @@ approve and what is started. What may start right now is asked again before ever
 
 from collections.abc import Mapping, Sequence
 
+from policies.drift import astray
 from policies.model.errors import Refused
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
-from policies.model.instance import GatewayState, InstanceState
+from policies.model.instance import GatewayState
 from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.value import Digest
 from policies.planning.capacity import UNKNOWN, Load, crowded, load_of, shortage
@@ -98,23 +99,11 @@ def _skipped(
 def _why_not(state: GatewayState | None, back: ReleaseRef | None, release: ReleaseRef) -> str | None:
     if state is None:
         return "silent: its agent did not answer, so nothing is known of it"
-    if _runs(state, release):
+    if astray(state, release) is None:
         return f"already on {release.version}"
     if back is None:
         return "no known-good release to go back to"
     return None
-
-
-def _runs(state: GatewayState, release: ReleaseRef) -> bool:
-    """Whether new sessions go to this release for good, and the process is the one the manifest names."""
-    serving = state.serving
-    return (
-        serving is not None
-        and state.steering.trial is None
-        and serving.state is InstanceState.RUNNING
-        and serving.release == release.digest
-        and serving.executable == release.executable
-    )
 
 
 def _refuse_if_nobody_can(
@@ -128,7 +117,7 @@ def _refuse_if_nobody_can(
     stuck = [
         f"{skip.gateway} ({skip.reason})"
         for skip in skipped
-        if skip.gateway not in states or not _runs(states[skip.gateway], release)
+        if skip.gateway not in states or astray(states[skip.gateway], release)
     ]
     if stuck and not able.gateways:
         raise Refused(

@@ -16,7 +16,6 @@ PHASE_SENTENCES = {
     Phase.OBSERVING: "watching the new release against the others",
     Phase.HELD: "held; new sessions stay where they are",
     Phase.PROMOTING: "keeping the new release",
-    Phase.DRAINING: "waiting for the last old sessions to end",
     Phase.ROLLING_BACK: "sending new sessions back to known-good",
 }
 

@@ -139,7 +139,6 @@ class Story:
             if self._told.missing.get(part, {}).get(name) != why and (name in known or len(known) < NAMED):
                 self.note(f"ROLLBACK INCOMPLETE: {name}: {why}", report.at)
         self._tell(
-            back=self._told.back | {part: report.back},
             missing=self._told.missing | {part: report.missing},
             given_up=self._told.given_up | report.given_up,
         )

@@ -31,7 +31,6 @@ class Told(Value):
     """Whether the promotion is being written down, after which nothing is left to hold."""
     short: tuple[str, ...] = ()
     """Why gateways wait for capacity."""
-    back: dict[str, int] = {}
     missing: dict[str, dict[str, str]] = {}
     given_up: dict[str, str] = {}
     waits_until: datetime | None = None
