@@ -4,8 +4,7 @@ from typing import Protocol
 
 from temporalio import activity
 
-from activities.failures import as_application_errors
-from activities.liveness import heartbeating
+from activities.liveness import answering
 from policies.model.instance import GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
@@ -115,51 +114,47 @@ class InstanceActivities:
     @activity.defn(name="observe_gateway")
     async def observe_gateway(self) -> GatewayState:
         """Return what is true of this gateway now."""
-        with as_application_errors():
+        async with answering():
             return await self._runtime.observe()
 
     @activity.defn(name="preflight_gateway")
     async def preflight_gateway(self, release: ReleaseRef) -> tuple[str, ...]:
         """Return every reason why this release cannot be put here; nothing is changed."""
-        with as_application_errors():
+        async with answering():
             return await self._runtime.preflight(release)
 
     @activity.defn(name="stage_release")
     async def stage_release(self, order: StageOrder) -> Staged:
         """Ensure that the release is on the host, verified by the host itself."""
-        with as_application_errors():
-            async with heartbeating():
-                return await self._runtime.stage(order.operation, order.release, order.source)
+        async with answering():
+            return await self._runtime.stage(order.operation, order.release, order.source)
 
     @activity.defn(name="start_instance")
     async def start_instance(self, order: StartOrder) -> Started:
         """Ensure that the release runs in a slot, with the executable the manifest names."""
-        with as_application_errors():
-            async with heartbeating():
-                return await self._runtime.start(order.operation, order.release)
+        async with answering():
+            return await self._runtime.start(order.operation, order.release)
 
     @activity.defn(name="probe_instance")
     async def probe_instance(self, order: SlotOrder) -> Probe:
         """Log in and ping through the slot's own port."""
-        with as_application_errors():
-            async with heartbeating():
-                return await self._runtime.probe(order.slot)
+        async with answering():
+            return await self._runtime.probe(order.slot)
 
     @activity.defn(name="stop_instance")
     async def stop_instance(self, order: SlotOrder) -> GatewayState:
         """Ensure that the slot is stopped; refused while it has sessions or their number is unknown."""
-        with as_application_errors():
-            async with heartbeating():
-                return await self._runtime.stop(order.operation, order.slot)
+        async with answering():
+            return await self._runtime.stop(order.operation, order.slot)
 
     @activity.defn(name="fence_gateway")
     async def fence_gateway(self, operation: Operation) -> GatewayState:
         """Ensure that the gateway refuses operations of earlier epochs."""
-        with as_application_errors():
+        async with answering():
             return await self._runtime.fence(operation)
 
     @activity.defn(name="restore_gateway")
     async def restore_gateway(self, order: RestoreOrder) -> Restored:
         """Ensure that older orders are refused and new sessions go to the release, if it runs; one step."""
-        with as_application_errors():
+        async with answering():
             return await self._runtime.restore(order.operation, order.release)

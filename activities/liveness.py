@@ -30,8 +30,15 @@ async def _beat() -> None:
         activity.heartbeat()
 
 
-async def in_a_thread(work: Callable[..., T], *arguments: object) -> T:
-    """Do an activity's blocking work beside the loop, with heartbeats and with its errors as the engine's."""
+@asynccontextmanager
+async def answering() -> AsyncIterator[None]:
+    """Do a step's work with heartbeats, and with its errors as the engine's."""
     with as_application_errors():
         async with heartbeating():
-            return await asyncio.to_thread(work, *arguments)
+            yield
+
+
+async def in_a_thread(work: Callable[..., T], *arguments: object) -> T:
+    """Do a step's blocking work beside the loop; else as `answering` does."""
+    async with answering():
+        return await asyncio.to_thread(work, *arguments)

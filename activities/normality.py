@@ -8,8 +8,7 @@ from typing import Protocol
 
 from temporalio import activity
 
-from activities.failures import as_application_errors
-from activities.liveness import heartbeating
+from activities.liveness import answering
 from activities.observation import MetricsSource, MetricsUnavailable
 from policies.judge.counts import Series
 from policies.judge.gates.rate import Rate
@@ -59,14 +58,13 @@ class NormalityActivities:
     @activity.defn(name="ask_whether_normal")
     async def ask_whether_normal(self, order: NormalityOrder) -> tuple[Advice, ...]:
         """Return advice on the number of events and the share of bad ones of each required rate gate."""
-        with as_application_errors():
-            async with heartbeating():
-                question = await asyncio.to_thread(self._question, order)
-                found = [
-                    await self._advice(question, gate)
-                    for gate in question.gates.gates
-                    if isinstance(gate, Rate) and gate.required
-                ]
+        async with answering():
+            question = await asyncio.to_thread(self._question, order)
+            found = [
+                await self._advice(question, gate)
+                for gate in question.gates.gates
+                if isinstance(gate, Rate) and gate.required
+            ]
         return tuple(advice for pair in found for advice in pair)
 
     def _question(self, order: NormalityOrder) -> _Question:

@@ -17,8 +17,7 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.evidence import ContentStore, keep, recall
-from activities.failures import as_application_errors
-from activities.liveness import heartbeating
+from activities.liveness import answering
 from activities.refusals import ArchiveRefused, PolicyChanged
 from activities.verdicts import (
     Document,
@@ -421,9 +420,8 @@ class ReleaseActivities:
     async def admit_release(self, order: AdmitOrder) -> Admission:
         """Have the release verified and in the store; refused by the name of the verdict."""
         scope = Scope(product=order.product, channel=order.channel)
-        with as_application_errors():
-            async with heartbeating():
-                admitted = await self._releases.admit(
-                    order.release, order.source, scope=scope, policy=order.policy
-                )
+        async with answering():
+            admitted = await self._releases.admit(
+                order.release, order.source, scope=scope, policy=order.policy
+            )
         return Admission(release=admitted.reference, signers=admitted.signers, reason=admitted.reason)

@@ -9,6 +9,7 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.failures import as_application_errors
+from activities.liveness import answering
 from policies.drains import loss_between, remembered
 from policies.model.drain import Look, Loss
 from policies.model.errors import Unavailable
@@ -151,7 +152,7 @@ class SessionActivities:
     @activity.defn(name="end_sessions")
     async def end_sessions(self, order: EndOrder) -> Ended:
         """Ensure that at most so many sessions are left; when they cannot be counted nobody is ended."""
-        with as_application_errors():
+        async with answering():
             look = await self._sessions.look(order.slot)
             if look.sessions is None:
                 raise Unavailable(f"the sessions in slot {order.slot} cannot be counted; nobody was ended")

@@ -6,8 +6,7 @@ from typing import Protocol
 
 from temporalio import activity
 
-from activities.failures import as_application_errors
-from activities.liveness import heartbeating, in_a_thread
+from activities.liveness import answering, in_a_thread
 from policies.model.operation import Operation
 from policies.model.value import Digest, Message, Name, Value
 from policies.model.verdict import Decision
@@ -98,9 +97,8 @@ class SnapshotActivities:
     @activity.defn(name="snapshot_gateway")
     async def snapshot_gateway(self, order: FreezeOrder) -> Digest:
         """Freeze the evidence of a failure; return its digest."""
-        with as_application_errors():
-            async with heartbeating():
-                return await self._snapshots.freeze(order.operation, order.evidence)
+        async with answering():
+            return await self._snapshots.freeze(order.operation, order.evidence)
 
     @activity.defn(name="read_snapshot")
     async def read_snapshot(self, order: PieceOrder) -> Piece:

@@ -6,8 +6,8 @@ from typing import Protocol
 from pydantic import Field
 from temporalio import activity
 
-from activities.failures import as_application_errors
 from activities.instances import SlotOrder
+from activities.liveness import answering
 from policies.model.instance import Steering
 from policies.model.operation import Operation
 from policies.model.value import Message
@@ -67,7 +67,7 @@ class SteeringActivities:
     @activity.defn(name="start_trial")
     async def start_trial(self, order: TrialOrder) -> Steering:
         """Ensure that new sessions go to the slot while its lease is confirmed."""
-        with as_application_errors():
+        async with answering():
             return await self._table.start_trial(
                 order.operation, order.slot, order.lease, renew=order.renew, share=order.share
             )
@@ -75,11 +75,11 @@ class SteeringActivities:
     @activity.defn(name="make_permanent")
     async def make_permanent(self, order: SlotOrder) -> Steering:
         """Ensure that new sessions go to the slot, with or without anybody alive to confirm it."""
-        with as_application_errors():
+        async with answering():
             return await self._table.make_permanent(order.operation, order.slot)
 
     @activity.defn(name="end_trial")
     async def end_trial(self, operation: Operation) -> Steering:
         """Ensure that new sessions go to the permanent slot."""
-        with as_application_errors():
+        async with answering():
             return await self._table.end_trial(operation)

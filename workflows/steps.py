@@ -35,6 +35,7 @@ def _retry(attempts: int) -> RetryPolicy:
 
 ASK = Options(
     start_to_close_timeout=timedelta(seconds=10),
+    heartbeat_timeout=timedelta(seconds=3),
     schedule_to_close_timeout=timedelta(seconds=30),
     retry_policy=_retry(5),
 )
@@ -42,6 +43,7 @@ ASK = Options(
 
 SURVEY = Options(
     start_to_close_timeout=timedelta(seconds=5),
+    heartbeat_timeout=timedelta(seconds=3),
     schedule_to_close_timeout=timedelta(seconds=20),
     retry_policy=_retry(0),
 )
@@ -57,6 +59,7 @@ STUDY = Options(
 
 LOOK = Options(
     start_to_close_timeout=timedelta(seconds=5),
+    heartbeat_timeout=timedelta(seconds=3),
     schedule_to_close_timeout=timedelta(seconds=10),
     retry_policy=_retry(0),
 )
@@ -91,14 +94,16 @@ FREEZE = Options(
 """Writes evidence down on a host; what comes later than this is not of the failure any more."""
 
 STEER = Options(
-    start_to_close_timeout=timedelta(seconds=4),
+    start_to_close_timeout=timedelta(seconds=5),
+    heartbeat_timeout=timedelta(seconds=3),
     schedule_to_close_timeout=timedelta(minutes=2),
     retry_policy=_retry(0),
 )
 """Changes who gets new sessions: milliseconds when it works."""
 
 CONFIRM = Options(
-    start_to_close_timeout=timedelta(seconds=4),
+    start_to_close_timeout=timedelta(seconds=5),
+    heartbeat_timeout=timedelta(seconds=3),
     schedule_to_close_timeout=timedelta(seconds=20),
     retry_policy=_retry(0),
 )
@@ -154,11 +159,16 @@ RECORD = Options(
 )
 """Writes to the ledger: tried until it is written; a worker that dies over it is noticed by its heartbeat."""
 
-PATIENT = Options(start_to_close_timeout=timedelta(seconds=30), retry_policy=_retry(0))
+PATIENT = Options(
+    start_to_close_timeout=timedelta(seconds=30),
+    heartbeat_timeout=timedelta(seconds=3),
+    retry_policy=_retry(0),
+)
 """Has all the time in the world: tried until the gateway answers."""
 
 END = Options(
     start_to_close_timeout=timedelta(seconds=30),
+    heartbeat_timeout=timedelta(seconds=3),
     schedule_to_close_timeout=timedelta(minutes=1),
     retry_policy=_retry(0),
 )

@@ -129,7 +129,8 @@ def _lasts(run: Run, begun: Seen) -> float:
 def _turn(boundary: Boundary, usual: Boundary | None) -> Boundary | None:
     """Ask at the fault itself where nothing has turned round yet, else at the usual place, if at all."""
     forwards = boundary.role.startswith(("wave", "batch", "watch")) or boundary.step in _BEFORE
-    return boundary if usual and forwards and boundary.moment != DONE else usual
+    turned = boundary.moment == DONE or boundary.step.startswith("order end stop")
+    return boundary if usual and forwards and not turned else usual
 
 
 _BEFORE = ("open_change", "admit_release", "preflight_gateway", "child Preflight", "child Wave")
