@@ -10,7 +10,7 @@ from tests.workflows.engine import Engine, Engines
 from tests.workflows.recorded import Recorded, recording
 from tests.workflows.skipping import skipping
 from tests.workflows.watch import under_watch
-from tests.workflows.world import QUICK, World, fleet_of, working
+from tests.workflows.world import World, fleet_of, working
 from workflows import steps
 
 LEASE = timedelta(seconds=15)
@@ -30,15 +30,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
-def quick_paces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks that only time brings come as often as a test can wait for; QUICK lets workflows see it."""
+def quick_paces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks that only time brings come as often as a test can wait for, where time is not skipped."""
     monkeypatch.setattr("activities.sessions.POLL", timedelta(milliseconds=20))
-    monkeypatch.setattr("workflows.steps.HELD_PACE", timedelta(seconds=0.5))
-    monkeypatch.setattr("workflows.steps.HELD_FOR_HUMAN_PACE", timedelta(seconds=2))
-    monkeypatch.setattr("workflows.steps.NEXT_LOOK", timedelta(seconds=1))
     monkeypatch.setattr("activities.facts.RECENT", timedelta(0))
-    monkeypatch.setattr("workflows.steps.NEXT_CAPACITY", timedelta(seconds=0.5))
-    monkeypatch.setattr("workflows.steps.LAST_CAPACITY", timedelta(seconds=2))
+    if "environment" in request.fixturenames:
+        return
+    monkeypatch.setattr(steps, "HELD_PACE", timedelta(seconds=0.5))
+    monkeypatch.setattr(steps, "HELD_FOR_HUMAN_PACE", timedelta(seconds=2))
+    monkeypatch.setattr(steps, "NEXT_LOOK", timedelta(seconds=1))
+    monkeypatch.setattr(steps, "NEXT_CAPACITY", timedelta(seconds=0.5))
+    monkeypatch.setattr(steps, "LAST_CAPACITY", timedelta(seconds=2))
     monkeypatch.setitem(steps.GO_BACK, "schedule_to_close_timeout", timedelta(seconds=5))
 
 
@@ -58,7 +60,7 @@ def server(engines: Engines) -> Engine:
 @pytest.fixture
 async def world(server: Engine) -> AsyncIterator[World]:
     """A fleet in a namespace of its own, under workflows that load quickly."""
-    async with working(World.made(await server.client(), fleet_of("edge", lease=LEASE)), QUICK) as made:
+    async with working(World.made(await server.client(), fleet_of("edge", lease=LEASE))) as made:
         yield made
 
 

@@ -16,7 +16,6 @@ from tests.fakes.control import AT_CAP, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked, soon
 from tests.workflows.world import (
-    QUICK,
     Running,
     World,
     fleet_of,
@@ -130,7 +129,7 @@ async def test_each_wave_is_compared_with_those_that_have_not_changed_and_with_n
     """D4."""
     world = World.made(await server.client(), fleet_of("edge"))
     world.judge = judge = Comparing(world.book)
-    async with working(world, QUICK):
+    async with working(world):
         result = await world.upgrade(("gw-1",), ("gw-2",), ("gw-3", "gw-4"))
     assert result.outcome is Outcome.PROMOTED
     waves = {number: judge.compared[number] for number in (1, 2, 3)}

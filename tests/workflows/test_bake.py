@@ -6,7 +6,7 @@ from policies.model.change import Outcome
 from policies.model.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
-from tests.workflows.world import NEXT, OLD, QUICK, World, fleet_of, result_of, until, working
+from tests.workflows.world import NEXT, OLD, World, fleet_of, result_of, until, working
 from workflows.identities import bake_of
 
 CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw-1 restarted by itself")
@@ -26,7 +26,7 @@ async def test_harm_found_after_promotion_sends_the_whole_fleet_back(world: Worl
 
 async def test_a_quiet_bake_ends_in_peace_and_changes_nothing(server: Engine) -> None:
     fleet = fleet_of("edge", kept=timedelta(seconds=4), lease=timedelta(seconds=15))
-    async with working(World.made(await server.client(), fleet), QUICK) as world:
+    async with working(World.made(await server.client(), fleet)) as world:
         await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
         ended = await result_of(world.client.get_workflow_handle(bake_of(world.fleet.name)))
     assert ended["peaceful"] is True
@@ -35,7 +35,7 @@ async def test_a_quiet_bake_ends_in_peace_and_changes_nothing(server: Engine) ->
 
 async def test_a_bake_that_ends_while_the_metrics_cannot_be_read_is_no_peace(server: Engine) -> None:
     fleet = fleet_of("edge", kept=timedelta(seconds=4), lease=timedelta(seconds=15))
-    async with working(World.made(await server.client(), fleet), QUICK) as world:
+    async with working(World.made(await server.client(), fleet)) as world:
         world.judge.says(BLIND, wave=0)
         await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
         ended = await result_of(world.client.get_workflow_handle(bake_of(world.fleet.name)))

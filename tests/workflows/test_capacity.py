@@ -15,7 +15,6 @@ from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON
 from tests.workflows.world import (
     OLD,
-    QUICK,
     Running,
     World,
     fleet_of,
@@ -44,7 +43,7 @@ async def small(server: Engine, people: int, alone: str = "") -> AsyncIterator[W
         for person in range(people):
             fake.login(f"192.0.2.{person}")
     made.look()
-    async with working(made, QUICK) as world:
+    async with working(made) as world:
         yield world
 
 

@@ -32,7 +32,6 @@ from tests.workflows.recorded import blocked, soon
 from tests.workflows.world import (
     NEW,
     OLD,
-    QUICK,
     Running,
     World,
     fleet_of,
@@ -279,7 +278,7 @@ class _Slowly(Interceptor):
 
 async def test_a_hold_that_comes_while_a_wave_is_being_started_holds_it(server: Engine) -> None:
     fleet = fleet_of("edge", lease=timedelta(seconds=15))
-    async with working(World.made(await server.client(), fleet), QUICK, [_Slowly()]) as world:
+    async with working(World.made(await server.client(), fleet), [_Slowly()]) as world:
         rollout = await world.start(("gw-1",))
         await until(lambda: rollout.id in _SlowToStart.starting)
         await say(rollout, CommandKind.HOLD, "ana")

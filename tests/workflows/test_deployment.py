@@ -17,7 +17,6 @@ from tests.workflows.conftest import LEASE
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
     NEXT,
-    QUICK,
     World,
     agent_worker,
     control_worker,
@@ -135,10 +134,10 @@ async def test_what_a_changed_worker_finds_under_way_it_brings_to_its_end(
     async with AsyncExitStack() as stack:
         for fake in world.gateways.values():
             await stack.enter_async_context(agent_worker(world.client, fake))
-        async with control_worker(world.client, world, QUICK):
+        async with control_worker(world.client, world):
             _, end = await moment(world)
         deploy_the_next_workflows(monkeypatch)
-        async with control_worker(world.client, world, QUICK):
+        async with control_worker(world.client, world):
             await end()
             world.judge.says(HEALTHY)
             change = await world.start(("gw-3",), release=NEXT)

@@ -9,7 +9,6 @@ from tests.fakes.control import AT_CAP, BLIND, HEALTHY, TORN, UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
     NEW,
-    QUICK,
     World,
     fleet_of,
     in_phase,
@@ -111,7 +110,7 @@ async def test_one_person_alone_and_the_same_person_twice_pass_nothing(world: Wo
 
 async def test_leases_are_confirmed_at_every_third_of_their_length(server: Engine) -> None:
     lease = timedelta(seconds=9)
-    async with working(World.made(await server.client(), fleet_of("edge", lease=lease)), QUICK) as world:
+    async with working(World.made(await server.client(), fleet_of("edge", lease=lease))) as world:
         world.judge.says(UNDECIDED)
         rollout = await world.start(("gw-1",))
         await in_phase(rollout, Phase.OBSERVING)

@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from temporalio.worker import UnsandboxedWorkflowRunner
 
 from policies.model.change import Outcome, Phase
 from policies.model.errors import Refused, Unavailable
@@ -177,9 +176,7 @@ async def test_the_new_instance_empties_by_itself_after_a_rollback(world: World)
 
 
 async def test_a_hundred_rollbacks_in_a_row_have_one_effect(server: Engine) -> None:
-    # Outside the sandbox, which would cost this test three quarters of its time.
-    made = World.made(await server.client(), fleet_of("edge"))
-    async with working(made, UnsandboxedWorkflowRunner()) as world:
+    async with working(World.made(await server.client(), fleet_of("edge"))) as world:
         canary = world.gateways["gw-1"]
         canary.serve(NEW, "b")
         for _ in range(100):

@@ -23,7 +23,6 @@ from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, soon
 from tests.workflows.world import (
     OLD,
-    QUICK,
     Running,
     World,
     fleet_of,
@@ -46,7 +45,7 @@ SILENT = 10_000
 async def quick(server: Engine, **limits: Any) -> AsyncIterator[World]:
     """Run a fleet with these limits, under workflows that load quickly."""
     fleet = fleet_of("edge", lease=timedelta(seconds=15), **limits)
-    async with working(World.made(await server.client(), fleet), QUICK) as made:
+    async with working(World.made(await server.client(), fleet)) as made:
         yield made
 
 
@@ -62,7 +61,7 @@ async def test_a_wave_of_120_runs_in_three_batches_and_goes_on_without_the_two_t
     bad = {"gw-7": "gw-7: the disk is full", "gw-90": "gw-90: the disk is full"}
     for name, why in bad.items():
         world.gateways[name].fail("start", Refused(why))
-    async with working(world, QUICK):
+    async with working(world):
         result = await result_of(await world.start(names[:1], names[1:]))
         assert (result.outcome, result.aside) == (Outcome.PROMOTED, bad)
         header = world.book.plan_header(world.order(names[:1], names[1:]).plan or "")

@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Interceptor, Worker, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
-from temporalio.workflow import _Definition
+from temporalio.worker import Interceptor, Worker
 
 from activities.facts import FactActivities
 from activities.instances import InstanceActivities
@@ -293,44 +291,11 @@ async def result_of(running: WorkflowHandle[Any, T]) -> T:
         raise AssertionError(sentence_of(error.cause)) from error.cause
 
 
-class CheckedOnce(WorkflowRunner):
-    """A sandbox whose check, the production one's, loads each workflow once and not for every worker."""
-
-    _checked: ClassVar[set[str]] = set()
-
-    def __init__(self, runs: WorkflowRunner = RUNNER) -> None:
-        self._runs = runs
-
-    def prepare_workflow(self, defn: _Definition) -> None:
-        if defn.name and defn.name not in self._checked:
-            RUNNER.prepare_workflow(defn)
-            self._checked.add(defn.name)
-
-    def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
-        return self._runs.create_instance(det)
-
-    def set_worker_level_failure_exception_types(self, types: "object") -> None:
-        self._runs.set_worker_level_failure_exception_types(types)  # type: ignore[arg-type]
-
-
-CHECKED_ONCE = CheckedOnce()
-"""The production sandbox."""
-
-QUICK = CheckedOnce(
-    SandboxedWorkflowRunner(
-        restrictions=RUNNER.restrictions.with_passthrough_modules("workflows"),
-    )
-)
-"""The same with paces in `workflows.steps` that are a test's own."""
-
-
 @asynccontextmanager
-async def working(
-    world: World, runner: WorkflowRunner = CHECKED_ONCE, interceptors: Sequence[Interceptor] = ()
-) -> AsyncIterator[World]:
+async def working(world: World, interceptors: Sequence[Interceptor] = ()) -> AsyncIterator[World]:
     """Run the orchestrator's worker and every gateway's agent."""
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(control_worker(world.client, world, runner, interceptors))
+        await stack.enter_async_context(control_worker(world.client, world, interceptors))
         for fake in world.gateways.values():
             await stack.enter_async_context(agent_worker(world.client, fake))
         yield world
@@ -339,7 +304,6 @@ async def working(
 def control_worker(
     client: Client,
     world: World,
-    runner: WorkflowRunner = CHECKED_ONCE,
     interceptors: Sequence[Interceptor] = (),
     failures: Sequence[type[BaseException]] = (Exception,),
 ) -> Worker:
@@ -358,7 +322,7 @@ def control_worker(
                 ArchiveActivities(world.archive, world.book),
             ),
         ],
-        workflow_runner=runner,
+        workflow_runner=RUNNER,
         interceptors=interceptors,
         workflow_failure_exception_types=failures,
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
