@@ -11,7 +11,7 @@ from temporalio import activity
 from activities.liveness import in_a_thread
 from policies.drift import left_behind, strays, waits
 from policies.model.change import Quarantine
-from policies.model.fleet import Fleet, Gateway
+from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS
@@ -39,7 +39,7 @@ class FleetPage(Value):
     """Some gateways of a fleet, and how many it has."""
 
     total: int
-    gateways: tuple[Gateway, ...]
+    gateways: tuple[GatewayRef, ...]
 
 
 class StateRows(Value):

@@ -17,7 +17,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 from activities.facts import CapacityQuery, FactActivities
 from activities.ledger import GatewayResults, LedgerActivities
 from policies.model.change import GatewayResult
-from policies.model.fleet import Gateway
+from policies.model.fleet import GatewayRef
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey
 from policies.model.report import BatchReport, GatewayProgress
@@ -243,7 +243,7 @@ class Batch:
         return load
 
     @property
-    def _waiting(self) -> dict[str, Gateway]:
+    def _waiting(self) -> dict[str, GatewayRef]:
         return {
             name: member.gateway for name, member in self._members.items() if self._states[name] == "waiting"
         }

@@ -448,7 +448,7 @@ class Drain:
             left,
             good,
             self._order.limits.tunnel_gates,
-            self._steps[emptying.gateway].gateway.metrics_target,
+            self._members[emptying.gateway].target,
         )
         if emptying.mode is not DrainMode.WAIT:
             await self._tell_of(emptying, "tunnels found broken", emptying.mode_reason, "mode")

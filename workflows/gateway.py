@@ -20,7 +20,7 @@ from activities.instances import (
 from activities.sessions import Drained, DrainOrder, Ended, EndOrder, SessionActivities
 from activities.steering import SteeringActivities, TrialOrder
 from policies.model.drain import Look
-from policies.model.fleet import Gateway
+from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
@@ -34,7 +34,7 @@ T = TypeVar("T")
 class GatewaySteps:
     """One gateway as a change sees it; `epoch` may be raised when its host has seen a later one."""
 
-    def __init__(self, gateway: Gateway, change: Name, epoch: int, digest: Digest) -> None:
+    def __init__(self, gateway: GatewayRef, change: Name, epoch: int, digest: Digest) -> None:
         self.gateway = gateway
         self.epoch = epoch
         self._change = change

@@ -10,7 +10,7 @@ from activities.snapshots import (
     SnapshotActivities,
     SnapshotEntry,
 )
-from policies.model.fleet import Gateway
+from policies.model.fleet import GatewayRef
 from policies.model.operation import Operation
 from policies.model.value import Digest, Name, Value
 from workflows import control, steps
@@ -20,7 +20,7 @@ class SnapshotGatewayOrder(Value):
     """Whose evidence is frozen, of which failure."""
 
     fleet: Name
-    gateway: Gateway
+    gateway: GatewayRef
     operation: Operation
     evidence: Evidence
 

@@ -7,7 +7,7 @@ from temporalio.exceptions import ActivityError
 
 from activities.facts import FactActivities, FleetQuery, StateRows
 from activities.instances import InstanceActivities
-from policies.model.fleet import Gateway
+from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.value import Name, Value
 from workflows import control, steps
@@ -47,7 +47,7 @@ class Survey:
         await in_parts(Survey.run, pages)
 
     @staticmethod
-    async def _look(fleet: str, gateways: tuple[Gateway, ...]) -> None:
+    async def _look(fleet: str, gateways: tuple[GatewayRef, ...]) -> None:
         answers = await asyncio.gather(
             *[
                 workflow.execute_activity_method(

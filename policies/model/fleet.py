@@ -42,16 +42,12 @@ class Slot(Value):
     pool6: IPv6Network | None = None
 
 
-class Gateway(Value):
-    """One service address on one host, with two or more slots."""
+class GatewayRef(Value):
+    """A gateway as plans and workflows know it: who it is, with whom it shares what, how much it carries."""
 
     name: Name
     group: Name = "main"
     domain: Name = "main"
-    addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
-    port: int = Field(default=443, ge=1, le=65535, description="the port users dial")
-    metrics_port: int = Field(default=9500, ge=1, le=65535)
-    slots: tuple[Slot, ...] = Field(min_length=2)
     capacity: int = Field(default=1000, ge=1, description="sessions the host can carry")
 
     @property
@@ -59,16 +55,25 @@ class Gateway(Value):
         """The queue on which this gateway's agent takes its orders."""
         return f"gateway.{self.name}"
 
+    def needs(self, sessions: int | None) -> int:
+        """Return what its group has to carry for it: its sessions, or all it can when they are uncounted."""
+        return self.capacity if sessions is None else sessions
+
+
+class Gateway(GatewayRef):
+    """One service address on one host, with two or more slots."""
+
+    addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
+    port: int = Field(default=443, ge=1, le=65535, description="the port users dial")
+    metrics_port: int = Field(default=9500, ge=1, le=65535)
+    slots: tuple[Slot, ...] = Field(min_length=2)
+
     @property
     def metrics_target(self) -> str:
         """Host and port at which Prometheus scrapes this gateway, IPv4 if it has one: its instance label."""
         address = next((a for a in self.addresses if isinstance(a, IPv4Address)), self.addresses[0])
         host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
         return f"{host}:{self.metrics_port}"
-
-    def needs(self, sessions: int | None) -> int:
-        """Return what its group has to carry for it: its sessions, or all it can when they are uncounted."""
-        return self.capacity if sessions is None else sessions
 
     @model_validator(mode="after")
     def _slots_share_nothing(self) -> "Gateway":

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from policies.model.fleet import Gateway, Limits
+from policies.model.fleet import GatewayRef, Limits
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.value import Digest, Name, Value
 
@@ -26,7 +26,8 @@ class PartKey(Value):
 class Member(Value):
     """One gateway of a part, and the release it goes back to; None where nothing ran before."""
 
-    gateway: Gateway
+    gateway: GatewayRef
+    target: str = Field(default="", description="its instance label in Prometheus")
     back: ReleaseRef | None = None
     drains_within: timedelta | None = Field(default=None, description="its own deadline among the fleet's")
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Container, Iterable
 from itertools import pairwise
 from math import ceil
 
-from policies.model.fleet import Gateway
+from policies.model.fleet import GatewayRef
 from policies.model.plan import Plan, Wave
 
 LARGEST = 50
@@ -31,8 +31,8 @@ def batches(plan: Plan, wave: Wave) -> tuple[tuple[str, ...], ...]:
 
 
 def next_to_start(
-    waiting: Iterable[Gateway],
-    switching: Collection[Gateway],
+    waiting: Iterable[GatewayRef],
+    switching: Collection[GatewayRef],
     short: Container[str],
     *,
     at_once: int,

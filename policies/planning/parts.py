@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
-from policies.model.fleet import Fleet
+from policies.model.fleet import Fleet, Gateway, GatewayRef
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS, Member, Part, PartKey, PlanHeader, WaveHeader
 from policies.model.value import Digest, Value, digest_of
@@ -29,10 +30,7 @@ def parted(plan: Plan) -> PartedPlan:
         of_wave = batches(plan, wave)
         in_domain = Counter(plan.fleet.gateway(name).domain for name in wave.gateways)
         for number, names in enumerate(of_wave, start=1):
-            members = [
-                Member(gateway=plan.fleet.gateway(n), back=plan.known_good[n], drains_within=within[n])
-                for n in names
-            ]
+            members = [_member(plan.fleet.gateway(n), plan.known_good[n], within[n]) for n in names]
             parts.append(_part(wave.number, number, members))
         waves.append(
             WaveHeader(
@@ -60,13 +58,13 @@ def parted(plan: Plan) -> PartedPlan:
 
 def parted_return(fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> PartedPlan:
     """Return a plan that only goes back: each gateway to the release given for it."""
-    members = [Member(gateway=fleet.gateway(name), back=back) for name, back in sorted(targets.items())]
+    members = [_member(fleet.gateway(name), back) for name, back in sorted(targets.items())]
     return _single(fleet, members, None)
 
 
 def parted_first(fleet: Fleet, release: ReleaseRef) -> PartedPlan:
     """Return a plan by which a fleet's empty gateways begin with their first release."""
-    return _single(fleet, [Member(gateway=gateway) for gateway in fleet.gateways], release)
+    return _single(fleet, [_member(gateway) for gateway in fleet.gateways], release)
 
 
 def _single(fleet: Fleet, members: Sequence[Member], release: ReleaseRef | None) -> PartedPlan:
@@ -96,3 +94,15 @@ def _header(fleet: Fleet, digest: Digest, waves: Sequence[WaveHeader]) -> PlanHe
 
 def _part(wave: int, number: int, members: Sequence[Member]) -> Part:
     return Part(key=PartKey(wave=wave, number=number), members=tuple(members))
+
+
+def _member(gateway: Gateway, back: ReleaseRef | None = None, within: timedelta | None = None) -> Member:
+    """Return the gateway without its addresses and slots: only its own host needs those."""
+    return Member(
+        gateway=GatewayRef(
+            name=gateway.name, group=gateway.group, domain=gateway.domain, capacity=gateway.capacity
+        ),
+        target=gateway.metrics_target,
+        back=back,
+        drains_within=within,
+    )
