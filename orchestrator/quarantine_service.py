@@ -29,6 +29,11 @@ class QuarantineService:
             BadInput: The fleet has no such gateway.
         """
         _refuse_unknown(fleet, gateway)
+        entry = Quarantine(
+            fleet=fleet.name, gateway=gateway, reason=reason, person=person, since=datetime.now(UTC)
+        )
+        # First its row, in the person's name: what penstock has left out by itself it also takes in again.
+        new = await asyncio.to_thread(self.service.ledger.set_quarantine, entry)
         under_way = await self.service.is_under_way(fleet.name)
         if under_way and gateway in (await self.service.status(fleet.name)).waits_for:
             command = Command(
@@ -39,10 +44,7 @@ class QuarantineService:
                 gateway=gateway,
             )
             return (await self.service.command(fleet.name, command)).sentence
-        entry = Quarantine(
-            fleet=fleet.name, gateway=gateway, reason=reason, person=person, since=datetime.now(UTC)
-        )
-        if not await asyncio.to_thread(self.service.ledger.set_quarantine, entry):
+        if not new:
             return f"{gateway} is left out already."
         begins = "the next changes, and of the capacity this one counts on," if under_way else "changes"
         return f"{gateway} is left out of {begins} until penstock gateway return {fleet.name} {gateway}."

@@ -45,6 +45,7 @@ def affected(plan: Plan) -> Affected:
         longest=rounds * SWITCH_LONGEST
         + watched
         + len(plan.waves) * plan.window.cap
+        + (plan.fleet.limits.kept if plan.strategy is Strategy.BLUE_GREEN else timedelta(0))
         + plan.fleet.limits.drain_deadline
         + _staggered(plan, names),
     )

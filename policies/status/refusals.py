@@ -57,7 +57,7 @@ def _refusal_while_it_goes_on(order: ChangeOrder, told: Told, command: Command) 
         case CommandKind.PROMOTE:
             return Votes(order.requested_by).refusal_of(command.person)
         case CommandKind.RESUME if told.holds and (command.hold_of or command.person) not in told.holds:
-            lift = f"penstock resume --hold-of {min(told.holds)}"
+            lift = f"penstock resume {order.fleet} --hold-of {min(told.holds)} --reason TEXT"
             return f"held by {listed(told.holds)}; to lift that hold by name: {lift}"
         case _:
             return None

@@ -130,7 +130,8 @@ class Sentences:
             case Phase.HELD if self._proposes_to_go_back:
                 return "nothing: harm was found, and this fleet asks a person before it goes back"
             case Phase.HELD:
-                return "nothing, until the cause is gone or a person decides; proven harm still rolls back"
+                harm = "proven harm" if self._acts else "a daemon that fails"
+                return f"nothing, until the cause is gone or a person decides; {harm} still rolls back"
             case Phase.ROLLING_BACK:
                 return "every gateway is tried until it is back"
             case _:
@@ -139,6 +140,11 @@ class Sentences:
     @property
     def _waits_for_capacity(self) -> bool:
         return bool(self._told.short) and self._told.phase is Phase.SWITCHING
+
+    @property
+    def _acts(self) -> bool:
+        """Whether harm goes back by itself."""
+        return self._header is None or self._header.limits.automation is Automation.ACT
 
     @property
     def _proposes_to_go_back(self) -> bool:
@@ -159,8 +165,12 @@ class Sentences:
             return f"penstock gateway quarantine {fleet} {min(told.not_back)} --reason TEXT"
         if told.goes_back:
             return f"penstock watch {fleet}"
-        held = bool(told.holds) or told.phase is Phase.HELD
-        first = f"penstock {'resume' if held else 'hold'} {fleet} --reason TEXT"
+        if told.holds:
+            first = f"penstock resume {fleet} --reason TEXT"
+        elif told.phase is Phase.HELD:
+            first = f"penstock promote {fleet} --reason TEXT (two people, neither of them who asked)"
+        else:
+            first = f"penstock hold {fleet} --reason TEXT"
         return f"{first} | penstock rollback {fleet} --reason TEXT"
 
     def _needs_you(self) -> str | None:

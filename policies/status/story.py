@@ -5,6 +5,7 @@ from datetime import datetime
 
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Phase
 from policies.model.command import Command, CommandKind
+from policies.model.fleet import Automation
 from policies.model.plan_part import PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
@@ -154,7 +155,13 @@ class Story:
                     if self._told.switching
                     else "Nobody is moved"
                 )
-                return f"Held. {finishes} until resume; harm is still looked for and rolled back."
+                acts = self._header is None or self._header.limits.automation is Automation.ACT
+                harm = (
+                    "harm is still looked for and rolled back"
+                    if acts
+                    else "a daemon that fails still goes back"
+                )
+                return f"Held. {finishes} until resume; {harm}."
             case CommandKind.RESUME:
                 lifted = command.hold_of or command.person
                 left = {who: why for who, why in self._told.holds.items() if who != lifted}

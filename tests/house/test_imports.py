@@ -66,3 +66,29 @@ def test_a_broken_contract_is_noticed(copy: Path, room: str, line: str, contract
     report = lint(copy)
     assert f"{room}.intruder -> {line.removeprefix('import ').split('.')[0]}" in report
     assert any(text.startswith(contract) and text.endswith("BROKEN") for text in report.splitlines())
+
+
+@pytest.mark.parametrize("room", ["workflows", "policies"])
+@pytest.mark.parametrize(
+    "line",
+    ["from datetime import datetime; datetime.now()", "from uuid import uuid4; uuid4()", "import threading"],
+)
+def test_what_differs_from_run_to_run_is_named_by_the_linter(room: str, line: str) -> None:
+    """Workflows run without a sandbox (docs/decisions/0012)."""
+    told = subprocess.run(
+        [
+            Path(sys.executable).parent / "ruff",
+            "check",
+            "--no-cache",
+            "--stdin-filename",
+            f"{room}/new.py",
+            "-",
+        ],
+        cwd=ROOT,
+        input=line,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "TID251" in told.stdout, told

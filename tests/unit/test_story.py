@@ -178,7 +178,7 @@ def test_the_hold_of_one_person_is_lifted_by_that_person_or_by_name() -> None:
     assert story.status().why == "held by ana: why not; ben: why not"
     refusal = story.refusal_of(command(CommandKind.RESUME, "carl"))
     assert refusal is not None
-    assert "penstock resume --hold-of ana" in refusal
+    assert "penstock resume edge --hold-of ana --reason TEXT" in refusal
     assert "still held by ben" in story.hear(command(CommandKind.RESUME, "ana"), BEGAN)
     others = command(CommandKind.RESUME, "carl", hold_of="ben")
     assert story.refusal_of(others) is None

@@ -26,6 +26,10 @@ SUGGEST_SHORT_HISTORY = 120
 """Events after which the server suggests to continue as new; 4,096 would take a test too long."""
 
 
+MOST_NAMESPACES = 20
+"""Namespaces until tests share another server: this one works for each of them for ever."""
+
+
 class Engine:
     """One server process over one folder; it can be killed, emptied and started again."""
 
@@ -34,7 +38,7 @@ class Engine:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self._used = 0
+        self.namespaces = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -80,8 +84,8 @@ class Engine:
     async def client(self, namespace: str | None = None) -> Client:
         """Return a client once the server serves; of a namespace that no other test has."""
         if namespace is None:
-            namespace = f"n{self._used}"
-            self._used += 1
+            namespace = f"n{self.namespaces}"
+            self.namespaces += 1
         async with asyncio.timeout(30):
             while True:
                 try:
@@ -117,8 +121,8 @@ class Engines:
         self._engine: Engine | None = None
 
     def living(self) -> Engine:
-        """Return the server; a dead one is put away and another is started."""
-        if self._engine is None or self._engine.died:
+        """Return the server; one that is dead or has many namespaces is put away and another is started."""
+        if self._engine is None or self._engine.died or self._engine.namespaces >= MOST_NAMESPACES:
             self.close()
             self._engine = self._open.enter_context(engine())
         return self._engine

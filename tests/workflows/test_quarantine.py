@@ -8,8 +8,8 @@ from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.errors import BadInput, Conflict, Refused
 from policies.model.plan import Strategy
 from policies.model.value import digest_of
-from tests.fakes.control import HEALTHY, UNDECIDED
-from tests.workflows.world import GATES, NEW, OLD, World, in_phase, result_of
+from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
+from tests.workflows.world import GATES, NEW, OLD, World, in_phase, result_of, status_of, until
 
 
 def service_of(world: World) -> QuarantineService:
@@ -54,6 +54,26 @@ async def test_a_gateway_is_left_out_while_a_change_is_under_way_and_takes_no_pa
     assert [one.gateway for one in world.book.quarantined(world.fleet.name)] == ["gw-2"]
     world.judge.says(HEALTHY)
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_who_is_given_up_by_a_person_during_a_rollback_stays_out_until_a_person_takes_it_in(
+    world: World,
+) -> None:
+    quarantine = service_of(world)
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.gateways["gw-1"].fail("restore", Refused("gw-1: the disk is full"), times=10_000)
+    world.judge.says(UNHEALTHY)
+
+    async def is_waited_for() -> bool:
+        return "gw-1" in (await status_of(rollout)).waits_for
+
+    await until(is_waited_for)
+    await quarantine.leave_out(world.fleet, "gw-1", "ana", "its disk is replaced tomorrow")
+    assert (await result_of(rollout)).outcome is Outcome.ROLLBACK_INCOMPLETE
+    [left_out] = world.book.quarantined(world.fleet.name)
+    assert (left_out.gateway, left_out.person) == ("gw-1", "ana")
 
 
 async def test_only_gateways_of_the_fleet_are_left_out_or_taken_in(world: World) -> None:
