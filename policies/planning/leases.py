@@ -35,13 +35,14 @@ def lease_of(gateways: int, draining: int, at_least: timedelta) -> timedelta:
     """
     rate = _renewals(draining)
     needed = timedelta(seconds=ceil(RENEWALS * gateways / rate))
-    if needed > LONGEST_LEASE:
-        fit = floor(rate * LONGEST_LEASE.total_seconds() / RENEWALS)
+    # As many as fit is the limit itself: the same sum turned round may differ in its last digit.
+    fit = floor(rate * LONGEST_LEASE.total_seconds() / RENEWALS)
+    if gateways > fit:
         raise Refused(
             f"{gateways} gateways on trial at once need a lease of {needed}, and {LONGEST_LEASE} is the "
             f"longest: at most {fit} fit into one wave; add steps, or lower limits.draining to {fit}"
         )
-    return max(at_least, needed)
+    return max(at_least, min(needed, LONGEST_LEASE))
 
 
 def beat_of(draining: int) -> timedelta:

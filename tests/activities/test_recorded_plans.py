@@ -10,7 +10,7 @@ from activities.plans import PartEntry, PartQuery, PlanActivities
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening
 from policies.model.errors import BadInput
-from policies.model.fleet import Fleet
+from policies.model.fleet import Fleet, GatewayRef
 from policies.model.gates import GatePolicy
 from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy, Wave
 from policies.model.plan_part import MOST_MEMBERS, PartKey
@@ -89,7 +89,10 @@ def test_the_parts_of_all_waves_are_the_gateways_that_change(ledger: Ledger) -> 
         members = [member for part in parts for member in part.members]
         assert {member.gateway.name for member in members} == {*wave.gateways}
         assert len(members) == len(wave.gateways)
-        assert all(member.gateway == plan.fleet.gateway(member.gateway.name) for member in members)
+        for member in members:
+            gateway = plan.fleet.gateway(member.gateway.name)
+            assert member.gateway.model_dump() == gateway.model_dump(include={*GatewayRef.model_fields})
+            assert member.target == gateway.metrics_target
         assert {member.back for member in members} == {OLD}
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
@@ -31,6 +32,9 @@ from policies.model.value import digest_of
 from tests.drivers.gateway_client import Client
 
 PREFIX = "psh-"
+
+GONE_WITHIN = 10.0
+"""Seconds in which killed processes are gone."""
 TEMPLATE = Path(__file__).parents[2] / "deploy/lab/ocserv.conf.template"
 PROGRAMS = ("ocserv", "openconnect", "nft", "ip", "unshare", "certtool", "ocpasswd", "conntrack")
 
@@ -257,10 +261,20 @@ class GatewayLab:
             subprocess.run(["ip", "netns", "del", name], check=False)
 
     def _end(self, name: str) -> None:
+        """End everybody who lives there; who is not gone yet may still write files or start others."""
+        deadline = time.monotonic() + GONE_WITHIN
+        while here := self._inhabitants(name):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{sorted(here)} still live in {name} after {GONE_WITHIN} s")
+            for pid in here:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+
+    @staticmethod
+    def _inhabitants(name: str) -> set[int]:
         said = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
-        for pid in {int(pid) for pid in said.stdout.split()} - {os.getpid()}:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        return {int(pid) for pid in said.stdout.split()} - {os.getpid()}
 
     def reset(self) -> None:
         """Forget everything but the network, the credentials and the tree."""

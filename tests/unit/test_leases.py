@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from policies.model.errors import Refused
@@ -29,6 +29,7 @@ def test_renewals_and_beats_together_stay_under_what_the_engine_is_given(
     assert steps_per_second(gateways, lease, draining) < REPEATED
 
 
+@example(8_410, 717)
 @given(sizes, sizes)
 def test_a_refused_wave_is_told_the_largest_size_that_fits(gateways: int, draining: int) -> None:
     try:
