@@ -73,7 +73,7 @@ def _schedule(fleet: Fleet) -> Schedule:
             id=reconcile_of(fleet.name),
             task_queue=CONTROL_QUEUE,
             execution_timeout=timedelta(minutes=2),
-            task_timeout=task_within(len(fleet.gateways)),
+            task_timeout=task_within(fleet),
         ),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=PACE)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=PACE),

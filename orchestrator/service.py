@@ -92,7 +92,7 @@ class Service:
                 id=f"survey/{fleet.name}/{secrets.token_hex(4)}",
                 task_queue=CONTROL_QUEUE,
                 execution_timeout=within,
-                task_timeout=task_within(len(names)),
+                task_timeout=task_within(fleet),
             )
         except WorkflowFailureError as error:
             raise Unavailable(f"{fleet.name} was not looked at within {within}: {error.cause}") from error
@@ -179,7 +179,7 @@ class Service:
                 ChangeRun(order=order),
                 id=change_of(order.fleet),
                 task_queue=CONTROL_QUEUE,
-                task_timeout=task_within(len(fleet.gateways)),
+                task_timeout=task_within(fleet),
             )
         except WorkflowAlreadyStartedError as error:
             raise Conflict(

@@ -29,19 +29,19 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ChildWorkflowHandle
 
+from policies.model.fleet import Fleet
+from policies.model.plan_part import MOST_MEMBERS
+
 TASK_WITHIN = timedelta(seconds=4)
 """The most a workflow may take over one task, loading it included; beyond it another worker tries."""
 
 TASK_OF_A_SMALL_FLEET_WITHIN = timedelta(seconds=2)
 """The same in a fleet whose waves are one part each: its histories are a quarter as long."""
 
-SMALL = 50
-"""Gateways of a small fleet: as many as a part of a plan has."""
 
-
-def task_within(gateways: int) -> timedelta:
-    """Return the time for one task of a workflow of a fleet of that size."""
-    return TASK_OF_A_SMALL_FLEET_WITHIN if gateways <= SMALL else TASK_WITHIN
+def task_within(fleet: Fleet) -> timedelta:
+    """Return the time for a task of the fleet's workflows; a small one is no larger than a part of a plan."""
+    return TASK_OF_A_SMALL_FLEET_WITHIN if len(fleet.gateways) <= MOST_MEMBERS else TASK_WITHIN
 
 
 class TaskTimeout(ClientInterceptor, WorkerInterceptor):

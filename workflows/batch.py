@@ -305,8 +305,11 @@ class Batch:
         await workflow.wait_condition(lambda: self._released or bool(self._ending))
         self._idle = False
         if self._released:
-            begun = {name: self._begin_trial(self._members[name], on) for name, on in self._ready.items()}
-            await asyncio.gather(*[self._or_set_aside(name, work) for name, work in sorted(begun.items())])
+            begun = [
+                self._or_set_aside(name, self._begin_trial(self._members[name], trial))
+                for name, trial in sorted(self._ready.items())
+            ]
+            await asyncio.gather(*begun)
 
     # --- on trial ---------------------------------------------------------------------
 

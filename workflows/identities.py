@@ -1,9 +1,6 @@
 """The ids that are locks: one change and one bake of a fleet at a time."""
 
-from contextlib import suppress
-
-from temporalio import workflow
-from temporalio.exceptions import FailureError
+from workflows.children import tell
 
 
 def change_of(fleet: str) -> str:
@@ -18,5 +15,4 @@ def bake_of(fleet: str) -> str:
 
 async def end_bake(fleet: str) -> None:
     """End the watch over the last promotion: from here on the caller answers for the fleet."""
-    with suppress(FailureError):  # there may be none
-        await workflow.get_external_workflow_handle(bake_of(fleet)).signal("end")
+    await tell(bake_of(fleet), "end")  # there may be none

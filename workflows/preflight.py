@@ -52,7 +52,7 @@ class Preflight:
         if len(keys) == 1:
             found = [await self._ask_part(order.header.digest, keys[0], order.release)]
         else:
-            parts = {f"{k.wave:03}/{k.number:04}": order.model_copy(update={"key": k}) for k in keys}
+            parts = {key.path: order.model_copy(update={"key": key}) for key in keys}
             found = await in_parts(Preflight.run, parts)
         unable = merged(part.unable for part in found)
         if len(unable) > may_be_unable(order.header.limits, order.header.changing):

@@ -120,7 +120,7 @@ class Restore:
 
     async def _restore_parts(self, order: RestoreOrder) -> RestoreResult:
         parts = {
-            _part_of(key): order.model_copy(update={"keys": (key,), "parts": len(order.keys)})
+            key.path: order.model_copy(update={"keys": (key,), "parts": len(order.keys)})
             for key in order.keys
         }
         results = await in_parts(Restore.run, parts, at_once=len(parts), closing=ParentClosePolicy.ABANDON)
@@ -352,8 +352,4 @@ class Restore:
 
 def restores_of(root: str, keys: tuple[PartKey, ...]) -> tuple[str, ...]:
     """Return the ids of the workflows that have the gateways of these parts, when the root has this id."""
-    return (root,) if len(keys) == 1 else tuple(f"{root}/{_part_of(key)}" for key in keys)
-
-
-def _part_of(key: PartKey) -> str:
-    return f"{key.wave:03}/{key.number:04}"
+    return (root,) if len(keys) == 1 else tuple(f"{root}/{key.path}" for key in keys)

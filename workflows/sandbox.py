@@ -1,10 +1,9 @@
 """The workflow runners: what the worker uses, and the strict one of the replay of recorded histories.
 
-A sandbox loads its modules anew for every run of a workflow, which costs a tenth of a second of a
-processor and a quarter of a megabyte each, thousands of times in a large fleet. The worker does
-without: import contracts and banned names hold workflows and policies to be pure (pyproject.toml,
-`deterministic` and `pure`), and the replay of every recorded history runs in the sandbox, which
-passes nothing of ours through.
+A sandbox loads its modules anew for every run of a workflow, thousands of times in a large fleet.
+The worker does without: import contracts (pyproject.toml, `deterministic` and `pure`) and banned
+names (`ruff.toml` here and in policies) hold workflows and policies to be pure, and the replay of
+every recorded history runs in the sandbox, which passes nothing of ours through.
 """
 
 from temporalio.worker import UnsandboxedWorkflowRunner

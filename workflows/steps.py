@@ -25,6 +25,10 @@ class Options(TypedDict, total=False):
     retry_policy: RetryPolicy
 
 
+HEARD_WITHIN = timedelta(seconds=3)
+"""Silence after which whoever has a step is dead; it is heard of every second (`activities.liveness`)."""
+
+
 def _retry(attempts: int) -> RetryPolicy:
     return RetryPolicy(
         initial_interval=timedelta(milliseconds=200),
@@ -35,7 +39,7 @@ def _retry(attempts: int) -> RetryPolicy:
 
 ASK = Options(
     start_to_close_timeout=timedelta(seconds=10),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     schedule_to_close_timeout=timedelta(seconds=30),
     retry_policy=_retry(5),
 )
@@ -43,7 +47,7 @@ ASK = Options(
 
 SURVEY = Options(
     start_to_close_timeout=timedelta(seconds=5),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     schedule_to_close_timeout=timedelta(seconds=20),
     retry_policy=_retry(0),
 )
@@ -51,7 +55,7 @@ SURVEY = Options(
 
 STUDY = Options(
     start_to_close_timeout=timedelta(seconds=15),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     schedule_to_close_timeout=timedelta(seconds=30),
     retry_policy=_retry(5),
 )
@@ -59,7 +63,7 @@ STUDY = Options(
 
 LOOK = Options(
     start_to_close_timeout=timedelta(seconds=5),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     schedule_to_close_timeout=timedelta(seconds=10),
     retry_policy=_retry(0),
 )
@@ -67,7 +71,7 @@ LOOK = Options(
 
 CHANGE = Options(
     start_to_close_timeout=timedelta(seconds=60),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     schedule_to_start_timeout=timedelta(minutes=2),
     schedule_to_close_timeout=timedelta(minutes=5),
     retry_policy=_retry(5),
@@ -79,7 +83,7 @@ An agent that takes no step for as long as a host takes to boot is silent.
 
 PROBE = Options(
     start_to_close_timeout=timedelta(seconds=60),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     schedule_to_close_timeout=timedelta(minutes=2),
     retry_policy=_retry(2),
 )
@@ -87,7 +91,7 @@ PROBE = Options(
 
 FREEZE = Options(
     start_to_close_timeout=timedelta(seconds=30),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     schedule_to_close_timeout=timedelta(minutes=30),
     retry_policy=_retry(0),
 )
@@ -95,7 +99,7 @@ FREEZE = Options(
 
 STEER = Options(
     start_to_close_timeout=timedelta(seconds=5),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     schedule_to_close_timeout=timedelta(minutes=2),
     retry_policy=_retry(0),
 )
@@ -103,7 +107,7 @@ STEER = Options(
 
 CONFIRM = Options(
     start_to_close_timeout=timedelta(seconds=5),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     schedule_to_close_timeout=timedelta(seconds=20),
     retry_policy=_retry(0),
 )
@@ -139,14 +143,14 @@ def _within(options: Options, time: timedelta) -> Options:
 
 WATCH = Options(
     start_to_close_timeout=timedelta(seconds=90),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     retry_policy=_retry(0),
 )
 """One slice of an observation window."""
 
 NOTE = Options(
     start_to_close_timeout=timedelta(seconds=10),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     schedule_to_close_timeout=timedelta(seconds=30),
     retry_policy=_retry(5),
 )
@@ -154,21 +158,21 @@ NOTE = Options(
 
 RECORD = Options(
     start_to_close_timeout=timedelta(seconds=30),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     retry_policy=_retry(0),
 )
 """Writes to the ledger: tried until it is written; a worker that dies over it is noticed by its heartbeat."""
 
 PATIENT = Options(
     start_to_close_timeout=timedelta(seconds=30),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     retry_policy=_retry(0),
 )
 """Has all the time in the world: tried until the gateway answers."""
 
 END = Options(
     start_to_close_timeout=timedelta(seconds=30),
-    heartbeat_timeout=timedelta(seconds=3),
+    heartbeat_timeout=HEARD_WITHIN,
     schedule_to_close_timeout=timedelta(minutes=1),
     retry_policy=_retry(0),
 )

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, FailureError
+from temporalio.exceptions import ActivityError
 
 from activities.ledger import LedgerActivities, VerdictEntry
 from activities.watching import WatchActivities, WatchSlice
@@ -15,6 +15,7 @@ from policies.model.report import WatchReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from workflows import control, steps
+from workflows.children import tell
 from workflows.compensation import heed_cancellation
 from workflows.failures import code_of, sentence_of
 
@@ -142,8 +143,7 @@ class Watch:
         report = WatchReport(
             at=workflow.now(), number=self._told, decision=decision, window=window, carry=self._carry
         )
-        with suppress(FailureError):  # whoever asked is gone, and ends this by its own end
-            await workflow.get_external_workflow_handle(self._order.listener).signal("report_watch", report)
+        await tell(self._order.listener, "report_watch", report)  # who is gone ends this by its own end
         entry = VerdictEntry(
             rollout=self._order.change, wave=self._order.wave, at=workflow.now(), decision=decision
         )

@@ -22,6 +22,11 @@ class PartKey(Value):
     wave: int = Field(ge=0)
     number: int = Field(ge=1)
 
+    @property
+    def path(self) -> str:
+        """The part's place in the ids of workflows."""
+        return f"{self.wave:03}/{self.number:04}"
+
 
 class Member(Value):
     """One gateway of a part, and the release it goes back to; None where nothing ran before."""

@@ -7,9 +7,7 @@ from math import ceil
 
 from policies.model.fleet import GatewayRef
 from policies.model.plan import Plan, Wave
-
-LARGEST = 50
-"""Gateways of one batch: what one workflow carries without a long history or a large payload."""
+from policies.model.plan_part import MOST_MEMBERS
 
 
 def batches(plan: Plan, wave: Wave) -> tuple[tuple[str, ...], ...]:
@@ -25,7 +23,7 @@ def batches(plan: Plan, wave: Wave) -> tuple[tuple[str, ...], ...]:
         rows.append((place[domain], index, name))
         place[domain] += 1
     names = [name for _, _, name in sorted(rows)]
-    count = ceil(len(names) / LARGEST)
+    count = ceil(len(names) / MOST_MEMBERS)
     cuts = [len(names) * number // count for number in range(count + 1)]
     return tuple(tuple(names[begin:end]) for begin, end in pairwise(cuts))
 

@@ -130,7 +130,7 @@ class Sentences:
             case Phase.HELD if self._proposes_to_go_back:
                 return "nothing: harm was found, and this fleet asks a person before it goes back"
             case Phase.HELD:
-                harm = "proven harm" if self._acts else "a daemon that fails"
+                harm = "proven harm" if acts(self._header) else "a daemon that fails"
                 return f"nothing, until the cause is gone or a person decides; {harm} still rolls back"
             case Phase.ROLLING_BACK:
                 return "every gateway is tried until it is back"
@@ -140,11 +140,6 @@ class Sentences:
     @property
     def _waits_for_capacity(self) -> bool:
         return bool(self._told.short) and self._told.phase is Phase.SWITCHING
-
-    @property
-    def _acts(self) -> bool:
-        """Whether harm goes back by itself."""
-        return self._header is None or self._header.limits.automation is Automation.ACT
 
     @property
     def _proposes_to_go_back(self) -> bool:
@@ -185,3 +180,8 @@ class Sentences:
         if decision is not None and decision.action is Action.HOLD_FOR_HUMAN and not told.goes_back:
             return decision.reason
         return "held by " + listed(told.holds) if told.holds else None
+
+
+def acts(header: PlanHeader | None) -> bool:
+    """Whether proven harm goes back by itself; so does what has no plan."""
+    return header is None or header.limits.automation is Automation.ACT

@@ -5,13 +5,12 @@ from datetime import datetime
 
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Phase
 from policies.model.command import Command, CommandKind
-from policies.model.fleet import Automation
 from policies.model.plan_part import PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
 from policies.model.way_back import Confirmation
 from policies.status.refusals import refusal_of
-from policies.status.sentences import PHASE_SENTENCES, Sentences
+from policies.status.sentences import PHASE_SENTENCES, Sentences, acts
 from policies.status.told import NAMED, Told, listed
 
 KEPT_EVENTS = 200
@@ -155,10 +154,9 @@ class Story:
                     if self._told.switching
                     else "Nobody is moved"
                 )
-                acts = self._header is None or self._header.limits.automation is Automation.ACT
                 harm = (
                     "harm is still looked for and rolled back"
-                    if acts
+                    if acts(self._header)
                     else "a daemon that fails still goes back"
                 )
                 return f"Held. {finishes} until resume; {harm}."

@@ -3,9 +3,7 @@
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
-import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
@@ -23,6 +21,7 @@ from activities.drivers.runtime.host.snapshots import HostSnapshots
 from activities.drivers.steering.nftables import NftablesTable
 from activities.releases import Admitted
 from deploy.lab import trees
+from deploy.lab.namespaces import end_inhabitants
 from policies.model.errors import Refused
 from policies.model.fleet import Gateway, Slot
 from policies.model.operation import Operation
@@ -32,9 +31,6 @@ from policies.model.value import digest_of
 from tests.drivers.gateway_client import Client
 
 PREFIX = "psh-"
-
-GONE_WITHIN = 10.0
-"""Seconds in which killed processes are gone."""
 TEMPLATE = Path(__file__).parents[2] / "deploy/lab/ocserv.conf.template"
 PROGRAMS = ("ocserv", "openconnect", "nft", "ip", "unshare", "certtool", "ocpasswd", "conntrack")
 
@@ -257,33 +253,14 @@ class GatewayLab:
             name = line.split()[0]
             if not name.startswith(f"{PREFIX}{self.tag}"):
                 continue
-            self._end(name)
+            end_inhabitants([name])
             subprocess.run(["ip", "netns", "del", name], check=False)
-
-    def _end(self, name: str) -> None:
-        """End everybody who lives there; who is not gone yet may still write files or start others."""
-        deadline = time.monotonic() + GONE_WITHIN
-        while here := self._inhabitants(name):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{sorted(here)} still live in {name} after {GONE_WITHIN} s")
-            for pid in here:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
-
-    @staticmethod
-    def _inhabitants(name: str) -> set[int]:
-        said = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
-        return {int(pid) for pid in said.stdout.split()} - {os.getpid()}
 
     def reset(self) -> None:
         """Forget everything but the network, the credentials and the tree."""
         self.people.clear()
-        for name in (
-            self.namespace,
-            *(f"{PREFIX}{self.tag}c{number}" for number in range(1, self.clients + 1)),
-        ):
-            self._end(name)
+        clients = [f"{PREFIX}{self.tag}c{number}" for number in range(1, self.clients + 1)]
+        end_inhabitants([self.namespace, *clients])
         nft = ["ip", "netns", "exec", self.namespace, "nft", "flush", "ruleset"]
         subprocess.run(nft, check=True)
         shutil.rmtree(self.root)

@@ -334,14 +334,14 @@ async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noq
     back = await lab.table.end_trial(operation("back", rollout="back", epoch=2))
     took = time.monotonic() - begun
     assert (back.trial, back.serving) == (None, old)
-    assert took < 4
+    assert took < 1
     await lab.table.start_trial(operation("trial", rollout="back", epoch=2), new, LEASE)
     begun = time.monotonic()
     restored = await lab.slots.restore(operation("again", epoch=3), lab.admission.release("1"))
     took = time.monotonic() - begun
     os.kill(running.pid, signal.SIGCONT)
     assert (restored.back, restored.state.instance(new).sessions) == (True, None)
-    assert took < 4
+    assert took < 1
 
 
 async def test_a_lease_that_lapses_while_it_is_being_renewed_stays_lapsed(

@@ -126,7 +126,7 @@ def test_logins_reach_the_gateway_at_the_asked_rate_and_only_typos_are_rejected(
     view = crowd.stop()
     accepted, mistyped = view["totals"]["accepted"], view["totals"]["mistyped"]
     assert set(view["totals"]) == {"accepted", "mistyped"}
-    assert 20 <= accepted <= 60  # of fifty; a busy machine does not keep up
+    assert 35 <= accepted <= 60
     assert 2 <= mistyped <= 25
     rows = [json.loads(line) for line in (tmp_path / "logins.jsonl").read_text().splitlines()]
     assert len(rows) == accepted + mistyped

@@ -21,6 +21,20 @@ COMMANDS = {
     "start_child_workflow",
 }
 
+SAID_ONCE = {
+    "control.ask",
+    "control.note",
+    "control.read_part",
+    "control.record",
+    "end_bake",
+    "guarded",
+    "in_parts",
+    "left_behind",
+    "start_drains_of",
+    "tell",
+}
+"""Functions that give the engine a command for whoever calls them."""
+
 
 def commands_of(source: str) -> dict[str, list[str]]:
     """Return each function's commands, by its name; functions without any are left out."""
@@ -45,6 +59,8 @@ def _calls(place: ast.AST) -> list[ast.Call]:
 
 
 def _is_command(call: ast.Call) -> bool:
+    if ast.unparse(call.func) in SAID_ONCE:
+        return True
     if not isinstance(call.func, ast.Attribute):
         return False
     timed = call.func.attr == "wait_condition" and any(word.arg == "timeout" for word in call.keywords)
@@ -52,6 +68,6 @@ def _is_command(call: ast.Call) -> bool:
 
 
 def _command(call: ast.Call) -> str:
-    assert isinstance(call.func, ast.Attribute)
-    subject = ast.unparse(call.args[0]) if call.args else ast.unparse(call.func.value)
-    return f"{call.func.attr} {subject}"
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+    of = call.func.value if isinstance(call.func, ast.Attribute) else call.func
+    return f"{name} {ast.unparse(call.args[0] if call.args else of)}"

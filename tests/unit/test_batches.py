@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from policies.model.fleet import Limits
 from policies.model.plan import Strategy
-from policies.planning.batches import LARGEST, batches, next_to_start
+from policies.model.plan_part import MOST_MEMBERS
+from policies.planning.batches import batches, next_to_start
 from policies.planning.parts import parted
 from tests.unit.fleets import OLD, Facts, any_facts, fleet, gateway, planned, some_plan, state
 
@@ -16,7 +17,7 @@ strategies = st.sampled_from(Strategy)
 
 
 @given(
-    st.lists(st.sampled_from(["rack-1", "rack-2", "rack-3"]), min_size=1, max_size=LARGEST),
+    st.lists(st.sampled_from(["rack-1", "rack-2", "rack-3"]), min_size=1, max_size=MOST_MEMBERS),
     st.integers(1, 8),
     st.integers(1, 3),
     st.randoms(use_true_random=False),
@@ -87,9 +88,9 @@ def test_batches_hold_the_whole_wave_once_and_are_as_few_and_as_even_as_may_be(
     plan = planned((made, states, dict.fromkeys(states, OLD)), Strategy.ROLLING)
     cut = batches(plan, plan.waves[0])
     assert sorted(name for batch in cut for name in batch) == sorted(plan.waves[0].gateways)
-    assert max(map(len, cut)) <= LARGEST
+    assert max(map(len, cut)) <= MOST_MEMBERS
     assert max(map(len, cut)) - min(map(len, cut)) <= 1
-    assert len(cut) == -(-count // LARGEST)
+    assert len(cut) == -(-count // MOST_MEMBERS)
 
 
 def test_a_batch_has_gateways_of_as_many_domains_as_it_can() -> None:

@@ -9,11 +9,19 @@ from policies.model.errors import BadInput, Conflict, Refused
 from policies.model.plan import Strategy
 from policies.model.value import digest_of
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
-from tests.workflows.world import GATES, NEW, OLD, World, in_phase, result_of, status_of, until
+from tests.workflows.world import GATES, NEW, OLD, Running, World, in_phase, result_of, status_of, until
 
 
 def service_of(world: World) -> QuarantineService:
     return QuarantineService(Service(world.client, world.book))
+
+
+async def observed(world: World) -> Running:
+    """Start an upgrade of the first gateway and wait until it is on trial."""
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    return rollout
 
 
 async def test_a_plan_leaves_a_gateway_in_quarantine_alone_and_names_it(world: World) -> None:
@@ -45,10 +53,7 @@ async def test_a_gateway_is_taken_in_again_only_once_it_is_seen_on_its_known_goo
 async def test_a_gateway_is_left_out_while_a_change_is_under_way_and_takes_no_part_in_the_next(
     world: World,
 ) -> None:
-    quarantine = service_of(world)
-    world.judge.says(UNDECIDED)
-    rollout = await world.start(("gw-1",))
-    await in_phase(rollout, Phase.OBSERVING)
+    quarantine, rollout = service_of(world), await observed(world)
     said = await quarantine.leave_out(world.fleet, "gw-2", "ana", "its disk is ill")
     assert said.startswith("gw-2 is left out of the next changes, and of the capacity this one counts on")
     assert [one.gateway for one in world.book.quarantined(world.fleet.name)] == ["gw-2"]
@@ -59,10 +64,7 @@ async def test_a_gateway_is_left_out_while_a_change_is_under_way_and_takes_no_pa
 async def test_who_is_given_up_by_a_person_during_a_rollback_stays_out_until_a_person_takes_it_in(
     world: World,
 ) -> None:
-    quarantine = service_of(world)
-    world.judge.says(UNDECIDED)
-    rollout = await world.start(("gw-1",))
-    await in_phase(rollout, Phase.OBSERVING)
+    quarantine, rollout = service_of(world), await observed(world)
     world.gateways["gw-1"].fail("restore", Refused("gw-1: the disk is full"), times=10_000)
     world.judge.says(UNHEALTHY)
 
