@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from temporalio.exceptions import ApplicationError
 
 from policies.model.errors import Fenced, PenstockError
+from policies.model.operation import LAST_EPOCH
 
 
 @contextmanager
@@ -20,11 +21,11 @@ def as_application_errors() -> Iterator[None]:
 
 
 def epoch_seen(error: BaseException) -> int | None:
-    """Return the newest epoch that the refusing host has seen, None when it was no fence that refused."""
+    """Return the newest epoch that the refusing host has seen, None when it names none that there can be."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ApplicationError):
         cause = cause.__cause__
     if cause is None or cause.type != Fenced.__name__:
         return None
     found = next((detail.get("epoch") for detail in cause.details if isinstance(detail, dict)), None)
-    return found if isinstance(found, int) else None
+    return found if isinstance(found, int) and 0 <= found < LAST_EPOCH else None

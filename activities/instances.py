@@ -2,13 +2,14 @@
 
 from typing import Protocol
 
+from pydantic import Field
 from temporalio import activity
 
 from activities.liveness import answering
 from policies.model.instance import GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
-from policies.model.value import Message
+from policies.model.value import Message, Name, Sentence
 
 
 class StageOrder(Message):
@@ -37,14 +38,14 @@ class Staged(Message):
     """What is on the host now, and who signed it."""
 
     release: ReleaseRef
-    signers: tuple[str, ...]
+    signers: tuple[Sentence, ...] = Field(max_length=64)
     changed: bool
 
 
 class Started(Message):
     """The slot in which the release runs, as read back from the host."""
 
-    slot: str
+    slot: Name
     state: GatewayState
     changed: bool
 
@@ -64,7 +65,7 @@ class Restored(Message):
     """
 
     state: GatewayState
-    slot: str | None
+    slot: Name | None
     back: bool
     changed: bool
 

@@ -51,10 +51,10 @@ class OthersEntry(Value):
 
 
 class ReturnEntry(Value):
-    """A gateway that takes part in changes again, and who said so."""
+    """Gateways that take part in changes again, and who said so."""
 
     fleet: Name
-    gateway: Name
+    gateways: tuple[Name, ...]
     person: str
     reason: str
 
@@ -84,6 +84,10 @@ class LedgerBook(Protocol):
 
     def set_quarantine(self, quarantine: Quarantine) -> bool:
         """Leave a gateway out of changes; return whether that is new."""
+        ...
+
+    def quarantined(self, fleet: str) -> tuple[Quarantine, ...]:
+        """Return the gateways of the fleet that are left out now."""
         ...
 
     def clear_quarantine(self, fleet: str, gateway: str, person: str, reason: str) -> bool:
@@ -159,9 +163,15 @@ class LedgerActivities:
         """Ensure that the gateway is left out of changes; return whether that is new."""
         return await in_a_thread(self._book.set_quarantine, quarantine)
 
-    @activity.defn(name="return_gateway")
-    async def return_gateway(self, entry: ReturnEntry) -> bool:
-        """Ensure that the gateway takes part in changes; return whether it was left out."""
-        return await in_a_thread(
-            self._book.clear_quarantine, entry.fleet, entry.gateway, entry.person, entry.reason
+    @activity.defn(name="return_gateways")
+    async def return_gateways(self, entry: ReturnEntry) -> tuple[str, ...]:
+        """Ensure that the gateways take part in changes; return which of them were left out."""
+        return await in_a_thread(self._return, entry)
+
+    def _return(self, entry: ReturnEntry) -> tuple[str, ...]:
+        left_out = {found.gateway for found in self._book.quarantined(entry.fleet)}
+        return tuple(
+            name
+            for name in entry.gateways
+            if name in left_out and self._book.clear_quarantine(entry.fleet, name, entry.person, entry.reason)
         )

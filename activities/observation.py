@@ -1,6 +1,7 @@
 """Observation: one slice of watching a wave, folded through the judge tick by tick."""
 
 import asyncio
+import logging
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -19,8 +20,10 @@ from policies.judge.tick import Offence, Tick
 from policies.judge.window import WindowState, fold_reading, next_window
 from policies.model.errors import BadInput, Unavailable
 from policies.model.gates import GatePolicy
-from policies.model.value import Name, Value
-from policies.model.verdict import Action, Cohorts, Decision, Window
+from policies.model.value import Name, Value, sentence
+from policies.model.verdict import Action, Cohorts, Decision, GateVerdict, Window
+
+_log = logging.getLogger(__name__)
 
 HEARTBEAT = timedelta(seconds=1)
 
@@ -158,7 +161,7 @@ class ObservationActivities:
                     state, tick, decision = await self._tick(order, state)
                     activity.heartbeat(so_far())
                     folded += 1
-                    if self._recorder is not None:
+                    if self._recorder is not None and tick is not None:
                         await self._recorder.record(order, tick)
                     news = decision.action is not Action.CONTINUE or held or set(state.aside) != aside
                     if news or _now() >= ends:
@@ -175,9 +178,18 @@ class ObservationActivities:
         due = state.last + policy.tick.total_seconds()
         await asyncio.sleep(max(0.0, due - _now().timestamp()))
 
-    async def _tick(self, order: ObservationOrder, state: WindowState) -> tuple[WindowState, Tick, Decision]:
+    async def _tick(
+        self, order: ObservationOrder, state: WindowState
+    ) -> tuple[WindowState, Tick | None, Decision]:
+        """Read and fold one tick; what the judge cannot work on is no evidence, and a person hears of it."""
         reading = await self.read(order.gates, order.cohorts, state)
-        return await asyncio.to_thread(fold_reading, order.gates, order.window, order.cohorts, state, reading)
+        try:
+            return await asyncio.to_thread(
+                fold_reading, order.gates, order.window, order.cohorts, state, reading
+            )
+        except Exception as error:  # noqa: BLE001 - else it would be tried again for ever, and nobody told
+            _log.exception("a tick of %s cannot be judged", order.rollout)
+            return state, None, _unjudged(error)
 
     async def read(self, policy: GatePolicy, cohorts: Cohorts, state: WindowState) -> Reading:
         """Read everything one tick needs, once; what cannot be read is named with its reason.
@@ -289,6 +301,14 @@ class ObservationActivities:
             return await self._complaints.distinct(needs.instances, since, at), {}
         except Unavailable as error:
             return {}, {COMPLAINTS: str(error)}
+
+
+def _unjudged(error: Exception) -> Decision:
+    return Decision(
+        action=Action.HOLD_FOR_HUMAN,
+        verdict=GateVerdict.METRICS_UNAVAILABLE,
+        reason=sentence(f"the judge cannot work on what it read ({type(error).__name__}: {error})"),
+    )
 
 
 def packed(state: WindowState) -> str:

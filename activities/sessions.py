@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
+from pydantic import Field
 from temporalio import activity
 
 from activities.failures import as_application_errors
@@ -63,14 +64,14 @@ class Drained(Message):
 
     empty: bool
     look: Look
-    lost: int = 0
+    lost: int = Field(default=0, ge=0)
     loss: Loss | None = None
 
 
 class Ended(Message):
     """How many sessions were ended, and what is true after it."""
 
-    ended: int
+    ended: int = Field(ge=0)
     look: Look
 
 

@@ -4,9 +4,11 @@ import zlib
 from base64 import b64decode, b64encode
 from typing import Protocol
 
+from pydantic import Field
 from temporalio import activity
 
 from activities.liveness import answering, in_a_thread
+from policies.model.errors import BadInput
 from policies.model.operation import Operation
 from policies.model.value import Digest, Message, Name, Value
 from policies.model.verdict import Decision
@@ -40,15 +42,22 @@ class Piece(Message):
     """Some bytes of a snapshot, compressed and in base64, and where they belong."""
 
     digest: Digest
-    offset: int
-    size: int
+    offset: int = Field(ge=0)
+    size: int = Field(ge=0)
     """Bytes of the whole snapshot."""
     content: str
 
     @property
     def bytes(self) -> bytes:
-        """The piece as it is in the snapshot."""
-        return zlib.decompress(b64decode(self.content))
+        """The piece as it is in the snapshot; BadInput when it is none, or opens to more than a piece."""
+        opened = zlib.decompressobj()
+        try:
+            found = opened.decompress(b64decode(self.content, validate=True), PIECE_BYTES + 1)
+        except (ValueError, zlib.error) as error:
+            raise BadInput(f"snapshot {self.digest}: the piece at {self.offset} cannot be opened") from error
+        if len(found) > PIECE_BYTES:
+            raise BadInput(f"snapshot {self.digest}: the piece at {self.offset} is larger than a piece")
+        return found
 
 
 class SnapshotEntry(Value):
@@ -75,8 +84,8 @@ class SnapshotStore(Protocol):
 class Archive(Protocol):
     """Where the control plane keeps evidence, by digest."""
 
-    def add(self, digest: Digest, offset: int, piece: bytes, size: int) -> bool:
-        """Take over one piece; return whether the whole is there now and has its digest."""
+    def add(self, digest: Digest, offset: int, piece: bytes, size: int) -> int:
+        """Take over one piece; return how many bytes are there now: all, when they have their digest."""
         ...
 
 
@@ -121,11 +130,14 @@ class ArchiveActivities:
         self._book = book
 
     @activity.defn(name="keep_snapshot_piece")
-    async def keep_snapshot_piece(self, piece: Piece) -> bool:
-        """Ensure that the piece is in the archive; return whether the whole snapshot is."""
-        return await in_a_thread(self._archive.add, piece.digest, piece.offset, piece.bytes, piece.size)
+    async def keep_snapshot_piece(self, piece: Piece) -> int:
+        """Ensure that the piece is in the archive; return how many bytes of the snapshot are."""
+        return await in_a_thread(self._keep, piece)
 
     @activity.defn(name="record_snapshot")
     async def record_snapshot(self, entry: SnapshotEntry) -> None:
         """Ensure that the kept snapshot is listed in the ledger."""
         await in_a_thread(self._book.record_snapshot, entry.rollout, entry.gateway, entry.digest)
+
+    def _keep(self, piece: Piece) -> int:
+        return self._archive.add(piece.digest, piece.offset, piece.bytes, piece.size)

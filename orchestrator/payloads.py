@@ -13,8 +13,9 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.converter import DataConverter, PayloadCodec
+from temporalio.converter import DataConverter, DefaultFailureConverter, PayloadCodec, PayloadConverter
 
 from policies.model.errors import BadInput
 
@@ -62,15 +63,36 @@ class SealedPayloads(PayloadCodec):
         return Payload.FromString(content)
 
 
+class Failures(DefaultFailureConverter):
+    """Reads a failure without its details when those cannot be decoded.
+
+    A workflow that cannot read why one gateway failed would look after none of the others any more.
+    """
+
+    def from_failure(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
+        """Return the error, with its details where they can be decoded."""
+        try:
+            return super().from_failure(failure, payload_converter)
+        except Exception:  # noqa: BLE001 - whatever the details do to their decoder
+            bare = Failure()
+            bare.CopyFrom(failure)
+            bare.ClearField("encoded_attributes")
+            for info in ("application_failure_info", "canceled_failure_info"):
+                if bare.HasField(info):
+                    getattr(bare, info).ClearField("details")
+            if bare.HasField("timeout_failure_info"):
+                bare.timeout_failure_info.ClearField("last_heartbeat_details")
+            return super().from_failure(bare, payload_converter)
+
+
 def data_converter(keys: Path | None) -> DataConverter:
     """Return how values travel: as JSON of their models, sealed if there is a key file.
 
     Raises:
         BadInput: the key file cannot be read, or holds something else than keys.
     """
-    if keys is None:
-        return pydantic_data_converter
-    return replace(pydantic_data_converter, payload_codec=SealedPayloads(read_keys(keys)))
+    codec = SealedPayloads(read_keys(keys)) if keys is not None else None
+    return replace(pydantic_data_converter, failure_converter_class=Failures, payload_codec=codec)
 
 
 def read_keys(path: Path) -> dict[str, bytes]:

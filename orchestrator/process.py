@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,13 @@ from workflows.sandbox import RUNNER
 GRACE = timedelta(seconds=20)
 """How long running activities may finish after SIGTERM."""
 
+LAST_WORDS = timedelta(seconds=5)
+"""How long they may take to end once they are cancelled; then the process ends without them.
+
+What does not end has hung, in a step or in the engine's client (sdk-rust issue 1537). The engine gives
+such steps to the next process, and an agent that is waited for cannot renew a lease meanwhile.
+"""
+
 
 def identity() -> str:
     """Return who this process is in the engine's history."""
@@ -26,8 +34,11 @@ def identity() -> str:
 AT_ONCE = 5
 """Tasks of workflows taken at a time: Python works on one, and the engine's clock runs for all of them."""
 
-MOST_CACHED = 400
-"""Workflows kept in memory, half a megabyte each; one that was dropped is replayed when it goes on."""
+MOST_CACHED = 200
+"""Workflows kept in memory, one or two megabytes each; one that was dropped is replayed when it goes on.
+
+The largest wave of 10,000 gateways fits, because none of its parts may wait for a replay on the way back.
+"""
 
 
 def make_worker(
@@ -55,15 +66,47 @@ def make_worker(
     )
 
 
+class NotEnded(Exception):
+    """A worker was told to end and has not; what it still has to do hangs."""
+
+
+@asynccontextmanager
+async def ending_within(worker: Worker, time: timedelta) -> AsyncIterator[asyncio.Task[None]]:
+    """Run the worker while the block lasts, and yield its task, which is done early when the worker fails.
+
+    Raises:
+        NotEnded: it has not ended so long after the block.
+    """
+    running = asyncio.create_task(worker.run(), name=f"worker of {worker.task_queue}")
+    try:
+        yield running
+    finally:
+        ending = asyncio.create_task(worker.shutdown())
+        await asyncio.wait({running}, timeout=time.total_seconds())
+        if not running.done():
+            raise NotEnded(f"the worker of {worker.task_queue} has not ended within {time}")
+        ending.cancel()
+        running.result()
+
+
 async def run_until_told(worker: Worker) -> None:
-    """Run until SIGTERM or SIGINT, then let running activities finish."""
+    """Run until SIGTERM or SIGINT, then let running activities finish; leave what hangs, with code 1."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, told.set)
-    async with worker:
-        print(f"ready: {worker.task_queue}", flush=True)  # noqa: T201 - the supervisor waits for this line
-        await told.wait()
+    try:
+        async with ending_within(worker, GRACE + LAST_WORDS) as running:
+            print(f"ready: {worker.task_queue}", flush=True)  # noqa: T201 - the supervisor waits for this line
+            waiting = asyncio.create_task(told.wait())
+            await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+    except NotEnded:
+        sys.stderr.write(
+            f"penstock: {worker.task_queue}: a step did not end when it was cancelled; the process ends "
+            "without it, and the engine gives the step to the next one\n"
+        )
+        leave(1)
 
 
 def leave(code: int) -> None:

@@ -120,7 +120,7 @@ def record_activities(
         ledger.record_verdict,
         ledger.record_gateways,
         ledger.quarantine_gateway,
-        ledger.return_gateway,
+        ledger.return_gateways,
         ledger.record_event,
         plans.read_header,
         plans.read_part,

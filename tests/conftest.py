@@ -2,9 +2,10 @@
 
 What is marked `sweep` takes minutes and runs only with --all, as in continuous integration.
 
-`./run test` runs two processes of pytest. What makes gateways, networks or whole labs on this
-machine goes one after the other in one of them; every other file is a unit of its own. Each
-process has a folder for temporary files, so that none takes the other's for something left behind.
+`./run test` runs two processes of pytest, and four where no gateways are made. What makes gateways,
+networks or whole labs on this machine goes one after the other in one of them; every other file is a
+unit of its own. Each process has a folder for temporary files, so that none takes the other's for
+something left behind.
 """
 
 import os
@@ -18,6 +19,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 ON_THIS_HOST = ("tests/lab/", "tests/drivers/", "tests/chaos/", "tests/house/test_leftovers.py")
+WITHOUT_GATEWAYS = ("unit", "workflows", "replay")
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
 
 # An example that takes long on a busy machine is no broken promise; what hangs is ended by pytest's timeout.
@@ -34,6 +36,13 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
     return SideBySide(config, log)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Workflows mostly wait; sessions, pings and probes are timed, and get a processor of their own."""
+    asked = [str(Path(path.partition("::")[0]).absolute()) for path in config.args]
+    quiet = tuple(str(config.rootpath / "tests" / name) for name in WITHOUT_GATEWAYS)
+    return 4 if all(path.startswith(quiet) for path in asked) else 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

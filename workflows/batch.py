@@ -76,6 +76,8 @@ class BatchOrder(Value):
     aside: dict[str, str] = {}
     ended: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
+    silent_since: dict[str, float] = {}
+    """Gateways that wait and are silent, each with since when, in seconds since 1970."""
     switched: bool = False
     held: bool = False
     told: int = 0
@@ -101,7 +103,7 @@ class Batch:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._short: dict[str, str] = {}
         self._idle = False
-        self._silent_since: dict[str, float] = {}
+        self._silent_since = dict(order.silent_since)
         self._aside = dict(order.aside)
         self._ended = list(order.ended)
         self._states: dict[str, str] = {
@@ -395,6 +397,7 @@ class Batch:
                     "aside": self._aside,
                     "ended": tuple(self._ended),
                     "rebooted": tuple(sorted(self._rebooted)),
+                    "silent_since": self._silent_since,
                     "switched": self._switched,
                     "barrier": not self._released,
                     "share": self._share,

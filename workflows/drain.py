@@ -361,6 +361,7 @@ class Drain:
 
     async def _wait(self, emptying: Emptying, within: timedelta, heard: int) -> bool:
         """Wait for sessions to end and return whether none is left; another command ends the wait."""
+        until = workflow.now() + within
         waiting = self._steps[emptying.gateway].start_waiting(
             emptying.slot, max(within, timedelta(0)), emptying.look, self._order.draining
         )
@@ -371,7 +372,7 @@ class Drain:
                 await waiting
             return False
         try:
-            drained = await waiting
+            drained = await self._steps[emptying.gateway].drained(waiting)
         except ActivityError as error:
             if not isinstance(error.cause, EngineTimeoutError):
                 raise
@@ -381,6 +382,8 @@ class Drain:
         if drained.lost:
             sentence = f"{drained.lost} sessions ended with their process"
             await self._tell_of(emptying, f"sessions {drained.loss}", sentence, f"lost {drained.look.boot}")
+        if not drained.empty and workflow.now() < until - steps.NEXT_LOOK:
+            await workflow.sleep(steps.NEXT_LOOK)  # an agent that does not wait is not asked at its own pace
         return drained.empty
 
     async def _end_batch(self, emptying: Emptying, step: NextStep) -> None:
@@ -388,7 +391,8 @@ class Drain:
         async with self._one_batch:
             look = emptying.look or UNSEEN
             forced = self._forced.get(emptying.gateway)
-            emptying.spent += (look.sessions or 0) - step.leave  # also when nobody can tell what became of it
+            batch = (look.sessions or 0) - step.leave
+            emptying.spent += batch  # also when nobody can tell what became of it
             try:
                 with self._not_to_be_cut():
                     ended = await self._steps[emptying.gateway].end_sessions(
@@ -402,10 +406,11 @@ class Drain:
                     raise
                 emptying.lose_sight()
                 return
-            emptying.ended += ended.ended
+            count = min(ended.ended, batch)
+            emptying.ended += count
             emptying.look = ended.look
             if ended.look.sessions != 0:
-                paced = timedelta(minutes=ended.ended / self._order.rate)
+                paced = timedelta(minutes=count / self._order.rate)
                 await workflow.sleep(max(self._order.limits.pause, paced))
 
     def _may_be_cut(self) -> bool:

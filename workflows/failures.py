@@ -8,9 +8,14 @@ from temporalio.exceptions import (
     TimeoutError,  # noqa: A004 - the engine's, of a step
 )
 
+from policies.model.value import sentence
+
+OF_A_STEP, OF_A_WORKFLOW = 500, 2_000
+"""Characters that a sentence may have: a workflow's may name many gateways."""
+
 
 def sentence_of(error: BaseException) -> str:
-    """Return the innermost cause's sentence: an ActivityError itself only says that one failed."""
+    """Return the innermost cause's sentence in a line: an ActivityError itself only says that one failed."""
     cause: BaseException = error
     step = "it"
     while isinstance(cause, ActivityError | ChildWorkflowError | TimeoutError) and cause.cause is not None:
@@ -18,9 +23,9 @@ def sentence_of(error: BaseException) -> str:
         cause = cause.cause
     if isinstance(cause, TimeoutError):
         return f"no answer in time ({step}); is the agent running, and does it reach the engine?"
-    if isinstance(cause, FailureError):
-        return cause.message or type(cause).__name__
-    return str(cause) or type(cause).__name__
+    said = cause.message if isinstance(cause, FailureError) else str(cause)
+    most = OF_A_STEP if isinstance(error, ActivityError) else OF_A_WORKFLOW
+    return sentence(said, most) or type(cause).__name__
 
 
 def code_of(error: BaseException) -> str:

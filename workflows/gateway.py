@@ -1,10 +1,10 @@
 """All steps on one gateway, each said once: which activity, for how long, under which identity."""
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
 from temporalio import workflow
+from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError
 
 from activities.instances import (
@@ -26,6 +26,7 @@ from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, Name
 from workflows import steps
+from workflows.answers import GatewayStep, answer_of, read_answer
 from workflows.failures import sentence_of
 
 T = TypeVar("T")
@@ -40,10 +41,6 @@ class GatewaySteps:
         self._change = change
         self._digest = digest
 
-    @property
-    def _queue(self) -> str:
-        return self.gateway.task_queue
-
     def operation(self, step: str) -> Operation:
         """Return the identity of that step, the same in every repeat of it."""
         return Operation(
@@ -54,11 +51,8 @@ class GatewaySteps:
             digest=self._digest,
         )
 
-    async def _do(self, step: Callable[..., Awaitable[T]], patience: steps.Options, *order: object) -> T:
-        found: T = await workflow.execute_activity_method(
-            step, args=order, task_queue=self._queue, **patience
-        )
-        return found
+    async def _do(self, step: GatewayStep[T], patience: steps.Options, *order: object) -> T:
+        return await answer_of(self.gateway, step, patience, *order)
 
     # --- looking ------------------------------------------------------------------
 
@@ -136,17 +130,22 @@ class GatewaySteps:
 
     def start_waiting(
         self, slot: str, within: timedelta, last: Look | None, draining: int
-    ) -> workflow.ActivityHandle[Drained]:
+    ) -> workflow.ActivityHandle[RawValue]:
         """Begin to wait on the host until the slot is empty or the time is over, as one of so many drains."""
-        return workflow.start_activity_method(
-            SessionActivities.drain_instance,
+        return workflow.start_activity(
+            SessionActivities.drain_instance.__name__,
             DrainOrder(operation=self.operation(f"drain-{slot}"), slot=slot, within=within, last=last),
-            task_queue=self._queue,
+            task_queue=self.gateway.task_queue,
+            result_type=RawValue,
             schedule_to_close_timeout=within + timedelta(minutes=1),
             start_to_close_timeout=within + timedelta(seconds=15),
             heartbeat_timeout=steps.drain_heartbeat(draining),
             retry_policy=steps.PATIENT["retry_policy"],
         )
+
+    async def drained(self, waiting: workflow.ActivityHandle[RawValue]) -> Drained:
+        """Return how a wait went that `start_waiting` began."""
+        return read_answer(self.gateway, SessionActivities.drain_instance, await waiting)
 
     async def end_sessions(self, slot: str, leave: int, reason: str, *, exempt_too: bool) -> Ended:
         """End sessions of the slot until so many are left."""

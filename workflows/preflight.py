@@ -1,6 +1,7 @@
 """Preflight: ask every gateway of a plan whether the release fits and whether it can go back."""
 
 import asyncio
+from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -8,14 +9,17 @@ from temporalio.exceptions import ActivityError
 from activities.plans import PartQuery, PlanActivities
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey, PlanHeader
-from policies.model.value import Digest, Value
+from policies.model.value import Digest, Value, sentence
 from policies.planning.failure_budget import may_be_unable
-from workflows import control
+from workflows import control, steps
 from workflows.children import in_parts, merged
 from workflows.failures import sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
 NAMED = 10
+
+A_YEAR = timedelta(days=366) // timedelta(milliseconds=1)
+"""In milliseconds; one host's epoch becomes that of all, and clocks are not known to jump further."""
 
 
 class PreflightOrder(Value):
@@ -90,4 +94,6 @@ async def _ask(member: Member, release: ReleaseRef) -> tuple[str, int]:
         state = await on.observe()
     except ActivityError as error:
         return sentence_of(error), 0
-    return "; ".join(obstacles), state.epoch
+    if state.epoch - steps.epoch_now() > A_YEAR:
+        return "its host has seen an epoch more than a year ahead: its journal is wrong, or this clock", 0
+    return sentence("; ".join(obstacles)), state.epoch

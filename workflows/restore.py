@@ -8,6 +8,7 @@ when it is back, and one that refuses or is silent delays nobody.
 import asyncio
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
@@ -67,6 +68,13 @@ class RestoreOrder(Value):
     """Where a known-good comes from that is not on its host any more."""
     back: tuple[str, ...] = ()
     given_up: dict[str, str] = {}
+    troubles: dict[str, str] = {}
+    epochs: dict[str, int] = {}
+    """The epoch of each gateway that had to be told a newer one than `epoch`."""
+    first_round_over: bool = False
+    """Whether those who went back together are looked after; each of the others is, once it is back."""
+    pause: timedelta = steps.NEXT_ROUND
+    """Between two rounds on a gateway, as long as it had become."""
     began: datetime | None = None
     within: timedelta | None = None
     last_back: datetime | None = None
@@ -92,13 +100,14 @@ class Restore:
         self._targets: dict[str, ReleaseRef] = {}
         self._steps: dict[str, GatewaySteps] = {}
         self._back = list(order.back)
-        self._troubles: dict[str, str] = {}
+        self._troubles = dict(order.troubles)
         self._given_up = dict(order.given_up)
         self._began = order.began or workflow.now()
         self._last_back = order.last_back or self._began
         self._told = order.told
         self._tried: set[str] = set()
-        self._first_round_over = bool(order.back)
+        self._first_round_over = order.first_round_over
+        self._pause = order.pause
 
     @workflow.run
     async def run(self, order: RestoreOrder) -> RestoreResult:
@@ -136,9 +145,8 @@ class Restore:
             name = member.gateway.name
             if member.back is not None and order.only in {None, name}:
                 self._members[name], self._targets[name] = member, member.back
-                self._steps[name] = GatewaySteps(
-                    member.gateway, order.change, order.epoch, member.back.digest
-                )
+                epoch = order.epochs.get(name, order.epoch)
+                self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, member.back.digest)
         self._given_up = {name: why for name, why in self._given_up.items() if name in self._members}
         waiting = [name for name in sorted(self._members) if name not in {*self._back, *self._given_up}]
         going = [asyncio.create_task(self._go_back(name)) for name in waiting]
@@ -147,6 +155,7 @@ class Restore:
             self._first_round_over, together = True, sorted(self._back)
             await self._report()
             await self._let_the_others_go_back()
+            await self._return_to_changes(together)
             await self._look_after_what_was_left(together, MOST_SNAPSHOTS)
         await asyncio.gather(*going)
         if any(name not in {*self._back, *self._given_up} for name in waiting):
@@ -169,6 +178,8 @@ class Restore:
         self._tried.add(name)
         if not back:
             await self._try_until_back(name)
+        elif self._first_round_over:
+            await self._returned(name)
 
     async def _try_once(self, name: str) -> bool:
         """Bring the gateway back in one round; return True when it is back or a newer change has it."""
@@ -190,33 +201,42 @@ class Restore:
         return True
 
     async def _try_until_back(self, name: str) -> None:
-        """Try again and again, more and more slowly; a person's word ends it, a long history pauses it."""
-        pause, told = steps.NEXT_ROUND, None
-        while not self._is_left(name):
+        """Try again and again, more and more slowly; a person's word ends it, a long history pauses it.
+
+        The first pause is kept to the end: the first round alone may have made the history long.
+        """
+        pause, told, ends = self._order.pause, None, self._is_given_up
+        while not self._is_given_up(name):
             if self._troubles.get(name) != told:
                 told = self._troubles.get(name)
                 await self._set_quarantine(name)
             with suppress(TimeoutError):
-                await workflow.wait_condition(lambda: self._is_left(name), timeout=pause)
-            if self._is_left(name):
+                await workflow.wait_condition(partial(ends, name), timeout=pause)
+            if self._is_given_up(name):
                 break
             if self._is_late:
                 self._given_up[name] = f"left to reconcile, which tries again: {self._troubles.get(name)}"
                 break
-            pause = min(pause * 2, SLOWEST_ROUND)
+            pause, ends = min(pause * 2, SLOWEST_ROUND), self._is_left
+            self._pause = max(self._pause, pause)
+            if steps.history_is_long():
+                return
             before = self._troubles.get(name)
             if await self._try_once(name):
                 await self._returned(name)
                 return
             if self._troubles.get(name) != before:
                 await self._report()
-        if name in self._given_up:
+        if self._is_given_up(name):
             self._troubles.pop(name, None)
             await self._report()
 
+    def _is_given_up(self, name: str) -> bool:
+        return name in self._given_up
+
     def _is_left(self, name: str) -> bool:
         """Whether a person gave it up, or the history is cut, before which every gateway is paused."""
-        return name in self._given_up or steps.history_is_long()
+        return self._is_given_up(name) or steps.history_is_long()
 
     @property
     def _is_late(self) -> bool:
@@ -226,7 +246,7 @@ class Restore:
     async def _returned(self, name: str) -> None:
         if name in self._back:
             together = not self._first_round_over
-            await self._clear_quarantine(name)
+            await self._return_to_changes([name])
             await self._report()
             if not together:
                 await self._look_after_what_was_left([name], 1)
@@ -310,7 +330,6 @@ class Restore:
             number=self._told,
             part=self._order.keys[0],
             reason=self._order.reason,
-            back=len(self._back),
             names=tuple(sorted(self._back)),
             missing=dict(sorted(self._troubles.items())),
             given_up=self._given_up,
@@ -330,11 +349,16 @@ class Restore:
         )
         await control.note(LedgerActivities.quarantine_gateway, entry, f"quarantine of {name}")
 
-    async def _clear_quarantine(self, name: str) -> None:
+    async def _return_to_changes(self, names: list[str]) -> None:
+        """End the quarantine of those who were left out because they had not come back, now or earlier."""
         entry = ReturnEntry(
-            fleet=self._order.fleet, gateway=name, person=PENSTOCK, reason="it is back on its known-good"
+            fleet=self._order.fleet,
+            gateways=tuple(names),
+            person=PENSTOCK,
+            reason="it is back on its known-good",
         )
-        await control.note(LedgerActivities.return_gateway, entry, f"return of {name}")
+        if names:
+            await control.note(LedgerActivities.return_gateways, entry, f"return of {', '.join(names[:3])}")
 
     def _go_on_with_a_short_history(self) -> None:
         workflow.continue_as_new(
@@ -342,6 +366,12 @@ class Restore:
                 update={
                     "back": tuple(self._back),
                     "given_up": self._given_up,
+                    "troubles": self._troubles,
+                    "epochs": {
+                        name: on.epoch for name, on in self._steps.items() if on.epoch != self._order.epoch
+                    },
+                    "first_round_over": self._first_round_over,
+                    "pause": self._pause,
                     "began": self._began,
                     "last_back": self._last_back,
                     "told": self._told,

@@ -14,6 +14,11 @@ from policies.model.fleet import GatewayRef
 from policies.model.operation import Operation
 from policies.model.value import Digest, Name, Value
 from workflows import control, steps
+from workflows.answers import answer_of
+from workflows.failures import stopped
+
+MOST_PIECES = 512
+"""Twice as many as the largest snapshot that is kept has."""
 
 
 class SnapshotGatewayOrder(Value):
@@ -32,25 +37,33 @@ class Snapshot:
     @workflow.run
     async def run(self, order: SnapshotGatewayOrder) -> Digest:
         """Return the digest of the snapshot when it is kept and listed."""
-        queue, operation = order.gateway.task_queue, order.operation
-        digest = await workflow.execute_activity_method(
+        operation = order.operation
+        digest = await answer_of(
+            order.gateway,
             SnapshotActivities.snapshot_gateway,
+            steps.FREEZE,
             FreezeOrder(operation=operation, evidence=order.evidence),
-            task_queue=queue,
-            **steps.FREEZE,
         )
-        offset, whole = 0, False
-        while not whole:
-            piece = await workflow.execute_activity_method(
-                SnapshotActivities.read_snapshot,
-                PieceOrder(digest=digest, offset=offset),
-                task_queue=queue,
-                **steps.PATIENT,
-            )
-            whole = await control.record(ArchiveActivities.keep_snapshot_piece, piece)
-            offset = min(offset + len(piece.bytes), piece.size)
+        await self._copy(order.gateway, digest)
         entry = SnapshotEntry(
             fleet=order.fleet, rollout=operation.rollout, gateway=operation.gateway, digest=digest
         )
         await control.record(ArchiveActivities.record_snapshot, entry)
         return digest
+
+    @staticmethod
+    async def _copy(gateway: GatewayRef, digest: Digest) -> None:
+        """Copy the snapshot; ApplicationError (`Stopped`) when what comes is not the next piece of it."""
+        have = 0
+        for _ in range(MOST_PIECES):
+            asked = PieceOrder(digest=digest, offset=have)
+            piece = await answer_of(gateway, SnapshotActivities.read_snapshot, steps.PATIENT, asked)
+            if (piece.digest, piece.offset) != (digest, have):
+                break
+            kept = await control.record(ArchiveActivities.keep_snapshot_piece, piece)
+            if kept >= piece.size:
+                return
+            if kept <= have:
+                break
+            have = kept
+        raise stopped(f"{gateway.name} does not give its snapshot {digest} piece by piece")

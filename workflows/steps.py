@@ -203,7 +203,7 @@ HELD_FOR_HUMAN_PACE = timedelta(seconds=60)
 """The same, while only a person can change it."""
 
 
-SHORT_HISTORY = 2_000
+SHORT_HISTORY = 1_000
 """Events after which a workflow that lasts continues as new; fifty gateways may still spend as many again."""
 
 

@@ -11,6 +11,7 @@ from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.value import Name, Value
 from workflows import control, steps
+from workflows.answers import answer_of
 from workflows.children import in_parts
 from workflows.failures import sentence_of
 
@@ -49,12 +50,7 @@ class Survey:
     @staticmethod
     async def _look(fleet: str, gateways: tuple[GatewayRef, ...]) -> None:
         answers = await asyncio.gather(
-            *[
-                workflow.execute_activity_method(
-                    InstanceActivities.observe_gateway, task_queue=gateway.task_queue, **steps.SURVEY
-                )
-                for gateway in gateways
-            ],
+            *[answer_of(gateway, InstanceActivities.observe_gateway, steps.SURVEY) for gateway in gateways],
             return_exceptions=True,
         )
         states: dict[str, GatewayState] = {}

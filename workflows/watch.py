@@ -79,9 +79,11 @@ class Watch:
             await self._watch_slice()
             if self._decision is not None and self._decision.action is Action.ROLL_BACK:
                 return
-            await self._pause(begun)
+            # Not after the pause: what ends it may be followed by a cancellation in the same task.
+            heed_cancellation()
             if steps.history_is_long():
                 self._go_on_with_a_short_history(order)
+            await self._pause(begun)
 
     @workflow.signal(name="complete")
     def complete(self, window: int = 0) -> None:

@@ -1,12 +1,12 @@
 """Gateways that fail by themselves: which are set aside, and when it is the release's fault after all.
 
-A gateway with a hard sign that the control does not show, or one that nobody sees any more, is set aside and
-counted; more of them than may fail are the release's fault. One whose host has rebooted is set aside
-and not counted: a crash of ours leaves the boot as it was. What is set aside is judged again once it
-has been started again.
+A gateway with a hard sign that the control does not show, one that nobody sees any more, or one that runs
+something else is set aside and counted; more of them than may fail are the release's fault. One whose host
+has rebooted is set aside and not counted: a crash of ours leaves the boot as it was. What is set aside is
+judged again once it has been started again.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 
 from policies.model.value import Value
@@ -21,6 +21,8 @@ class Why(StrEnum):
 
     FAILED = "failed"
     UNSEEN = "unseen"
+    MISTAKEN = "mistaken"
+    """Another executable runs there than the plan put there."""
     REBOOTED = "rebooted"
 
 
@@ -61,6 +63,11 @@ def left_of(cohorts: Cohorts, aside: Asides) -> Cohorts:
     # The old instance on a gateway that was set aside is nobody's control any more.
     control = tuple(name for name in cohorts.control if cohorts.beside.get(name) not in aside)
     return cohorts.model_copy(update={**sides, "expected": expected, "control": control})
+
+
+def may_fail_too(aside: Asides, names: Collection[str], may_fail: int) -> bool:
+    """Whether these gateways may fail by themselves beside those that have."""
+    return len(failed_of(aside)) + len(names) <= may_fail
 
 
 def failed_of(aside: Asides, *, rebooted: bool = False) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ PRIOR = 400.0
 _CEILING = 1e250
 _SAFE_EXPONENT = 300.0
 _FEW = 40
+_MOST = 100_000
 
 
 class Margin(Value):
@@ -111,8 +112,14 @@ def proven_worse(state: SleState, margin: Margin, alpha_margin: float, alpha_equ
 
 @lru_cache(maxsize=65536)
 def _weights(canary: int, control: int, bad: int) -> tuple[int, float, tuple[float, ...]]:
-    """Return the least part x of `bad` the canary can have, a log scale, and the ways for each x over it."""
+    """Return the least part x of `bad` the canary can have, a log scale, and the ways for each x over it.
+
+    Raises:
+        OverflowError: There are more ways than can be weighed, and than gateways have between two scrapes.
+    """
     lowest, highest = max(0, bad - control), min(canary, bad)
+    if highest - lowest > _MOST:
+        raise OverflowError(f"{bad} bad of {canary + control} events in one scrape")
     if highest - lowest <= _FEW:
         weight, weights = 1.0, [1.0]
         for x in range(lowest, highest):

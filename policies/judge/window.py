@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from math import ceil
 
-from policies.judge.failures import Aside, Why, failed_of, left_of, set_aside, still_aside
+from policies.judge.failures import Aside, Why, failed_of, left_of, may_fail_too, set_aside, still_aside
 from policies.judge.gates.kind import GateState, Response, Setup
 from policies.judge.look import Memory
 from policies.judge.observation import read_tick
@@ -100,7 +100,7 @@ def fold_tick(
     failing = set_aside(aside, _hard(readings, responses), Why.FAILED, tick.at)
     alone = len(failed_of(failing)) <= cohorts.may_fail
     unseen, aside = _unseen(policy, cohorts, state, tick, failing if alone else aside)
-    identity, other_since = _identity(policy, state, tick)
+    identity, other_since, aside = _identity(policy, cohorts, state, tick, aside)
     readings = [*identity, *readings]
     blind = any(reading.verdict is GateVerdict.METRICS_UNAVAILABLE for reading in readings)
     clocks = _clocks(policy, state, tick, blind=blind, usable=not blind and other_since is None)
@@ -134,7 +134,7 @@ def _unseen(
     unseen = {name: state.unseen.get(name, tick.at) for name in tick.unseen if name not in aside}
     patience = policy.blindness.grace.total_seconds() / 2
     silent = [name for name, since in unseen.items() if tick.at - since >= patience]
-    if silent and len(failed_of(aside)) + len(silent) <= cohorts.may_fail:
+    if silent and may_fail_too(aside, silent, cohorts.may_fail):
         aside = set_aside(aside, silent, Why.UNSEEN, tick.at)
     return unseen, aside
 
@@ -155,20 +155,30 @@ def _judge(setup: Setup, gate: Gate, state: GateState, tick: Tick) -> tuple[Gate
     return state, GateReading(gate=gate.id, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=why)
 
 
-def _identity(policy: GatePolicy, state: WindowState, tick: Tick) -> tuple[list[GateReading], float | None]:
-    """Return identity's reading where it has one; a scrape or two behind a switch is no mistake yet."""
+def _identity(
+    policy: GatePolicy, cohorts: Cohorts, state: WindowState, tick: Tick, aside: dict[str, Aside]
+) -> tuple[list[GateReading], float | None, dict[str, Aside]]:
+    """Return identity's reading where it has one, since when that is so, and who is set aside.
+
+    A scrape or two behind a switch is no mistake yet. As many changed gateways as may fail by themselves
+    are set aside for it: one that runs something else keeps nobody from proving what the others run.
+    """
     since = state.other_since
+    other = {name: digest for name, digest in tick.other.items() if name not in aside}
     if "identity" in tick.blind:
         verdict, reason = GateVerdict.METRICS_UNAVAILABLE, tick.blind["identity"]
-    elif tick.other:
+    elif other:
         since = tick.at if since is None else since
         lasting = tick.at - since >= policy.fresh_within.total_seconds()
+        few = other.keys() <= cohorts.changed and may_fail_too(aside, other, cohorts.may_fail)
+        if lasting and few:
+            return [], None, set_aside(aside, other, Why.MISTAKEN, tick.at)
         verdict = GateVerdict.CONFLICTING if lasting else GateVerdict.NOT_ENOUGH_DATA
-        instance, digest = min(tick.other.items())
+        instance, digest = min(other.items())
         reason = f"{instance} runs {digest[:19]}, which is not what the plan put there"
     else:
-        return [], None
-    return [GateReading(gate="identity", verdict=verdict, reason=reason)], since
+        return [], None, aside
+    return [GateReading(gate="identity", verdict=verdict, reason=reason)], since, aside
 
 
 def _clocks(

@@ -6,7 +6,7 @@ from math import ceil
 
 from pydantic import Field
 
-from policies.model.value import Duration, Message, Name, Value
+from policies.model.value import Duration, Message, Name, Token, Value
 
 
 class DrainLimits(Value):
@@ -56,10 +56,10 @@ class Look(Message):
     zero. `process` is None where nothing runs; a later process is never equal to an earlier one.
     """
 
-    sessions: int | None
-    exempt: int | None = 0
-    boot: str = ""
-    process: str | None = None
+    sessions: int | None = Field(ge=0)
+    exempt: int | None = Field(default=0, ge=0)
+    boot: Token = ""
+    process: Token | None = None
 
 
 class Step(StrEnum):

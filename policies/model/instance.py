@@ -5,7 +5,11 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from policies.model.value import Digest, Message
+from policies.model.operation import LAST_EPOCH
+from policies.model.value import Digest, Message, Name, Sentence, Token
+
+MOST_SLOTS = 64
+"""Slots that a gateway's answer may name."""
 
 
 class InstanceState(StrEnum):
@@ -24,13 +28,13 @@ class Instance(Message):
     which is never the same as zero.
     """
 
-    slot: str
+    slot: Name
     state: InstanceState
     release: Digest | None = None
     executable: Digest | None = None
     pid: int | None = None
     started_at: datetime | None = None
-    sessions: int | None = None
+    sessions: int | None = Field(default=None, ge=0)
 
 
 class Steering(Message):
@@ -42,12 +46,12 @@ class Steering(Message):
     """
 
     primed: bool = False
-    serving: str | None = None
-    trial: str | None = None
+    serving: Name | None = None
+    trial: Name | None = None
     trial_expires_in: timedelta | None = None
     share: int = Field(default=100, description="percent of the source addresses; 100 without a trial")
     pinned: int = 0
-    generation: str = Field(default="", description="who wrote the table last: rollout and epoch")
+    generation: Sentence = Field(default="", description="who wrote the table last: rollout and epoch")
     changed: bool = False
 
 
@@ -58,17 +62,18 @@ class GatewayState(Message):
     reboot between them. It is empty where the agent does not tell it.
     """
 
-    gateway: str
-    instances: tuple[Instance, ...]
+    gateway: Name
+    instances: tuple[Instance, ...] = Field(max_length=MOST_SLOTS)
     steering: Steering
-    epoch: int
+    epoch: int = Field(ge=0, le=LAST_EPOCH)
     observed_at: datetime
-    boot: str = ""
+    boot: Token = ""
     changed: bool = False
 
     def instance(self, slot: str) -> Instance:
-        """Return what is in that slot; KeyError if the gateway has no such slot."""
-        return {instance.slot: instance for instance in self.instances}[slot]
+        """Return what is in that slot: in one that the gateway does not name there is nothing."""
+        found = next((instance for instance in self.instances if instance.slot == slot), None)
+        return found if found is not None else Instance(slot=slot, state=InstanceState.STOPPED)
 
     def running(self, release: Digest, executable: Digest) -> str | None:
         """Return the slot where exactly this release is alive, the serving one if there are several."""
@@ -87,8 +92,8 @@ class Probe(Message):
     """A real login and pings through an instance's own port."""
 
     passed: bool
-    stage: str = Field(description="reached, or failed at: tcp, tls, auth, tunnel or ping")
-    reason: str
+    stage: Sentence = Field(description="reached, or failed at: tcp, tls, auth, tunnel or ping")
+    reason: Sentence
     connect_seconds: float | None = None
     pings_sent: int = 0
     pings_lost: int = 0

@@ -4,6 +4,9 @@ from pydantic import Field
 
 from policies.model.value import Digest, Message, Name, digest_of
 
+LAST_EPOCH = 2**53
+"""Epochs are milliseconds since 1970, and every reader of JSON understands whole numbers up to this."""
+
 
 class Operation(Message):
     """Which rollout orders which step of which gateway, in which epoch.
@@ -13,7 +16,7 @@ class Operation(Message):
     """
 
     rollout: Name
-    epoch: int = Field(ge=0)
+    epoch: int = Field(ge=0, le=LAST_EPOCH)
     gateway: Name
     step: str
     digest: Digest

@@ -71,11 +71,10 @@ class WaveReport(Report):
 
 
 class RestoreReport(Report):
-    """What a restore tells of one part: how many are back, who is not yet and why, who was given up."""
+    """What a restore tells of one part: who is back, who is not yet and why, who was given up."""
 
     part: PartKey
     reason: str
-    back: int = 0
     names: tuple[str, ...] = ()
     missing: dict[str, str] = {}
     given_up: dict[str, str] = {}

@@ -54,18 +54,19 @@ def shortage(
         group: One of them.
         loads: What is known of the gateways now.
         quarantined: Gateways in quarantine, which carry their own users and nobody else's; of one that
-            takes none, only those that are known count: the others have gone elsewhere.
+            takes none, only those that are known count: the others have gone elsewhere. More than it
+            can carry never count: whoever put it there no longer believes it.
     """
     members, have, carried = fleet.groups[group], 0, 0
     for gateway in members:
         load = loads.get(gateway.name, UNKNOWN)
-        if gateway.name in quarantined and not load.takes_users:
-            carried += load.sessions or 0
+        if gateway.name in quarantined:
+            own = min(load.sessions or 0, gateway.capacity)
+            carried += min(gateway.needs(load.sessions), gateway.capacity) if load.takes_users else own
+            have += own if load.takes_users else 0
             continue
         carried += gateway.needs(load.sessions)
-        if load.takes_users:
-            own = min(load.sessions or 0, gateway.capacity)
-            have += own if gateway.name in quarantined else gateway.capacity
+        have += gateway.capacity if load.takes_users else 0
     wanted = _wanted(carried, fleet.limits.headroom)
     if have >= wanted:
         return None

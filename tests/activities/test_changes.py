@@ -425,8 +425,8 @@ async def test_each_step_of_a_change_may_be_repeated_and_answers_small(ledger: L
         await run(book.close_change, ending)
     assert ledger.counts_of("edge-2") == {"failed": 1, "kept": 1}
     assert ledger.quarantined("edge") == (left_out,)
-    back = ReturnEntry(fleet="edge", gateway="gw-3", person="ada", reason="mended")
-    assert [await run(book.return_gateway, back) for _ in range(2)] == [True, False]
+    back = ReturnEntry(fleet="edge", gateways=("gw-1", "gw-3"), person="ada", reason="mended")
+    assert [await run(book.return_gateways, back) for _ in range(2)] == [("gw-3",), ()]
     last = ledger.last_change("edge")
     assert last is not None
     assert (last.name, last.moved) == ("edge-2", 2)

@@ -11,27 +11,29 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from pydantic import BaseModel
-from temporalio.api.common.v1 import Payload
-from temporalio.api.failure.v1 import Failure
+from temporalio import activity
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.failure.v1 import (
+    ActivityFailureInfo,
+    ApplicationFailureInfo,
+    Failure,
+    TimeoutFailureInfo,
+)
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 from temporalio.testing import ActivityEnvironment
 
 from activities.failures import epoch_seen
 from activities.instances import InstanceActivities, RestoreOrder
-from activities.sessions import SessionActivities
-from activities.snapshots import SnapshotActivities
 from activities.steering import SteeringActivities
-from orchestrator.agent import gateway_activities
+from orchestrator.payloads import data_converter
 from policies.model.value import Message, digest_of
 from tests.drivers.gateway_lab import gateway, operation
 from tests.fakes.gateway import FakeGateway
-from tests.workflows.world import OLD
+from tests.workflows.world import OLD, steps_on
 
 FAKE = FakeGateway(gateway())
-STEPS = gateway_activities(
-    InstanceActivities(FAKE), SnapshotActivities(FAKE), SteeringActivities(FAKE), SessionActivities(FAKE)
-)
+STEPS = steps_on(FAKE)
 FIRST = Path(__file__).parent / "first_messages.json"
 """One example of every order and answer as the first agent that ignores unknown fields had them."""
 PLAIN: dict[Any, Any] = {
@@ -119,6 +121,12 @@ def test_everything_that_travels_is_a_message(hint: Any) -> None:
     assert [model.__name__ for model in models(hint) if not issubclass(model, Message)] == []
 
 
+def test_a_step_is_asked_for_by_the_name_of_its_function() -> None:
+    """So `answer_of` asks, which takes an answer as it comes."""
+    registered = [activity._Definition.must_from_callable(step).name for step in STEPS]
+    assert registered == [step.__name__ for step in STEPS]
+
+
 def test_the_safe_orders_are_among_the_steps() -> None:
     names = {name for name, _ in travelling()}
     assert {"fence_gateway.operation", "end_trial.operation", "restore_gateway.order"} <= names
@@ -165,6 +173,44 @@ async def over_the_engine(error: ApplicationError) -> ActivityError:
     )
     outer.__cause__ = await pydantic_data_converter.decode_failure(failure)
     return outer
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(
+            message="full",
+            application_failure_info=ApplicationFailureInfo(
+                type="Refused", details=Payloads(payloads=[Payload(metadata={"encoding": b"x/y"})])
+            ),
+        ),
+        Failure(message="full", encoded_attributes=Payload(metadata={"encoding": b"x/y"})),
+        Failure(
+            message="full",
+            timeout_failure_info=TimeoutFailureInfo(
+                last_heartbeat_details=Payloads(
+                    payloads=[Payload(metadata={"encoding": b"json/plain"}, data=b"{")]
+                )
+            ),
+        ),
+    ],
+    ids=["details", "attributes", "heartbeat"],
+)
+async def test_a_failure_whose_details_cannot_be_decoded_is_read_without_them(failure: Failure) -> None:
+    """One agent's failure would stop the workflow that looks after fifty gateways."""
+    outer = Failure(
+        message="Activity task failed", activity_failure_info=ActivityFailureInfo(), cause=failure
+    )
+    read = await data_converter(None).decode_failure(outer)
+    assert isinstance(read, ActivityError)
+    assert isinstance(read.cause, FailureError)
+    assert read.cause.message == "full"
+
+
+@pytest.mark.parametrize("epoch", [-1, 2**53, 10**30, "77"])
+async def test_an_epoch_that_there_cannot_be_is_none(epoch: object) -> None:
+    refused = ApplicationError("no", {"epoch": epoch}, type="Fenced")
+    assert epoch_seen(await over_the_engine(refused)) is None
 
 
 def test_other_errors_tell_no_epoch() -> None:

@@ -237,6 +237,21 @@ async def test_bar_9_a_frozen_prometheus_holds_and_keeps_its_heartbeat(gateways:
     assert max(late - early for early, late in pairwise(beats)) <= 2
 
 
+async def test_counts_that_no_gateway_can_have_are_no_evidence_and_a_person_hears_of_them(
+    gateways: dict[str, Exported],
+) -> None:
+    with prometheus_over(list(gateways)) as prometheus:
+        async with steady(gateways, prometheus):
+            watching = asyncio.create_task(watch(prometheus, order_for(gateways)))
+            await asyncio.sleep(3)
+            for exported in gateways.values():
+                exported.serve(good=10**8, bad=10**8)
+            found = await watching
+    assert found.decision.action is Action.HOLD_FOR_HUMAN
+    assert found.decision.verdict is GateVerdict.METRICS_UNAVAILABLE
+    assert "the judge cannot work on what it read" in found.decision.reason
+
+
 async def test_a_lost_metric_holds_and_is_no_bad_release(gateways: dict[str, Exported]) -> None:
     canary = next(iter(gateways.values()))
     with prometheus_over(list(gateways)) as prometheus:

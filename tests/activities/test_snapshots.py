@@ -1,11 +1,14 @@
 """Kept evidence: whole or not there, listed, and let go when its time is over."""
 
+import zlib
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from activities.drivers.store.snapshots import SnapshotArchive
+from activities.snapshots import PIECE_BYTES, Piece
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput
@@ -22,13 +25,24 @@ def archive(tmp_path: Path) -> SnapshotArchive:
 
 
 def test_pieces_become_a_snapshot_only_when_the_last_has_come(archive: SnapshotArchive) -> None:
-    assert not archive.add(DIGEST, 0, FROZEN[:500], 900)
+    assert archive.add(DIGEST, 0, FROZEN[:500], 900) == 500
     with pytest.raises(DigestMismatch):
         archive.read(DIGEST)
-    assert not archive.add(DIGEST, 0, FROZEN[:500], 900)
-    assert archive.add(DIGEST, 500, FROZEN[500:], 900)
+    assert archive.add(DIGEST, 0, FROZEN[:500], 900) == 500
+    assert archive.add(DIGEST, 500, FROZEN[500:], 900) == 900
     assert archive.read(DIGEST) == FROZEN
-    assert archive.add(DIGEST, 0, FROZEN[:500], 900)
+    assert archive.add(DIGEST, 0, FROZEN[:500], 900) == 900
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b64encode(zlib.compress(bytes(PIECE_BYTES + 1))).decode(), b64encode(b"no deflate").decode(), "!"],
+    ids=["more than a piece", "not compressed", "not base64"],
+)
+def test_a_piece_that_does_not_open_to_a_piece_is_refused(content: str) -> None:
+    """A host may send a thousand times as much as it seems."""
+    with pytest.raises(BadInput, match="the piece at 0"):
+        _ = Piece(digest=DIGEST, offset=0, size=1, content=content).bytes
 
 
 def test_a_piece_without_the_one_before_it_is_refused(archive: SnapshotArchive) -> None:

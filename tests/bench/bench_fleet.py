@@ -108,7 +108,8 @@ class Misfortune:
     refusing: int
     outcome: str
     wall_s: float
-    kept: int
+    on_new: int
+    """Gateways that give new sessions to the new release at its end."""
     lasting: int
     """Gateways that stay away."""
     named: int
@@ -181,7 +182,7 @@ async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -
         result = await setup.upgrade(plan)
         giving_up.cancel()
         _expect(result, outcome)
-        kept = setup.ledger.counts_of(result.rollout).get("kept", 0)
+        on_new = await setup.serving(NEW_VERSION, plan.fleet)
         lasting = given.dead | given.silent | given.refusing
         named = result.aside.keys() | result.incomplete.keys()
         return Misfortune(
@@ -192,7 +193,7 @@ async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -
             refusing=len(given.refusing),
             outcome=result.outcome,
             wall_s=setup.wall,
-            kept=kept,
+            on_new=on_new,
             named=sum(f"gw-{number:05}" in named for number in lasting),
             lasting=len(lasting),
             sentence=result.reason,
@@ -260,15 +261,18 @@ class Setup:
         """The ledger that the worker uses."""
         return Ledger.open(f"sqlite:///{self.folder / 'ledger.db'}")
 
+    async def service(self) -> Service:
+        """Return what a frontend asks."""
+        return Service(await connect(self.address, "default"), self.ledger)
+
     async def upgrade(self, plan: Plan) -> ChangeResult:
         """Run the plan to its end."""
         book = self.ledger
         _begin(book, plan)
-        client = await connect(self.address, "default")
-        service = Service(client, book)
+        service = await self.service()
         began = time.monotonic()
         await service.start(plan, "http://simulated", "bench", "measuring")
-        handle: WorkflowHandle[Any, ChangeResult] = client.get_workflow_handle(
+        handle: WorkflowHandle[Any, ChangeResult] = service.client.get_workflow_handle(
             change_of(FLEET), result_type=ChangeResult
         )
         looking = asyncio.create_task(_keep_looking(book, plan.fleet))
@@ -280,9 +284,15 @@ class Setup:
         self.wall = round(time.monotonic() - began, 1)
         return result
 
+    async def serving(self, version: str, simulated: Fleet) -> int:
+        """Return how many gateways say that they give new sessions to this version."""
+        states = (await (await self.service()).survey(simulated)).states
+        wanted = release(version).digest
+        return sum(state.serving is not None and state.serving.release == wanted for state in states.values())
+
     async def give_up_the_dead(self, dead: Collection[int]) -> None:
         """Give up each dead gateway that a change waits for on its way back, as a person would."""
-        service = Service(await connect(self.address, "default"), self.ledger)
+        service = await self.service()
         names = {f"gw-{number:05}" for number in dead}
         while True:
             await asyncio.sleep(0.5)

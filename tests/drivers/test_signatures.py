@@ -252,6 +252,15 @@ def test_openpgp_signatures_that_prove_nothing_are_refused(lead: pysequoia.Tsk) 
             openpgp(content, *pinned)
 
 
+@pytest.mark.parametrize("tag", range(64))
+def test_a_packet_of_any_kind_beside_the_signature_is_refused(lead: pysequoia.Tsk, tag: int) -> None:
+    """Kinds that no standard has given out are refused too: RFC 9580, section 5."""
+    packet = bytes([0xC0 | tag, 1, 0])
+    for content in (detached(lead, armor=False) + packet, packet):
+        with pytest.raises(SignatureInvalid):
+            openpgp(content, lead.extract_certificate())
+
+
 def test_an_expired_certificate_signs_no_more() -> None:
     short = pysequoia.Tsk.generate("short", validity_seconds=3600)
     signature, certificate = detached(short), short.extract_certificate()

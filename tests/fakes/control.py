@@ -184,6 +184,6 @@ class FakeArchive:
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
 
-    def add(self, digest: str, offset: int, piece: bytes, size: int) -> bool:
+    def add(self, digest: str, offset: int, piece: bytes, size: int) -> int:
         self.kept[digest] = self.kept.get(digest, b"")[:offset] + piece
-        return len(self.kept[digest]) == size
+        return len(self.kept[digest])

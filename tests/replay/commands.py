@@ -12,16 +12,19 @@ WORKFLOWS = Path(__file__).parents[2] / "workflows"
 COMMANDS = {
     "cancel",
     "continue_as_new",
+    "execute_activity",
     "execute_activity_method",
     "execute_child_workflow",
     "patched",
     "signal",
     "sleep",
+    "start_activity",
     "start_activity_method",
     "start_child_workflow",
 }
 
 SAID_ONCE = {
+    "answer_of",
     "control.ask",
     "control.note",
     "control.read_part",
@@ -30,6 +33,7 @@ SAID_ONCE = {
     "guarded",
     "in_parts",
     "left_behind",
+    "self._do",
     "start_drains_of",
     "tell",
 }
@@ -70,4 +74,5 @@ def _is_command(call: ast.Call) -> bool:
 def _command(call: ast.Call) -> str:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
     of = call.func.value if isinstance(call.func, ast.Attribute) else call.func
-    return f"{name} {ast.unparse(call.args[0] if call.args else of)}"
+    what = call.args[name == "answer_of" :]  # whom it asks is no part of what it asks
+    return f"{name} {ast.unparse(what[0] if what else of)}"

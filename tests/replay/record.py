@@ -23,9 +23,19 @@ from policies.rollback import confirmation_of
 from tests.fakes.control import AT_CAP, BLIND, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.replay.commands import commands_now
 from tests.workflows.engine import engine
-from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, result_of, say, until, working
+from tests.workflows.world import (
+    NEW,
+    OLD,
+    World,
+    fleet_of,
+    in_phase,
+    reconcile,
+    result_of,
+    say,
+    until,
+    working,
+)
 from workflows.drain import Drain
-from workflows.reconcile import Reconcile, ReconcileOrder
 from workflows.steps import CONTROL_QUEUE
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -92,9 +102,7 @@ async def left_alone(world: World) -> None:
     """Reconcile finds a stray and a change without an end."""
     world.gateways["gw-1"].serve(NEW, "b")
     world.left_open()
-    await world.client.execute_workflow(
-        Reconcile.run, ReconcileOrder(fleet="edge"), id="reconcile/edge", task_queue=CONTROL_QUEUE
-    )
+    await reconcile(world)
     await until(lambda: not world.book.open_changes("edge"))
 
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import AsyncIterator
 
 from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
+from orchestrator.payloads import data_converter
 from orchestrator.worker import WORKFLOWS
 from tests.replay.commands import commands_now, commands_of
 from tests.replay.record import BASELINE, HISTORIES
@@ -31,7 +31,7 @@ async def test_every_recorded_history_replays() -> None:
     replayer = Replayer(
         workflows=WORKFLOWS,
         workflow_runner=STRICT,
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter(None),
         workflow_failure_exception_types=[Exception],
     )
     replayed = 0

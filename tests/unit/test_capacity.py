@@ -159,3 +159,10 @@ def test_a_gateway_takes_users_only_while_its_serving_instance_runs() -> None:
     assert load_of(state("gw-1")).takes_users
     assert not load_of(state("gw-1", life=InstanceState.FAILED)).takes_users
     assert not load_of(state("gw-1", serving=None)).takes_users
+
+
+def test_what_a_gateway_in_quarantine_says_beyond_its_capacity_keeps_nobody_from_starting() -> None:
+    """Whoever put it there no longer believes it."""
+    for says in (100, 10**12):
+        assert short({"gw-1": load(10), "gw-2": load(says)}, 1.0, "gw-2") is None
+    assert short({"gw-1": load(10), "gw-2": load(10**12)}, 1.0) is not None

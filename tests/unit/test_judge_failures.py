@@ -139,3 +139,31 @@ def test_a_host_that_says_nothing_of_its_boot_has_not_rebooted() -> None:
     memory, _ = read_tick(GATES, WAVE, Memory(), reading(START, boots(0, "one")))
     _, found = read_tick(GATES, WAVE, memory, reading(START + 1, {}))
     assert found.rebooted == ()
+
+
+OTHER = "sha256:" + "ef" * 32
+WITHIN = round(GATES.fresh_within.total_seconds())
+
+
+def harmed_later(at: float, **more: Any) -> Tick:
+    """Half of the logins fail on every canary, once it is known what runs there."""
+    bad = 2 if at > WITHIN + 1 else 0
+    counts = {name: (4, bad) if name in WAVE.canary else (4, 0) for name in NAMES}
+    return tick(at, **more).model_copy(update={"counts": {"logins": counts}})
+
+
+def test_one_gateway_that_runs_something_else_is_set_aside_and_keeps_nobody_from_proving_harm() -> None:
+    mistaken = {NAMES[2]: OTHER}
+    _, decisions = watch(may(1), [harmed_later(t, other=mistaken) for t in range(40)])
+    assert decisions[WITHIN].failed == (NAMES[2],)
+    assert decisions[-1].action is Action.ROLL_BACK
+    assert decisions[-1].verdict is GateVerdict.UNHEALTHY
+
+
+def test_more_of_them_than_may_fail_and_any_of_control_make_proofs_worthless() -> None:
+    for names, may_fail in ((NAMES[2:4], 1), (NAMES[2:3], 0), (NAMES[15:16], 1)):
+        _, decisions = watch(
+            may(may_fail), [harmed_later(t, other=dict.fromkeys(names, OTHER)) for t in range(40)]
+        )
+        assert decisions[-1].verdict is GateVerdict.CONFLICTING
+        assert (decisions[-1].action, decisions[-1].failed) == (Action.HOLD, ())

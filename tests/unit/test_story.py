@@ -23,14 +23,13 @@ PART = PartKey(wave=1, number=1)
 REPORTS = (
     RestoreReport(at=BEGAN, number=1, part=PART, reason="it is worse"),
     RestoreReport(
-        at=BEGAN + timedelta(seconds=1), number=2, part=PART, reason="it is worse", back=1, names=("gw-2",)
+        at=BEGAN + timedelta(seconds=1), number=2, part=PART, reason="it is worse", names=("gw-2",)
     ),
     RestoreReport(
         at=BEGAN + timedelta(seconds=1),
         number=3,
         part=PART,
         reason="it is worse",
-        back=1,
         names=("gw-2",),
         missing={"gw-1": "nft says no"},
     ),

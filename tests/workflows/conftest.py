@@ -73,7 +73,7 @@ async def environment() -> AsyncIterator[WorkflowEnvironment]:
 
 @pytest.fixture
 async def real(server: Engine) -> AsyncIterator[World]:
-    """The same under the production sandbox and the production paces."""
+    """The same with a judge that takes longer for each look."""
     world = World.made(await server.client(), fleet_of("edge", lease=LEASE))
     world.judge.pace = 0.3
     async with working(world):

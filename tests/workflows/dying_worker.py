@@ -5,10 +5,10 @@ import sys
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.observation import ObservationSlice
 from activities.watching import WatchSlice
+from orchestrator.payloads import data_converter
 from orchestrator.process import leave
 from tests.fakes.control import HEALTHY, UNDECIDED, FakeJudge, ObservedLedger
 from tests.workflows.world import World, control_worker, fleet_of
@@ -27,7 +27,7 @@ class CountingJudge(FakeJudge):
 
 
 async def main(address: str, namespace: str, ledger: str) -> None:
-    client = await Client.connect(address, namespace=namespace, data_converter=pydantic_data_converter)
+    client = await Client.connect(address, namespace=namespace, data_converter=data_converter(None))
     world = World(client, fleet_of("edge"), {}, judge=CountingJudge(pace=0.3), book=ObservedLedger(ledger))
     async with control_worker(client, world):
         await asyncio.Event().wait()

@@ -13,10 +13,10 @@ from pathlib import Path
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator import development_engine
+from orchestrator.payloads import data_converter
 from tests.workflows.watch import Server, let_go, watch
 
 KEPT = Duration(seconds=86_400)
@@ -92,7 +92,7 @@ class Engine:
                     client = await Client.connect(
                         self.address,
                         namespace=namespace,
-                        data_converter=pydantic_data_converter,
+                        data_converter=data_converter(None),
                         identity="test",
                     )
                     await _have(client)

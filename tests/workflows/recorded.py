@@ -17,9 +17,8 @@ from policies.model.plan import ReleaseRef
 from tests.fakes.control import ObservedLedger
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.engine import Engine
-from tests.workflows.world import NEW, OLD, World, fleet_of, until, working
-from workflows.reconcile import Reconcile, ReconcileOrder, ReconcileResult
-from workflows.steps import CONTROL_QUEUE
+from tests.workflows.world import NEW, OLD, World, fleet_of, reconcile, until, working
+from workflows.reconcile import ReconcileResult
 
 T = TypeVar("T")
 SOON = 45.0
@@ -57,9 +56,7 @@ class Recorded:
         return receipt
 
     async def reconcile(self) -> ReconcileResult:
-        return await self.world.client.execute_workflow(
-            Reconcile.run, ReconcileOrder(fleet="edge"), id="reconcile/edge", task_queue=CONTROL_QUEUE
-        )
+        return await reconcile(self.world)
 
     async def nothing_under_way(self) -> None:
         """Wait until the fleet's lock is free."""

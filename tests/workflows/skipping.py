@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from temporalio import activity, client, workflow
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, RetryState
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import (
@@ -34,6 +33,7 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ActivityHandle
 
+from orchestrator.payloads import data_converter
 from tests.workflows.watch import Server, watched
 
 PROGRAM = "temporal-test-server"
@@ -128,7 +128,7 @@ async def skipping() -> AsyncIterator[WorkflowEnvironment]:
     program = shutil.which(PROGRAM, path=str(Path(sys.executable).parent))
     async with await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=program,
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter(None),
         interceptors=[GivingUp()],
     ) as started:
         [pid] = running() - others

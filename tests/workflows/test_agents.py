@@ -7,15 +7,10 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from activities.instances import InstanceActivities
-from activities.sessions import SessionActivities
-from activities.snapshots import SnapshotActivities
-from activities.steering import SteeringActivities
-from orchestrator.agent import gateway_activities
 from policies.model.drain import DrainStatus
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.engine import Engine
-from tests.workflows.world import NEW, World, control_worker, fleet_of, result_of, until
+from tests.workflows.world import NEW, World, control_worker, fleet_of, result_of, steps_on, until
 from workflows.drain import Drain
 from workflows.steps import CONTROL_QUEUE
 
@@ -25,12 +20,7 @@ def agent(client: Client, fake: FakeGateway) -> Worker:
     return Worker(
         client,
         task_queue=fake.gateway.task_queue,
-        activities=gateway_activities(
-            InstanceActivities(fake),
-            SnapshotActivities(fake),
-            SteeringActivities(fake),
-            SessionActivities(fake),
-        ),
+        activities=steps_on(fake),
         graceful_shutdown_timeout=timedelta(seconds=20),
         max_heartbeat_throttle_interval=timedelta(seconds=1),
     )

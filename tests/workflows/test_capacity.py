@@ -163,12 +163,14 @@ async def test_a_history_is_cut_while_gateways_wait_for_capacity_and_nobody_star
         assert world.gateways[name].effects.count("start b") == 1
 
 
+@pytest.mark.parametrize("history", [steps.SHORT_HISTORY, 1], ids=["one run", "a run a renewal"])
 async def test_a_gateway_that_stays_silent_when_it_is_to_start_fails_alone(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, history: int
 ) -> None:
+    monkeypatch.setattr(steps, "SHORT_HISTORY", history)
     monkeypatch.setitem(steps.LOOK, "schedule_to_close_timeout", timedelta(seconds=1))
     monkeypatch.setattr(steps, "NEXT_CAPACITY", timedelta(seconds=1))
-    monkeypatch.setattr(steps, "SILENT_FOR", timedelta(seconds=3))
+    monkeypatch.setattr(steps, "SILENT_FOR", timedelta(seconds=6))
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",), ("gw-2", "gw-3", "gw-4"))
     await in_phase(rollout, Phase.OBSERVING)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import accumulate, pairwise
 from typing import Any
 
 from policies.model.change import Outcome, Phase
@@ -139,22 +140,24 @@ async def test_an_instance_that_dies_just_before_its_wave_passes_is_not_kept(rec
 
 
 @asynccontextmanager
-async def many_on_trial(server: Engine) -> AsyncIterator[tuple[World, Running]]:
-    """Bring a large second wave on trial, which nobody has judged yet."""
+async def many_on_trial(server: Engine, *before: int) -> AsyncIterator[tuple[World, Running]]:
+    """Bring a large last wave on trial, which nobody has judged yet, after waves of so many."""
+    begins = list(accumulate(before, initial=0))
+    last = len(begins)
     fleet = fleet_of("edge", size=MANY, lease=timedelta(seconds=15), switching=MANY)
     world = World.made(await server.client(), fleet)
     world.judge.pace = 0.3
-    world.judge.says(UNDECIDED, wave=2)
+    world.judge.says(UNDECIDED, wave=last)
     names = tuple(world.gateways)
     async with working(world):
-        rollout = await world.start(names[:1], names[1:])
-        await in_phase(rollout, Phase.OBSERVING, wave=2)
+        rollout = await world.start(*(names[begin:end] for begin, end in pairwise([*begins, MANY])))
+        await in_phase(rollout, Phase.OBSERVING, wave=last)
         yield world, rollout
 
 
 async def test_one_gateway_of_many_that_fails_goes_back_alone(server: Engine) -> None:
     """D5."""
-    async with many_on_trial(server) as (world, rollout):
+    async with many_on_trial(server, 1) as (world, rollout):
         failed = world.gateways["gw-9"]
         failed.crash("b")
         await until(lambda: failed.serving == "a" and failed.target == "a", SOON)
@@ -171,7 +174,7 @@ async def test_a_gateway_whose_host_reboots_on_trial_comes_up_again_and_fails_no
     server: Engine,
 ) -> None:
     """D5."""
-    async with many_on_trial(server) as (world, rollout):
+    async with many_on_trial(server, 1) as (world, rollout):
         rebooted = world.gateways["gw-9"]
         rebooted.reboot()
         await until(lambda: rebooted.effects.count("start b") == 2, SOON)
@@ -255,3 +258,13 @@ async def test_a_repeated_install_records_what_came_up_and_was_never_recorded(se
         await begun.service.install(begun.world.fleet, OLD, "http://repository", "ana")
         assert begun.ledger.known_good("edge") == dict.fromkeys(begun.world.gateways, OLD)
         assert begun.world.gateways["gw-3"].effects == []
+
+
+async def test_more_that_fail_than_may_turn_all_waves_round_and_not_only_their_own(server: Engine) -> None:
+    async with many_on_trial(server, 1, 3) as (world, rollout):
+        for name in [*world.gateways][4 : 4 + MANY // 4]:
+            world.gateways[name].crash("b")
+        result = await soon(result_of(rollout))
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert "failed by themselves" in result.reason
+    assert set(world.serving().values()) == {"1.1.6"}

@@ -13,18 +13,7 @@ from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict, Unavailable
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine, engine
-from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, result_of, until, working
-from workflows.reconcile import Reconcile, ReconcileOrder, ReconcileResult
-from workflows.steps import CONTROL_QUEUE
-
-
-async def reconcile(world: World) -> ReconcileResult:
-    return await world.client.execute_workflow(
-        Reconcile.run,
-        ReconcileOrder(fleet=world.fleet.name),
-        id=f"reconcile/{world.fleet.name}",
-        task_queue=CONTROL_QUEUE,
-    )
+from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, reconcile, result_of, until, working
 
 
 async def test_an_orphan_on_trial_is_brought_back(world: World) -> None:

@@ -21,12 +21,12 @@ from tests.workflows.world import (
     control_worker,
     fleet_of,
     in_phase,
+    reconcile,
     result_of,
     until,
     working,
 )
 from workflows.change import Change, ChangeRun
-from workflows.reconcile import Reconcile, ReconcileOrder
 from workflows.steps import CONTROL_QUEUE
 
 STARTED_WITHIN = 6.0
@@ -174,15 +174,6 @@ async def test_a_wave_whose_time_is_over_is_undone_within_seconds(server: Engine
         result = await result_of(change)
     assert result.outcome is Outcome.ROLLED_BACK
     assert_back_once(world)
-
-
-async def reconcile(world: World) -> Any:
-    return await world.client.execute_workflow(
-        Reconcile.run,
-        ReconcileOrder(fleet=world.fleet.name),
-        id=f"reconcile/{world.fleet.name}",
-        task_queue=CONTROL_QUEUE,
-    )
 
 
 async def test_with_everybody_terminated_reconcile_brings_the_fleet_back(server: Engine) -> None:

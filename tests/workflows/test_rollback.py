@@ -1,10 +1,10 @@
 """Back: whatever goes wrong, every touched gateway gives its new sessions to its own known-good."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from policies.model.change import Outcome, Phase
+from policies.model.change import PENSTOCK, Outcome, Phase, Quarantine
 from policies.model.errors import Refused, Unavailable
 from policies.model.operation import Operation
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
@@ -231,6 +231,22 @@ async def test_a_rollback_that_is_cancelled_goes_back_all_the_same(world: World)
     world.gateways["gw-1"]._failures.clear()
     await result_of(rollback)
     assert world.serving()["gw-1"] == "1.1.6"
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["first run", "after a history that was cut"])
+async def test_whoever_is_back_at_the_first_try_of_a_run_is_frozen_emptied_and_no_longer_left_out(
+    world: World, later: bool
+) -> None:
+    fake = world.gateways["gw-1"]
+    fake.serve(NEW, "b")
+    silent = Quarantine(
+        fleet="edge", gateway="gw-1", reason="silent", person=PENSTOCK, since=datetime.now(UTC)
+    )
+    world.book.set_quarantine(silent)
+    await result_of(await world.restore("gw-1", first_round_over=later))
+    assert not world.book.quarantined("edge")
+    await until(lambda: "stop b" in fake.effects)
+    await until(lambda: "gw-1" in world.book.snapshots)
 
 
 async def test_evidence_that_hangs_delays_neither_the_way_back_nor_its_result(world: World) -> None:

@@ -13,13 +13,14 @@ from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import AtDeadline, RollbackRules
 from policies.model.way_back import Confirmation
 from policies.rollback import confirmation_of
-from tests.workflows.test_reconcile import promoted, reconcile, service  # noqa: F401 - fixture
+from tests.workflows.test_reconcile import promoted, service  # noqa: F401 - fixture
 from tests.workflows.world import (
     NEW,
     NEXT,
     OLD,
     Running,
     World,
+    reconcile,
     refusal_of,
     result_of,
     say,

@@ -37,9 +37,11 @@ from policies.model.value import digest_of
 from policies.model.verdict import Window
 from tests.fakes.control import FakeAdmission, FakeArchive, FakeFleets, FakeJudge, ObservedLedger
 from tests.fakes.gateway import FakeGateway
+from tests.workflows.ending import ending
 from workflows.change import Change, ChangeRun
 from workflows.drain import DrainOrder
 from workflows.failures import sentence_of
+from workflows.reconcile import Reconcile, ReconcileOrder, ReconcileResult
 from workflows.restore import Restore, RestoreOrder, RestoreResult
 from workflows.sandbox import RUNNER
 from workflows.steps import CONTROL_QUEUE
@@ -291,14 +293,49 @@ async def result_of(running: WorkflowHandle[Any, T]) -> T:
         raise AssertionError(sentence_of(error.cause)) from error.cause
 
 
+def steps_on(fake: FakeGateway) -> list[Callable[..., Any]]:
+    """Return the steps that the gateway's agent takes."""
+    return gateway_activities(
+        InstanceActivities(fake), SnapshotActivities(fake), SteeringActivities(fake), SessionActivities(fake)
+    )
+
+
+def agent_worker(
+    client: Client, fake: FakeGateway, taken: Sequence[Callable[..., Any]] | None = None
+) -> Worker:
+    return Worker(
+        client,
+        task_queue=fake.gateway.task_queue,
+        activities=steps_on(fake) if taken is None else taken,
+        max_concurrent_activity_task_polls=1,
+        max_heartbeat_throttle_interval=timedelta(milliseconds=200),
+        default_heartbeat_throttle_interval=timedelta(milliseconds=200),
+    )
+
+
 @asynccontextmanager
-async def working(world: World, interceptors: Sequence[Interceptor] = ()) -> AsyncIterator[World]:
+async def working(
+    world: World,
+    interceptors: Sequence[Interceptor] = (),
+    failures: Sequence[type[BaseException]] = (Exception,),
+    agent: Callable[[Client, FakeGateway], Worker] = agent_worker,
+) -> AsyncIterator[World]:
     """Run the orchestrator's worker and every gateway's agent."""
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(control_worker(world.client, world, interceptors))
+        await stack.enter_async_context(ending(control_worker(world.client, world, interceptors, failures)))
         for fake in world.gateways.values():
-            await stack.enter_async_context(agent_worker(world.client, fake))
+            await stack.enter_async_context(ending(agent(world.client, fake)))
         yield world
+
+
+async def reconcile(world: World) -> ReconcileResult:
+    """Reconcile the fleet once, and return what was found."""
+    return await world.client.execute_workflow(
+        Reconcile.run,
+        ReconcileOrder(fleet=world.fleet.name),
+        id=f"reconcile/{world.fleet.name}",
+        task_queue=CONTROL_QUEUE,
+    )
 
 
 def control_worker(
@@ -326,22 +363,6 @@ def control_worker(
         interceptors=interceptors,
         workflow_failure_exception_types=failures,
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
-        max_heartbeat_throttle_interval=timedelta(milliseconds=200),
-        default_heartbeat_throttle_interval=timedelta(milliseconds=200),
-    )
-
-
-def agent_worker(client: Client, fake: FakeGateway) -> Worker:
-    return Worker(
-        client,
-        task_queue=fake.gateway.task_queue,
-        activities=gateway_activities(
-            InstanceActivities(fake),
-            SnapshotActivities(fake),
-            SteeringActivities(fake),
-            SessionActivities(fake),
-        ),
-        max_concurrent_activity_task_polls=1,
         max_heartbeat_throttle_interval=timedelta(milliseconds=200),
         default_heartbeat_throttle_interval=timedelta(milliseconds=200),
     )

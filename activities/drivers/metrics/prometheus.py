@@ -8,6 +8,7 @@ body read against a deadline and a size, the envelope checked before the client 
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,11 @@ READ_SECONDS = 3.0
 TOTAL_SECONDS = 5.0
 WORKERS = 4
 MOST_BYTES = 32 * 1024 * 1024
+LARGEST_VALUE = 2.0**53
+"""Up to here a float counts one by one (IEEE 754-2019, 3.6); no counter or gauge of a gateway is larger."""
+
 _CHUNK = 64 * 1024
+_log = logging.getLogger(__name__)
 _BAD_QUERY = ("HTTP Status Code 400", "HTTP Status Code 422")
 
 
@@ -129,7 +134,10 @@ def _check_envelope(response: Response) -> None:
 
 
 def _series(answer: Any, url: str) -> tuple[Series, ...]:
-    """Turn the matrix into series, refusing any value that is no finite number."""
+    """Turn the matrix into series, without those of instances that show what no counter or gauge can be.
+
+    One instance's nonsense is that it has no values, and takes nobody else's away.
+    """
     try:
         found = tuple(
             Series(
@@ -140,8 +148,18 @@ def _series(answer: Any, url: str) -> tuple[Series, ...]:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MetricsUnavailable(f"Prometheus at {url} answers in an unknown shape") from error
-    for one in found:
-        if not all(math.isfinite(value) for _, value in one.samples):
-            name = one.labels.get("__name__", "a series")
-            raise MetricsUnavailable(f"{name} of {one.instance or 'no instance'} is not a finite number")
-    return found
+    senseless = {one.instance: one for one in found if not _makes_sense(one)}
+    for instance, one in senseless.items():
+        name = one.labels.get("__name__", "a series")
+        if not instance:
+            raise MetricsUnavailable(f"{name} of no instance is not a finite number")
+        _log.warning("%s of %s makes no sense; nothing of %s is read", name, instance, instance)
+    return tuple(one for one in found if one.instance not in senseless)
+
+
+def _makes_sense(one: Series) -> bool:
+    try:
+        bound = float(one.labels.get("le", "+Inf"))
+    except ValueError:
+        return False
+    return not math.isnan(bound) and all(abs(value) <= LARGEST_VALUE for _, value in one.samples)

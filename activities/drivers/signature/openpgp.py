@@ -75,16 +75,12 @@ def _parse(content: bytes) -> Sig:
     if len(content) > MAX_SIGNATURE_BYTES:
         raise SignatureInvalid("the OpenPGP signature file is too long", reason="bundle")
     try:
-        packets = list(PacketPile.from_bytes(content))
+        tags = [packet.tag for packet in PacketPile.from_bytes(content)]
         signature = Sig.from_bytes(content)
         kind, created, hashed = signature.signature_type, signature.created, signature.hash_algorithm
     except Exception as error:
         raise SignatureInvalid(f"not an OpenPGP signature: {_first_line(error)}", reason="bundle") from error
-    if (
-        [packet.tag for packet in packets] != [Tag.Signature]
-        or kind != SignatureType.Binary
-        or created is None
-    ):
+    if tags != [Tag.Signature] or kind != SignatureType.Binary or created is None:
         raise SignatureInvalid(
             "the file is not exactly one dated OpenPGP signature over bytes", reason="bundle"
         )

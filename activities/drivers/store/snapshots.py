@@ -17,15 +17,15 @@ class SnapshotArchive:
     def __init__(self, folder: Path) -> None:
         self._blobs = BlobStore(folder)
 
-    def add(self, digest: Digest, offset: int, piece: bytes, size: int) -> bool:
-        """Take over one piece; return whether the whole is there now and has its digest.
+    def add(self, digest: Digest, offset: int, piece: bytes, size: int) -> int:
+        """Take over one piece; return how many bytes are there now: all, when they have their digest.
 
         Raises:
             BadInput: a piece before this one is missing, or the snapshot is too large.
             DigestMismatch: the whole is not what was frozen; the pieces were removed.
         """
         if self._blobs.has(digest, size):
-            return True
+            return size
         partial = self._blobs.partial(digest)
         have = partial.stat().st_size if partial.exists() else 0
         if offset > have or size > LARGEST:
@@ -35,12 +35,12 @@ class SnapshotArchive:
             file.write(piece)
             file.truncate()
         if offset + len(piece) < size:
-            return False
+            return offset + len(piece)
         if digest_of(partial.read_bytes()) != digest:
             partial.unlink()
             raise DigestMismatch(f"snapshot {digest} was changed on its way; nothing was kept")
         self._blobs.adopt(partial, digest)
-        return True
+        return size
 
     def read(self, digest: Digest) -> bytes:
         """Return a kept snapshot; DigestMismatch when it is gone or was changed."""

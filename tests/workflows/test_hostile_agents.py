@@ -1,0 +1,187 @@
+"""Agents that answer nonsense: whatever one of them says, the others are upgraded, watched and taken back."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio import activity
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.common import RawValue
+from temporalio.worker import Worker
+
+from activities.sessions import Drained
+from activities.snapshots import Evidence, Piece
+from policies.model.change import Outcome
+from policies.model.command import CommandKind
+from policies.model.drain import Look
+from policies.model.operation import LAST_EPOCH, Operation
+from policies.model.value import digest_of
+from tests.fakes.gateway import FakeGateway
+from tests.workflows.engine import Engine
+from tests.workflows.world import (
+    NEW,
+    OLD,
+    World,
+    agent_worker,
+    fleet_of,
+    reconcile,
+    result_of,
+    say,
+    status_of,
+    steps_of,
+    steps_on,
+    until,
+    working,
+)
+from workflows import steps
+from workflows.drain import Drain
+from workflows.failures import sentence_of
+from workflows.snapshot import Snapshot, SnapshotGatewayOrder
+from workflows.steps import CONTROL_QUEUE
+
+NONSENSE = {"state": 1}
+
+
+@asynccontextmanager
+async def fleet_with(server: Engine, name: str, answers: dict[str, Any]) -> AsyncIterator[World]:
+    """Run a fleet of four, one of which answers some steps as it likes."""
+
+    @activity.defn(dynamic=True)
+    async def lie(_: Sequence[RawValue]) -> Any:
+        return answers[activity.info().activity_type]
+
+    def agent(client: Client, fake: FakeGateway) -> Worker:
+        truth = [step for step in steps_on(fake) if step.__name__ not in answers]
+        return agent_worker(client, fake, [lie, *truth] if fake.gateway.name == name else None)
+
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=15)))
+    world.judge.pace = 0.3
+    async with working(world, failures=(), agent=agent):
+        yield world
+
+
+def state_of(name: str) -> dict[str, Any]:
+    """Return what that gateway says of itself when nothing was done to it."""
+    fake = FakeGateway(fleet_of("edge").gateway(name))
+    fake.serve(OLD)
+    return fake._state(changed=False).model_dump(mode="json")
+
+
+@pytest.mark.parametrize("step", ["stage_release", "start_instance", "probe_instance"])
+async def test_a_gateway_whose_answers_cannot_be_read_fails_alone(server: Engine, step: str) -> None:
+    async with fleet_with(server, "gw-3", {step: NONSENSE}) as world:
+        result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        assert result.outcome is Outcome.PROMOTED
+        assert result.aside == {"gw-3": f"its agent's answer cannot be read ({step.replace('_', ' ')})"}
+        serving = world.serving()
+    assert {serving[name] for name in ("gw-1", "gw-2", "gw-4")} == {"1.3.0"}
+
+
+async def test_a_gateway_whose_state_cannot_be_read_is_named_before_anything_begins(server: Engine) -> None:
+    async with fleet_with(server, "gw-3", {"observe_gateway": NONSENSE}) as world:
+        result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        assert result.outcome is Outcome.REFUSED
+        assert result.reason == "Stopped: gw-3: its agent's answer cannot be read (observe gateway)"
+        assert world.effects() == {name: [] for name in world.gateways}
+
+
+async def test_a_gateway_that_speaks_for_another_is_not_heard(server: Engine) -> None:
+    state = state_of("gw-4")
+    async with fleet_with(server, "gw-3", {"observe_gateway": state}) as world:
+        found = await reconcile(world)
+        assert found.strays == {}
+        _, silent = world.book.states("edge", timedelta(minutes=1))
+    assert silent == {"gw-3": "its agent answers as gw-4"}
+
+
+async def test_the_way_back_reaches_all_but_the_gateway_whose_answers_cannot_be_read(server: Engine) -> None:
+    async with fleet_with(server, "gw-3", {"restore_gateway": NONSENSE}) as world:
+        for fake in world.gateways.values():
+            fake.serve(NEW, "b")
+        back = await world.go_back()
+        await until(lambda: all(world.gateways[name].serving == "a" for name in ("gw-1", "gw-2", "gw-4")))
+
+        async def is_named() -> bool:
+            why = "gw-3: its agent's answer cannot be read (restore gateway)"
+            return (await status_of(back)).incomplete == (why,)
+
+        await until(is_named)
+        await say(back, CommandKind.QUARANTINE, gateway="gw-3")
+        result = await result_of(back)
+    assert result.incomplete.keys() == {"gw-3"}
+
+
+async def test_nobodys_epoch_becomes_that_of_all_when_it_lies_beyond_every_clock(server: Engine) -> None:
+    state = state_of("gw-3")
+    lie = {"observe_gateway": state | {"epoch": LAST_EPOCH - 1}}
+    async with fleet_with(server, "gw-3", lie) as world:
+        result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        assert result.outcome is Outcome.REFUSED
+        assert "gw-3: its host has seen an epoch more than a year ahead" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("piece", "why"),
+    [
+        ({"digest": digest_of(b"another"), "size": 9, "content": ""}, "piece by piece"),
+        ({"digest": digest_of(b"frozen"), "size": 1, "content": "eJwDAAAAAAE="}, "piece by piece"),
+        ({"digest": digest_of(b"frozen"), "size": 9, "content": "?"}, "cannot be opened"),
+    ],
+    ids=["of another snapshot", "empty for ever", "no piece"],
+)
+async def test_a_snapshot_that_comes_in_senseless_pieces_is_given_up(
+    server: Engine, piece: dict[str, Any], why: str
+) -> None:
+    piece = Piece(**piece, offset=0).model_dump(mode="json")
+    answers = {"snapshot_gateway": digest_of(b"frozen"), "read_snapshot": piece}
+    operation = Operation(rollout="edge-1", epoch=1, gateway="gw-3", step="freeze", digest=digest_of(b""))
+    async with fleet_with(server, "gw-3", answers) as world:
+        order = SnapshotGatewayOrder(
+            fleet="edge",
+            gateway=world.gateways["gw-3"].gateway,
+            operation=operation,
+            evidence=Evidence(reason="it failed"),
+        )
+        with pytest.raises(WorkflowFailureError) as given_up:
+            await world.client.execute_workflow(
+                Snapshot.run, order, id="snapshot/edge", task_queue=CONTROL_QUEUE
+            )
+    assert given_up.value.cause is not None
+    assert why in sentence_of(given_up.value.cause)
+
+
+async def test_an_agent_that_does_not_wait_for_sessions_is_asked_no_oftener_than_one_that_does(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "NEXT_LOOK", timedelta(seconds=1))
+    at_once = Drained(empty=False, look=Look(sessions=3, boot="b", process="1.1"))
+    async with fleet_with(server, "gw-3", {"drain_instance": at_once}) as world:
+        world.gateways["gw-3"].login("192.0.2.1")
+        world.gateways["gw-3"].serve(NEW, "b")
+        running = await world.client.start_workflow(
+            Drain.run, world.drain_order("gw-3"), id="drain/gw-3/edge-1/1", task_queue=CONTROL_QUEUE
+        )
+
+        async def asked() -> list[float]:
+            return await steps_of(world.client, running.id, "drain_instance")
+
+        async def several_times() -> bool:
+            return len(await asked()) >= 5
+
+        await until(several_times)
+        times = (await asked())[1:]  # the first wait is only a look
+        assert times[-1] - times[0] >= 0.9 * (len(times) - 1)
+        await running.terminate()
+
+
+async def test_a_slot_that_nobody_knows_keeps_no_other_gateway_from_being_found(server: Engine) -> None:
+    state = state_of("gw-3")
+    state["steering"]["serving"] = "zz"
+    async with fleet_with(server, "gw-3", {"observe_gateway": state}) as world:
+        world.gateways["gw-1"].serve(NEW, "b")
+        found = await reconcile(world)
+        assert found.strays["gw-3"] == "sends new sessions to slot zz, where nothing runs"
+        await until(lambda: world.gateways["gw-1"].serving == "a")
+    assert world.book.known_good("edge")["gw-1"] == OLD

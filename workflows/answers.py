@@ -1,0 +1,72 @@
+"""What a gateway answers: its agent may be old, broken or taken over, and its answer harms nobody else.
+
+The engine decodes a result while it applies it to the workflow, and an answer that cannot be decoded
+there stops all the gateways that the workflow looks after. So answers come as they are and are read here.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ActivityError, ApplicationError, RetryState
+
+from policies.model.fleet import GatewayRef
+from policies.model.instance import GatewayState
+from workflows import steps
+
+T = TypeVar("T")
+GatewayStep = Callable[..., Awaitable[T]]
+
+
+async def answer_of(gateway: GatewayRef, step: GatewayStep[T], patience: steps.Options, *order: object) -> T:
+    """Ask the gateway's agent for a step and return its answer.
+
+    Raises:
+        ActivityError: The step failed, or its answer cannot be read or speaks of another gateway
+            (`BadAnswer`).
+    """
+    raw = await workflow.execute_activity(
+        step.__name__, args=order, task_queue=gateway.task_queue, result_type=RawValue, **patience
+    )
+    return read_answer(gateway, step, raw)
+
+
+def read_answer(gateway: GatewayRef, step: GatewayStep[T], raw: RawValue | None) -> T:
+    """Return what the gateway answered to the step; raise as `answer_of` does."""
+    name = step.__name__
+    try:
+        answer: T = _read(step, raw)
+    except Exception:  # noqa: BLE001 - whatever an answer does to its decoder is the gateway's fault
+        raise _bad(name, f"its agent's answer cannot be read ({name.replace('_', ' ')})") from None
+    state = getattr(answer, "state", answer)
+    if isinstance(state, GatewayState) and state.gateway != gateway.name:
+        raise _bad(name, f"its agent answers as {state.gateway}")
+    return answer
+
+
+def _read(step: GatewayStep[T], raw: RawValue | None) -> T:
+    if raw is None:
+        raise ValueError("no answer")
+    found: T = workflow.payload_converter().from_payload(raw.payload, _answered_by(step))
+    return found
+
+
+@cache
+def _answered_by(step: Callable[..., Any]) -> Any:
+    return get_type_hints(step)["return"]
+
+
+def _bad(step: str, sentence: str) -> ActivityError:
+    error = ActivityError(
+        sentence,
+        scheduled_event_id=0,
+        started_event_id=0,
+        identity="",
+        activity_type=step,
+        activity_id="",
+        retry_state=RetryState.NON_RETRYABLE_FAILURE,
+    )
+    error.__cause__ = ApplicationError(sentence, type="BadAnswer", non_retryable=True)
+    return error
