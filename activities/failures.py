@@ -7,6 +7,7 @@ from temporalio.exceptions import ApplicationError
 
 from policies.model.errors import Fenced, PenstockError
 from policies.model.operation import LAST_EPOCH
+from policies.model.value import sentence
 
 
 @contextmanager
@@ -16,7 +17,7 @@ def as_application_errors() -> Iterator[None]:
         yield
     except PenstockError as error:
         raise ApplicationError(
-            str(error), *error.details, type=error.code, non_retryable=not error.retryable
+            sentence(str(error)), *error.details, type=error.code, non_retryable=not error.retryable
         ) from error
 
 

@@ -24,6 +24,13 @@ KEY_NAME = "penstock-key"
 KEY_BYTES = 32
 NONCE_BYTES = 12
 
+MOST_OF_A_MESSAGE, MOST_OF_A_CAUSE, MOST_OF_A_TRACE = 2_000, 500, 500
+"""Characters of what a failure says, of what its cause says, and of where each came from.
+
+The engine keeps 4 KiB of the last failure of a step that is tried again (`mutableStateActivityFailureSizeLimit`)
+and otherwise only says that it was too long; the whole trace is in the log of the process.
+"""
+
 
 class SealedPayloads(PayloadCodec):
     """Seals every payload with the first key; opens those of every key, and leaves plain ones as they are."""
@@ -64,10 +71,21 @@ class SealedPayloads(PayloadCodec):
 
 
 class Failures(DefaultFailureConverter):
-    """Reads a failure without its details when those cannot be decoded.
+    """Writes failures that the engine keeps whole, and reads one without its details if they cannot be decoded.
 
     A workflow that cannot read why one gateway failed would look after none of the others any more.
     """
+
+    def to_failure(
+        self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure
+    ) -> None:
+        """Write the error down with the end of its trace; one of a program carries its nearest cause only."""
+        super().to_failure(exception, payload_converter, failure)
+        failure.message = failure.message[:MOST_OF_A_MESSAGE]
+        failure.stack_trace = failure.stack_trace[-MOST_OF_A_TRACE:]
+        if failure.HasField("application_failure_info") and failure.HasField("cause"):
+            failure.cause.message = failure.cause.message[:MOST_OF_A_CAUSE]
+            failure.cause.ClearField("cause")
 
     def from_failure(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
         """Return the error, with its details where they can be decoded."""

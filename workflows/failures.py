@@ -5,10 +5,14 @@ from temporalio.exceptions import (
     ApplicationError,
     ChildWorkflowError,
     FailureError,
+    ServerError,
     TimeoutError,  # noqa: A004 - the engine's, of a step
 )
 
 from policies.model.value import sentence
+
+_WRAPPERS = (ActivityError, ChildWorkflowError, ServerError)
+"""Of these only the cause says what went wrong; a failure that is too long for the engine comes in a ServerError."""
 
 OF_A_STEP, OF_A_WORKFLOW = 500, 2_000
 """Characters that a sentence may have: a workflow's may name many gateways."""
@@ -18,7 +22,7 @@ def sentence_of(error: BaseException) -> str:
     """Return the innermost cause's sentence in a line: an ActivityError itself only says that one failed."""
     cause: BaseException = error
     step = "it"
-    while isinstance(cause, ActivityError | ChildWorkflowError | TimeoutError) and cause.cause is not None:
+    while isinstance(cause, (*_WRAPPERS, TimeoutError)) and cause.cause is not None:
         step = cause.activity_type.replace("_", " ") if isinstance(cause, ActivityError) else step
         cause = cause.cause
     if isinstance(cause, TimeoutError):
@@ -31,7 +35,7 @@ def sentence_of(error: BaseException) -> str:
 def code_of(error: BaseException) -> str:
     """Return the stable name of the innermost cause."""
     cause: BaseException = error
-    while isinstance(cause, ActivityError | ChildWorkflowError) and cause.cause is not None:
+    while isinstance(cause, _WRAPPERS) and cause.cause is not None:
         cause = cause.cause
     return (cause.type or "") if isinstance(cause, ApplicationError) else type(cause).__name__
 

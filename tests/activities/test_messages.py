@@ -20,17 +20,19 @@ from temporalio.api.failure.v1 import (
     TimeoutFailureInfo,
 )
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, ServerError
 from temporalio.testing import ActivityEnvironment
 
-from activities.failures import epoch_seen
+from activities.failures import as_application_errors, epoch_seen
 from activities.instances import InstanceActivities, RestoreOrder
 from activities.steering import SteeringActivities
 from orchestrator.payloads import data_converter
+from policies.model.errors import Unavailable
 from policies.model.value import Message, digest_of
 from tests.drivers.gateway_lab import gateway, operation
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.world import OLD, steps_on
+from workflows.failures import code_of, sentence_of
 
 FAKE = FakeGateway(gateway())
 STEPS = steps_on(FAKE)
@@ -205,6 +207,34 @@ async def test_a_failure_whose_details_cannot_be_decoded_is_read_without_them(fa
     assert isinstance(read, ActivityError)
     assert isinstance(read.cause, FailureError)
     assert read.cause.message == "full"
+
+
+async def test_a_failure_is_kept_whole_by_the_engine_however_deep_it_was() -> None:
+    """Of a longer one the engine only says `Failure exceeds size limit.`, and nobody learns why a step waits."""
+
+    def dig(depth: int) -> None:
+        if depth:
+            try:
+                dig(depth - 1)
+            except Unavailable as error:
+                raise Unavailable("gw-3 does not answer: " + "x" * 10_000) from error
+        raise Unavailable("nobody is there")
+
+    with pytest.raises(ApplicationError) as failed, as_application_errors():
+        dig(40)
+    failure = Failure()
+    await data_converter(None).encode_failure(failed.value, failure)
+    assert failure.ByteSize() < 4_096
+    assert failure.cause.stack_trace.endswith('"gw-3 does not answer: " + "x" * 10_000) from error\n')
+    read = await data_converter(None).decode_failure(failure)
+    assert sentence_of(read).startswith("gw-3 does not answer")
+
+
+def test_a_failure_that_the_engine_has_cut_still_says_why() -> None:
+    """The engine puts what it could keep of an older agent's failure below a sentence of its own."""
+    cut = ServerError("Failure exceeds size limit.")
+    cut.__cause__ = ApplicationError("gw-3 does not answer", type="Unavailable")
+    assert (sentence_of(cut), code_of(cut)) == ("gw-3 does not answer", "Unavailable")
 
 
 @pytest.mark.parametrize("epoch", [-1, 2**53, 10**30, "77"])

@@ -386,7 +386,7 @@ class FakeGateway:
 
     def _maybe_fail(self, step: str) -> None:
         if self._failures[step]:
-            raise self._failures[step].pop(0)
+            raise self._failures[step].pop(0).with_traceback(None)
 
     def _running(self, release: ReleaseRef) -> str | None:
         return next(
