@@ -27,8 +27,8 @@ NONCE_BYTES = 12
 MOST_OF_A_MESSAGE, MOST_OF_A_CAUSE, MOST_OF_A_TRACE = 2_000, 500, 500
 """Characters of what a failure says, of what its cause says, and of where each came from.
 
-The engine keeps 4 KiB of the last failure of a step that is tried again (`mutableStateActivityFailureSizeLimit`)
-and otherwise only says that it was too long; the whole trace is in the log of the process.
+The engine keeps 4 KiB of the last failure of a step that is tried again, and of a longer one only says
+that it was too long (`limit.mutableStateActivityFailureSize.error`); the log has the whole trace.
 """
 
 
@@ -71,7 +71,7 @@ class SealedPayloads(PayloadCodec):
 
 
 class Failures(DefaultFailureConverter):
-    """Writes failures that the engine keeps whole, and reads one without its details if they cannot be decoded.
+    """Writes failures that the engine keeps whole; reads one without details that cannot be decoded.
 
     A workflow that cannot read why one gateway failed would look after none of the others any more.
     """

@@ -13,6 +13,7 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from orchestrator.memory import keep_giving_back
 from workflows.sandbox import RUNNER
 
 GRACE = timedelta(seconds=20)
@@ -95,6 +96,7 @@ async def run_until_told(worker: Worker) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, told.set)
+    giving_back = asyncio.create_task(keep_giving_back())
     try:
         async with ending_within(worker, GRACE + LAST_WORDS) as running:
             print(f"ready: {worker.task_queue}", flush=True)  # noqa: T201 - the supervisor waits for this line
@@ -107,6 +109,8 @@ async def run_until_told(worker: Worker) -> None:
             "without it, and the engine gives the step to the next one\n"
         )
         leave(1)
+    finally:
+        giving_back.cancel()
 
 
 def leave(code: int) -> None:

@@ -12,7 +12,7 @@ from temporalio.exceptions import (
 from policies.model.value import sentence
 
 _WRAPPERS = (ActivityError, ChildWorkflowError, ServerError)
-"""Of these only the cause says what went wrong; a failure that is too long for the engine comes in a ServerError."""
+"""Of these only the cause says what went wrong; what is too long for the engine comes in a ServerError."""
 
 OF_A_STEP, OF_A_WORKFLOW = 500, 2_000
 """Characters that a sentence may have: a workflow's may name many gateways."""

@@ -210,7 +210,7 @@ async def test_a_failure_whose_details_cannot_be_decoded_is_read_without_them(fa
 
 
 async def test_a_failure_is_kept_whole_by_the_engine_however_deep_it_was() -> None:
-    """Of a longer one the engine only says `Failure exceeds size limit.`, and nobody learns why a step waits."""
+    """Of a longer one the engine only says `Failure exceeds size limit.`: nobody learns why a step waits."""
 
     def dig(depth: int) -> None:
         if depth:

@@ -92,6 +92,8 @@ class Size:
     restored_s: float = 0.0
     restored: int = 0
     back_wall_s: float = 0.0
+    back_worker_cpu_s: float = 0.0
+    back_worker_rss_mb: float = 0.0
     first_tick_s: float = -1
     tick_s: float = 0.0
     tick_bytes: int = 0
@@ -159,6 +161,7 @@ async def _measure(count: int, watch: float | None) -> Size:
         result = await setup.upgrade(plan)
         _expect(result, Outcome.ROLLED_BACK)
         size.back_wall_s = setup.wall
+        size.back_worker_cpu_s, size.back_worker_rss_mb = setup.cost()
         size.restored_s = (
             round(result.steered_back_after.total_seconds(), 2) if result.steered_back_after else -1
         )

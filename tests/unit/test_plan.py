@@ -5,9 +5,6 @@ knows it; the sixth (two gateways that are each other's spare) is kept by giving
 and those of running plans (4, 5, 9, 10, 11) are in `test_batches.py`.
 """
 
-import gc
-import time
-from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -15,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.model.errors import Refused
-from policies.model.fleet import Fleet, Limits
+from policies.model.fleet import Limits
 from policies.model.instance import InstanceState
 from policies.model.plan import Plan, Strategy
 from policies.model.value import digest_of
@@ -191,37 +188,18 @@ def test_the_budget_of_errors_is_shared_out_over_the_waves() -> None:
     assert plan.gates.budget.waves == len(plan.waves)
 
 
-@pytest.fixture
-def a_heap_of_its_own() -> Iterator[None]:
-    """Leave what pytest itself holds out of the collector's rounds: it is not what is measured."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("a_heap_of_its_own")
-def test_ten_thousand_gateways_are_read_and_planned_within_a_second_each() -> None:
+def test_of_ten_thousand_gateways_each_is_in_one_batch_that_starts_at_once() -> None:
+    """How long it takes is measured by `./run bench fleet` (`plan_s`)."""
     limits = Limits(draining=10_000, switching=200, switching_per_domain=5)
     upgraded, states, known_good = facts_of(10_000, limits, groups=20)
-    text = upgraded.model_dump_json()
-    began = time.process_time()
-    read = Fleet.model_validate_json(text)
-    planning = time.process_time()
-    plan = planned((read, states, known_good))
-    digest, cut = plan.digest, [batches(plan, wave) for wave in plan.waves]
+    plan = planned((upgraded, states, known_good))
+    cut = [batches(plan, wave) for wave in plan.waves]
     loads = {name: load_of(state) for name, state in states.items()}
-    starting = time.process_time()
     for part in [part for parts in cut for part in parts]:
         assert not waits_for_capacity(plan, part, loads)
         waiting = [plan.fleet.gateway(name) for name in part]
         assert next_to_start(waiting, (), (), at_once=50, per_domain=50) == part
-    done = time.process_time()
-    assert digest
-    assert sum(len(part) for parts in cut for part in parts) == 10_000
-    assert planning - began < 1
-    assert starting - planning < 1
-    assert done - starting < 3  # two hundred batches of every group's gateways
+    assert sorted(name for parts in cut for part in parts for name in part) == sorted(states)
 
 
 def test_a_dead_fleet_cannot_show_anything_by_a_canary() -> None:
