@@ -24,7 +24,6 @@ from policies.model.drain import (
     DrainMode,
     DrainStatus,
     Loss,
-    NextStep,
     Step,
 )
 from policies.model.instance import GatewayState, InstanceState, Probe
@@ -82,6 +81,9 @@ class DrainOrder(Value):
     """Gateways whose slots are in `emptying`; the others have not answered yet."""
     forced: dict[str, DrainEnding] = {}
     receipts: dict[str, tuple[str, CommandReceipt]] = {}
+    superseded: dict[str, str] = {}
+    next_batch: datetime | None = None
+    """When sessions may be ended again, so that users do not all log in at once."""
 
 
 class DrainResult(Value):
@@ -108,11 +110,12 @@ class Drain:
         self._receipts = Receipts(order.receipts)
         self._commands = 0
         self._forced = dict(order.forced)
-        self._superseded: dict[str, str] = {}
+        self._superseded = dict(order.superseded)
         self._seen = set(order.seen)
         self._kept_until = order.kept_until or workflow.now() + order.after
         self._began = self._kept_until - order.after
         self._one_batch = asyncio.Lock()
+        self._next_batch = order.next_batch or workflow.now()
         self._busy = 0
 
     @workflow.run
@@ -129,7 +132,7 @@ class Drain:
             name = member.gateway.name
             epoch = order.epochs.get(name, order.epoch)
             release = order.release or member.back
-            if release is not None:
+            if release is not None and name not in self._superseded:
                 self._members[name] = member
                 self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, release.digest)
         await self._drain_side_by_side()
@@ -343,7 +346,7 @@ class Drain:
                         await self._tell_of(
                             emptying, "sessions are being ended", step.reason, f"end {emptying.spent}"
                         )
-                    await self._end_batch(emptying, step)
+                    await self._end_batch(emptying)
 
     def _facts(self, emptying: Emptying) -> DrainFacts:
         forced = self._forced.get(emptying.gateway)
@@ -386,12 +389,17 @@ class Drain:
             await workflow.sleep(steps.NEXT_LOOK)  # an agent that does not wait is not asked at its own pace
         return drained.empty
 
-    async def _end_batch(self, emptying: Emptying, step: NextStep) -> None:
-        """End one batch and pause; one batch at a time, so that users do not all log in at once."""
+    async def _end_batch(self, emptying: Emptying) -> None:
+        """End one batch, unless a person gives more time while it waits for those before it."""
         async with self._one_batch:
+            if (pause := self._next_batch - workflow.now()) > timedelta(0):
+                await workflow.sleep(pause)
+            step = next_step(self._facts(emptying), self._order.limits)
+            if step.step is not Step.END:
+                return
             look = emptying.look or UNSEEN
             forced = self._forced.get(emptying.gateway)
-            batch = (look.sessions or 0) - step.leave
+            count = batch = (look.sessions or 0) - step.leave
             emptying.spent += batch  # also when nobody can tell what became of it
             try:
                 with self._not_to_be_cut():
@@ -405,13 +413,12 @@ class Drain:
                 if code_of(error) == "Fenced":
                     raise
                 emptying.lose_sight()
-                return
-            count = min(ended.ended, batch)
-            emptying.ended += count
-            emptying.look = ended.look
-            if ended.look.sessions != 0:
-                paced = timedelta(minutes=count / self._order.rate)
-                await workflow.sleep(max(self._order.limits.pause, paced))
+            else:
+                count = min(ended.ended, batch)
+                emptying.ended += count
+                emptying.look = ended.look
+            paced = timedelta(minutes=count / self._order.rate)
+            self._next_batch = workflow.now() + max(self._order.limits.pause, paced)
 
     def _may_be_cut(self) -> bool:
         """Whether the history is long and everybody merely waits; most other steps outlive a cancellation."""
@@ -435,6 +442,8 @@ class Drain:
                     "seen": tuple(sorted(self._seen)),
                     "forced": self._forced,
                     "receipts": self._receipts.dump(),
+                    "superseded": self._superseded,
+                    "next_batch": self._next_batch,
                 }
             )
         )

@@ -155,8 +155,8 @@ class Restore:
             self._first_round_over, together = True, sorted(self._back)
             await self._report()
             await self._let_the_others_go_back()
-            await self._return_to_changes(together)
             await self._look_after_what_was_left(together, MOST_SNAPSHOTS)
+            await self._return_to_changes(together)
         await asyncio.gather(*going)
         if any(name not in {*self._back, *self._given_up} for name in waiting):
             self._go_on_with_a_short_history()
@@ -246,10 +246,10 @@ class Restore:
     async def _returned(self, name: str) -> None:
         if name in self._back:
             together = not self._first_round_over
-            await self._return_to_changes([name])
             await self._report()
             if not together:
                 await self._look_after_what_was_left([name], 1)
+            await self._return_to_changes([name])
 
     async def _bring_back(self, name: str) -> None:
         on, release = self._steps[name], self._targets[name]

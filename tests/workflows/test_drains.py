@@ -97,6 +97,52 @@ async def test_a_deadline_ends_sessions_in_small_batches(world: World) -> None:
     assert fake.effects == ["end 2 in a", "end 2 in a", "end 1 in a", "stop a"]
 
 
+async def test_who_is_given_more_time_while_others_are_being_ended_is_not_ended(world: World) -> None:
+    fakes = {"gw-1": with_people(world, 4), "gw-2": world.gateways["gw-2"]}
+    for person in range(4):
+        fakes["gw-2"].login(f"192.0.2.10{person}")
+    fakes["gw-2"].serve(NEW, "b")
+    limits = LIMITS.model_copy(update={"forced": 100.0, "pause": timedelta(seconds=3)})
+    order = world.drain_order(*fakes, deadline=timedelta(seconds=2), limits=limits, rate=6000.0)
+    running: Running = await world.client.start_workflow(
+        Drain.run, order, id=f"drain/both/{uuid4().hex}", task_queue=CONTROL_QUEUE
+    )
+    await until(lambda: any(fake.effects for fake in fakes.values()))
+    [other] = [name for name, fake in fakes.items() if not fake.effects]
+    extension = DrainExtension(
+        id="1", by=timedelta(hours=1), person="on call", reason="a call", gateway=other
+    )
+    assert (await say(running, extension)).accepted
+    [first] = fakes.keys() - {other}
+    await until(lambda: "stop a" in fakes[first].effects)
+    await asyncio.sleep(4)
+    assert (fakes[other].effects, len(fakes[other].slots["a"].people)) == ([], 4)
+    await running.cancel()
+
+
+async def test_the_pause_between_two_batches_is_kept_when_the_history_is_cut_in_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = with_people(world, 4)
+    limits = LIMITS.model_copy(update={"forced": 100.0, "pause": timedelta(seconds=6)})
+    started = await drain(world, limits=limits)
+    running: Running = world.client.get_workflow_handle(started.id, result_type=DrainResult)
+    await until(lambda: len(fake.effects) == 1)
+    seen = asyncio.get_running_loop().time()
+    with monkeypatch.context() as short:
+        short.setattr(steps, "SHORT_HISTORY", 1)
+        await say(running, DrainEnding(id="1", person="on call", reason="the old release has a hole"))
+        await until(lambda: _is_another_run(running, started.first_execution_run_id))
+    assert len(fake.effects) == 1
+    await until(lambda: len(fake.effects) > 1)
+    assert asyncio.get_running_loop().time() - seen > 4
+    assert (await result_of(running)).sessions_ended == 4
+
+
+async def _is_another_run(running: Running, first: str | None) -> bool:
+    return (await running.describe()).run_id != first
+
+
 async def test_a_deadline_that_would_end_too_many_ends_nobody_and_asks_a_person(world: World) -> None:
     fake = with_people(world, 5)
     running = await drain(world)
@@ -249,10 +295,7 @@ async def test_a_long_drain_forgets_neither_silent_gateways_nor_commands(world: 
     ]
     receipts = [await say(running, order) for order in orders]
 
-    async def is_another_run() -> bool:
-        return (await running.describe()).run_id != first
-
-    await until(is_another_run)
+    await until(lambda: _is_another_run(running, first))
     await until(lambda: _counted(running, 1))
     [before] = (await status_of(running)).slots
     assert await say(running, orders[-1]) == receipts[-1]

@@ -282,7 +282,7 @@ async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = 60
             answer = is_so()
             if answer if isinstance(answer, bool) else await answer:
                 return
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
 
 
 async def result_of(running: WorkflowHandle[Any, T]) -> T:
