@@ -25,7 +25,7 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 
 MOST_OF_A_MESSAGE, MOST_OF_A_CAUSE, MOST_OF_A_TRACE = 2_000, 500, 500
-"""Characters of what a failure says, of what its cause says, and of where each came from.
+"""Bytes of what a failure says, of what its cause says, and of the trace of each.
 
 The engine keeps 4 KiB of the last failure of a step that is tried again, and of a longer one only says
 that it was too long (`limit.mutableStateActivityFailureSize.error`); the log has the whole trace.
@@ -79,12 +79,12 @@ class Failures(DefaultFailureConverter):
     def to_failure(
         self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure
     ) -> None:
-        """Write the error down with the end of its trace; one of a program carries its nearest cause only."""
+        """Write the error with the end of its trace; an application failure has its nearest cause only."""
         super().to_failure(exception, payload_converter, failure)
-        failure.message = failure.message[:MOST_OF_A_MESSAGE]
-        failure.stack_trace = failure.stack_trace[-MOST_OF_A_TRACE:]
+        failure.message = _cut(failure.message, slice(MOST_OF_A_MESSAGE))
+        failure.stack_trace = _cut(failure.stack_trace, slice(-MOST_OF_A_TRACE, None))
         if failure.HasField("application_failure_info") and failure.HasField("cause"):
-            failure.cause.message = failure.cause.message[:MOST_OF_A_CAUSE]
+            failure.cause.message = _cut(failure.cause.message, slice(MOST_OF_A_CAUSE))
             failure.cause.ClearField("cause")
 
     def from_failure(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
@@ -101,6 +101,10 @@ class Failures(DefaultFailureConverter):
             if bare.HasField("timeout_failure_info"):
                 bare.timeout_failure_info.ClearField("last_heartbeat_details")
             return super().from_failure(bare, payload_converter)
+
+
+def _cut(text: str, kept: slice) -> str:
+    return text.encode()[kept].decode(errors="ignore")
 
 
 def data_converter(keys: Path | None) -> DataConverter:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
@@ -37,6 +38,7 @@ from workflows.commands import Receipts, conflict
 from workflows.emptying import COUNTING, UNSEEN, Emptying, kept_until
 from workflows.failures import code_of, sentence_of
 from workflows.gateway import GatewaySteps
+from workflows.turns import Turns
 
 LOOK_AGAIN = timedelta(minutes=10)
 """How long one wait lasts while a drain is held: sessions that end by themselves end the hold."""
@@ -111,11 +113,11 @@ class Drain:
         self._commands = 0
         self._forced = dict(order.forced)
         self._superseded = dict(order.superseded)
+        self._complaints: dict[str, str] = {}
         self._seen = set(order.seen)
         self._kept_until = order.kept_until or workflow.now() + order.after
         self._began = self._kept_until - order.after
-        self._one_batch = asyncio.Lock()
-        self._next_batch = order.next_batch or workflow.now()
+        self._turns = Turns(order.next_batch or workflow.now())
         self._busy = 0
 
     @workflow.run
@@ -161,11 +163,7 @@ class Drain:
             self._go_on_with_a_short_history()
 
     async def _drain_gateway(self, name: str) -> None:
-        state = None
-        if name not in self._seen:
-            state = await self._steps[name].observe(steps.PATIENT)
-            self._emptying |= {(name, found.slot): found for found in self._found(name, state)}
-            self._seen.add(name)
+        state = await self._first_look(name) if name not in self._seen else None
         left = [one for (gateway, _), one in self._emptying.items() if gateway == name and not one.stopped]
         try:
             await asyncio.gather(*[self._empty_and_stop(state, one) for one in left])
@@ -176,6 +174,31 @@ class Drain:
             for one in left:
                 why = f"a newer change has the gateway; {one.step.reason}"
                 await self._tell_of(one, "drain handed over", why, "superseded")
+
+    async def _first_look(self, name: str) -> GatewayState:
+        while True:
+            try:
+                state = await self._steps[name].observe(steps.PATIENT)
+            except ActivityError as error:
+                await self._bear_with(name, error)
+            else:
+                self._emptying |= {(name, found.slot): found for found in self._found(name, state)}
+                self._seen.add(name)
+                return state
+
+    async def _bear_with(self, name: str, error: ActivityError) -> None:
+        """Say what the gateway did wrong and pause; the drains of the others go on.
+
+        Raises:
+            ActivityError: a newer change has the gateway, or this drain was cancelled.
+        """
+        if code_of(error) == "Fenced" or is_cancelled_exception(error):
+            raise error
+        sentence = sentence_of(error)
+        if self._complaints.get(name) != sentence:
+            self._complaints[name] = sentence
+            await self._tell(name, "drain waits for its gateway", sentence, sentence)
+        await workflow.sleep(COUNT_AGAIN * steps.NEXT_LOOK)
 
     def _found(self, name: str, state: GatewayState) -> list[Emptying]:
         """Return what is to be emptied, and from when on: the release before is kept for a while."""
@@ -235,7 +258,9 @@ class Drain:
         return DrainStatus(
             rollout=self._order.change,
             slots=tuple(
-                emptying.status() for _, emptying in sorted(self._emptying.items()) if not emptying.stopped
+                emptying.status()
+                for (name, _), emptying in sorted(self._emptying.items())
+                if not emptying.stopped and name not in self._superseded
             ),
         )
 
@@ -275,7 +300,7 @@ class Drain:
         return [
             emptying
             for (name, _), emptying in sorted(self._emptying.items())
-            if not emptying.stopped and gateway in {None, name}
+            if not emptying.stopped and name not in self._superseded and gateway in {None, name}
         ]
 
     def _refuse_nonsense(self, command: DrainExtension | DrainEnding) -> None:
@@ -309,7 +334,8 @@ class Drain:
                 await self._steps[emptying.gateway].stop(emptying.slot)
             except ActivityError as error:
                 if code_of(error) != "Refused":
-                    raise
+                    await self._bear_with(emptying.gateway, error)
+                    continue
                 workflow.logger.info("slot %s not stopped yet: %s", emptying.slot, sentence_of(error))
                 await workflow.sleep(steps.NEXT_LOOK)
             else:
@@ -342,11 +368,12 @@ class Drain:
                     known = emptying.look is not None and emptying.look.sessions is not None
                     await self._wait(emptying, LOOK_AGAIN if known else COUNT_AGAIN * steps.NEXT_LOOK, heard)
                 case Step.END:
-                    if told.step is not Step.END:
-                        await self._tell_of(
-                            emptying, "sessions are being ended", step.reason, f"end {emptying.spent}"
-                        )
-                    await self._end_batch(emptying)
+                    async with self._turns.turn(partial(self._was_told_since, heard)) as has_come:
+                        if has_come:
+                            await self._end_batch(emptying)
+
+    def _was_told_since(self, heard: int) -> bool:
+        return self._commands > heard
 
     def _facts(self, emptying: Emptying) -> DrainFacts:
         forced = self._forced.get(emptying.gateway)
@@ -368,7 +395,7 @@ class Drain:
         waiting = self._steps[emptying.gateway].start_waiting(
             emptying.slot, max(within, timedelta(0)), emptying.look, self._order.draining
         )
-        await workflow.wait_condition(lambda: waiting.done() or self._commands > heard)
+        await workflow.wait_condition(lambda: waiting.done() or self._was_told_since(heard))
         if not waiting.done():
             waiting.cancel()
             with suppress(ActivityError):
@@ -377,9 +404,9 @@ class Drain:
         try:
             drained = await self._steps[emptying.gateway].drained(waiting)
         except ActivityError as error:
-            if not isinstance(error.cause, EngineTimeoutError):
-                raise
             emptying.lose_sight()
+            if not isinstance(error.cause, EngineTimeoutError):
+                await self._bear_with(emptying.gateway, error)
             return False
         emptying.see(drained)
         if drained.lost:
@@ -390,35 +417,37 @@ class Drain:
         return drained.empty
 
     async def _end_batch(self, emptying: Emptying) -> None:
-        """End one batch, unless a person gives more time while it waits for those before it."""
-        async with self._one_batch:
-            if (pause := self._next_batch - workflow.now()) > timedelta(0):
-                await workflow.sleep(pause)
-            step = next_step(self._facts(emptying), self._order.limits)
-            if step.step is not Step.END:
-                return
-            look = emptying.look or UNSEEN
-            forced = self._forced.get(emptying.gateway)
-            count = batch = (look.sessions or 0) - step.leave
-            emptying.spent += batch  # also when nobody can tell what became of it
-            try:
-                with self._not_to_be_cut():
-                    ended = await self._steps[emptying.gateway].end_sessions(
-                        emptying.slot,
-                        step.leave,
-                        step.reason,
-                        exempt_too=forced is not None and forced.exempt_too,
-                    )
-            except ActivityError as error:
-                if code_of(error) == "Fenced":
-                    raise
-                emptying.lose_sight()
-            else:
-                count = min(ended.ended, batch)
-                emptying.ended += count
-                emptying.look = ended.look
+        """End one batch, as much as is right now: the turn may have been long in coming."""
+        step = next_step(self._facts(emptying), self._order.limits)
+        if step.step is not Step.END:
+            return
+        ending = f"end {emptying.deadline} {step.reason}"
+        if emptying.ending != ending:
+            emptying.ending = ending
+            await self._tell_of(emptying, "sessions are being ended", step.reason, ending)
+        forced = self._forced.get(emptying.gateway)
+        look = emptying.look or UNSEEN
+        count = batch = (look.sessions or 0) - step.leave
+        emptying.spent += batch  # also when nobody can tell what became of it
+        try:
+            with self._not_to_be_cut():
+                ended = await self._steps[emptying.gateway].end_sessions(
+                    emptying.slot,
+                    step.leave,
+                    step.reason,
+                    exempt_too=forced is not None and forced.exempt_too,
+                )
+        except ActivityError as error:
+            if code_of(error) == "Fenced" or is_cancelled_exception(error):
+                raise
+            emptying.lose_sight()
+        else:
+            count = min(ended.ended, batch)
+            emptying.ended += count
+            emptying.look = ended.look
+        if count or (emptying.look or UNSEEN).sessions != 0:
             paced = timedelta(minutes=count / self._order.rate)
-            self._next_batch = workflow.now() + max(self._order.limits.pause, paced)
+            self._turns.pause(max(self._order.limits.pause, paced))
 
     def _may_be_cut(self) -> bool:
         """Whether the history is long and everybody merely waits; most other steps outlive a cancellation."""
@@ -443,7 +472,7 @@ class Drain:
                     "forced": self._forced,
                     "receipts": self._receipts.dump(),
                     "superseded": self._superseded,
-                    "next_batch": self._next_batch,
+                    "next_batch": self._turns.next_at,
                 }
             )
         )
@@ -472,6 +501,8 @@ class Drain:
         try:
             return await self._steps[gateway].probe(slot, f"probe-{slot}", steps.PROBE)
         except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
             workflow.logger.info("no probe of slot %s: %s", slot, sentence_of(error))
             return None
 

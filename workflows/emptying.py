@@ -42,6 +42,8 @@ class Emptying(BaseModel):
     mode_reason: str = "it was replaced, not found at fault"
     step: NextStep = COUNTING
     warned_for: datetime | None = None
+    ending: str = ""
+    """Which ending of its sessions was announced last."""
     stopped: bool = False
 
     def see(self, drained: Drained) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import CancelledError
 
 from orchestrator.updates import give
 from policies.model.change import Phase
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
-from policies.model.errors import Unavailable
+from policies.model.errors import BadInput, Unavailable
 from policies.model.instance import InstanceState
 from policies.model.operation import Operation
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
@@ -22,6 +23,7 @@ from tests.fakes.gateway import FakeGateway, FakeSlot
 from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, until
 from workflows import steps
 from workflows.drain import Drain, DrainResult
+from workflows.failures import sentence_of
 from workflows.steps import CONTROL_QUEUE
 
 LIMITS = DrainLimits(
@@ -97,27 +99,43 @@ async def test_a_deadline_ends_sessions_in_small_batches(world: World) -> None:
     assert fake.effects == ["end 2 in a", "end 2 in a", "end 1 in a", "stop a"]
 
 
-async def test_who_is_given_more_time_while_others_are_being_ended_is_not_ended(world: World) -> None:
+async def _waits_for_its_turn(running: Running, name: str) -> bool:
+    return [slot.step for slot in (await status_of(running)).slots if slot.gateway == name] == [Step.END]
+
+
+@pytest.mark.parametrize("more", [timedelta(hours=1), timedelta(seconds=3)], ids=["an hour", "a moment"])
+async def test_who_is_given_more_time_while_others_are_being_ended_is_warned_again_before_an_end(
+    world: World, more: timedelta
+) -> None:
+    """However long the turn takes to come: the step that was right before it may be wrong by then."""
     fakes = {"gw-1": with_people(world, 4), "gw-2": world.gateways["gw-2"]}
     for person in range(4):
         fakes["gw-2"].login(f"192.0.2.10{person}")
     fakes["gw-2"].serve(NEW, "b")
-    limits = LIMITS.model_copy(update={"forced": 100.0, "pause": timedelta(seconds=3)})
+    limits = LIMITS.model_copy(update={"forced": 100.0, "pause": timedelta(seconds=6)})
     order = world.drain_order(*fakes, deadline=timedelta(seconds=2), limits=limits, rate=6000.0)
     running: Running = await world.client.start_workflow(
         Drain.run, order, id=f"drain/both/{uuid4().hex}", task_queue=CONTROL_QUEUE
     )
     await until(lambda: any(fake.effects for fake in fakes.values()))
     [other] = [name for name, fake in fakes.items() if not fake.effects]
-    extension = DrainExtension(
-        id="1", by=timedelta(hours=1), person="on call", reason="a call", gateway=other
-    )
-    assert (await say(running, extension)).accepted
     [first] = fakes.keys() - {other}
+    await until(lambda: _waits_for_its_turn(running, other))
+    extension = DrainExtension(id="1", by=more, person="on call", reason="a call", gateway=other)
+    assert (await say(running, extension)).accepted
     await until(lambda: "stop a" in fakes[first].effects)
-    await asyncio.sleep(4)
-    assert (fakes[other].effects, len(fakes[other].slots["a"].people)) == ([], 4)
-    await running.cancel()
+    if more > timedelta(minutes=1):
+        assert (fakes[other].effects, len(fakes[other].slots["a"].people)) == ([], 4)
+        await running.cancel()
+        return
+    await result_of(running)
+    of_other = [action for action, subject, _ in world.book.events.values() if subject.startswith(other)]
+    assert of_other == [
+        "drain deadline announced",
+        "drain extended",
+        "drain deadline announced",
+        "sessions are being ended",
+    ]
 
 
 async def test_the_pause_between_two_batches_is_kept_when_the_history_is_cut_in_it(
@@ -229,6 +247,18 @@ async def test_what_an_earlier_change_left_on_broken_tunnels_is_not_waited_for(w
     assert "tunnels found broken" in told(world)
 
 
+async def test_a_drain_that_is_cancelled_while_sessions_are_being_ended_goes_no_further(world: World) -> None:
+    fake = with_people(world, 1)
+    fake.fail("end", Unavailable("gw-1 does not answer"), times=FOR_LONG)
+    running = await drain(world)
+    await until(lambda: "sessions are being ended" in told(world))
+    await running.cancel()
+    async with asyncio.timeout(20):
+        with pytest.raises(WorkflowFailureError) as ended:
+            await running.result()
+    assert isinstance(ended.value.cause, CancelledError)
+
+
 async def test_a_drain_that_a_newer_change_takes_over_says_what_was_pending(world: World) -> None:
     fake = with_people(world, 2)
     running = await drain(world, seconds=60)
@@ -236,6 +266,47 @@ async def test_a_drain_that_a_newer_change_takes_over_says_what_was_pending(worl
     await fake.fence(Operation(rollout="edge-9", epoch=2, gateway="gw-1", step="back", digest=NEW.digest))
     assert list((await result_of(running)).superseded) == ["gw-1"]
     assert "drain handed over" in told(world)
+
+
+async def test_a_gateway_that_a_newer_change_has_takes_no_commands_for_its_old_drain(world: World) -> None:
+    fake, other = with_people(world, 1), world.gateways["gw-2"]
+    other.login("192.0.2.9")
+    other.serve(NEW, "b")
+    order = world.drain_order("gw-1", "gw-2", limits=LIMITS)
+    running: Running = await world.client.start_workflow(
+        Drain.run, order, id=f"drain/both/{uuid4().hex}", task_queue=CONTROL_QUEUE
+    )
+    await until(lambda: _drains_both(running))
+    await fake.fence(Operation(rollout="edge-9", epoch=2, gateway="gw-1", step="back", digest=NEW.digest))
+    await until(lambda: "drain handed over" in told(world))
+    assert [slot.gateway for slot in (await status_of(running)).slots] == ["gw-2"]
+    ending = DrainEnding(id="1", person="on call", reason="now", gateway="gw-1")
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await say(running, ending)
+    assert refused.value.cause is not None
+    assert sentence_of(refused.value.cause) == "nothing drains on gw-1 any more"
+    other.logout("192.0.2.9")
+    assert (await result_of(running)).stopped == ("gw-2 a",)
+
+
+async def test_one_gateway_that_refuses_its_steps_ends_no_other_drain(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "NEXT_LOOK", timedelta(seconds=0.1))
+    broken, other = with_people(world, 1), world.gateways["gw-2"]
+    other.login("192.0.2.9")
+    other.serve(NEW, "b")
+    for step in ("observe", "count", "stop"):
+        broken.fail(step, BadInput("gw-1 has no slot a"), times=2)
+    order = world.drain_order("gw-1", "gw-2", limits=LIMITS)
+    running: Running = await world.client.start_workflow(
+        Drain.run, order, id=f"drain/both/{uuid4().hex}", task_queue=CONTROL_QUEUE
+    )
+    other.logout("192.0.2.9")
+    await until(lambda: "stop a" in other.effects)
+    assert "drain waits for its gateway" in told(world)
+    broken.logout("192.0.2.0")
+    assert (await result_of(running)).stopped == ("gw-1 a", "gw-2 a")
 
 
 async def holds_people(running: Running, number: int) -> bool:
