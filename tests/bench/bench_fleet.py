@@ -96,6 +96,7 @@ class Size:
     back_worker_rss_mb: float = 0.0
     first_tick_s: float = -1
     tick_s: float = 0.0
+    slowest_tick_s: float = 0.0
     tick_bytes: int = 0
 
 
@@ -171,7 +172,9 @@ async def _measure(count: int, watch: float | None) -> Size:
         size.largest_payload_bytes = max(size.largest_payload_bytes, largest)
         del events
     measured = _plan(count, Size(gateways=count), PRODUCTION)
-    size.first_tick_s, size.tick_s, size.tick_bytes = await measure_ticks(measured, release(OLD_VERSION))
+    ticks = await measure_ticks(measured, release(OLD_VERSION))
+    size.first_tick_s, size.tick_s, size.slowest_tick_s = ticks.first, ticks.median, ticks.slowest
+    size.tick_bytes = ticks.bytes
     return size
 
 
