@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,9 @@ SETTLING = 5.0
 
 TEN_SECONDS = 10
 """Counts, of which there is one a second."""
+
+PATIENCE = timedelta(minutes=1)
+"""How long the engine may take to give a page of what it keeps of a large fleet."""
 
 SCANNED = 80
 """Histories of each kind that are read for their largest payload."""
@@ -158,6 +162,7 @@ async def _measure(count: int, watch: float | None) -> Size:
         size.worker_cpu_s, size.worker_rss_mb = setup.cost()
         size.steps_per_s, size.most_steps_per_s = setup.steps_a_second(patience)
         size.events, size.longest_history, size.largest_payload_bytes = await setup.histories()
+    print(f"  so far {_line(size)}", flush=True)
     async with _setup(count, harm_in_wave=TURNED_ROUND_IN_WAVE, patience=5.0) as setup:
         result = await setup.upgrade(plan)
         _expect(result, Outcome.ROLLED_BACK)
@@ -343,7 +348,7 @@ class Setup:
         client = await connect(self.address, "default")
         events = longest = largest = 0
         read: dict[str, int] = {}
-        async for found in client.list_workflows():
+        async for found in client.list_workflows(rpc_timeout=PATIENCE):
             length = found.history_length or 0
             events, longest = events + length, max(longest, length)
             if read.get(found.workflow_type, 0) < SCANNED:
@@ -354,7 +359,8 @@ class Setup:
 
 async def _largest_payload(client: Client, workflow: str, run: str) -> int:
     largest = 0
-    async for event in client.get_workflow_handle(workflow, run_id=run).fetch_history_events():
+    handle = client.get_workflow_handle(workflow, run_id=run)
+    async for event in handle.fetch_history_events(rpc_timeout=PATIENCE):
         largest = max(largest, event.ByteSize())
     return largest
 
