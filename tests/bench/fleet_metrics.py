@@ -1,8 +1,9 @@
 """The judge's tick on a large fleet: a real Prometheus over SIMULATED exporters, and the real look-up.
 
 Every simulated gateway is a target of its own with the series of two instances, scraped as often as the
-gate policy of production says; one process, which is not the judge's, answers for all of them. What is timed
-is the whole step that a workflow calls: who belongs to the wave, what is read of whom, and the folding of it.
+gate policy of production says; one process, which is not the judge's, answers for all of them. What runs is
+the step that a workflow calls; what is timed are its ticks: what to read, the answers, the folding of them,
+and the state that a heartbeat carries. Who belongs to the wave is read once a slice, before its first tick.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from pathlib import Path
 from temporalio.testing import ActivityEnvironment
 
 from activities.drivers.metrics.prometheus import PrometheusSource
-from activities.observation import ObservationActivities
+from activities.observation import ObservationActivities, unpacked
 from activities.watching import WatchActivities, WatchSlice
 from orchestrator.store.ledger import Ledger
 from policies.judge.counts import Series
@@ -30,7 +31,6 @@ from policies.judge.tick import Offence
 from policies.model.change import ChangeKind, ChangeOpening, GatewayResult
 from policies.model.fleet import Fleet, Gateway
 from policies.model.plan import Plan, ReleaseRef
-from policies.model.verdict import GateVerdict
 from tests.fakes.prometheus import prometheus_of
 
 TICKS = 10
@@ -138,10 +138,12 @@ class Weighed:
         self._answers: list[Series] = []
         self._offenders = 0
 
-    def bytes(self) -> int:
-        """Return the size of all answers as Prometheus wrote them."""
+    def taken(self) -> int:
+        """Return the size of all answers since the last time, as Prometheus wrote them, in bytes."""
         answers = [json.dumps(_as_answered(one), separators=(",", ":")) for one in self._answers]
-        return sum(map(len, answers)) + self._offenders
+        found = sum(map(len, answers)) + self._offenders
+        self._answers, self._offenders = [], 0
+        return found
 
     async def raw(
         self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
@@ -199,21 +201,31 @@ async def measure_ticks(plan: Plan, old: ReleaseRef) -> Ticks:
 
 
 async def _ticks(book: Ledger, plan: Plan, change: str, wave: int, source: PrometheusSource) -> Ticks:
-    seconds: list[float] = []
-    largest, state = 0, ""
-    for _ in range(TICKS):
-        weighed = Weighed(source)
-        watch = WatchActivities(book, ObservationActivities(weighed, offenders=weighed))
-        asked = WatchSlice(change=change, plan=plan.digest, wave=wave, state=state, slice=timedelta(0))
-        began = time.monotonic()
-        found = await ActivityEnvironment().run(watch.watch_wave, asked)
-        seconds.append(round(time.monotonic() - began, 2))
-        if found.decision.verdict is GateVerdict.METRICS_UNAVAILABLE:
-            raise SystemExit(f"bench: the tick did not read all it needs: {found.decision.reason}")
-        largest, state = max(largest, weighed.bytes()), found.state
-        await asyncio.sleep(plan.gates.tick.total_seconds())
-    first, *others = seconds
-    return Ticks(first, round(statistics.median(others), 2), max(others), largest)
+    weighed = Weighed(source)
+    seconds: dict[float, float] = {}
+    sizes: list[int] = []
+    blind: list[bool] = []
+
+    def ended(packed_state: str) -> None:
+        """Take the time from a tick's begin, which its state names, to the heartbeat that carries it."""
+        now, state = time.time(), unpacked(packed_state)
+        if state.last and state.last not in seconds:
+            seconds[state.last] = round(now - state.last, 2)
+            sizes.append(weighed.taken())
+            blind.append(state.blind_since is not None)
+
+    watch = WatchActivities(book, ObservationActivities(weighed, offenders=weighed))
+    environment = ActivityEnvironment()
+    environment.on_heartbeat = ended
+    slice_length = plan.gates.tick * (TICKS - 1)
+    asked = WatchSlice(change=change, plan=plan.digest, wave=wave, state="", slice=slice_length)
+    found = await environment.run(watch.watch_wave, asked)
+    if any(blind):
+        raise SystemExit(f"bench: {sum(blind)} ticks did not read all they need: {found.decision.reason}")
+    if len(seconds) < TICKS:
+        raise SystemExit(f"bench: {len(seconds)} ticks of {TICKS}, and then: {found.decision.reason}")
+    first, *others = seconds.values()
+    return Ticks(first, round(statistics.median(others), 2), max(others), max(sizes))
 
 
 def _standing(book: Ledger, plan: Plan) -> str:
