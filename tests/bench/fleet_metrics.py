@@ -113,6 +113,7 @@ def _exporters_of(fleet: Fleet, old: ReleaseRef, new: ReleaseRef, changed: froze
         target=_serve, args=(told, names, (old.executable, new.executable), changed), daemon=True
     )
     serving.start()
+    told.close()  # else a child that died would be waited for
     try:
         port: int = heard.recv()
         yield port
