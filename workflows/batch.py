@@ -124,6 +124,7 @@ class Batch:
         self._untold = 0
         self._urgent = False
         self._over = False
+        self._closed = False
         self._at_barrier = False
 
     @workflow.run
@@ -149,6 +150,7 @@ class Batch:
             self._over = True
             await reporting
         finally:
+            self._closed = True  # whatever follows a workflow's end fails its task, again and again
             for task in (reporting, *self._returning.values()):
                 task.cancel()
         return BatchResult(kept=list(self._states.values()).count("kept"), aside=self._aside)
@@ -467,12 +469,15 @@ class Batch:
         return every if self._order.detailed else every * 2 ** min(self._told, SLOWEST_REPORT)
 
     async def _report_changes(self) -> None:
-        """Tell the wave what matters at once, and the steps between in as few reports as people need."""
-        while self._untold or not self._over:
+        """Tell the wave what matters at once, and the steps between in as few reports as people need.
+
+        A signal that has arrived at the moment of a cancellation swallows it, and the next would follow.
+        """
+        while not self._closed and (self._untold or not self._over):
             await workflow.wait_condition(lambda: self._untold > 0 or self._over)
             with suppress(TimeoutError):
                 await workflow.wait_condition(lambda: self._urgent or self._over, timeout=self._report_after)
-            if self._untold:
+            if self._untold and not self._closed:
                 self._telling = True
                 await self._tell_wave()
                 self._telling = False
@@ -493,6 +498,8 @@ class Batch:
             gateways=self._progress() if self._order.detailed else (),
         )
         await self._write_down()
+        if self._closed:
+            return
         try:
             await workflow.get_external_workflow_handle(self._order.wave).signal("report", report)
         except FailureError as error:  # a wave that is gone hears nothing; its end is seen as a cancellation

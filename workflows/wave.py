@@ -109,6 +109,7 @@ class Wave:
         self._untold = True
         self._urgent = False
         self._over = False
+        self._closed = False
 
     @workflow.run
     async def run(self, order: WaveOrder) -> WaveResult:
@@ -129,6 +130,7 @@ class Wave:
             await telling
             return result
         finally:
+            self._closed = True  # whatever follows a workflow's end fails its task, again and again
             for task in (telling, *running, *self._ends):
                 task.cancel()
             if self._watch is not None:
@@ -136,7 +138,8 @@ class Wave:
 
     # --- what people and children say ----------------------------------------------
 
-    @workflow.signal(name="command")
+    # At the wave's end its batches hear of that instead.
+    @workflow.signal(name="command", unfinished_policy=workflow.HandlerUnfinishedPolicy.ABANDON)
     async def command(self, command: Command) -> None:
         """Take a person's command that the change has accepted."""
         match command.kind:
@@ -195,6 +198,8 @@ class Wave:
             await workflow.wait_condition(
                 partial(lambda some: not self._holds and self._switching(some) <= few, before)
             )
+            if self._closed:
+                return
             batch = await guarded(
                 Batch.run,
                 self._batch_order(key, switching - self._switching(before)),
@@ -202,7 +207,7 @@ class Wave:
             )
             self._batches[key.number] = batch
             self._ends.append(asyncio.create_task(self._notice_the_end(key.number, batch)))
-            if self._holds:  # held while the batch was being started
+            if self._holds and not self._closed:  # held while the batch was being started
                 with suppress(FailureError):
                     await batch.signal(Batch.hold, True)
 
@@ -416,12 +421,12 @@ class Wave:
 
     async def _signal_batches(self, signal: str, argument: object) -> None:
         for number, batch in sorted(self._batches.items()):
-            if number not in self._results:
+            if number not in self._results and not self._closed:
                 with suppress(FailureError):  # one that has just ended hears nothing; its end is noticed
                     await batch.signal(signal, argument)
 
     async def _signal_watch(self, signal: str, *arguments: int) -> None:
-        if self._watch is not None:
+        if self._watch is not None and not self._closed:
             with suppress(FailureError):
                 await self._watch.signal(signal, args=arguments)
 
@@ -489,10 +494,13 @@ class Wave:
         self._urgent |= urgent
 
     async def _report_changes(self) -> None:
-        """Tell the change what is new, in as few signals as the news allows; mere progress of many waits."""
-        while self._untold or not self._over:
+        """Tell the change what is new, in as few signals as the news allows; mere progress of many waits.
+
+        A signal that has arrived at the moment of a cancellation swallows it, and the next would follow.
+        """
+        while not self._closed and (self._untold or not self._over):
             await workflow.wait_condition(lambda: self._untold or self._over)
-            if self._untold:
+            if self._untold and not self._closed:
                 await self._tell()
             if self._order.header.changing > DETAILED:
                 pause = IN_LARGE_FLEETS * 2 ** (self._told // REPORTS_AT_A_PACE)

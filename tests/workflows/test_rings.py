@@ -11,6 +11,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
 from policies.model.change import Outcome, Phase
+from policies.model.command import Command, CommandKind
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine
 from tests.workflows.impatient import SECONDS, Impatient
@@ -28,6 +29,7 @@ from tests.workflows.world import (
 )
 from workflows.change import Change, ChangeRun
 from workflows.steps import CONTROL_QUEUE
+from workflows.wave import Wave
 
 STARTED_WITHIN = 6.0
 """Seconds between the end of a workflow and the first gateway that hears of the way back.
@@ -203,3 +205,18 @@ async def test_with_nobody_left_the_lease_itself_sends_new_sessions_back(server:
         await until(lambda: set(world.serving().values()) == {"1.1.6"})
         assert time.monotonic() - began < world.fleet.limits.lease.total_seconds() + 1
         assert "steer a" not in world.gateways["gw-1"].effects
+
+
+async def test_a_wave_that_is_cancelled_while_it_speaks_says_nothing_after_its_end(server: Engine) -> None:
+    """A signal that arrives with the cancellation swallows it; the next one would spoil the wave's end."""
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(minutes=10)))
+    async with working(world):
+        change, _ = await watched(world)
+        wave = child(world)
+        people = [Command(id=f"h{n}", kind=CommandKind.HOLD, person=f"p{n}", reason="x") for n in range(40)]
+        said = asyncio.gather(*[wave.signal(Wave.command, person) for person in people])
+        await asyncio.sleep(0.02)
+        await change.terminate("a test said so")
+        await asyncio.gather(said, return_exceptions=True)
+        await until(lambda: set(world.serving().values()) == {"1.1.6"}, 15)
+    assert_back_once(world)
