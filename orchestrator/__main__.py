@@ -5,7 +5,7 @@ from io import TextIOWrapper
 
 from orchestrator.cli.main import app
 from orchestrator.exit_code import ExitCode
-from orchestrator.process import leave
+from orchestrator.processes.process import leave
 from policies.model.errors import PenstockError
 
 

@@ -14,7 +14,7 @@ from deploy.lab.lab import lab
 from deploy.lab.screen import Screen
 from deploy.lab.stories import Storyteller, Told, write_json
 from orchestrator.exit_code import ExitCode
-from orchestrator.process import leave
+from orchestrator.processes.process import leave
 from policies.model.change import Outcome
 from policies.model.errors import BadInput, PenstockError
 

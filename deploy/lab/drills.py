@@ -26,7 +26,7 @@ from deploy.lab.lab import Lab, Shape, lab
 from deploy.lab.rehearsal import Rehearsal, Trial, said, verdict_at
 from deploy.lab.topology import Host
 from orchestrator.exit_code import ExitCode
-from orchestrator.process import leave
+from orchestrator.processes.process import leave
 from policies.model.errors import BadInput, PenstockError, Unavailable
 from policies.model.status import ChangeStatus
 from policies.model.verdict import Action, Window

@@ -261,7 +261,7 @@ async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[
     ).start()
     settings = _settings(shape, topology, folder, files, published, engine, prometheus)
     session = Session(settings)
-    worker = _program(folder, "worker", topology.hub, ["-m", "orchestrator.worker"], settings)
+    worker = _program(folder, "worker", topology.hub, ["-m", "orchestrator.processes.worker"], settings)
     agents = {
         host.name: _agent(folder, files, host, fleet.gateway(host.name), issued, published, engine)
         for host in topology.gateways
@@ -388,14 +388,16 @@ def _agent(
         },
     }
     path = write_yaml(files / "agents" / f"{host.name}.yaml", config)
-    return _program(folder, f"agent-{host.name}", host, ["-m", "orchestrator.agent", str(path)])
+    return _program(folder, f"agent-{host.name}", host, ["-m", "orchestrator.processes.agent", str(path)])
 
 
 def _exporter(folder: Path, files: Path, host: Host, gateway: Gateway) -> Process:
     path = write_yaml(files / "gateways" / f"{host.name}.yaml", gateway)
     arguments = ["--gateway", str(path), "--root", str(folder / "gateways" / host.name)]
     arguments += ["--address", host.address4, "--port", str(EXPORTER_PORT)]
-    return _program(folder, f"exporter-{host.name}", host, ["-m", "orchestrator.exporter", *arguments])
+    return _program(
+        folder, f"exporter-{host.name}", host, ["-m", "orchestrator.processes.exporter", *arguments]
+    )
 
 
 def _crowds(

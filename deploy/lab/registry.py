@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from activities.drivers.source.oci import IMAGE_INDEX, IMAGE_MANIFEST, SIGNATURE_TYPES, TOKEN_TYPE
-from orchestrator.release_folder import place, read_statement
+from orchestrator.publishing.folder import place, read_statement
 from policies.model.release import PAYLOAD_TYPE
 from policies.model.value import Digest, digest_of
 from policies.trust.statements import parse_release

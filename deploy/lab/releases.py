@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.lab.signer import LabSigner
-from orchestrator.release_builder import BuiltRelease, ReleaseLabels, build_release, index_statement
-from orchestrator.release_folder import offer, publish
+from orchestrator.publishing.builder import BuiltRelease, ReleaseLabels, build_release, index_statement
+from orchestrator.publishing.folder import offer, publish
 from policies.model.release import CurrentRelease
 from policies.model.value import Digest
 

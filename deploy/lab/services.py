@@ -17,7 +17,7 @@ from typing import TextIO
 from deploy.lab import namespaces
 from deploy.lab.processes import Process
 from deploy.lab.topology import Host, Topology
-from orchestrator import development_engine
+from orchestrator.engine import development as development_engine
 from policies.model.errors import Conflict, Unavailable
 
 ENGINE_PORT, PROMETHEUS_PORT, EXPORTER_PORT = 7233, 9090, 9500

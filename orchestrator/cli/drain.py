@@ -14,7 +14,7 @@ from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.instance import InstanceState
 
 if TYPE_CHECKING:
-    from orchestrator.service import Surveyed
+    from orchestrator.service.changes import Surveyed
 
 app = typer.Typer(help="Wait longer for old sessions, or no longer.", no_args_is_help=True)
 

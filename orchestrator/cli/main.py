@@ -217,7 +217,7 @@ def serve() -> None:
     """Run an engine of your own and its worker until Ctrl-C; for one person on one machine."""
     import asyncio  # noqa: PLC0415 - the engine is loaded only where it is needed
 
-    from orchestrator import serve as room  # noqa: PLC0415
+    from orchestrator.processes import serve as room  # noqa: PLC0415
 
     asyncio.run(room.main())
 
@@ -227,7 +227,7 @@ def worker() -> None:
     """Run the orchestrator's worker until SIGTERM."""
     import asyncio  # noqa: PLC0415 - the engine is loaded only where it is needed
 
-    from orchestrator import worker as room  # noqa: PLC0415
+    from orchestrator.processes import worker as room  # noqa: PLC0415
 
     asyncio.run(room.main())
 
@@ -237,6 +237,6 @@ def agent(config: Annotated[Path, typer.Option("--config", help="the agent's own
     """Run a gateway's agent until SIGTERM."""
     import asyncio  # noqa: PLC0415 - the engine is loaded only where it is needed
 
-    from orchestrator import agent as room  # noqa: PLC0415
+    from orchestrator.processes import agent as room  # noqa: PLC0415
 
     asyncio.run(room.main(config))

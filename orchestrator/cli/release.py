@@ -43,8 +43,8 @@ def build(
     executable: str = "usr/sbin/ocserv",
 ) -> None:
     """Describe a tree in a manifest and put it into a repository folder, unsigned; print its digest."""
-    from orchestrator.release_builder import ReleaseLabels, build_release  # noqa: PLC0415
-    from orchestrator.release_folder import publish  # noqa: PLC0415
+    from orchestrator.publishing.builder import ReleaseLabels, build_release  # noqa: PLC0415
+    from orchestrator.publishing.folder import publish  # noqa: PLC0415
 
     labels = ReleaseLabels(
         product=product,
@@ -73,8 +73,8 @@ def index(
     days: Annotated[int, typer.Option(min=1, max=7, help="how long the index is good")] = 7,
 ) -> None:
     """Make the channel's index, unsigned, and offer it; print its digest. Sign it like a release."""
-    from orchestrator.release_builder import index_statement  # noqa: PLC0415
-    from orchestrator.release_folder import offer, publish, read_statement  # noqa: PLC0415
+    from orchestrator.publishing.builder import index_statement  # noqa: PLC0415
+    from orchestrator.publishing.folder import offer, publish, read_statement  # noqa: PLC0415
     from policies.model.release import CurrentRelease  # noqa: PLC0415
     from policies.trust.statements import parse_release  # noqa: PLC0415
 
@@ -104,8 +104,8 @@ def sign(
     cms_time_stamp: KeyFile = None,
 ) -> None:
     """Add one signature to a release or index in a repository folder, by one of three kinds of key."""
-    from orchestrator import release_signing  # noqa: PLC0415
-    from orchestrator.release_folder import add_signature, read_statement  # noqa: PLC0415
+    from orchestrator.publishing import signing as release_signing  # noqa: PLC0415
+    from orchestrator.publishing.folder import add_signature, read_statement  # noqa: PLC0415
 
     statement = read_statement(repository, digest)
     token = cms_time_stamp.read_bytes() if cms_time_stamp else None
@@ -146,7 +146,7 @@ def verify(digest: DigestArgument) -> None:
 
     async def run(session: Session) -> None:
         from activities.drivers.trust_files import compose_releases  # noqa: PLC0415
-        from orchestrator.engine import enter_network_namespace  # noqa: PLC0415
+        from orchestrator.engine.client import enter_network_namespace  # noqa: PLC0415
 
         settings, fleet = session.settings, session.fleet
         enter_network_namespace(settings.network_namespace)

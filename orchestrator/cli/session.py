@@ -11,9 +11,9 @@ from policies.model.errors import BadInput, Unavailable
 
 if TYPE_CHECKING:
     from activities.drivers.store.snapshots import SnapshotArchive
-    from orchestrator.drain_service import DrainService
-    from orchestrator.quarantine_service import QuarantineService
-    from orchestrator.service import Service, Standing
+    from orchestrator.service.changes import Service, Standing
+    from orchestrator.service.drains import DrainService
+    from orchestrator.service.quarantine import QuarantineService
     from orchestrator.store.changes import HistoryRow
     from orchestrator.store.evidence import EvidenceList
     from orchestrator.store.ledger import Ledger
@@ -78,8 +78,8 @@ class Session:
 
     async def service(self) -> "Service":
         """Return the service, connected to the engine."""
-        from orchestrator.engine import connect, enter_network_namespace  # noqa: PLC0415
-        from orchestrator.service import Service  # noqa: PLC0415
+        from orchestrator.engine.client import connect, enter_network_namespace  # noqa: PLC0415
+        from orchestrator.service.changes import Service  # noqa: PLC0415
 
         enter_network_namespace(self.settings.network_namespace)
         client = await connect(
@@ -91,14 +91,14 @@ class Session:
 
     async def drain_service(self) -> "DrainService":
         """Return what knows the fleet's drains."""
-        from orchestrator.drain_service import DrainService  # noqa: PLC0415 - quick commands stay quick
+        from orchestrator.service.drains import DrainService  # noqa: PLC0415 - quick commands stay quick
 
         service = await self.service()
         return DrainService(service.client, service)
 
     async def quarantine_service(self) -> "QuarantineService":
         """Return what leaves gateways out and takes them in again."""
-        from orchestrator.quarantine_service import QuarantineService  # noqa: PLC0415
+        from orchestrator.service.quarantine import QuarantineService  # noqa: PLC0415
 
         return QuarantineService(await self.service())
 
@@ -137,7 +137,7 @@ class Session:
     async def predict(self, plan: "Plan") -> "tuple[Prediction, ...]":
         """Return when each required gate of wave one will have decided; empty when traffic is unknown."""
         from activities.drivers.metrics.prometheus import PrometheusSource  # noqa: PLC0415
-        from orchestrator.login_rate import attempts_per_minute  # noqa: PLC0415
+        from orchestrator.service.login_rate import attempts_per_minute  # noqa: PLC0415
         from policies.judge.offline.predict import predict  # noqa: PLC0415
 
         if not plan.waves:
@@ -152,7 +152,7 @@ class Session:
         """Verify a release of the repository and write it into the ledger; TrustError if it may not be."""
         from activities.drivers.trust_files import compose_releases  # noqa: PLC0415
         from activities.releases import CREDENTIALS  # noqa: PLC0415
-        from orchestrator.engine import enter_network_namespace  # noqa: PLC0415
+        from orchestrator.engine.client import enter_network_namespace  # noqa: PLC0415
 
         enter_network_namespace(self.settings.network_namespace)
         releases = compose_releases(

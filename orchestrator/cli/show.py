@@ -25,7 +25,7 @@ from policies.planning.summary import describe
 
 if TYPE_CHECKING:
     from orchestrator.cli.session import Session
-    from orchestrator.service import Standing
+    from orchestrator.service.changes import Standing
     from orchestrator.store.changes import HistoryRow
 
 WIDTH = 100

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from orchestrator.login_rate import attempts_per_minute
+from orchestrator.service.login_rate import attempts_per_minute
 from policies.judge.counts import Series
 from policies.model.errors import Unavailable
 from policies.model.fleet import Fleet, Gateway, Slot

@@ -20,7 +20,7 @@ from activities.releases import AdmitOrder, ReleaseActivities, Releases
 from activities.verdicts import refusal
 from deploy.lab.releases import LabReleases
 from deploy.lab.repository import RepositoryServer
-from orchestrator.release_folder import add_signature
+from orchestrator.publishing.folder import add_signature
 from policies.model.errors import BadInput
 from policies.model.refusals import (
     DigestMismatch,

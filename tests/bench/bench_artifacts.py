@@ -21,7 +21,7 @@ from activities.drivers.store.blobs import BlobStore
 from activities.drivers.trust_files import load_trust
 from activities.verdicts import Document, Question, judge
 from deploy.lab.releases import LabReleases
-from orchestrator.release_builder import ReleaseLabels, build_release, index_statement
+from orchestrator.publishing.builder import ReleaseLabels, build_release, index_statement
 from policies.model.release import CurrentRelease
 from policies.model.trust import Envelope, SignatureKind
 from policies.model.verification import Scope, TrustState

@@ -28,10 +28,10 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
 from activities.facts import FRESH
-from orchestrator import development_engine
-from orchestrator.engine import connect
+from orchestrator.engine import development as development_engine
+from orchestrator.engine.client import connect
 from orchestrator.files import load
-from orchestrator.service import Service
+from orchestrator.service.changes import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.change import (
     ChangeEnding,

@@ -23,7 +23,7 @@ CODE = (
     "activities/drivers/source/*",
     "activities/drivers/signature/*",
     "activities/drivers/store/*",
-    "orchestrator/payloads.py",
+    "orchestrator/engine/payloads.py",
     "orchestrator/release_*.py",
 )
 TESTS = (

@@ -18,10 +18,10 @@ from activities.plans import PlanActivities
 from activities.releases import Admission, AdmitOrder
 from activities.snapshots import ArchiveActivities
 from activities.watching import WatchSlice
-from orchestrator.engine import connect
-from orchestrator.process import leave, make_worker, run_until_told
+from orchestrator.engine.client import connect
+from orchestrator.processes.process import leave, make_worker, run_until_told
+from orchestrator.processes.worker import WORKFLOWS, record_activities
 from orchestrator.store.ledger import Ledger
-from orchestrator.worker import WORKFLOWS, record_activities
 from policies.judge.offline.advisory import Advice
 from policies.model.verdict import Action, Decision, GateVerdict
 from tests.bench.simulated_agents import STEPS, fleet

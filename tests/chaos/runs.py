@@ -12,7 +12,7 @@ from temporalio.client import Client
 from deploy.lab.faults import Fault, Faults
 from deploy.lab.lab import FLEET, Lab, Shape
 from orchestrator.files import load
-from orchestrator.service import Service
+from orchestrator.service.changes import Service
 from policies.model.errors import Conflict, PenstockError
 from policies.model.fleet import Limits
 from policies.model.gates import GatePolicy

@@ -9,7 +9,7 @@ from temporalio.service import RPCError
 from deploy.lab.faults import Fault, Faults
 from deploy.lab.lab import FLEET
 from deploy.lab.processes import Process
-from orchestrator.service import Service
+from orchestrator.service.changes import Service
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict
 from tests.chaos.cases import Run

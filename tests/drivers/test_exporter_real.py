@@ -38,7 +38,13 @@ class Exporter:
         self.process = self._start(lab.root)
 
     def _start(self, root: Path) -> "subprocess.Popen[bytes]":
-        command: list[str | Path] = [sys.executable, "-m", "orchestrator.exporter", "--gateway", self.gateway]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "orchestrator.processes.exporter",
+            "--gateway",
+            self.gateway,
+        ]
         command += ["--root", root, "--address", self.address, "--port", str(PORT)]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log)

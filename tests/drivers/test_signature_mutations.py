@@ -14,7 +14,7 @@ from asn1crypto import cms as asn1_cms
 from activities.drivers.trust_files import load_trust
 from activities.verdicts import Document, LoadedTrust, Question, judge
 from deploy.lab.signer import LabSigner
-from orchestrator.release_signing import sign_cms, sign_openpgp
+from orchestrator.publishing.signing import sign_cms, sign_openpgp
 from policies.model.refusals import TrustError
 from policies.model.trust import Envelope, SignatureKind
 from policies.model.value import digest_of

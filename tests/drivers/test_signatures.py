@@ -31,7 +31,7 @@ from activities.refusals import (
     PolicyInvalid,
 )
 from deploy.lab.signer import LabSigner
-from orchestrator.release_signing import sign_cms, sign_openpgp
+from orchestrator.publishing.signing import sign_cms, sign_openpgp
 from policies.model.errors import BadInput
 from policies.model.refusals import (
     SignatureInvalid,

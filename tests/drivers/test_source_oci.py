@@ -23,7 +23,7 @@ from activities.refusals import (
 from activities.releases import Releases
 from deploy.lab.registry import Registry
 from deploy.lab.releases import LabReleases
-from orchestrator.release_folder import add_signature
+from orchestrator.publishing.folder import add_signature
 from policies.model.refusals import (
     DigestMismatch,
     ManifestInvalid,

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from orchestrator.release_signing import sign_cms
+from orchestrator.publishing.signing import sign_cms
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 

@@ -13,8 +13,8 @@ from activities.drivers.trust_files import Trail, compose_releases
 from activities.releases import Admitted, Releases
 from deploy.lab.releases import LabReleases
 from deploy.lab.signer import LabSigner
-from orchestrator.release_builder import ReleaseLabels, build_release, index_statement, release_statement
-from orchestrator.release_folder import add_signature, offer, place, publish
+from orchestrator.publishing.builder import ReleaseLabels, build_release, index_statement, release_statement
+from orchestrator.publishing.folder import add_signature, offer, place, publish
 from policies.model.release import CurrentRelease
 from policies.model.value import Digest, digest_of
 from tests.fakes.hostile import HostileServer, Peer, Request, Script, blob_server

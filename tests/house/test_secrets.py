@@ -19,7 +19,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from activities.drivers.trust_files import compose_releases
 from activities.failures import as_application_errors
 from activities.releases import Admitted, Releases
-from orchestrator.payloads import ENCODING, data_converter, read_keys
+from orchestrator.engine.payloads import ENCODING, data_converter, read_keys
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput
 from policies.model.verification import Scope

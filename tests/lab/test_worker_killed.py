@@ -22,7 +22,7 @@ import asyncio, json, sys, time
 from deploy.lab.lab import Shape, lab
 from policies.model.plan import Strategy
 from policies.model.change import Phase
-from orchestrator.process import leave
+from orchestrator.processes.process import leave
 
 async def until(built, phase):
     while (await built.status()).phase is not phase:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cli.show import Output, new_events, show_standing, show_status
-from orchestrator.service import Standing
+from orchestrator.service.changes import Standing
 from policies.model.change import Phase
 from policies.model.report import GatewayProgress
 from policies.model.status import ChangeStatus, Event

@@ -6,7 +6,7 @@ import pytest
 from temporalio.client import Client, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.service import Service
+from orchestrator.service.changes import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import Unavailable
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from temporalio import activity, workflow
 from temporalio.client import Client
 
-from orchestrator import process
+from orchestrator.processes import process
 
 QUEUE = "deaf"
 

@@ -8,8 +8,8 @@ from temporalio.client import Client
 
 from activities.observation import ObservationSlice
 from activities.watching import WatchSlice
-from orchestrator.payloads import data_converter
-from orchestrator.process import leave
+from orchestrator.engine.payloads import data_converter
+from orchestrator.processes.process import leave
 from tests.fakes.control import HEALTHY, UNDECIDED, FakeJudge, ObservedLedger
 from tests.workflows.world import World, control_worker, fleet_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from temporalio.worker import Worker
 
-from orchestrator.process import NotEnded, ending_within
+from orchestrator.processes.process import NotEnded, ending_within
 
 WITHIN = timedelta(seconds=30)
 """Time within which a worker has ended, on a machine that has other things to do."""

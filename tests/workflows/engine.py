@@ -15,8 +15,8 @@ from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator import development_engine
-from orchestrator.payloads import data_converter
+from orchestrator.engine import development as development_engine
+from orchestrator.engine.payloads import data_converter
 from tests.workflows.watch import Server, let_go, watch
 
 KEPT = Duration(seconds=86_400)

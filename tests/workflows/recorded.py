@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from temporalio.client import WorkflowExecutionStatus
 
-from orchestrator.drain_service import DrainService
-from orchestrator.service import Service
+from orchestrator.service.changes import Service
+from orchestrator.service.drains import DrainService
 from policies.model.change import ChangeResult
 from policies.model.command import CommandReceipt
 from policies.model.plan import ReleaseRef

@@ -16,7 +16,7 @@ from workflows.steps import CONTROL_QUEUE
 
 
 def agent(client: Client, fake: FakeGateway) -> Worker:
-    """An agent that ends as calmly as the real one (orchestrator/process.py)."""
+    """An agent that ends as calmly as the real one (orchestrator/processes/process.py)."""
     return Worker(
         client,
         task_queue=fake.gateway.task_queue,

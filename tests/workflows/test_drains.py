@@ -9,7 +9,7 @@ import pytest
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import CancelledError
 
-from orchestrator.updates import give
+from orchestrator.service.updates import give
 from policies.model.change import Phase
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step

@@ -19,7 +19,7 @@ from temporalio.worker import (
     WorkflowInterceptorClassInput,
 )
 
-from orchestrator.service import Service
+from orchestrator.service.changes import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.change import Phase
 from policies.model.command import Command, CommandKind

@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestrator.quarantine_service import QuarantineService
-from orchestrator.service import Service
+from orchestrator.service.changes import Service
+from orchestrator.service.quarantine import QuarantineService
 from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.errors import BadInput, Conflict, Refused
 from policies.model.plan import Strategy

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from temporalio.client import ScheduleOverlapPolicy
 
-from orchestrator.schedules import have_reconcile, keep_reconciling, reconcile_of
-from orchestrator.service import Service
+from orchestrator.engine.schedules import have_reconcile, keep_reconciling, reconcile_of
+from orchestrator.service.changes import Service
 from policies.model.change import Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict, Unavailable
@@ -136,7 +136,7 @@ async def test_the_schedule_is_made_once_and_runs_every_minute(real: World) -> N
 async def test_an_engine_that_lost_its_database_gets_its_schedule_and_the_fleet_its_known_good(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.schedules.LOOK", timedelta(milliseconds=500))
+    monkeypatch.setattr("orchestrator.engine.schedules.LOOK", timedelta(milliseconds=500))
     with engine() as own:
         await lose_the_database(own)
 

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.drain_service import DrainService
-from orchestrator.service import Service
+from orchestrator.service.changes import Service
+from orchestrator.service.drains import DrainService
 from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainExtension

@@ -23,9 +23,9 @@ from activities.plans import PlanActivities
 from activities.sessions import SessionActivities
 from activities.snapshots import ArchiveActivities, SnapshotActivities
 from activities.steering import SteeringActivities
-from orchestrator.agent import gateway_activities
 from orchestrator.files import load
-from orchestrator.worker import WORKFLOWS, record_activities
+from orchestrator.processes.agent import gateway_activities
+from orchestrator.processes.worker import WORKFLOWS, record_activities
 from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, ChangeResult, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.fleet import Fleet, Gateway, Limits, Slot

@@ -25,9 +25,9 @@ from activities.instances import InstanceActivities
 from activities.sessions import SessionActivities
 from activities.snapshots import SnapshotActivities
 from activities.steering import SteeringActivities
-from orchestrator.engine import connect
+from orchestrator.engine.client import connect
 from orchestrator.files import load
-from orchestrator.process import leave, make_worker, run_until_told
+from orchestrator.processes.process import leave, make_worker, run_until_told
 from policies.model.fleet import Gateway
 from policies.model.value import Name, Value
 

@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from orchestrator.service import Service
+from orchestrator.service.changes import Service
 from policies.drift import strays
 from policies.model.change import Quarantine
 from policies.model.command import Command, CommandKind

@@ -20,9 +20,9 @@ from temporalio.client import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator.engine.task_timeout import task_within
+from orchestrator.service.updates import ANSWER, give
 from orchestrator.store.ledger import Ledger
-from orchestrator.task_timeout import task_within
-from orchestrator.updates import ANSWER, give
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable

@@ -7,8 +7,8 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from orchestrator.payloads import data_converter
-from orchestrator.task_timeout import TaskTimeout
+from orchestrator.engine.payloads import data_converter
+from orchestrator.engine.task_timeout import TaskTimeout
 from policies.model.errors import BadInput, Unavailable
 
 CLONE_NEWNET = 0x40000000

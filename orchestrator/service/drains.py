@@ -14,8 +14,8 @@ from temporalio.client import (
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.service import Service
-from orchestrator.updates import ANSWER, give
+from orchestrator.service.changes import Service
+from orchestrator.service.updates import ANSWER, give
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import BadInput, Conflict, Unavailable

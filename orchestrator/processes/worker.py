@@ -22,11 +22,11 @@ from activities.releases import ReleaseActivities
 from activities.snapshots import ArchiveActivities
 from activities.watching import WatchActivities
 from orchestrator.complaints import taking_complaints
-from orchestrator.engine import connect, enter_network_namespace
+from orchestrator.engine.client import connect, enter_network_namespace
+from orchestrator.engine.schedules import keep_reconciling
 from orchestrator.files import FleetFile, load
 from orchestrator.installation import refuse_strangers
-from orchestrator.process import leave, make_worker, run_until_told
-from orchestrator.schedules import keep_reconciling
+from orchestrator.processes.process import leave, make_worker, run_until_told
 from orchestrator.settings import Settings
 from orchestrator.store.complaints import ComplaintList
 from orchestrator.store.evidence import EvidenceList

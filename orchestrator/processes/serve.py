@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
-from orchestrator import development_engine
-from orchestrator.engine import connect
+from orchestrator.engine import development as development_engine
+from orchestrator.engine.client import connect
+from orchestrator.processes.worker import run_beside
 from orchestrator.settings import Settings, state_folder
-from orchestrator.worker import run_beside
 from policies.model.errors import BadInput, Conflict, Unavailable
 
 READY_WITHIN = 30.0

@@ -13,7 +13,7 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from orchestrator.memory import keep_giving_back
+from orchestrator.processes.memory import keep_giving_back
 from workflows.sandbox import RUNNER
 
 GRACE = timedelta(seconds=20)

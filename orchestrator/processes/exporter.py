@@ -1,4 +1,4 @@
-"""The exporter of one gateway: `python -m orchestrator.exporter`, a process of its own.
+"""The exporter of one gateway: `python -m orchestrator.processes.exporter`, a process of its own.
 
 It runs in the gateway's network namespace, outlives the agent, changes nothing there, and
 holds no connection to the engine.
@@ -142,7 +142,7 @@ def read_gateway(path: Path) -> Gateway:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve the gateway's metrics until the process is ended."""
-    parser = argparse.ArgumentParser(prog="python -m orchestrator.exporter", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.processes.exporter", description=__doc__)
     parser.add_argument("--gateway", type=Path, required=True, help="YAML or JSON file of the gateway")
     parser.add_argument("--root", type=Path, required=True, help="the gateway's folder on its host")
     parser.add_argument("--address", required=True, help="address to listen on")

@@ -17,7 +17,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError
 
-from orchestrator.task_timeout import task_within
+from orchestrator.engine.task_timeout import task_within
 from policies.model.fleet import Fleet
 from workflows.reconcile import Reconcile, ReconcileOrder
 from workflows.steps import CONTROL_QUEUE

@@ -1,0 +1,1 @@
+"""The workflow engine: its client, what it may hold, and how long it may take."""

@@ -1,0 +1,1 @@
+"""What runs: the composition roots, and how each begins and ends."""

@@ -1,0 +1,1 @@
+"""How a release is made: its tree, its folder, its signatures."""

@@ -1,0 +1,1 @@
+"""The one place that everybody asks: every question and command, by the name of its fleet."""
