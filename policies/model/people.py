@@ -1,0 +1,141 @@
+"""People: who is known, by what each is recognised, and which roles they have on which fleets."""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from itertools import chain
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from policies.model.value import Value, twice
+
+EVERY_FLEET = "*"
+"""In place of a fleet's name: all of them, those of later too."""
+
+
+class Role(StrEnum):
+    """What somebody is on a fleet; `policies.access` says what each may do."""
+
+    VIEWER = "viewer"
+    AUDITOR = "auditor"
+    OPERATOR = "operator"
+    APPROVER = "approver"
+    ADMIN = "admin"
+    CI = "ci"
+
+
+class Via(StrEnum):
+    """By which door somebody came."""
+
+    CLI = "cli"
+    API = "api"
+    WEB = "web"
+    CHAT = "chat"
+    SYSTEM = "system"
+
+
+PersonName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$", max_length=63)]
+"""One spelling for each person: two-person rules compare these names and nothing else."""
+
+FleetOrEvery = Annotated[str, Field(pattern=r"^(?:\*|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)$", max_length=63)]
+Grants = dict[FleetOrEvery, frozenset[Role]]
+"""Roles by fleet; those under `*` hold on every fleet."""
+
+SystemUser = Annotated[str, Field(pattern=r"^(?:[a-z_][a-z0-9_-]*\$?|[0-9]+)$", max_length=32)]
+"""A user of the orchestrator's host, by name or by number."""
+
+Subject = Annotated[str, Field(min_length=1, max_length=255)]
+
+RESERVED = frozenset({"penstock"})
+"""Who acts when nobody does; no person has this name."""
+
+ROOT = "root"
+
+
+class Caller(Value):
+    """Who asks, recognised by the service itself; what the caller says of itself counts for nothing."""
+
+    person: PersonName
+    grants: Grants
+    via: Via
+    machine: bool = False
+    """Whether it is a program with a token: it never counts as a person."""
+    address: str = ""
+    """Where it called from, for the audit record."""
+
+    def roles(self, fleet: str) -> frozenset[Role]:
+        """Return the caller's roles on the fleet; empty when the fleet is none of its business."""
+        return roles_of(self.grants, fleet)
+
+
+class Member(Value):
+    """One person, by everything that recognises them."""
+
+    name: PersonName
+    system_users: tuple[SystemUser, ...] = ()
+    """Users of the orchestrator's host that are this person at the local socket."""
+    subjects: tuple[Subject, ...] = ()
+    """What the identity provider calls this person."""
+    roles: Grants = {}
+
+
+class Group(Value):
+    """A group of the identity provider, and what its members may do."""
+
+    name: Subject
+    roles: Grants
+
+
+class Oidc(Value):
+    """The identity provider that is believed, and for whom its tokens must be meant."""
+
+    issuer: Annotated[str, Field(pattern=r"^https://[^\s?#]+$", max_length=255)]
+    audience: Subject
+    client: Subject
+    algorithms: tuple[Literal["RS256", "ES256", "EdDSA"], ...] = Field(
+        default=("RS256", "ES256"), min_length=1
+    )
+    subject_claim: Subject = "sub"
+    groups_claim: Subject = "groups"
+
+
+class People(Value):
+    """people.yaml: everybody who is known, and who says so."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    api_version: Literal["penstock/v1"] = Field(alias="apiVersion")
+    people: tuple[Member, ...] = ()
+    groups: tuple[Group, ...] = ()
+    oidc: Oidc | None = None
+
+    @model_validator(mode="after")
+    def _nobody_is_two(self) -> "People":
+        _refuse_twice("name", (one.name for one in self.people))
+        _refuse_twice("system user", chain.from_iterable(one.system_users for one in self.people))
+        _refuse_twice("subject", chain.from_iterable(one.subjects for one in self.people))
+        _refuse_twice("group", (one.name for one in self.groups))
+        if taken := sorted(RESERVED & {one.name for one in self.people}):
+            raise ValueError(f"nobody can be called {taken[0]}: that is who acts when no person does")
+        if self.oidc is None and (self.groups or any(one.subjects for one in self.people)):
+            raise ValueError("subjects and groups are given, and no oidc that could vouch for them")
+        return self
+
+
+def roles_of(grants: Mapping[str, frozenset[Role]], fleet: str) -> frozenset[Role]:
+    """Return the roles that these grants give on the fleet."""
+    return grants.get(EVERY_FLEET, frozenset()) | grants.get(fleet, frozenset())
+
+
+def joined(grants: Iterable[Mapping[str, frozenset[Role]]]) -> Grants:
+    """Return everything that is granted by any of these."""
+    found: Grants = {}
+    for one in grants:
+        for fleet, roles in one.items():
+            found[fleet] = found.get(fleet, frozenset()) | roles
+    return found
+
+
+def _refuse_twice(what: str, values: Iterable[str]) -> None:
+    if double := twice(values):
+        raise ValueError(f"the {what} {double} belongs to two people; one of them is meant")
