@@ -7,7 +7,9 @@ from orchestrator.store.plans import Plans
 from orchestrator.store.proofs import Proofs
 from orchestrator.store.quarantine import Quarantines
 from orchestrator.store.releases import Releases
+from orchestrator.store.requests import Requests
 from orchestrator.store.states import GatewayStates
+from orchestrator.store.tokens import Tokens
 from orchestrator.store.trail import Trail
 from orchestrator.store.watch_states import WatchStates
 
@@ -22,6 +24,8 @@ class Ledger(
     WatchStates,
     Quarantines,
     Proofs,
+    Tokens,
+    Requests,
     Trail,
 ):
     """The database behind every frontend: all of its books in one."""

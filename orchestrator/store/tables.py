@@ -253,6 +253,35 @@ approvals = Table(
     PrimaryKeyConstraint("plan", "person"),
 )
 
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("hash", String(64), nullable=False),
+    Column("grants", Text, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Column("last_used", Moment),
+    Column("revoked_at", Moment),
+    Column("revoked_by", Text),
+)
+"""What machines show instead of a person; only the hash of the secret part is kept."""
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("person", String(63), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("at", Moment, nullable=False, index=True),
+    Column("status", Integer),
+    Column("answer", Text),
+    PrimaryKeyConstraint("person", "key"),
+)
+"""Requests by the key that their callers gave, each with what was answered once it was."""
+
 floors = Table(
     "floors",
     metadata,
