@@ -4,6 +4,7 @@ import sys
 from io import TextIOWrapper
 
 from orchestrator.cli.main import app
+from orchestrator.cli.spelling import all_spelled
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.process import leave
 from policies.model.errors import PenstockError
@@ -19,6 +20,8 @@ def main() -> None:
         app()  # ends in SystemExit, with 2 for bad usage and 130 for Ctrl-C
     except PenstockError as error:
         print(f"{error.code}: {error}", file=sys.stderr)  # noqa: T201 - the one place that prints errors
+        if error.offers:
+            print(f"Next: {all_spelled(error.offers)}", file=sys.stderr)  # noqa: T201
         code = error.exit_code
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else ExitCode.INTERNAL

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 
 from policies.model.errors import Refused
 from policies.model.fleet import Fleet
+from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 
 
@@ -45,7 +46,7 @@ def targets_of(
     able = [name for name, releases in sorted(proven.items()) if release in releases]
     if not able:
         never = f"{release.product} {release.version} was never known-good here, so this is no way back"
-        raise Refused(f"{never}: use penstock upgrade start")
+        raise Refused(f"{never}; an upgrade can bring it", Offer(verb=Verb.START, release=release.version))
     return {name: release for name in able if known_good.get(name) != release}
 
 

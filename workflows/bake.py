@@ -133,7 +133,7 @@ class Bake:
         entry = EventEntry(
             action="harm found after the promotion",
             subject=f"{order.fleet}/{order.change}",
-            sentence=f"{decision.reason}; it waits for a person: penstock rollback {order.fleet}",
+            sentence=f"{decision.reason}; a person decides whether to go back",
             key=f"{workflow.info().run_id} harm",
         )
         await control.record(LedgerActivities.record_event, entry)

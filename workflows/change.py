@@ -148,7 +148,7 @@ class Change:
     def _command_makes_sense(self, command: Command) -> None:
         self._receipts.refuse_other_content(command)
         if self._receipts.of(command) is None and (refusal := self._story.refusal_of(command)):
-            raise conflict(refusal)
+            raise conflict(refusal.sentence, *refusal.next)
 
     @workflow.signal(name="command_fallback")
     async def command_fallback(self, command: Command) -> None:

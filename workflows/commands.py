@@ -6,6 +6,7 @@ from temporalio.exceptions import ApplicationError
 
 from policies.model.command import Command, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension
+from policies.model.offer import Offer
 
 REMEMBERED = 200
 """Commands whose receipts are kept; a repeat comes within minutes."""
@@ -43,6 +44,6 @@ class Receipts:
         return dict(self._known)
 
 
-def conflict(sentence: str) -> ApplicationError:
-    """Return the error with which a validator refuses a command; it is never retried."""
-    return ApplicationError(sentence, type="Conflict", non_retryable=True)
+def conflict(sentence: str, *offers: Offer) -> ApplicationError:
+    """Return the error with which a validator refuses a command and says what makes sense instead."""
+    return ApplicationError(sentence, *offers, type="Conflict", non_retryable=True)

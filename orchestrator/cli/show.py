@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.spelling import all_spelled
 from policies.judge.offline.predict import Prediction, Proof, what_logins_prove
 from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.errors import Unavailable
@@ -76,7 +77,7 @@ def status_frame(status: ChangeStatus) -> RenderableType:
         ("Users", status.users),
         ("Why", status.why),
         ("Next", status.next),
-        ("You can", status.can_do),
+        ("You can", all_spelled(status.can_do)),
     ):
         sentences.add_row(Text(word, "dim"), Text(sentence))
     urgent = [Text(f"NEEDS YOU  {status.needs_you}", "bold yellow")] if status.needs_you else []

@@ -17,11 +17,11 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.engine.task_timeout import task_within
-from orchestrator.service.updates import ANSWER, give
+from orchestrator.service.updates import ANSWER, give, refusal_in
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
 from policies.model.command import Command, CommandKind, CommandReceipt
@@ -29,6 +29,7 @@ from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
 from policies.model.instance import GatewayState, InstanceState
+from policies.model.offer import Offer, Verb
 from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.status import ChangeStatus
 from policies.model.value import Digest, Value
@@ -182,10 +183,8 @@ class Service:
                 task_timeout=task_within(fleet),
             )
         except WorkflowAlreadyStartedError as error:
-            raise Conflict(
-                f"a change of {order.fleet} is under way: see penstock status {order.fleet}, "
-                "then hold or roll it back"
-            ) from error
+            offers = [_offer(verb, order.fleet) for verb in (Verb.STATUS, Verb.HOLD, Verb.ROLL_BACK)]
+            raise Conflict(f"a change of {order.fleet} is under way", *offers) from error
         try:
             async with asyncio.timeout(ANSWER.total_seconds()):
                 while True:
@@ -209,12 +208,12 @@ class Service:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise BadInput(f"no change of {fleet} is known to the engine") from error
             silence = f"the engine does not answer ({error.message}); is a worker running?"
-            raise Unavailable(await self._why_stuck(fleet) or silence) from error
+            raise Unavailable(*(await self._why_stuck(fleet) or (silence,))) from error
         except WorkflowQueryFailedError as error:
             silence = f"the worker could not answer ({error.message}); ask again, and see its log"
-            raise Unavailable(await self._why_stuck(fleet) or silence) from error
+            raise Unavailable(*(await self._why_stuck(fleet) or (silence,))) from error
 
-    async def _why_stuck(self, fleet: str) -> str | None:
+    async def _why_stuck(self, fleet: str) -> tuple[str, Offer] | None:
         """Return that the change's code and history do not fit any more, when the engine says so."""
         try:
             description = await self._change(fleet).describe(rpc_timeout=ANSWER)
@@ -223,10 +222,11 @@ class Service:
         pending = description.raw_description.pending_workflow_task
         if description.status is not WorkflowExecutionStatus.RUNNING or pending.attempt < STUCK_AFTER:
             return None
-        return (
+        sentence = (
             f"STUCK: no worker can go on with the change of {fleet} (tried {pending.attempt} times); "
-            f"penstock rollback {fleet} --force --reason TEXT ends it and takes every gateway back"
+            "a rollback by force ends it and takes every gateway back"
         )
+        return sentence, Offer(verb=Verb.ROLL_BACK, fleet=fleet, force=True)
 
     async def command(self, fleet: str, command: Command) -> CommandReceipt:
         """Give a change a person's command; it is durable even while no worker is up.
@@ -238,8 +238,7 @@ class Service:
         try:
             answer = await give(change, "command", command)
         except WorkflowUpdateFailedError as error:
-            cause = error.cause
-            raise Conflict(cause.message if isinstance(cause, ApplicationError) else str(cause)) from error
+            raise refusal_in(error) from error
         except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
             if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
                 raise Conflict(f"no change of {fleet} is under way") from error
@@ -256,7 +255,7 @@ class Service:
             raise Unavailable(f"the engine does not answer ({error.message}); nothing was ordered") from error
         sentence = "No worker answered; the order is stored and is carried out when one is back."
         if stuck := await self._why_stuck(fleet):
-            sentence = f"The order is stored. {stuck}"
+            sentence = f"The order is stored. {stuck[0]}"
         return CommandReceipt(id=command.id, accepted=True, sentence=sentence)
 
     # --- going back ------------------------------------------------------------------
@@ -287,8 +286,9 @@ class Service:
         if await self.is_under_way(fleet.name) and not force:
             if to is not None:
                 raise Conflict(
-                    f"a change of {fleet.name} is under way: penstock rollback {fleet.name} --reason TEXT "
-                    "takes it to known-good at once; another release can be asked for after that"
+                    f"a change of {fleet.name} is under way: a rollback takes it to known-good at once, "
+                    "and another release can be asked for after that",
+                    _offer(Verb.ROLL_BACK, fleet.name),
                 )
             command = Command(
                 id=f"rollback-{secrets.token_hex(6)}",
@@ -346,7 +346,8 @@ class Service:
                 version = next(iter(previous.values())).version
                 raise Refused(
                     f"the last promotion of {fleet.name} is older than the kept window of "
-                    f"{fleet.limits.kept}: penstock rollback {fleet.name} --to {version} asks a second person"
+                    f"{fleet.limits.kept}; naming the release asks a second person",
+                    Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=version),
                 )
         if not targets:
             return CommandReceipt(id=fleet.name, accepted=False, sentence=f"Nothing to do: {nothing}")
@@ -406,12 +407,16 @@ class Service:
         return self.client.get_workflow_handle(change_of(fleet), result_type=ChangeResult)
 
 
+def _offer(verb: Verb, fleet: str) -> Offer:
+    return Offer(verb=verb, fleet=fleet)
+
+
 def _begun(order: ChangeOrder) -> str:
     if order.confirm is None:
         return "Rolling back: every gateway goes to an earlier known-good."
     nothing = order.confirm.at_deadline == "nothing"
     by_itself = "it is given up" if nothing else "they go back to known-good"
     return (
-        f"Waiting for a second person ({order.confirm.reason}): penstock approve {order.fleet}. "
+        f"Waiting for a second person to approve it ({order.confirm.reason}). "
         f"If nobody answers within {order.confirm.within}, {by_itself}."
     )

@@ -11,16 +11,16 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.service.changes import Service
-from orchestrator.service.updates import ANSWER, give
+from orchestrator.service.updates import ANSWER, give, refusal_in
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import BadInput, Conflict, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.instance import GatewayState
+from policies.model.offer import Offer, Verb
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class DrainService:
         """Give the drains of a gateway, or of all, a person's command; Conflict when none is under way."""
         names = {known.name for known in fleet.gateways}
         if gateway is not None and gateway not in names:
-            raise BadInput(f"{fleet.name} has no gateway {gateway}; see penstock sessions {fleet.name}")
+            seen = Offer(verb=Verb.SESSIONS, fleet=fleet.name)
+            raise BadInput(f"{fleet.name} has no gateway {gateway}", seen)
         command = command.model_copy(update={"gateway": gateway})
         kind = "extend" if isinstance(command, DrainExtension) else "end"
         receipts, refusals = [], []
@@ -57,15 +58,14 @@ class DrainService:
             try:
                 receipts.append(await give(handle, kind, command))
             except WorkflowUpdateFailedError as error:
-                cause = error.cause
-                refusals.append(cause.message if isinstance(cause, ApplicationError) else str(cause))
+                refusals.append(refusal_in(error))
             except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
                 if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
                     continue  # it has just ended
                 raise Unavailable(f"the drain {handle.id} does not answer; is a worker running?") from error
         if not receipts:
-            nothing = f"nothing is draining on {gateway or fleet.name}; see penstock drains"
-            raise Conflict(refusals[0] if refusals else nothing)
+            nothing = f"nothing is draining on {gateway or fleet.name}"
+            raise refusals[0] if refusals else Conflict(nothing, Offer(verb=Verb.DRAINS, fleet=fleet.name))
         return tuple(receipts)
 
     async def _running(self, fleet: str) -> list[WorkflowHandle[Any, Any]]:

@@ -11,6 +11,7 @@ from policies.model.change import Quarantine
 from policies.model.command import Command, CommandKind
 from policies.model.errors import BadInput, Conflict, Refused
 from policies.model.fleet import Fleet
+from policies.model.offer import Offer, Verb
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class QuarantineService:
         if not new:
             return f"{gateway} is left out already."
         begins = "the next changes, and of the capacity this one counts on," if under_way else "changes"
-        return f"{gateway} is left out of {begins} until penstock gateway return {fleet.name} {gateway}."
+        return f"{gateway} is left out of {begins} until somebody returns it."
 
     async def take_in(self, fleet: Fleet, gateway: str, person: str, reason: str) -> str:
         """Let the gateway take part again, once it is seen on its known-good; return the sentence.
@@ -76,4 +77,5 @@ class QuarantineService:
 
 def _refuse_unknown(fleet: Fleet, gateway: str) -> None:
     if gateway not in {known.name for known in fleet.gateways}:
-        raise BadInput(f"{fleet.name} has no gateway {gateway}; see penstock sessions {fleet.name}")
+        seen = Offer(verb=Verb.SESSIONS, fleet=fleet.name)
+        raise BadInput(f"{fleet.name} has no gateway {gateway}", seen)

@@ -3,10 +3,13 @@
 from datetime import timedelta
 from typing import Any
 
-from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from policies.model.command import CommandReceipt
+from policies.model.errors import Conflict
+from policies.model.offer import Offer
 from workflows.commands import Given
 
 ANSWER = timedelta(seconds=5)
@@ -14,6 +17,15 @@ ANSWER = timedelta(seconds=5)
 
 RUNS = 3
 """Runs that are asked; a history is cut after hundreds of events, not twice within an answer."""
+
+
+def refusal_in(error: WorkflowUpdateFailedError) -> Conflict:
+    """Return the refusal of a workflow with what it says makes sense instead."""
+    cause = error.cause
+    if not isinstance(cause, ApplicationError):
+        return Conflict(str(cause))
+    offers = [Offer.model_validate(detail) for detail in cause.details if isinstance(detail, dict)]
+    return Conflict(cause.message, *offers)
 
 
 async def give(handle: WorkflowHandle[Any, Any], update: str, command: Given) -> CommandReceipt:

@@ -12,6 +12,7 @@ from orchestrator.store.record import append
 from policies.history import standing, targets_of_last_change
 from policies.model.change import PENSTOCK, ChangeEnding, ChangeOpening, ChangeRecord, WayBack
 from policies.model.errors import BadInput, Conflict
+from policies.model.offer import Offer, Verb
 from policies.model.value import digest_of
 
 _LONGEST_NAME = 63
@@ -147,7 +148,7 @@ def row_of(connection: Connection, name: str) -> "Row[Any]":
     table = tables.changes
     row = connection.execute(select(table).where(table.c.name == name)).one_or_none()
     if row is None:
-        raise BadInput(f"no change {name} in the ledger; see penstock history")
+        raise BadInput(f"no change {name} in the ledger", Offer(verb=Verb.HISTORY))
     return row
 
 

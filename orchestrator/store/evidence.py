@@ -9,6 +9,7 @@ from orchestrator.store import tables
 from orchestrator.store.database import open_database, reading, writing
 from orchestrator.store.record import append
 from policies.model.errors import BadInput
+from policies.model.offer import Offer, Verb
 from policies.model.value import Digest, Name, Value
 
 
@@ -54,7 +55,7 @@ class EvidenceList:
         found = {row.digest: row for row in self.snapshots() if row.digest.startswith(digest)}
         if len(found) != 1:
             many = f"fits {len(found)} snapshots" if found else "is no snapshot that is kept"
-            raise BadInput(f"{name} {many}; see penstock snapshot list")
+            raise BadInput(f"{name} {many}", Offer(verb=Verb.SNAPSHOTS))
         return next(iter(found.values()))
 
     def expire(self, before: datetime, person: str) -> tuple[Digest, ...]:

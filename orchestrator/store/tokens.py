@@ -15,6 +15,7 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.errors import BadInput, Conflict, NotAllowed
+from policies.model.offer import Offer, Verb
 from policies.model.people import Caller, Grants, PersonName, Role, Via
 from policies.model.value import Value
 
@@ -96,7 +97,7 @@ class Tokens(Book):
         with writing(self._engine) as connection:
             known = connection.execute(select(table).where(table.c.name == name)).one_or_none()
             if known is None:
-                raise BadInput(f"there is no token {name}; see penstock token list")
+                raise BadInput(f"there is no token {name}", Offer(verb=Verb.TOKENS))
             if known.revoked_at is not None:
                 return False
             connection.execute(
@@ -116,7 +117,7 @@ class Tokens(Book):
         shape, now = _SHAPE.fullmatch(token), datetime.now(UTC)
         if shape is None:
             raise NotAllowed(
-                "that is no token of penstock; an administrator makes one: penstock token create"
+                "that is no token of penstock; an administrator makes one", Offer(verb=Verb.CREDENTIAL)
             )
         table = tables.tokens
         with reading(self._engine) as connection:

@@ -14,9 +14,15 @@ PenstockError
 
 from typing import ClassVar
 
+from policies.model.offer import Offer
+
 
 class PenstockError(Exception):
-    """An error whose sentence is meant for the operator."""
+    """An error whose sentence is meant for the operator, with what to ask next."""
+
+    def __init__(self, sentence: str = "", *offers: Offer) -> None:
+        super().__init__(sentence)
+        self.offers = offers
 
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False

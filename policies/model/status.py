@@ -5,6 +5,7 @@ from datetime import datetime
 from pydantic import Field
 
 from policies.model.change import ChangeKind, Outcome, Phase
+from policies.model.offer import Offer
 from policies.model.report import GatewayProgress
 from policies.model.value import Digest, Value
 from policies.model.verdict import Decision
@@ -29,7 +30,8 @@ class ChangeStatus(Value):
     users: str
     why: str
     next: str
-    can_do: str
+    can_do: tuple[Offer, ...]
+    """What makes sense now; each frontend spells it."""
     kind: ChangeKind = ChangeKind.UPGRADE
     wave: int = 0
     waves: int = 0

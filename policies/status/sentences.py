@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.fleet import AtDeadline, Automation
+from policies.model.offer import Offer, Verb
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
 from policies.model.verdict import Action
@@ -147,26 +148,29 @@ class Sentences:
         asks = self._header is not None and self._header.limits.automation is Automation.ASK
         return asks and decision is not None and decision.action is Action.ROLL_BACK
 
-    def _can_do(self) -> str:
-        fleet, told = self._order.fleet, self._told
+    def _can_do(self) -> tuple[Offer, ...]:  # noqa: PLR0911 - a state a case
+        told = self._told
+        back = self._offer(Verb.ROLL_BACK)
         if told.result is not None:
-            return f"penstock rollback {fleet} --reason TEXT"
+            return (back,)
         if self._waits:
             return (
-                f"penstock approve {fleet} --reason TEXT (not who asked) | penstock reject {fleet} "
-                f"--reason TEXT | penstock rollback {fleet} --reason TEXT (to known-good, at once)"
+                self._offer(Verb.APPROVE, note="not who asked"),
+                self._offer(Verb.REJECT),
+                self._offer(Verb.ROLL_BACK, note="to known-good, at once"),
             )
         if told.not_back:
-            return f"penstock gateway quarantine {fleet} {min(told.not_back)} --reason TEXT"
+            return (self._offer(Verb.QUARANTINE, gateway=min(told.not_back)),)
         if told.goes_back:
-            return f"penstock watch {fleet}"
+            return (self._offer(Verb.WATCH),)
         if told.holds:
-            first = f"penstock resume {fleet} --reason TEXT"
-        elif told.phase is Phase.HELD:
-            first = f"penstock promote {fleet} --reason TEXT (two people, neither of them who asked)"
-        else:
-            first = f"penstock hold {fleet} --reason TEXT"
-        return f"{first} | penstock rollback {fleet} --reason TEXT"
+            return self._offer(Verb.RESUME), back
+        if told.phase is Phase.HELD:
+            return self._offer(Verb.PROMOTE, note="two people, neither of them who asked"), back
+        return self._offer(Verb.HOLD), back
+
+    def _offer(self, verb: Verb, *, gateway: str | None = None, note: str = "") -> Offer:
+        return Offer(verb=verb, fleet=self._order.fleet, gateway=gateway, note=note)
 
     def _needs_you(self) -> str | None:
         told = self._told

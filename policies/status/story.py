@@ -5,6 +5,7 @@ from datetime import datetime
 
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Phase
 from policies.model.command import Command, CommandKind
+from policies.model.offer import Refusal
 from policies.model.plan_part import PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
@@ -185,7 +186,7 @@ class Story:
 
     # --- what is asked of it ------------------------------------------------------------
 
-    def refusal_of(self, command: Command) -> str | None:
+    def refusal_of(self, command: Command) -> Refusal | None:
         """Return why the command makes no sense now, and what does; None when it does."""
         return refusal_of(self._order, self._told, command)
 

@@ -66,7 +66,7 @@ def test_snapshots_are_listed_named_and_expired(tmp_path: Path) -> None:
     assert {row.digest for row in listed.snapshots()} == {DIGEST, other}
     assert [row.digest for row in listed.snapshots("edge-1")] == [DIGEST]
     assert listed.named(DIGEST[7:20]).rollout == "edge-1"
-    with pytest.raises(BadInput, match="see penstock snapshot list"):
+    with pytest.raises(BadInput, match="snapshot"):
         listed.named("sha256:ffff")
     assert listed.expire(datetime.now(UTC) - timedelta(days=1), "on call") == ()
     assert set(listed.expire(datetime.now(UTC) + timedelta(seconds=1), "on call")) == {DIGEST, other}

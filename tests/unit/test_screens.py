@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.cli.show import Output, new_events, show_standing, show_status
 from orchestrator.service.changes import Standing
 from policies.model.change import Phase
+from policies.model.offer import Offer, Verb
 from policies.model.report import GatewayProgress
 from policies.model.status import ChangeStatus, Event
 
@@ -28,7 +29,7 @@ def status(**more: Any) -> ChangeStatus:
         "users": "1 of 4 gateways",
         "why": "so it is",
         "next": "the next wave",
-        "can_do": "penstock hold",
+        "can_do": (Offer(verb=Verb.HOLD, fleet="lab"),),
     }
     return ChangeStatus.model_validate(told | more)
 

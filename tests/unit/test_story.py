@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
 from policies.model.command import Command, CommandKind
+from policies.model.offer import Offer, Refusal, Verb
 from policies.model.plan_part import PartKey
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.value import digest_of
@@ -20,6 +21,7 @@ from tests.unit.fleets import facts_of, planned
 BEGAN = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
 HEADER = parted(planned(facts_of(4))).header
 PART = PartKey(wave=1, number=1)
+BACK = (Offer(verb=Verb.ROLL_BACK, fleet="edge"),)
 REPORTS = (
     RestoreReport(at=BEGAN, number=1, part=PART, reason="it is worse"),
     RestoreReport(
@@ -86,7 +88,7 @@ def test_a_gateway_that_is_missing_stays_so_whichever_report_arrives_last(
     assert status.incomplete == ("gw-1: nft says no",)
     assert status.outcome is Outcome.ROLLBACK_INCOMPLETE
     assert status.needs_you == "1 gateways are not back: gw-1: nft says no"
-    assert status.can_do == "penstock gateway quarantine edge gw-1 --reason TEXT"
+    assert status.can_do == (Offer(verb=Verb.QUARANTINE, fleet="edge", gateway="gw-1"),)
 
 
 @given(st.permutations([wave(n, decision=decided(Action.CONTINUE, f"{n} of 40 bad")) for n in range(5)]))
@@ -162,12 +164,11 @@ def test_a_report_that_was_under_way_when_a_person_held_lifts_no_hold() -> None:
 def test_what_can_no_longer_be_held_says_so(kind: CommandKind) -> None:
     story = story_of()
     story.begin_to_promote(BEGAN)
-    assert "is being promoted; to go back: penstock rollback" in (
-        story.refusal_of(command(kind, "ben")) or ""
-    )
+    refusal = story.refusal_of(command(kind, "ben"))
+    assert refusal == Refusal(sentence="edge-2 is being promoted", next=BACK)
     order = ChangeOrder(fleet="edge", kind=ChangeKind.INSTALL, plan=HEADER.digest, reason="first")
     first = Story(order, BEGAN)
-    assert "is an installation" in (first.refusal_of(command(kind, "ben")) or "")
+    assert "is an installation" in str(first.refusal_of(command(kind, "ben")))
 
 
 def test_the_hold_of_one_person_is_lifted_by_that_person_or_by_name() -> None:
@@ -177,7 +178,7 @@ def test_the_hold_of_one_person_is_lifted_by_that_person_or_by_name() -> None:
     assert story.status().why == "held by ana: why not; ben: why not"
     refusal = story.refusal_of(command(CommandKind.RESUME, "carl"))
     assert refusal is not None
-    assert "penstock resume edge --hold-of ana --reason TEXT" in refusal
+    assert refusal.next == (Offer(verb=Verb.RESUME, fleet="edge", hold_of="ana"),)
     assert "still held by ben" in story.hear(command(CommandKind.RESUME, "ana"), BEGAN)
     others = command(CommandKind.RESUME, "carl", hold_of="ben")
     assert story.refusal_of(others) is None
@@ -197,7 +198,7 @@ def test_an_abort_is_refused_once_sessions_have_moved() -> None:
     assert story.refusal_of(command(CommandKind.ABORT)) is None
     story.take(wave(2, counts={"on trial": 1}))
     refusal = story.refusal_of(command(CommandKind.ABORT))
-    assert refusal == "sessions have moved already; use: penstock rollback edge --reason TEXT"
+    assert refusal == Refusal(sentence="sessions have moved already", next=BACK)
 
 
 def test_whoever_asked_for_an_upgrade_cannot_promote_it_without_proof() -> None:
@@ -207,25 +208,26 @@ def test_whoever_asked_for_an_upgrade_cannot_promote_it_without_proof() -> None:
     assert story.refusal_of(command(CommandKind.PROMOTE, "ben")) is None
     refusal = story.refusal_of(command(CommandKind.PROMOTE, "ana"))
     assert refusal is not None
-    assert "two other people" in refusal
+    assert "two other people" in refusal.sentence
 
 
 def test_an_approval_is_somebody_elses_and_of_what_was_shown() -> None:
     story = story_of(ChangeKind.GO_BACK, CONFIRM)
     yes = command(CommandKind.APPROVE, approves=CONFIRM.change)
-    assert story.refusal_of(yes) == "nothing waits for an answer in edge any more"
+    assert str(story.refusal_of(yes)) == "nothing waits for an answer in edge any more"
     story.wait(CONFIRM, BEGAN)
     assert story.status().confirm == CONFIRM.change
     assert story.status().needs_you == CONFIRM.reason
     assert story.refusal_of(yes) is None
     own = story.refusal_of(yes.model_copy(update={"person": "ana"}))
-    assert own == "ana asked for this rollback; somebody else has to approve it"
+    assert str(own) == "ana asked for this rollback; somebody else has to approve it"
     other = story.refusal_of(yes.model_copy(update={"approves": digest_of(b"another")}))
     assert other is not None
-    assert "another change" in other
+    assert "another change" in other.sentence
     assert story.refusal_of(command(CommandKind.REJECT, "ana")) is None
     held = story.refusal_of(command(CommandKind.HOLD))
-    assert held == "a rollback waits for a second person: approve | reject | penstock rollback edge"
+    assert held is not None
+    assert [offer.verb for offer in held.next] == [Verb.APPROVE, Verb.REJECT, Verb.ROLL_BACK]
     story.answered()
     assert story.status().confirm is None
 
@@ -236,7 +238,7 @@ def test_only_a_gateway_that_is_waited_for_is_given_up() -> None:
         story.take_restore(report)
     assert story.refusal_of(command(CommandKind.QUARANTINE, gateway="gw-1")) is None
     refusal = story.refusal_of(command(CommandKind.QUARANTINE, gateway="gw-2"))
-    assert refusal == "gw-2 is not waited for; waited for: gw-1: nft says no"
+    assert str(refusal) == "gw-2 is not waited for; waited for: gw-1: nft says no"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CommandKind if kind is not CommandKind.ROLL_BACK])
@@ -253,7 +255,7 @@ def test_a_change_that_has_ended_names_what_can_be_done_instead(kind: CommandKin
     story.end(ChangeResult(rollout="edge-2", outcome=Outcome.PROMOTED, reason="every wave passed"), BEGAN)
     refusal = story.refusal_of(command(kind))
     assert refusal is not None
-    assert refusal.endswith("penstock rollback edge --reason TEXT")
+    assert refusal.next == BACK
 
 
 @pytest.mark.parametrize("kind", list(ChangeKind))

@@ -256,7 +256,7 @@ async def test_an_order_to_resume_lifts_the_hold_of_another_only_by_name(world: 
     await say(rollout, CommandKind.HOLD, "ben", reason="lunch")
     assert (await status_of(rollout)).why == "held by ana: the helpdesk is busy; ben: lunch"
     sentence = await refusal_of(say(rollout, CommandKind.RESUME, "cy"))
-    assert sentence.startswith("held by ana: the helpdesk is busy; ben: lunch; to lift that hold by name")
+    assert sentence.startswith("held by ana: the helpdesk is busy; ben: lunch; a hold is lifted by its name")
     await say(rollout, CommandKind.RESUME, "ben")
     assert (await status_of(rollout)).why == "held by ana: the helpdesk is busy"
     world.judge.says(HEALTHY)

@@ -15,6 +15,7 @@ from policies.model.change import GatewayResult, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import Automation
+from policies.model.offer import Verb
 from policies.model.plan import Strategy
 from policies.model.report import WatchReport
 from policies.model.verdict import Decision, Window
@@ -104,7 +105,7 @@ async def test_a_silent_gateway_is_quarantined_named_and_given_up_by_a_persons_w
     await until(lambda: bool(world.book.quarantined(world.fleet.name)))
     [quarantine] = world.book.quarantined(world.fleet.name)
     assert (quarantine.gateway, quarantine.reason) == ("gw-1", "gw-1 does not answer")
-    assert "penstock gateway quarantine" in (await status_of(rollout)).can_do
+    assert Verb.QUARANTINE in {offer.verb for offer in (await status_of(rollout)).can_do}
     sentence = await refusal_of(say(rollout, CommandKind.QUARANTINE, gateway="gw-2"))
     assert sentence.startswith("gw-2 is not waited for")
     await say(rollout, CommandKind.QUARANTINE, "ana", reason="its disk is being replaced", gateway="gw-1")
@@ -125,7 +126,7 @@ async def test_where_harm_only_asks_it_holds_and_proposes_the_way_back(server: E
         status = await status_of(rollout)
         assert status.needs_you == "9 of 10 logins fail"
         assert "this fleet asks a person before it goes back" in status.next
-        assert "penstock rollback" in status.can_do
+        assert Verb.ROLL_BACK in {offer.verb for offer in status.can_do}
         assert world.serving()["gw-1"] == "1.3.0"
         await say(rollout, CommandKind.ROLL_BACK, "ana", reason="yes")
         result = await result_of(rollout)

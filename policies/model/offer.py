@@ -1,0 +1,60 @@
+"""Offers: what may be asked next, as data; each frontend spells it in its own way."""
+
+from enum import StrEnum
+
+from policies.model.value import Name, Value
+
+
+class Verb(StrEnum):
+    """What may be asked, whatever a frontend calls it."""
+
+    STATUS = "status"
+    WATCH = "watch"
+    HISTORY = "history"
+    PLAN = "plan"
+    START = "start"
+    INSTALL = "install"
+    HOLD = "hold"
+    RESUME = "resume"
+    PROMOTE = "promote"
+    ABORT = "abort"
+    ROLL_BACK = "roll_back"
+    APPROVE = "approve"
+    REJECT = "reject"
+    QUARANTINE = "quarantine"
+    RETURN = "return"
+    SESSIONS = "sessions"
+    DRAINS = "drains"
+    EXTEND = "extend"
+    END = "end"
+    RELEASES = "releases"
+    SNAPSHOTS = "snapshots"
+    TOKENS = "list_tokens"
+    CREDENTIAL = "create_token"
+    WHOAMI = "whoami"
+
+
+class Offer(Value):
+    """One thing that makes sense now: to which fleet or gateway, with what, and what to know of it."""
+
+    verb: Verb
+    fleet: Name | None = None
+    gateway: Name | None = None
+    release: str | None = None
+    """The release that is meant, where one is to be named."""
+    hold_of: str | None = None
+    """Whose hold is lifted."""
+    force: bool = False
+    note: str = ""
+    """A condition that whoever asks should know, such as who may."""
+
+
+class Refusal(Value):
+    """Why something is refused, and what makes sense instead."""
+
+    sentence: str
+    next: tuple[Offer, ...] = ()
+
+    def __str__(self) -> str:
+        """The sentence alone."""
+        return self.sentence
