@@ -11,9 +11,18 @@ from pydantic import Field
 from temporalio import activity
 
 from activities.liveness import in_a_thread
-from policies.model.change import ChangeEnding, ChangeOpening, GatewayResult, Outcome, Quarantine
+from policies.model.change import (
+    ChangeEnding,
+    ChangeOpening,
+    ChangeOrder,
+    GatewayResult,
+    Outcome,
+    Quarantine,
+)
+from policies.model.status import Event
 from policies.model.value import Name, Value, digest_of
 from policies.model.verdict import Decision
+from policies.status.told import Told
 
 
 class VerdictEntry(Value):
@@ -43,6 +52,16 @@ class GatewayResults(Value):
     results: tuple[GatewayResult, ...] = Field(max_length=500)
 
 
+class StoryEntry(Value):
+    """All that a change has to tell now, and the events that came since the last entry."""
+
+    order: ChangeOrder
+    told: Told
+    first: int
+    """The number of the first of these events, counted from the change's beginning."""
+    events: tuple[Event, ...]
+
+
 class OthersEntry(Value):
     """The change that makes up for all others of the fleet that have no end."""
 
@@ -64,6 +83,10 @@ class LedgerBook(Protocol):
 
     def record_verdict(self, rollout: str, wave: int, decision: Decision, at: datetime) -> None:
         """Write down a decision with its evidence."""
+        ...
+
+    def record_story(self, order: ChangeOrder, told: Told, first: int, events: Sequence[Event]) -> None:
+        """Write down what a change has to tell now, and what happened since."""
         ...
 
     def open_change(self, opening: ChangeOpening) -> str:
@@ -111,6 +134,11 @@ class LedgerActivities:
     async def record_verdict(self, entry: VerdictEntry) -> None:
         """Ensure that a decision and its evidence are in the ledger."""
         await in_a_thread(self._book.record_verdict, entry.rollout, entry.wave, entry.decision, entry.at)
+
+    @activity.defn(name="record_story")
+    async def record_story(self, entry: StoryEntry) -> None:
+        """Ensure that the ledger tells the change's story as it is now, and each of its events once."""
+        await in_a_thread(self._book.record_story, entry.order, entry.told, entry.first, entry.events)
 
     @activity.defn(name="record_event")
     async def record_event(self, entry: EventEntry) -> None:

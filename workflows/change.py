@@ -54,6 +54,7 @@ from workflows.identities import bake_of, end_bake
 from workflows.install import Install, InstallOrder
 from workflows.preflight import Preflight, PreflightOrder
 from workflows.restore import Restore, RestoreOrder, RestoreResult, restores_of
+from workflows.story_record import StoryRecord
 from workflows.survey import Survey, SurveyOrder
 from workflows.wave import Wave, WaveOrder, WaveResult
 
@@ -68,6 +69,8 @@ class Continued(Value):
     epoch: int
     passed: int
     told: Told
+    written: int = 0
+    """Events of the story that are in the ledger."""
     receipts: dict[str, tuple[str, CommandReceipt]]
     decision: Decision | None = None
     aside: dict[str, str] = {}
@@ -96,6 +99,7 @@ class Change:
         self._aside = dict(continued.aside) if continued else {}
         self._carry = continued.carry if continued else ""
         self._story = Story(run.order, workflow.now(), continued.told if continued else None)
+        self._record = StoryRecord(lambda: self._order, self._story, continued.written if continued else 0)
         self._receipts = Receipts(continued.receipts if continued else None)
         self._header: PlanHeader | None = None
         self._wave: ChildWorkflowHandle[Wave, WaveResult] | None = None
@@ -109,12 +113,15 @@ class Change:
     @workflow.run
     async def run(self, run: ChangeRun) -> ChangeResult:
         """Leave the fleet as the order wants it, or exactly as it was found."""
+        recording = asyncio.create_task(self._record.keep())
         try:
             result = await self._run(run)
         except (asyncio.CancelledError, ActivityError, ApplicationError, ChildWorkflowError) as error:
             result = await to_the_end(self._make_up_for(error))
         result = await to_the_end(self._close(result))
         await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
+        self._record.end()
+        await to_the_end(recording)
         return result
 
     async def _run(self, run: ChangeRun) -> ChangeResult:
@@ -372,6 +379,7 @@ class Change:
                     epoch=self._epoch,
                     passed=self._passed,
                     told=self._story.dump(),
+                    written=self._record.written,
                     receipts=self._receipts.dump(),
                     decision=self._decision,
                     aside=self._aside,

@@ -1,8 +1,8 @@
 """Compensation: work that is finished however often its workflow is cancelled meanwhile."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from temporalio import workflow
 
@@ -19,7 +19,7 @@ def heed_cancellation() -> None:
         raise asyncio.CancelledError
 
 
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_the_end(work: Awaitable[T]) -> T:
     """Finish the work and return its result; a cancellation of the caller is heard and not obeyed."""
     task = asyncio.ensure_future(work)
     while True:

@@ -118,6 +118,7 @@ def record_activities(
         ledger.close_others,
         ledger.read_open_changes,
         ledger.record_verdict,
+        ledger.record_story,
         ledger.record_gateways,
         ledger.quarantine_gateway,
         ledger.return_gateways,

@@ -9,6 +9,7 @@ from orchestrator.store.quarantine import Quarantines
 from orchestrator.store.releases import Releases
 from orchestrator.store.requests import Requests
 from orchestrator.store.states import GatewayStates
+from orchestrator.store.stories import Stories
 from orchestrator.store.tokens import Tokens
 from orchestrator.store.trail import Trail
 from orchestrator.store.watch_states import WatchStates
@@ -24,6 +25,7 @@ class Ledger(
     WatchStates,
     Quarantines,
     Proofs,
+    Stories,
     Tokens,
     Requests,
     Trail,

@@ -282,6 +282,29 @@ requests = Table(
 )
 """Requests by the key that their callers gave, each with what was answered once it was."""
 
+stories = Table(
+    "stories",
+    metadata,
+    Column("change", String(63), ForeignKey("changes.name"), primary_key=True),
+    Column("order", Text, nullable=False),
+    Column("told", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+)
+"""What each change has to tell, as it was when it was last written."""
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("fleet", String(63), nullable=False),
+    Column("change", String(63), ForeignKey("changes.name"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("sentence", Text, nullable=False),
+    UniqueConstraint("change", "number"),
+    Index("ix_events_fleet", "fleet", "id"),
+)
+
 floors = Table(
     "floors",
     metadata,

@@ -195,6 +195,11 @@ class Story:
         return Sentences(self._order, self._header, self._told).status()
 
     @property
+    def name(self) -> str:
+        """The change's own name, empty until it has one."""
+        return self._told.name
+
+    @property
     def holds(self) -> Mapping[str, str]:
         """Who holds the change, and why."""
         return self._told.holds

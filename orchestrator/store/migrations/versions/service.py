@@ -1,4 +1,4 @@
-"""Tokens of machines, and the requests that were answered, so that a repeat gets the same answer."""
+"""Tokens of machines, requests that were answered, and what changes tell of themselves."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -38,3 +38,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("person", "key", name="pk_requests"),
     )
     op.create_index("ix_requests_at", "requests", ["at"])
+    op.create_table(
+        "stories",
+        sa.Column("change", _NAME, nullable=False),
+        sa.Column("order", sa.Text, nullable=False),
+        sa.Column("told", sa.Text, nullable=False),
+        sa.Column("at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("change", name="pk_stories"),
+        sa.ForeignKeyConstraint(["change"], ["changes.name"], name="fk_stories_change"),
+    )
+    op.create_table(
+        "events",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("fleet", _NAME, nullable=False),
+        sa.Column("change", _NAME, nullable=False),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("at", _TIME, nullable=False),
+        sa.Column("sentence", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_events"),
+        sa.UniqueConstraint("change", "number", name="uq_events_change"),
+        sa.ForeignKeyConstraint(["change"], ["changes.name"], name="fk_events_change"),
+    )
+    op.create_index("ix_events_fleet", "events", ["fleet", "id"])

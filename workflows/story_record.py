@@ -1,0 +1,61 @@
+"""A change's story, written to the ledger as it grows, where every frontend reads it."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+from temporalio import workflow
+
+from activities.ledger import LedgerActivities, StoryEntry
+from policies.model.change import ChangeOrder
+from policies.status.story import Story
+from workflows import control
+
+WRITTEN_EVERY = timedelta(milliseconds=500)
+"""Between two entries; what happens meanwhile is in the next one."""
+
+
+class StoryRecord:
+    """What of the story stands in the ledger, and what has yet to be written."""
+
+    def __init__(self, order: Callable[[], ChangeOrder], story: Story, written: int = 0) -> None:
+        """Go on after as many events as were written before."""
+        self._order = order
+        self._story = story
+        self._told: object = None
+        self._over = False
+        self.written = written
+
+    async def keep(self) -> None:
+        """Write whatever is new until the story is over and all of it is written, or cannot be."""
+        while not self._over or self._is_new:
+            await workflow.wait_condition(lambda: self._over or self._is_new)
+            if not await self._write() and self._over:
+                return
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: self._over, timeout=WRITTEN_EVERY)
+
+    def end(self) -> None:
+        """Let `keep` write what is left and return."""
+        self._over = True
+
+    @property
+    def _is_new(self) -> bool:
+        return bool(self._story.name) and self._story.dump() is not self._told
+
+    async def _write(self) -> bool:
+        told = self._story.dump()
+        if not self._is_new:
+            return True
+        first = max(self.written, told.earlier_events)
+        entry = StoryEntry(
+            order=self._order(),
+            told=told.model_copy(update={"events": ()}),
+            first=first,
+            events=told.events[first - told.earlier_events :],
+        )
+        if not await control.note(LedgerActivities.record_story, entry, "the story"):
+            return False
+        self._told = told
+        self.written = first + len(entry.events)
+        return True
