@@ -11,7 +11,7 @@ from policies.model.errors import BadInput, Unavailable
 
 if TYPE_CHECKING:
     from activities.drivers.store.snapshots import SnapshotArchive
-    from orchestrator.service.changes import Service, Standing
+    from orchestrator.service.changes import ChangeService, Standing
     from orchestrator.service.drains import DrainService
     from orchestrator.service.quarantine import QuarantineService
     from orchestrator.store.changes import HistoryRow
@@ -76,10 +76,10 @@ class Session:
             return name
         return self.fleet_named(name).name
 
-    async def service(self) -> "Service":
+    async def service(self) -> "ChangeService":
         """Return the service, connected to the engine."""
         from orchestrator.engine.client import connect, enter_network_namespace  # noqa: PLC0415
-        from orchestrator.service.changes import Service  # noqa: PLC0415
+        from orchestrator.service.changes import ChangeService  # noqa: PLC0415
 
         enter_network_namespace(self.settings.network_namespace)
         client = await connect(
@@ -87,7 +87,7 @@ class Session:
             self.settings.temporal_namespace,
             payload_keys=self.settings.payload_keys,
         )
-        return Service(client, self.ledger)
+        return ChangeService(client, self.ledger)
 
     async def drain_service(self) -> "DrainService":
         """Return what knows the fleet's drains."""

@@ -72,8 +72,8 @@ class Standing(Value):
 
 
 @dataclass(frozen=True)
-class Service:
-    """The frontends' way in: each method is one verb of the command line."""
+class ChangeService:
+    """What can be done to changes and asked of them; who may is asked before, by `Service`."""
 
     client: Client
     ledger: Ledger

@@ -13,7 +13,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.service.changes import Service
+from orchestrator.service.changes import ChangeService
 from orchestrator.service.updates import ANSWER, give, refusal_in
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
@@ -28,7 +28,7 @@ class DrainService:
     """The drains of one installation."""
 
     client: Client
-    service: Service
+    service: ChangeService
 
     async def drains(self, fleet: Fleet) -> tuple[DrainStatus, ...]:
         """Return the drains that are under way on the fleet's gateways, with live counts."""

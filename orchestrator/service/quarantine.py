@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from orchestrator.service.changes import Service
+from orchestrator.service.changes import ChangeService
 from policies.drift import strays
 from policies.model.change import Quarantine
 from policies.model.command import Command, CommandKind
@@ -18,7 +18,7 @@ from policies.model.offer import Offer, Verb
 class QuarantineService:
     """Which gateways of an installation are left out."""
 
-    service: Service
+    service: ChangeService
 
     async def leave_out(self, fleet: Fleet, gateway: str, person: str, reason: str) -> str:
         """Leave the gateway out until it is returned; return the sentence that says so.

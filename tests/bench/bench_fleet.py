@@ -31,7 +31,7 @@ from activities.facts import FRESH
 from orchestrator.engine import development as development_engine
 from orchestrator.engine.client import connect
 from orchestrator.files import load
-from orchestrator.service.changes import Service
+from orchestrator.service.changes import ChangeService
 from orchestrator.store.ledger import Ledger
 from policies.model.change import (
     ChangeEnding,
@@ -272,9 +272,9 @@ class Setup:
         """The ledger that the worker uses."""
         return Ledger.open(f"sqlite:///{self.folder / 'ledger.db'}")
 
-    async def service(self) -> Service:
+    async def service(self) -> ChangeService:
         """Return what a frontend asks."""
-        return Service(await connect(self.address, "default"), self.ledger)
+        return ChangeService(await connect(self.address, "default"), self.ledger)
 
     async def upgrade(self, plan: Plan) -> ChangeResult:
         """Run the plan to its end."""

@@ -12,7 +12,7 @@ from temporalio.client import Client
 from deploy.lab.faults import Fault, Faults
 from deploy.lab.lab import FLEET, Lab, Shape
 from orchestrator.files import load
-from orchestrator.service.changes import Service
+from orchestrator.service.changes import ChangeService
 from policies.model.errors import Conflict, PenstockError
 from policies.model.fleet import Limits
 from policies.model.gates import GatePolicy
@@ -53,7 +53,7 @@ class Chaos:
     def __init__(self, lab: Lab, client: Client) -> None:
         self.lab = lab
         self.client = client
-        self.service = Service(client, lab.session.ledger)
+        self.service = ChangeService(client, lab.session.ledger)
         self._gates = load(lab.session.settings.gates, GatePolicy)
         self._trust = digest_of(lab.session.settings.trust.read_bytes())
         self.hosts = {gateway.name: Host(lab, gateway.name) for gateway in lab.fleet.gateways}

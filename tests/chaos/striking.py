@@ -9,7 +9,7 @@ from temporalio.service import RPCError
 from deploy.lab.faults import Fault, Faults
 from deploy.lab.lab import FLEET
 from deploy.lab.processes import Process
-from orchestrator.service.changes import Service
+from orchestrator.service.changes import ChangeService
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict
 from tests.chaos.cases import Run
@@ -28,7 +28,7 @@ class Striking:
     What is no gateway's step strikes the canary's agent.
     """
 
-    def __init__(self, run: Run, faults: Faults, service: Service, canary: str) -> None:
+    def __init__(self, run: Run, faults: Faults, service: ChangeService, canary: str) -> None:
         self._run = run
         self._case = run.case
         self._faults = faults

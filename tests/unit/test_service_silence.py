@@ -6,7 +6,7 @@ import pytest
 from temporalio.client import Client, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.service.changes import Service
+from orchestrator.service.changes import ChangeService
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import Unavailable
 
@@ -25,6 +25,6 @@ class BusyEngine:
 
 
 async def test_a_worker_too_busy_to_answer_is_unavailable_and_not_a_crash() -> None:
-    service = Service(cast(Client, BusyEngine()), cast(Ledger, None))
+    service = ChangeService(cast(Client, BusyEngine()), cast(Ledger, None))
     with pytest.raises(Unavailable, match="ask again"):
         await service.status("lab")

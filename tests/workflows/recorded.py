@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from temporalio.client import WorkflowExecutionStatus
 
-from orchestrator.service.changes import Service
+from orchestrator.service.changes import ChangeService
 from orchestrator.service.drains import DrainService
 from policies.model.change import ChangeResult
 from policies.model.command import CommandReceipt
@@ -30,7 +30,7 @@ class Recorded:
     """The gateways, and the service that people ask."""
 
     world: World
-    service: Service
+    service: ChangeService
 
     @property
     def ledger(self) -> ObservedLedger:
@@ -87,7 +87,7 @@ async def recording(
     world = World.made(await server.client(), fleet, serving=serving)
     world.judge.pace = 0.3
     async with working(world):
-        yield Recorded(world, Service(world.client, world.book))
+        yield Recorded(world, ChangeService(world.client, world.book))
 
 
 async def soon(work: Awaitable[T]) -> T:

@@ -19,7 +19,7 @@ from temporalio.worker import (
     WorkflowInterceptorClassInput,
 )
 
-from orchestrator.service.changes import Service
+from orchestrator.service.changes import ChangeService
 from orchestrator.store.ledger import Ledger
 from policies.model.change import Phase
 from policies.model.command import Command, CommandKind
@@ -83,7 +83,7 @@ async def test_an_order_takes_the_durable_road_whenever_the_quick_one_does_not_a
 ) -> None:
     """D8."""
     engine = DeafEngine(answer)
-    receipt = await Service(cast(Client, engine), cast(Ledger, None)).command("edge", BACK)
+    receipt = await ChangeService(cast(Client, engine), cast(Ledger, None)).command("edge", BACK)
     assert engine.signals == [BACK]
     assert receipt.sentence.startswith("No worker answered; the order is stored")
 
@@ -92,10 +92,10 @@ async def test_an_order_that_no_road_takes_is_an_error_in_words() -> None:
     """D8."""
     engine = DeafEngine(RPCStatusCode.UNAVAILABLE, RPCStatusCode.UNAVAILABLE)
     with pytest.raises(Unavailable, match="nothing was ordered"):
-        await Service(cast(Client, engine), cast(Ledger, None)).command("edge", BACK)
+        await ChangeService(cast(Client, engine), cast(Ledger, None)).command("edge", BACK)
     over = DeafEngine(RPCStatusCode.UNAVAILABLE, RPCStatusCode.NOT_FOUND)
     with pytest.raises(Conflict, match="no change of edge is under way"):
-        await Service(cast(Client, over), cast(Ledger, None)).command("edge", BACK)
+        await ChangeService(cast(Client, over), cast(Ledger, None)).command("edge", BACK)
 
 
 class Changed(Interceptor):
@@ -119,7 +119,7 @@ async def test_a_forced_rollback_brings_back_what_a_wedged_change_has_touched(
     world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=60)))
     world.judge.pace = 0.3
     world.judge.says(UNDECIDED)
-    service = Service(world.client, world.book)
+    service = ChangeService(world.client, world.book)
     async with AsyncExitStack() as stack:
         for fake in world.gateways.values():
             await stack.enter_async_context(agent_worker(world.client, fake))
@@ -168,7 +168,7 @@ async def test_no_workflow_waits_for_more_than_fifty_gateways_at_once(server: En
     names = tuple(world.gateways)
     async with control_worker(world.client, world):  # and not one agent, so that everything asked waits
         await world.start(names[:1], names[1:])
-        looking = asyncio.create_task(Service(world.client, world.book).survey(fleet))
+        looking = asyncio.create_task(ChangeService(world.client, world.book).survey(fleet))
         most = 0
 
         async def fifty_are_asked() -> bool:

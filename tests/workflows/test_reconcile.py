@@ -7,7 +7,7 @@ import pytest
 from temporalio.client import ScheduleOverlapPolicy
 
 from orchestrator.engine.schedules import have_reconcile, keep_reconciling, reconcile_of
-from orchestrator.service.changes import Service
+from orchestrator.service.changes import ChangeService
 from policies.model.change import Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict, Unavailable
@@ -90,18 +90,18 @@ async def test_what_a_rollout_nobody_ended_left_running_is_emptied_and_stopped(w
 
 
 @pytest.fixture
-def service(real: World) -> Service:
-    return Service(real.client, real.book)
+def service(real: World) -> ChangeService:
+    return ChangeService(real.client, real.book)
 
 
-async def promoted(real: World, service: Service) -> None:
+async def promoted(real: World, service: ChangeService) -> None:
     name = await service.start(real.plan(("gw-1",), ("gw-2",)), "http://repository", "ana", "new")
     assert name == "edge-2"
     assert (await result_of(service._change("edge"))).outcome is Outcome.PROMOTED
 
 
 async def test_a_rollback_after_promotion_moves_the_fleet_and_its_known_good_once(
-    real: World, service: Service
+    real: World, service: ChangeService
 ) -> None:
     await promoted(real, service)
     assert set(real.serving().values()) == {"1.3.0", "1.1.6"}
@@ -118,7 +118,7 @@ async def test_a_rollback_after_promotion_moves_the_fleet_and_its_known_good_onc
     assert set(real.serving().values()) == {"1.1.6"}
 
 
-async def test_an_order_after_the_end_is_a_conflict_in_words(real: World, service: Service) -> None:
+async def test_an_order_after_the_end_is_a_conflict_in_words(real: World, service: ChangeService) -> None:
     await promoted(real, service)
     order = Command(id="hold-1", kind=CommandKind.HOLD, person="ana", reason="late")
     with pytest.raises(Conflict, match="no change of edge is under way"):

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.service.changes import Service
+from orchestrator.service.changes import ChangeService
 from orchestrator.service.drains import DrainService
 from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt
@@ -134,7 +134,7 @@ async def test_known_good_can_be_had_at_once_while_another_release_waits(world: 
     assert set(world.serving().values()) == {"1.1.6"}
 
 
-async def test_a_second_person_is_asked_through_the_service(real: World, service: Service) -> None:  # noqa: F811
+async def test_a_second_person_is_asked_through_the_service(real: World, service: ChangeService) -> None:  # noqa: F811
     await promoted(real, service)
     with pytest.raises(Refused, match=r"1\.4\.0 was never known-good here"):
         await service.roll_back(real.fleet, "ana", "users call", to=NEXT)
@@ -154,7 +154,7 @@ async def test_a_second_person_is_asked_through_the_service(real: World, service
     assert set(real.serving().values()) == {"1.3.0", "1.1.6"}
 
 
-async def test_a_rollback_with_nothing_to_do_says_so(real: World, service: Service) -> None:  # noqa: F811
+async def test_a_rollback_with_nothing_to_do_says_so(real: World, service: ChangeService) -> None:  # noqa: F811
     receipt = await service.roll_back(real.fleet, "ana", "just in case")
     assert not receipt.accepted
     assert receipt.sentence == (
@@ -162,7 +162,9 @@ async def test_a_rollback_with_nothing_to_do_says_so(real: World, service: Servi
     )
 
 
-async def test_after_the_kept_window_the_way_back_has_to_be_named(real: World, service: Service) -> None:  # noqa: F811
+async def test_after_the_kept_window_the_way_back_has_to_be_named(
+    real: World, service: ChangeService
+) -> None:  # noqa: F811
     await promoted(real, service)
     limits = real.fleet.limits.model_copy(update={"kept": timedelta(0)})
     with pytest.raises(Refused) as refused:
@@ -172,7 +174,7 @@ async def test_after_the_kept_window_the_way_back_has_to_be_named(real: World, s
 
 async def test_a_rollback_that_cannot_finish_names_every_gateway_and_goes_on(
     real: World,
-    service: Service,  # noqa: F811
+    service: ChangeService,  # noqa: F811
 ) -> None:
     await promoted(real, service)
     real.gateways["gw-1"].fail("make_permanent", Refused("gw-1: nft says no"), times=10_000)
@@ -191,7 +193,7 @@ async def test_a_rollback_that_cannot_finish_names_every_gateway_and_goes_on(
 
 async def test_a_drain_is_found_counted_and_extended_through_the_service(
     real: World,
-    service: Service,  # noqa: F811
+    service: ChangeService,  # noqa: F811
 ) -> None:
     fake = real.gateways["gw-1"]
     fake.login("192.0.2.1")
@@ -230,7 +232,7 @@ async def test_a_drain_is_found_counted_and_extended_through_the_service(
 
 async def test_a_rollback_waits_for_single_gateways_that_return_alone_and_then_takes_everybody_back(
     real: World,
-    service: Service,  # noqa: F811
+    service: ChangeService,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("workflows.change.ALONE_WITHIN", timedelta(seconds=3))
