@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     windows: Path = Field(state_folder() / "windows", description="recorded observation windows, for replay")
     snapshots: Path = Field(state_folder() / "snapshots", description="evidence of failures, by digest")
     fleet: Path = Field(Path("fleet.yaml"), description="the fleet's gateways and limits")
+    people: Path = Field(Path("people.yaml"), description="who is known, and what each may do")
+    socket: Path = Field(state_folder() / "penstock.sock", description="where the API answers on this host")
     trust: Path = Field(Path("trust.yaml"), description="who may sign what")
     gates: Path = Field(Path("gates.yaml"), description="the questions a wave must answer")
     payload_keys: Path | None = Field(

@@ -8,6 +8,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from orchestrator.engine.payloads import data_converter
+from orchestrator.engine.reaching import Reaching
 from orchestrator.engine.task_timeout import TaskTimeout
 from policies.model.errors import BadInput, Unavailable
 
@@ -34,16 +35,25 @@ def enter_network_namespace(name: str | None) -> None:
 
 
 async def connect(
-    address: str, namespace: str, identity: str | None = None, payload_keys: Path | None = None
+    address: str,
+    namespace: str,
+    identity: str | None = None,
+    payload_keys: Path | None = None,
+    *,
+    lazily: bool = False,
 ) -> Client:
-    """Return a client of the engine that seals with the keys; Unavailable when the engine does not answer."""
+    """Return a client of the engine that seals with the keys; Unavailable when the engine does not answer.
+
+    One that connects lazily says so with its first question, and reaches an engine that comes later.
+    """
     try:
         return await Client.connect(
             address,
             namespace=namespace,
             data_converter=data_converter(payload_keys),
-            interceptors=[TaskTimeout()],
+            interceptors=[TaskTimeout(), Reaching()],
             identity=identity,
+            lazy=lazily,
         )
     except (RPCError, RuntimeError) as error:
         raise Unavailable(

@@ -10,6 +10,7 @@ from typing import Any
 
 from temporalio.client import (
     Client,
+    WorkflowExecutionDescription,
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
@@ -48,6 +49,9 @@ STUCK_AFTER = 3
 
 SURVEYED_WITHIN, SURVEY_OF_A_GATEWAY = timedelta(minutes=2), timedelta(milliseconds=50)
 """How long a survey may take, and how much longer for each gateway of the fleet."""
+
+LOOK = timedelta(seconds=1)
+"""How long the engine may take to say that it lives; a status is shown without its word."""
 
 FREE_WITHIN = timedelta(minutes=2)
 """How long a rollback waits for gateways that return alone: they give the lock back in half a minute."""
@@ -213,20 +217,25 @@ class ChangeService:
             silence = f"the worker could not answer ({error.message}); ask again, and see its log"
             raise Unavailable(*(await self._why_stuck(fleet) or (silence,))) from error
 
+    async def concern_about(self, fleet: str) -> tuple[str, tuple[Offer, ...]] | None:
+        """Return why an open change may not go on by itself, and what helps; None when it may."""
+        try:
+            description = await self._change(fleet).describe(rpc_timeout=LOOK)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                gone = "the engine knows nothing of this change any more; a rollback takes every gateway back"
+                return gone, (_offer(Verb.ROLL_BACK, fleet),)
+            return f"the engine does not answer ({error.message}); what is shown is what was last heard", ()
+        stuck = _stuck(fleet, description)
+        return (stuck[0], (stuck[1],)) if stuck else None
+
     async def _why_stuck(self, fleet: str) -> tuple[str, Offer] | None:
         """Return that the change's code and history do not fit any more, when the engine says so."""
         try:
             description = await self._change(fleet).describe(rpc_timeout=ANSWER)
         except RPCError:
             return None
-        pending = description.raw_description.pending_workflow_task
-        if description.status is not WorkflowExecutionStatus.RUNNING or pending.attempt < STUCK_AFTER:
-            return None
-        sentence = (
-            f"STUCK: no worker can go on with the change of {fleet} (tried {pending.attempt} times); "
-            "a rollback by force ends it and takes every gateway back"
-        )
-        return sentence, Offer(verb=Verb.ROLL_BACK, fleet=fleet, force=True)
+        return _stuck(fleet, description)
 
     async def command(self, fleet: str, command: Command) -> CommandReceipt:
         """Give a change a person's command; it is durable even while no worker is up.
@@ -405,6 +414,18 @@ class ChangeService:
 
     def _change(self, fleet: str) -> WorkflowHandle[Any, ChangeResult]:
         return self.client.get_workflow_handle(change_of(fleet), result_type=ChangeResult)
+
+
+def _stuck(fleet: str, description: WorkflowExecutionDescription) -> tuple[str, Offer] | None:
+    """Return that no worker can go on with the change, when its task has been tried again and again."""
+    pending = description.raw_description.pending_workflow_task
+    if description.status is not WorkflowExecutionStatus.RUNNING or pending.attempt < STUCK_AFTER:
+        return None
+    sentence = (
+        f"STUCK: no worker can go on with the change of {fleet} (tried {pending.attempt} times); "
+        "a rollback by force ends it and takes every gateway back"
+    )
+    return sentence, Offer(verb=Verb.ROLL_BACK, fleet=fleet, force=True)
 
 
 def _offer(verb: Verb, fleet: str) -> Offer:

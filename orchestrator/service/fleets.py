@@ -5,7 +5,7 @@ from pathlib import Path
 
 from orchestrator.files import load
 from policies.access import Action, is_known_to, refusal_of
-from policies.model.errors import BadInput, NotAllowed
+from policies.model.errors import BadInput, NotAllowed, Unknown
 from policies.model.fleet import Fleet
 from policies.model.people import Caller
 
@@ -27,7 +27,7 @@ class Fleets:
         """Return the fleet, once it is clear that the caller may do that there.
 
         Raises:
-            BadInput: There is no such fleet, as far as the caller may know.
+            Unknown: There is no such fleet, as far as the caller may know.
             NotAllowed: The caller knows the fleet, and may not do that there.
         """
         found = self._all()
@@ -35,10 +35,10 @@ class Fleets:
             known = ", ".join(self.names(caller)) or "none that you may see"
             sentence = f"there is no fleet {name}; there is {known}"
             self._refused(caller, name, sentence)
-            raise BadInput(sentence)
-        if sentence := refusal_of(caller, action, name):
-            self._refused(caller, name, sentence)
-            raise NotAllowed(sentence)
+            raise Unknown(sentence)
+        if refusal := refusal_of(caller, action, name):
+            self._refused(caller, name, refusal)
+            raise NotAllowed(refusal)
         return found[name]
 
     def _all(self) -> dict[str, Fleet]:

@@ -11,7 +11,7 @@ from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.history import standing, targets_of_last_change
 from policies.model.change import PENSTOCK, ChangeEnding, ChangeOpening, ChangeRecord, WayBack
-from policies.model.errors import BadInput, Conflict
+from policies.model.errors import BadInput, Conflict, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.value import digest_of
 
@@ -148,7 +148,7 @@ def row_of(connection: Connection, name: str) -> "Row[Any]":
     table = tables.changes
     row = connection.execute(select(table).where(table.c.name == name)).one_or_none()
     if row is None:
-        raise BadInput(f"no change {name} in the ledger", Offer(verb=Verb.HISTORY))
+        raise Unknown(f"no change {name} in the ledger", Offer(verb=Verb.HISTORY))
     return row
 
 

@@ -13,7 +13,7 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.change import PENSTOCK
-from policies.model.errors import BadInput
+from policies.model.errors import BadInput, Unknown
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.plan import Plan, ReleaseRef
@@ -96,7 +96,7 @@ def _part(digest: str, part: Part) -> dict[str, Any]:
 def _known(connection: Connection, digest: str, column: Any) -> "Row[Any]":
     row = connection.execute(_plan(digest, column)).one_or_none()
     if row is None:
-        raise BadInput(f"no plan {digest} in the ledger", Offer(verb=Verb.PLAN))
+        raise Unknown(f"no plan {digest} in the ledger", Offer(verb=Verb.PLAN))
     return row
 
 

@@ -12,7 +12,7 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.change import PENSTOCK
-from policies.model.errors import BadInput, Conflict, Refused
+from policies.model.errors import BadInput, Conflict, Refused, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 from policies.model.value import Value
@@ -108,7 +108,7 @@ class Releases(Book):
             return usable[0].release
         if rows:
             raise Refused(f"release {name} was withdrawn: {rows[0].yanked_reason}")
-        raise BadInput(f"no release {name} in the ledger", Offer(verb=Verb.RELEASES))
+        raise Unknown(f"no release {name} in the ledger", Offer(verb=Verb.RELEASES))
 
     def yank(self, digest: str, reason: str, person: str) -> bool:
         """Withdraw a release: it may not be rolled out any more. Return whether that is new."""
@@ -116,7 +116,7 @@ class Releases(Book):
         with writing(self._engine) as connection:
             row = connection.execute(select(table).where(table.c.digest == digest)).one_or_none()
             if row is None:
-                raise BadInput(f"no release {digest} in the ledger", Offer(verb=Verb.RELEASES))
+                raise Unknown(f"no release {digest} in the ledger", Offer(verb=Verb.RELEASES))
             if row.yanked_at is not None:
                 return False
             values = {"yanked_at": datetime.now(UTC), "yanked_reason": reason, "yanked_by": person}

@@ -14,7 +14,7 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.model.errors import BadInput, Conflict, NotAllowed
+from policies.model.errors import BadInput, Conflict, NotAllowed, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller, Grants, PersonName, Role, Via
 from policies.model.value import Value
@@ -97,7 +97,7 @@ class Tokens(Book):
         with writing(self._engine) as connection:
             known = connection.execute(select(table).where(table.c.name == name)).one_or_none()
             if known is None:
-                raise BadInput(f"there is no token {name}", Offer(verb=Verb.TOKENS))
+                raise Unknown(f"there is no token {name}", Offer(verb=Verb.TOKENS))
             if known.revoked_at is not None:
                 return False
             connection.execute(

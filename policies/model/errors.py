@@ -2,6 +2,7 @@
 
 PenstockError
 ├── BadInput          a file, argument or machine is not as it must be   (exit 2)
+│   └── Unknown       nothing that this person may see has that name
 ├── NotAllowed        this person may not do this                         (exit 4)
 ├── Refused           a policy says no: trust, capacity, limits           (exit 5)
 │   ├── TrustError    with the verdict's name as its code
@@ -39,6 +40,10 @@ class BadInput(PenstockError):
     """A file, argument or machine is not as it must be; nothing was changed."""
 
     exit_code = 2
+
+
+class Unknown(BadInput):
+    """Nothing that this person may see has that name; whether others may is not said."""
 
 
 class NotAllowed(PenstockError):

@@ -163,8 +163,9 @@ async def test_a_rollback_with_nothing_to_do_says_so(real: World, service: Chang
 
 
 async def test_after_the_kept_window_the_way_back_has_to_be_named(
-    real: World, service: ChangeService
-) -> None:  # noqa: F811
+    real: World,
+    service: ChangeService,  # noqa: F811
+) -> None:
     await promoted(real, service)
     limits = real.fleet.limits.model_copy(update={"kept": timedelta(0)})
     with pytest.raises(Refused) as refused:

@@ -1,0 +1,1 @@
+"""The HTTP API: parses, asks the service, and answers in JSON."""

@@ -1,0 +1,42 @@
+"""The application: every route under /v1, each behind the same questions: who, how often, once."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+from orchestrator.api import problems
+from orchestrator.api.routes import commands, fleets
+from orchestrator.service.service import Service
+
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}}
+    for status in (400, 401, 403, 404, 409, 422, 429, 503)
+}
+
+
+def application(service: Service) -> FastAPI:
+    """Return the API of this service."""
+    app = FastAPI(
+        title="penstock",
+        version="v1",
+        description="Upgrades of VPN gateways, as people and programs ask for them.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )
+    app.state.service = service
+    problems.install(app)
+
+    @app.middleware("http")
+    async def _number(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        request.state.number = secrets.token_hex(8)
+        response = await go_on(request)
+        response.headers["X-Request-Id"] = request.state.number
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    for routes in (fleets.router, commands.router):
+        app.include_router(routes, prefix="/v1", responses=DOCUMENTED)
+    return app

@@ -1,0 +1,107 @@
+"""Problems: every refusal as problem+json (RFC 9457), with its code and what makes sense next."""
+
+import logging
+import secrets
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from orchestrator.store.requests import OtherContent
+from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Refused, Unavailable, Unknown
+from policies.model.offer import Offer
+from policies.model.value import Value, sentence
+
+MEDIA_TYPE = "application/problem+json"
+_log = logging.getLogger(__name__)
+
+_STATUS: tuple[tuple[type[PenstockError], HTTPStatus], ...] = (
+    (Unknown, HTTPStatus.NOT_FOUND),
+    (OtherContent, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (NotAllowed, HTTPStatus.FORBIDDEN),
+    (BadInput, HTTPStatus.BAD_REQUEST),
+    (Refused, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Conflict, HTTPStatus.CONFLICT),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+
+
+class Problem(Value):
+    """Why nothing was done, and what makes sense instead."""
+
+    type: str
+    """`urn:penstock:` and the code."""
+    code: str
+    """The stable name of the error, which its runbook is filed under."""
+    title: str
+    status: int
+    detail: str
+    next: tuple[Offer, ...] = ()
+    request_id: str
+
+
+class NotLoggedIn(PenstockError):
+    """Nobody has said who asks."""
+
+    exit_code = 4
+
+
+def answer(request: Request, error: PenstockError) -> JSONResponse:
+    """Return an error of ours as a problem."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), None)
+    if isinstance(error, NotLoggedIn):
+        headers = {"WWW-Authenticate": "Bearer"}
+        return _problem(request, HTTPStatus.UNAUTHORIZED, error.code, str(error), error.offers, headers)
+    return _problem(request, status or HTTPStatus.INTERNAL_SERVER_ERROR, error.code, str(error), error.offers)
+
+
+def install(app: FastAPI) -> None:
+    """Answer everything that goes wrong with a problem, and nothing with a traceback."""
+
+    @app.exception_handler(PenstockError)
+    async def _ours(request: Request, error: PenstockError) -> JSONResponse:
+        return answer(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        detail = sentence(f"{place}: {first['msg']}")
+        return _problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "BadRequest", detail)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        status = HTTPStatus(error.status_code)
+        return _problem(request, status, status.name, str(error.detail), (), dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+        number = secrets.token_hex(8)
+        _log.error("request %s failed: %s", number, request.url.path, exc_info=error)
+        detail = f"an internal error; the log names it under {number}"
+        return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", detail, number=number)
+
+
+def _problem(  # the parts of an answer
+    request: Request,
+    status: HTTPStatus,
+    code: str,
+    detail: str,
+    offers: tuple[Offer, ...] = (),
+    headers: dict[str, str] | None = None,
+    number: str = "",
+) -> JSONResponse:
+    problem = Problem(
+        type=f"urn:penstock:{code}",
+        code=code,
+        title=status.phrase,
+        status=status.value,
+        detail=detail,
+        next=offers,
+        request_id=number or getattr(request.state, "number", "") or secrets.token_hex(8),
+    )
+    return JSONResponse(
+        problem.model_dump(mode="json"), status_code=status.value, headers=headers, media_type=MEDIA_TYPE
+    )

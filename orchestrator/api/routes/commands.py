@@ -1,0 +1,102 @@
+"""Commands: what a person asks of a fleet's change, once for each key."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from orchestrator.api.once import Key, once
+from orchestrator.api.routes.fleets import Fleet
+from orchestrator.api.who import Asking, Serving
+from policies.model.command import CommandKind, CommandReceipt
+from policies.model.people import PersonName
+from policies.model.plan import Strategy
+from policies.model.value import Digest, Name, Value
+
+router = APIRouter(tags=["commands"])
+
+Why = Annotated[
+    str, Field(min_length=1, max_length=500, pattern=r"\S", description="why, for whoever reads the history")
+]
+Release = Annotated[
+    str, Field(min_length=1, max_length=128, description="a release: digest, its beginning, or version")
+]
+
+
+class CommandAsked(Value):
+    """A command to the change that is under way."""
+
+    kind: CommandKind
+    reason: Why
+    change: Name | None = Field(default=None, description="only if this is still the fleet's newest change")
+    hold_of: PersonName | None = Field(default=None, description="whose hold a resume lifts")
+    approves: Digest | None = Field(default=None, description="what an approval was shown")
+    to: Release | None = Field(default=None, description="where a rollback goes, if not to known-good")
+    force: bool = Field(default=False, description="end a change that no worker can go on with")
+
+
+class UpgradeAsked(Value):
+    """An upgrade of a fleet."""
+
+    fleet: Name
+    to: Release
+    strategy: Strategy = Strategy.CANARY
+    reason: Why
+    plan: Annotated[
+        str | None,
+        Field(min_length=4, max_length=71, description="start only this plan: its digest or the beginning"),
+    ] = None
+    even_if_unusual: bool = False
+
+
+class Started(Value):
+    """A change that was begun."""
+
+    change: str
+
+
+@router.post("/fleets/{fleet}/commands", response_model=CommandReceipt)
+async def command(
+    fleet: Fleet, asked: CommandAsked, request: Request, caller: Asking, service: Serving, key: Key
+) -> Response:
+    """Give the fleet's change a command; a rollback also works when none is under way."""
+
+    async def give() -> CommandReceipt:
+        if asked.kind is CommandKind.ROLL_BACK:
+            return await service.roll_back(
+                caller, fleet, asked.reason, to=asked.to, force=asked.force, change=asked.change
+            )
+        return await service.command(
+            caller,
+            fleet,
+            asked.kind,
+            asked.reason,
+            command_id=f"{caller.person}/{key}",
+            hold_of=asked.hold_of,
+            approves=asked.approves,
+            change=asked.change,
+        )
+
+    return await once(request, service, caller, key, give)
+
+
+@router.post("/changes", status_code=202, response_model=Started)
+async def start(
+    asked: UpgradeAsked, request: Request, caller: Asking, service: Serving, key: Key
+) -> Response:
+    """Start an upgrade; one change of a fleet at a time."""
+
+    async def begin() -> Started:
+        name = await service.start(
+            caller,
+            asked.fleet,
+            asked.to,
+            asked.strategy,
+            asked.reason,
+            digest=asked.plan,
+            even_if_unusual=asked.even_if_unusual,
+        )
+        return Started(change=name)
+
+    return await once(request, service, caller, key, begin, 202)

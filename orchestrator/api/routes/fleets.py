@@ -1,0 +1,138 @@
+"""Fleets: which there are, how each stands, and what happens in it."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Header, Path, Query, Request
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.responses import Response
+
+from orchestrator.api.who import Asking, Serving
+from orchestrator.service.changes import Surveyed
+from orchestrator.service.service import FleetStatus
+from orchestrator.store.changes import HistoryRow
+from orchestrator.store.stories import EventRow
+from policies.model.drain import DrainStatus
+from policies.model.people import Grants
+from policies.model.value import Value
+
+router = APIRouter(tags=["fleets"])
+
+PING_SECONDS = 15
+LOOK_SECONDS = 1.0
+PAGE = 200
+
+Fleet = Annotated[
+    str, Path(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$", description="a fleet's name")
+]
+
+
+class WhoAmI(Value):
+    """How the service recognises whoever asks."""
+
+    person: str
+    machine: bool
+    roles: Grants
+
+
+class FleetList(Value):
+    """The fleets where whoever asks has a role."""
+
+    fleets: tuple[str, ...]
+
+
+class History(Value):
+    """Changes of a fleet, the newest first, and where the next page begins."""
+
+    changes: tuple[HistoryRow, ...]
+    before: str | None = None
+
+
+class Drains(Value):
+    """What drains."""
+
+    drains: tuple[DrainStatus, ...]
+
+
+class EventPage(Value):
+    """Events of a fleet, the oldest first, and after which number the next page begins."""
+
+    events: tuple[EventRow, ...]
+    after: int
+
+
+@router.get("/whoami")
+async def whoami(caller: Asking) -> WhoAmI:
+    """Say who asks, and what they are on which fleet."""
+    return WhoAmI(person=caller.person, machine=caller.machine, roles=caller.grants)
+
+
+@router.get("/fleets")
+async def fleets(caller: Asking, service: Serving) -> FleetList:
+    """List the fleets where whoever asks has a role."""
+    return FleetList(fleets=await anyio.to_thread.run_sync(service.fleets, caller))
+
+
+@router.get("/fleets/{fleet}")
+async def status(fleet: Fleet, caller: Asking, service: Serving) -> FleetStatus:
+    """Say what is happening, to how many users, why, what comes next and what can be done."""
+    return await service.status(caller, fleet)
+
+
+@router.get("/fleets/{fleet}/changes")
+async def history(
+    fleet: Fleet,
+    caller: Asking,
+    service: Serving,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    before: Annotated[str | None, Query(max_length=63, description="a change: only older ones")] = None,
+) -> History:
+    """List the fleet's changes and what is left of each today, the newest first."""
+    rows = await service.history(caller, fleet, limit, before)
+    return History(changes=rows, before=rows[-1].name if len(rows) == limit else None)
+
+
+@router.get("/fleets/{fleet}/gateways")
+async def gateways(fleet: Fleet, caller: Asking, service: Serving) -> Surveyed:
+    """Ask every gateway what runs on it now, and how many sessions it has."""
+    return await service.sessions(caller, fleet)
+
+
+@router.get("/fleets/{fleet}/drains")
+async def drains(fleet: Fleet, caller: Asking, service: Serving) -> Drains:
+    """Show what drains, with live counts."""
+    return Drains(drains=await service.drains(caller, fleet))
+
+
+@router.get(
+    "/fleets/{fleet}/events",
+    response_model=EventPage,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def events(
+    request: Request,
+    fleet: Fleet,
+    caller: Asking,
+    service: Serving,
+    after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+    last_event_id: Annotated[int | None, Header(ge=0, le=2**62)] = None,
+) -> Response:
+    """Give the fleet's events: a page of JSON, or a stream that goes on where the last one was lost."""
+    begin = last_event_id if last_event_id is not None else after
+    first = await service.events(caller, fleet, begin, PAGE)
+    if "text/event-stream" not in request.headers.get("accept", ""):
+        page = EventPage(events=first, after=first[-1].id if first else begin)
+        return Response(page.model_dump_json(), media_type="application/json")
+
+    async def stream() -> AsyncIterator[ServerSentEvent]:
+        found, last = first, begin
+        while True:
+            for event in found:
+                yield ServerSentEvent(event.model_dump_json(), event="event", id=str(event.id))
+                last = event.id
+            if len(found) < PAGE:
+                await anyio.sleep(LOOK_SECONDS)
+            found = await service.events(caller, fleet, last, PAGE)
+
+    return EventSourceResponse(stream(), ping=PING_SECONDS)

@@ -1,0 +1,461 @@
+"""The service: everything a frontend may ask, each question and command authorised, audited and done here.
+
+Frontends parse, ask and show; they import this package and nothing below it.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from orchestrator.files import load
+from orchestrator.service.changes import ChangeService, Standing, Surveyed
+from orchestrator.service.drains import DrainService
+from orchestrator.service.fleets import Fleets
+from orchestrator.service.people import PeopleFile
+from orchestrator.service.quarantine import QuarantineService
+from orchestrator.store.changes import HistoryRow
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.releases import ReleaseRow
+from orchestrator.store.requests import Answer, OtherContent
+from orchestrator.store.stories import EventRow
+from orchestrator.store.tokens import TokenRow
+from policies.access import Action, action_of, may
+from policies.model.change import ChangeRecord, ChangeResult, Outcome
+from policies.model.command import Command, CommandKind, CommandReceipt
+from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
+from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Refused, Unknown
+from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy, lint
+from policies.model.instance import InstanceState
+from policies.model.offer import Offer, Verb
+from policies.model.people import EVERY_FLEET, Caller, Grants, Via
+from policies.model.plan import Plan, Strategy
+from policies.model.status import ChangeStatus, Event
+from policies.model.value import Value, digest_of
+from policies.status.story import Story
+
+T = TypeVar("T")
+
+
+def is_beginning(written: str, digest: str) -> bool:
+    """Return whether somebody wrote this digest, or enough of its beginning."""
+    return digest.removeprefix("sha256:").startswith(written.removeprefix("sha256:").removeprefix("p-"))
+
+
+LOOKED_AT_WITHIN = timedelta(minutes=5)
+"""How old a look at a gateway may be to count for what the fleet is on; reconcile looks every minute."""
+
+NEWEST = 50
+"""Events of a change that its status shows; the others are asked for by page."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files that every plan is made with, and where releases come from."""
+
+    gates: Path
+    trust: Path
+    source: str
+
+
+class FleetStatus(Value):
+    """How a fleet stands: what its newest change tells, what it is on, and who was left out."""
+
+    fleet: str
+    change: ChangeStatus | None = None
+    standing: Standing
+    concern: str | None = None
+    """What is wrong with the telling itself: nobody who can go on with the change, an engine that is away."""
+    offers: tuple[Offer, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the newest change ended, None while it goes on or when there never was one."""
+        return self.change.outcome if self.change is not None else None
+
+
+class Service:
+    """One installation, as everybody may use it."""
+
+    def __init__(
+        self,
+        *,
+        fleets: Path,
+        people: PeopleFile,
+        ledger: Ledger,
+        changes: ChangeService,
+        files: Files,
+    ) -> None:
+        self.people = people
+        self._fleets = Fleets(fleets, self._note_refusal)
+        self._ledger = ledger
+        self._changes = changes
+        self._drains = DrainService(changes.client, changes)
+        self._quarantine = QuarantineService(changes)
+        self._files = files
+
+    # --- who asks --------------------------------------------------------------------
+
+    def caller_of_token(self, token: str, caller_at: str) -> Caller:
+        """Return whose token it is; NotAllowed, and audited, when it is good for nothing any more."""
+        try:
+            return self._ledger.caller_of(token, Via.API).model_copy(update={"address": caller_at})
+        except NotAllowed as refused:
+            self._ledger.audit(
+                "penstock", "api", "token refused", caller_at or "somewhere", {"why": str(refused)}
+            )
+            raise
+
+    def fleets(self, caller: Caller) -> tuple[str, ...]:
+        """Return the fleets where the caller has a role."""
+        return self._fleets.names(caller)
+
+    # --- questions -------------------------------------------------------------------
+
+    async def status(self, caller: Caller, fleet: str) -> FleetStatus:
+        """Return how the fleet stands, from the ledger alone; the engine is only asked whether it lives."""
+        named = await self._asked(caller, Action.READ, fleet)
+        newest, standing = await asyncio.to_thread(self._standing, named)
+        if newest is None:
+            begins = Offer(verb=Verb.PLAN if standing.taking else Verb.INSTALL, fleet=fleet)
+            return FleetStatus(fleet=fleet, standing=standing, offers=(begins,))
+        change = await asyncio.to_thread(self._told, newest)
+        concern: str | None = None
+        offers = change.can_do if change is not None else ()
+        if newest.outcome is None and (stuck := await self._changes.concern_about(fleet)):
+            concern, more = stuck
+            offers = (*more, *offers)
+        return FleetStatus(fleet=fleet, change=change, standing=standing, concern=concern, offers=offers)
+
+    async def history(
+        self, caller: Caller, fleet: str, limit: int, before: str | None = None
+    ) -> tuple[HistoryRow, ...]:
+        """Return the fleet's changes, the newest first."""
+        await self._asked(caller, Action.READ, fleet)
+        return await asyncio.to_thread(self._ledger.history, fleet, limit, before)
+
+    async def change(self, caller: Caller, name: str) -> tuple[ChangeRecord, ChangeStatus | None]:
+        """Return one change of whatever fleet the caller may look at, and what it tells."""
+        record = await self._record(caller, Action.READ, name)
+        return record, await asyncio.to_thread(self._told, record)
+
+    async def events(self, caller: Caller, fleet: str, after: int, limit: int = 200) -> tuple[EventRow, ...]:
+        """Return what happened in the fleet after the event of that number."""
+        await self._asked(caller, Action.READ, fleet)
+        return await asyncio.to_thread(self._ledger.events_of_fleet, fleet, after, limit)
+
+    async def sessions(self, caller: Caller, fleet: str) -> Surveyed:
+        """Return what is true of every gateway now."""
+        return await self._changes.survey(await self._asked(caller, Action.READ, fleet))
+
+    async def drains(self, caller: Caller, fleet: str) -> tuple[DrainStatus, ...]:
+        """Return what drains on the fleet's gateways."""
+        return await self._drains.drains(await self._asked(caller, Action.READ, fleet))
+
+    async def releases(self, caller: Caller) -> tuple[ReleaseRow, ...]:
+        """Return the releases of the products of the fleets that the caller may look at."""
+        named = [await self._asked(caller, Action.READ, name) for name in self.fleets(caller)]
+        products = {fleet.product for fleet in named}
+        rows = await asyncio.to_thread(self._ledger.releases)
+        return tuple(row for row in rows if row.release.product in products)
+
+    async def plan(self, caller: Caller, fleet: str, to: str, strategy: Strategy) -> Plan:
+        """Return what an upgrade would do; nothing is changed."""
+        named = await self._asked(caller, Action.PLAN, fleet)
+        return await self._plan(named, to, strategy)
+
+    # --- commands --------------------------------------------------------------------
+
+    async def start(
+        self,
+        caller: Caller,
+        fleet: str,
+        to: str,
+        strategy: Strategy,
+        reason: str,
+        *,
+        digest: str | None = None,
+        even_if_unusual: bool = False,
+    ) -> str:
+        """Start an upgrade; return the change's name.
+
+        Raises:
+            Conflict: Another change is under way, or the plan is another one now.
+        """
+        named = await self._asked(caller, Action.START, fleet)
+
+        async def begin() -> str:
+            plan = await self._plan(named, to, strategy)
+            if digest is not None and not is_beginning(digest, plan.digest):
+                again = Offer(verb=Verb.PLAN, fleet=fleet, release=to)
+                raise Conflict(
+                    f"the fleet has changed since plan {digest}: the plan is now {plan.digest}", again
+                )
+            return await self._changes.start(
+                plan, self._files.source, caller.person, reason, even_if_unusual=even_if_unusual
+            )
+
+        return await self._audited(caller, "upgrade asked for", fleet, {"to": to, "reason": reason}, begin)
+
+    async def command(
+        self,
+        caller: Caller,
+        fleet: str,
+        kind: CommandKind,
+        reason: str,
+        *,
+        command_id: str | None = None,
+        hold_of: str | None = None,
+        approves: str | None = None,
+        change: str | None = None,
+    ) -> CommandReceipt:
+        """Give the fleet's change a command in the caller's own name, if it is still the one that was shown.
+
+        Raises:
+            Conflict: It makes no sense now, or another change is the newest.
+        """
+        await self._asked(caller, action_of(kind), fleet)
+        if caller.machine and kind is CommandKind.PROMOTE:
+            raise NotAllowed(f"{caller.person} is a machine: two people promote without proof")
+        command = Command(
+            id=command_id or f"{kind}-{secrets.token_hex(6)}",
+            kind=kind,
+            person=caller.person,
+            reason=reason,
+            hold_of=hold_of,
+            approves=approves,
+        )
+
+        async def give() -> CommandReceipt:
+            await asyncio.to_thread(self._refuse_stale, fleet, change)
+            return await self._changes.command(fleet, command)
+
+        return await self._audited(
+            caller, f"{kind.replace('_', ' ')} asked for", fleet, {"reason": reason, "id": command.id}, give
+        )
+
+    async def roll_back(
+        self,
+        caller: Caller,
+        fleet: str,
+        reason: str,
+        *,
+        to: str | None = None,
+        force: bool = False,
+        change: str | None = None,
+    ) -> CommandReceipt:
+        """Take the fleet back, whatever is going on, unless another change is the newest than was shown."""
+        named = await self._asked(caller, Action.GO_BACK, fleet)
+
+        async def back() -> CommandReceipt:
+            await asyncio.to_thread(self._refuse_stale, fleet, change)
+            release = await asyncio.to_thread(self._ledger.release, to) if to else None
+            return await self._changes.roll_back(
+                named, caller.person, reason, to=release, source=self._files.source, force=force
+            )
+
+        asked = {"reason": reason, "to": to, "force": force}
+        return await self._audited(caller, "rollback asked for", fleet, asked, back)
+
+    async def tell_drains(
+        self, caller: Caller, fleet: str, gateway: str | None, command: DrainExtension | DrainEnding
+    ) -> tuple[CommandReceipt, ...]:
+        """Give the drains of one gateway, or of all, a command in the caller's own name."""
+        named = await self._asked(caller, Action.DRAIN, fleet)
+        mine = command.model_copy(update={"person": caller.person})
+        what = (
+            "drain extension asked for" if isinstance(command, DrainExtension) else "end of drain asked for"
+        )
+
+        async def tell() -> tuple[CommandReceipt, ...]:
+            return await self._drains.tell(named, gateway, mine)
+
+        return await self._audited(
+            caller, what, f"{fleet}/{gateway or '*'}", {"reason": command.reason}, tell
+        )
+
+    async def leave_out(self, caller: Caller, fleet: str, gateway: str, reason: str) -> str:
+        """Leave a gateway out of changes."""
+        named = await self._asked(caller, Action.QUARANTINE, fleet)
+
+        async def leave() -> str:
+            return await self._quarantine.leave_out(named, gateway, caller.person, reason)
+
+        return await self._audited(
+            caller, "quarantine asked for", f"{fleet}/{gateway}", {"reason": reason}, leave
+        )
+
+    async def take_in(self, caller: Caller, fleet: str, gateway: str, reason: str) -> str:
+        """Let a gateway take part again."""
+        named = await self._asked(caller, Action.QUARANTINE, fleet)
+
+        async def take() -> str:
+            return await self._quarantine.take_in(named, gateway, caller.person, reason)
+
+        return await self._audited(caller, "return asked for", f"{fleet}/{gateway}", {"reason": reason}, take)
+
+    async def once(
+        self, caller: Caller, key: str, content: bytes, work: Callable[[], Awaitable[Answer]]
+    ) -> Answer:
+        """Do the work once for each key of the caller; a repeat gets the first one's answer.
+
+        What is refused has had no effect, and may be tried again under its key.
+
+        Raises:
+            OtherContent: The key was given to another request.
+            Conflict: The same request is still being carried out.
+        """
+        try:
+            known = await asyncio.to_thread(self._ledger.begin_request, caller.person, key, content)
+        except OtherContent as refused:
+            self._note_refusal(caller, key, str(refused))
+            raise
+        if known is not None:
+            return known
+        try:
+            done = await work()
+        except BaseException:
+            await asyncio.to_thread(self._ledger.forget_request, caller.person, key)
+            raise
+        await asyncio.to_thread(self._ledger.finish_request, caller.person, key, done)
+        return done
+
+    # --- tokens ----------------------------------------------------------------------
+
+    async def make_token(
+        self, caller: Caller, name: str, grants: Grants, lives: timedelta
+    ) -> tuple[str, TokenRow]:
+        """Make a machine's token, of fleets that the caller administers."""
+        for fleet in grants:
+            await self._administers(caller, fleet)
+        return await asyncio.to_thread(self._ledger.make_token, name, grants, lives, caller.person)
+
+    async def tokens(self, caller: Caller) -> tuple[TokenRow, ...]:
+        """Return the tokens of fleets that the caller administers."""
+        rows = await asyncio.to_thread(self._ledger.tokens)
+        return tuple(row for row in rows if all(self._may_administer(caller, fleet) for fleet in row.grants))
+
+    async def revoke_token(self, caller: Caller, name: str, reason: str) -> bool:
+        """Make a token worthless."""
+        if name not in {row.name for row in await self.tokens(caller)}:
+            raise Unknown(f"there is no token {name}", Offer(verb=Verb.TOKENS))
+        return await asyncio.to_thread(self._ledger.revoke_token, name, caller.person, reason)
+
+    # --- one place for each thing that all of them need --------------------------------
+
+    async def _asked(self, caller: Caller, action: Action, fleet: str) -> Fleet:
+        return await asyncio.to_thread(self._fleets.for_action, caller, action, fleet)
+
+    async def _record(self, caller: Caller, action: Action, change: str) -> ChangeRecord:
+        """Return a change's line; of a fleet that the caller may not know, as if there were none."""
+        record = await asyncio.to_thread(self._ledger.change, change)
+        try:
+            await self._asked(caller, action, record.fleet)
+        except Unknown as unknown:
+            raise Unknown(f"no change {change} in the ledger", Offer(verb=Verb.HISTORY)) from unknown
+        return record
+
+    async def _administers(self, caller: Caller, fleet: str) -> None:
+        if not self._may_administer(caller, fleet):
+            sentence = (
+                f"{caller.person} may not administer {'every fleet' if fleet == EVERY_FLEET else fleet}"
+            )
+            self._note_refusal(caller, fleet, sentence)
+            raise NotAllowed(sentence)
+
+    def _may_administer(self, caller: Caller, fleet: str) -> bool:
+        grants = (
+            caller.grants
+            if fleet != EVERY_FLEET
+            else {EVERY_FLEET: caller.grants.get(EVERY_FLEET, frozenset())}
+        )
+        asked = caller.model_copy(update={"grants": grants})
+        return may(asked, Action.ADMINISTER, fleet)
+
+    def _refuse_stale(self, fleet: str, shown: str | None) -> None:
+        """Refuse what was asked of a change that is not the fleet's newest any more."""
+        newest = self._ledger.last_change(fleet) if shown is not None else None
+        if newest is not None and newest.name != shown:
+            sentence = f"{shown} is not the newest change of {fleet} any more: {newest.name} is"
+            raise Conflict(sentence, Offer(verb=Verb.STATUS, fleet=fleet))
+
+    async def _audited(
+        self, caller: Caller, action: str, subject: str, body: object, work: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Do the work, and write down who asked for it and whether it was refused."""
+        try:
+            done = await work()
+        except PenstockError as refused:
+            if isinstance(refused, Conflict | Refused | NotAllowed | BadInput):
+                self._note_refusal(caller, subject, f"{action}: {refused}")
+            raise
+        await asyncio.to_thread(
+            self._ledger.audit,
+            caller.person,
+            caller.via.value,
+            action,
+            subject,
+            {"asked": body, "from": caller.address},
+        )
+        return done
+
+    def _note_refusal(self, caller: Caller, subject: str, sentence: str) -> None:
+        body = {"why": sentence, "from": caller.address}
+        self._ledger.audit(caller.person, caller.via.value, "refused", subject, body)
+
+    async def _plan(self, fleet: Fleet, to: str, strategy: Strategy) -> Plan:
+        release = await asyncio.to_thread(self._ledger.release, to)
+        gates, trust = await asyncio.to_thread(self._read_files)
+        return await self._changes.plan(fleet, release, strategy, gates, trust)
+
+    def _read_files(self) -> tuple[GatePolicy, str]:
+        gates = load(self._files.gates, GatePolicy)
+        if problems := lint(gates):
+            raise BadInput(f"{self._files.gates} is not safe to judge by: {problems[0]}")
+        try:
+            trust = self._files.trust.read_bytes()
+        except OSError as error:
+            raise BadInput(
+                f"the trust policy {self._files.trust} cannot be read: {error.strerror}"
+            ) from error
+        return gates, digest_of(trust)
+
+    def _standing(self, fleet: Fleet) -> tuple[ChangeRecord | None, Standing]:
+        """Return the newest change, and what the fleet is on by what its gateways last said."""
+        states, silent = self._ledger.states(fleet.name, LOOKED_AT_WITHIN)
+        versions = {row.release.digest: row.release.version for row in self._ledger.releases()}
+        alive = [
+            state.serving
+            for state in states.values()
+            if state.serving is not None and state.serving.state is InstanceState.RUNNING
+        ]
+        standing = Standing(
+            fleet=fleet.name,
+            versions=tuple(sorted({versions.get(one.release or "", "an unknown release") for one in alive})),
+            taking=len(alive),
+            gateways=len(fleet.gateways),
+            silent=silent,
+            quarantined={one.gateway: one.reason for one in self._ledger.quarantined(fleet.name)},
+        )
+        return self._ledger.last_change(fleet.name), standing
+
+    def _told(self, record: ChangeRecord) -> ChangeStatus | None:
+        """Return what the change tells; the ledger knows its end when it could not tell that itself."""
+        row = self._ledger.story(record.name)
+        if row is None:
+            return None
+        events = tuple(self._ledger.newest_events(record.name, NEWEST))
+        told = row.told.model_copy(
+            update={"events": tuple(Event(at=e.at, sentence=e.sentence) for e in events)}
+        )
+        story = Story(row.order, row.at, told)
+        header = self._ledger.plan_header(row.order.plan) if row.order.plan else None
+        story.know(record.name, header)
+        if told.result is None and record.outcome is not None:
+            end = ChangeResult(rollout=record.name, outcome=Outcome(record.outcome), reason=record.sentence)
+            story.end(end, record.ended or datetime.now(UTC))
+        return story.status()

@@ -1,0 +1,219 @@
+"""The API on a real ledger, at a real socket; the engine is away unless a test says otherwise."""
+
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from orchestrator.engine.client import connect
+from orchestrator.processes.api import serving, socket_at
+from orchestrator.service.changes import ChangeService
+from orchestrator.service.people import PeopleFile
+from orchestrator.service.service import Files, Service
+from orchestrator.store.ledger import Ledger
+from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, Phase
+from policies.model.errors import Conflict
+from policies.model.people import Role
+from policies.model.status import Event
+from policies.status.told import Told
+
+AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
+FLEETS = """\
+name: {name}
+product: ocserv
+channel: stable
+gateways:
+  - name: {name}-1
+    addresses: [192.0.2.1]
+    slots:
+      - {{name: a, port: 4441, device: oca, pool4: 10.0.0.0/24}}
+      - {{name: b, port: 4442, device: ocb, pool4: 10.0.1.0/24}}
+"""
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+@pytest.fixture
+async def service(tmp_path: Path, ledger: Ledger) -> Service:
+    fleets = tmp_path / "fleets"
+    fleets.mkdir()
+    for name in ("edge", "core"):
+        (fleets / f"{name}.yaml").write_text(FLEETS.format(name=name))
+    client = await connect("127.0.0.1:1", "default", lazily=True)
+    return Service(
+        fleets=fleets,
+        people=PeopleFile(tmp_path / "people.yaml"),
+        ledger=ledger,
+        changes=ChangeService(client, ledger),
+        files=Files(
+            gates=tmp_path / "gates.yaml", trust=tmp_path / "trust.yaml", source="http://127.0.0.1:1"
+        ),
+    )
+
+
+@pytest.fixture
+async def api(service: Service, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client at the socket: the kernel says that it is root."""
+    path = tmp_path / "penstock.sock"
+    transport = httpx.AsyncHTTPTransport(uds=os.fspath(path))
+    async with (
+        serving(service, socket_at(path)),
+        httpx.AsyncClient(transport=transport, base_url="http://penstock/v1") as client,
+    ):
+        yield client
+
+
+def token(ledger: Ledger, *roles: Role, fleet: str = "edge", name: str = "robot") -> dict[str, str]:
+    secret, _ = ledger.make_token(name, {fleet: frozenset(roles)}, timedelta(days=1), "root")
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def under_way(ledger: Ledger) -> str:
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE")
+    opening = ChangeOpening(
+        key="run", fleet="edge", kind=order.kind, requested_by="ana", reason="CVE", release="1.3.0"
+    )
+    name = ledger.open_change(opening)
+    told = Told(name=name, phase=Phase.OBSERVING)
+    ledger.record_story(order, told, 0, [Event(at=AT, sentence="ana asked for an upgrade: CVE")])
+    return name
+
+
+async def test_the_kernel_says_who_is_at_the_socket(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "bob")
+    found = (await api.get("/whoami")).json()
+    assert found["person"] == "root"
+    assert not found["machine"]
+
+
+async def test_a_token_is_its_machine_and_not_who_shows_it(api: httpx.AsyncClient, ledger: Ledger) -> None:
+    found = (await api.get("/whoami", headers=token(ledger, Role.VIEWER))).json()
+    assert (found["person"], found["machine"]) == ("robot", True)
+
+
+async def test_a_fleet_where_nobody_has_a_role_is_no_fleet_and_the_question_is_written_down(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    shown = token(ledger, Role.VIEWER, fleet="core")
+    assert (await api.get("/fleets", headers=shown)).json() == {"fleets": ["core"]}
+    refused = await api.get("/fleets/edge", headers=shown)
+    assert refused.status_code == 404
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json()["detail"] == "there is no fleet edge; there is core"
+    assert [entry.action for entry in ledger.audit_entries()][-1] == "refused"
+
+
+async def test_the_status_of_a_change_comes_from_the_ledger_while_the_engine_is_away(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    name = under_way(ledger)
+    found = (await api.get("/fleets/edge")).json()
+    assert found["change"]["rollout"] == name
+    assert found["change"]["phase"] == "observing"
+    assert [event["sentence"] for event in found["change"]["events"]] == ["ana asked for an upgrade: CVE"]
+    assert "the engine does not answer" in found["concern"]
+
+
+async def test_a_fleet_that_was_never_changed_says_what_begins_it(api: httpx.AsyncClient) -> None:
+    found = (await api.get("/fleets/edge")).json()
+    assert found["change"] is None
+    assert [offer["verb"] for offer in found["offers"]] == ["install"]
+
+
+async def test_events_are_read_on_from_where_they_were_left(api: httpx.AsyncClient, ledger: Ledger) -> None:
+    name = under_way(ledger)
+    first = (await api.get("/fleets/edge/events")).json()
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE")
+    told = Told(name=name, phase=Phase.HELD)
+    ledger.record_story(order, told, 1, [Event(at=AT, sentence="held")])
+    ledger.record_story(order, told, 1, [Event(at=AT, sentence="held")])
+    second = (await api.get("/fleets/edge/events", params={"after": first["after"]})).json()
+    assert [event["sentence"] for event in second["events"]] == ["held"]
+
+
+async def test_a_stream_gives_what_happens_and_goes_on_after_the_last_that_was_heard(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    under_way(ledger)
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "0"}
+    async with api.stream("GET", "/fleets/edge/events", headers=headers) as stream:
+        lines = []
+        async for line in stream.aiter_lines():
+            lines.append(line)
+            if line.startswith("data:"):
+                break
+    assert "id: 1" in lines
+
+
+async def test_a_command_without_a_key_is_refused(api: httpx.AsyncClient) -> None:
+    refused = await api.post("/fleets/edge/commands", json={"kind": "hold", "reason": "lunch"})
+    assert refused.status_code == 422
+    assert "idempotency-key" in refused.json()["detail"].lower()
+
+
+async def test_a_viewer_commands_nothing_and_hears_who_may(api: httpx.AsyncClient, ledger: Ledger) -> None:
+    headers = token(ledger, Role.VIEWER) | {"Idempotency-Key": "1"}
+    refused = await api.post(
+        "/fleets/edge/commands", json={"kind": "hold", "reason": "lunch"}, headers=headers
+    )
+    assert refused.status_code == 403
+    assert "operator" in refused.json()["detail"]
+    assert [entry.action for entry in ledger.audit_entries()][-1] == "refused"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"kind": "hold"},
+        {"kind": "hold", "reason": ""},
+        {"kind": "hold", "reason": " "},
+        {"kind": "fly"},
+        [],
+    ],
+)
+async def test_bad_input_is_a_problem_that_names_the_place(api: httpx.AsyncClient, body: object) -> None:
+    refused = await api.post("/fleets/edge/commands", json=body, headers={"Idempotency-Key": "1"})
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith("body")
+
+
+async def test_an_expired_and_a_revoked_token_are_named(api: httpx.AsyncClient, ledger: Ledger) -> None:
+    headers = token(ledger, Role.VIEWER)
+    ledger.revoke_token("robot", "root", "lost")
+    refused = await api.get("/whoami", headers=headers)
+    assert refused.status_code == 403
+    assert "robot was revoked" in refused.json()["detail"]
+    assert [entry.action for entry in ledger.audit_entries()][-1] == "token refused"
+
+
+async def test_a_stale_card_commands_no_newer_change(api: httpx.AsyncClient, ledger: Ledger) -> None:
+    name = under_way(ledger)
+    asked = {"kind": "promote", "reason": "fine", "change": "edge-99"}
+    refused = await api.post("/fleets/edge/commands", json=asked, headers={"Idempotency-Key": "1"})
+    assert refused.status_code == 409
+    assert name in refused.json()["detail"]
+
+
+async def test_no_second_process_takes_the_socket_of_one_that_answers(
+    api: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    assert (await api.get("/whoami")).status_code == 200
+    with pytest.raises(Conflict, match="another process answers"):
+        socket_at(tmp_path / "penstock.sock")
+
+
+async def test_the_same_key_with_another_body_is_refused(api: httpx.AsyncClient, ledger: Ledger) -> None:
+    ledger.begin_request("root", "1", b"POST /v1/fleets/edge/commands\n{}")
+    asked = {"kind": "hold", "reason": "lunch"}
+    refused = await api.post("/fleets/edge/commands", json=asked, headers={"Idempotency-Key": "1"})
+    assert refused.status_code == 422
+    assert refused.json()["code"] == "OtherContent"
