@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from orchestrator.api import problems
-from orchestrator.api.routes import commands, fleets
+from orchestrator.api.routes import commands, fleets, gateways, plans, tokens
 from orchestrator.service.service import Service
 
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
@@ -37,6 +37,6 @@ def application(service: Service) -> FastAPI:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    for routes in (fleets.router, commands.router):
-        app.include_router(routes, prefix="/v1", responses=DOCUMENTED)
+    for routes in (fleets, commands, plans, gateways, tokens):
+        app.include_router(routes.router, prefix="/v1", responses=DOCUMENTED)
     return app

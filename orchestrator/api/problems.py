@@ -39,6 +39,8 @@ class Problem(Value):
     status: int
     detail: str
     next: tuple[Offer, ...] = ()
+    exit_code: int
+    """With what a command ends that met this."""
     request_id: str
 
 
@@ -51,10 +53,18 @@ class NotLoggedIn(PenstockError):
 def answer(request: Request, error: PenstockError) -> JSONResponse:
     """Return an error of ours as a problem."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), None)
+    headers = None
     if isinstance(error, NotLoggedIn):
-        headers = {"WWW-Authenticate": "Bearer"}
-        return _problem(request, HTTPStatus.UNAUTHORIZED, error.code, str(error), error.offers, headers)
-    return _problem(request, status or HTTPStatus.INTERNAL_SERVER_ERROR, error.code, str(error), error.offers)
+        status, headers = HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"}
+    return _problem(
+        request,
+        status or HTTPStatus.INTERNAL_SERVER_ERROR,
+        error.code,
+        str(error),
+        offers=error.offers,
+        headers=headers,
+        exit_code=error.exit_code,
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -69,12 +79,13 @@ def install(app: FastAPI) -> None:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         detail = sentence(f"{place}: {first['msg']}")
-        return _problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "BadRequest", detail)
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+        return _problem(request, status, BadInput.__name__, detail, exit_code=BadInput.exit_code)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         status = HTTPStatus(error.status_code)
-        return _problem(request, status, status.name, str(error.detail), (), dict(error.headers or {}))
+        return _problem(request, status, status.name, str(error.detail), headers=dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
@@ -89,7 +100,9 @@ def _problem(  # the parts of an answer
     status: HTTPStatus,
     code: str,
     detail: str,
+    *,
     offers: tuple[Offer, ...] = (),
+    exit_code: int = 1,
     headers: dict[str, str] | None = None,
     number: str = "",
 ) -> JSONResponse:
@@ -100,6 +113,7 @@ def _problem(  # the parts of an answer
         status=status.value,
         detail=detail,
         next=offers,
+        exit_code=exit_code,
         request_id=number or getattr(request.state, "number", "") or secrets.token_hex(8),
     )
     return JSONResponse(

@@ -173,7 +173,9 @@ class Session:
     async def install(self, name: str | None, to: str, person: str) -> "ChangeResult":
         """Bring up the fleet's empty gateways with the named release; return how it ended."""
         fleet, release = self.fleet_named(name), self.ledger.release(to)
-        return await (await self.service()).install(fleet, release, self.settings.source, person)
+        service = await self.service()
+        await service.install(fleet, release, self.settings.source, person)
+        return await service.end_of(fleet.name)
 
     async def start(self, plan: "Plan", person: str, reason: str, *, even_if_unusual: bool = False) -> str:
         """Start the plan; return the change's name."""

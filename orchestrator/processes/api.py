@@ -9,12 +9,15 @@ from pathlib import Path
 
 import uvicorn
 
+from activities.drivers.store.snapshots import SnapshotArchive
 from orchestrator.api.app import application
 from orchestrator.api.peer import PeerProtocol
 from orchestrator.engine.client import connect
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.people import PeopleFile
-from orchestrator.service.service import Files, Service
+from orchestrator.service.planning import PlanService
+from orchestrator.service.releases import ReleaseService
+from orchestrator.service.service import Service
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, Conflict
@@ -35,12 +38,23 @@ async def compose(settings: Settings) -> Service:
         lazily=True,
     )
     ledger = Ledger.open(settings.ledger_url)
+    changes = ChangeService(client, ledger)
     return Service(
         fleets=settings.fleet,
         people=PeopleFile(settings.people),
         ledger=ledger,
-        changes=ChangeService(client, ledger),
-        files=Files(gates=settings.gates, trust=settings.trust, source=settings.source),
+        changes=changes,
+        plans=PlanService(
+            ledger=ledger,
+            changes=changes,
+            gates=settings.gates,
+            trust=settings.trust,
+            prometheus_url=settings.prometheus_url,
+        ),
+        releases=ReleaseService(
+            ledger=ledger, store=settings.store, trust=settings.trust, source=settings.source
+        ),
+        archive=SnapshotArchive(settings.snapshots),
     )
 
 

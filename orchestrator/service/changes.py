@@ -159,8 +159,8 @@ class ChangeService:
 
     async def install(
         self, fleet: Fleet, release: ReleaseRef, source: str, person: str, reason: str = "first installation"
-    ) -> ChangeResult:
-        """Bring up gateways that serve nobody yet; return how it ended."""
+    ) -> str:
+        """Begin to bring up gateways that serve nobody yet; return the change's name."""
         digest = await asyncio.to_thread(self.ledger.record_first, fleet, release)
         order = ChangeOrder(
             fleet=fleet.name,
@@ -170,11 +170,7 @@ class ChangeService:
             requested_by=person,
             reason=reason,
         )
-        await self._begin(order, fleet)
-        try:
-            return await self._change(fleet.name).result()
-        except WorkflowFailureError as error:
-            raise Refused(f"the fleet could not be installed: {sentence_of(error.cause)}") from error
+        return await self._begin(order, fleet)
 
     async def _begin(self, order: ChangeOrder, fleet: Fleet) -> str:
         """Start a change and return its name, once it has one."""
@@ -401,6 +397,13 @@ class ChangeService:
             return await self._change(fleet).result()
         except WorkflowFailureError as error:
             raise Unavailable(f"the change of {fleet} ended without a result: {error.cause}") from error
+
+    async def end_of(self, fleet: str) -> ChangeResult:
+        """Wait for the end of the fleet's change and return how it ended."""
+        try:
+            return await self._change(fleet).result()
+        except WorkflowFailureError as error:
+            raise Refused(f"the change of {fleet} failed: {sentence_of(error.cause)}") from error
 
     async def is_under_way(self, fleet: str) -> bool:
         """Return whether somebody has the fleet's lock."""

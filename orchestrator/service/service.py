@@ -6,18 +6,21 @@ Frontends parse, ask and show; they import this package and nothing below it.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.files import load
+from activities.drivers.store.snapshots import SnapshotArchive
+from activities.releases import Admitted
 from orchestrator.service.changes import ChangeService, Standing, Surveyed
 from orchestrator.service.drains import DrainService
 from orchestrator.service.fleets import Fleets
 from orchestrator.service.people import PeopleFile
+from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService
+from orchestrator.service.releases import ReleaseService
 from orchestrator.store.changes import HistoryRow
+from orchestrator.store.evidence import SnapshotRow
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.releases import ReleaseRow
 from orchestrator.store.requests import Answer, OtherContent
@@ -29,13 +32,12 @@ from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Refused, Unknown
 from policies.model.fleet import Fleet
-from policies.model.gates import GatePolicy, lint
 from policies.model.instance import InstanceState
 from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, Caller, Grants, Via
-from policies.model.plan import Plan, Strategy
+from policies.model.plan import Strategy
 from policies.model.status import ChangeStatus, Event
-from policies.model.value import Value, digest_of
+from policies.model.value import Value
 from policies.status.story import Story
 
 T = TypeVar("T")
@@ -51,15 +53,6 @@ LOOKED_AT_WITHIN = timedelta(minutes=5)
 
 NEWEST = 50
 """Events of a change that its status shows; the others are asked for by page."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files that every plan is made with, and where releases come from."""
-
-    gates: Path
-    trust: Path
-    source: str
 
 
 class FleetStatus(Value):
@@ -88,7 +81,9 @@ class Service:
         people: PeopleFile,
         ledger: Ledger,
         changes: ChangeService,
-        files: Files,
+        plans: PlanService,
+        releases: ReleaseService,
+        archive: SnapshotArchive,
     ) -> None:
         self.people = people
         self._fleets = Fleets(fleets, self._note_refusal)
@@ -96,7 +91,9 @@ class Service:
         self._changes = changes
         self._drains = DrainService(changes.client, changes)
         self._quarantine = QuarantineService(changes)
-        self._files = files
+        self._plans = plans
+        self._releases = releases
+        self._archive = archive
 
     # --- who asks --------------------------------------------------------------------
 
@@ -163,10 +160,37 @@ class Service:
         rows = await asyncio.to_thread(self._ledger.releases)
         return tuple(row for row in rows if row.release.product in products)
 
-    async def plan(self, caller: Caller, fleet: str, to: str, strategy: Strategy) -> Plan:
-        """Return what an upgrade would do; nothing is changed."""
+    async def plan(self, caller: Caller, fleet: str, to: str, strategy: Strategy) -> PlanView:
+        """Return what an upgrade would do, and what the fleet's traffic can prove; nothing is changed."""
         named = await self._asked(caller, Action.PLAN, fleet)
-        return await self._plan(named, to, strategy)
+        return await self._plans.view(await self._plans.plan(named, to, strategy))
+
+    async def release(self, caller: Caller, name: str) -> ReleaseRow:
+        """Return one release of a product that the caller has to do with."""
+        row = await asyncio.to_thread(self._releases.named, name)
+        if row not in await self.releases(caller):
+            raise Unknown(f"no release {name} in the ledger", Offer(verb=Verb.RELEASES))
+        return row
+
+    async def snapshots(
+        self, caller: Caller, fleet: str, change: str | None = None
+    ) -> tuple[SnapshotRow, ...]:
+        """Return which evidence of failures is kept of the fleet, the newest first."""
+        await self._asked(caller, Action.READ, fleet)
+        rows = await asyncio.to_thread(self._ledger.snapshots, change)
+        of_fleet = {row.name for row in await asyncio.to_thread(self._ledger.history, fleet)}
+        return tuple(row for row in rows if row.rollout in of_fleet)
+
+    async def snapshot(self, caller: Caller, fleet: str, name: str) -> bytes:
+        """Return one failure's evidence, its digest checked again."""
+        await self._asked(caller, Action.READ_SNAPSHOTS, fleet)
+        rows = await self.snapshots(caller, fleet)
+        digest = name if name.startswith("sha256:") else f"sha256:{name}"
+        found = [row for row in rows if row.digest.startswith(digest)]
+        if len(found) != 1:
+            many = f"fits {len(found)} snapshots" if found else "is no snapshot that is kept"
+            raise Unknown(f"{name} {many}", Offer(verb=Verb.SNAPSHOTS, fleet=fleet))
+        return await asyncio.to_thread(self._archive.read, found[0].digest)
 
     # --- commands --------------------------------------------------------------------
 
@@ -189,14 +213,14 @@ class Service:
         named = await self._asked(caller, Action.START, fleet)
 
         async def begin() -> str:
-            plan = await self._plan(named, to, strategy)
+            plan = await self._plans.plan(named, to, strategy)
             if digest is not None and not is_beginning(digest, plan.digest):
                 again = Offer(verb=Verb.PLAN, fleet=fleet, release=to)
                 raise Conflict(
                     f"the fleet has changed since plan {digest}: the plan is now {plan.digest}", again
                 )
             return await self._changes.start(
-                plan, self._files.source, caller.person, reason, even_if_unusual=even_if_unusual
+                plan, self._releases.source, caller.person, reason, even_if_unusual=even_if_unusual
             )
 
         return await self._audited(caller, "upgrade asked for", fleet, {"to": to, "reason": reason}, begin)
@@ -255,11 +279,48 @@ class Service:
             await asyncio.to_thread(self._refuse_stale, fleet, change)
             release = await asyncio.to_thread(self._ledger.release, to) if to else None
             return await self._changes.roll_back(
-                named, caller.person, reason, to=release, source=self._files.source, force=force
+                named, caller.person, reason, to=release, source=self._releases.source, force=force
             )
 
         asked = {"reason": reason, "to": to, "force": force}
         return await self._audited(caller, "rollback asked for", fleet, asked, back)
+
+    async def install(self, caller: Caller, fleet: str, to: str, reason: str) -> str:
+        """Bring up the fleet's gateways that serve nobody yet; return the change's name."""
+        named = await self._asked(caller, Action.START, fleet)
+
+        async def begin() -> str:
+            release = await asyncio.to_thread(self._ledger.release, to)
+            return await self._changes.install(named, release, self._releases.source, caller.person, reason)
+
+        return await self._audited(caller, "install asked for", fleet, {"to": to, "reason": reason}, begin)
+
+    async def verify_release(self, caller: Caller, fleet: str, digest: str) -> Admitted:
+        """Verify a release of the repository for the fleet, without keeping anything."""
+        return await self._releases.verify(await self._asked(caller, Action.READ, fleet), digest)
+
+    async def add_release(self, caller: Caller, fleet: str, digest: str) -> ReleaseRow:
+        """Verify a release for the fleet and have it in the ledger."""
+        named = await self._asked(caller, Action.RELEASES, fleet)
+
+        async def add() -> ReleaseRow:
+            return await self._releases.add(named, digest, caller.person)
+
+        return await self._audited(caller, "release asked for", digest, {"fleet": fleet}, add)
+
+    async def yank_release(self, caller: Caller, name: str, reason: str) -> bool:
+        """Withdraw a release everywhere; return whether it was offered until now."""
+        row = await self.release(caller, name)
+        concerned = [fleet for fleet in self.fleets(caller) if may(caller, Action.RELEASES, fleet)]
+        if not concerned:
+            raise NotAllowed(f"{caller.person} may not withdraw releases of any fleet")
+
+        async def withdraw() -> bool:
+            return await asyncio.to_thread(self._ledger.yank, row.release.digest, reason, caller.person)
+
+        return await self._audited(
+            caller, "withdrawal asked for", row.release.digest, {"reason": reason}, withdraw
+        )
 
     async def tell_drains(
         self, caller: Caller, fleet: str, gateway: str | None, command: DrainExtension | DrainEnding
@@ -406,23 +467,6 @@ class Service:
     def _note_refusal(self, caller: Caller, subject: str, sentence: str) -> None:
         body = {"why": sentence, "from": caller.address}
         self._ledger.audit(caller.person, caller.via.value, "refused", subject, body)
-
-    async def _plan(self, fleet: Fleet, to: str, strategy: Strategy) -> Plan:
-        release = await asyncio.to_thread(self._ledger.release, to)
-        gates, trust = await asyncio.to_thread(self._read_files)
-        return await self._changes.plan(fleet, release, strategy, gates, trust)
-
-    def _read_files(self) -> tuple[GatePolicy, str]:
-        gates = load(self._files.gates, GatePolicy)
-        if problems := lint(gates):
-            raise BadInput(f"{self._files.gates} is not safe to judge by: {problems[0]}")
-        try:
-            trust = self._files.trust.read_bytes()
-        except OSError as error:
-            raise BadInput(
-                f"the trust policy {self._files.trust} cannot be read: {error.strerror}"
-            ) from error
-        return gates, digest_of(trust)
 
     def _standing(self, fleet: Fleet) -> tuple[ChangeRecord | None, Standing]:
         """Return the newest change, and what the fleet is on by what its gateways last said."""

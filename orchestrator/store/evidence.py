@@ -1,12 +1,12 @@
 """The list of snapshots: which failures' evidence is kept, and what of it has been kept long enough."""
 
 from datetime import UTC, datetime
-from typing import Self
 
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import delete, select
 
 from orchestrator.store import tables
-from orchestrator.store.database import open_database, reading, writing
+from orchestrator.store.book import Book
+from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.errors import BadInput
 from policies.model.offer import Offer, Verb
@@ -22,16 +22,8 @@ class SnapshotRow(Value):
     at: datetime
 
 
-class EvidenceList:
+class EvidenceList(Book):
     """The snapshots that the ledger lists; the bytes are in the archive."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @classmethod
-    def open(cls, url: str) -> Self:
-        """Return the list in the ledger at this address."""
-        return cls(open_database(url))
 
     def snapshots(self, rollout: str | None = None) -> tuple[SnapshotRow, ...]:
         """Return the snapshots of a rollout, or of all, the newest first."""

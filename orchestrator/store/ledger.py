@@ -1,6 +1,7 @@
 """The ledger: what was, what is allowed and what is good; the engine is the truth only for what runs."""
 
 from orchestrator.store.changes import Changes
+from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.gateway_results import GatewayResults
 from orchestrator.store.known_good import KnownGood
 from orchestrator.store.plans import Plans
@@ -25,6 +26,7 @@ class Ledger(
     WatchStates,
     Quarantines,
     Proofs,
+    EvidenceList,
     Stories,
     Tokens,
     Requests,

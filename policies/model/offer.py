@@ -42,6 +42,8 @@ class Offer(Value):
     gateway: Name | None = None
     release: str | None = None
     """The release that is meant, where one is to be named."""
+    plan: str | None = None
+    strategy: str | None = None
     hold_of: str | None = None
     """Whose hold is lifted."""
     force: bool = False

@@ -1,18 +1,12 @@
 """The API on a real ledger, at a real socket; the engine is away unless a test says otherwise."""
 
-import os
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
-from orchestrator.engine.client import connect
-from orchestrator.processes.api import serving, socket_at
-from orchestrator.service.changes import ChangeService
-from orchestrator.service.people import PeopleFile
-from orchestrator.service.service import Files, Service
+from orchestrator.processes.api import socket_at
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, Phase
 from policies.model.errors import Conflict
@@ -21,52 +15,6 @@ from policies.model.status import Event
 from policies.status.told import Told
 
 AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
-FLEETS = """\
-name: {name}
-product: ocserv
-channel: stable
-gateways:
-  - name: {name}-1
-    addresses: [192.0.2.1]
-    slots:
-      - {{name: a, port: 4441, device: oca, pool4: 10.0.0.0/24}}
-      - {{name: b, port: 4442, device: ocb, pool4: 10.0.1.0/24}}
-"""
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
-
-
-@pytest.fixture
-async def service(tmp_path: Path, ledger: Ledger) -> Service:
-    fleets = tmp_path / "fleets"
-    fleets.mkdir()
-    for name in ("edge", "core"):
-        (fleets / f"{name}.yaml").write_text(FLEETS.format(name=name))
-    client = await connect("127.0.0.1:1", "default", lazily=True)
-    return Service(
-        fleets=fleets,
-        people=PeopleFile(tmp_path / "people.yaml"),
-        ledger=ledger,
-        changes=ChangeService(client, ledger),
-        files=Files(
-            gates=tmp_path / "gates.yaml", trust=tmp_path / "trust.yaml", source="http://127.0.0.1:1"
-        ),
-    )
-
-
-@pytest.fixture
-async def api(service: Service, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client at the socket: the kernel says that it is root."""
-    path = tmp_path / "penstock.sock"
-    transport = httpx.AsyncHTTPTransport(uds=os.fspath(path))
-    async with (
-        serving(service, socket_at(path)),
-        httpx.AsyncClient(transport=transport, base_url="http://penstock/v1") as client,
-    ):
-        yield client
 
 
 def token(ledger: Ledger, *roles: Role, fleet: str = "edge", name: str = "robot") -> dict[str, str]:

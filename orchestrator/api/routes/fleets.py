@@ -116,10 +116,10 @@ async def events(
     caller: Asking,
     service: Serving,
     after: Annotated[int, Query(ge=0, le=2**62)] = 0,
-    last_event_id: Annotated[int | None, Header(ge=0, le=2**62)] = None,
+    last_event_id: Annotated[str, Header(max_length=18, pattern=r"^[0-9]*$")] = "",
 ) -> Response:
     """Give the fleet's events: a page of JSON, or a stream that goes on where the last one was lost."""
-    begin = last_event_id if last_event_id is not None else after
+    begin = int(last_event_id) if last_event_id else after
     first = await service.events(caller, fleet, begin, PAGE)
     if "text/event-stream" not in request.headers.get("accept", ""):
         page = EventPage(events=first, after=first[-1].id if first else begin)

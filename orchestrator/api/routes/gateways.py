@@ -1,0 +1,167 @@
+"""Gateways: left out and taken in again, their drains extended and ended, the evidence of their failures."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from orchestrator.api.once import Key, once
+from orchestrator.api.routes.commands import Release, Started, Why
+from orchestrator.api.routes.fleets import Fleet
+from orchestrator.api.who import Asking, Serving
+from orchestrator.store.evidence import SnapshotRow
+from policies.model.command import CommandReceipt
+from policies.model.drain import DrainEnding, DrainExtension
+from policies.model.value import Name, Value
+
+router = APIRouter(tags=["gateways"])
+
+Gateway = Annotated[
+    str, Path(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$", description="a gateway's name")
+]
+SnapshotName = Annotated[
+    str, Path(min_length=4, max_length=71, pattern=r"^(?:sha256:)?[0-9a-f]*$", description="its digest")
+]
+
+
+class Reason(Value):
+    """Why."""
+
+    reason: Why
+
+
+class Told(Value):
+    """What became of it, in a sentence."""
+
+    sentence: str
+
+
+class Extension(Value):
+    """How much longer drains wait."""
+
+    by_seconds: Annotated[float, Field(ge=1, le=7 * 24 * 3600)]
+    gateway: Name | None = None
+    reason: Why
+
+
+class Ending(Value):
+    """Drains are not waited for any longer."""
+
+    gateway: Name | None = None
+    exempt_too: bool = False
+    reason: Why
+
+
+class Receipts(Value):
+    """What became of a command to several drains."""
+
+    receipts: tuple[CommandReceipt, ...]
+
+
+class Install(Value):
+    """What a fleet begins with."""
+
+    to: Release
+    reason: Why = "first installation"
+
+
+class Snapshots(Value):
+    """Evidence of failures that is kept, the newest first."""
+
+    snapshots: tuple[SnapshotRow, ...]
+
+
+@router.post("/fleets/{fleet}/gateways/{gateway}/quarantine", response_model=Told)
+async def quarantine(  # the parts of a request
+    fleet: Fleet,
+    gateway: Gateway,
+    asked: Reason,
+    request: Request,
+    caller: Asking,
+    service: Serving,
+    key: Key,
+) -> Response:
+    """Go on without a gateway that refuses or is silent; it is named until it is returned."""
+
+    async def work() -> Told:
+        return Told(sentence=await service.leave_out(caller, fleet, gateway, asked.reason))
+
+    return await once(request, service, caller, key, work)
+
+
+@router.post("/fleets/{fleet}/gateways/{gateway}/return", response_model=Told)
+async def take_in(  # the parts of a request
+    fleet: Fleet,
+    gateway: Gateway,
+    asked: Reason,
+    request: Request,
+    caller: Asking,
+    service: Serving,
+    key: Key,
+) -> Response:
+    """Let a gateway take part again, once it is seen on its known-good."""
+
+    async def work() -> Told:
+        return Told(sentence=await service.take_in(caller, fleet, gateway, asked.reason))
+
+    return await once(request, service, caller, key, work)
+
+
+@router.post("/fleets/{fleet}/drains/extend", response_model=Receipts)
+async def extend(
+    fleet: Fleet, asked: Extension, request: Request, caller: Asking, service: Serving, key: Key
+) -> Response:
+    """Move the deadline of drains; people are warned before the new one again."""
+    by = timedelta(seconds=asked.by_seconds)
+    command = DrainExtension(id=f"{caller.person}/{key}", by=by, person=caller.person, reason=asked.reason)
+
+    async def work() -> Receipts:
+        return Receipts(receipts=await service.tell_drains(caller, fleet, asked.gateway, command))
+
+    return await once(request, service, caller, key, work)
+
+
+@router.post("/fleets/{fleet}/drains/end", response_model=Receipts)
+async def end(
+    fleet: Fleet, asked: Ending, request: Request, caller: Asking, service: Serving, key: Key
+) -> Response:
+    """End what is left in small batches; its users log in again."""
+    command = DrainEnding(
+        id=f"{caller.person}/{key}", person=caller.person, reason=asked.reason, exempt_too=asked.exempt_too
+    )
+
+    async def work() -> Receipts:
+        return Receipts(receipts=await service.tell_drains(caller, fleet, asked.gateway, command))
+
+    return await once(request, service, caller, key, work)
+
+
+@router.post("/fleets/{fleet}/install", response_model=Started, status_code=202)
+async def install(
+    fleet: Fleet, asked: Install, request: Request, caller: Asking, service: Serving, key: Key
+) -> Response:
+    """Bring up gateways that serve nobody yet; those that serve are left alone."""
+
+    async def work() -> Started:
+        return Started(change=await service.install(caller, fleet, asked.to, asked.reason))
+
+    return await once(request, service, caller, key, work, 202)
+
+
+@router.get("/fleets/{fleet}/snapshots")
+async def snapshots(
+    fleet: Fleet,
+    caller: Asking,
+    service: Serving,
+    change: Annotated[str | None, Query(max_length=63, description="only this change's")] = None,
+) -> Snapshots:
+    """List the evidence of failures that is kept."""
+    return Snapshots(snapshots=await service.snapshots(caller, fleet, change))
+
+
+@router.get("/fleets/{fleet}/snapshots/{name}", response_class=Response)
+async def snapshot(fleet: Fleet, name: SnapshotName, caller: Asking, service: Serving) -> Response:
+    """Give one failure's evidence: JSON without secrets and without users' names."""
+    return Response(await service.snapshot(caller, fleet, name), media_type="application/json")

@@ -1,0 +1,119 @@
+"""Plans and releases: what would happen, and what may be rolled out."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from orchestrator.api.once import Key, once
+from orchestrator.api.routes.commands import Release, Why
+from orchestrator.api.who import Asking, Serving
+from orchestrator.service.planning import PlanView
+from orchestrator.store.releases import ReleaseRow
+from policies.model.plan import Strategy
+from policies.model.value import Digest, Name, Value
+
+router = APIRouter(tags=["plans and releases"])
+
+ReleaseName = Annotated[
+    str, Path(min_length=1, max_length=128, description="a release: digest, its beginning, or version")
+]
+
+
+class PlanAsked(Value):
+    """What is to be planned."""
+
+    fleet: Name
+    to: Release
+    strategy: Strategy = Strategy.CANARY
+
+
+class ReleaseAsked(Value):
+    """A release of the repository, for the product and channel of a fleet."""
+
+    fleet: Name
+    digest: Digest
+
+
+class Verified(Value):
+    """Who signed a release, and why that is enough."""
+
+    digest: Digest
+    version: str
+    reason: str
+    signers: tuple[str, ...]
+
+
+class ReleaseList(Value):
+    """The releases of the ledger, the newest first."""
+
+    releases: tuple[ReleaseRow, ...]
+
+
+class Withdrawal(Value):
+    """Why a release is withdrawn."""
+
+    reason: Why
+
+
+class Withdrawn(Value):
+    """Whether a release was offered until now."""
+
+    digest: Digest
+    new: bool = Field(description="whether it was offered until now")
+
+
+@router.post("/plans")
+async def plan(asked: PlanAsked, caller: Asking, service: Serving) -> PlanView:
+    """Say what an upgrade would do, to whom, and how long it takes; nothing is changed."""
+    return await service.plan(caller, asked.fleet, asked.to, asked.strategy)
+
+
+@router.get("/releases")
+async def releases(caller: Asking, service: Serving) -> ReleaseList:
+    """List the releases of the products that whoever asks has to do with."""
+    return ReleaseList(releases=await service.releases(caller))
+
+
+@router.get("/releases/{release}")
+async def release(release: ReleaseName, caller: Asking, service: Serving) -> ReleaseRow:
+    """Show one release, withdrawn or not."""
+    return await service.release(caller, release)
+
+
+@router.post("/releases", response_model=ReleaseRow, status_code=201)
+async def add(asked: ReleaseAsked, request: Request, caller: Asking, service: Serving, key: Key) -> Response:
+    """Verify a release of the repository and have it in the ledger."""
+
+    async def work() -> ReleaseRow:
+        return await service.add_release(caller, asked.fleet, asked.digest)
+
+    return await once(request, service, caller, key, work, 201)
+
+
+@router.post("/releases/verify")
+async def verify(asked: ReleaseAsked, caller: Asking, service: Serving) -> Verified:
+    """Verify a release of the repository without adding it."""
+    found = await service.verify_release(caller, asked.fleet, asked.digest)
+    return Verified(
+        digest=found.reference.digest,
+        version=found.reference.version,
+        reason=found.reason,
+        signers=found.signers,
+    )
+
+
+@router.post("/releases/{release}/yank", response_model=Withdrawn)
+async def yank(  # the parts of a request
+    release: ReleaseName, asked: Withdrawal, request: Request, caller: Asking, service: Serving, key: Key
+) -> Response:
+    """Withdraw a release: it is not rolled out any more; gateways that run it are left alone."""
+
+    async def work() -> Withdrawn:
+        row = await service.release(caller, release)
+        return Withdrawn(
+            digest=row.release.digest, new=await service.yank_release(caller, release, asked.reason)
+        )
+
+    return await once(request, service, caller, key, work)

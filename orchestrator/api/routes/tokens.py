@@ -1,0 +1,80 @@
+"""Tokens: what machines show, made and revoked by administrators."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from pydantic import Field
+
+from orchestrator.api.routes.commands import Why
+from orchestrator.api.who import Asking, Serving
+from orchestrator.store.tokens import TokenRow
+from policies.model.people import FleetOrEvery, PersonName, Role, joined
+from policies.model.value import Value
+
+router = APIRouter(tags=["tokens"])
+
+TokenName = Annotated[
+    str, Path(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$", description="a token's name")
+]
+
+
+class Grant(Value):
+    """Roles on one fleet, or on `*`: all of them."""
+
+    fleet: FleetOrEvery
+    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=6)]
+
+
+class TokenAsked(Value):
+    """A machine's token: its name in the audit record, what it may do where, and for how long."""
+
+    name: PersonName
+    grants: Annotated[tuple[Grant, ...], Field(min_length=1, max_length=100)]
+    days: Annotated[int, Field(ge=1, le=365)] = 90
+
+
+class MadeToken(Value):
+    """A token, with its secret part for the only time."""
+
+    token: str
+    known: TokenRow
+
+
+class TokenList(Value):
+    """Tokens, without their secrets."""
+
+    tokens: tuple[TokenRow, ...]
+
+
+class Revocation(Value):
+    """Why a token is worthless from now on."""
+
+    reason: Why
+
+
+class Revoked(Value):
+    """Whether a token was good until now."""
+
+    name: str
+    new: bool
+
+
+@router.get("/tokens")
+async def tokens(caller: Asking, service: Serving) -> TokenList:
+    """List the tokens of fleets that whoever asks administers."""
+    return TokenList(tokens=await service.tokens(caller))
+
+
+@router.post("/tokens", status_code=201)
+async def make(asked: TokenAsked, caller: Asking, service: Serving) -> MadeToken:
+    """Make a token. Its answer is kept nowhere: a repeat under another name makes another one."""
+    grants = joined({one.fleet: frozenset(one.roles)} for one in asked.grants)
+    secret, row = await service.make_token(caller, asked.name, grants, timedelta(days=asked.days))
+    return MadeToken(token=secret, known=row)
+
+
+@router.post("/tokens/{name}/revoke")
+async def revoke(name: TokenName, asked: Revocation, caller: Asking, service: Serving) -> Revoked:
+    """Make a token worthless."""
+    return Revoked(name=name, new=await service.revoke_token(caller, name, asked.reason))

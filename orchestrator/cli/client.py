@@ -1,0 +1,180 @@
+"""The API as the command line asks it: at the local socket, or at a URL with a token.
+
+Only the standard library: every command pays for what this imports before it says anything.
+"""
+
+import http.client
+import json
+import os
+import secrets
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+ANSWER_SECONDS = 5.0
+"""How long an answer may take; what takes longer on purpose says so and streams."""
+
+STREAM_SECONDS = 45.0
+"""How long a stream may be silent: it is pinged every fifteen."""
+
+_MOST = 64 * 1024 * 1024
+Json = Any
+
+
+class Problem(Exception):
+    """The API says no, or says nothing; with what it offers instead and the code to end with."""
+
+    def __init__(
+        self, code: str, detail: str, *, offers: list[Json] | None = None, exit_code: int = 1
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.offers = offers or []
+        self.exit_code = exit_code
+
+
+def socket_path() -> Path:
+    """Return where the API of this host answers: `$PENSTOCK_SOCKET`, or beside the installation's state."""
+    chosen = os.environ.get("PENSTOCK_SOCKET")
+    if chosen:
+        return Path(chosen)
+    state = os.environ.get("PENSTOCK_STATE")
+    return (Path(state) if state else Path(sys.prefix).parent / ".state") / "penstock.sock"
+
+
+class _AtSocket(http.client.HTTPConnection):
+    """HTTP over the local socket, where the kernel says who asks."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("penstock", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Knock at the socket."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(os.fspath(self._path))
+
+
+class Api:
+    """One API, asked by one command."""
+
+    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+        """Ask `url`, or `$PENSTOCK_URL`, or the local socket."""
+        self._url = url or os.environ.get("PENSTOCK_URL")
+        self._token = token or os.environ.get("PENSTOCK_TOKEN")
+
+    def get(self, *path: str, **query: str | int | None) -> Json:
+        """Return what is there; Problem when there is nothing, or nobody answers."""
+        return self._ask("GET", path, query)
+
+    def post(self, *path: str, body: Json, key: str | None = None) -> Json:
+        """Ask for a change once, under a key that a repeat would give again."""
+        return self._ask("POST", path, {}, body, key or secrets.token_hex(12))
+
+    def delete(self, *path: str, body: Json) -> Json:
+        """Ask for an end, with the reason."""
+        return self._ask("DELETE", path, {}, body, secrets.token_hex(12))
+
+    def stream(self, *path: str, after: int) -> Iterator[Json]:
+        """Yield events as they come, those after this number; ends when the connection does."""
+        connection, answer = self._send(
+            "GET",
+            _target(path, {"after": after}),
+            {"Accept": "text/event-stream"},
+            timeout=STREAM_SECONDS,
+        )
+        try:
+            if answer.status != http.client.OK:
+                raise _problem(answer.status, answer.read(_MOST))
+            for raw in answer:
+                line = raw.decode().rstrip("\r\n")
+                if line.startswith("data:"):
+                    yield json.loads(line.removeprefix("data:"))
+        except (OSError, http.client.HTTPException):
+            return  # whoever follows asks again from the last it has heard
+        finally:
+            connection.close()
+
+    def _ask(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        query: dict[str, Any],
+        body: Json = None,
+        key: str | None = None,
+    ) -> Json:
+        headers = {"Accept": "application/json"}
+        content = None
+        if body is not None:
+            content, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        connection, answer = self._send(method, _target(path, query), headers, content)
+        try:
+            said = answer.read(_MOST)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._silent(error) from error
+        finally:
+            connection.close()
+        if answer.status >= http.client.BAD_REQUEST:
+            raise _problem(answer.status, said)
+        return json.loads(said) if said else None
+
+    def _send(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        content: bytes | None = None,
+        timeout: float = ANSWER_SECONDS,
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        connection = self._connection(timeout)
+        if self._token:
+            headers = headers | {"Authorization": f"Bearer {self._token}"}
+        try:
+            connection.request(method, target, content, headers)
+            return connection, connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._silent(error) from error
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self._url is None:
+            return _AtSocket(socket_path(), timeout)
+        parts = urlsplit(self._url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise Problem("BadInput", f"PENSTOCK_URL is {self._url!r}; write https://HOST:PORT", exit_code=2)
+        if parts.scheme == "https":
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=context)
+        return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+
+    def _silent(self, error: Exception) -> Problem:
+        where = self._url or str(socket_path())
+        if isinstance(error, TimeoutError):
+            return Problem("Unavailable", f"the API at {where} did not answer in time; see its log")
+        if isinstance(error, PermissionError):
+            return Problem("NotAllowed", f"you may not knock at {where}: its rights forbid it", exit_code=4)
+        return Problem(
+            "Unavailable", f"no API answers at {where}: start penstock serve, or set PENSTOCK_SOCKET"
+        )
+
+
+def _target(path: tuple[str, ...], query: dict[str, Any]) -> str:
+    target = "/v1/" + "/".join(quote(part, safe="") for part in path)
+    asked = {name: value for name, value in query.items() if value is not None}
+    return f"{target}?{urlencode(asked)}" if asked else target
+
+
+def _problem(status: int, said: bytes) -> Problem:
+    """Return the problem that was answered; what is no problem document is told by its status alone."""
+    try:
+        found = json.loads(said)
+        return Problem(found["code"], found["detail"], offers=found["next"], exit_code=found["exit_code"])
+    except (ValueError, KeyError, TypeError):
+        return Problem("Internal", f"the API answered {status} and nothing that could be read; see its log")

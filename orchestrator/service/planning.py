@@ -1,0 +1,142 @@
+"""Plans as people see them: what would happen, to whom, what the traffic can prove, and what starts it."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from activities.drivers.metrics.prometheus import PrometheusSource
+from orchestrator.files import load
+from orchestrator.service.changes import ChangeService
+from orchestrator.service.login_rate import attempts_per_minute
+from orchestrator.store.ledger import Ledger
+from policies.judge.offline.predict import Prediction, Proof, predict, what_logins_prove
+from policies.model.errors import BadInput
+from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy, lint
+from policies.model.offer import Offer, Verb
+from policies.model.plan import Plan, Skipped, Strategy
+from policies.model.value import Digest, Value, digest_of
+from policies.planning.summary import describe
+
+NAMED = 50
+"""Gateways left alone that a view names; more are counted."""
+
+
+class PlanView(Value):
+    """A plan without its gateways: its digest, what it does in sentences, and what can be proven."""
+
+    digest: Digest
+    fleet: str
+    release: Digest
+    version: str
+    strategy: Strategy
+    waves: tuple[int, ...]
+    """How many gateways each wave changes."""
+    sentences: tuple[str, ...]
+    left_alone: tuple[Skipped, ...]
+    left_alone_count: int
+    signers: tuple[str, ...]
+    known_good: dict[str, int]
+    """Versions that gateways go back to, each with how many."""
+    predictions: tuple[Prediction, ...] = ()
+    proofs: tuple[Proof, ...] = ()
+    warnings: tuple[str, ...] = ()
+    offers: tuple[Offer, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlanService:
+    """Makes plans of the files as they are now; who may ask is asked before, by `Service`."""
+
+    ledger: Ledger
+    changes: ChangeService
+    gates: Path
+    trust: Path
+    prometheus_url: str
+
+    async def plan(self, fleet: Fleet, to: str, strategy: Strategy) -> Plan:
+        """Return what an upgrade would do; nothing is changed."""
+        release = await asyncio.to_thread(self.ledger.release, to)
+        gates, trust = await asyncio.to_thread(self._read_files)
+        return await self.changes.plan(fleet, release, strategy, gates, trust)
+
+    async def view(self, plan: Plan) -> PlanView:
+        """Return the plan as people see it."""
+        predictions = await self._predict(plan)
+        return await asyncio.to_thread(self._view, plan, predictions)
+
+    def _view(self, plan: Plan, predictions: tuple[Prediction, ...]) -> PlanView:
+        row = next((row for row in self.ledger.releases() if row.release == plan.release), None)
+        versions: dict[str, int] = {}
+        for release in plan.known_good.values():
+            versions[release.version] = versions.get(release.version, 0) + 1
+        start = Offer(
+            verb=Verb.START,
+            fleet=plan.fleet.name,
+            release=plan.release.version,
+            plan=plan.digest,
+            strategy=plan.strategy,
+        )
+        return PlanView(
+            digest=plan.digest,
+            fleet=plan.fleet.name,
+            release=plan.release.digest,
+            version=plan.release.version,
+            strategy=plan.strategy,
+            waves=tuple(len(wave.gateways) for wave in plan.waves),
+            sentences=describe(plan),
+            left_alone=plan.skipped[:NAMED],
+            left_alone_count=len(plan.skipped),
+            signers=row.signers if row is not None else (),
+            known_good=dict(sorted(versions.items())),
+            predictions=predictions,
+            proofs=_proofs(plan),
+            warnings=self._warnings(plan),
+            offers=(start,) if plan.waves else (),
+        )
+
+    def _warnings(self, plan: Plan) -> tuple[str, ...]:
+        """Say that the fleet went back from this release before, since a start would try it again."""
+        for row in self.ledger.history(plan.fleet.name):
+            if row.release_digest == plan.release.digest and row.outcome in {
+                "rolled_back",
+                "rollback_incomplete",
+            }:
+                ended = f" at {row.ended:%Y-%m-%d %H:%M} UTC" if row.ended else ""
+                return (f"{plan.release.version} was rolled back here{ended} by {row.name}: {row.sentence}",)
+        return ()
+
+    async def _predict(self, plan: Plan) -> tuple[Prediction, ...]:
+        """Return when each required gate of wave one will have decided; empty when traffic is unknown."""
+        if not plan.waves:
+            return ()
+        source = PrometheusSource(self.prometheus_url)
+        try:
+            rate = await attempts_per_minute(source, plan.fleet)
+        finally:
+            source.close()
+        canaries = len(plan.waves[0].gateways)
+        controls = max(1, len(plan.fleet.gateways) - canaries)
+        return predict(plan.gates, rate, canaries=canaries, controls=controls) if rate else ()
+
+    def _read_files(self) -> tuple[GatePolicy, str]:
+        gates = load(self.gates, GatePolicy)
+        if problems := lint(gates):
+            raise BadInput(f"{self.gates} is not safe to judge by: {problems[0]}")
+        try:
+            trust = self.trust.read_bytes()
+        except OSError as error:
+            why = error.strerror
+            raise BadInput(
+                f"the trust policy {self.trust} cannot be read: {why}; see PENSTOCK_TRUST"
+            ) from error
+        return gates, digest_of(trust)
+
+
+def _proofs(plan: Plan) -> tuple[Proof, ...]:
+    """Return what the first wave can prove at usual rates of logins."""
+    if not plan.waves:
+        return ()
+    canaries = len(plan.waves[0].gateways)
+    controls = len(plan.fleet.gateways) - canaries
+    return what_logins_prove(plan.gates, canaries=canaries, controls=controls)

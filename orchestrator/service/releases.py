@@ -1,0 +1,62 @@
+"""Releases: verified from the repository into the ledger, listed, and withdrawn."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from activities.drivers.trust_files import compose_releases
+from activities.releases import CREDENTIALS, Admitted
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.releases import ReleaseRow
+from policies.model.errors import BadInput, Unknown
+from policies.model.fleet import Fleet
+from policies.model.offer import Offer, Verb
+
+
+@dataclass(frozen=True)
+class ReleaseService:
+    """What may be rolled out, and who says so; who may ask is asked before, by `Service`."""
+
+    ledger: Ledger
+    store: Path
+    trust: Path
+    source: str
+
+    async def verify(self, fleet: Fleet, digest: str) -> Admitted:
+        """Return who signed a release of the repository and why that is enough; nothing is kept.
+
+        Raises:
+            TrustError: It may not be used, with the reason.
+        """
+        releases = compose_releases(self.store, self.trust, product=fleet.product, channel=fleet.channel)
+        return await releases.admit(digest, self.source)
+
+    async def add(self, fleet: Fleet, digest: str, person: str) -> ReleaseRow:
+        """Verify a release and have it in the ledger; return its row."""
+        admitted = await self.verify(fleet, digest)
+        await asyncio.to_thread(
+            self.ledger.add_release,
+            admitted.reference,
+            source=CREDENTIALS.sub("//", self.source),
+            signers=admitted.signers,
+            manifest_json=admitted.manifest.model_dump_json(),
+            person=person,
+        )
+        return await asyncio.to_thread(self.named, admitted.reference.digest)
+
+    def named(self, name: str) -> ReleaseRow:
+        """Return the release of that version, digest or beginning of one, withdrawn ones too.
+
+        Raises:
+            Unknown: There is none.
+            BadInput: The name fits several.
+        """
+        rows = self.ledger.releases()
+        digest = name if name.startswith("sha256:") else f"sha256:{name}"
+        found = [row for row in rows if name == row.release.version or row.release.digest.startswith(digest)]
+        listed = Offer(verb=Verb.RELEASES)
+        if not found:
+            raise Unknown(f"no release {name} in the ledger", listed)
+        if len(found) > 1:
+            raise BadInput(f"{len(found)} releases are called {name}: name one by its digest", listed)
+        return found[0]

@@ -1,0 +1,67 @@
+"""An installation of two fleets whose engine, metrics and repository are away."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from orchestrator.processes.api import compose, serving, socket_at
+from orchestrator.service.service import Service
+from orchestrator.settings import Settings
+from orchestrator.store.ledger import Ledger
+
+FLEETS = """\
+name: {name}
+product: ocserv
+channel: stable
+gateways:
+  - name: {name}-1
+    addresses: [192.0.2.1]
+    slots:
+      - {{name: a, port: 4441, device: oca, pool4: 10.0.0.0/24}}
+      - {{name: b, port: 4442, device: ocb, pool4: 10.0.1.0/24}}
+"""
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+@pytest.fixture
+async def service(tmp_path: Path, ledger: Ledger) -> Service:
+    del ledger
+    fleets = tmp_path / "fleets"
+    fleets.mkdir()
+    for name in ("edge", "core"):
+        (fleets / f"{name}.yaml").write_text(FLEETS.format(name=name))
+    (tmp_path / "trust.yaml").write_text("# nobody is trusted\n")
+    nobody = "127.0.0.1:1"
+    return await compose(
+        Settings(
+            temporal_address=nobody,
+            prometheus_url=f"http://{nobody}",
+            source=f"http://{nobody}",
+            ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}",
+            fleet=fleets,
+            people=tmp_path / "people.yaml",
+            gates=Path("deploy/prometheus/gates.yaml"),
+            trust=tmp_path / "trust.yaml",
+            store=tmp_path / "store",
+            snapshots=tmp_path / "snapshots",
+        )
+    )
+
+
+@pytest.fixture
+async def api(service: Service, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client at the socket: the kernel says that it is root."""
+    path = tmp_path / "penstock.sock"
+    transport = httpx.AsyncHTTPTransport(uds=os.fspath(path))
+    async with (
+        serving(service, socket_at(path)),
+        httpx.AsyncClient(transport=transport, base_url="http://penstock/v1") as client,
+    ):
+        yield client

@@ -1,0 +1,39 @@
+"""Everything that the OpenAPI document allows, and much that it does not, asked of the API."""
+
+import os
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+
+from orchestrator.api.app import application
+from orchestrator.service.service import Service
+from orchestrator.store.ledger import Ledger
+from policies.model.people import EVERY_FLEET, Role
+
+EXAMPLES = int(os.environ.get("PENSTOCK_API_EXAMPLES", "15"))
+APP = application(cast(Service, None))
+SCHEMA = schemathesis.openapi.from_asgi("/v1/openapi.json", APP)
+OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
+
+
+@pytest.fixture
+def shown(service: Service, ledger: Ledger) -> dict[str, str]:
+    """A token that may do nearly everything, of the service that the application asks."""
+    APP.state.service = service
+    grants = {EVERY_FLEET: frozenset({Role.OPERATOR, Role.AUDITOR})}
+    secret, _ = ledger.make_token("robot", grants, timedelta(days=1), "root")
+    return {"Authorization": f"Bearer {secret}"}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=[one.label for one in OPERATIONS])
+def test_every_answer_is_one_that_the_document_promises(operation: Any, shown: dict[str, str]) -> None:
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(case=operation.as_strategy())
+    def ask(case: schemathesis.Case) -> None:
+        case.headers.pop("accept", None)  # a stream has no end to wait for
+        case.call_and_validate(headers=shown)
+
+    ask()

@@ -1,0 +1,89 @@
+"""Every role against every route: who gets past the door, and who hears who may."""
+
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.tokens import OF_MACHINES
+from policies.access import ALLOWED, Action
+from policies.model.people import Role
+from policies.model.value import digest_of
+from tests.service.test_every_request import OPERATIONS
+
+WHY = {"reason": "a table of everything"}
+DIGEST = digest_of(b"release")
+ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
+    "GET /v1/whoami": (None, {}),
+    "GET /v1/fleets": (None, {}),
+    "GET /v1/fleets/{fleet}": (Action.READ, {}),
+    "GET /v1/fleets/{fleet}/changes": (Action.READ, {}),
+    "GET /v1/fleets/{fleet}/gateways": (Action.READ, {}),
+    "GET /v1/fleets/{fleet}/drains": (Action.READ, {}),
+    "GET /v1/fleets/{fleet}/events": (Action.READ, {}),
+    "GET /v1/fleets/{fleet}/snapshots": (Action.READ, {}),
+    "GET /v1/fleets/{fleet}/snapshots/{name}": (Action.READ_SNAPSHOTS, {}),
+    "POST /v1/fleets/{fleet}/commands": (Action.STEER, {"kind": "hold"} | WHY),
+    "POST /v1/fleets/{fleet}/gateways/{gateway}/quarantine": (Action.QUARANTINE, WHY),
+    "POST /v1/fleets/{fleet}/gateways/{gateway}/return": (Action.QUARANTINE, WHY),
+    "POST /v1/fleets/{fleet}/drains/extend": (Action.DRAIN, {"by_seconds": 60} | WHY),
+    "POST /v1/fleets/{fleet}/drains/end": (Action.DRAIN, WHY),
+    "POST /v1/fleets/{fleet}/install": (Action.START, {"to": "1.3.0"}),
+    "POST /v1/plans": (Action.PLAN, {"fleet": "edge", "to": "1.3.0"}),
+    "POST /v1/changes": (Action.START, {"fleet": "edge", "to": "1.3.0"} | WHY),
+    "GET /v1/releases": (None, {}),
+    "GET /v1/releases/{release}": (None, {}),
+    "POST /v1/releases": (Action.RELEASES, {"fleet": "edge", "digest": DIGEST}),
+    "POST /v1/releases/verify": (Action.READ, {"fleet": "edge", "digest": DIGEST}),
+    "POST /v1/releases/{release}/yank": (None, WHY),
+    "GET /v1/tokens": (None, {}),
+    "POST /v1/tokens": (Action.ADMINISTER, {"name": "x", "grants": [{"fleet": "edge", "roles": ["viewer"]}]}),
+    "POST /v1/tokens/{name}/revoke": (None, WHY),
+}
+"""What each route asks of whoever calls it; None where the answer itself is cut to what they may see."""
+
+
+def test_every_route_has_a_line_in_the_table() -> None:
+    assert {operation.label for operation in OPERATIONS} == set(ROUTES)
+
+
+@pytest.mark.parametrize("role", [None, *sorted(OF_MACHINES)])
+async def test_each_role_gets_as_far_as_the_table_says(
+    role: Role | None, api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    fleet = "edge" if role is not None else "core"
+    grants = {fleet: frozenset({role or Role.VIEWER})}
+    secret, _ = ledger.make_token("robot", grants, timedelta(days=1), "root")
+    for number, (route, (action, body)) in enumerate(ROUTES.items()):
+        if action is None:
+            continue
+        method, path = route.split()
+        names = {"fleet": "edge", "gateway": "edge-1", "name": "abcd", "release": "1.3.0"}
+        headers = {"Authorization": f"Bearer {secret}", "Idempotency-Key": str(number)}
+        answer = await api.request(
+            method,
+            path.removeprefix("/v1").format(**names),
+            headers=headers,
+            json=body if method == "POST" else None,
+        )
+        said = f"{route}: {answer.status_code} {answer.text}"
+        if role is None:
+            assert answer.status_code in {403, 404}, said
+        elif action in ALLOWED[role]:
+            assert answer.status_code != 403, said
+        else:
+            assert answer.status_code == 403, said
+
+
+async def test_a_stranger_gets_nowhere(api: httpx.AsyncClient) -> None:
+    for number, (route, (_, body)) in enumerate(ROUTES.items()):
+        method, path = route.split()
+        names = {"fleet": "edge", "gateway": "edge-1", "name": "abcd", "release": "1.3.0"}
+        answer = await api.request(
+            method,
+            path.removeprefix("/v1").format(**names),
+            headers={"Authorization": "Bearer pst_0_0", "Idempotency-Key": str(number)},
+            json=body if method == "POST" else None,
+        )
+        assert answer.status_code == 403, f"{route}: {answer.status_code} {answer.text}"
