@@ -1,79 +1,70 @@
 """Commands that take a fleet back, and the second person's answer where the fleet's rules ask for one."""
 
-import getpass
-import secrets
-from datetime import timedelta
+import sys
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.session import Session, in_session
-from orchestrator.cli.show import Output, show_incomplete, watch_until_ended
-from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait, duration
-from orchestrator.exit_code import ExitCode, code_of
-from policies.model.command import Command, CommandKind
-from policies.model.errors import Conflict
+from orchestrator.cli.client import Api, Problem
+from orchestrator.cli.following import follow
+from orchestrator.cli.output import Output, OutputOption, emit, printable, say
+from orchestrator.cli.words import FleetName, Key, Reason, Wait, fleet_of, seconds
+from orchestrator.exit_code import ExitCode
 
 Within = Annotated[str, typer.Option("--timeout", help="how long --wait waits, for example 90s or 5m")]
 Force = Annotated[bool, typer.Option("--force", help="end a change first that no worker can go on with")]
 To = Annotated[str | None, typer.Option("--to", help="an earlier release instead of known-good")]
 
 
-def rollback(
+def rollback(  # an option each
     reason: Reason,
     fleet: FleetName = None,
     to: To = None,
     wait: Wait = False,
     timeout: Within = "5m",
     force: Force = False,
+    key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Send every touched gateway back to its known-good, at any moment, any number of times."""
-    within = duration(timeout)
-
-    async def go_back(session: Session) -> int:
-        receipt = await session.roll_back(fleet, getpass.getuser(), reason, to, force=force, tell=_progress)
-        typer.echo(receipt.sentence)
-        return await _follow(session, fleet, within, output) if wait and receipt.accepted else ExitCode.DONE
-
-    raise typer.Exit(in_session(go_back))
-
-
-def _progress(sentence: str) -> None:
-    typer.echo(sentence, err=True)
-
-
-def approve(reason: Reason, fleet: FleetName = None) -> None:
-    """Say yes to a rollback that waits for a second person; nobody approves what they asked for."""
-    in_session(lambda session: _answer(session, fleet, CommandKind.APPROVE, reason))
-
-
-def reject(reason: Reason, fleet: FleetName = None) -> None:
-    """Say no to a rollback that waits for a second person; nothing is changed."""
-    in_session(lambda session: _answer(session, fleet, CommandKind.REJECT, reason))
-
-
-async def _answer(session: Session, fleet: str | None, kind: CommandKind, reason: str) -> None:
-    name, service = session.fleet_name(fleet), await session.service()
-    status = await service.status(name)
-    if status.confirm is None:
-        raise Conflict(f"nothing waits for an answer in {name}")
-    typer.echo(f"{kind.capitalize()}: {status.why}; {status.users}; to {status.version}")
-    command = Command(
-        id=f"{kind}-{secrets.token_hex(6)}",
-        kind=kind,
-        person=getpass.getuser(),
-        reason=reason,
-        approves=status.confirm,
-    )
-    typer.echo((await service.command(name, command)).sentence)
-
-
-async def _follow(session: Session, fleet: str | None, within: timedelta, output: Output) -> int:
-    """Wait until every gateway is back; what is not when the time is over is listed, and goes on."""
-    name = session.fleet_name(fleet)
-    outcome = await watch_until_ended(session, name, output, within)
-    code = code_of(outcome)
+    within, api = seconds(timeout), Api()
+    name = fleet_of(api, fleet)
+    body = {"kind": "roll_back", "reason": reason, "to": to, "force": force}
+    receipt = api.post("fleets", name, "commands", body=body, key=key)
+    emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
+    if not (wait and receipt["accepted"]):
+        return
+    code = follow(api, name, output, within)
     if code is ExitCode.ROLLBACK_INCOMPLETE:
-        show_incomplete(await session.status(name))
-    return code
+        _name_the_missing(api, name)
+    raise typer.Exit(code)
+
+
+def approve(reason: Reason, fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
+    """Say yes to a rollback that waits for a second person; nobody approves what they asked for."""
+    _answer("approve", reason, fleet, output)
+
+
+def reject(reason: Reason, fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
+    """Say no to a rollback that waits for a second person; nothing is changed."""
+    _answer("reject", reason, fleet, output)
+
+
+def _answer(kind: str, reason: str, fleet: str | None, output: Output) -> None:
+    api = Api()
+    name = fleet_of(api, fleet)
+    change = api.get("fleets", name)["change"]
+    if change is None or change["confirm"] is None:
+        raise Problem("Conflict", f"nothing waits for an answer in {name}", exit_code=ExitCode.CONFLICT)
+    shown = f"{kind.capitalize()}: {change['why']}; {change['users']}; to {change['version']}\n"
+    sys.stderr.write(printable(shown.rstrip()) + "\n")
+    body = {"kind": kind, "reason": reason, "approves": change["confirm"], "change": change["rollout"]}
+    receipt = api.post("fleets", name, "commands", body=body)
+    emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
+
+
+def _name_the_missing(api: Api, fleet: str) -> None:
+    """Print exactly which gateways are not back, and why, where people see it beside any other output."""
+    missing = api.get("fleets", fleet)["change"]["incomplete"]
+    lines = [f"ROLLBACK INCOMPLETE: {len(missing)} gateways are not back; penstock goes on trying:"]
+    sys.stderr.write("\n".join([*lines, *(f"  {printable(one)}" for one in missing)]) + "\n")

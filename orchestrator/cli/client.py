@@ -166,6 +166,9 @@ class Api:
 
 
 def _target(path: tuple[str, ...], query: dict[str, Any]) -> str:
+    odd = next((part for part in path if "/" in part or not part), None)
+    if odd is not None:
+        raise Problem("BadInput", f'"{odd}" is no name of a fleet, a gateway or anything here', exit_code=2)
     target = "/v1/" + "/".join(quote(part, safe="") for part in path)
     asked = {name: value for name, value in query.items() if value is not None}
     return f"{target}?{urlencode(asked)}" if asked else target

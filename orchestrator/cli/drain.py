@@ -1,20 +1,12 @@
 """Commands about live sessions: how many there are, what is draining, and waiting longer or no longer."""
 
-import getpass
-import secrets
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from orchestrator.cli.session import Session, in_session
-from orchestrator.cli.show import Output, console, print_json
-from orchestrator.cli.words import FleetName, OutputOption, Reason, duration
-from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
-from policies.model.instance import InstanceState
-
-if TYPE_CHECKING:
-    from orchestrator.service.changes import Surveyed
+from orchestrator.cli.client import Api
+from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
+from orchestrator.cli.words import FleetName, Reason, fleet_of, seconds
 
 app = typer.Typer(help="Wait longer for old sessions, or no longer.", no_args_is_help=True)
 
@@ -26,44 +18,59 @@ UNKNOWN = "unknown"
 
 def sessions(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
     """Count the live sessions of every instance, now."""
+    api = Api()
+    found = api.get("fleets", fleet_of(api, fleet), "gateways")
 
-    async def ask(session: Session) -> "Surveyed":
-        named = session.fleet_named(fleet)
-        return await (await session.service()).survey(named)
+    def table() -> None:
+        columns = ("GATEWAY", "SLOT", "STATE", "NEW SESSIONS", "SESSIONS")
+        print_table(columns, _instances(found), "No gateway has answered.")
 
-    survey = in_session(ask)
-    if output is Output.JSON:
-        print_json(survey.model_dump(mode="json"))
-        return
-    table = _table("GATEWAY", "SLOT", "STATE", "NEW SESSIONS", "SESSIONS")
-    for name, state in sorted(survey.states.items()):
-        for instance in state.instances:
-            if instance.state is not InstanceState.STOPPED:
-                takes = "yes" if state.serving is not None and state.serving.slot == instance.slot else "no"
-                table.add_row(name, instance.slot, instance.state, takes, _count(instance.sessions))
-    for name, why in sorted(survey.silent.items()):
-        table.add_row(name, "", f"silent: {why}", "", UNKNOWN)
-    console().print(table)
+    emit(output, "GatewayList", found, table, names=sorted(found["states"]))
+
+
+def _instances(found: Any) -> list[tuple[str, ...]]:
+    rows = []
+    for name, state in sorted(found["states"].items()):
+        for instance in state["instances"]:
+            if instance["state"] != "stopped":
+                takes = "yes" if _serving(state) == instance["slot"] else "no"
+                counted = _count(instance["sessions"])
+                rows.append((name, instance["slot"], instance["state"], takes, counted))
+    silent = [(name, "", f"silent: {why}", "", UNKNOWN) for name, why in sorted(found["silent"].items())]
+    return [*rows, *silent]
+
+
+def _serving(state: Any) -> str | None:
+    """Return the slot that new sessions go to now: on trial before for good."""
+    steering = state["steering"]
+    slot: str | None = steering["trial"] or steering["serving"]
+    return slot
 
 
 def drains(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
     """Show what is draining: live counts, exempt sessions, deadlines, and what happens next."""
+    api = Api()
+    found = api.get("fleets", fleet_of(api, fleet), "drains")["drains"]
+    slots = [slot for status in found for slot in status["slots"]]
 
-    async def ask(session: Session) -> tuple[DrainStatus, ...]:
-        named = session.fleet_named(fleet)
-        return await (await session.drain_service()).drains(named)
+    def table() -> None:
+        columns = ("GATEWAY", "SLOT", "SESSIONS", "EXEMPT", "ENDED", "LOST", "DEADLINE", "NEXT")
+        rows = [
+            (
+                slot["gateway"],
+                slot["slot"],
+                _count(slot["sessions"]),
+                _count(slot["exempt"]),
+                str(slot["ended"]),
+                str(slot["lost"]),
+                moment(slot["deadline"]),
+                f"{slot['step']}: {slot['why']}",
+            )
+            for slot in slots
+        ]
+        print_table(columns, rows, "Nothing is draining.")
 
-    found = in_session(ask)
-    if output is Output.JSON:
-        print_json([status.model_dump(mode="json") for status in found])
-        return
-    table = _table("GATEWAY", "SLOT", "SESSIONS", "EXEMPT", "ENDED", "LOST", "DEADLINE", "NEXT")
-    for status in found:
-        for slot in status.slots:
-            deadline = slot.deadline.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            counts = (_count(slot.sessions), _count(slot.exempt), str(slot.ended), str(slot.lost))
-            table.add_row(slot.gateway, slot.slot, *counts, deadline, f"{slot.step}: {slot.why}")
-    console().print(table if found else "Nothing is draining.")
+    emit(output, "DrainList", found, table, rows=slots, names=[f"{s['gateway']}/{s['slot']}" for s in slots])
 
 
 @app.command("extend")
@@ -72,12 +79,11 @@ def extend(
     reason: Reason,
     fleet: FleetName = None,
     gateway: OneGateway = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Move the deadline of a drain; people are warned before the new one again."""
-    extension = DrainExtension(
-        id=f"extend-{secrets.token_hex(6)}", by=duration(by), person=getpass.getuser(), reason=reason
-    )
-    _tell(fleet, extension, gateway)
+    body = {"by_seconds": seconds(by), "gateway": gateway, "reason": reason}
+    _tell(fleet, "extend", body, output)
 
 
 @app.command("end")
@@ -86,29 +92,18 @@ def end(
     fleet: FleetName = None,
     gateway: OneGateway = None,
     exempt_too: Annotated[bool, typer.Option("--exempt-too", help="exempt sessions as well")] = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """End what is left in small batches; its users log in again."""
-    ending = DrainEnding(
-        id=f"end-{secrets.token_hex(6)}", person=getpass.getuser(), reason=reason, exempt_too=exempt_too
-    )
-    _tell(fleet, ending, gateway)
+    _tell(fleet, "end", {"gateway": gateway, "reason": reason, "exempt_too": exempt_too}, output)
 
 
-def _tell(fleet: str | None, order: DrainExtension | DrainEnding, gateway: str | None) -> None:
-    async def give(session: Session) -> None:
-        named, service = session.fleet_named(fleet), await session.drain_service()
-        for receipt in await service.tell(named, gateway, order):
-            typer.echo(receipt.sentence)
-
-    in_session(give)
+def _tell(fleet: str | None, verb: str, body: dict[str, Any], output: Output) -> None:
+    api = Api()
+    receipts = api.post("fleets", fleet_of(api, fleet), "drains", verb, body=body)["receipts"]
+    sentences = [receipt["sentence"] for receipt in receipts]
+    emit(output, "CommandReceiptList", receipts, lambda: say(*sentences), rows=receipts)
 
 
 def _count(sessions: int | None) -> str:
     return UNKNOWN if sessions is None else str(sessions)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in columns:
-        table.add_column(column)
-    return table

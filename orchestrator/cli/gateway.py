@@ -1,11 +1,11 @@
 """Commands about one gateway: leave it out of changes by name, and take it in again once it is well."""
 
-import getpass
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.session import Session, in_session
+from orchestrator.cli.client import Api
+from orchestrator.cli.output import Output, OutputOption, emit, say
 from orchestrator.cli.words import Reason
 
 app = typer.Typer(help="Leave a gateway out, or take it in again.", no_args_is_help=True)
@@ -15,22 +15,17 @@ Named = Annotated[str, typer.Argument(metavar="NAME", help="the gateway")]
 
 
 @app.command("quarantine")
-def quarantine(fleet: Fleet, name: Named, reason: Reason) -> None:
+def quarantine(fleet: Fleet, name: Named, reason: Reason, output: OutputOption = Output.TABLE) -> None:
     """Go on without a gateway that refuses or is silent; it is named until it is returned."""
-
-    async def leave_out(session: Session) -> None:
-        named, service = session.fleet_named(fleet), await session.quarantine_service()
-        typer.echo(await service.leave_out(named, name, getpass.getuser(), reason))
-
-    in_session(leave_out)
+    _tell(fleet, name, "quarantine", reason, output)
 
 
 @app.command("return")
-def take_in(fleet: Fleet, name: Named, reason: Reason) -> None:
+def take_in(fleet: Fleet, name: Named, reason: Reason, output: OutputOption = Output.TABLE) -> None:
     """Let a gateway take part again, once it is seen on its known-good; refused with the reason otherwise."""
+    _tell(fleet, name, "return", reason, output)
 
-    async def take(session: Session) -> None:
-        named, service = session.fleet_named(fleet), await session.quarantine_service()
-        typer.echo(await service.take_in(named, name, getpass.getuser(), reason))
 
-    in_session(take)
+def _tell(fleet: str, name: str, verb: str, reason: str, output: Output) -> None:
+    told = Api().post("fleets", fleet, "gateways", name, verb, body={"reason": reason})
+    emit(output, "Told", told, lambda: say(told["sentence"]), names=[name])

@@ -1,203 +1,138 @@
-"""The command line's tree: fleets, upgrades and the way back; releases and the judge are beside it."""
+"""The command line's tree: it asks the API and shows the answers; only offline tools do without."""
 
-import getpass
-import secrets
+import importlib
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli import back, drain, drill, gateway, judge, release, snapshot
-from orchestrator.cli.session import Session, in_session
-from orchestrator.cli.show import (
-    Output,
-    show_history,
-    show_last_known,
-    show_plan,
-    show_standing,
-    show_start_command,
-    show_status,
-    watch_until_ended,
-)
-from orchestrator.cli.words import FleetName, OutputOption, Reason, Wait
-from orchestrator.exit_code import ExitCode, code_of
-from policies.model.change import ChangeKind, Outcome
-from policies.model.command import Command, CommandKind
-from policies.model.errors import BadInput, Conflict, Unavailable
-from policies.model.plan import Strategy
+from orchestrator.cli import back, drain, gateway, snapshot, token
+from orchestrator.cli.client import Api
+from orchestrator.cli.following import code_of, follow
+from orchestrator.cli.output import Output, OutputOption, console, emit, say
+from orchestrator.cli.screens import fleet_frame, history_lines, plan_lines
+from orchestrator.cli.words import FleetName, Key, Reason, Wait, fleet_of
 
 app = typer.Typer(
     name="penstock",
     help="Upgrade fleets of VPN gateways without their users noticing.",
+    epilog=(
+        "Ends with 0 done or well, 1 internal, 2 bad usage, 3 rolled back and safe, 4 not allowed, "
+        "5 refused, 6 held, 7 rollback incomplete, 8 the wait is over, 9 conflict, 10 differences, 130 detached."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+SEE, CHANGE, SAFE, TOOLS, RUN = "See", "Change", "Stop and go back", "Tools", "Run"
 upgrade = typer.Typer(help="Start an upgrade.", no_args_is_help=True)
-app.add_typer(upgrade, name="upgrade")
-fleet_verbs = typer.Typer(help="Begin a fleet.", no_args_is_help=True)
-app.add_typer(fleet_verbs, name="fleet")
-app.add_typer(release.app, name="release")
-app.add_typer(release.audit, name="audit")
-app.add_typer(judge.app, name="judge")
-app.add_typer(gateway.app, name="gateway")
-app.add_typer(drain.app, name="drain")
-app.add_typer(drill.app, name="drill")
-app.add_typer(snapshot.app, name="snapshot")
-app.command("verify-bundle")(release.verify_bundle)
-app.command("rollback")(back.rollback)
-app.command("approve")(back.approve)
-app.command("reject")(back.reject)
-app.command("sessions")(drain.sessions)
-app.command("drains")(drain.drains)
+fleets = typer.Typer(help="Which fleets there are; begin one.", no_args_is_help=True)
+app.add_typer(upgrade, name="upgrade", rich_help_panel=CHANGE)
+app.add_typer(fleets, name="fleet", rich_help_panel=SEE)
+app.add_typer(gateway.app, name="gateway", rich_help_panel=CHANGE)
+app.add_typer(drain.app, name="drain", rich_help_panel=CHANGE)
+app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
+app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
+app.command("rollback", rich_help_panel=SAFE)(back.rollback)
+app.command("approve", rich_help_panel=CHANGE)(back.approve)
+app.command("reject", rich_help_panel=CHANGE)(back.reject)
+app.command("sessions", rich_help_panel=SEE)(drain.sessions)
+app.command("drains", rich_help_panel=SEE)(drain.drains)
+
+OFFLINE = {
+    "release": ("Releases: make, sign, add, verify and withdraw them.", TOOLS),
+    "judge": ("Check gate policies, and what they would have done.", TOOLS),
+    "audit": ("The record of verdicts about releases.", TOOLS),
+    "drill": ("Rehearse failures on a lab, with the seconds of every step.", TOOLS),
+}
+"""Groups that need more than the API: they are loaded when one of them is meant, and named always."""
 
 Release = Annotated[str, typer.Option("--to", help="the release: digest, its beginning, or version")]
+Strategy = Annotated[str, typer.Option("--strategy", help="canary, rolling or blue_green")]
+DIGEST_SHOWN = slice(7, 19)
 
 
-@app.command()
-def status(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
-    """Say what is happening, to how many users, why, what comes next and what you can do."""
+def _meant() -> str:
+    """Return the group that this process was started for, or completes."""
+    words = os.environ.get("COMP_WORDS", "").split() if "_PENSTOCK_COMPLETE" in os.environ else sys.argv
+    return words[1] if len(words) > 1 else ""
 
-    async def ask(session: Session) -> None:
-        session.fleet_name(fleet)
-        try:
-            live = await session.status(fleet)
-        except (BadInput, Unavailable) as silence:
-            row = session.last_known(fleet)
-            standing = None if row else await session.standing(fleet)
-            if standing:
-                show_standing(standing, output)
-            else:
-                show_last_known(row, str(silence), output)
+
+def add_offline_groups(meant: str) -> None:
+    """Give the tree its groups that are loaded only when they are meant."""
+    for name, (text, panel) in OFFLINE.items():
+        if name == meant:
+            found: typer.Typer = importlib.import_module(f"orchestrator.cli.{name}").app
         else:
-            installed = live.kind is ChangeKind.INSTALL and live.outcome is Outcome.PROMOTED
-            standing = await session.standing(fleet) if installed and output is Output.TABLE else None
-            if standing:
-                show_standing(standing, output, since=live.rollout)
-            else:
-                show_status(live, output)
-
-    in_session(ask)
+            found = typer.Typer(help=text)
+        app.add_typer(found, name=name, rich_help_panel=panel)
 
 
-@app.command()
+add_offline_groups(_meant())
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - only who asks for it waits for it
+
+        say(f"penstock {version('penstock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="say which penstock this is")
+    ] = False,
+) -> None:
+    """Upgrade fleets of VPN gateways without their users noticing."""
+    del version
+
+
+# --- see ---------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=SEE)
+def whoami(output: OutputOption = Output.TABLE) -> None:
+    """Say who you are here, and what you may do on which fleet."""
+    found = Api().get("whoami")
+
+    def table() -> None:
+        say(found["person"] + (" (a machine)" if found["machine"] else ""))
+        for fleet, roles in sorted(found["roles"].items()):
+            say(f"  {'every fleet' if fleet == '*' else fleet}: {', '.join(sorted(roles))}")
+
+    emit(output, "Caller", found, table, names=[found["person"]])
+
+
+@app.command(rich_help_panel=SEE)
+def status(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
+    """Say what is happening, to how many users, why, what comes next and what you can do.
+
+    Ends with 0 when the fleet is well, 3 when it was rolled back, 6 when it needs a person, 7 when a rollback
+    is incomplete.
+    """
+    api = Api()
+    found = api.get("fleets", fleet_of(api, fleet))
+    emit(
+        output,
+        "FleetStatus",
+        found,
+        lambda: console().print(fleet_frame(found)),
+        names=[found["change"]["rollout"]] if found["change"] else [],
+    )
+    raise typer.Exit(code_of(found))
+
+
+@app.command(rich_help_panel=SEE)
 def watch(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
     """Follow a change live until it ends; Ctrl-C detaches and changes nothing."""
-
-    async def follow(session: Session) -> int:
-        return code_of(await watch_until_ended(session, session.fleet_name(fleet), output))
-
-    raise typer.Exit(in_session(follow))
+    api = Api()
+    raise typer.Exit(follow(api, fleet_of(api, fleet), output))
 
 
-@app.command()
-def plan(
-    to: Release,
-    fleet: FleetName = None,
-    strategy: Strategy = Strategy.CANARY,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Print what an upgrade would do, to whom, and how long it takes; nothing is changed."""
-
-    async def ask(session: Session) -> None:
-        made = await session.plan(fleet, to, strategy)
-        show_plan(made, output, await session.predict(made))
-        if output is Output.TABLE:
-            show_start_command(made)
-
-    in_session(ask)
-
-
-@fleet_verbs.command("install")
-def install(to: Release, fleet: FleetName = None) -> None:
-    """Bring up gateways that serve nobody yet; those that serve are left alone."""
-
-    async def bring_up(session: Session) -> int:
-        result = await session.install(fleet, to, getpass.getuser())
-        typer.echo(result.reason)
-        return code_of(result.outcome)
-
-    raise typer.Exit(in_session(bring_up))
-
-
-@upgrade.command("start")
-def start(
-    to: Release,
-    reason: Reason,
-    fleet: FleetName = None,
-    strategy: Strategy = Strategy.CANARY,
-    plan_digest: Annotated[str | None, typer.Option("--plan", help="start only this plan")] = None,
-    wait: Wait = False,
-    even_if_unusual: Annotated[
-        bool, typer.Option("--even-if-unusual", help="also in an hour that is not like those of past weeks")
-    ] = False,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Start an upgrade of the fleet; one change of a fleet at a time."""
-
-    async def begin(session: Session) -> int:
-        plan = await session.plan(fleet, to, strategy)
-        if plan_digest is not None and not plan.digest.removeprefix("sha256:").startswith(
-            plan_digest.removeprefix("sha256:")
-        ):
-            raise Conflict(f"the fleet has changed since plan {plan_digest}: the plan is now {plan.digest}")
-        show_plan(plan, output)
-        name = await session.start(plan, getpass.getuser(), reason, even_if_unusual=even_if_unusual)
-        typer.echo(f"{name} started. Follow it: penstock watch {plan.fleet.name}", err=True)
-        return code_of(await watch_until_ended(session, plan.fleet.name, output)) if wait else ExitCode.DONE
-
-    raise typer.Exit(in_session(begin))
-
-
-def _order(
-    fleet: str | None, kind: CommandKind, reason: str, command_id: str | None, hold_of: str | None = None
-) -> None:
-    async def give(session: Session) -> None:
-        command = Command(
-            id=command_id or f"{kind}-{secrets.token_hex(6)}",
-            kind=kind,
-            person=getpass.getuser(),
-            reason=reason,
-            hold_of=hold_of,
-        )
-        receipt = await session.command(session.fleet_name(fleet), command)
-        typer.echo(receipt.sentence)
-
-    in_session(give)
-
-
-HoldOf = Annotated[
-    str | None, typer.Option("--hold-of", metavar="PERSON", help="whose hold, when it is not your own")
-]
-CommandId = Annotated[str | None, typer.Option("--id", help="the same id is the same order, given once")]
-
-
-@app.command()
-def hold(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
-    """Hold a change where it is; harm is still looked for and rolled back."""
-    _order(fleet, CommandKind.HOLD, reason, command_id)
-
-
-@app.command()
-def resume(
-    reason: Reason, fleet: FleetName = None, hold_of: HoldOf = None, command_id: CommandId = None
-) -> None:
-    """Lift your own hold, or somebody else's by name; the change goes on when none is left."""
-    _order(fleet, CommandKind.RESUME, reason, command_id, hold_of)
-
-
-@app.command()
-def promote(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
-    """Pass the wave without proof; it takes two people to say so."""
-    _order(fleet, CommandKind.PROMOTE, reason, command_id)
-
-
-@app.command()
-def abort(reason: Reason, fleet: FleetName = None, command_id: CommandId = None) -> None:
-    """Stop before any session has moved; refused afterwards."""
-    _order(fleet, CommandKind.ABORT, reason, command_id)
-
-
-@app.command()
+@app.command(rich_help_panel=SEE)
 def history(
     fleet: FleetName = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="how many changes")] = 20,
@@ -205,38 +140,194 @@ def history(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List the fleet's changes and what is left of each today, the newest first."""
+    api = Api()
+    rows = api.get("fleets", fleet_of(api, fleet), "changes", limit=limit, before=before)["changes"]
 
-    async def ask(session: Session) -> None:
-        show_history(session.history(fleet, limit, before), output)
+    def table() -> None:
+        out = console()
+        for line in history_lines(rows):
+            out.print(line)
+        if not rows:
+            say("No change yet.")
 
-    in_session(ask)
+    emit(output, "ChangeList", rows, table, rows=rows, names=[row["name"] for row in rows])
 
 
-@app.command()
+@fleets.command("list")
+def list_fleets(output: OutputOption = Output.TABLE) -> None:
+    """List the fleets where you have a role."""
+    names = Api().get("fleets")["fleets"]
+    emit(output, "FleetList", names, lambda: say(*(names or ["You see no fleet."])), rows=names, names=names)
+
+
+@fleets.command("show")
+def show_fleet(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
+    """Show what a fleet is on and what was done to it last."""
+    api = Api()
+    name = fleet_of(api, fleet)
+    found = api.get("fleets", name)
+    standing = found["standing"]
+
+    def table() -> None:
+        versions = ", ".join(standing["versions"]) or "nothing that was seen yet"
+        say(f"{name} on {versions}, {standing['taking']}/{standing['gateways']} taking users")
+        for word in ("silent", "quarantined"):
+            for gateway_name, why in sorted(standing[word].items()):
+                say(f"  {word}: {gateway_name}: {why}")
+        if found["change"]:
+            say(f"  last change: {found['change']['rollout']}: {found['change']['what']}")
+
+    emit(output, "FleetStatus", found, table, names=[name])
+
+
+# --- change ------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=CHANGE)
+def plan(
+    to: Release, fleet: FleetName = None, strategy: Strategy = "canary", output: OutputOption = Output.TABLE
+) -> None:
+    """Print what an upgrade would do, to whom, and how long it takes; nothing is changed."""
+    api = Api()
+    found = _plan(api, fleet_of(api, fleet), to, strategy)
+    emit(output, "Plan", found, lambda: say(*plan_lines(found)), names=[found["digest"]])
+
+
+def _plan(api: Api, fleet: str, to: str, strategy: str) -> Any:
+    return api.post("plans", body={"fleet": fleet, "to": to, "strategy": strategy.replace("-", "_")})
+
+
+@fleets.command("install")
+def install(
+    to: Release,
+    fleet: FleetName = None,
+    reason: Annotated[str, typer.Option("--reason", help="why, for the history")] = "first installation",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Bring up gateways that serve nobody yet; those that serve are left alone."""
+    api = Api()
+    name = fleet_of(api, fleet)
+    begun = api.post("fleets", name, "install", body={"to": to, "reason": reason})
+    sys.stderr.write(f"{begun['change']} begun; it is followed to its end\n")
+    code = follow(api, name, output)
+    say(api.get("fleets", name)["change"]["why"])
+    raise typer.Exit(code)
+
+
+@upgrade.command("start")
+def start(
+    to: Release,
+    reason: Reason,
+    fleet: FleetName = None,
+    strategy: Strategy = "canary",
+    plan_digest: Annotated[str | None, typer.Option("--plan", help="start only this plan")] = None,
+    wait: Wait = False,
+    even_if_unusual: Annotated[
+        bool, typer.Option("--even-if-unusual", help="also in an hour that is not like those of past weeks")
+    ] = False,
+    key: Key = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Start an upgrade of the fleet; one change of a fleet at a time."""
+    api = Api()
+    name = fleet_of(api, fleet)
+    if plan_digest is None:
+        made = _plan(api, name, to, strategy)
+        plan_digest = made["digest"]
+        if output is Output.TABLE:
+            say(*plan_lines(made)[:-1])
+    body = {
+        "fleet": name,
+        "to": to,
+        "strategy": strategy.replace("-", "_"),
+        "reason": reason,
+        "plan": plan_digest,
+        "even_if_unusual": even_if_unusual,
+    }
+    begun = api.post("changes", body=body, key=key)
+    sys.stderr.write(f"{begun['change']} started. Follow it: penstock watch {name}\n")
+    if wait:
+        raise typer.Exit(follow(api, name, output))
+    emit(output, "Change", begun, lambda: None, names=[begun["change"]])
+
+
+def _command(fleet: str | None, body: dict[str, Any], key: str | None, output: Output) -> None:
+    api = Api()
+    receipt = api.post("fleets", fleet_of(api, fleet), "commands", body=body, key=key)
+    emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
+
+
+HoldOf = Annotated[
+    str | None, typer.Option("--hold-of", metavar="PERSON", help="whose hold, when it is not your own")
+]
+
+
+@app.command(rich_help_panel=SAFE)
+def hold(
+    reason: Reason, fleet: FleetName = None, key: Key = None, output: OutputOption = Output.TABLE
+) -> None:
+    """Hold a change where it is; harm is still looked for and rolled back."""
+    _command(fleet, {"kind": "hold", "reason": reason}, key, output)
+
+
+@app.command(rich_help_panel=CHANGE)
+def resume(
+    reason: Reason,
+    fleet: FleetName = None,
+    hold_of: HoldOf = None,
+    key: Key = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Lift your own hold, or somebody else's by name; the change goes on when none is left."""
+    _command(fleet, {"kind": "resume", "reason": reason, "hold_of": hold_of}, key, output)
+
+
+@app.command(rich_help_panel=CHANGE)
+def promote(
+    reason: Reason, fleet: FleetName = None, key: Key = None, output: OutputOption = Output.TABLE
+) -> None:
+    """Pass the wave without proof; it takes two people to say so."""
+    _command(fleet, {"kind": "promote", "reason": reason}, key, output)
+
+
+@app.command(rich_help_panel=SAFE)
+def abort(
+    reason: Reason, fleet: FleetName = None, key: Key = None, output: OutputOption = Output.TABLE
+) -> None:
+    """Stop before any session has moved; refused afterwards."""
+    _command(fleet, {"kind": "abort", "reason": reason}, key, output)
+
+
+# --- run ---------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=RUN)
 def serve() -> None:
-    """Run an engine of your own and its worker until Ctrl-C; for one person on one machine."""
-    import asyncio  # noqa: PLC0415 - the engine is loaded only where it is needed
-
-    from orchestrator.processes import serve as room  # noqa: PLC0415
-
-    asyncio.run(room.main())
+    """Run an engine of your own, its worker and the API until Ctrl-C; for one machine."""
+    _run("serve")
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def worker() -> None:
     """Run the orchestrator's worker until SIGTERM."""
-    import asyncio  # noqa: PLC0415 - the engine is loaded only where it is needed
-
-    from orchestrator.processes import worker as room  # noqa: PLC0415
-
-    asyncio.run(room.main())
+    _run("worker")
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
+def api() -> None:
+    """Run the API at the local socket until SIGTERM."""
+    _run("api")
+
+
+@app.command(rich_help_panel=RUN)
 def agent(config: Annotated[Path, typer.Option("--config", help="the agent's own file")]) -> None:
     """Run a gateway's agent until SIGTERM."""
-    import asyncio  # noqa: PLC0415 - the engine is loaded only where it is needed
+    _run("agent", config)
 
-    from orchestrator.processes import agent as room  # noqa: PLC0415
 
-    asyncio.run(room.main(config))
+def _run(name: str, *arguments: Any) -> None:
+    """Run a process of that name; the engine's client is loaded only here."""
+    import asyncio  # noqa: PLC0415
+
+    room = importlib.import_module(f"orchestrator.processes.{name}")
+    asyncio.run(room.main(*arguments))

@@ -1,50 +1,54 @@
-"""How the command line spells what the service offers."""
+"""How the command line spells what the API offers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from policies.model.offer import Offer, Verb
-
+Offer = Mapping[str, Any]
 REASON = " --reason TEXT"
 
 _SPELLED = {
-    Verb.STATUS: "status {fleet}",
-    Verb.WATCH: "watch {fleet}",
-    Verb.HISTORY: "history {fleet}",
-    Verb.PLAN: "plan {fleet} --to {release}",
-    Verb.START: "upgrade start {fleet} --to {release}" + REASON,
-    Verb.INSTALL: "fleet install {fleet} --to {release}",
-    Verb.HOLD: "hold {fleet}" + REASON,
-    Verb.RESUME: "resume {fleet}{hold_of}" + REASON,
-    Verb.PROMOTE: "promote {fleet}" + REASON,
-    Verb.ABORT: "abort {fleet}" + REASON,
-    Verb.ROLL_BACK: "rollback {fleet}{to}{force}" + REASON,
-    Verb.APPROVE: "approve {fleet}" + REASON,
-    Verb.REJECT: "reject {fleet}" + REASON,
-    Verb.QUARANTINE: "gateway quarantine {fleet} {gateway}" + REASON,
-    Verb.RETURN: "gateway return {fleet} {gateway}" + REASON,
-    Verb.SESSIONS: "sessions {fleet}",
-    Verb.DRAINS: "drains {fleet}",
-    Verb.EXTEND: "drain extend {fleet} --by TIME" + REASON,
-    Verb.END: "drain end {fleet}" + REASON,
-    Verb.RELEASES: "release list",
-    Verb.SNAPSHOTS: "snapshot list",
-    Verb.TOKENS: "token list",
-    Verb.CREDENTIAL: "token create NAME",
-    Verb.WHOAMI: "whoami",
+    "status": "status {fleet}",
+    "watch": "watch {fleet}",
+    "history": "history {fleet}",
+    "plan": "plan {fleet} --to {release}",
+    "start": "upgrade start {fleet} --to {release}{strategy}{plan}" + REASON,
+    "install": "fleet install {fleet} --to {release}",
+    "hold": "hold {fleet}" + REASON,
+    "resume": "resume {fleet}{hold_of}" + REASON,
+    "promote": "promote {fleet}" + REASON,
+    "abort": "abort {fleet}" + REASON,
+    "roll_back": "rollback {fleet}{to}{force}" + REASON,
+    "approve": "approve {fleet}" + REASON,
+    "reject": "reject {fleet}" + REASON,
+    "quarantine": "gateway quarantine {fleet} {gateway}" + REASON,
+    "return": "gateway return {fleet} {gateway}" + REASON,
+    "sessions": "sessions {fleet}",
+    "drains": "drains {fleet}",
+    "extend": "drain extend {fleet} --by TIME" + REASON,
+    "end": "drain end {fleet}" + REASON,
+    "releases": "release list",
+    "snapshots": "snapshot list {fleet}",
+    "list_tokens": "token list",
+    "create_token": "token create NAME",
+    "whoami": "whoami",
 }
 
 
 def spelled(offer: Offer) -> str:
     """Return the command that does what is offered, with what to know of it in brackets."""
-    command = _SPELLED[offer.verb].format(
-        fleet=offer.fleet or "FLEET",
-        gateway=offer.gateway or "GATEWAY",
-        release=offer.release or "RELEASE",
-        to=f" --to {offer.release}" if offer.release else "",
-        hold_of=f" --hold-of {offer.hold_of}" if offer.hold_of else "",
-        force=" --force" if offer.force else "",
+    said = {name: value for name, value in offer.items() if value}
+    strategy = said.get("strategy", "canary")
+    command = _SPELLED[offer["verb"]].format(
+        fleet=said.get("fleet", "FLEET"),
+        gateway=said.get("gateway", "GATEWAY"),
+        release=said.get("release", "RELEASE"),
+        to=f" --to {said['release']}" if "release" in said else "",
+        strategy=f" --strategy {strategy}" if strategy != "canary" else "",
+        plan=f" --plan {said['plan'][7:19]}" if "plan" in said else "",
+        hold_of=f" --hold-of {said['hold_of']}" if "hold_of" in said else "",
+        force=" --force" if "force" in said else "",
     )
-    return f"penstock {command}" + (f" ({offer.note})" if offer.note else "")
+    return f"penstock {command}" + (f" ({said['note']})" if "note" in said else "")
 
 
 def all_spelled(offers: Iterable[Offer]) -> str:

@@ -1,34 +1,55 @@
-"""What commands share of the command line: their options, and durations as people write them."""
+"""What commands share of the command line: their options, and how people write times and fleets."""
 
-from datetime import timedelta
+import re
 from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.cli.show import Output
-from policies.model.errors import BadInput
-from policies.model.value import Duration
+from orchestrator.cli.client import Api, Problem
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_WRITTEN = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|s|m|h|d)")
+_ISO = re.compile(r"P(?:([0-9]+)D)?(?:T(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9.]+)S)?)?")
 
 
 def _not_empty(text: str) -> str:
-    """Return the text; BadInput when nobody could read anything in it."""
+    """Return the text; Problem when nobody could read anything in it."""
     if not text.strip():
-        raise BadInput("--reason is empty: say why, for whoever reads the history")
+        raise Problem("BadInput", "--reason is empty: say why, for whoever reads the history", exit_code=2)
     return text
 
 
-FleetName = Annotated[str | None, typer.Argument(help="the fleet; the only one there is when left out")]
+FleetName = Annotated[str | None, typer.Argument(help="the fleet; the only one you see when left out")]
 Reason = Annotated[
     str, typer.Option("--reason", callback=_not_empty, help="why, for whoever reads the history")
 ]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="for people or for machines")]
 Wait = Annotated[bool, typer.Option("--wait", help="follow it to its end; the exit code says which")]
+Key = Annotated[str | None, typer.Option("--id", help="the same id is the same request, carried out once")]
 
 
-def duration(text: str) -> timedelta:
-    """Return a length of time written like 90s, 30m or 8h; BadInput for anything else."""
-    try:
-        return TypeAdapter[timedelta](Duration).validate_python(text)
-    except ValidationError as error:
-        raise BadInput(f'"{text}" is not a duration; write it like 90s, 30m or 8h') from error
+def fleet_of(api: Api, name: str | None) -> str:
+    """Return the fleet that is meant; Problem when several might be."""
+    if name is not None:
+        return name
+    names = api.get("fleets")["fleets"]
+    if len(names) == 1:
+        return str(names[0])
+    seen = ", ".join(names) or "none that you may see"
+    raise Problem("BadInput", f"say which fleet; there is {seen}", exit_code=2)
+
+
+def seconds(text: str) -> float:
+    """Return a length of time written like 90s, 30m or 8h, in seconds; Problem for anything else."""
+    written = _WRITTEN.fullmatch(text)
+    if written is None:
+        raise Problem("BadInput", f'"{text}" is not a duration; write it like 90s, 30m or 8h', exit_code=2)
+    return float(written[1]) * _UNITS[written[2]]
+
+
+def seconds_of(duration: str) -> float:
+    """Return an ISO 8601 duration, as the API answers it, in seconds."""
+    parts = _ISO.fullmatch(duration)
+    if parts is None:
+        return 0.0
+    days, hours, minutes, rest = (float(part or 0) for part in parts.groups())
+    return days * 86400 + hours * 3600 + minutes * 60 + rest

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,7 +13,7 @@ import uvicorn
 from activities.drivers.store.snapshots import SnapshotArchive
 from orchestrator.api.app import application
 from orchestrator.api.peer import PeerProtocol
-from orchestrator.engine.client import connect
+from orchestrator.engine.client import connect, enter_network_namespace
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService
@@ -124,3 +125,15 @@ def _refuse_another(path: Path) -> None:
         except OSError:
             return  # its process has ended
     raise Conflict(f"another process answers at {path}: stop that one first")
+
+
+async def main() -> None:
+    """Answer at the socket until told to stop."""
+    settings = Settings()
+    enter_network_namespace(settings.network_namespace)
+    told = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, told.set)
+    async with serving(await compose(settings), socket_at(settings.socket)):
+        print(f"ready: {settings.socket}", flush=True)  # noqa: T201 - the supervisor waits for this line
+        await told.wait()

@@ -34,7 +34,7 @@ from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError,
 from policies.model.fleet import Fleet
 from policies.model.instance import InstanceState
 from policies.model.offer import Offer, Verb
-from policies.model.people import EVERY_FLEET, Caller, Grants, Via
+from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, Via
 from policies.model.plan import Strategy
 from policies.model.status import ChangeStatus, Event
 from policies.model.value import Value
@@ -393,6 +393,8 @@ class Service:
         """Make a machine's token, of fleets that the caller administers."""
         for fleet in grants:
             await self._administers(caller, fleet)
+        if name in {*RESERVED, ROOT} or await asyncio.to_thread(self.people.member, name):
+            raise BadInput(f"{name} is or could be somebody's name, and a token is nobody: call it otherwise")
         return await asyncio.to_thread(self._ledger.make_token, name, grants, lives, caller.person)
 
     async def tokens(self, caller: Caller) -> tuple[TokenRow, ...]:

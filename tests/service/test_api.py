@@ -22,13 +22,14 @@ def token(ledger: Ledger, *roles: Role, fleet: str = "edge", name: str = "robot"
     return {"Authorization": f"Bearer {secret}"}
 
 
-def under_way(ledger: Ledger) -> str:
+def under_way(ledger: Ledger, **more: object) -> str:
+    """Have a change in the ledger that tells this of itself; return its name."""
     order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE")
     opening = ChangeOpening(
         key="run", fleet="edge", kind=order.kind, requested_by="ana", reason="CVE", release="1.3.0"
     )
     name = ledger.open_change(opening)
-    told = Told(name=name, phase=Phase.OBSERVING)
+    told = Told.model_validate({"name": name, "phase": Phase.OBSERVING} | more)
     ledger.record_story(order, told, 0, [Event(at=AT, sentence="ana asked for an upgrade: CVE")])
     return name
 

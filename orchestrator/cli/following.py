@@ -1,0 +1,113 @@
+"""Following a change to its end: one frame on a terminal, one line per event elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+from orchestrator.cli.client import Api, Problem
+from orchestrator.cli.output import Output, console, emit, printable
+from orchestrator.exit_code import OF_OUTCOMES, ExitCode
+
+EVERY_SECONDS = 0.5
+Json = Any
+
+
+def code_of(status: Json) -> ExitCode:
+    """Return how the fleet stands as an exit code: 0 is well or going well, what needs a person is not."""
+    change = status["change"]
+    if change is None:
+        return ExitCode.DONE
+    if change["outcome"] is not None:
+        return OF_OUTCOMES[change["outcome"]]
+    return ExitCode.HELD if change["phase"] == "held" or change["needs_you"] else ExitCode.DONE
+
+
+def follow(api: Api, fleet: str, output: Output, within: float | None = None) -> ExitCode:
+    """Follow the fleet's change to its end, and return how it ended.
+
+    Without a time limit an incomplete rollback ends it at once; with one it has until then to become
+    complete. What has not ended then goes on without us.
+    """
+    deadline = None if within is None else time.monotonic() + within
+    if output is Output.TABLE and sys.stdout.isatty():
+        return _on_a_terminal(api, fleet, deadline)
+    return _line_by_line(api, fleet, output, deadline)
+
+
+def _on_a_terminal(api: Api, fleet: str, deadline: float | None) -> ExitCode:
+    from rich.live import Live  # noqa: PLC0415 - only a terminal needs it
+
+    from orchestrator.cli.screens import fleet_frame  # noqa: PLC0415
+
+    with Live(console=console(), auto_refresh=False) as live:
+        while True:
+            status = _asked(api, fleet)
+            if status is not None:
+                live.update(fleet_frame(status), refresh=True)
+                if (code := _ended(status, deadline)) is not None:
+                    return code
+            elif _is_late(deadline):
+                return ExitCode.TIMED_OUT
+            time.sleep(EVERY_SECONDS)
+
+
+def _line_by_line(api: Api, fleet: str, output: Output, deadline: float | None) -> ExitCode:
+    told = 0
+    while True:
+        status = _asked(api, fleet)
+        if status is not None:
+            change = status["change"]
+            if change is not None:
+                told = _print_events(api, fleet, change["rollout"], told, output)
+            if (code := _ended(status, deadline)) is not None:
+                return code
+        elif _is_late(deadline):
+            return ExitCode.TIMED_OUT
+        time.sleep(EVERY_SECONDS)
+
+
+def _print_events(api: Api, fleet: str, change: str, told: int, output: Output) -> int:
+    """Print what happened in the change after the event of that number; return the newest number."""
+    while True:
+        try:
+            page = api.get("fleets", fleet, "events", after=told)
+        except Problem:
+            return told
+        for event in page["events"]:
+            if event["change"] != change:
+                continue
+            stamp = event["at"][:19] + "Z"
+            if output is Output.TABLE:
+                sys.stdout.write(f"{stamp} {printable(event['sentence'])}\n")
+            else:
+                emit(Output.JSONL, "Event", event, lambda: None)
+        sys.stdout.flush()
+        if not page["events"]:
+            return told
+        told = page["after"]
+
+
+def _asked(api: Api, fleet: str) -> Json | None:
+    """Return how the fleet stands; None while nobody answers, since what is followed goes on."""
+    try:
+        return api.get("fleets", fleet)
+    except Problem as problem:
+        if problem.code != "Unavailable":
+            raise
+        return None
+
+
+def _ended(status: Json, deadline: float | None) -> ExitCode | None:
+    change = status["change"]
+    if change is None:
+        return ExitCode.DONE
+    late, incomplete = _is_late(deadline), change["outcome"] == "rollback_incomplete"
+    if change["phase"] == "ended" or (incomplete and (late or deadline is None)):
+        return code_of(status)
+    if late:
+        return ExitCode.HELD if change["phase"] == "held" else ExitCode.TIMED_OUT
+    return None
+
+
+def _is_late(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline

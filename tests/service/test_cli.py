@@ -1,0 +1,193 @@
+"""The command line against the API at a real socket: what it prints, and with which code it ends."""
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from orchestrator.exit_code import OF_OUTCOMES
+from orchestrator.store.ledger import Ledger
+from policies.model.change import Outcome
+from policies.model.people import Role
+from tests.service.test_api import token, under_way
+
+WORST = "fix [/etc/ocserv] \x1b[31mred\x07"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The command, as a process of its own."""
+
+    environment: dict[str, str]
+
+    async def __call__(self, *arguments: str, **environment: str) -> Ended:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "orchestrator",
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self.environment | environment,
+        )
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+        assert process.returncode is not None
+        assert "Traceback" not in err.decode(), err.decode()
+        return Ended(process.returncode, out.decode(), err.decode())
+
+
+@pytest.fixture
+def penstock(api: httpx.AsyncClient, tmp_path: Path) -> CommandLine:
+    del api  # it answers for as long as the fixture stands
+    socket = {"PENSTOCK_SOCKET": os.fspath(tmp_path / "penstock.sock")}
+    return CommandLine(
+        {"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd()), "TZ": "UTC"} | socket
+    )
+
+
+async def test_a_person_is_whom_the_kernel_names(penstock: CommandLine) -> None:
+    said = await penstock("whoami", LOGNAME="bob", USER="bob")
+    assert said.code == 0
+    assert said.out.splitlines()[0] == "root"
+
+
+async def test_status_ends_as_the_fleet_stands(penstock: CommandLine, ledger: Ledger) -> None:
+    assert (await penstock("status", "edge")).code == 0
+    under_way(ledger, phase="held", holds={"ana": WORST})
+    said = await penstock("status", "edge")
+    assert said.code == 6
+    assert "held by ana: fix [/etc/ocserv] �[31mred�" in said.out
+    assert "\x1b" not in said.out
+
+
+@pytest.mark.parametrize("form", ["json", "yaml", "jsonl"])
+async def test_every_document_for_machines_has_a_version(
+    penstock: CommandLine, ledger: Ledger, form: str
+) -> None:
+    under_way(ledger)
+    for words, kind in (
+        (("status", "edge"), "FleetStatus"),
+        (("history", "edge"), "ChangeList"),
+        (("whoami",), "Caller"),
+        (("fleet", "list"), "FleetList"),
+        (("token", "list"), "TokenList"),
+        (("snapshot", "list", "edge"), "SnapshotList"),
+    ):
+        said = await penstock(*words, "-o", form)
+        assert said.code == 0, said.err
+        documents = (
+            [json.loads(line) for line in said.out.splitlines()]
+            if form == "jsonl"
+            else [json.loads(said.out) if form == "json" else yaml.safe_load(said.out)]
+        )
+        for found in documents:
+            assert (found["apiVersion"], found["kind"]) == ("penstock/v1", kind)
+
+
+async def test_names_alone_are_a_line_each(penstock: CommandLine) -> None:
+    assert (await penstock("fleet", "list", "-o", "name")).out == "core\nedge\n"
+
+
+async def test_a_fleet_is_named_when_there_are_several(penstock: CommandLine) -> None:
+    said = await penstock("status")
+    assert said.code == 2
+    assert "say which fleet; there is core, edge" in said.err
+
+
+async def test_a_refusal_says_why_and_what_to_ask_next(penstock: CommandLine, ledger: Ledger) -> None:
+    headers = token(ledger, Role.VIEWER)
+    shown = headers["Authorization"].removeprefix("Bearer ")
+    said = await penstock("hold", "edge", "--reason", "lunch", PENSTOCK_TOKEN=shown)
+    assert said.code == 4
+    assert said.err.startswith("NotAllowed: robot may not hold, resume, abort or promote changes of edge")
+    said = await penstock("plan", "edge", "--to", "9.9")
+    assert said.code == 2
+    assert said.err.splitlines()[-1] == "Next: penstock release list"
+
+
+async def test_without_an_api_a_command_says_where_it_asked(penstock: CommandLine, tmp_path: Path) -> None:
+    said = await penstock("status", PENSTOCK_SOCKET=os.fspath(tmp_path / "nobody.sock"))
+    assert said.code == 1
+    assert "no API answers at" in said.err
+
+
+async def test_a_token_is_made_once_listed_and_revoked(penstock: CommandLine) -> None:
+    made = await penstock("token", "create", "ci-edge", "--grant", "edge=ci", "--grant", "edge=viewer")
+    assert made.code == 0, made.err
+    secret = made.out.strip()
+    assert (await penstock("whoami", PENSTOCK_TOKEN=secret)).out.startswith("ci-edge (a machine)")
+    listed = await penstock("token", "list")
+    assert "edge: ci, viewer" in listed.out
+    assert secret not in listed.out
+    assert (await penstock("token", "revoke", "ci-edge", "--reason", "lost")).code == 0
+    assert (await penstock("whoami", PENSTOCK_TOKEN=secret)).code == 4
+
+
+def test_every_outcome_of_a_change_has_its_code() -> None:
+    assert set(OF_OUTCOMES) == {outcome.value for outcome in Outcome}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "place"),
+    [
+        (("hold", "edge", "--reason", ""), 2, "--reason"),
+        (("hold", "edge", "--reason", "   "), 2, "--reason"),
+        (("rollback", "edge", "--reason", ""), 2, "--reason"),
+        (("hold", "edge"), 2, "--reason"),
+        (("hold", "nowhere", "--reason", "x"), 2, "nowhere"),
+        (("rollback", "edge-us", "--reason", "x"), 2, "edge-us"),
+        (("status", "EDGE"), 2, "path.fleet"),
+        (("status", "../core"), 2, "../core"),
+        (("status", "edge; rm -rf"), 2, "path.fleet"),
+        (("status", ""), 2, "no name"),
+        (("status", "e" * 64), 2, "path.fleet"),
+        (("plan", "edge", "--to", ""), 2, "body.to"),
+        (("plan", "edge", "--to", "1.3.0", "--strategy", "fast"), 2, "body.strategy"),
+        (("upgrade", "start", "edge", "--to", "1.3.0", "--reason", "x", "--plan", "zz"), 2, "body.plan"),
+        (("rollback", "edge", "--reason", "x", "--timeout", "soon"), 2, '"soon"'),
+        (("drain", "extend", "edge", "--by", "8", "--reason", "x"), 2, '"8"'),
+        (("drain", "extend", "edge", "--by", "0s", "--reason", "x"), 2, "by_seconds"),
+        (("drain", "extend", "edge", "--by", "30d", "--reason", "x"), 2, "by_seconds"),
+        (("history", "edge", "--limit", "0"), 2, "--limit"),
+        (("history", "edge", "--before", "edge-99"), 2, "edge-99"),
+        (("gateway", "quarantine", "edge", "GW", "--reason", "x"), 2, "path.gateway"),
+        (("snapshot", "get", "xyz", "edge"), 2, "path.name"),
+        (("snapshot", "get", "abcdef", "edge"), 2, "abcdef"),
+        (("token", "create", "Robot", "--grant", "edge=ci"), 2, "body.name"),
+        (("token", "create", "robot", "--grant", "edge"), 2, '"edge"'),
+        (("token", "create", "robot", "--grant", "edge=king"), 2, "roles"),
+        (("token", "create", "robot", "--grant", "edge=admin"), 2, "admin"),
+        (("token", "create", "penstock", "--grant", "edge=ci"), 2, "penstock"),
+        (("token", "create", "robot", "--grant", "edge=ci", "--days", "900"), 2, "--days"),
+        (("token", "revoke", "nobody", "--reason", "x"), 2, "nobody"),
+        (("approve", "edge", "--reason", "x"), 9, "nothing waits"),
+        (("status", "edge", "-o", "xml"), 2, "xml"),
+        (("stauts",), 2, "stauts"),
+        (("hold", "edge", "--reason", "x" * 501), 2, "body.reason"),
+        (("hold", "edge", "--reason", "x", "--id", "two words"), 2, "idempotency-key"),
+        (("resume", "edge", "--reason", "x", "--hold-of", "Ana Lopez"), 2, "body.hold_of"),
+    ],
+)
+async def test_bad_input_gets_one_clear_error(
+    penstock: CommandLine, words: tuple[str, ...], code: int, place: str
+) -> None:
+    said = await penstock(*words)
+    assert said.code == code, said.err
+    assert place.lower() in said.err.lower()
+    assert said.out == ""
