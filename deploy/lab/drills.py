@@ -196,8 +196,7 @@ class Stage:
         """Order the way back in the middle of the trouble: the kernel's lease does what the agent cannot."""
         began = datetime.now(UTC)
         with trouble:
-            service = await self.lab.session.service()
-            await service.roll_back(self.lab.fleet, "drill", "it is rehearsed")
+            await self.lab.roll_back("drill", "it is rehearsed")
             ordered = _step("a person orders the way back", datetime.now(UTC), began)
             ended = await self._lease_ended(trial, began)
             status = await self.rehearsal.until(lambda seen: bool(seen.incomplete))

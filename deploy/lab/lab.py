@@ -1,7 +1,6 @@
 """The lab as a whole: a fleet with users, the control plane that upgrades it, and what to upgrade it to."""
 
 import asyncio
-import getpass
 import json
 import os
 import shutil
@@ -26,13 +25,15 @@ from deploy.lab.services import EXPORTER_PORT, PROMETHEUS_PORT, Engine, Promethe
 from deploy.lab.topology import PREFIX, TARGET4, Host, Topology
 from deploy.lab.traffic import Logins, Users
 from deploy.lab.traffic import Settings as TrafficSettings
-from orchestrator.cli.session import Session
+from orchestrator.processes.composition import Installation, compose
+from orchestrator.service.people import OF_ROOT
 from orchestrator.settings import Settings, state_folder
 from policies.model.change import ChangeResult, Outcome
 from policies.model.drain import DrainLimits
-from policies.model.errors import Unavailable
+from policies.model.errors import BadInput, Unavailable
 from policies.model.fleet import Fleet, Gateway, Limits, Slot
 from policies.model.instance import GatewayState
+from policies.model.people import Caller, Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.status import ChangeStatus
 from policies.model.value import Value
@@ -65,6 +66,8 @@ class Shape:
 
 
 DEMO = Shape()
+OPERATOR = Caller(person="demo", grants=OF_ROOT, via=Via.CLI)
+"""Who asks for what happens in the lab."""
 FLEET = "lab"
 PRODUCT = "ocserv"
 SLOTS = "abc"
@@ -87,7 +90,7 @@ class Lab:
     agents: dict[str, Process]
     engine: Engine
     prometheus: Prometheus
-    session: Session
+    installation: Installation
 
     @property
     def older(self) -> ReleaseRef:
@@ -112,7 +115,7 @@ class Lab:
     @property
     def signers(self) -> tuple[str, ...]:
         """Who signed the releases, as the ledger has it, and in which role."""
-        rows = {row.release.digest: row for row in self.session.ledger.releases()}
+        rows = {row.release.digest: row for row in self.installation.ledger.releases()}
         return rows[self.newer.digest].signers
 
     @property
@@ -122,34 +125,35 @@ class Lab:
 
     async def add(self, release: ReleaseRef) -> None:
         """Do what `penstock release add` does; TrustError when it may not be used."""
-        await self.session.add_release(release.digest)
+        await self.installation.service.add_release(OPERATOR, FLEET, release.digest)
 
     async def plan(self, release: ReleaseRef, strategy: Strategy) -> Plan:
         """Return the plan of an upgrade to the release."""
-        return await self.session.plan(FLEET, release.digest, strategy)
+        return await self.installation.plans.plan(self.fleet, release.digest, strategy)
 
     async def start(self, plan: Plan, reason: str) -> str:
         """Start the plan; return the rollout's name."""
-        return await self.session.start(plan, getpass.getuser(), reason)
+        source = self.installation.settings.source
+        return await self.installation.changes.start(plan, source, OPERATOR.person, reason)
 
     async def status(self) -> ChangeStatus:
-        """Return the newest rollout's status, waiting out a moment without worker or engine."""
-        deadline = time.monotonic() + READY_WITHIN
-        while True:
-            try:
-                return await self.session.status(FLEET)
-            except Unavailable:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.2)
+        """Return the newest change's status, as it was last heard."""
+        found = (await self.installation.service.status(OPERATOR, FLEET)).change
+        if found is None:
+            raise BadInput(f"{FLEET} was never changed")
+        return found
+
+    async def roll_back(self, person: str, reason: str) -> None:
+        """Have that person take the fleet back."""
+        await self.installation.changes.roll_back(self.fleet, person, reason)
 
     async def result(self) -> ChangeResult:
         """Return how the newest change ended."""
-        return await (await self.session.service()).result(FLEET)
+        return await self.installation.changes.end_of(FLEET)
 
     async def states(self) -> dict[str, GatewayState]:
         """Return what is true of every gateway now."""
-        return (await (await self.session.service()).survey(self.fleet)).states
+        return (await self.installation.changes.survey(self.fleet)).states
 
     def figures(self) -> dict[str, Any]:
         """Return what users notice: tunnels up and lost, pings, logins."""
@@ -260,21 +264,22 @@ async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[
         published, topology.hub.namespace, topology.hub.address4, REPOSITORY_PORT, folder / "repository.log"
     ).start()
     settings = _settings(shape, topology, folder, files, published, engine, prometheus)
-    session = Session(settings)
+    installation = await compose(settings)
+    api = _program(folder, "api", topology.hub, ["-m", "orchestrator.processes.api"], settings)
     worker = _program(folder, "worker", topology.hub, ["-m", "orchestrator.processes.worker"], settings)
     agents = {
         host.name: _agent(folder, files, host, fleet.gateway(host.name), issued, published, engine)
         for host in topology.gateways
     }
-    for program in (worker, *agents.values()):
+    for program in (worker, api, *agents.values()):
         program.start()
-    for program in (worker, *agents.values()):
+    for program in (worker, api, *agents.values()):
         await _ready(program)
     tell(f"engine, Prometheus, worker and {len(agents)} agents are ready")
     for release in (offers.older, offers.newer, offers.faulty):
-        await session.add_release(release.digest)
-    service = await session.service()
-    installed = await service.install(fleet, offers.older, settings.source, getpass.getuser())
+        await installation.service.add_release(OPERATOR, FLEET, release.digest)
+    await installation.changes.install(fleet, offers.older, settings.source, OPERATOR.person)
+    installed = await installation.changes.end_of(FLEET)
     if installed.outcome is not Outcome.PROMOTED:
         raise Unavailable(f"the lab's fleet could not be installed: {installed.reason}")
     for host in topology.gateways:
@@ -294,7 +299,7 @@ async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[
         agents=agents,
         engine=engine,
         prometheus=prometheus,
-        session=session,
+        installation=installation,
     )
 
 
@@ -319,6 +324,8 @@ def _settings(
         "fleet": str(files / "fleet.yaml"),
         "trust": str(published.trust_policy),
         "gates": str(files / "gates.yaml"),
+        "people": str(files / "people.yaml"),
+        "socket": str(folder / "penstock.sock"),
         "source": published.url,
     }
     for old in home.glob("ledger.db*"):

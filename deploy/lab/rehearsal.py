@@ -41,7 +41,7 @@ class Rehearsal:
         """Give the next plans the lab's own gates with another window."""
         policy = load(GATES, GatePolicy)
         change = {"window": window, "blindness": blindness or policy.blindness}
-        write_yaml(self.lab.session.settings.gates, policy.model_copy(update=change))
+        write_yaml(self.lab.installation.settings.gates, policy.model_copy(update=change))
 
     async def on_trial(self, release: ReleaseRef, reason: str) -> Trial:
         """Return when users reach the canary of a new rollout.
@@ -69,8 +69,7 @@ class Rehearsal:
     async def end(self) -> ChangeStatus:
         """Ensure that the fleet is on known-good again, by hand where the judge left it to a person."""
         if (await self.lab.status()).phase is not Phase.ENDED:
-            service = await self.lab.session.service()
-            await service.roll_back(self.lab.fleet, "rehearsal", "it is over")
+            await self.lab.roll_back("rehearsal", "it is over")
         return await self.until(lambda _: False)
 
     async def _try(self, release: ReleaseRef, reason: str) -> Trial:

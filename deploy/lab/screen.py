@@ -5,12 +5,14 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.show import console, new_events, status_frame
+from orchestrator.cli.output import console
+from orchestrator.cli.screens import change_frame
+from orchestrator.cli.spelling import all_spelled
 from policies.model.status import ChangeStatus
 
 
@@ -57,11 +59,12 @@ class Screen:
     def show(self, status: ChangeStatus, figures: dict[str, Any]) -> None:
         """Show where a rollout is and what its users notice."""
         if self._live:
-            self._live.update(Group(status_frame(status), _figures(figures)), refresh=True)
+            self._live.update(Group(_frame(status), _figures(figures)), refresh=True)
             return
-        events, self._told = new_events(status, self._told)
-        for event in events:
+        begun = max(0, self._told - status.earlier_events)
+        for event in status.events[begun:]:
             self.tell(event.sentence, event.at)
+        self._told = status.earlier_events + len(status.events)
 
     def leave(self, status: ChangeStatus, figures: dict[str, Any]) -> None:
         """Let the last frame stand, and begin a new one under it."""
@@ -74,6 +77,11 @@ class Screen:
     def print(self, table: Table) -> None:
         """Print a table under everything."""
         self._console.print(table)
+
+
+def _frame(status: ChangeStatus) -> RenderableType:
+    shown = status.model_dump(mode="json")
+    return change_frame(shown, all_spelled(shown["can_do"]))
 
 
 def _figures(figures: dict[str, Any]) -> Table:

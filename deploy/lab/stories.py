@@ -9,7 +9,7 @@ from typing import Any
 
 from deploy.lab.lab import Lab
 from deploy.lab.screen import Screen
-from orchestrator.cli.show import prediction_line
+from orchestrator.cli.screens import prediction_line
 from orchestrator.exit_code import ExitCode, code_of
 from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.errors import BadInput
@@ -114,8 +114,7 @@ class Storyteller:
         result = await self._upgrade(lab.newer, "the newer ocserv", Strategy.BLUE_GREEN)
         if result.outcome is Outcome.PROMOTED:
             await self._is_kept()
-            service = await lab.session.service()
-            await service.roll_back(lab.fleet, "demo", "users say that something is odd")
+            await lab.roll_back("demo", "users say that something is odd")
             self._status = await self._follow()
             result = await lab.result()
         seconds = self._seconds(result, None, began)
@@ -147,8 +146,8 @@ class Storyteller:
         plan = await lab.plan(release, strategy)
         for wave in plan.waves:
             self._screen.tell(f"plan: wave {wave.number} is {', '.join(wave.gateways)}")
-        for prediction in await lab.session.predict(plan):
-            self._screen.tell(f"plan: {prediction_line(prediction)}")
+        for prediction in (await lab.installation.plans.view(plan)).predictions:
+            self._screen.tell(f"plan: {prediction_line(prediction.model_dump(mode='json'))}")
         name = await lab.start(plan, reason)
         self._screen.tell(f"{name} started; the same from another terminal: {lab.watch_command}")
         self._status = await self._follow()

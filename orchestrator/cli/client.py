@@ -10,6 +10,7 @@ import secrets
 import socket
 import ssl
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,17 @@ class Problem(Exception):
 
 
 def socket_path() -> Path:
-    """Return where the API of this host answers: `$PENSTOCK_SOCKET`, or beside the installation's state."""
+    """Return where this host's API answers: as the environment or `penstock.toml` says, or in the state."""
     chosen = os.environ.get("PENSTOCK_SOCKET")
     if chosen:
         return Path(chosen)
     state = os.environ.get("PENSTOCK_STATE")
-    return (Path(state) if state else Path(sys.prefix).parent / ".state") / "penstock.sock"
+    folder = Path(state) if state else Path(sys.prefix).parent / ".state"
+    try:
+        written = tomllib.loads((folder / "penstock.toml").read_text()).get("socket")
+    except (OSError, ValueError):
+        written = None  # whoever runs the API hears what is wrong with the file
+    return Path(written) if isinstance(written, str) else folder / "penstock.sock"
 
 
 class _AtSocket(http.client.HTTPConnection):

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from orchestrator.cli.show import Output, console, print_json
+from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
 from orchestrator.files import load
 from policies.judge.counts import Series
 from policies.judge.offline.backtest import ticks
@@ -22,7 +21,6 @@ from policies.model.verdict import Action, Cohorts
 
 app = typer.Typer(help="Check gate policies, and what they would have done.", no_args_is_help=True)
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="for people or for machines")]
 PolicyFile = Annotated[Path, typer.Option("--policy", exists=True, dir_okay=False, help="a gates.yaml")]
 Prometheus = Annotated[str, typer.Option(help="address of Prometheus, http://host:port")]
 Instances = Annotated[list[str], typer.Option(help="instance label, host:port; may be given again")]
@@ -40,22 +38,21 @@ def check(
     """Check a gate policy, and say how long it needs to decide at this traffic."""
     gates = _read_policy(policy)
     predictions = predict(gates, attempts, controls=controls)
-    if output is Output.JSON:
-        found = [prediction.model_dump(mode="json") for prediction in predictions]
-        print_json(
-            {"name": gates.name, "version": gates.version, "digest": gates.digest, "predictions": found}
-        )
-        return
-    typer.echo(f"{gates.name} version {gates.version}, {len(gates.gates)} gates, {gates.digest[:19]}: sound")
-    for one in predictions:
-        typer.echo(
-            f"{one.gate}: healthy after {_spoken(one.healthy_after)}, a 20-point drop rolled back "
-            f"after {_spoken(one.rollback_after)} (medians, {attempts:g} a minute)"
-        )
-        if one.advice:
-            typer.echo(one.advice)
-    for proof in what_logins_prove(gates, controls=controls):
-        typer.echo(proof.sentence)
+    found = [prediction.model_dump(mode="json") for prediction in predictions]
+
+    def table() -> None:
+        say(f"{gates.name} version {gates.version}, {len(gates.gates)} gates, {gates.digest[:19]}: sound")
+        for one in predictions:
+            say(
+                f"{one.gate}: healthy after {_spoken(one.healthy_after)}, a 20-point drop rolled back "
+                f"after {_spoken(one.rollback_after)} (medians, {attempts:g} a minute)"
+            )
+            if one.advice:
+                say(one.advice)
+        say(*(proof.sentence for proof in what_logins_prove(gates, controls=controls)))
+
+    document = {"name": gates.name, "version": gates.version, "digest": gates.digest, "predictions": found}
+    emit(output, "GatePolicy", document, table, names=[gates.digest])
 
 
 @app.command("replay")
@@ -71,12 +68,9 @@ def replay_record(
     was = _replayed(recorded, recorded.policy)
     other = _read_policy(policy) if policy else recorded.policy
     would = _replayed(recorded, other)
-    if output is Output.JSON:
-        print_json({"was": was.model_dump(mode="json"), "would": would.model_dump(mode="json")})
-    else:
-        typer.echo(f"recorded policy: {_told(was)}")
-        if policy:
-            typer.echo(f"{policy.name}: {_told(would)}")
+    lines = [f"recorded policy: {_told(was)}", *([f"{policy.name}: {_told(would)}"] if policy else [])]
+    document = {"was": was.model_dump(mode="json"), "would": would.model_dump(mode="json")}
+    emit(output, "Replay", document, lambda: say(*lines))
     if was.decision.action is not would.decision.action:
         raise typer.Exit(DIFFERS)
 
@@ -100,10 +94,7 @@ def backtest(
     found = replay(gates, gates.window, cohorts, watched)
     if found is None:
         raise BadInput("no tick lies in this time; give --minutes")
-    if output is Output.JSON:
-        print_json(found.model_dump(mode="json"))
-    else:
-        typer.echo(_told(found))
+    emit(output, "Backtest", found.model_dump(mode="json"), lambda: say(_told(found)))
 
 
 @app.command("calibrate")
@@ -124,10 +115,8 @@ def calibrate_gates(
     gates = _read_policy(policy)
     placebos = asyncio.run(_placebos(prometheus, gates, gateway, days, minutes * 60, _utc(until)))
     found = calibrate(gates, placebos)
-    if output is Output.JSON:
-        print_json([one.model_dump(mode="json") | {"may_roll_back": one.may_roll_back} for one in found])
-    else:
-        _show_calibration(found)
+    rows = [one.model_dump(mode="json") | {"may_roll_back": one.may_roll_back} for one in found]
+    emit(output, "Calibration", rows, lambda: _show_calibration(found), rows=rows)
 
 
 async def _placebos(
@@ -196,11 +185,8 @@ def _told(found: Replayed) -> str:
 
 
 def _show_calibration(found: Sequence[GateCalibration]) -> None:
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("GATE", "WINDOWS", "ROLLED BACK", "PROVEN", "BAD OF EVENTS", "SPREAD", "MAY"):
-        table.add_column(column)
-    for one in found:
-        table.add_row(
+    lines = [
+        (
             one.gate,
             str(one.windows),
             f"{one.rollbacks} ({one.rollback_share:.2%})",
@@ -209,7 +195,10 @@ def _show_calibration(found: Sequence[GateCalibration]) -> None:
             f"{one.spread:.4f}",
             Action.ROLL_BACK.value.replace("_", " ") if one.may_roll_back else "hold only",
         )
-    console().print(table)
+        for one in found
+    ]
+    columns = ("GATE", "WINDOWS", "ROLLED BACK", "PROVEN", "BAD OF EVENTS", "SPREAD", "MAY")
+    print_table(columns, lines, "No gate was seen.")
 
 
 def _spoken(length: timedelta | None) -> str:

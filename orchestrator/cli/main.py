@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli import back, drain, gateway, snapshot, token
+from orchestrator.cli import back, bundle, drain, gateway, snapshot, token
 from orchestrator.cli.client import Api
 from orchestrator.cli.following import code_of, follow
 from orchestrator.cli.output import Output, OutputOption, console, emit, say
@@ -20,7 +20,8 @@ app = typer.Typer(
     help="Upgrade fleets of VPN gateways without their users noticing.",
     epilog=(
         "Ends with 0 done or well, 1 internal, 2 bad usage, 3 rolled back and safe, 4 not allowed, "
-        "5 refused, 6 held, 7 rollback incomplete, 8 the wait is over, 9 conflict, 10 differences, 130 detached."
+        "5 refused, 6 held, 7 rollback incomplete, 8 the wait is over, 9 conflict, 10 differences, "
+        "130 detached."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -34,6 +35,7 @@ app.add_typer(gateway.app, name="gateway", rich_help_panel=CHANGE)
 app.add_typer(drain.app, name="drain", rich_help_panel=CHANGE)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
+app.command("verify-bundle", rich_help_panel=TOOLS)(bundle.verify_bundle)
 app.command("rollback", rich_help_panel=SAFE)(back.rollback)
 app.command("approve", rich_help_panel=CHANGE)(back.approve)
 app.command("reject", rich_help_panel=CHANGE)(back.reject)

@@ -10,17 +10,12 @@ from pathlib import Path
 
 import uvicorn
 
-from activities.drivers.store.snapshots import SnapshotArchive
 from orchestrator.api.app import application
 from orchestrator.api.peer import PeerProtocol
-from orchestrator.engine.client import connect, enter_network_namespace
-from orchestrator.service.changes import ChangeService
-from orchestrator.service.people import PeopleFile
-from orchestrator.service.planning import PlanService
-from orchestrator.service.releases import ReleaseService
+from orchestrator.engine.client import enter_network_namespace
+from orchestrator.processes.composition import compose
 from orchestrator.service.service import Service
 from orchestrator.settings import Settings
-from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, Conflict
 
 EVERYBODY = 0o666
@@ -28,35 +23,6 @@ EVERYBODY = 0o666
 
 MOST_CONNECTIONS = 400
 KEPT_ALIVE_SECONDS = 20
-
-
-async def compose(settings: Settings) -> Service:
-    """Return the service of this installation; the engine need not answer yet."""
-    client = await connect(
-        settings.temporal_address,
-        settings.temporal_namespace,
-        payload_keys=settings.payload_keys,
-        lazily=True,
-    )
-    ledger = Ledger.open(settings.ledger_url)
-    changes = ChangeService(client, ledger)
-    return Service(
-        fleets=settings.fleet,
-        people=PeopleFile(settings.people),
-        ledger=ledger,
-        changes=changes,
-        plans=PlanService(
-            ledger=ledger,
-            changes=changes,
-            gates=settings.gates,
-            trust=settings.trust,
-            prometheus_url=settings.prometheus_url,
-        ),
-        releases=ReleaseService(
-            ledger=ledger, store=settings.store, trust=settings.trust, source=settings.source
-        ),
-        archive=SnapshotArchive(settings.snapshots),
-    )
 
 
 class _Server(uvicorn.Server):
@@ -134,6 +100,6 @@ async def main() -> None:
     told = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, told.set)
-    async with serving(await compose(settings), socket_at(settings.socket)):
+    async with serving((await compose(settings)).service, socket_at(settings.socket)):
         print(f"ready: {settings.socket}", flush=True)  # noqa: T201 - the supervisor waits for this line
         await told.wait()

@@ -29,8 +29,8 @@ from orchestrator.installation import refuse_strangers
 from orchestrator.processes.process import leave, make_worker, run_until_told
 from orchestrator.settings import Settings
 from orchestrator.store.complaints import ComplaintList
-from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.requests import REMEMBERED
 from policies.model.change import PENSTOCK
 from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
@@ -165,17 +165,18 @@ async def run_beside(settings: Settings) -> None:
 
 async def keep_expiring(settings: Settings, fleet: Fleet) -> None:
     """Let go of evidence that has been kept long enough, every hour."""
-    listed, archive = EvidenceList.open(settings.ledger_url), SnapshotArchive(settings.snapshots)
+    archive = SnapshotArchive(settings.snapshots)
     complaints = ComplaintList.open(settings.ledger_url, fleet)
     book = Ledger.open(settings.ledger_url)
     windows = FolderRecorder(settings.windows)
     while True:
         before = datetime.now(UTC) - fleet.limits.snapshots_kept
         try:
-            for digest in await asyncio.to_thread(listed.expire, before, PENSTOCK):
+            for digest in await asyncio.to_thread(book.expire_snapshots, before, PENSTOCK):
                 archive.discard(digest)
             await asyncio.to_thread(complaints.expire, before)
             await asyncio.to_thread(book.forget_states, before)
+            await asyncio.to_thread(book.expire_requests, datetime.now(UTC) - REMEMBERED)
             await asyncio.to_thread(windows.expire, before)
         except PenstockError as error:
             _log.warning("old evidence was not removed: %s", error)

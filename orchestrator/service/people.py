@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.files import load
 from policies.model.errors import BadInput, NotAllowed
-from policies.model.people import EVERY_FLEET, ROOT, Caller, Grants, Member, People, Role, Via, joined
+from policies.model.people import EVERY_FLEET, ROOT, Caller, Grants, People, Role, Via, joined
 
 SUPERUSER = 0
 OF_ROOT: Grants = {EVERY_FLEET: frozenset({Role.OPERATOR, Role.APPROVER, Role.AUDITOR, Role.ADMIN})}
@@ -81,9 +81,9 @@ class PeopleFile:
         granted = joined([member.roles, *(one.roles for one in people.groups if one.name in groups)])
         return Caller(person=member.name, grants=granted, via=via)
 
-    def member(self, name: str) -> Member | None:
-        """Return the person of that name."""
-        return next((one for one in self.people().people if one.name == name), None)
+    def knows(self, name: str) -> bool:
+        """Return whether somebody has that name."""
+        return any(one.name == name for one in self.people().people)
 
 
 def _system_name(uid: int) -> str:

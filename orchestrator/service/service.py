@@ -27,7 +27,7 @@ from orchestrator.store.requests import Answer, OtherContent
 from orchestrator.store.stories import EventRow
 from orchestrator.store.tokens import TokenRow
 from policies.access import Action, action_of, may
-from policies.model.change import ChangeRecord, ChangeResult, Outcome
+from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, Outcome
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Refused, Unknown
@@ -39,6 +39,7 @@ from policies.model.plan import Strategy
 from policies.model.status import ChangeStatus, Event
 from policies.model.value import Value
 from policies.status.story import Story
+from policies.status.told import Told
 
 T = TypeVar("T")
 
@@ -122,7 +123,7 @@ class Service:
             return FleetStatus(fleet=fleet, standing=standing, offers=(begins,))
         change = await asyncio.to_thread(self._told, newest)
         concern: str | None = None
-        offers = change.can_do if change is not None else ()
+        offers = change.can_do
         if newest.outcome is None and (stuck := await self._changes.concern_about(fleet)):
             concern, more = stuck
             offers = (*more, *offers)
@@ -135,7 +136,7 @@ class Service:
         await self._asked(caller, Action.READ, fleet)
         return await asyncio.to_thread(self._ledger.history, fleet, limit, before)
 
-    async def change(self, caller: Caller, name: str) -> tuple[ChangeRecord, ChangeStatus | None]:
+    async def change(self, caller: Caller, name: str) -> tuple[ChangeRecord, ChangeStatus]:
         """Return one change of whatever fleet the caller may look at, and what it tells."""
         record = await self._record(caller, Action.READ, name)
         return record, await asyncio.to_thread(self._told, record)
@@ -177,7 +178,7 @@ class Service:
     ) -> tuple[SnapshotRow, ...]:
         """Return which evidence of failures is kept of the fleet, the newest first."""
         await self._asked(caller, Action.READ, fleet)
-        rows = await asyncio.to_thread(self._ledger.snapshots, change)
+        rows = await asyncio.to_thread(self._ledger.kept_snapshots, change)
         of_fleet = {row.name for row in await asyncio.to_thread(self._ledger.history, fleet)}
         return tuple(row for row in rows if row.rollout in of_fleet)
 
@@ -393,7 +394,7 @@ class Service:
         """Make a machine's token, of fleets that the caller administers."""
         for fleet in grants:
             await self._administers(caller, fleet)
-        if name in {*RESERVED, ROOT} or await asyncio.to_thread(self.people.member, name):
+        if name in {*RESERVED, ROOT} or await asyncio.to_thread(self.people.knows, name):
             raise BadInput(f"{name} is or could be somebody's name, and a token is nobody: call it otherwise")
         return await asyncio.to_thread(self._ledger.make_token, name, grants, lives, caller.person)
 
@@ -489,19 +490,30 @@ class Service:
         )
         return self._ledger.last_change(fleet.name), standing
 
-    def _told(self, record: ChangeRecord) -> ChangeStatus | None:
-        """Return what the change tells; the ledger knows its end when it could not tell that itself."""
+    def _told(self, record: ChangeRecord) -> ChangeStatus:
+        """Return what the change tells, and from its line what it could not tell itself."""
         row = self._ledger.story(record.name)
-        if row is None:
-            return None
-        events = tuple(self._ledger.newest_events(record.name, NEWEST))
-        told = row.told.model_copy(
-            update={"events": tuple(Event(at=e.at, sentence=e.sentence) for e in events)}
-        )
-        story = Story(row.order, row.at, told)
-        header = self._ledger.plan_header(row.order.plan) if row.order.plan else None
-        story.know(record.name, header)
+        newest = self._ledger.newest_events(record.name, NEWEST)
+        events = {
+            "events": tuple(Event(at=event.at, sentence=event.sentence) for event in newest),
+            "earlier_events": newest[0].number if newest else 0,
+        }
+        told = (row.told if row is not None else Told(name=record.name)).model_copy(update=events)
+        order = row.order if row is not None else _order_of(record)
+        story = Story(order, record.began, told)
+        story.know(record.name, self._ledger.plan_header(order.plan) if order.plan is not None else None)
         if told.result is None and record.outcome is not None:
             end = ChangeResult(rollout=record.name, outcome=Outcome(record.outcome), reason=record.sentence)
             story.end(end, record.ended or datetime.now(UTC))
         return story.status()
+
+
+def _order_of(record: ChangeRecord) -> ChangeOrder:
+    """Return what was asked, as far as the line of a change says that never told its story."""
+    return ChangeOrder(
+        fleet=record.fleet,
+        kind=record.kind,
+        requested_by=record.requested_by,
+        reason=record.reason,
+        cause=record.cause,
+    )

@@ -25,7 +25,7 @@ class SnapshotRow(Value):
 class EvidenceList(Book):
     """The snapshots that the ledger lists; the bytes are in the archive."""
 
-    def snapshots(self, rollout: str | None = None) -> tuple[SnapshotRow, ...]:
+    def kept_snapshots(self, rollout: str | None = None) -> tuple[SnapshotRow, ...]:
         """Return the snapshots of a rollout, or of all, the newest first."""
         table = tables.snapshots
         wanted = select(table).order_by(table.c.at.desc(), table.c.gateway)
@@ -37,20 +37,20 @@ class EvidenceList(Book):
                 for row in connection.execute(wanted)
             )
 
-    def named(self, name: str) -> SnapshotRow:
+    def snapshot_named(self, name: str) -> SnapshotRow:
         """Return the snapshot of that digest or its beginning.
 
         Raises:
             BadInput: there is none, or the name fits several.
         """
         digest = name if name.startswith("sha256:") else f"sha256:{name}"
-        found = {row.digest: row for row in self.snapshots() if row.digest.startswith(digest)}
+        found = {row.digest: row for row in self.kept_snapshots() if row.digest.startswith(digest)}
         if len(found) != 1:
             many = f"fits {len(found)} snapshots" if found else "is no snapshot that is kept"
             raise BadInput(f"{name} {many}", Offer(verb=Verb.SNAPSHOTS))
         return next(iter(found.values()))
 
-    def expire(self, before: datetime, person: str) -> tuple[Digest, ...]:
+    def expire_snapshots(self, before: datetime, person: str) -> tuple[Digest, ...]:
         """Take older snapshots off the list; return the digests that nothing on it names any more."""
         table = tables.snapshots
         with writing(self._engine) as connection:

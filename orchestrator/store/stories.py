@@ -29,6 +29,8 @@ class EventRow(Event):
 
     id: int
     change: str
+    number: int
+    """Counted from the beginning of its change."""
 
 
 class Stories(Book):
@@ -101,4 +103,4 @@ class Stories(Book):
 
 
 def _event(row: "Row[Any]") -> EventRow:
-    return EventRow(id=row.id, change=row.change, at=row.at, sentence=row.sentence)
+    return EventRow(id=row.id, change=row.change, number=row.number, at=row.at, sentence=row.sentence)

@@ -63,14 +63,17 @@ def test_snapshots_are_listed_named_and_expired(tmp_path: Path) -> None:
     other = digest_of(b"other")
     ledger.record_snapshot("edge-1", "gw-1", DIGEST)
     ledger.record_snapshot("edge-2", "gw-1", other)
-    assert {row.digest for row in listed.snapshots()} == {DIGEST, other}
-    assert [row.digest for row in listed.snapshots("edge-1")] == [DIGEST]
-    assert listed.named(DIGEST[7:20]).rollout == "edge-1"
+    assert {row.digest for row in listed.kept_snapshots()} == {DIGEST, other}
+    assert [row.digest for row in listed.kept_snapshots("edge-1")] == [DIGEST]
+    assert listed.snapshot_named(DIGEST[7:20]).rollout == "edge-1"
     with pytest.raises(BadInput, match="snapshot"):
-        listed.named("sha256:ffff")
-    assert listed.expire(datetime.now(UTC) - timedelta(days=1), "on call") == ()
-    assert set(listed.expire(datetime.now(UTC) + timedelta(seconds=1), "on call")) == {DIGEST, other}
-    assert listed.snapshots() == ()
+        listed.snapshot_named("sha256:ffff")
+    assert listed.expire_snapshots(datetime.now(UTC) - timedelta(days=1), "on call") == ()
+    assert set(listed.expire_snapshots(datetime.now(UTC) + timedelta(seconds=1), "on call")) == {
+        DIGEST,
+        other,
+    }
+    assert listed.kept_snapshots() == ()
     assert ledger.audit_entries()[-1].action == "snapshots expired"
     assert ledger.verify_audit() is None
     ledger.close()

@@ -45,7 +45,7 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
 
 async def _runs(seed: int, count: int | None, strategies: Sequence[Strategy]) -> list[Run]:
     async with lab(_say, shape()) as built:
-        chaos = Chaos(built, (await built.session.service()).client)
+        chaos = Chaos(built, built.installation.changes.client)
         await chaos.open()
         scouts = [await _scouted(chaos, case) for case in SCOUTS if case.strategy in strategies]
         deck = Deck(scouts, strategies)

@@ -31,7 +31,7 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
 
 async def _play(unplugged: timedelta) -> dict[str, Any]:
     async with lab(print, shape(prefix="psr-", folder="lab-rings")) as built:
-        chaos = Chaos(built, (await built.session.service()).client)
+        chaos = Chaos(built, built.installation.changes.client)
         await chaos.open()
         rings = Rings(chaos)
         lost = built.users.view()["totals"]["lost"]

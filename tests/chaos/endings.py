@@ -114,7 +114,7 @@ class Ending:
 
     def _in_the_ledger(self, run: Run, wanted: ReleaseRef) -> list[str]:
         """Return what the ledger says otherwise."""
-        ledger, found = self.lab.session.ledger, []
+        ledger, found = self.lab.installation.ledger, []
         known_good = ledger.known_good(FLEET)
         wrong = sorted(name for name, release in known_good.items() if release.digest != wanted.digest)
         if wrong:

@@ -63,7 +63,7 @@ async def _told(chaos: Chaos, case: Case) -> Run:
 async def play() -> dict[str, Any]:
     """Return what came of every run and every ring."""
     async with lab(print, shape(prefix="psr-", folder="lab-rings")) as built:
-        chaos = Chaos(built, (await built.session.service()).client)
+        chaos = Chaos(built, built.installation.changes.client)
         await chaos.open()
         runs = [await _told(chaos, case) for case in SAMPLE]
         rings = Rings(chaos)

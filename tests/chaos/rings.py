@@ -171,7 +171,7 @@ class Rings:
         returned = await self._returns(host, what)
 
         async def closed() -> bool:
-            still_open = await asyncio.to_thread(self._lab.session.ledger.open_changes, FLEET)
+            still_open = await asyncio.to_thread(self._lab.installation.ledger.open_changes, FLEET)
             return not still_open and not await self._is_locked()
 
         await until(closed, f"{what}: the rollout is closed")

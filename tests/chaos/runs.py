@@ -53,9 +53,9 @@ class Chaos:
     def __init__(self, lab: Lab, client: Client) -> None:
         self.lab = lab
         self.client = client
-        self.service = ChangeService(client, lab.session.ledger)
-        self._gates = load(lab.session.settings.gates, GatePolicy)
-        self._trust = digest_of(lab.session.settings.trust.read_bytes())
+        self.service = ChangeService(client, lab.installation.ledger)
+        self._gates = load(lab.installation.settings.gates, GatePolicy)
+        self._trust = digest_of(lab.installation.settings.trust.read_bytes())
         self.hosts = {gateway.name: Host(lab, gateway.name) for gateway in lab.fleet.gateways}
         self.faults = Faults(lab)
         self.here = lab.older
@@ -155,7 +155,7 @@ class Chaos:
         """Start it and return its name; the reconcile ring may have the fleet's lock for a moment."""
         while True:
             try:
-                return await self.service.start(plan, self.lab.session.settings.source, "chaos", "a run")
+                return await self.service.start(plan, self.lab.installation.settings.source, "chaos", "a run")
             except Conflict:
                 await asyncio.sleep(0.2)
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from orchestrator.processes.api import compose, serving, socket_at
+from orchestrator.processes.api import serving, socket_at
+from orchestrator.processes.composition import compose
 from orchestrator.service.service import Service
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
+from tests.service.command_line import CommandLine
 
 FLEETS = """\
 name: {name}
@@ -39,7 +41,7 @@ async def service(tmp_path: Path, ledger: Ledger) -> Service:
         (fleets / f"{name}.yaml").write_text(FLEETS.format(name=name))
     (tmp_path / "trust.yaml").write_text("# nobody is trusted\n")
     nobody = "127.0.0.1:1"
-    return await compose(
+    found = await compose(
         Settings(
             temporal_address=nobody,
             prometheus_url=f"http://{nobody}",
@@ -53,6 +55,7 @@ async def service(tmp_path: Path, ledger: Ledger) -> Service:
             snapshots=tmp_path / "snapshots",
         )
     )
+    return found.service
 
 
 @pytest.fixture
@@ -65,3 +68,12 @@ async def api(service: Service, tmp_path: Path) -> AsyncIterator[httpx.AsyncClie
         httpx.AsyncClient(transport=transport, base_url="http://penstock/v1") as client,
     ):
         yield client
+
+
+@pytest.fixture
+def penstock(api: httpx.AsyncClient, tmp_path: Path) -> CommandLine:
+    del api  # it answers for as long as the fixture stands
+    socket = {"PENSTOCK_SOCKET": os.fspath(tmp_path / "penstock.sock")}
+    return CommandLine(
+        {"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd()), "TZ": "UTC"} | socket
+    )

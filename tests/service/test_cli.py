@@ -1,13 +1,9 @@
 """The command line against the API at a real socket: what it prints, and with which code it ends."""
 
-import asyncio
 import json
 import os
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
@@ -15,50 +11,10 @@ from orchestrator.exit_code import OF_OUTCOMES
 from orchestrator.store.ledger import Ledger
 from policies.model.change import Outcome
 from policies.model.people import Role
+from tests.service.command_line import CommandLine
 from tests.service.test_api import token, under_way
 
 WORST = "fix [/etc/ocserv] \x1b[31mred\x07"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class CommandLine:
-    """The command, as a process of its own."""
-
-    environment: dict[str, str]
-
-    async def __call__(self, *arguments: str, **environment: str) -> Ended:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "orchestrator",
-            *arguments,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self.environment | environment,
-        )
-        async with asyncio.timeout(60):
-            out, err = await process.communicate()
-        assert process.returncode is not None
-        assert "Traceback" not in err.decode(), err.decode()
-        return Ended(process.returncode, out.decode(), err.decode())
-
-
-@pytest.fixture
-def penstock(api: httpx.AsyncClient, tmp_path: Path) -> CommandLine:
-    del api  # it answers for as long as the fixture stands
-    socket = {"PENSTOCK_SOCKET": os.fspath(tmp_path / "penstock.sock")}
-    return CommandLine(
-        {"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd()), "TZ": "UTC"} | socket
-    )
 
 
 async def test_a_person_is_whom_the_kernel_names(penstock: CommandLine) -> None:

@@ -12,7 +12,7 @@ from policies.model.people import Role
 from policies.model.value import digest_of
 from tests.service.test_every_request import OPERATIONS
 
-WHY = {"reason": "a table of everything"}
+WHY: dict[str, object] = {"reason": "a table of everything"}
 DIGEST = digest_of(b"release")
 ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/whoami": (None, {}),
@@ -24,14 +24,14 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/fleets/{fleet}/events": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/snapshots": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/snapshots/{name}": (Action.READ_SNAPSHOTS, {}),
-    "POST /v1/fleets/{fleet}/commands": (Action.STEER, {"kind": "hold"} | WHY),
+    "POST /v1/fleets/{fleet}/commands": (Action.STEER, WHY | {"kind": "hold"}),
     "POST /v1/fleets/{fleet}/gateways/{gateway}/quarantine": (Action.QUARANTINE, WHY),
     "POST /v1/fleets/{fleet}/gateways/{gateway}/return": (Action.QUARANTINE, WHY),
-    "POST /v1/fleets/{fleet}/drains/extend": (Action.DRAIN, {"by_seconds": 60} | WHY),
+    "POST /v1/fleets/{fleet}/drains/extend": (Action.DRAIN, WHY | {"by_seconds": 60}),
     "POST /v1/fleets/{fleet}/drains/end": (Action.DRAIN, WHY),
     "POST /v1/fleets/{fleet}/install": (Action.START, {"to": "1.3.0"}),
     "POST /v1/plans": (Action.PLAN, {"fleet": "edge", "to": "1.3.0"}),
-    "POST /v1/changes": (Action.START, {"fleet": "edge", "to": "1.3.0"} | WHY),
+    "POST /v1/changes": (Action.START, WHY | {"fleet": "edge", "to": "1.3.0"}),
     "GET /v1/releases": (None, {}),
     "GET /v1/releases/{release}": (None, {}),
     "POST /v1/releases": (Action.RELEASES, {"fleet": "edge", "digest": DIGEST}),

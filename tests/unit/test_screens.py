@@ -1,14 +1,15 @@
 """What people see of a change: its sentences whole and unread as markup, and every event once."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from orchestrator.cli.show import Output, new_events, show_standing, show_status
+from orchestrator.cli.output import console
+from orchestrator.cli.screens import change_frame, fleet_frame
+from orchestrator.cli.spelling import all_spelled
 from orchestrator.service.changes import Standing
+from orchestrator.service.service import FleetStatus
 from policies.model.change import Phase
 from policies.model.offer import Offer, Verb
 from policies.model.report import GatewayProgress
@@ -35,8 +36,14 @@ def status(**more: Any) -> ChangeStatus:
 
 
 def shown(capsys: pytest.CaptureFixture[str], **more: Any) -> str:
-    show_status(status(**more), Output.TABLE)
+    told = status(**more).model_dump(mode="json")
+    console().print(change_frame(told, all_spelled(told["can_do"])))
     return capsys.readouterr().out
+
+
+def fleet_shown(capsys: pytest.CaptureFixture[str], fleet: FleetStatus) -> str:
+    console().print(fleet_frame(fleet.model_dump(mode="json")))
+    return " ".join(capsys.readouterr().out.split())
 
 
 def test_what_people_wrote_is_shown_letter_by_letter(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,40 +82,28 @@ def test_only_the_newest_events_are_shown_in_a_frame(capsys: pytest.CaptureFixtu
     events = tuple(Event(at=BEGAN, sentence=f"event {n:02}") for n in range(20))
     said = shown(capsys, events=events)
     assert [f"event {n:02}" for n in range(20) if f"event {n:02}" in said] == [
-        f"event {n:02}" for n in range(12, 20)
+        f"event {n:02}" for n in range(14, 20)
     ]
-
-
-@given(st.lists(st.integers(0, 7), max_size=20), st.integers(1, 10))
-def test_a_watch_tells_every_event_that_is_still_known_once(grown: list[int], kept: int) -> None:
-    story: list[Event] = []
-    told, said, known = 0, list[str](), set[str]()
-    for more in grown:
-        story += [
-            Event(at=BEGAN + timedelta(seconds=len(story) + n), sentence=f"event {len(story) + n}")
-            for n in range(more)
-        ]
-        dropped = max(0, len(story) - kept)
-        now = status(events=tuple(story[dropped:]), earlier_events=dropped)
-        known |= {event.sentence for event in now.events}
-        fresh, told = new_events(now, told)
-        said += [event.sentence for event in fresh]
-    assert len(said) == len(set(said))
-    assert set(said) == known
-    assert told == len(story)
 
 
 def test_a_fleet_that_was_never_changed_says_what_it_is_on_and_what_to_do_first(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     on = Standing(fleet="lab", versions=("1.1.6",), taking=4, gateways=4)
-    show_standing(on, Output.TABLE)
-    said = " ".join(capsys.readouterr().out.split())
+    plan = FleetStatus(fleet="lab", standing=on, offers=(Offer(verb=Verb.PLAN, fleet="lab"),))
+    said = fleet_shown(capsys, plan)
     assert said == "lab on 1.1.6, 4/4 taking users. No change yet. Next: penstock plan lab --to RELEASE"
     silent = Standing(
         fleet="lab", versions=(), taking=0, gateways=2, silent={"gw-2": "[no] agent"}, quarantined={}
     )
-    show_standing(silent, Output.TABLE)
-    said = " ".join(capsys.readouterr().out.split())
+    install = FleetStatus(fleet="lab", standing=silent, offers=(Offer(verb=Verb.INSTALL, fleet="lab"),))
+    said = fleet_shown(capsys, install)
     assert "penstock fleet install lab --to RELEASE" in said
     assert "gw-2: [no] agent" in said
+
+
+def test_a_frame_fits_a_terminal_however_much_happens(capsys: pytest.CaptureFixture[str]) -> None:
+    events = tuple(Event(at=BEGAN, sentence=f"event {n:02}") for n in range(50))
+    gateways = tuple(GatewayProgress(gateway=f"gw-{n}", wave=1, state="on trial") for n in range(10))
+    said = shown(capsys, events=events, gateways=gateways, needs_you="held by ana: lunch")
+    assert len(said.splitlines()) <= 24

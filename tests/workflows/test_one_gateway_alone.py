@@ -241,11 +241,13 @@ async def test_an_install_that_fails_on_one_gateway_is_on_record_for_the_others_
     async with recording(server, serving=None) as empty:
         fleet, service = empty.world.fleet, empty.service
         empty.world.gateways["gw-2"].fail("stage", Refused("gw-2: the disk is full"))
-        result = await service.install(fleet, OLD, "http://repository", "ana")
+        await service.install(fleet, OLD, "http://repository", "ana")
+        result = await service.end_of(fleet.name)
         assert (result.outcome, result.aside) == (Outcome.HELD, {"gw-2": "gw-2: the disk is full"})
         good = dict.fromkeys(("gw-1", "gw-3", "gw-4"), OLD)
         assert empty.ledger.known_good("edge") == good
-        again = await service.install(fleet, OLD, "http://repository", "ana")
+        await service.install(fleet, OLD, "http://repository", "ana")
+        again = await service.end_of(fleet.name)
         assert (again.outcome, again.aside) == (Outcome.PROMOTED, {})
         assert empty.ledger.known_good("edge") == good | {"gw-2": OLD}
         assert [fake.effects.count("start a") for fake in empty.world.gateways.values()] == [1, 1, 1, 1]

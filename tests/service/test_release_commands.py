@@ -1,10 +1,11 @@
 """The commands about releases, from a tree to the ledger and back, with a real repository behind them."""
 
+import asyncio
 import hashlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pysequoia
@@ -13,7 +14,11 @@ from typer.testing import CliRunner, Result
 
 from deploy.lab.repository import RepositoryServer
 from deploy.lab.signer import LabSigner
-from orchestrator.cli import release
+from orchestrator.cli import audit, release
+from orchestrator.cli import bundle as bundle_command
+from orchestrator.cli.client import Problem
+from orchestrator.processes.api import serving, socket_at
+from orchestrator.processes.composition import compose
 from orchestrator.settings import Settings
 from policies.model.errors import BadInput, PenstockError
 from policies.model.refusals import SignatureMissing, TrustError
@@ -70,10 +75,14 @@ class Desk:
         (folder / "trust.yaml").write_text(json.dumps(policy))
         (folder / "fleet.yaml").write_text(FLEET)
 
+    async def ask(self, *arguments: str) -> Result:
+        """Give a command that asks the API, which answers meanwhile."""
+        return await asyncio.to_thread(self.run, *arguments)
+
     def run(self, *arguments: str) -> Result:
         """Give a command and return what came of it; an error of ours is raised."""
         result = CliRunner().invoke(release.app, list(arguments))
-        if isinstance(result.exception, PenstockError):
+        if isinstance(result.exception, PenstockError | Problem):
             raise result.exception
         assert result.exception is None or isinstance(result.exception, SystemExit), result.output
         return result
@@ -96,7 +105,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     (tmp_path / "repository").mkdir()
     with RepositoryServer(("127.0.0.1", 0), tmp_path / "repository") as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -106,28 +115,36 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
             "TRUST": str(tmp_path / "trust.yaml"),
             "FLEET": str(tmp_path / "fleet.yaml"),
             "LEDGER_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
+            "PEOPLE": str(tmp_path / "people.yaml"),
+            "SOCKET": str(tmp_path / "penstock.sock"),
+            "TEMPORAL_ADDRESS": "127.0.0.1:1",
         }
         monkeypatch.setattr(Settings, "file", tmp_path / "penstock.toml")
         for name, value in settings.items():
             monkeypatch.setenv(f"PENSTOCK_{name}", value)
-        yield Desk(tmp_path, server.url)
+        installation = await compose(Settings())
+        async with serving(installation.service, socket_at(tmp_path / "penstock.sock")):
+            yield Desk(tmp_path, server.url)
         server.shutdown()
 
 
-def test_a_release_goes_from_a_tree_into_the_ledger(desk: Desk) -> None:
+async def test_a_release_goes_from_a_tree_into_the_ledger(desk: Desk) -> None:
     digest = desk.published()
-    assert "needs 1 of builder and 1 of manager" in desk.run("verify", digest).output
-    assert "signed by builder: build@corp.example" in desk.run("add", digest).output
-    listed = json.loads(desk.run("list", "-o", "json").output)
-    assert [row["release"]["digest"] for row in listed] == [digest]
-    assert "1.3.0" in desk.run("list").output
-    assert json.loads(desk.run("show", "1.3.0").output)["release"]["digest"] == digest
-    assert "is withdrawn" in desk.run("yank", digest, "--reason", "found a hole").output
-    assert "was withdrawn before" in desk.run("yank", digest, "--reason", "again").output
-    assert "withdrawn:" in desk.run("list").output
+    assert "needs 1 of builder and 1 of manager" in (await desk.ask("verify", digest)).output
+    assert "signed by builder: build@corp.example" in (await desk.ask("add", digest)).output
+    listed = json.loads((await desk.ask("list", "-o", "json")).output)
+    assert [row["release"]["digest"] for row in listed["data"]] == [digest]
+    assert "1.3.0" in (await desk.ask("list")).output
+    assert (
+        json.loads((await desk.ask("show", "1.3.0", "-o", "json")).output)["data"]["release"]["digest"]
+        == digest
+    )
+    assert "is withdrawn" in (await desk.ask("yank", digest, "--reason", "found a hole")).output
+    assert "was withdrawn before" in (await desk.ask("yank", digest, "--reason", "again")).output
+    assert "withdrawn:" in (await desk.ask("list")).output
 
 
-def test_the_same_tree_makes_the_same_release_but_for_its_date(desk: Desk) -> None:
+async def test_the_same_tree_makes_the_same_release_but_for_its_date(desk: Desk) -> None:
     first = desk.run(*desk.build).output.strip()
     blobs = sorted((desk.repository / "blobs/sha256").iterdir())
     desk.run(*desk.build)
@@ -135,19 +152,21 @@ def test_the_same_tree_makes_the_same_release_but_for_its_date(desk: Desk) -> No
     assert first.startswith("sha256:")
 
 
-def test_an_unsigned_release_is_not_added(desk: Desk) -> None:
+async def test_an_unsigned_release_is_not_added(desk: Desk) -> None:
     digest = desk.run(*desk.build).output.strip()
     place = ["--repository", str(desk.repository), "--product", "ocserv-gw"]
     desk.run("index", *place, "--serial", "1", "--release", digest)
-    with pytest.raises(SignatureMissing):
-        desk.run("add", digest)
-    assert "no releases yet" in desk.run("list").output
+    with pytest.raises(Problem) as refused:
+        await desk.ask("add", digest)
+    assert refused.value.code == SignatureMissing.__name__
+    assert refused.value.exit_code == 5
+    assert "No releases yet" in (await desk.ask("list")).output
 
 
 @pytest.mark.parametrize(
     "keys", [[], ["--openpgp-key", "{lead}", "--cms-key", "{lead}"], ["--cms-key", "{lead}"]]
 )
-def test_signing_takes_exactly_one_kind_of_key(desk: Desk, keys: list[str]) -> None:
+async def test_signing_takes_exactly_one_kind_of_key(desk: Desk, keys: list[str]) -> None:
     digest = desk.run(*desk.build).output.strip()
     with pytest.raises(BadInput):
         desk.sign(digest, *[key.format(lead=desk.folder / "lead.key") for key in keys])
@@ -155,30 +174,30 @@ def test_signing_takes_exactly_one_kind_of_key(desk: Desk, keys: list[str]) -> N
         desk.sign(f"sha256:{'0' * 64}", "--openpgp-key", str(desk.folder / "lead.key"))
 
 
-def test_a_sigstore_configuration_that_is_none_signs_nothing(desk: Desk) -> None:
+async def test_a_sigstore_configuration_that_is_none_signs_nothing(desk: Desk) -> None:
     digest = desk.run(*desk.build).output.strip()
     none = str(desk.folder / "fleet.yaml")
     with pytest.raises(BadInput):
         desk.sign(digest, "--sigstore-config", none, "--identity-token", none)
 
 
-def test_what_is_not_in_the_ledger_is_not_shown(desk: Desk) -> None:
-    with pytest.raises(BadInput):
-        desk.run("show", "9.9")
+async def test_what_is_not_in_the_ledger_is_not_shown(desk: Desk) -> None:
+    with pytest.raises(Problem, match="no release"):
+        await desk.ask("show", "9.9")
 
 
-def test_old_verdicts_are_recomputed_offline(desk: Desk) -> None:
-    desk.run("verify", desk.published())
+async def test_old_verdicts_are_recomputed_offline(desk: Desk) -> None:
+    await desk.ask("verify", desk.published())
     (desk.folder / "trust.yaml").unlink()
-    result = CliRunner().invoke(release.audit, [])
+    result = CliRunner().invoke(audit.app, ["reverify"])
     assert result.exit_code == 0, result.output
     assert "Admitted, same today" in result.output
-    result = CliRunner().invoke(release.audit, ["--line", "7"])
+    result = CliRunner().invoke(audit.app, ["reverify", "--line", "7"])
     assert isinstance(result.exception, BadInput)
 
 
 @pytest.mark.parametrize("damage", ["a socket", "an executable that is missing", "a name too long"])
-def test_a_tree_that_cannot_be_a_release_is_refused(desk: Desk, damage: str) -> None:
+async def test_a_tree_that_cannot_be_a_release_is_refused(desk: Desk, damage: str) -> None:
     tree = desk.folder / "tree"
     match damage:
         case "a socket":
@@ -210,18 +229,18 @@ def test_a_bundle_is_verified_for_a_file_or_a_digest(bundle: tuple[Path, Path, P
     blob, path, root = bundle
     digest = f"sha256:{hashlib.sha256(b'blob').hexdigest()}"
     for subject in (str(blob), digest):
-        release.verify_bundle(subject, path, WHO, ISSUER, root)
+        bundle_command.verify_bundle(subject, path, WHO, ISSUER, root)
     with pytest.raises(TrustError):
-        release.verify_bundle(f"sha256:{'0' * 64}", path, WHO, ISSUER, root)
+        bundle_command.verify_bundle(f"sha256:{'0' * 64}", path, WHO, ISSUER, root)
     with pytest.raises(TrustError):
-        release.verify_bundle(str(blob), path, WHO, ISSUER)
+        bundle_command.verify_bundle(str(blob), path, WHO, ISSUER)
 
 
 def test_what_cannot_be_verified_is_named(bundle: tuple[Path, Path, Path]) -> None:
     blob, path, root = bundle
     with pytest.raises(BadInput, match="--key is not supported"):
-        release.verify_bundle(str(blob), path, key=root)
+        bundle_command.verify_bundle(str(blob), path, key=root)
     with pytest.raises(BadInput, match="--certificate-identity"):
-        release.verify_bundle(str(blob), path, WHO)
+        bundle_command.verify_bundle(str(blob), path, WHO)
     with pytest.raises(BadInput, match="cannot be read"):
-        release.verify_bundle("sha256:123", path, WHO, ISSUER, root)
+        bundle_command.verify_bundle("sha256:123", path, WHO, ISSUER, root)

@@ -1,0 +1,57 @@
+"""The composition root of everything that asks: the service with the drivers that the settings choose."""
+
+from dataclasses import dataclass
+
+from activities.drivers.store.snapshots import SnapshotArchive
+from orchestrator.engine.client import connect
+from orchestrator.service.changes import ChangeService
+from orchestrator.service.people import PeopleFile
+from orchestrator.service.planning import PlanService
+from orchestrator.service.releases import ReleaseService
+from orchestrator.service.service import Service
+from orchestrator.settings import Settings
+from orchestrator.store.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Installation:
+    """One installation's service, and the parts of which it is made."""
+
+    settings: Settings
+    ledger: Ledger
+    changes: ChangeService
+    plans: PlanService
+    releases: ReleaseService
+    service: Service
+
+
+async def compose(settings: Settings) -> Installation:
+    """Return the service of this installation; the engine need not answer yet."""
+    client = await connect(
+        settings.temporal_address,
+        settings.temporal_namespace,
+        payload_keys=settings.payload_keys,
+        lazily=True,
+    )
+    ledger = Ledger.open(settings.ledger_url)
+    changes = ChangeService(client, ledger)
+    plans = PlanService(
+        ledger=ledger,
+        changes=changes,
+        gates=settings.gates,
+        trust=settings.trust,
+        prometheus_url=settings.prometheus_url,
+    )
+    releases = ReleaseService(
+        ledger=ledger, store=settings.store, trust=settings.trust, source=settings.source
+    )
+    service = Service(
+        fleets=settings.fleet,
+        people=PeopleFile(settings.people),
+        ledger=ledger,
+        changes=changes,
+        plans=plans,
+        releases=releases,
+        archive=SnapshotArchive(settings.snapshots),
+    )
+    return Installation(settings, ledger, changes, plans, releases, service)
