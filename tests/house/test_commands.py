@@ -1,5 +1,6 @@
 """The README's commands and the program's are the same, and each ends with the code it means."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import typer
 
 from orchestrator import __main__ as program
-from orchestrator.cli.main import app
+from orchestrator.cli.main import OFFLINE, app
 from orchestrator.exit_code import ExitCode
 from policies.model.errors import BadInput, Conflict, Refused
 from tests.house.tree import ROOT
@@ -30,7 +31,12 @@ def test_the_readme_lists_exactly_the_commands_there_are() -> None:
     readme = (ROOT / "README.md").read_text()
     listed = re.findall(r"^\| `(penstock [a-z -]+)` \|", readme, flags=re.MULTILINE)
     assert len(listed) == len(set(listed))
-    assert set(listed) == set(commands(app))
+    there = set(commands(app))
+    for name, (text, _) in OFFLINE.items():
+        group: typer.Typer = importlib.import_module(f"orchestrator.cli.{name}").app
+        assert group.info.help == text, "the help of a group is the same whether it is loaded or not"
+        there |= set(commands(group, f"penstock {name}"))
+    assert set(listed) == there
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["hold"], ["upgrade", "start"], ["plan", "--to"]])
