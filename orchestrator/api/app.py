@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from orchestrator.api import problems
+from orchestrator.api.limits import Limits
 from orchestrator.api.routes import commands, fleets, gateways, plans, tokens
 from orchestrator.service.service import Service
 
@@ -27,6 +28,7 @@ def application(service: Service) -> FastAPI:
         openapi_url="/v1/openapi.json",
     )
     app.state.service = service
+    app.state.limits = Limits()
     problems.install(app)
 
     @app.middleware("http")

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from fastapi import Header, Request, Response
 
-from orchestrator.api.who import Asking, Serving
+from orchestrator.api.limits import Kind
+from orchestrator.api.who import Asking, Serving, limits_of
 from orchestrator.store.requests import Answer
 from policies.model.value import Value
 
@@ -28,13 +29,14 @@ async def once(  # a request and its surroundings
     key: str,
     work: Callable[[], Awaitable[Value]],
     status: int = 200,
-    headers: dict[str, str] | None = None,
+    kind: Kind = Kind.CHANGE,
 ) -> Response:
     """Return the answer of the work, or of the equal request that came first."""
+    limits_of(request).take(caller.person, kind)
     content = request.method.encode() + b" " + request.url.path.encode() + b"\n" + await request.body()
 
     async def answer() -> Answer:
         return Answer(status=status, body=(await work()).model_dump_json())
 
     found = await service.once(caller, key, content, answer)
-    return Response(found.body, found.status, headers, media_type="application/json")
+    return Response(found.body, found.status, media_type="application/json")

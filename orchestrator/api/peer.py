@@ -8,23 +8,46 @@ import socket
 import struct
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 AT_THE_SOCKET = "uid:"
+PATIENCE_SECONDS = 5.0
+"""How long a request may take to become whole, once or twice: who is slower is let go."""
 _CREDENTIALS = struct.Struct("3i")
 
 
 class PeerProtocol(H11Protocol):
     """HTTP/1.1 that gives a caller at the unix socket its user number as its address."""
 
+    _seen: object = None
+    _check: asyncio.TimerHandle | None = None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Ask the kernel who it is, before anything is read."""
         super().connection_made(transport)
+        self._check = self.loop.call_later(PATIENCE_SECONDS, self._look_after)
         peer: Any = transport.get_extra_info("socket")
         if peer is not None and peer.family == socket.AF_UNIX:
             found = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             pid, uid, _ = _CREDENTIALS.unpack(found)
             self.client = (f"{AT_THE_SOCKET}{uid}", pid)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Look after it no longer."""
+        if self._check is not None:
+            self._check.cancel()
+        super().connection_lost(exc)
+
+    def _look_after(self) -> None:
+        """Close a connection on which a request has not become whole since the last look."""
+        seen = (self.conn.their_state, self.cycle)
+        waits = self.conn.their_state in {h11.IDLE, h11.SEND_BODY}
+        if waits and seen == self._seen:
+            self.transport.close()
+            return
+        self._seen = seen
+        self._check = self.loop.call_later(PATIENCE_SECONDS, self._look_after)
 
 
 def uid_of(address: str) -> int | None:

@@ -3,12 +3,14 @@
 import logging
 import secrets
 from http import HTTPStatus
+from math import ceil
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from orchestrator.api.limits import TooMany
 from orchestrator.store.requests import OtherContent
 from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Refused, Unavailable, Unknown
 from policies.model.offer import Offer
@@ -25,6 +27,7 @@ _STATUS: tuple[tuple[type[PenstockError], HTTPStatus], ...] = (
     (Refused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Conflict, HTTPStatus.CONFLICT),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (TooMany, HTTPStatus.TOO_MANY_REQUESTS),
 )
 
 
@@ -54,6 +57,8 @@ def answer(request: Request, error: PenstockError) -> JSONResponse:
     """Return an error of ours as a problem."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), None)
     headers = None
+    if isinstance(error, TooMany):
+        headers = {"Retry-After": str(ceil(error.after))}
     if isinstance(error, NotLoggedIn):
         status, headers = HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"}
     return _problem(

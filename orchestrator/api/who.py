@@ -5,9 +5,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from orchestrator.api.limits import Kind, Limits
 from orchestrator.api.peer import uid_of
 from orchestrator.api.problems import NotLoggedIn
 from orchestrator.service.service import Service
+from policies.model.errors import NotAllowed
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller
 
@@ -20,6 +22,12 @@ def service_of(request: Request) -> Service:
     return service
 
 
+def limits_of(request: Request) -> Limits:
+    """Return how often everybody may ask this application."""
+    limits: Limits = request.app.state.limits
+    return limits
+
+
 async def caller_of(request: Request, service: Annotated[Service, Depends(service_of)]) -> Caller:
     """Return who asks.
 
@@ -29,15 +37,24 @@ async def caller_of(request: Request, service: Annotated[Service, Depends(servic
         NotLoggedIn: Nobody has said who asks.
         NotAllowed: Whoever it is is not known here.
     """
-    address = request.client.host if request.client is not None else ""
+    limits, address = limits_of(request), request.client.host if request.client is not None else ""
     shown = request.headers.get("authorization", "")
     if shown.lower().startswith(BEARER):
-        return await asyncio.to_thread(service.caller_of_token, shown[len(BEARER) :].strip(), address)
+        secret = shown[len(BEARER) :].strip()
+        try:
+            caller = await asyncio.to_thread(service.caller_of_token, secret, address)
+        except NotAllowed:
+            limits.take(address, Kind.STRANGER)
+            raise
+        limits.take(caller.person, Kind.LOOK)
+        return caller
     uid = uid_of(address)
     if uid is None:
+        limits.take(address, Kind.STRANGER)
         login = Offer(verb=Verb.WHOAMI)
         raise NotLoggedIn("say who you are: a token, or the orchestrator's own socket", login)
     found = await asyncio.to_thread(service.people.at_the_socket, uid)
+    limits.take(found.person, Kind.LOOK)
     return found.model_copy(update={"address": address})
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from orchestrator.api.limits import Kind
 from orchestrator.api.once import Key, once
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Asking, Serving
@@ -15,6 +16,7 @@ from policies.model.plan import Strategy
 from policies.model.value import Digest, Name, Value
 
 router = APIRouter(tags=["commands"])
+SAFE_DIRECTION = frozenset({CommandKind.HOLD, CommandKind.ROLL_BACK, CommandKind.ABORT})
 
 Why = Annotated[
     str, Field(min_length=1, max_length=500, pattern=r"\S", description="why, for whoever reads the history")
@@ -78,7 +80,8 @@ async def command(
             change=asked.change,
         )
 
-    return await once(request, service, caller, key, give)
+    kind = Kind.SAFE if asked.kind in SAFE_DIRECTION else Kind.CHANGE
+    return await once(request, service, caller, key, give, kind=kind)
 
 
 @router.post("/changes", status_code=202, response_model=Started)
