@@ -5,6 +5,7 @@ Answers are small whatever the size of the fleet: a header, counts, or at most 5
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from pydantic import Field
@@ -43,6 +44,7 @@ class EventEntry(Value):
     sentence: str
     key: str
     person: str = "penstock"
+    fleet: Name | None = None
 
 
 class GatewayResults(Value):
@@ -118,7 +120,15 @@ class LedgerBook(Protocol):
         ...
 
     def audit(
-        self, person: str, via: str, action: str, subject: str, body: object, key: str | None = None
+        self,
+        person: str,
+        via: str,
+        action: str,
+        subject: str,
+        body: object,
+        key: str | None = None,
+        *,
+        fleet: str | None = None,
     ) -> object:
         """Append to the audit record, once for each key."""
         ...
@@ -143,16 +153,10 @@ class LedgerActivities:
     @activity.defn(name="record_event")
     async def record_event(self, entry: EventEntry) -> None:
         """Ensure that the event is in the audit record, from which notices are sent."""
+        write = partial(self._book.audit, fleet=entry.fleet)
         body = {"sentence": entry.sentence}
-        await in_a_thread(
-            self._book.audit,
-            entry.person,
-            "workflow",
-            entry.action,
-            entry.subject,
-            body,
-            digest_of(entry.key.encode()),
-        )
+        key = digest_of(entry.key.encode())
+        await in_a_thread(write, entry.person, "workflow", entry.action, entry.subject, body, key)
 
     @activity.defn(name="open_change")
     async def open_change(self, opening: ChangeOpening) -> str:

@@ -51,6 +51,14 @@ class Settings(BaseSettings):
     payload_keys: Path | None = Field(
         None, description="file of keys that seal what travels through the engine; the same everywhere"
     )
+    audit_key: Path = Field(
+        state_folder() / "audit.key", description="signs checkpoints of the audit record; made when missing"
+    )
+    audit_checkpoints: Path = Field(
+        state_folder() / "audit-checkpoints.jsonl", description="where they are kept; put it on another disk"
+    )
+    audit_syslog: bool = Field(False, description="whether they also go to the host's log")
+    audit_webhook: str | None = Field(None, description="where they are also posted to")
     complaints_address: str | None = Field(
         None, description="host and port at which the worker takes signed complaints"
     )

@@ -132,6 +132,7 @@ class Bake:
         order = self._order
         entry = EventEntry(
             action="harm found after the promotion",
+            fleet=order.fleet,
             subject=f"{order.fleet}/{order.change}",
             sentence=f"{decision.reason}; a person decides whether to go back",
             key=f"{workflow.info().run_id} harm",

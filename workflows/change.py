@@ -611,6 +611,7 @@ class Change:
         """Write to the audit record; the change goes on without."""
         entry = EventEntry(
             action=action,
+            fleet=self._order.fleet,
             subject=f"{self._order.fleet}/{self._name}",
             sentence=sentence,
             key=f"{workflow.info().first_execution_run_id} {action} {key}",

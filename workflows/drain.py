@@ -519,6 +519,7 @@ class Drain:
         """Write to the audit record; a drain goes on without."""
         entry = EventEntry(
             action=action,
+            fleet=self._order.fleet,
             subject=f"{subject}/{self._order.change}",
             sentence=sentence,
             key=f"{workflow.info().workflow_id} {subject} {action} {key}",

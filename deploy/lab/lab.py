@@ -326,6 +326,8 @@ def _settings(
         "gates": str(files / "gates.yaml"),
         "people": str(files / "people.yaml"),
         "socket": str(folder / "penstock.sock"),
+        "audit_key": str(folder / "audit.key"),
+        "audit_checkpoints": str(folder / "audit-checkpoints.jsonl"),
         "source": published.url,
     }
     for old in home.glob("ledger.db*"):

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 
 from orchestrator.api import problems
 from orchestrator.api.limits import Limits
-from orchestrator.api.routes import commands, fleets, gateways, plans, tokens
+from orchestrator.api.routes import audit, commands, fleets, gateways, plans, tokens
 from orchestrator.service.service import Service
 
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
@@ -39,6 +39,6 @@ def application(service: Service) -> FastAPI:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    for routes in (fleets, commands, plans, gateways, tokens):
+    for routes in (audit, fleets, commands, plans, gateways, tokens):
         app.include_router(routes.router, prefix="/v1", responses=DOCUMENTED)
     return app

@@ -1,9 +1,13 @@
-"""Commands about the audit: verdicts about releases recomputed from the evidence alone."""
+"""Commands about the audit record: read, verified, exported; and verdicts recomputed from evidence alone."""
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.client import Api
+from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
 from orchestrator.exit_code import ExitCode
 from orchestrator.settings import Settings
 from policies.model.errors import BadInput
@@ -11,12 +15,65 @@ from policies.model.errors import BadInput
 if TYPE_CHECKING:
     from policies.model.verification import Verification
 
-app = typer.Typer(help="The record of verdicts about releases.", no_args_is_help=True)
+app = typer.Typer(help="The audit record: who did what, and whether it is whole.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """The record of verdicts about releases."""
+@app.command("list")
+def list_entries(
+    after: Annotated[int, typer.Option("--after", min=0, help="only entries after this number")] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="how many entries")] = 100,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List entries of the fleets that you audit, the oldest first."""
+    rows = Api().get("audit", after=after, limit=limit)["entries"]
+
+    def table() -> None:
+        lines = [
+            (str(row["seq"]), moment(row["at"]), row["person"], row["via"], row["action"], row["subject"])
+            for row in rows
+        ]
+        print_table(("NUMBER", "WHEN", "WHO", "VIA", "DID", "TO"), lines, "No entry.")
+
+    emit(output, "AuditEntryList", rows, table, rows=rows, names=[str(row["seq"]) for row in rows])
+
+
+@app.command()
+def verify(output: OutputOption = Output.TABLE) -> None:
+    """Check the whole record against its signed checkpoints; ends with 10 when anything is wrong."""
+    found = Api().post("audit", "verify", body={})
+
+    def table() -> None:
+        if found["fault"]:
+            say(f"BROKEN  {found['fault']}")
+            return
+        newest = found["newest"]
+        signed = (
+            f"head matches the checkpoint of entry {newest['seq']}, signed {newest['at']}" if newest else ""
+        )
+        say(f"OK  {found['entries']} entries, unbroken, {signed or 'no checkpoint yet'}")
+
+    emit(output, "AuditVerification", found, table)
+    raise typer.Exit(ExitCode.DIFFERENCES if found["fault"] else ExitCode.DONE)
+
+
+@app.command()
+def export(
+    to: Annotated[Path | None, typer.Option("--to", help="a file; standard output when left out")] = None,
+) -> None:
+    """Write the whole record as JSON lines; `python -m orchestrator.store.verifier` checks it anywhere."""
+    lines = Api().lines("audit", "export")
+    if to is None:
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        return
+    with to.open("w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    say(f"Wrote {to}.")
+
+
+@app.command()
+def key() -> None:
+    """Print the public key that the checkpoints' signatures are checked with."""
+    say(Api().get("audit", "head")["public_key"])
 
 
 @app.command()

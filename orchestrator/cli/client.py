@@ -106,6 +106,19 @@ class Api:
         finally:
             connection.close()
 
+    def lines(self, *path: str) -> Iterator[str]:
+        """Yield a long answer line by line."""
+        connection, answer = self._send("GET", _target(path, {}), {}, timeout=STREAM_SECONDS)
+        try:
+            if answer.status != http.client.OK:
+                raise _problem(answer.status, answer.read(_MOST))
+            for raw in answer:
+                yield raw.decode().rstrip("\r\n")
+        except (OSError, http.client.HTTPException) as error:
+            raise self._silent(error) from error
+        finally:
+            connection.close()
+
     def _ask(
         self,
         method: str,

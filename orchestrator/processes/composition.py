@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from activities.drivers.store.snapshots import SnapshotArchive
 from orchestrator.engine.client import connect
 from orchestrator.service.changes import ChangeService
+from orchestrator.service.checkpoints import Checkpoints, Sink, to_syslog, to_webhook
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService
 from orchestrator.service.releases import ReleaseService
@@ -23,6 +24,14 @@ class Installation:
     plans: PlanService
     releases: ReleaseService
     service: Service
+
+
+def checkpoints_of(settings: Settings, ledger: Ledger) -> Checkpoints:
+    """Return what signs the audit record's head, and sends it to where the settings say."""
+    sinks: list[Sink] = [to_syslog] if settings.audit_syslog else []
+    if settings.audit_webhook is not None:
+        sinks.append(to_webhook(settings.audit_webhook))
+    return Checkpoints(ledger, settings.audit_key, settings.audit_checkpoints, sinks)
 
 
 async def compose(settings: Settings) -> Installation:
@@ -53,5 +62,6 @@ async def compose(settings: Settings) -> Installation:
         plans=plans,
         releases=releases,
         archive=SnapshotArchive(settings.snapshots),
+        checkpoints=checkpoints_of(settings, ledger),
     )
     return Installation(settings, ledger, changes, plans, releases, service)

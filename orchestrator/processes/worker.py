@@ -26,6 +26,7 @@ from orchestrator.engine.client import connect, enter_network_namespace
 from orchestrator.engine.schedules import keep_reconciling
 from orchestrator.files import FleetFile, load
 from orchestrator.installation import refuse_strangers
+from orchestrator.processes.composition import checkpoints_of
 from orchestrator.processes.process import leave, make_worker, run_until_told
 from orchestrator.settings import Settings
 from orchestrator.store.complaints import ComplaintList
@@ -49,6 +50,7 @@ from workflows.watch import Watch
 from workflows.wave import Wave
 
 EXPIRE_EVERY = timedelta(hours=1)
+NOTE_EVERY = timedelta(seconds=30)
 _log = logging.getLogger(__name__)
 
 WORKFLOWS = (
@@ -154,6 +156,7 @@ async def run_beside(settings: Settings) -> None:
     beside = [
         asyncio.create_task(keep_reconciling(worker.client, fleet)),
         asyncio.create_task(keep_expiring(settings, fleet)),
+        asyncio.create_task(keep_noting(settings)),
     ]
     try:
         async with taking_complaints(settings, fleet):
@@ -161,6 +164,19 @@ async def run_beside(settings: Settings) -> None:
     finally:
         for task in beside:
             task.cancel()
+
+
+async def keep_noting(settings: Settings) -> None:
+    """Sign the audit record's head every hour, after many entries, and when a change has ended."""
+    book = Ledger.open(settings.ledger_url)
+    points = checkpoints_of(settings, book)
+    while True:
+        try:
+            ended = await asyncio.to_thread(book.has_ended_since, points.newest_entry)
+            await asyncio.to_thread(points.note, now=ended)
+        except PenstockError as error:
+            _log.warning("the audit record's head was not noted: %s", error)
+        await asyncio.sleep(NOTE_EVERY.total_seconds())
 
 
 async def keep_expiring(settings: Settings, fleet: Fleet) -> None:

@@ -5,20 +5,23 @@ Frontends parse, ask and show; they import this package and nothing below it.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.releases import Admitted
 from orchestrator.service.changes import ChangeService, Standing, Surveyed
+from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
 from orchestrator.service.drains import DrainService
 from orchestrator.service.fleets import Fleets
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.releases import ReleaseService
+from orchestrator.store.chain import AuditEntry
 from orchestrator.store.changes import HistoryRow
 from orchestrator.store.evidence import SnapshotRow
 from orchestrator.store.ledger import Ledger
@@ -42,6 +45,11 @@ from policies.status.story import Story
 from policies.status.told import Told
 
 T = TypeVar("T")
+
+
+def fleet_in(subject: str) -> str | None:
+    """Return whose entry it is that is about this subject; a digest is nobody's alone."""
+    return None if subject.startswith("sha256:") else subject.partition("/")[0]
 
 
 def is_beginning(written: str, digest: str) -> bool:
@@ -85,6 +93,7 @@ class Service:
         plans: PlanService,
         releases: ReleaseService,
         archive: SnapshotArchive,
+        checkpoints: Checkpoints,
     ) -> None:
         self.people = people
         self._fleets = Fleets(fleets, self._note_refusal)
@@ -95,6 +104,7 @@ class Service:
         self._plans = plans
         self._releases = releases
         self._archive = archive
+        self._checkpoints = checkpoints
 
     # --- who asks --------------------------------------------------------------------
 
@@ -409,6 +419,45 @@ class Service:
             raise Unknown(f"there is no token {name}", Offer(verb=Verb.TOKENS))
         return await asyncio.to_thread(self._ledger.revoke_token, name, caller.person, reason)
 
+    # --- the audit record --------------------------------------------------------------
+
+    async def audit_entries(self, caller: Caller, after: int, limit: int) -> tuple[AuditEntry, ...]:
+        """Return entries of the fleets that the caller audits; all of them where that is every fleet."""
+        fleets = None if self._audits_everything(caller) else self._audited_by(caller)
+        if fleets is not None and not fleets:
+            raise NotAllowed(f"{caller.person} audits no fleet: that takes auditor or admin")
+        read = partial(self._ledger.audit_entries, after, fleets=fleets, limit=limit)
+        return await asyncio.to_thread(read)
+
+    async def audit_state(self, caller: Caller) -> tuple[str, Checkpoint | None]:
+        """Return the public key of the checkpoints and the newest of them."""
+        self._must_audit_everything(caller)
+        return self._checkpoints.public_key, await asyncio.to_thread(self._checkpoints.newest)
+
+    async def verify_audit(self, caller: Caller) -> Verified:
+        """Check the whole record and every checkpoint that is kept here."""
+        self._must_audit_everything(caller)
+        return await asyncio.to_thread(self._checkpoints.verify)
+
+    async def export_audit(self, caller: Caller) -> Iterator[AuditEntry]:
+        """Return the whole record, the oldest entry first; who has it is written down."""
+        self._must_audit_everything(caller)
+        write = partial(self._ledger.audit, caller.person, caller.via.value, "audit exported", "audit", {})
+        await asyncio.to_thread(write)
+        return self._ledger.each_audit_entry()
+
+    def _audited_by(self, caller: Caller) -> tuple[str, ...]:
+        return tuple(name for name in self.fleets(caller) if may(caller, Action.READ_AUDIT, name))
+
+    def _audits_everything(self, caller: Caller) -> bool:
+        return self._may_everywhere(caller, Action.READ_AUDIT)
+
+    def _must_audit_everything(self, caller: Caller) -> None:
+        if not self._audits_everything(caller):
+            sentence = f"{caller.person} does not audit every fleet: that takes auditor or admin on '*'"
+            self._note_refusal(caller, "audit", sentence)
+            raise NotAllowed(sentence)
+
     # --- one place for each thing that all of them need --------------------------------
 
     async def _asked(self, caller: Caller, action: Action, fleet: str) -> Fleet:
@@ -432,13 +481,14 @@ class Service:
             raise NotAllowed(sentence)
 
     def _may_administer(self, caller: Caller, fleet: str) -> bool:
-        grants = (
-            caller.grants
-            if fleet != EVERY_FLEET
-            else {EVERY_FLEET: caller.grants.get(EVERY_FLEET, frozenset())}
-        )
-        asked = caller.model_copy(update={"grants": grants})
-        return may(asked, Action.ADMINISTER, fleet)
+        if fleet == EVERY_FLEET:
+            return self._may_everywhere(caller, Action.ADMINISTER)
+        return may(caller, Action.ADMINISTER, fleet)
+
+    def _may_everywhere(self, caller: Caller, action: Action) -> bool:
+        """Whether the caller may do this on every fleet, those of later too."""
+        everywhere = {EVERY_FLEET: caller.grants.get(EVERY_FLEET, frozenset())}
+        return may(caller.model_copy(update={"grants": everywhere}), action, EVERY_FLEET)
 
     def _refuse_stale(self, fleet: str, shown: str | None) -> None:
         """Refuse what was asked of a change that is not the fleet's newest any more."""
@@ -457,19 +507,15 @@ class Service:
             if isinstance(refused, Conflict | Refused | NotAllowed | BadInput):
                 self._note_refusal(caller, subject, f"{action}: {refused}")
             raise
-        await asyncio.to_thread(
-            self._ledger.audit,
-            caller.person,
-            caller.via.value,
-            action,
-            subject,
-            {"asked": body, "from": caller.address},
-        )
+        write = partial(self._ledger.audit, fleet=fleet_in(subject))
+        said = {"asked": body, "from": caller.address}
+        await asyncio.to_thread(write, caller.person, caller.via.value, action, subject, said)
         return done
 
     def _note_refusal(self, caller: Caller, subject: str, sentence: str) -> None:
         body = {"why": sentence, "from": caller.address}
-        self._ledger.audit(caller.person, caller.via.value, "refused", subject, body)
+        fleet = fleet_in(subject)
+        self._ledger.audit(caller.person, caller.via.value, "refused", subject, body, fleet=fleet)
 
     def _standing(self, fleet: Fleet) -> tuple[ChangeRecord | None, Standing]:
         """Return the newest change, and what the fleet is on by what its gateways last said."""

@@ -1,12 +1,11 @@
 """The audit record: entries chained by hash, so that a changed or missing one is noticed by anybody.
 
 Each entry's hash covers its own fields and the hash before it. Cutting off the newest entries
-leaves a chain that is whole in itself; only a head noted elsewhere shows that.
+leaves a chain that is whole in itself; only a head noted elsewhere shows that. `verifier.py` checks it.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
 
 from pydantic import Field
 
@@ -31,6 +30,8 @@ class AuditEntry(Value):
     body: str
     previous: str
     hash: str
+    fleet: str | None = None
+    """Whose it is; None for what concerns the whole installation."""
 
 
 class AuditHead(Value):
@@ -41,7 +42,14 @@ class AuditHead(Value):
 
 
 def chain(
-    head: AuditHead, at: str, person: str, via: str, action: str, subject: str, body: str
+    head: AuditHead,
+    at: str,
+    person: str,
+    via: str,
+    action: str,
+    subject: str,
+    body: str,
+    fleet: str | None = None,
 ) -> AuditEntry:
     """Return the entry that follows the head."""
     entry = AuditEntry(
@@ -54,37 +62,15 @@ def chain(
         body=body,
         previous=head.hash,
         hash="",
+        fleet=fleet,
     )
     return entry.model_copy(update={"hash": hash_of(entry)})
 
 
 def hash_of(entry: AuditEntry) -> str:
-    """Return SHA-256 over the entry's fields in their order, as a JSON list, in hex."""
-    fields = [value for name, value in entry.model_dump().items() if name != "hash"]
-    return hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).hexdigest()
+    """Return SHA-256 over the entry's fields in their order, as a JSON list, in hex.
 
-
-def broken(entries: Iterable[AuditEntry], noted: AuditHead | None = None) -> str | None:
-    """Return the first thing wrong with the record in a sentence, None when it is whole.
-
-    Args:
-        entries: The whole record, oldest first.
-        noted: A head noted earlier elsewhere; without one, a record that was cut short looks whole.
+    The fleet is among them where there is one: entries of before it was written down have none.
     """
-    head = AuditHead(seq=0)
-    found = noted is None or noted.seq == 0
-    for entry in entries:
-        if entry.seq != head.seq + 1:
-            return f"audit entry {head.seq + 1} is missing"
-        if entry.previous != head.hash:
-            return f"audit entry {entry.seq} does not follow entry {head.seq}"
-        if entry.hash != hash_of(entry):
-            return f"audit entry {entry.seq} was changed"
-        head = AuditHead(seq=entry.seq, hash=entry.hash)
-        if noted and noted.seq == entry.seq:
-            if noted.hash != entry.hash:
-                return f"audit entry {entry.seq} is not the one noted elsewhere"
-            found = True
-    if noted and not found:
-        return f"audit entries {head.seq + 1} to {noted.seq} are missing at the end"
-    return None
+    fields = [value for name, value in entry.model_dump(exclude_none=True).items() if name != "hash"]
+    return hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).hexdigest()

@@ -107,7 +107,7 @@ def begin(connection: Connection, opening: ChangeOpening, name: str | None = Non
         insert(tables.changes).values(**values, name=name, number=number, began=datetime.now(UTC))
     )
     body = {key: value for key, value in values.items() if value is not None and key != "requested_by"}
-    append(connection, opening.requested_by, "change", "change began", name, body)
+    append(connection, opening.requested_by, "change", "change began", name, body, fleet=opening.fleet)
     return name
 
 
@@ -122,7 +122,7 @@ def end(connection: Connection, ending: ChangeEnding) -> None:
         "moved": row.moved,
     }
     key = f"end of {row.name}: {digest_of(ending.model_dump_json().encode())}"
-    if append(connection, PENSTOCK, "change", "change ended", row.name, body, key):
+    if append(connection, PENSTOCK, "change", "change ended", row.name, body, key, fleet=row.fleet):
         values = {"outcome": ending.outcome.value, "sentence": ending.sentence, "ended": datetime.now(UTC)}
         connection.execute(update(table).where(table.c.name == row.name).values(values))
 

@@ -132,7 +132,7 @@ def record(connection: Connection, batch: KnownGoodBatch) -> int:
     for gateway in [*fresh, *amended]:
         releases.setdefault(batch.releases[gateway].digest, []).append(gateway)
     body = {"back": batch.back, "releases": releases}
-    append(connection, PENSTOCK, "change", "known-good recorded", change.name, body)
+    append(connection, PENSTOCK, "change", "known-good recorded", change.name, body, fleet=batch.fleet)
     return len(fresh) + len(amended)
 
 

@@ -73,7 +73,7 @@ class Plans(Book):
             if plan.parts:
                 connection.execute(insert(tables.plan_parts), [_part(header.digest, p) for p in plan.parts])
             said = {"fleet": header.fleet, "gateways": header.changing, "waves": len(header.waves)}
-            append(connection, PENSTOCK, "plan", "plan recorded", header.digest, said)
+            append(connection, PENSTOCK, "plan", "plan recorded", header.digest, said, fleet=header.fleet)
         return header.digest
 
     def _body(self, digest: str) -> bytes:

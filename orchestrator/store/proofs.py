@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -42,7 +42,15 @@ class Proofs(Book):
                 )
             )
             body = {"wave": wave, "action": decision.action.value, "reason": decision.reason}
-            append(connection, PENSTOCK, "rollout", "decision", rollout, body)
+            append(
+                connection,
+                PENSTOCK,
+                "rollout",
+                "decision",
+                rollout,
+                body,
+                fleet=_fleet_of(connection, rollout),
+            )
 
     def verdicts(self, rollout: str) -> tuple[VerdictRow, ...]:
         """Return the rollout's decisions, the oldest first."""
@@ -73,3 +81,8 @@ class Proofs(Book):
         with writing(self._engine) as connection:
             if not connection.execute(select(table.c.at).filter_by(**key)).first():
                 connection.execute(insert(table).values(**key, size=size, at=datetime.now(UTC)))
+
+
+def _fleet_of(connection: Connection, change: str) -> str | None:
+    table = tables.changes
+    return connection.execute(select(table.c.fleet).where(table.c.name == change)).scalar_one_or_none()

@@ -34,7 +34,15 @@ class Quarantines(Book):
             until = quarantine.until.astimezone(UTC).isoformat() if quarantine.until else None
             body = {"reason": quarantine.reason, "until": until}
             subject = f"{quarantine.fleet}/{quarantine.gateway}"
-            append(connection, quarantine.person, "gateway", "gateway quarantined", subject, body)
+            append(
+                connection,
+                quarantine.person,
+                "gateway",
+                "gateway quarantined",
+                subject,
+                body,
+                fleet=quarantine.fleet,
+            )
             return True
 
     def clear_quarantine(self, fleet: str, gateway: str, person: str, reason: str) -> bool:
@@ -49,9 +57,8 @@ class Quarantines(Book):
         with writing(self._engine) as connection:
             if not connection.execute(delete(table).where(*which)).rowcount:
                 return False
-            append(
-                connection, person, "gateway", "gateway returned", f"{fleet}/{gateway}", {"reason": reason}
-            )
+            body = {"reason": reason}
+            append(connection, person, "gateway", "gateway returned", f"{fleet}/{gateway}", body, fleet=fleet)
             return True
 
     def quarantined(self, fleet: str, at: datetime | None = None) -> tuple[Quarantine, ...]:

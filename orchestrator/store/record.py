@@ -17,6 +17,8 @@ def append(
     subject: str,
     body: object,
     key: str | None = None,
+    *,
+    fleet: str | None = None,
 ) -> bool:
     """Append one entry in the caller's transaction unless the key has one; return whether it is new."""
     keys = tables.audit_keys
@@ -24,7 +26,7 @@ def append(
         return False
     said = json.dumps(body, sort_keys=True, separators=(",", ":"))
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    entry = chain(head_of(connection), at, person, via, action, subject, said)
+    entry = chain(head_of(connection), at, person, via, action, subject, said, fleet)
     connection.execute(insert(tables.audit).values(entry.model_dump()))
     if key is not None:
         connection.execute(insert(keys).values(key=key, seq=entry.seq))

@@ -328,6 +328,7 @@ audit = Table(
     Column("body", Text, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    Column("fleet", String(63), index=True),
 )
 
 audit_keys = Table(

@@ -1,19 +1,33 @@
 """The trail: the append-only, hash-chained record of who did what; `record.py` appends to it."""
 
+from collections.abc import Collection, Iterator
+
 from sqlalchemy import select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
-from orchestrator.store.chain import AuditEntry, AuditHead, broken
+from orchestrator.store.chain import AuditEntry, AuditHead
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append, head_of
+from orchestrator.store.verifier import first_fault
+
+PAGE = 2_000
+"""Entries that are read at once."""
 
 
 class Trail(Book):
     """The audit record, to be added to, read and verified."""
 
     def audit(
-        self, person: str, via: str, action: str, subject: str, body: object, key: str | None = None
+        self,
+        person: str,
+        via: str,
+        action: str,
+        subject: str,
+        body: object,
+        key: str | None = None,
+        *,
+        fleet: str | None = None,
     ) -> AuditHead:
         """Append to the audit record; return its head.
 
@@ -24,17 +38,43 @@ class Trail(Book):
             subject: To what.
             body: Anything JSON can say about it; never the name of a VPN user.
             key: Makes a repeat the same entry.
+            fleet: Whose entry it is; None for what concerns the whole installation.
         """
         with writing(self._engine) as connection:
-            append(connection, person, via, action, subject, body, key)
+            append(connection, person, via, action, subject, body, key, fleet=fleet)
             return head_of(connection)
 
-    def audit_entries(self, after: int = 0) -> tuple[AuditEntry, ...]:
-        """Return the audit record from the entry after that number on, the oldest first."""
+    def audit_entries(
+        self, after: int = 0, *, fleets: Collection[str] | None = None, limit: int | None = None
+    ) -> tuple[AuditEntry, ...]:
+        """Return the audit record from the entry after that number on, the oldest first.
+
+        Args:
+            after: The number of the newest entry that is known already.
+            fleets: Only entries of these; every entry, those of no fleet too, when left out.
+            limit: How many at most.
+        """
         table = tables.audit
+        wanted = select(table).where(table.c.seq > after).order_by(table.c.seq).limit(limit)
+        if fleets is not None:
+            wanted = wanted.where(table.c.fleet.in_(sorted(fleets)))
         with reading(self._engine) as connection:
-            rows = connection.execute(select(table).where(table.c.seq > after).order_by(table.c.seq))
+            rows = connection.execute(wanted)
             return tuple(AuditEntry.model_validate(dict(row._mapping)) for row in rows)  # noqa: SLF001 - public
+
+    def each_audit_entry(self) -> Iterator[AuditEntry]:
+        """Yield the whole audit record, the oldest first, a page at a time."""
+        after = 0
+        while page := self.audit_entries(after, limit=PAGE):
+            yield from page
+            after = page[-1].seq
+
+    def has_ended_since(self, seq: int) -> bool:
+        """Return whether a change has ended after the entry of that number."""
+        table = tables.audit
+        wanted = select(table.c.seq).where(table.c.seq > seq, table.c.action == "change ended").limit(1)
+        with reading(self._engine) as connection:
+            return connection.execute(wanted).first() is not None
 
     def audit_head(self) -> AuditHead:
         """Return the newest entry's number and hash, to be noted outside the ledger."""
@@ -46,4 +86,5 @@ class Trail(Book):
 
         Without a head noted earlier elsewhere, entries cut off at the end are not noticed.
         """
-        return broken(self.audit_entries(), noted)
+        points = [noted.model_dump()] if noted is not None and noted.seq else []
+        return first_fault(map(AuditEntry.model_dump, self.each_audit_entry()), points, None)

@@ -152,11 +152,19 @@ class ObservedLedger(Ledger):
         self.decisions.append(decision)
 
     def audit(
-        self, person: str, via: str, action: str, subject: str, body: object, key: str | None = None
+        self,
+        person: str,
+        via: str,
+        action: str,
+        subject: str,
+        body: object,
+        key: str | None = None,
+        *,
+        fleet: str | None = None,
     ) -> AuditHead:
         time.sleep(self.slow.get(action, 0.0))
         self.events.setdefault(key or str(len(self.events)), (action, subject, body))
-        return super().audit(person, via, action, subject, body, key)
+        return super().audit(person, via, action, subject, body, key, fleet=fleet)
 
     def record_snapshot(self, rollout: str, gateway: str, digest: str) -> None:
         super().record_snapshot(rollout, gateway, digest)

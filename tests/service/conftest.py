@@ -53,6 +53,8 @@ async def service(tmp_path: Path, ledger: Ledger) -> Service:
             trust=tmp_path / "trust.yaml",
             store=tmp_path / "store",
             snapshots=tmp_path / "snapshots",
+            audit_key=tmp_path / "audit.key",
+            audit_checkpoints=tmp_path / "checkpoints.jsonl",
         )
     )
     return found.service

@@ -117,6 +117,8 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
             "LEDGER_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
             "PEOPLE": str(tmp_path / "people.yaml"),
             "SOCKET": str(tmp_path / "penstock.sock"),
+            "AUDIT_KEY": str(tmp_path / "audit.key"),
+            "AUDIT_CHECKPOINTS": str(tmp_path / "checkpoints.jsonl"),
             "TEMPORAL_ADDRESS": "127.0.0.1:1",
         }
         monkeypatch.setattr(Settings, "file", tmp_path / "penstock.toml")

@@ -60,3 +60,5 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["change"], ["changes.name"], name="fk_events_change"),
     )
     op.create_index("ix_events_fleet", "events", ["fleet", "id"])
+    op.add_column("audit", sa.Column("fleet", _NAME))
+    op.create_index("ix_audit_fleet", "audit", ["fleet"])

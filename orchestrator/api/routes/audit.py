@@ -1,0 +1,65 @@
+"""The audit record: read by page, exported whole, and verified against its checkpoints."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import StreamingResponse
+
+from orchestrator.api.who import Asking, Serving
+from orchestrator.service.checkpoints import Checkpoint, Verified
+from orchestrator.store.chain import AuditEntry
+from policies.model.value import Value
+
+router = APIRouter(tags=["audit"])
+
+
+class AuditPage(Value):
+    """Entries of the audit record, the oldest first, and after which number the next page begins."""
+
+    entries: tuple[AuditEntry, ...]
+    after: int
+
+
+class AuditState(Value):
+    """The newest checkpoint, and the key that its signature is checked with."""
+
+    public_key: str
+    newest: Checkpoint | None
+
+
+@router.get("/audit")
+async def entries(
+    caller: Asking,
+    service: Serving,
+    after: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> AuditPage:
+    """Read entries of the fleets that whoever asks audits; all entries where that is every fleet."""
+    found = await service.audit_entries(caller, after, limit)
+    return AuditPage(entries=found, after=found[-1].seq if found else after)
+
+
+@router.get("/audit/head")
+async def head(caller: Asking, service: Serving) -> AuditState:
+    """Show the newest checkpoint, and the public key."""
+    public_key, newest = await service.audit_state(caller)
+    return AuditState(public_key=public_key, newest=newest)
+
+
+@router.post("/audit/verify")
+async def verify(caller: Asking, service: Serving) -> Verified:
+    """Check the whole record, and every checkpoint that is kept here."""
+    return await service.verify_audit(caller)
+
+
+@router.get("/audit/export", response_class=StreamingResponse)
+async def export(caller: Asking, service: Serving) -> StreamingResponse:
+    """Give the whole record as JSON lines, to be verified elsewhere."""
+    found = await service.export_audit(caller)
+
+    def lines() -> Iterator[str]:
+        for entry in found:
+            yield entry.model_dump_json(exclude_none=True) + "\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")

@@ -1,0 +1,172 @@
+"""Checkpoints: the audit record's head, signed now and then and kept where the database's owner is not."""
+
+import base64
+import logging
+import os
+import syslog
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.verifier import first_fault, signed_text
+from policies.model.errors import BadInput, Unavailable
+from policies.model.value import Value
+
+EVERY = timedelta(hours=1)
+AFTER = 100
+"""Entries after which one is written before its hour has come."""
+
+POST_SECONDS = 5.0
+Sink = Callable[[str], None]
+_log = logging.getLogger(__name__)
+
+
+class Checkpoint(Value):
+    """The newest entry at some time, by number and hash, with whose signature over both and the time."""
+
+    seq: int
+    hash: str
+    at: str
+    signature: str
+
+
+class Verified(Value):
+    """What a look at the whole audit record has found."""
+
+    entries: int
+    checkpoints: int
+    fault: str | None = None
+    newest: Checkpoint | None = None
+
+
+def signing_key(path: Path) -> Ed25519PrivateKey:
+    """Return the key that signs checkpoints, made when there is none yet.
+
+    Raises:
+        BadInput: It cannot be read or made, or others can read it.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise BadInput(f"the audit key {path} cannot be made: {error.strerror}") from error
+    else:
+        made = Ed25519PrivateKey.generate().private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(made)
+    try:
+        if path.stat().st_mode & 0o077:
+            raise BadInput(f"the audit key {path} can be read by others: chmod 600 it, and make a new one")
+        return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"the audit key {path} cannot be used: {error}") from error
+
+
+class Checkpoints:
+    """Signs the head of the audit record, and sends it to where it is kept."""
+
+    def __init__(self, ledger: Ledger, key: Path, kept: Path, sinks: Sequence[Sink] = ()) -> None:
+        """Keep them in a file, and send them to every other sink; what cannot be sent is said in the log."""
+        self._ledger = ledger
+        self._key = signing_key(key)
+        self._kept = kept
+        self._sinks = sinks
+
+    @property
+    def public_key(self) -> str:
+        """What their signatures are checked with, in hex."""
+        return self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+
+    def note(self, *, now: bool = False) -> Checkpoint | None:
+        """Write a checkpoint when it is due, or `now` when anything is new; None when it is not."""
+        head, last = self._ledger.audit_head(), self.newest()
+        if head.seq == (last.seq if last is not None else 0):
+            return None
+        overdue = last is None or datetime.now(UTC) - datetime.fromisoformat(last.at) >= EVERY
+        if not (now or overdue or head.seq - (last.seq if last else 0) >= AFTER):
+            return None
+        unsigned = {"seq": head.seq, "hash": head.hash, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        signature = base64.b64encode(self._key.sign(signed_text(unsigned))).decode()
+        point = Checkpoint.model_validate(unsigned | {"signature": signature})
+        self._keep(point)
+        return point
+
+    def verify(self) -> Verified:
+        """Check the whole record against every checkpoint that is kept here."""
+        points = list(self.each())
+        fault = first_fault(
+            (entry.model_dump() for entry in self._ledger.each_audit_entry()),
+            (point.model_dump() for point in points),
+            self._key.public_key(),
+        )
+        entries = self._ledger.audit_head().seq
+        newest = points[-1] if points else None
+        return Verified(entries=entries, checkpoints=len(points), fault=fault, newest=newest)
+
+    @property
+    def newest_entry(self) -> int:
+        """The number of the newest entry that has a checkpoint, 0 while there is none."""
+        newest = self.newest()
+        return newest.seq if newest is not None else 0
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest that is kept here."""
+        found = None
+        for found in self.each():  # noqa: B007 - the last one is wanted
+            pass
+        return found
+
+    def each(self) -> Iterator[Checkpoint]:
+        """Yield those that are kept here, the oldest first.
+
+        Raises:
+            BadInput: The file is no list of them.
+        """
+        try:
+            with self._kept.open() as lines:
+                for line in lines:
+                    yield Checkpoint.model_validate_json(line)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{self._kept} is no list of checkpoints: {error}") from error
+
+    def _keep(self, point: Checkpoint) -> None:
+        line = point.model_dump_json()
+        self._kept.parent.mkdir(parents=True, exist_ok=True)
+        with self._kept.open("a") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        for sink in self._sinks:
+            try:
+                sink(line)
+            except Unavailable as error:
+                _log.warning("checkpoint %s was not sent: %s", point.seq, error)
+
+
+def to_syslog(line: str) -> None:
+    """Send a checkpoint to the host's log, which may go elsewhere from there."""
+    syslog.openlog("penstock", syslog.LOG_PID, syslog.LOG_AUTHPRIV)
+    syslog.syslog(syslog.LOG_NOTICE, f"audit checkpoint {line}")
+
+
+def to_webhook(url: str) -> Sink:
+    """Return the sink that posts checkpoints to this address."""
+
+    def post(line: str) -> None:
+        try:
+            answer = httpx.post(
+                url, content=line, headers={"Content-Type": "application/json"}, timeout=POST_SECONDS
+            )
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{url}: {type(error).__name__}") from error
+
+    return post
