@@ -101,7 +101,7 @@ class Checkpoints:
         """Check the whole record against every checkpoint that is kept here."""
         points = list(self.each())
         fault = first_fault(
-            (entry.model_dump() for entry in self._ledger.each_audit_entry()),
+            self._ledger.each_audit_row(),
             (point.model_dump() for point in points),
             self._key.public_key(),
         )

@@ -5,11 +5,11 @@ Frontends parse, ask and show; they import this package and nothing below it.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.releases import Admitted
@@ -439,12 +439,12 @@ class Service:
         self._must_audit_everything(caller)
         return await asyncio.to_thread(self._checkpoints.verify)
 
-    async def export_audit(self, caller: Caller) -> Iterator[AuditEntry]:
+    async def export_audit(self, caller: Caller) -> Iterator[Mapping[str, Any]]:
         """Return the whole record, the oldest entry first; who has it is written down."""
         self._must_audit_everything(caller)
         write = partial(self._ledger.audit, caller.person, caller.via.value, "audit exported", "audit", {})
         await asyncio.to_thread(write)
-        return self._ledger.each_audit_entry()
+        return self._ledger.each_audit_row()
 
     def _audited_by(self, caller: Caller) -> tuple[str, ...]:
         return tuple(name for name in self.fleets(caller) if may(caller, Action.READ_AUDIT, name))

@@ -1,6 +1,7 @@
 """The trail: the append-only, hash-chained record of who did what; `record.py` appends to it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from sqlalchemy import select
 
@@ -62,12 +63,17 @@ class Trail(Book):
             rows = connection.execute(wanted)
             return tuple(AuditEntry.model_validate(dict(row._mapping)) for row in rows)  # noqa: SLF001 - public
 
-    def each_audit_entry(self) -> Iterator[AuditEntry]:
-        """Yield the whole audit record, the oldest first, a page at a time."""
-        after = 0
-        while page := self.audit_entries(after, limit=PAGE):
-            yield from page
-            after = page[-1].seq
+    def each_audit_row(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the whole audit record as it is kept, the oldest entry first, a page at a time."""
+        table, after = tables.audit, 0
+        while True:
+            wanted = select(table).where(table.c.seq > after).order_by(table.c.seq).limit(PAGE)
+            with reading(self._engine) as connection:
+                page = connection.execute(wanted).mappings().all()
+            yield from map(dict, page)
+            if len(page) < PAGE:
+                return
+            after = page[-1]["seq"]
 
     def has_ended_since(self, seq: int) -> bool:
         """Return whether a change has ended after the entry of that number."""
@@ -87,4 +93,4 @@ class Trail(Book):
         Without a head noted earlier elsewhere, entries cut off at the end are not noticed.
         """
         points = [noted.model_dump()] if noted is not None and noted.seq else []
-        return first_fault(map(AuditEntry.model_dump, self.each_audit_entry()), points, None)
+        return first_fault(self.each_audit_row(), points, None)

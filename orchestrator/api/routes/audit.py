@@ -1,5 +1,6 @@
 """The audit record: read by page, exported whole, and verified against its checkpoints."""
 
+import json
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -60,6 +61,6 @@ async def export(caller: Asking, service: Serving) -> StreamingResponse:
 
     def lines() -> Iterator[str]:
         for entry in found:
-            yield entry.model_dump_json(exclude_none=True) + "\n"
+            yield json.dumps(dict(entry)) + "\n"
 
     return StreamingResponse(lines(), media_type="application/x-ndjson")
