@@ -10,9 +10,6 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import BinaryIO
 
-import yaml
-from pydantic import ValidationError
-
 from activities.drivers.credentials import Credentials
 from activities.drivers.signature.cms import CmsVerifier
 from activities.drivers.signature.openpgp import OpenPgpVerifier
@@ -24,6 +21,7 @@ from activities.drivers.store.blobs import BlobStore
 from activities.drivers.store.states import TrustStates
 from activities.drivers.store.trees import inspect, unpack
 from activities.evidence import reverify
+from activities.files import parse
 from activities.refusals import PolicyInvalid
 from activities.releases import Releases, ReleaseSource, Tools
 from activities.verdicts import LoadedTrust, SignatureVerifier
@@ -121,13 +119,11 @@ def parse_policy(raw: bytes, where: str) -> TrustPolicy:
         PolicyInvalid: not YAML, or not a trust policy.
     """
     try:
-        return TrustPolicy.model_validate_json(json.dumps(yaml.load(raw, Loader=_EachKeyOnce)))  # noqa: S506 - a safe loader
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise PolicyInvalid(f"{where}: {place}: {problem['msg']}") from error
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise PolicyInvalid(f"{where} is not YAML as it must be: {error}") from error
+        return parse(raw.decode(), where, TrustPolicy)
+    except UnicodeDecodeError as error:
+        raise PolicyInvalid(f"{where} is not UTF-8 text; save the file as UTF-8") from error
+    except BadInput as error:
+        raise PolicyInvalid(str(error)) from error
 
 
 def assemble(policy: TrustPolicy, files: Mapping[str, bytes]) -> LoadedTrust:
@@ -166,24 +162,6 @@ def _named_files(policy: TrustPolicy, path: Path) -> dict[str, bytes]:
         return {name: (path.parent / name).read_bytes() for name in names}
     except OSError as error:
         raise PolicyInvalid(f"a file the trust policy {path} names cannot be read: {error}") from error
-
-
-class _EachKeyOnce(yaml.SafeLoader):
-    """YAML without repeated keys: the second of two equal rules would win without a word."""
-
-
-def _mapping(loader: _EachKeyOnce, node: yaml.MappingNode) -> dict[object, object]:
-    pairs = [
-        (loader.construct_object(key, deep=True), loader.construct_object(value, deep=True))
-        for key, value in node.value
-    ]
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise PolicyInvalid(f"the trust policy has a key twice near line {node.start_mark.line + 1}")
-    return found
-
-
-_EachKeyOnce.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 class Trail:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from activities.files import load
 from deploy.lab.lab import GATES, Lab, write_yaml
-from orchestrator.files import load
 from policies.model.change import Phase
 from policies.model.errors import Unavailable
 from policies.model.gates import Blindness, GatePolicy

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from activities.files import load
 from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
-from orchestrator.files import load
 from policies.judge.counts import Series
 from policies.judge.offline.backtest import ticks
 from policies.judge.offline.predict import predict, what_logins_prove

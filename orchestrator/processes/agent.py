@@ -21,12 +21,12 @@ from activities.drivers.runtime.host.slots import HostSlots
 from activities.drivers.runtime.host.snapshots import HostSnapshots
 from activities.drivers.steering.nftables import NftablesTable
 from activities.drivers.trust_files import compose_releases
+from activities.files import load
 from activities.instances import InstanceActivities
 from activities.sessions import SessionActivities
 from activities.snapshots import SnapshotActivities
 from activities.steering import SteeringActivities
 from orchestrator.engine.client import connect
-from orchestrator.files import load
 from orchestrator.processes.process import leave, make_worker, run_until_told
 from policies.model.fleet import Gateway
 from policies.model.value import Name, Value

@@ -13,9 +13,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-import yaml
 from prometheus_client import CollectorRegistry, start_http_server
-from pydantic import ValidationError
 
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.ocserv.log import LoginLog, process_age
@@ -25,6 +23,7 @@ from activities.drivers.runtime.host.process import PROC, Process
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.steering.nftables import TABLE
 from activities.drivers.steering.nftables_ruleset import parse
+from activities.files import load
 from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import Gateway
 
@@ -134,10 +133,7 @@ async def _again_and_again(step: Callable[[], Awaitable[None]], every: timedelta
 
 def read_gateway(path: Path) -> Gateway:
     """Return the gateway a YAML or JSON file describes; BadInput names what is wrong with it."""
-    try:
-        return Gateway.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise BadInput(f"{path} does not describe a gateway: {error}") from error
+    return load(path, Gateway)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

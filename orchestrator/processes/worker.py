@@ -14,6 +14,7 @@ from activities.drivers.metrics.records import FolderRecorder
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.drivers.trust_files import compose_releases
 from activities.facts import FactActivities
+from activities.files import FleetFile, load
 from activities.ledger import LedgerActivities
 from activities.normality import NormalityActivities
 from activities.observation import ObservationActivities
@@ -24,7 +25,6 @@ from activities.watching import WatchActivities
 from orchestrator.complaints import taking_complaints
 from orchestrator.engine.client import connect, enter_network_namespace
 from orchestrator.engine.schedules import keep_reconciling
-from orchestrator.files import FleetFile, load
 from orchestrator.installation import refuse_strangers
 from orchestrator.processes.composition import checkpoints_of
 from orchestrator.processes.process import leave, make_worker, run_until_told

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.files import load
+from activities.files import load
 from policies.access import Action, is_known_to, refusal_of
 from policies.model.errors import BadInput, NotAllowed, Unknown
 from policies.model.fleet import Fleet

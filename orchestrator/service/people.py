@@ -6,7 +6,7 @@ What a caller says of itself, and every variable of its environment, counts for 
 import pwd
 from pathlib import Path
 
-from orchestrator.files import load
+from activities.files import load
 from policies.model.errors import BadInput, NotAllowed
 from policies.model.people import EVERY_FLEET, ROOT, Caller, Grants, People, Role, Via, joined
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from activities.drivers.metrics.prometheus import PrometheusSource
-from orchestrator.files import load
+from activities.files import load
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.login_rate import attempts_per_minute
 from orchestrator.store.ledger import Ledger

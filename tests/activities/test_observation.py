@@ -15,8 +15,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.records import FolderRecorder, read_record
+from activities.files import load
 from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice, unpacked
-from orchestrator.files import load
 from policies.judge.counts import Series
 from policies.judge.offline.replay import replay
 from policies.judge.tick import Tick

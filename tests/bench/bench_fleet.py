@@ -28,9 +28,9 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
 from activities.facts import FRESH
+from activities.files import load
 from orchestrator.engine import development as development_engine
 from orchestrator.engine.client import connect
-from orchestrator.files import load
 from orchestrator.service.changes import ChangeService
 from orchestrator.store.ledger import Ledger
 from policies.model.change import (

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.files import load
+from activities.files import load
 from policies.judge.gates.rate import Rate
 from policies.judge.health import Health, HealthState, absolute, health_step, health_value
 from policies.judge.sle import Counts, Margin, baseline_share, evidence_of, proven_worse, sle_init, sle_step

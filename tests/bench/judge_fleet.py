@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.files import load
+from activities.files import load
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_tick, next_window
 from policies.model.gates import GatePolicy

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from activities.files import load
 from deploy.lab.bad_days import BadDays
 from deploy.lab.lab import GATES, Lab
 from deploy.lab.rehearsal import Rehearsal, Trial, verdict_at
-from orchestrator.files import load
 from policies.model.change import Phase
 from policies.model.gates import Blindness, GatePolicy
 from policies.model.status import ChangeStatus

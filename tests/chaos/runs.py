@@ -9,9 +9,9 @@ from typing import Any
 
 from temporalio.client import Client
 
+from activities.files import load
 from deploy.lab.faults import Fault, Faults
 from deploy.lab.lab import FLEET, Lab, Shape
-from orchestrator.files import load
 from orchestrator.service.changes import ChangeService
 from policies.model.errors import Conflict, PenstockError
 from policies.model.fleet import Limits

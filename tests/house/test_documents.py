@@ -8,8 +8,8 @@ import pytest
 
 import activities.failures
 import activities.refusals  # noqa: F401
+from activities.files import load
 from orchestrator.exit_code import ExitCode, code_of
-from orchestrator.files import load
 from policies.model import refusals  # noqa: F401
 from policies.model.change import Outcome
 from policies.model.errors import PenstockError

@@ -48,7 +48,7 @@ def test_every_contract_is_kept() -> None:
         ("policies", "import workflows.sandbox", "Each room leans only on the ones below"),
         ("policies", "import activities.failures", "Each room leans only on the ones below"),
         ("activities", "import workflows.sandbox", "Each room leans only on the ones below"),
-        ("workflows", "import orchestrator.files", "Each room leans only on the ones below"),
+        ("workflows", "import orchestrator.settings", "Each room leans only on the ones below"),
         ("policies", "import time", "Decisions and values touch no clock"),
         ("policies", "import temporalio", "Decisions and values touch no clock"),
         ("policies", "import random", "Decisions and values touch no clock"),

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from orchestrator.files import load
+from activities.files import load
 from policies.judge.counts import Series
 from policies.judge.reading import Reading
 from policies.judge.window import WindowState, fold_reading

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.files import LARGEST, load, schema
+from activities.files import LARGEST, load, schema
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy

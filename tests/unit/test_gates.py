@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.files import load
+from activities.files import load
 from policies.judge.gates.kind import Response
 from policies.judge.gates.rate import Rate
 from policies.judge.offline.predict import predict

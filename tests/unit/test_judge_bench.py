@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.files import load
+from activities.files import load
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_tick
 from policies.model.gates import GatePolicy

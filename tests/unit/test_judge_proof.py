@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from orchestrator.files import load
+from activities.files import load
 from policies.judge.offline.predict import what_logins_prove
 from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_tick

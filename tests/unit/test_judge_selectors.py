@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from activities.files import load
 from activities.observation import ObservationActivities
-from orchestrator.files import load
 from policies.judge.counts import Series
 from policies.judge.look import Memory
 from policies.judge.needs import what_to_read

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.files import load
+from activities.files import load
 from policies.model.fleet import Fleet
 
 FLEET = """\

@@ -17,13 +17,13 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import Interceptor, Worker
 
 from activities.facts import FactActivities
+from activities.files import load
 from activities.instances import InstanceActivities
 from activities.ledger import LedgerActivities
 from activities.plans import PlanActivities
 from activities.sessions import SessionActivities
 from activities.snapshots import ArchiveActivities, SnapshotActivities
 from activities.steering import SteeringActivities
-from orchestrator.files import load
 from orchestrator.processes.agent import gateway_activities
 from orchestrator.processes.worker import WORKFLOWS, record_activities
 from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, ChangeResult, Phase

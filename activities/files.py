@@ -1,4 +1,4 @@
-"""Read the files people write (fleet.yaml, gates.yaml, trust.yaml) strictly, and say where they are wrong.
+"""Read the files people write strictly, all of them here, and say where they are wrong.
 
 Only plain YAML is understood: mappings, lists, strings, whole and decimal numbers, true, false and
 null, as in the core schema of YAML 1.2 (section 10.3.2). `no` is a word, `1:30` is a word, a key
@@ -53,11 +53,16 @@ def load(path: Path, model: type[W]) -> W:
         BadInput: The file cannot be read, is not plain YAML, or is not what the model asks for;
             the sentence names file, line and key, and what to do.
     """
-    root = _compose(path, _read(path))
+    return parse(_read(path), str(path), model)
+
+
+def parse(text: str, path: str, model: type[W]) -> W:
+    """Return what this text says that was read at that path; raises as `load` does."""
+    root = _compose(path, text)
     lines: dict[Location, int] = {}
     value = _Document(path, lines).value(root, ())
     try:
-        return model.model_validate(value)
+        return model.model_validate_json(json.dumps(value))
     except ValidationError as invalid:
         errors = _causes(invalid.errors(), lines)
         first = errors[0]
@@ -90,7 +95,7 @@ def _read(path: Path) -> str:
         raise BadInput(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from error
 
 
-def _compose(path: Path, text: str) -> yaml.Node:
+def _compose(path: str, text: str) -> yaml.Node:
     try:
         root = yaml.compose(text, Loader=PlainLoader)
     except RecursionError as error:
@@ -111,7 +116,7 @@ def _compose(path: Path, text: str) -> yaml.Node:
 class _Document:
     """Turns nodes into plain values and notes the line of each."""
 
-    def __init__(self, path: Path, lines: dict[Location, int]) -> None:
+    def __init__(self, path: str, lines: dict[Location, int]) -> None:
         self._path = path
         self._lines = lines
         self._seen: set[int] = set()
