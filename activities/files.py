@@ -200,7 +200,7 @@ def _sentence(error: ErrorDetails, place: Location, known: Sequence[str]) -> str
         case "missing":
             return f"{parent} lacks the key {place[-1]}; add it"
         case "value_error":
-            where = "" if isinstance(error["input"], dict | list) else f"{key}: "
+            where = f"{key}: " if place and isinstance(place[-1], str) else ""
             return f"{where}{error['msg'].removeprefix('Value error, ')}; mend this part"
         case "time_delta_parsing" | "time_delta_type":
             return f"{key} is {_shown(error['input'])}, not a duration; write it like 90s, 30m or 8h"

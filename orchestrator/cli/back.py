@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli import safely
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import follow
 from orchestrator.cli.output import Output, OutputOption, emit, printable, say
@@ -28,9 +29,8 @@ def rollback(  # an option each
 ) -> None:
     """Send every touched gateway back to its known-good, at any moment, any number of times."""
     within, api = seconds(timeout), Api()
-    name = fleet_of(api, fleet)
     body = {"kind": "roll_back", "reason": reason, "to": to, "force": force}
-    receipt = api.post("fleets", name, "commands", body=body, key=key)
+    name, receipt = safely.command(api, fleet, body, key)
     emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
     if not (wait and receipt["accepted"]):
         return

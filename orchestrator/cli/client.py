@@ -74,6 +74,11 @@ class Api:
         self._url = url or os.environ.get("PENSTOCK_URL")
         self._token = token or os.environ.get("PENSTOCK_TOKEN")
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is that of this host's own socket, asked as whoever one is here."""
+        return self._url is None and not self._token
+
     def get(self, *path: str, **query: str | int | None) -> Json:
         """Return what is there; Problem when there is nothing, or nobody answers."""
         return self._ask("GET", path, query)

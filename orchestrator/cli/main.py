@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli import back, bundle, drain, gateway, snapshot, token
+from orchestrator.cli import back, bundle, check, drain, gateway, safely, snapshot, token
 from orchestrator.cli.client import Api
 from orchestrator.cli.following import code_of, follow
 from orchestrator.cli.output import Output, OutputOption, console, emit, say
@@ -35,6 +35,7 @@ app.add_typer(gateway.app, name="gateway", rich_help_panel=CHANGE)
 app.add_typer(drain.app, name="drain", rich_help_panel=CHANGE)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
+app.command("check", rich_help_panel=TOOLS)(check.check)
 app.command("verify-bundle", rich_help_panel=TOOLS)(bundle.verify_bundle)
 app.command("rollback", rich_help_panel=SAFE)(back.rollback)
 app.command("approve", rich_help_panel=CHANGE)(back.approve)
@@ -269,7 +270,8 @@ def hold(
     reason: Reason, fleet: FleetName = None, key: Key = None, output: OutputOption = Output.TABLE
 ) -> None:
     """Hold a change where it is; harm is still looked for and rolled back."""
-    _command(fleet, {"kind": "hold", "reason": reason}, key, output)
+    _, receipt = safely.command(Api(), fleet, {"kind": "hold", "reason": reason}, key)
+    emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
 
 
 @app.command(rich_help_panel=CHANGE)

@@ -22,7 +22,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.engine.task_timeout import task_within
-from orchestrator.service.updates import ANSWER, give, refusal_in
+from orchestrator.service.updates import ANSWER, engine_answers, give, refusal_in
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
 from policies.model.command import Command, CommandKind, CommandReceipt
@@ -91,14 +91,15 @@ class ChangeService:
         names = [gateway.name for gateway in fleet.gateways]
         began, within = datetime.now(UTC), SURVEYED_WITHIN + len(fleet.gateways) * SURVEY_OF_A_GATEWAY
         try:
-            await self.client.execute_workflow(
-                Survey.run,
-                SurveyOrder(fleet=fleet.name, first=None if first is None else names.index(first)),
-                id=f"survey/{fleet.name}/{secrets.token_hex(4)}",
-                task_queue=CONTROL_QUEUE,
-                execution_timeout=within,
-                task_timeout=task_within(fleet),
-            )
+            with engine_answers():
+                await self.client.execute_workflow(
+                    Survey.run,
+                    SurveyOrder(fleet=fleet.name, first=None if first is None else names.index(first)),
+                    id=f"survey/{fleet.name}/{secrets.token_hex(4)}",
+                    task_queue=CONTROL_QUEUE,
+                    execution_timeout=within,
+                    task_timeout=task_within(fleet),
+                )
         except WorkflowFailureError as error:
             raise Unavailable(f"{fleet.name} was not looked at within {within}: {error.cause}") from error
         since = datetime.now(UTC) - began + timedelta(seconds=1)
@@ -175,13 +176,15 @@ class ChangeService:
     async def _begin(self, order: ChangeOrder, fleet: Fleet) -> str:
         """Start a change and return its name, once it has one."""
         try:
-            handle = await self.client.start_workflow(
-                Change.run,
-                ChangeRun(order=order),
-                id=change_of(order.fleet),
-                task_queue=CONTROL_QUEUE,
-                task_timeout=task_within(fleet),
-            )
+            with engine_answers():
+                handle = await self.client.start_workflow(
+                    Change.run,
+                    ChangeRun(order=order),
+                    id=change_of(order.fleet),
+                    task_queue=CONTROL_QUEUE,
+                    task_timeout=task_within(fleet),
+                    rpc_timeout=ANSWER,
+                )
         except WorkflowAlreadyStartedError as error:
             offers = [_offer(verb, order.fleet) for verb in (Verb.STATUS, Verb.HOLD, Verb.ROLL_BACK)]
             raise Conflict(f"a change of {order.fleet} is under way", *offers) from error
@@ -330,7 +333,8 @@ class ChangeService:
         """End a change that no longer answers; what it touched is taken back by the one that follows."""
         if not await self.is_under_way(fleet):
             return
-        await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
+        with engine_answers():
+            await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
         await asyncio.to_thread(
             self.ledger.audit, person, "cli", "change ended by force", fleet, {"reason": reason}
         )
@@ -407,12 +411,13 @@ class ChangeService:
 
     async def is_under_way(self, fleet: str) -> bool:
         """Return whether somebody has the fleet's lock."""
-        try:
-            description = await self._change(fleet).describe()
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return False
-            raise
+        with engine_answers():
+            try:
+                description = await self._change(fleet).describe(rpc_timeout=ANSWER)
+            except RPCError as error:
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    return False
+                raise
         return description.status is WorkflowExecutionStatus.RUNNING
 
     def _change(self, fleet: str) -> WorkflowHandle[Any, ChangeResult]:

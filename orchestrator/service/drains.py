@@ -14,7 +14,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.service.changes import ChangeService
-from orchestrator.service.updates import ANSWER, give, refusal_in
+from orchestrator.service.updates import ANSWER, engine_answers, give, refusal_in
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import BadInput, Conflict, Unavailable
@@ -70,12 +70,15 @@ class DrainService:
 
     async def _running(self, fleet: str) -> list[WorkflowHandle[Any, Any]]:
         """Return the fleet's drains that run, by name."""
-        running = self.client.list_workflows("WorkflowType = 'Drain' AND ExecutionStatus = 'Running'")
-        found = {
-            one.id: self.client.get_workflow_handle(one.id)
-            async for one in running
-            if one.id.startswith(f"drain/{fleet}/")
-        }
+        running = self.client.list_workflows(
+            "WorkflowType = 'Drain' AND ExecutionStatus = 'Running'", rpc_timeout=ANSWER
+        )
+        with engine_answers():
+            found = {
+                one.id: self.client.get_workflow_handle(one.id)
+                async for one in running
+                if one.id.startswith(f"drain/{fleet}/")
+            }
         return [found[name] for name in sorted(found)]
 
 

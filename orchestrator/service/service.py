@@ -33,7 +33,7 @@ from policies.access import Action, action_of, may
 from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, Outcome
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
-from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Refused, Unknown
+from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Unknown
 from policies.model.fleet import Fleet
 from policies.model.instance import InstanceState
 from policies.model.offer import Offer, Verb
@@ -504,8 +504,7 @@ class Service:
         try:
             done = await work()
         except PenstockError as refused:
-            if isinstance(refused, Conflict | Refused | NotAllowed | BadInput):
-                self._note_refusal(caller, subject, f"{action}: {refused}")
+            self._note_refusal(caller, subject, f"{action}: {refused}")
             raise
         write = partial(self._ledger.audit, fleet=fleet_in(subject))
         said = {"asked": body, "from": caller.address}

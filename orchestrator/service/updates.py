@@ -1,5 +1,7 @@
 """Giving a workflow a command and waiting for its answer, also while it continues as new."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from policies.model.command import CommandReceipt
-from policies.model.errors import Conflict
+from policies.model.errors import Conflict, Unavailable
 from policies.model.offer import Offer
 from workflows.commands import Given
 
@@ -17,6 +19,24 @@ ANSWER = timedelta(seconds=5)
 
 RUNS = 3
 """Runs that are asked; a history is cut after hundreds of events, not twice within an answer."""
+
+
+@contextmanager
+def engine_answers() -> Iterator[None]:
+    """Say in words that the engine does not answer.
+
+    Raises:
+        Unavailable: It does not, or not in time.
+    """
+    try:
+        yield
+    except RPCError as error:
+        why = error.message.partition(":")[0] or error.status.name
+        raise Unavailable(f"the engine does not answer ({why}); is it running, and a worker?") from error
+    except RuntimeError as error:  # a client that connects with its first question, in a list of workflows
+        if "client connect" not in str(error):
+            raise
+        raise Unavailable("the engine does not answer; is it running?") from error
 
 
 def refusal_in(error: WorkflowUpdateFailedError) -> Conflict:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from orchestrator.exit_code import OF_OUTCOMES
+from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.change import Outcome
 from policies.model.people import Role
@@ -147,3 +148,27 @@ async def test_bad_input_gets_one_clear_error(
     assert said.code == code, said.err
     assert place.lower() in said.err.lower()
     assert said.out == ""
+
+
+async def test_root_holds_and_goes_back_where_no_api_answers_any_more(
+    penstock: CommandLine, service: Service, ledger: Ledger, tmp_path: Path
+) -> None:
+    """The engine is away, too: what counts is that the order gets as far as it, and stands in the record."""
+    del service  # its files are there
+    under_way(ledger)
+    alone = {
+        "PENSTOCK_SOCKET": os.fspath(tmp_path / "nobody.sock"),
+        "PENSTOCK_STATE": os.fspath(tmp_path),
+        "PENSTOCK_LEDGER_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
+        "PENSTOCK_FLEET": os.fspath(tmp_path / "fleets"),
+        "PENSTOCK_PEOPLE": os.fspath(tmp_path / "people.yaml"),
+        "PENSTOCK_TEMPORAL_ADDRESS": "127.0.0.1:1",
+    }
+    for words in (("hold", "edge", "--reason", "odd"), ("rollback", "edge", "--reason", "odd")):
+        said = await penstock(*words, **alone)
+        assert said.code == 1
+        assert "root goes on without it" in said.err
+        assert "engine" in said.err.splitlines()[-1]
+        assert ledger.audit_entries()[-1].person == "root"
+    said = await penstock("promote", "edge", "--reason", "odd", **alone)
+    assert "root goes on" not in said.err

@@ -1,0 +1,118 @@
+"""The command that reads every file of an installation, offline: what is wrong, where, and what to do."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.output import Output, OutputOption, emit, print_table
+from orchestrator.exit_code import ExitCode
+
+if TYPE_CHECKING:
+    from orchestrator.settings import Settings
+
+Given = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="files to read, by their names fleet, gates, trust or people; all of the settings when none"
+    ),
+]
+
+
+def check(files: Given = None, output: OutputOption = Output.TABLE) -> None:
+    """Read every file, change nothing, and say what is wrong in which line; ends with 2 when anything is."""
+    found = [{"file": str(path), "wrong": _wrong(read)} for path, read in _readings(files or [])]
+
+    def table() -> None:
+        rows = [(one["file"] or "", "WRONG" if one["wrong"] else "ok", one["wrong"] or "") for one in found]
+        print_table(("FILE", "", ""), rows, "There is nothing to read.")
+
+    bad = [one["file"] or "" for one in found if one["wrong"]]
+    emit(output, "Check", found, table, rows=found, names=bad)
+    raise typer.Exit(ExitCode.USAGE if bad else ExitCode.DONE)
+
+
+def _readings(files: list[Path]) -> Iterator[tuple[Path, Callable[[], object]]]:
+    """Yield what is to be read, each with the reading of it."""
+    if files:
+        for path in files:
+            yield path, _reading_of(path)
+        return
+    settings, wrong = _settings()
+    toml = _toml()
+    if wrong is not None or toml.exists():
+        yield toml, lambda: _raise(wrong)
+    if settings is None:
+        return
+    folder = settings.fleet.is_dir()
+    for path in sorted(settings.fleet.glob("*.yaml")) if folder else [settings.fleet]:
+        yield path, _reader("fleet", path)
+    yield settings.gates, _reader("gates", settings.gates)
+    yield settings.trust, _reader("trust", settings.trust)
+    if settings.people.exists():
+        yield settings.people, _reader("people", settings.people)
+
+
+def _reading_of(path: Path) -> Callable[[], object]:
+    """Return how a file is read that was named; its name says what it is."""
+    kind = next((kind for kind in ("gates", "trust", "people") if kind in path.stem), "fleet")
+    return _reader(kind, path)
+
+
+def _reader(kind: str, path: Path) -> Callable[[], object]:
+    def read() -> object:
+        from activities.drivers.trust_files import load_trust  # noqa: PLC0415 - only who checks waits for it
+        from activities.files import load  # noqa: PLC0415
+        from policies.model.errors import BadInput  # noqa: PLC0415
+        from policies.model.fleet import Fleet  # noqa: PLC0415
+        from policies.model.gates import GatePolicy, lint  # noqa: PLC0415
+        from policies.model.people import People  # noqa: PLC0415
+
+        match kind:
+            case "trust":
+                return load_trust(path)
+            case "people":
+                return load(path, People)
+            case "gates":
+                gates = load(path, GatePolicy)
+                if problems := lint(gates):
+                    raise BadInput(f"{path} is not safe to judge by: {problems[0]}")
+                return gates
+            case _:
+                return load(path, Fleet)
+
+    return read
+
+
+def _settings() -> "tuple[Settings | None, Exception | None]":
+    """Return the settings, or why they cannot be read."""
+    from orchestrator.settings import Settings  # noqa: PLC0415 - only who checks waits for it
+
+    try:
+        return Settings(), None
+    except ValueError as error:
+        return None, error
+
+
+def _toml() -> Path:
+    from orchestrator.settings import Settings  # noqa: PLC0415 - only who checks waits for it
+
+    return Settings.file
+
+
+def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _wrong(read: Callable[[], object]) -> str | None:
+    """Return what is wrong with a file, None when nothing is."""
+    from policies.model.errors import PenstockError  # noqa: PLC0415 - only who checks waits for it
+    from policies.model.value import sentence  # noqa: PLC0415
+
+    try:
+        read()
+    except (PenstockError, ValueError) as error:
+        return sentence(str(error))
+    return None

@@ -1,0 +1,81 @@
+"""`penstock check`: every file of an installation, read offline."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.service.service import Service
+from tests.service.command_line import CommandLine
+from tests.service.conftest import FLEETS
+
+GATES = Path("deploy/prometheus/gates.yaml").absolute()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("fleet.yaml", "name: edge\nproduct: ocserv\ngateways: []\nlimit: {}\n", "line 4"),
+        ("fleet.yaml", FLEETS.format(name="edge").replace("port: 4442", "port: 4441"), "two slots have the same port"),
+        ("fleet.yaml", FLEETS.format(name="edge").replace("10.0.1.0", "10.0.0.0"), "share a pool"),
+        ("fleet.yaml", FLEETS.format(name="edge") + "limits: {lease: 30d}\n", "lease"),
+        ("fleet.yaml", FLEETS.format(name="edge") + "limits: {drain_deadline: 8}\n", "drain_deadline"),
+        ("fleet.yaml", FLEETS.format(name="edge") + "limits: {drain_deadline: 0s}\n", "drain_deadline"),
+        ("fleet.yaml", FLEETS.format(name="edge") + "limits: {steps: ['50%', '25%']}\n", "steps"),
+        ("fleet.yaml", FLEETS.format(name="edge") + "limits: {steps: ['250%']}\n", "steps"),
+        ("fleet.yaml", "name: [\n", "line"),
+        ("fleet.yaml", "", "empty"),
+        ("fleet.yaml", "name: edge\nname: core\n", "line 2"),
+        ("fleet.yaml", "a: &a [1]\nb: *a\n", "line"),
+        ("people.yaml", "people: []\n", "apiVersion"),
+        ("people.yaml", "apiVersion: penstock/v2\n", "penstock/v1"),
+        ("people.yaml", "apiVersion: penstock/v1\npeople:\n  - name: Ana\n", "line 3"),
+        (
+            "people.yaml",
+            "apiVersion: penstock/v1\npeople:\n  - {name: ana, roles: {edge: [king]}}\n",
+            "line 3",
+        ),
+        ("people.yaml", "apiVersion: penstock/v1\npeople:\n  - name: penstock\n", "penstock"),
+        ("people.yaml", "apiVersion: penstock/v1\npeople:\n  - name: ana\n  - name: ana\n", "ana"),
+        ("trust.yaml", "version: 1\nversion: 2\n", "line 2"),
+        ("trust.yaml", "version: 1\nrules: {}\n", "line"),
+        ("trust.yaml", "version: one\n", "version"),
+        ("gates.yaml", "name: x\n", "no gate is required"),
+    ],
+)
+async def test_what_is_wrong_with_a_file_is_named_with_its_place(
+    penstock: CommandLine, tmp_path: Path, name: str, content: str, place: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    said = await penstock("check", str(tmp_path / name), "-o", "json")
+    assert said.code == 2, said.out
+    [found] = json.loads(said.out)["data"]
+    assert place in found["wrong"]
+
+
+async def test_files_that_are_sound_are_said_to_be(penstock: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "fleet.yaml").write_text(FLEETS.format(name="edge"))
+    said = await penstock("check", str(tmp_path / "fleet.yaml"), str(GATES))
+    assert said.code == 0, said.out
+    assert said.out.count(" ok") == 2
+
+
+async def test_without_arguments_every_file_of_the_settings_is_read(
+    penstock: CommandLine, service: Service, tmp_path: Path
+) -> None:
+    del service  # its files are there
+    environment = {
+        "PENSTOCK_STATE": str(tmp_path),
+        "PENSTOCK_FLEET": str(tmp_path / "fleets"),
+        "PENSTOCK_GATES": str(GATES),
+        "PENSTOCK_TRUST": str(tmp_path / "trust.yaml"),
+    }
+    said = await penstock("check", "-o", "json", **environment)
+    found = {Path(one["file"]).name: one["wrong"] for one in json.loads(said.out)["data"]}
+    assert found["edge.yaml"] is None
+    assert found["core.yaml"] is None
+    assert found["gates.yaml"] is None
+    assert "trust.yaml" in found["trust.yaml"]
+    (tmp_path / "penstock.toml").write_text('fleeet = "x"\n')
+    said = await penstock("check", "-o", "name", **environment)
+    assert (said.code, Path(said.out.strip()).name) == (2, "penstock.toml")
