@@ -16,7 +16,11 @@ GATES = Path("deploy/prometheus/gates.yaml").absolute()
     ("name", "content", "place"),
     [
         ("fleet.yaml", "name: edge\nproduct: ocserv\ngateways: []\nlimit: {}\n", "line 4"),
-        ("fleet.yaml", FLEETS.format(name="edge").replace("port: 4442", "port: 4441"), "two slots have the same port"),
+        (
+            "fleet.yaml",
+            FLEETS.format(name="edge").replace("port: 4442", "port: 4441"),
+            "two slots have the same port",
+        ),
         ("fleet.yaml", FLEETS.format(name="edge").replace("10.0.1.0", "10.0.0.0"), "share a pool"),
         ("fleet.yaml", FLEETS.format(name="edge") + "limits: {lease: 30d}\n", "lease"),
         ("fleet.yaml", FLEETS.format(name="edge") + "limits: {drain_deadline: 8}\n", "drain_deadline"),
