@@ -14,6 +14,7 @@ from orchestrator.api.app import application
 from orchestrator.api.peer import PeerProtocol
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.processes.composition import compose
+from orchestrator.processes.process import leave
 from orchestrator.service.service import Service
 from orchestrator.settings import Settings
 from policies.model.errors import BadInput, Conflict
@@ -103,3 +104,8 @@ async def main() -> None:
     async with serving((await compose(settings)).service, socket_at(settings.socket)):
         print(f"ready: {settings.socket}", flush=True)  # noqa: T201 - the supervisor waits for this line
         await told.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+    leave(0)
