@@ -83,7 +83,7 @@ async def run(*arguments: str) -> Any:
     result = await asyncio.to_thread(CliRunner().invoke, app, [*arguments, "--output", "json"])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return json.loads(result.stdout)
+    return json.loads(result.stdout)["data"]
 
 
 def at(minute: int) -> str:

@@ -51,7 +51,7 @@ def test_lint_says_how_long_the_policy_needs() -> None:
     slow = json.loads(
         run("lint", str(DEPLOY / "prometheus/gates.yaml"), "--attempts", "3", "-o", "json").output
     )
-    assert "cannot be decided in 20 min" in slow["predictions"][0]["advice"]
+    assert "cannot be decided in 20 min" in slow["data"]["predictions"][0]["advice"]
 
 
 def test_lint_refuses_a_policy_that_could_never_promote(tmp_path: Path) -> None:

@@ -258,6 +258,7 @@ async def test_a_repeated_install_records_what_came_up_and_was_never_recorded(se
     async with recording(server, serving=None) as begun:
         begun.world.gateways["gw-3"].serve(OLD)
         await begun.service.install(begun.world.fleet, OLD, "http://repository", "ana")
+        await begun.service.end_of("edge")
         assert begun.ledger.known_good("edge") == dict.fromkeys(begun.world.gateways, OLD)
         assert begun.world.gateways["gw-3"].effects == []
 

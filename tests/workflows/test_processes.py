@@ -1,6 +1,7 @@
 """Processes end: a worker by kill -9, a long history by its length, a command line by its exit code."""
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -11,6 +12,9 @@ from pathlib import Path
 
 from temporalio.service import RPCError
 
+from orchestrator.processes.api import serving, socket_at
+from orchestrator.processes.composition import compose
+from orchestrator.settings import Settings
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from tests.fakes.control import HEALTHY, UNDECIDED
@@ -115,13 +119,19 @@ async def test_commands_end_with_their_exit_code_every_time(real: World, tmp_pat
     real.judge.says(UNDECIDED)
     rollout = await real.start(("gw-1",))
     await in_phase(rollout, Phase.OBSERVING)
-    environment = {
-        **os.environ,
-        "PENSTOCK_TEMPORAL_ADDRESS": real.client.service_client.config.target_host,
-        "PENSTOCK_TEMPORAL_NAMESPACE": real.client.namespace,
-        "PENSTOCK_LEDGER_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
-        "PENSTOCK_STATE": str(tmp_path),
-    }
+    (tmp_path / "fleet.yaml").write_text(json.dumps(real.fleet.model_dump(mode="json")))
+    path = tmp_path / "penstock.sock"
+    environment = {**os.environ, "PENSTOCK_SOCKET": os.fspath(path)}
+    installation = await compose(
+        Settings(
+            temporal_address=real.client.service_client.config.target_host,
+            temporal_namespace=real.client.namespace,
+            ledger_url=real.book.url,
+            fleet=tmp_path / "fleet.yaml",
+            people=tmp_path / "people.yaml",
+            audit_key=tmp_path / "audit.key",
+        )
+    )
 
     async def ask() -> int:
         command = await asyncio.create_subprocess_exec(
@@ -135,6 +145,6 @@ async def test_commands_end_with_their_exit_code_every_time(real: World, tmp_pat
         )
         return await command.wait()
 
-    await ask()  # the first makes the ledger
-    for _ in range(2):
-        assert await asyncio.gather(*[ask() for _ in range(4)]) == [0, 0, 0, 0]
+    async with serving(installation.service, socket_at(path)):
+        for _ in range(2):
+            assert await asyncio.gather(*[ask() for _ in range(4)]) == [0, 0, 0, 0]
