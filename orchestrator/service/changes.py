@@ -446,6 +446,6 @@ def _begun(order: ChangeOrder) -> str:
     nothing = order.confirm.at_deadline == "nothing"
     by_itself = "it is given up" if nothing else "they go back to known-good"
     return (
-        f"Waiting for a second person to approve it ({order.confirm.reason}). "
+        f"Waiting for a second person ({order.confirm.reason}) to approve it. "
         f"If nobody answers within {order.confirm.within}, {by_itself}."
     )
