@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -251,12 +251,31 @@ def _values_in(annotation: object) -> Iterator[type[Value]]:
         yield from _values_in(argument)
 
 
+class Reread(Generic[W]):
+    """What one file says, read again whenever the file has changed."""
+
+    def __init__(self, path: Path, model: type[W]) -> None:
+        self.path = path
+        self._model = model
+        self._read: tuple[object, W] | None = None
+
+    def value(self) -> W:
+        """Return what the file says now; raises as `load` does."""
+        try:
+            found = self.path.stat()
+            version = (found.st_mtime_ns, found.st_size, found.st_ino)
+        except OSError:
+            return load(self.path, self._model)  # it says what is wrong
+        if self._read is None or self._read[0] != version:
+            self._read = (version, load(self.path, self._model))
+        return self._read[1]
+
+
 class FleetFile:
     """The fleet of one file, read again whenever the file has changed."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read: tuple[int, Fleet] | None = None
+        self._file = Reread(path, Fleet)
 
     def fleet(self, name: str) -> Fleet:
         """Return the fleet as the file describes it now.
@@ -264,13 +283,7 @@ class FleetFile:
         Raises:
             BadInput: The file is not as it must be, or describes another fleet.
         """
-        try:
-            changed = self._path.stat().st_mtime_ns
-        except OSError:
-            changed = -1  # loading says what is wrong
-        if self._read is None or self._read[0] != changed:
-            self._read = (changed, load(self._path, Fleet))
-        fleet = self._read[1]
+        fleet = self._file.value()
         if fleet.name != name:
-            raise BadInput(f"{self._path} describes the fleet {fleet.name}, not {name}")
+            raise BadInput(f"{self._file.path} describes the fleet {fleet.name}, not {name}")
         return fleet

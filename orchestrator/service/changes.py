@@ -109,20 +109,7 @@ class ChangeService:
     async def standing(self, fleet: Fleet) -> Standing:
         """Return what the fleet is on now and how many of its gateways take users."""
         survey = await self.survey(fleet)
-        versions = {row.release.digest: row.release.version for row in self.ledger.releases()}
-        alive = [
-            state.serving
-            for state in survey.states.values()
-            if state.serving is not None and state.serving.state is InstanceState.RUNNING
-        ]
-        return Standing(
-            fleet=fleet.name,
-            versions=tuple(sorted({versions.get(one.release or "", "an unknown release") for one in alive})),
-            taking=len(alive),
-            gateways=len(fleet.gateways),
-            silent=survey.silent,
-            quarantined={one.gateway: one.reason for one in self.ledger.quarantined(fleet.name)},
-        )
+        return standing_of(fleet, survey, self.ledger)
 
     async def plan(
         self, fleet: Fleet, release: ReleaseRef, strategy: Strategy, gates: GatePolicy, trust_policy: str
@@ -422,6 +409,24 @@ class ChangeService:
 
     def _change(self, fleet: str) -> WorkflowHandle[Any, ChangeResult]:
         return self.client.get_workflow_handle(change_of(fleet), result_type=ChangeResult)
+
+
+def standing_of(fleet: Fleet, survey: Surveyed, ledger: Ledger) -> Standing:
+    """Return what the fleet is on, by what its gateways said."""
+    versions = {row.release.digest: row.release.version for row in ledger.releases()}
+    alive = [
+        state.serving
+        for state in survey.states.values()
+        if state.serving is not None and state.serving.state is InstanceState.RUNNING
+    ]
+    return Standing(
+        fleet=fleet.name,
+        versions=tuple(sorted({versions.get(one.release or "", "an unknown release") for one in alive})),
+        taking=len(alive),
+        gateways=len(fleet.gateways),
+        silent=survey.silent,
+        quarantined={one.gateway: one.reason for one in ledger.quarantined(fleet.name)},
+    )
 
 
 def _stuck(fleet: str, description: WorkflowExecutionDescription) -> tuple[str, Offer] | None:

@@ -4,6 +4,7 @@ import base64
 import logging
 import os
 import syslog
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -117,10 +118,7 @@ class Checkpoints:
 
     def newest(self) -> Checkpoint | None:
         """Return the newest that is kept here."""
-        found = None
-        for found in self.each():  # noqa: B007 - the last one is wanted
-            pass
-        return found
+        return next(iter(deque(self.each(), maxlen=1)), None)
 
     def each(self) -> Iterator[Checkpoint]:
         """Yield those that are kept here, the oldest first.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from activities.files import load
+from activities.files import Reread
 from policies.access import Action, is_known_to, refusal_of
 from policies.model.errors import BadInput, NotAllowed, Unknown
 from policies.model.fleet import Fleet
@@ -17,7 +17,7 @@ class Fleets:
         """Read from a file or a folder; `refused` is told who was refused what, and why."""
         self._path = path
         self._refused = refused
-        self._read: dict[Path, tuple[object, Fleet]] = {}
+        self._files: dict[Path, Reread[Fleet]] = {}
 
     def names(self, caller: Caller) -> tuple[str, ...]:
         """Return the fleets where the caller has a role, by name."""
@@ -51,19 +51,8 @@ class Fleets:
         found: dict[str, Fleet] = {}
         places: dict[str, Path] = {}
         for file in files:
-            fleet = self._load(file)
+            fleet = self._files.setdefault(file, Reread(file, Fleet)).value()
             if fleet.name in found:
                 raise BadInput(f"{file} and {places[fleet.name]} both describe the fleet {fleet.name}")
             found[fleet.name], places[fleet.name] = fleet, file
         return found
-
-    def _load(self, file: Path) -> Fleet:
-        try:
-            status = file.stat()
-        except OSError as error:
-            raise BadInput(f"{file} cannot be read: {error.strerror}; check the path") from error
-        version = (status.st_mtime_ns, status.st_size, status.st_ino)
-        known = self._read.get(file)
-        if known is None or known[0] != version:
-            known = self._read[file] = (version, load(file, Fleet))
-        return known[1]

@@ -6,7 +6,7 @@ What a caller says of itself, and every variable of its environment, counts for 
 import pwd
 from pathlib import Path
 
-from activities.files import load
+from activities.files import Reread
 from policies.model.errors import BadInput, NotAllowed
 from policies.model.people import EVERY_FLEET, ROOT, Caller, Grants, People, Role, Via, joined
 
@@ -23,7 +23,7 @@ class PeopleFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._read: tuple[object, People] | None = None
+        self._file = Reread(path, People)
 
     def people(self) -> People:
         """Return everybody who is known now.
@@ -32,15 +32,12 @@ class PeopleFile:
             BadInput: The file is wrong; the sentence names the line.
         """
         try:
-            found = self._path.stat()
+            self._path.stat()
         except FileNotFoundError:
             return People(api_version="penstock/v1")
-        except OSError as error:
-            raise BadInput(f"{self._path} cannot be read: {error.strerror}; correct its rights") from error
-        version = (found.st_mtime_ns, found.st_size, found.st_ino)
-        if self._read is None or self._read[0] != version:
-            self._read = (version, load(self._path, People))
-        return self._read[1]
+        except OSError:
+            pass  # reading it says what is wrong
+        return self._file.value()
 
     def at_the_socket(self, uid: int) -> Caller:
         """Return who has this user number on the orchestrator's host.

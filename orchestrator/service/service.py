@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.releases import Admitted
-from orchestrator.service.changes import ChangeService, Standing, Surveyed
+from orchestrator.service.changes import ChangeService, Standing, Surveyed, standing_of
 from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
 from orchestrator.service.drains import DrainService
 from orchestrator.service.fleets import Fleets
@@ -35,7 +35,6 @@ from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Unknown
 from policies.model.fleet import Fleet
-from policies.model.instance import InstanceState
 from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, Via
 from policies.model.plan import Strategy
@@ -519,20 +518,7 @@ class Service:
     def _standing(self, fleet: Fleet) -> tuple[ChangeRecord | None, Standing]:
         """Return the newest change, and what the fleet is on by what its gateways last said."""
         states, silent = self._ledger.states(fleet.name, LOOKED_AT_WITHIN)
-        versions = {row.release.digest: row.release.version for row in self._ledger.releases()}
-        alive = [
-            state.serving
-            for state in states.values()
-            if state.serving is not None and state.serving.state is InstanceState.RUNNING
-        ]
-        standing = Standing(
-            fleet=fleet.name,
-            versions=tuple(sorted({versions.get(one.release or "", "an unknown release") for one in alive})),
-            taking=len(alive),
-            gateways=len(fleet.gateways),
-            silent=silent,
-            quarantined={one.gateway: one.reason for one in self._ledger.quarantined(fleet.name)},
-        )
+        standing = standing_of(fleet, Surveyed(states=states, silent=silent), self._ledger)
         return self._ledger.last_change(fleet.name), standing
 
     def _told(self, record: ChangeRecord) -> ChangeStatus:
