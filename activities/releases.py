@@ -29,12 +29,12 @@ from activities.verdicts import (
     refusal,
     refused,
 )
-from policies.changes import change_between, require_approvals
+from policies.changes import change_between
 from policies.model.errors import BadInput
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import DigestMismatch, SubjectMismatch, TrustError
 from policies.model.release import Artifact, ReleaseManifest
-from policies.model.trust import Approval, Change, Envelope
+from policies.model.trust import ApprovalRules, Change, Envelope
 from policies.model.value import Digest, Name, Value
 from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
 from policies.trust.statements import parse_release
@@ -178,39 +178,27 @@ class Releases:
             self._refuse(admitted, error)
             raise
 
-    def changes(self, admitted: Admitted, known_good: Digest | None) -> Change:
-        """Return what the release changes in the configuration of a known-good one, or adds to none.
+    @property
+    def approval_rules(self) -> ApprovalRules:
+        """What the trust policy, as it lies on disk now, asks people to approve."""
+        return self._tools.trust().policy.approvals
+
+    def changes(self, release: Digest, before: Collection[Digest]) -> tuple[Change, ...]:
+        """Return how the release's configuration differs from that of each of the others.
+
+        Where the manifest of one of them is not on this host, all of the configuration counts as changed.
 
         Raises:
-            DigestMismatch: the known-good release is not on this host.
+            DigestMismatch: The release itself is not on this host.
         """
-        evidence = self._tools.evidence
-        before = self._template(parse_release(evidence.read(known_good))) if known_good else None
-        return change_between(admitted.reference.digest, before, self._template(admitted.manifest))
+        after = self._template(parse_release(self._tools.evidence.read(release)))
+        return tuple(change_between(release, self._template_before(one), after) for one in sorted({*before}))
 
-    def require_approved(
-        self, admitted: Admitted, known_good: Digest | None, approvals: Sequence[Approval], *, requester: str
-    ) -> tuple[str, ...]:
-        """Return whose approvals allow the change of configuration; one audit line when they do not.
-
-        Raises:
-            ApprovalRequired: too few of them count.
-            DigestMismatch: the known-good release is not on this host.
-        """
-        trust = self._tools.trust()
+    def _template_before(self, release: Digest) -> str | None:
         try:
-            return require_approvals(
-                self.changes(admitted, known_good),
-                approvals,
-                trust.policy.approvals,
-                policy=trust.digest,
-                requester=requester,
-                signers=[signature.identity for signature in admitted.verification.signatures],
-                now=self._tools.clock(),
-            )
-        except TrustError as error:
-            self._refuse(admitted, error)
-            raise
+            return self._template(parse_release(self._tools.evidence.read(release)))
+        except DigestMismatch:
+            return None
 
     def promote(self, release: Digest, *, scope: Scope | None = None) -> None:
         """Note that the release was promoted: it is known-good, and older ones are refused from now on.

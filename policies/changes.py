@@ -1,15 +1,12 @@
-"""Decide what a release changes beside its programs, and whose approval that needs.
+"""Tell what a release changes beside its programs.
 
 Configuration outside the whitelist can undo everything a signature protects (an open
-listener, another authentication), so it takes people of its own to say yes.
+listener, another authentication), so it takes people of its own to say yes: `policies.approvals`.
 """
 
 import re
-from collections.abc import Sequence
-from datetime import datetime
 
-from policies.model.refusals import ApprovalRequired
-from policies.model.trust import Approval, ApprovalRule, ApprovalRules, Change
+from policies.model.trust import ApprovalRules, Change
 from policies.model.value import Digest, digest_of
 
 CREDENTIALS = re.compile(r"key|secret|passw|passwd|token|credential|cert|radius|auth|pin$|psk", re.IGNORECASE)
@@ -34,55 +31,9 @@ def change_between(manifest: Digest, before: str | None, after: str) -> Change:
     )
 
 
-def digest_of_change(change: Change) -> Digest:
-    """Return the digest that approvals of this change name."""
-    return digest_of(change.model_dump_json().encode())
-
-
-def rule_of(change: Change, rules: ApprovalRules) -> ApprovalRule:
-    """Return the rule of the strictest kind that is in this change."""
-    if change.credentials:
-        return rules.credentials
-    if set(change.keys) - set(rules.config.unless_keys_in):
-        return rules.config
-    return rules.binary_only
-
-
-def require_approvals(
-    change: Change,
-    approvals: Sequence[Approval],
-    rules: ApprovalRules,
-    *,
-    policy: Digest,
-    requester: str,
-    signers: Sequence[str],
-    now: datetime,
-) -> tuple[str, ...]:
-    """Return the people whose approvals allow the change; what the whitelist covers needs nobody here.
-
-    An approval counts if it names this change and this policy, is in time, and comes from
-    somebody who neither asked for the change nor signed the release.
-
-    Raises:
-        ApprovalRequired: too few approvals count.
-    """
-    rule = rule_of(change, rules)
-    if rule is rules.binary_only:
-        return ()
-    wanted = digest_of_change(change)
-    people = {
-        approval.person
-        for approval in approvals
-        if (approval.manifest, approval.change, approval.policy) == (change.manifest, wanted, policy)
-        and approval.given_at <= now < approval.expires_at
-        and approval.person not in (requester, *signers)
-    }
-    if len(people) < rule.count:
-        touched = ", ".join(change.credentials or sorted(set(change.keys) - set(rule.unless_keys_in)))
-        lacking = f"{rule.count} people must approve that, {len(people)} did"
-        kind = "credentials" if change.credentials else "config"
-        raise ApprovalRequired(f"the release changes {touched}; {lacking}", reason=kind)
-    return tuple(sorted(people))
+def beyond_whitelist(change: Change, rules: ApprovalRules) -> tuple[str, ...]:
+    """Return the keys in this change that the whitelist does not cover."""
+    return tuple(sorted(set(change.keys) - set(rules.config.unless_keys_in)))
 
 
 def _settings(text: str) -> dict[str, tuple[str, ...]]:

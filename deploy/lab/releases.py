@@ -51,6 +51,7 @@ class LabReleases:
                     "sha256": hashlib.sha256(root.read_bytes()).hexdigest(),
                 }
             },
+            "approvals": {"config": {"count": 0}, "credentials": {"count": 0}},
             "rules": [
                 {
                     "product": self.product,

@@ -8,12 +8,14 @@ import typer
 from orchestrator.cli import safely
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import follow
-from orchestrator.cli.output import Output, OutputOption, emit, printable, say
+from orchestrator.cli.output import Output, OutputOption, emit, moment, printable, say
+from orchestrator.cli.screens import plan_lines
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, fleet_of, seconds
 from orchestrator.exit_code import ExitCode
 
 Within = Annotated[str, typer.Option("--timeout", help="how long --wait waits, for example 90s or 5m")]
 Force = Annotated[bool, typer.Option("--force", help="end a change first that no worker can go on with")]
+ThisPlan = Annotated[str | None, typer.Option("--plan", help="the plan's digest, or the beginning of it")]
 To = Annotated[str | None, typer.Option("--to", help="an earlier release instead of known-good")]
 
 
@@ -40,9 +42,26 @@ def rollback(  # an option each
     raise typer.Exit(code)
 
 
-def approve(reason: Reason, fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
-    """Say yes to a rollback that waits for a second person; nobody approves what they asked for."""
-    _answer("approve", reason, fleet, output)
+def approve(
+    reason: Reason,
+    fleet: FleetName = None,
+    plan: ThisPlan = None,
+    key: Key = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Say yes to a plan, or to a rollback that waits; nobody approves what they ask for themselves."""
+    if plan is None:
+        _answer("approve", reason, fleet, output)
+        return
+    api = Api()
+    shown = api.get("plans", plan)
+    name = fleet_of(api, fleet)
+    if shown["fleet"] != name:
+        raise Problem("Conflict", f"that is a plan of {shown['fleet']}, not of {name}", exit_code=9)
+    sys.stderr.write("\n".join(plan_lines(shown)) + "\n")
+    given = api.post("plans", shown["digest"], "approvals", body={"reason": reason}, key=key)
+    told = f"{given['person']} approves it until {moment(given['expires_at'])}."
+    emit(output, "Approval", given, lambda: say(told), names=[given["plan"]])
 
 
 def reject(reason: Reason, fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli import back, bundle, check, drain, gateway, safely, snapshot, token
-from orchestrator.cli.client import Api
+from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import code_of, follow
 from orchestrator.cli.output import Output, OutputOption, console, emit, say
 from orchestrator.cli.screens import fleet_frame, history_lines, plan_lines
@@ -188,11 +188,18 @@ def show_fleet(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> 
 
 @app.command(rich_help_panel=CHANGE)
 def plan(
-    to: Release, fleet: FleetName = None, strategy: Strategy = "canary", output: OutputOption = Output.TABLE
+    fleet: FleetName = None,
+    to: Annotated[str | None, typer.Option("--to", help="the release to plan for")] = None,
+    strategy: Strategy = "canary",
+    made: Annotated[str | None, typer.Option("--plan", help="show a plan that was made")] = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
-    """Print what an upgrade would do, to whom, and how long it takes; nothing is changed."""
+    """Print what an upgrade would do, to whom, and how long it takes; no gateway is changed."""
     api = Api()
-    found = _plan(api, fleet_of(api, fleet), to, strategy)
+    if (to is None) == (made is None):
+        sentence = "say --to RELEASE for a new plan, or --plan DIGEST for one that was made"
+        raise Problem("BadInput", sentence, exit_code=2)
+    found = api.get("plans", made) if made else _plan(api, fleet_of(api, fleet), str(to), strategy)
     emit(output, "Plan", found, lambda: say(*plan_lines(found)), names=[found["digest"]])
 
 

@@ -168,9 +168,19 @@ def plan_lines(plan: Json) -> list[str]:
     back = ", ".join(f"{version} on {count}" for version, count in plan["known_good"].items())
     lines += [f" Known-good  {back} gateways"]
     lines += [f" Signed by   {signer}" for signer in plan["signers"]]
+    lines += [f" Approval    {line}" for line in approval_lines(plan["approved"])]
     if plan["offers"]:
         lines.append(f"Start: {all_spelled(plan['offers'])}")
     return [printable(line) for line in lines]
+
+
+def approval_lines(approved: Json) -> list[str]:
+    """Return how many people must approve a plan, why, and who has; nothing where it needs nobody."""
+    wanted = approved["required"]
+    if not wanted["count"]:
+        return []
+    people = ", ".join(approved["people"]) or "nobody yet"
+    return [f"{wanted['count']} needed who do not start it: {wanted['reason']}; approved by {people}"]
 
 
 def prediction_line(prediction: Json) -> str:

@@ -18,7 +18,7 @@ _SPELLED = {
     "promote": "promote {fleet}" + REASON,
     "abort": "abort {fleet}" + REASON,
     "roll_back": "rollback {fleet}{to}{force}" + REASON,
-    "approve": "approve {fleet}" + REASON,
+    "approve": "approve {fleet}{plan}" + REASON,
     "reject": "reject {fleet}" + REASON,
     "quarantine": "gateway quarantine {fleet} {gateway}" + REASON,
     "return": "gateway return {fleet} {gateway}" + REASON,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from activities.drivers.store.snapshots import SnapshotArchive
 from orchestrator.engine.client import connect
+from orchestrator.service.approvals import ApprovalService
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints, Sink, to_syslog, to_webhook
 from orchestrator.service.people import PeopleFile
@@ -21,6 +22,7 @@ class Installation:
     settings: Settings
     ledger: Ledger
     changes: ChangeService
+    approvals: ApprovalService
     plans: PlanService
     releases: ReleaseService
     service: Service
@@ -44,19 +46,22 @@ async def compose(settings: Settings) -> Installation:
     )
     ledger = Ledger.open(settings.ledger_url)
     changes = ChangeService(client, ledger)
+    people = PeopleFile(settings.people)
+    approvals = ApprovalService(ledger=ledger, people=people, store=settings.store, trust=settings.trust)
     plans = PlanService(
         ledger=ledger,
         changes=changes,
         gates=settings.gates,
         trust=settings.trust,
         prometheus_url=settings.prometheus_url,
+        approvals=approvals,
     )
     releases = ReleaseService(
         ledger=ledger, store=settings.store, trust=settings.trust, source=settings.source
     )
     service = Service(
         fleets=settings.fleet,
-        people=PeopleFile(settings.people),
+        people=people,
         ledger=ledger,
         changes=changes,
         plans=plans,
@@ -64,4 +69,4 @@ async def compose(settings: Settings) -> Installation:
         archive=SnapshotArchive(settings.snapshots),
         checkpoints=checkpoints_of(settings, ledger),
     )
-    return Installation(settings, ledger, changes, plans, releases, service)
+    return Installation(settings, ledger, changes, approvals, plans, releases, service)

@@ -4,6 +4,7 @@ What a caller says of itself, and every variable of its environment, counts for 
 """
 
 import pwd
+from collections.abc import Iterable
 from pathlib import Path
 
 from activities.files import Reread
@@ -77,6 +78,11 @@ class PeopleFile:
             )
         granted = joined([member.roles, *(one.roles for one in people.groups if one.name in groups)])
         return Caller(person=member.name, grants=granted, via=via)
+
+    def named_by(self, identities: Iterable[str]) -> frozenset[str]:
+        """Return whose names or subjects these are."""
+        known = {*identities}
+        return frozenset(one.name for one in self.people().people if known & {one.name, *one.subjects})
 
     def knows(self, name: str) -> bool:
         """Return whether somebody has that name."""

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.files import load
+from orchestrator.service.approvals import ApprovalService
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.login_rate import attempts_per_minute
 from orchestrator.store.ledger import Ledger
 from policies.judge.offline.predict import Prediction, Proof, predict, what_logins_prove
+from policies.model.approval import Approved
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy, lint
@@ -41,6 +43,8 @@ class PlanView(Value):
     predictions: tuple[Prediction, ...] = ()
     proofs: tuple[Proof, ...] = ()
     warnings: tuple[str, ...] = ()
+    approved: Approved
+    """How many people must approve it, and whose word counts if whoever asks starts it."""
     offers: tuple[Offer, ...] = ()
 
 
@@ -53,19 +57,21 @@ class PlanService:
     gates: Path
     trust: Path
     prometheus_url: str
+    approvals: ApprovalService
 
     async def plan(self, fleet: Fleet, to: str, strategy: Strategy) -> Plan:
-        """Return what an upgrade would do; nothing is changed."""
+        """Return what an upgrade would do; no gateway is changed."""
         release = await asyncio.to_thread(self.ledger.release, to)
         gates, trust = await asyncio.to_thread(self._read_files)
         return await self.changes.plan(fleet, release, strategy, gates, trust)
 
-    async def view(self, plan: Plan) -> PlanView:
-        """Return the plan as people see it."""
+    async def view(self, plan: Plan, person: str) -> PlanView:
+        """Return the plan as that person sees it; it is kept, so that others can approve it."""
         predictions = await self._predict(plan)
-        return await asyncio.to_thread(self._view, plan, predictions)
+        await asyncio.to_thread(self.ledger.record_plan, plan)
+        return await asyncio.to_thread(self._view, plan, predictions, person)
 
-    def _view(self, plan: Plan, predictions: tuple[Prediction, ...]) -> PlanView:
+    def _view(self, plan: Plan, predictions: tuple[Prediction, ...], person: str) -> PlanView:
         row = next((row for row in self.ledger.releases() if row.release == plan.release), None)
         versions: dict[str, int] = {}
         for release in plan.known_good.values():
@@ -77,6 +83,10 @@ class PlanService:
             plan=plan.digest,
             strategy=plan.strategy,
         )
+        found = self.approvals.state(plan, person)
+        note = f"by {found.lacking} who did not ask for it" if found.lacking else ""
+        approve = Offer(verb=Verb.APPROVE, fleet=plan.fleet.name, plan=plan.digest, note=note)
+        offers = (approve, start) if found.lacking else (start,)
         return PlanView(
             digest=plan.digest,
             fleet=plan.fleet.name,
@@ -92,7 +102,8 @@ class PlanService:
             predictions=predictions,
             proofs=_proofs(plan),
             warnings=self._warnings(plan),
-            offers=(start,) if plan.waves else (),
+            approved=found,
+            offers=offers if plan.waves else (),
         )
 
     def _warnings(self, plan: Plan) -> tuple[str, ...]:

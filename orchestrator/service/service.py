@@ -30,6 +30,7 @@ from orchestrator.store.requests import Answer, OtherContent
 from orchestrator.store.stories import EventRow
 from orchestrator.store.tokens import TokenRow
 from policies.access import Action, action_of, may
+from policies.model.approval import Approval
 from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, Outcome
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
@@ -37,7 +38,7 @@ from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError,
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, Via
-from policies.model.plan import Strategy
+from policies.model.plan import Plan, Strategy
 from policies.model.status import ChangeStatus, Event
 from policies.model.value import Value
 from policies.status.story import Story
@@ -171,9 +172,14 @@ class Service:
         return tuple(row for row in rows if row.release.product in products)
 
     async def plan(self, caller: Caller, fleet: str, to: str, strategy: Strategy) -> PlanView:
-        """Return what an upgrade would do, and what the fleet's traffic can prove; nothing is changed."""
+        """Return what an upgrade would do, and what the fleet's traffic can prove; no gateway is changed."""
         named = await self._asked(caller, Action.PLAN, fleet)
-        return await self._plans.view(await self._plans.plan(named, to, strategy))
+        return await self._plans.view(await self._plans.plan(named, to, strategy), caller.person)
+
+    async def planned(self, caller: Caller, plan: str) -> PlanView:
+        """Return a plan that somebody made, by its digest or the beginning of it, and who approved it."""
+        found = await self._plan_of(caller, Action.READ, plan)
+        return await self._plans.view(found, caller.person)
 
     async def release(self, caller: Caller, name: str) -> ReleaseRow:
         """Return one release of a product that the caller has to do with."""
@@ -219,6 +225,7 @@ class Service:
 
         Raises:
             Conflict: Another change is under way, or the plan is another one now.
+            ApprovalRequired: The plan needs more people than have approved it.
         """
         named = await self._asked(caller, Action.START, fleet)
 
@@ -229,11 +236,22 @@ class Service:
                 raise Conflict(
                     f"the fleet has changed since plan {digest}: the plan is now {plan.digest}", again
                 )
+            await asyncio.to_thread(self._plans.approvals.require, plan, caller.person)
             return await self._changes.start(
                 plan, self._releases.source, caller.person, reason, even_if_unusual=even_if_unusual
             )
 
         return await self._audited(caller, "upgrade asked for", fleet, {"to": to, "reason": reason}, begin)
+
+    async def approve_plan(self, caller: Caller, plan: str, reason: str) -> Approval:
+        """Approve a plan that somebody else means to start; it binds to everything the plan names."""
+        found = await self._plan_of(caller, Action.ANSWER, plan)
+
+        async def approve() -> Approval:
+            return await asyncio.to_thread(self._plans.approvals.approve, found, caller.person, reason)
+
+        asked = {"plan": found.digest, "reason": reason}
+        return await self._audited(caller, "approval asked for", found.fleet.name, asked, approve)
 
     async def command(
         self,
@@ -470,6 +488,15 @@ class Service:
         except Unknown as unknown:
             raise Unknown(f"no change {change} in the ledger", Offer(verb=Verb.HISTORY)) from unknown
         return record
+
+    async def _plan_of(self, caller: Caller, action: Action, name: str) -> Plan:
+        """Return a recorded plan; of a fleet that the caller may not know, as if there were none."""
+        digest, fleet = await asyncio.to_thread(self._ledger.plan_named, name)
+        try:
+            await self._asked(caller, action, fleet)
+        except Unknown as unknown:
+            raise Unknown(f"no plan {name} in the ledger", Offer(verb=Verb.PLAN)) from unknown
+        return await asyncio.to_thread(self._ledger.plan, digest)
 
     async def _administers(self, caller: Caller, fleet: str) -> None:
         if not self._may_administer(caller, fleet):

@@ -1,5 +1,6 @@
 """The ledger: what was, what is allowed and what is good; the engine is the truth only for what runs."""
 
+from orchestrator.store.approvals import Approvals
 from orchestrator.store.changes import Changes
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.gateway_results import GatewayResults
@@ -21,6 +22,7 @@ class Ledger(
     Changes,
     KnownGood,
     Plans,
+    Approvals,
     GatewayResults,
     GatewayStates,
     WatchStates,

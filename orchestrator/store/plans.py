@@ -40,6 +40,26 @@ class Plans(Book):
         """Return the whole plan of an upgrade; BadInput when there is none of that digest."""
         return _read_plan(self, digest)
 
+    def plan_named(self, name: str) -> tuple[str, str]:
+        """Return the digest of the plan that somebody wrote, or wrote the beginning of, and its fleet.
+
+        Raises:
+            Unknown: There is none.
+            BadInput: Several begin like this.
+        """
+        table = tables.plans
+        beginning = f"sha256:{name.removeprefix('sha256:').removeprefix('p-')}"
+        wanted = select(table.c.digest, table.c.fleet).where(
+            table.c.digest.startswith(beginning, autoescape=True)
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(wanted.limit(2)).all()
+        if not rows:
+            raise Unknown(f"no plan {name} in the ledger", Offer(verb=Verb.PLAN))
+        if len(rows) > 1:
+            raise BadInput(f"several plans begin with {name}: write more of the digest")
+        return rows[0].digest, rows[0].fleet
+
     def plan_header(self, digest: str) -> PlanHeader:
         """Return the plan without its gateways.
 

@@ -252,6 +252,7 @@ approvals = Table(
     Column("expires", Moment, nullable=False),
     PrimaryKeyConstraint("plan", "person"),
 )
+"""The newest yes of each person to each plan; the audit record has those before it."""
 
 tokens = Table(
     "tokens",

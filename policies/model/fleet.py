@@ -201,6 +201,9 @@ class Fleet(Value):
     gateways: tuple[Gateway, ...] = Field(min_length=1)
     limits: Limits = Limits()
     rollback: RollbackRules = RollbackRules()
+    approvals: int = Field(
+        default=0, ge=0, le=9, description="people who must approve each upgrade, beside who starts it"
+    )
 
     @model_validator(mode="after")
     def _gateways_share_nothing(self) -> "Fleet":

@@ -4,6 +4,7 @@ The class names are the verdicts of the attack list and the headings of the runb
 """
 
 from policies.model.errors import Refused
+from policies.model.offer import Offer
 
 
 class TrustError(Refused):
@@ -12,8 +13,8 @@ class TrustError(Refused):
     `reason` narrows the verdict down in one stable word, for instance `expired` or `window`.
     """
 
-    def __init__(self, sentence: str, *, reason: str = "") -> None:
-        super().__init__(sentence)
+    def __init__(self, sentence: str, *offers: Offer, reason: str = "") -> None:
+        super().__init__(sentence, *offers)
         self.reason = reason
 
 
@@ -74,4 +75,4 @@ class DigestMismatch(TrustError):
 
 
 class ApprovalRequired(TrustError):
-    """A change outside the whitelist that needs one more person's approval."""
+    """A plan that more people must approve than have."""

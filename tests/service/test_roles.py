@@ -31,6 +31,8 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "POST /v1/fleets/{fleet}/drains/end": (Action.DRAIN, WHY),
     "POST /v1/fleets/{fleet}/install": (Action.START, {"to": "1.3.0"}),
     "POST /v1/plans": (Action.PLAN, {"fleet": "edge", "to": "1.3.0"}),
+    "GET /v1/plans/{plan}": (None, {}),
+    "POST /v1/plans/{plan}/approvals": (None, WHY),
     "POST /v1/changes": (Action.START, WHY | {"fleet": "edge", "to": "1.3.0"}),
     "GET /v1/audit": (None, {}),
     "GET /v1/audit/head": (None, {}),
@@ -63,7 +65,7 @@ async def test_each_role_gets_as_far_as_the_table_says(
         if action is None:
             continue
         method, path = route.split()
-        names = {"fleet": "edge", "gateway": "edge-1", "name": "abcd", "release": "1.3.0"}
+        names = {"fleet": "edge", "gateway": "edge-1", "name": "abcd", "release": "1.3.0", "plan": "0" * 12}
         headers = {"Authorization": f"Bearer {secret}", "Idempotency-Key": str(number)}
         answer = await api.request(
             method,
@@ -83,7 +85,7 @@ async def test_each_role_gets_as_far_as_the_table_says(
 async def test_a_stranger_gets_nowhere(api: httpx.AsyncClient) -> None:
     for number, (route, (_, body)) in enumerate(ROUTES.items()):
         method, path = route.split()
-        names = {"fleet": "edge", "gateway": "edge-1", "name": "abcd", "release": "1.3.0"}
+        names = {"fleet": "edge", "gateway": "edge-1", "name": "abcd", "release": "1.3.0", "plan": "0" * 12}
         answer = await api.request(
             method,
             path.removeprefix("/v1").format(**names),

@@ -11,6 +11,7 @@ from orchestrator.api.routes.commands import Release, Why
 from orchestrator.api.who import Asking, Serving
 from orchestrator.service.planning import PlanView
 from orchestrator.store.releases import ReleaseRow
+from policies.model.approval import Approval
 from policies.model.plan import Strategy
 from policies.model.value import Digest, Name, Value
 
@@ -18,6 +19,15 @@ router = APIRouter(tags=["plans and releases"])
 
 ReleaseName = Annotated[
     str, Path(min_length=1, max_length=128, description="a release: digest, its beginning, or version")
+]
+PlanName = Annotated[
+    str,
+    Path(
+        min_length=8,
+        max_length=71,
+        pattern=r"^(?:sha256:|p-)?[0-9a-f]*$",
+        description="a plan's digest, or the beginning of it",
+    ),
 ]
 
 
@@ -27,6 +37,12 @@ class PlanAsked(Value):
     fleet: Name
     to: Release
     strategy: Strategy = Strategy.CANARY
+
+
+class Yes(Value):
+    """Why a plan is approved."""
+
+    reason: Why
 
 
 class ReleaseAsked(Value):
@@ -66,8 +82,26 @@ class Withdrawn(Value):
 
 @router.post("/plans")
 async def plan(asked: PlanAsked, caller: Asking, service: Serving) -> PlanView:
-    """Say what an upgrade would do, to whom, and how long it takes; nothing is changed."""
+    """Say what an upgrade would do, to whom, and how long it takes; no gateway is changed."""
     return await service.plan(caller, asked.fleet, asked.to, asked.strategy)
+
+
+@router.get("/plans/{plan}")
+async def planned(plan: PlanName, caller: Asking, service: Serving) -> PlanView:
+    """Show a plan that somebody made, and who has approved it."""
+    return await service.planned(caller, plan)
+
+
+@router.post("/plans/{plan}/approvals", response_model=Approval, status_code=201)
+async def approve(
+    plan: PlanName, asked: Yes, request: Request, caller: Asking, service: Serving, key: Key
+) -> Response:
+    """Approve a plan that somebody else starts; the yes is for this plan alone, and expires."""
+
+    async def work() -> Approval:
+        return await service.approve_plan(caller, plan, asked.reason)
+
+    return await once(request, service, caller, key, work, 201)
 
 
 @router.get("/releases")

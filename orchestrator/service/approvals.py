@@ -1,0 +1,71 @@
+"""Approvals of plans: how many people an upgrade needs, who approved it, and whether that is enough."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from activities.drivers.trust_files import compose_releases
+from orchestrator.service.people import PeopleFile
+from orchestrator.store.ledger import Ledger
+from policies.approvals import approved, require_approved, required
+from policies.model.approval import Approval, Approved, Required
+from policies.model.errors import NotAllowed
+from policies.model.offer import Offer, Verb
+from policies.model.plan import Plan
+from policies.trust.admission import identity_in
+
+
+@dataclass(frozen=True)
+class ApprovalService:
+    """Counts people; who may approve at all is asked before, by `Service`."""
+
+    ledger: Ledger
+    people: PeopleFile
+    store: Path
+    trust: Path
+
+    def required(self, plan: Plan) -> Required:
+        """Return how many people must approve the plan, and what in it asks for them.
+
+        Raises:
+            DigestMismatch: The release is not in this installation's store.
+        """
+        releases = compose_releases(self.store, self.trust)
+        before = {known_good.digest for known_good in plan.known_good.values()}
+        changes = releases.changes(plan.release.digest, before)
+        return required(changes, releases.approval_rules, plan.fleet.approvals)
+
+    def state(self, plan: Plan, requester: str) -> Approved:
+        """Return how far the plan has come, if that person starts it."""
+        return approved(
+            self.required(plan),
+            self.ledger.approvals(plan.digest),
+            requester=requester,
+            signers=self._signers(plan),
+            now=datetime.now(UTC),
+        )
+
+    def require(self, plan: Plan, requester: str) -> None:
+        """Return once enough people have approved the plan.
+
+        Raises:
+            ApprovalRequired: Too few have who neither start it nor signed the release.
+        """
+        asks = Offer(verb=Verb.APPROVE, fleet=plan.fleet.name, plan=plan.digest)
+        require_approved(self.state(plan, requester), asks)
+
+    def approve(self, plan: Plan, person: str, reason: str) -> Approval:
+        """Write down that the person approves the plan.
+
+        Raises:
+            NotAllowed: The person signed the release.
+        """
+        if person in self._signers(plan):
+            raise NotAllowed(f"{person} signed {plan.release.version}; somebody else has to approve it")
+        lasts = self.required(plan).lasts
+        return self.ledger.approve_plan(plan.digest, plan.fleet.name, person, reason, lasts)
+
+    def _signers(self, plan: Plan) -> frozenset[str]:
+        """Return which people signed the release, as far as people.yaml knows their identities."""
+        rows = (row for row in self.ledger.releases() if row.release == plan.release)
+        return self.people.named_by(identity_in(signer) for row in rows for signer in row.signers)

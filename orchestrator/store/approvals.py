@@ -1,0 +1,49 @@
+"""Approvals: who said yes to which plan, until when; one start uses all of a plan's up."""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, func, insert, select
+
+from orchestrator.store import tables
+from orchestrator.store.book import Book
+from orchestrator.store.database import reading, writing
+from orchestrator.store.record import append
+from policies.model.approval import Approval
+from policies.model.value import Digest
+
+
+class Approvals(Book):
+    """People's yes to plans."""
+
+    def approve_plan(self, plan: Digest, fleet: str, person: str, reason: str, lasts: timedelta) -> Approval:
+        """Write down that the person approves the plan from now on; a repeat renews it."""
+        table, now = tables.approvals, datetime.now(UTC)
+        given = Approval(plan=plan, person=person, reason=reason, given_at=now, expires_at=now + lasts)
+        with writing(self._engine) as connection:
+            connection.execute(delete(table).where(table.c.plan == plan, table.c.person == person))
+            values = {"plan": plan, "person": person, "reason": reason}
+            connection.execute(insert(table).values(**values, at=now, expires=given.expires_at))
+            said = {"reason": reason, "expires": given.expires_at.isoformat()}
+            append(connection, person, "plan", "plan approved", plan, said, fleet=fleet)
+        return given
+
+    def approvals(self, plan: Digest) -> tuple[Approval, ...]:
+        """Return who approved the plan since it was last started, in the order in which they did."""
+        table, changes = tables.approvals, tables.changes
+        started = select(func.max(changes.c.began)).where(changes.c.plan == plan).scalar_subquery()
+        wanted = (
+            select(table)
+            .where(table.c.plan == plan, (table.c.at > started) | started.is_(None))
+            .order_by(table.c.at)
+        )
+        with reading(self._engine) as connection:
+            return tuple(
+                Approval(
+                    plan=row.plan,
+                    person=row.person,
+                    reason=row.reason,
+                    given_at=row.at,
+                    expires_at=row.expires,
+                )
+                for row in connection.execute(wanted)
+            )

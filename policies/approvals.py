@@ -1,0 +1,77 @@
+"""Decide how many people must approve the plan of an upgrade, and whose word counts.
+
+An approval binds to the digest of a plan, and so to everything the plan names: the release, what each
+gateway goes back to, the fleet, the gates and the trust policy. Whatever of these changes makes another
+plan, which nobody has approved.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+from policies.changes import beyond_whitelist
+from policies.model.approval import Approval, Approved, Required
+from policies.model.offer import Offer
+from policies.model.refusals import ApprovalRequired
+from policies.model.trust import ApprovalRule, ApprovalRules, Change
+
+LASTS = timedelta(hours=4)
+"""How long an approval is good, where the trust policy names no time of its own."""
+
+
+def required(changes: Sequence[Change], rules: ApprovalRules, by_fleet: int) -> Required:
+    """Return how many people must approve, and why.
+
+    Args:
+        changes: How the configuration of the release differs from each that a gateway goes back to.
+        rules: What the trust policy asks for, by kind of change.
+        by_fleet: What the fleet's own file asks of every upgrade.
+    """
+    found = [_required(change, rules) for change in changes]
+    found.append(Required(count=by_fleet, reason="the fleet's file asks for it of every upgrade"))
+    return max(found, key=lambda one: one.count)
+
+
+def approved(
+    wanted: Required, given: Sequence[Approval], *, requester: str, signers: Collection[str], now: datetime
+) -> Approved:
+    """Return whose approvals count now: of people who neither ask for the upgrade nor signed the release."""
+    people = {
+        one.person
+        for one in given
+        if one.given_at <= now < one.expires_at and one.person != requester and one.person not in signers
+    }
+    return Approved(required=wanted, people=tuple(sorted(people)))
+
+
+def require_approved(found: Approved, *offers: Offer) -> None:
+    """Return once enough people have approved; `offers` say what helps otherwise.
+
+    Raises:
+        ApprovalRequired: Too few have.
+    """
+    if found.lacking:
+        wanted, people = found.required, ", ".join(found.people) or "nobody"
+        raise ApprovalRequired(
+            f"{wanted.reason}: {_people(wanted.count)} must approve the plan who did not ask for it, "
+            f"and {people} did",
+            *offers,
+            reason=wanted.kind,
+        )
+
+
+def _required(change: Change, rules: ApprovalRules) -> Required:
+    if change.credentials:
+        touched = ", ".join(change.credentials)
+        return _by_rule(rules.credentials, "credentials", f"the release changes {touched}")
+    if wider := beyond_whitelist(change, rules):
+        return _by_rule(rules.config, "config", f"the release changes {', '.join(wider)}")
+    return _by_rule(rules.binary_only, "binary_only", "the trust policy asks for it of every upgrade")
+
+
+def _by_rule(rule: ApprovalRule, kind: str, reason: str) -> Required:
+    lasts = timedelta(minutes=rule.ttl_minutes) if rule.ttl_minutes is not None else LASTS
+    return Required(count=rule.count, kind=kind, reason=reason, lasts=lasts)
+
+
+def _people(count: int) -> str:
+    return "one person" if count == 1 else f"{count} people"

@@ -1,0 +1,47 @@
+"""Approvals: who said yes to which plan, and how many have to."""
+
+from datetime import timedelta
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from policies.model.people import PersonName
+from policies.model.value import Digest, Value
+
+
+class Approval(Value):
+    """A named person's yes to exactly one plan, for a limited time."""
+
+    plan: Digest
+    person: PersonName
+    reason: str = Field(min_length=1)
+    given_at: AwareDatetime
+    expires_at: AwareDatetime
+
+    @model_validator(mode="after")
+    def _expires(self) -> "Approval":
+        if self.expires_at <= self.given_at:
+            raise ValueError("an approval expires after it was given")
+        return self
+
+
+class Required(Value):
+    """How many people must approve a plan, and what in it asks for them."""
+
+    count: int = Field(default=0, ge=0)
+    kind: str = "fleet"
+    """Which rule asks for them: of the fleet, or of the trust policy by kind of change."""
+    reason: str = ""
+    lasts: timedelta = timedelta(hours=4)
+    """How long an approval of it is good."""
+
+
+class Approved(Value):
+    """How far a plan has come: how many must approve it, and who has whose word counts."""
+
+    required: Required
+    people: tuple[PersonName, ...] = ()
+
+    @property
+    def lacking(self) -> int:
+        """How many more must approve."""
+        return max(0, self.required.count - len(self.people))

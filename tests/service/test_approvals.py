@@ -1,0 +1,317 @@
+"""The two-person rule for upgrades: who approves which plan, at a real socket, of a real signed release."""
+
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from activities.files import load
+from orchestrator.processes.api import serving, socket_at
+from orchestrator.processes.composition import Installation, compose
+from orchestrator.settings import Settings
+from orchestrator.store import tables
+from policies.model.change import ChangeKind, ChangeOpening
+from policies.model.errors import NotAllowed
+from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy
+from policies.model.instance import GatewayState
+from policies.model.people import Caller, Role, Via
+from policies.model.plan import Plan, ReleaseRef, Strategy
+from policies.model.refusals import ApprovalRequired
+from policies.planning.plan import plan as make_plan
+from tests.fakes.gateway import FakeGateway
+from tests.fakes.stage import PRODUCT, Stage
+from tests.service.system_user import SystemUser
+
+ANNA, BERT, CAROL, DORA, STRANGER = 61001, 61002, 61003, 61004, 61009
+PEOPLE = f"""\
+apiVersion: penstock/v1
+people:
+  - {{name: anna, system_users: ["{ANNA}"], roles: {{edge: [operator, approver]}}}}
+  - {{name: bert, system_users: ["{BERT}"], roles: {{edge: [approver]}}}}
+  - {{name: carol, system_users: ["{CAROL}"], roles: {{edge: [approver]}}}}
+  - {{name: dora, system_users: ["{DORA}"], roles: {{edge: [viewer, operator]}}}}
+"""
+FLEET = f"""\
+name: edge
+product: {PRODUCT}
+channel: stable
+approvals: {{approvals}}
+limits: {{{{holdout: "0", steps: ["1", "100%"]}}}}
+gateways:
+"""
+GATEWAY = """\
+  - name: gw-{0}
+    addresses: [192.0.2.{0}]
+    slots:
+      - {{name: a, port: 4441, device: oca{0}, pool4: 10.{0}.0.0/24}}
+      - {{name: b, port: 4442, device: ocb{0}, pool4: 10.{0}.1.0/24}}
+"""
+WHY = {"reason": "read it, and the changelog"}
+
+
+class House:
+    """An installation with a repository: releases are added for real, plans are made of what it knows."""
+
+    def __init__(self, folder: Path, stage: Stage, socket: Path) -> None:
+        self.folder, self.stage, self.socket = folder, stage, socket
+        (folder / "people.yaml").write_text(PEOPLE)
+        self.settings = Settings(
+            temporal_address="127.0.0.1:1",
+            prometheus_url="http://127.0.0.1:1",
+            source=stage.server.url,
+            ledger_url=f"sqlite:///{folder / 'ledger.db'}",
+            fleet=folder / "fleet.yaml",
+            people=folder / "people.yaml",
+            gates=Path("deploy/prometheus/gates.yaml"),
+            trust=stage.lab.trust_policy,
+            store=folder / "store",
+            audit_key=folder / "audit.key",
+            audit_checkpoints=folder / "checkpoints.jsonl",
+            socket=socket,
+        )
+        self.write_fleet()
+
+    def write_fleet(self, approvals: int = 0) -> None:
+        gateways = "".join(GATEWAY.format(number) for number in range(1, 5))
+        (self.folder / "fleet.yaml").write_text(FLEET.format(approvals=approvals) + gateways)
+
+    def by(self, uid: int) -> SystemUser:
+        return SystemUser(self.socket, uid)
+
+    async def open(self) -> None:
+        self.installation: Installation = await compose(self.settings)
+        self.ledger = self.installation.ledger
+
+    async def add(self, digest: str) -> ReleaseRef:
+        status, found = await self.by(DORA)("POST", "/releases", {"fleet": "edge", "digest": digest})
+        assert status == 201, found
+        return ReleaseRef.model_validate(found["release"])
+
+    async def release(self, version: str, template: str, index: int) -> ReleaseRef:
+        """Have a release with that configuration published, signed and added."""
+        file = self.folder / f"{version}.conf"
+        file.write_text(template)
+        lab = self.stage.lab
+        digest = lab.publish(self.stage.folder / "tree", file, version=version, rollback_index=index)
+        return await self.add(digest)
+
+    async def plan(self, old: ReleaseRef, new: ReleaseRef) -> Plan:
+        """Record the plan of an upgrade of gateways that all serve the old release."""
+        fleet = load(self.folder / "fleet.yaml", Fleet)
+        states: dict[str, GatewayState] = {}
+        for gateway in fleet.gateways:
+            fake = FakeGateway(gateway)
+            fake.serve(old)
+            states[gateway.name] = await fake.observe()
+        known_good = {gateway.name: old for gateway in fleet.gateways}
+        made = make_plan(
+            fleet,
+            states,
+            known_good,
+            new,
+            Strategy.CANARY,
+            gates=load(self.settings.gates, GatePolicy),
+            trust_policy="sha256:" + "ab" * 32,
+        )
+        self.ledger.record_plan(made)
+        return made
+
+    def refusal_of(self, plan: Plan, starts: str) -> str | None:
+        """Return why that person may not start the plan."""
+        try:
+            self.installation.approvals.require(plan, starts)
+        except ApprovalRequired as refused:
+            return str(refused)
+        return None
+
+    def audited(self, action: str) -> list[Any]:
+        return [entry for entry in self.ledger.audit_entries() if entry.action == action]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder where every user of this host may knock."""
+    with tempfile.TemporaryDirectory(prefix="penstock-people-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "penstock.sock"
+
+
+@pytest.fixture
+async def house(tmp_path: Path, place: Path) -> AsyncIterator[House]:
+    if os.geteuid():
+        pytest.skip("only root can knock as somebody else")
+    with Stage(tmp_path / "stage") as stage:
+        found = House(tmp_path, stage, place)
+        await found.open()
+        async with serving(found.installation.service, socket_at(place)):
+            yield found
+
+
+@pytest.fixture
+async def releases(house: House) -> tuple[ReleaseRef, ReleaseRef, ReleaseRef]:
+    """One that serves, one with other programs alone, and one that changes its configuration, too."""
+    template = house.stage.template.read_text()
+    old = await house.release("1.4.0", template, 6)
+    same = await house.release("1.5.0", template, 7)
+    wider = await house.release("1.6.0", template + "tls-priorities = LEGACY\n", 8)
+    house.stage.change_policy(lambda policy: policy.pop("approvals"))
+    return old, same, wider
+
+
+Releases = tuple[ReleaseRef, ReleaseRef, ReleaseRef]
+
+
+async def approve(house: House, uid: int, plan: str) -> tuple[int, Any]:
+    return await house.by(uid)("POST", f"/plans/{plan}/approvals", WHY)
+
+
+async def test_a_release_of_other_programs_alone_needs_nobody(house: House, releases: Releases) -> None:
+    old, same, _ = releases
+    assert house.refusal_of(await house.plan(old, same), "dora") is None
+
+
+async def test_a_change_of_configuration_needs_two_who_do_not_start_it(
+    house: House, releases: Releases
+) -> None:
+    old, _, wider = releases
+    plan = await house.plan(old, wider)
+    assert "changes tls-priorities: 2 people must approve" in str(house.refusal_of(plan, "dora"))
+    for uid in (BERT, ANNA):
+        assert (await approve(house, uid, plan.digest))[0] == 201
+    assert house.refusal_of(plan, "dora") is None
+    assert "and bert did" in str(house.refusal_of(plan, "anna"))
+    assert [entry.person for entry in house.audited("plan approved")] == ["bert", "anna"]
+    assert {entry.fleet for entry in house.audited("plan approved")} == {"edge"}
+
+
+async def test_a_fleet_that_is_protected_asks_for_people_at_every_upgrade(
+    house: House, releases: Releases
+) -> None:
+    old, same, _ = releases
+    house.write_fleet(approvals=1)
+    plan = await house.plan(old, same)
+    assert "1.5.0" in plan.release.version
+    assert "the fleet's file asks for it" in str(house.refusal_of(plan, "dora"))
+    await approve(house, CAROL, plan.digest[7:19])
+    assert house.refusal_of(plan, "dora") is None
+
+
+async def test_whoever_looks_at_a_plan_sees_who_is_missing_and_what_to_do(
+    house: House, releases: Releases
+) -> None:
+    old, _, wider = releases
+    plan = await house.plan(old, wider)
+    await approve(house, BERT, plan.digest)
+    status, found = await house.by(DORA)("GET", f"/plans/{plan.digest[7:19]}")
+    assert status == 200, found
+    assert found["approved"]["people"] == ["bert"]
+    assert [offer["verb"] for offer in found["offers"]] == ["approve", "start"]
+    await approve(house, CAROL, plan.digest)
+    _, found = await house.by(DORA)("GET", f"/plans/{plan.digest}")
+    assert [offer["verb"] for offer in found["offers"]] == ["start"]
+
+
+async def test_an_approval_is_for_one_plan_alone(house: House, releases: Releases) -> None:
+    old, _, wider = releases
+    before = await house.plan(old, wider)
+    for uid in (BERT, CAROL):
+        await approve(house, uid, before.digest)
+    house.write_fleet(approvals=1)
+    after = await house.plan(old, wider)
+    assert house.refusal_of(before, "dora") is None
+    assert "and nobody did" in str(house.refusal_of(after, "dora"))
+
+
+async def test_an_approval_expires_and_one_start_uses_it_up(house: House, releases: Releases) -> None:
+    old, _, wider = releases
+    plan = await house.plan(old, wider)
+    for uid in (BERT, CAROL):
+        await approve(house, uid, plan.digest)
+    opening = ChangeOpening(
+        key="started",
+        fleet="edge",
+        kind=ChangeKind.UPGRADE,
+        requested_by="dora",
+        reason="tuesday",
+        release=plan.release.version,
+        plan=plan.digest,
+    )
+    house.ledger.open_change(opening)
+    assert "and nobody did" in str(house.refusal_of(plan, "dora"))
+    for uid in (BERT, CAROL):
+        await approve(house, uid, plan.digest)
+    assert house.refusal_of(plan, "dora") is None
+    engine = sqlalchemy.create_engine(house.settings.ledger_url)
+    with engine.begin() as connection:
+        now, table = datetime.now(UTC), tables.approvals
+        old_yes = {"at": now - timedelta(minutes=1), "expires": now - timedelta(seconds=1)}
+        connection.execute(sqlalchemy.update(tables.changes).values(began=now - timedelta(hours=1)))
+        connection.execute(sqlalchemy.update(table).values(**old_yes))
+    engine.dispose()
+    assert "and nobody did" in str(house.refusal_of(plan, "dora"))
+
+
+@pytest.mark.parametrize(
+    ("uid", "status", "said"),
+    [
+        (DORA, 403, "dora may not approve or reject for edge: that takes approver"),
+        (STRANGER, 403, "nobody who is known here"),
+    ],
+)
+async def test_who_is_no_approver_approves_nothing(
+    uid: int, status: int, said: str, house: House, releases: Releases
+) -> None:
+    old, _, wider = releases
+    plan = await house.plan(old, wider)
+    answer, problem = await approve(house, uid, plan.digest)
+    assert answer == status
+    assert said in problem["detail"]
+    assert not house.ledger.approvals(plan.digest)
+    if uid == DORA:
+        assert house.audited("refused")
+
+
+async def test_a_machine_approves_nothing_whatever_its_roles_say(house: House, releases: Releases) -> None:
+    old, _, wider = releases
+    plan = await house.plan(old, wider)
+    grants = {"edge": frozenset({Role.APPROVER, Role.CI})}
+    robot = Caller(person="robot", grants=grants, via=Via.API, machine=True)
+    with pytest.raises(NotAllowed, match="robot is a machine; only people approve"):
+        await house.installation.service.approve_plan(robot, plan.digest, "always")
+    assert not house.ledger.approvals(plan.digest)
+
+
+async def test_a_plan_that_nobody_made_cannot_be_approved(house: House, releases: Releases) -> None:
+    del releases
+    assert (await house.by(BERT)("POST", "/plans/ffffffffffff/approvals", WHY))[0] == 404
+    assert (await house.by(BERT)("POST", "/plans/sha256:zz/approvals", WHY))[0] == 422
+
+
+async def test_who_signed_the_release_does_not_approve_it(house: House, releases: Releases) -> None:
+    old, _, wider = releases
+    identity = house.stage.lab.manager[0]
+    people = PEOPLE.replace("{name: bert,", f"{{name: bert, subjects: [{json.dumps(identity)}],")
+    oidc = "oidc: {issuer: https://idp.example, audience: penstock, client: penstock}\n"
+    (house.folder / "people.yaml").write_text(people + oidc)
+    plan = await house.plan(old, wider)
+    answer, problem = await approve(house, BERT, plan.digest)
+    assert answer == 403, problem
+    assert "bert signed 1.6.0" in problem["detail"]
+
+
+async def test_the_same_key_gives_one_approval(house: House, releases: Releases) -> None:
+    old, _, wider = releases
+    plan = await house.plan(old, wider)
+    bert = house.by(BERT)
+    route = f"/plans/{plan.digest}/approvals"
+    first, again = await bert("POST", route, WHY, "k"), await bert("POST", route, WHY, "k")
+    assert first == again
+    assert len(house.audited("plan approved")) == 1
+    assert (await bert("POST", route, {"reason": "another"}, "k"))[0] == 422
