@@ -46,6 +46,11 @@ class Settings(BaseSettings):
     fleet: Path = Field(Path("fleet.yaml"), description="the fleet's gateways and limits")
     people: Path = Field(Path("people.yaml"), description="who is known, and what each may do")
     socket: Path = Field(state_folder() / "penstock.sock", description="where the API answers on this host")
+    api_address: str | None = Field(
+        None, description="host and port where the API answers on the network, too"
+    )
+    api_certificate: Path | None = Field(None, description="its certificate and those above it, in PEM")
+    api_key: Path | None = Field(None, description="the certificate's key, in PEM")
     trust: Path = Field(Path("trust.yaml"), description="who may sign what")
     gates: Path = Field(Path("gates.yaml"), description="the questions a wave must answer")
     payload_keys: Path | None = Field(

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 
 from orchestrator.api import problems
 from orchestrator.api.limits import Limits
-from orchestrator.api.routes import audit, commands, fleets, gateways, plans, tokens
+from orchestrator.api.routes import audit, commands, fleets, gateways, login, plans, tokens
 from orchestrator.service.service import Service
 
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
@@ -17,8 +17,8 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def application(service: Service) -> FastAPI:
-    """Return the API of this service."""
+def application(service: Service, limits: Limits | None = None) -> FastAPI:
+    """Return the API of this service; two of them can share what everybody may ask how often."""
     app = FastAPI(
         title="penstock",
         version="v1",
@@ -28,7 +28,7 @@ def application(service: Service) -> FastAPI:
         openapi_url="/v1/openapi.json",
     )
     app.state.service = service
-    app.state.limits = Limits()
+    app.state.limits = limits or Limits()
     problems.install(app)
 
     @app.middleware("http")
@@ -39,6 +39,6 @@ def application(service: Service) -> FastAPI:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    for routes in (audit, fleets, commands, plans, gateways, tokens):
+    for routes in (audit, fleets, commands, plans, gateways, tokens, login):
         app.include_router(routes.router, prefix="/v1", responses=DOCUMENTED)
     return app

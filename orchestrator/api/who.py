@@ -43,16 +43,20 @@ async def caller_of(request: Request, service: Annotated[Service, Depends(servic
         secret = shown[len(BEARER) :].strip()
         try:
             caller = await asyncio.to_thread(service.caller_of_token, secret, address)
-        except NotAllowed:
+        except NotAllowed as refused:
             limits.take(address, Kind.STRANGER)
+            await asyncio.to_thread(service.note_refused_token, address, refused)
             raise
         limits.take(caller.person, Kind.LOOK)
         return caller
     uid = uid_of(address)
     if uid is None:
         limits.take(address, Kind.STRANGER)
-        login = Offer(verb=Verb.WHOAMI)
-        raise NotLoggedIn("say who you are: a token, or the orchestrator's own socket", login)
+        login, sentence = (
+            Offer(verb=Verb.LOGIN),
+            "say who you are: log in, show a token, or ask at the socket",
+        )
+        raise NotLoggedIn(sentence, login)
     found = await asyncio.to_thread(service.people.at_the_socket, uid)
     limits.take(found.person, Kind.LOOK)
     return found.model_copy(update={"address": address})

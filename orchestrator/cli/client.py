@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from orchestrator.cli import credentials
+
 ANSWER_SECONDS = 5.0
 """How long an answer may take; what takes longer on purpose says so and streams."""
 
@@ -73,6 +75,13 @@ class Api:
         """Ask `url`, or `$PENSTOCK_URL`, or the local socket."""
         self._url = url or os.environ.get("PENSTOCK_URL")
         self._token = token or os.environ.get("PENSTOCK_TOKEN")
+        if self._url and not self._token:
+            self._token = credentials.token_of(self._url)
+
+    @property
+    def url(self) -> str | None:
+        """Where it is asked; None at the local socket."""
+        return self._url
 
     @property
     def is_local(self) -> bool:
@@ -174,8 +183,11 @@ class Api:
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise Problem("BadInput", f"PENSTOCK_URL is {self._url!r}; write https://HOST:PORT", exit_code=2)
         if parts.scheme == "https":
-            context = ssl.create_default_context()
+            context = ssl.create_default_context(cafile=os.environ.get("PENSTOCK_AUTHORITIES"))
             return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=context)
+        if self._token and not parts.hostname.startswith("127."):
+            sentence = "PENSTOCK_URL is without TLS, where anybody could read your token; write https://"
+            raise Problem("BadInput", sentence, exit_code=2)
         return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
 
     def _silent(self, error: Exception) -> Problem:

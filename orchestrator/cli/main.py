@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli import back, bundle, check, drain, gateway, safely, snapshot, token
+from orchestrator.cli import back, bundle, check, drain, gateway, login, safely, snapshot, token
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import code_of, follow
 from orchestrator.cli.output import Output, OutputOption, console, emit, say
@@ -37,6 +37,8 @@ app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
 app.command("check", rich_help_panel=TOOLS)(check.check)
 app.command("verify-bundle", rich_help_panel=TOOLS)(bundle.verify_bundle)
+app.command("login", rich_help_panel=TOOLS)(login.login)
+app.command("logout", rich_help_panel=TOOLS)(login.logout)
 app.command("rollback", rich_help_panel=SAFE)(back.rollback)
 app.command("approve", rich_help_panel=CHANGE)(back.approve)
 app.command("reject", rich_help_panel=CHANGE)(back.reject)

@@ -31,6 +31,7 @@ _SPELLED = {
     "list_tokens": "token list",
     "create_token": "token create NAME",
     "whoami": "whoami",
+    "login": "login",
 }
 
 

@@ -4,14 +4,16 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import uvicorn
 
 from orchestrator.api.app import application
-from orchestrator.api.peer import PeerProtocol
+from orchestrator.api.limits import Limits
+from orchestrator.api.peer import PATIENCE_SECONDS, PeerProtocol
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.processes.composition import compose
 from orchestrator.processes.process import leave
@@ -27,7 +29,25 @@ KEPT_ALIVE_SECONDS = 20
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the process it is part of."""
+    """A server that leaves signals to the process it is part of, and waits for no slow handshake."""
+
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
+        super().__init__(config)
+        self._tls = tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen at these sockets; uvicorn's own way gives a stranger a minute for the handshake."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+        patience = {"ssl_handshake_timeout": PATIENCE_SECONDS} if self._tls is not None else {}
+        self.servers = [
+            await loop.create_server(self._connection, sock=one, ssl=self._tls, **patience)
+            for one in sockets or ()
+        ]
+        self.started = True
+
+    def _connection(self) -> asyncio.Protocol:
+        return PeerProtocol(self.config, self.server_state, self.lifespan.state)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -36,10 +56,15 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(service: Service, *sockets: socket.socket) -> AsyncIterator[None]:
+async def serving(
+    service: Service,
+    *sockets: socket.socket,
+    tls: ssl.SSLContext | None = None,
+    limits: Limits | None = None,
+) -> AsyncIterator[None]:
     """Answer at these sockets for the length of the body; they are closed at its end."""
     config = uvicorn.Config(
-        application(service),
+        application(service, limits),
         http=PeerProtocol,
         ws="none",
         lifespan="off",
@@ -50,7 +75,7 @@ async def serving(service: Service, *sockets: socket.socket) -> AsyncIterator[No
         timeout_keep_alive=KEPT_ALIVE_SECONDS,
         timeout_graceful_shutdown=2,
     )
-    server = _Server(config)
+    server = _Server(config, tls)
     answering = asyncio.create_task(server.serve([*sockets]))
     try:
         while not (server.started or answering.done()):  # noqa: ASYNC110 - uvicorn tells it by a flag
@@ -94,14 +119,67 @@ def _refuse_another(path: Path) -> None:
     raise Conflict(f"another process answers at {path}: stop that one first")
 
 
+@asynccontextmanager
+async def answering(settings: Settings) -> AsyncIterator[None]:
+    """Answer at the local socket, and on the network where the settings say so.
+
+    Each has a server of its own, so that no crowd of strangers takes the places of those on this host.
+
+    Raises:
+        Conflict: Another process answers there.
+        BadInput: Nobody can listen there, or the certificate is none.
+    """
+    service, limits = (await compose(settings)).service, Limits()
+    async with AsyncExitStack() as held:
+        if settings.api_address is not None:
+            tls = _certified(settings, settings.api_address)
+            at = port_at(settings.api_address)
+            await held.enter_async_context(serving(service, at, tls=tls, limits=limits))
+        await held.enter_async_context(serving(service, socket_at(settings.socket), limits=limits))
+        yield
+
+
+def port_at(address: str) -> socket.socket:
+    """Return a socket at this host and port.
+
+    Raises:
+        BadInput: It is none, or nobody can listen there.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        return socket.create_server((host.strip("[]"), int(port)), reuse_port=False)
+    except (OSError, ValueError, OverflowError) as error:
+        wrong = f"nobody can listen at {address} ({error}); write PENSTOCK_API_ADDRESS as HOST:PORT"
+        raise BadInput(wrong) from error
+
+
+def _certified(settings: Settings, address: str) -> ssl.SSLContext | None:
+    """Return how strangers are answered: with a certificate, unless none of them can be on the way."""
+    if settings.api_certificate is None or settings.api_key is None:
+        if address.startswith("127."):
+            return None
+        raise BadInput(
+            f"{address} can be reached by others: set PENSTOCK_API_CERTIFICATE and PENSTOCK_API_KEY, "
+            "since tokens travel there"
+        )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.api_certificate, settings.api_key)
+    except (OSError, ssl.SSLError) as error:
+        wrong = f"{settings.api_certificate} and {settings.api_key} are no certificate with its key: {error}"
+        raise BadInput(wrong) from error
+    return context
+
+
 async def main() -> None:
-    """Answer at the socket until told to stop."""
+    """Answer until told to stop."""
     settings = Settings()
     enter_network_namespace(settings.network_namespace)
     told = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, told.set)
-    async with serving((await compose(settings)).service, socket_at(settings.socket)):
+    async with answering(settings):
         print(f"ready: {settings.socket}", flush=True)  # noqa: T201 - the supervisor waits for this line
         await told.wait()
 

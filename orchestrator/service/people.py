@@ -8,12 +8,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from activities.files import Reread
+from orchestrator.service.identity import IdentityProvider
 from policies.model.errors import BadInput, NotAllowed
-from policies.model.people import EVERY_FLEET, ROOT, Caller, Grants, People, Role, Via, joined
+from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, People, Role, Via, joined
 
 SUPERUSER = 0
-OF_ROOT: Grants = {EVERY_FLEET: frozenset({Role.OPERATOR, Role.APPROVER, Role.AUDITOR, Role.ADMIN})}
-"""What root at the orchestrator's own socket may do. It is one person, so it approves nothing of its own."""
+OF_ROOT: Grants = {EVERY_FLEET: frozenset({Role.OPERATOR, Role.AUDITOR, Role.ADMIN})}
+"""What root at the orchestrator's own socket may do.
+
+It is one person, whoever became root; it may be the one who asked, so it approves nothing.
+"""
 
 
 class PeopleFile:
@@ -25,6 +29,7 @@ class PeopleFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = Reread(path, People)
+        self._provider: IdentityProvider | None = None
 
     def people(self) -> People:
         """Return everybody who is known now.
@@ -64,20 +69,45 @@ class PeopleFile:
             f"an administrator adds it to {self._path} under system_users"
         )
 
-    def of_subject(self, subject: str, groups: tuple[str, ...], via: Via) -> Caller:
-        """Return who the identity provider vouches for, with the roles of its groups.
+    def of_login(self, token: str) -> Caller:
+        """Return whom the identity provider vouches for, with the roles of people.yaml and of their groups.
 
         Raises:
-            NotAllowed: The provider's word gives nobody a role here.
+            NotAllowed: The token is not to be believed, or gives nobody a role here.
+            Unavailable: The provider's keys cannot be read now.
         """
-        people = self.people()
-        member = next((one for one in people.people if subject in one.subjects), None)
-        if member is None:
+        people, provider = self.people(), self.provider()
+        if provider is None:
+            raise NotAllowed(f"no identity provider is believed here; {self._path} names none under oidc")
+        vouched = provider.vouched(token)
+        member = next((one for one in people.people if vouched.subject in one.subjects), None)
+        granted = joined(one.roles for one in people.groups if one.name in vouched.groups)
+        if member is not None:
+            return Caller(person=member.name, grants=joined([member.roles, granted]), via=Via.API)
+        if not granted or vouched.name is None:
             raise NotAllowed(
-                f"{subject} is nobody who is known here: an administrator adds it to {self._path}"
+                f"{vouched.subject} is nobody who is known here: an administrator adds it to {self._path} "
+                "under subjects, or to a group that is named there"
             )
-        granted = joined([member.roles, *(one.roles for one in people.groups if one.name in groups)])
-        return Caller(person=member.name, grants=granted, via=via)
+        if vouched.name in {*RESERVED, ROOT, *(one.name for one in people.people)}:
+            raise NotAllowed(
+                f"the provider calls {vouched.subject} {vouched.name}, and that is somebody else here: "
+                f"an administrator adds the subject to {self._path}"
+            )
+        try:
+            return Caller(person=vouched.name, grants=granted, via=Via.API)
+        except ValueError as error:
+            raise NotAllowed(f"{vouched.name} cannot be a person's name here") from error
+
+    def provider(self) -> IdentityProvider | None:
+        """Return the identity provider that is believed now, None without one."""
+        settings = self.people().oidc
+        if settings is None:
+            return None
+        if self._provider is None or self._provider.settings != settings:
+            authorities = None if settings.authorities is None else self._path.parent / settings.authorities
+            self._provider = IdentityProvider(settings, authorities)
+        return self._provider
 
     def named_by(self, identities: Iterable[str]) -> frozenset[str]:
         """Return whose names or subjects these are."""

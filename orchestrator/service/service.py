@@ -28,7 +28,7 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.store.releases import ReleaseRow
 from orchestrator.store.requests import Answer, OtherContent
 from orchestrator.store.stories import EventRow
-from orchestrator.store.tokens import TokenRow
+from orchestrator.store.tokens import TOKENS_BEGIN, TokenRow
 from policies.access import Action, action_of, may
 from policies.model.approval import Approval
 from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, Outcome
@@ -109,14 +109,23 @@ class Service:
     # --- who asks --------------------------------------------------------------------
 
     def caller_of_token(self, token: str, caller_at: str) -> Caller:
-        """Return whose token it is; NotAllowed, and audited, when it is good for nothing any more."""
-        try:
-            return self._ledger.caller_of(token, Via.API).model_copy(update={"address": caller_at})
-        except NotAllowed as refused:
-            self._ledger.audit(
-                "penstock", "api", "token refused", caller_at or "somewhere", {"why": str(refused)}
-            )
-            raise
+        """Return who shows this: a machine its token, a person what the identity provider gave them.
+
+        Raises:
+            NotAllowed: It is good for nothing, or for nothing any more.
+            Unavailable: The identity provider's keys cannot be read now.
+        """
+        found = (
+            self._ledger.caller_of(token, Via.API)
+            if token.startswith(TOKENS_BEGIN)
+            else self.people.of_login(token)
+        )
+        return found.model_copy(update={"address": caller_at})
+
+    def note_refused_token(self, caller_at: str, refused: NotAllowed) -> None:
+        """Write down that somebody showed what is good for nothing."""
+        body = {"why": str(refused)}
+        self._ledger.audit("penstock", "api", "token refused", caller_at or "somewhere", body)
 
     def fleets(self, caller: Caller) -> tuple[str, ...]:
         """Return the fleets where the caller has a role."""

@@ -29,7 +29,8 @@ SECRET_BYTES = 32
 USED_EVERY = timedelta(minutes=1)
 """How fresh `last_used` is: a machine that asks all the time does not write all the time."""
 
-_SHAPE = re.compile(r"pst_(?P<id>[0-9a-f]{16})_(?P<secret>[A-Za-z0-9_-]{43})")
+TOKENS_BEGIN = "pst_"
+_SHAPE = re.compile(TOKENS_BEGIN + r"(?P<id>[0-9a-f]{16})_(?P<secret>[A-Za-z0-9_-]{43})")
 
 
 class TokenRow(Value):
@@ -79,7 +80,7 @@ class Tokens(Book):
             connection.execute(insert(table).values(values))
             body = {"grants": json.loads(_written(grants)), "expires": row.expires.isoformat()}
             append(connection, person, "people", "token made", name, body)
-        return f"pst_{number}_{secret}", row
+        return f"{TOKENS_BEGIN}{number}_{secret}", row
 
     def tokens(self) -> tuple[TokenRow, ...]:
         """Return all tokens, those that are no good any more too, by name."""

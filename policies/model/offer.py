@@ -32,6 +32,7 @@ class Verb(StrEnum):
     TOKENS = "list_tokens"
     CREDENTIAL = "create_token"
     WHOAMI = "whoami"
+    LOGIN = "login"
 
 
 class Offer(Value):

@@ -34,7 +34,7 @@ class Via(StrEnum):
     SYSTEM = "system"
 
 
-PersonName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$", max_length=63)]
+PersonName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._@-]*[a-z0-9])?$", max_length=63)]
 """One spelling for each person: two-person rules compare these names and nothing else."""
 
 FleetOrEvery = Annotated[str, Field(pattern=r"^(?:\*|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)$", max_length=63)]
@@ -89,7 +89,8 @@ class Group(Value):
 class Oidc(Value):
     """The identity provider that is believed, and for whom its tokens must be meant."""
 
-    issuer: Annotated[str, Field(pattern=r"^https://[^\s?#]+$", max_length=255)]
+    issuer: Annotated[str, Field(pattern=r"^(?:https://|http://127\.0\.0\.1[:/])[^\s?#]+$", max_length=255)]
+    """As its tokens name it; without TLS only on this host itself."""
     audience: Subject
     client: Subject
     algorithms: tuple[Literal["RS256", "ES256", "EdDSA"], ...] = Field(
@@ -97,6 +98,10 @@ class Oidc(Value):
     )
     subject_claim: Subject = "sub"
     groups_claim: Subject = "groups"
+    name_claim: Subject | None = None
+    """What names a person whom only groups give roles, such as `email`; without it only people.yaml names."""
+    authorities: Annotated[str, Field(min_length=1)] | None = None
+    """File beside people.yaml with the certificates of the provider's own authority, in PEM."""
 
 
 class People(Value):
@@ -117,6 +122,8 @@ class People(Value):
         _refuse_twice("group", (one.name for one in self.groups))
         if taken := sorted(RESERVED & {one.name for one in self.people}):
             raise ValueError(f"nobody can be called {taken[0]}: that is who acts when no person does")
+        if self.oidc is not None and self.oidc.name_claim is not None:
+            _refuse_two_names(self.people)
         if self.oidc is None and (self.groups or any(one.subjects for one in self.people)):
             raise ValueError("subjects and groups are given, and no oidc that could vouch for them")
         return self
@@ -134,6 +141,15 @@ def joined(grants: Iterable[Mapping[str, frozenset[Role]]]) -> Grants:
         for fleet, roles in one.items():
             found[fleet] = found.get(fleet, frozenset()) | roles
     return found
+
+
+def _refuse_two_names(people: Iterable[Member]) -> None:
+    """Refuse people whom the provider would name otherwise than this file does: each would be two."""
+    if lost := next((one.name for one in people if one.system_users and not one.subjects), None):
+        raise ValueError(
+            f"{lost} has system users and no subjects, and oidc.name_claim would name the same person "
+            "otherwise: give the provider's subject, too"
+        )
 
 
 def _refuse_twice(what: str, values: Iterable[str]) -> None:

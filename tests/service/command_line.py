@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 
@@ -32,6 +33,32 @@ class CommandLine:
         )
         async with asyncio.timeout(60):
             out, err = await process.communicate()
-        assert process.returncode is not None
-        assert "Traceback" not in err.decode(), err.decode()
-        return Ended(process.returncode, out.decode(), err.decode())
+        return _ended(process, out, err)
+
+    async def watched(self, look: Callable[[str], Awaitable[None]], *arguments: str) -> Ended:
+        """Run it, and show each line of its errors to somebody as it comes."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "orchestrator",
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self.environment,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = b""
+        async with asyncio.timeout(60):
+            while line := await process.stderr.readline():
+                said += line
+                await look(line.decode())
+            out = await process.stdout.read()
+            await process.wait()
+        return _ended(process, out, said)
+
+
+def _ended(process: asyncio.subprocess.Process, out: bytes, err: bytes) -> Ended:
+    assert process.returncode is not None
+    assert "Traceback" not in err.decode(), err.decode()
+    return Ended(process.returncode, out.decode(), err.decode())

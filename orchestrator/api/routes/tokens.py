@@ -15,7 +15,7 @@ from policies.model.value import Value
 router = APIRouter(tags=["tokens"])
 
 TokenName = Annotated[
-    str, Path(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$", description="a token's name")
+    str, Path(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9._@-]*[a-z0-9])?$", description="a token's name")
 ]
 
 
