@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from deploy.lab.lab import Lab
+from deploy.lab.lab import OPERATOR, Lab
 from deploy.lab.screen import Screen
 from orchestrator.cli.screens import prediction_line
 from orchestrator.exit_code import ExitCode, code_of
@@ -146,7 +146,7 @@ class Storyteller:
         plan = await lab.plan(release, strategy)
         for wave in plan.waves:
             self._screen.tell(f"plan: wave {wave.number} is {', '.join(wave.gateways)}")
-        for prediction in (await lab.installation.plans.view(plan)).predictions:
+        for prediction in (await lab.installation.plans.view(plan, OPERATOR.person)).predictions:
             self._screen.tell(f"plan: {prediction_line(prediction.model_dump(mode='json'))}")
         name = await lab.start(plan, reason)
         self._screen.tell(f"{name} started; the same from another terminal: {lab.watch_command}")

@@ -39,9 +39,11 @@ class _Server(uvicorn.Server):
         """Listen at these sockets; uvicorn's own way gives a stranger a minute for the handshake."""
         await self.lifespan.startup()
         loop = asyncio.get_running_loop()
-        patience = {"ssl_handshake_timeout": PATIENCE_SECONDS} if self._tls is not None else {}
+        patience = PATIENCE_SECONDS if self._tls is not None else None
         self.servers = [
-            await loop.create_server(self._connection, sock=one, ssl=self._tls, **patience)
+            await loop.create_server(
+                self._connection, sock=one, ssl=self._tls, ssl_handshake_timeout=patience
+            )
             for one in sockets or ()
         ]
         self.started = True

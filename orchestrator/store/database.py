@@ -25,6 +25,9 @@ from policies.model.errors import BadInput, Unavailable
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_MILLISECONDS = 10_000
 _READS = "penstock_reads"
+_UNDEFINED_TABLE = "42P01"
+"""What PostgreSQL answers of a table that is not there; SQLite calls it an operational error."""
+
 _WRITER = 0x70656E73
 """Any number that no other program in the same PostgreSQL database uses for its advisory locks."""
 
@@ -98,7 +101,8 @@ def _reachable(engine: Engine) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if isinstance(error, OperationalError | InterfaceError):
+        gone = getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE
+        if gone or isinstance(error, OperationalError | InterfaceError):
             raise Unavailable(f"the ledger {engine.url!r} does not answer: {error.orig}") from error
         raise
 

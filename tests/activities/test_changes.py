@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -41,11 +40,6 @@ def release(version: str) -> ReleaseRef:
 
 
 OLD, NEW, NEWER = release("1.1.6"), release("1.3.0"), release("1.4.0")
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/ledger.db"
 
 
 @pytest.fixture

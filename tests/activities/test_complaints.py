@@ -55,11 +55,6 @@ ADA, BOB = "ad" * 16, "b0" * 16
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/ledger.db"
-
-
-@pytest.fixture
 def book(url: str) -> Iterator[ComplaintList]:
     opened = ComplaintList.open(url, FLEET)
     yield opened
@@ -343,8 +338,7 @@ async def test_complaints_are_forgotten_when_they_have_been_kept_long_enough(boo
     assert await counted(book) == {}
 
 
-def test_a_ledger_from_before_complaints_keeps_what_it_has(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/old.db"
+def test_a_ledger_from_before_complaints_keeps_what_it_has(url: str) -> None:
     with ledger_of("0001", url) as connection:
         connection.execute(
             text("INSERT INTO floors VALUES ('ocserv', 'stable', 'main', 9, '2030-01-02 03:04:05.000000')")

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,9 +80,8 @@ def ended(number: int, outcome: Outcome, incomplete: tuple[str, ...] = ()) -> di
 
 
 @pytest.fixture(params=["0001", "0002"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+def ledger(request: pytest.FixtureRequest, url: str) -> Iterator[Ledger]:
     """The ledger of that revision with a year in it, opened by this penstock."""
-    url = f"sqlite:///{tmp_path}/ledger.db"
     with ledger_of(request.param, url) as connection:
         incomplete = ended(4, Outcome.ROLLBACK_INCOMPLETE, ("gw-2: its disk is full",))
         write(

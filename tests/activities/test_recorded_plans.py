@@ -1,7 +1,6 @@
 """Plans in a real ledger: whole under their digest, and in parts that a workflow can carry."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from temporalio.testing import ActivityEnvironment
@@ -53,8 +52,8 @@ def plan_of(count: int, *, waves: tuple[int, ...], sessions: int = 7) -> Plan:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
+def ledger(url: str) -> Iterator[Ledger]:
+    opened = Ledger.open(url)
     yield opened
     opened.close()
 

@@ -57,8 +57,7 @@ def test_a_snapshot_that_was_changed_on_its_way_is_not_kept(archive: SnapshotArc
         archive.read(DIGEST)
 
 
-def test_snapshots_are_listed_named_and_expired(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+def test_snapshots_are_listed_named_and_expired(url: str) -> None:
     ledger, listed = Ledger.open(url), EvidenceList.open(url)
     other = digest_of(b"other")
     ledger.record_snapshot("edge-1", "gw-1", DIGEST)

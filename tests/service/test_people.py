@@ -188,7 +188,7 @@ def forged(provider: IdentityProvider, **changes: Any) -> str:
 
 
 def unsigned(provider: IdentityProvider) -> str:
-    return jwt.encode(claims_of(provider.logged_in("ana")), None, "none")
+    return jwt.encode(claims_of(provider.logged_in("ana")), "", "none")
 
 
 def with_the_public_key_as_a_secret(provider: IdentityProvider) -> str:
