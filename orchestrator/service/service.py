@@ -20,6 +20,7 @@ from orchestrator.service.fleets import Fleets
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService
+from orchestrator.service.rebuilding import RebuildingService, Rebuilt
 from orchestrator.service.releases import ReleaseService
 from orchestrator.store.chain import AuditEntry
 from orchestrator.store.changes import HistoryRow
@@ -103,6 +104,7 @@ class Service:
         self._quarantine = QuarantineService(changes)
         self._plans = plans
         self._releases = releases
+        self._rebuilding = RebuildingService(ledger, changes, releases)
         self._archive = archive
         self._checkpoints = checkpoints
 
@@ -331,6 +333,15 @@ class Service:
             return await self._changes.install(named, release, self._releases.source, caller.person, reason)
 
         return await self._audited(caller, "install asked for", fleet, {"to": to, "reason": reason}, begin)
+
+    async def rebuild(self, caller: Caller, fleet: str, reason: str) -> Rebuilt:
+        """Write down again what the fleet's gateways go back to, where the ledger has lost it."""
+        named = await self._asked(caller, Action.ADMINISTER, fleet)
+
+        async def ask() -> Rebuilt:
+            return await self._rebuilding.rebuild(named, caller.person, reason)
+
+        return await self._audited(caller, "rebuild asked for", fleet, {"reason": reason}, ask)
 
     async def verify_release(self, caller: Caller, fleet: str, digest: str) -> Admitted:
         """Verify a release of the repository for the fleet, without keeping anything."""

@@ -98,9 +98,12 @@ class Changes(Book):
             return way_back(connection, fleet)
 
 
-def begin(connection: Connection, opening: ChangeOpening, name: str | None = None) -> str:
-    """Write a change down in the caller's transaction, under the next free name unless one is given."""
-    number = 1 + (connection.execute(_highest(opening.fleet)).scalar_one() or 0)
+def begin(connection: Connection, opening: ChangeOpening, name: str | None = None, *, above: int = 0) -> str:
+    """Write a change down in the caller's transaction, under the next free name unless one is given.
+
+    Its number is higher than that of every other change, and than `above`.
+    """
+    number = 1 + max(connection.execute(_highest(opening.fleet)).scalar_one() or 0, above)
     name = name or next_name(connection, opening.fleet, number)
     values = opening.model_dump()
     connection.execute(

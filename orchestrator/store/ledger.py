@@ -8,6 +8,7 @@ from orchestrator.store.known_good import KnownGood
 from orchestrator.store.plans import Plans
 from orchestrator.store.proofs import Proofs
 from orchestrator.store.quarantine import Quarantines
+from orchestrator.store.rebuilding import Rebuilding
 from orchestrator.store.releases import Releases
 from orchestrator.store.requests import Requests
 from orchestrator.store.states import GatewayStates
@@ -21,6 +22,7 @@ class Ledger(
     Releases,
     Changes,
     KnownGood,
+    Rebuilding,
     Plans,
     Approvals,
     GatewayResults,

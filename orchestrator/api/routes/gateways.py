@@ -11,6 +11,7 @@ from orchestrator.api.once import Key, once
 from orchestrator.api.routes.commands import Release, Started, Why
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Asking, Serving
+from orchestrator.service.rebuilding import Rebuilt
 from orchestrator.store.evidence import SnapshotRow
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension
@@ -148,6 +149,18 @@ async def install(
         return Started(change=await service.install(caller, fleet, asked.to, asked.reason))
 
     return await once(request, service, caller, key, work, 202)
+
+
+@router.post("/fleets/{fleet}/rebuild", response_model=Rebuilt)
+async def rebuild(
+    fleet: Fleet, asked: Reason, request: Request, caller: Asking, service: Serving, key: Key
+) -> Response:
+    """Write down again what gateways go back to, from what they serve, after the ledger was lost."""
+
+    async def work() -> Rebuilt:
+        return await service.rebuild(caller, fleet, asked.reason)
+
+    return await once(request, service, caller, key, work)
 
 
 @router.get("/fleets/{fleet}/snapshots")

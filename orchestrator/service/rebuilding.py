@@ -1,0 +1,87 @@
+"""Rebuilding the ledger from what a fleet's gateways serve, after it was lost and no backup is left."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+
+from orchestrator.service.changes import ChangeService
+from orchestrator.service.releases import ReleaseService
+from orchestrator.store.ledger import Ledger
+from policies.model.errors import Conflict, PenstockError, Refused
+from policies.model.fleet import Fleet
+from policies.model.instance import GatewayState
+from policies.model.offer import Offer, Verb
+from policies.model.plan import ReleaseRef
+from policies.model.value import Value
+from policies.rebuilding import numbers_from, served_for_good
+
+
+class Rebuilt(Value):
+    """What a ledger knows again of a fleet, and which gateways it could not ask."""
+
+    change: str
+    versions: dict[str, int]
+    """What gateways go back to, each with how many do."""
+    lost: dict[str, str] = {}
+    """Gateways without a known-good now, each with why."""
+
+
+@dataclass(frozen=True)
+class RebuildingService:
+    """Asks gateways what they serve, and the repository who signed it."""
+
+    ledger: Ledger
+    changes: ChangeService
+    releases: ReleaseService
+
+    async def rebuild(self, fleet: Fleet, person: str, reason: str) -> Rebuilt:
+        """Write down again what each gateway goes back to: what it serves for good, if its signatures hold.
+
+        Raises:
+            Conflict: A change is under way, or the ledger knows the fleet.
+            Refused: No gateway serves anything that may be used.
+        """
+        if await self.changes.is_under_way(fleet.name):
+            raise Conflict(
+                f"a change of {fleet.name} is under way", Offer(verb=Verb.STATUS, fleet=fleet.name)
+            )
+        if await asyncio.to_thread(self.ledger.last_change, fleet.name) is not None:
+            history = Offer(verb=Verb.HISTORY, fleet=fleet.name)
+            raise Conflict(f"the ledger knows changes of {fleet.name}; there is nothing to rebuild", history)
+        survey = await self.changes.survey(fleet)
+        lost = dict(survey.silent)
+        serving = await self._serving(fleet, survey.states, lost, person)
+        if not serving:
+            why = "; ".join(sorted(set(lost.values()))) or "none of them serves anything"
+            raise Refused(f"nothing can be rebuilt from the gateways of {fleet.name}: {why}")
+        above = numbers_from(fleet.name, survey.states.values())
+        name = await asyncio.to_thread(self.ledger.rebuild, fleet.name, serving, above, person, reason)
+        versions = Counter(release.version for release in serving.values())
+        return Rebuilt(change=name, versions=dict(sorted(versions.items())), lost=dict(sorted(lost.items())))
+
+    async def _serving(
+        self, fleet: Fleet, states: dict[str, GatewayState], lost: dict[str, str], person: str
+    ) -> dict[str, ReleaseRef]:
+        """Return what each gateway serves for good and may; the others are added to those that are lost."""
+        admitted: dict[str, ReleaseRef | str] = {}
+        found: dict[str, ReleaseRef] = {}
+        for name, state in sorted(states.items()):
+            digest = served_for_good(state)
+            if digest is None:
+                lost[name] = "it serves nothing for good"
+                continue
+            if digest not in admitted:
+                admitted[digest] = await self._admitted(fleet, digest, person)
+            release = admitted[digest]
+            if isinstance(release, str):
+                lost[name] = release
+            else:
+                found[name] = release
+        return found
+
+    async def _admitted(self, fleet: Fleet, digest: str, person: str) -> ReleaseRef | str:
+        """Return the release of that digest once it is in the ledger, or why it cannot be."""
+        try:
+            return (await self.releases.add(fleet, digest, person)).release
+        except PenstockError as error:
+            return f"it serves {digest[:19]}, which cannot be added: {error}"
