@@ -64,11 +64,8 @@ class Settings(BaseSettings):
     )
     audit_syslog: bool = Field(False, description="whether they also go to the host's log")
     audit_webhook: str | None = Field(None, description="where they are also posted to")
-    complaints_address: str | None = Field(
-        None, description="host and port at which the worker takes signed complaints"
-    )
     complaints_key: Path | None = Field(
-        None, description="file with the one line that the senders of complaints sign with"
+        None, description="file with the line that complaints are signed with, or a folder: FLEET.key"
     )
     source: str = Field("http://127.0.0.1:8080", description="the release repository")
 

@@ -69,7 +69,7 @@ async def demo(stories: Sequence[str], report: Path | None) -> int:
             told = [await tellings[story]() for story in stories]
         screen.print(summary(told))
         screen.tell(f"the lab is removed; all of it took {time.monotonic() - began:.0f} s")
-        screen.tell("next: .venv/bin/penstock history, .venv/bin/penstock release list, README.md")
+        screen.tell("next: ./run lab up, to try it yourself; README.md")
     if report:
         await asyncio.to_thread(report.write_text, write_json(told))
     return exit_code(stories, told)

@@ -4,10 +4,12 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
@@ -121,7 +123,7 @@ class Lab:
     @property
     def watch_command(self) -> str:
         """What to type in another terminal to see the same."""
-        return f"{Path(sys.prefix) / 'bin' / 'penstock'} watch"
+        return f"PENSTOCK_STATE={self.folder.parent} {Path(sys.prefix) / 'bin' / 'penstock'} watch"
 
     async def add(self, release: ReleaseRef) -> None:
         """Do what `penstock release add` does; TrustError when it may not be used."""
@@ -238,7 +240,22 @@ async def lab(tell: Callable[[str], None], shape: Shape = Shape()) -> AsyncItera
             with namespaces.home_again():
                 yield await _build(shape, topology, folder, tell)
         finally:
-            topology.tear_down()
+            with _undisturbed():
+                topology.tear_down()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let nobody stop the removal half-way: what it has begun to remove is of no use any more."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[[str], None]) -> Lab:
@@ -312,8 +329,8 @@ def _settings(
     engine: Engine,
     prometheus: Prometheus,
 ) -> Settings:
-    """Write the settings, the demo's where `penstock` looks for them; return them."""
-    home = state_folder() if shape.folder == "lab" else folder
+    """Write the settings, the demo's where `PENSTOCK_STATE` finds them; return them."""
+    home = folder.parent if shape.folder == DEMO.folder else folder
     values = {
         "temporal_address": engine.address,
         "network_namespace": topology.hub.namespace,

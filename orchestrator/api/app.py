@@ -8,12 +8,13 @@ from fastapi import FastAPI, Request, Response
 
 from orchestrator.api import problems
 from orchestrator.api.limits import Limits
-from orchestrator.api.routes import audit, commands, fleets, gateways, login, plans, tokens
+from orchestrator.api.routes import audit, commands, complaints, fleets, gateways, login, plans, tokens
+from orchestrator.api.size import Short
 from orchestrator.service.service import Service
 
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     status: {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}}
-    for status in (400, 401, 403, 404, 409, 422, 429, 503)
+    for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)
 }
 
 
@@ -29,6 +30,7 @@ def application(service: Service, limits: Limits | None = None) -> FastAPI:
     )
     app.state.service = service
     app.state.limits = limits or Limits()
+    app.add_middleware(Short)
     problems.install(app)
 
     @app.middleware("http")
@@ -39,6 +41,6 @@ def application(service: Service, limits: Limits | None = None) -> FastAPI:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    for routes in (audit, fleets, commands, plans, gateways, tokens, login):
+    for routes in (audit, fleets, commands, plans, gateways, tokens, login, complaints):
         app.include_router(routes.router, prefix="/v1", responses=DOCUMENTED)
     return app

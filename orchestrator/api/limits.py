@@ -22,6 +22,7 @@ class Kind(Enum):
     CHANGE = "change"
     SAFE = "safe"
     STRANGER = "stranger"
+    COMPLAINT = "complaint"
 
     @property
     def size(self) -> int:
@@ -34,7 +35,7 @@ class Kind(Enum):
         return self.size / 60
 
 
-PER_MINUTE = {Kind.LOOK: 600, Kind.CHANGE: 20, Kind.SAFE: 20, Kind.STRANGER: 30}
+PER_MINUTE = {Kind.LOOK: 600, Kind.CHANGE: 20, Kind.SAFE: 20, Kind.STRANGER: 30, Kind.COMPLAINT: 600}
 """A frame that is drawn twice a second asks 240 times a minute."""
 
 

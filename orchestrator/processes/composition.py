@@ -7,6 +7,7 @@ from orchestrator.engine.client import connect
 from orchestrator.service.approvals import ApprovalService
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints, Sink, to_syslog, to_webhook
+from orchestrator.service.complaints import ComplaintService
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService
 from orchestrator.service.releases import ReleaseService
@@ -68,5 +69,6 @@ async def compose(settings: Settings) -> Installation:
         releases=releases,
         archive=SnapshotArchive(settings.snapshots),
         checkpoints=checkpoints_of(settings, ledger),
+        complaints=ComplaintService(ledger.engine, settings.complaints_key),
     )
     return Installation(settings, ledger, changes, approvals, plans, releases, service)

@@ -22,7 +22,6 @@ from activities.plans import PlanActivities
 from activities.releases import ReleaseActivities
 from activities.snapshots import ArchiveActivities
 from activities.watching import WatchActivities
-from orchestrator.complaints import taking_complaints
 from orchestrator.engine.client import connect, enter_network_namespace
 from orchestrator.engine.schedules import keep_reconciling
 from orchestrator.installation import refuse_strangers
@@ -159,8 +158,7 @@ async def run_beside(settings: Settings) -> None:
         asyncio.create_task(keep_noting(settings)),
     ]
     try:
-        async with taking_complaints(settings, fleet):
-            await run_until_told(worker)
+        await run_until_told(worker)
     finally:
         for task in beside:
             task.cancel()

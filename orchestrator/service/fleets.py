@@ -41,6 +41,17 @@ class Fleets:
             raise NotAllowed(refusal)
         return found[name]
 
+    def named(self, name: str) -> Fleet:
+        """Return the fleet of that name, for whoever needs no role there.
+
+        Raises:
+            Unknown: There is none.
+        """
+        found = self._all().get(name)
+        if found is None:
+            raise Unknown(f"there is no fleet {name}")
+        return found
+
     def _all(self) -> dict[str, Fleet]:
         """Return every fleet by name.
 

@@ -15,6 +15,7 @@ from activities.drivers.store.snapshots import SnapshotArchive
 from activities.releases import Admitted
 from orchestrator.service.changes import ChangeService, Standing, Surveyed, standing_of
 from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
+from orchestrator.service.complaints import ComplaintService
 from orchestrator.service.drains import DrainService
 from orchestrator.service.fleets import Fleets
 from orchestrator.service.people import PeopleFile
@@ -95,6 +96,7 @@ class Service:
         releases: ReleaseService,
         archive: SnapshotArchive,
         checkpoints: Checkpoints,
+        complaints: ComplaintService,
     ) -> None:
         self.people = people
         self._fleets = Fleets(fleets, self._note_refusal)
@@ -107,6 +109,7 @@ class Service:
         self._rebuilding = RebuildingService(ledger, changes, releases)
         self._archive = archive
         self._checkpoints = checkpoints
+        self.complaints = complaints
 
     # --- who asks --------------------------------------------------------------------
 
@@ -406,6 +409,11 @@ class Service:
             return await self._quarantine.take_in(named, gateway, caller.person, reason)
 
         return await self._audited(caller, "return asked for", f"{fleet}/{gateway}", {"reason": reason}, take)
+
+    async def complain(self, fleet: str, body: bytes, at: str, signature: str) -> bool:
+        """Take a complaint of whoever holds the fleet's key; return whether it is new."""
+        named = await asyncio.to_thread(self._fleets.named, fleet)
+        return await asyncio.to_thread(self.complaints.take, named, body, at, signature)
 
     async def once(
         self, caller: Caller, key: str, content: bytes, work: Callable[[], Awaitable[Answer]]

@@ -10,14 +10,17 @@ from sqlalchemy import Engine
 
 from orchestrator.store.database import open_database
 
-"""Who acts when no person does."""
-
 
 class Book:
     """Tables of one database; safe to use from several threads and processes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    @property
+    def engine(self) -> Engine:
+        """The database that it is in."""
+        return self._engine
 
     @classmethod
     def open(cls, url: str) -> Self:

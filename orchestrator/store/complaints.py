@@ -53,7 +53,7 @@ class ComplaintList:
             raise BadInput(
                 f"{self._fleet.name} has no gateway {complaint.gateway!r}; name it as fleet.yaml does"
             )
-        said = {"user": complaint.user, "gateway": complaint.gateway}
+        said = {"fleet": self._fleet.name, "user": complaint.user, "gateway": complaint.gateway}
         made = datetime.fromtimestamp(complaint.at, UTC)
         try:
             with writing(self._engine) as connection:  # what waits for another writer has not arrived yet
@@ -78,11 +78,14 @@ class ComplaintList:
     def expire(self, before: datetime) -> None:
         """Forget complaints that arrived earlier; a hash still says something of a person."""
         with writing(self._engine) as connection:
-            connection.execute(delete(tables.complaints).where(tables.complaints.c.arrived < before))
+            table = tables.complaints
+            old = (table.c.fleet == self._fleet.name, table.c.arrived < before)
+            connection.execute(delete(table).where(*old))
 
     def _first(self, since: datetime, until: datetime) -> dict[str, int]:
         table, started = tables.complaints, since - ONCE_WITHIN
-        asked = select(table).where(table.c.arrived >= started, table.c.arrived <= until)
+        within = (table.c.arrived >= started, table.c.arrived <= until)
+        asked = select(table).where(table.c.fleet == self._fleet.name, *within)
         with reading(self._engine) as connection:
             arrived = [
                 Complaint(user=row.user, gateway=row.gateway, at=row.arrived.timestamp())

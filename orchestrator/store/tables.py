@@ -235,11 +235,13 @@ snapshots = Table(
 complaints = Table(
     "complaints",
     metadata,
+    Column("fleet", String(63), nullable=False),
     Column("user", String(64), nullable=False),
     Column("gateway", String(63), nullable=False),
     Column("at", Moment, nullable=False),
-    Column("arrived", Moment, nullable=False, index=True),
-    PrimaryKeyConstraint("user", "gateway", "at"),
+    Column("arrived", Moment, nullable=False),
+    PrimaryKeyConstraint("fleet", "user", "gateway", "at"),
+    Index("ix_complaints_arrived", "fleet", "arrived"),
 )
 
 approvals = Table(

@@ -1,8 +1,9 @@
 """Complaints and tickets that arrive by signed webhook: genuine, fresh, and one per user and window.
 
-The signature is HMAC-SHA256 over `<seconds since the epoch>.<body>`, hexadecimal, with a key
+The signature is HMAC-SHA256 over `<seconds since the epoch>.<fleet>.<body>`, hexadecimal, with a key
 only the sender and we hold. The clock is part of what is signed, so an old message cannot be
-sent again after `FRESH`; within it, a repeat is the same complaint and counts once.
+sent again after `FRESH`; within it, a repeat is the same complaint and counts once. So is the fleet, and
+no message can be sent again to another one.
 """
 
 import hmac
@@ -31,13 +32,13 @@ class Complaint(Value):
     at: float = Field(gt=0, description="seconds since the epoch")
 
 
-def sign(key: bytes, at: int, body: bytes) -> str:
-    """Return the signature a sender puts beside its message."""
-    return hmac.new(key, b"%d." % at + body, sha256).hexdigest()
+def sign(key: bytes, at: int, fleet: str, body: bytes) -> str:
+    """Return the signature a sender puts beside its message about a fleet."""
+    return hmac.new(key, f"{at}.{fleet}.".encode() + body, sha256).hexdigest()
 
 
-def read_complaint(key: bytes, body: bytes, at: str, signature: str, now: float) -> Complaint:
-    """Return the complaint of a webhook call.
+def read_complaint(key: bytes, fleet: str, body: bytes, at: str, signature: str, now: float) -> Complaint:
+    """Return the complaint of a webhook call about that fleet.
 
     Raises:
         NotAllowed: the signature does not fit, or the message is too old or from the future.
@@ -45,7 +46,7 @@ def read_complaint(key: bytes, body: bytes, at: str, signature: str, now: float)
     """
     if len(body) > MOST_BYTES or not at.isascii() or not at.isdigit() or len(at) > 12:  # noqa: PLR2004 - far future
         raise NotAllowed("the complaint is not signed as agreed; nothing was recorded")
-    if not hmac.compare_digest(sign(key, int(at), body).encode(), signature.encode()):
+    if not hmac.compare_digest(sign(key, int(at), fleet, body).encode(), signature.encode()):
         raise NotAllowed("the complaint's signature does not fit; check the key on both sides")
     if abs(now - int(at)) > FRESH.total_seconds():
         raise NotAllowed("the complaint is more than five minutes old or ahead; check the sender's clock")

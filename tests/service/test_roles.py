@@ -16,6 +16,7 @@ WHY: dict[str, object] = {"reason": "a table of everything"}
 DIGEST = digest_of(b"release")
 ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/login": (None, {}),
+    "POST /v1/fleets/{fleet}/complaints": (None, {}),
     "GET /v1/whoami": (None, {}),
     "GET /v1/fleets": (None, {}),
     "GET /v1/fleets/{fleet}": (Action.READ, {}),

@@ -62,3 +62,28 @@ def upgrade() -> None:
     op.create_index("ix_events_fleet", "events", ["fleet", "id"])
     op.add_column("audit", sa.Column("fleet", _NAME))
     op.create_index("ix_audit_fleet", "audit", ["fleet"])
+    _give_complaints_their_fleet()
+
+
+def _give_complaints_their_fleet() -> None:
+    """Until now a ledger took complaints about one fleet only: the one of its newest change."""
+    op.drop_index("ix_complaints_arrived", table_name="complaints")
+    op.rename_table("complaints", "complaints_of_one_fleet")
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("ALTER INDEX pk_complaints RENAME TO pk_complaints_of_one_fleet")
+    op.create_table(
+        "complaints",
+        sa.Column("fleet", _NAME, nullable=False),
+        sa.Column("user", sa.String(64), nullable=False),
+        sa.Column("gateway", _NAME, nullable=False),
+        sa.Column("at", _TIME, nullable=False),
+        sa.Column("arrived", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("fleet", "user", "gateway", "at", name="pk_complaints"),
+    )
+    op.create_index("ix_complaints_arrived", "complaints", ["fleet", "arrived"])
+    op.execute(
+        'INSERT INTO complaints (fleet, "user", gateway, at, arrived) '
+        "SELECT (SELECT fleet FROM changes ORDER BY began DESC LIMIT 1), "
+        '"user", gateway, at, arrived FROM complaints_of_one_fleet WHERE EXISTS (SELECT 1 FROM changes)'
+    )
+    op.drop_table("complaints_of_one_fleet")

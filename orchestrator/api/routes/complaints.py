@@ -1,0 +1,54 @@
+"""Complaints and tickets, by webhook: the signature says who may, and no caller is asked for."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request
+
+from orchestrator.api.limits import Kind
+from orchestrator.api.routes.fleets import Fleet
+from orchestrator.api.who import Serving, limits_of
+from policies.judge.complaints import MOST_BYTES, Complaint
+from policies.model.errors import BadInput, NotAllowed
+from policies.model.value import Value
+
+router = APIRouter(tags=["complaints"])
+
+At = Annotated[
+    str, Header(alias="X-Penstock-At", max_length=12, description="seconds since the epoch, as signed")
+]
+Signature = Annotated[
+    str, Header(alias="X-Penstock-Signature", max_length=64, description="HMAC-SHA256 in hex")
+]
+
+
+class Recorded(Value):
+    """Whether a complaint is in the ledger, and new there."""
+
+    recorded: bool = True
+    new: bool
+
+
+@router.post(
+    "/fleets/{fleet}/complaints",
+    status_code=202,
+    openapi_extra={
+        "requestBody": {
+            "content": {"application/json": {"schema": Complaint.model_json_schema()}},
+            "required": True,
+        }
+    },
+)
+async def complain(
+    fleet: Fleet, request: Request, service: Serving, at: At = "", signature: Signature = ""
+) -> Recorded:
+    """Record that a user complained about a gateway; signed over `at.fleet.body` as it is sent."""
+    address, limits = request.client.host if request.client is not None else "", limits_of(request)
+    limits.take(address, Kind.COMPLAINT)
+    body = await request.body()
+    if len(body) > MOST_BYTES:
+        raise BadInput(f"a complaint has at most {MOST_BYTES} bytes")
+    try:
+        return Recorded(new=await service.complain(fleet, body, at, signature))
+    except NotAllowed:
+        limits.take(address, Kind.STRANGER)
+        raise

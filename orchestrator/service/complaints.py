@@ -1,0 +1,54 @@
+"""Complaints by signed webhook: whoever holds a fleet's key may have its changes held, and nothing else."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from orchestrator.store.complaints import ComplaintList
+from policies.judge.complaints import read_complaint
+from policies.model.errors import BadInput, Unknown
+from policies.model.fleet import Fleet
+
+LEAST_KEY = 32
+
+
+@dataclass(frozen=True)
+class ComplaintService:
+    """Takes complaints into the ledger, each under the key of its fleet."""
+
+    engine: Engine
+    keys: Path | None
+    """A file with the key of every fleet, or a folder with `FLEET.key` for each; None where none is taken."""
+
+    def take(self, fleet: Fleet, body: bytes, at: str, signature: str) -> bool:
+        """Record a genuine and fresh complaint; return whether it is new.
+
+        Raises:
+            Unknown: No complaints are taken about that fleet.
+            NotAllowed: The signature does not fit, or the message is old.
+            BadInput: Signed, but no complaint about a gateway of the fleet.
+        """
+        complaint = read_complaint(self.key_of(fleet.name), fleet.name, body, at, signature, time.time())
+        return ComplaintList(self.engine, fleet).add(complaint)
+
+    def key_of(self, fleet: str) -> bytes:
+        """Return what complaints about that fleet are signed with.
+
+        Raises:
+            Unknown: No complaints are taken about it.
+            BadInput: The file is none with a key; the sentence does not say what is in it.
+        """
+        if self.keys is None:
+            raise Unknown("no complaints are taken here: PENSTOCK_COMPLAINTS_KEY names no key")
+        path = self.keys / f"{fleet}.key" if self.keys.is_dir() else self.keys
+        try:
+            key = path.read_bytes().strip()
+        except FileNotFoundError as error:
+            raise Unknown(f"no complaints are taken about {fleet}: there is no {path.name}") from error
+        except OSError as error:
+            raise BadInput(f"the key {path} cannot be read: {error.strerror}; correct its path") from error
+        if len(key) < LEAST_KEY or b"\n" in key:
+            raise BadInput(f"the key {path} must be one line of at least {LEAST_KEY} characters")
+        return key
