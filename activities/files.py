@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from policies.model.errors import BadInput
-from policies.model.fleet import Fleet
+from policies.model.fleet import Fleet, Gateway
 from policies.model.value import Value
 
 W = TypeVar("W", bound=Value)
@@ -271,19 +271,69 @@ class Reread(Generic[W]):
         return self._read[1]
 
 
-class FleetFile:
-    """The fleet of one file, read again whenever the file has changed."""
+class FleetFiles:
+    """The fleets of one file, or of a folder of files, each read again whenever its file has changed.
+
+    A file that is wrong takes its own fleet away and no other.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = Reread(path, Fleet)
+        self._path = path
+        self._files: dict[Path, Reread[Fleet]] = {}
+        self._known: tuple[list[Fleet], dict[str, tuple[Fleet, Gateway]]] = ([], {})
+
+    def all(self) -> dict[str, Fleet]:
+        """Return every fleet by name, as far as its file is as it must be."""
+        return self._read()[0]
+
+    def wrong(self) -> tuple[BadInput, ...]:
+        """Return what is wrong with the other files."""
+        return self._read()[1]
 
     def fleet(self, name: str) -> Fleet:
-        """Return the fleet as the file describes it now.
+        """Return the fleet as its file describes it now.
 
         Raises:
-            BadInput: The file is not as it must be, or describes another fleet.
+            BadInput: No file that is as it must be describes it.
         """
-        fleet = self._file.value()
-        if fleet.name != name:
-            raise BadInput(f"{self._file.path} describes the fleet {fleet.name}, not {name}")
-        return fleet
+        found, wrong = self._read()
+        if name in found:
+            return found[name]
+        there = f"{self._path} describes {', '.join(found) or 'no fleet'}, not {name}"
+        raise BadInput("; ".join([there, *map(str, wrong)]))
+
+    def fleet_at(self, target: str) -> Fleet | None:
+        """Return the fleet of the gateway that Prometheus scrapes there, None for one that nobody has."""
+        found = self._at(target)
+        return found[0] if found is not None else None
+
+    def gateway_at(self, target: str) -> Gateway | None:
+        """Return the gateway that Prometheus scrapes there, None for one that nobody has."""
+        found = self._at(target)
+        return found[1] if found is not None else None
+
+    def _at(self, target: str) -> tuple[Fleet, Gateway] | None:
+        fleets = list(self.all().values())
+        if [*map(id, fleets)] != [*map(id, self._known[0])]:  # an unchanged file is the same object
+            places = {one.metrics_target: (fleet, one) for fleet in fleets for one in fleet.gateways}
+            self._known = (fleets, places)
+        return self._known[1].get(target)
+
+    def _read(self) -> tuple[dict[str, Fleet], tuple[BadInput, ...]]:
+        found: dict[str, Fleet] = {}
+        places: dict[str, list[Path]] = {}
+        wrong: list[BadInput] = []
+        for file in sorted(self._path.glob("*.yaml")) if self._path.is_dir() else [self._path]:
+            try:
+                fleet = self._files.setdefault(file, Reread(file, Fleet)).value()
+            except BadInput as error:
+                wrong.append(error)
+                continue
+            found[fleet.name] = fleet
+            places.setdefault(fleet.name, []).append(file)
+        for name, files in places.items():
+            if len(files) > 1:
+                del found[name]
+                told = " and ".join(map(str, files))
+                wrong.append(BadInput(f"{told} both describe the fleet {name}; one of them is meant"))
+        return found, tuple(wrong)

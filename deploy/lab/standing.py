@@ -66,7 +66,8 @@ class Keeper:
                 return self._break(asked["kind"], asked["gateway"])
             case "mend":
                 return self._mend(asked["kind"], asked["gateway"])
-        raise BadInput(f"the lab knows no {asked['verb']}")
+            case other:
+                raise BadInput(f"the lab knows no {other}")
 
     def mend_everything(self) -> None:
         """Undo what is still broken, before the lab is removed."""
@@ -97,6 +98,8 @@ class Keeper:
                 self._lab.engine.start()
             case "metrics":
                 self._lab.prometheus.start()
+            case _:
+                pass  # what held it broken has been let go
         return {"mended": kind, "gateway": gateway, "sentence": f"{_named(kind, gateway)} is mended."}
 
     def _strike(self, kind: str, gateway: str) -> AbstractContextManager[object] | None:
@@ -117,7 +120,7 @@ class Keeper:
                 self._lab.worker.kill()
             case "engine":
                 self._lab.engine.kill()
-            case "metrics":
+            case _:
                 self._lab.prometheus.kill()
         if held is not None:
             held.__enter__()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from temporalio.client import (
@@ -15,7 +16,7 @@ from temporalio.client import (
     ScheduleSpec,
     ScheduleUpdate,
 )
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.engine.task_timeout import task_within
 from policies.model.fleet import Fleet
@@ -45,21 +46,38 @@ async def have_reconcile(client: Client, fleet: Fleet) -> bool:
     return True
 
 
+async def end_reconcile(client: Client, fleet: str) -> None:
+    """Remove the schedule of a fleet that is described no more."""
+    try:
+        await client.get_schedule_handle(reconcile_of(fleet)).delete()
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+
+
 async def tell_reconcile(client: Client, fleet: Fleet) -> None:
     """Ensure that the schedule knows the fleet as its file describes it now."""
     schedule = client.get_schedule_handle(reconcile_of(fleet.name))
     await schedule.update(lambda _: ScheduleUpdate(schedule=_schedule(fleet)))
 
 
-async def keep_reconciling(client: Client, fleet: Fleet) -> None:
-    """Ensure the schedule for as long as this runs, also after the engine has lost its database."""
-    told = False
+async def keep_reconciling(client: Client, fleets: Callable[[], Iterable[Fleet]]) -> None:
+    """Ensure every fleet's schedule for as long as this runs, also after the engine has lost its database.
+
+    A fleet whose file goes away is not looked at any more.
+    """
+    told: dict[str, int] = {}
     while True:
         try:
-            told = await have_reconcile(client, fleet) or told
-            if not told:
-                await tell_reconcile(client, fleet)
-                told = True
+            found = {fleet.name: fleet for fleet in await asyncio.to_thread(fleets)}
+            for name in told.keys() - found.keys():
+                await end_reconcile(client, name)
+                del told[name]
+            for name, fleet in found.items():
+                size = len(fleet.gateways)
+                if not await have_reconcile(client, fleet) and told.get(name) != size:
+                    await tell_reconcile(client, fleet)
+                told[name] = size
         except RPCError as error:
             _log.warning("the engine does not answer (%s); asked again in %s", error.message, LOOK)
         await asyncio.sleep(LOOK.total_seconds())

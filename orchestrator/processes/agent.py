@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from temporalio.worker import Worker
 
 from activities.drivers.credentials import Credentials
@@ -58,6 +58,13 @@ class AgentSettings(Value):
     )
     probe: ProbeSettings
     exempt: Exempt = Field(default=Exempt(), description="whose sessions no drain deadline ends")
+
+    @field_validator("gateway")
+    @classmethod
+    def _gateway_knows_whose_it_is(cls, gateway: Gateway) -> Gateway:
+        if gateway.fleet is None:
+            raise ValueError("say which fleet it is of: `fleet: NAME`, as fleet.yaml is called")
+        return gateway
 
 
 async def compose(settings: AgentSettings) -> tuple[Worker, NftablesTable]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from activities.drivers.store.snapshots import SnapshotArchive
+from activities.files import FleetFiles
 from orchestrator.engine.client import connect
 from orchestrator.service.approvals import ApprovalService
 from orchestrator.service.changes import ChangeService
@@ -61,7 +62,7 @@ async def compose(settings: Settings) -> Installation:
         ledger=ledger, store=settings.store, trust=settings.trust, source=settings.source
     )
     service = Service(
-        fleets=settings.fleet,
+        fleets=FleetFiles(settings.fleet),
         people=people,
         ledger=ledger,
         changes=changes,

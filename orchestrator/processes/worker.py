@@ -14,7 +14,7 @@ from activities.drivers.metrics.records import FolderRecorder
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.drivers.trust_files import compose_releases
 from activities.facts import FactActivities
-from activities.files import FleetFile, load
+from activities.files import FleetFiles
 from activities.ledger import LedgerActivities
 from activities.normality import NormalityActivities
 from activities.observation import ObservationActivities
@@ -28,12 +28,11 @@ from orchestrator.installation import refuse_strangers
 from orchestrator.processes.composition import checkpoints_of
 from orchestrator.processes.process import leave, make_worker, run_until_told
 from orchestrator.settings import Settings
-from orchestrator.store.complaints import ComplaintList
+from orchestrator.store.complaints import ComplaintList, ComplaintLists
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.requests import REMEMBERED
 from policies.model.change import PENSTOCK
 from policies.model.errors import PenstockError
-from policies.model.fleet import Fleet
 from workflows.bake import Bake
 from workflows.batch import Batch
 from workflows.change import Change
@@ -50,6 +49,9 @@ from workflows.wave import Wave
 
 EXPIRE_EVERY = timedelta(hours=1)
 NOTE_EVERY = timedelta(seconds=30)
+KEPT_AT_LEAST = timedelta(days=30)
+"""How long evidence is kept while no fleet's file says so."""
+
 _log = logging.getLogger(__name__)
 
 WORKFLOWS = (
@@ -76,22 +78,19 @@ async def compose(settings: Settings) -> Worker:
     book = Ledger.open(settings.ledger_url)
     ledger = LedgerActivities(book)
     archive = ArchiveActivities(SnapshotArchive(settings.snapshots), book)
-    fleet = load(settings.fleet, Fleet)
-    releases = ReleaseActivities(
-        compose_releases(
-            settings.store,
-            settings.trust,
-            product=fleet.product,
-            channel=fleet.channel,
-            promoted=lambda: {release.digest for release in book.known_good(fleet.name).values()},
-        )
-    )
+    fleets = FleetFiles(settings.fleet)
+
+    def promoted() -> set[str]:
+        """Return what any gateway of any fleet goes back to."""
+        return {one.digest for name in fleets.all() for one in book.known_good(name).values()}
+
+    releases = ReleaseActivities(compose_releases(settings.store, settings.trust, promoted=promoted))
     metrics = PrometheusSource(settings.prometheus_url)
     observation = ObservationActivities(
         metrics,
         offenders=metrics,
-        probes=PortProbes(fleet),
-        complaints=ComplaintList.open(settings.ledger_url, fleet),
+        probes=PortProbes(fleets),
+        complaints=ComplaintLists(book.engine, fleets),
         recorder=FolderRecorder(settings.windows),
     )
     return make_worker(
@@ -102,9 +101,7 @@ async def compose(settings: Settings) -> Worker:
             releases.admit_release,
             WatchActivities(book, observation).watch_wave,
             NormalityActivities(metrics, book).ask_whether_normal,
-            *record_activities(
-                ledger, PlanActivities(book), FactActivities(book, FleetFile(settings.fleet)), archive
-            ),
+            *record_activities(ledger, PlanActivities(book), FactActivities(book, fleets), archive),
         ],
     )
 
@@ -151,10 +148,12 @@ async def run_beside(settings: Settings) -> None:
     """Run the worker of an engine that answers already, until told to stop."""
     refuse_strangers()
     worker = await compose(settings)
-    fleet = load(settings.fleet, Fleet)
+    fleets = FleetFiles(settings.fleet)
+    for wrong in await asyncio.to_thread(fleets.wrong):
+        _log.warning("a fleet is left alone until its file is mended: %s", wrong)
     beside = [
-        asyncio.create_task(keep_reconciling(worker.client, fleet)),
-        asyncio.create_task(keep_expiring(settings, fleet)),
+        asyncio.create_task(keep_reconciling(worker.client, lambda: fleets.all().values())),
+        asyncio.create_task(keep_expiring(settings, fleets)),
         asyncio.create_task(keep_noting(settings)),
     ]
     try:
@@ -177,18 +176,20 @@ async def keep_noting(settings: Settings) -> None:
         await asyncio.sleep(NOTE_EVERY.total_seconds())
 
 
-async def keep_expiring(settings: Settings, fleet: Fleet) -> None:
-    """Let go of evidence that has been kept long enough, every hour."""
+async def keep_expiring(settings: Settings, fleets: FleetFiles) -> None:
+    """Let go of evidence that has been kept long enough for every fleet, every hour."""
     archive = SnapshotArchive(settings.snapshots)
-    complaints = ComplaintList.open(settings.ledger_url, fleet)
     book = Ledger.open(settings.ledger_url)
     windows = FolderRecorder(settings.windows)
     while True:
-        before = datetime.now(UTC) - fleet.limits.snapshots_kept
+        found = await asyncio.to_thread(fleets.all)
+        longest = max((fleet.limits.snapshots_kept for fleet in found.values()), default=KEPT_AT_LEAST)
+        before = datetime.now(UTC) - longest
         try:
             for digest in await asyncio.to_thread(book.expire_snapshots, before, PENSTOCK):
                 archive.discard(digest)
-            await asyncio.to_thread(complaints.expire, before)
+            for fleet in found.values():
+                await asyncio.to_thread(ComplaintList(book.engine, fleet).expire, before)
             await asyncio.to_thread(book.forget_states, before)
             await asyncio.to_thread(book.expire_requests, datetime.now(UTC) - REMEMBERED)
             await asyncio.to_thread(windows.expire, before)

@@ -8,10 +8,10 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from activities.drivers.store.snapshots import SnapshotArchive
+from activities.files import FleetFiles
 from activities.releases import Admitted
 from orchestrator.service.changes import ChangeService, Standing, Surveyed, standing_of
 from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
@@ -88,7 +88,7 @@ class Service:
     def __init__(
         self,
         *,
-        fleets: Path,
+        fleets: FleetFiles,
         people: PeopleFile,
         ledger: Ledger,
         changes: ChangeService,
@@ -180,8 +180,7 @@ class Service:
 
     async def releases(self, caller: Caller) -> tuple[ReleaseRow, ...]:
         """Return the releases of the products of the fleets that the caller may look at."""
-        named = [await self._asked(caller, Action.READ, name) for name in self.fleets(caller)]
-        products = {fleet.product for fleet in named}
+        products = {fleet.product for fleet in await asyncio.to_thread(self._fleets.of, caller)}
         rows = await asyncio.to_thread(self._ledger.releases)
         return tuple(row for row in rows if row.release.product in products)
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Protocol, Self
 
 from sqlalchemy import Engine, delete, insert, select
 from sqlalchemy.exc import IntegrityError
@@ -18,6 +18,30 @@ ONCE_WITHIN = timedelta(hours=24)
 """A user who complains again within this time is the same trouble, not one more."""
 SETTLING = timedelta(seconds=2)
 """How long a complaint may take from its time of arrival to where every reader sees it."""
+
+
+class Fleets(Protocol):
+    """The fleets of this installation."""
+
+    def fleet_at(self, target: str) -> Fleet | None:
+        """Return the fleet of the gateway that Prometheus scrapes there, None for one that nobody has."""
+        ...
+
+
+class ComplaintLists:
+    """The complaints of all fleets, for the judge, who knows gateways by where they are scraped."""
+
+    def __init__(self, engine: Engine, fleets: Fleets) -> None:
+        self._engine = engine
+        self._fleets = fleets
+
+    async def distinct(self, instances: Sequence[str], since: datetime, until: datetime) -> dict[str, int]:
+        """Return how many users of each instance complained; see `ComplaintList.distinct`."""
+        fleets = {one.name: one for target in instances if (one := self._fleets.fleet_at(target))}
+        found: dict[str, int] = {}
+        for fleet in fleets.values():
+            found |= await ComplaintList(self._engine, fleet).distinct(instances, since, until)
+        return found
 
 
 class ComplaintList:

@@ -7,9 +7,9 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import pairwise
 from math import ceil
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from policies.model.drain import DrainLimits
 from policies.model.value import Duration, Name, Value, twice
@@ -46,14 +46,15 @@ class GatewayRef(Value):
     """A gateway as plans and workflows know it: who it is, with whom it shares what, how much it carries."""
 
     name: Name
+    fleet: Name | None = Field(default=None, description="whose it is; a fleet's file need not say so")
     group: Name = "main"
     domain: Name = "main"
     capacity: int = Field(default=1000, ge=1, description="sessions the host can carry")
 
     @property
     def task_queue(self) -> str:
-        """The queue on which this gateway's agent takes its orders."""
-        return f"gateway.{self.name}"
+        """The queue on which this gateway's agent takes its orders; names have no slash in them."""
+        return f"gateway/{self.fleet or ''}/{self.name}"
 
     def needs(self, sessions: int | None) -> int:
         """Return what its group has to carry for it: its sessions, or all it can when they are uncounted."""
@@ -61,8 +62,12 @@ class GatewayRef(Value):
 
 
 class Gateway(GatewayRef):
-    """One service address on one host, with two or more slots."""
+    """One service address on one host, with two or more slots.
 
+    `runtime` says what an instance is there, and so what else belongs to the gateway: on a host, slots.
+    """
+
+    runtime: Literal["host"] = "host"
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
     port: int = Field(default=443, ge=1, le=65535, description="the port users dial")
     metrics_port: int = Field(default=9500, ge=1, le=65535)
@@ -194,6 +199,9 @@ class RollbackRules(Value):
 class Fleet(Value):
     """All gateways of one product that are upgraded together: the content of fleet.yaml."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    api_version: Literal["penstock/v1"] = Field(default="penstock/v1", alias="apiVersion")
     name: Name
     product: Name
     channel: Name = "stable"
@@ -205,8 +213,18 @@ class Fleet(Value):
         default=0, ge=0, le=9, description="people who must approve each upgrade, beside who starts it"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gateways_know_whose_they_are(cls, said: object) -> object:
+        """Give every gateway the fleet's name, by which its queue is told from those of other fleets."""
+        if not isinstance(said, dict) or not isinstance(said.get("gateways"), list | tuple):
+            return said
+        return said | {"gateways": [_of_fleet(one, said.get("name")) for one in said["gateways"]]}
+
     @model_validator(mode="after")
     def _gateways_share_nothing(self) -> "Fleet":
+        if other := next((one for one in self.gateways if one.fleet != self.name), None):
+            raise ValueError(f"gateway {other.name} says that it is of {other.fleet}; this is {self.name}")
         if name := twice(gateway.name for gateway in self.gateways):
             raise ValueError(f"gateway {name} is listed twice")
         if address := twice(address for gateway in self.gateways for address in gateway.addresses):
@@ -241,6 +259,12 @@ class Fleet(Value):
 def amount(written: str, of: int) -> int:
     """Return how many of so many a count ("3") or a share ("25%", rounded up) says; may be more than all."""
     return ceil(of * int(written[:-1]) / 100) if written.endswith("%") else int(written)
+
+
+def _of_fleet(gateway: object, fleet: object) -> object:
+    if isinstance(gateway, Gateway):
+        return gateway.model_copy(update={"fleet": fleet}) if gateway.fleet is None else gateway
+    return {"fleet": fleet} | gateway if isinstance(gateway, dict) else gateway
 
 
 def _spoken(values: Sequence[object]) -> str:

@@ -137,7 +137,7 @@ class Watch:
                 return None
         activity = scheduled.activity_task_scheduled_event_attributes
         queue = activity.task_queue.name
-        gateway = queue.removeprefix("gateway.") if queue.startswith("gateway.") else None
+        gateway = queue.rpartition("/")[2] if queue.startswith("gateway/") else None
         return Boundary(role, _step(activity.activity_type.name, activity.input.payloads), moment), gateway
 
 

@@ -28,7 +28,7 @@ class PostgreSQL:
         found = sorted(PROGRAMS.glob("*/bin"), key=lambda place: float(place.parent.name))
         if not found:
             raise RuntimeError("PostgreSQL is not installed: ./run test installs it")
-        self._programs = found[-1]
+        self._programs: Path = found[-1]
         self._owner = OWNER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         self._folder = Path(tempfile.mkdtemp(prefix="penstock-postgresql-"))
         shutil.chown(self._folder, self._owner)
@@ -89,12 +89,12 @@ class PostgreSQL:
             time.sleep(0.05)
 
     def _ready(self) -> "subprocess.CompletedProcess[bytes]":
-        asked = [self._programs / "pg_isready", "-h", str(self._folder)]
+        asked = [os.fspath(self._programs / "pg_isready"), "-h", str(self._folder)]
         return subprocess.run(asked, capture_output=True, check=False)
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [self._programs / program, *arguments],
+            [os.fspath(self._programs / program), *arguments],
             check=True,
             capture_output=True,
             user=self._owner if os.geteuid() == 0 else None,

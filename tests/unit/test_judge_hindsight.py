@@ -178,33 +178,35 @@ def complaint(user: str = "ab" * 8, at: float = START) -> bytes:
 def test_a_signed_complaint_is_read() -> None:
     body = complaint()
     at = int(START)
-    assert read_complaint(KEY, body, str(at), sign(KEY, at, body), START + 10).gateway == "gw-1"
+    signature = sign(KEY, at, "edge", body)
+    assert read_complaint(KEY, "edge", body, str(at), signature, START + 10).gateway == "gw-1"
 
 
 @pytest.mark.parametrize(
     ("at", "signature", "now"),
     [
         (str(int(START)), "00" * 32, START),
-        (str(int(START)), sign(b"another key", int(START), complaint()), START),
-        (str(int(START)), sign(KEY, int(START), complaint(at=1)), START),
-        (str(int(START) + 1), sign(KEY, int(START), complaint()), START),
-        (str(int(START)), sign(KEY, int(START), complaint()), START + 400),
-        (str(int(START)), sign(KEY, int(START), complaint()), START - 400),
-        ("now", sign(KEY, int(START), complaint()), START),
+        (str(int(START)), sign(b"another key", int(START), "edge", complaint()), START),
+        (str(int(START)), sign(KEY, int(START), "edge", complaint(at=1)), START),
+        (str(int(START) + 1), sign(KEY, int(START), "edge", complaint()), START),
+        (str(int(START)), sign(KEY, int(START), "edge", complaint()), START + 400),
+        (str(int(START)), sign(KEY, int(START), "edge", complaint()), START - 400),
+        (str(int(START)), sign(KEY, int(START), "core", complaint()), START),
+        ("now", sign(KEY, int(START), "edge", complaint()), START),
         ("9" * 40, "00" * 32, START),
         (str(int(START)), "é", START),
     ],
 )
 def test_a_complaint_that_is_not_genuine_and_fresh_is_not_taken(at: str, signature: str, now: float) -> None:
     with pytest.raises(NotAllowed):
-        read_complaint(KEY, complaint(), at, signature, now)
+        read_complaint(KEY, "edge", complaint(), at, signature, now)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"user": "Bob"}', b"\xff", b"{" * 100_000])
 def test_a_signed_message_that_is_no_complaint_is_refused(body: bytes) -> None:
     at = int(START)
     with pytest.raises((BadInput, NotAllowed)):
-        read_complaint(KEY, body, str(at), sign(KEY, at, body), START)
+        read_complaint(KEY, "edge", body, str(at), sign(KEY, at, "edge", body), START)
 
 
 def test_a_user_complains_once_a_window() -> None:

@@ -146,7 +146,7 @@ async def lose_the_database(own: Engine) -> None:
     world = World.made(client, fleet_of("edge", lease=timedelta(minutes=10)))
     world.judge.says(UNDECIDED)
     async with working(world):
-        keeping = asyncio.create_task(keep_reconciling(client, world.fleet))
+        keeping = asyncio.create_task(keep_reconciling(client, lambda: [world.fleet]))
         rollout = await world.start(("gw-1",))
         await in_phase(rollout, Phase.OBSERVING)
         own.kill()

@@ -2,27 +2,35 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Protocol
 
-from policies.model.fleet import Fleet
+from policies.model.fleet import Gateway
 
 WITHIN_SECONDS = 2.0
 
 
-class PortProbes:
-    """Connects to the users' port of a fleet's gateways, found by their metrics label."""
+class Gateways(Protocol):
+    """The gateways of this installation."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._places = {
-            gateway.metrics_target: (str(gateway.addresses[0]), gateway.port) for gateway in fleet.gateways
-        }
+    def gateway_at(self, target: str) -> Gateway | None:
+        """Return the gateway that Prometheus scrapes there, None for one that nobody has."""
+        ...
+
+
+class PortProbes:
+    """Connects to the users' port of gateways, found by their metrics label."""
+
+    def __init__(self, gateways: Gateways) -> None:
+        self._gateways = gateways
 
     async def reaches(self, instance: str) -> bool:
         """Return whether somebody accepts connections there; False for an instance nobody knows."""
-        if instance not in self._places:
+        gateway = self._gateways.gateway_at(instance)
+        if gateway is None:
             return False
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(WITHIN_SECONDS):
-                _, writer = await asyncio.open_connection(*self._places[instance])
+                _, writer = await asyncio.open_connection(str(gateway.addresses[0]), gateway.port)
                 writer.close()
                 return True
         return False
