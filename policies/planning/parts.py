@@ -99,9 +99,7 @@ def _part(wave: int, number: int, members: Sequence[Member]) -> Part:
 def _member(gateway: Gateway, back: ReleaseRef | None = None, within: timedelta | None = None) -> Member:
     """Return the gateway without its addresses and slots: only its own host needs those."""
     return Member(
-        gateway=GatewayRef(
-            name=gateway.name, group=gateway.group, domain=gateway.domain, capacity=gateway.capacity
-        ),
+        gateway=GatewayRef(**{field: getattr(gateway, field) for field in GatewayRef.model_fields}),
         target=gateway.metrics_target,
         back=back,
         drains_within=within,
