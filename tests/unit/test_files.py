@@ -68,7 +68,7 @@ def test_a_good_file_becomes_a_fleet(tmp_path: Path) -> None:
         (
             "    addresses:",
             "    zzz: 1\n    addresses:",
-            "line 8: gateways[0] has no key zzz; known keys are name, group",
+            "line 8: gateways[0] has no key zzz; known keys are name, fleet, group",
         ),
         (
             "port: 4432",
@@ -188,5 +188,6 @@ def test_a_number_of_a_million_digits_is_refused(tmp_path: Path) -> None:
 def test_the_schema_is_json_and_names_every_key() -> None:
     described = json.loads(schema(Fleet))
     assert described["$schema"].startswith("https://json-schema.org/")
-    assert set(described["properties"]) == set(Fleet.model_fields)
+    fields = Fleet.model_fields.items()
+    assert set(described["properties"]) == {field.alias or name for name, field in fields}
     assert described["additionalProperties"] is False
