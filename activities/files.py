@@ -252,7 +252,8 @@ def _keys_at(model: type[Value], location: Location) -> list[str]:
         kind = [word for word in here if len(here) > 1 and part in _kinds(word)]
         fields = [word.model_fields[part].annotation for word in here if part in word.model_fields]
         here = kind or [inner for field in fields for inner in _values_in(field)]
-    return list(dict.fromkeys(key for word in here for key in word.model_fields))
+    known = [(name, field) for word in here for name, field in word.model_fields.items()]
+    return list(dict.fromkeys(field.alias or name for name, field in known))
 
 
 def _kinds(value: type[Value]) -> tuple[object, ...]:

@@ -152,10 +152,10 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
 
 async def _measure(count: int, watch: float | None) -> Size:
     size = Size(gateways=count)
-    plan = _plan(count, size, LAB)
+    plan = plan_of(count, size, LAB)
     longest = max(wave.lease for wave in plan.waves).total_seconds()
     patience = watch if watch is not None else longest / 3 + 30
-    async with _setup(count, harm_in_wave=0, patience=patience) as setup:
+    async with standing(count, harm_in_wave=0, patience=patience) as setup:
         result = await setup.upgrade(plan)
         _expect(result, Outcome.PROMOTED)
         size.wall_s = setup.wall
@@ -163,7 +163,7 @@ async def _measure(count: int, watch: float | None) -> Size:
         size.steps_per_s, size.most_steps_per_s = setup.steps_a_second(patience)
         size.events, size.longest_history, size.largest_payload_bytes = await setup.histories()
     print(f"  so far {_line(size)}", flush=True)
-    async with _setup(count, harm_in_wave=TURNED_ROUND_IN_WAVE, patience=5.0) as setup:
+    async with standing(count, harm_in_wave=TURNED_ROUND_IN_WAVE, patience=5.0) as setup:
         result = await setup.upgrade(plan)
         _expect(result, Outcome.ROLLED_BACK)
         size.back_wall_s = setup.wall
@@ -176,7 +176,7 @@ async def _measure(count: int, watch: float | None) -> Size:
         size.longest_history = max(size.longest_history, longest_history)
         size.largest_payload_bytes = max(size.largest_payload_bytes, largest)
         del events
-    measured = _plan(count, Size(gateways=count), PRODUCTION)
+    measured = plan_of(count, Size(gateways=count), PRODUCTION)
     ticks = await measure_ticks(measured, release(OLD_VERSION))
     size.first_tick_s, size.tick_s, size.slowest_tick_s = ticks.first, ticks.median, ticks.slowest
     size.tick_bytes = ticks.bytes
@@ -185,10 +185,10 @@ async def _measure(count: int, watch: float | None) -> Size:
 
 async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -> Misfortune:
     """Run an upgrade during which gateways fail; none of the first wave does."""
-    plan = _plan(FAULTY_FLEET, Size(gateways=FAULTY_FLEET), LAB)
+    plan = plan_of(FAULTY_FLEET, Size(gateways=FAULTY_FLEET), LAB)
     later = [int(name.removeprefix("gw-")) for wave in plan.waves[1:] for name in wave.gateways]
     given = faults(random.Random(0).sample(later, len(later)))
-    async with _setup(FAULTY_FLEET, harm_in_wave=0, patience=5.0, faults=given) as setup:
+    async with standing(FAULTY_FLEET, harm_in_wave=0, patience=5.0, faults=given) as setup:
         giving_up = asyncio.create_task(setup.give_up_the_dead(given.dead))
         result = await setup.upgrade(plan)
         giving_up.cancel()
@@ -226,7 +226,7 @@ def _many(names: Sequence[int]) -> Faults:
     return Faults(dead=frozenset(names[:60]))
 
 
-def _plan(count: int, size: Size, gates: GatePolicy) -> Plan:
+def plan_of(count: int, size: Size, gates: GatePolicy) -> Plan:
     """Return the plan of the upgrade, timed from facts to parts."""
     old, new = release(OLD_VERSION), release(NEW_VERSION)
     simulated = fleet(
@@ -264,13 +264,15 @@ class Setup:
 
     address: str
     folder: Path
+    url: str
+    """Of the ledger that the worker uses."""
     worker: "subprocess.Popen[str]"
     wall: float = 0.0
 
     @property
     def ledger(self) -> Ledger:
         """The ledger that the worker uses."""
-        return Ledger.open(f"sqlite:///{self.folder / 'ledger.db'}")
+        return Ledger.open(self.url)
 
     async def service(self) -> ChangeService:
         """Return what a frontend asks."""
@@ -279,7 +281,7 @@ class Setup:
     async def upgrade(self, plan: Plan) -> ChangeResult:
         """Run the plan to its end."""
         book = self.ledger
-        _begin(book, plan)
+        begin(book, plan)
         service = await self.service()
         began = time.monotonic()
         await service.start(plan, "http://simulated", "bench", "measuring")
@@ -365,7 +367,7 @@ async def _largest_payload(client: Client, workflow: str, run: str) -> int:
     return largest
 
 
-def _begin(book: Ledger, plan: Plan) -> None:
+def begin(book: Ledger, plan: Plan) -> None:
     """Write the ledger of a fleet that was installed long ago."""
     old = release(OLD_VERSION)
     opening = ChangeOpening(
@@ -403,10 +405,15 @@ MANY_AGENTS = (
 
 
 @asynccontextmanager
-async def _setup(
-    count: int, *, harm_in_wave: int, patience: float, faults: Faults | None = None
+async def standing(
+    count: int,
+    *,
+    harm_in_wave: int,
+    patience: float,
+    faults: Faults | None = None,
+    ledger: str | None = None,
 ) -> AsyncIterator[Setup]:
-    """Start everything, and end it by its own process id."""
+    """Start everything, and end it by its own process id; the ledger is a file of its own by default."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-bench-fleet-"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -423,13 +430,14 @@ async def _setup(
         given = (faults or Faults()).model_dump_json()
         agents = [sys.executable, "-m", "tests.bench.simulated_agents", address, str(count)]
         _start(stack, [*agents, str(folder / "counts.jsonl"), given], folder / "agents.log")
-        worker = [sys.executable, "-m", "tests.bench.fleet_worker", address, str(folder / "ledger.db")]
-        Ledger.open(f"sqlite:///{folder / 'ledger.db'}").close()
+        url = ledger or f"sqlite:///{folder / 'ledger.db'}"
+        worker = [sys.executable, "-m", "tests.bench.fleet_worker", address, url]
+        Ledger.open(url).close()
         running = _start(
             stack, [*worker, str(count), str(harm_in_wave), str(patience)], folder / "worker.log"
         )
         await asyncio.sleep(5 + count / 500)  # the simulated agents connect over twenty seconds
-        yield Setup(address=address, folder=folder, worker=running)
+        yield Setup(address=address, folder=folder, url=url, worker=running)
 
 
 def _start(stack: ExitStack, command: list[str], log: Path) -> "subprocess.Popen[str]":

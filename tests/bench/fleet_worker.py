@@ -4,7 +4,6 @@ import asyncio
 import resource
 import sys
 from datetime import timedelta
-from pathlib import Path
 
 from temporalio import activity
 from temporalio.worker import Worker
@@ -75,10 +74,10 @@ class ScriptedJudge:
         )
 
 
-async def main(address: str, ledger: Path, count: int, harm_in_wave: int, patience: float) -> None:
+async def main(address: str, ledger: str, count: int, harm_in_wave: int, patience: float) -> None:
     """Run until told to stop, then print what it cost."""
     client = await connect(address, "default")
-    book = Ledger.open(f"sqlite:///{ledger}")
+    book = Ledger.open(ledger)
     judge = ScriptedJudge(harm_in_wave, patience)
     worker: Worker = make_worker(
         client,
@@ -102,5 +101,5 @@ async def main(address: str, ledger: Path, count: int, harm_in_wave: int, patien
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))
     leave(0)
