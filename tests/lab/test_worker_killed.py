@@ -1,10 +1,11 @@
-"""kill -9 of the orchestrator's worker in the middle of a canary's window, on the real lab."""
+"""kill -9 of the orchestrator's worker in a canary's window, and the loss of its ledger, on the real lab."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,9 @@ pytestmark = [
 
 STORY = """
 import asyncio, json, sys, time
-from deploy.lab.lab import Shape, lab
+from pathlib import Path
+from deploy.lab.lab import FLEET, OPERATOR, Shape, lab
+from orchestrator.processes.composition import compose
 from policies.model.plan import Strategy
 from policies.model.change import Phase
 from orchestrator.processes.process import leave
@@ -45,26 +48,65 @@ async def main():
             "pings_lost": after["pings"]["lost"], "running": sorted(running),
             "newer": built.newer.executable,
         }), flush=True)
+        await rebuild(built)
+
+async def rebuild(built):
+    built.worker.stop()
+    settings = built.installation.settings
+    for file in Path(settings.ledger_url.removeprefix("sqlite:///")).parent.glob("ledger.db*"):
+        file.unlink()
+    installation = await compose(settings)
+    built.worker.start()
+    service = installation.service
+    rebuilt = await service.rebuild(OPERATOR, FLEET, "the disk has died")
+    await service.add_release(OPERATOR, FLEET, built.faulty.digest)
+    planned = await installation.plans.plan(built.fleet, built.faulty.digest, Strategy.CANARY)
+    print("REBUILT", json.dumps({
+        "change": rebuilt.change, "versions": rebuilt.versions, "lost": rebuilt.lost,
+        "newer": built.newer.version, "changing": sum(len(wave.gateways) for wave in planned.waves),
+        "fault": installation.ledger.verify_audit(),
+    }), flush=True)
 
 asyncio.run(main())
 leave(0)
 """
 
 
-def test_a_rollout_ends_the_same_way_when_its_worker_is_killed_in_the_window(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the story has told."""
+    folder = tmp_path_factory.mktemp("state")
     with nothing_is_left("pstw-"):
         done = subprocess.run(
             [sys.executable, "-c", STORY],
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "PENSTOCK_STATE": str(tmp_path)},
+            env={**os.environ, "PENSTOCK_STATE": str(folder)},
             capture_output=True,
             text=True,
             timeout=180,
             check=False,
         )
-    result = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert result, done.stdout + done.stderr
-    told = json.loads(result[0].removeprefix("RESULT "))
+    return done.stdout + done.stderr
+
+
+def told_in(said: str, what: str) -> dict[str, Any]:
+    lines = [line for line in said.splitlines() if line.startswith(f"{what} ")]
+    assert lines, said
+    found: dict[str, Any] = json.loads(lines[0].removeprefix(f"{what} "))
+    return found
+
+
+def test_a_rollout_ends_the_same_way_when_its_worker_is_killed_in_the_window(said: str) -> None:
+    told = told_in(said, "RESULT")
     assert told["outcome"] == "promoted", told
     assert (told["lost"], told["pings_lost"]) == (0, 0)
     assert told["running"] == [told["newer"]]
+
+
+def test_a_ledger_that_is_lost_is_rebuilt_from_the_gateways_and_the_next_upgrade_plans(said: str) -> None:
+    told = told_in(said, "REBUILT")
+    assert told["versions"] == {told["newer"]: 4}
+    assert told["lost"] == {}
+    assert told["change"] == "lab-101"
+    assert told["changing"] == 4
+    assert told["fault"] is None

@@ -1,0 +1,133 @@
+"""A lab that stays up: tried, broken, mended, and gone without a trace."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.lab import preflight
+from orchestrator.exit_code import ExitCode
+from tests.house.leftovers import nothing_is_left
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
+    pytest.mark.timeout(300),
+]
+
+HOME = Path(__file__).parents[2]
+
+
+class Desk:
+    """Somebody who types `./run lab ...`."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+
+    def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "deploy.lab.standing", *arguments],
+            cwd=HOME,
+            env={**os.environ, "PENSTOCK_STATE": str(self.state)},
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, str]]:
+    """A lab, and what was said when it was up."""
+    state = tmp_path_factory.mktemp("state")
+    (state / "penstock.toml").write_text("# a real installation\n")
+    desk = Desk(state)
+    with nothing_is_left():
+        said = desk("up")
+        try:
+            assert said.returncode == 0, said.stdout + said.stderr
+            yield desk, said.stdout
+        finally:
+            down = desk("down")
+        assert down.returncode == 0, down.stdout + down.stderr
+        assert "The lab is removed." in down.stdout
+        assert "There was no lab." in desk("down").stdout
+    left = sorted(path.name for path in state.iterdir())
+    assert left == ["lab", "penstock.toml"]
+    assert (state / "penstock.toml").read_text() == "# a real installation\n"
+
+
+def test_it_says_where_it_is_who_one_is_and_what_to_try(up: tuple[Desk, str]) -> None:
+    _, said = up
+    assert "penstock.sock" in said
+    assert "Login     none needed" in said
+    assert said.count("./run lab ") >= 6
+
+
+def test_its_users_count_their_own_sessions_and_pings(up: tuple[Desk, str]) -> None:
+    desk, _ = up
+    found = json.loads(desk("counts").stdout)
+    assert found["up"] == 24
+    assert found["lost"] == 0
+    assert found["pings"]["lost"] == 0
+
+
+def test_its_installation_is_asked_as_any_other(up: tuple[Desk, str]) -> None:
+    desk, _ = up
+    found = json.loads(desk("penstock", "fleet", "show", "-o", "json").stdout)
+    assert found["data"]["standing"]["taking"] == 4
+    assert json.loads(desk("penstock", "whoami", "-o", "json").stdout)["data"]["person"] == "root"
+
+
+@pytest.mark.parametrize(("kind", "gateway"), [("agent", "gw-2"), ("metrics", ""), ("steering", "gw-1")])
+def test_what_is_broken_is_mended(kind: str, gateway: str, up: tuple[Desk, str]) -> None:
+    desk, _ = up
+    where = [gateway] if gateway else []
+    assert desk("mend", kind, *where).returncode == ExitCode.CONFLICT
+    broken = desk("break", kind, *where)
+    assert broken.returncode == 0, broken.stderr
+    again = desk("break", kind, *where)
+    assert again.returncode == ExitCode.CONFLICT
+    assert f"./run lab mend {kind}" in again.stderr
+    mended = desk("mend", kind, *where)
+    assert mended.returncode == 0, mended.stderr
+    assert json.loads(desk("counts").stdout)["lost"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("break", "agent"), "say of which gateway"),
+        (("break", "agent", "gw-99"), "say of which gateway"),
+        (("break", "engine", "gw-1"), "leave gw-1 out"),
+        (("break", "everything"), "invalid choice"),
+        (("sideways",), "invalid choice"),
+        ((), "required"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_what_does(
+    arguments: tuple[str, ...], said: str, up: tuple[Desk, str]
+) -> None:
+    desk, _ = up
+    refused = desk(*arguments)
+    assert refused.returncode == ExitCode.USAGE
+    assert said in refused.stderr
+
+
+def test_there_is_one_lab_at_a_time(up: tuple[Desk, str]) -> None:
+    desk, _ = up
+    again = desk("up")
+    assert again.returncode == ExitCode.CONFLICT
+    assert "./run lab down removes it" in again.stderr
+
+
+def test_without_a_lab_every_verb_says_how_to_get_one(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    for arguments in (("counts",), ("break", "engine"), ("mend", "engine")):
+        refused = desk(*arguments)
+        assert refused.returncode == ExitCode.CONFLICT
+        assert "./run lab up makes one" in refused.stderr
