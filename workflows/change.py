@@ -241,7 +241,7 @@ class Change:
         await self._know_the_plan()
         release = self._header.release if self._header else None
         opening = ChangeOpening(
-            key=workflow.info().first_execution_run_id,
+            key=self._order.key or workflow.info().first_execution_run_id,
             fleet=self._order.fleet,
             kind=self._order.kind,
             requested_by=self._order.requested_by,

@@ -71,8 +71,11 @@ class _AtSocket(http.client.HTTPConnection):
 class Api:
     """One API, asked by one command."""
 
-    def __init__(self, url: str | None = None, token: str | None = None) -> None:
-        """Ask `url`, or `$PENSTOCK_URL`, or the local socket."""
+    def __init__(
+        self, url: str | None = None, token: str | None = None, patience: float = ANSWER_SECONDS
+    ) -> None:
+        """Ask `url`, or `$PENSTOCK_URL`, or the local socket; for so many seconds."""
+        self._patience = patience
         self._url = url or os.environ.get("PENSTOCK_URL")
         self._token = token or os.environ.get("PENSTOCK_TOKEN")
         if self._url and not self._token:
@@ -164,9 +167,9 @@ class Api:
         target: str,
         headers: dict[str, str],
         content: bytes | None = None,
-        timeout: float = ANSWER_SECONDS,
+        timeout: float | None = None,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        connection = self._connection(timeout)
+        connection = self._connection(self._patience if timeout is None else timeout)
         if self._token:
             headers = headers | {"Authorization": f"Bearer {self._token}"}
         try:

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli import back, bundle, check, drain, gateway, login, safely, snapshot, token
+from orchestrator.cli import back, bundle, check, doctor, drain, gateway, login, safely, snapshot, token
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import code_of, follow
 from orchestrator.cli.output import Output, OutputOption, console, emit, say
 from orchestrator.cli.screens import fleet_frame, history_lines, plan_lines
-from orchestrator.cli.words import FleetName, Key, Reason, Wait, fleet_of
+from orchestrator.cli.words import FleetName, Key, Reason, Wait, completed_releases, fleet_of
 
 app = typer.Typer(
     name="penstock",
@@ -37,6 +37,7 @@ app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
 app.command("check", rich_help_panel=TOOLS)(check.check)
 app.command("verify-bundle", rich_help_panel=TOOLS)(bundle.verify_bundle)
+app.command("doctor", rich_help_panel=SEE)(doctor.doctor)
 app.command("login", rich_help_panel=TOOLS)(login.login)
 app.command("logout", rich_help_panel=TOOLS)(login.logout)
 app.command("rollback", rich_help_panel=SAFE)(back.rollback)
@@ -54,7 +55,12 @@ OFFLINE = {
 }
 """Groups that need more than the API: they are loaded when one of them is meant, and named always."""
 
-Release = Annotated[str, typer.Option("--to", help="the release: digest, its beginning, or version")]
+Release = Annotated[
+    str,
+    typer.Option(
+        "--to", help="the release: digest, its beginning, or version", autocompletion=completed_releases
+    ),
+]
 Strategy = Annotated[str, typer.Option("--strategy", help="canary, rolling or blue_green")]
 DIGEST_SHOWN = slice(7, 19)
 

@@ -19,7 +19,32 @@ def _not_empty(text: str) -> str:
     return text
 
 
-FleetName = Annotated[str | None, typer.Argument(help="the fleet; the only one you see when left out")]
+def _fleets(incomplete: str) -> list[str]:
+    """Return the fleets that begin like this, for the shell; none when nobody answers at once."""
+    try:
+        names = Api(patience=COMPLETION_SECONDS).get("fleets")["fleets"]
+    except Problem:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def completed_releases(incomplete: str) -> list[str]:
+    """Return the versions that begin like this, for the shell; none when nobody answers at once."""
+    try:
+        rows = Api(patience=COMPLETION_SECONDS).get("releases")["releases"]
+    except Problem:
+        return []
+    versions = [row["release"]["version"] for row in rows if row["yanked_reason"] is None]
+    return [version for version in dict.fromkeys(versions) if version.startswith(incomplete)]
+
+
+COMPLETION_SECONDS = 1.0
+"""How long whoever presses the tab key may wait."""
+
+FleetName = Annotated[
+    str | None,
+    typer.Argument(help="the fleet; the only one you see when left out", autocompletion=_fleets),
+]
 Reason = Annotated[
     str, typer.Option("--reason", callback=_not_empty, help="why, for whoever reads the history")
 ]

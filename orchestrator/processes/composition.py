@@ -9,6 +9,7 @@ from orchestrator.service.approvals import ApprovalService
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints, Sink, to_syslog, to_webhook
 from orchestrator.service.complaints import ComplaintService
+from orchestrator.service.doctor import DoctorService
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService
 from orchestrator.service.releases import ReleaseService
@@ -61,15 +62,18 @@ async def compose(settings: Settings) -> Installation:
     releases = ReleaseService(
         ledger=ledger, store=settings.store, trust=settings.trust, source=settings.source
     )
+    files, points = FleetFiles(settings.fleet), checkpoints_of(settings, ledger)
+    folders = (settings.store, settings.snapshots, settings.windows, settings.audit_checkpoints.parent)
     service = Service(
-        fleets=FleetFiles(settings.fleet),
+        fleets=files,
         people=people,
         ledger=ledger,
         changes=changes,
         plans=plans,
         releases=releases,
         archive=SnapshotArchive(settings.snapshots),
-        checkpoints=checkpoints_of(settings, ledger),
+        checkpoints=points,
+        doctor=DoctorService(client, ledger, files, points, settings.prometheus_url, folders),
         complaints=ComplaintService(ledger.engine, settings.complaints_key),
     )
     return Installation(settings, ledger, changes, approvals, plans, releases, service)

@@ -43,6 +43,9 @@ from workflows.identities import change_of
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey, SurveyOrder
 
+KEY = "key"
+"""Under which the engine keeps the key of the request that a change began with."""
+
 STUCK_AFTER = 3
 """Tries of one task of a workflow after which no worker can take it: the code that runs does not fit it."""
 
@@ -130,9 +133,19 @@ class ChangeService:
         )
 
     async def start(
-        self, plan: Plan, source: str, person: str, reason: str, *, even_if_unusual: bool = False
+        self,
+        plan: Plan,
+        source: str,
+        person: str,
+        reason: str,
+        *,
+        even_if_unusual: bool = False,
+        key: str | None = None,
     ) -> str:
-        """Start the upgrade of a plan; return its name. Conflict while another change is under way."""
+        """Start the upgrade of a plan; return its name. Conflict while another change is under way.
+
+        Under one key it is started once, also when the answer to the first request was lost.
+        """
         digest = await asyncio.to_thread(self.ledger.record_plan, plan)
         order = ChangeOrder(
             fleet=plan.fleet.name,
@@ -142,13 +155,21 @@ class ChangeService:
             requested_by=person,
             reason=reason,
             even_if_unusual=even_if_unusual,
+            key=key,
         )
         return await self._begin(order, plan.fleet)
 
     async def install(
-        self, fleet: Fleet, release: ReleaseRef, source: str, person: str, reason: str = "first installation"
+        self,
+        fleet: Fleet,
+        release: ReleaseRef,
+        source: str,
+        person: str,
+        reason: str = "first installation",
+        *,
+        key: str | None = None,
     ) -> str:
-        """Begin to bring up gateways that serve nobody yet; return the change's name."""
+        """Begin to bring up gateways that serve nobody yet, once under one key; return the change's name."""
         digest = await asyncio.to_thread(self.ledger.record_first, fleet, release)
         order = ChangeOrder(
             fleet=fleet.name,
@@ -157,11 +178,14 @@ class ChangeService:
             source=source,
             requested_by=person,
             reason=reason,
+            key=key,
         )
         return await self._begin(order, fleet)
 
     async def _begin(self, order: ChangeOrder, fleet: Fleet) -> str:
         """Start a change and return its name, once it has one."""
+        if name := await self._begun_before(order):
+            return name
         try:
             with engine_answers():
                 handle = await self.client.start_workflow(
@@ -170,9 +194,12 @@ class ChangeService:
                     id=change_of(order.fleet),
                     task_queue=CONTROL_QUEUE,
                     task_timeout=task_within(fleet),
+                    memo={KEY: order.key},
                     rpc_timeout=ANSWER,
                 )
         except WorkflowAlreadyStartedError as error:
+            if await self._is_of(order) and (name := await self._begun_before(order, within=ANSWER)):
+                return name
             offers = [_offer(verb, order.fleet) for verb in (Verb.STATUS, Verb.HOLD, Verb.ROLL_BACK)]
             raise Conflict(f"a change of {order.fleet} is under way", *offers) from error
         try:
@@ -184,6 +211,28 @@ class ChangeService:
                     await asyncio.sleep(0.05)
         except (TimeoutError, RPCError, WorkflowQueryFailedError):
             return f"a change of {order.fleet}"  # it is durable; its name comes with the worker
+
+    async def _is_of(self, order: ChangeOrder) -> bool:
+        """Whether the change under way was begun by an equal request."""
+        if order.key is None:
+            return False
+        try:
+            with engine_answers():
+                description = await self._change(order.fleet).describe(rpc_timeout=ANSWER)
+                return bool((await description.memo()).get(KEY) == order.key)
+        except (Unavailable, RPCError):
+            return False
+
+    async def _begun_before(self, order: ChangeOrder, within: timedelta = timedelta(0)) -> str | None:
+        """Return the change that an equal request has begun; one that has just begun gets its name soon."""
+        if order.key is None:
+            return None
+        until = time.monotonic() + within.total_seconds()
+        while True:
+            name = await asyncio.to_thread(self.ledger.change_of_key, order.key)
+            if name is not None or time.monotonic() >= until:
+                return name
+            await asyncio.sleep(0.1)
 
     async def status(self, fleet: str) -> ChangeStatus:
         """Return the five sentences of the fleet's newest change.

@@ -16,6 +16,7 @@ from activities.releases import Admitted
 from orchestrator.service.changes import ChangeService, Standing, Surveyed, standing_of
 from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
 from orchestrator.service.complaints import ComplaintService
+from orchestrator.service.doctor import DoctorService, Finding
 from orchestrator.service.drains import DrainService
 from orchestrator.service.fleets import Fleets
 from orchestrator.service.people import PeopleFile
@@ -59,6 +60,11 @@ def is_beginning(written: str, digest: str) -> bool:
     return digest.removeprefix("sha256:").startswith(written.removeprefix("sha256:").removeprefix("p-"))
 
 
+def request_of(caller: Caller, key: str | None) -> str | None:
+    """Return how the engine and the ledger know a request again; another caller's key is another request."""
+    return None if key is None else f"{caller.person}/{key}"
+
+
 LOOKED_AT_WITHIN = timedelta(minutes=5)
 """How old a look at a gateway may be to count for what the fleet is on; reconcile looks every minute."""
 
@@ -97,6 +103,7 @@ class Service:
         archive: SnapshotArchive,
         checkpoints: Checkpoints,
         complaints: ComplaintService,
+        doctor: DoctorService,
     ) -> None:
         self.people = people
         self._fleets = Fleets(fleets, self._note_refusal)
@@ -110,6 +117,7 @@ class Service:
         self._archive = archive
         self._checkpoints = checkpoints
         self.complaints = complaints
+        self._doctor = doctor
 
     # --- who asks --------------------------------------------------------------------
 
@@ -194,6 +202,11 @@ class Service:
         found = await self._plan_of(caller, Action.READ, plan)
         return await self._plans.view(found, caller.person)
 
+    async def examine(self, caller: Caller) -> tuple[Finding, ...]:
+        """Return what is well and what is not, of the fleets that the caller may look at."""
+        fleets = await asyncio.to_thread(self._fleets.of, caller)
+        return await self._doctor.examine(fleets, everything=self._may_everywhere(caller, Action.READ))
+
     async def release(self, caller: Caller, name: str) -> ReleaseRow:
         """Return one release of a product that the caller has to do with."""
         row = await asyncio.to_thread(self._releases.named, name)
@@ -233,6 +246,7 @@ class Service:
         *,
         digest: str | None = None,
         even_if_unusual: bool = False,
+        key: str | None = None,
     ) -> str:
         """Start an upgrade; return the change's name.
 
@@ -251,7 +265,12 @@ class Service:
                 )
             await asyncio.to_thread(self._plans.approvals.require, plan, caller.person)
             return await self._changes.start(
-                plan, self._releases.source, caller.person, reason, even_if_unusual=even_if_unusual
+                plan,
+                self._releases.source,
+                caller.person,
+                reason,
+                even_if_unusual=even_if_unusual,
+                key=request_of(caller, key),
             )
 
         return await self._audited(caller, "upgrade asked for", fleet, {"to": to, "reason": reason}, begin)
@@ -326,13 +345,20 @@ class Service:
         asked = {"reason": reason, "to": to, "force": force}
         return await self._audited(caller, "rollback asked for", fleet, asked, back)
 
-    async def install(self, caller: Caller, fleet: str, to: str, reason: str) -> str:
+    async def install(self, caller: Caller, fleet: str, to: str, reason: str, key: str | None = None) -> str:
         """Bring up the fleet's gateways that serve nobody yet; return the change's name."""
         named = await self._asked(caller, Action.START, fleet)
 
         async def begin() -> str:
             release = await asyncio.to_thread(self._ledger.release, to)
-            return await self._changes.install(named, release, self._releases.source, caller.person, reason)
+            return await self._changes.install(
+                named,
+                release,
+                self._releases.source,
+                caller.person,
+                reason,
+                key=request_of(caller, key),
+            )
 
         return await self._audited(caller, "install asked for", fleet, {"to": to, "reason": reason}, begin)
 

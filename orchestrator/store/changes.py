@@ -64,6 +64,13 @@ class Changes(Book):
         with reading(self._engine) as connection:
             return _record(row_of(connection, name))
 
+    def change_of_key(self, key: str) -> str | None:
+        """Return the name of the change that was opened under this key, None when there is none."""
+        table = tables.changes
+        with reading(self._engine) as connection:
+            wanted = select(table.c.name).where(table.c.key == key)
+            return connection.execute(wanted).scalar_one_or_none()
+
     def last_change(self, fleet: str) -> ChangeRecord | None:
         """Return the fleet's newest change, None when there never was one."""
         return next(iter(self.history(fleet, limit=1)), None)

@@ -63,6 +63,9 @@ class ChangeOrder(Value):
     bakes_on: bool = Field(default=False, description="single gateways return, the others are still watched")
     alone: tuple[Name, ...] = ()
     """The gateways that failed alone after a promotion; who cannot return soon is left to reconcile."""
+    key: str | None = Field(
+        default=None, description="of the request that asked for it, however often it did"
+    )
 
 
 class ChangeResult(Value):

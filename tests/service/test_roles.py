@@ -19,6 +19,7 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/login": (None, {}),
     "POST /v1/fleets/{fleet}/complaints": (None, {}),
     "GET /v1/whoami": (None, {}),
+    "GET /v1/doctor": (None, {}),
     "GET /v1/fleets": (None, {}),
     "GET /v1/fleets/{fleet}": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/changes": (Action.READ, {}),

@@ -100,6 +100,24 @@ async def promoted(real: World, service: ChangeService) -> None:
     assert (await result_of(service._change("edge"))).outcome is Outcome.PROMOTED
 
 
+async def test_a_start_that_is_sent_again_is_the_same_upgrade(real: World, service: ChangeService) -> None:
+    real.judge.says(UNDECIDED)
+    plan = real.plan(("gw-1",), ("gw-2",))
+
+    async def start(key: str) -> str:
+        return await service.start(plan, "http://repository", "ana", "new", key=key)
+
+    names = await asyncio.gather(*[start("ana/one") for _ in range(5)])
+    assert {*names} == {"edge-2"}
+    with pytest.raises(Conflict, match="a change of edge is under way"):
+        await start("ana/two")
+    assert await start("ana/one") == "edge-2"
+    await service.roll_back(real.fleet, "ana", "enough")
+    await service.client.get_workflow_handle("change/edge").result()
+    assert await start("ana/one") == "edge-2"
+    assert [row.name for row in real.book.history("edge")] == ["edge-2", "edge-1"]
+
+
 async def test_a_rollback_after_promotion_moves_the_fleet_and_its_known_good_once(
     real: World, service: ChangeService
 ) -> None:

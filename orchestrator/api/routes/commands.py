@@ -99,6 +99,7 @@ async def start(
             asked.reason,
             digest=asked.plan,
             even_if_unusual=asked.even_if_unusual,
+            key=key,
         )
         return Started(change=name)
 

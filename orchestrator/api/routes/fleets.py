@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from orchestrator.api.who import Asking, Serving
 from orchestrator.service.changes import Surveyed
+from orchestrator.service.doctor import Finding
 from orchestrator.service.service import FleetStatus
 from orchestrator.store.changes import HistoryRow
 from orchestrator.store.stories import EventRow
@@ -55,6 +56,12 @@ class Drains(Value):
     drains: tuple[DrainStatus, ...]
 
 
+class Findings(Value):
+    """What a look at the installation has found."""
+
+    findings: tuple[Finding, ...]
+
+
 class EventPage(Value):
     """Events of a fleet, the oldest first, and after which number the next page begins."""
 
@@ -66,6 +73,12 @@ class EventPage(Value):
 async def whoami(caller: Asking) -> WhoAmI:
     """Say who asks, and what they are on which fleet."""
     return WhoAmI(person=caller.person, machine=caller.machine, roles=caller.grants)
+
+
+@router.get("/doctor")
+async def examine(caller: Asking, service: Serving) -> Findings:
+    """Look at what everything rests on, and say what is well and what is not."""
+    return Findings(findings=await service.examine(caller))
 
 
 @router.get("/fleets")

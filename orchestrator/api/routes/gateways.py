@@ -146,7 +146,7 @@ async def install(
     """Bring up gateways that serve nobody yet; those that serve are left alone."""
 
     async def work() -> Started:
-        return Started(change=await service.install(caller, fleet, asked.to, asked.reason))
+        return Started(change=await service.install(caller, fleet, asked.to, asked.reason, key))
 
     return await once(request, service, caller, key, work, 202)
 

@@ -1,0 +1,216 @@
+"""Examining an installation: what everything rests on, each with one sentence and what to do."""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import httpx
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from activities.files import FleetFiles
+from orchestrator.service.checkpoints import Checkpoints
+from orchestrator.store.ledger import Ledger
+from policies.model.errors import PenstockError
+from policies.model.fleet import Fleet
+from policies.model.offer import Offer, Verb
+from policies.model.value import Value
+from workflows.steps import CONTROL_QUEUE
+
+WITHIN = timedelta(seconds=2)
+"""How long each look may take; what does not answer by then is what is found."""
+
+LOOKED_AT_WITHIN = timedelta(minutes=5)
+POLLED_WITHIN = timedelta(minutes=2)
+CLOCKS_APART = timedelta(seconds=2)
+CHECKPOINT_WITHIN = timedelta(hours=2)
+LEAST_FREE, LEAST_SHARE = 1 << 30, 0.05
+NAMED = 5
+"""Gateways that a sentence names."""
+
+BOOTED = "vpngw_boot_info"
+"""What every exporter says, whatever runs beside it."""
+
+
+class Health(StrEnum):
+    """How something is."""
+
+    WELL = "well"
+    DOUBTFUL = "doubtful"
+    """It works, and somebody should look."""
+    WRONG = "wrong"
+
+
+class Finding(Value):
+    """What one look has found."""
+
+    about: str
+    health: Health
+    sentence: str
+    next: tuple[Offer, ...] = ()
+
+
+@dataclass(frozen=True)
+class DoctorService:
+    """Looks at everything an installation rests on; nothing is changed by it."""
+
+    client: Client
+    ledger: Ledger
+    files: FleetFiles
+    checkpoints: Checkpoints
+    prometheus_url: str
+    folders: tuple[Path, ...]
+    """Where the installation keeps what it must not lose."""
+
+    async def examine(self, fleets: Iterable[Fleet], *, everything: bool) -> tuple[Finding, ...]:
+        """Return what was found, of these fleets; of files and disks only where everything may be told."""
+        looks: list[tuple[str, Callable[[], Awaitable[Finding]]]] = [
+            ("engine", self._engine),
+            ("worker", self._worker),
+            ("ledger", self._ledger),
+            ("metrics", self._metrics),
+        ]
+        if everything:
+            looks += [("files", self._files), ("audit", self._audit), ("disk", self._disk)]
+        for fleet in fleets:
+            looks += [
+                (f"{fleet.name}: gateways", _for(self._gateways, fleet)),
+                (f"{fleet.name}: known-good", _for(self._known_good, fleet)),
+                (f"{fleet.name}: metrics", _for(self._series, fleet)),
+            ]
+        return tuple(await asyncio.gather(*[_bounded(about, look) for about, look in looks]))
+
+    async def _engine(self) -> Finding:
+        await self.client.service_client.check_health(timeout=WITHIN)
+        return _well("engine", "it answers")
+
+    async def _worker(self) -> Finding:
+        asked = DescribeTaskQueueRequest(
+            namespace=self.client.namespace,
+            task_queue=TaskQueue(name=CONTROL_QUEUE),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+        found = await self.client.workflow_service.describe_task_queue(asked, timeout=WITHIN)
+        now = datetime.now(UTC)
+        asking = sum(now - one.last_access_time.ToDatetime(UTC) <= POLLED_WITHIN for one in found.pollers)
+        if not asking:
+            sentence = "none asks for work, so no change goes on; start penstock worker, or serve"
+            return Finding(about="worker", health=Health.WRONG, sentence=sentence)
+        return _well("worker", f"{asking} asked for work within {POLLED_WITHIN}")
+
+    async def _ledger(self) -> Finding:
+        head = await asyncio.to_thread(self.ledger.audit_head)
+        kind = self.ledger.engine.dialect.name
+        return _well("ledger", f"{kind} answers; its audit record has {head.seq} entries")
+
+    async def _metrics(self) -> Finding:
+        began = datetime.now(UTC)
+        _, said = (await self._asked("time()"))["result"]
+        now = began + (datetime.now(UTC) - began) / 2
+        apart = abs(float(said) - now.timestamp())
+        if apart > CLOCKS_APART.total_seconds():
+            sentence = f"Prometheus' clock is {apart:.1f} s from this one: windows are read at another time"
+            return Finding(about="metrics", health=Health.DOUBTFUL, sentence=sentence)
+        return _well("metrics", "Prometheus answers, and its clock is this one's")
+
+    async def _files(self) -> Finding:
+        wrong = await asyncio.to_thread(self.files.wrong)
+        if wrong:
+            return Finding(about="files", health=Health.WRONG, sentence="; ".join(map(str, wrong)))
+        known = await asyncio.to_thread(self.files.all)
+        return _well("files", f"{len(known)} fleets are described as they must be")
+
+    async def _audit(self) -> Finding:
+        newest = await asyncio.to_thread(self.checkpoints.newest)
+        signed = datetime.fromisoformat(str(newest.at)) if newest is not None else None
+        if signed is None or datetime.now(UTC) - signed > CHECKPOINT_WITHIN:
+            when = "never" if signed is None else f"last at {signed:%Y-%m-%d %H:%M} UTC"
+            sentence = f"the head of the record was signed {when}; a worker does it every hour"
+            return Finding(about="audit", health=Health.DOUBTFUL, sentence=sentence)
+        return _well("audit", f"the head of the record was signed at {signed:%H:%M} UTC")
+
+    async def _disk(self) -> Finding:
+        scarce = []
+        for folder in self.folders:
+            place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+            usage = await asyncio.to_thread(shutil.disk_usage, place)
+            if usage.free < max(LEAST_FREE, usage.total * LEAST_SHARE):
+                scarce.append(f"{folder} has {usage.free >> 20} MB left")
+        if scarce:
+            return Finding(about="disk", health=Health.WRONG, sentence="; ".join(scarce))
+        return _well("disk", "there is room where the installation writes")
+
+    async def _gateways(self, fleet: Fleet) -> Finding:
+        about = f"{fleet.name}: gateways"
+        states, silent = await asyncio.to_thread(self.ledger.states, fleet.name, LOOKED_AT_WITHIN)
+        unseen = [one.name for one in fleet.gateways if one.name not in states and one.name not in silent]
+        if silent or unseen:
+            who = _named([*sorted(silent), *unseen])
+            sentence = f"{len(silent)} are silent and {len(unseen)} were not looked at lately: {who}"
+            asks = Offer(verb=Verb.SESSIONS, fleet=fleet.name)
+            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(asks,))
+        return _well(about, f"all {len(states)} have answered within {LOOKED_AT_WITHIN}")
+
+    async def _known_good(self, fleet: Fleet) -> Finding:
+        about = f"{fleet.name}: known-good"
+        known = await asyncio.to_thread(self.ledger.known_good, fleet.name)
+        without = [gateway.name for gateway in fleet.gateways if gateway.name not in known]
+        if without:
+            sentence = f"{len(without)} have none, so no upgrade takes them along: {_named(without)}"
+            asks = Offer(verb=Verb.INSTALL, fleet=fleet.name)
+            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(asks,))
+        return _well(about, f"all {len(known)} gateways have what they go back to")
+
+    async def _series(self, fleet: Fleet) -> Finding:
+        about = f"{fleet.name}: metrics"
+        found = (await self._asked(BOOTED))["result"]
+        seen = {str(one["metric"].get("instance", "")) for one in found}
+        missing = [one.name for one in fleet.gateways if one.metrics_target not in seen]
+        if missing:
+            sentence = (
+                f"Prometheus hears nothing of {len(missing)}, which cannot be judged: {_named(missing)}"
+            )
+            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence)
+        return _well(about, "Prometheus hears every gateway's exporter")
+
+    async def _asked(self, query: str) -> dict[str, Any]:
+        async with httpx.AsyncClient(trust_env=False, timeout=WITHIN.total_seconds()) as client:
+            place = f"{self.prometheus_url.rstrip('/')}/api/v1/query"
+            answer = (await client.get(place, params={"query": query})).raise_for_status()
+        found: dict[str, Any] = answer.json()["data"]
+        return found
+
+
+def _for(look: Callable[[Fleet], Awaitable[Finding]], fleet: Fleet) -> Callable[[], Awaitable[Finding]]:
+    return lambda: look(fleet)
+
+
+async def _bounded(about: str, look: Callable[[], Awaitable[Finding]]) -> Finding:
+    """Look, and say what did not answer; one look that fails hides no other."""
+    try:
+        async with asyncio.timeout(WITHIN.total_seconds() * 2):
+            return await look()
+    except TimeoutError:
+        sentence = f"it did not answer within {WITHIN.total_seconds() * 2:g} s"
+    except (PenstockError, RPCError, OSError, RuntimeError, httpx.HTTPError) as error:
+        sentence = f"it does not answer: {str(error) or type(error).__name__}"
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        sentence = f"its answer cannot be read: {error}"
+    return Finding(about=about, health=Health.WRONG, sentence=sentence)
+
+
+def _well(about: str, sentence: str) -> Finding:
+    return Finding(about=about, health=Health.WELL, sentence=sentence)
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -1,0 +1,66 @@
+"""What `penstock doctor` finds: of an installation whose peers are away, and of one whose peers are there."""
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+
+from orchestrator.service.service import Service
+from orchestrator.store.ledger import Ledger
+from policies.model.people import Role
+from tests.service.command_line import CommandLine
+from tests.service.test_api import token
+
+
+async def test_what_is_away_is_named_and_hides_nothing_else(penstock: CommandLine) -> None:
+    found = await penstock("doctor", "-o", "json")
+    assert found.code == 10, found
+    health = {one["about"]: one["health"] for one in json.loads(found.out)["data"]}
+    assert [health[name] for name in ("engine", "worker", "metrics")] == ["wrong"] * 3
+    assert [health[name] for name in ("ledger", "files", "disk")] == ["well"] * 3
+    assert health["audit"] == "doubtful"
+    assert health["edge: gateways"] == health["core: known-good"] == "doubtful"
+
+
+async def test_every_line_says_how_it_is_what_was_found_and_what_helps(penstock: CommandLine) -> None:
+    said = (await penstock("doctor")).out
+    assert re.search(r"WRONG +engine +it does not answer", said)
+    assert re.search(r"ok +ledger +sqlite answers", said)
+    assert "penstock fleet install edge" in said
+
+
+async def test_a_file_that_is_wrong_is_named_and_takes_no_other_fleet_away(
+    penstock: CommandLine, tmp_path: Path
+) -> None:
+    (tmp_path / "fleets" / "core.yaml").write_text("name: core\ngateways: []\n")
+    found = json.loads((await penstock("doctor", "-o", "json")).out)["data"]
+    files = next(one for one in found if one["about"] == "files")
+    assert files["health"] == "wrong"
+    assert "core.yaml, line" in files["sentence"]
+    assert (await penstock("status", "edge")).code == 0
+    broken = await penstock("status", "core")
+    assert broken.code == 2
+    assert "core.yaml, line" in broken.err
+
+
+async def test_whoever_sees_one_fleet_hears_of_no_file_disk_or_other_fleet(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    answer = await api.get("/doctor", headers=token(ledger, Role.VIEWER, fleet="core"))
+    about = [one["about"] for one in answer.json()["findings"]]
+    assert about == [
+        "engine",
+        "worker",
+        "ledger",
+        "metrics",
+        "core: gateways",
+        "core: known-good",
+        "core: metrics",
+    ]
+
+
+async def test_it_answers_however_many_do_not(service: Service, api: httpx.AsyncClient) -> None:
+    del service
+    answer = await api.get("/doctor", timeout=5)
+    assert answer.status_code == 200
