@@ -278,7 +278,7 @@ def keeper_of(folder: Path) -> int | None:
     """Return the keeper's process, None when there is none: a number alone may be somebody else's by now."""
     try:
         pid = int((folder / "keeper.pid").read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\\0")
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (OSError, ValueError, IndexError):
         return None
