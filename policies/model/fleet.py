@@ -264,7 +264,9 @@ def amount(written: str, of: int) -> int:
 def _of_fleet(gateway: object, fleet: object) -> object:
     if isinstance(gateway, Gateway):
         return gateway.model_copy(update={"fleet": fleet}) if gateway.fleet is None else gateway
-    return {"fleet": fleet} | gateway if isinstance(gateway, dict) else gateway
+    if not isinstance(gateway, dict) or gateway.get("fleet") is not None:
+        return gateway
+    return gateway | {"fleet": fleet}
 
 
 def _spoken(values: Sequence[object]) -> str:
