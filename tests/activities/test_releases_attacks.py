@@ -696,7 +696,9 @@ async def test_an_attack_ends_in_its_verdict_and_leaves_nothing(stage: Stage, at
     if attack.verdict == "Admitted":
         assert set(stage.verdicts()) == {"Admitted"}
         return
-    assert [code for code in stage.verdicts() if code != "Admitted"] == [attack.verdict]
+    # Approvals are counted by the service, whose own audit record has their refusals (tests/service).
+    written = [] if attack.verdict == "ApprovalRequired" else [attack.verdict]
+    assert [code for code in stage.verdicts() if code != "Admitted"] == written
     assert not stage.installed()
     if not (attack.admitted_before or "Admitted" in stage.verdicts()):
         assert not stage.stored()
