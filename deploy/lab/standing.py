@@ -156,6 +156,7 @@ async def keep(folder: Path) -> None:
     try:
         async with lab(tell) as kept:
             keeper = Keeper(kept)
+            await kept.states()  # so that the first status has seen every gateway
             server = await asyncio.start_unix_server(_listener(keeper), folder / "control.sock")
             (folder / "control.sock").chmod(0o600)
             try:
