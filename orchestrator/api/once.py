@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Header, Request, Response
+from fastapi import Depends, Header, Request, Response
 
 from orchestrator.api.limits import Kind
 from orchestrator.api.who import Asking, Serving, limits_of
@@ -22,21 +22,33 @@ Key = Annotated[
 ]
 
 
-async def once(  # a request and its surroundings
-    request: Request,
-    service: Serving,
-    caller: Asking,
-    key: str,
-    work: Callable[[], Awaitable[Value]],
-    status: int = 200,
-    kind: Kind = Kind.CHANGE,
-) -> Response:
-    """Return the answer of the work, or of the equal request that came first."""
-    limits_of(request).take(caller.person, kind)
-    content = request.method.encode() + b" " + request.url.path.encode() + b"\n" + await request.body()
+class Keyed:
+    """A request that changes something: who asks whom, under which key."""
 
-    async def answer() -> Answer:
-        return Answer(status=status, body=(await work()).model_dump_json())
+    def __init__(self, request: Request, caller: Asking, service: Serving, key: Key) -> None:
+        self._request = request
+        self.caller = caller
+        self.service = service
+        self.key = key
 
-    found = await service.once(caller, key, content, answer)
-    return Response(found.body, found.status, media_type="application/json")
+    @property
+    def id(self) -> str:
+        """How engine and ledger know it again."""
+        return self.caller.request(self.key)
+
+    async def answer(
+        self, work: Callable[[], Awaitable[Value]], status: int = 200, kind: Kind = Kind.CHANGE
+    ) -> Response:
+        """Return the answer of the work, or of the equal request that came first."""
+        request = self._request
+        limits_of(request).take(self.caller.person, kind)
+        content = request.method.encode() + b" " + request.url.path.encode() + b"\n" + await request.body()
+
+        async def answer() -> Answer:
+            return Answer(status=status, body=(await work()).model_dump_json())
+
+        found = await self.service.once(self.caller, self.key, content, answer)
+        return Response(found.body, found.status, media_type="application/json")
+
+
+Once = Annotated[Keyed, Depends()]

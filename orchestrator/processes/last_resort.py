@@ -28,4 +28,4 @@ async def _command(fleet: str, body: dict[str, Any], key: str) -> CommandReceipt
             caller, fleet, body["reason"], to=body.get("to"), force=bool(body.get("force"))
         )
     kind = CommandKind(body["kind"])
-    return await service.command(caller, fleet, kind, body["reason"], command_id=f"{caller.person}/{key}")
+    return await service.command(caller, fleet, kind, body["reason"], key=key)

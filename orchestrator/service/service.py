@@ -60,11 +60,6 @@ def is_beginning(written: str, digest: str) -> bool:
     return digest.removeprefix("sha256:").startswith(written.removeprefix("sha256:").removeprefix("p-"))
 
 
-def request_of(caller: Caller, key: str | None) -> str | None:
-    """Return how the engine and the ledger know a request again; another caller's key is another request."""
-    return None if key is None else f"{caller.person}/{key}"
-
-
 LOOKED_AT_WITHIN = timedelta(minutes=5)
 """How old a look at a gateway may be to count for what the fleet is on; reconcile looks every minute."""
 
@@ -270,7 +265,7 @@ class Service:
                 caller.person,
                 reason,
                 even_if_unusual=even_if_unusual,
-                key=request_of(caller, key),
+                key=caller.request(key) if key is not None else None,
             )
 
         return await self._audited(caller, "upgrade asked for", fleet, {"to": to, "reason": reason}, begin)
@@ -292,7 +287,7 @@ class Service:
         kind: CommandKind,
         reason: str,
         *,
-        command_id: str | None = None,
+        key: str | None = None,
         hold_of: str | None = None,
         approves: str | None = None,
         change: str | None = None,
@@ -306,7 +301,7 @@ class Service:
         if caller.machine and kind is CommandKind.PROMOTE:
             raise NotAllowed(f"{caller.person} is a machine: two people promote without proof")
         command = Command(
-            id=command_id or f"{kind}-{secrets.token_hex(6)}",
+            id=f"{kind}-{secrets.token_hex(6)}" if key is None else caller.request(key),
             kind=kind,
             person=caller.person,
             reason=reason,
@@ -357,7 +352,7 @@ class Service:
                 self._releases.source,
                 caller.person,
                 reason,
-                key=request_of(caller, key),
+                key=caller.request(key) if key is not None else None,
             )
 
         return await self._audited(caller, "install asked for", fleet, {"to": to, "reason": reason}, begin)

@@ -67,6 +67,10 @@ class Caller(Value):
         """Return the caller's roles on the fleet; empty when the fleet is none of its business."""
         return roles_of(self.grants, fleet)
 
+    def request(self, key: str) -> str:
+        """Return how engine and ledger know this caller's request of that key again."""
+        return f"{self.person}/{key}"
+
 
 class Member(Value):
     """One person, by everything that recognises them."""

@@ -2,14 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
 from orchestrator.api.limits import Kind
-from orchestrator.api.once import Key, once
+from orchestrator.api.once import Once
 from orchestrator.api.routes.fleets import Fleet
-from orchestrator.api.who import Asking, Serving
 from policies.model.command import CommandKind, CommandReceipt
 from policies.model.people import PersonName
 from policies.model.plan import Strategy
@@ -59,48 +58,44 @@ class Started(Value):
 
 
 @router.post("/fleets/{fleet}/commands", response_model=CommandReceipt)
-async def command(
-    fleet: Fleet, asked: CommandAsked, request: Request, caller: Asking, service: Serving, key: Key
-) -> Response:
+async def command(fleet: Fleet, asked: CommandAsked, once: Once) -> Response:
     """Give the fleet's change a command; a rollback also works when none is under way."""
 
     async def give() -> CommandReceipt:
         if asked.kind is CommandKind.ROLL_BACK:
-            return await service.roll_back(
-                caller, fleet, asked.reason, to=asked.to, force=asked.force, change=asked.change
+            return await once.service.roll_back(
+                once.caller, fleet, asked.reason, to=asked.to, force=asked.force, change=asked.change
             )
-        return await service.command(
-            caller,
+        return await once.service.command(
+            once.caller,
             fleet,
             asked.kind,
             asked.reason,
-            command_id=f"{caller.person}/{key}",
+            key=once.key,
             hold_of=asked.hold_of,
             approves=asked.approves,
             change=asked.change,
         )
 
     kind = Kind.SAFE if asked.kind in SAFE_DIRECTION else Kind.CHANGE
-    return await once(request, service, caller, key, give, kind=kind)
+    return await once.answer(give, kind=kind)
 
 
 @router.post("/changes", status_code=202, response_model=Started)
-async def start(
-    asked: UpgradeAsked, request: Request, caller: Asking, service: Serving, key: Key
-) -> Response:
+async def start(asked: UpgradeAsked, once: Once) -> Response:
     """Start an upgrade; one change of a fleet at a time."""
 
     async def begin() -> Started:
-        name = await service.start(
-            caller,
+        name = await once.service.start(
+            once.caller,
             asked.fleet,
             asked.to,
             asked.strategy,
             asked.reason,
             digest=asked.plan,
             even_if_unusual=asked.even_if_unusual,
-            key=key,
+            key=once.key,
         )
         return Started(change=name)
 
-    return await once(request, service, caller, key, begin, 202)
+    return await once.answer(begin, 202)

@@ -3,11 +3,11 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from orchestrator.api.once import Key, once
+from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Release, Started, Why
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Asking, Serving
@@ -75,92 +75,75 @@ class Snapshots(Value):
 
 
 @router.post("/fleets/{fleet}/gateways/{gateway}/quarantine", response_model=Told)
-async def quarantine(  # the parts of a request
-    fleet: Fleet,
-    gateway: Gateway,
-    asked: Reason,
-    request: Request,
-    caller: Asking,
-    service: Serving,
-    key: Key,
-) -> Response:
+async def quarantine(fleet: Fleet, gateway: Gateway, asked: Reason, once: Once) -> Response:
     """Go on without a gateway that refuses or is silent; it is named until it is returned."""
 
     async def work() -> Told:
-        return Told(sentence=await service.leave_out(caller, fleet, gateway, asked.reason))
+        return Told(sentence=await once.service.leave_out(once.caller, fleet, gateway, asked.reason))
 
-    return await once(request, service, caller, key, work)
+    return await once.answer(work)
 
 
 @router.post("/fleets/{fleet}/gateways/{gateway}/return", response_model=Told)
-async def take_in(  # the parts of a request
-    fleet: Fleet,
-    gateway: Gateway,
-    asked: Reason,
-    request: Request,
-    caller: Asking,
-    service: Serving,
-    key: Key,
-) -> Response:
+async def take_in(fleet: Fleet, gateway: Gateway, asked: Reason, once: Once) -> Response:
     """Let a gateway take part again, once it is seen on its known-good."""
 
     async def work() -> Told:
-        return Told(sentence=await service.take_in(caller, fleet, gateway, asked.reason))
+        return Told(sentence=await once.service.take_in(once.caller, fleet, gateway, asked.reason))
 
-    return await once(request, service, caller, key, work)
+    return await once.answer(work)
 
 
 @router.post("/fleets/{fleet}/drains/extend", response_model=Receipts)
-async def extend(
-    fleet: Fleet, asked: Extension, request: Request, caller: Asking, service: Serving, key: Key
-) -> Response:
+async def extend(fleet: Fleet, asked: Extension, once: Once) -> Response:
     """Move the deadline of drains; people are warned before the new one again."""
     by = timedelta(seconds=asked.by_seconds)
-    command = DrainExtension(id=f"{caller.person}/{key}", by=by, person=caller.person, reason=asked.reason)
+    command = DrainExtension(id=once.id, by=by, person=once.caller.person, reason=asked.reason)
 
     async def work() -> Receipts:
-        return Receipts(receipts=await service.tell_drains(caller, fleet, asked.gateway, command))
+        receipts = await once.service.tell_drains(once.caller, fleet, asked.gateway, command)
+        return Receipts(receipts=receipts)
 
-    return await once(request, service, caller, key, work)
+    return await once.answer(work)
 
 
 @router.post("/fleets/{fleet}/drains/end", response_model=Receipts)
-async def end(
-    fleet: Fleet, asked: Ending, request: Request, caller: Asking, service: Serving, key: Key
-) -> Response:
+async def end(fleet: Fleet, asked: Ending, once: Once) -> Response:
     """End what is left in small batches; its users log in again."""
     command = DrainEnding(
-        id=f"{caller.person}/{key}", person=caller.person, reason=asked.reason, exempt_too=asked.exempt_too
+        id=once.id,
+        person=once.caller.person,
+        reason=asked.reason,
+        exempt_too=asked.exempt_too,
     )
 
     async def work() -> Receipts:
-        return Receipts(receipts=await service.tell_drains(caller, fleet, asked.gateway, command))
+        receipts = await once.service.tell_drains(once.caller, fleet, asked.gateway, command)
+        return Receipts(receipts=receipts)
 
-    return await once(request, service, caller, key, work)
+    return await once.answer(work)
 
 
 @router.post("/fleets/{fleet}/install", response_model=Started, status_code=202)
-async def install(
-    fleet: Fleet, asked: Install, request: Request, caller: Asking, service: Serving, key: Key
-) -> Response:
+async def install(fleet: Fleet, asked: Install, once: Once) -> Response:
     """Bring up gateways that serve nobody yet; those that serve are left alone."""
 
     async def work() -> Started:
-        return Started(change=await service.install(caller, fleet, asked.to, asked.reason, key))
+        return Started(
+            change=await once.service.install(once.caller, fleet, asked.to, asked.reason, once.key)
+        )
 
-    return await once(request, service, caller, key, work, 202)
+    return await once.answer(work, 202)
 
 
 @router.post("/fleets/{fleet}/rebuild", response_model=Rebuilt)
-async def rebuild(
-    fleet: Fleet, asked: Reason, request: Request, caller: Asking, service: Serving, key: Key
-) -> Response:
+async def rebuild(fleet: Fleet, asked: Reason, once: Once) -> Response:
     """Write down again what gateways go back to, from what they serve, after the ledger was lost."""
 
     async def work() -> Rebuilt:
-        return await service.rebuild(caller, fleet, asked.reason)
+        return await once.service.rebuild(once.caller, fleet, asked.reason)
 
-    return await once(request, service, caller, key, work)
+    return await once.answer(work)
 
 
 @router.get("/fleets/{fleet}/snapshots")

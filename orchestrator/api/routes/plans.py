@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path
 from pydantic import Field
 from starlette.responses import Response
 
-from orchestrator.api.once import Key, once
+from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Release, Why
 from orchestrator.api.who import Asking, Serving
 from orchestrator.service.planning import PlanView
@@ -93,15 +93,13 @@ async def planned(plan: PlanName, caller: Asking, service: Serving) -> PlanView:
 
 
 @router.post("/plans/{plan}/approvals", response_model=Approval, status_code=201)
-async def approve(
-    plan: PlanName, asked: Yes, request: Request, caller: Asking, service: Serving, key: Key
-) -> Response:
+async def approve(plan: PlanName, asked: Yes, once: Once) -> Response:
     """Approve a plan that somebody else starts; the yes is for this plan alone, and expires."""
 
     async def work() -> Approval:
-        return await service.approve_plan(caller, plan, asked.reason)
+        return await once.service.approve_plan(once.caller, plan, asked.reason)
 
-    return await once(request, service, caller, key, work, 201)
+    return await once.answer(work, 201)
 
 
 @router.get("/releases")
@@ -117,13 +115,13 @@ async def release(release: ReleaseName, caller: Asking, service: Serving) -> Rel
 
 
 @router.post("/releases", response_model=ReleaseRow, status_code=201)
-async def add(asked: ReleaseAsked, request: Request, caller: Asking, service: Serving, key: Key) -> Response:
+async def add(asked: ReleaseAsked, once: Once) -> Response:
     """Verify a release of the repository and have it in the ledger."""
 
     async def work() -> ReleaseRow:
-        return await service.add_release(caller, asked.fleet, asked.digest)
+        return await once.service.add_release(once.caller, asked.fleet, asked.digest)
 
-    return await once(request, service, caller, key, work, 201)
+    return await once.answer(work, 201)
 
 
 @router.post("/releases/verify")
@@ -139,15 +137,13 @@ async def verify(asked: ReleaseAsked, caller: Asking, service: Serving) -> Verif
 
 
 @router.post("/releases/{release}/yank", response_model=Withdrawn)
-async def yank(  # the parts of a request
-    release: ReleaseName, asked: Withdrawal, request: Request, caller: Asking, service: Serving, key: Key
-) -> Response:
+async def yank(release: ReleaseName, asked: Withdrawal, once: Once) -> Response:
     """Withdraw a release: it is not rolled out any more; gateways that run it are left alone."""
 
     async def work() -> Withdrawn:
-        row = await service.release(caller, release)
+        row = await once.service.release(once.caller, release)
         return Withdrawn(
-            digest=row.release.digest, new=await service.yank_release(caller, release, asked.reason)
+            digest=row.release.digest, new=await once.service.yank_release(once.caller, release, asked.reason)
         )
 
-    return await once(request, service, caller, key, work)
+    return await once.answer(work)
