@@ -34,12 +34,16 @@ def beat_of(patience: timedelta | None) -> timedelta:
 
 
 class DrainOrder(Message):
-    """Wait until the slot's last session has ended, or for so long; `last` is what was seen before."""
+    """Wait until the slot's last session has ended, or for so long; `last` is what was seen before.
+
+    With `connected_only` nobody waits for sessions whose connection broke and who may come back.
+    """
 
     operation: Operation
     slot: str
     within: timedelta
     last: Look | None = None
+    connected_only: bool = False
 
 
 class EndOrder(Message):
@@ -126,7 +130,7 @@ class SessionActivities:
                 was_empty = False
                 while True:
                     now, seen = await self._look(order, seen)
-                    empty = now.look.sessions == 0
+                    empty = now.look.sessions == 0 and (order.connected_only or not now.look.resumable)
                     if empty and was_empty:
                         return now.model_copy(update={"empty": True})
                     if time.monotonic() - began >= order.within.total_seconds():

@@ -54,7 +54,8 @@ def remembered(before: Look | None, after: Look) -> Look:
     """Return the later look, with the last known count while the same process does not say."""
     if before is None or after.sessions is not None or before.process != after.process:
         return after
-    return after.model_copy(update={"sessions": before.sessions, "exempt": before.exempt})
+    known = {"sessions": before.sessions, "exempt": before.exempt, "resumable": before.resumable}
+    return after.model_copy(update=known)
 
 
 def allowance(found: int, limits: DrainLimits) -> int:
@@ -63,11 +64,11 @@ def allowance(found: int, limits: DrainLimits) -> int:
 
 
 def next_step(facts: DrainFacts, limits: DrainLimits) -> NextStep:
-    """Return what the drain does next."""
+    """Return what the drain does next; who may come back without a login is waited for until the deadline."""
     look, late = facts.look, facts.now >= facts.deadline or facts.mode is DrainMode.END_SHARE
-    if look.sessions == 0:
-        return NextStep(step=Step.STOP, reason="its last session has ended")
     ending = facts.mode is DrainMode.END or facts.forced_by is not None
+    if look.sessions == 0 and (ending or late or not look.resumable):
+        return NextStep(step=Step.STOP, reason="its last session has ended")
     if not ending and not late:
         return _before_the_deadline(facts, limits)
     if look.sessions is None or look.exempt is None:
@@ -87,6 +88,9 @@ def next_step(facts: DrainFacts, limits: DrainLimits) -> NextStep:
 
 
 def _before_the_deadline(facts: DrainFacts, limits: DrainLimits) -> NextStep:
+    if facts.look.sessions == 0:
+        reason = f"{facts.look.resumable} sessions whose connection broke may still come back"
+        return NextStep(step=Step.WAIT, reason=reason, until=facts.deadline)
     warning_at = facts.deadline - limits.warning
     left = "an unknown number of" if facts.look.sessions is None else str(facts.look.sessions)
     if facts.warned or facts.now < warning_at:

@@ -393,7 +393,11 @@ class Drain:
         """Wait for sessions to end and return whether none is left; another command ends the wait."""
         until = workflow.now() + within
         waiting = self._steps[emptying.gateway].start_waiting(
-            emptying.slot, max(within, timedelta(0)), emptying.look, self._order.draining
+            emptying.slot,
+            max(within, timedelta(0)),
+            emptying.look,
+            self._order.draining,
+            connected_only=emptying.step.step is Step.STOP,
         )
         await workflow.wait_condition(lambda: waiting.done() or self._was_told_since(heard))
         if not waiting.done():

@@ -55,7 +55,9 @@ class Emptying(BaseModel):
 
     def lose_sight(self) -> None:
         """Take over that the agent is silent: what lives there is unknown, its process is remembered."""
-        self.look = (self.look or UNSEEN).model_copy(update={"sessions": None, "exempt": None})
+        self.look = (self.look or UNSEEN).model_copy(
+            update={"sessions": None, "exempt": None, "resumable": 0}
+        )
 
     def status(self) -> SlotDrain:
         """Return what people want to see of it."""

@@ -129,12 +129,18 @@ class GatewaySteps:
     # --- emptying -----------------------------------------------------------------
 
     def start_waiting(
-        self, slot: str, within: timedelta, last: Look | None, draining: int
+        self, slot: str, within: timedelta, last: Look | None, draining: int, *, connected_only: bool
     ) -> workflow.ActivityHandle[RawValue]:
         """Begin to wait on the host until the slot is empty or the time is over, as one of so many drains."""
         return workflow.start_activity(
             SessionActivities.drain_instance.__name__,
-            DrainOrder(operation=self.operation(f"drain-{slot}"), slot=slot, within=within, last=last),
+            DrainOrder(
+                operation=self.operation(f"drain-{slot}"),
+                slot=slot,
+                within=within,
+                last=last,
+                connected_only=connected_only,
+            ),
             task_queue=self.gateway.task_queue,
             result_type=RawValue,
             schedule_to_close_timeout=within + timedelta(minutes=1),

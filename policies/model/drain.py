@@ -53,11 +53,14 @@ class Look(Message):
     """What is true of one slot's sessions at one moment, read from its host.
 
     `sessions` and `exempt` are None when they cannot be counted, which is never the same as
-    zero. `process` is None where nothing runs; a later process is never equal to an earlier one.
+    zero. `resumable` sessions are not among them: their connection broke, and until the daemon
+    forgets them their users come back without a login, to this instance only. `process` is None
+    where nothing runs; a later process is never equal to an earlier one.
     """
 
     sessions: int | None = Field(ge=0)
     exempt: int | None = Field(default=0, ge=0)
+    resumable: int = Field(default=0, ge=0)
     boot: Token = ""
     process: Token | None = None
 

@@ -150,7 +150,8 @@ async def test_an_address_rebound_behind_its_nat_finds_its_instance(lab: Gateway
 async def drained(lab: GatewayLab, slot: str) -> None:  # noqa: F811
     """Count the slot's sessions as a drain does, its pins following them, until none is left."""
     for _ in range(100):
-        if (await lab.sessions.look(slot)).sessions == 0:
+        look = await lab.sessions.look(slot)
+        if look.sessions == look.resumable == 0:
             return
         await asyncio.sleep(0.5)
 
@@ -189,6 +190,30 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
         await draining
     await run([*site, "nft", "delete", "table", "ip", "nat"])
     await run([*site, "ip", "address", "del", "10.77.0.26/24", "dev", "eth0"])
+
+
+async def test_a_session_whose_connection_broke_is_waited_for_and_comes_back_to_its_instance(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    old = await serving(lab)
+    sleeper, gone = await lab.client(1).up(), await lab.client(2).up()
+    before = {session.remote_address: session for session in (await lab.folders.live())[old] or ()}
+    new = await lab.running("2")
+    await lab.table.make_permanent(operation("keep new"), new)
+    sleeper.process.send_signal(signal.SIGSTOP)
+    os.kill(int(before["10.77.0.11"].id), signal.SIGKILL)
+    gone.process.send_signal(signal.SIGINT)
+    draining = asyncio.create_task(drained(lab, old))
+    await asyncio.sleep(5)
+    look, steering = await lab.sessions.look(old), await lab.table.refresh()
+    assert (look.sessions, look.resumable, steering.pinned) == (0, 1, 1)
+    assert not draining.done()
+    sleeper.process.send_signal(signal.SIGCONT)
+    await sleeper.until("Established DTLS", times=2)
+    [back] = (await lab.folders.live())[old] or ()
+    assert (back.connected, back.vpn_address) == (True, before["10.77.0.11"].vpn_address)
+    assert not draining.done()
+    draining.cancel()
 
 
 async def test_a_change_that_is_not_read_back_as_written_is_a_conflict(

@@ -28,7 +28,8 @@ limits = st.builds(
 @st.composite
 def counts(draw: st.DrawFn) -> Look:
     sessions = draw(st.none() | st.integers(0, 500))
-    return Look(sessions=sessions, exempt=None if sessions is None else draw(st.integers(0, sessions)))
+    exempt = None if sessions is None else draw(st.integers(0, sessions))
+    return Look(sessions=sessions, exempt=exempt, resumable=draw(st.integers(0, 3)))
 
 
 @st.composite
@@ -79,7 +80,24 @@ def test_what_cannot_be_counted_is_never_ended_nor_stopped(seen: DrainFacts, rul
 def test_an_instance_is_stopped_exactly_when_it_is_known_to_be_empty(
     seen: DrainFacts, rules: DrainLimits
 ) -> None:
-    assert (next_step(seen, rules).step is Step.STOP) == (seen.look.sessions == 0)
+    step, nobody = next_step(seen, rules).step, seen.look.sessions == 0
+    assert (step is Step.STOP) == (nobody and (seen.look.resumable == 0 or step is not Step.WAIT))
+
+
+@given(facts(), limits, st.integers(1, 500))
+def test_who_may_come_back_without_a_login_is_waited_for_until_the_deadline_or_an_ending(
+    seen: DrainFacts, rules: DrainLimits, broken: int
+) -> None:
+    look = Look(sessions=0, resumable=broken)
+    calm = seen.model_copy(update={"look": look, "mode": DrainMode.WAIT, "forced_by": None})
+    waited = calm.model_copy(update={"deadline": NOW + timedelta(hours=1)})
+    assert next_step(waited, rules).step is Step.WAIT
+    for over in (
+        {"deadline": NOW},
+        {"mode": DrainMode.END},
+        {"forced_by": "on call: a hole", "deadline": NOW + timedelta(hours=1)},
+    ):
+        assert next_step(calm.model_copy(update=over), rules).step is Step.STOP
 
 
 @given(facts(), limits)

@@ -21,7 +21,11 @@ Secret = Callable[[], str]
 
 
 class Session(Message):
-    """One user's live tunnel; the user's name stays on the gateway."""
+    """One user's tunnel; the user's name stays on the gateway.
+
+    A session that is not `connected` has lost its connection, or is about to get its first: the daemon
+    still takes its user without a login. It has no address in the tunnel.
+    """
 
     id: str
     remote_address: str
@@ -29,6 +33,7 @@ class Session(Message):
     since: datetime
     transport: str
     exempt: bool = Field(default=False, description="only a person may end it")
+    connected: bool = True
 
 
 class Environment(Protocol):

@@ -1,7 +1,9 @@
 """ocserv: its config template, its command lines, and what occtl says.
 
-Facts in `research/gateways.md` section 1: `show sessions all` is invalid JSON before 1.5.0 and
-never asked; ids of `show users` are worker pids; a disconnected openconnect ends for good.
+Facts in `research/gateways.md` section 1: ids of `show users` are worker pids; a disconnected
+openconnect ends for good. A session whose connection broke leaves `show users` at once and stays
+among the `valid` sessions until its user said goodbye or `cookie-timeout` is over; its cookie is good
+at this instance only. `show sessions` has commas too many before 1.5.0.
 """
 
 import asyncio
@@ -93,15 +95,22 @@ class Ocserv:
         The "Active sessions" of `show status` also counts connections that never logged in.
         """
         sessions = await self.sessions(environment)
-        return None if sessions is None else len(sessions)
+        return None if sessions is None else sum(session.connected for session in sessions)
 
     async def sessions(self, environment: Environment) -> tuple[Session, ...] | None:
-        """Return the sessions of `occtl show users`, None when occtl does not answer."""
-        answer = await self._ask(environment, "show", "users")
-        if not isinstance(answer, list):
+        """Return the connected sessions and those that may come back, None when occtl does not answer.
+
+        Asked in this order: a session that breaks or comes back between the two is in one answer or both.
+        """
+        valid = await self._ask(environment, "show", "sessions", "valid")
+        users = await self._ask(environment, "show", "users")
+        if not isinstance(valid, list) or not isinstance(users, list):
             return None
         try:
-            return tuple(self._session(user) for user in answer if user["State"] not in NOT_YET)
+            present = [user for user in users if user["State"] not in NOT_YET]
+            known = {user["Session"] for user in present}
+            broken = [session for session in valid if session["Session"] not in known]
+            return tuple(map(self._connected, present)) + tuple(map(self._resumable, broken))
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -137,7 +146,7 @@ class Ocserv:
             "run": str(RUN),
         }
 
-    def _session(self, user: Mapping[str, Any]) -> Session:
+    def _connected(self, user: Mapping[str, Any]) -> Session:
         return Session(
             id=str(user["ID"]),
             remote_address=user["Remote IP"],
@@ -145,6 +154,17 @@ class Ocserv:
             since=_since(user),
             transport="dtls" if user.get("DTLS cipher") else "tls",
             exempt=self._exempt.spares(user.get("Username", ""), user.get("Groupname", "")),
+        )
+
+    def _resumable(self, session: Mapping[str, Any]) -> Session:
+        return Session(
+            id=session["Session"],
+            remote_address=session["Remote IP"],
+            vpn_address="",
+            since=_minute(session["Created"]),
+            transport="",
+            exempt=self._exempt.spares(session.get("Username", ""), session.get("Groupname", "")),
+            connected=False,
         )
 
     def _occtl(self, environment: Environment, *command: str) -> list[str]:
@@ -185,11 +205,13 @@ def _write_secret(read: Secret, target: Path) -> None:
 
 
 def _since(user: Mapping[str, Any]) -> datetime:
-    """Return when the session began: to the second where occtl tells the epoch, else to the minute.
-
-    A release's root has no time zones, so its occtl prints UTC.
-    """
+    """Return when the session began: to the second where occtl tells the epoch, else to the minute."""
     raw = user.get("raw_connected_at")
     if raw is not None:
         return datetime.fromtimestamp(int(raw), UTC)
-    return datetime.strptime(user["Connected at"], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+    return _minute(user["Connected at"])
+
+
+def _minute(said: str) -> datetime:
+    """Return a moment as occtl prints it: a release's root has no time zones, so in UTC."""
+    return datetime.strptime(said, "%Y-%m-%d %H:%M").replace(tzinfo=UTC)

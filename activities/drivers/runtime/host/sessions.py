@@ -49,12 +49,16 @@ class SlotSessions:
         if running is None:
             return Look(sessions=0, boot=boot_id())
         found = await answered(self._folders.daemon.sessions(self._folders.of(slot).chroot), PATIENCE)
-        exempt = None if found is None else sum(session.exempt for session in found)
+        boot, process = running.boot, f"{running.pid}.{running.start}"
+        if found is None:
+            return Look(sessions=None, exempt=None, boot=boot, process=process)
+        connected = [session for session in found if session.connected]
         return Look(
-            sessions=None if found is None else len(found),
-            exempt=exempt,
-            boot=running.boot,
-            process=f"{running.pid}.{running.start}",
+            sessions=len(connected),
+            exempt=sum(session.exempt for session in connected),
+            resumable=len(found) - len(connected),
+            boot=boot,
+            process=process,
         )
 
     async def check(self, operation: Operation) -> None:
@@ -83,7 +87,7 @@ class SlotSessions:
         ):  # a table that cannot be written must not keep people on a broken tunnel
             await self._pins.leave(slot)
         self._journal.check(operation)
-        endable = [session for session in found if exempt_too or not session.exempt]
+        endable = [session for session in found if session.connected and (exempt_too or not session.exempt)]
         chosen = tuple(sorted(endable, key=lambda session: session.since)[:batch])
         return await self._folders.daemon.end(folder.chroot, chosen)
 
