@@ -7,7 +7,7 @@ from fastapi import Depends, Header, Request, Response
 
 from orchestrator.api.limits import Kind
 from orchestrator.api.who import Asking, Serving, limits_of
-from orchestrator.store.requests import Answer
+from policies.model.request import Answer
 from policies.model.value import Value
 
 Key = Annotated[

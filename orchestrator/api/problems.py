@@ -11,8 +11,16 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from orchestrator.api.limits import TooMany
-from orchestrator.store.requests import OtherContent
-from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Refused, Unavailable, Unknown
+from policies.model.errors import (
+    BadInput,
+    Conflict,
+    NotAllowed,
+    OtherContent,
+    PenstockError,
+    Refused,
+    Unavailable,
+    Unknown,
+)
 from policies.model.offer import Offer
 from policies.model.value import Value, sentence
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from activities.drivers.trust_files import compose_releases
 from activities.releases import CREDENTIALS, Admitted
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.releases import ReleaseRow
 from policies.model.errors import BadInput, Unknown
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
+from policies.model.release import ReleaseRow
 
 
 @dataclass(frozen=True)

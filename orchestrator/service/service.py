@@ -24,25 +24,23 @@ from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.rebuilding import RebuildingService, Rebuilt
 from orchestrator.service.releases import ReleaseService
-from orchestrator.store.chain import AuditEntry
-from orchestrator.store.changes import HistoryRow
-from orchestrator.store.evidence import SnapshotRow
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.releases import ReleaseRow
-from orchestrator.store.requests import Answer, OtherContent
-from orchestrator.store.stories import EventRow
-from orchestrator.store.tokens import TOKENS_BEGIN, TokenRow
+from orchestrator.store.tokens import TOKENS_BEGIN
 from policies.access import Action, action_of, may
 from policies.model.approval import Approval
-from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, Outcome
+from policies.model.audit import AuditEntry
+from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, HistoryRow, Outcome
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
-from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Unknown
+from policies.model.errors import BadInput, Conflict, NotAllowed, OtherContent, PenstockError, Unknown
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
-from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, Via
+from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, TokenRow, Via
 from policies.model.plan import Plan, Strategy
-from policies.model.status import ChangeStatus, Event
+from policies.model.release import ReleaseRow
+from policies.model.request import Answer
+from policies.model.snapshot import SnapshotRow
+from policies.model.status import ChangeStatus, Event, EventRow
 from policies.model.value import Value
 from policies.status.story import Story
 from policies.status.told import Told

@@ -7,38 +7,7 @@ leaves a chain that is whole in itself; only a head noted elsewhere shows that. 
 import hashlib
 import json
 
-from pydantic import Field
-
-from policies.model.value import Value
-
-GENESIS = "0" * 64
-
-
-class AuditEntry(Value):
-    """Who did what to what, through which door, after which other entry.
-
-    `at` is ISO 8601 in UTC and `body` is JSON text, both kept as written so that the hash
-    can be recomputed from an exported file alone.
-    """
-
-    seq: int = Field(ge=1)
-    at: str
-    person: str
-    via: str
-    action: str
-    subject: str
-    body: str
-    previous: str
-    hash: str
-    fleet: str | None = None
-    """Whose it is; None for what concerns the whole installation."""
-
-
-class AuditHead(Value):
-    """The newest entry at some time, noted outside the ledger."""
-
-    seq: int = Field(ge=0)
-    hash: str = GENESIS
+from policies.model.audit import AuditEntry, AuditHead
 
 
 def chain(

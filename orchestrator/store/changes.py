@@ -10,19 +10,13 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.history import standing, targets_of_last_change
-from policies.model.change import PENSTOCK, ChangeEnding, ChangeOpening, ChangeRecord, WayBack
+from policies.model.change import PENSTOCK, ChangeEnding, ChangeOpening, ChangeRecord, HistoryRow, WayBack
 from policies.model.errors import BadInput, Conflict, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.value import digest_of
 
 _LONGEST_NAME = 63
 _PAGE = 20
-
-
-class HistoryRow(ChangeRecord):
-    """A line of the history with what is left of that change today."""
-
-    standing: str
 
 
 class Changes(Book):

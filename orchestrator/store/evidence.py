@@ -10,16 +10,8 @@ from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.errors import BadInput
 from policies.model.offer import Offer, Verb
-from policies.model.value import Digest, Name, Value
-
-
-class SnapshotRow(Value):
-    """One failure's evidence on one gateway."""
-
-    rollout: Name
-    gateway: Name
-    digest: Digest
-    at: datetime
+from policies.model.snapshot import SnapshotRow
+from policies.model.value import Digest
 
 
 class EvidenceList(Book):

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, insert, select
 
 from orchestrator.store import tables
-from orchestrator.store.chain import AuditHead, chain
+from orchestrator.store.chain import chain
+from policies.model.audit import AuditHead
 
 
 def append(

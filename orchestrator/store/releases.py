@@ -15,18 +15,7 @@ from policies.model.change import PENSTOCK
 from policies.model.errors import BadInput, Conflict, Refused, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
-from policies.model.value import Value
-
-
-class ReleaseRow(Value):
-    """A release as the ledger knows it."""
-
-    release: ReleaseRef
-    source: str
-    signers: tuple[str, ...]
-    added_at: datetime
-    added_by: str
-    yanked_reason: str | None = None
+from policies.model.release import ReleaseRow
 
 
 class Releases(Book):

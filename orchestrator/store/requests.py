@@ -8,23 +8,12 @@ from sqlalchemy import delete, insert, select, update
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
-from policies.model.errors import Conflict, Refused
-from policies.model.value import Value
+from policies.model.errors import Conflict, OtherContent
+from policies.model.request import Answer
 
 REMEMBERED = timedelta(days=7)
 ABANDONED = timedelta(minutes=2)
 """After that long without an answer a repeat is let through: whoever had the first one has ended."""
-
-
-class Answer(Value):
-    """What was answered: an HTTP status and a body as it was sent."""
-
-    status: int
-    body: str
-
-
-class OtherContent(Refused):
-    """The key came before with another request; a new request needs a key of its own."""
 
 
 class Requests(Book):

@@ -10,7 +10,7 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from policies.model.change import ChangeOrder
-from policies.model.status import Event
+from policies.model.status import Event, EventRow
 from policies.model.value import Value
 from policies.status.told import Told
 
@@ -22,15 +22,6 @@ class StoryRow(Value):
     order: ChangeOrder
     told: Told
     at: datetime
-
-
-class EventRow(Event):
-    """One event of a fleet, by a number that grows over all fleets."""
-
-    id: int
-    change: str
-    number: int
-    """Counted from the beginning of its change."""
 
 
 class Stories(Book):

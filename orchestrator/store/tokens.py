@@ -16,8 +16,7 @@ from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.errors import BadInput, Conflict, NotAllowed, Unknown
 from policies.model.offer import Offer, Verb
-from policies.model.people import Caller, Grants, PersonName, Role, Via
-from policies.model.value import Value
+from policies.model.people import Caller, Grants, Role, TokenRow, Via
 
 LONGEST = timedelta(days=365)
 OF_MACHINES = frozenset({Role.VIEWER, Role.AUDITOR, Role.OPERATOR, Role.CI})
@@ -31,19 +30,6 @@ USED_EVERY = timedelta(minutes=1)
 
 TOKENS_BEGIN = "pst_"
 _SHAPE = re.compile(TOKENS_BEGIN + r"(?P<id>[0-9a-f]{16})_(?P<secret>[A-Za-z0-9_-]{43})")
-
-
-class TokenRow(Value):
-    """A token as people see it; the secret part is shown once, when it is made."""
-
-    id: str
-    name: PersonName
-    grants: Grants
-    made_by: str
-    made_at: datetime
-    expires: datetime
-    last_used: datetime | None = None
-    revoked_at: datetime | None = None
 
 
 class Tokens(Book):

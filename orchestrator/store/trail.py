@@ -7,10 +7,10 @@ from sqlalchemy import select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
-from orchestrator.store.chain import AuditEntry, AuditHead
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append, head_of
 from orchestrator.store.verifier import first_fault
+from policies.model.audit import AuditEntry, AuditHead
 
 PAGE = 2_000
 """Entries that are read at once."""

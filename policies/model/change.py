@@ -133,6 +133,12 @@ class ChangeRecord(Value):
     taken_back_by: Name | None = None
 
 
+class HistoryRow(ChangeRecord):
+    """A line of the history with what is left of that change today."""
+
+    standing: str
+
+
 class WayBack(Value):
     """What going back means now: to what gateways had before `change`, or nothing when that is None.
 

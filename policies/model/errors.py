@@ -69,6 +69,10 @@ class Fenced(Refused):
         self.details = ({"epoch": epoch},)
 
 
+class OtherContent(Refused):
+    """The key came before with another request; a new request needs a key of its own."""
+
+
 class Conflict(PenstockError):
     """Something else is under way, or what was shown is no longer so."""
 

@@ -1,6 +1,7 @@
 """People: who is known, by what each is recognised, and which roles they have on which fleets."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from itertools import chain
 from typing import Annotated, Literal
@@ -70,6 +71,19 @@ class Caller(Value):
     def request(self, key: str) -> str:
         """Return how engine and ledger know this caller's request of that key again."""
         return f"{self.person}/{key}"
+
+
+class TokenRow(Value):
+    """A token as people see it; the secret part is shown once, when it is made."""
+
+    id: str
+    name: PersonName
+    grants: Grants
+    made_by: str
+    made_at: datetime
+    expires: datetime
+    last_used: datetime | None = None
+    revoked_at: datetime | None = None
 
 
 class Member(Value):

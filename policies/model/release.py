@@ -216,6 +216,17 @@ class ChannelIndex(SignedWord):
         return self
 
 
+class ReleaseRow(Value):
+    """A release as the ledger knows it."""
+
+    release: ReleaseRef
+    source: str
+    signers: tuple[str, ...]
+    added_at: datetime
+    added_by: str
+    yanked_reason: str | None = None
+
+
 def _refuse_long_life(issued_at: datetime, expires_at: datetime, longest: timedelta) -> None:
     if not timedelta(0) < expires_at - issued_at <= longest:
         raise ValueError(f"expires_at must be after issued_at, by at most {longest.days} days")

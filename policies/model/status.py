@@ -18,6 +18,15 @@ class Event(Value):
     sentence: str
 
 
+class EventRow(Event):
+    """One event of a fleet, by a number that grows over all fleets."""
+
+    id: int
+    change: str
+    number: int
+    """Counted from the beginning of its change."""
+
+
 class ChangeStatus(Value):
     """The five sentences: what is happening, to how many users, why, what next and when, what you can do."""
 

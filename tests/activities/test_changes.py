@@ -13,7 +13,6 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.ledger import GatewayResults, LedgerActivities, ReturnEntry
-from orchestrator.store.changes import HistoryRow
 from orchestrator.store.ledger import Ledger
 from policies.model.change import (
     PENSTOCK,
@@ -21,6 +20,7 @@ from policies.model.change import (
     ChangeKind,
     ChangeOpening,
     GatewayResult,
+    HistoryRow,
     KnownGoodBatch,
     Outcome,
     Quarantine,

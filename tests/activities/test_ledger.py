@@ -15,10 +15,10 @@ from sqlalchemy.exc import DBAPIError
 from temporalio.testing import ActivityEnvironment
 
 from activities.ledger import EventEntry, LedgerActivities, VerdictEntry
-from orchestrator.store.chain import AuditHead
 from orchestrator.store.database import BUSY_MILLISECONDS, open_database, reading, writing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tables import metadata
+from policies.model.audit import AuditHead
 from policies.model.change import ChangeKind, ChangeOpening, KnownGoodBatch
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.plan import ReleaseRef

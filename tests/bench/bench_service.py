@@ -29,8 +29,9 @@ from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import Installation, compose
 from orchestrator.settings import Settings
 from orchestrator.store import tables
-from orchestrator.store.chain import AuditHead, chain
+from orchestrator.store.chain import chain
 from orchestrator.store.database import writing
+from policies.model.audit import AuditHead
 from policies.model.fleet import Fleet
 from policies.model.plan import Plan
 from tests.bench.bench_fleet import LAB, PATIENCE, Setup, Size, begin, plan_of, standing

@@ -16,10 +16,10 @@ from activities.normality import NormalityOrder
 from activities.observation import ObservationSlice
 from activities.releases import Admission, AdmitOrder
 from activities.watching import WatchSlice
-from orchestrator.store.chain import AuditHead
 from orchestrator.store.database import open_database
 from orchestrator.store.ledger import Ledger
 from policies.judge.offline.advisory import Advice
+from policies.model.audit import AuditHead
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
 from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef

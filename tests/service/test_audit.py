@@ -12,8 +12,9 @@ import pytest
 
 from orchestrator.service.checkpoints import Checkpoints, signing_key
 from orchestrator.store import verifier
-from orchestrator.store.chain import AuditHead, chain
+from orchestrator.store.chain import chain
 from orchestrator.store.ledger import Ledger
+from policies.model.audit import AuditHead
 from policies.model.errors import BadInput, Unavailable
 from policies.model.people import Role
 from tests.service.command_line import CommandLine

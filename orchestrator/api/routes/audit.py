@@ -9,7 +9,7 @@ from starlette.responses import StreamingResponse
 
 from orchestrator.api.who import Asking, Serving
 from orchestrator.service.checkpoints import Checkpoint, Verified
-from orchestrator.store.chain import AuditEntry
+from policies.model.audit import AuditEntry
 from policies.model.value import Value
 
 router = APIRouter(tags=["audit"])

@@ -12,10 +12,10 @@ from orchestrator.api.who import Asking, Serving
 from orchestrator.service.changes import Surveyed
 from orchestrator.service.doctor import Finding
 from orchestrator.service.service import FleetStatus
-from orchestrator.store.changes import HistoryRow
-from orchestrator.store.stories import EventRow
+from policies.model.change import HistoryRow
 from policies.model.drain import DrainStatus
 from policies.model.people import Grants
+from policies.model.status import EventRow
 from policies.model.value import Value
 
 router = APIRouter(tags=["fleets"])

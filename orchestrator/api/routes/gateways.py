@@ -12,9 +12,9 @@ from orchestrator.api.routes.commands import Release, Started, Why
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Asking, Serving
 from orchestrator.service.rebuilding import Rebuilt
-from orchestrator.store.evidence import SnapshotRow
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension
+from policies.model.snapshot import SnapshotRow
 from policies.model.value import Name, Value
 
 router = APIRouter(tags=["gateways"])

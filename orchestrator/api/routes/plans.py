@@ -10,9 +10,9 @@ from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Release, Why
 from orchestrator.api.who import Asking, Serving
 from orchestrator.service.planning import PlanView
-from orchestrator.store.releases import ReleaseRow
 from policies.model.approval import Approval
 from policies.model.plan import Strategy
+from policies.model.release import ReleaseRow
 from policies.model.value import Digest, Name, Value
 
 router = APIRouter(tags=["plans and releases"])

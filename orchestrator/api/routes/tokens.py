@@ -8,8 +8,7 @@ from pydantic import Field
 
 from orchestrator.api.routes.commands import Why
 from orchestrator.api.who import Asking, Serving
-from orchestrator.store.tokens import TokenRow
-from policies.model.people import FleetOrEvery, PersonName, Role, joined
+from policies.model.people import FleetOrEvery, PersonName, Role, TokenRow, joined
 from policies.model.value import Value
 
 router = APIRouter(tags=["tokens"])
