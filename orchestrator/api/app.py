@@ -8,7 +8,17 @@ from fastapi import FastAPI, Request, Response
 
 from orchestrator.api import problems
 from orchestrator.api.limits import Limits
-from orchestrator.api.routes import audit, commands, complaints, fleets, gateways, login, plans, tokens
+from orchestrator.api.routes import (
+    audit,
+    changes,
+    commands,
+    complaints,
+    fleets,
+    gateways,
+    login,
+    plans,
+    tokens,
+)
 from orchestrator.api.size import Short
 from orchestrator.service.service import Service
 
@@ -41,6 +51,6 @@ def application(service: Service, limits: Limits | None = None) -> FastAPI:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    for routes in (audit, fleets, commands, plans, gateways, tokens, login, complaints):
+    for routes in (audit, fleets, changes, commands, plans, gateways, tokens, login, complaints):
         app.include_router(routes.router, prefix="/v1", responses=DOCUMENTED)
     return app

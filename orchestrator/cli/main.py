@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli import back, bundle, check, doctor, drain, gateway, login, safely, snapshot, token
+from orchestrator.cli import (
+    back,
+    bundle,
+    check,
+    doctor,
+    drain,
+    explain,
+    gateway,
+    login,
+    safely,
+    snapshot,
+    token,
+)
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import code_of, follow
 from orchestrator.cli.output import Output, OutputOption, console, emit, say
@@ -38,6 +50,7 @@ app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
 app.command("check", rich_help_panel=TOOLS)(check.check)
 app.command("verify-bundle", rich_help_panel=TOOLS)(bundle.verify_bundle)
 app.command("doctor", rich_help_panel=SEE)(doctor.doctor)
+app.command("explain", rich_help_panel=SEE)(explain.explain)
 app.command("login", rich_help_panel=TOOLS)(login.login)
 app.command("logout", rich_help_panel=TOOLS)(login.logout)
 app.command("rollback", rich_help_panel=SAFE)(back.rollback)

@@ -66,9 +66,8 @@ class PlanService:
         return await self.changes.plan(fleet, release, strategy, gates, trust)
 
     async def view(self, plan: Plan, person: str) -> PlanView:
-        """Return the plan as that person sees it; it is kept, so that others can approve it."""
+        """Return the plan as that person sees it."""
         predictions = await self._predict(plan)
-        await asyncio.to_thread(self.ledger.record_plan, plan)
         return await asyncio.to_thread(self._view, plan, predictions, person)
 
     def _view(self, plan: Plan, predictions: tuple[Prediction, ...], person: str) -> PlanView:

@@ -81,6 +81,13 @@ class FleetStatus(Value):
         return self.change.outcome if self.change is not None else None
 
 
+class ChangeView(Value):
+    """One change: its line in the history, and what it tells."""
+
+    record: ChangeRecord
+    status: ChangeStatus
+
+
 class Service:
     """One installation, as everybody may use it."""
 
@@ -161,10 +168,17 @@ class Service:
         await self._asked(caller, Action.READ, fleet)
         return await asyncio.to_thread(self._ledger.history, fleet, limit, before)
 
-    async def change(self, caller: Caller, name: str) -> tuple[ChangeRecord, ChangeStatus]:
+    async def change(self, caller: Caller, name: str) -> ChangeView:
         """Return one change of whatever fleet the caller may look at, and what it tells."""
         record = await self._record(caller, Action.READ, name)
-        return record, await asyncio.to_thread(self._told, record)
+        return ChangeView(record=record, status=await asyncio.to_thread(self._told, record))
+
+    async def events_of_change(
+        self, caller: Caller, name: str, after: int, limit: int = 200
+    ) -> tuple[EventRow, ...]:
+        """Return what happened in one change after the event of that number."""
+        record = await self._record(caller, Action.READ, name)
+        return await asyncio.to_thread(self._ledger.events_of_change, record.name, after, limit)
 
     async def events(self, caller: Caller, fleet: str, after: int, limit: int = 200) -> tuple[EventRow, ...]:
         """Return what happened in the fleet after the event of that number."""
@@ -186,9 +200,14 @@ class Service:
         return tuple(row for row in rows if row.release.product in products)
 
     async def plan(self, caller: Caller, fleet: str, to: str, strategy: Strategy) -> PlanView:
-        """Return what an upgrade would do, and what the fleet's traffic can prove; no gateway is changed."""
+        """Return what an upgrade would do, and what the fleet's traffic can prove; no gateway is changed.
+
+        The plan is kept, so that others can approve it.
+        """
         named = await self._asked(caller, Action.PLAN, fleet)
-        return await self._plans.view(await self._plans.plan(named, to, strategy), caller.person)
+        made = await self._plans.plan(named, to, strategy)
+        await asyncio.to_thread(self._ledger.record_plan, made)
+        return await self._plans.view(made, caller.person)
 
     async def planned(self, caller: Caller, plan: str) -> PlanView:
         """Return a plan that somebody made, by its digest or the beginning of it, and who approved it."""

@@ -76,7 +76,7 @@ class Stories(Book):
         wanted = select(table).where(table.c.fleet == fleet, table.c.id > after).order_by(table.c.id)
         return self._events(wanted.limit(limit))
 
-    def events_of_change(self, change: str, after: int = -1, limit: int = 200) -> tuple[EventRow, ...]:
+    def events_of_change(self, change: str, after: int = 0, limit: int = 200) -> tuple[EventRow, ...]:
         """Return the change's events after that number, the oldest first."""
         table = tables.events
         wanted = select(table).where(table.c.change == change, table.c.id > after).order_by(table.c.id)

@@ -88,6 +88,21 @@ async def test_events_are_read_on_from_where_they_were_left(api: httpx.AsyncClie
     assert [event["sentence"] for event in second["events"]] == ["held"]
 
 
+async def test_a_change_is_shown_with_what_happened_in_it_and_to_nobody_of_another_fleet(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    name = under_way(ledger)
+    found = (await api.get(f"/changes/{name}")).json()
+    assert (found["record"]["reason"], found["status"]["phase"]) == ("CVE", "observing")
+    page = (await api.get(f"/changes/{name}/events")).json()
+    assert [event["change"] for event in page["events"]] == [name]
+    assert (await api.get(f"/changes/{name}/events", params={"after": page["after"]})).json()["events"] == []
+    strange = token(ledger, Role.VIEWER, fleet="core")
+    for path in (f"/changes/{name}", f"/changes/{name}/events", "/changes/edge-99"):
+        refused = await api.get(path, headers=strange)
+        assert (refused.status_code, refused.json()["code"]) == (404, "Unknown")
+
+
 async def test_a_stream_gives_what_happens_and_goes_on_after_the_last_that_was_heard(
     api: httpx.AsyncClient, ledger: Ledger
 ) -> None:

@@ -12,6 +12,7 @@ from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.change import Outcome
 from policies.model.people import Role
+from policies.model.verdict import Action, Against, Decision, GateReading, GateVerdict
 from tests.service.command_line import CommandLine
 from tests.service.test_api import token, under_way
 
@@ -55,6 +56,51 @@ async def test_every_document_for_machines_has_a_version(
         )
         for found in documents:
             assert (found["apiVersion"], found["kind"]) == ("penstock/v1", kind)
+
+
+async def test_a_change_is_explained_by_its_gates_numbers_and_the_runbook(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    reading = GateReading(
+        gate="login-success",
+        verdict=GateVerdict.UNHEALTHY,
+        reason="9 of 60 failed",
+        numbers={"log_e": 5.25, "canary_n": 60},
+        against=Against.CONTROL,
+    )
+    decision = Decision(
+        action=Action.ROLL_BACK,
+        verdict=GateVerdict.UNHEALTHY,
+        reason="worse than control",
+        readings=(reading,),
+    )
+    name = under_way(ledger, phase="rolling_back", decision=decision.model_dump(mode="json"))
+    said = await penstock("explain", name)
+    assert said.code == 0, said.err
+    assert "roll_back, unhealthy: worse than control" in said.out
+    assert "login-success against control: unhealthy: 9 of 60 failed (canary_n 60, log_e 5.25)" in said.out
+    assert "runbooks/canary-rejected.md" in said.out
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("7", "rollback incomplete; wake somebody"),
+        ("ThresholdNotMet", "Fewer distinct people than required signed exactly these bytes."),
+        ("LeaseLapsed", "Exit code   9"),
+    ],
+)
+async def test_a_code_and_a_refusals_name_are_explained_without_any_api(word: str, meaning: str) -> None:
+    said = await CommandLine({"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd())})(
+        "explain", word
+    )
+    assert (said.code, meaning in said.out) == (0, True)
+
+
+async def test_what_cannot_be_explained_is_refused_with_where_names_are(penstock: CommandLine) -> None:
+    for word in ("edge-99", "Nonsense", "99"):
+        said = await penstock("explain", word)
+        assert (said.code, word in said.err) == (2, True)
 
 
 async def test_names_alone_are_a_line_each(penstock: CommandLine) -> None:

@@ -15,6 +15,14 @@ from tests.service.test_every_request import OPERATIONS
 
 WHY: dict[str, object] = {"reason": "a table of everything"}
 DIGEST = digest_of(b"release")
+NAMES = {
+    "fleet": "edge",
+    "gateway": "edge-1",
+    "name": "abcd",
+    "release": "1.3.0",
+    "plan": "0" * 12,
+    "change": "edge-99",
+}
 ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/login": (None, {}),
     "POST /v1/fleets/{fleet}/complaints": (None, {}),
@@ -38,6 +46,8 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "POST /v1/plans": (Action.PLAN, {"fleet": "edge", "to": "1.3.0"}),
     "GET /v1/plans/{plan}": (None, {}),
     "POST /v1/plans/{plan}/approvals": (None, WHY),
+    "GET /v1/changes/{change}": (None, {}),
+    "GET /v1/changes/{change}/events": (None, {}),
     "POST /v1/changes": (Action.START, WHY | {"fleet": "edge", "to": "1.3.0"}),
     "GET /v1/audit": (None, {}),
     "GET /v1/audit/head": (None, {}),
@@ -70,11 +80,10 @@ async def test_each_role_gets_as_far_as_the_table_says(
         if action is None:
             continue
         method, path = route.split()
-        names = {"fleet": "edge", "gateway": "edge-1", "name": "abcd", "release": "1.3.0", "plan": "0" * 12}
         headers = {"Authorization": f"Bearer {secret}", "Idempotency-Key": str(number)}
         answer = await api.request(
             method,
-            path.removeprefix("/v1").format(**names),
+            path.removeprefix("/v1").format(**NAMES),
             headers=headers,
             json=body if method == "POST" else None,
         )
@@ -92,10 +101,9 @@ async def test_a_stranger_gets_nowhere_but_to_the_login_and_the_complaints(api: 
         method, path = route.split()
         if path in {"/v1/login", "/v1/fleets/{fleet}/complaints"}:
             continue  # the one asks nobody who they are, the other asks for a signature
-        names = {"fleet": "edge", "gateway": "edge-1", "name": "abcd", "release": "1.3.0", "plan": "0" * 12}
         answer = await api.request(
             method,
-            path.removeprefix("/v1").format(**names),
+            path.removeprefix("/v1").format(**NAMES),
             headers={"Authorization": "Bearer pst_0_0", "Idempotency-Key": str(number)},
             json=body if method == "POST" else None,
         )

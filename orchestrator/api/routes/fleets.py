@@ -63,7 +63,7 @@ class Findings(Value):
 
 
 class EventPage(Value):
-    """Events of a fleet, the oldest first, and after which number the next page begins."""
+    """Events of a fleet or a change, the oldest first, and after which number the next page begins."""
 
     events: tuple[EventRow, ...]
     after: int

@@ -1,0 +1,33 @@
+"""Changes: one of them, running or ended, and what happened in it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from orchestrator.api.routes.fleets import PAGE, EventPage
+from orchestrator.api.who import Asking, Serving
+from orchestrator.service.service import ChangeView
+
+router = APIRouter(tags=["changes"])
+
+ChangeName = Annotated[
+    str, Path(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$", description="a change's name")
+]
+
+
+@router.get("/changes/{change}")
+async def change(change: ChangeName, caller: Asking, service: Serving) -> ChangeView:
+    """Show one change with its five sentences and the last decision's evidence, also long after its end."""
+    return await service.change(caller, change)
+
+
+@router.get("/changes/{change}/events")
+async def events(
+    change: ChangeName,
+    caller: Asking,
+    service: Serving,
+    after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+) -> EventPage:
+    """Give what happened in one change, the oldest first, a page at a time."""
+    found = await service.events_of_change(caller, change, after, PAGE)
+    return EventPage(events=found, after=found[-1].id if found else after)
