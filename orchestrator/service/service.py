@@ -231,20 +231,13 @@ class Service:
     ) -> tuple[SnapshotRow, ...]:
         """Return which evidence of failures is kept of the fleet, the newest first."""
         await self._asked(caller, Action.READ, fleet)
-        rows = await asyncio.to_thread(self._ledger.kept_snapshots, change)
-        of_fleet = {row.name for row in await asyncio.to_thread(self._ledger.history, fleet)}
-        return tuple(row for row in rows if row.rollout in of_fleet)
+        return await asyncio.to_thread(self._ledger.kept_snapshots, fleet, change)
 
     async def snapshot(self, caller: Caller, fleet: str, name: str) -> bytes:
         """Return one failure's evidence, its digest checked again."""
         await self._asked(caller, Action.READ_SNAPSHOTS, fleet)
-        rows = await self.snapshots(caller, fleet)
-        digest = name if name.startswith("sha256:") else f"sha256:{name}"
-        found = [row for row in rows if row.digest.startswith(digest)]
-        if len(found) != 1:
-            many = f"fits {len(found)} snapshots" if found else "is no snapshot that is kept"
-            raise Unknown(f"{name} {many}", Offer(verb=Verb.SNAPSHOTS, fleet=fleet))
-        return await asyncio.to_thread(self._archive.read, found[0].digest)
+        row = await asyncio.to_thread(self._ledger.snapshot_named, fleet, name)
+        return await asyncio.to_thread(self._archive.read, row.digest)
 
     # --- commands --------------------------------------------------------------------
 

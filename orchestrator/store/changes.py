@@ -80,7 +80,7 @@ class Changes(Book):
             before: Only those older than the change of this name, to read page after page.
 
         Raises:
-            BadInput: The fleet has no change of the name `before`.
+            Unknown: The fleet has no change of the name `before`.
         """
         table = tables.changes
         wanted = select(table).where(table.c.fleet == fleet).order_by(table.c.number.desc()).limit(limit)
@@ -88,7 +88,7 @@ class Changes(Book):
             if before is not None:
                 edge = row_of(connection, before)
                 if edge.fleet != fleet:
-                    raise BadInput(f"{before} is a change of {edge.fleet}, not of {fleet}")
+                    raise Unknown(f"{before} is no change of {fleet}", Offer(verb=Verb.HISTORY, fleet=fleet))
                 wanted = wanted.where(table.c.number < edge.number)
             records = [_record(row) for row in connection.execute(wanted)]
         return tuple(HistoryRow(**dict(record), standing=standing(record)) for record in records)

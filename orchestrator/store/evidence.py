@@ -8,7 +8,7 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.model.errors import BadInput
+from policies.model.errors import Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.snapshot import SnapshotRow
 from policies.model.value import Digest
@@ -17,10 +17,11 @@ from policies.model.value import Digest
 class EvidenceList(Book):
     """The snapshots that the ledger lists; the bytes are in the archive."""
 
-    def kept_snapshots(self, rollout: str | None = None) -> tuple[SnapshotRow, ...]:
-        """Return the snapshots of a rollout, or of all, the newest first."""
+    def kept_snapshots(self, fleet: str, rollout: str | None = None) -> tuple[SnapshotRow, ...]:
+        """Return the fleet's snapshots, or those of one change of it, the newest first."""
         table = tables.snapshots
-        wanted = select(table).order_by(table.c.at.desc(), table.c.gateway)
+        mine = select(tables.changes.c.name).where(tables.changes.c.fleet == fleet)
+        wanted = select(table).where(table.c.rollout.in_(mine)).order_by(table.c.at.desc(), table.c.gateway)
         if rollout is not None:
             wanted = wanted.where(table.c.rollout == rollout)
         with reading(self._engine) as connection:
@@ -29,17 +30,17 @@ class EvidenceList(Book):
                 for row in connection.execute(wanted)
             )
 
-    def snapshot_named(self, name: str) -> SnapshotRow:
-        """Return the snapshot of that digest or its beginning.
+    def snapshot_named(self, fleet: str, name: str) -> SnapshotRow:
+        """Return the fleet's snapshot of that digest or its beginning.
 
         Raises:
-            BadInput: there is none, or the name fits several.
+            Unknown: There is none, or the name fits several.
         """
         digest = name if name.startswith("sha256:") else f"sha256:{name}"
-        found = {row.digest: row for row in self.kept_snapshots() if row.digest.startswith(digest)}
+        found = {row.digest: row for row in self.kept_snapshots(fleet) if row.digest.startswith(digest)}
         if len(found) != 1:
             many = f"fits {len(found)} snapshots" if found else "is no snapshot that is kept"
-            raise BadInput(f"{name} {many}", Offer(verb=Verb.SNAPSHOTS))
+            raise Unknown(f"{name} {many}", Offer(verb=Verb.SNAPSHOTS, fleet=fleet))
         return next(iter(found.values()))
 
     def expire_snapshots(self, before: datetime, person: str) -> tuple[Digest, ...]:

@@ -25,7 +25,7 @@ from policies.model.change import (
     Outcome,
     Quarantine,
 )
-from policies.model.errors import BadInput, Conflict
+from policies.model.errors import BadInput, Conflict, Unknown
 from policies.model.plan import ReleaseRef
 from policies.model.value import digest_of
 
@@ -171,7 +171,7 @@ def test_the_history_is_the_same_page_by_page(ledger: Ledger) -> None:
     with pytest.raises(BadInput, match="no change edge-99"):
         ledger.history("edge", before="edge-99")
     ledger.open_change(opening("west", fleet="west"))
-    with pytest.raises(BadInput, match="a change of west"):
+    with pytest.raises(Unknown, match="west-1 is no change of edge"):
         ledger.history("edge", before="west-1")
 
 

@@ -11,12 +11,19 @@ from activities.drivers.store.snapshots import SnapshotArchive
 from activities.snapshots import PIECE_BYTES, Piece
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.ledger import Ledger
-from policies.model.errors import BadInput
+from policies.model.change import ChangeKind, ChangeOpening
+from policies.model.errors import BadInput, Unknown
 from policies.model.refusals import DigestMismatch
 from policies.model.value import digest_of
 
 FROZEN = b"evidence " * 100
 DIGEST = digest_of(FROZEN)
+
+
+def opening(key: str) -> ChangeOpening:
+    return ChangeOpening(
+        key=key, fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE", release="1.3.0"
+    )
 
 
 @pytest.fixture
@@ -60,19 +67,23 @@ def test_a_snapshot_that_was_changed_on_its_way_is_not_kept(archive: SnapshotArc
 def test_snapshots_are_listed_named_and_expired(url: str) -> None:
     ledger, listed = Ledger.open(url), EvidenceList.open(url)
     other = digest_of(b"other")
-    ledger.record_snapshot("edge-1", "gw-1", DIGEST)
-    ledger.record_snapshot("edge-2", "gw-1", other)
-    assert {row.digest for row in listed.kept_snapshots()} == {DIGEST, other}
-    assert [row.digest for row in listed.kept_snapshots("edge-1")] == [DIGEST]
-    assert listed.snapshot_named(DIGEST[7:20]).rollout == "edge-1"
-    with pytest.raises(BadInput, match="snapshot"):
-        listed.snapshot_named("sha256:ffff")
+    first, second = (ledger.open_change(opening(key)) for key in ("one", "two"))
+    ledger.record_snapshot(first, "gw-1", DIGEST)
+    ledger.record_snapshot(first, "gw-2", DIGEST)
+    ledger.record_snapshot(second, "gw-1", other)
+    assert {row.digest for row in listed.kept_snapshots("edge")} == {DIGEST, other}
+    assert [row.digest for row in listed.kept_snapshots("edge", second)] == [other]
+    assert listed.kept_snapshots("core") == ()
+    assert listed.snapshot_named("edge", DIGEST[7:20]).rollout == first
+    for fleet, name in (("edge", "sha256:ffff"), ("core", DIGEST)):
+        with pytest.raises(Unknown, match="snapshot"):
+            listed.snapshot_named(fleet, name)
     assert listed.expire_snapshots(datetime.now(UTC) - timedelta(days=1), "on call") == ()
     assert set(listed.expire_snapshots(datetime.now(UTC) + timedelta(seconds=1), "on call")) == {
         DIGEST,
         other,
     }
-    assert listed.kept_snapshots() == ()
+    assert listed.kept_snapshots("edge") == ()
     assert ledger.audit_entries()[-1].action == "snapshots expired"
     assert ledger.verify_audit() is None
     ledger.close()
