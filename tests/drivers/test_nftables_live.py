@@ -574,3 +574,21 @@ async def test_a_crash_is_seen_by_the_process_that_is_gone(lab: GatewayLab) -> N
     assert (before.sessions, after.sessions) == (1, 0)
     assert loss_between(before, after) is Loss.CRASH
     assert loss_between(before, after.model_copy(update={"boot": "another"})) is Loss.REBOOT
+
+
+async def test_a_login_that_never_became_a_session_is_nobody_who_may_come_back(lab: GatewayLab) -> None:  # noqa: F811
+    old = await serving(lab)
+    site = [
+        "ip",
+        "netns",
+        "exec",
+        f"{lab.prefix}c1",
+        "openconnect",
+        "--protocol=anyconnect",
+        "--authenticate",
+    ]
+    who = ["--non-inter", "--passwd-on-stdin", "--user=user1", f"--cafile={lab.folder}/ca.pem"]
+    said = await run([*site, *who, "https://10.77.0.1"], given="secret\n")
+    assert "COOKIE=" in said.out
+    look = await lab.sessions.look(old)
+    assert (look.sessions, look.resumable) == (0, 0)

@@ -23,8 +23,8 @@ Secret = Callable[[], str]
 class Session(Message):
     """One user's tunnel; the user's name stays on the gateway.
 
-    A session that is not `connected` has lost its connection, or is about to get its first: the daemon
-    still takes its user without a login. It has no address in the tunnel.
+    A session that is not `connected` has lost its connection: the daemon still takes its user without a
+    login. It has no address in the tunnel.
     """
 
     id: str

@@ -3,7 +3,8 @@
 Facts in `research/gateways.md` section 1: ids of `show users` are worker pids; a disconnected
 openconnect ends for good. A session whose connection broke leaves `show users` at once and stays
 among the `valid` sessions until its user said goodbye or `cookie-timeout` is over; its cookie is good
-at this instance only. `show sessions` has commas too many before 1.5.0.
+at this instance only. A login that never became a session is `valid` as well, and not open. `show
+sessions` has commas too many before 1.5.0.
 """
 
 import asyncio
@@ -109,7 +110,8 @@ class Ocserv:
         try:
             present = [user for user in users if user["State"] not in NOT_YET]
             known = {user["Session"] for user in present}
-            broken = [session for session in valid if session["Session"] not in known]
+            opened = [session for session in valid if session["session_is_open"]]
+            broken = [session for session in opened if session["Session"] not in known]
             return tuple(map(self._connected, present)) + tuple(map(self._resumable, broken))
         except (KeyError, TypeError, ValueError):
             return None
