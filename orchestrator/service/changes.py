@@ -29,7 +29,7 @@ from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
-from policies.model.instance import GatewayState, InstanceState
+from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.status import ChangeStatus
@@ -58,6 +58,10 @@ LOOK = timedelta(seconds=1)
 
 FREE_WITHIN = timedelta(minutes=2)
 """How long a rollback waits for gateways that return alone: they give the lock back in half a minute."""
+
+
+LOOKED_AT_WITHIN = timedelta(minutes=5)
+"""How old a look at a gateway may be to count for what the fleet is on; reconcile looks every minute."""
 
 
 class Surveyed(Value):
@@ -108,11 +112,6 @@ class ChangeService:
         since = datetime.now(UTC) - began + timedelta(seconds=1)
         states, silent = await asyncio.to_thread(self.ledger.states, fleet.name, since)
         return Surveyed(states=states, silent=silent)
-
-    async def standing(self, fleet: Fleet) -> Standing:
-        """Return what the fleet is on now and how many of its gateways take users."""
-        survey = await self.survey(fleet)
-        return standing_of(fleet, survey, self.ledger)
 
     async def plan(
         self, fleet: Fleet, release: ReleaseRef, strategy: Strategy, gates: GatePolicy, trust_policy: str
@@ -460,20 +459,16 @@ class ChangeService:
         return self.client.get_workflow_handle(change_of(fleet), result_type=ChangeResult)
 
 
-def standing_of(fleet: Fleet, survey: Surveyed, ledger: Ledger) -> Standing:
-    """Return what the fleet is on, by what its gateways said."""
+def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
+    """Return what the fleet is on, by what its gateways said when they were last looked at."""
     versions = {row.release.digest: row.release.version for row in ledger.releases()}
-    alive = [
-        state.serving
-        for state in survey.states.values()
-        if state.serving is not None and state.serving.state is InstanceState.RUNNING
-    ]
+    taking, silent = ledger.taking(fleet.name, LOOKED_AT_WITHIN)
     return Standing(
         fleet=fleet.name,
-        versions=tuple(sorted({versions.get(one.release or "", "an unknown release") for one in alive})),
-        taking=len(alive),
+        versions=tuple(sorted({versions.get(release, "an unknown release") for release in taking})),
+        taking=sum(taking.values()),
         gateways=len(fleet.gateways),
-        silent=survey.silent,
+        silent=silent,
         quarantined={one.gateway: one.reason for one in ledger.quarantined(fleet.name)},
     )
 

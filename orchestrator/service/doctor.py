@@ -17,6 +17,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from activities.files import FleetFiles
+from orchestrator.service.changes import LOOKED_AT_WITHIN
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import PenstockError
@@ -28,7 +29,6 @@ from workflows.steps import CONTROL_QUEUE
 WITHIN = timedelta(seconds=2)
 """How long each look may take; what does not answer by then is what is found."""
 
-LOOKED_AT_WITHIN = timedelta(minutes=5)
 POLLED_WITHIN = timedelta(minutes=2)
 CLOCKS_APART = timedelta(seconds=2)
 CHECKPOINT_WITHIN = timedelta(hours=2)

@@ -58,9 +58,6 @@ def is_beginning(written: str, digest: str) -> bool:
     return digest.removeprefix("sha256:").startswith(written.removeprefix("sha256:").removeprefix("p-"))
 
 
-LOOKED_AT_WITHIN = timedelta(minutes=5)
-"""How old a look at a gateway may be to count for what the fleet is on; reconcile looks every minute."""
-
 NEWEST = 50
 """Events of a change that its status shows; the others are asked for by page."""
 
@@ -602,9 +599,7 @@ class Service:
 
     def _standing(self, fleet: Fleet) -> tuple[ChangeRecord | None, Standing]:
         """Return the newest change, and what the fleet is on by what its gateways last said."""
-        states, silent = self._ledger.states(fleet.name, LOOKED_AT_WITHIN)
-        standing = standing_of(fleet, Surveyed(states=states, silent=silent), self._ledger)
-        return self._ledger.last_change(fleet.name), standing
+        return self._ledger.last_change(fleet.name), standing_of(fleet, self._ledger)
 
     def _told(self, record: ChangeRecord) -> ChangeStatus:
         """Return what the change tells, and from its line what it could not tell itself."""

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
-from policies.model.instance import GatewayState
+from policies.model.instance import GatewayState, InstanceState
 
 PAGE = 500
 """Gateways that are read at once."""
@@ -21,14 +21,34 @@ class GatewayStates(Book):
         """Write down what these gateways said, and why others said nothing."""
         table, now = tables.gateway_states, datetime.now(UTC)
         rows = [
-            {"gateway": state.gateway, "state": state.model_dump_json(), "silent": None} for state in states
-        ] + [{"gateway": name, "state": None, "silent": why} for name, why in silent.items()]
+            {
+                "gateway": state.gateway,
+                "state": state.model_dump_json(),
+                "takes": _takes(state),
+                "silent": None,
+            }
+            for state in states
+        ] + [{"gateway": name, "state": None, "takes": None, "silent": why} for name, why in silent.items()]
         if not rows:
             return
         names = [row["gateway"] for row in rows]
         with writing(self._engine) as connection:
             connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway.in_(names)))
             connection.execute(insert(table).values(fleet=fleet, at=now), rows)
+
+    def taking(self, fleet: str, within: timedelta) -> tuple[dict[str, int], dict[str, str]]:
+        """Return how many gateways take users on each release, and who was silent, of those looked at lately.
+
+        A release that nobody knows is empty.
+        """
+        table, oldest = tables.gateway_states, datetime.now(UTC) - within
+        lately = (table.c.fleet == fleet, table.c.at >= oldest)
+        counted = select(table.c.takes, func.count()).where(*lately, table.c.takes.is_not(None))
+        said_nothing = select(table.c.gateway, table.c.silent).where(*lately, table.c.silent.is_not(None))
+        with reading(self._engine) as connection:
+            releases = {row[0]: int(row[1]) for row in connection.execute(counted.group_by(table.c.takes))}
+            silent = {row.gateway: row.silent for row in connection.execute(said_nothing)}
+        return releases, silent
 
     def states(self, fleet: str, within: timedelta) -> tuple[dict[str, GatewayState], dict[str, str]]:
         """Return what gateways said within that time, and who was silent; nobody else is known."""
@@ -55,3 +75,10 @@ class GatewayStates(Book):
             if len(rows) < PAGE:
                 return
             last = rows[-1].gateway
+
+
+def _takes(state: GatewayState) -> str | None:
+    serving = state.serving
+    if serving is None or serving.state is not InstanceState.RUNNING:
+        return None
+    return serving.release or ""

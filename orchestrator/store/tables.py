@@ -153,11 +153,16 @@ gateway_states = Table(
     Column("fleet", String(63), nullable=False),
     Column("gateway", String(63), nullable=False),
     Column("state", Text),
+    Column("takes", String(71)),
     Column("silent", Text),
     Column("at", Moment, nullable=False),
     PrimaryKeyConstraint("fleet", "gateway"),
 )
-"""What a gateway said when it was last asked, or why it was silent."""
+"""What a gateway said when it was last asked, or why it was silent.
+
+`takes` is the release that takes new sessions there, read out of `state` so that a status of thousands of
+gateways reads none of them: empty where nobody knows which, NULL where nothing alive does.
+"""
 
 gateway_results = Table(
     "gateway_results",

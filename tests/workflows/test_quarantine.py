@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.service.changes import ChangeService
+from orchestrator.service.changes import ChangeService, standing_of
 from orchestrator.service.quarantine import QuarantineService
 from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.errors import BadInput, Conflict, Refused
@@ -87,6 +87,7 @@ async def test_only_gateways_of_the_fleet_are_left_out_or_taken_in(world: World)
 
 async def test_a_fleet_that_was_only_installed_says_what_it_is_on(world: World) -> None:
     world.book.add_release(OLD, source="http://repository", signers=(), manifest_json="{}")
-    standing = await ChangeService(world.client, world.book).standing(world.fleet)
+    await ChangeService(world.client, world.book).survey(world.fleet)
+    standing = standing_of(world.fleet, world.book)
     assert (standing.versions, standing.taking, standing.gateways) == (("1.1.6",), 4, 4)
     assert [row.kind for row in world.book.history(world.fleet.name)] == [ChangeKind.INSTALL]

@@ -1,0 +1,42 @@
+"""What gateways said: what a status reads of it is what the whole of it says."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from orchestrator.store.ledger import Ledger
+from policies.model.instance import GatewayState, Instance, InstanceState, Steering
+from policies.model.value import digest_of
+
+RELEASE, TRIED = digest_of(b"release"), digest_of(b"tried")
+LATELY = timedelta(minutes=5)
+
+
+def state(gateway: str, steering: Steering, *instances: Instance) -> GatewayState:
+    return GatewayState(
+        gateway=gateway, instances=instances, steering=steering, epoch=1, observed_at=datetime.now(UTC)
+    )
+
+
+@pytest.fixture
+def ledger(url: str) -> Ledger:
+    return Ledger.open(url)
+
+
+def test_what_takes_users_is_counted_by_release_and_who_is_silent_is_named(ledger: Ledger) -> None:
+    old = Instance(slot="a", state=InstanceState.RUNNING, release=RELEASE)
+    new = Instance(slot="b", state=InstanceState.RUNNING, release=TRIED)
+    said = (
+        state("gw-1", Steering(serving="a"), old),
+        state("gw-2", Steering(serving="a", trial="b"), old, new),
+        state("gw-3", Steering(serving="a"), Instance(slot="a", state=InstanceState.RUNNING)),
+        state("gw-4", Steering(serving="a"), Instance(slot="a", state=InstanceState.FAILED)),
+        state("gw-5", Steering()),
+        state("gw-6", Steering(serving="a"), old),
+    )
+    ledger.record_states("edge", said, {"gw-7": "does not answer"})
+    ledger.record_states("core", said[:1], {})
+    assert ledger.taking("edge", LATELY) == ({RELEASE: 2, TRIED: 1, "": 1}, {"gw-7": "does not answer"})
+    ledger.record_states("edge", said[5:6], {"gw-1": "is gone", "gw-2": "is gone"})
+    assert ledger.taking("edge", LATELY)[0] == {RELEASE: 1, "": 1}
+    assert ledger.taking("edge", timedelta(0)) == ({}, {})
