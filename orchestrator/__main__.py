@@ -2,8 +2,6 @@
 
 import os
 import sys
-import tempfile
-import traceback
 from io import TextIOWrapper
 
 from orchestrator.cli.client import Problem
@@ -48,6 +46,9 @@ def _last_resort(error: Exception) -> int:
     if isinstance(code, int):
         offers = [offer.model_dump(mode="json") for offer in getattr(error, "offers", ())]
         return _say(type(error).__name__, str(error), offers, code)
+    import tempfile  # noqa: PLC0415 - what goes well does not wait for it
+    import traceback  # noqa: PLC0415
+
     with tempfile.NamedTemporaryFile("w", prefix="penstock-error-", suffix=".txt", delete=False) as file:
         traceback.print_exception(error, file=file)
     return _say("Internal", f"an error of penstock itself; please report {file.name}", [], ExitCode.INTERNAL)

@@ -3,20 +3,18 @@
 Only the standard library: every command pays for what this imports before it says anything.
 """
 
-import http.client
 import json
 import os
-import secrets
-import socket
-import ssl
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from orchestrator.cli import credentials
+
+if TYPE_CHECKING:
+    from orchestrator.cli.connection import Exchange
 
 ANSWER_SECONDS = 5.0
 """How long an answer may take; what takes longer on purpose says so and streams."""
@@ -24,7 +22,9 @@ ANSWER_SECONDS = 5.0
 STREAM_SECONDS = 45.0
 """How long a stream may be silent: it is pinged every fifteen."""
 
-_MOST = 64 * 1024 * 1024
+OK, REFUSED = 200, 400
+"""The status of an answer, and the least of one that says no."""
+
 Json = Any
 
 
@@ -45,6 +45,8 @@ def socket_path() -> Path:
     chosen = os.environ.get("PENSTOCK_SOCKET")
     if chosen:
         return Path(chosen)
+    import tomllib  # noqa: PLC0415 - whoever names the socket does not wait for it
+
     state = os.environ.get("PENSTOCK_STATE")
     folder = Path(state) if state else Path(sys.prefix).parent / ".state"
     try:
@@ -52,20 +54,6 @@ def socket_path() -> Path:
     except (OSError, ValueError):
         written = None  # whoever runs the API hears what is wrong with the file
     return Path(written) if isinstance(written, str) else folder / "penstock.sock"
-
-
-class _AtSocket(http.client.HTTPConnection):
-    """HTTP over the local socket, where the kernel says who asks."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("penstock", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Knock at the socket."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(os.fspath(self._path))
 
 
 class Api:
@@ -97,44 +85,42 @@ class Api:
 
     def post(self, *path: str, body: Json, key: str | None = None) -> Json:
         """Ask for a change once, under a key that a repeat would give again."""
-        return self._ask("POST", path, {}, body, key or secrets.token_hex(12))
+        return self._ask("POST", path, {}, body, key or os.urandom(12).hex())
 
     def delete(self, *path: str, body: Json) -> Json:
         """Ask for an end, with the reason."""
-        return self._ask("DELETE", path, {}, body, secrets.token_hex(12))
+        return self._ask("DELETE", path, {}, body, os.urandom(12).hex())
 
     def stream(self, *path: str, after: int) -> Iterator[Json]:
         """Yield events as they come, those after this number; ends when the connection does."""
-        connection, answer = self._send(
+        exchange = self._send(
             "GET",
             _target(path, {"after": after}),
             {"Accept": "text/event-stream"},
             timeout=STREAM_SECONDS,
         )
         try:
-            if answer.status != http.client.OK:
-                raise _problem(answer.status, answer.read(_MOST))
-            for raw in answer:
-                line = raw.decode().rstrip("\r\n")
+            if exchange.status != OK:
+                raise _problem(exchange.status, exchange.read())
+            for line in exchange.lines():
                 if line.startswith("data:"):
                     yield json.loads(line.removeprefix("data:"))
-        except (OSError, http.client.HTTPException):
+        except OSError:
             return  # whoever follows asks again from the last it has heard
         finally:
-            connection.close()
+            exchange.close()
 
     def lines(self, *path: str) -> Iterator[str]:
         """Yield a long answer line by line."""
-        connection, answer = self._send("GET", _target(path, {}), {}, timeout=STREAM_SECONDS)
+        exchange = self._send("GET", _target(path, {}), {}, timeout=STREAM_SECONDS)
         try:
-            if answer.status != http.client.OK:
-                raise _problem(answer.status, answer.read(_MOST))
-            for raw in answer:
-                yield raw.decode().rstrip("\r\n")
-        except (OSError, http.client.HTTPException) as error:
+            if exchange.status != OK:
+                raise _problem(exchange.status, exchange.read())
+            yield from exchange.lines()
+        except OSError as error:
             raise self._silent(error) from error
         finally:
-            connection.close()
+            exchange.close()
 
     def _ask(
         self,
@@ -150,15 +136,15 @@ class Api:
             content, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
         if key is not None:
             headers["Idempotency-Key"] = key
-        connection, answer = self._send(method, _target(path, query), headers, content)
+        exchange = self._send(method, _target(path, query), headers, content)
         try:
-            said = answer.read(_MOST)
-        except (OSError, http.client.HTTPException) as error:
+            said = exchange.read()
+        except OSError as error:
             raise self._silent(error) from error
         finally:
-            connection.close()
-        if answer.status >= http.client.BAD_REQUEST:
-            raise _problem(answer.status, said)
+            exchange.close()
+        if exchange.status >= REFUSED:
+            raise _problem(exchange.status, said)
         return json.loads(said) if said else None
 
     def _send(
@@ -168,30 +154,30 @@ class Api:
         headers: dict[str, str],
         content: bytes | None = None,
         timeout: float | None = None,
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        connection = self._connection(self._patience if timeout is None else timeout)
+    ) -> "Exchange":
+        exchange = self._exchange(self._patience if timeout is None else timeout)
         if self._token:
             headers = headers | {"Authorization": f"Bearer {self._token}"}
         try:
-            connection.request(method, target, content, headers)
-            return connection, connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
+            exchange.send(method, target, headers, content)
+        except OSError as error:
+            exchange.close()
             raise self._silent(error) from error
+        return exchange
 
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+    def _exchange(self, timeout: float) -> "Exchange":
+        from orchestrator.cli import connection  # noqa: PLC0415 - help and offline tools ask nobody
+
         if self._url is None:
-            return _AtSocket(socket_path(), timeout)
+            return connection.at_socket(socket_path(), timeout)
         parts = urlsplit(self._url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise Problem("BadInput", f"PENSTOCK_URL is {self._url!r}; write https://HOST:PORT", exit_code=2)
-        if parts.scheme == "https":
-            context = ssl.create_default_context(cafile=os.environ.get("PENSTOCK_AUTHORITIES"))
-            return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=context)
-        if self._token and not parts.hostname.startswith("127."):
+        tls = parts.scheme == "https"
+        if not tls and self._token and not parts.hostname.startswith("127."):
             sentence = "PENSTOCK_URL is without TLS, where anybody could read your token; write https://"
             raise Problem("BadInput", sentence, exit_code=2)
-        return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+        return connection.at_host(parts.hostname, parts.port, timeout, tls=tls)
 
     def _silent(self, error: Exception) -> Problem:
         where = self._url or str(socket_path())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import ssl
 import time
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,8 @@ def ask(place: str, form: dict[str, str] | None, authorities: str | None) -> tup
         OSError: It does not answer.
         ValueError: What it answers is no JSON.
     """
-    import urllib.error  # noqa: PLC0415 - only whoever logs in waits for it
+    import ssl  # noqa: PLC0415 - only whoever logs in waits for it
+    import urllib.error  # noqa: PLC0415
     import urllib.parse  # noqa: PLC0415
     import urllib.request  # noqa: PLC0415
 

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import secrets
 import sys
 from typing import Any
 
@@ -18,7 +17,7 @@ def command(api: Api, fleet: str | None, body: dict[str, Any], key: str | None) 
     Raises:
         Problem: It was refused, or nobody answers and this is not root on the orchestrator's own host.
     """
-    key = key or secrets.token_hex(12)
+    key = key or os.urandom(12).hex()
     try:
         name = fleet_of(api, fleet)
         return name, api.post("fleets", name, "commands", body=body, key=key)

@@ -227,17 +227,29 @@ async def _commands(place: Path, setup: Setup) -> dict[str, int]:
         await client.aclose()
     if refused:
         raise SystemExit(f"bench: {len(refused)} commands were refused: {refused[0]}")
-    return {"sent": len(keys), "distinct": DISTINCT, "effects": await _effects(setup)}
+    effects, stored = await _effects(setup)
+    return {"sent": len(keys), "distinct": DISTINCT, "effects": effects, "stored": stored}
 
 
-async def _effects(setup: Setup) -> int:
-    """Return how many commands the change has accepted, as the engine's history has it."""
+async def _effects(setup: Setup) -> tuple[int, int]:
+    """Return how many commands the change has taken, and how many of them the engine kept for it.
+
+    The engine holds ten updates of a workflow at once; what waits too long for its turn is kept as a
+    signal. The change knows a command by its id: a signal whose id came as an update has no effect.
+    """
     service = await setup.service()
     handle = service.client.get_workflow_handle(change_of(FLEET))
-    accepted = 0
+    accepted, kept = list[str](), set[str]()
     async for event in handle.fetch_history_events(rpc_timeout=PATIENCE):
-        accepted += event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED
-    return accepted
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
+            update = event.workflow_execution_update_accepted_event_attributes.accepted_request
+            accepted.append(json.loads(update.input.args.payloads[0].data)["id"])
+        elif event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
+            signal = event.workflow_execution_signaled_event_attributes
+            if signal.signal_name == "command_fallback":
+                kept.add(json.loads(signal.input.payloads[0].data)["id"])
+    stored = kept.difference(accepted)
+    return len(accepted) + len(stored), len(stored)
 
 
 def _fill(engine: Any) -> None:
