@@ -161,7 +161,9 @@ def _named_files(policy: TrustPolicy, path: Path) -> dict[str, bytes]:
     try:
         return {name: (path.parent / name).read_bytes() for name in names}
     except OSError as error:
-        raise PolicyInvalid(f"a file the trust policy {path} names cannot be read: {error}") from error
+        raise PolicyInvalid(
+            f"{path} names {error.filename}, which cannot be read ({error.strerror}); put it there"
+        ) from error
 
 
 class Trail:

@@ -32,6 +32,10 @@ SHORTEST_DEADLINE = timedelta(minutes=1)
 """A drain deadline below this ends nearly every session by force."""
 
 
+SMALLEST_POOL = 30
+"""Length of the prefix beyond which a pool has no address beside the daemon's own."""
+
+
 class Slot(Value):
     """A place on a gateway's host where one instance can run, with everything that must not be shared."""
 
@@ -40,6 +44,13 @@ class Slot(Value):
     device: str = Field(max_length=8, description="prefix of the tun devices of the instance")
     pool4: IPv4Network
     pool6: IPv6Network | None = None
+
+    @field_validator("pool4")
+    @classmethod
+    def _pool_has_users(cls, pool: IPv4Network) -> IPv4Network:
+        if pool.prefixlen > SMALLEST_POOL:
+            raise ValueError(f"{pool} has no addresses for users; write a network like 10.0.1.0/24")
+        return pool
 
 
 class GatewayRef(Value):

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from itertools import chain
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, model_validator
 
@@ -129,6 +129,10 @@ class ApprovalRules(SignedWord):
     automatic_rollback: ApprovalRule = ApprovalRule(count=0)
 
 
+Origin = Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+/?$")]
+"""Scheme, host and port of a place that releases come from."""
+
+
 class Sources(SignedWord):
     """Where releases may come from: origins such as `https://repo.corp.example:443`, and limits.
 
@@ -136,7 +140,7 @@ class Sources(SignedWord):
     for a registry. `authorities` is a PEM file of certificates to trust for TLS instead of the system's.
     """
 
-    allow: tuple[str, ...] = ()
+    allow: tuple[Origin, ...] = ()
     max_blob_mib: int = Field(default=2048, ge=1)
     deadline_s: float = Field(default=900.0, gt=0)
     credential: str | None = Field(default=None, pattern=r"^(?:file|env|vault):")

@@ -23,7 +23,9 @@ _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d
 
 
 def _read_duration(value: Any) -> Any:
-    """Read `15s`, `10m`, `1h`; leave everything else to pydantic."""
+    """Read `15s`, `10m`, `1h`; leave everything else to pydantic, but a number without a unit."""
+    if isinstance(value, int | float):
+        raise ValueError(f"{value} has no unit; write {value}s, {value}m or {value}h")  # noqa: TRY004 - a field's
     written = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if written is None:
         return value
