@@ -8,7 +8,8 @@ twice is an error, and so are anchors, tags and a second document.
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
@@ -274,18 +275,33 @@ class Reread(Generic[W]):
     def __init__(self, path: Path, model: type[W]) -> None:
         self.path = path
         self._model = model
-        self._read: tuple[object, W] | None = None
+        self._read: tuple[object, W | str] | None = None
+        self._turn = threading.Lock()
 
     def value(self) -> W:
-        """Return what the file says now; raises as `load` does."""
-        try:
-            found = self.path.stat()
+        """Return what the file says now; raises as `load` does.
+
+        Each version is read once, however many ask for it at the same time, and also when it is wrong:
+        a fleet of thousands takes seconds.
+        """
+        with self._turn:
+            try:
+                found = self.path.stat()
+            except OSError:
+                return load(self.path, self._model)  # it says what is wrong
             version = (found.st_mtime_ns, found.st_size, found.st_ino)
-        except OSError:
-            return load(self.path, self._model)  # it says what is wrong
-        if self._read is None or self._read[0] != version:
-            self._read = (version, load(self.path, self._model))
-        return self._read[1]
+            if self._read is None or self._read[0] != version:
+                self._read = (version, self._load())
+            said = self._read[1]
+        if isinstance(said, str):
+            raise BadInput(said)
+        return said
+
+    def _load(self) -> W | str:
+        try:
+            return load(self.path, self._model)
+        except BadInput as error:
+            return str(error)
 
 
 class FleetFiles:
@@ -319,22 +335,23 @@ class FleetFiles:
         there = f"{self._path} describes {', '.join(found) or 'no fleet'}, not {name}"
         raise BadInput("; ".join([there, *map(str, wrong)]))
 
-    def fleet_at(self, target: str) -> Fleet | None:
-        """Return the fleet of the gateway that Prometheus scrapes there, None for one that nobody has."""
-        found = self._at(target)
-        return found[0] if found is not None else None
+    def fleets_at(self, targets: Iterable[str]) -> dict[str, Fleet]:
+        """Return the fleets of the gateways that Prometheus scrapes there, by name."""
+        places = self._places()
+        fleets = (places[target][0] for target in targets if target in places)
+        return {fleet.name: fleet for fleet in fleets}
 
     def gateway_at(self, target: str) -> Gateway | None:
         """Return the gateway that Prometheus scrapes there, None for one that nobody has."""
-        found = self._at(target)
+        found = self._places().get(target)
         return found[1] if found is not None else None
 
-    def _at(self, target: str) -> tuple[Fleet, Gateway] | None:
-        fleets = list(self.all().values())
-        if [*map(id, fleets)] != [*map(id, self._known[0])]:  # an unchanged file is the same object
+    def _places(self) -> dict[str, tuple[Fleet, Gateway]]:
+        fleets, (known, places) = list(self.all().values()), self._known
+        if [*map(id, fleets)] != [*map(id, known)]:  # an unchanged file is the same object
             places = {one.metrics_target: (fleet, one) for fleet in fleets for one in fleet.gateways}
             self._known = (fleets, places)
-        return self._known[1].get(target)
+        return places
 
     def _read(self) -> tuple[dict[str, Fleet], tuple[BadInput, ...]]:
         found: dict[str, Fleet] = {}

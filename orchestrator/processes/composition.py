@@ -1,5 +1,6 @@
 """The composition root of everything that asks: the service with the drivers that the settings choose."""
 
+import asyncio
 from dataclasses import dataclass
 
 from activities.drivers.store.snapshots import SnapshotArchive
@@ -63,6 +64,7 @@ async def compose(settings: Settings) -> Installation:
         ledger=ledger, store=settings.store, trust=settings.trust, source=settings.source
     )
     files, points = FleetFiles(settings.fleet), checkpoints_of(settings, ledger)
+    await asyncio.to_thread(files.all)  # nobody who asks first waits for a fleet of thousands to be read
     folders = (settings.store, settings.snapshots, settings.windows, settings.audit_checkpoints.parent)
     service = Service(
         fleets=files,

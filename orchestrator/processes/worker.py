@@ -27,7 +27,7 @@ from orchestrator.engine.schedules import keep_reconciling
 from orchestrator.installation import refuse_strangers
 from orchestrator.processes.composition import checkpoints_of
 from orchestrator.processes.process import leave, make_worker, run_until_told
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, read_settings
 from orchestrator.store.complaints import ComplaintList, ComplaintLists
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.requests import REMEMBERED
@@ -70,15 +70,14 @@ WORKFLOWS = (
 )
 
 
-async def compose(settings: Settings) -> Worker:
-    """Return the worker with the drivers that the settings choose."""
+async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
+    """Return the worker of these fleets, with the drivers that the settings choose."""
     client = await connect(
         settings.temporal_address, settings.temporal_namespace, payload_keys=settings.payload_keys
     )
     book = Ledger.open(settings.ledger_url)
     ledger = LedgerActivities(book)
     archive = ArchiveActivities(SnapshotArchive(settings.snapshots), book)
-    fleets = FleetFiles(settings.fleet)
 
     def promoted() -> set[str]:
         """Return what any gateway of any fleet goes back to."""
@@ -139,7 +138,7 @@ def record_activities(
 
 async def main() -> None:
     """Run until told to stop."""
-    settings = Settings()
+    settings = read_settings()
     enter_network_namespace(settings.network_namespace)
     await run_beside(settings)
 
@@ -147,8 +146,8 @@ async def main() -> None:
 async def run_beside(settings: Settings) -> None:
     """Run the worker of an engine that answers already, until told to stop."""
     refuse_strangers()
-    worker = await compose(settings)
     fleets = FleetFiles(settings.fleet)
+    worker = await compose(settings, fleets)
     for wrong in await asyncio.to_thread(fleets.wrong):
         _log.warning("a fleet is left alone until its file is mended: %s", wrong)
     beside = [

@@ -1,7 +1,7 @@
 """The list of complaints: which user complained about which gateway, the user by a hash only."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self
 
@@ -23,8 +23,8 @@ SETTLING = timedelta(seconds=2)
 class Fleets(Protocol):
     """The fleets of this installation."""
 
-    def fleet_at(self, target: str) -> Fleet | None:
-        """Return the fleet of the gateway that Prometheus scrapes there, None for one that nobody has."""
+    def fleets_at(self, targets: Iterable[str]) -> Mapping[str, Fleet]:
+        """Return the fleets of the gateways that Prometheus scrapes there, by name."""
         ...
 
 
@@ -37,7 +37,7 @@ class ComplaintLists:
 
     async def distinct(self, instances: Sequence[str], since: datetime, until: datetime) -> dict[str, int]:
         """Return how many users of each instance complained; see `ComplaintList.distinct`."""
-        fleets = {one.name: one for target in instances if (one := self._fleets.fleet_at(target))}
+        fleets = await asyncio.to_thread(self._fleets.fleets_at, instances)
         found: dict[str, int] = {}
         for fleet in fleets.values():
             found |= await ComplaintList(self._engine, fleet).distinct(instances, since, until)

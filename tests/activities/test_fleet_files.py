@@ -55,13 +55,13 @@ def test_of_two_files_that_describe_one_fleet_neither_is_believed(folder: Path) 
 
 def test_a_gateway_is_found_by_where_it_is_scraped_also_after_its_file_has_changed(folder: Path) -> None:
     files = FleetFiles(folder)
-    found = files.fleet_at("192.0.2.2:9500")
+    found = files.fleets_at(["192.0.2.2:9500"]).get("core")
     assert found is not None
     assert found.name == "core"
     assert files.gateway_at("192.0.2.9:9500") is None
     (folder / "core.yaml").write_text(FLEET.format(name="core", address="192.0.2.9"))
     assert files.gateway_at("192.0.2.9:9500") is not None
-    assert files.fleet_at("192.0.2.2:9500") is None
+    assert files.fleets_at(["192.0.2.2:9500"]) == {}
 
 
 def test_gateways_of_one_name_in_two_fleets_have_queues_of_their_own(folder: Path) -> None:

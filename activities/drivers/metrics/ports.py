@@ -25,7 +25,7 @@ class PortProbes:
 
     async def reaches(self, instance: str) -> bool:
         """Return whether somebody accepts connections there; False for an instance nobody knows."""
-        gateway = self._gateways.gateway_at(instance)
+        gateway = await asyncio.to_thread(self._gateways.gateway_at, instance)
         if gateway is None:
             return False
         with suppress(OSError, TimeoutError):
