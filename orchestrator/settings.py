@@ -1,17 +1,51 @@
 """Settings: where the engine, the metrics, the ledger and the files of this installation are."""
 
+import difflib
 import os
 import sys
+import tomllib
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from policies.model.errors import BadInput
+
+MOST_PORT = 65535
+
+
+def _address(said: str) -> str:
+    """Return a host and its port; the sentence says how they are written."""
+    host, _, port = said.rpartition(":")
+    if not host or not port.isdigit() or not 1 <= int(port) <= MOST_PORT:
+        raise ValueError(f"{said} is no address; write HOST:PORT")
+    return said
+
+
+def _place(said: str) -> str:
+    """Return a URL; the sentence says how it is written."""
+    parts = urlsplit(said)
+    if not parts.scheme or not parts.hostname:
+        raise ValueError(f"{said} is no URL; write it like https://HOST:PORT")
+    return said
+
+
+def _database(said: str) -> str:
+    """Return a database's URL; the sentence says how it is written."""
+    if "://" not in said:
+        raise ValueError(f"{said} is no address of a ledger; write it like sqlite:////path/ledger.db")
+    return said
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Place = Annotated[str, AfterValidator(_place)]
 
 
 def state_folder() -> Path:
@@ -30,13 +64,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="forbid", frozen=True)
 
-    temporal_address: str = Field("127.0.0.1:7233", description="host and port of the Temporal frontend")
+    temporal_address: Address = Field("127.0.0.1:7233", description="host and port of the Temporal frontend")
     temporal_namespace: str = Field("default", description="Temporal namespace of this installation")
     network_namespace: str | None = Field(
         None, description="network namespace to enter first; set by the lab"
     )
-    prometheus_url: str = Field("http://127.0.0.1:9090", description="where readings come from")
-    ledger_url: str = Field(
+    prometheus_url: Place = Field("http://127.0.0.1:9090", description="where readings come from")
+    ledger_url: Annotated[str, AfterValidator(_database)] = Field(
         f"sqlite:///{state_folder() / 'ledger.db'}",
         description="database of releases, known-good and rollouts",
     )
@@ -46,7 +80,7 @@ class Settings(BaseSettings):
     fleet: Path = Field(Path("fleet.yaml"), description="the fleet's gateways and limits")
     people: Path = Field(Path("people.yaml"), description="who is known, and what each may do")
     socket: Path = Field(state_folder() / "penstock.sock", description="where the API answers on this host")
-    api_address: str | None = Field(
+    api_address: Address | None = Field(
         None, description="host and port where the API answers on the network, too"
     )
     api_certificate: Path | None = Field(None, description="its certificate and those above it, in PEM")
@@ -63,11 +97,11 @@ class Settings(BaseSettings):
         state_folder() / "audit-checkpoints.jsonl", description="where they are kept; put it on another disk"
     )
     audit_syslog: bool = Field(False, description="whether they also go to the host's log")
-    audit_webhook: str | None = Field(None, description="where they are also posted to")
+    audit_webhook: Place | None = Field(None, description="where they are also posted to")
     complaints_key: Path | None = Field(
         None, description="file with the line that complaints are signed with, or a folder: FLEET.key"
     )
-    source: str = Field("http://127.0.0.1:8080", description="the release repository")
+    source: Place = Field("http://127.0.0.1:8080", description="the release repository")
 
     @classmethod
     def settings_customise_sources(
@@ -81,3 +115,28 @@ class Settings(BaseSettings):
         """Prefer what is passed, then the environment, then the file."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls.file)
+
+
+def read_settings() -> Settings:
+    """Return what the environment and the file say.
+
+    Raises:
+        BadInput: One of them is wrong; the sentence names which, the key, and what to do.
+    """
+    try:
+        return Settings()
+    except ValidationError as invalid:
+        wrong = invalid.errors()[0]
+        key = ".".join(map(str, wrong["loc"]))
+        variable = f"PENSTOCK_{key.upper()}"
+        where = variable if variable in os.environ else f"{Settings.file}: {key}"
+        if wrong["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, Settings.model_fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else "take it out"
+            raise BadInput(f"{Settings.file}: there is no setting {key}; {hint}") from invalid
+        said = wrong["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{where} is {wrong['input']!r}: {said[0].lower()}{said[1:]}; change it") from invalid
+    except tomllib.TOMLDecodeError as invalid:
+        raise BadInput(f"{Settings.file} is no TOML: {invalid}") from invalid
+    except OSError as error:
+        raise BadInput(f"{Settings.file} cannot be read: {error.strerror}") from error

@@ -9,7 +9,7 @@ import typer
 from orchestrator.cli.client import Api
 from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
 from orchestrator.exit_code import ExitCode
-from orchestrator.settings import Settings
+from orchestrator.settings import read_settings
 from policies.model.errors import BadInput
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def reverify(
     """Recompute verdicts about releases offline, from the stored evidence alone; exit 10 if one differs."""
     from activities.drivers.trust_files import Trail, evidence_of, recompute  # noqa: PLC0415
 
-    store = Settings().store
+    store = read_settings().store
     verifications = Trail(store / "audit.jsonl").read()
     chosen = list(enumerate(verifications, start=1))
     if line is not None and line > len(chosen):

@@ -87,11 +87,12 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
 
 def _settings() -> "tuple[Settings | None, Exception | None]":
     """Return the settings, or why they cannot be read."""
-    from orchestrator.settings import Settings  # noqa: PLC0415 - only who checks waits for it
+    from orchestrator.settings import read_settings  # noqa: PLC0415 - only who checks waits for it
+    from policies.model.errors import BadInput  # noqa: PLC0415
 
     try:
-        return Settings(), None
-    except ValueError as error:
+        return read_settings(), None
+    except BadInput as error:
         return None, error
 
 

@@ -18,7 +18,7 @@ from orchestrator.engine.client import enter_network_namespace
 from orchestrator.processes.composition import compose
 from orchestrator.processes.process import leave
 from orchestrator.service.service import Service
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, read_settings
 from policies.model.errors import BadInput, Conflict
 
 EVERYBODY = 0o666
@@ -176,7 +176,7 @@ def _certified(settings: Settings, address: str) -> ssl.SSLContext | None:
 
 async def main() -> None:
     """Answer until told to stop."""
-    settings = Settings()
+    settings = read_settings()
     enter_network_namespace(settings.network_namespace)
     told = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.processes.composition import compose
-from orchestrator.settings import Settings
+from orchestrator.settings import read_settings
 from policies.model.command import CommandKind, CommandReceipt
 
 
@@ -19,7 +19,7 @@ def command(fleet: str, body: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 async def _command(fleet: str, body: dict[str, Any], key: str) -> CommandReceipt:
-    settings = Settings()
+    settings = read_settings()
     enter_network_namespace(settings.network_namespace)
     service = (await compose(settings)).service
     caller = service.people.at_the_socket(os.geteuid()).model_copy(update={"address": "in this process"})

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from orchestrator.service.people import PeopleFile
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, read_settings
 from orchestrator.store.backup import backed_up, require_whole, restore
 from orchestrator.store.database import open_database
 from orchestrator.store.ledger import Ledger
@@ -21,7 +21,7 @@ def back_up(to: Path) -> int:
         Conflict: There is something at that path.
         BadInput: Nothing can be written there.
     """
-    settings = Settings()
+    settings = read_settings()
     engine = open_database(settings.ledger_url)
     if to.exists():
         raise Conflict(f"there is a {to} already: backups are never overwritten")
@@ -47,7 +47,7 @@ def bring_back(source: Path) -> tuple[int, str | None]:
         BadInput: It is no whole backup, or of another schema.
         Conflict: The ledger is not empty.
     """
-    settings = Settings()
+    settings = read_settings()
     try:
         with source.open() as lines:
             rows = require_whole(lines)

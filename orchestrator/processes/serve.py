@@ -16,7 +16,7 @@ from orchestrator.engine import development as development_engine
 from orchestrator.engine.client import connect
 from orchestrator.processes.api import answering
 from orchestrator.processes.worker import run_beside
-from orchestrator.settings import Settings, state_folder
+from orchestrator.settings import Settings, read_settings, state_folder
 from policies.model.errors import BadInput, Conflict, Unavailable
 
 READY_WITHIN = 30.0
@@ -122,7 +122,7 @@ async def _answers(settings: Settings, supervision: "asyncio.Task[None]") -> Non
 
 async def main() -> None:
     """Run engine and worker until told to stop."""
-    settings = Settings()
+    settings = read_settings()
     if not settings.fleet.exists():
         raise BadInput(f"there is no {settings.fleet}: write it as the README shows, or set PENSTOCK_FLEET")
     async with engine(settings):

@@ -28,6 +28,8 @@ _READS = "penstock_reads"
 _UNDEFINED_TABLE = "42P01"
 """What PostgreSQL answers of a table that is not there; SQLite calls it an operational error."""
 
+_BROKEN = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+
 _WRITER = 0x70656E73
 """Any number that no other program in the same PostgreSQL database uses for its advisory locks."""
 
@@ -104,6 +106,11 @@ def _reachable(engine: Engine) -> Iterator[None]:
         gone = getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE
         if gone or isinstance(error, OperationalError | InterfaceError):
             raise Unavailable(f"the ledger {engine.url!r} does not answer: {error.orig}") from error
+        if getattr(error.orig, "sqlite_errorname", "").startswith(_BROKEN):
+            sentence = (
+                f"{engine.url.database} is no ledger, or a broken one ({error.orig}); it was left as it is"
+            )
+            raise BadInput(f"{sentence}: move it away and restore a backup") from error
         raise
 
 

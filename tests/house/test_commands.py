@@ -10,6 +10,8 @@ import pytest
 import typer
 
 from orchestrator import __main__ as program
+from orchestrator.cli import ending as ending_room
+from orchestrator.cli import main as tree
 from orchestrator.cli.main import OFFLINE, app
 from orchestrator.exit_code import ExitCode
 from policies.model.errors import BadInput, Conflict, Refused
@@ -75,8 +77,8 @@ def test_however_a_command_ends_the_process_says_so(
         if ending is not None:
             raise ending
 
-    monkeypatch.setattr(program, "app", small)
-    monkeypatch.setattr(program, "leave", left.append)
+    monkeypatch.setattr(tree, "app", small)
+    monkeypatch.setattr(ending_room, "leave", left.append)
     monkeypatch.setattr(sys, "argv", ["penstock"])
     program.main()
     assert left == [code]

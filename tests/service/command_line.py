@@ -31,8 +31,13 @@ class CommandLine:
             stderr=asyncio.subprocess.PIPE,
             env=self.environment | environment,
         )
-        async with asyncio.timeout(60):
-            out, err = await process.communicate()
+        try:
+            async with asyncio.timeout(30):
+                out, err = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise
         return _ended(process, out, err)
 
     async def watched(self, look: Callable[[str], Awaitable[None]], *arguments: str) -> Ended:
