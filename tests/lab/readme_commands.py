@@ -1,0 +1,101 @@
+"""Every command of the README's table: typed in a lab with users, or named with the test that runs it."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+Found = dict[str, str]
+"""What earlier commands said and later ones name: releases, digests, changes."""
+
+ELSEWHERE = {
+    "login": "tests/service/test_people.py",
+    "logout": "tests/service/test_people.py",
+    "release build": "tests/service/test_release_commands.py",
+    "release index": "tests/service/test_release_commands.py",
+    "release sign": "tests/service/test_release_commands.py",
+    "release add": "tests/service/test_release_commands.py",
+    "release verify": "tests/service/test_release_commands.py",
+    "release yank": "tests/service/test_release_commands.py",
+    "verify-bundle": "tests/service/test_release_commands.py",
+    "audit reverify": "tests/service/test_release_commands.py",
+    "judge replay": "tests/unit/test_judge_commands.py",
+    "judge backtest": "tests/drivers/test_prometheus_history.py",
+    "judge calibrate": "tests/drivers/test_prometheus_history.py",
+    "serve": "tests/service/test_bad_inputs.py",
+    "api": "tests/service/test_bad_inputs.py",
+    "worker": "tests/service/test_bad_inputs.py",
+}
+"""Commands that need what a lab has not, each with the test that runs it."""
+
+
+@dataclass(frozen=True)
+class Typed:
+    """One command, how it may end, and what is to be remembered of what it says."""
+
+    command: str
+    words: Callable[[Found], tuple[str, ...]] = lambda _: ()
+    codes: tuple[int, ...] = (0,)
+    remembers: Mapping[str, str] | None = None
+    """Names, each with a pattern whose first group is what they stand for from now on."""
+
+
+def words(*given: str) -> Callable[[Found], tuple[str, ...]]:
+    """Return these words, with what was found in their places."""
+    return lambda found: tuple(word.format(**found) for word in given)
+
+
+WHY = ("--reason", "as the README has it")
+STORY = (
+    Typed("whoami"),
+    Typed("fleet list", remembers={"fleet": r"^(\S+)$"}),
+    Typed("fleet show"),
+    Typed("doctor", codes=(0, 10)),
+    Typed("check"),
+    Typed("release list", words("-o", "name"), remembers={"newer": r"^(\S+)"}),
+    Typed("release show", words("{newer}")),
+    Typed("sessions"),
+    Typed("gateway quarantine", words("{fleet}", "gw-3", *WHY)),
+    Typed("gateway return", words("{fleet}", "gw-3", *WHY)),
+    Typed(
+        "plan", words("--to", "{newer}", "-o", "json"), remembers={"plan": r'"digest": "sha256:([0-9a-f]+)"'}
+    ),
+    Typed("approve", words("--plan", "{plan}", *WHY), codes=(4,)),
+    Typed("upgrade start", words("--to", "{newer}", "--plan", "{plan}", *WHY)),
+    Typed("hold", words(*WHY)),
+    Typed("status", codes=(6,)),
+    Typed("resume", words(*WHY)),
+    Typed("promote", words(*WHY), codes=(4, 9)),
+    Typed("reject", words(*WHY), codes=(4, 9)),
+    Typed("abort", words(*WHY), codes=(0, 9)),
+    Typed("rollback", words(*WHY, "--wait"), codes=(3,)),
+    Typed("watch", codes=(3,)),
+    Typed("drains"),
+    Typed("drain extend", words("--by", "10m", *WHY), codes=(0, 9)),
+    Typed("drain end", words(*WHY), codes=(0, 9)),
+    Typed("history", words("-o", "name"), remembers={"change": r"^(\S+)"}),
+    Typed("explain", words("{change}")),
+    Typed("snapshot list", words("-o", "json"), remembers={"snapshot": r'"digest": "(sha256:[0-9a-f]+)"|$'}),
+    Typed("snapshot get", words("sha256:0123456789ab"), codes=(2,)),
+    Typed("fleet install", words("--to", "{newer}"), codes=(0, 5, 9)),
+    Typed("token create", words("robot", "--grant", "{fleet}=ci")),
+    Typed("token list"),
+    Typed("token revoke", words("robot", *WHY)),
+    Typed("audit list"),
+    Typed("audit verify"),
+    Typed("audit export"),
+    Typed("audit key"),
+    Typed("judge lint", words("deploy/prometheus/gates.yaml")),
+    Typed("ledger backup", words("{folder}/backup.jsonl")),
+    Typed("ledger restore", words("{folder}/backup.jsonl"), codes=(2, 9)),
+    Typed("ledger rebuild", words(*WHY), codes=(9,)),
+    Typed("drill list"),
+    Typed("drill run", words("nothing-of-that-name"), codes=(2,)),
+    Typed("agent", words("--config", "{folder}/no-agent.yaml"), codes=(2,)),
+)
+
+
+def of_the_readme() -> list[str]:
+    """Return the commands of the README's table."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    return re.findall(r"^\| `penstock ([^`]+)` \|", text, re.MULTILINE)
