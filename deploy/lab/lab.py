@@ -338,6 +338,7 @@ def _settings(
         "ledger_url": f"sqlite:///{home / 'ledger.db'}",
         "store": str(folder / "store"),
         "snapshots": str(folder / "snapshots"),
+        "windows": str(folder / "windows"),
         "fleet": str(files / "fleet.yaml"),
         "trust": str(published.trust_policy),
         "gates": str(files / "gates.yaml"),

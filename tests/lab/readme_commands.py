@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Found = dict[str, str]
-"""What earlier commands said and later ones name: releases, digests, changes."""
+"""What was said before and later commands name: `folder`, `newer` (a sound release), a plan, a change."""
 
 ELSEWHERE = {
     "login": "tests/service/test_people.py",
@@ -52,7 +52,7 @@ STORY = (
     Typed("fleet show"),
     Typed("doctor", codes=(0, 10)),
     Typed("check"),
-    Typed("release list", words("-o", "name"), remembers={"newer": r"^(\S+)"}),
+    Typed("release list"),
     Typed("release show", words("{newer}")),
     Typed("sessions"),
     Typed("gateway quarantine", words("{fleet}", "gw-3", *WHY)),
@@ -67,9 +67,9 @@ STORY = (
     Typed("resume", words(*WHY)),
     Typed("promote", words(*WHY), codes=(4, 9)),
     Typed("reject", words(*WHY), codes=(4, 9)),
-    Typed("abort", words(*WHY), codes=(0, 9)),
     Typed("rollback", words(*WHY, "--wait"), codes=(3,)),
     Typed("watch", codes=(3,)),
+    Typed("abort", words(*WHY), codes=(9,)),
     Typed("drains"),
     Typed("drain extend", words("--by", "10m", *WHY), codes=(0, 9)),
     Typed("drain end", words(*WHY), codes=(0, 9)),

@@ -146,8 +146,10 @@ def test_every_command_of_the_readme_is_typed_here_or_has_a_test_that_types_it()
 def test_the_commands_of_the_readme_do_what_it_says_on_a_live_fleet(
     up: tuple[Desk, str], tmp_path: Path
 ) -> None:
-    desk, _ = up
-    found = {"folder": str(tmp_path)}
+    desk, greeting = up
+    newer = re.search(r"upgrade start --to (\S+)", greeting)
+    assert newer is not None, greeting
+    found = {"folder": str(tmp_path), "newer": newer[1]}
     for typed in STORY:
         said = desk("penstock", *typed.command.split(" "), *typed.words(found))
         told = f"{typed.command}: {said.returncode}\n{said.stdout}\n{said.stderr}"
