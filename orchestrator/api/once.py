@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request, Response
 
 from orchestrator.api.limits import Kind
-from orchestrator.api.who import Asking, Serving, limits_of
+from orchestrator.api.who import Recognised, Serving, limits_of
 from policies.model.request import Answer
 from policies.model.value import Value
 
@@ -25,7 +25,7 @@ Key = Annotated[
 class Keyed:
     """A request that changes something: who asks whom, under which key."""
 
-    def __init__(self, request: Request, caller: Asking, service: Serving, key: Key) -> None:
+    def __init__(self, request: Request, caller: Recognised, service: Serving, key: Key) -> None:
         self._request = request
         self.caller = caller
         self.service = service

@@ -6,6 +6,7 @@ uvicorn knows no peer of a unix socket, so its HTTP/1.1 protocol is asked for on
 import asyncio
 import socket
 import struct
+from collections import Counter
 from typing import Any
 
 import h11
@@ -14,14 +15,21 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 AT_THE_SOCKET = "uid:"
 PATIENCE_SECONDS = 5.0
 """How long a request may take to become whole, once or twice: who is slower is let go."""
+MOST_OF_ONE = 64
+"""Connections that one user of this host or one address may have: the others are for everybody else."""
+
 _CREDENTIALS = struct.Struct("3i")
 
 
 class PeerProtocol(H11Protocol):
     """HTTP/1.1 that gives a caller at the unix socket its user number as its address."""
 
+    held: "Counter[str]"
+    """How many connections each user number or address has; the server's own."""
+
     _seen: object = None
     _check: asyncio.TimerHandle | None = None
+    _whose = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Ask the kernel who it is, before anything is read."""
@@ -32,11 +40,18 @@ class PeerProtocol(H11Protocol):
             found = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             pid, uid, _ = _CREDENTIALS.unpack(found)
             self.client = (f"{AT_THE_SOCKET}{uid}", pid)
+        self._whose = self.client[0] if self.client is not None else ""
+        self.held[self._whose] += 1
+        if self.held[self._whose] > MOST_OF_ONE:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Look after it no longer."""
         if self._check is not None:
             self._check.cancel()
+        self.held[self._whose] -= 1
+        if not self.held[self._whose]:
+            del self.held[self._whose]
         super().connection_lost(exc)
 
     def _look_after(self) -> None:

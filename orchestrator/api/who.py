@@ -9,7 +9,7 @@ from orchestrator.api.limits import Kind, Limits
 from orchestrator.api.peer import uid_of
 from orchestrator.api.problems import NotLoggedIn
 from orchestrator.service.service import Service
-from policies.model.errors import NotAllowed
+from policies.model.errors import NotAllowed, Unavailable
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller
 
@@ -28,8 +28,8 @@ def limits_of(request: Request) -> Limits:
     return limits
 
 
-async def caller_of(request: Request, service: Annotated[Service, Depends(service_of)]) -> Caller:
-    """Return who asks.
+async def recognised(request: Request, service: Annotated[Service, Depends(service_of)]) -> Caller:
+    """Return who asks, whatever it is that they ask.
 
     A token counts before the user at the socket: a program that shows one wants to be nobody else.
 
@@ -42,13 +42,14 @@ async def caller_of(request: Request, service: Annotated[Service, Depends(servic
     if shown.lower().startswith(BEARER):
         secret = shown[len(BEARER) :].strip()
         try:
-            caller = await asyncio.to_thread(service.caller_of_token, secret, address)
+            return await service.caller_of_token(secret, address)
         except NotAllowed as refused:
             limits.take(address, Kind.STRANGER)
             await asyncio.to_thread(service.note_refused_token, address, refused)
             raise
-        limits.take(caller.person, Kind.LOOK)
-        return caller
+        except Unavailable:
+            limits.take(address, Kind.STRANGER)
+            raise
     uid = uid_of(address)
     if uid is None:
         limits.take(address, Kind.STRANGER)
@@ -58,8 +59,16 @@ async def caller_of(request: Request, service: Annotated[Service, Depends(servic
         )
         raise NotLoggedIn(sentence, login)
     found = await asyncio.to_thread(service.people.at_the_socket, uid)
-    limits.take(found.person, Kind.LOOK)
     return found.model_copy(update={"address": address})
+
+
+Recognised = Annotated[Caller, Depends(recognised)]
+
+
+async def caller_of(request: Request, caller: Recognised) -> Caller:
+    """Return who asks a question; TooMany when they ask too many."""
+    limits_of(request).take(caller.person, Kind.LOOK)
+    return caller
 
 
 Asking = Annotated[Caller, Depends(caller_of)]

@@ -205,4 +205,8 @@ def _problem(status: int, said: bytes) -> Problem:
         found = json.loads(said)
         return Problem(found["code"], found["detail"], offers=found["next"], exit_code=found["exit_code"])
     except (ValueError, KeyError, TypeError):
+        if status in {502, 503, 504}:
+            return Problem(
+                "Unavailable", f"the API, or what stands before it, is overrun ({status}); try again"
+            )
         return Problem("Internal", f"the API answered {status} and nothing that could be read; see its log")

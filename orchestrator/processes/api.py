@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
         self._tls = tls
+        self._held = Counter[str]()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen at these sockets; uvicorn's own way gives a stranger a minute for the handshake."""
@@ -49,7 +51,9 @@ class _Server(uvicorn.Server):
         self.started = True
 
     def _connection(self) -> asyncio.Protocol:
-        return PeerProtocol(self.config, self.server_state, self.lifespan.state)
+        made = PeerProtocol(self.config, self.server_state, self.lifespan.state)
+        made.held = self._held
+        return made
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -68,6 +72,7 @@ async def serving(
     config = uvicorn.Config(
         application(service, limits),
         http=PeerProtocol,
+        proxy_headers=False,  # whoever calls from this host would name their own address, and be anybody
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,5 +1,6 @@
 """Complaints by signed webhook: whoever holds a fleet's key may have its changes held, and nothing else."""
 
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,21 @@ class ComplaintService:
     engine: Engine
     keys: Path | None
     """A file with the key of every fleet, or a folder with `FLEET.key` for each; None where none is taken."""
+
+    def verify(self, fleet: str, body: bytes, at: str, signature: str) -> None:
+        """Return if whoever sent this may complain about a fleet of that name, whether or not there is one.
+
+        Raises:
+            Unknown: No complaints are taken here about any fleet.
+            NotAllowed: The signature does not fit, as it cannot where there is no such fleet or no key.
+        """
+        try:
+            key = self.key_of(fleet)
+        except Unknown:
+            if self.keys is None:
+                raise
+            key = secrets.token_bytes(LEAST_KEY)
+        read_complaint(key, fleet, body, at, signature, time.time())
 
     def take(self, fleet: Fleet, body: bytes, at: str, signature: str) -> bool:
         """Record a genuine and fresh complaint; return whether it is new.

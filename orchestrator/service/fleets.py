@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from activities.files import FleetFiles
 from policies.access import Action, is_known_to, refusal_of
-from policies.model.errors import NotAllowed, Unknown
+from policies.model.errors import BadInput, NotAllowed, Unknown
 from policies.model.fleet import Fleet
-from policies.model.people import Caller
+from policies.model.people import EVERY_FLEET, Caller
 
 
 class Fleets:
@@ -36,12 +36,13 @@ class Fleets:
         found = self._files.all().get(name)
         if not is_known_to(caller, name) or (found is None and not self._files.wrong()):
             known = ", ".join(self.names(caller)) or "none that you may see"
-            sentence = f"there is no fleet {name}; there is {known}"
-            self._refused(caller, name, sentence)
-            raise Unknown(sentence)
+            self._refused(caller, name, "there is no such fleet for this caller")  # others read that record
+            raise Unknown(f"there is no fleet {name}; there is {known}")
         if refusal := refusal_of(caller, action, name):
             self._refused(caller, name, refusal)
             raise NotAllowed(refusal)
+        if found is None and not is_known_to(caller, EVERY_FLEET):
+            raise BadInput(f"the file of {name} is wrong; whoever looks after every fleet sees why")
         return found if found is not None else self._files.fleet(name)
 
     def named(self, name: str) -> Fleet:

@@ -21,6 +21,9 @@ ANSWER_SECONDS = 3.0
 """How long the provider may take to answer: whoever logs in waits for it."""
 
 KNOWN_SECONDS = 3600.0
+FAILED_SECONDS = 10.0
+"""How long a provider that did not answer is not asked again: a crowd of logins waits for it once."""
+
 """How long a discovery document is believed to be still so."""
 
 KEYS_AGAIN_SECONDS = 10.0
@@ -66,6 +69,7 @@ class IdentityProvider:
         self._authorities = authorities
         self._keys: Keys | None = None
         self._looked_at = 0.0
+        self._failed: tuple[float, str] | None = None
 
     def login(self) -> Login:
         """Return what a person needs to know to log in."""
@@ -100,8 +104,14 @@ class IdentityProvider:
         return _vouched(claims, wanted)
 
     def _key_of(self, token: str) -> jwt.PyJWK:
+        if self._failed is not None and time.monotonic() - self._failed[0] < FAILED_SECONDS:
+            raise Unavailable(self._failed[1])
         if self._keys is None or time.monotonic() - self._looked_at > KNOWN_SECONDS:
-            self._keys, self._looked_at = self._found_keys(), time.monotonic()
+            try:
+                self._keys, self._looked_at = self._found_keys(), time.monotonic()
+            except Unavailable as error:
+                self._failed = (time.monotonic(), str(error))
+                raise
         return self._keys.get_signing_key_from_jwt(token)
 
     def _found_keys(self) -> Keys:

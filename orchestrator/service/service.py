@@ -6,6 +6,7 @@ Frontends parse, ask and show; they import this package and nothing below it.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -57,6 +58,9 @@ def is_beginning(written: str, digest: str) -> bool:
     """Return whether somebody wrote this digest, or enough of its beginning."""
     return digest.removeprefix("sha256:").startswith(written.removeprefix("sha256:").removeprefix("p-"))
 
+
+EXAMINERS = ThreadPoolExecutor(2, thread_name_prefix="examiner")
+"""Who asks the identity provider about logins."""
 
 NEWEST = 50
 """Events of a change that its status shows; the others are asked for by page."""
@@ -118,18 +122,17 @@ class Service:
 
     # --- who asks --------------------------------------------------------------------
 
-    def caller_of_token(self, token: str, caller_at: str) -> Caller:
+    async def caller_of_token(self, token: str, caller_at: str) -> Caller:
         """Return who shows this: a machine its token, a person what the identity provider gave them.
 
         Raises:
             NotAllowed: It is good for nothing, or for nothing any more.
             Unavailable: The identity provider's keys cannot be read now.
         """
-        found = (
-            self._ledger.caller_of(token, Via.API)
-            if token.startswith(TOKENS_BEGIN)
-            else self.people.of_login(token)
-        )
+        if token.startswith(TOKENS_BEGIN):
+            found = await asyncio.to_thread(self._ledger.caller_of, token, Via.API)
+        else:  # a provider that hangs takes no thread that a hold or a rollback needs
+            found = await asyncio.get_running_loop().run_in_executor(EXAMINERS, self.people.of_login, token)
         return found.model_copy(update={"address": caller_at})
 
     def note_refused_token(self, caller_at: str, refused: NotAllowed) -> None:
@@ -439,6 +442,7 @@ class Service:
 
     async def complain(self, fleet: str, body: bytes, at: str, signature: str) -> bool:
         """Take a complaint of whoever holds the fleet's key; return whether it is new."""
+        await asyncio.to_thread(self.complaints.verify, fleet, body, at, signature)
         named = await asyncio.to_thread(self._fleets.named, fleet)
         return await asyncio.to_thread(self.complaints.take, named, body, at, signature)
 
@@ -456,7 +460,7 @@ class Service:
         try:
             known = await asyncio.to_thread(self._ledger.begin_request, caller.person, key, content)
         except OtherContent as refused:
-            self._note_refusal(caller, key, str(refused))
+            await asyncio.to_thread(self._note_refusal, caller, "sha256:request", str(refused))
             raise
         if known is not None:
             return known
@@ -476,6 +480,8 @@ class Service:
         """Make a machine's token, of fleets that the caller administers."""
         for fleet in grants:
             await self._administers(caller, fleet)
+        if "@" in name:
+            raise BadInput(f"{name} could be what an identity provider calls somebody: leave out the @")
         if name in {*RESERVED, ROOT} or await asyncio.to_thread(self.people.knows, name):
             raise BadInput(f"{name} is or could be somebody's name, and a token is nobody: call it otherwise")
         return await asyncio.to_thread(self._ledger.make_token, name, grants, lives, caller.person)
@@ -585,7 +591,7 @@ class Service:
         try:
             done = await work()
         except PenstockError as refused:
-            self._note_refusal(caller, subject, f"{action}: {refused}")
+            await asyncio.to_thread(self._note_refusal, caller, subject, f"{action}: {refused}")
             raise
         write = partial(self._ledger.audit, fleet=fleet_in(subject))
         said = {"asked": body, "from": caller.address}

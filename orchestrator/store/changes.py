@@ -86,9 +86,10 @@ class Changes(Book):
         wanted = select(table).where(table.c.fleet == fleet).order_by(table.c.number.desc()).limit(limit)
         with reading(self._engine) as connection:
             if before is not None:
-                edge = row_of(connection, before)
-                if edge.fleet != fleet:
-                    raise Unknown(f"{before} is no change of {fleet}", Offer(verb=Verb.HISTORY, fleet=fleet))
+                known = select(table).where(table.c.name == before, table.c.fleet == fleet)
+                edge = connection.execute(known).one_or_none()
+                if edge is None:
+                    raise Unknown(f"no change {before} of {fleet}", Offer(verb=Verb.HISTORY, fleet=fleet))
                 wanted = wanted.where(table.c.number < edge.number)
             records = [_record(row) for row in connection.execute(wanted)]
         return tuple(HistoryRow(**dict(record), standing=standing(record)) for record in records)

@@ -171,7 +171,7 @@ def test_the_history_is_the_same_page_by_page(ledger: Ledger) -> None:
     with pytest.raises(BadInput, match="no change edge-99"):
         ledger.history("edge", before="edge-99")
     ledger.open_change(opening("west", fleet="west"))
-    with pytest.raises(Unknown, match="west-1 is no change of edge"):
+    with pytest.raises(Unknown, match="no change west-1 of edge"):
         ledger.history("edge", before="west-1")
 
 

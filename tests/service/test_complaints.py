@@ -191,7 +191,7 @@ async def test_a_fleet_without_a_key_takes_none_and_no_other_fleets_key_opens_it
     body = complaint(gateway="core-1")
     for headers in (signed(body, fleet="core"), signed(body, fleet="edge")):
         answer = await send(sender, body, headers, fleet="core")
-        assert (answer.status_code, answer.json()["code"]) == (404, "Unknown")
+        assert (answer.status_code, answer.json()["code"]) == (403, "NotAllowed")
     assert await counted(ledger, tmp_path, "core") == {}
 
 

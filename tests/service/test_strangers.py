@@ -1,7 +1,10 @@
 """Strangers and noisy callers: what they cost, and whom they keep from what."""
 
 import asyncio
+import dataclasses
 import os
+import socket
+import time
 from pathlib import Path
 
 import httpx
@@ -9,9 +12,12 @@ import pytest
 
 from orchestrator.api import peer
 from orchestrator.api.limits import Kind, Limits, TooMany
+from orchestrator.api.routes import fleets
+from orchestrator.processes.api import serving
+from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.people import Role
-from tests.service.test_api import token
+from tests.service.test_api import token, under_way
 
 
 class Clock:
@@ -60,6 +66,78 @@ async def test_a_noisy_machine_hears_when_to_ask_again_and_may_still_hold(
         headers=shown | {"Idempotency-Key": "h"},
     )
     assert held.status_code != 429
+
+
+async def test_a_script_that_asks_without_end_keeps_its_own_person_from_no_hold(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    shown = token(ledger, Role.OPERATOR)
+    answers = [await api.get("/whoami", headers=shown) for _ in range(Kind.LOOK.size + 50)]
+    assert answers[-1].status_code == 429
+    held = await api.post(
+        "/fleets/edge/commands",
+        json={"kind": "hold", "reason": "x"},
+        headers=shown | {"Idempotency-Key": "h"},
+    )
+    assert held.status_code != 429
+
+
+async def test_nobody_at_the_port_names_their_own_address(service: Service) -> None:
+    at = socket.create_server(("127.0.0.1", 0))
+    place = f"http://127.0.0.1:{at.getsockname()[1]}/v1"
+    async with serving(service, at), httpx.AsyncClient(base_url=place) as client:
+        for said in ("[uid:0]", "uid:0", "uid:0:0", "192.0.2.1, [uid:0]"):
+            answer = await client.get("/whoami", headers={"X-Forwarded-For": said})
+            assert answer.status_code in {401, 429}, answer.text
+        answers = [
+            (await client.get("/login", headers={"X-Forwarded-For": f"192.0.2.{n}"})).status_code
+            for n in range(Kind.STRANGER.size + 5)
+        ]
+        assert answers[-1] == 429
+
+
+async def test_one_user_of_this_host_leaves_places_for_the_others(
+    api: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer, "MOST_OF_ONE", 5)
+    path = os.fspath(tmp_path / "penstock.sock")
+    mine = [await asyncio.open_unix_connection(path) for _ in range(8)]
+    async with asyncio.timeout(5):
+        ended = [await reader.read() for reader, _ in mine[5:]]
+    assert ended == [b"", b"", b""]
+    for _, writer in mine:
+        writer.close()
+    await asyncio.sleep(0.1)
+    assert (await api.get("/whoami")).status_code == 200
+
+
+async def test_a_stream_ends_with_the_token_that_opened_it(
+    api: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleets, "RECOGNISED_SECONDS", 0.5)
+    monkeypatch.setattr(fleets, "LOOK_SECONDS", 0.1)
+    shown = token(ledger, Role.VIEWER) | {"Accept": "text/event-stream"}
+    async with asyncio.timeout(10), api.stream("GET", "/fleets/edge/events", headers=shown) as stream:
+        ledger.revoke_token("robot", "root", "it was lost")
+        await asyncio.sleep(1)
+        under_way(ledger)
+        lines = [line async for line in stream.aiter_lines()]
+    assert not [line for line in lines if line.startswith("data:")]
+
+
+async def test_an_unsigned_complaint_says_nothing_of_which_fleets_there_are(
+    api: httpx.AsyncClient, service: Service, tmp_path: Path
+) -> None:
+    for keys in (None, tmp_path / "key"):
+        (tmp_path / "key").write_text("k" * 40)
+        service.complaints = dataclasses.replace(service.complaints, keys=keys)
+        headers = {"X-Penstock-At": str(int(time.time())), "X-Penstock-Signature": "0" * 64}
+        answers = [
+            await api.post(f"/fleets/{name}/complaints", json={}, headers=headers)
+            for name in ("edge", "nothing-here")
+        ]
+        first, second = (answer.json()["detail"].replace("nothing-here", "edge") for answer in answers)
+        assert (answers[0].status_code, first) == (answers[1].status_code, second)
 
 
 async def test_callers_that_say_nothing_or_not_enough_are_let_go(

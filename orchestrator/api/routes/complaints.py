@@ -8,7 +8,7 @@ from orchestrator.api.limits import Kind
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Serving, limits_of
 from policies.judge.complaints import MOST_BYTES, Complaint
-from policies.model.errors import BadInput, NotAllowed
+from policies.model.errors import BadInput, PenstockError
 from policies.model.value import Value
 
 router = APIRouter(tags=["complaints"])
@@ -49,6 +49,6 @@ async def complain(
         raise BadInput(f"a complaint has at most {MOST_BYTES} bytes")
     try:
         return Recorded(new=await service.complain(fleet, body, at, signature))
-    except NotAllowed:
+    except PenstockError:
         limits.take(address, Kind.STRANGER)
         raise

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
-from orchestrator.api.who import Asking, Serving
+from orchestrator.api.who import Asking, Serving, recognised
 from orchestrator.service.changes import Surveyed
 from orchestrator.service.doctor import Finding
 from orchestrator.service.service import FleetStatus
 from policies.model.change import HistoryRow
 from policies.model.drain import DrainStatus
+from policies.model.errors import PenstockError
 from policies.model.people import Grants
 from policies.model.status import EventRow
 from policies.model.value import Value
@@ -22,6 +23,9 @@ router = APIRouter(tags=["fleets"])
 
 PING_SECONDS = 15
 LOOK_SECONDS = 1.0
+RECOGNISED_SECONDS = 5.0
+"""How long a stream goes on for somebody whose token was revoked meanwhile."""
+
 PAGE = 200
 
 Fleet = Annotated[
@@ -139,13 +143,18 @@ async def events(
         return Response(page.model_dump_json(), media_type="application/json")
 
     async def stream() -> AsyncIterator[ServerSentEvent]:
-        found, last = first, begin
+        found, last, asker, known_at = first, begin, caller, anyio.current_time()
         while True:
             for event in found:
                 yield ServerSentEvent(event.model_dump_json(), event="event", id=str(event.id))
                 last = event.id
             if len(found) < PAGE:
                 await anyio.sleep(LOOK_SECONDS)
-            found = await service.events(caller, fleet, last, PAGE)
+            try:
+                if anyio.current_time() - known_at >= RECOGNISED_SECONDS:
+                    asker, known_at = await recognised(request, service), anyio.current_time()
+                found = await service.events(asker, fleet, last, PAGE)
+            except PenstockError:
+                return  # whoever lost a role or a token hears why when they ask again
 
     return EventSourceResponse(stream(), ping=PING_SECONDS)

@@ -25,7 +25,7 @@ PlanName = Annotated[
     Path(
         min_length=8,
         max_length=71,
-        pattern=r"^(?:sha256:|p-)?[0-9a-f]*$",
+        pattern=r"^(?:sha256:|p-)?[0-9a-f]{8,64}$",
         description="a plan's digest, or the beginning of it",
     ),
 ]

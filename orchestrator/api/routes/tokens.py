@@ -3,11 +3,12 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from pydantic import Field
 
+from orchestrator.api.limits import Kind
 from orchestrator.api.routes.commands import Why
-from orchestrator.api.who import Asking, Serving
+from orchestrator.api.who import Asking, Serving, limits_of
 from policies.model.people import FleetOrEvery, PersonName, Role, TokenRow, joined
 from policies.model.value import Value
 
@@ -66,8 +67,9 @@ async def tokens(caller: Asking, service: Serving) -> TokenList:
 
 
 @router.post("/tokens", status_code=201)
-async def make(asked: TokenAsked, caller: Asking, service: Serving) -> MadeToken:
+async def make(asked: TokenAsked, request: Request, caller: Asking, service: Serving) -> MadeToken:
     """Make a token. Its answer is kept nowhere: a repeat under another name makes another one."""
+    limits_of(request).take(caller.person, Kind.CHANGE)
     grants = joined({one.fleet: frozenset(one.roles)} for one in asked.grants)
     secret, row = await service.make_token(caller, asked.name, grants, timedelta(days=asked.days))
     return MadeToken(token=secret, known=row)
