@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from policies.changes import beyond_whitelist
 from policies.model.approval import Approval, Approved, Required
 from policies.model.offer import Offer
+from policies.model.people import ROOT
 from policies.model.refusals import ApprovalRequired
 from policies.model.trust import ApprovalRule, ApprovalRules, Change
 
@@ -32,13 +33,30 @@ def required(changes: Sequence[Change], rules: ApprovalRules, by_fleet: int) -> 
 
 
 def approved(
-    wanted: Required, given: Sequence[Approval], *, requester: str, signers: Collection[str], now: datetime
+    wanted: Required,
+    given: Sequence[Approval],
+    *,
+    requesters: Collection[str],
+    signers: Collection[str],
+    now: datetime,
 ) -> Approved:
-    """Return whose approvals count now: of people who neither ask for the upgrade nor signed the release."""
+    """Return whose approvals count now: of people who neither ask for the upgrade nor signed the release.
+
+    Args:
+        wanted: What the plan needs.
+        given: Every approval of it.
+        requesters: Who asks; with a machine also whoever made its token, who may ask through it.
+        signers: Who signed the release.
+        now: When it is asked.
+    """
+    if ROOT in requesters and wanted.count:  # whoever has become root may be one of those who approve
+        wanted = wanted.model_copy(
+            update={"count": wanted.count + 1, "reason": f"{wanted.reason}, and root may be one of them"}
+        )
     people = {
         one.person
         for one in given
-        if one.given_at <= now < one.expires_at and one.person != requester and one.person not in signers
+        if one.given_at <= now < one.expires_at and one.person not in {*requesters, *signers}
     }
     return Approved(required=wanted, people=tuple(sorted(people)))
 

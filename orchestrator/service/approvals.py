@@ -40,7 +40,7 @@ class ApprovalService:
         return approved(
             self.required(plan),
             self.ledger.approvals(plan.digest),
-            requester=requester,
+            requesters=self._requesters(requester),
             signers=self._signers(plan),
             now=datetime.now(UTC),
         )
@@ -66,6 +66,13 @@ class ApprovalService:
         return self.ledger.approve_plan(plan.digest, plan.fleet.name, person, reason, lasts)
 
     def _signers(self, plan: Plan) -> frozenset[str]:
-        """Return which people signed the release, as far as people.yaml knows their identities."""
+        """Return by which names those who signed the release may be known here."""
         rows = (row for row in self.ledger.releases() if row.release == plan.release)
-        return self.people.named_by(identity_in(signer) for row in rows for signer in row.signers)
+        identities = {identity_in(signer) for row in rows for signer in row.signers}
+        # Whom only groups give roles has the provider's name for them, by which releases are signed, too.
+        return self.people.named_by(identities) | {identity.lower() for identity in identities}
+
+    def _requesters(self, requester: str) -> frozenset[str]:
+        """Return who asks: a machine may be asking for whoever made its token."""
+        makers = (row.made_by for row in self.ledger.tokens() if row.name == requester)
+        return frozenset({requester, *makers})

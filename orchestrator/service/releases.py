@@ -7,6 +7,7 @@ from pathlib import Path
 from activities.drivers.trust_files import compose_releases
 from activities.releases import CREDENTIALS, Admitted
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.releases import is_named
 from policies.model.errors import BadInput, Unknown
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
@@ -51,9 +52,7 @@ class ReleaseService:
             Unknown: There is none.
             BadInput: The name fits several.
         """
-        rows = self.ledger.releases()
-        digest = name if name.startswith("sha256:") else f"sha256:{name}"
-        found = [row for row in rows if name == row.release.version or row.release.digest.startswith(digest)]
+        found = [row for row in self.ledger.releases() if is_named(row.release, name)]
         listed = Offer(verb=Verb.RELEASES)
         if not found:
             raise Unknown(f"no release {name} in the ledger", listed)

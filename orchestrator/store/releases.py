@@ -88,7 +88,7 @@ class Releases(Book):
             BadInput: There is none, or the name fits several.
             Refused: It was withdrawn.
         """
-        rows = [row for row in self.releases() if _is_named(row.release, name)]
+        rows = [row for row in self.releases() if is_named(row.release, name)]
         usable = [row for row in rows if row.yanked_reason is None]
         if len(usable) > 1:
             fits = ", ".join(row.release.digest[:19] for row in usable)
@@ -144,8 +144,8 @@ def _release(row: "Row[Any]") -> ReleaseRef:
     return ReleaseRef(digest=row.digest, product=row.product, version=row.version, executable=row.executable)
 
 
-def _is_named(release: ReleaseRef, name: str) -> bool:
-    """Whether a person may call the release so; a digest needs eight digits at least."""
+def is_named(release: ReleaseRef, name: str) -> bool:
+    """Return whether a person may call the release so; a digest needs eight digits at least."""
     digest = name if name.startswith("sha256:") else f"sha256:{name}"
     names = (release.version, f"{release.product} {release.version}", f"{release.product}@{release.version}")
     return name in names or (len(digest) >= len("sha256:") + 8 and release.digest.startswith(digest))

@@ -661,7 +661,7 @@ def _config_change(template: str) -> Step:
         admitted = await stage.releases.admit(digest, stage.server.url)
         changes = stage.releases.changes(digest, [known_good])
         wanted = required(changes, stage.releases.approval_rules, by_fleet=0)
-        require_approved(approved(wanted, [], requester="alice", signers=[], now=datetime.now(UTC)))
+        require_approved(approved(wanted, [], requesters={"alice"}, signers=[], now=datetime.now(UTC)))
         await stage.releases.unpack(admitted, stage.folder / "gateway")
 
     return plan

@@ -288,6 +288,22 @@ async def test_a_machine_approves_nothing_whatever_its_roles_say(house: House, r
     assert not house.ledger.approvals(plan.digest)
 
 
+async def test_nobody_starts_what_they_approved_through_a_machine_or_as_root(
+    house: House, releases: Releases
+) -> None:
+    old, newer, _ = releases
+    house.write_fleet(approvals=1)
+    plan = await house.plan(old, newer)
+    house.ledger.make_token("deploy-bot", {"edge": frozenset({Role.CI})}, timedelta(days=1), "bert")
+    await approve(house, BERT, plan.digest)
+    assert house.refusal_of(plan, "dora") is None
+    assert house.refusal_of(plan, "deploy-bot") is not None
+    assert "root may be one of them" in str(house.refusal_of(plan, "root"))
+    await approve(house, CAROL, plan.digest)
+    assert house.refusal_of(plan, "deploy-bot") is None
+    assert house.refusal_of(plan, "root") is None
+
+
 async def test_a_plan_that_nobody_made_cannot_be_approved(house: House, releases: Releases) -> None:
     del releases
     assert (await house.by(BERT)("POST", "/plans/ffffffffffff/approvals", WHY))[0] == 404

@@ -38,7 +38,7 @@ def yes(person: str, **fields: object) -> Approval:
 
 
 def counted(count: int, *given: Approval, signers: Sequence[str] = ()) -> tuple[tuple[str, ...], int]:
-    found = approved(Required(count=count), given, requester="alice", signers=signers, now=NOW)
+    found = approved(Required(count=count), given, requesters={"alice"}, signers=signers, now=NOW)
     return found.people, found.lacking
 
 
@@ -100,7 +100,7 @@ def test_a_refusal_says_what_asks_for_people_who_did_and_what_to_do() -> None:
     with pytest.raises(
         ApprovalRequired, match=r"server-key: 2 people must approve .* and bob did"
     ) as refused:
-        require_approved(approved(wanted, [yes("bob")], requester="alice", signers=(), now=NOW), offer)
+        require_approved(approved(wanted, [yes("bob")], requesters={"alice"}, signers=(), now=NOW), offer)
     assert refused.value.offers == (offer,)
     assert refused.value.reason == "credentials"
 
