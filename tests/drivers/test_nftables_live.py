@@ -168,14 +168,25 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     rebind = (
         "add table ip nat\nadd chain ip nat post { type nat hook postrouting priority srcnat; }\n"
         "add rule ip nat post oifname eth0 snat to 10.77.0.26\n"
+        # The old address leads here no more: an answer to it would keep half of the flows where they were.
+        "add chain ip nat lost { type filter hook prerouting priority raw; }\n"
+        "add rule ip nat lost ip daddr 10.77.0.16 drop\n"
     )
     await run([*site, "ip", "address", "add", "10.77.0.26/24", "dev", "eth0"])
     assert (await run([*site, "nft", "-f", "-"], given=rebind)).status == 0
     await run([*site, "conntrack", "-F"])
     began = time.monotonic()
-    await person.until("Established DTLS", times=2, within=25)
-    took = time.monotonic() - began
-    await asyncio.sleep(1)
+    try:
+        await person.until("Established DTLS", times=2, within=25)
+        took = time.monotonic() - began
+        await asyncio.sleep(1)
+        over = draining.done()
+    finally:
+        draining.cancel()
+        with suppress(asyncio.CancelledError):
+            await draining
+        await run([*site, "nft", "delete", "table", "ip", "nat"])
+        await run([*site, "ip", "address", "del", "10.77.0.26/24", "dev", "eth0"])
     sessions, (sent, lost) = (await lab.folders.live())[old], person.lost()
     assert sessions is not None
     assert before is not None
@@ -183,13 +194,8 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     assert [session.vpn_address for session in sessions] == [session.vpn_address for session in before]
     assert person.alive
     assert sent - lost > 10
-    assert not draining.done()
+    assert not over
     print(f"rebound in the middle of a drain: back after {took:.1f} s; {lost} of {sent} pings lost")
-    draining.cancel()
-    with suppress(asyncio.CancelledError):
-        await draining
-    await run([*site, "nft", "delete", "table", "ip", "nat"])
-    await run([*site, "ip", "address", "del", "10.77.0.26/24", "dev", "eth0"])
 
 
 async def test_a_session_whose_connection_broke_is_waited_for_and_comes_back_to_its_instance(
