@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import os
 import socket
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,11 +14,14 @@ import pytest
 from orchestrator.api import peer
 from orchestrator.api.limits import PER_MINUTE, Kind, Limits, TooMany
 from orchestrator.api.routes import fleets
-from orchestrator.processes.api import serving
+from orchestrator.processes.api import serving, socket_at
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.people import Role
+from tests.service.system_user import SystemUser
 from tests.service.test_api import token, under_way
+
+SOMEBODY_ELSE = 61009
 
 
 class Clock:
@@ -98,18 +102,21 @@ async def test_nobody_at_the_port_names_their_own_address(service: Service) -> N
 
 
 async def test_one_user_of_this_host_leaves_places_for_the_others(
-    api: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peer, "MOST_OF_ONE", 5)
-    path = os.fspath(tmp_path / "penstock.sock")
-    mine = [await asyncio.open_unix_connection(path) for _ in range(8)]
-    async with asyncio.timeout(5):
-        ended = [await reader.read() for reader, _ in mine[5:]]
+    with tempfile.TemporaryDirectory(prefix="penstock-strangers-") as folder:
+        place = Path(folder, "penstock.sock")
+        await asyncio.to_thread(place.parent.chmod, 0o755)
+        async with serving(service, socket_at(place)):
+            mine = [await asyncio.open_unix_connection(os.fspath(place)) for _ in range(8)]
+            async with asyncio.timeout(5):
+                ended = [await reader.read() for reader, _ in mine[5:]]
+            status, _ = await SystemUser(place, SOMEBODY_ELSE)("GET", "/whoami")
+            for _, writer in mine:
+                writer.close()
     assert ended == [b"", b"", b""]
-    for _, writer in mine:
-        writer.close()
-    await asyncio.sleep(0.1)
-    assert (await api.get("/whoami")).status_code == 200
+    assert status == 403  # answered, and not known here
 
 
 async def test_a_stream_ends_with_the_token_that_opened_it(
