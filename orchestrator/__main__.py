@@ -5,13 +5,14 @@ import signal
 import sys
 from io import TextIOWrapper
 
-DETACHED = 130
-"""As a shell has it of what Ctrl-C has ended."""
+from orchestrator.exit_code import ExitCode
 
 
 def main() -> None:
     """Run one command and end the process with its exit code."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(DETACHED))  # what is still being loaded says nothing
+    signal.signal(
+        signal.SIGINT, lambda *_: os._exit(ExitCode.DETACHED)
+    )  # what is still being loaded says nothing
     from orchestrator.cli.ending import ended, leave  # noqa: PLC0415
     from orchestrator.cli.main import app  # noqa: PLC0415
 

@@ -29,7 +29,6 @@ class PeerProtocol(H11Protocol):
 
     _seen: object = None
     _check: asyncio.TimerHandle | None = None
-    _whose = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Ask the kernel who it is, before anything is read."""
@@ -40,7 +39,6 @@ class PeerProtocol(H11Protocol):
             found = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             pid, uid, _ = _CREDENTIALS.unpack(found)
             self.client = (f"{AT_THE_SOCKET}{uid}", pid)
-        self._whose = self.client[0] if self.client is not None else ""
         self.held[self._whose] += 1
         if self.held[self._whose] > MOST_OF_ONE:
             transport.abort()
@@ -53,6 +51,10 @@ class PeerProtocol(H11Protocol):
         if not self.held[self._whose]:
             del self.held[self._whose]
         super().connection_lost(exc)
+
+    @property
+    def _whose(self) -> str:
+        return self.client[0] if self.client is not None else ""
 
     def _look_after(self) -> None:
         """Close a connection on which a request has not become whole since the last look."""

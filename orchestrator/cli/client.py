@@ -87,29 +87,6 @@ class Api:
         """Ask for a change once, under a key that a repeat would give again."""
         return self._ask("POST", path, {}, body, key or os.urandom(12).hex())
 
-    def delete(self, *path: str, body: Json) -> Json:
-        """Ask for an end, with the reason."""
-        return self._ask("DELETE", path, {}, body, os.urandom(12).hex())
-
-    def stream(self, *path: str, after: int) -> Iterator[Json]:
-        """Yield events as they come, those after this number; ends when the connection does."""
-        exchange = self._send(
-            "GET",
-            _target(path, {"after": after}),
-            {"Accept": "text/event-stream"},
-            timeout=STREAM_SECONDS,
-        )
-        try:
-            if exchange.status != OK:
-                raise _problem(exchange.status, exchange.read())
-            for line in exchange.lines():
-                if line.startswith("data:"):
-                    yield json.loads(line.removeprefix("data:"))
-        except OSError:
-            return  # whoever follows asks again from the last it has heard
-        finally:
-            exchange.close()
-
     def lines(self, *path: str) -> Iterator[str]:
         """Yield a long answer line by line."""
         exchange = self._send("GET", _target(path, {}), {}, timeout=STREAM_SECONDS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from orchestrator.store.complaints import ComplaintList
-from policies.judge.complaints import read_complaint
+from policies.judge.complaints import Complaint, read_complaint
 from policies.model.errors import BadInput, Unknown
 from policies.model.fleet import Fleet
 
@@ -23,12 +23,14 @@ class ComplaintService:
     keys: Path | None
     """A file with the key of every fleet, or a folder with `FLEET.key` for each; None where none is taken."""
 
-    def verify(self, fleet: str, body: bytes, at: str, signature: str) -> None:
-        """Return if whoever sent this may complain about a fleet of that name, whether or not there is one.
+    def read(self, fleet: str, body: bytes, at: str, signature: str) -> Complaint:
+        """Return a genuine and fresh complaint about a fleet of that name, whether or not there is one.
 
         Raises:
             Unknown: No complaints are taken here about any fleet.
-            NotAllowed: The signature does not fit, as it cannot where there is no such fleet or no key.
+            NotAllowed: The signature does not fit, as it cannot where there is no such fleet or no key, or
+                the message is old.
+            BadInput: Signed, but no complaint.
         """
         try:
             key = self.key_of(fleet)
@@ -36,17 +38,14 @@ class ComplaintService:
             if self.keys is None:
                 raise
             key = secrets.token_bytes(LEAST_KEY)
-        read_complaint(key, fleet, body, at, signature, time.time())
+        return read_complaint(key, fleet, body, at, signature, time.time())
 
-    def take(self, fleet: Fleet, body: bytes, at: str, signature: str) -> bool:
-        """Record a genuine and fresh complaint; return whether it is new.
+    def record(self, fleet: Fleet, complaint: Complaint) -> bool:
+        """Record the complaint; return whether it is new.
 
         Raises:
-            Unknown: No complaints are taken about that fleet.
-            NotAllowed: The signature does not fit, or the message is old.
-            BadInput: Signed, but no complaint about a gateway of the fleet.
+            BadInput: It is about no gateway of the fleet.
         """
-        complaint = read_complaint(self.key_of(fleet.name), fleet.name, body, at, signature, time.time())
         return ComplaintList(self.engine, fleet).add(complaint)
 
     def key_of(self, fleet: str) -> bytes:

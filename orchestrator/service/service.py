@@ -42,7 +42,7 @@ from policies.model.release import ReleaseRow
 from policies.model.request import Answer
 from policies.model.snapshot import SnapshotRow
 from policies.model.status import ChangeStatus, Event, EventRow
-from policies.model.value import Value
+from policies.model.value import Value, digest_of
 from policies.status.story import Story
 from policies.status.told import Told
 
@@ -107,7 +107,7 @@ class Service:
         doctor: DoctorService,
     ) -> None:
         self.people = people
-        self._fleets = Fleets(fleets, self._note_refusal)
+        self._fleets = Fleets(fleets, self._write_refusal)
         self._ledger = ledger
         self._changes = changes
         self._drains = DrainService(changes.client, changes)
@@ -442,9 +442,9 @@ class Service:
 
     async def complain(self, fleet: str, body: bytes, at: str, signature: str) -> bool:
         """Take a complaint of whoever holds the fleet's key; return whether it is new."""
-        await asyncio.to_thread(self.complaints.verify, fleet, body, at, signature)
+        complaint = await asyncio.to_thread(self.complaints.read, fleet, body, at, signature)
         named = await asyncio.to_thread(self._fleets.named, fleet)
-        return await asyncio.to_thread(self.complaints.take, named, body, at, signature)
+        return await asyncio.to_thread(self.complaints.record, named, complaint)
 
     async def once(
         self, caller: Caller, key: str, content: bytes, work: Callable[[], Awaitable[Answer]]
@@ -460,7 +460,9 @@ class Service:
         try:
             known = await asyncio.to_thread(self._ledger.begin_request, caller.person, key, content)
         except OtherContent as refused:
-            await asyncio.to_thread(self._note_refusal, caller, "sha256:request", str(refused))
+            await self._note_refusal(
+                caller, digest_of(key.encode()), str(refused)
+            )  # a key is no fleet's name
             raise
         if known is not None:
             return known
@@ -509,17 +511,17 @@ class Service:
 
     async def audit_state(self, caller: Caller) -> tuple[str, Checkpoint | None]:
         """Return the public key of the checkpoints and the newest of them."""
-        self._must_audit_everything(caller)
+        await self._must_audit_everything(caller)
         return self._checkpoints.public_key, await asyncio.to_thread(self._checkpoints.newest)
 
     async def verify_audit(self, caller: Caller) -> Verified:
         """Check the whole record and every checkpoint that is kept here."""
-        self._must_audit_everything(caller)
+        await self._must_audit_everything(caller)
         return await asyncio.to_thread(self._checkpoints.verify)
 
     async def export_audit(self, caller: Caller) -> Iterator[Mapping[str, Any]]:
         """Return the whole record, the oldest entry first; who has it is written down."""
-        self._must_audit_everything(caller)
+        await self._must_audit_everything(caller)
         write = partial(self._ledger.audit, caller.person, caller.via.value, "audit exported", "audit", {})
         await asyncio.to_thread(write)
         return self._ledger.each_audit_row()
@@ -530,10 +532,10 @@ class Service:
     def _audits_everything(self, caller: Caller) -> bool:
         return self._may_everywhere(caller, Action.READ_AUDIT)
 
-    def _must_audit_everything(self, caller: Caller) -> None:
+    async def _must_audit_everything(self, caller: Caller) -> None:
         if not self._audits_everything(caller):
             sentence = f"{caller.person} does not audit every fleet: that takes auditor or admin on '*'"
-            self._note_refusal(caller, "audit", sentence)
+            await self._note_refusal(caller, "audit", sentence)
             raise NotAllowed(sentence)
 
     # --- one place for each thing that all of them need --------------------------------
@@ -544,27 +546,30 @@ class Service:
     async def _record(self, caller: Caller, action: Action, change: str) -> ChangeRecord:
         """Return a change's line; of a fleet that the caller may not know, as if there were none."""
         record = await asyncio.to_thread(self._ledger.change, change)
-        try:
-            await self._asked(caller, action, record.fleet)
-        except Unknown as unknown:
-            raise Unknown(f"no change {change} in the ledger", Offer(verb=Verb.HISTORY)) from unknown
+        none = Unknown(f"no change {change} in the ledger", Offer(verb=Verb.HISTORY))
+        await self._asked_of(caller, action, record.fleet, none)
         return record
 
     async def _plan_of(self, caller: Caller, action: Action, name: str) -> Plan:
         """Return a recorded plan; of a fleet that the caller may not know, as if there were none."""
         digest, fleet = await asyncio.to_thread(self._ledger.plan_named, name)
+        none = Unknown(f"no plan {name} in the ledger", Offer(verb=Verb.PLAN))
+        await self._asked_of(caller, action, fleet, none)
+        return await asyncio.to_thread(self._ledger.plan, digest)
+
+    async def _asked_of(self, caller: Caller, action: Action, fleet: str, none: Unknown) -> None:
+        """Return once the caller may do this on the fleet; raise `none` where they may not know it."""
         try:
             await self._asked(caller, action, fleet)
         except Unknown as unknown:
-            raise Unknown(f"no plan {name} in the ledger", Offer(verb=Verb.PLAN)) from unknown
-        return await asyncio.to_thread(self._ledger.plan, digest)
+            raise none from unknown
 
     async def _administers(self, caller: Caller, fleet: str) -> None:
         if not self._may_administer(caller, fleet):
             sentence = (
                 f"{caller.person} may not administer {'every fleet' if fleet == EVERY_FLEET else fleet}"
             )
-            self._note_refusal(caller, fleet, sentence)
+            await self._note_refusal(caller, fleet, sentence)
             raise NotAllowed(sentence)
 
     def _may_administer(self, caller: Caller, fleet: str) -> bool:
@@ -591,14 +596,17 @@ class Service:
         try:
             done = await work()
         except PenstockError as refused:
-            await asyncio.to_thread(self._note_refusal, caller, subject, f"{action}: {refused}")
+            await self._note_refusal(caller, subject, f"{action}: {refused}")
             raise
         write = partial(self._ledger.audit, fleet=fleet_in(subject))
         said = {"asked": body, "from": caller.address}
         await asyncio.to_thread(write, caller.person, caller.via.value, action, subject, said)
         return done
 
-    def _note_refusal(self, caller: Caller, subject: str, sentence: str) -> None:
+    async def _note_refusal(self, caller: Caller, subject: str, sentence: str) -> None:
+        await asyncio.to_thread(self._write_refusal, caller, subject, sentence)
+
+    def _write_refusal(self, caller: Caller, subject: str, sentence: str) -> None:
         body = {"why": sentence, "from": caller.address}
         fleet = fleet_in(subject)
         self._ledger.audit(caller.person, caller.via.value, "refused", subject, body, fleet=fleet)

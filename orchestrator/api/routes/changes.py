@@ -7,12 +7,11 @@ from fastapi import APIRouter, Path, Query
 from orchestrator.api.routes.fleets import PAGE, EventPage
 from orchestrator.api.who import Asking, Serving
 from orchestrator.service.service import ChangeView
+from policies.model.value import Name
 
 router = APIRouter(tags=["changes"])
 
-ChangeName = Annotated[
-    str, Path(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$", description="a change's name")
-]
+ChangeName = Annotated[Name, Path(description="a change's name")]
 
 
 @router.get("/changes/{change}")
@@ -29,5 +28,4 @@ async def events(
     after: Annotated[int, Query(ge=0, le=2**62)] = 0,
 ) -> EventPage:
     """Give what happened in one change, the oldest first, a page at a time."""
-    found = await service.events_of_change(caller, change, after, PAGE)
-    return EventPage(events=found, after=found[-1].id if found else after)
+    return EventPage.of(await service.events_of_change(caller, change, after, PAGE), after)

@@ -17,7 +17,7 @@ from policies.model.drain import DrainStatus
 from policies.model.errors import PenstockError
 from policies.model.people import Grants
 from policies.model.status import EventRow
-from policies.model.value import Value
+from policies.model.value import Name, Value
 
 router = APIRouter(tags=["fleets"])
 
@@ -28,9 +28,7 @@ RECOGNISED_SECONDS = 5.0
 
 PAGE = 200
 
-Fleet = Annotated[
-    str, Path(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$", description="a fleet's name")
-]
+Fleet = Annotated[Name, Path(description="a fleet's name")]
 
 
 class WhoAmI(Value):
@@ -71,6 +69,11 @@ class EventPage(Value):
 
     events: tuple[EventRow, ...]
     after: int
+
+    @classmethod
+    def of(cls, events: tuple[EventRow, ...], after: int) -> "EventPage":
+        """Return the page of these events, which come after that number."""
+        return cls(events=events, after=events[-1].id if events else after)
 
 
 @router.get("/whoami")
@@ -139,8 +142,7 @@ async def events(
     begin = int(last_event_id) if last_event_id else after
     first = await service.events(caller, fleet, begin, PAGE)
     if "text/event-stream" not in request.headers.get("accept", ""):
-        page = EventPage(events=first, after=first[-1].id if first else begin)
-        return Response(page.model_dump_json(), media_type="application/json")
+        return Response(EventPage.of(first, begin).model_dump_json(), media_type="application/json")
 
     async def stream() -> AsyncIterator[ServerSentEvent]:
         found, last, asker, known_at = first, begin, caller, anyio.current_time()

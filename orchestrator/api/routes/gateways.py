@@ -19,9 +19,7 @@ from policies.model.value import Name, Value
 
 router = APIRouter(tags=["gateways"])
 
-Gateway = Annotated[
-    str, Path(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$", description="a gateway's name")
-]
+Gateway = Annotated[Name, Path(description="a gateway's name")]
 SnapshotName = Annotated[
     str, Path(min_length=4, max_length=71, pattern=r"^(?:sha256:)?[0-9a-f]*$", description="its digest")
 ]
