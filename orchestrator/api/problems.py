@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from orchestrator.api.limits import TooMany
+from orchestrator.api.limits import Kind, TooMany
 from policies.model.errors import (
     BadInput,
     Conflict,
@@ -89,6 +89,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        person = getattr(request.state, "uncharged", None)
+        if person is not None:  # what would change something if it made sense is charged as a question
+            try:
+                request.app.state.limits.take(person, Kind.LOOK)
+            except TooMany as refused:
+                return answer(request, refused)
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         detail = sentence(f"{place}: {first['msg']}")

@@ -37,6 +37,12 @@ async def recognised(request: Request, service: Annotated[Service, Depends(servi
         NotLoggedIn: Nobody has said who asks.
         NotAllowed: Whoever it is is not known here.
     """
+    caller = await _recognised(request, service)
+    request.state.uncharged = caller.person
+    return caller
+
+
+async def _recognised(request: Request, service: Service) -> Caller:
     limits, address = limits_of(request), request.client.host if request.client is not None else ""
     shown = request.headers.get("authorization", "")
     if shown.lower().startswith(BEARER):
@@ -67,6 +73,7 @@ Recognised = Annotated[Caller, Depends(recognised)]
 
 async def caller_of(request: Request, caller: Recognised) -> Caller:
     """Return who asks a question; TooMany when they ask too many."""
+    request.state.uncharged = None
     limits_of(request).take(caller.person, Kind.LOOK)
     return caller
 

@@ -87,6 +87,19 @@ async def test_a_script_that_asks_without_end_keeps_its_own_person_from_no_hold(
     assert held.status_code != 429
 
 
+async def test_requests_that_make_no_sense_are_no_way_around_the_buckets(
+    api: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PER_MINUTE, Kind.LOOK, 10)
+    shown = token(ledger, Role.OPERATOR)
+    for headers in (shown, shown | {"Idempotency-Key": "n"}):
+        answers = [await api.post("/fleets/edge/commands", json={}, headers=headers) for _ in range(20)]
+        assert answers[-1].status_code == 429
+    asked = {"kind": "hold", "reason": "x"}
+    held = await api.post("/fleets/edge/commands", json=asked, headers=shown | {"Idempotency-Key": "h"})
+    assert held.status_code != 429
+
+
 async def test_nobody_at_the_port_names_their_own_address(service: Service) -> None:
     at = socket.create_server(("127.0.0.1", 0))
     place = f"http://127.0.0.1:{at.getsockname()[1]}/v1"
