@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, delete, func, select, text, update
+from sqlalchemy import Connection, delete, func, select, text, update
 
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.store import verifier
@@ -15,8 +14,7 @@ from orchestrator.store.database import writing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tables import audit
 from policies.model.audit import AuditHead
-
-Attack = Callable[[Connection], object]
+from tests.fakes.audit_record import Attack, attack, edit, noted
 
 
 @pytest.fixture
@@ -26,25 +24,7 @@ def ledger(url: str) -> Ledger:
 
 @pytest.fixture
 def points(tmp_path: Path, ledger: Ledger) -> Checkpoints:
-    """Checkpoints after ten entries, after twenty, and five entries without one."""
-    found = Checkpoints(ledger, tmp_path / "audit.key", tmp_path / "checkpoints.jsonl")
-    for number in range(25):
-        ledger.audit("ana", "cli", "looked", "edge", {"n": number}, fleet="edge" if number % 2 else None)
-        if number in {9, 19}:
-            found.note(now=True)
-    return found
-
-
-def attack(engine: Engine, done: Attack) -> None:
-    """Do this to the record as the database's owner, who takes away what keeps others from it first."""
-    triggers = {
-        "sqlite": ("audit_no_update", "audit_no_delete"),
-        "postgresql": ("audit_append_only ON audit",),
-    }
-    with writing(engine) as database:
-        for trigger in triggers[engine.dialect.name]:
-            database.execute(text(f"DROP TRIGGER {trigger}"))
-        done(database)
+    return noted(ledger, tmp_path)
 
 
 def write_anew(database: Connection, first: int) -> None:
@@ -55,10 +35,6 @@ def write_anew(database: Connection, first: int) -> None:
         entry = chain(head, row.at, "eve", row.via, row.action, row.subject, row.body, row.fleet)
         database.execute(update(audit).where(audit.c.seq == row.seq).values(entry.model_dump()))
         head = AuditHead(seq=row.seq, hash=entry.hash)
-
-
-def edit(database: Connection) -> None:
-    database.execute(update(audit).where(audit.c.seq == 7).values(person="eve"))
 
 
 def edit_the_fleet(database: Connection) -> None:

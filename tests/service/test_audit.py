@@ -11,20 +11,14 @@ from orchestrator.store import verifier
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, Unavailable
 from policies.model.people import Role
-from tests.activities.test_audit_attacks import attack, edit
+from tests.fakes.audit_record import attack, edit, noted
 from tests.service.command_line import CommandLine
 from tests.service.test_api import token
 
 
 @pytest.fixture
 def points(tmp_path: Path, ledger: Ledger) -> Checkpoints:
-    """Checkpoints after ten entries, after twenty, and five entries without one."""
-    found = Checkpoints(ledger, tmp_path / "audit.key", tmp_path / "checkpoints.jsonl")
-    for number in range(25):
-        ledger.audit("ana", "cli", "looked", "edge", {"n": number}, fleet="edge" if number % 2 else None)
-        if number in {9, 19}:
-            found.note(now=True)
-    return found
+    return noted(ledger, tmp_path)
 
 
 def test_a_record_that_nobody_touched_is_whole(points: Checkpoints) -> None:
