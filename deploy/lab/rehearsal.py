@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from activities.files import load
 from deploy.lab.lab import GATES, Lab, write_yaml
 from policies.model.change import Phase
-from policies.model.errors import Unavailable
+from policies.model.errors import Conflict, Unavailable
 from policies.model.gates import Blindness, GatePolicy
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.status import ChangeStatus
@@ -69,7 +69,8 @@ class Rehearsal:
     async def end(self) -> ChangeStatus:
         """Ensure that the fleet is on known-good again, by hand where the judge left it to a person."""
         if (await self.lab.status()).phase is not Phase.ENDED:
-            await self.lab.roll_back("rehearsal", "it is over")
+            with suppress(Conflict):  # its own way back can end between the look and the order
+                await self.lab.roll_back("rehearsal", "it is over")
         return await self.until(lambda _: False)
 
     async def _try(self, release: ReleaseRef, reason: str) -> Trial:
