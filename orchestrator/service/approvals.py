@@ -45,6 +45,14 @@ class ApprovalService:
             now=datetime.now(UTC),
         )
 
+    def seen_by(self, plan: Plan, person: str) -> Approved:
+        """Return how far the plan has come as that person sees it.
+
+        As if they started it, unless they have approved it: then somebody else starts it.
+        """
+        has_approved = any(one.person == person for one in self.ledger.approvals(plan.digest))
+        return self.state(plan, "" if has_approved else person)
+
     def require(self, plan: Plan, requester: str) -> None:
         """Return once enough people have approved the plan.
 

@@ -44,7 +44,7 @@ class PlanView(Value):
     proofs: tuple[Proof, ...] = ()
     warnings: tuple[str, ...] = ()
     approved: Approved
-    """How many people must approve it, and whose word counts if whoever asks starts it."""
+    """How many people must approve it, and whose word counts; that of whoever asks only if they gave it."""
     offers: tuple[Offer, ...] = ()
 
 
@@ -82,7 +82,7 @@ class PlanService:
             plan=plan.digest,
             strategy=plan.strategy,
         )
-        found = self.approvals.state(plan, person)
+        found = self.approvals.seen_by(plan, person)
         note = f"by {found.lacking} who did not ask for it" if found.lacking else ""
         approve = Offer(verb=Verb.APPROVE, fleet=plan.fleet.name, plan=plan.digest, note=note)
         offers = (approve, start) if found.lacking else (start,)

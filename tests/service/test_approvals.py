@@ -213,6 +213,8 @@ async def test_whoever_looks_at_a_plan_sees_who_is_missing_and_what_to_do(
     assert status == 200, found
     assert found["approved"]["people"] == ["bert"]
     assert [offer["verb"] for offer in found["offers"]] == ["approve", "start"]
+    _, his = await house.by(BERT)("GET", f"/plans/{plan.digest}")
+    assert his["approved"]["people"] == ["bert"]
     await approve(house, CAROL, plan.digest)
     _, found = await house.by(DORA)("GET", f"/plans/{plan.digest}")
     assert [offer["verb"] for offer in found["offers"]] == ["start"]
