@@ -1,5 +1,8 @@
-"""Votes to promote without proof: two people who see the same verdict, and never the one who asked."""
+"""Votes to promote without proof: two people who see the same verdict, and never whoever asked."""
 
+from collections.abc import Collection
+
+from policies.model.people import ROOT
 from policies.model.verdict import Decision
 
 PERSONS_NEEDED = 2
@@ -8,8 +11,10 @@ PERSONS_NEEDED = 2
 class Votes:
     """Who has voted, and for which verdict; a vote ends with the verdict it saw."""
 
-    def __init__(self, requested_by: str) -> None:
-        self._requested_by = requested_by
+    def __init__(self, requesters: Collection[str]) -> None:
+        """Count votes for what these asked for; with root among them, who may be one of those who vote."""
+        self._requesters = frozenset(requesters)
+        self._needed = PERSONS_NEEDED + (ROOT in self._requesters)
         self._seen: tuple[str, str] | None = None
         self._persons: list[str] = []
 
@@ -21,12 +26,14 @@ class Votes:
     @property
     def passed(self) -> bool:
         """Whether enough people have voted."""
-        return len(self._persons) >= PERSONS_NEEDED
+        return len(self._persons) >= self._needed
 
     def refusal_of(self, person: str) -> str | None:
         """Return why this person's vote does not count, None when it does."""
-        if person == self._requested_by:
+        if person in self._requesters:
             return f"{person} asked for this upgrade; two other people promote it without proof"
+        if person == ROOT:
+            return "root may be anybody, also who has voted; two people promote in their own names"
         return None
 
     def see(self, decision: Decision) -> None:

@@ -353,7 +353,7 @@ class Change:
             release=self._release,
             source=self._order.source or "",
             epoch=self._epoch,
-            requested_by=self._order.requested_by,
+            requesters=self._order.requesters,
             holds=dict(self._story.holds),
             carry=self._carry,
         )

@@ -61,7 +61,7 @@ class WaveOrder(Value):
     release: ReleaseRef
     source: str
     epoch: int
-    requested_by: str
+    requesters: tuple[str, ...]
     holds: dict[str, str] = {}
     carry: str = ""
     """What the windows of the waves before left: evidence goes on over the waves."""
@@ -94,7 +94,7 @@ class Wave:
         self._watch_heard: WatchReport | None = None
         self._seen_by_hosts: Decision | None = None
         self._complete_since: datetime | None = None
-        self._votes = Votes(order.requested_by)
+        self._votes = Votes(order.requesters)
         self._holds = dict(order.holds)
         self._phase = Phase.SWITCHING
         self._stopped: str | None = None

@@ -56,6 +56,9 @@ class ChangeOrder(Value):
     plan: Digest | None = None
     source: str | None = None
     requested_by: str = "penstock"
+    on_behalf_of: tuple[str, ...] = Field(
+        default=(), description="who may have asked through a machine: the makers of its tokens"
+    )
     reason: str = Field(min_length=1)
     cause: Name | None = None
     even_if_unusual: bool = Field(default=False, description="wanted though this hour is unlike the usual")
@@ -66,6 +69,11 @@ class ChangeOrder(Value):
     key: str | None = Field(
         default=None, description="of the request that asked for it, however often it did"
     )
+
+    @property
+    def requesters(self) -> tuple[str, ...]:
+        """Everybody who may have asked for it: none of them is a second person."""
+        return (self.requested_by, *self.on_behalf_of)
 
 
 class ChangeResult(Value):

@@ -62,7 +62,7 @@ def _refusal_while_it_goes_on(order: ChangeOrder, told: Told, command: Command) 
         case CommandKind.PROMOTE if told.decision is None:
             return _refused("there is no verdict on this wave yet that anybody could vote on", status)
         case CommandKind.PROMOTE:
-            why = Votes(order.requested_by).refusal_of(command.person)
+            why = Votes(order.requesters).refusal_of(command.person)
             return _refused(why, status) if why is not None else None
         case _:
             return None
@@ -78,7 +78,7 @@ def _refusal_of_answer(order: ChangeOrder, told: Told, command: Command) -> Refu
         return _refused(f"nothing waits for an answer in {order.fleet} any more", status)
     if command.kind is CommandKind.REJECT:
         return None
-    if command.person == order.requested_by:
+    if command.person in order.requesters:
         sentence = f"{command.person} asked for this rollback; somebody else has to approve it"
         return _refused(sentence, _offer(Verb.ROLL_BACK, order))
     if command.approves != order.confirm.change:
