@@ -5,10 +5,9 @@ approval. What weakens a safeguard takes two, and being an administrator exempts
 """
 
 from enum import StrEnum
-from itertools import chain
 
 from policies.model.command import CommandKind
-from policies.model.people import Caller, Role
+from policies.model.people import Caller, Grants, Role, roles_of
 
 
 class Action(StrEnum):
@@ -19,12 +18,15 @@ class Action(StrEnum):
     READ_SNAPSHOTS = "read snapshots of"
     PLAN = "plan upgrades of"
     START = "start upgrades of"
-    STEER = "hold, resume, abort or promote changes of"
+    STOP = "hold or abort changes of"
+    RESUME = "resume changes of"
+    PROMOTE = "promote changes of"
     GO_BACK = "roll back"
     ANSWER = "approve or reject for"
     DRAIN = "extend or end drains of"
     QUARANTINE = "leave out or take in gateways of"
-    RELEASES = "add or withdraw releases for"
+    ADD_RELEASES = "add releases for"
+    WITHDRAW_RELEASES = "withdraw releases of"
     DRILL = "rehearse on"
     ADMINISTER = "administer"
 
@@ -33,11 +35,14 @@ _LOOKS = frozenset({Action.READ})
 _OPERATES = _LOOKS | {
     Action.PLAN,
     Action.START,
-    Action.STEER,
+    Action.STOP,
+    Action.RESUME,
+    Action.PROMOTE,
     Action.GO_BACK,
     Action.DRAIN,
     Action.QUARANTINE,
-    Action.RELEASES,
+    Action.ADD_RELEASES,
+    Action.WITHDRAW_RELEASES,
     Action.DRILL,
 }
 
@@ -45,9 +50,9 @@ ALLOWED: dict[Role, frozenset[Action]] = {
     Role.VIEWER: _LOOKS,
     Role.AUDITOR: _LOOKS | {Action.READ_AUDIT, Action.READ_SNAPSHOTS},
     Role.OPERATOR: _OPERATES | {Action.READ_SNAPSHOTS},
-    Role.APPROVER: _LOOKS | {Action.ANSWER, Action.STEER, Action.GO_BACK},
+    Role.APPROVER: _LOOKS | {Action.ANSWER, Action.STOP, Action.PROMOTE, Action.GO_BACK},
     Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.READ_AUDIT},
-    Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.RELEASES},
+    Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.ADD_RELEASES},
 }
 """What each role may do; a person of several roles may do all of theirs."""
 
@@ -64,8 +69,12 @@ def action_of(kind: CommandKind) -> Action:
             return Action.ANSWER
         case CommandKind.QUARANTINE:
             return Action.QUARANTINE
-        case CommandKind.HOLD | CommandKind.RESUME | CommandKind.PROMOTE | CommandKind.ABORT:
-            return Action.STEER
+        case CommandKind.HOLD | CommandKind.ABORT:
+            return Action.STOP
+        case CommandKind.RESUME:
+            return Action.RESUME
+        case CommandKind.PROMOTE:
+            return Action.PROMOTE
 
 
 def is_known_to(caller: Caller, fleet: str) -> bool:
@@ -77,7 +86,12 @@ def may(caller: Caller, action: Action, fleet: str) -> bool:
     """Return whether the caller may do this on the fleet."""
     if caller.machine and action in OF_PEOPLE:
         return False
-    return action in set(chain.from_iterable(ALLOWED[role] for role in caller.roles(fleet)))
+    return allows(caller.grants, action, fleet)
+
+
+def allows(grants: Grants, action: Action, fleet: str) -> bool:
+    """Return whether these roles let a person do this on the fleet."""
+    return any(action in ALLOWED[role] for role in roles_of(grants, fleet))
 
 
 def refusal_of(caller: Caller, action: Action, fleet: str) -> str | None:

@@ -25,6 +25,10 @@ class Fleets:
         """Return the fleets where the caller has a role."""
         return tuple(fleet for name, fleet in self._files.all().items() if is_known_to(caller, name))
 
+    def names_of_product(self, product: str) -> tuple[str, ...]:
+        """Return every fleet, whoever may know of it, whose gateways run that product."""
+        return tuple(name for name, fleet in sorted(self._files.all().items()) if fleet.product == product)
+
     def for_action(self, caller: Caller, action: Action, name: str) -> Fleet:
         """Return the fleet, once it is clear that the caller may do that there.
 
@@ -34,16 +38,30 @@ class Fleets:
             BadInput: A file is wrong, and may be that of this fleet.
         """
         found = self._files.all().get(name)
-        if not is_known_to(caller, name) or (found is None and not self._files.wrong()):
-            known = ", ".join(self.names(caller)) or "none that you may see"
-            self._refused(caller, name, "there is no such fleet for this caller")  # others read that record
-            raise Unknown(f"there is no fleet {name}; there is {known}")
-        if refusal := refusal_of(caller, action, name):
-            self._refused(caller, name, refusal)
-            raise NotAllowed(refusal)
+        if found is None and not self._files.wrong():
+            raise self._unknown(caller, name)
+        self.require(caller, action, name)
         if found is None and not is_known_to(caller, EVERY_FLEET):
             raise BadInput(f"the file of {name} is wrong; whoever looks after every fleet sees why")
         return found if found is not None else self._files.fleet(name)
+
+    def require(self, caller: Caller, action: Action, name: str) -> None:
+        """Return once it is clear that the caller may do that on a fleet of that name, if there is one.
+
+        Raises:
+            Unknown: The caller has no role there, and does not hear whether there is such a fleet.
+            NotAllowed: The caller has another role there.
+        """
+        if not is_known_to(caller, name):
+            raise self._unknown(caller, name)
+        if refusal := refusal_of(caller, action, name):
+            self._refused(caller, name, refusal)
+            raise NotAllowed(refusal)
+
+    def _unknown(self, caller: Caller, name: str) -> Unknown:
+        known = ", ".join(self.names(caller)) or "none that you may see"
+        self._refused(caller, name, "there is no such fleet for this caller")  # others read that record
+        return Unknown(f"there is no fleet {name}; there is {known}")
 
     def named(self, name: str) -> Fleet:
         """Return the fleet of that name, for whoever needs no role there.

@@ -8,9 +8,11 @@ import pytest
 from orchestrator.api.limits import Kind
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tokens import OF_MACHINES
-from policies.access import ALLOWED, Action
-from policies.model.people import Role
+from policies.access import ALLOWED, Action, action_of, may
+from policies.model.command import CommandKind
+from policies.model.people import Caller, Grants, Role, Via
 from policies.model.value import digest_of
+from tests.service.test_api import added
 from tests.service.test_every_request import OPERATIONS
 
 WHY: dict[str, object] = {"reason": "a table of everything"}
@@ -36,7 +38,7 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/fleets/{fleet}/events": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/snapshots": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/snapshots/{name}": (Action.READ_SNAPSHOTS, {}),
-    "POST /v1/fleets/{fleet}/commands": (Action.STEER, WHY | {"kind": "hold"}),
+    "POST /v1/fleets/{fleet}/commands": (Action.STOP, WHY | {"kind": "hold"}),
     "POST /v1/fleets/{fleet}/gateways/{gateway}/quarantine": (Action.QUARANTINE, WHY),
     "POST /v1/fleets/{fleet}/gateways/{gateway}/return": (Action.QUARANTINE, WHY),
     "POST /v1/fleets/{fleet}/drains/extend": (Action.DRAIN, WHY | {"by_seconds": 60}),
@@ -55,7 +57,7 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "POST /v1/audit/verify": (None, {}),
     "GET /v1/releases": (None, {}),
     "GET /v1/releases/{release}": (None, {}),
-    "POST /v1/releases": (Action.RELEASES, {"fleet": "edge", "digest": DIGEST}),
+    "POST /v1/releases": (Action.ADD_RELEASES, {"fleet": "edge", "digest": DIGEST}),
     "POST /v1/releases/verify": (Action.READ, {"fleet": "edge", "digest": DIGEST}),
     "POST /v1/releases/{release}/yank": (None, WHY),
     "GET /v1/tokens": (None, {}),
@@ -109,3 +111,40 @@ async def test_a_stranger_gets_nowhere_but_to_the_login_and_the_complaints(api: 
         )
         refused = {403} if number < Kind.STRANGER.size else {403, 429}
         assert answer.status_code in refused, f"{route}: {answer.status_code} {answer.text}"
+
+
+async def test_a_release_is_withdrawn_by_who_may_wherever_it_could_be_installed(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    digest = added(ledger, "ocserv", "1.3.0")
+    asked = {"reason": "leaks"}
+    grants: list[tuple[Grants, int]] = [
+        ({"edge": frozenset({Role.OPERATOR})}, 403),
+        ({"*": frozenset({Role.CI})}, 403),
+        ({"edge": frozenset({Role.OPERATOR}), "core": frozenset({Role.VIEWER})}, 403),
+        ({"edge": frozenset({Role.OPERATOR}), "core": frozenset({Role.OPERATOR})}, 200),
+    ]
+    for n, (granted, status) in enumerate(grants):
+        secret, _ = ledger.make_token(f"robot-{n}", granted, timedelta(days=1), "root")
+        headers = {"Authorization": f"Bearer {secret}", "Idempotency-Key": "1"}
+        answer = await api.post(f"/releases/{digest}/yank", json=asked, headers=headers)
+        assert answer.status_code == status, answer.text
+        entry = ledger.audit_entries()[-1]
+        assert (entry.action == "refused") == (status == 403), entry
+        assert "core" not in answer.text or n  # the first has no role there
+
+
+@pytest.mark.parametrize(
+    ("kind", "may_they"),
+    [
+        (CommandKind.HOLD, True),
+        (CommandKind.ABORT, True),
+        (CommandKind.ROLL_BACK, True),
+        (CommandKind.PROMOTE, True),
+        (CommandKind.RESUME, False),
+        (CommandKind.QUARANTINE, False),
+    ],
+)
+def test_an_approver_stops_and_answers_and_sends_nothing_on(kind: CommandKind, may_they: bool) -> None:
+    bert = Caller(person="bert", grants={"edge": frozenset({Role.APPROVER})}, via=Via.API)
+    assert may(bert, action_of(kind), "edge") is may_they
