@@ -134,9 +134,16 @@ class Lab:
         return await self.installation.plans.plan(self.fleet, release.digest, strategy)
 
     async def start(self, plan: Plan, reason: str) -> str:
-        """Start the plan; return the rollout's name."""
+        """Start the plan; return the change's name.
+
+        Raises:
+            Unavailable: No worker has begun it.
+        """
         source = self.installation.settings.source
-        return await self.installation.changes.start(plan, source, OPERATOR.person, reason)
+        name = await self.installation.changes.start(plan, source, OPERATOR.person, reason)
+        if name is None:
+            raise Unavailable("no worker begins the change; see the lab's worker.log")
+        return name
 
     async def status(self) -> ChangeStatus:
         """Return the newest change's status, as it was last heard."""

@@ -65,8 +65,13 @@ def export(
     if to is None:
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return
-    with to.open("w") as file:
-        file.writelines(f"{line}\n" for line in lines)
+    new = to.with_name(f"{to.name}.part")  # what was exported before stays until the new one is whole
+    try:
+        with new.open("w") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        new.replace(to)
+    finally:
+        new.unlink(missing_ok=True)
     say(f"Wrote {to}.")
 
 

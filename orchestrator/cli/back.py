@@ -51,7 +51,7 @@ def approve(
 ) -> None:
     """Say yes to a plan, or to a rollback that waits; nobody approves what they ask for themselves."""
     if plan is None:
-        _answer("approve", reason, fleet, output)
+        _answer("approve", reason, fleet, output, key)
         return
     api = Api()
     shown = api.get("plans", plan)
@@ -64,12 +64,14 @@ def approve(
     emit(output, "Approval", given, lambda: say(told), names=[given["plan"]])
 
 
-def reject(reason: Reason, fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
+def reject(
+    reason: Reason, fleet: FleetName = None, key: Key = None, output: OutputOption = Output.TABLE
+) -> None:
     """Say no to a rollback that waits for a second person; nothing is changed."""
-    _answer("reject", reason, fleet, output)
+    _answer("reject", reason, fleet, output, key)
 
 
-def _answer(kind: str, reason: str, fleet: str | None, output: Output) -> None:
+def _answer(kind: str, reason: str, fleet: str | None, output: Output, key: str | None) -> None:
     api = Api()
     name = fleet_of(api, fleet)
     change = api.get("fleets", name)["change"]
@@ -78,7 +80,7 @@ def _answer(kind: str, reason: str, fleet: str | None, output: Output) -> None:
     shown = f"{kind.capitalize()}: {change['why']}; {change['users']}; to {change['version']}\n"
     sys.stderr.write(printable(shown.rstrip()) + "\n")
     body = {"kind": kind, "reason": reason, "approves": change["confirm"], "change": change["rollout"]}
-    receipt = api.post("fleets", name, "commands", body=body)
+    receipt = api.post("fleets", name, "commands", body=body, key=key)
     emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from orchestrator.cli.connection import Exchange
 
 ANSWER_SECONDS = 5.0
-"""How long an answer may take; what takes longer on purpose says so and streams."""
+"""How long an answer may take; what takes longer on purpose says so."""
+
+SURVEY_SECONDS = 180.0
+"""How long it may take until every gateway of a large fleet was asked, some of them silent."""
+
+NOTICE_SECONDS = 1.0
+"""After so long a wait somebody wants to hear what is waited for."""
 
 STREAM_SECONDS = 45.0
 """How long a stream may be silent: it is pinged every fifteen."""
@@ -64,10 +71,19 @@ class Api:
     ) -> None:
         """Ask `url`, or `$PENSTOCK_URL`, or the local socket; for so many seconds."""
         self._patience = patience
+        self._notice = ""
         self._url = url or os.environ.get("PENSTOCK_URL")
         self._token = token or os.environ.get("PENSTOCK_TOKEN")
         if self._url and not self._token:
             self._token = credentials.token_of(self._url)
+        if self._url:
+            _require_usable(self._url, self._token)
+
+    def surveying(self) -> "Api":
+        """Return the same API, asked for what takes until every gateway has answered or is silent."""
+        other = Api(self._url, self._token, SURVEY_SECONDS)
+        other._notice = "Every gateway is asked; one that is silent takes 20 s."
+        return other
 
     @property
     def url(self) -> str | None:
@@ -113,12 +129,16 @@ class Api:
             content, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
         if key is not None:
             headers["Idempotency-Key"] = key
+        notice = Timer(NOTICE_SECONDS, sys.stderr.write, [f"{self._notice}\n"])
+        if self._notice:
+            notice.start()
         exchange = self._send(method, _target(path, query), headers, content)
         try:
             said = exchange.read()
         except OSError as error:
             raise self._silent(error) from error
         finally:
+            notice.cancel()
             exchange.close()
         if exchange.status >= REFUSED:
             raise _problem(exchange.status, said)
@@ -148,13 +168,7 @@ class Api:
         if self._url is None:
             return connection.at_socket(socket_path(), timeout)
         parts = urlsplit(self._url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise Problem("BadInput", f"PENSTOCK_URL is {self._url!r}; write https://HOST:PORT", exit_code=2)
-        tls = parts.scheme == "https"
-        if not tls and self._token and not parts.hostname.startswith("127."):
-            sentence = "PENSTOCK_URL is without TLS, where anybody could read your token; write https://"
-            raise Problem("BadInput", sentence, exit_code=2)
-        return connection.at_host(parts.hostname, parts.port, timeout, tls=tls)
+        return connection.at_host(str(parts.hostname), parts.port, timeout, tls=parts.scheme == "https")
 
     def _silent(self, error: Exception) -> Problem:
         where = self._url or str(socket_path())
@@ -165,6 +179,19 @@ class Api:
         return Problem(
             "Unavailable", f"no API answers at {where}: start penstock serve, or set PENSTOCK_SOCKET"
         )
+
+
+def _require_usable(url: str, token: str | None) -> None:
+    """Refuse a URL that leads nowhere, or where a token could be read on the way."""
+    try:
+        parts, port = urlsplit(url), urlsplit(url).port
+    except ValueError as error:
+        raise Problem("BadInput", f"PENSTOCK_URL is {url!r}: {error}", exit_code=2) from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise Problem("BadInput", f"PENSTOCK_URL is {url!r}; write https://HOST:PORT", exit_code=2)
+    if parts.scheme == "http" and token and not parts.hostname.startswith("127."):
+        sentence = "PENSTOCK_URL is without TLS, where anybody could read your token; write https://"
+        raise Problem("BadInput", sentence, exit_code=2)
 
 
 def _target(path: tuple[str, ...], query: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import typer
 
 from orchestrator.cli.client import Api
 from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
-from orchestrator.cli.words import FleetName, Reason, fleet_of, seconds
+from orchestrator.cli.words import FleetName, Key, Reason, fleet_of, seconds
 
 app = typer.Typer(help="Wait longer for old sessions, or no longer.", no_args_is_help=True)
 
@@ -19,7 +19,7 @@ UNKNOWN = "unknown"
 def sessions(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
     """Count the live sessions of every instance, now."""
     api = Api()
-    found = api.get("fleets", fleet_of(api, fleet), "gateways")
+    found = api.surveying().get("fleets", fleet_of(api, fleet), "gateways")
 
     def table() -> None:
         columns = ("GATEWAY", "SLOT", "STATE", "NEW SESSIONS", "SESSIONS")
@@ -50,7 +50,7 @@ def _serving(state: Any) -> str | None:
 def drains(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
     """Show what is draining: live counts, exempt sessions, deadlines, and what happens next."""
     api = Api()
-    found = api.get("fleets", fleet_of(api, fleet), "drains")["drains"]
+    found = api.surveying().get("fleets", fleet_of(api, fleet), "drains")["drains"]
     slots = [slot for status in found for slot in status["slots"]]
 
     def table() -> None:
@@ -79,11 +79,12 @@ def extend(
     reason: Reason,
     fleet: FleetName = None,
     gateway: OneGateway = None,
+    key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Move the deadline of a drain; people are warned before the new one again."""
     body = {"by_seconds": seconds(by), "gateway": gateway, "reason": reason}
-    _tell(fleet, "extend", body, output)
+    _tell(fleet, "extend", body, key, output)
 
 
 @app.command("end")
@@ -92,15 +93,17 @@ def end(
     fleet: FleetName = None,
     gateway: OneGateway = None,
     exempt_too: Annotated[bool, typer.Option("--exempt-too", help="exempt sessions as well")] = False,
+    key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """End what is left in small batches; its users log in again."""
-    _tell(fleet, "end", {"gateway": gateway, "reason": reason, "exempt_too": exempt_too}, output)
+    body = {"gateway": gateway, "reason": reason, "exempt_too": exempt_too}
+    _tell(fleet, "end", body, key, output)
 
 
-def _tell(fleet: str | None, verb: str, body: dict[str, Any], output: Output) -> None:
+def _tell(fleet: str | None, verb: str, body: dict[str, Any], key: str | None, output: Output) -> None:
     api = Api()
-    receipts = api.post("fleets", fleet_of(api, fleet), "drains", verb, body=body)["receipts"]
+    receipts = api.post("fleets", fleet_of(api, fleet), "drains", verb, body=body, key=key)["receipts"]
     sentences = [receipt["sentence"] for receipt in receipts]
     emit(output, "CommandReceiptList", receipts, lambda: say(*sentences), rows=receipts)
 

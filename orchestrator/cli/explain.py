@@ -35,8 +35,9 @@ def explain(
     if meant is not None:
         emit(output, "Meaning", meant, lambda: say(*_meaning_lines(meant)), names=[word])
         return
+    api = Api()
     try:
-        found = Api().get("changes", word)
+        found = api.get("changes", word)
     except Problem as problem:
         if problem.code not in {"Unknown", "BadInput"}:
             raise

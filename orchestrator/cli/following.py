@@ -12,8 +12,15 @@ EVERY_SECONDS = 0.5
 Json = Any
 
 
-def code_of(status: Json) -> ExitCode:
+def code_of_fleet(status: Json) -> ExitCode:
     """Return how the fleet stands as an exit code: 0 is well or going well, what needs a person is not."""
+    code, standing = code_of_change(status), status["standing"]
+    needs_you = status["concern"] or standing["silent"] or standing["quarantined"]
+    return ExitCode.HELD if code is ExitCode.DONE and needs_you else code
+
+
+def code_of_change(status: Json) -> ExitCode:
+    """Return how the fleet's newest change stands, or has ended, as an exit code."""
     change = status["change"]
     if change is None:
         return ExitCode.DONE
@@ -103,7 +110,7 @@ def _ended(status: Json, deadline: float | None) -> ExitCode | None:
         return ExitCode.DONE
     late, incomplete = _is_late(deadline), change["outcome"] == "rollback_incomplete"
     if change["phase"] == "ended" or (incomplete and (late or deadline is None)):
-        return code_of(status)
+        return code_of_change(status)
     if late:
         return ExitCode.HELD if change["phase"] == "held" else ExitCode.TIMED_OUT
     return None

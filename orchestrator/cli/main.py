@@ -22,10 +22,11 @@ from orchestrator.cli import (
     token,
 )
 from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.following import code_of, follow
+from orchestrator.cli.following import code_of_fleet, follow
 from orchestrator.cli.output import Output, OutputOption, console, emit, say
 from orchestrator.cli.screens import fleet_frame, history_lines, plan_lines
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, completed_releases, fleet_of
+from orchestrator.exit_code import ExitCode
 
 app = typer.Typer(
     name="penstock",
@@ -75,7 +76,6 @@ Release = Annotated[
     ),
 ]
 Strategy = Annotated[str, typer.Option("--strategy", help="canary, rolling or blue_green")]
-DIGEST_SHOWN = slice(7, 19)
 
 
 def _meant() -> str:
@@ -147,7 +147,7 @@ def status(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None
         lambda: console().print(fleet_frame(found)),
         names=[found["change"]["rollout"]] if found["change"] else [],
     )
-    raise typer.Exit(code_of(found))
+    raise typer.Exit(code_of_fleet(found))
 
 
 @app.command(rich_help_panel=SEE)
@@ -226,7 +226,9 @@ def plan(
 
 
 def _plan(api: Api, fleet: str, to: str, strategy: str) -> Any:
-    return api.post("plans", body={"fleet": fleet, "to": to, "strategy": strategy.replace("-", "_")})
+    return api.surveying().post(
+        "plans", body={"fleet": fleet, "to": to, "strategy": strategy.replace("-", "_")}
+    )
 
 
 @fleets.command("install")
@@ -234,15 +236,17 @@ def install(
     to: Release,
     fleet: FleetName = None,
     reason: Annotated[str, typer.Option("--reason", help="why, for the history")] = "first installation",
+    key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Bring up gateways that serve nobody yet; those that serve are left alone."""
     api = Api()
     name = fleet_of(api, fleet)
-    begun = api.post("fleets", name, "install", body={"to": to, "reason": reason})
-    sys.stderr.write(f"{begun['change']} begun; it is followed to its end\n")
-    code = follow(api, name, output)
-    say(api.get("fleets", name)["change"]["why"])
+    body = {"to": to, "reason": reason}
+    begun = api.surveying().post("fleets", name, "install", body=body, key=key)
+    code = _followed(api, name, begun["change"], output)
+    if output is Output.TABLE:
+        say(api.get("fleets", name)["change"]["why"])
     raise typer.Exit(code)
 
 
@@ -276,11 +280,24 @@ def start(
         "plan": plan_digest,
         "even_if_unusual": even_if_unusual,
     }
-    begun = api.post("changes", body=body, key=key)
-    sys.stderr.write(f"{begun['change']} started. Follow it: penstock watch {name}\n")
+    begun = api.surveying().post("changes", body=body, key=key)
     if wait:
-        raise typer.Exit(follow(api, name, output))
-    emit(output, "Change", begun, lambda: None, names=[begun["change"]])
+        raise typer.Exit(_followed(api, name, begun["change"], output))
+    started = f"{begun['change']} started" if begun["change"] else UNNAMED
+    sys.stderr.write(f"{started}. Follow it: penstock watch {name}\n")
+    emit(output, "Change", begun, lambda: None, names=[begun["change"] or name])
+
+
+UNNAMED = "The order is stored, and begins when a worker is back"
+
+
+def _followed(api: Api, fleet: str, change: str | None, output: Output) -> ExitCode:
+    """Follow a change that has begun to its end; one that no worker has named cannot be told from others."""
+    if change is None:
+        sys.stderr.write(f"{UNNAMED}. Follow it then: penstock watch {fleet}\n")
+        return ExitCode.TIMED_OUT
+    sys.stderr.write(f"{change} has begun; it is followed to its end\n")
+    return follow(api, fleet, output)
 
 
 def _command(fleet: str | None, body: dict[str, Any], key: str | None, output: Output) -> None:

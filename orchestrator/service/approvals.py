@@ -7,6 +7,7 @@ from pathlib import Path
 from activities.drivers.trust_files import compose_releases
 from orchestrator.service.people import PeopleFile
 from orchestrator.store.ledger import Ledger
+from policies.access import Action
 from policies.approvals import approved, require_approved, required
 from policies.model.approval import Approval, Approved, Required
 from policies.model.errors import NotAllowed
@@ -37,9 +38,10 @@ class ApprovalService:
 
     def state(self, plan: Plan, requester: str) -> Approved:
         """Return how far the plan has come, if that person starts it."""
+        given = self.ledger.approvals(plan.digest)
         return approved(
             self.required(plan),
-            self.ledger.approvals(plan.digest),
+            [one for one in given if self.people.may_still(one.person, Action.ANSWER, plan.fleet.name)],
             requesters=self._requesters(requester),
             signers=self._signers(plan),
             now=datetime.now(UTC),
@@ -82,5 +84,4 @@ class ApprovalService:
 
     def _requesters(self, requester: str) -> frozenset[str]:
         """Return who asks: a machine may be asking for whoever made its token."""
-        makers = (row.made_by for row in self.ledger.tokens() if row.name == requester)
-        return frozenset({requester, *makers})
+        return frozenset({requester, *self.ledger.makers_of(requester)})

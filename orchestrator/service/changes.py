@@ -1,4 +1,4 @@
-"""Everything a caller may ask of a fleet; the only user of the Temporal client."""
+"""Changes of a fleet: started, told, taken back, and asked how they stand."""
 
 import asyncio
 import secrets
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from temporalio.client import (
@@ -22,15 +23,16 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.engine.task_timeout import task_within
-from orchestrator.service.updates import ANSWER, engine_answers, give, refusal_in
+from orchestrator.service.updates import ANSWER, engine_answers, give, refusal_in, silence_of
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
 from policies.model.command import Command, CommandKind, CommandReceipt
-from policies.model.errors import BadInput, Conflict, Refused, Unavailable
+from policies.model.errors import BadInput, Conflict, NotAllowed, Refused, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
+from policies.model.people import ROOT, Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.status import ChangeStatus
 from policies.model.value import Digest, Value
@@ -140,18 +142,22 @@ class ChangeService:
         *,
         even_if_unusual: bool = False,
         key: str | None = None,
-    ) -> str:
-        """Start the upgrade of a plan; return its name. Conflict while another change is under way.
+    ) -> str | None:
+        """Start the upgrade of a plan; return its name, None when it is stored and has no name yet.
 
         Under one key it is started once, also when the answer to the first request was lost.
+
+        Raises:
+            Conflict: Another change is under way.
         """
-        digest = await asyncio.to_thread(self.ledger.record_plan, plan)
+        digest = await asyncio.to_thread(self.ledger.record_plan, plan, person)
         order = ChangeOrder(
             fleet=plan.fleet.name,
             kind=ChangeKind.UPGRADE,
             plan=digest,
             source=source,
             requested_by=person,
+            on_behalf_of=await asyncio.to_thread(self.ledger.makers_of, person),
             reason=reason,
             even_if_unusual=even_if_unusual,
             key=key,
@@ -167,8 +173,8 @@ class ChangeService:
         reason: str = "first installation",
         *,
         key: str | None = None,
-    ) -> str:
-        """Begin to bring up gateways that serve nobody yet, once under one key; return the change's name."""
+    ) -> str | None:
+        """Begin to bring up gateways that serve nobody yet, once under one key; return as `start` does."""
         digest = await asyncio.to_thread(self.ledger.record_first, fleet, release)
         order = ChangeOrder(
             fleet=fleet.name,
@@ -181,9 +187,9 @@ class ChangeService:
         )
         return await self._begin(order, fleet)
 
-    async def _begin(self, order: ChangeOrder, fleet: Fleet) -> str:
-        """Start a change and return its name, once it has one."""
-        if name := await self._begun_before(order):
+    async def _begin(self, order: ChangeOrder, fleet: Fleet) -> str | None:
+        """Start a change and return its name; None when it is stored and no worker has named it yet."""
+        if name := await self.begun_before(order.key):
             return name
         try:
             with engine_answers():
@@ -197,7 +203,7 @@ class ChangeService:
                     rpc_timeout=ANSWER,
                 )
         except WorkflowAlreadyStartedError as error:
-            if await self._is_of(order) and (name := await self._begun_before(order, within=ANSWER)):
+            if await self._is_of(order) and (name := await self.begun_before(order.key, within=ANSWER)):
                 return name
             offers = [_offer(verb, order.fleet) for verb in (Verb.STATUS, Verb.HOLD, Verb.ROLL_BACK)]
             raise Conflict(f"a change of {order.fleet} is under way", *offers) from error
@@ -209,7 +215,7 @@ class ChangeService:
                         return status.rollout
                     await asyncio.sleep(0.05)
         except (TimeoutError, RPCError, WorkflowQueryFailedError):
-            return f"a change of {order.fleet}"  # it is durable; its name comes with the worker
+            return None
 
     async def _is_of(self, order: ChangeOrder) -> bool:
         """Whether the change under way was begun by an equal request."""
@@ -222,13 +228,13 @@ class ChangeService:
         except (Unavailable, RPCError):
             return False
 
-    async def _begun_before(self, order: ChangeOrder, within: timedelta = timedelta(0)) -> str | None:
-        """Return the change that an equal request has begun; one that has just begun gets its name soon."""
-        if order.key is None:
+    async def begun_before(self, key: str | None, within: timedelta = timedelta(0)) -> str | None:
+        """Return the change that the request of that key has begun; one that has just begun is named soon."""
+        if key is None:
             return None
         until = time.monotonic() + within.total_seconds()
         while True:
-            name = await asyncio.to_thread(self.ledger.change_of_key, order.key)
+            name = await asyncio.to_thread(self.ledger.change_of_key, key)
             if name is not None or time.monotonic() >= until:
                 return name
             await asyncio.sleep(0.1)
@@ -245,7 +251,7 @@ class ChangeService:
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise BadInput(f"no change of {fleet} is known to the engine") from error
-            silence = f"the engine does not answer ({error.message}); is a worker running?"
+            silence = f"{silence_of(error)}; is a worker running?"
             raise Unavailable(*(await self._why_stuck(fleet) or (silence,))) from error
         except WorkflowQueryFailedError as error:
             silence = f"the worker could not answer ({error.message}); ask again, and see its log"
@@ -259,7 +265,7 @@ class ChangeService:
             if error.status is RPCStatusCode.NOT_FOUND:
                 gone = "the engine knows nothing of this change any more; a rollback takes every gateway back"
                 return gone, (_offer(Verb.ROLL_BACK, fleet),)
-            return f"the engine does not answer ({error.message}); what is shown is what was last heard", ()
+            return f"{silence_of(error)}; what is shown is what was last heard", ()
         stuck = _stuck(fleet, description)
         return (stuck[0], (stuck[1],)) if stuck else None
 
@@ -295,7 +301,7 @@ class ChangeService:
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise Conflict(f"no change of {fleet} is under way") from error
-            raise Unavailable(f"the engine does not answer ({error.message}); nothing was ordered") from error
+            raise Unavailable(f"{silence_of(error)}; nothing was ordered") from error
         sentence = "No worker answered; the order is stored and is carried out when one is back."
         if stuck := await self._why_stuck(fleet):
             sentence = f"The order is stored. {stuck[0]}"
@@ -309,9 +315,11 @@ class ChangeService:
         person: str,
         reason: str,
         *,
+        via: Via = Via.SYSTEM,
         to: ReleaseRef | None = None,
         source: str | None = None,
         force: bool = False,
+        key: str | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> CommandReceipt:
         """Send every gateway back, whatever is going on; a receipt that is not accepted had nothing to do.
@@ -334,7 +342,7 @@ class ChangeService:
                     _offer(Verb.ROLL_BACK, fleet.name),
                 )
             command = Command(
-                id=f"rollback-{secrets.token_hex(6)}",
+                id=key or f"rollback-{secrets.token_hex(6)}",
                 kind=CommandKind.ROLL_BACK,
                 person=person,
                 reason=reason,
@@ -345,12 +353,14 @@ class ChangeService:
                 if not await self._is_free_soon(fleet.name, tell):
                     raise
         if force:
-            await self._end_by_force(fleet.name, person, reason)
-        order = await asyncio.to_thread(self._return_order, fleet, person, reason, to, source)
+            await self._end_by_force(fleet.name, person, via, reason)
+        if name := await self.begun_before(key):
+            return CommandReceipt(id=name, accepted=True, sentence=f"{name} has begun.")
+        order = await asyncio.to_thread(self._return_order, fleet, person, reason, to, source, key)
         if isinstance(order, CommandReceipt):
             return order
         name = await self._begin(order, fleet)
-        return CommandReceipt(id=name, accepted=True, sentence=_begun(order))
+        return CommandReceipt(id=name or fleet.name, accepted=True, sentence=_begun(order))
 
     async def _is_free_soon(self, fleet: str, tell: Callable[[str], None]) -> bool:
         """Return whether the fleet's lock is free, having waited for single gateways that return alone."""
@@ -364,18 +374,25 @@ class ChangeService:
             await asyncio.sleep(0.5)
         return True
 
-    async def _end_by_force(self, fleet: str, person: str, reason: str) -> None:
+    async def _end_by_force(self, fleet: str, person: str, via: Via, reason: str) -> None:
         """End a change that no longer answers; what it touched is taken back by the one that follows."""
         if not await self.is_under_way(fleet):
             return
+        stuck = await self._why_stuck(fleet)
         with engine_answers():
             await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
-        await asyncio.to_thread(
-            self.ledger.audit, person, "cli", "change ended by force", fleet, {"reason": reason}
-        )
+        body = {"reason": reason, "stuck": stuck is not None}
+        record = partial(self.ledger.audit, person, via, "change ended by force", fleet, body, fleet=fleet)
+        await asyncio.to_thread(record)
 
     def _return_order(
-        self, fleet: Fleet, person: str, reason: str, to: ReleaseRef | None, source: str | None
+        self,
+        fleet: Fleet,
+        person: str,
+        reason: str,
+        to: ReleaseRef | None,
+        source: str | None,
+        key: str | None,
     ) -> ChangeOrder | CommandReceipt:
         """Return what to go back to, from what the ledger knows; a receipt when there is nothing to do."""
         known_good = self.ledger.known_good(fleet.name)
@@ -396,15 +413,23 @@ class ChangeService:
         if not targets:
             return CommandReceipt(id=fleet.name, accepted=False, sentence=f"Nothing to do: {nothing}")
         plan = self.ledger.record_return(fleet, targets)
+        confirm = self._confirmation(fleet, plan, targets, known_good, previous)
+        if confirm is not None and to is not None and person == ROOT:
+            raise NotAllowed(
+                f"{confirm.reason}: a second person has to approve it, and root may be anybody on this host, "
+                "that person too; ask for it in your own name"
+            )
         return ChangeOrder(
             fleet=fleet.name,
             kind=ChangeKind.GO_BACK,
             plan=plan,
             source=source,
             requested_by=person,
+            on_behalf_of=self.ledger.makers_of(person),
             reason=f"{person}: {reason}",
             cause=back.change,
-            confirm=self._confirmation(fleet, plan, targets, known_good, previous),
+            confirm=confirm,
+            key=key,
         )
 
     def _confirmation(

@@ -46,14 +46,21 @@ class DrainService:
     async def tell(
         self, fleet: Fleet, gateway: str | None, command: DrainExtension | DrainEnding
     ) -> tuple[CommandReceipt, ...]:
-        """Give the drains of a gateway, or of all, a person's command; Conflict when none is under way."""
+        """Give the drains of a gateway, or of all, a person's command.
+
+        One that does not answer has a receipt that is not accepted, beside those that do.
+
+        Raises:
+            Conflict: None is under way.
+            Unavailable: None of them answers.
+        """
         names = {known.name for known in fleet.gateways}
         if gateway is not None and gateway not in names:
             seen = Offer(verb=Verb.SESSIONS, fleet=fleet.name)
             raise BadInput(f"{fleet.name} has no gateway {gateway}", seen)
         command = command.model_copy(update={"gateway": gateway})
         kind = "extend" if isinstance(command, DrainExtension) else "end"
-        receipts, refusals = [], []
+        receipts, refusals, silent = [], [], list[str]()
         for handle in await self._running(fleet.name):
             try:
                 receipts.append(await give(handle, kind, command))
@@ -62,11 +69,14 @@ class DrainService:
             except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
                 if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
                     continue  # it has just ended
-                raise Unavailable(f"the drain {handle.id} does not answer; is a worker running?") from error
+                silent.append(f"the drain {handle.id} does not answer; is a worker running?")
+        if not receipts and silent:
+            raise Unavailable(silent[0])
         if not receipts:
             nothing = f"nothing is draining on {gateway or fleet.name}"
             raise refusals[0] if refusals else Conflict(nothing, Offer(verb=Verb.DRAINS, fleet=fleet.name))
-        return tuple(receipts)
+        not_told = [CommandReceipt(id=command.id, accepted=False, sentence=sentence) for sentence in silent]
+        return (*receipts, *not_told)
 
     async def _running(self, fleet: str) -> list[WorkflowHandle[Any, Any]]:
         """Return the fleet's drains that run, by name."""

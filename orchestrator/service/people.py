@@ -9,6 +9,7 @@ from pathlib import Path
 
 from activities.files import Reread
 from orchestrator.service.identity import IdentityProvider
+from policies.access import Action, allows
 from policies.model.errors import BadInput, NotAllowed
 from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, People, Role, Via, joined
 
@@ -113,6 +114,16 @@ class PeopleFile:
         """Return whose names or subjects these are."""
         known = {*identities}
         return frozenset(one.name for one in self.people().people if known & {one.name, *one.subjects})
+
+    def may_still(self, name: str, action: Action, fleet: str) -> bool:
+        """Return whether the person of that name may do this, as far as people.yaml can say.
+
+        Who is in a group, only the provider knows: who did it as one of a group that may is believed.
+        """
+        people = self.people()
+        by_name = [one.roles for one in people.people if one.name == name]
+        by_group = [one.roles for one in people.groups]
+        return any(allows(roles, action, fleet) for roles in (*by_name, *by_group))
 
     def knows(self, name: str) -> bool:
         """Return whether somebody has that name."""

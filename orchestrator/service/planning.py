@@ -61,7 +61,7 @@ class PlanService:
 
     async def plan(self, fleet: Fleet, to: str, strategy: Strategy) -> Plan:
         """Return what an upgrade would do; no gateway is changed."""
-        release = await asyncio.to_thread(self.ledger.release, to)
+        release = await asyncio.to_thread(self.ledger.release, to, fleet.product)
         gates, trust = await asyncio.to_thread(self._read_files)
         return await self.changes.plan(fleet, release, strategy, gates, trust)
 

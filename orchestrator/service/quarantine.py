@@ -33,10 +33,12 @@ class QuarantineService:
         entry = Quarantine(
             fleet=fleet.name, gateway=gateway, reason=reason, person=person, since=datetime.now(UTC)
         )
-        # First its row, in the person's name: what penstock has left out by itself it also takes in again.
-        new = await asyncio.to_thread(self.service.ledger.set_quarantine, entry)
+        # Its row comes before the command, in the person's name: what penstock has left out by itself it
+        # also takes in again.
         under_way = await self.service.is_under_way(fleet.name)
-        if under_way and gateway in (await self.service.status(fleet.name)).waits_for:
+        waited_for = under_way and gateway in (await self.service.status(fleet.name)).waits_for
+        new = await asyncio.to_thread(self.service.ledger.set_quarantine, entry)
+        if waited_for:
             command = Command(
                 id=f"quarantine-{secrets.token_hex(6)}",
                 kind=CommandKind.QUARANTINE,

@@ -1,6 +1,7 @@
 """Releases: verified from the repository into the ledger, listed, and withdrawn."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,19 +44,21 @@ class ReleaseService:
             manifest_json=admitted.manifest.model_dump_json(),
             person=person,
         )
-        return await asyncio.to_thread(self.named, admitted.reference.digest)
+        rows = await asyncio.to_thread(self.ledger.releases)
+        return named(admitted.reference.digest, rows)
 
-    def named(self, name: str) -> ReleaseRow:
-        """Return the release of that version, digest or beginning of one, withdrawn ones too.
 
-        Raises:
-            Unknown: There is none.
-            BadInput: The name fits several.
-        """
-        found = [row for row in self.ledger.releases() if is_named(row.release, name)]
-        listed = Offer(verb=Verb.RELEASES)
-        if not found:
-            raise Unknown(f"no release {name} in the ledger", listed)
-        if len(found) > 1:
-            raise BadInput(f"{len(found)} releases are called {name}: name one by its digest", listed)
-        return found[0]
+def named(name: str, rows: Iterable[ReleaseRow]) -> ReleaseRow:
+    """Return the release of that version, digest or beginning of one, withdrawn ones too.
+
+    Raises:
+        Unknown: There is none among these.
+        BadInput: The name fits several.
+    """
+    found = [row for row in rows if is_named(row.release, name)]
+    listed = Offer(verb=Verb.RELEASES)
+    if not found:
+        raise Unknown(f"no release {name} in the ledger", listed)
+    if len(found) > 1:
+        raise BadInput(f"{len(found)} releases are called {name}: name one by its digest", listed)
+    return found[0]

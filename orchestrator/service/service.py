@@ -7,6 +7,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -24,16 +25,25 @@ from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.rebuilding import RebuildingService, Rebuilt
-from orchestrator.service.releases import ReleaseService
+from orchestrator.service.releases import ReleaseService, named
+from orchestrator.store import requests
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tokens import TOKENS_BEGIN
-from policies.access import Action, action_of, may
+from policies.access import Action, action_of, is_known_to, may, refusal_of
 from policies.model.approval import Approval
 from policies.model.audit import AuditEntry
 from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, HistoryRow, Outcome
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
-from policies.model.errors import BadInput, Conflict, NotAllowed, OtherContent, PenstockError, Unknown
+from policies.model.errors import (
+    BadInput,
+    Conflict,
+    NotAllowed,
+    OtherContent,
+    PenstockError,
+    Unavailable,
+    Unknown,
+)
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, TokenRow, Via
@@ -42,16 +52,11 @@ from policies.model.release import ReleaseRow
 from policies.model.request import Answer
 from policies.model.snapshot import SnapshotRow
 from policies.model.status import ChangeStatus, Event, EventRow
-from policies.model.value import Value, digest_of
+from policies.model.value import Value
 from policies.status.story import Story
 from policies.status.told import Told
 
 T = TypeVar("T")
-
-
-def fleet_in(subject: str) -> str | None:
-    """Return whose entry it is that is about this subject; a digest is nobody's alone."""
-    return None if subject.startswith("sha256:") else subject.partition("/")[0]
 
 
 def is_beginning(written: str, digest: str) -> bool:
@@ -133,6 +138,8 @@ class Service:
             found = await asyncio.to_thread(self._ledger.caller_of, token, Via.API)
         else:  # a provider that hangs takes no thread that a hold or a rollback needs
             found = await asyncio.get_running_loop().run_in_executor(EXAMINERS, self.people.of_login, token)
+            if await asyncio.to_thread(self._ledger.makers_of, found.person):
+                raise NotAllowed(f"{found.person} is a machine's name here; nobody else can have it")
         return found.model_copy(update={"address": caller_at})
 
     def note_refused_token(self, caller_at: str, refused: NotAllowed) -> None:
@@ -206,7 +213,7 @@ class Service:
         """
         named = await self._asked(caller, Action.PLAN, fleet)
         made = await self._plans.plan(named, to, strategy)
-        await asyncio.to_thread(self._ledger.record_plan, made)
+        await asyncio.to_thread(self._ledger.record_plan, made, caller.person)
         return await self._plans.view(made, caller.person)
 
     async def planned(self, caller: Caller, plan: str) -> PlanView:
@@ -221,10 +228,7 @@ class Service:
 
     async def release(self, caller: Caller, name: str) -> ReleaseRow:
         """Return one release of a product that the caller has to do with."""
-        row = await asyncio.to_thread(self._releases.named, name)
-        if row not in await self.releases(caller):
-            raise Unknown(f"no release {name} in the ledger", Offer(verb=Verb.RELEASES))
-        return row
+        return named(name, await self.releases(caller))
 
     async def snapshots(
         self, caller: Caller, fleet: str, change: str | None = None
@@ -252,16 +256,19 @@ class Service:
         digest: str | None = None,
         even_if_unusual: bool = False,
         key: str | None = None,
-    ) -> str:
-        """Start an upgrade; return the change's name.
+    ) -> str | None:
+        """Start an upgrade; return the change's name, None until a worker has given it one.
 
         Raises:
             Conflict: Another change is under way, or the plan is another one now.
             ApprovalRequired: The plan needs more people than have approved it.
         """
         named = await self._asked(caller, Action.START, fleet)
+        request = caller.request(key) if key is not None else None
+        if begun := await self._changes.begun_before(request):
+            return begun
 
-        async def begin() -> str:
+        async def begin() -> str | None:
             plan = await self._plans.plan(named, to, strategy)
             if digest is not None and not is_beginning(digest, plan.digest):
                 again = Offer(verb=Verb.PLAN, fleet=fleet, release=to)
@@ -275,7 +282,7 @@ class Service:
                 caller.person,
                 reason,
                 even_if_unusual=even_if_unusual,
-                key=caller.request(key) if key is not None else None,
+                key=request,
             )
 
         return await self._audited(caller, "upgrade asked for", fleet, {"to": to, "reason": reason}, begin)
@@ -309,7 +316,8 @@ class Service:
         """
         await self._asked(caller, action_of(kind), fleet)
         if caller.machine and kind is CommandKind.PROMOTE:
-            raise NotAllowed(f"{caller.person} is a machine: two people promote without proof")
+            sentence = f"{caller.person} is a machine: two people promote without proof"
+            raise await self._refuse(caller, fleet, sentence)
         command = Command(
             id=f"{kind}-{secrets.token_hex(6)}" if key is None else caller.request(key),
             kind=kind,
@@ -336,26 +344,36 @@ class Service:
         to: str | None = None,
         force: bool = False,
         change: str | None = None,
+        key: str | None = None,
     ) -> CommandReceipt:
         """Take the fleet back, whatever is going on, unless another change is the newest than was shown."""
         named = await self._asked(caller, Action.GO_BACK, fleet)
 
         async def back() -> CommandReceipt:
             await asyncio.to_thread(self._refuse_stale, fleet, change)
-            release = await asyncio.to_thread(self._ledger.release, to) if to else None
+            release = await asyncio.to_thread(self._ledger.release, to, named.product) if to else None
             return await self._changes.roll_back(
-                named, caller.person, reason, to=release, source=self._releases.source, force=force
+                named,
+                caller.person,
+                reason,
+                via=caller.via,
+                to=release,
+                source=self._releases.source,
+                force=force,
+                key=caller.request(key) if key is not None else None,
             )
 
         asked = {"reason": reason, "to": to, "force": force}
         return await self._audited(caller, "rollback asked for", fleet, asked, back)
 
-    async def install(self, caller: Caller, fleet: str, to: str, reason: str, key: str | None = None) -> str:
-        """Bring up the fleet's gateways that serve nobody yet; return the change's name."""
+    async def install(
+        self, caller: Caller, fleet: str, to: str, reason: str, key: str | None = None
+    ) -> str | None:
+        """Bring up the fleet's gateways that serve nobody yet; return as `start` does."""
         named = await self._asked(caller, Action.START, fleet)
 
-        async def begin() -> str:
-            release = await asyncio.to_thread(self._ledger.release, to)
+        async def begin() -> str | None:
+            release = await asyncio.to_thread(self._ledger.release, to, named.product)
             return await self._changes.install(
                 named,
                 release,
@@ -382,25 +400,28 @@ class Service:
 
     async def add_release(self, caller: Caller, fleet: str, digest: str) -> ReleaseRow:
         """Verify a release for the fleet and have it in the ledger."""
-        named = await self._asked(caller, Action.RELEASES, fleet)
+        named = await self._asked(caller, Action.ADD_RELEASES, fleet)
 
         async def add() -> ReleaseRow:
             return await self._releases.add(named, digest, caller.person)
 
-        return await self._audited(caller, "release asked for", digest, {"fleet": fleet}, add)
+        return await self._audited(caller, "release asked for", fleet, {"release": digest}, add, about=digest)
 
     async def yank_release(self, caller: Caller, name: str, reason: str) -> bool:
-        """Withdraw a release everywhere; return whether it was offered until now."""
+        """Withdraw a release everywhere; return whether it was offered until now.
+
+        Raises:
+            NotAllowed: There are fleets of its product of which the caller may not withdraw any.
+        """
         row = await self.release(caller, name)
-        concerned = [fleet for fleet in self.fleets(caller) if may(caller, Action.RELEASES, fleet)]
-        if not concerned:
-            raise NotAllowed(f"{caller.person} may not withdraw releases of any fleet")
+        await asyncio.to_thread(self._may_withdraw, caller, row)
 
         async def withdraw() -> bool:
             return await asyncio.to_thread(self._ledger.yank, row.release.digest, reason, caller.person)
 
+        asked = {"reason": reason}
         return await self._audited(
-            caller, "withdrawal asked for", row.release.digest, {"reason": reason}, withdraw
+            caller, "withdrawal asked for", None, asked, withdraw, about=row.release.digest
         )
 
     async def tell_drains(
@@ -416,9 +437,8 @@ class Service:
         async def tell() -> tuple[CommandReceipt, ...]:
             return await self._drains.tell(named, gateway, mine)
 
-        return await self._audited(
-            caller, what, f"{fleet}/{gateway or '*'}", {"reason": command.reason}, tell
-        )
+        asked = {"reason": command.reason}
+        return await self._audited(caller, what, fleet, asked, tell, about=f"{fleet}/{gateway or '*'}")
 
     async def leave_out(self, caller: Caller, fleet: str, gateway: str, reason: str) -> str:
         """Leave a gateway out of changes."""
@@ -427,8 +447,9 @@ class Service:
         async def leave() -> str:
             return await self._quarantine.leave_out(named, gateway, caller.person, reason)
 
+        about = f"{fleet}/{gateway}"
         return await self._audited(
-            caller, "quarantine asked for", f"{fleet}/{gateway}", {"reason": reason}, leave
+            caller, "quarantine asked for", fleet, {"reason": reason}, leave, about=about
         )
 
     async def take_in(self, caller: Caller, fleet: str, gateway: str, reason: str) -> str:
@@ -438,7 +459,8 @@ class Service:
         async def take() -> str:
             return await self._quarantine.take_in(named, gateway, caller.person, reason)
 
-        return await self._audited(caller, "return asked for", f"{fleet}/{gateway}", {"reason": reason}, take)
+        about = f"{fleet}/{gateway}"
+        return await self._audited(caller, "return asked for", fleet, {"reason": reason}, take, about=about)
 
     async def complain(self, fleet: str, body: bytes, at: str, signature: str) -> bool:
         """Take a complaint of whoever holds the fleet's key; return whether it is new."""
@@ -451,7 +473,7 @@ class Service:
     ) -> Answer:
         """Do the work once for each key of the caller; a repeat gets the first one's answer.
 
-        What is refused has had no effect, and may be tried again under its key.
+        What was refused or has failed may be tried again under its key, by which every effect is known.
 
         Raises:
             OtherContent: The key was given to another request.
@@ -460,19 +482,27 @@ class Service:
         try:
             known = await asyncio.to_thread(self._ledger.begin_request, caller.person, key, content)
         except OtherContent as refused:
-            await self._note_refusal(
-                caller, digest_of(key.encode()), str(refused)
-            )  # a key is no fleet's name
+            await self._refuse(caller, None, str(refused))
             raise
         if known is not None:
             return known
+        kept = asyncio.create_task(self._keep_request(caller, key))
         try:
             done = await work()
         except BaseException:
             await asyncio.to_thread(self._ledger.forget_request, caller.person, key)
             raise
+        finally:
+            kept.cancel()
         await asyncio.to_thread(self._ledger.finish_request, caller.person, key, done)
         return done
+
+    async def _keep_request(self, caller: Caller, key: str) -> None:
+        """Have the ledger know that the request is still being carried out, for as long as it is."""
+        while True:
+            await asyncio.sleep(requests.ABANDONED.total_seconds() / 4)
+            with suppress(Unavailable):
+                await asyncio.to_thread(self._ledger.keep_request, caller.person, key)
 
     # --- tokens ----------------------------------------------------------------------
 
@@ -486,7 +516,11 @@ class Service:
             raise BadInput(f"{name} could be what an identity provider calls somebody: leave out the @")
         if name in {*RESERVED, ROOT} or await asyncio.to_thread(self.people.knows, name):
             raise BadInput(f"{name} is or could be somebody's name, and a token is nobody: call it otherwise")
-        return await asyncio.to_thread(self._ledger.make_token, name, grants, lives, caller.person)
+
+        async def make() -> tuple[str, TokenRow]:
+            return await asyncio.to_thread(self._ledger.make_token, name, grants, lives, caller.person)
+
+        return await self._audited(caller, "token asked for", None, {"lives": str(lives)}, make, about=name)
 
     async def tokens(self, caller: Caller) -> tuple[TokenRow, ...]:
         """Return the tokens of fleets that the caller administers."""
@@ -497,7 +531,13 @@ class Service:
         """Make a token worthless."""
         if name not in {row.name for row in await self.tokens(caller)}:
             raise Unknown(f"there is no token {name}", Offer(verb=Verb.TOKENS))
-        return await asyncio.to_thread(self._ledger.revoke_token, name, caller.person, reason)
+
+        async def revoke() -> bool:
+            return await asyncio.to_thread(self._ledger.revoke_token, name, caller.person, reason)
+
+        return await self._audited(
+            caller, "revocation asked for", None, {"reason": reason}, revoke, about=name
+        )
 
     # --- the audit record --------------------------------------------------------------
 
@@ -505,7 +545,8 @@ class Service:
         """Return entries of the fleets that the caller audits; all of them where that is every fleet."""
         fleets = None if self._audits_everything(caller) else self._audited_by(caller)
         if fleets is not None and not fleets:
-            raise NotAllowed(f"{caller.person} audits no fleet: that takes auditor or admin")
+            sentence = f"{caller.person} audits no fleet: that takes auditor or admin"
+            raise await self._refuse(caller, None, sentence)
         read = partial(self._ledger.audit_entries, after, fleets=fleets, limit=limit)
         return await asyncio.to_thread(read)
 
@@ -535,8 +576,7 @@ class Service:
     async def _must_audit_everything(self, caller: Caller) -> None:
         if not self._audits_everything(caller):
             sentence = f"{caller.person} does not audit every fleet: that takes auditor or admin on '*'"
-            await self._note_refusal(caller, "audit", sentence)
-            raise NotAllowed(sentence)
+            raise await self._refuse(caller, None, sentence)
 
     # --- one place for each thing that all of them need --------------------------------
 
@@ -546,31 +586,25 @@ class Service:
     async def _record(self, caller: Caller, action: Action, change: str) -> ChangeRecord:
         """Return a change's line; of a fleet that the caller may not know, as if there were none."""
         record = await asyncio.to_thread(self._ledger.change, change)
-        none = Unknown(f"no change {change} in the ledger", Offer(verb=Verb.HISTORY))
-        await self._asked_of(caller, action, record.fleet, none)
+        try:  # a change is remembered longer than its fleet has a file
+            await asyncio.to_thread(self._fleets.require, caller, action, record.fleet)
+        except Unknown as unknown:
+            raise Unknown(f"no change {change} in the ledger", Offer(verb=Verb.HISTORY)) from unknown
         return record
 
     async def _plan_of(self, caller: Caller, action: Action, name: str) -> Plan:
         """Return a recorded plan; of a fleet that the caller may not know, as if there were none."""
-        digest, fleet = await asyncio.to_thread(self._ledger.plan_named, name)
-        none = Unknown(f"no plan {name} in the ledger", Offer(verb=Verb.PLAN))
-        await self._asked_of(caller, action, fleet, none)
+        known = await asyncio.to_thread(self._fleets.names, caller)
+        digest, fleet = await asyncio.to_thread(self._ledger.plan_named, name, known)
+        await self._asked(caller, action, fleet)
         return await asyncio.to_thread(self._ledger.plan, digest)
-
-    async def _asked_of(self, caller: Caller, action: Action, fleet: str, none: Unknown) -> None:
-        """Return once the caller may do this on the fleet; raise `none` where they may not know it."""
-        try:
-            await self._asked(caller, action, fleet)
-        except Unknown as unknown:
-            raise none from unknown
 
     async def _administers(self, caller: Caller, fleet: str) -> None:
         if not self._may_administer(caller, fleet):
             sentence = (
                 f"{caller.person} may not administer {'every fleet' if fleet == EVERY_FLEET else fleet}"
             )
-            await self._note_refusal(caller, fleet, sentence)
-            raise NotAllowed(sentence)
+            raise await self._refuse(caller, None if fleet == EVERY_FLEET else fleet, sentence)
 
     def _may_administer(self, caller: Caller, fleet: str) -> bool:
         if fleet == EVERY_FLEET:
@@ -582,6 +616,18 @@ class Service:
         everywhere = {EVERY_FLEET: caller.grants.get(EVERY_FLEET, frozenset())}
         return may(caller.model_copy(update={"grants": everywhere}), action, EVERY_FLEET)
 
+    def _may_withdraw(self, caller: Caller, row: ReleaseRow) -> None:
+        """Return once the caller may withdraw the release wherever it could be installed."""
+        for name in self._fleets.names_of_product(row.release.product):
+            if refusal := refusal_of(caller, Action.WITHDRAW_RELEASES, name):
+                if not is_known_to(caller, name):
+                    refusal = (
+                        f"a withdrawal is for every fleet, and {caller.person} has no say in all of them: "
+                        "that takes operator on '*'"
+                    )
+                self._write_refusal(caller, None, f"{row.release.version}: {refusal}")
+                raise NotAllowed(refusal)
+
     def _refuse_stale(self, fleet: str, shown: str | None) -> None:
         """Refuse what was asked of a change that is not the fleet's newest any more."""
         newest = self._ledger.last_change(fleet) if shown is not None else None
@@ -590,25 +636,45 @@ class Service:
             raise Conflict(sentence, Offer(verb=Verb.STATUS, fleet=fleet))
 
     async def _audited(
-        self, caller: Caller, action: str, subject: str, body: object, work: Callable[[], Awaitable[T]]
+        self,
+        caller: Caller,
+        action: str,
+        fleet: str | None,
+        body: object,
+        work: Callable[[], Awaitable[T]],
+        *,
+        about: str | None = None,
     ) -> T:
-        """Do the work, and write down who asked for it and whether it was refused."""
-        try:
-            done = await work()
-        except PenstockError as refused:
-            await self._note_refusal(caller, subject, f"{action}: {refused}")
-            raise
-        write = partial(self._ledger.audit, fleet=fleet_in(subject))
+        """Write down who asks for what, do it, and write down why it was refused or failed on the way.
+
+        Args:
+            caller: Who asks.
+            action: What for.
+            fleet: Whose entry it is; None for what concerns the whole installation.
+            body: What was said with it.
+            work: What is done.
+            about: What it is done to, when that is not the fleet as a whole.
+        """
+        subject = about or fleet or "installation"
+        write = partial(self._ledger.audit, caller.person, caller.via.value, fleet=fleet)
         said = {"asked": body, "from": caller.address}
-        await asyncio.to_thread(write, caller.person, caller.via.value, action, subject, said)
-        return done
+        await asyncio.to_thread(write, action, subject, said)
+        try:
+            return await work()
+        except Exception as error:
+            # Only what is refused has surely had no effect; a peer that went away may have taken it.
+            refused = isinstance(error, PenstockError) and not isinstance(error, Unavailable)
+            why = {"why": f"{action}: {error}", "from": caller.address}
+            await asyncio.to_thread(write, "refused" if refused else "failed", subject, why)
+            raise
 
-    async def _note_refusal(self, caller: Caller, subject: str, sentence: str) -> None:
-        await asyncio.to_thread(self._write_refusal, caller, subject, sentence)
+    async def _refuse(self, caller: Caller, fleet: str | None, sentence: str) -> NotAllowed:
+        """Write down that the caller may not do something; return the refusal, to be raised."""
+        await asyncio.to_thread(self._write_refusal, caller, fleet, sentence)
+        return NotAllowed(sentence)
 
-    def _write_refusal(self, caller: Caller, subject: str, sentence: str) -> None:
-        body = {"why": sentence, "from": caller.address}
-        fleet = fleet_in(subject)
+    def _write_refusal(self, caller: Caller, fleet: str | None, sentence: str) -> None:
+        body, subject = {"why": sentence, "from": caller.address}, fleet or "installation"
         self._ledger.audit(caller.person, caller.via.value, "refused", subject, body, fleet=fleet)
 
     def _standing(self, fleet: Fleet) -> tuple[ChangeRecord | None, Standing]:

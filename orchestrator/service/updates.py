@@ -21,6 +21,15 @@ RUNS = 3
 """Runs that are asked; a history is cut after hundreds of events, not twice within an answer."""
 
 
+def silence_of(error: RPCError) -> str:
+    """Return in words how the engine did not answer; what its client says of it is for programmers."""
+    if error.status is RPCStatusCode.UNAVAILABLE:
+        return "the engine cannot be reached"
+    if error.status in {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
+        return "the engine does not answer in time"
+    return f"the engine does not answer ({error.status.name.lower().replace('_', ' ')})"
+
+
 @contextmanager
 def engine_answers() -> Iterator[None]:
     """Say in words that the engine does not answer.
@@ -31,8 +40,7 @@ def engine_answers() -> Iterator[None]:
     try:
         yield
     except RPCError as error:
-        why = error.message.partition(":")[0] or error.status.name
-        raise Unavailable(f"the engine does not answer ({why}); is it running, and a worker?") from error
+        raise Unavailable(f"{silence_of(error)}; is it running, and a worker?") from error
     except RuntimeError as error:  # a client that connects with its first question, in a list of workflows
         if "client connect" not in str(error):
             raise

@@ -9,6 +9,7 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.approval import Approval
+from policies.model.people import Via
 from policies.model.value import Digest
 
 
@@ -24,7 +25,7 @@ class Approvals(Book):
             values = {"plan": plan, "person": person, "reason": reason}
             connection.execute(insert(table).values(**values, at=now, expires=given.expires_at))
             said = {"reason": reason, "expires": given.expires_at.isoformat()}
-            append(connection, person, "plan", "plan approved", plan, said, fleet=fleet)
+            append(connection, person, Via.SYSTEM, "plan approved", plan, said, fleet=fleet)
         return given
 
     def approvals(self, plan: Digest) -> tuple[Approval, ...]:

@@ -13,6 +13,7 @@ from policies.history import standing, targets_of_last_change
 from policies.model.change import PENSTOCK, ChangeEnding, ChangeOpening, ChangeRecord, HistoryRow, WayBack
 from policies.model.errors import BadInput, Conflict, Unknown
 from policies.model.offer import Offer, Verb
+from policies.model.people import Via
 from policies.model.value import digest_of
 
 _LONGEST_NAME = 63
@@ -112,7 +113,7 @@ def begin(connection: Connection, opening: ChangeOpening, name: str | None = Non
         insert(tables.changes).values(**values, name=name, number=number, began=datetime.now(UTC))
     )
     body = {key: value for key, value in values.items() if value is not None and key != "requested_by"}
-    append(connection, opening.requested_by, "change", "change began", name, body, fleet=opening.fleet)
+    append(connection, opening.requested_by, Via.SYSTEM, "change began", name, body, fleet=opening.fleet)
     return name
 
 
@@ -127,7 +128,7 @@ def end(connection: Connection, ending: ChangeEnding) -> None:
         "moved": row.moved,
     }
     key = f"end of {row.name}: {digest_of(ending.model_dump_json().encode())}"
-    if append(connection, PENSTOCK, "change", "change ended", row.name, body, key, fleet=row.fleet):
+    if append(connection, PENSTOCK, Via.SYSTEM, "change ended", row.name, body, key, fleet=row.fleet):
         values = {"outcome": ending.outcome.value, "sentence": ending.sentence, "ended": datetime.now(UTC)}
         connection.execute(update(table).where(table.c.name == row.name).values(values))
 

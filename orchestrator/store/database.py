@@ -17,7 +17,14 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+)
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from policies.model.errors import BadInput, Unavailable
@@ -111,6 +118,8 @@ def _reachable(engine: Engine) -> Iterator[None]:
                 f"{engine.url.database} is no ledger, or a broken one ({error.orig}); it was left as it is"
             )
             raise BadInput(f"{sentence}: move it away and restore a backup") from error
+        if isinstance(error, DataError):
+            raise BadInput(f"the ledger cannot keep what was written: {error.orig}") from error
         raise
 
 

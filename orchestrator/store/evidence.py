@@ -10,6 +10,7 @@ from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.errors import Unknown
 from policies.model.offer import Offer, Verb
+from policies.model.people import Via
 from policies.model.snapshot import SnapshotRow
 from policies.model.value import Digest
 
@@ -54,5 +55,5 @@ class EvidenceList(Book):
             kept = {row.digest for row in connection.execute(select(table.c.digest))}
             gone = tuple(sorted(old - kept))
             body = {"before": before.astimezone(UTC).isoformat(), "digests": gone}
-            append(connection, person, "evidence", "snapshots expired", f"{len(gone)} snapshots", body)
+            append(connection, person, Via.SYSTEM, "snapshots expired", f"{len(gone)} snapshots", body)
             return gone

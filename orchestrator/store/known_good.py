@@ -14,6 +14,7 @@ from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.change import PENSTOCK, ChangeKind, KnownGoodBatch
 from policies.model.errors import BadInput, Conflict
+from policies.model.people import Via
 from policies.model.plan import ReleaseRef
 
 MOST = 500
@@ -132,7 +133,7 @@ def record(connection: Connection, batch: KnownGoodBatch) -> int:
     for gateway in [*fresh, *amended]:
         releases.setdefault(batch.releases[gateway].digest, []).append(gateway)
     body = {"back": batch.back, "releases": releases}
-    append(connection, PENSTOCK, "change", "known-good recorded", change.name, body, fleet=batch.fleet)
+    append(connection, PENSTOCK, Via.SYSTEM, "known-good recorded", change.name, body, fleet=batch.fleet)
     return len(fresh) + len(amended)
 
 

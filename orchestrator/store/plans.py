@@ -1,7 +1,7 @@
 """Plans: recorded whole under their digest, and in parts so that nobody has to read all of a large one."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -16,6 +16,7 @@ from policies.model.change import PENSTOCK
 from policies.model.errors import BadInput, Unknown
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
+from policies.model.people import Via
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import Part, PartKey, PlanHeader
 from policies.planning.parts import PartedPlan, parted, parted_first, parted_return
@@ -24,9 +25,9 @@ from policies.planning.parts import PartedPlan, parted, parted_first, parted_ret
 class Plans(Book):
     """What was planned, by digest; a plan is never changed."""
 
-    def record_plan(self, plan: Plan) -> str:
-        """Write the plan down and return its digest; one that is there already stays as it is."""
-        return self._record(parted(plan), plan.model_dump_json())
+    def record_plan(self, plan: Plan, person: str = PENSTOCK) -> str:
+        """Write down the plan that somebody made; return its digest. One that is there stays as it is."""
+        return self._record(parted(plan), plan.model_dump_json(), person)
 
     def record_return(self, fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> str:
         """Write down which gateways go back to what; return the digest."""
@@ -40,8 +41,12 @@ class Plans(Book):
         """Return the whole plan of an upgrade; BadInput when there is none of that digest."""
         return _read_plan(self, digest)
 
-    def plan_named(self, name: str) -> tuple[str, str]:
+    def plan_named(self, name: str, fleets: Collection[str]) -> tuple[str, str]:
         """Return the digest of the plan that somebody wrote, or wrote the beginning of, and its fleet.
+
+        Args:
+            name: What they wrote.
+            fleets: Whose plans are looked through.
 
         Raises:
             Unknown: There is none.
@@ -50,7 +55,7 @@ class Plans(Book):
         table = tables.plans
         beginning = f"sha256:{name.removeprefix('sha256:').removeprefix('p-')}"
         wanted = select(table.c.digest, table.c.fleet).where(
-            table.c.digest.startswith(beginning, autoescape=True)
+            table.c.fleet.in_(fleets), table.c.digest.startswith(beginning, autoescape=True)
         )
         with reading(self._engine) as connection:
             rows = connection.execute(wanted.limit(2)).all()
@@ -82,7 +87,7 @@ class Plans(Book):
             raise BadInput(f"plan {digest} has no part {key.number} of wave {key.wave}")
         return Part.model_validate_json(zlib.decompress(row.body))
 
-    def _record(self, plan: PartedPlan, body: str) -> str:
+    def _record(self, plan: PartedPlan, body: str, person: str = PENSTOCK) -> str:
         header, now = plan.header, datetime.now(UTC)
         with writing(self._engine) as connection:
             if connection.execute(_plan(header.digest, tables.plans.c.digest)).first():
@@ -93,7 +98,7 @@ class Plans(Book):
             if plan.parts:
                 connection.execute(insert(tables.plan_parts), [_part(header.digest, p) for p in plan.parts])
             said = {"fleet": header.fleet, "gateways": header.changing, "waves": len(header.waves)}
-            append(connection, PENSTOCK, "plan", "plan recorded", header.digest, said, fleet=header.fleet)
+            append(connection, person, Via.SYSTEM, "plan recorded", header.digest, said, fleet=header.fleet)
         return header.digest
 
     def _body(self, digest: str) -> bytes:

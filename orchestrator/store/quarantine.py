@@ -10,6 +10,7 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.change import PENSTOCK, Quarantine
+from policies.model.people import Via
 
 
 class Quarantines(Book):
@@ -58,7 +59,9 @@ class Quarantines(Book):
             if not connection.execute(delete(table).where(*which)).rowcount:
                 return False
             body = {"reason": reason}
-            append(connection, person, "gateway", "gateway returned", f"{fleet}/{gateway}", body, fleet=fleet)
+            append(
+                connection, person, Via.SYSTEM, "gateway returned", f"{fleet}/{gateway}", body, fleet=fleet
+            )
             return True
 
     def quarantined(self, fleet: str, at: datetime | None = None) -> tuple[Quarantine, ...]:

@@ -14,6 +14,7 @@ from orchestrator.store.record import append
 from policies.model.change import PENSTOCK
 from policies.model.errors import BadInput, Conflict, Refused, Unknown
 from policies.model.offer import Offer, Verb
+from policies.model.people import Via
 from policies.model.plan import ReleaseRef
 from policies.model.release import ReleaseRow
 
@@ -55,7 +56,7 @@ class Releases(Book):
                     raise Conflict(f"{reference.digest} is in the ledger as {found.product} {found.version}")
                 return False
             connection.execute(insert(tables.releases).values(row))
-            append(connection, person, "release", "release added", reference.digest, {"signers": signers})
+            append(connection, person, Via.SYSTEM, "release added", reference.digest, {"signers": signers})
             return True
 
     def source_of(self, digests: Collection[str]) -> str | None:
@@ -81,14 +82,15 @@ class Releases(Book):
                 for row in found
             )
 
-    def release(self, name: str) -> ReleaseRef:
-        """Return the release of that digest (or its beginning), version, or product and version.
+    def release(self, name: str, product: str) -> ReleaseRef:
+        """Return the product's release of that digest (or its beginning), version, or product and version.
 
         Raises:
             BadInput: There is none, or the name fits several.
             Refused: It was withdrawn.
         """
-        rows = [row for row in self.releases() if is_named(row.release, name)]
+        mine = [row for row in self.releases() if row.release.product == product]
+        rows = [row for row in mine if is_named(row.release, name)]
         usable = [row for row in rows if row.yanked_reason is None]
         if len(usable) > 1:
             fits = ", ".join(row.release.digest[:19] for row in usable)
@@ -110,7 +112,7 @@ class Releases(Book):
                 return False
             values = {"yanked_at": datetime.now(UTC), "yanked_reason": reason, "yanked_by": person}
             connection.execute(update(table).where(table.c.digest == digest).values(values))
-            append(connection, person, "release", "release withdrawn", digest, {"reason": reason})
+            append(connection, person, Via.SYSTEM, "release withdrawn", digest, {"reason": reason})
             return True
 
     def floor(self, product: str, channel: str, group: str) -> int:

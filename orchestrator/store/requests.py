@@ -42,6 +42,14 @@ class Requests(Book):
             connection.execute(update(table).where(*mine).values(at=now))
             return None
 
+    def keep_request(self, person: str, key: str) -> None:
+        """Note that the request is still being carried out now."""
+        table = tables.requests
+        with writing(self._engine) as connection:
+            connection.execute(
+                update(table).where(table.c.person == person, table.c.key == key).values(at=datetime.now(UTC))
+            )
+
     def finish_request(self, person: str, key: str, answer: Answer) -> None:
         """Keep what was answered."""
         table = tables.requests

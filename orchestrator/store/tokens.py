@@ -16,7 +16,7 @@ from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.errors import BadInput, Conflict, NotAllowed, Unknown
 from policies.model.offer import Offer, Verb
-from policies.model.people import Caller, Grants, Role, TokenRow, Via
+from policies.model.people import EVERY_FLEET, Caller, Grants, Role, TokenRow, Via
 
 LONGEST = timedelta(days=365)
 OF_MACHINES = frozenset({Role.VIEWER, Role.AUDITOR, Role.OPERATOR, Role.CI})
@@ -65,7 +65,8 @@ class Tokens(Book):
             values = row.model_dump(exclude={"grants"}) | {"hash": _hash(secret), "grants": _written(grants)}
             connection.execute(insert(table).values(values))
             body = {"grants": json.loads(_written(grants)), "expires": row.expires.isoformat()}
-            append(connection, person, "people", "token made", name, body)
+            for fleet in sorted(grants):
+                append(connection, person, Via.SYSTEM, "token made", name, body, fleet=_whose(fleet))
         return f"{TOKENS_BEGIN}{number}_{secret}", row
 
     def tokens(self) -> tuple[TokenRow, ...]:
@@ -73,6 +74,12 @@ class Tokens(Book):
         with reading(self._engine) as connection:
             rows = connection.execute(select(tables.tokens).order_by(tables.tokens.c.name))
             return tuple(_row(row) for row in rows)
+
+    def makers_of(self, name: str) -> tuple[str, ...]:
+        """Return who made the token of that name, and so may be asking through it; nobody, if it is none."""
+        table = tables.tokens
+        with reading(self._engine) as connection:
+            return tuple(connection.execute(select(table.c.made_by).where(table.c.name == name)).scalars())
 
     def revoke_token(self, name: str, person: str, reason: str) -> bool:
         """Make the token worthless from now on; return whether it was not before.
@@ -92,7 +99,9 @@ class Tokens(Book):
                 .where(table.c.name == name)
                 .values(revoked_at=datetime.now(UTC), revoked_by=person)
             )
-            append(connection, person, "people", "token revoked", name, {"reason": reason})
+            for fleet in sorted(json.loads(known.grants)):
+                body = {"reason": reason}
+                append(connection, person, Via.SYSTEM, "token revoked", name, body, fleet=_whose(fleet))
             return True
 
     def caller_of(self, token: str, via: Via) -> Caller:
@@ -127,6 +136,11 @@ class Tokens(Book):
                 return
         with writing(self._engine) as connection:
             connection.execute(update(table).where(table.c.id == number, stale).values(last_used=now))
+
+
+def _whose(granted: str) -> str | None:
+    """Return whose audit entry it is that concerns a grant; None for one on every fleet."""
+    return None if granted == EVERY_FLEET else granted
 
 
 def _hash(secret: str) -> str:

@@ -34,7 +34,7 @@ class Trail(Book):
 
         Args:
             person: Who acted.
-            via: Through which door: cli, api, web, chat, schedule, system.
+            via: Through which door, as in `Via`.
             action: What was done, in the past tense.
             subject: To what.
             body: Anything JSON can say about it; never the name of a VPN user.

@@ -91,7 +91,7 @@ def test_a_release_is_added_once_and_found_by_version_and_by_digest(ledger: Ledg
     assert [add(ledger, OLD), add(ledger, OLD), add(ledger, NEW)] == [True, False, True]
     assert [row.release for row in ledger.releases()] == [NEW, OLD]
     names = ("1.1.6", "ocserv 1.1.6", "ocserv@1.1.6", OLD.digest, OLD.digest[7:15])
-    assert {ledger.release(name) for name in names} == {OLD}
+    assert {ledger.release(name, OLD.product) for name in names} == {OLD}
     assert actions(ledger) == ["release added", "release added"]
 
 
@@ -99,14 +99,22 @@ def test_one_digest_is_never_two_releases(ledger: Ledger) -> None:
     add(ledger, OLD)
     with pytest.raises(Conflict, match=r"1\.1\.6"):
         add(ledger, OLD.model_copy(update={"executable": NEW.executable}))
-    assert ledger.release("1.1.6") == OLD
+    assert ledger.release("1.1.6", OLD.product) == OLD
 
 
 def test_a_name_that_fits_two_releases_is_refused(ledger: Ledger) -> None:
     add(ledger, OLD)
     add(ledger, NEW.model_copy(update={"version": "1.1.6"}))
     with pytest.raises(BadInput, match="give the digest"):
-        ledger.release("1.1.6")
+        ledger.release("1.1.6", OLD.product)
+
+
+def test_a_version_is_looked_for_among_the_releases_of_one_product(ledger: Ledger) -> None:
+    add(ledger, OLD)
+    add(ledger, NEW.model_copy(update={"version": "1.1.6", "product": "openvpn"}))
+    assert ledger.release("1.1.6", OLD.product) == OLD
+    with pytest.raises(BadInput, match="no release"):
+        ledger.release("1.1.6", "strongswan")
 
 
 def test_a_withdrawn_release_is_still_listed_but_not_handed_out(ledger: Ledger) -> None:
@@ -114,12 +122,12 @@ def test_a_withdrawn_release_is_still_listed_but_not_handed_out(ledger: Ledger) 
     assert [ledger.yank(OLD.digest, "leaks", "ada"), ledger.yank(OLD.digest, "again", "bob")] == [True, False]
     assert [row.yanked_reason for row in ledger.releases()] == ["leaks"]
     with pytest.raises(Refused, match="leaks"):
-        ledger.release("1.1.6")
+        ledger.release("1.1.6", OLD.product)
 
 
 def test_an_unknown_release_is_named_in_the_refusal(ledger: Ledger) -> None:
     with pytest.raises(BadInput, match=r"no release 9\.9"):
-        ledger.release("9.9")
+        ledger.release("9.9", OLD.product)
     with pytest.raises(BadInput, match="no release sha256:0"):
         ledger.yank("sha256:0", "because", "ada")
 
@@ -217,7 +225,7 @@ def test_the_same_key_is_the_same_entry(ledger: Ledger) -> None:
 def test_opening_again_keeps_everything(url: str, ledger: Ledger) -> None:
     add(ledger, OLD)
     again = Ledger.open(url)
-    assert again.release("1.1.6") == OLD
+    assert again.release("1.1.6", OLD.product) == OLD
     again.close()
 
 
@@ -250,7 +258,7 @@ def test_a_writer_that_hangs_keeps_nobody_from_opening_the_ledger(url: str, ledg
         connection.execute(text("UPDATE releases SET source = 'elsewhere'"))
         began = time.monotonic()
         again = Ledger.open(url)
-        assert again.release("1.1.6") == OLD
+        assert again.release("1.1.6", OLD.product) == OLD
         assert time.monotonic() - began < BUSY_MILLISECONDS / 1000
         again.close()
     engine.dispose()

@@ -95,7 +95,7 @@ class Chaos:
         striking = Striking(run, self.faults, self.service, plan.waves[0].gateways[0])
         watch = Watch(self.client, striking.hear, WAY_BACK if taken else CHANGE)
         try:
-            run.rollout = await self.start(plan)
+            run.rollout = await self.start(plan) or ""
             if taken:
                 await self._take_back(run, watch)
             else:
@@ -151,7 +151,7 @@ class Chaos:
         gates = self._gates.model_copy(update={"window": window}) if window else self._gates
         return await self.service.plan(fleet, release, strategy, gates, self._trust)
 
-    async def start(self, plan: Plan) -> str:
+    async def start(self, plan: Plan) -> str | None:
         """Start it and return its name; the reconcile ring may have the fleet's lock for a moment."""
         while True:
             try:

@@ -1,17 +1,30 @@
 """The API on a real ledger, at a real socket; the engine is away unless a test says otherwise."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
+from sqlalchemy import insert
+from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.processes.api import socket_at
+from orchestrator.service import drains
+from orchestrator.service.service import Service
+from orchestrator.store import requests, tables
+from orchestrator.store.database import writing
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, Phase
+from policies.model.command import CommandReceipt
+from policies.model.drain import DrainEnding
 from policies.model.errors import Conflict
-from policies.model.people import Role
+from policies.model.people import Caller, Role, Via
+from policies.model.plan import ReleaseRef
+from policies.model.request import Answer
 from policies.model.status import Event
+from policies.model.value import digest_of
 from policies.status.told import Told
 
 AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -20,6 +33,21 @@ AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 def token(ledger: Ledger, *roles: Role, fleet: str = "edge", name: str = "robot") -> dict[str, str]:
     secret, _ = ledger.make_token(name, {fleet: frozenset(roles)}, timedelta(days=1), "root")
     return {"Authorization": f"Bearer {secret}"}
+
+
+def added(ledger: Ledger, product: str, version: str) -> str:
+    """Have a release in the ledger; return its digest."""
+    digest = digest_of(f"{product} {version}".encode())
+    release = ReleaseRef(digest=digest, product=product, version=version, executable=digest)
+    ledger.add_release(release, source="https://repository.example", signers=("ana",), manifest_json="{}")
+    return digest
+
+
+def planned(ledger: Ledger, fleet: str, beginning: str) -> None:
+    """Have a plan of that digest in the ledger, of which nothing else is known."""
+    row = {"digest": f"sha256:{beginning:0<64}", "fleet": fleet, "at": AT, "body": b""}
+    with writing(ledger._engine) as connection:
+        connection.execute(insert(tables.plans).values(**row))
 
 
 def under_way(ledger: Ledger, **more: object) -> str:
@@ -68,7 +96,7 @@ async def test_the_status_of_a_change_comes_from_the_ledger_while_the_engine_is_
     assert found["change"]["rollout"] == name
     assert found["change"]["phase"] == "observing"
     assert [event["sentence"] for event in found["change"]["events"]] == ["ana asked for an upgrade: CVE"]
-    assert "the engine does not answer" in found["concern"]
+    assert "the engine cannot be reached" in found["concern"]
 
 
 async def test_a_fleet_that_was_never_changed_says_what_begins_it(api: httpx.AsyncClient) -> None:
@@ -181,3 +209,115 @@ async def test_the_same_key_with_another_body_is_refused(api: httpx.AsyncClient,
     refused = await api.post("/fleets/edge/commands", json=asked, headers={"Idempotency-Key": "1"})
     assert refused.status_code == 422
     assert refused.json()["code"] == "OtherContent"
+
+
+async def test_a_plan_is_named_by_its_digest_or_enough_of_it(api: httpx.AsyncClient, ledger: Ledger) -> None:
+    added(ledger, "ocserv", "1.3.0")
+    for written in ("sha256:", "sha256:a", "p-", "abcdefg1", ""):
+        asked = {"fleet": "edge", "to": "1.3.0", "reason": "x", "plan": written}
+        answer = await api.post("/changes", json=asked, headers={"Idempotency-Key": written or "empty"})
+        assert answer.status_code == 422, answer.text
+
+
+async def test_a_version_is_looked_for_among_the_fleets_own_product(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    added(ledger, "ocserv", "1.3.0")
+    of_others = added(ledger, "openvpn", "1.3.0")
+    headers = token(ledger, Role.OPERATOR)
+    answer = await api.post("/plans", json={"fleet": "edge", "to": "1.3.0"}, headers=headers)
+    assert of_others[:19] not in answer.text
+    assert answer.status_code == 503, answer.text  # the engine is away, and nothing else is wrong
+
+
+async def test_a_start_whose_answer_was_lost_is_answered_under_its_key_though_the_engine_is_away(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    added(ledger, "ocserv", "1.3.0")
+    opening = ChangeOpening(
+        key="root/k", fleet="edge", kind=ChangeKind.UPGRADE, requested_by="root", reason="x", release="1.3.0"
+    )
+    name = ledger.open_change(opening)
+    asked = {"fleet": "edge", "to": "1.3.0", "reason": "x"}
+    answer = await api.post("/changes", json=asked, headers={"Idempotency-Key": "k"})
+    assert (answer.status_code, answer.json().get("change")) == (202, name), answer.text
+
+
+async def test_a_request_that_takes_long_is_not_carried_out_twice(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "ABANDONED", timedelta(seconds=1))
+    ana = Caller(person="ana", grants={}, via=Via.API)
+    done, began = asyncio.Event(), 0
+
+    async def work() -> Answer:
+        nonlocal began
+        began += 1
+        await done.wait()
+        return Answer(status=200, body="{}")
+
+    first = asyncio.create_task(service.once(ana, "k", b"same", work))
+    await asyncio.sleep(2.5)
+    with pytest.raises(Conflict, match="still being carried out"):
+        await service.once(ana, "k", b"same", work)
+    done.set()
+    assert await first == await service.once(ana, "k", b"same", work)
+    assert began == 1
+
+
+async def test_a_change_is_remembered_longer_than_its_fleet_has_a_file(
+    api: httpx.AsyncClient, ledger: Ledger, tmp_path: Path
+) -> None:
+    name = under_way(ledger)
+    (tmp_path / "fleets" / "edge.yaml").unlink()
+    assert (await api.get(f"/changes/{name}")).status_code == 200
+    assert (await api.get(f"/changes/{name}/events")).status_code == 200
+    of_core = token(ledger, Role.VIEWER, fleet="core")
+    assert (await api.get(f"/changes/{name}", headers=of_core)).status_code == 404
+
+
+async def test_a_quarantine_that_is_answered_as_failed_is_not_in_effect(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    asked = {"reason": "odd"}
+    route = "/fleets/edge/gateways/edge-1/quarantine"
+    answer = await api.post(route, json=asked, headers={"Idempotency-Key": "1"})
+    assert answer.status_code == 503
+    assert ledger.quarantined("edge") == ()
+
+
+async def test_drains_that_were_told_are_said_though_another_does_not_answer(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+
+    async def give(handle: SimpleNamespace, kind: str, command: DrainEnding) -> CommandReceipt:
+        if handle.id.endswith("2"):
+            raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
+        ended.append(handle.id)
+        return CommandReceipt(id=command.id, accepted=True, sentence=f"{kind}: as asked")
+
+    async def running(*_: object) -> list[SimpleNamespace]:
+        return [SimpleNamespace(id=f"drain/edge/{number}") for number in (1, 2)]
+
+    monkeypatch.setattr(drains, "give", give)
+    monkeypatch.setattr(drains.DrainService, "_running", running)
+    ana = Caller(person="ana", grants={"edge": frozenset({Role.OPERATOR})}, via=Via.API)
+    receipts = await service.tell_drains(ana, "edge", None, DrainEnding(id="1", person="ana", reason="x"))
+    assert ended == ["drain/edge/1"]
+    assert [receipt.accepted for receipt in receipts] == [True, False]
+    assert "drain/edge/2 does not answer" in receipts[1].sentence
+
+
+async def test_a_reason_that_no_database_can_keep_is_refused_at_the_door(api: httpx.AsyncClient) -> None:
+    asked = {"kind": "hold", "reason": "lunch\x00"}
+    refused = await api.post("/fleets/edge/commands", json=asked, headers={"Idempotency-Key": "1"})
+    assert refused.status_code == 422, refused.text
+
+
+async def test_plans_of_others_make_no_beginning_ambiguous(api: httpx.AsyncClient, ledger: Ledger) -> None:
+    planned(ledger, "core", "aaaaaaaa1")
+    planned(ledger, "core", "aaaaaaaa2")
+    answer = await api.get("/plans/aaaaaaaa", headers=token(ledger, Role.VIEWER))
+    assert answer.status_code == 404, answer.text
+    assert (await api.get("/plans/aaaaaaaa")).status_code == 400

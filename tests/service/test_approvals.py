@@ -14,6 +14,7 @@ import sqlalchemy
 from activities.files import load
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import Installation, compose
+from orchestrator.service.identity import IdentityProvider, Vouched
 from orchestrator.settings import Settings
 from orchestrator.store import tables
 from policies.model.change import ChangeKind, ChangeOpening
@@ -333,3 +334,34 @@ async def test_the_same_key_gives_one_approval(house: House, releases: Releases)
     assert first == again
     assert len(house.audited("plan approved")) == 1
     assert (await bert("POST", route, {"reason": "another"}, "k"))[0] == 422
+
+
+async def test_the_yes_of_somebody_who_may_not_approve_any_more_does_not_count(
+    house: House, releases: Releases
+) -> None:
+    old, _, wider = releases
+    plan = await house.plan(old, wider)
+    for uid in (BERT, CAROL):
+        assert (await approve(house, uid, plan.digest))[0] == 201
+    assert house.refusal_of(plan, "dora") is None
+    lines = [line for line in PEOPLE.splitlines() if "bert" not in line]
+    (house.folder / "people.yaml").write_text("\n".join(lines) + "\n")
+    assert house.refusal_of(plan, "dora") is not None
+
+
+async def test_who_signed_and_is_known_by_a_group_alone_does_not_approve_it(
+    house: House, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, _, wider = releases
+    signer = house.stage.lab.manager[0]
+    oidc = "oidc: {issuer: https://idp.example, audience: penstock, client: penstock, name_claim: email}\n"
+    groups = "groups: [{name: approvers, roles: {edge: [approver]}}]\n"
+    people = "apiVersion: penstock/v1\n"
+    (house.folder / "people.yaml").write_text(people + oidc + groups)
+    vouched = Vouched(subject="s-1", name=signer.lower(), groups=("approvers",))
+    monkeypatch.setattr(IdentityProvider, "vouched", lambda *_: vouched)
+    plan = await house.plan(old, wider)
+    caller = await house.installation.service.caller_of_token("eyJ", "192.0.2.1")
+    assert caller.person == signer.lower()
+    with pytest.raises(NotAllowed, match="signed 1"):
+        await house.installation.service.approve_plan(caller, plan.digest, "mine")

@@ -7,13 +7,16 @@ import httpx
 import pytest
 
 from orchestrator.service.checkpoints import Checkpoints, signing_key
+from orchestrator.service.drains import DrainService
+from orchestrator.service.service import Service
 from orchestrator.store import verifier
 from orchestrator.store.ledger import Ledger
+from policies.model.drain import DrainEnding
 from policies.model.errors import BadInput, Unavailable
-from policies.model.people import Role
+from policies.model.people import Caller, Role, Via
 from tests.fakes.audit_record import attack, edit, noted
 from tests.service.command_line import CommandLine
-from tests.service.test_api import token
+from tests.service.test_api import added, token, under_way
 
 
 @pytest.fixture
@@ -93,3 +96,46 @@ async def test_an_auditor_of_one_fleet_reads_its_entries_and_no_others(
     assert (await api.get("/audit/export", headers=shown)).status_code == 403
     viewer = token(ledger, Role.VIEWER, name="looker")
     assert (await api.get("/audit", headers=viewer)).status_code == 403
+
+
+async def test_what_is_asked_for_is_in_the_record_before_it_is_done(
+    service: Service, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tell(*_: object) -> None:
+        assert ledger.audit_entries()[-1].action == "end of drain asked for"
+        raise RuntimeError("sessions were ended, and then it broke")
+
+    monkeypatch.setattr(DrainService, "tell", tell)
+    ana = Caller(person="ana", grants={"edge": frozenset({Role.OPERATOR})}, via=Via.API)
+    with pytest.raises(RuntimeError):
+        await service.tell_drains(ana, "edge", None, DrainEnding(id="1", person="ana", reason="x"))
+    assert [entry.action for entry in ledger.audit_entries()] == ["end of drain asked for", "failed"]
+
+
+async def test_what_may_have_had_an_effect_is_not_called_refused(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    asked = {"kind": "hold", "reason": "lunch"}
+    answer = await api.post("/fleets/edge/commands", json=asked, headers={"Idempotency-Key": "1"})
+    assert answer.status_code == 503
+    assert [entry.action for entry in ledger.audit_entries()] == ["hold asked for", "failed"]
+
+
+async def test_the_auditor_of_a_fleet_sees_who_made_tokens_for_it_and_by_which_door(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    grants = [{"fleet": "edge", "roles": ["operator"]}, {"fleet": "core", "roles": ["viewer"]}]
+    assert (await api.post("/tokens", json={"name": "bot", "grants": grants})).status_code == 201
+    for fleet in ("edge", "core"):
+        shown = token(ledger, Role.AUDITOR, name=f"auditor-{fleet}", fleet=fleet)
+        seen = (await api.get("/audit", headers=shown)).json()["entries"]
+        assert ("token made", "bot") in [(entry["action"], entry["subject"]) for entry in seen]
+    (entry,) = (entry for entry in ledger.audit_entries() if entry.action == "token asked for")
+    assert (entry.person, entry.via) == ("root", "cli")
+
+
+async def test_every_door_in_the_record_is_one(api: httpx.AsyncClient, ledger: Ledger) -> None:
+    under_way(ledger)
+    added(ledger, "ocserv", "1.3.0")
+    await api.get("/fleets/nowhere", headers=token(ledger, Role.VIEWER))
+    assert {entry.via for entry in ledger.audit_entries()} <= {via.value for via in Via}

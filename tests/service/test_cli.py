@@ -1,5 +1,6 @@
 """The command line against the API at a real socket: what it prints, and with which code it ends."""
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from orchestrator.cli.client import ANSWER_SECONDS
 from orchestrator.exit_code import OF_OUTCOMES
+from orchestrator.service.changes import ChangeService, Surveyed
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.change import Outcome
@@ -48,7 +51,7 @@ async def test_every_document_for_machines_has_a_version(
         (("snapshot", "list", "edge"), "SnapshotList"),
     ):
         said = await penstock(*words, "-o", form)
-        assert said.code == 0, said.err
+        assert said.code == (6 if words[0] == "status" else 0), said.err  # its engine is away
         documents = (
             [json.loads(line) for line in said.out.splitlines()]
             if form == "jsonl"
@@ -118,7 +121,7 @@ async def test_a_refusal_says_why_and_what_to_ask_next(penstock: CommandLine, le
     shown = headers["Authorization"].removeprefix("Bearer ")
     said = await penstock("hold", "edge", "--reason", "lunch", PENSTOCK_TOKEN=shown)
     assert said.code == 4
-    assert said.err.startswith("NotAllowed: robot may not hold, resume, abort or promote changes of edge")
+    assert said.err.startswith("NotAllowed: robot may not hold or abort changes of edge")
     said = await penstock("plan", "edge", "--to", "9.9")
     assert said.code == 2
     assert said.err.splitlines()[-1] == "Next: penstock release list"
@@ -218,3 +221,49 @@ async def test_root_holds_and_goes_back_where_no_api_answers_any_more(
         assert ledger.audit_entries()[-1].person == "root"
     said = await penstock("promote", "edge", "--reason", "odd", **alone)
     assert "root goes on" not in said.err
+
+
+async def test_a_refused_export_leaves_an_earlier_one_alone(
+    penstock: CommandLine, ledger: Ledger, tmp_path: Path
+) -> None:
+    kept = tmp_path / "audit.jsonl"
+    kept.write_text('{"seq": 1}\n')
+    before = os.listdir(tmp_path)
+    shown = token(ledger, Role.VIEWER)["Authorization"].removeprefix("Bearer ")
+    said = await penstock("audit", "export", "--to", str(kept), PENSTOCK_TOKEN=shown)
+    assert said.code == 4
+    assert kept.read_text() == '{"seq": 1}\n'
+    assert (await penstock("audit", "export", "--to", str(kept))).code == 0
+    assert len(kept.read_text().splitlines()) > 1
+    assert sorted(os.listdir(tmp_path)) == sorted(before)
+
+
+@pytest.mark.parametrize("url", ["penstock.example", "https://host:port", "ftp://host", "https://"])
+async def test_a_url_that_leads_nowhere_is_named_by_every_command(penstock: CommandLine, url: str) -> None:
+    for words in (["explain", "edge-1"], ["status"], ["hold", "edge", "--reason", "x"]):
+        said = await penstock(*words, PENSTOCK_URL=url)
+        assert (said.code, "PENSTOCK_URL" in said.err) == (2, True), said.err
+
+
+async def test_who_asks_every_gateway_hears_that_it_takes_a_while(
+    service: Service, penstock: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def survey(*_: object) -> Surveyed:
+        await asyncio.sleep(ANSWER_SECONDS + 1)
+        return Surveyed(states={}, silent={"edge-1": "its agent did not answer"})
+
+    del service
+    monkeypatch.setattr(ChangeService, "survey", survey)
+    said = await penstock("sessions", "edge")
+    assert said.code == 0, said.err
+    assert said.err == "Every gateway is asked; one that is silent takes 20 s.\n"
+
+
+async def test_no_operator_reads_what_the_engines_client_says_to_programmers(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    under_way(ledger)
+    said = await penstock("status", "edge")
+    assert "the engine cannot be reached" in said.out
+    assert "tonic" not in said.out
+    assert said.code == 6

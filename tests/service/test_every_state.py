@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.cli.following import code_of
+from orchestrator.cli.following import code_of_fleet
 from orchestrator.cli.spelling import all_spelled
 from orchestrator.store.ledger import Ledger
 from policies.model.change import (
@@ -151,7 +151,7 @@ async def test_the_terminal_says_what_the_api_says(
         assert change[sentence].strip(), f"{sentence} is empty"
         assert " ".join(change[sentence].split()) in words
     assert " ".join(all_spelled(asked["offers"]).split()) in words
-    assert shown.code == code_of(asked)
+    assert shown.code == code_of_fleet(asked)
     assert json.loads((await penstock("status", "edge", "-o", "json")).out)["data"] == asked
     if change["needs_you"]:
         assert f"NEEDS YOU {change['needs_you']}" in words

@@ -47,7 +47,9 @@ class Recorded:
 
     async def start(self, *waves: tuple[str, ...], release: ReleaseRef = NEW) -> str:
         plan = self.world.plan(*(waves or (("gw-1",), ("gw-2", "gw-3", "gw-4"))), release=release)
-        return await self.service.start(plan, "http://repository", "release engineer", "new features")
+        name = await self.service.start(plan, "http://repository", "release engineer", "new features")
+        assert name is not None
+        return name
 
     async def roll_back(self) -> CommandReceipt:
         """Ask to go back, and wait until whatever that began is over."""

@@ -104,7 +104,7 @@ async def test_a_start_that_is_sent_again_is_the_same_upgrade(real: World, servi
     real.judge.says(UNDECIDED)
     plan = real.plan(("gw-1",), ("gw-2",))
 
-    async def start(key: str) -> str:
+    async def start(key: str) -> str | None:
         return await service.start(plan, "http://repository", "ana", "new", key=key)
 
     names = await asyncio.gather(*[start("ana/one") for _ in range(5)])

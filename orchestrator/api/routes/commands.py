@@ -18,11 +18,21 @@ router = APIRouter(tags=["commands"])
 SAFE_DIRECTION = frozenset({CommandKind.HOLD, CommandKind.ROLL_BACK, CommandKind.ABORT})
 
 Why = Annotated[
-    str, Field(min_length=1, max_length=500, pattern=r"\S", description="why, for whoever reads the history")
+    str,
+    Field(
+        min_length=1,
+        max_length=500,
+        pattern=r"^[^\x00]*[^\x00\s][^\x00]*$",
+        description="why, for whoever reads the history",
+    ),
 ]
 Release = Annotated[
     str, Field(min_length=1, max_length=128, description="a release: digest, its beginning, or version")
 ]
+
+
+PLAN = r"^(?:sha256:|p-)?[0-9a-f]{8,64}$"
+"""How a plan is written: its digest, or enough of the beginning."""
 
 
 class CommandAsked(Value):
@@ -45,8 +55,7 @@ class UpgradeAsked(Value):
     strategy: Strategy = Strategy.CANARY
     reason: Why
     plan: Annotated[
-        str | None,
-        Field(min_length=4, max_length=71, description="start only this plan: its digest or the beginning"),
+        str | None, Field(pattern=PLAN, description="start only this plan: its digest or the beginning")
     ] = None
     even_if_unusual: bool = False
 
@@ -54,7 +63,8 @@ class UpgradeAsked(Value):
 class Started(Value):
     """A change that was begun."""
 
-    change: str
+    change: Name | None
+    """Its name; None when it is stored, and no worker has given it one yet."""
 
 
 @router.post("/fleets/{fleet}/commands", response_model=CommandReceipt)
@@ -64,7 +74,13 @@ async def command(fleet: Fleet, asked: CommandAsked, once: Once) -> Response:
     async def give() -> CommandReceipt:
         if asked.kind is CommandKind.ROLL_BACK:
             return await once.service.roll_back(
-                once.caller, fleet, asked.reason, to=asked.to, force=asked.force, change=asked.change
+                once.caller,
+                fleet,
+                asked.reason,
+                to=asked.to,
+                force=asked.force,
+                change=asked.change,
+                key=once.key,
             )
         return await once.service.command(
             once.caller,

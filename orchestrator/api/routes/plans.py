@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from orchestrator.api.once import Once
-from orchestrator.api.routes.commands import Release, Why
+from orchestrator.api.routes.commands import PLAN, Release, Why
 from orchestrator.api.who import Asking, Serving
 from orchestrator.service.planning import PlanView
 from policies.model.approval import Approval
@@ -25,7 +25,7 @@ PlanName = Annotated[
     Path(
         min_length=8,
         max_length=71,
-        pattern=r"^(?:sha256:|p-)?[0-9a-f]{8,64}$",
+        pattern=PLAN,
         description="a plan's digest, or the beginning of it",
     ),
 ]
