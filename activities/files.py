@@ -10,6 +10,8 @@ import json
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
@@ -304,6 +306,13 @@ class Reread(Generic[W]):
             return str(error)
 
 
+MOMENT_SECONDS = 1.0
+"""How long a question waits for a file that was changed."""
+
+Described = tuple[dict[str, Fleet], tuple[BadInput, ...]]
+"""The fleets by name, and what is wrong with the files of others."""
+
+
 class FleetFiles:
     """The fleets of one file, or of a folder of files, each read again whenever its file has changed.
 
@@ -313,6 +322,9 @@ class FleetFiles:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files: dict[Path, Reread[Fleet]] = {}
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="files")
+        self._reading: Future[Described] | None = None
+        self._lately: Described = ({}, ())
         self._known: tuple[list[Fleet], dict[str, tuple[Fleet, Gateway]]] = ([], {})
 
     def all(self) -> dict[str, Fleet]:
@@ -322,6 +334,18 @@ class FleetFiles:
     def wrong(self) -> tuple[BadInput, ...]:
         """Return what is wrong with the other files."""
         return self._read()[1]
+
+    def lately(self) -> Described:
+        """Return every fleet, and what is wrong with the other files, as they were read last.
+
+        What has changed since is read beside, and waited for no longer than a moment: nobody who asks about
+        one fleet waits until a file of thousands of gateways is read.
+        """
+        if self._reading is None or self._reading.done():
+            self._reading = self._reader.submit(self._read)
+        with suppress(TimeoutError):
+            return self._reading.result(MOMENT_SECONDS)
+        return self._lately
 
     def fleet(self, name: str) -> Fleet:
         """Return the fleet as its file describes it now.
@@ -353,7 +377,7 @@ class FleetFiles:
             self._known = (fleets, places)
         return places
 
-    def _read(self) -> tuple[dict[str, Fleet], tuple[BadInput, ...]]:
+    def _read(self) -> Described:
         found: dict[str, Fleet] = {}
         places: dict[str, list[Path]] = {}
         wrong: list[BadInput] = []
@@ -370,4 +394,5 @@ class FleetFiles:
                 del found[name]
                 told = " and ".join(map(str, files))
                 wrong.append(BadInput(f"{told} both describe the fleet {name}; one of them is meant"))
-        return found, tuple(wrong)
+        self._lately = (found, tuple(wrong))
+        return self._lately

@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     audit_checkpoints: Path = Field(
         state_folder() / "audit-checkpoints.jsonl", description="where they are kept; put it on another disk"
     )
+    audit_late: Path = Field(
+        state_folder() / "audit-late.jsonl", description="entries that the ledger could not take at once"
+    )
     audit_syslog: bool = Field(False, description="whether they also go to the host's log")
     audit_webhook: Place | None = Field(None, description="where they are also posted to")
     complaints_key: Path | None = Field(

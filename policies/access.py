@@ -60,6 +60,10 @@ OF_PEOPLE = frozenset({Action.ANSWER, Action.ADMINISTER})
 """What no machine does, whatever its token was given."""
 
 
+SAFE_DIRECTION = frozenset({CommandKind.HOLD, CommandKind.ABORT, CommandKind.ROLL_BACK})
+"""Commands that nothing may keep anybody from who may give them."""
+
+
 def action_of(kind: CommandKind) -> Action:
     """Return what somebody has to be allowed to give this command."""
     match kind:

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from orchestrator.api import problems
-from orchestrator.api.limits import Limits
+from orchestrator.api.limits import Limits, Streams
 from orchestrator.api.routes import (
     audit,
     changes,
@@ -40,6 +40,7 @@ def application(service: Service, limits: Limits | None = None) -> FastAPI:
     )
     app.state.service = service
     app.state.limits = limits or Limits()
+    app.state.streams = Streams()
     app.add_middleware(Short)
     problems.install(app)
 

@@ -5,11 +5,19 @@ from holding a change or taking it back.
 """
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable
 from enum import Enum
+from typing import TypeVar
 
 from policies.model.errors import PenstockError
+
+T = TypeVar("T")
+
+MOST_STREAMS = 16
+"""Streams of one person, whose other connections are there to hold a change."""
+
+STREAM_AFTER_SECONDS = 15.0
 
 MOST_CALLERS = 10_000
 """Buckets kept; the one that was used longest ago goes first, and is full when it comes again."""
@@ -69,3 +77,24 @@ class Limits:
         if not taken:
             after = (1 - level) / kind.per_second
             raise TooMany(f"{who} asks more often than {kind.size} times a minute", after)
+
+
+class Streams:
+    """How many streams everybody follows now."""
+
+    def __init__(self) -> None:
+        self._followed = Counter[str]()
+
+    def refuse_another(self, person: str) -> None:
+        """Return while the person may follow one more; TooMany otherwise."""
+        if self._followed[person] >= MOST_STREAMS:
+            raise TooMany(f"{person} follows {MOST_STREAMS} streams already", STREAM_AFTER_SECONDS)
+
+    async def counted(self, person: str, stream: AsyncIterator[T]) -> AsyncIterator[T]:
+        """Yield what the stream yields, and count it for as long as it does."""
+        self._followed[person] += 1
+        try:
+            async for one in stream:
+                yield one
+        finally:
+            self._followed[person] -= 1

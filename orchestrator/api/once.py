@@ -47,7 +47,7 @@ class Keyed:
         async def answer() -> Answer:
             return Answer(status=status, body=(await work()).model_dump_json())
 
-        found = await self.service.once(self.caller, self.key, content, answer)
+        found = await self.service.once(self.caller, self.key, content, answer, safe=kind is Kind.SAFE)
         return Response(found.body, found.status, media_type="application/json")
 
 

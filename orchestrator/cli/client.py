@@ -23,6 +23,9 @@ ANSWER_SECONDS = 5.0
 SURVEY_SECONDS = 180.0
 """How long it may take until every gateway of a large fleet was asked, some of them silent."""
 
+STOP_SECONDS = 10.0
+"""Longer than the service itself waits for a ledger, a change and an engine, one after the other."""
+
 NOTICE_SECONDS = 1.0
 """After so long a wait somebody wants to hear what is waited for."""
 
@@ -81,8 +84,15 @@ class Api:
 
     def surveying(self) -> "Api":
         """Return the same API, asked for what takes until every gateway has answered or is silent."""
-        other = Api(self._url, self._token, SURVEY_SECONDS)
-        other._notice = "Every gateway is asked; one that is silent takes 20 s."
+        return self._waiting(SURVEY_SECONDS, "Every gateway is asked; one that is silent takes 20 s.")
+
+    def stopping(self) -> "Api":
+        """Return the same API, asked for what it may have to leave with an engine where nothing answers."""
+        return self._waiting(STOP_SECONDS, "The change is asked; where nobody answers, the order is stored.")
+
+    def _waiting(self, seconds: float, notice: str) -> "Api":
+        other = Api(self._url, self._token, seconds)
+        other._notice = notice
         return other
 
     @property

@@ -12,7 +12,7 @@ SHOWN = {"well": "ok", "doubtful": "LOOK", "wrong": "WRONG"}
 
 def doctor(output: OutputOption = Output.TABLE) -> None:
     """Look at engine, worker, ledger, metrics, disks and gateways; ends with 10 when something is wrong."""
-    found = Api().get("doctor")["findings"]
+    found = Api().surveying().get("doctor")["findings"]
 
     def table() -> None:
         rows = [

@@ -20,7 +20,7 @@ def command(api: Api, fleet: str | None, body: dict[str, Any], key: str | None) 
     key = key or os.urandom(12).hex()
     try:
         name = fleet_of(api, fleet)
-        return name, api.post("fleets", name, "commands", body=body, key=key)
+        return name, api.stopping().post("fleets", name, "commands", body=body, key=key)
     except Problem as problem:
         if problem.code != "Unavailable" or os.geteuid() != SUPERUSER or not api.is_local:
             raise

@@ -114,13 +114,16 @@ def _missing(standing: Json) -> "list[RenderableType]":
     from rich.text import Text  # noqa: PLC0415 - machines do not wait for it
 
     lines: list[RenderableType] = []
-    for word, found in (("Silent", standing["silent"]), ("Quarantined", standing["quarantined"])):
+    for word, found, count in (
+        ("Silent", standing["silent"], standing["silent_count"]),
+        ("Quarantined", standing["quarantined"], len(standing["quarantined"])),
+    ):
         lines += [
             Text(printable(f"NEEDS YOU  {word} {name}: {why}"), "yellow")
             for name, why in sorted(found.items())[:SHOWN_GATEWAYS]
         ]
-        if len(found) > SHOWN_GATEWAYS:
-            lines.append(Text(f"           {len(found) - SHOWN_GATEWAYS} more {word.lower()}"))
+        if count > SHOWN_GATEWAYS:
+            lines.append(Text(f"           {count - SHOWN_GATEWAYS} more {word.lower()}"))
     return lines
 
 

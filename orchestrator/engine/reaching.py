@@ -4,6 +4,7 @@ A client that connects with its first question raises RuntimeError when it canno
 one that has lost its engine raises RPCError; whoever asks need not tell the two apart.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -21,6 +22,9 @@ from temporalio.client import (
     WorkflowUpdateHandle,
 )
 from temporalio.service import RPCError, RPCStatusCode
+
+CONNECTING_SECONDS = 1.0
+"""How long a client that is not connected yet may take longer than one that is."""
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - an input
@@ -55,7 +59,13 @@ class _Reaching(OutboundInterceptor):
 
 
 async def _reached(ask: Callable[[I], Awaitable[T]], asked: I) -> T:
+    within = getattr(asked, "rpc_timeout", None)  # which a first connection would not keep to
+    patience = None if within is None else within.total_seconds() + CONNECTING_SECONDS
     try:
-        return await ask(asked)
+        async with asyncio.timeout(patience):
+            return await ask(asked)
+    except TimeoutError as error:
+        silence = f"the engine said nothing within {patience:g} s"
+        raise RPCError(silence, RPCStatusCode.DEADLINE_EXCEEDED, b"") from error
     except RuntimeError as error:
         raise RPCError(str(error), RPCStatusCode.UNAVAILABLE, b"") from error

@@ -1,12 +1,14 @@
 """The API's process: the local socket, and a port where the settings name one."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -20,12 +22,18 @@ from orchestrator.processes.composition import compose
 from orchestrator.processes.process import leave
 from orchestrator.service.service import Service
 from orchestrator.settings import Settings, read_settings
-from policies.model.errors import BadInput, Conflict
+from policies.model.errors import BadInput, Conflict, PenstockError
 
 EVERYBODY = 0o666
 """Whoever is on this host may knock: the kernel says who it is, and people.yaml what they may do."""
 
 MOST_CONNECTIONS = 400
+THREADS = 32
+"""In which the ledger and files are asked: a few that wait leave the others to everybody else."""
+
+DELIVER_SECONDS = 10.0
+ANSWER_SECONDS = 2.0
+_log = logging.getLogger(__name__)
 KEPT_ALIVE_SECONDS = 20
 
 
@@ -119,8 +127,11 @@ def socket_at(path: Path) -> socket.socket:
 
 def _refuse_another(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(ANSWER_SECONDS)
         try:
             caller.connect(os.fspath(path))
+        except TimeoutError:
+            pass  # it is there, and hears nobody
         except OSError:
             return  # its process has ended
     raise Conflict(f"another process answers at {path}: stop that one first")
@@ -136,14 +147,28 @@ async def answering(settings: Settings) -> AsyncIterator[None]:
         Conflict: Another process answers there.
         BadInput: Nobody can listen there, or the certificate is none.
     """
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="api"))
     service, limits = (await compose(settings)).service, Limits()
+    await service.read_files()
     async with AsyncExitStack() as held:
         if settings.api_address is not None:
             tls = _certified(settings, settings.api_address)
             at = port_at(settings.api_address)
             await held.enter_async_context(serving(service, at, tls=tls, limits=limits))
         await held.enter_async_context(serving(service, socket_at(settings.socket), limits=limits))
+        delivering = asyncio.create_task(_keep_delivering(service))
+        held.callback(delivering.cancel)
         yield
+
+
+async def _keep_delivering(service: Service) -> None:
+    """Write into the record what the ledger could not take, once it answers again."""
+    while True:
+        await asyncio.sleep(DELIVER_SECONDS)
+        try:
+            await service.deliver_late_entries()
+        except (PenstockError, OSError) as error:
+            _log.warning("entries of the audit record wait for the ledger: %s", error)
 
 
 def port_at(address: str) -> socket.socket:

@@ -1,6 +1,5 @@
 """The composition root of everything that asks: the service with the drivers that the settings choose."""
 
-import asyncio
 from dataclasses import dataclass
 
 from activities.drivers.store.snapshots import SnapshotArchive
@@ -16,6 +15,7 @@ from orchestrator.service.planning import PlanService
 from orchestrator.service.releases import ReleaseService
 from orchestrator.service.service import Service
 from orchestrator.settings import Settings
+from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 
 
@@ -64,7 +64,6 @@ async def compose(settings: Settings) -> Installation:
         ledger=ledger, store=settings.store, trust=settings.trust, source=settings.source
     )
     files, points = FleetFiles(settings.fleet), checkpoints_of(settings, ledger)
-    await asyncio.to_thread(files.all)  # nobody who asks first waits for a fleet of thousands to be read
     folders = (settings.store, settings.snapshots, settings.windows, settings.audit_checkpoints.parent)
     service = Service(
         fleets=files,
@@ -77,5 +76,6 @@ async def compose(settings: Settings) -> Installation:
         checkpoints=points,
         doctor=DoctorService(client, ledger, files, points, settings.prometheus_url, folders),
         complaints=ComplaintService(ledger.engine, settings.complaints_key),
+        late=LateEntries(settings.audit_late),
     )
     return Installation(settings, ledger, changes, approvals, plans, releases, service)

@@ -1,8 +1,6 @@
 """The ledger as a file and back, by whoever may read and write its database: with or without an API."""
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from orchestrator.service.people import PeopleFile
@@ -25,14 +23,19 @@ def back_up(to: Path) -> int:
     engine = open_database(settings.ledger_url)
     if to.exists():
         raise Conflict(f"there is a {to} already: backups are never overwritten")
+    part = to.with_name(f".{to.name}.part")  # one that was killed leaves it to the next one
     try:
-        with tempfile.NamedTemporaryFile("w", dir=to.parent, prefix=to.name, delete=False) as part:
-            part.writelines(backed_up(engine))
-            part.flush()
-            os.fsync(part.fileno())
-        shutil.move(part.name, to)
+        with open(part, "w", opener=_for_its_owner) as file:
+            file.writelines(backed_up(engine))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(part, to)
+    except FileExistsError as error:
+        raise Conflict(f"there is a {to} already: backups are never overwritten") from error
     except OSError as error:
         raise BadInput(f"{to} cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
     with to.open() as lines:
         rows = require_whole(lines)
     _note(Trail(engine), settings, "ledger backed up", {"rows": rows})
@@ -65,3 +68,7 @@ def bring_back(source: Path) -> tuple[int, str | None]:
 def _note(trail: Trail, settings: Settings, action: str, body: dict[str, int]) -> None:
     person = PeopleFile(settings.people).at_the_socket(os.geteuid()).person
     trail.audit(person, "cli", action, "ledger", body)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -29,6 +29,7 @@ from orchestrator.processes.composition import checkpoints_of
 from orchestrator.processes.process import leave, make_worker, run_until_told
 from orchestrator.settings import Settings, read_settings
 from orchestrator.store.complaints import ComplaintList, ComplaintLists
+from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.requests import REMEMBERED
 from policies.model.change import PENSTOCK
@@ -165,12 +166,13 @@ async def run_beside(settings: Settings) -> None:
 async def keep_noting(settings: Settings) -> None:
     """Sign the audit record's head every hour, after many entries, and when a change has ended."""
     book = Ledger.open(settings.ledger_url)
-    points = checkpoints_of(settings, book)
+    points, late = checkpoints_of(settings, book), LateEntries(settings.audit_late)
     while True:
         try:
             ended = await asyncio.to_thread(book.has_ended_since, points.newest_entry)
             await asyncio.to_thread(points.note, now=ended)
-        except PenstockError as error:
+            await asyncio.to_thread(late.deliver, book)
+        except (PenstockError, OSError) as error:
             _log.warning("the audit record's head was not noted: %s", error)
         await asyncio.sleep(NOTE_EVERY.total_seconds())
 
@@ -192,7 +194,7 @@ async def keep_expiring(settings: Settings, fleets: FleetFiles) -> None:
             await asyncio.to_thread(book.forget_states, before)
             await asyncio.to_thread(book.expire_requests, datetime.now(UTC) - REMEMBERED)
             await asyncio.to_thread(windows.expire, before)
-        except PenstockError as error:
+        except (PenstockError, OSError) as error:
             _log.warning("old evidence was not removed: %s", error)
         await asyncio.sleep(EXPIRE_EVERY.total_seconds())
 

@@ -62,6 +62,9 @@ FREE_WITHIN = timedelta(minutes=2)
 """How long a rollback waits for gateways that return alone: they give the lock back in half a minute."""
 
 
+NAMED = 50
+"""Silent gateways that a standing names."""
+
 LOOKED_AT_WITHIN = timedelta(minutes=5)
 """How old a look at a gateway may be to count for what the fleet is on; reconcile looks every minute."""
 
@@ -81,6 +84,9 @@ class Standing(Value):
     taking: int
     gateways: int
     silent: dict[str, str] = {}
+    """Why some of those that do not answer do not."""
+    silent_count: int = 0
+    """How many there are in all."""
     quarantined: dict[str, str] = {}
 
 
@@ -272,7 +278,7 @@ class ChangeService:
     async def _why_stuck(self, fleet: str) -> tuple[str, Offer] | None:
         """Return that the change's code and history do not fit any more, when the engine says so."""
         try:
-            description = await self._change(fleet).describe(rpc_timeout=ANSWER)
+            description = await self._change(fleet).describe(rpc_timeout=LOOK)
         except RPCError:
             return None
         return _stuck(fleet, description)
@@ -297,7 +303,7 @@ class ChangeService:
     async def _store(self, fleet: str, command: Command) -> CommandReceipt:
         """Leave the command with the engine; Conflict when the change ended while it was being given."""
         try:
-            await self._change(fleet).signal(Change.command_fallback, command, rpc_timeout=ANSWER)
+            await self._change(fleet).signal(Change.command_fallback, command, rpc_timeout=LOOK)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise Conflict(f"no change of {fleet} is under way") from error
@@ -334,24 +340,15 @@ class ChangeService:
             Conflict: `to` is given while another change is under way.
             Refused: the kept window is over, or `to` was never known-good here.
         """
-        if await self.is_under_way(fleet.name) and not force:
-            if to is not None:
+        if not force:
+            if to is not None and await self.is_under_way(fleet.name):
                 raise Conflict(
                     f"a change of {fleet.name} is under way: a rollback takes it to known-good at once, "
                     "and another release can be asked for after that",
                     _offer(Verb.ROLL_BACK, fleet.name),
                 )
-            command = Command(
-                id=key or f"rollback-{secrets.token_hex(6)}",
-                kind=CommandKind.ROLL_BACK,
-                person=person,
-                reason=reason,
-            )
-            try:
-                return await self.command(fleet.name, command)
-            except Conflict:
-                if not await self._is_free_soon(fleet.name, tell):
-                    raise
+            if receipt := await self.turn_round(fleet.name, person, reason, key=key, tell=tell):
+                return receipt
         if force:
             await self._end_by_force(fleet.name, person, via, reason)
         if name := await self.begun_before(key):
@@ -361,6 +358,36 @@ class ChangeService:
             return order
         name = await self._begin(order, fleet)
         return CommandReceipt(id=name or fleet.name, accepted=True, sentence=_begun(order))
+
+    async def turn_round(
+        self,
+        fleet: str,
+        person: str,
+        reason: str,
+        *,
+        key: str | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> CommandReceipt | None:
+        """Tell the change that is under way to go back; None when there is none. No ledger is asked.
+
+        Raises:
+            Conflict: Single gateways return alone, and are not done soon.
+            Unavailable: The engine does not answer; nothing was ordered.
+        """
+        if not await self.is_under_way(fleet):
+            return None
+        command = Command(
+            id=key or f"rollback-{secrets.token_hex(6)}",
+            kind=CommandKind.ROLL_BACK,
+            person=person,
+            reason=reason,
+        )
+        try:
+            return await self.command(fleet, command)
+        except Conflict:
+            if await self._is_free_soon(fleet, tell):
+                return None
+            raise
 
     async def _is_free_soon(self, fleet: str, tell: Callable[[str], None]) -> bool:
         """Return whether the fleet's lock is free, having waited for single gateways that return alone."""
@@ -473,7 +500,7 @@ class ChangeService:
         """Return whether somebody has the fleet's lock."""
         with engine_answers():
             try:
-                description = await self._change(fleet).describe(rpc_timeout=ANSWER)
+                description = await self._change(fleet).describe(rpc_timeout=LOOK)
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
                     return False
@@ -486,14 +513,15 @@ class ChangeService:
 
 def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
     """Return what the fleet is on, by what its gateways said when they were last looked at."""
-    versions = {row.release.digest: row.release.version for row in ledger.releases()}
     taking, silent = ledger.taking(fleet.name, LOOKED_AT_WITHIN)
+    versions = ledger.versions(taking)
     return Standing(
         fleet=fleet.name,
         versions=tuple(sorted({versions.get(release, "an unknown release") for release in taking})),
         taking=sum(taking.values()),
         gateways=len(fleet.gateways),
-        silent=silent,
+        silent=dict(sorted(silent.items())[:NAMED]),
+        silent_count=len(silent),
         quarantined={one.gateway: one.reason for one in ledger.quarantined(fleet.name)},
     )
 

@@ -3,11 +3,15 @@
 import base64
 import logging
 import os
+import secrets
 import syslog
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,6 +27,8 @@ AFTER = 100
 """Entries after which one is written before its hour has come."""
 
 POST_SECONDS = 5.0
+LONGEST = 4096
+"""More bytes than a checkpoint has."""
 Sink = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
@@ -52,15 +58,10 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
         BadInput: It cannot be read or made, or others can read it.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
+        if not path.exists():
+            _make_key(path)
     except OSError as error:
         raise BadInput(f"the audit key {path} cannot be made: {error.strerror}") from error
-    else:
-        made = Ed25519PrivateKey.generate().private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(made)
     try:
         if path.stat().st_mode & 0o077:
             raise BadInput(f"the audit key {path} can be read by others: chmod 600 it, and make a new one")
@@ -69,15 +70,35 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
         raise BadInput(f"the audit key {path} cannot be used: {error}") from error
 
 
+def _make_key(path: Path) -> None:
+    """Have a key there, whole or not at all; of two processes that make one, the first one's counts."""
+    made = Ed25519PrivateKey.generate().private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(made)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 class Checkpoints:
     """Signs the head of the audit record, and sends it to where it is kept."""
 
     def __init__(self, ledger: Ledger, key: Path, kept: Path, sinks: Sequence[Sink] = ()) -> None:
         """Keep them in a file, and send them to every other sink; what cannot be sent is said in the log."""
         self._ledger = ledger
-        self._key = signing_key(key)
+        self._key_file = key
         self._kept = kept
         self._sinks = sinks
+
+    @cached_property
+    def _key(self) -> Ed25519PrivateKey:
+        """The key, read when it is needed: whoever only holds a change signs nothing."""
+        return signing_key(self._key_file)
 
     @property
     def public_key(self) -> str:
@@ -129,6 +150,8 @@ class Checkpoints:
         try:
             with self._kept.open() as lines:
                 for line in lines:
+                    if not line.endswith("\n"):  # its writer was killed
+                        return
                     yield Checkpoint.model_validate_json(line)
         except FileNotFoundError:
             return
@@ -137,16 +160,30 @@ class Checkpoints:
 
     def _keep(self, point: Checkpoint) -> None:
         line = point.model_dump_json()
-        self._kept.parent.mkdir(parents=True, exist_ok=True)
-        with self._kept.open("a") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self._kept.parent.mkdir(parents=True, exist_ok=True)
+            with self._kept.open("a+b") as file:
+                file.truncate(
+                    _whole(file)
+                )  # without half a line of a writer that was killed, or of a full disk
+                file.write(line.encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise Unavailable(f"{self._kept} cannot be written: {error.strerror}") from error
         for sink in self._sinks:
             try:
                 sink(line)
             except Unavailable as error:
                 _log.warning("checkpoint %s was not sent: %s", point.seq, error)
+
+
+def _whole(file: BinaryIO) -> int:
+    """Return how many bytes of the file are whole lines."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(0, end - LONGEST))
+    tail = file.read(LONGEST)
+    return end - len(tail) + tail.rfind(b"\n") + 1 if tail else 0
 
 
 def to_syslog(line: str) -> None:

@@ -1,33 +1,43 @@
 """Which fleets there are for whom: nobody hears of one where they have no role."""
 
-from collections.abc import Callable
+from datetime import UTC, datetime
 
 from activities.files import FleetFiles
+from orchestrator.store.trail import Trail
 from policies.access import Action, is_known_to, refusal_of
 from policies.model.errors import BadInput, NotAllowed, Unknown
 from policies.model.fleet import Fleet
 from policies.model.people import EVERY_FLEET, Caller
 
+FRESH = frozenset({Action.PLAN, Action.START})
+"""What is done with a fleet as its file describes it at this moment, however long it takes to read."""
+
 
 class Fleets:
     """The fleets of one installation, as each caller may know of them."""
 
-    def __init__(self, files: FleetFiles, refused: Callable[[Caller, str, str], None]) -> None:
-        """Read from these files; `refused` is told who was refused what, and why."""
+    def __init__(self, files: FleetFiles, trail: Trail) -> None:
+        """Read from these files; the trail hears who was refused what, and why."""
         self._files = files
-        self._refused = refused
+        self._trail = trail
+
+    def read(self) -> None:
+        """Have every file read."""
+        self._files.all()
 
     def names(self, caller: Caller) -> tuple[str, ...]:
         """Return the fleets where the caller has a role, by name."""
-        return tuple(sorted(name for name in self._files.all() if is_known_to(caller, name)))
+        return tuple(sorted(name for name in self._files.lately()[0] if is_known_to(caller, name)))
 
     def of(self, caller: Caller) -> tuple[Fleet, ...]:
         """Return the fleets where the caller has a role."""
-        return tuple(fleet for name, fleet in self._files.all().items() if is_known_to(caller, name))
+        return tuple(fleet for name, fleet in self._files.lately()[0].items() if is_known_to(caller, name))
 
     def names_of_product(self, product: str) -> tuple[str, ...]:
         """Return every fleet, whoever may know of it, whose gateways run that product."""
-        return tuple(name for name, fleet in sorted(self._files.all().items()) if fleet.product == product)
+        return tuple(
+            name for name, fleet in sorted(self._files.lately()[0].items()) if fleet.product == product
+        )
 
     def for_action(self, caller: Caller, action: Action, name: str) -> Fleet:
         """Return the fleet, once it is clear that the caller may do that there.
@@ -37,8 +47,10 @@ class Fleets:
             NotAllowed: The caller knows the fleet, and may not do that there.
             BadInput: A file is wrong, and may be that of this fleet.
         """
-        found = self._files.all().get(name)
-        if found is None and not self._files.wrong():
+        files = self._files
+        known, wrong = (files.all(), files.wrong()) if action in FRESH else files.lately()
+        found = known.get(name)
+        if found is None and not wrong:
             raise self._unknown(caller, name)
         self.require(caller, action, name)
         if found is None and not is_known_to(caller, EVERY_FLEET):
@@ -55,13 +67,34 @@ class Fleets:
         if not is_known_to(caller, name):
             raise self._unknown(caller, name)
         if refusal := refusal_of(caller, action, name):
-            self._refused(caller, name, refusal)
+            self._write(caller, name, refusal)
             raise NotAllowed(refusal)
 
     def _unknown(self, caller: Caller, name: str) -> Unknown:
         known = ", ".join(self.names(caller)) or "none that you may see"
-        self._refused(caller, name, "there is no such fleet for this caller")  # others read that record
+        # Once an hour: whoever asks for names that are none must not fill a record that is kept for ever.
+        of_whom = name if name in self._files.lately()[0] else "no fleet"
+        key = f"unknown/{caller.person}/{of_whom}/{datetime.now(UTC):%Y-%m-%dT%H}"
+        self._write(caller, name, "there is no such fleet for this caller", key)  # others read that record
         return Unknown(f"there is no fleet {name}; there is {known}")
+
+    def _write(self, caller: Caller, name: str, why: str, key: str | None = None) -> None:
+        body = {"why": why, "from": caller.address}
+        self._trail.audit(caller.person, caller.via.value, "refused", name, body, key, fleet=name)
+
+    def stopped(self, caller: Caller, action: Action, name: str) -> Fleet | None:
+        """Return the fleet for what goes in the safe direction: None when no file describes it any more.
+
+        Raises:
+            Unknown: The caller has no role there, and does not hear whether there is such a fleet.
+            NotAllowed: The caller has another role there.
+        """
+        self.require(caller, action, name)
+        return self.described(name)
+
+    def described(self, name: str) -> Fleet | None:
+        """Return the fleet as its file described it lately, None without one."""
+        return self._files.lately()[0].get(name)
 
     def named(self, name: str) -> Fleet:
         """Return the fleet of that name, for whoever needs no role there.
@@ -69,7 +102,7 @@ class Fleets:
         Raises:
             Unknown: There is none.
         """
-        found = self._files.all().get(name)
+        found = self._files.lately()[0].get(name)
         if found is None:
             raise Unknown(f"there is no fleet {name}")
         return found

@@ -107,14 +107,11 @@ class PlanService:
 
     def _warnings(self, plan: Plan) -> tuple[str, ...]:
         """Say that the fleet went back from this release before, since a start would try it again."""
-        for row in self.ledger.history(plan.fleet.name):
-            if row.release_digest == plan.release.digest and row.outcome in {
-                "rolled_back",
-                "rollback_incomplete",
-            }:
-                ended = f" at {row.ended:%Y-%m-%d %H:%M} UTC" if row.ended else ""
-                return (f"{plan.release.version} was rolled back here{ended} by {row.name}: {row.sentence}",)
-        return ()
+        row = self.ledger.went_back(plan.fleet.name, plan.release.digest)
+        if row is None:
+            return ()
+        ended = f" at {row.ended:%Y-%m-%d %H:%M} UTC" if row.ended else ""
+        return (f"{plan.release.version} was rolled back here{ended} by {row.name}: {row.sentence}",)
 
     async def _predict(self, plan: Plan) -> tuple[Prediction, ...]:
         """Return when each required gate of wave one will have decided; empty when traffic is unknown."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.files import FleetFiles
 from activities.releases import Admitted
+from orchestrator.service.acting import Acting
 from orchestrator.service.changes import ChangeService, Standing, Surveyed, standing_of
 from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
 from orchestrator.service.complaints import ComplaintService
@@ -26,10 +27,10 @@ from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.rebuilding import RebuildingService, Rebuilt
 from orchestrator.service.releases import ReleaseService, named
-from orchestrator.store import requests
+from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tokens import TOKENS_BEGIN
-from policies.access import Action, action_of, is_known_to, may, refusal_of
+from policies.access import SAFE_DIRECTION, Action, action_of, is_known_to, may, refusal_of
 from policies.model.approval import Approval
 from policies.model.audit import AuditEntry
 from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, HistoryRow, Outcome
@@ -39,8 +40,6 @@ from policies.model.errors import (
     BadInput,
     Conflict,
     NotAllowed,
-    OtherContent,
-    PenstockError,
     Unavailable,
     Unknown,
 )
@@ -66,6 +65,12 @@ def is_beginning(written: str, digest: str) -> bool:
 
 EXAMINERS = ThreadPoolExecutor(2, thread_name_prefix="examiner")
 """Who asks the identity provider about logins."""
+
+SLOW = ThreadPoolExecutor(1, thread_name_prefix="slow")
+"""Where the audit record is verified, and evidence listed."""
+
+MOST_SNAPSHOTS = 200
+"""Snapshots that are listed, the newest; older ones are found by their change."""
 
 NEWEST = 50
 """Events of a change that its status shows; the others are asked for by page."""
@@ -110,9 +115,11 @@ class Service:
         checkpoints: Checkpoints,
         complaints: ComplaintService,
         doctor: DoctorService,
+        late: LateEntries,
     ) -> None:
         self.people = people
-        self._fleets = Fleets(fleets, self._write_refusal)
+        self._acts = Acting(ledger, late)
+        self._fleets = Fleets(fleets, ledger)
         self._ledger = ledger
         self._changes = changes
         self._drains = DrainService(changes.client, changes)
@@ -124,6 +131,8 @@ class Service:
         self._checkpoints = checkpoints
         self.complaints = complaints
         self._doctor = doctor
+        self._late = late
+        self._one_examination = asyncio.Lock()
 
     # --- who asks --------------------------------------------------------------------
 
@@ -147,9 +156,17 @@ class Service:
         body = {"why": str(refused)}
         self._ledger.audit("penstock", "api", "token refused", caller_at or "somewhere", body)
 
-    def fleets(self, caller: Caller) -> tuple[str, ...]:
+    async def fleets(self, caller: Caller) -> tuple[str, ...]:
         """Return the fleets where the caller has a role."""
-        return self._fleets.names(caller)
+        return await asyncio.to_thread(self._fleets.names, caller)
+
+    async def read_files(self) -> None:
+        """Have every fleet's file read: nobody who asks first waits for a fleet of thousands."""
+        await asyncio.to_thread(self._fleets.read)
+
+    async def deliver_late_entries(self) -> int:
+        """Write into the record what the ledger could not take before; return how many entries."""
+        return await asyncio.to_thread(self._late.deliver, self._ledger)
 
     # --- questions -------------------------------------------------------------------
 
@@ -224,7 +241,8 @@ class Service:
     async def examine(self, caller: Caller) -> tuple[Finding, ...]:
         """Return what is well and what is not, of the fleets that the caller may look at."""
         fleets = await asyncio.to_thread(self._fleets.of, caller)
-        return await self._doctor.examine(fleets, everything=self._may_everywhere(caller, Action.READ))
+        async with self._one_examination:
+            return await self._doctor.examine(fleets, everything=self._may_everywhere(caller, Action.READ))
 
     async def release(self, caller: Caller, name: str) -> ReleaseRow:
         """Return one release of a product that the caller has to do with."""
@@ -235,7 +253,7 @@ class Service:
     ) -> tuple[SnapshotRow, ...]:
         """Return which evidence of failures is kept of the fleet, the newest first."""
         await self._asked(caller, Action.READ, fleet)
-        return await asyncio.to_thread(self._ledger.kept_snapshots, fleet, change)
+        return await self._slowly(partial(self._ledger.kept_snapshots, fleet, change, limit=MOST_SNAPSHOTS))
 
     async def snapshot(self, caller: Caller, fleet: str, name: str) -> bytes:
         """Return one failure's evidence, its digest checked again."""
@@ -285,7 +303,9 @@ class Service:
                 key=request,
             )
 
-        return await self._audited(caller, "upgrade asked for", fleet, {"to": to, "reason": reason}, begin)
+        return await self._acts.audited(
+            caller, "upgrade asked for", fleet, {"to": to, "reason": reason}, begin
+        )
 
     async def approve_plan(self, caller: Caller, plan: str, reason: str) -> Approval:
         """Approve a plan that somebody else means to start; it binds to everything the plan names."""
@@ -295,7 +315,7 @@ class Service:
             return await asyncio.to_thread(self._plans.approvals.approve, found, caller.person, reason)
 
         asked = {"plan": found.digest, "reason": reason}
-        return await self._audited(caller, "approval asked for", found.fleet.name, asked, approve)
+        return await self._acts.audited(caller, "approval asked for", found.fleet.name, asked, approve)
 
     async def command(
         self,
@@ -314,10 +334,11 @@ class Service:
         Raises:
             Conflict: It makes no sense now, or another change is the newest.
         """
-        await self._asked(caller, action_of(kind), fleet)
+        safe = kind in SAFE_DIRECTION
+        await (self._stopped if safe else self._asked)(caller, action_of(kind), fleet)
         if caller.machine and kind is CommandKind.PROMOTE:
             sentence = f"{caller.person} is a machine: two people promote without proof"
-            raise await self._refuse(caller, fleet, sentence)
+            raise await self._acts.refuse(caller, fleet, sentence)
         command = Command(
             id=f"{kind}-{secrets.token_hex(6)}" if key is None else caller.request(key),
             kind=kind,
@@ -328,12 +349,11 @@ class Service:
         )
 
         async def give() -> CommandReceipt:
-            await asyncio.to_thread(self._refuse_stale, fleet, change)
+            await self._refuse_stale(fleet, change)
             return await self._changes.command(fleet, command)
 
-        return await self._audited(
-            caller, f"{kind.replace('_', ' ')} asked for", fleet, {"reason": reason, "id": command.id}, give
-        )
+        what, asked = f"{kind.replace('_', ' ')} asked for", {"reason": reason, "id": command.id}
+        return await self._acts.audited(caller, what, fleet, asked, give, safe=safe)
 
     async def roll_back(
         self,
@@ -346,11 +366,21 @@ class Service:
         change: str | None = None,
         key: str | None = None,
     ) -> CommandReceipt:
-        """Take the fleet back, whatever is going on, unless another change is the newest than was shown."""
-        named = await self._asked(caller, Action.GO_BACK, fleet)
+        """Take the fleet back, whatever is going on, unless another change is the newest than was shown.
+
+        A change under way goes back though no file describes its fleet any more and the ledger is silent.
+        After its end both are asked; of a fleet without a file it counts how it was planned for last.
+        """
+        await self._stopped(caller, Action.GO_BACK, fleet)
+        request = caller.request(key) if key is not None else None
 
         async def back() -> CommandReceipt:
-            await asyncio.to_thread(self._refuse_stale, fleet, change)
+            await self._refuse_stale(fleet, change)
+            if not (force or to) and (
+                receipt := await self._changes.turn_round(fleet, caller.person, reason, key=request)
+            ):
+                return receipt
+            named = await self._described(fleet)
             release = await asyncio.to_thread(self._ledger.release, to, named.product) if to else None
             return await self._changes.roll_back(
                 named,
@@ -360,11 +390,11 @@ class Service:
                 to=release,
                 source=self._releases.source,
                 force=force,
-                key=caller.request(key) if key is not None else None,
+                key=request,
             )
 
-        asked = {"reason": reason, "to": to, "force": force}
-        return await self._audited(caller, "rollback asked for", fleet, asked, back)
+        asked = {"reason": reason, "to": to, "force": force, "id": request}
+        return await self._acts.audited(caller, "rollback asked for", fleet, asked, back, safe=True)
 
     async def install(
         self, caller: Caller, fleet: str, to: str, reason: str, key: str | None = None
@@ -383,7 +413,9 @@ class Service:
                 key=caller.request(key) if key is not None else None,
             )
 
-        return await self._audited(caller, "install asked for", fleet, {"to": to, "reason": reason}, begin)
+        return await self._acts.audited(
+            caller, "install asked for", fleet, {"to": to, "reason": reason}, begin
+        )
 
     async def rebuild(self, caller: Caller, fleet: str, reason: str) -> Rebuilt:
         """Write down again what the fleet's gateways go back to, where the ledger has lost it."""
@@ -392,7 +424,7 @@ class Service:
         async def ask() -> Rebuilt:
             return await self._rebuilding.rebuild(named, caller.person, reason)
 
-        return await self._audited(caller, "rebuild asked for", fleet, {"reason": reason}, ask)
+        return await self._acts.audited(caller, "rebuild asked for", fleet, {"reason": reason}, ask)
 
     async def verify_release(self, caller: Caller, fleet: str, digest: str) -> Admitted:
         """Verify a release of the repository for the fleet, without keeping anything."""
@@ -405,7 +437,9 @@ class Service:
         async def add() -> ReleaseRow:
             return await self._releases.add(named, digest, caller.person)
 
-        return await self._audited(caller, "release asked for", fleet, {"release": digest}, add, about=digest)
+        return await self._acts.audited(
+            caller, "release asked for", fleet, {"release": digest}, add, about=digest
+        )
 
     async def yank_release(self, caller: Caller, name: str, reason: str) -> bool:
         """Withdraw a release everywhere; return whether it was offered until now.
@@ -414,13 +448,14 @@ class Service:
             NotAllowed: There are fleets of its product of which the caller may not withdraw any.
         """
         row = await self.release(caller, name)
-        await asyncio.to_thread(self._may_withdraw, caller, row)
+        if refusal := await asyncio.to_thread(self._no_withdrawal, caller, row):
+            raise await self._acts.refuse(caller, None, f"{row.release.version}: {refusal}")
 
         async def withdraw() -> bool:
             return await asyncio.to_thread(self._ledger.yank, row.release.digest, reason, caller.person)
 
         asked = {"reason": reason}
-        return await self._audited(
+        return await self._acts.audited(
             caller, "withdrawal asked for", None, asked, withdraw, about=row.release.digest
         )
 
@@ -438,7 +473,7 @@ class Service:
             return await self._drains.tell(named, gateway, mine)
 
         asked = {"reason": command.reason}
-        return await self._audited(caller, what, fleet, asked, tell, about=f"{fleet}/{gateway or '*'}")
+        return await self._acts.audited(caller, what, fleet, asked, tell, about=f"{fleet}/{gateway or '*'}")
 
     async def leave_out(self, caller: Caller, fleet: str, gateway: str, reason: str) -> str:
         """Leave a gateway out of changes."""
@@ -448,7 +483,7 @@ class Service:
             return await self._quarantine.leave_out(named, gateway, caller.person, reason)
 
         about = f"{fleet}/{gateway}"
-        return await self._audited(
+        return await self._acts.audited(
             caller, "quarantine asked for", fleet, {"reason": reason}, leave, about=about
         )
 
@@ -460,7 +495,9 @@ class Service:
             return await self._quarantine.take_in(named, gateway, caller.person, reason)
 
         about = f"{fleet}/{gateway}"
-        return await self._audited(caller, "return asked for", fleet, {"reason": reason}, take, about=about)
+        return await self._acts.audited(
+            caller, "return asked for", fleet, {"reason": reason}, take, about=about
+        )
 
     async def complain(self, fleet: str, body: bytes, at: str, signature: str) -> bool:
         """Take a complaint of whoever holds the fleet's key; return whether it is new."""
@@ -469,40 +506,16 @@ class Service:
         return await asyncio.to_thread(self.complaints.record, named, complaint)
 
     async def once(
-        self, caller: Caller, key: str, content: bytes, work: Callable[[], Awaitable[Answer]]
+        self,
+        caller: Caller,
+        key: str,
+        content: bytes,
+        work: Callable[[], Awaitable[Answer]],
+        *,
+        safe: bool = False,
     ) -> Answer:
-        """Do the work once for each key of the caller; a repeat gets the first one's answer.
-
-        What was refused or has failed may be tried again under its key, by which every effect is known.
-
-        Raises:
-            OtherContent: The key was given to another request.
-            Conflict: The same request is still being carried out.
-        """
-        try:
-            known = await asyncio.to_thread(self._ledger.begin_request, caller.person, key, content)
-        except OtherContent as refused:
-            await self._refuse(caller, None, str(refused))
-            raise
-        if known is not None:
-            return known
-        kept = asyncio.create_task(self._keep_request(caller, key))
-        try:
-            done = await work()
-        except BaseException:
-            await asyncio.to_thread(self._ledger.forget_request, caller.person, key)
-            raise
-        finally:
-            kept.cancel()
-        await asyncio.to_thread(self._ledger.finish_request, caller.person, key, done)
-        return done
-
-    async def _keep_request(self, caller: Caller, key: str) -> None:
-        """Have the ledger know that the request is still being carried out, for as long as it is."""
-        while True:
-            await asyncio.sleep(requests.ABANDONED.total_seconds() / 4)
-            with suppress(Unavailable):
-                await asyncio.to_thread(self._ledger.keep_request, caller.person, key)
+        """Do the work once for each key of the caller; see `Acting.once`."""
+        return await self._acts.once(caller, key, content, work, safe=safe)
 
     # --- tokens ----------------------------------------------------------------------
 
@@ -520,7 +533,9 @@ class Service:
         async def make() -> tuple[str, TokenRow]:
             return await asyncio.to_thread(self._ledger.make_token, name, grants, lives, caller.person)
 
-        return await self._audited(caller, "token asked for", None, {"lives": str(lives)}, make, about=name)
+        return await self._acts.audited(
+            caller, "token asked for", None, {"lives": str(lives)}, make, about=name
+        )
 
     async def tokens(self, caller: Caller) -> tuple[TokenRow, ...]:
         """Return the tokens of fleets that the caller administers."""
@@ -535,7 +550,7 @@ class Service:
         async def revoke() -> bool:
             return await asyncio.to_thread(self._ledger.revoke_token, name, caller.person, reason)
 
-        return await self._audited(
+        return await self._acts.audited(
             caller, "revocation asked for", None, {"reason": reason}, revoke, about=name
         )
 
@@ -543,10 +558,10 @@ class Service:
 
     async def audit_entries(self, caller: Caller, after: int, limit: int) -> tuple[AuditEntry, ...]:
         """Return entries of the fleets that the caller audits; all of them where that is every fleet."""
-        fleets = None if self._audits_everything(caller) else self._audited_by(caller)
+        fleets = None if self._audits_everything(caller) else await self._audited_by(caller)
         if fleets is not None and not fleets:
             sentence = f"{caller.person} audits no fleet: that takes auditor or admin"
-            raise await self._refuse(caller, None, sentence)
+            raise await self._acts.refuse(caller, None, sentence)
         read = partial(self._ledger.audit_entries, after, fleets=fleets, limit=limit)
         return await asyncio.to_thread(read)
 
@@ -558,7 +573,7 @@ class Service:
     async def verify_audit(self, caller: Caller) -> Verified:
         """Check the whole record and every checkpoint that is kept here."""
         await self._must_audit_everything(caller)
-        return await asyncio.to_thread(self._checkpoints.verify)
+        return await self._slowly(self._checkpoints.verify)
 
     async def export_audit(self, caller: Caller) -> Iterator[Mapping[str, Any]]:
         """Return the whole record, the oldest entry first; who has it is written down."""
@@ -567,8 +582,8 @@ class Service:
         await asyncio.to_thread(write)
         return self._ledger.each_audit_row()
 
-    def _audited_by(self, caller: Caller) -> tuple[str, ...]:
-        return tuple(name for name in self.fleets(caller) if may(caller, Action.READ_AUDIT, name))
+    async def _audited_by(self, caller: Caller) -> tuple[str, ...]:
+        return tuple(name for name in await self.fleets(caller) if may(caller, Action.READ_AUDIT, name))
 
     def _audits_everything(self, caller: Caller) -> bool:
         return self._may_everywhere(caller, Action.READ_AUDIT)
@@ -576,12 +591,32 @@ class Service:
     async def _must_audit_everything(self, caller: Caller) -> None:
         if not self._audits_everything(caller):
             sentence = f"{caller.person} does not audit every fleet: that takes auditor or admin on '*'"
-            raise await self._refuse(caller, None, sentence)
+            raise await self._acts.refuse(caller, None, sentence)
+
+    async def _slowly(self, work: Callable[[], T]) -> T:
+        """Do what takes seconds in a thread that no other question waits for, one after the other."""
+        return await asyncio.get_running_loop().run_in_executor(SLOW, work)
 
     # --- one place for each thing that all of them need --------------------------------
 
     async def _asked(self, caller: Caller, action: Action, fleet: str) -> Fleet:
         return await asyncio.to_thread(self._fleets.for_action, caller, action, fleet)
+
+    async def _stopped(self, caller: Caller, action: Action, fleet: str) -> None:
+        """Return once the caller may stop changes of the fleet, whatever has become of its file."""
+        if await asyncio.to_thread(self._fleets.stopped, caller, action, fleet) is not None:
+            return
+        with suppress(Unavailable):  # then the engine says whether a change of it is under way
+            if await self._acts.patience.ask(partial(self._ledger.last_change, fleet)) is None:
+                await self._asked(caller, action, fleet)
+
+    async def _described(self, fleet: str) -> Fleet:
+        """Return the fleet as its file describes it, or as it was when an upgrade of it was last planned."""
+        found = await asyncio.to_thread(self._fleets.described, fleet)
+        found = found or await asyncio.to_thread(self._ledger.fleet_as_planned, fleet)
+        if found is None:
+            raise Unknown(f"no file describes {fleet}, and no upgrade of it was ever planned")
+        return found
 
     async def _record(self, caller: Caller, action: Action, change: str) -> ChangeRecord:
         """Return a change's line; of a fleet that the caller may not know, as if there were none."""
@@ -604,7 +639,7 @@ class Service:
             sentence = (
                 f"{caller.person} may not administer {'every fleet' if fleet == EVERY_FLEET else fleet}"
             )
-            raise await self._refuse(caller, None if fleet == EVERY_FLEET else fleet, sentence)
+            raise await self._acts.refuse(caller, None if fleet == EVERY_FLEET else fleet, sentence)
 
     def _may_administer(self, caller: Caller, fleet: str) -> bool:
         if fleet == EVERY_FLEET:
@@ -616,66 +651,27 @@ class Service:
         everywhere = {EVERY_FLEET: caller.grants.get(EVERY_FLEET, frozenset())}
         return may(caller.model_copy(update={"grants": everywhere}), action, EVERY_FLEET)
 
-    def _may_withdraw(self, caller: Caller, row: ReleaseRow) -> None:
-        """Return once the caller may withdraw the release wherever it could be installed."""
+    def _no_withdrawal(self, caller: Caller, row: ReleaseRow) -> str | None:
+        """Return why the caller may not withdraw the release wherever it could be installed."""
         for name in self._fleets.names_of_product(row.release.product):
             if refusal := refusal_of(caller, Action.WITHDRAW_RELEASES, name):
-                if not is_known_to(caller, name):
-                    refusal = (
-                        f"a withdrawal is for every fleet, and {caller.person} has no say in all of them: "
-                        "that takes operator on '*'"
-                    )
-                self._write_refusal(caller, None, f"{row.release.version}: {refusal}")
-                raise NotAllowed(refusal)
+                if is_known_to(caller, name):
+                    return refusal
+                return (
+                    f"a withdrawal is for every fleet, and {caller.person} has no say in all of them: "
+                    "that takes operator on '*'"
+                )
+        return None
 
-    def _refuse_stale(self, fleet: str, shown: str | None) -> None:
-        """Refuse what was asked of a change that is not the fleet's newest any more."""
-        newest = self._ledger.last_change(fleet) if shown is not None else None
+    async def _refuse_stale(self, fleet: str, shown: str | None) -> None:
+        """Refuse what was asked of a change that is not the fleet's newest any more, as far as is known."""
+        newest = None
+        if shown is not None:
+            with suppress(Unavailable):
+                newest = await self._acts.patience.ask(partial(self._ledger.last_change, fleet))
         if newest is not None and newest.name != shown:
             sentence = f"{shown} is not the newest change of {fleet} any more: {newest.name} is"
             raise Conflict(sentence, Offer(verb=Verb.STATUS, fleet=fleet))
-
-    async def _audited(
-        self,
-        caller: Caller,
-        action: str,
-        fleet: str | None,
-        body: object,
-        work: Callable[[], Awaitable[T]],
-        *,
-        about: str | None = None,
-    ) -> T:
-        """Write down who asks for what, do it, and write down why it was refused or failed on the way.
-
-        Args:
-            caller: Who asks.
-            action: What for.
-            fleet: Whose entry it is; None for what concerns the whole installation.
-            body: What was said with it.
-            work: What is done.
-            about: What it is done to, when that is not the fleet as a whole.
-        """
-        subject = about or fleet or "installation"
-        write = partial(self._ledger.audit, caller.person, caller.via.value, fleet=fleet)
-        said = {"asked": body, "from": caller.address}
-        await asyncio.to_thread(write, action, subject, said)
-        try:
-            return await work()
-        except Exception as error:
-            # Only what is refused has surely had no effect; a peer that went away may have taken it.
-            refused = isinstance(error, PenstockError) and not isinstance(error, Unavailable)
-            why = {"why": f"{action}: {error}", "from": caller.address}
-            await asyncio.to_thread(write, "refused" if refused else "failed", subject, why)
-            raise
-
-    async def _refuse(self, caller: Caller, fleet: str | None, sentence: str) -> NotAllowed:
-        """Write down that the caller may not do something; return the refusal, to be raised."""
-        await asyncio.to_thread(self._write_refusal, caller, fleet, sentence)
-        return NotAllowed(sentence)
-
-    def _write_refusal(self, caller: Caller, fleet: str | None, sentence: str) -> None:
-        body, subject = {"why": sentence, "from": caller.address}, fleet or "installation"
-        self._ledger.audit(caller.person, caller.via.value, "refused", subject, body, fleet=fleet)
 
     def _standing(self, fleet: Fleet) -> tuple[ChangeRecord | None, Standing]:
         """Return the newest change, and what the fleet is on by what its gateways last said."""

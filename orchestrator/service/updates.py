@@ -17,6 +17,9 @@ from workflows.commands import Given
 ANSWER = timedelta(seconds=5)
 """How long a person waits for an answer before something else is tried."""
 
+SOON = timedelta(seconds=2.5)
+"""How long a command waits for the change's own answer, before it is left with the engine for later."""
+
 RUNS = 3
 """Runs that are asked; a history is cut after hundreds of events, not twice within an answer."""
 
@@ -70,12 +73,12 @@ async def give(handle: WorkflowHandle[Any, Any], update: str, command: Given) ->
     for _ in range(RUNS):
         try:
             receipt: CommandReceipt = await handle.execute_update(
-                update, command, id=command.id, result_type=CommandReceipt, rpc_timeout=ANSWER
+                update, command, id=command.id, result_type=CommandReceipt, rpc_timeout=SOON
             )
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
-            description = await handle.describe(rpc_timeout=ANSWER)
+            description = await handle.describe(rpc_timeout=SOON)
             if description.status is not WorkflowExecutionStatus.RUNNING:
                 raise
         else:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, insert, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -30,13 +30,8 @@ class Approvals(Book):
 
     def approvals(self, plan: Digest) -> tuple[Approval, ...]:
         """Return who approved the plan since it was last started, in the order in which they did."""
-        table, changes = tables.approvals, tables.changes
-        started = select(func.max(changes.c.began)).where(changes.c.plan == plan).scalar_subquery()
-        wanted = (
-            select(table)
-            .where(table.c.plan == plan, (table.c.at > started) | started.is_(None))
-            .order_by(table.c.at)
-        )
+        table = tables.approvals
+        wanted = select(table).where(table.c.plan == plan).order_by(table.c.at)
         with reading(self._engine) as connection:
             return tuple(
                 Approval(

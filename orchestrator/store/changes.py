@@ -3,18 +3,26 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.history import standing, targets_of_last_change
-from policies.model.change import PENSTOCK, ChangeEnding, ChangeOpening, ChangeRecord, HistoryRow, WayBack
+from policies.model.change import (
+    PENSTOCK,
+    ChangeEnding,
+    ChangeOpening,
+    ChangeRecord,
+    HistoryRow,
+    Outcome,
+    WayBack,
+)
 from policies.model.errors import BadInput, Conflict, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.people import Via
-from policies.model.value import digest_of
+from policies.model.value import Digest, digest_of
 
 _LONGEST_NAME = 63
 _PAGE = 20
@@ -95,6 +103,20 @@ class Changes(Book):
             records = [_record(row) for row in connection.execute(wanted)]
         return tuple(HistoryRow(**dict(record), standing=standing(record)) for record in records)
 
+    def went_back(self, fleet: str, release: Digest) -> ChangeRecord | None:
+        """Return the newest change that the fleet went back from this release in, None without one."""
+        table = tables.changes
+        gone = (Outcome.ROLLED_BACK.value, Outcome.ROLLBACK_INCOMPLETE.value)
+        wanted = (
+            select(table)
+            .where(table.c.fleet == fleet, table.c.release_digest == release, table.c.outcome.in_(gone))
+            .order_by(table.c.number.desc())
+            .limit(1)
+        )
+        with reading(self._engine) as connection:
+            row = connection.execute(wanted).one_or_none()
+            return _record(row) if row is not None else None
+
     def way_back(self, fleet: str) -> WayBack:
         """Return what going back means for the fleet now, from what its last changes did."""
         with reading(self._engine) as connection:
@@ -112,6 +134,8 @@ def begin(connection: Connection, opening: ChangeOpening, name: str | None = Non
     connection.execute(
         insert(tables.changes).values(**values, name=name, number=number, began=datetime.now(UTC))
     )
+    if opening.plan is not None:  # one start uses up what people have approved
+        connection.execute(delete(tables.approvals).where(tables.approvals.c.plan == opening.plan))
     body = {key: value for key, value in values.items() if value is not None and key != "requested_by"}
     append(connection, opening.requested_by, Via.SYSTEM, "change began", name, body, fleet=opening.fleet)
     return name

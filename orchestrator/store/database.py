@@ -21,20 +21,39 @@ from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     DBAPIError,
+    DisconnectionError,
     InterfaceError,
     NoSuchModuleError,
     OperationalError,
 )
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from policies.model.errors import BadInput, Unavailable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_MILLISECONDS = 10_000
+POOL_SECONDS = 5
+"""How long somebody waits for a connection while all of them are in use."""
+
+POSTGRESQL = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "options": (
+        f"-c lock_timeout={BUSY_MILLISECONDS} -c statement_timeout=60000 "
+        "-c idle_in_transaction_session_timeout=60000"
+    ),
+}
+"""One writer that hangs, or a server that has gone, keeps nobody waiting for ever."""
+
 _READS = "penstock_reads"
 _UNDEFINED_TABLE = "42P01"
 """What PostgreSQL answers of a table that is not there; SQLite calls it an operational error."""
 
+_PLACE = "penstock_place"
 _BROKEN = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 
 _WRITER = 0x70656E73
@@ -50,7 +69,8 @@ def open_database(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
-        engine = create_engine(parsed, pool_pre_ping=True)
+        arguments = POSTGRESQL if parsed.get_backend_name() == "postgresql" else {}
+        engine = create_engine(parsed, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=arguments)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise BadInput(
             f"{url!r} is no address of a ledger, such as sqlite:////path/ledger.db: {error}"
@@ -61,6 +81,7 @@ def open_database(url: str) -> Engine:
         Path(str(parsed.database)).absolute().parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "checkout", _refuse_another_file)
     if not _is_newest(engine):
         with writing(engine) as connection:
             _upgrade(connection)
@@ -109,6 +130,8 @@ def _upgrade(connection: Connection) -> None:
 def _reachable(engine: Engine) -> Iterator[None]:
     try:
         yield
+    except PoolTimeoutError as error:
+        raise Unavailable(f"the ledger {engine.url!r} does not answer those who asked before") from error
     except DBAPIError as error:
         gone = getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE
         if gone or isinstance(error, OperationalError | InterfaceError):
@@ -123,9 +146,11 @@ def _reachable(engine: Engine) -> Iterator[None]:
         raise
 
 
-def _set_up_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+def _set_up_sqlite(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # sqlite3 then leaves BEGIN to us
     cursor = connection.cursor()
+    path = str(cursor.execute("PRAGMA database_list").fetchone()[2])
+    record.info[_PLACE] = (path, _which(path))
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",
@@ -134,6 +159,23 @@ def _set_up_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) ->
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _refuse_another_file(
+    _connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+) -> None:
+    """Let go of a connection whose file was moved away or replaced: what it wrote, nobody would find."""
+    place = record.info.get(_PLACE)
+    if place is not None and _which(place[0]) != place[1]:
+        raise DisconnectionError("the ledger's file is another one now")
+
+
+def _which(path: str) -> tuple[int, int] | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -18,13 +18,25 @@ from policies.model.value import Digest
 class EvidenceList(Book):
     """The snapshots that the ledger lists; the bytes are in the archive."""
 
-    def kept_snapshots(self, fleet: str, rollout: str | None = None) -> tuple[SnapshotRow, ...]:
-        """Return the fleet's snapshots, or those of one change of it, the newest first."""
+    def kept_snapshots(
+        self, fleet: str, rollout: str | None = None, *, beginning: str = "", limit: int | None = None
+    ) -> tuple[SnapshotRow, ...]:
+        """Return the fleet's snapshots, the newest first.
+
+        Args:
+            fleet: Whose.
+            rollout: Only those of this change.
+            beginning: Only those whose digest begins like this.
+            limit: How many at most.
+        """
         table = tables.snapshots
         mine = select(tables.changes.c.name).where(tables.changes.c.fleet == fleet)
         wanted = select(table).where(table.c.rollout.in_(mine)).order_by(table.c.at.desc(), table.c.gateway)
         if rollout is not None:
             wanted = wanted.where(table.c.rollout == rollout)
+        if beginning:
+            wanted = wanted.where(table.c.digest.startswith(beginning, autoescape=True))
+        wanted = wanted.limit(limit)
         with reading(self._engine) as connection:
             return tuple(
                 SnapshotRow(rollout=row.rollout, gateway=row.gateway, digest=row.digest, at=row.at)
@@ -38,7 +50,7 @@ class EvidenceList(Book):
             Unknown: There is none, or the name fits several.
         """
         digest = name if name.startswith("sha256:") else f"sha256:{name}"
-        found = {row.digest: row for row in self.kept_snapshots(fleet) if row.digest.startswith(digest)}
+        found = {row.digest: row for row in self.kept_snapshots(fleet, beginning=digest)}
         if len(found) != 1:
             many = f"fits {len(found)} snapshots" if found else "is no snapshot that is kept"
             raise Unknown(f"{name} {many}", Offer(verb=Verb.SNAPSHOTS, fleet=fleet))

@@ -41,6 +41,16 @@ class Plans(Book):
         """Return the whole plan of an upgrade; BadInput when there is none of that digest."""
         return _read_plan(self, digest)
 
+    def fleet_as_planned(self, fleet: str) -> Fleet | None:
+        """Return the fleet as it was when an upgrade of it was last planned, None when none ever was."""
+        table = tables.plans
+        whole = select(table.c.digest, table.c.body).where(table.c.fleet == fleet).order_by(table.c.at.desc())
+        with reading(self._engine) as connection:
+            for row in connection.execute(whole):
+                if zlib.decompress(row.body):  # ways back and installations have no body
+                    return self.plan(row.digest).fleet
+        return None
+
     def plan_named(self, name: str, fleets: Collection[str]) -> tuple[str, str]:
         """Return the digest of the plan that somebody wrote, or wrote the beginning of, and its fleet.
 

@@ -69,7 +69,8 @@ class Releases(Book):
     def releases(self) -> tuple[ReleaseRow, ...]:
         """Return every release, the newest first, withdrawn ones too."""
         with reading(self._engine) as connection:
-            found = connection.execute(select(tables.releases).order_by(tables.releases.c.added_at.desc()))
+            columns = [column for column in tables.releases.c if column.name != "manifest"]
+            found = connection.execute(select(*columns).order_by(tables.releases.c.added_at.desc()))
             return tuple(
                 ReleaseRow(
                     release=_release(row),
@@ -81,6 +82,13 @@ class Releases(Book):
                 )
                 for row in found
             )
+
+    def versions(self, digests: Collection[str]) -> dict[str, str]:
+        """Return the versions of the releases of these digests, as far as they are known."""
+        table = tables.releases
+        with reading(self._engine) as connection:
+            wanted = select(table.c.digest, table.c.version).where(table.c.digest.in_(sorted(digests)))
+            return {row.digest: row.version for row in connection.execute(wanted)}
 
     def release(self, name: str, product: str) -> ReleaseRef:
         """Return the product's release of that digest (or its beginning), version, or product and version.

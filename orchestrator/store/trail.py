@@ -10,7 +10,7 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append, head_of
 from orchestrator.store.verifier import first_fault
-from policies.model.audit import AuditEntry, AuditHead
+from policies.model.audit import AuditEntry, AuditHead, LateEntry
 
 PAGE = 2_000
 """Entries that are read at once."""
@@ -44,6 +44,12 @@ class Trail(Book):
         with writing(self._engine) as connection:
             append(connection, person, via, action, subject, body, key, fleet=fleet)
             return head_of(connection)
+
+    def enter(self, entry: LateEntry) -> None:
+        """Append an entry that has a key: a repeat of it is the same entry."""
+        said = (entry.person, entry.via, entry.action, entry.subject, entry.body, entry.key)
+        with writing(self._engine) as connection:
+            append(connection, *said, fleet=entry.fleet)
 
     def audit_entries(
         self, after: int = 0, *, fleets: Collection[str] | None = None, limit: int | None = None

@@ -1,7 +1,10 @@
 """The audit record's entries, and its head as noted elsewhere."""
 
+from datetime import datetime
+
 from pydantic import Field
 
+from policies.model.people import Via
 from policies.model.value import Value
 
 GENESIS = "0" * 64
@@ -33,3 +36,17 @@ class AuditHead(Value):
 
     seq: int = Field(ge=0)
     hash: str = GENESIS
+
+
+class LateEntry(Value):
+    """An entry of the audit record that is not in it yet."""
+
+    key: str | None = None
+    """Makes it one entry, however often it is sent."""
+    at: datetime
+    person: str
+    via: Via
+    action: str
+    subject: str
+    body: dict[str, object]
+    fleet: str | None = None

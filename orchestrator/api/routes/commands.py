@@ -9,13 +9,13 @@ from starlette.responses import Response
 from orchestrator.api.limits import Kind
 from orchestrator.api.once import Once
 from orchestrator.api.routes.fleets import Fleet
+from policies.access import SAFE_DIRECTION
 from policies.model.command import CommandKind, CommandReceipt
 from policies.model.people import PersonName
 from policies.model.plan import Strategy
 from policies.model.value import Digest, Name, Value
 
 router = APIRouter(tags=["commands"])
-SAFE_DIRECTION = frozenset({CommandKind.HOLD, CommandKind.ROLL_BACK, CommandKind.ABORT})
 
 Why = Annotated[
     str,
@@ -93,8 +93,8 @@ async def command(fleet: Fleet, asked: CommandAsked, once: Once) -> Response:
             change=asked.change,
         )
 
-    kind = Kind.SAFE if asked.kind in SAFE_DIRECTION else Kind.CHANGE
-    return await once.answer(give, kind=kind)
+    safe = asked.kind in SAFE_DIRECTION
+    return await once.answer(give, kind=Kind.SAFE if safe else Kind.CHANGE)
 
 
 @router.post("/changes", status_code=202, response_model=Started)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
+from orchestrator.api.limits import Streams
 from orchestrator.api.who import Asking, Serving, recognised
 from orchestrator.service.changes import Surveyed
 from orchestrator.service.doctor import Finding
@@ -91,7 +92,7 @@ async def examine(caller: Asking, service: Serving) -> Findings:
 @router.get("/fleets")
 async def fleets(caller: Asking, service: Serving) -> FleetList:
     """List the fleets where whoever asks has a role."""
-    return FleetList(fleets=await anyio.to_thread.run_sync(service.fleets, caller))
+    return FleetList(fleets=await service.fleets(caller))
 
 
 @router.get("/fleets/{fleet}")
@@ -144,6 +145,9 @@ async def events(
     if "text/event-stream" not in request.headers.get("accept", ""):
         return Response(EventPage.of(first, begin).model_dump_json(), media_type="application/json")
 
+    streams: Streams = request.app.state.streams
+    streams.refuse_another(caller.person)
+
     async def stream() -> AsyncIterator[ServerSentEvent]:
         found, last, asker, known_at = first, begin, caller, anyio.current_time()
         while True:
@@ -159,4 +163,4 @@ async def events(
             except PenstockError:
                 return  # whoever lost a role or a token hears why when they ask again
 
-    return EventSourceResponse(stream(), ping=PING_SECONDS)
+    return EventSourceResponse(streams.counted(caller.person, stream()), ping=PING_SECONDS)

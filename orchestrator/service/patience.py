@@ -1,0 +1,43 @@
+"""Patience: what the safe direction asks of the ledger is waited for so long and no longer.
+
+A ledger whose writer hangs, or whose server is frozen, keeps nobody from holding a change or taking it back.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from policies.model.errors import Unavailable
+
+T = TypeVar("T")
+
+WITHIN_SECONDS = 1.0
+"""How long one answer may take."""
+
+LEFT_ALONE_SECONDS = 2.0
+"""How long it is not asked again after it did not answer: one request asks more than once."""
+
+
+class Patience:
+    """Asks in threads of its own, which nothing else uses up."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(8, thread_name_prefix="safe")
+        self._left_alone_until = 0.0
+
+    async def ask(self, work: Callable[[], T]) -> T:
+        """Return what the work returns.
+
+        Raises:
+            Unavailable: It did not answer in time; it may still be done.
+        """
+        if time.monotonic() < self._left_alone_until:
+            raise Unavailable("the ledger does not answer")
+        try:
+            async with asyncio.timeout(WITHIN_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except (TimeoutError, Unavailable) as error:
+            self._left_alone_until = time.monotonic() + LEFT_ALONE_SECONDS
+            raise Unavailable(str(error) or "the ledger does not answer") from error
