@@ -23,7 +23,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-CONNECTING_SECONDS = 1.0
+CONNECTING_SECONDS = 0.5
 """How long a client that is not connected yet may take longer than one that is."""
 
 T = TypeVar("T")

@@ -138,7 +138,10 @@ class Acting:
             if not safe:
                 raise
             _log.warning("%s of %s goes on without the ledger: %s", action, subject, silent)
-            await asyncio.to_thread(self.late.keep, entry)
+            try:
+                await asyncio.to_thread(self.late.keep, entry)
+            except Unavailable as full:  # the engine's own history names who ordered what, too
+                _log.error("an audit entry of %s is nowhere: %s", caller.person, full)
 
     async def _afterwards(self, work: Callable[[], None], *, safe: bool) -> None:
         try:

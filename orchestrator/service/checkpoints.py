@@ -11,13 +11,13 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.lines import append_line
 from orchestrator.store.verifier import first_fault, signed_text
 from policies.model.errors import BadInput, Unavailable
 from policies.model.value import Value
@@ -27,8 +27,6 @@ AFTER = 100
 """Entries after which one is written before its hour has come."""
 
 POST_SECONDS = 5.0
-LONGEST = 4096
-"""More bytes than a checkpoint has."""
 Sink = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
@@ -160,30 +158,12 @@ class Checkpoints:
 
     def _keep(self, point: Checkpoint) -> None:
         line = point.model_dump_json()
-        try:
-            self._kept.parent.mkdir(parents=True, exist_ok=True)
-            with self._kept.open("a+b") as file:
-                file.truncate(
-                    _whole(file)
-                )  # without half a line of a writer that was killed, or of a full disk
-                file.write(line.encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise Unavailable(f"{self._kept} cannot be written: {error.strerror}") from error
+        append_line(self._kept, line)
         for sink in self._sinks:
             try:
                 sink(line)
             except Unavailable as error:
                 _log.warning("checkpoint %s was not sent: %s", point.seq, error)
-
-
-def _whole(file: BinaryIO) -> int:
-    """Return how many bytes of the file are whole lines."""
-    end = file.seek(0, os.SEEK_END)
-    file.seek(max(0, end - LONGEST))
-    tail = file.read(LONGEST)
-    return end - len(tail) + tail.rfind(b"\n") + 1 if tail else 0
 
 
 def to_syslog(line: str) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from temporalio.api.enums.v1 import TaskQueueType
@@ -35,6 +37,9 @@ CHECKPOINT_WITHIN = timedelta(hours=2)
 LEAST_FREE, LEAST_SHARE = 1 << 30, 0.05
 NAMED = 5
 """Gateways that a sentence names."""
+
+READER = ThreadPoolExecutor(1, thread_name_prefix="doctor")
+T = TypeVar("T")
 
 BOOTED = "vpngw_boot_info"
 """What every exporter says, whatever runs beside it."""
@@ -80,13 +85,17 @@ class DoctorService:
         ]
         if everything:
             looks += [("files", self._files), ("audit", self._audit), ("disk", self._disk)]
-        for fleet in fleets:
-            looks += [
-                (f"{fleet.name}: gateways", _for(self._gateways, fleet)),
-                (f"{fleet.name}: known-good", _for(self._known_good, fleet)),
-                (f"{fleet.name}: metrics", _for(self._series, fleet)),
-            ]
-        return tuple(await asyncio.gather(*[_bounded(about, look) for about, look in looks]))
+        found = list(await asyncio.gather(*[_bounded(about, look) for about, look in looks]))
+        heard = asyncio.ensure_future(self._heard())
+        for fleet in fleets:  # one after the other: the installation has other things to do
+            of_fleet = (
+                (f"{fleet.name}: gateways", partial(self._gateways, fleet)),
+                (f"{fleet.name}: known-good", partial(self._known_good, fleet)),
+                (f"{fleet.name}: metrics", partial(self._series, fleet, asyncio.shield(heard))),
+            )
+            found += [await _bounded(about, look) for about, look in of_fleet]
+        await asyncio.wait([heard])
+        return tuple(found)
 
     async def _engine(self) -> Finding:
         await self.client.service_client.check_health(timeout=WITHIN)
@@ -150,7 +159,7 @@ class DoctorService:
 
     async def _gateways(self, fleet: Fleet) -> Finding:
         about = f"{fleet.name}: gateways"
-        states, silent = await asyncio.to_thread(self.ledger.states, fleet.name, LOOKED_AT_WITHIN)
+        states, silent = await _read(self.ledger.states, fleet.name, LOOKED_AT_WITHIN)
         unseen = [one.name for one in fleet.gateways if one.name not in states and one.name not in silent]
         if silent or unseen:
             who = _named([*sorted(silent), *unseen])
@@ -161,7 +170,7 @@ class DoctorService:
 
     async def _known_good(self, fleet: Fleet) -> Finding:
         about = f"{fleet.name}: known-good"
-        known = await asyncio.to_thread(self.ledger.known_good, fleet.name)
+        known = await _read(self.ledger.known_good, fleet.name)
         without = [gateway.name for gateway in fleet.gateways if gateway.name not in known]
         if without:
             sentence = f"{len(without)} have none, so no upgrade takes them along: {_named(without)}"
@@ -169,10 +178,8 @@ class DoctorService:
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(asks,))
         return _well(about, f"all {len(known)} gateways have what they go back to")
 
-    async def _series(self, fleet: Fleet) -> Finding:
-        about = f"{fleet.name}: metrics"
-        found = (await self._asked(BOOTED))["result"]
-        seen = {str(one["metric"].get("instance", "")) for one in found}
+    async def _series(self, fleet: Fleet, heard: Awaitable[frozenset[str]]) -> Finding:
+        about, seen = f"{fleet.name}: metrics", await heard
         missing = [one.name for one in fleet.gateways if one.metrics_target not in seen]
         if missing:
             sentence = (
@@ -180,6 +187,11 @@ class DoctorService:
             )
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence)
         return _well(about, "Prometheus hears every gateway's exporter")
+
+    async def _heard(self) -> frozenset[str]:
+        """Return the targets whose exporter Prometheus hears."""
+        found = (await self._asked(BOOTED))["result"]
+        return frozenset(str(one["metric"].get("instance", "")) for one in found)
 
     async def _asked(self, query: str) -> dict[str, Any]:
         async with httpx.AsyncClient(trust_env=False, timeout=WITHIN.total_seconds()) as client:
@@ -189,8 +201,9 @@ class DoctorService:
         return found
 
 
-def _for(look: Callable[[Fleet], Awaitable[Finding]], fleet: Fleet) -> Callable[[], Awaitable[Finding]]:
-    return lambda: look(fleet)
+async def _read(look: Callable[..., T], *arguments: object) -> T:
+    """Read in a thread that nobody else waits for: of many fleets it is much."""
+    return await asyncio.get_running_loop().run_in_executor(READER, partial(look, *arguments))
 
 
 async def _bounded(about: str, look: Callable[[], Awaitable[Finding]]) -> Finding:

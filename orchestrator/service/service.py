@@ -606,8 +606,9 @@ class Service:
         """Return once the caller may stop changes of the fleet, whatever has become of its file."""
         if await asyncio.to_thread(self._fleets.stopped, caller, action, fleet) is not None:
             return
-        with suppress(Unavailable):  # then the engine says whether a change of it is under way
-            if await self._acts.patience.ask(partial(self._ledger.last_change, fleet)) is None:
+        with suppress(Unavailable):  # then nobody knows better than who gives the order
+            remembered = await self._acts.patience.ask(partial(self._ledger.last_change, fleet))
+            if remembered is None and not await self._changes.is_under_way(fleet):
                 await self._asked(caller, action, fleet)
 
     async def _described(self, fleet: str) -> Fleet:

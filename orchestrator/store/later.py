@@ -1,15 +1,13 @@
 """Audit entries that the ledger could not take when they were made: kept in a file, and written in later."""
 
-import fcntl
 import json
 import logging
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
+from orchestrator.store.lines import append_line, held
 from orchestrator.store.trail import Trail
 from policies.model.audit import LateEntry
 from policies.model.errors import Unavailable
@@ -29,14 +27,7 @@ class LateEntries:
         Raises:
             Unavailable: The file cannot be written.
         """
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._mine("a") as file:
-                file.write(entry.model_dump_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise Unavailable(f"{self._path} cannot be written: {error.strerror}") from error
+        append_line(self._path, entry.model_dump_json())
 
     def deliver(self, trail: Trail) -> int:
         """Write what is kept into the record, each with the time when it was made; return how many.
@@ -47,7 +38,7 @@ class LateEntries:
         if not self._path.exists() or not self._path.stat().st_size:
             return 0
         try:
-            with self._mine("r+") as file:
+            with held(self._path, "r+b") as file:
                 entries = list(self._each(file))
                 for one in entries:
                     said = one.body | {"at": one.at.astimezone(UTC).isoformat(timespec="milliseconds")}
@@ -57,15 +48,9 @@ class LateEntries:
             raise Unavailable(f"{self._path} cannot be read: {error.strerror}") from error
         return len(entries)
 
-    def _each(self, file: IO[str]) -> Iterator[LateEntry]:
+    def _each(self, file: BinaryIO) -> Iterator[LateEntry]:
         for line in file:
             try:
                 yield LateEntry.model_validate(json.loads(line))
             except ValueError:  # its writer was killed, or the disk was full
-                _log.warning("%s has a line that is no entry: %s", self._path, line.strip()[:200])
-
-    @contextmanager
-    def _mine(self, mode: str) -> Iterator[IO[str]]:
-        with self._path.open(mode) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
+                _log.warning("%s has a line that is no entry: %s", self._path, line[:200])
