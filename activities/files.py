@@ -335,6 +335,10 @@ class FleetFiles:
         """Return what is wrong with the other files."""
         return self._read()[1]
 
+    def known(self) -> dict[str, Fleet]:
+        """Return every fleet as it was read last, without a look at any file; what never was is read."""
+        return self._lately[0] or self.all()
+
     def lately(self) -> Described:
         """Return every fleet, and what is wrong with the other files, as they were read last.
 

@@ -32,7 +32,6 @@ THREADS = 32
 """In which the ledger and files are asked: a few that wait leave the others to everybody else."""
 
 DELIVER_SECONDS = 10.0
-ANSWER_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 KEPT_ALIVE_SECONDS = 20
 
@@ -127,11 +126,11 @@ def socket_at(path: Path) -> socket.socket:
 
 def _refuse_another(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as caller:
-        caller.settimeout(ANSWER_SECONDS)
+        caller.setblocking(False)
         try:
             caller.connect(os.fspath(path))
-        except TimeoutError:
-            pass  # it is there, and hears nobody
+        except BlockingIOError:
+            pass  # it is there, and so many wait for it that there is no room for another
         except OSError:
             return  # its process has ended
     raise Conflict(f"another process answers at {path}: stop that one first")

@@ -90,7 +90,7 @@ class Fleets:
             NotAllowed: The caller has another role there.
         """
         self.require(caller, action, name)
-        return self.described(name)
+        return self._files.known().get(name)
 
     def described(self, name: str) -> Fleet | None:
         """Return the fleet as its file described it lately, None without one."""

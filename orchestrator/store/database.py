@@ -69,6 +69,8 @@ def open_database(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
+            raise BadInput("a ledger in memory is forgotten with its process; give a file")
         arguments = POSTGRESQL if parsed.get_backend_name() == "postgresql" else {}
         engine = create_engine(parsed, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=arguments)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
@@ -76,8 +78,6 @@ def open_database(url: str) -> Engine:
             f"{url!r} is no address of a ledger, such as sqlite:////path/ledger.db: {error}"
         ) from error
     if engine.dialect.name == "sqlite":
-        if parsed.database in {None, "", ":memory:"}:
-            raise BadInput("a ledger in memory is forgotten with its process; give a file")
         Path(str(parsed.database)).absolute().parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

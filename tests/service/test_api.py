@@ -1,6 +1,9 @@
 """The API on a real ledger, at a real socket; the engine is away unless a test says otherwise."""
 
 import asyncio
+import os
+import socket
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -201,6 +204,22 @@ async def test_no_second_process_takes_the_socket_of_one_that_answers(
     assert (await api.get("/whoami")).status_code == 200
     with pytest.raises(Conflict, match="another process answers"):
         socket_at(tmp_path / "penstock.sock")
+
+
+def test_no_second_process_takes_the_socket_of_one_that_is_too_busy_to_answer(tmp_path: Path) -> None:
+    path = tmp_path / "penstock.sock"
+    with ExitStack() as held:
+        busy = held.enter_context(socket.socket(socket.AF_UNIX))
+        busy.bind(os.fspath(path))
+        busy.listen(1)
+        with pytest.raises(BlockingIOError):
+            for _ in range(10):
+                waiting = held.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(os.fspath(path))
+        with pytest.raises(Conflict, match="another process answers"):
+            socket_at(path)
+    assert socket_at(path).fileno() >= 0
 
 
 async def test_the_same_key_with_another_body_is_refused(api: httpx.AsyncClient, ledger: Ledger) -> None:
