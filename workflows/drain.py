@@ -19,6 +19,7 @@ from policies.drains import mode_of, next_step
 from policies.model.command import CommandReceipt
 from policies.model.drain import (
     DrainEnding,
+    DrainEvent,
     DrainExtension,
     DrainFacts,
     DrainLimits,
@@ -173,7 +174,7 @@ class Drain:
             self._superseded[name] = sentence_of(error)
             for one in left:
                 why = f"a newer change has the gateway; {one.step.reason}"
-                await self._tell_of(one, "drain handed over", why, "superseded")
+                await self._tell_of(one, DrainEvent.HANDED_OVER, why, "superseded")
 
     async def _first_look(self, name: str) -> GatewayState:
         while True:
@@ -275,7 +276,7 @@ class Drain:
             self._forced.pop(emptying.gateway, None)
         latest = max(emptying.deadline for emptying in meant)
         sentence = f"The deadline is {latest:%Y-%m-%d %H:%M:%S} UTC now; people are warned before it again."
-        return await self._obeyed(extension, "drain extended", sentence)
+        return await self._obeyed(extension, DrainEvent.EXTENDED, sentence)
 
     @workflow.update(name="end")
     async def end(self, ending: DrainEnding) -> CommandReceipt:
@@ -286,7 +287,7 @@ class Drain:
             self._forced[emptying.gateway] = ending
         spared = "exempt ones too" if ending.exempt_too else "exempt ones are waited for"
         sentence = f"What is left is ended in batches of {self._order.limits.batch}; {spared}."
-        return await self._obeyed(ending, "drain ended by a person", sentence)
+        return await self._obeyed(ending, DrainEvent.ENDED, sentence)
 
     @extend.validator
     def _extension_makes_sense(self, extension: DrainExtension) -> None:
@@ -364,7 +365,9 @@ class Drain:
                     emptying.warned_for = deadline
                 case Step.HOLD:
                     if told != step:
-                        await self._tell_of(emptying, "drain held for a person", step.reason, step.reason)
+                        await self._tell_of(
+                            emptying, DrainEvent.HELD, step.reason, f"{emptying.deadline} {step.reason}"
+                        )
                     known = emptying.look is not None and emptying.look.sessions is not None
                     await self._wait(emptying, LOOK_AGAIN if known else COUNT_AGAIN * steps.NEXT_LOOK, heard)
                 case Step.END:
@@ -428,7 +431,7 @@ class Drain:
         ending = f"end {emptying.deadline} {step.reason}"
         if emptying.ending != ending:
             emptying.ending = ending
-            await self._tell_of(emptying, "sessions are being ended", step.reason, ending)
+            await self._tell_of(emptying, DrainEvent.ENDING, step.reason, ending)
         forced = self._forced.get(emptying.gateway)
         look = emptying.look or UNSEEN
         count = batch = (look.sessions or 0) - step.leave

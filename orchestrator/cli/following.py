@@ -15,7 +15,8 @@ Json = Any
 def code_of_fleet(status: Json) -> ExitCode:
     """Return how the fleet stands as an exit code: 0 is well or going well, what needs a person is not."""
     code, standing = code_of_change(status), status["standing"]
-    needs_you = status["concern"] or standing["silent"] or standing["quarantined"]
+    words = ("silent", "quarantined", "held_drains")
+    needs_you = status["concern"] or any(standing[word] for word in words)
     return ExitCode.HELD if code is ExitCode.DONE and needs_you else code
 
 

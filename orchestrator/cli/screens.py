@@ -117,6 +117,7 @@ def _missing(standing: Json) -> "list[RenderableType]":
     for word, found, count in (
         ("Silent", standing["silent"], standing["silent_count"]),
         ("Quarantined", standing["quarantined"], len(standing["quarantined"])),
+        ("Drain of", standing["held_drains"], len(standing["held_drains"])),
     ):
         lines += [
             Text(printable(f"NEEDS YOU  {word} {name}: {why}"), "yellow")

@@ -88,6 +88,8 @@ class Standing(Value):
     silent_count: int = 0
     """How many there are in all."""
     quarantined: dict[str, str] = {}
+    held_drains: dict[str, str] = {}
+    """Why drains wait for a person, by gateway and slot."""
 
 
 @dataclass(frozen=True)
@@ -522,6 +524,7 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
         gateways=len(fleet.gateways),
         silent=dict(sorted(silent.items())[:NAMED]),
         silent_count=len(silent),
+        held_drains=ledger.held_drains(fleet.name),
         quarantined={one.gateway: one.reason for one in ledger.quarantined(fleet.name)},
     )
 

@@ -72,6 +72,8 @@ SLOW = ThreadPoolExecutor(1, thread_name_prefix="slow")
 MOST_SNAPSHOTS = 200
 """Snapshots that are listed, the newest; older ones are found by their change."""
 
+OF_DRAINS = (Verb.DRAINS, Verb.EXTEND, Verb.END)
+
 NEWEST = 50
 """Events of a change that its status shows; the others are asked for by page."""
 
@@ -174,12 +176,13 @@ class Service:
         """Return how the fleet stands, from the ledger alone; the engine is only asked whether it lives."""
         named = await self._asked(caller, Action.READ, fleet)
         newest, standing = await asyncio.to_thread(self._standing, named)
+        drains = [Offer(verb=verb, fleet=fleet) for verb in OF_DRAINS if standing.held_drains]
         if newest is None:
             begins = Offer(verb=Verb.PLAN if standing.taking else Verb.INSTALL, fleet=fleet)
-            return FleetStatus(fleet=fleet, standing=standing, offers=(begins,))
+            return FleetStatus(fleet=fleet, standing=standing, offers=(begins, *drains))
         change = await asyncio.to_thread(self._told, newest)
         concern: str | None = None
-        offers = change.can_do
+        offers = (*change.can_do, *drains)
         if newest.outcome is None and (stuck := await self._changes.concern_about(fleet)):
             concern, more = stuck
             offers = (*more, *offers)
@@ -606,9 +609,15 @@ class Service:
         """Return once the caller may stop changes of the fleet, whatever has become of its file."""
         if await asyncio.to_thread(self._fleets.stopped, caller, action, fleet) is not None:
             return
-        with suppress(Unavailable):  # then nobody knows better than who gives the order
+        try:
             remembered = await self._acts.patience.ask(partial(self._ledger.last_change, fleet))
-            if remembered is None and not await self._changes.is_under_way(fleet):
+        except Unavailable:
+            return  # nobody knows better than who gives the order
+        if remembered is None:
+            goes_on = False
+            with suppress(Unavailable):
+                goes_on = await self._changes.is_under_way(fleet)
+            if not goes_on:
                 await self._asked(caller, action, fleet)
 
     async def _described(self, fleet: str) -> Fleet:

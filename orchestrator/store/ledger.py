@@ -4,6 +4,7 @@ from orchestrator.store.approvals import Approvals
 from orchestrator.store.changes import Changes
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.gateway_results import GatewayResults
+from orchestrator.store.held_drains import HeldDrains
 from orchestrator.store.known_good import KnownGood
 from orchestrator.store.plans import Plans
 from orchestrator.store.proofs import Proofs
@@ -29,6 +30,7 @@ class Ledger(
     GatewayStates,
     WatchStates,
     Quarantines,
+    HeldDrains,
     Proofs,
     EvidenceList,
     Stories,

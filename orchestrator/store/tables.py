@@ -336,7 +336,9 @@ audit = Table(
     Column("body", Text, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
-    Column("fleet", String(63), index=True),
+    Column("fleet", String(63)),
+    Index("ix_audit_fleet", "fleet"),
+    Index("ix_audit_fleet_action", "fleet", "action"),
 )
 
 audit_keys = Table(

@@ -144,3 +144,13 @@ class DrainStatus(Value):
 
     rollout: str
     slots: tuple[SlotDrain, ...] = ()
+
+
+class DrainEvent(StrEnum):
+    """What the audit record hears of a drain, as it is written there."""
+
+    HELD = "drain held for a person"
+    EXTENDED = "drain extended"
+    ENDED = "drain ended by a person"
+    ENDING = "sessions are being ended"
+    HANDED_OVER = "drain handed over"

@@ -8,17 +8,25 @@ from pathlib import Path
 import pytest
 import yaml
 
+from activities.files import load
 from orchestrator.cli.client import ANSWER_SECONDS
 from orchestrator.exit_code import OF_OUTCOMES
 from orchestrator.service.changes import ChangeService, Surveyed
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.change import Outcome
+from policies.model.drain import DrainEvent
+from policies.model.fleet import Fleet
+from policies.model.instance import InstanceState
 from policies.model.people import Role
+from policies.model.plan import ReleaseRef
+from policies.model.value import digest_of
 from policies.model.verdict import Action, Against, Decision, GateReading, GateVerdict
+from tests.fakes.gateway import FakeGateway
 from tests.service.command_line import CommandLine
 from tests.service.test_api import token, under_way
 
+RELEASE = {"digest": digest_of(b"release"), "product": "ocserv", "executable": digest_of(b"program")}
 WORST = "fix [/etc/ocserv] \x1b[31mred\x07"
 
 
@@ -271,3 +279,24 @@ async def test_no_operator_reads_what_the_engines_client_says_to_programmers(
     assert "the engine cannot be reached" in said.out
     assert "tonic" not in said.out
     assert said.code == 6
+
+
+async def test_a_drain_that_waits_for_a_person_needs_you_until_its_instance_has_stopped(
+    penstock: CommandLine, ledger: Ledger, tmp_path: Path
+) -> None:
+    fake = FakeGateway(load(tmp_path / "fleets" / "edge.yaml", Fleet).gateways[0])
+    old, new = (ReleaseRef(**RELEASE | {"version": version}) for version in ("1.3.0", "1.4.0"))
+    for slot, release in (("a", old), ("b", new)):
+        fake.serve(release, slot)
+    fake.slots["a"].state = InstanceState.RUNNING
+    body = {"sentence": "slot a: 40 of 40 sessions are left after the deadline, which may end 2 (5%)"}
+    ledger.audit("penstock", "system", DrainEvent.HELD, "edge-1/edge-7", body, fleet="edge")
+    ledger.record_states("edge", [await fake.observe()], {})
+    said = await penstock("status", "edge")
+    assert "NEEDS YOU  Drain of edge-1/a: 40 of 40 sessions are left after the deadline" in said.out
+    assert said.code == 6
+    offered = json.loads((await penstock("status", "edge", "-o", "json")).out)["data"]["offers"]
+    assert {"extend", "end"} <= {one["verb"] for one in offered}
+    fake.slots["a"].state = InstanceState.STOPPED
+    ledger.record_states("edge", [await fake.observe()], {})
+    assert "NEEDS YOU" not in (await penstock("status", "edge")).out

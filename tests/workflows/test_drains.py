@@ -169,8 +169,11 @@ async def test_a_deadline_that_would_end_too_many_ends_nobody_and_asks_a_person(
     assert len(fake.slots["a"].people) == 5
     [slot] = (await status_of(running)).slots
     assert slot.why == "5 of 5 sessions are left after the deadline, which may end 3 (50%)"
+    world.book.record_states(world.fleet.name, [await fake.observe()], {})
+    assert world.book.held_drains(world.fleet.name) == {"gw-1/a": slot.why}
     await say(running, DrainEnding(id="1", person="on call", reason="the old release has a hole"))
     assert (await result_of(running)).sessions_ended == 5
+    assert world.book.held_drains(world.fleet.name) == {}
 
 
 async def test_a_hold_ends_by_itself_when_enough_people_have_left(world: World) -> None:
