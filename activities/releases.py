@@ -18,7 +18,7 @@ from temporalio import activity
 
 from activities.evidence import ContentStore, keep, recall
 from activities.liveness import answering
-from activities.refusals import ArchiveRefused, PolicyChanged
+from activities.refusals import ArchiveRefused, PolicyChanged, PolicyInvalid
 from activities.verdicts import (
     Document,
     Judgement,
@@ -34,8 +34,8 @@ from policies.model.errors import BadInput
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import DigestMismatch, SubjectMismatch, TrustError
 from policies.model.release import Artifact, ReleaseManifest
-from policies.model.trust import ApprovalRules, Change, Envelope
-from policies.model.value import Digest, Name, Value
+from policies.model.trust import ApprovalRules, Change, Envelope, TrustPolicy
+from policies.model.value import Digest, Name, Value, digest_of
 from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
 from policies.trust.statements import parse_release
 
@@ -99,6 +99,8 @@ class Tools:
     evidence: ContentStore
     states: StateTable
     trust: Callable[[], LoadedTrust]
+    policy_in: Callable[[bytes], TrustPolicy]
+    """Reads a trust policy that was kept."""
     source: Callable[[str, LoadedTrust], ReleaseSource]
     unpack: Callable[[Iterator[bytes], Artifact, Path], bool]
     inspect: Callable[[Iterator[bytes], Artifact], None]
@@ -182,6 +184,23 @@ class Releases:
     def approval_rules(self) -> ApprovalRules:
         """What the trust policy, as it lies on disk now, asks people to approve."""
         return self._tools.trust().policy.approvals
+
+    def approval_rules_of(self, policy: Digest) -> ApprovalRules:
+        """Return what the trust policy of that digest asked people to approve.
+
+        One that is not kept on this host any more asked for as much as one that says nothing.
+        """
+        try:
+            return self._tools.policy_in(self._tools.evidence.read(policy)).approvals
+        except (DigestMismatch, PolicyInvalid):
+            return ApprovalRules()
+
+    def keep_policy(self) -> None:
+        """Have the trust policy, as it lies on disk now, kept by its digest: another one may follow it."""
+        trust = self._tools.trust()
+        for content in trust.files.values():
+            if digest_of(content) == trust.digest:
+                self._tools.evidence.put(content)
 
     def changes(self, release: Digest, before: Collection[Digest]) -> tuple[Change, ...]:
         """Return how the release's configuration differs from that of each of the others.

@@ -19,15 +19,28 @@ LASTS = timedelta(hours=4)
 """How long an approval is good, where the trust policy names no time of its own."""
 
 
-def required(changes: Sequence[Change], rules: ApprovalRules, by_fleet: int) -> Required:
+def required(
+    changes: Sequence[Change],
+    rules: ApprovalRules,
+    by_fleet: int,
+    replaced: Sequence[ApprovalRules] = (),
+) -> Required:
     """Return how many people must approve, and why.
 
     Args:
         changes: How the configuration of the release differs from each that a gateway goes back to.
         rules: What the trust policy asks for, by kind of change.
         by_fleet: What the fleet's own file asks of every upgrade.
+        replaced: What the trust policy of the fleet's last upgrade asked for, if it is another one now: who
+            edits it must not be the only one who says how many people that takes.
     """
     found = [_required(change, rules) for change in changes]
+    why = "the trust policy is another one than that of the last upgrade"
+    found += [
+        _by_rule(one.trust_policy_change, "trust_policy_change", why)
+        for one in (rules, *replaced)
+        if replaced
+    ]
     found.append(Required(count=by_fleet, reason="the fleet's file asks for it of every upgrade"))
     return max(found, key=lambda one: one.count)
 

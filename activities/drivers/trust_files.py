@@ -60,6 +60,7 @@ def compose_releases(
         evidence=BlobStore(store / "evidence"),
         states=TrustStates(store / "states"),
         trust=lambda: load_trust(trust),
+        policy_in=lambda raw: parse_policy(raw, f"a kept {POLICY}"),
         source=lambda name, loaded: open_source(name, loaded, blobs, Credentials(os.environ)),
         unpack=unpack,
         inspect=inspect,

@@ -34,7 +34,11 @@ class ApprovalService:
         releases = compose_releases(self.store, self.trust)
         before = {known_good.digest for known_good in plan.known_good.values()}
         changes = releases.changes(plan.release.digest, before)
-        return required(changes, releases.approval_rules, plan.fleet.approvals)
+        releases.keep_policy()
+        last = self.ledger.last_trust_policy(plan.fleet.name)
+        is_other = last is not None and last != plan.trust_policy
+        replaced = [releases.approval_rules_of(last)] if last is not None and is_other else []
+        return required(changes, releases.approval_rules, plan.fleet.approvals, replaced)
 
     def state(self, plan: Plan, requester: str) -> Approved:
         """Return how far the plan has come, if that person starts it."""

@@ -12,13 +12,14 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.model.change import PENSTOCK
+from policies.model.change import PENSTOCK, ChangeKind, Outcome
 from policies.model.errors import BadInput, Unknown
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.people import Via
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import Part, PartKey, PlanHeader
+from policies.model.value import Digest
 from policies.planning.parts import PartedPlan, parted, parted_first, parted_return
 
 
@@ -86,6 +87,23 @@ class Plans(Book):
         if row.header is None:
             raise BadInput(f"plan {digest} was made by an older penstock and is only a record; plan anew")
         return PlanHeader.model_validate_json(zlib.decompress(row.header))
+
+    def last_trust_policy(self, fleet: str) -> Digest | None:
+        """Return by which trust policy the fleet was upgraded last; None when it never was."""
+        plans, changes = tables.plans, tables.changes
+        wanted = (
+            select(plans.c.header)
+            .join(changes, changes.c.plan == plans.c.digest)
+            .where(changes.c.fleet == fleet, changes.c.outcome == Outcome.PROMOTED.value)
+            .where(changes.c.kind == ChangeKind.UPGRADE.value, plans.c.header.is_not(None))
+            .order_by(changes.c.number.desc())
+            .limit(1)
+        )
+        with reading(self._engine) as connection:
+            header = connection.execute(wanted).scalar_one_or_none()
+        if header is None:
+            return None
+        return PlanHeader.model_validate_json(zlib.decompress(header)).trust_policy
 
     def plan_part(self, digest: str, key: PartKey) -> Part:
         """Return one part in the order of the plan; BadInput when there is no such plan or part."""

@@ -17,7 +17,7 @@ from orchestrator.processes.composition import Installation, compose
 from orchestrator.service.identity import IdentityProvider, Vouched
 from orchestrator.settings import Settings
 from orchestrator.store import tables
-from policies.model.change import ChangeKind, ChangeOpening
+from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, Outcome
 from policies.model.errors import NotAllowed
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
@@ -25,6 +25,7 @@ from policies.model.instance import GatewayState
 from policies.model.people import Caller, Role, Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.refusals import ApprovalRequired
+from policies.model.value import digest_of
 from policies.planning.plan import plan as make_plan
 from tests.fakes.gateway import FakeGateway
 from tests.fakes.stage import PRODUCT, Stage
@@ -119,7 +120,7 @@ class House:
             new,
             Strategy.CANARY,
             gates=load(self.settings.gates, GatePolicy),
-            trust_policy="sha256:" + "ab" * 32,
+            trust_policy=digest_of(self.settings.trust.read_bytes()),
         )
         self.ledger.record_plan(made)
         return made
@@ -365,3 +366,30 @@ async def test_who_signed_and_is_known_by_a_group_alone_does_not_approve_it(
     assert caller.person == signer.lower()
     with pytest.raises(NotAllowed, match="signed 1"):
         await house.installation.service.approve_plan(caller, plan.digest, "mine")
+
+
+async def test_another_trust_policy_asks_for_as_many_people_as_the_one_before_it_says(
+    house: House, releases: Releases
+) -> None:
+    old, same, _ = releases
+    first = await house.plan(old, same)
+    assert house.refusal_of(first, "dora") is None
+    opening = ChangeOpening(
+        key="started",
+        fleet="edge",
+        kind=ChangeKind.UPGRADE,
+        requested_by="dora",
+        reason="tuesday",
+        release=same.version,
+        plan=first.digest,
+    )
+    change = house.ledger.open_change(opening)
+    house.ledger.close_change(ChangeEnding(change=change, outcome=Outcome.PROMOTED, sentence="it held"))
+    nobody = {"trust_policy_change": {"count": 0}}
+    house.stage.change_policy(lambda policy: policy.update(approvals=nobody))
+    plan = await house.plan(old, same)
+    refused = str(house.refusal_of(plan, "dora"))
+    assert "the trust policy is another one than that of the last upgrade: 2 people must approve" in refused
+    for uid in (BERT, CAROL):
+        await approve(house, uid, plan.digest)
+    assert house.refusal_of(plan, "dora") is None
