@@ -352,9 +352,30 @@ def abort(
 
 
 @app.command(rich_help_panel=RUN)
-def serve() -> None:
+def serve(
+    api_address: Annotated[
+        str | None, typer.Option("--api", metavar="HOST:PORT", help="answer there, too, beside the socket")
+    ] = None,
+    prometheus: Annotated[
+        str | None, typer.Option("--prometheus", metavar="URL", help="where readings come from")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", metavar="FOLDER", help="where it keeps what it must not lose")
+    ] = None,
+) -> None:
     """Run an engine of your own, its worker and the API until Ctrl-C; for one machine."""
-    _run("serve")
+    said = {
+        "PENSTOCK_API_ADDRESS": api_address,
+        "PENSTOCK_PROMETHEUS_URL": prometheus,
+        "PENSTOCK_STATE": state and str(state.absolute()),
+    }
+    given = {name: value for name, value in said.items() if value}
+    if given.items() <= os.environ.items():
+        _run("serve")
+        return
+    # What is said here is read where every setting is: by a process that begins with it.
+    program = [sys.executable, "-m", "orchestrator", "serve"]
+    os.execve(sys.executable, program, os.environ | given)  # noqa: S606 - this program itself
 
 
 @app.command(rich_help_panel=RUN)

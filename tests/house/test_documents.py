@@ -10,6 +10,7 @@ import activities.failures
 import activities.refusals  # noqa: F401
 from activities.files import load
 from orchestrator.exit_code import ExitCode, code_of
+from policies.access import ALLOWED, Action
 from policies.model import refusals  # noqa: F401
 from policies.model.change import Outcome
 from policies.model.errors import PenstockError
@@ -35,6 +36,13 @@ HEADINGS = [
     "Who to wake",
     "What to keep",
 ]
+
+
+def test_the_readme_says_what_each_role_may_do() -> None:
+    rows = [line for line in README.splitlines() if line.startswith("| `")]
+    for role, allowed in ALLOWED.items():
+        said = ", ".join(action.value for action in Action if action in allowed)
+        assert f"| `{role.value}` | {said} |" in rows
 
 
 def errors(kind: type[PenstockError] = PenstockError) -> Iterator[type[PenstockError]]:
