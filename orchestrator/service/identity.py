@@ -21,10 +21,10 @@ ANSWER_SECONDS = 3.0
 """How long the provider may take to answer: whoever logs in waits for it."""
 
 KNOWN_SECONDS = 3600.0
+"""How long a discovery document is believed to be still so."""
+
 FAILED_SECONDS = 10.0
 """How long a provider that did not answer is not asked again: a crowd of logins waits for it once."""
-
-"""How long a discovery document is believed to be still so."""
 
 KEYS_AGAIN_SECONDS = 10.0
 """How often a token that names an unknown key may have the keys read again."""

@@ -50,7 +50,7 @@ class Changes(Book):
         """Write down how a change ended; another end told later replaces an earlier one, told once each.
 
         Raises:
-            BadInput: There is no such change.
+            Unknown: There is no such change.
         """
         with writing(self._engine) as connection:
             end(connection, ending)

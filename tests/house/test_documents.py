@@ -20,6 +20,7 @@ from policies.model.plan import Strategy
 from policies.model.value import digest_of
 from policies.planning.plan import plan as make_plan
 from tests.house.tree import ROOT, documents, place
+from tests.lab.readme_commands import ELSEWHERE, STORY, of_the_readme
 from tests.unit.fleets import NEW, OLD, state
 
 README = (ROOT / "README.md").read_text()
@@ -43,6 +44,14 @@ def test_the_readme_says_what_each_role_may_do() -> None:
     for role, allowed in ALLOWED.items():
         said = ", ".join(action.value for action in Action if action in allowed)
         assert f"| `{role.value}` | {said} |" in rows
+
+
+def test_every_command_of_the_readme_is_typed_in_a_lab_or_has_a_test_that_types_it() -> None:
+    here = [typed.command for typed in STORY]
+    assert sorted({*here, *ELSEWHERE}) == sorted(of_the_readme())
+    for command, test in ELSEWHERE.items():
+        verb = command.split(" ")[-1].replace("-", "_")
+        assert re.search(rf"\b{verb}\b", (ROOT / test).read_text()), f"{test} does not type {command}"
 
 
 def errors(kind: type[PenstockError] = PenstockError) -> Iterator[type[PenstockError]]:

@@ -13,7 +13,7 @@ import pytest
 from deploy.lab import preflight
 from orchestrator.exit_code import ExitCode
 from tests.house.leftovers import nothing_is_left
-from tests.lab.readme_commands import ELSEWHERE, STORY, of_the_readme
+from tests.lab.readme_commands import STORY
 
 pytestmark = [
     pytest.mark.lab,
@@ -133,14 +133,6 @@ def test_without_a_lab_every_verb_says_how_to_get_one(tmp_path: Path) -> None:
         refused = desk(*arguments)
         assert refused.returncode == ExitCode.CONFLICT
         assert "./run lab up makes one" in refused.stderr
-
-
-def test_every_command_of_the_readme_is_typed_here_or_has_a_test_that_types_it() -> None:
-    here = [typed.command for typed in STORY]
-    assert sorted({*here, *ELSEWHERE}) == sorted(of_the_readme())
-    for command, test in ELSEWHERE.items():
-        verb = command.split(" ")[-1].replace("-", "_")
-        assert re.search(rf"\b{verb}\b", (HOME / test).read_text()), f"{test} does not type {command}"
 
 
 def test_the_commands_of_the_readme_do_what_it_says_on_a_live_fleet(
