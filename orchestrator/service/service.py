@@ -352,7 +352,7 @@ class Service:
         )
 
         async def give() -> CommandReceipt:
-            await self._refuse_stale(fleet, change)
+            await self._refuse_stale(fleet, change, safe=safe)
             return await self._changes.command(fleet, command)
 
         what, asked = f"{kind.replace('_', ' ')} asked for", {"reason": reason, "id": command.id}
@@ -378,7 +378,7 @@ class Service:
         request = caller.request(key) if key is not None else None
 
         async def back() -> CommandReceipt:
-            await self._refuse_stale(fleet, change)
+            await self._refuse_stale(fleet, change, safe=True)
             if not (force or to) and (
                 receipt := await self._changes.turn_round(fleet, caller.person, reason, key=request)
             ):
@@ -673,12 +673,18 @@ class Service:
                 )
         return None
 
-    async def _refuse_stale(self, fleet: str, shown: str | None) -> None:
-        """Refuse what was asked of a change that is not the fleet's newest any more, as far as is known."""
+    async def _refuse_stale(self, fleet: str, shown: str | None, *, safe: bool) -> None:
+        """Refuse what was asked of a change that is not the fleet's newest any more.
+
+        Where nobody knows, only what is `safe` goes on.
+        """
         newest = None
         if shown is not None:
-            with suppress(Unavailable):
+            try:
                 newest = await self._acts.patience.ask(partial(self._ledger.last_change, fleet))
+            except Unavailable:
+                if not safe:
+                    raise
         if newest is not None and newest.name != shown:
             sentence = f"{shown} is not the newest change of {fleet} any more: {newest.name} is"
             raise Conflict(sentence, Offer(verb=Verb.STATUS, fleet=fleet))
