@@ -7,6 +7,7 @@ approval. What weakens a safeguard takes two, and being an administrator exempts
 from enum import StrEnum
 
 from policies.model.command import CommandKind
+from policies.model.offer import Offer, Verb
 from policies.model.people import Caller, Grants, Role, roles_of
 
 
@@ -79,6 +80,33 @@ def action_of(kind: CommandKind) -> Action:
             return Action.RESUME
         case CommandKind.PROMOTE:
             return Action.PROMOTE
+
+
+OF_VERBS = {
+    Verb.PLAN: Action.PLAN,
+    Verb.START: Action.START,
+    Verb.INSTALL: Action.START,
+    Verb.HOLD: Action.STOP,
+    Verb.ABORT: Action.STOP,
+    Verb.RESUME: Action.RESUME,
+    Verb.PROMOTE: Action.PROMOTE,
+    Verb.ROLL_BACK: Action.GO_BACK,
+    Verb.APPROVE: Action.ANSWER,
+    Verb.REJECT: Action.ANSWER,
+    Verb.QUARANTINE: Action.QUARANTINE,
+    Verb.RETURN: Action.QUARANTINE,
+    Verb.EXTEND: Action.DRAIN,
+    Verb.END: Action.DRAIN,
+}
+"""What somebody has to be allowed to take an offer; whatever else is offered, everybody may ask."""
+
+
+def open_to(caller: Caller, offer: Offer, fleet: str) -> bool:
+    """Return whether the caller may do what is offered; their own hold everybody lifts who may hold."""
+    action = OF_VERBS.get(offer.verb)
+    if offer.verb is Verb.RESUME and offer.hold_of == caller.person:
+        action = Action.STOP
+    return action is None or may(caller, action, fleet)
 
 
 def is_known_to(caller: Caller, fleet: str) -> bool:

@@ -75,6 +75,8 @@ class Continued(Value):
     decision: Decision | None = None
     aside: dict[str, str] = {}
     carry: str = ""
+    unproven: str = ""
+    """Who promoted a wave without proof, against what."""
 
 
 class ChangeRun(Value):
@@ -98,6 +100,7 @@ class Change:
         self._decision = continued.decision if continued else None
         self._aside = dict(continued.aside) if continued else {}
         self._carry = continued.carry if continued else ""
+        self._unproven = continued.unproven if continued else ""
         self._story = Story(run.order, workflow.now(), continued.told if continued else None)
         self._record = StoryRecord(lambda: self._order, self._story, continued.written if continued else 0)
         self._receipts = Receipts(continued.receipts if continued else None)
@@ -294,6 +297,8 @@ class Change:
             self._carry = result.carry
             if not result.passed:
                 return await self._go_back(wave.number, result.reason)
+            if result.by:
+                self._unproven = f"wave {wave.number} was {result.reason}"
             self._passed = wave.number
             self._go_on_with_a_short_history()
         if await self._is_asked_back():
@@ -384,6 +389,7 @@ class Change:
                     decision=self._decision,
                     aside=self._aside,
                     carry=self._carry,
+                    unproven=self._unproven,
                 ),
             )
         )
@@ -395,7 +401,7 @@ class Change:
         await workflow.wait_condition(lambda: promoting.done() or self._asked_back is not None)
         if self._asked_back is None:
             await promoting
-            return self._result(Outcome.PROMOTED, "every wave passed its window")
+            return self._result(Outcome.PROMOTED, self._unproven or "every wave passed its window")
         promoting.cancel()
         with suppress(asyncio.CancelledError, FailureError):
             await promoting

@@ -75,6 +75,8 @@ class WaveResult(Value):
     decision: Decision | None = None
     aside: dict[str, str] = {}
     carry: str = ""
+    by: tuple[str, ...] = ()
+    """Who promoted it without proof."""
 
 
 @workflow.defn(name="Wave")
@@ -296,8 +298,9 @@ class Wave:
             return self._given_up(decision.reason)
         if self._holds or not self._all_switched or self._shares_left():
             return None
-        if decision is not None and self._votes.passed:
-            reason = f"promoted by {' and '.join(self._votes.persons)} against: {decision.reason}"
+        by = self._votes.persons if decision is not None and self._votes.passed else ()
+        if decision is not None and by:
+            reason = f"promoted by {' and '.join(by)} against: {decision.reason}"
         elif decision is not None and decision.action is Action.PROMOTE:
             reason = decision.reason
         elif mode is Automation.OBSERVE and self._patience() == timedelta(0):
@@ -305,7 +308,9 @@ class Wave:
         else:
             return None
         carry = self._watch_heard.carry if self._watch_heard is not None else self._order.carry
-        return WaveResult(passed=True, reason=reason, decision=decision, aside=self._aside(), carry=carry)
+        return WaveResult(
+            passed=True, reason=reason, decision=decision, aside=self._aside(), carry=carry, by=by
+        )
 
     def _patience(self) -> timedelta | None:
         """Return how long to wait without any news: where time alone passes a share or an observed wave.

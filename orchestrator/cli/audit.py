@@ -33,6 +33,8 @@ def list_entries(
             for row in rows
         ]
         print_table(("NUMBER", "WHEN", "WHO", "VIA", "DID", "TO"), lines, "No entry.")
+        if len(rows) == limit:
+            say(f"There are more: penstock audit list --after {rows[-1]['seq']}")
 
     emit(output, "AuditEntryList", rows, table, rows=rows, names=[str(row["seq"]) for row in rows])
 
@@ -70,6 +72,8 @@ def export(
         with new.open("w") as file:
             file.writelines(f"{line}\n" for line in lines)
         new.replace(to)
+    except OSError as error:
+        raise BadInput(f"{to} cannot be written: {error.strerror}; name another file") from error
     finally:
         new.unlink(missing_ok=True)
     say(f"Wrote {to}.")

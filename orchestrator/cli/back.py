@@ -36,6 +36,9 @@ def rollback(  # an option each
     emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
     if not (wait and receipt["accepted"]):
         return
+    if not api.answers():
+        sys.stderr.write("No API says how it ends. When one does: penstock status " + name + "\n")
+        raise typer.Exit(ExitCode.TIMED_OUT)
     code = follow(api, name, output, within)
     if code is ExitCode.ROLLBACK_INCOMPLETE:
         _name_the_missing(api, name)

@@ -113,6 +113,14 @@ class Api:
         """Ask for a change once, under a key that a repeat would give again."""
         return self._ask("POST", path, {}, body, key or os.urandom(12).hex())
 
+    def answers(self) -> bool:
+        """Return whether anybody answers there."""
+        try:
+            self.get("whoami")
+        except Problem as problem:
+            return problem.code != "Unavailable"
+        return True
+
     def lines(self, *path: str) -> Iterator[str]:
         """Yield a long answer line by line."""
         exchange = self._send("GET", _target(path, {}), {}, timeout=STREAM_SECONDS)
@@ -182,6 +190,8 @@ class Api:
 
     def _silent(self, error: Exception) -> Problem:
         where = self._url or str(socket_path())
+        if self._url and not isinstance(error, TimeoutError | PermissionError):
+            return Problem("Unavailable", f"nobody answers at {where} ({error}): check PENSTOCK_URL")
         if isinstance(error, TimeoutError):
             return Problem("Unavailable", f"the API at {where} did not answer in time; see its log")
         if isinstance(error, PermissionError):

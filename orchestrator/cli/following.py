@@ -55,14 +55,17 @@ def _on_a_terminal(api: Api, fleet: str, deadline: float | None) -> ExitCode:
                 if (code := _ended(status, deadline)) is not None:
                     return code
             elif _is_late(deadline):
-                return ExitCode.TIMED_OUT
+                return _given_up(fleet)
             time.sleep(EVERY_SECONDS)
 
 
 def _line_by_line(api: Api, fleet: str, output: Output, deadline: float | None) -> ExitCode:
-    told = 0
+    told, hears_nothing = 0, False
     while True:
         status = _asked(api, fleet)
+        if status is None and not hears_nothing:
+            sys.stderr.write("The API does not answer; it is asked again until it does.\n")
+        hears_nothing = status is None
         if status is not None:
             change = status["change"]
             if change is not None:
@@ -70,8 +73,13 @@ def _line_by_line(api: Api, fleet: str, output: Output, deadline: float | None) 
             if (code := _ended(status, deadline)) is not None:
                 return code
         elif _is_late(deadline):
-            return ExitCode.TIMED_OUT
+            return _given_up(fleet)
         time.sleep(EVERY_SECONDS)
+
+
+def _given_up(fleet: str) -> ExitCode:
+    sys.stderr.write(f"The wait is over, and nobody has answered since; see penstock status {fleet}\n")
+    return ExitCode.TIMED_OUT
 
 
 def _print_events(api: Api, fleet: str, change: str, told: int, output: Output) -> int:

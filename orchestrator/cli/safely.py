@@ -26,5 +26,5 @@ def command(api: Api, fleet: str | None, body: dict[str, Any], key: str | None) 
             raise
         if fleet is None:
             raise Problem(problem.code, f"{problem}; without an API the fleet has to be named") from problem
-        sys.stderr.write(f"{problem}\nroot goes on without it: the order goes to the engine, audited\n")
+        sys.stderr.write(f"{problem}\nroot goes on by itself: the order goes to the engine, audited\n")
         return fleet, importlib.import_module("orchestrator.processes.last_resort").command(fleet, body, key)

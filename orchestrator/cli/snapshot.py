@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.client import Api
+from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
 from orchestrator.cli.words import FleetName, fleet_of
 
@@ -42,5 +42,9 @@ def get(
     if to is None:
         typer.echo(content)
     else:
-        to.write_text(content + "\n")
+        try:
+            to.write_text(content + "\n")
+        except OSError as error:
+            sentence = f"{to} cannot be written: {error.strerror}; name another file"
+            raise Problem("BadInput", sentence, exit_code=2) from error
         say(f"Wrote {to}.")

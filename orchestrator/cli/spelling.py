@@ -8,6 +8,7 @@ REASON = " --reason TEXT"
 
 _SPELLED = {
     "status": "status {fleet}",
+    "doctor": "doctor",
     "watch": "watch {fleet}",
     "history": "history {fleet}",
     "plan": "plan {fleet} --to {release}",

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from temporalio.api.enums.v1 import PendingWorkflowTaskState
 from temporalio.client import (
     Client,
     WorkflowExecutionDescription,
@@ -54,6 +55,12 @@ STUCK_AFTER = 3
 
 SURVEYED_WITHIN, SURVEY_OF_A_GATEWAY = timedelta(minutes=2), timedelta(milliseconds=50)
 """How long a survey may take, and how much longer for each gateway of the fleet."""
+
+BEGUN_WITHIN = timedelta(seconds=5)
+"""How long a survey waits for a worker; longer than one that lives is busy with something else."""
+
+TAKEN_WITHIN = timedelta(seconds=15)
+"""How long the next step of a change may wait for a worker before people hear of it."""
 
 LOOK = timedelta(seconds=1)
 """How long the engine may take to say that it lives; a status is shown without its word."""
@@ -109,14 +116,23 @@ class ChangeService:
         began, within = datetime.now(UTC), SURVEYED_WITHIN + len(fleet.gateways) * SURVEY_OF_A_GATEWAY
         try:
             with engine_answers():
-                await self.client.execute_workflow(
+                survey = await self.client.start_workflow(
                     Survey.run,
                     SurveyOrder(fleet=fleet.name, first=None if first is None else names.index(first)),
                     id=f"survey/{fleet.name}/{secrets.token_hex(4)}",
                     task_queue=CONTROL_QUEUE,
                     execution_timeout=within,
                     task_timeout=task_within(fleet),
+                    rpc_timeout=ANSWER,
                 )
+                answer = asyncio.create_task(survey.result())
+                await asyncio.wait([answer], timeout=BEGUN_WITHIN.total_seconds())
+                if not answer.done() and _has_waited(await survey.describe(rpc_timeout=ANSWER)):
+                    answer.cancel()
+                    await survey.terminate("no worker has begun it", rpc_timeout=ANSWER)
+                    nobody = Offer(verb=Verb.DOCTOR)
+                    raise Unavailable("no worker takes questions to gateways: is one running?", nobody)
+                await answer
         except WorkflowFailureError as error:
             raise Unavailable(f"{fleet.name} was not looked at within {within}: {error.cause}") from error
         since = datetime.now(UTC) - began + timedelta(seconds=1)
@@ -532,13 +548,35 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
 def _stuck(fleet: str, description: WorkflowExecutionDescription) -> tuple[str, Offer] | None:
     """Return that no worker can go on with the change, when its task has been tried again and again."""
     pending = description.raw_description.pending_workflow_task
-    if description.status is not WorkflowExecutionStatus.RUNNING or pending.attempt < STUCK_AFTER:
+    if description.status is not WorkflowExecutionStatus.RUNNING:
         return None
+    if pending.attempt < STUCK_AFTER:
+        return _left(fleet, description)
     sentence = (
         f"STUCK: no worker can go on with the change of {fleet} (tried {pending.attempt} times); "
         "a rollback by force ends it and takes every gateway back"
     )
     return sentence, Offer(verb=Verb.ROLL_BACK, fleet=fleet, force=True)
+
+
+def _left(fleet: str, description: WorkflowExecutionDescription) -> tuple[str, Offer] | None:
+    """Return that no worker takes the change's next step, and since when; what is told of it is old then."""
+    pending = description.raw_description.pending_workflow_task
+    since = pending.original_scheduled_time.ToDatetime(UTC)
+    waited = datetime.now(UTC) - since
+    if not _has_waited(description) or waited < TAKEN_WITHIN:
+        return None
+    sentence = (
+        f"no worker has taken the next step of {fleet}'s change since {since:%H:%M:%S} UTC, so what is "
+        "shown is of before: start one; trials end by their lease, and orders are stored until then"
+    )
+    return sentence, Offer(verb=Verb.DOCTOR)
+
+
+def _has_waited(description: WorkflowExecutionDescription) -> bool:
+    """Whether a task of the workflow lies there and no worker has begun it."""
+    pending = description.raw_description.pending_workflow_task
+    return pending.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
 
 
 def _offer(verb: Verb, fleet: str) -> Offer:

@@ -21,6 +21,7 @@ from temporalio.service import RPCError
 from activities.files import FleetFiles
 from orchestrator.service.changes import LOOKED_AT_WITHIN
 from orchestrator.service.checkpoints import Checkpoints
+from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
@@ -31,7 +32,8 @@ from workflows.steps import CONTROL_QUEUE
 WITHIN = timedelta(seconds=2)
 """How long each look may take; what does not answer by then is what is found."""
 
-POLLED_WITHIN = timedelta(minutes=2)
+POLLED_WITHIN = timedelta(seconds=75)
+"""A worker asks at least once a minute."""
 CLOCKS_APART = timedelta(seconds=2)
 CHECKPOINT_WITHIN = timedelta(hours=2)
 LEAST_FREE, LEAST_SHARE = 1 << 30, 0.05
@@ -160,12 +162,17 @@ class DoctorService:
     async def _gateways(self, fleet: Fleet) -> Finding:
         about = f"{fleet.name}: gateways"
         states, silent = await _read(self.ledger.states, fleet.name, LOOKED_AT_WITHIN)
+        left_out = [one.gateway for one in await _read(self.ledger.quarantined, fleet.name)]
         unseen = [one.name for one in fleet.gateways if one.name not in states and one.name not in silent]
         if silent or unseen:
             who = _named([*sorted(silent), *unseen])
             sentence = f"{len(silent)} are silent and {len(unseen)} were not looked at lately: {who}"
             asks = Offer(verb=Verb.SESSIONS, fleet=fleet.name)
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(asks,))
+        if left_out:
+            sentence = f"{len(left_out)} are in quarantine, and take part in no change: {_named(left_out)}"
+            back = Offer(verb=Verb.RETURN, fleet=fleet.name, gateway=left_out[0])
+            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(back,))
         return _well(about, f"all {len(states)} have answered within {LOOKED_AT_WITHIN}")
 
     async def _known_good(self, fleet: Fleet) -> Finding:
@@ -213,7 +220,11 @@ async def _bounded(about: str, look: Callable[[], Awaitable[Finding]]) -> Findin
             return await look()
     except TimeoutError:
         sentence = f"it did not answer within {WITHIN.total_seconds() * 2:g} s"
-    except (PenstockError, RPCError, OSError, RuntimeError, httpx.HTTPError) as error:
+    except RPCError as error:
+        sentence = silence_of(error)
+    except RuntimeError:  # what the engine's client says of its first connection is for programmers
+        sentence = "the engine cannot be reached"
+    except (PenstockError, OSError, httpx.HTTPError) as error:
         sentence = f"it does not answer: {str(error) or type(error).__name__}"
     except (ValueError, KeyError, TypeError, IndexError) as error:
         sentence = f"its answer cannot be read: {error}"

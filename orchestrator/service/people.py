@@ -11,6 +11,7 @@ from activities.files import Reread
 from orchestrator.service.identity import IdentityProvider
 from policies.access import Action, allows
 from policies.model.errors import BadInput, NotAllowed
+from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, People, Role, Via, joined
 
 SUPERUSER = 0
@@ -79,7 +80,8 @@ class PeopleFile:
         """
         people, provider = self.people(), self.provider()
         if provider is None:
-            raise NotAllowed(f"no identity provider is believed here; {self._path} names none under oidc")
+            sentence = "that is no token of penstock's, and no identity provider is believed here"
+            raise NotAllowed(sentence, Offer(verb=Verb.CREDENTIAL))
         vouched = provider.vouched(token)
         member = next((one for one in people.people if vouched.subject in one.subjects), None)
         granted = joined(one.roles for one in people.groups if one.name in vouched.groups)

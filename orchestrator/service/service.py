@@ -5,7 +5,7 @@ Frontends parse, ask and show; they import this package and nothing below it.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ from orchestrator.service.releases import ReleaseService, named
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tokens import TOKENS_BEGIN
-from policies.access import SAFE_DIRECTION, Action, action_of, is_known_to, may, refusal_of
+from policies.access import SAFE_DIRECTION, Action, action_of, is_known_to, may, open_to, refusal_of
 from policies.model.approval import Approval
 from policies.model.audit import AuditEntry
 from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, HistoryRow, Outcome
@@ -40,6 +40,7 @@ from policies.model.errors import (
     BadInput,
     Conflict,
     NotAllowed,
+    Refused,
     Unavailable,
     Unknown,
 )
@@ -179,14 +180,17 @@ class Service:
         drains = [Offer(verb=verb, fleet=fleet) for verb in OF_DRAINS if standing.held_drains]
         if newest is None:
             begins = Offer(verb=Verb.PLAN if standing.taking else Verb.INSTALL, fleet=fleet)
-            return FleetStatus(fleet=fleet, standing=standing, offers=(begins, *drains))
+            return FleetStatus(
+                fleet=fleet, standing=standing, offers=_open_to(caller, (begins, *drains), fleet)
+            )
         change = await asyncio.to_thread(self._told, newest)
         concern: str | None = None
         offers = (*change.can_do, *drains)
         if newest.outcome is None and (stuck := await self._changes.concern_about(fleet)):
             concern, more = stuck
             offers = (*more, *offers)
-        return FleetStatus(fleet=fleet, change=change, standing=standing, concern=concern, offers=offers)
+        found = FleetStatus(fleet=fleet, change=change, standing=standing, concern=concern)
+        return found.model_copy(update={"offers": _open_to(caller, offers, fleet)})
 
     async def history(
         self, caller: Caller, fleet: str, limit: int, before: str | None = None
@@ -291,11 +295,12 @@ class Service:
 
         async def begin() -> str | None:
             plan = await self._plans.plan(named, to, strategy)
+            if not plan.waves:
+                raise Refused(f"there is nothing to do: {to} would change no gateway of {fleet}")
             if digest is not None and not is_beginning(digest, plan.digest):
                 again = Offer(verb=Verb.PLAN, fleet=fleet, release=to)
-                raise Conflict(
-                    f"the fleet has changed since plan {digest}: the plan is now {plan.digest}", again
-                )
+                sentence = f"{digest} is not, or not any more, what would be done: that is {plan.digest}"
+                raise Conflict(sentence, again)
             await asyncio.to_thread(self._plans.approvals.require, plan, caller.person)
             return await self._changes.start(
                 plan,
@@ -338,7 +343,9 @@ class Service:
             Conflict: It makes no sense now, or another change is the newest.
         """
         safe = kind in SAFE_DIRECTION
-        await (self._stopped if safe else self._asked)(caller, action_of(kind), fleet)
+        own = kind is CommandKind.RESUME and hold_of in {None, caller.person}
+        action = Action.STOP if own else action_of(kind)  # who may hold may lift their own hold
+        await (self._stopped if safe else self._asked)(caller, action, fleet)
         if caller.machine and kind is CommandKind.PROMOTE:
             sentence = f"{caller.person} is a machine: two people promote without proof"
             raise await self._acts.refuse(caller, fleet, sentence)
@@ -709,6 +716,10 @@ class Service:
             end = ChangeResult(rollout=record.name, outcome=Outcome(record.outcome), reason=record.sentence)
             story.end(end, record.ended or datetime.now(UTC))
         return story.status()
+
+
+def _open_to(caller: Caller, offers: Iterable[Offer], fleet: str) -> tuple[Offer, ...]:
+    return tuple(offer for offer in offers if open_to(caller, offer, fleet))
 
 
 def _order_of(record: ChangeRecord) -> ChangeOrder:

@@ -9,6 +9,7 @@ class Verb(StrEnum):
     """What may be asked, whatever a frontend calls it."""
 
     STATUS = "status"
+    DOCTOR = "doctor"
     WATCH = "watch"
     HISTORY = "history"
     PLAN = "plan"

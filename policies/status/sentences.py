@@ -81,6 +81,8 @@ class Sentences:
         if told.outcome is not None:
             release = header.release if header else None
             label = f"{release.product} {release.version}" if release else "known-good"
+            if told.outcome is Outcome.PROMOTED and told.aside:
+                return f"promoted to {label} without {len(told.aside)} gateways, which were left out"
             return _OUTCOME_SENTENCES[told.outcome].format(release=label)
         if self._waits:
             return "a rollback waits for a second person"
@@ -164,7 +166,8 @@ class Sentences:
         if told.goes_back:
             return (self._offer(Verb.WATCH),)
         if told.holds:
-            return self._offer(Verb.RESUME), back
+            lift = Offer(verb=Verb.RESUME, fleet=self._order.fleet, hold_of=min(told.holds))
+            return lift, back
         if told.phase is Phase.HELD:
             return self._offer(Verb.PROMOTE, note="two people, neither of them who asked"), back
         return self._offer(Verb.HOLD), back

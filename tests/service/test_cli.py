@@ -224,7 +224,7 @@ async def test_root_holds_and_goes_back_where_no_api_answers_any_more(
     for words in (("hold", "edge", "--reason", "odd"), ("rollback", "edge", "--reason", "odd")):
         said = await penstock(*words, **alone)
         assert said.code == 1
-        assert "root goes on without it" in said.err
+        assert "root goes on by itself" in said.err
         assert "engine" in said.err.splitlines()[-1]
         assert ledger.audit_entries()[-1].person == "root"
     said = await penstock("promote", "edge", "--reason", "odd", **alone)

@@ -25,7 +25,7 @@ async def test_what_is_away_is_named_and_hides_nothing_else(penstock: CommandLin
 
 async def test_every_line_says_how_it_is_what_was_found_and_what_helps(penstock: CommandLine) -> None:
     said = (await penstock("doctor")).out
-    assert re.search(r"WRONG +engine +it does not answer", said)
+    assert re.search(r"WRONG +engine +the engine cannot be", said)
     assert re.search(r"ok +ledger +sqlite answers", said)
     assert "penstock fleet install edge" in said
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -19,13 +20,14 @@ from activities import files
 from activities.files import FleetFiles
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import Installation, compose
+from orchestrator.service import changes
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.patience import Patience
 from orchestrator.settings import Settings
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from policies.model.audit import LateEntry
-from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
+from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, ChangeResult
 from policies.model.errors import Unavailable
 from policies.model.people import Via
 from policies.model.value import digest_of
@@ -321,3 +323,27 @@ async def test_who_follows_many_streams_keeps_connections_to_stop_something(nigh
     finally:
         for writer in streams:
             writer.close()
+
+
+async def test_a_question_to_gateways_that_no_worker_takes_ends_soon_and_says_so(night: Night) -> None:
+    answer = await night.api.get("/fleets/edge/gateways")
+    assert answer.status_code == 503, answer.text
+    assert "no worker takes questions to gateways" in answer.json()["detail"]
+
+
+async def test_a_change_whose_next_step_no_worker_takes_is_said_to_stand_still(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "TAKEN_WITHIN", timedelta(0))
+    opening = ChangeOpening(
+        key="run", fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE", release="1.3.0"
+    )
+    night.installation.ledger.open_change(opening)
+    found = (await night.api.get("/fleets/edge")).json()
+    assert "no worker has taken the next step of edge's change since" in found["concern"]
+
+
+async def test_a_rollback_that_nobody_can_watch_says_so_and_ends(night: Night) -> None:
+    said = await night.command_line()("rollback", "edge", "--reason", "it hurts", "--wait")
+    assert said.code == 8, said.err
+    assert "No API says how it ends" in said.err
