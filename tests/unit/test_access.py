@@ -5,8 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from policies.access import ALLOWED, OF_PEOPLE, Action, action_of, is_known_to, may, refusal_of
+from policies.access import (
+    ALLOWED,
+    OF_PEOPLE,
+    OF_VERBS,
+    Action,
+    action_of,
+    is_known_to,
+    may,
+    open_to,
+    refusal_of,
+)
 from policies.model.command import CommandKind
+from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, Caller, Member, Oidc, People, Role, Via, joined
 
 SAFE_DIRECTION = (CommandKind.HOLD, CommandKind.ROLL_BACK, CommandKind.ABORT)
@@ -110,3 +121,20 @@ def test_a_person_has_one_spelling(name: str) -> None:
 def test_subjects_without_a_provider_are_refused() -> None:
     with pytest.raises(ValidationError, match="no oidc that could vouch"):
         people(Member(name="alice", subjects=("a",)), oidc=None)
+
+
+@pytest.mark.parametrize("verb", OF_VERBS)
+@pytest.mark.parametrize("role", Role)
+def test_what_is_offered_to_somebody_they_may_do(verb: Verb, role: Role) -> None:
+    assert open_to(caller(role), Offer(verb=verb, fleet="edge"), "edge") is (OF_VERBS[verb] in ALLOWED[role])
+
+
+def test_who_may_hold_may_lift_their_own_hold_and_nobody_elses() -> None:
+    approver = caller(Role.APPROVER)
+    assert open_to(approver, Offer(verb=Verb.RESUME, fleet="edge", hold_of="alice"), "edge")
+    assert not open_to(approver, Offer(verb=Verb.RESUME, fleet="edge", hold_of="ben"), "edge")
+
+
+@pytest.mark.parametrize("verb", sorted(set(Verb) - set(OF_VERBS)))
+def test_what_is_a_question_is_offered_to_everybody(verb: Verb) -> None:
+    assert open_to(caller(Role.VIEWER), Offer(verb=verb), "edge")

@@ -283,3 +283,18 @@ def test_gateways_that_were_left_out_are_named_with_why() -> None:
     story.take(wave(1, aside={"gw-3": "it rebooted"}))
     assert story.status().aside == {"gw-3": "it rebooted"}
     assert "gw-3 left out and sent back: it rebooted" in sentences(story)
+
+
+def test_a_promotion_without_some_gateways_says_so_and_does_not_speak_of_every_gateway() -> None:
+    story = story_of()
+    story.take(wave(1, aside={"gw-3": "it rebooted"}))
+    story.end(ChangeResult(rollout="edge-2", outcome=Outcome.PROMOTED, reason="every wave passed"), BEGAN)
+    assert story.status().what.startswith("promoted to ")
+    assert story.status().what.endswith("without 1 gateways, which were left out")
+
+
+def test_a_hold_is_offered_to_be_lifted_by_the_name_of_who_holds() -> None:
+    story = story_of()
+    story.take(wave(1))
+    story.hear(command(CommandKind.HOLD, "ben"), BEGAN)
+    assert Offer(verb=Verb.RESUME, fleet="edge", hold_of="ben") in story.status().can_do

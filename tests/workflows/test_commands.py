@@ -85,6 +85,23 @@ async def test_a_resume_lets_a_held_rollout_go_on(world: World) -> None:
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+async def test_a_promotion_without_proof_is_remembered_by_who_said_so(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+
+    async def is_judged() -> bool:
+        return (await status_of(rollout)).decision is not None
+
+    await until(is_judged)
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    await say(rollout, CommandKind.PROMOTE, "ben")
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    world.judge.says(HEALTHY)
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.PROMOTED
+    assert result.reason.startswith("wave 1 was promoted by ana and ben against: ")
+
+
 async def test_proven_harm_rolls_back_in_the_middle_of_a_hold(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
