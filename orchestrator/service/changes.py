@@ -24,7 +24,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.engine.task_timeout import task_within
-from orchestrator.service.updates import ANSWER, engine_answers, give, refusal_in, silence_of
+from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, refusal_in, silence_of
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
 from policies.model.command import Command, CommandKind, CommandReceipt
@@ -321,7 +321,7 @@ class ChangeService:
     async def _store(self, fleet: str, command: Command) -> CommandReceipt:
         """Leave the command with the engine; Conflict when the change ended while it was being given."""
         try:
-            await self._change(fleet).signal(Change.command_fallback, command, rpc_timeout=LOOK)
+            await self._change(fleet).signal(Change.command_fallback, command, rpc_timeout=SOON)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise Conflict(f"no change of {fleet} is under way") from error
@@ -518,7 +518,7 @@ class ChangeService:
         """Return whether somebody has the fleet's lock."""
         with engine_answers():
             try:
-                description = await self._change(fleet).describe(rpc_timeout=LOOK)
+                description = await self._change(fleet).describe(rpc_timeout=SOON)
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
                     return False

@@ -17,7 +17,7 @@ from workflows.commands import Given
 ANSWER = timedelta(seconds=5)
 """How long a person waits for an answer before something else is tried."""
 
-SOON = timedelta(seconds=2.5)
+SOON = timedelta(seconds=2)
 """How long a command waits for the change's own answer, before it is left with the engine for later."""
 
 RUNS = 3

@@ -12,8 +12,12 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Interceptor, Worker
 
 from activities.facts import FactActivities
@@ -325,7 +329,23 @@ async def working(
         await stack.enter_async_context(ending(control_worker(world.client, world, interceptors, failures)))
         for fake in world.gateways.values():
             await stack.enter_async_context(ending(agent(world.client, fake)))
+        await until(lambda: _is_heard(world.client))
         yield world
+
+
+async def _is_heard(client: Client) -> bool:
+    """Whether the server knows that somebody takes tasks: until then it answers no question to a workflow."""
+    asked = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=CONTROL_QUEUE),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+    )
+    try:
+        return bool((await client.workflow_service.describe_task_queue(asked)).pollers)
+    except RPCError as error:
+        if error.status is RPCStatusCode.UNIMPLEMENTED:  # by the server that skips time
+            return True
+        raise
 
 
 async def reconcile(world: World) -> ReconcileResult:
