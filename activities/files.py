@@ -11,7 +11,6 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
@@ -324,7 +323,7 @@ class FleetFiles:
         self._files: dict[Path, Reread[Fleet]] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="files")
         self._reading: Future[Described] | None = None
-        self._lately: Described = ({}, ())
+        self._lately: Described | None = None
         self._known: tuple[list[Fleet], dict[str, tuple[Fleet, Gateway]]] = ([], {})
 
     def all(self) -> dict[str, Fleet]:
@@ -337,7 +336,7 @@ class FleetFiles:
 
     def known(self) -> dict[str, Fleet]:
         """Return every fleet as it was read last, without a look at any file; what never was is read."""
-        return self._lately[0] or self.all()
+        return self._lately[0] if self._lately is not None else self.all()
 
     def lately(self) -> Described:
         """Return every fleet, and what is wrong with the other files, as they were read last.
@@ -347,9 +346,11 @@ class FleetFiles:
         """
         if self._reading is None or self._reading.done():
             self._reading = self._reader.submit(self._read)
-        with suppress(TimeoutError):
-            return self._reading.result(MOMENT_SECONDS)
-        return self._lately
+        reading, before = self._reading, self._lately
+        try:
+            return reading.result(None if before is None else MOMENT_SECONDS)
+        except TimeoutError:
+            return before if before is not None else reading.result()
 
     def fleet(self, name: str) -> Fleet:
         """Return the fleet as its file describes it now.
@@ -398,5 +399,5 @@ class FleetFiles:
                 del found[name]
                 told = " and ".join(map(str, files))
                 wrong.append(BadInput(f"{told} both describe the fleet {name}; one of them is meant"))
-        self._lately = (found, tuple(wrong))
-        return self._lately
+        self._lately = said = (found, tuple(wrong))
+        return said

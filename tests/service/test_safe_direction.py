@@ -235,7 +235,9 @@ def test_nobody_waits_for_a_file_that_is_being_read_but_who_plans(
 
     monkeypatch.setattr(files, "load", slowly)
     assert [*fleets.lately()[0]] == ["edge"]
-    large.set()
+    assert [*fleets.known()] == ["edge"]
+    threading.Timer(0.5, large.set).start()
+    assert [*FleetFiles(tmp_path).lately()[0]] == ["core", "edge"]  # which has nothing of before to say
     assert [*fleets.all()] == ["core", "edge"]
     assert [*fleets.lately()[0]] == ["core", "edge"]
 
