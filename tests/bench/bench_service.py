@@ -128,6 +128,7 @@ async def _asked(folder: Path, setup: Setup, fleet: Fleet) -> AsyncIterator[Path
         store=folder / "store",
     )
     installation: Installation = await compose(settings)
+    await installation.service.read_files()
     async with serving(installation.service, socket_at(settings.socket), limits=Patient()):
         yield settings.socket
 
