@@ -7,7 +7,6 @@ share, and so is what a wave orders its batches: the next share, and the end of 
 """
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +18,11 @@ from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
+from temporalio.converter import (
+    ActivitySerializationContext,
+    SerializationContext,
+    WorkflowSerializationContext,
+)
 from temporalio.service import RPCError
 
 from workflows.wave import EVERYBODY
@@ -100,12 +104,12 @@ class Watch:
                 async for event in handle.fetch_history_events(wait_new_event=True):
                     if number == len(events):
                         events.append(event)
-                        self._hear(workflow, event)
+                        await self._hear(workflow, event)
                     number += 1
             await asyncio.sleep(0.03)
 
-    def _hear(self, workflow: str, event: HistoryEvent) -> None:
-        found = self._boundary(workflow, event)
+    async def _hear(self, workflow: str, event: HistoryEvent) -> None:
+        found = await self._boundary(workflow, event)
         if found is not None:
             seen = Seen(*found, moment_of(event))
             self.seen.append(seen)
@@ -114,7 +118,7 @@ class Watch:
         if child and child not in self.histories:
             self.follow(child)
 
-    def _boundary(self, workflow: str, event: HistoryEvent) -> tuple[Boundary, str | None] | None:
+    async def _boundary(self, workflow: str, event: HistoryEvent) -> tuple[Boundary, str | None] | None:
         role, events = role_of(workflow, self._role), self.histories[workflow]
         match event.event_type:
             case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
@@ -129,36 +133,49 @@ class Watch:
                 ended = event.child_workflow_execution_completed_event_attributes
                 return Boundary(role, f"child {ended.workflow_type.name}", DONE), None
             case EventType.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED:
-                return _order(role, event, BEGUN)
+                return await self._order(role, event, BEGUN)
             case EventType.EVENT_TYPE_EXTERNAL_WORKFLOW_EXECUTION_SIGNALED:
                 number = event.external_workflow_execution_signaled_event_attributes.initiated_event_id
-                return _order(role, events[number - 1], DONE)
+                return await self._order(role, events[number - 1], DONE)
             case _:
                 return None
         activity = scheduled.activity_task_scheduled_event_attributes
         queue = activity.task_queue.name
         gateway = queue.rpartition("/")[2] if queue.startswith("gateway/") else None
-        return Boundary(role, _step(activity.activity_type.name, activity.input.payloads), moment), gateway
+        step = ActivitySerializationContext(
+            namespace=self._client.namespace,
+            workflow_id=workflow,
+            workflow_type=None,
+            activity_id=activity.activity_id,
+            activity_type=activity.activity_type.name,
+            activity_task_queue=queue,
+            is_local=False,
+        )
+        argument = await self._argument(activity.input.payloads, step)
+        return Boundary(role, _step(activity.activity_type.name, argument), moment), gateway
+
+    async def _order(self, role: str, initiated: HistoryEvent, moment: str) -> tuple[Boundary, None] | None:
+        """Return the boundary where a wave tells a batch what becomes of a trial; None for other signals."""
+        signal = initiated.signal_external_workflow_execution_initiated_event_attributes
+        if signal.signal_name not in _ORDERS or not role.startswith("wave"):
+            return None
+        told = WorkflowSerializationContext(
+            namespace=self._client.namespace, workflow_id=signal.workflow_execution.workflow_id
+        )
+        argument = await self._argument(signal.input.payloads, told)
+        return Boundary(role, f"order {signal.signal_name} {argument}", moment), None
+
+    async def _argument(self, payloads: Sequence[Payload], place: SerializationContext) -> Any:
+        """Return the first argument of what was sent there, opened as the orchestrator opens it."""
+        if not payloads:
+            return None
+        return (await self._client.data_converter.with_context(place).decode(payloads[:1]))[0]
 
 
-def _order(role: str, initiated: HistoryEvent, moment: str) -> tuple[Boundary, None] | None:
-    """Return the boundary where a wave tells a batch what becomes of a trial; None for other signals."""
-    signal = initiated.signal_external_workflow_execution_initiated_event_attributes
-    if signal.signal_name not in _ORDERS or not role.startswith("wave"):
-        return None
-    return Boundary(role, f"order {signal.signal_name} {_argument(signal.input.payloads)}", moment), None
-
-
-def _step(activity: str, payloads: Sequence[Payload]) -> str:
+def _step(activity: str, argument: Any) -> str:
     """Return the name of a step: the activity's, with its share where it is not everybody's."""
-    argument = _argument(payloads)
     share = argument.get("share", EVERYBODY) if isinstance(argument, dict) else EVERYBODY
     return activity if share == EVERYBODY else f"{activity} {share}%"
-
-
-def _argument(payloads: Sequence[Payload]) -> Any:
-    """Return the first argument as it was sent; a lab seals nothing."""
-    return json.loads(payloads[0].data) if payloads and payloads[0].data else None
 
 
 def role_of(workflow: str, change: str = CHANGE) -> str:

@@ -1,0 +1,385 @@
+"""How a host gets its certificate, keeps it and loses it: by the real commands, on real files and ports."""
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from temporalio.api.workflowservice import v1 as api
+from temporalio.client import Client
+
+from activities.drivers.private_files import write_private
+from activities.files import load
+from activities.refusals import only_logged
+from orchestrator.engine.keys import MasterKeys, read_keys
+from orchestrator.enrolment import host
+from orchestrator.enrolment.authority import Authority, fingerprint_of
+from orchestrator.enrolment.host import HostFiles
+from orchestrator.enrolment.renewal import Renewal, ask_for_the_next, exchange
+from orchestrator.enrolment.token import carried
+from orchestrator.processes import agent as agent_process
+from orchestrator.processes.agent_file import AgentSettings
+from orchestrator.processes.api import serving, socket_at
+from orchestrator.processes.composition import compose
+from orchestrator.processes.relay import relaying
+from orchestrator.relay import revocations
+from orchestrator.relay.calls import SERVICE
+from orchestrator.settings import Settings
+from orchestrator.store.database import BUSY_MILLISECONDS
+from orchestrator.store.ledger import Ledger
+from policies.model.errors import BadInput, NotAllowed, Unavailable
+from tests.fakes.authority import EnterpriseCa
+from tests.relay.installation import Installation, Shown, free_port, issued, working
+from tests.relay.test_attacks import ask_until_refused, caller, refusal_of
+from tests.service import conftest as two_fleets
+from tests.service.command_line import CommandLine
+from tests.workflows.engine import Engine
+
+MASTER = f"one:{'5a' * 32}\n"
+AGENT = """\
+gateway:
+  name: edge-1
+  fleet: edge
+  addresses: [192.0.2.1]
+  slots:
+    - {{name: a, port: 4441, device: oca, pool4: 10.0.0.0/24}}
+    - {{name: b, port: 4442, device: ocb, pool4: 10.0.1.0/24}}
+root: {folder}/root
+product: ocserv
+channel: stable
+trust: {folder}/trust.yaml
+temporal_address: {relay}
+temporal_namespace: {namespace}
+certificate: {folder}/host/agent.pem
+key: {folder}/host/agent.key
+authority: {folder}/host/authority.pem
+payload_keys: {folder}/host/payload.keys
+probe: {{user: probe, password: {folder}/none, authority: {folder}/none}}
+"""
+
+
+HOSTS = ThreadPoolExecutor(8, thread_name_prefix="host")
+"""The relay's own threads are those of this process."""
+
+
+@dataclass
+class House:
+    """An installation with its API, a relay, and the host of the gateway edge-1."""
+
+    folder: Path
+    settings: Settings
+    penstock: CommandLine
+    relay: Installation
+    files: HostFiles
+
+    async def token(self) -> str:
+        made = await self.penstock("gateway", "enrol", "edge", "edge-1")
+        assert made.code == 0, made.err
+        assert "good until" in made.err
+        return made.out.strip()
+
+    @property
+    def at(self) -> str:
+        assert self.settings.enrolment_address is not None
+        return self.settings.enrolment_address
+
+    async def enrol(self, token: str) -> None:
+        enrol = partial(host.enrol, self.files, self.at, carried(token))
+        await asyncio.get_running_loop().run_in_executor(HOSTS, enrol)
+
+    @property
+    def shown(self) -> Shown:
+        return Shown(self.files.certificate.read_bytes(), self.files.key.read_bytes())
+
+    def audited(self, *actions: str) -> list[tuple[str, str, str]]:
+        entries = self.relay.ledger.audit_entries()
+        return [(one.action, one.person, one.subject) for one in entries if one.action in actions]
+
+
+@pytest.fixture
+async def house(server: Engine, tmp_path: Path) -> AsyncIterator[House]:
+    client = await server.client()
+    changed = {
+        "relay_address": f"127.0.0.1:{free_port()}",
+        "enrolment_address": f"127.0.0.1:{free_port()}",
+        "relay_key": tmp_path / "relay.key",
+        "authority": tmp_path / "authority",
+        "payload_keys": tmp_path / "payload.keys",
+    }
+    write_private(tmp_path / "payload.keys", MASTER.encode())
+    settings = two_fleets.installed(tmp_path, server.address, client.namespace).model_copy(update=changed)
+    (tmp_path / "agent.yaml").write_text(
+        AGENT.format(folder=tmp_path, relay=settings.relay_address, namespace=client.namespace)
+    )
+    socket = tmp_path / "penstock.sock"
+    penstock = CommandLine(
+        {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.fspath(Path.cwd()),
+            "PENSTOCK_SOCKET": os.fspath(socket),
+        }
+    )
+    files = HostFiles(
+        fleet="edge",
+        gateway="edge-1",
+        certificate=tmp_path / "host" / "agent.pem",
+        key=tmp_path / "host" / "agent.key",
+        authority=tmp_path / "host" / "authority.pem",
+        payload_keys=tmp_path / "host" / "payload.keys",
+    )
+
+    service = (await compose(settings)).service
+    async with relaying(settings) as relay, serving(service, socket_at(socket)):
+        authority = Authority.open(settings.authority)
+        ledger = Ledger.open(settings.ledger_url)
+        made = Installation(settings, client, relay, ledger, authority)
+        yield House(tmp_path, settings, penstock, made, files)
+        ledger.close()
+
+
+async def test_a_host_enrols_by_the_commands_and_its_agent_works(house: House) -> None:
+    token = await house.token()
+    done = await house.penstock.fed(
+        token, "agent", "enrol", "--config", str(house.folder / "agent.yaml"), "--at", house.at
+    )
+    assert done.code == 0, done.err
+    assert done.out.startswith("edge/edge-1 has certificate ")
+    for path in (house.files.key, house.files.certificate, house.files.authority, house.files.payload_keys):
+        assert path is not None
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    assert house.files.payload_keys is not None
+    derived = MasterKeys(read_keys(house.folder / "payload.keys")).lines_for("gateway/edge/edge-1")
+    assert house.files.payload_keys.read_text() == derived
+    assert MASTER not in derived
+    assert not list((house.folder / "authority").glob("*edge*"))
+    agent = await house.relay.agent("edge-1", house.shown)
+    async with working(agent, "edge-1"):
+        assert await house.relay.errand("edge-1") == ["said hello", "told to stop"]
+    assert house.audited("enrolment asked for", "enrolment token made", "gateway enrolled") == [
+        ("enrolment asked for", "root", "edge/edge-1"),
+        ("enrolment token made", "root", "edge/edge-1"),
+        ("gateway enrolled", "root", "edge/edge-1"),
+    ]
+
+
+async def test_a_token_is_used_once_even_by_many_at_once(house: House) -> None:
+    token = await house.token()
+    tried = await asyncio.gather(*(house.enrol(token) for _ in range(8)), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in tried) == ["NoneType", *["NotAllowed"] * 7]
+    with pytest.raises(NotAllowed, match="was used at"):
+        await house.enrol(token)
+    assert len(house.audited("gateway enrolled")) == 1
+    assert len(house.audited("enrolment refused")) == 1
+
+
+async def test_a_token_is_good_for_a_quarter_of_an_hour(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.store.certificates.GOOD_FOR", timedelta(minutes=-1))
+    token = await house.token()
+    with pytest.raises(NotAllowed, match="expired"):
+        await house.enrol(token)
+    assert not house.files.key.exists()
+
+
+async def test_a_token_is_for_one_gateway(house: House) -> None:
+    token = carried(await house.token())
+    other = HostFiles(**vars(house.files) | {"gateway": "edge-2"})
+    with pytest.raises(NotAllowed, match="for another gateway"):
+        await asyncio.to_thread(host.enrol, other, house.at, token)
+    await house.enrol(str(token))
+
+
+async def test_a_host_shows_its_token_to_no_relay_of_a_stranger(house: House, tmp_path: Path) -> None:
+    token = carried(await house.token())
+    stranger = Authority.open(tmp_path / "stranger")
+    forged = token._replace(fingerprint=fingerprint_of(stranger.certificate))
+    with pytest.raises(BadInput, match="nothing was shown to it"):
+        await asyncio.to_thread(host.enrol, house.files, house.at, forged)
+    await house.enrol(str(token))
+
+
+@pytest.mark.parametrize("typed", ["", "pse_1", "pst_0123.x", "a" * 300, "pse_0.zz", "pse_0." + "Z" * 64])
+def test_what_is_no_token_is_said_to_be_none(typed: str) -> None:
+    with pytest.raises(BadInput, match="no enrolment token"):
+        carried(typed)
+
+
+async def test_the_command_says_what_is_missing(house: House) -> None:
+    config = str(house.folder / "agent.yaml")
+    done = await house.penstock.fed("nonsense", "agent", "enrol", "--config", config, "--at", house.at)
+    assert (done.code, "no enrolment token" in done.err) == (2, True)
+    done = await house.penstock("agent", "enrol", "--config", config)
+    assert (done.code, "say --at HOST:PORT of a relay" in done.err) == (2, True)
+    done = await house.penstock("agent", "renew", "--config", config)
+    assert (done.code, "penstock agent enrol gets one" in done.err) == (2, True)
+    unknown = await house.penstock("gateway", "enrol", "edge", "edge-9")
+    assert (unknown.code, "edge has no gateway edge-9" in unknown.err) == (2, True)
+
+
+async def test_a_certificate_is_renewed_by_the_command_and_by_what_keeps_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.enrol(await house.token())
+    first, key = house.files.held()[1], house.files.key.read_bytes()
+    done = await house.penstock("agent", "renew", "--config", str(house.folder / "agent.yaml"))
+    assert done.code == 0, done.err
+    second = house.files.held()[1]
+    assert second.serial != first.serial
+    assert house.files.key.read_bytes() == key
+    assert house.audited("certificate renewed") == [("certificate renewed", "penstock", "edge/edge-1")]
+    agent = await house.relay.agent("edge-1", house.shown)
+    asked, exchanged = [], asyncio.Event()
+    settings = load(house.folder / "agent.yaml", AgentSettings)
+
+    async def ask() -> None:
+        asked.append(datetime.now(UTC))
+        await ask_for_the_next(house.folder / "agent.yaml")
+
+    monkeypatch.setattr("orchestrator.enrolment.renewal.LOOK", timedelta(milliseconds=50))
+    monkeypatch.setattr("orchestrator.enrolment.host.RENEWED_AT", -1.0)
+    worker = working(agent, "edge-1")
+
+    async def connected() -> Client:
+        monkeypatch.setattr("orchestrator.enrolment.host.RENEWED_AT", 2 / 3)
+        return await agent_process.connected(settings, only_logged)
+
+    def exchanging(client: Client) -> None:
+        exchange(worker, client)
+        exchanged.set()
+
+    async with worker:
+        keeping = asyncio.create_task(Renewal(house.files, ask).keep(connected, exchanging))
+        async with asyncio.timeout(20):
+            await exchanged.wait()
+        before = len(asked)
+        assert await house.relay.errand("edge-1", "renewed") == ["said renewed", "told to stop"]
+        assert len(asked) == before
+        keeping.cancel()
+    assert house.files.held()[1].serial not in {first.serial, second.serial}
+
+
+def test_the_next_certificate_is_due_at_two_thirds_of_a_life(tmp_path: Path) -> None:
+    authority = Authority.open(tmp_path / "authority")
+    files = HostFiles("edge", "gw-1", tmp_path / "c", tmp_path / "k", tmp_path / "a")
+    files.certificate.write_bytes(issued(authority, "gw-1", timedelta(days=30)).certificate)
+    due = files.renew_at() - datetime.now(UTC)
+    assert timedelta(days=19, hours=23) < due < timedelta(days=20)
+
+
+async def test_a_revoked_gateway_is_out_until_it_is_enrolled_anew(house: House) -> None:
+    await house.enrol(await house.token())
+    old, open_token = house.shown, await house.token()
+    ask = caller(house.relay, old)
+    await ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
+    done = await house.penstock("gateway", "revoke", "edge", "edge-1", "--reason", "stolen")
+    assert done.code == 0, done.err
+    assert done.out.startswith("edge-1 is let in no more: 1 certificate of ours")
+    assert await house.relay.relay.look_again()
+    code, why = await refusal_of(ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest()))
+    assert (code, "was revoked" in why) == (grpc.StatusCode.PERMISSION_DENIED, True)
+    with pytest.raises(NotAllowed, match="was revoked"):
+        await asyncio.to_thread(host.renew, house.files, house.relay.address)
+    with pytest.raises(NotAllowed, match="expired"):
+        await house.enrol(open_token)
+    await house.enrol(await house.token())
+    await caller(house.relay, house.shown)(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
+    code, _ = await refusal_of(ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest()))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert house.audited("revocation asked for", "certificates revoked") == [
+        ("revocation asked for", "root", "edge/edge-1"),
+        ("certificates revoked", "root", "edge/edge-1"),
+    ]
+
+
+async def test_a_name_that_no_gateway_has_is_revoked_and_said(house: House) -> None:
+    done = await house.penstock("gateway", "revoke", "edge", "egde-1", "--reason", "stolen")
+    assert done.code == 0, done.err
+    assert "edge has no gateway of that name now; check the spelling" in done.out
+
+
+async def test_a_certificate_of_ones_own_authority_is_taken_from_files(house: House, tmp_path: Path) -> None:
+    enterprise = EnterpriseCa(tmp_path / "enterprise")
+    usage = x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH
+    config = str(house.folder / "agent.yaml")
+
+    def leaf(uri: str) -> tuple[str, ...]:
+        key, certificate = enterprise.leaf(
+            "edge-1", usage=usage, names=(x509.UniformResourceIdentifier(uri),)
+        )
+        key.chmod(0o600)
+        files = ("--certificate", certificate, "--key", key, "--authority", enterprise.roots)
+        return tuple(map(str, files))
+
+    other = await house.penstock(
+        "agent", "enrol", "--config", config, *leaf("penstock://gateway/edge/edge-2")
+    )
+    assert (other.code, "is the certificate of edge/edge-2" in other.err) == (2, True)
+    done = await house.penstock("agent", "enrol", "--config", config, *leaf("penstock://gateway/edge/edge-1"))
+    assert done.code == 0, done.err
+    named = {
+        "relay_authorities": enterprise.roots,
+        "relay_address": f"127.0.0.1:{free_port()}",
+        "enrolment_address": None,
+    }
+    settings = house.settings.model_copy(update=named)
+    async with relaying(settings) as relay:
+        beside = Installation(settings, house.relay.client, relay, house.relay.ledger, house.relay.authority)
+        ask = caller(beside, house.shown)
+        await ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
+        files = HostFiles(**vars(house.files) | {"authority": house.folder / "authority/authority.pem"})
+        with pytest.raises(NotAllowed, match="not from this authority"):
+            await asyncio.to_thread(host.renew, files, beside.address)
+
+
+async def test_a_revocation_reaches_a_relay_by_itself(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = {"relay_address": f"127.0.0.1:{free_port()}", "enrolment_address": None}
+    monkeypatch.setattr("orchestrator.relay.revocations.EVERY", timedelta(milliseconds=50))
+    settings = house.settings.model_copy(update=changed)
+    async with relaying(settings) as relay:
+        beside = replace(house.relay, settings=settings, relay=relay)
+        ask = caller(beside, issued(house.relay.authority, "edge-1"))
+        await ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
+        done = await house.penstock("gateway", "revoke", "edge", "edge-1", "--reason", "stolen")
+        assert done.code == 0, done.err
+        code, why = await refusal_of(ask_until_refused(ask, SERVICE + "GetSystemInfo"))
+        assert (code, "was revoked" in why) == (grpc.StatusCode.PERMISSION_DENIED, True)
+
+
+def test_a_revocation_is_effective_within_a_minute_even_if_one_reading_fails() -> None:
+    assert revocations.EVERY * 2 + timedelta(milliseconds=BUSY_MILLISECONDS) < timedelta(minutes=1)
+
+
+def test_two_processes_that_begin_at_once_have_one_authority(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as beginning:
+        found = list(beginning.map(lambda _: Authority.open(tmp_path / "authority").pem, range(8)))
+    assert len(set(found)) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["authority"]
+    for path in (tmp_path / "authority").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_an_authority_whose_key_others_can_read_is_refused(tmp_path: Path) -> None:
+    Authority.open(tmp_path / "authority")
+    (tmp_path / "authority" / "authority.key").chmod(0o640)
+    with pytest.raises(BadInput, match="may be read by others"):
+        Authority.open(tmp_path / "authority")
+
+
+async def test_a_gateway_cannot_fill_the_ledger_with_certificates(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.store.certificates.MOST_LIVING", 3)
+    await house.enrol(await house.token())
+    for _ in range(2):
+        await asyncio.to_thread(host.renew, house.files, house.relay.address)
+    with pytest.raises(Unavailable, match="3 living certificates"):
+        await asyncio.to_thread(host.renew, house.files, house.relay.address)
