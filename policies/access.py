@@ -29,6 +29,8 @@ class Action(StrEnum):
     ADD_RELEASES = "add releases for"
     WITHDRAW_RELEASES = "withdraw releases of"
     DRILL = "rehearse on"
+    ENROL = "enrol gateways of"
+    REVOKE = "revoke certificates of"
     ADMINISTER = "administer"
 
 
@@ -42,6 +44,7 @@ _OPERATES = _LOOKS | {
     Action.GO_BACK,
     Action.DRAIN,
     Action.QUARANTINE,
+    Action.REVOKE,
     Action.ADD_RELEASES,
     Action.WITHDRAW_RELEASES,
     Action.DRILL,
@@ -52,12 +55,12 @@ ALLOWED: dict[Role, frozenset[Action]] = {
     Role.AUDITOR: _LOOKS | {Action.READ_AUDIT, Action.READ_SNAPSHOTS},
     Role.OPERATOR: _OPERATES | {Action.READ_SNAPSHOTS},
     Role.APPROVER: _LOOKS | {Action.ANSWER, Action.STOP, Action.PROMOTE, Action.GO_BACK},
-    Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.READ_AUDIT},
+    Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT},
     Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.ADD_RELEASES},
 }
 """What each role may do; a person of several roles may do all of theirs."""
 
-OF_PEOPLE = frozenset({Action.ANSWER, Action.ADMINISTER})
+OF_PEOPLE = frozenset({Action.ANSWER, Action.ENROL, Action.ADMINISTER})
 """What no machine does, whatever its token was given."""
 
 

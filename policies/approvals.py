@@ -24,6 +24,8 @@ def required(
     rules: ApprovalRules,
     by_fleet: int,
     replaced: Sequence[ApprovalRules] = (),
+    *,
+    signed: Collection[str] = (),
 ) -> Required:
     """Return how many people must approve, and why.
 
@@ -33,8 +35,11 @@ def required(
         by_fleet: What the fleet's own file asks of every upgrade.
         replaced: What the trust policy of the fleet's last upgrade asked for, if it is another one now: who
             edits it must not be the only one who says how many people that takes.
+        signed: For which kinds of changes the release's own signers ask for somebody: one at least, and for
+            keys that the policy's whitelist names, too.
     """
     found = [_required(change, rules) for change in changes]
+    found += [_by_signers(change, rules, signed) for change in changes]
     why = "the trust policy is another one than that of the last upgrade"
     found += [
         _by_rule(one.trust_policy_change, "trust_policy_change", why)
@@ -97,6 +102,18 @@ def _required(change: Change, rules: ApprovalRules) -> Required:
     if wider := beyond_whitelist(change, rules):
         return _by_rule(rules.config, "config", f"the release changes {', '.join(wider)}")
     return _by_rule(rules.binary_only, "binary_only", "the trust policy asks for it of every upgrade")
+
+
+def _by_signers(change: Change, rules: ApprovalRules, signed: Collection[str]) -> Required:
+    """Return what the release's signers ask for; the policy's own number counts where it is higher."""
+    if change.credentials and "credentials" in signed:
+        kind, rule, keys = "credentials", rules.credentials, change.credentials
+    elif change.keys and "config" in signed:
+        kind, rule, keys = "config", rules.config, change.keys
+    else:
+        return Required()
+    asked = _by_rule(rule, kind, f"the release's signers ask for it where it changes {', '.join(keys)}")
+    return asked.model_copy(update={"count": 1})
 
 
 def _by_rule(rule: ApprovalRule, kind: str, reason: str) -> Required:

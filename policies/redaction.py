@@ -1,17 +1,50 @@
-"""Decide what of a text may leave its gateway: no secret of a config, no name of a user in a log."""
+"""Decide what of a text may leave its gateway: nothing that opens anything, wherever it stands.
+
+A config has settings, of which those that could be a secret are emptied. In what programs say, secrets are
+known by what stands before them, or by their form. Too much is removed rather than too little.
+"""
 
 import re
-from collections.abc import Iterable
 
 from policies.changes import CREDENTIALS, LITERAL_SECRET
-from policies.model.value import digest_of
 
 REMOVED = "[removed]"
 
-_KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
+_KEY_BLOCK = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+    r"|\A(?:(?!-----BEGIN).)*?-----END [A-Z ]*PRIVATE KEY-----",  # the log was cut within one
+    re.DOTALL,
+)
 _SETTING = re.compile(r"^(?P<key>\s*[\w.-]+)(?P<is>\s*=\s*|\s+)(?P<value>\S.*)$")
 _HARMLESS = re.compile(r'^"?(?:[\w-]+\[(?:[\w-]+=)?)?/[^\s",]+\]?"?$|^(?:true|false|\d+)$')
 """A path, as it is or inside `plain[passwd=…]`, a switch, a number: what leads to a secret is none."""
+
+# Bounded, since a log's line may be one word of 64 KiB, and is not to be read once for each of its letters.
+_NAMED = (
+    r"(?:token|secret|passw|passphrase|pwd|credential|cookie|api[-_]?key|access[-_]?key|"
+    r"private[-_]?key|authorization|x-auth|session[-_]?id|webvpn|psk|otp)[\w.-]{0,40}"
+)
+_FLAG = rf"(?<![\w-])(--?[\w.-]{{0,40}}?{_NAMED})(?<!file)(?<!path)(=|\s+)"
+_QUOTED = r"""(?:"(?:\\.|[^"\\\n])*(?:"|$)|'(?:\\.|[^'\\\n])*(?:'|$))"""
+
+_FORMS = tuple(
+    (re.compile(pattern, re.IGNORECASE | re.MULTILINE), instead)
+    for pattern, instead in (
+        # A password in a URL may itself have an @, and the last one ends it.
+        (r"([a-z0-9+.-]{1,20}://)[^\s\"'<>]*@", rf"\1{REMOVED}@"),
+        (rf"{_FLAG}{_QUOTED}", rf"\1\2{REMOVED}"),
+        (rf"{_FLAG}\S+", rf"\1\2{REMOVED}"),
+        # A header, or what is written like one, has a value to the end of its line.
+        (rf"({_NAMED}[\"']?\s*:\s*){_QUOTED}", rf"\1{REMOVED}"),
+        (rf"({_NAMED}[\"']?\s*:)(?!/)[^\S\n]*[^\s\[][^\n]*", rf"\1 {REMOVED}"),
+        (r"(x-[\w-]{0,40}?(?:auth|key|sign)[\w-]{0,40}\s*:)[^\S\n]*\S[^\n]*", rf"\1 {REMOVED}"),
+        (r"\b(bearer|basic|digest|negotiate|ntlm|apikey)(\s+)(?!\[removed)\S{6,}", rf"\1\2{REMOVED}"),
+        (r"\beyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]*)*", REMOVED),
+        (r"\b(?:hv[sbr]\.|gh[pousr]_|github_pat_|xox[abprs]-|glpat-)[\w.-]{8,}", REMOVED),
+        (r"\$(?:[156aby]|2[aby])\$\S+", REMOVED),
+    )
+)
+_ASSIGNED = re.compile(rf"({_NAMED}[\"']?\s*=\s*)(?:{_QUOTED}|\S+)", re.IGNORECASE | re.MULTILINE)
 
 
 def without_secrets(config: str) -> str:
@@ -20,22 +53,26 @@ def without_secrets(config: str) -> str:
     return "\n".join(_harmless(line) for line in lines) + "\n"
 
 
+def without_tokens(text: str) -> str:
+    """Return what a program said, without keys, tokens, cookies, passwords and headers that carry them."""
+    return _ASSIGNED.sub(rf"\1{REMOVED}", _without_forms(_KEY_BLOCK.sub(REMOVED, text)))
+
+
 def _harmless(line: str) -> str:
     setting = _SETTING.match(line)
     if LITERAL_SECRET.search(line):
         return f"{setting['key']}{setting['is']}{REMOVED}" if setting else REMOVED
     if setting is None or line.lstrip().startswith(("#", ";")):
+        return without_tokens(line)
+    value = setting["value"].strip()
+    if _HARMLESS.match(value):
         return line
-    suspect = CREDENTIALS.search(setting["key"]) and not _HARMLESS.match(setting["value"].strip())
-    return f"{setting['key']}{setting['is']}{REMOVED}" if suspect else line
+    if CREDENTIALS.search(setting["key"]):
+        return f"{setting['key']}{setting['is']}{REMOVED}"
+    return f"{setting['key']}{setting['is']}{without_tokens(setting['value'])}"
 
 
-def without_names(text: str, names: Iterable[str], salt: str) -> str:
-    """Return the text with each user's name replaced, the same name by the same word.
-
-    The salt is thrown away with the call, so that nobody can try names against the words.
-    """
-    for name in sorted(set(names) - {""}, key=len, reverse=True):
-        word = f"user-{digest_of(f'{salt}{name}'.encode())[7:15]}"
-        text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", word, text)
+def _without_forms(text: str) -> str:
+    for form, instead in _FORMS:
+        text = form.sub(instead, text)
     return text

@@ -6,8 +6,9 @@ section: another release than known-good, and, where the policy says so, a whole
 
 from collections.abc import Collection, Mapping
 
-from policies.model.errors import Refused
+from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Fleet
+from policies.model.instance import GatewayState, InstanceState
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 
@@ -54,3 +55,21 @@ def _few(names: Collection[str], most: int = 3) -> str:
     first = sorted(names)
     more = f" and {len(first) - most} more" if len(first) > most else ""
     return ", ".join(first[:most]) + more
+
+
+def kept_slot(state: GatewayState) -> str:
+    """Return the slot that a gateway's new sessions went to before: the way back that is left on its host.
+
+    Raises:
+        BadInput: No other instance runs, or several do.
+    """
+    steering = state.steering
+    if steering.trial is not None and steering.serving is not None:
+        return steering.serving
+    running = [one for one in state.instances if one.state is InstanceState.RUNNING]
+    others = sorted(one.slot for one in running if one.slot != steering.serving)
+    if len(others) == 1:
+        return others[0]
+    if not others:
+        raise BadInput(f"no other instance runs on {state.gateway}, so there is nothing to go back to")
+    raise BadInput(f"{state.gateway} runs {', '.join(others)} beside what serves: name the slot with --slot")

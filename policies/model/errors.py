@@ -6,7 +6,9 @@ PenstockError
 ├── NotAllowed        this person may not do this                         (exit 4)
 ├── Refused           a policy says no: trust, capacity, limits           (exit 5)
 │   ├── TrustError    with the verdict's name as its code
-│   └── Fenced        an abandoned wave's order, refused by the gateway's host
+│   ├── Fenced        an abandoned wave's order, refused by the gateway's host
+│   ├── ForeignOrder  an order for another gateway than the host that got it
+│   └── BeyondHostLimits  an order that goes further than the host's own limits
 ├── Conflict          something else is under way, or the plan is stale   (exit 9)
 │   ├── InstanceGone  the instance that an order is about does not run any more
 │   └── LeaseLapsed   the trial that was to be renewed has ended already
@@ -67,6 +69,14 @@ class Fenced(Refused):
     def __init__(self, sentence: str, epoch: int) -> None:
         super().__init__(sentence)
         self.details = ({"epoch": epoch},)
+
+
+class ForeignOrder(Refused):
+    """An order for another gateway than the host that got it; nothing was done."""
+
+
+class BeyondHostLimits(Refused):
+    """An order that goes further than the host's own limits, whoever gives it; nothing was done."""
 
 
 class OtherContent(Refused):

@@ -25,6 +25,9 @@ Failing = Annotated[str, Field(pattern=r"^[0-9]{1,2}(?:\.[0-9]{1,2})?%$")]
 
 Percent = Annotated[int, Field(ge=1, le=100)]
 
+GATEWAY_QUEUE = "gateway/"
+"""What the names of all gateways' queues begin with."""
+
 SHORTEST_LEASE, LONGEST_LEASE = timedelta(seconds=5), timedelta(minutes=15)
 """A lease outlasts one slow renewal, and never leaves users on an unwatched release for longer than this."""
 
@@ -65,7 +68,7 @@ class GatewayRef(Value):
     @property
     def task_queue(self) -> str:
         """The queue on which this gateway's agent takes its orders; names have no slash in them."""
-        return f"gateway/{self.fleet or ''}/{self.name}"
+        return f"{GATEWAY_QUEUE}{self.fleet or ''}/{self.name}"
 
     def needs(self, sessions: int | None) -> int:
         """Return what its group has to carry for it: its sessions, or all it can when they are uncounted."""
@@ -81,13 +84,27 @@ class Gateway(GatewayRef):
     runtime: Literal["host"] = "host"
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
     port: int = Field(default=443, ge=1, le=65535, description="the port users dial")
+    management: IPv4Address | IPv6Address | None = Field(
+        default=None,
+        exclude_if=lambda address: address is None,  # plans made before there was one keep their digests
+        description="its address off the users' network, where the exporter answers",
+    )
     metrics_port: int = Field(default=9500, ge=1, le=65535)
     slots: tuple[Slot, ...] = Field(min_length=2)
 
     @property
+    def every_address(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """The addresses users dial, and the one for management if there is one."""
+        return self.addresses if self.management is None else (*self.addresses, self.management)
+
+    @property
     def metrics_target(self) -> str:
-        """Host and port at which Prometheus scrapes this gateway, IPv4 if it has one: its instance label."""
-        address = next((a for a in self.addresses if isinstance(a, IPv4Address)), self.addresses[0])
+        """Host and port at which Prometheus scrapes this gateway: its instance label.
+
+        The management address; without one an address of the users' network, IPv4 if there is one.
+        """
+        first = next((a for a in self.addresses if isinstance(a, IPv4Address)), self.addresses[0])
+        address = self.management or first
         host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
         return f"{host}:{self.metrics_port}"
 
@@ -96,6 +113,11 @@ class Gateway(GatewayRef):
         for what in ("name", "port", "device"):
             if twice(getattr(slot, what) for slot in self.slots) is not None:
                 raise ValueError(f"gateway {self.name}: two slots have the same {what}")
+        if self.management in self.addresses:
+            raise ValueError(
+                f"gateway {self.name}: {self.management} is the users' and cannot be for management; "
+                "give it an address of another network, or leave management out"
+            )
         if self.port in [slot.port for slot in self.slots]:
             raise ValueError(f"gateway {self.name}: port {self.port} is the users' and cannot be a slot's")
         if shared := _shared_pool([self]):
@@ -238,8 +260,8 @@ class Fleet(Value):
             raise ValueError(f"gateway {other.name} says that it is of {other.fleet}; this is {self.name}")
         if name := twice(gateway.name for gateway in self.gateways):
             raise ValueError(f"gateway {name} is listed twice")
-        if address := twice(address for gateway in self.gateways for address in gateway.addresses):
-            holders = [gateway.name for gateway in self.gateways if address in gateway.addresses]
+        if address := twice(address for gateway in self.gateways for address in gateway.every_address):
+            holders = [gateway.name for gateway in self.gateways if address in gateway.every_address]
             raise ValueError(
                 f"address {address} is given twice ({_spoken(holders)}); each gateway has its own"
             )

@@ -69,6 +69,7 @@ class GatewayState(Message):
     observed_at: datetime
     boot: Token = ""
     changed: bool = False
+    recorded: int = Field(default=0, ge=0, le=LAST_EPOCH, description="lines of the host's own record")
 
     def instance(self, slot: str) -> Instance:
         """Return what is in that slot: in one that the gateway does not name there is nothing."""

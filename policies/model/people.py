@@ -33,6 +33,8 @@ class Via(StrEnum):
     WEB = "web"
     CHAT = "chat"
     SYSTEM = "system"
+    HOST = "host"
+    """What a gateway's host has recorded by itself."""
 
 
 PersonName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._@-]*[a-z0-9])?$", max_length=63)]

@@ -70,6 +70,14 @@ class ReplayDetected(TrustError):
     """A channel index older than one that was already seen."""
 
 
+class NotOffered(TrustError):
+    """A good release that its channel does not list as current, and that was never known-good here."""
+
+
+class DoesNotFit(TrustError):
+    """A good release that its own signers did not mean for this host, or for what serves there now."""
+
+
 class DigestMismatch(TrustError):
     """Bytes that are not the ones the manifest names."""
 

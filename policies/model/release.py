@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
 from policies.model.plan import ReleaseRef
+from policies.model.tree_path import TreePath, place_of
 from policies.model.value import Digest, Name, Value, twice
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -20,20 +21,6 @@ LONGEST_INDEX_LIFE = timedelta(days=7)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """64 lower-case hex digits: the only form of a digest inside signed documents."""
-
-
-def _plain_path(path: str) -> str:
-    """Return the path if it is relative, normal and printable, so that it means one place only."""
-    parts = path.split("/")
-    if not path.isascii() or not path.isprintable() or "\\" in path or len(path) > 240:  # noqa: PLR2004
-        raise ValueError(f"path {path!r} has characters that are not allowed, or is too long")
-    if any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"path {path!r} is not relative and normal")
-    return path
-
-
-TreePath = Annotated[str, AfterValidator(_plain_path)]
-"""A relative path with plain segments, such as `usr/sbin/ocserv`."""
 
 
 class SignedWord(Value):
@@ -58,14 +45,9 @@ class ReleaseLink(SignedWord):
     target: str = Field(min_length=1, max_length=240)
 
     @model_validator(mode="after")
-    def _stays_inside(self) -> "ReleaseLink":
+    def _is_relative(self) -> "ReleaseLink":
         if not self.target.isascii() or not self.target.isprintable() or self.target.startswith("/"):
             raise ValueError(f"link {self.path} has target {self.target!r}, which is not relative and plain")
-        depth = len(self.path.split("/")) - 1
-        for part in self.target.split("/"):
-            depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
-            if depth < 0:
-                raise ValueError(f"link {self.path} leads out of the tree: {self.target!r}")
         return self
 
 
@@ -90,14 +72,19 @@ class Artifact(SignedWord):
     def _paths_are_one_tree(self) -> "Artifact":
         if (self.unpack == "none") != (not self.files):
             raise ValueError(f"artifact {self.name}: an archive lists its files, a single file lists none")
+        if self.unpack == "none" and self.links:
+            raise ValueError(f"artifact {self.name}: a single file has no links")
         paths = [*(file.path for file in self.files), *(link.path for link in self.links)]
         _refuse_twins(paths, f"artifact {self.name}")
-        leaves = set(paths)
-        for path in paths:
-            for parent in accumulate(path.split("/")[:-1], "{}/{}".format):
-                if parent in leaves:
-                    raise ValueError(f"artifact {self.name}: {path} lies below {parent}, which is no folder")
+        _refuse_below_leaves(paths, f"artifact {self.name}")
+        links = {link.path: link.target for link in self.links}
+        for path in links:
+            place_of(path, links)
         return self
+
+
+RESERVED = frozenset({"root", "manifest.json", ".complete"})
+"""Names beside a release's single files that a host gives away itself."""
 
 
 class Daemon(SignedWord):
@@ -112,6 +99,9 @@ class Platform(SignedWord):
 
     os: str = Field(pattern=r"^[a-z0-9]+$")
     arch: str = Field(pattern=r"^[a-z0-9]+$")
+
+    def __str__(self) -> str:
+        return f"{self.os}/{self.arch}"
 
 
 class ConfigSchema(SignedWord):
@@ -128,12 +118,30 @@ class ConfigCompatibility(SignedWord):
     reads: tuple[int, int]
     writes: int
 
+    def understands(self, version: int) -> bool:
+        """Return whether it reads a configuration of that version."""
+        first, last = self.reads
+        return first <= version <= last
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "ConfigCompatibility":
+        if self.reads[0] > self.reads[1]:
+            raise ValueError("reads names the first version after the last")
+        return self
+
 
 class FromVersions(SignedWord):
-    """From which rollback indexes this release may be reached; no maximum means any later one."""
+    """From which rollback indexes this release may be reached; no maximum means any later one.
+
+    A gateway that serves no release yet counts as index 0, which is below that of every release.
+    """
 
     min: int = Field(ge=0)
     max: int | None = None
+
+    def allow(self, rollback_index: int) -> bool:
+        """Return whether a gateway may come from the release of that index."""
+        return self.min <= rollback_index and (self.max is None or rollback_index <= self.max)
 
 
 class DrainBounds(SignedWord):
@@ -183,11 +191,14 @@ class ReleaseManifest(SignedWord):
     def _is_whole(self) -> "ReleaseManifest":
         _refuse_long_life(self.issued_at, self.expires_at, LONGEST_LIFE)
         _refuse_twins((artifact.name for artifact in self.artifacts), "the manifest")
+        _refuse_second_trees(self.artifacts)
         found = [f for artifact in self.artifacts for f in artifact.files if f.path == self.daemon.executable]
         if len(found) != 1:
             raise ValueError(f"the executable {self.daemon.executable} must be listed exactly once")
         if self.config_schema.sha256 not in [artifact.sha256 for artifact in self.artifacts]:
             raise ValueError("the configuration template is not among the artifacts")
+        if not self.config_compat.understands(self.config_schema.version):
+            raise ValueError("config_compat.reads leaves out the version of the release's own template")
         return self
 
 
@@ -230,6 +241,28 @@ class ReleaseRow(Value):
 def _refuse_long_life(issued_at: datetime, expires_at: datetime, longest: timedelta) -> None:
     if not timedelta(0) < expires_at - issued_at <= longest:
         raise ValueError(f"expires_at must be after issued_at, by at most {longest.days} days")
+
+
+def _refuse_second_trees(artifacts: Iterable[Artifact]) -> None:
+    """Refuse what would be written into the one tree of a release, or over what its host writes beside it."""
+    alone, archives = list[str](), list[str]()
+    for artifact in artifacts:
+        (alone if artifact.unpack == "none" else archives).append(artifact.name)
+    if len(archives) > 1:
+        raise ValueError(f"{' and '.join(archives)} are archives; a release has one tree")
+    for name in alone:
+        if (top := name.split("/")[0].casefold()) in RESERVED:
+            raise ValueError(f"artifact {name}: a single file may not be called {top} or lie below it")
+    _refuse_below_leaves(alone, "the manifest")
+
+
+def _refuse_below_leaves(paths: Iterable[str], where: str) -> None:
+    """Refuse paths that need a folder where another one is a file or a link."""
+    leaves = set(paths)
+    for path in leaves:
+        for parent in accumulate(path.split("/")[:-1], "{}/{}".format):
+            if parent in leaves:
+                raise ValueError(f"{where}: {path} lies below {parent}, which is no folder")
 
 
 def _refuse_twins(names: Iterable[str], where: str) -> None:

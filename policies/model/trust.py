@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from policies.model.origin import Origin, keeps_secrets
 from policies.model.release import Sha256, SignedWord
+from policies.model.revocation import (
+    RevokedFingerprint,
+    RevokedIdentity,
+    RevokedSerial,
+    RevokedSha256,
+    same_identity,
+)
 from policies.model.value import Digest, Name, Value
 
 
@@ -42,7 +50,7 @@ class EnterpriseAuthority(SignedWord):
 class Signer(SignedWord):
     """Somebody who may sign: exactly one of a Sigstore identity, an OpenPGP key or a CA's subject.
 
-    Two signers with the same `person` count once.
+    Two signers with the same `person` count once; without one, two with the same identity do.
     """
 
     sigstore: str | None = None
@@ -51,7 +59,22 @@ class Signer(SignedWord):
     identity_prefix: str | None = None
     openpgp: str | None = None
     cms: str | None = None
-    person: str | None = None
+    person: Annotated[str, Field(pattern=r"\S")] | None = None
+
+    @property
+    def kind(self) -> SignatureKind:
+        """How this signer signs."""
+        found = next(kind for kind in SignatureKind if getattr(self, kind) is not None)
+        return SignatureKind(found)
+
+    @property
+    def shown(self) -> str:
+        """The signer as the policy names it."""
+        return self.identity or self.identity_prefix or f"the openpgp signer {self.openpgp}"
+
+    def seat_of(self, identity: str) -> str:
+        """Return whose seat a signature of this identity takes."""
+        return same_identity(self.person or self.identity_prefix or identity)
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> "Signer":
@@ -95,15 +118,34 @@ class Rule(SignedWord):
             raise ValueError("index_group must name the group that signs the channel index")
         return self
 
+    @model_validator(mode="after")
+    def _nobody_fills_two_seats(self) -> "Rule":
+        """Two keys of one person cannot be told from two people's unless the policy says whose they are."""
+        wanted = {requirement.group for requirement in self.require}
+        signers = [signer for group in sorted(wanted) for signer in self.groups.get(group, ())]
+        seats = sum(requirement.count for requirement in self.require)
+        kinds = {signer.kind for signer in signers}
+        if seats > 1 and (len(kinds) > 1 or SignatureKind.OPENPGP in kinds):
+            for signer in signers:
+                if signer.person is None:
+                    raise ValueError(
+                        f"{signer.shown} has no person: where {seats} people sign and one of them may have a "
+                        "key of another kind too, say of each who it is, such as `person: ana`"
+                    )
+        return self
+
 
 class Revoked(SignedWord):
-    """What is no longer trusted, whatever signatures say."""
+    """What is no longer trusted, whatever signatures say; each in the spelling that openssl or gpg prints.
 
-    manifests: tuple[Sha256, ...] = ()
-    cert_serials: tuple[str, ...] = ()
-    spki_sha256: tuple[Sha256, ...] = ()
-    openpgp: tuple[str, ...] = ()
-    identities: tuple[str, ...] = ()
+    Serial numbers are hexadecimal. What cannot be one of these is refused with the whole policy.
+    """
+
+    manifests: tuple[RevokedSha256, ...] = ()
+    cert_serials: tuple[RevokedSerial, ...] = ()
+    spki_sha256: tuple[RevokedSha256, ...] = ()
+    openpgp: tuple[RevokedFingerprint, ...] = ()
+    identities: tuple[RevokedIdentity, ...] = ()
 
 
 class ApprovalRule(SignedWord):
@@ -129,22 +171,44 @@ class ApprovalRules(SignedWord):
     automatic_rollback: ApprovalRule = ApprovalRule(count=0)
 
 
-Origin = Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+/?$")]
-"""Scheme, host and port of a place that releases come from."""
+SecretReference = Annotated[str, Field(pattern=r"^(?:file|env|vault):")]
+"""Where a secret is: `file:PATH`, `env:NAME` or `vault:PATH#FIELD`."""
 
 
 class Sources(SignedWord):
     """Where releases may come from: origins such as `https://repo.corp.example:443`, and limits.
 
-    `credential` refers to a secret (`file:`, `env:` or `vault:`): a bearer token for HTTP, `user:password`
-    for a registry. `authorities` is a PEM file of certificates to trust for TLS instead of the system's.
+    `credentials` names for each origin that wants one a secret (`file:`, `env:` or `vault:`): a bearer token
+    for HTTP, `user:password` for a registry. It is sent to that origin alone; a token service of another
+    origin needs a line of its own. `credential` is short for that where `allow` has one origin only. By plain
+    http no secret leaves this machine. `authorities` is a PEM file of certificates to trust for TLS instead
+    of the system's. `deadline_s` is for all of a release together.
     """
 
     allow: tuple[Origin, ...] = ()
     max_blob_mib: int = Field(default=2048, ge=1)
     deadline_s: float = Field(default=900.0, gt=0)
-    credential: str | None = Field(default=None, pattern=r"^(?:file|env|vault):")
+    credential: SecretReference | None = None
+    credentials: dict[Origin, SecretReference] = {}
     authorities: str | None = None
+
+    @property
+    def secrets(self) -> dict[Origin, SecretReference]:
+        """Where the secret of each origin is that has one."""
+        return self.credentials | ({self.allow[0]: self.credential} if self.credential else {})
+
+    @model_validator(mode="after")
+    def _secrets_have_their_origins(self) -> "Sources":
+        if self.credential and (len({*self.allow}) != 1 or self.credentials):
+            raise ValueError(
+                "credential is for one allowed origin alone; write `credentials: {ORIGIN: SECRET}`"
+            )
+        for origin in self.secrets:
+            if origin not in self.allow:
+                raise ValueError(f"credentials name {origin}, which is not in allow; add it there")
+            if not keeps_secrets(origin):
+                raise ValueError(f"everybody on the way to {origin} would read its credential; use https")
+        return self
 
 
 class TrustPolicy(SignedWord):

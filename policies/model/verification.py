@@ -2,6 +2,7 @@
 
 from pydantic import AwareDatetime, Field
 
+from policies.model.host import Host
 from policies.model.trust import SignatureKind, VerifiedSignature
 from policies.model.value import Digest, Name, Value
 
@@ -38,6 +39,11 @@ class TrustState(Value):
     admitted: dict[Digest, Signed] = {}
     revoked: tuple[Digest, ...] = Field(default=(), description="withdrawn by some index, for good")
     security_floor: int = 0
+    index: Signed | None = Field(default=None, description="the channel's newest index, for starts")
+    files: dict[str, Digest] = Field(
+        default={},
+        description="the trust policy that admitted something last, and its files, for the way back",
+    )
 
 
 class TrustVerdict(Value):
@@ -67,4 +73,5 @@ class Verification(Value):
     files: dict[str, Digest] = {}
     manifest: Signed | None = None
     index: Signed | None = None
+    host: Host | None = Field(default=None, description="where it was to run; None where no host asked")
     accesses: tuple[str, ...] = ()

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import product as pairs
 
+from policies.model.host import Host
 from policies.model.refusals import (
     DowngradeRefused,
     Expired,
+    NotOffered,
     ReplayDetected,
     ScopeMismatch,
     SignatureInvalid,
@@ -22,9 +24,11 @@ from policies.model.refusals import (
     TrustError,
 )
 from policies.model.release import ChannelIndex, ReleaseManifest
+from policies.model.revocation import plain_serial, same_identity
 from policies.model.trust import Requirement, Revoked, Rule, Signer, TrustPolicy, VerifiedSignature
 from policies.model.value import Digest
 from policies.model.verification import TrustState, TrustVerdict
+from policies.trust.constraints import require_fits
 
 CLOCK_SKEW = timedelta(hours=1)
 
@@ -40,12 +44,14 @@ def admits(
     product: str,
     channel: str,
     index: ChannelIndex | None = None,
+    host: Host | None = None,
 ) -> TrustVerdict:
     """Return whether this release may run on a fleet of that product and channel, and why.
 
     `digest` is that of exactly the bytes which say what is in the manifest; `signatures` are those that
     hold, each says over which bytes; `state` is what this fleet has promoted and seen: time known to
-    have passed wins over a clock set back. The `index` is the channel's, if it was asked for and verified.
+    have passed wins over a clock set back. The `index` is the channel's, if it was asked for and verified;
+    `host` is where the release is to run, if one asks. What is known-good here needs neither.
     """
     try:
         rule = rule_for(policy, product, channel)
@@ -57,6 +63,10 @@ def admits(
         if not known_good:
             _require_in_time(manifest, rule, max(now, state.seen_at or now))
         _require_no_downgrade(manifest, known_good=known_good, rule=rule, state=state, index=index)
+        if not known_good:
+            _require_offered(manifest, digest, index)
+            if host is not None:
+                require_fits(manifest, host)
     except TrustError as error:
         return TrustVerdict(admitted=False, code=error.code, reason=str(error), detail=error.reason)
     reason = f"signed by {'; '.join(signers)}; {product}/{channel} needs {_spoken(rule.require, ' and ')}"
@@ -121,7 +131,7 @@ def require_signers(
         signer = next((signer for signer in signers if is_by(signature, signer)), None)
         allowed = allowed or signer is not None
         if signer is not None and signature.payload_digest == digest:
-            person = signer.person or signature.identity
+            person = signer.seat_of(signature.identity)
             people.setdefault(group, set()).add(person)
             labels[person] = f"{group}: {signature.label}"
     if not allowed:
@@ -174,8 +184,8 @@ def _distinct(people: dict[str, set[str]], require: Sequence[Requirement]) -> tu
 
 def _require_signer_not_revoked(signature: VerifiedSignature, revoked: Revoked) -> None:
     if (
-        signature.identity in (*revoked.identities, *revoked.openpgp)
-        or (signature.serial and signature.serial in revoked.cert_serials)
+        same_identity(signature.identity) in (*revoked.identities, *map(same_identity, revoked.openpgp))
+        or (signature.serial and plain_serial(signature.serial) in revoked.cert_serials)
         or (signature.spki_sha256 and signature.spki_sha256 in revoked.spki_sha256)
     ):
         raise SignerRevoked(f"{signature.label} is revoked by the trust policy; have it signed again")
@@ -221,6 +231,25 @@ def _require_no_downgrade(
         raise DowngradeRefused(f"{release}, the floor is {security}", reason="security_floor")
     if not known_good and manifest.rollback_index < state.floor:
         raise DowngradeRefused(f"{release}, promoted was {state.floor}")
+
+
+def _require_offered(manifest: ReleaseManifest, digest: Digest, index: ChannelIndex | None) -> None:
+    """Without its index a channel offers whatever is signed: the rule says so."""
+    if index is None:
+        return
+    offered = {current.manifest_sha256: current.rollback_index for current in index.current}
+    found = offered.get(digest.removeprefix("sha256:"))
+    if found is None:
+        raise NotOffered(
+            f"{manifest.version} is not among the current releases of {index.product}/{index.channel}; "
+            "choose one of them, or have it listed again"
+        )
+    if found != manifest.rollback_index:
+        raise NotOffered(
+            f"the index lists {manifest.version} with rollback index {found}, its manifest has "
+            f"{manifest.rollback_index}; have the index made anew",
+            reason="rollback_index",
+        )
 
 
 def _spoken(require: Sequence[Requirement], between: str) -> str:

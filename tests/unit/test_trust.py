@@ -220,12 +220,15 @@ def test_more_signatures_never_admit_less_and_fewer_people_never_more(names: lis
 
 @pytest.mark.parametrize(
     ("fields", "value"),
-    [("identities", "lead"), ("cert_serials", "0a"), ("spki_sha256", HEX), ("manifests", HEX)],
+    [("identities", "lead@corp.example"), ("cert_serials", "0a"), ("spki_sha256", HEX), ("manifests", HEX)],
 )
 def test_what_is_revoked_is_refused_whatever_signatures_say(fields: str, value: str) -> None:
-    document = TWO.model_dump(mode="json") | {"revoked": {fields: [value]}}
+    by_mail = policy(
+        {"builder": [signer("bot")], "manager": [signer("lead@corp.example")]}, {"builder": 1, "manager": 1}
+    )
+    document = by_mail.model_dump(mode="json") | {"revoked": {fields: [value]}}
     revoking = TrustPolicy.model_validate_json(json.dumps(document))
-    signed = (signature("bot"), signature("lead", serial="0a", spki_sha256=HEX))
+    signed = (signature("bot"), signature("lead@corp.example", serial="0a", spki_sha256=HEX))
     assert verdict(*signed, policy=revoking).code == "SignerRevoked"
 
 

@@ -1,0 +1,24 @@
+"""Host limits: what a gateway's host does at most, whoever orders it; they stand in the agent's own file."""
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from policies.model.fleet import LONGEST_LEASE
+from policies.model.value import Duration, Value
+
+
+class HostLimits(Value):
+    """Bounds that no order of the engine can widen."""
+
+    longest_lease: Duration = Field(
+        default=LONGEST_LEASE, gt=timedelta(0), description="how long an instance may be on trial unconfirmed"
+    )
+    endings_per_minute: int = Field(
+        default=600, ge=0, description="sessions that may be ended in any minute; 0 ends nobody by order"
+    )
+    clock_difference: Duration = Field(
+        default=timedelta(minutes=10),
+        gt=timedelta(0),
+        description="how far an order's epoch may be ahead of this host's clock",
+    )
