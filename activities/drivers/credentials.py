@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from activities.drivers.rights import require_own
 from activities.drivers.source.transport import Transport
 from policies.model.errors import BadInput, Unavailable
 from policies.model.refusals import TrustError
@@ -34,7 +35,7 @@ class Credentials:
         """Return what the reference stands for, wrapped so that it prints as stars.
 
         Raises:
-            BadInput: the reference is malformed, or leads to nothing.
+            BadInput: the reference is malformed, leads to nothing, or to a file that others see.
             Unavailable: the store behind it does not answer.
         """
         kind, _, rest = reference.partition(":")
@@ -78,11 +79,17 @@ class Credentials:
         return value
 
 
+def _is_public(value: str) -> bool:
+    """Certificates are for everybody; what lies in one file with a key is not."""
+    return value.startswith("-----BEGIN CERTIFICATE-----") and "PRIVATE KEY" not in value
+
+
 def _file(path: Path) -> str:
     try:
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise BadInput(f"{path} is too large for a credential")
         value = path.read_text().strip()
+        require_own(path, secret=not _is_public(value))
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the credential file {path} cannot be read: {type(error).__name__}") from None
     if not value:

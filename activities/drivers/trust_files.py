@@ -6,26 +6,24 @@ import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from fcntl import LOCK_EX, flock
 from pathlib import Path
-from typing import BinaryIO
 
 from activities.drivers.credentials import Credentials
-from activities.drivers.signature.cms import CmsVerifier
-from activities.drivers.signature.openpgp import OpenPgpVerifier
-from activities.drivers.signature.sigstore import SigstoreVerifier
+from activities.drivers.lines import append
+from activities.drivers.rights import require_own
 from activities.drivers.source.http import HttpSource
 from activities.drivers.source.oci import OciSource
 from activities.drivers.source.transport import Transport, shown
 from activities.drivers.store.blobs import BlobStore
 from activities.drivers.store.states import TrustStates
-from activities.drivers.store.trees import inspect, unpack
+from activities.drivers.store.trees import furnish, inspect, unpack
 from activities.evidence import reverify
 from activities.files import parse
 from activities.refusals import PolicyInvalid
 from activities.releases import Releases, ReleaseSource, Tools
 from activities.verdicts import LoadedTrust, SignatureVerifier
 from policies.model.errors import BadInput
+from policies.model.origin import origin_of
 from policies.model.refusals import DigestMismatch
 from policies.model.trust import SignatureKind, TrustPolicy
 from policies.model.value import Digest, digest_of
@@ -33,8 +31,12 @@ from policies.model.verification import Scope, Verification
 from policies.trust import strict_json
 
 POLICY = "trust.yaml"
-LONGEST_LINE = 1 << 20
-TRANSFER = ("DigestMismatch", "DownloadFailed", "SizeExceeded", "TransportRefused", "PolicyChanged")
+LARGEST = 1 << 20
+"""Bytes of a trust policy: one of a hundred rules takes a tenth of it."""
+TRANSFER = (
+    *("DigestMismatch", "DownloadFailed", "SizeExceeded", "TransportRefused", "ArchiveRefused"),
+    *("PolicyChanged", "BadInput", "Unavailable"),
+)
 """Verdicts about how something arrived or was agreed on, which documents alone do not tell."""
 
 
@@ -61,9 +63,11 @@ def compose_releases(
         states=TrustStates(store / "states"),
         trust=lambda: load_trust(trust),
         policy_in=lambda raw: parse_policy(raw, f"a kept {POLICY}"),
+        trust_of=lambda files: assemble(parse_policy(files[POLICY], f"a kept {POLICY}"), files),
         source=lambda name, loaded: open_source(name, loaded, blobs, Credentials(os.environ)),
         unpack=unpack,
         inspect=inspect,
+        furnish=furnish,
         record=record or Trail(store / "audit.jsonl").append,
         clock=clock,
         promoted=promoted,
@@ -84,19 +88,24 @@ def open_source(name: str, trust: LoadedTrust, store: BlobStore, credentials: Cr
     sources = trust.policy.sources
     authorities = trust.files[sources.authorities].decode() if sources.authorities else None
     transport = Transport(sources.allow, deadline_seconds=sources.deadline_s, authorities=authorities)
-    secret = credentials.resolve(sources.credential).get_secret_value() if sources.credential else None
+    secrets = {
+        origin: credentials.resolve(reference).get_secret_value()
+        for origin, reference in sources.secrets.items()
+    }
     most_bytes = sources.max_blob_mib << 20
     scheme, _, rest = name.partition("://")
     if scheme in ("http", "https"):
-        if secret:
+        if secret := secrets.get(origin_of(name)):
             transport.authorize(name, f"Bearer {secret}")
         return HttpSource(name, transport, store, most_bytes=most_bytes)
     host, _, repository = rest.partition("/")
     if scheme not in ("oci", "oci+http") or not repository:
         raise BadInput(f"a release source is http(s)://… or oci://host/name, not {shown(name)}")
     base = f"{'https' if scheme == 'oci' else 'http'}://{host}"
-    login = f"Basic {base64.b64encode(secret.encode()).decode()}" if secret else None
-    return OciSource(base, repository, transport, store, most_bytes=most_bytes, login=login)
+    logins = {
+        origin: f"Basic {base64.b64encode(secret.encode()).decode()}" for origin, secret in secrets.items()
+    }
+    return OciSource(base, repository, transport, store, most_bytes=most_bytes, logins=logins)
 
 
 def load_trust(path: Path) -> LoadedTrust:
@@ -105,8 +114,10 @@ def load_trust(path: Path) -> LoadedTrust:
     Raises:
         PolicyInvalid: the file, or one it names, is missing, malformed or not the pinned one.
     """
+    _require_own(path)
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)
     except OSError as error:
         raise PolicyInvalid(f"the trust policy {path} cannot be read: {error}") from error
     policy = parse_policy(raw, str(path))
@@ -119,6 +130,8 @@ def parse_policy(raw: bytes, where: str) -> TrustPolicy:
     Raises:
         PolicyInvalid: not YAML, or not a trust policy.
     """
+    if len(raw) > LARGEST:
+        raise PolicyInvalid(f"{where} is larger than {LARGEST} bytes; check that it is the file you mean")
     try:
         return parse(raw.decode(), where, TrustPolicy)
     except UnicodeDecodeError as error:
@@ -129,6 +142,8 @@ def parse_policy(raw: bytes, where: str) -> TrustPolicy:
 
 def assemble(policy: TrustPolicy, files: Mapping[str, bytes]) -> LoadedTrust:
     """Return verifiers over a policy and the content of its files.
+
+    Only the libraries of the kinds that the policy names are loaded: each takes megabytes, of every agent.
 
     Raises:
         PolicyInvalid: a file is not the pinned one.
@@ -141,11 +156,17 @@ def assemble(policy: TrustPolicy, files: Mapping[str, bytes]) -> LoadedTrust:
         roots[name] = content
     verifiers: dict[SignatureKind, SignatureVerifier] = {}
     if roots:
+        from activities.drivers.signature.sigstore import SigstoreVerifier  # noqa: PLC0415
+
         verifiers[SignatureKind.SIGSTORE] = SigstoreVerifier(roots)
     if policy.openpgp:
+        from activities.drivers.signature.openpgp import OpenPgpVerifier  # noqa: PLC0415
+
         pinned = {name: (files[entry.cert], entry.fingerprint) for name, entry in policy.openpgp.items()}
         verifiers[SignatureKind.OPENPGP] = OpenPgpVerifier(pinned)
     if policy.cms:
+        from activities.drivers.signature.cms import CmsVerifier  # noqa: PLC0415
+
         authorities = {
             name: (files[entry.roots], files[entry.tsa] if entry.tsa else None)
             for name, entry in policy.cms.items()
@@ -159,12 +180,21 @@ def _named_files(policy: TrustPolicy, path: Path) -> dict[str, bytes]:
     names += [policy.sources.authorities] if policy.sources.authorities else []
     names += [pinned.cert for pinned in policy.openpgp.values()]
     names += [name for authority in policy.cms.values() for name in (authority.roots, authority.tsa) if name]
+    for name in names:
+        _require_own(path.parent / name)
     try:
         return {name: (path.parent / name).read_bytes() for name in names}
     except OSError as error:
         raise PolicyInvalid(
             f"{path} names {error.filename}, which cannot be read ({error.strerror}); put it there"
         ) from error
+
+
+def _require_own(path: Path) -> None:
+    try:
+        require_own(path)
+    except BadInput as error:
+        raise PolicyInvalid(str(error)) from error
 
 
 class Trail:
@@ -175,13 +205,8 @@ class Trail:
 
     def append(self, verification: Verification) -> None:
         """Add one line and have it on disk."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a+b") as file:
-            flock(file, LOCK_EX)
-            line = {"before": _last_digest(file), "verification": verification.model_dump(mode="json")}
-            file.write(strict_json.dumps(line) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        said = verification.model_dump(mode="json")
+        append(self._path, lambda last: strict_json.dumps({"before": digest_of(last), "verification": said}))
 
     def read(self) -> tuple[Verification, ...]:
         """Return every verdict, the oldest first.
@@ -200,21 +225,6 @@ class Trail:
                 raise DigestMismatch(f"line {number} of {self._path} was altered: {error}") from error
             before = digest_of(line)
         return tuple(found)
-
-
-def _last_digest(file: BinaryIO) -> Digest:
-    """Return the digest of the last line; a line that a crash cut off is ended first."""
-    size = file.seek(0, os.SEEK_END)
-    if size == 0:
-        return digest_of(b"")
-    start = max(0, size - LONGEST_LINE)
-    file.seek(start)
-    tail = file.read()
-    if not tail.endswith(b"\n"):
-        whole = tail.rfind(b"\n") + 1
-        file.truncate(start + whole)
-        tail = tail[:whole]
-    return digest_of(tail.splitlines(keepends=True)[-1]) if tail else digest_of(b"")
 
 
 def evidence_of(store: Path) -> BlobStore:

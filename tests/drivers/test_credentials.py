@@ -27,6 +27,7 @@ def vault(request: Request, peer: Peer) -> None:
 def test_a_file_and_a_variable_are_read_at_the_moment_of_use(tmp_path: Path) -> None:
     credentials = Credentials({"TOKEN": SECRET})
     (tmp_path / "token").write_text(f"{SECRET}\n")
+    (tmp_path / "token").chmod(0o600)
     for reference in (f"file:{tmp_path / 'token'}", "env:TOKEN"):
         found = credentials.resolve(reference)
         assert found.get_secret_value() == SECRET
@@ -35,6 +36,7 @@ def test_a_file_and_a_variable_are_read_at_the_moment_of_use(tmp_path: Path) -> 
 
 def test_vault_is_asked_over_its_own_api(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("vault-token")
+    (tmp_path / "token").chmod(0o600)
     with HostileServer(vault) as server:
         credentials = Credentials({"VAULT_ADDR": server.url, "VAULT_TOKEN_FILE": str(tmp_path / "token")})
         assert credentials.resolve("vault:secret/data/penstock#token").get_secret_value() == SECRET

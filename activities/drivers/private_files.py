@@ -1,0 +1,55 @@
+"""Files that only their owner may read: keys, and what is as good as one."""
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from activities.drivers.rights import require_own
+from policies.model.errors import BadInput
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Have this content at the path, whole, for its owner only.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_private(path: Path, what: str) -> bytes:
+    """Return what lies there for its owner only.
+
+    Raises:
+        BadInput: It cannot be read, or others can read it.
+    """
+    require_own(path, secret=True)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{what} {path} cannot be read: {error.strerror}; check the path") from error
+
+
+def make_private(path: Path, content: bytes) -> None:
+    """Have a file there, whole, for its owner only; of two processes that make one, the first one's counts.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_private(part, content)
+        with suppress(FileExistsError):
+            os.link(part, path)
+    finally:
+        part.unlink(missing_ok=True)
