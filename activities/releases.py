@@ -8,17 +8,18 @@ verdict can be recomputed later without the source.
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import TypeAdapter, ValidationError
 from temporalio import activity
 
 from activities.evidence import ContentStore, keep, recall
-from activities.liveness import answering
-from activities.refusals import ArchiveRefused, PolicyChanged, PolicyInvalid
+from activities.liveness import answering, to_its_end
+from activities.refusals import ArchiveRefused, PolicyChanged, PolicyInvalid, in_our_words
 from activities.verdicts import (
     Document,
     Judgement,
@@ -30,14 +31,21 @@ from activities.verdicts import (
     refused,
 )
 from policies.changes import change_between
-from policies.model.errors import BadInput
+from policies.model.errors import BadInput, PenstockError
+from policies.model.host import Host, Serving
 from policies.model.plan import ReleaseRef
-from policies.model.refusals import DigestMismatch, SubjectMismatch, TrustError
+from policies.model.refusals import DigestMismatch, SignatureMissing, SubjectMismatch
 from policies.model.release import Artifact, ReleaseManifest
 from policies.model.trust import ApprovalRules, Change, Envelope, TrustPolicy
 from policies.model.value import Digest, Name, Value, digest_of
 from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
+from policies.trust.constraints import require_follows
 from policies.trust.statements import parse_release
+
+THIS_HOST = "this host"
+"""The source of what is judged as it lies here."""
+
+_DIGEST: TypeAdapter[str] = TypeAdapter(Digest)
 
 CREDENTIALS = re.compile(r"//[^/]*@")
 """A name and a password in an address, which no record may hold."""
@@ -101,9 +109,12 @@ class Tools:
     trust: Callable[[], LoadedTrust]
     policy_in: Callable[[bytes], TrustPolicy]
     """Reads a trust policy that was kept."""
+    trust_of: Callable[[Mapping[str, bytes]], LoadedTrust]
+    """Reads a trust policy that was kept, with the files that it names."""
     source: Callable[[str, LoadedTrust], ReleaseSource]
     unpack: Callable[[Iterator[bytes], Artifact, Path], bool]
     inspect: Callable[[Iterator[bytes], Artifact], None]
+    furnish: Callable[[Path, Sequence[str]], None]
     record: Callable[[Verification], None]
     clock: Callable[[], datetime]
     promoted: Callable[[], Collection[Digest]] = tuple
@@ -132,6 +143,7 @@ class Releases:
         *,
         scope: Scope | None = None,
         policy: Digest | None = None,
+        host: Host | None = None,
     ) -> Admitted:
         """Have the release verified and in the store, or raise why not; one audit line either way.
 
@@ -140,45 +152,96 @@ class Releases:
             source: where to fetch it from; for a promoted release in the store it may be unreachable.
             scope: the fleet's product and channel, if not this host's own.
             policy: the digest of the trust policy that was agreed on, if one was.
+            host: where it is to run, if a host asks: the release must fit what serves there.
+
+        Raises:
+            TrustError: the refusal, by the name of its verdict.
+            BadInput: what was asked for is no digest, or the source has no such name.
+            Unavailable: this host's disk does not take what arrives.
+        """
+        digest = _digest_of(release)
+        scope = self._scope_or(scope)
+        state = self._caught_up(scope)
+        trust = self._trust_in_force(digest, state)
+        case = _Case(Question(digest, scope, state, self._tools.clock(), host), trust, source)
+        with self._on_record(case):
+            case.source = self._tools.source(source, trust)
+            _require_policy(trust, policy)
+            await self._gather(case, case.source)
+            await self._judge(case)
+            manifest, reference = await self._complete(case, case.source, release)
+        return self._admitted(case, manifest, reference)
+
+    async def reconsider(self, release: ReleaseRef, *, host: Host, scope: Scope | None = None) -> Admitted:
+        """Judge a release once more that was admitted here before; nothing is fetched.
+
+        What was withdrawn since, by the trust policy or by an index that this host has seen, is refused, and
+        so is what fell below the floor or whose channel's index has expired: it is admitted anew by `admit`.
+        What is known-good here is held up by a revocation and the security floor alone, and judged by the
+        last trust policy that was as it must be when the file is not.
 
         Raises:
             TrustError: the refusal, by the name of its verdict.
         """
-        digest = release if isinstance(release, str) else release.digest
-        trust = self._tools.trust()
         scope = self._scope_or(scope)
         state = self._caught_up(scope)
-        question = Question(digest, scope, state, self._tools.clock())
-        case = _Case(question, trust, self._tools.source(source, trust), source)
-        try:
-            _require_policy(trust, policy)
-            await self._gather(case)
-            assert case.document is not None  # noqa: S101 - gathered
-            case.judgement = await asyncio.to_thread(judge, question, case.document, case.index, trust)
-            if not case.judgement.verdict.admitted:
-                raise refusal(case.judgement.verdict)
-            manifest, reference = await self._complete(case, release)
-        except TrustError as error:
-            self._write(case, refused(error))
-            self._remember(case, admitted=False)
-            raise
-        verdict = case.judgement.verdict
-        self._remember(case, admitted=True)
-        return Admitted(manifest, verdict.signers, reference, verdict.reason, self._write(case, verdict))
+        trust = self._trust_in_force(release.digest, state)
+        case = _Case(Question(release.digest, scope, state, self._tools.clock(), host), trust, THIS_HOST)
+        with self._on_record(case):
+            if release.digest not in state.admitted:
+                raise SignatureMissing(f"{release.version} was never admitted on this host; stage it first")
+            case.document = recall(self._tools.evidence, state.admitted[release.digest])
+            if state.index is not None and needs_index(case.question, trust):
+                case.index = recall(self._tools.evidence, state.index)
+            await self._judge(case)
+            manifest, reference = _described(case, release)
+        return self._admitted(case, manifest, reference)
 
-    async def unpack(self, admitted: Admitted, into: Path) -> None:
+    async def unpack(self, admitted: Admitted, into: Path, *, folders: Sequence[str] = ()) -> None:
         """Have the release's tree at `into/root` and its files beside it, exactly as the manifest lists them.
+
+        The tree gets these `folders`, too, for what its host puts there.
 
         Raises:
             DigestMismatch: the stored bytes were changed since they were admitted.
             ArchiveRefused: an archive holds anything but the listed files.
+            Unavailable: the disk does not take them.
         """
         try:
             for artifact in admitted.manifest.artifacts:
-                await asyncio.to_thread(self._lay_out, artifact, into)
-        except TrustError as error:
-            self._refuse(admitted, error)
-            raise
+                await to_its_end(self._lay_out, artifact, into)
+            await to_its_end(self._tools.furnish, into / "root", folders)
+        except Exception as error:
+            ours = in_our_words(error, f"release {admitted.manifest.version}")
+            self._refuse(admitted, ours)
+            if ours is error:
+                raise
+            raise ours from error
+
+    def known_good(self, *, scope: Scope | None = None) -> tuple[Digest, ...]:
+        """Return what was promoted here, the latest last."""
+        scope = self._scope_or(scope)
+        return self._tools.states.read(scope.product, scope.channel).promoted
+
+    def require_follows(self, release: Digest, before: Collection[Digest]) -> None:
+        """Return if the release may follow each of these, as far as their manifests are on this host.
+
+        Raises:
+            DoesNotFit: It may not follow one of them.
+            DigestMismatch: The release itself is not on this host.
+        """
+        manifest = parse_release(self._tools.evidence.read(release))
+        for digest in sorted({*before} - {release}):
+            with contextlib.suppress(DigestMismatch):
+                require_follows(manifest, Serving.of(parse_release(self._tools.evidence.read(digest))))
+
+    def asks_approval_for(self, release: Digest) -> frozenset[str]:
+        """Return for which kinds of changes the release's own signers ask for somebody's approval.
+
+        Raises:
+            DigestMismatch: The release is not on this host.
+        """
+        return frozenset(parse_release(self._tools.evidence.read(release)).requires_approval_for)
 
     @property
     def approval_rules(self) -> ApprovalRules:
@@ -228,9 +291,9 @@ class Releases:
         manifest = parse_release(self._tools.evidence.read(release))
 
         def promoted(state: TrustState) -> TrustState:
-            known = dict.fromkeys((*state.promoted, release))
+            known = (*(digest for digest in state.promoted if digest != release), release)
             floor = max(state.floor, manifest.rollback_index)
-            return state.model_copy(update={"floor": floor, "promoted": tuple(known)})
+            return state.model_copy(update={"floor": floor, "promoted": known})
 
         scope = self._scope_or(scope)
         self._tools.states.change(scope.product, scope.channel, promoted)
@@ -253,7 +316,7 @@ class Releases:
     def _template(self, manifest: ReleaseManifest) -> str:
         return self._tools.store.read(f"sha256:{manifest.config_schema.sha256}").decode(errors="replace")
 
-    def _refuse(self, admitted: Admitted, error: TrustError) -> None:
+    def _refuse(self, admitted: Admitted, error: PenstockError) -> None:
         """Write an audit line about an admitted release that was refused afterwards."""
         self._tools.record(admitted.verification.model_copy(update={"verdict": refused(error)}))
 
@@ -270,41 +333,75 @@ class Releases:
             raise BadInput("for which product and channel a release is asked about was not said")
         return found
 
-    async def _gather(self, case: "_Case") -> None:
+    def _trust_in_force(self, digest: Digest, state: TrustState) -> LoadedTrust:
+        """Return the trust policy; for what is known-good here, the last good one when the file is not."""
+        try:
+            return self._tools.trust()
+        except PolicyInvalid:
+            if digest not in state.promoted or not state.files:
+                raise
+            evidence = self._tools.evidence
+            return self._tools.trust_of({name: evidence.read(kept) for name, kept in state.files.items()})
+
+    @contextlib.contextmanager
+    def _on_record(self, case: "_Case") -> Iterator[None]:
+        """Write an audit line about whatever ends the block early, and let nothing out in others' words."""
+        try:
+            yield
+        except Exception as error:
+            ours = in_our_words(error, case.shown_source)
+            try:
+                self._write(case, refused(ours))
+                self._remember(case, admitted=False)
+            except OSError as full:
+                raise in_our_words(full, "the audit record") from error
+            if ours is error:
+                raise
+            raise ours from error
+
+    async def _gather(self, case: "_Case", source: ReleaseSource) -> None:
         """Fetch statement, signatures and index; a promoted release is remembered by this host itself."""
         question = case.question
         if question.digest in question.state.promoted and question.digest in question.state.admitted:
-            case.document = recall(self._tools.evidence, question.state.admitted[question.digest])
-            return
-        payload = await case.source.manifest(question.digest)
-        case.document = Document(payload, await case.source.signatures(question.digest))
+            with contextlib.suppress(DigestMismatch):  # what was lost here may still be there
+                case.document = recall(self._tools.evidence, question.state.admitted[question.digest])
+                return
+        payload = await source.manifest(question.digest)
+        case.document = Document(payload, await source.signatures(question.digest))
         if needs_index(question, case.trust):
-            case.index = Document(*await case.source.index(question.scope.product, question.scope.channel))
+            case.index = Document(*await source.index(question.scope.product, question.scope.channel))
+
+    async def _judge(self, case: "_Case") -> None:
+        """Have the verdict in the case; raise it when it is a refusal."""
+        assert case.document is not None  # noqa: S101 - gathered
+        case.judgement = await asyncio.to_thread(judge, case.question, case.document, case.index, case.trust)
+        if not case.judgement.verdict.admitted:
+            raise refusal(case.judgement.verdict)
 
     async def _complete(
-        self, case: "_Case", release: ReleaseRef | Digest
+        self, case: "_Case", source: ReleaseSource, release: ReleaseRef | Digest
     ) -> tuple[ReleaseManifest, ReleaseRef]:
         """Fetch what the manifest names."""
-        judgement = case.judgement
-        assert judgement is not None  # noqa: S101 - judged
-        assert judgement.manifest is not None  # noqa: S101 - admitted
-        reference = judgement.manifest.reference(case.question.digest)
-        if isinstance(release, ReleaseRef) and release != reference:
-            raise SubjectMismatch(
-                f"the plan describes release {release.digest} otherwise than its manifest does"
-            )
-        for artifact in judgement.manifest.artifacts:
-            await self._have(artifact, case.source)
-        return judgement.manifest, reference
+        manifest, reference = _described(case, release)
+        for artifact in manifest.artifacts:
+            await self._have(artifact, source)
+        return manifest, reference
+
+    def _admitted(self, case: "_Case", manifest: ReleaseManifest, reference: ReleaseRef) -> Admitted:
+        """Note that the release was admitted, and write its audit line."""
+        assert case.judgement is not None  # noqa: S101 - judged
+        verdict = case.judgement.verdict
+        self._remember(case, admitted=True)
+        return Admitted(manifest, verdict.signers, reference, verdict.reason, self._write(case, verdict))
 
     async def _have(self, artifact: Artifact, source: ReleaseSource) -> None:
         """Have the artifact in the store, read to its end once: what cannot be unpacked is not admitted."""
         if self._tools.store.has(artifact.digest, artifact.size):
             with contextlib.suppress(DigestMismatch):  # it was altered where it lay, so it is fetched again
-                await asyncio.to_thread(self._inspect, artifact)
+                await to_its_end(self._inspect, artifact)
                 return
         await source.blob(artifact.digest, artifact.size)
-        await asyncio.to_thread(self._inspect, artifact)
+        await to_its_end(self._inspect, artifact)
 
     def _inspect(self, artifact: Artifact) -> None:
         stream = self._tools.store.stream(artifact.digest)
@@ -317,7 +414,7 @@ class Releases:
 
     def _lay_out(self, artifact: Artifact, into: Path) -> None:
         if artifact.unpack == "none":
-            self._tools.store.install(artifact.digest, into / artifact.name)
+            self._tools.store.install(artifact.digest, into, artifact.name)
             return
         stream = self._tools.store.stream(artifact.digest)
         try:
@@ -335,18 +432,19 @@ class Releases:
             at=question.now,
             scope=question.scope,
             release=question.digest,
-            source=CREDENTIALS.sub("//", case.name.partition("?")[0]),
+            source=case.shown_source,
             verdict=verdict,
             signatures=judgement.signatures,
             version=manifest.version if manifest else "",
             rollback_index=manifest.rollback_index if manifest else None,
             artifacts={artifact.name: artifact.digest for artifact in manifest.artifacts} if manifest else {},
-            state=question.state.model_copy(update={"admitted": {}}),
+            state=question.state.model_copy(update={"admitted": {}, "files": {}}),
             policy=case.trust.digest,
             files={name: evidence.put(content) for name, content in case.trust.files.items()},
             manifest=keep(evidence, case.document) if case.document else None,
             index=keep(evidence, case.index) if case.index else None,
-            accesses=tuple(case.source.accesses),
+            host=question.host,
+            accesses=tuple(case.source.accesses) if case.source else (),
         )
         self._tools.record(verification)
         return verification
@@ -357,13 +455,19 @@ class Releases:
         An index counts even if the release is refused: it may be the one that withdraws it.
         """
         document, index = case.document, case.judgement.index if case.judgement else None
-        signed = keep(self._tools.evidence, document) if admitted and document else None
+        evidence = self._tools.evidence
+        signed = keep(evidence, document) if admitted and document else None
+        offered = keep(evidence, case.index) if index is not None and case.index else None
+        files = {name: evidence.put(content) for name, content in case.trust.files.items()}
 
         def seen(state: TrustState) -> TrustState:
             update: dict[str, object] = {}
             if signed is not None:
                 update["admitted"] = {**state.admitted, case.question.digest: signed}
+                update["files"] = files
             if index is not None:
+                if index.serial >= state.index_serial:
+                    update["index"] = offered
                 withdrawn = (f"sha256:{sha256}" for sha256 in index.revoked)
                 update["index_serial"] = max(state.index_serial, index.serial)
                 update["seen_at"] = max(state.seen_at or index.issued_at, index.issued_at)
@@ -381,11 +485,38 @@ class _Case:
 
     question: Question
     trust: LoadedTrust
-    source: ReleaseSource
     name: str
+    """Of the source, as it was asked for."""
+    source: ReleaseSource | None = None
     document: Document | None = None
     index: Document | None = None
     judgement: Judgement | None = None
+
+    @property
+    def shown_source(self) -> str:
+        """The source's name without what no record may hold."""
+        return CREDENTIALS.sub("//", self.name.partition("?")[0])
+
+
+def _digest_of(release: ReleaseRef | Digest) -> Digest:
+    if not isinstance(release, str):
+        return release.digest
+    try:
+        return _DIGEST.validate_python(release)
+    except ValidationError as error:
+        raise BadInput(
+            f"{release[:80]!r} is no digest of a release; write sha256: and its 64 digits"
+        ) from error
+
+
+def _described(case: "_Case", release: ReleaseRef | Digest) -> tuple[ReleaseManifest, ReleaseRef]:
+    """Return what was admitted, if it is what the plan says."""
+    assert case.judgement is not None  # noqa: S101 - judged
+    assert case.judgement.manifest is not None  # noqa: S101 - admitted
+    reference = case.judgement.manifest.reference(case.question.digest)
+    if isinstance(release, ReleaseRef) and release != reference:
+        raise SubjectMismatch(f"the plan describes release {release.digest} otherwise than its manifest does")
+    return case.judgement.manifest, reference
 
 
 def _finish(stream: Iterator[bytes]) -> None:

@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Protocol
 
 from policies.model import refusals
+from policies.model.errors import PenstockError
+from policies.model.host import Host
 from policies.model.refusals import SignatureInvalid, SignatureMissing, TrustError
 from policies.model.release import ChannelIndex, ReleaseManifest
 from policies.model.trust import Envelope, Requirement, Rule, SignatureKind, TrustPolicy, VerifiedSignature
@@ -50,6 +52,8 @@ class Question:
     scope: Scope
     state: TrustState
     now: datetime
+    host: Host | None = None
+    """Where it is to run, when a host asks."""
 
 
 @dataclass
@@ -78,15 +82,17 @@ def judge(question: Question, document: Document, index: Document | None, trust:
             product=question.scope.product,
             channel=question.scope.channel,
             index=found.index,
+            host=question.host,
         )
     except TrustError as error:
         found.verdict = refused(error)
     return found
 
 
-def refused(error: TrustError) -> TrustVerdict:
+def refused(error: PenstockError) -> TrustVerdict:
     """Return the verdict a refusal stands for."""
-    return TrustVerdict(admitted=False, code=error.code, reason=str(error), detail=error.reason)
+    detail = error.reason if isinstance(error, TrustError) else ""
+    return TrustVerdict(admitted=False, code=error.code, reason=str(error), detail=detail)
 
 
 def refusal(verdict: TrustVerdict) -> TrustError:

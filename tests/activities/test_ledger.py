@@ -3,13 +3,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from temporalio.testing import ActivityEnvironment
@@ -17,6 +18,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.ledger import EventEntry, LedgerActivities, VerdictEntry
 from orchestrator.store.database import BUSY_MILLISECONDS, open_database, reading, writing
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.migrations.versions import approvals_used
 from orchestrator.store.tables import metadata
 from policies.model.audit import AuditHead
 from policies.model.change import ChangeKind, ChangeOpening, KnownGoodBatch
@@ -283,6 +285,25 @@ def test_the_migrations_make_exactly_the_tables_the_queries_use(url: str) -> Non
     with reading(engine) as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
+
+
+def test_approvals_that_an_earlier_start_used_up_do_not_count_after_the_migration(
+    url: str, ledger: Ledger
+) -> None:
+    used, unused = digest_of(b"used"), digest_of(b"unused")
+    for plan in (used, unused):
+        ledger.approve_plan(plan, "north", "ada", "fine", timedelta(hours=1))
+    start = ChangeOpening(
+        key="run", fleet="north", kind=ChangeKind.UPGRADE, requested_by="ben", reason="CVE", release="1.3.0"
+    )
+    ledger.open_change(start)
+    engine = open_database(url)
+    with writing(engine) as connection:  # as starts left it before they deleted approvals
+        connection.execute(text("UPDATE changes SET plan = :plan"), {"plan": used})
+        with Operations.context(MigrationContext.configure(connection)):
+            approvals_used.upgrade()
+    engine.dispose()
+    assert [len(ledger.approvals(plan)) for plan in (used, unused)] == [0, 1]
 
 
 def test_a_ledger_of_a_newer_penstock_is_left_alone(url: str, ledger: Ledger) -> None:

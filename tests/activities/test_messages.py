@@ -26,7 +26,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.failures import as_application_errors, epoch_seen
 from activities.instances import InstanceActivities, RestoreOrder
 from activities.steering import SteeringActivities
-from orchestrator.engine.payloads import data_converter
+from orchestrator.engine.sealing import data_converter
 from policies.model.errors import Unavailable
 from policies.model.value import Message, digest_of
 from tests.drivers.gateway_lab import gateway, operation

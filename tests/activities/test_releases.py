@@ -371,6 +371,7 @@ async def test_a_repository_behind_a_token_gets_it_from_its_reference(
 ) -> None:
     digest = lab.publish(*small_tree(tmp_path), version="1.3.0", rollback_index=1)
     (tmp_path / "token").write_text("a-secret-token")
+    (tmp_path / "token").chmod(0o600)
     seen: list[str] = []
 
     def guarded(request: Request, peer: Peer) -> None:
@@ -381,7 +382,7 @@ async def test_a_repository_behind_a_token_gets_it_from_its_reference(
         peer.send(content)
 
     with HostileServer(guarded) as server:
-        lab.write_policy(allow=[server.url], credential=f"file:{tmp_path / 'token'}")
+        lab.write_policy(allow=[server.url], credentials={server.url: f"file:{tmp_path / 'token'}"})
         await releases.admit(digest, server.url)
     assert set(seen) == {"Bearer a-secret-token"}
     kept = [path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()]

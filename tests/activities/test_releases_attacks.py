@@ -715,6 +715,15 @@ def close(window: dict[str, Any]) -> None:
     window["end"] = "2024-01-01T00:00:00Z"
 
 
+def add_signer(policy: dict[str, Any], signer: dict[str, str]) -> None:
+    """Let the lead sign for the release managers, and say of everybody who they are."""
+    groups = policy["rules"][0]["groups"]
+    groups["release_manager"].append(signer | {"person": "lead"})
+    for signers in groups.values():
+        for one in signers:
+            one.setdefault("person", one.get("identity", ""))
+
+
 def trust_openpgp(stage: Stage, certificate: pysequoia.Cert) -> None:
     """Let the release manager sign by this OpenPGP certificate as well."""
     (stage.folder / "lab/lead.asc").write_bytes(bytes(certificate))
@@ -722,7 +731,7 @@ def trust_openpgp(stage: Stage, certificate: pysequoia.Cert) -> None:
 
     def change(policy: dict[str, Any]) -> None:
         policy["openpgp"] = pinned
-        policy["rules"][0]["groups"]["release_manager"].append({"openpgp": "lead"})
+        add_signer(policy, {"openpgp": "lead"})
 
     stage.change_policy(change)
     stage.sign_again(stage.bundles()[0])
@@ -739,8 +748,7 @@ def trust_authority(stage: Stage) -> EnterpriseCa:
 
     def change(policy: dict[str, Any]) -> None:
         policy["cms"] = {"corp": {"roots": "corp/roots.pem"}}
-        signer = {"cms": "corp", "identity": "lead@corp.example"}
-        policy["rules"][0]["groups"]["release_manager"].append(signer)
+        add_signer(policy, {"cms": "corp", "identity": "lead@corp.example"})
 
     stage.change_policy(change)
     stage.sign_again(stage.bundles()[0])

@@ -64,10 +64,10 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Good]:
             policy["cms"] = {"corp": {"roots": "corp/roots.pem", "tsa": "tsa.pem"}}
             lab = {"sigstore": "lab", "issuer": stage.lab.issuer}
             groups = {
-                "builder": [lab | {"identity": stage.lab.builder[0]}],
-                "release_manager": [lab | {"identity": stage.lab.manager[0]}],
-                "pgp": [{"openpgp": "lead"}],
-                "corp": [{"cms": "corp", "identity": "lead@corp.example"}],
+                "builder": [lab | {"identity": stage.lab.builder[0], "person": "ana"}],
+                "release_manager": [lab | {"identity": stage.lab.manager[0], "person": "bert"}],
+                "pgp": [{"openpgp": "lead", "person": "carol"}],
+                "corp": [{"cms": "corp", "identity": "lead@corp.example", "person": "dora"}],
             }
             require = [{"group": group} for group in groups]
             rule = {

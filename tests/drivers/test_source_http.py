@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from activities.drivers.source.download import download
-from activities.drivers.source.transport import Transport, origin_of, shown
+from activities.drivers.source.transport import Transport, shown
 from activities.drivers.store.blobs import BlobStore
 from activities.refusals import DownloadFailed, SizeExceeded, TransportRefused
+from policies.model.origin import origin_of
 from policies.model.refusals import DigestMismatch, TrustError
 from policies.model.value import digest_of
 from tests.fakes.hostile import HostileServer, Peer, Request, Script, blob_server, cut_after
@@ -348,7 +349,7 @@ def test_a_gigabyte_takes_at_most_64_mib_of_memory(tmp_path: Path) -> None:
     [
         ("https://Repo.Example/x?token=1", "https://repo.example:443"),
         ("http://repo.example:8080", "http://repo.example:8080"),
-        ("http://[::1]:80/", "http://::1:80"),
+        ("http://[::1]:80/", "http://[::1]:80"),
         ("ftp://repo.example", ""),
         ("http://user:secret@repo.example/", ""),
         ("http://repo.example:port/", ""),

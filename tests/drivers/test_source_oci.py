@@ -41,10 +41,12 @@ from tests.fakes.trees import small_tree
 class Setting:
     """A lab whose releases lie in a registry."""
 
-    def __init__(self, folder: Path, base: str, *allow: str, credential: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, base: str, *allow: str, credentials: dict[str, str] | None = None
+    ) -> None:
         self.folder, self.base = folder, base
         self.lab = LabReleases(folder / "lab", folder / "repository", base, product="ocserv-gw")
-        self.lab.write_policy(allow=[base, *allow], credential=credential)
+        self.lab.write_policy(allow=[base, *allow], credentials=credentials)
         self.registry = Registry(base, "vpn/ocserv")
         self.source = f"oci+{base}/vpn/ocserv"
 
@@ -140,8 +142,9 @@ async def test_a_token_is_fetched_where_allowed_and_sent_to_its_registry_only(
 ) -> None:
     secret = tmp_path / "login"
     secret.write_text("penstock:hunter2")
+    secret.chmod(0o600)
     with FakeRegistry() as tokens, FakeRegistry() as registry:
-        setting = Setting(tmp_path, registry.url, tokens.url, credential=f"file:{secret}")
+        setting = Setting(tmp_path, registry.url, tokens.url, credentials={tokens.url: f"file:{secret}"})
         digest = setting.publish()
         registry.realm = f"{tokens.url}/token"
         registry.authorizations.clear()
@@ -238,8 +241,9 @@ async def test_a_challenge_nobody_can_answer_is_refused(tmp_path: Path, challeng
 
 async def test_a_registry_that_asks_for_a_password_gets_it_from_its_reference(tmp_path: Path) -> None:
     (tmp_path / "login").write_text("penstock:hunter2")
+    (tmp_path / "login").chmod(0o600)
     with FakeRegistry() as registry:
-        setting = Setting(tmp_path, registry.url, credential=f"file:{tmp_path / 'login'}")
+        setting = Setting(tmp_path, registry.url, credentials={registry.url: f"file:{tmp_path / 'login'}"})
         digest = setting.publish()
         registry.realm, registry.challenge = "x", 'Basic realm="lab"'
         registry.accepted = "Basic " + base64.b64encode(b"penstock:hunter2").decode()

@@ -41,10 +41,10 @@ def test_a_file_changed_in_the_store_is_noticed_and_removed(store: BlobStore, tm
     store.path(digest).unlink()
     store.path(digest).write_bytes(b"byteZ")
     with pytest.raises(DigestMismatch):
-        store.install(digest, tmp_path / "installed")
+        store.install(digest, tmp_path, "installed")
     assert not (tmp_path / "installed").exists()
     assert not store.has(digest, 5)
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".installed")]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_a_link_in_the_store_is_not_followed(store: BlobStore, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_link_in_the_store_is_not_followed(store: BlobStore, tmp_path: Path) -
 def test_installing_replaces_a_file_as_a_whole_and_sets_its_mode(store: BlobStore, tmp_path: Path) -> None:
     target = tmp_path / "deep/er/file"
     for content in (b"one", b"two"):
-        store.install(store.put(content), target, 0o755)
+        store.install(store.put(content), tmp_path, "deep/er/file", 0o755)
     assert target.read_bytes() == b"two"
     assert target.stat().st_mode & 0o777 == 0o755
 

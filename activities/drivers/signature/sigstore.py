@@ -31,6 +31,7 @@ from policies.model.value import digest_of
 from policies.trust import strict_json
 
 MAX_BUNDLE_BYTES = 262_144
+MAX_ROOT_BYTES = 4 << 20
 MAX_BLOB_BUNDLE_BYTES = 16 << 20
 
 FURTHEST = ("root", "no_time", "expired", "signature", "window")
@@ -45,6 +46,9 @@ class SigstoreRoot:
 
     def __init__(self, name: str, trusted_root: bytes) -> None:
         self.name = name
+        strict_json.loads(
+            trusted_root, max_bytes=MAX_ROOT_BYTES
+        )  # the library takes the last of two equal keys
         self._content = RootContent.from_json(trusted_root)
         self._whole = Verifier(trusted_root=TrustedRoot(self._content))
         self._at: dict[tuple[bool, ...], Verifier | None] = {}

@@ -11,7 +11,6 @@ import mmap
 import os
 import random
 import re
-import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -69,7 +68,7 @@ def _lock(file: BinaryIO, deadline: Deadline) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(deadline.left(PAUSE_SECONDS))
+            deadline.pause(PAUSE_SECONDS)
         else:
             return
 
@@ -88,7 +87,7 @@ def _fill(part: "_Part", transport: Transport, url: str, deadline: Deadline) -> 
             if failures >= ATTEMPTS_WITHOUT_PROGRESS:
                 raise
             pause = PAUSE_SECONDS * 2**failures * (0.5 + random.random())  # noqa: S311 - jitter
-            time.sleep(deadline.left(pause))
+            deadline.pause(pause)
 
 
 def _ask(part: "_Part", transport: Transport, url: str, deadline: Deadline) -> None:

@@ -6,8 +6,6 @@ blobs/sha256/<hex>              artifacts and signatures
 channels/<product>/<channel>    the digest of the channel's index statement
 """
 
-import asyncio
-
 from pydantic import TypeAdapter, ValidationError
 
 from activities.drivers.source.download import download
@@ -95,7 +93,7 @@ class HttpSource:
                 f"blob {digest} has {size} bytes; the trust policy allows {self._most_bytes}"
             )
         url = f"{self._base}/blobs/{_place(digest)}"
-        await asyncio.to_thread(download, self._transport, url, digest, size, self._store)
+        await self._transport.beside(download, self._transport, url, digest, size, self._store)
 
     async def _envelope(self, entry: SignatureEntry) -> Envelope:
         if entry.kind not in list(SignatureKind):
@@ -110,9 +108,8 @@ class HttpSource:
 
     async def _get(self, path: str, most: int) -> bytes:
         url = f"{self._base}/{path}"
-        return await asyncio.to_thread(
-            self._transport.get, url, most=most, deadline=self._transport.deadline()
-        )
+        deadline = self._transport.deadline()
+        return await self._transport.beside(self._transport.get, url, most=most, deadline=deadline)
 
 
 def _place(digest: Digest) -> str:

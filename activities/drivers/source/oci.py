@@ -9,8 +9,8 @@ Specification: https://github.com/opencontainers/distribution-spec/blob/main/spe
 fallback tag `sha256-<hex>` is for registries without the referrers API, such as Debian's).
 """
 
-import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -21,6 +21,7 @@ from activities.drivers.source.download import download
 from activities.drivers.source.transport import Challenged, NotThere, Transport, shown
 from activities.drivers.store.blobs import BlobStore
 from activities.refusals import TransportRefused
+from policies.model.origin import origin_of
 from policies.model.refusals import DigestMismatch, ManifestInvalid
 from policies.model.release import PAYLOAD_TYPE
 from policies.model.trust import Envelope, SignatureKind
@@ -63,14 +64,14 @@ class OciSource:
         store: BlobStore,
         *,
         most_bytes: int,
-        login: str | None = None,
+        logins: Mapping[str, str] | None = None,
     ) -> None:
-        """Read from that repository; `login` is an `Authorization: Basic …` value for its token service."""
+        """Read from that repository; `logins` are values like `Basic …` by the origin each is for."""
         self._url = f"{base.rstrip('/')}/v2/{name}"
         self._transport = transport
         self._store = store
         self._most_bytes = most_bytes
-        self._login = login
+        self._logins = dict(logins or {})
 
     @property
     def accesses(self) -> tuple[str, ...]:
@@ -166,29 +167,28 @@ class OciSource:
     async def _authorized(self, step: Any, *arguments: Any, **named: Any) -> Any:
         """Do the step; if the registry asks for a token, get one and do it again."""
         try:
-            return await asyncio.to_thread(step, *arguments, **named)
+            return await self._transport.beside(step, *arguments, **named)
         except Challenged as challenged:
-            await asyncio.to_thread(self._log_in, challenged.challenge)
-        if "deadline" in named:
-            named["deadline"] = self._transport.deadline()
-        return await asyncio.to_thread(step, *arguments, **named)
+            await self._transport.beside(self._log_in, challenged.challenge)
+        return await self._transport.beside(step, *arguments, **named)
 
     def _log_in(self, challenge: str) -> None:
         """Answer a challenge: https://distribution.github.io/distribution/spec/auth/token/.
 
-        The token service is asked only if its origin is allowed, or the login would leak.
+        The token service is asked only if its origin is allowed, and gets a login only if that is its own.
         """
         scheme, _, rest = challenge.partition(" ")
-        if scheme.lower() == "basic" and self._login:
-            self._transport.authorize(self._url, self._login)
+        login = self._logins.get(origin_of(self._url))
+        if scheme.lower() == "basic" and login:
+            self._transport.authorize(self._url, login)
             return
         fields = dict(CHALLENGE.findall(rest))
         if scheme.lower() != "bearer" or "realm" not in fields:
             raise TransportRefused(f"{shown(self._url)} asks for credentials nobody has", reason="denied")
         realm = fields.pop("realm")
         self._transport.require_allowed(realm)
-        if self._login:
-            self._transport.authorize(realm, self._login)
+        if login := self._logins.get(origin_of(realm)):
+            self._transport.authorize(realm, login)
         wanted = {name: fields[name] for name in ("service", "scope") if name in fields}
         deadline = self._transport.deadline()
         answer = self._transport.get(f"{realm}?{urlencode(wanted)}", most=65_536, deadline=deadline)

@@ -8,14 +8,20 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpcore
 import httpx
 
 from activities.drivers.source.wire import Deadline, DeadlineStream, DeadlineTransport
+from activities.liveness import to_its_end
 from activities.refusals import DownloadFailed, SizeExceeded, TransportRefused
+from policies.model.errors import BadInput
+from policies.model.origin import keeps_secrets, origin_of
+
+T = TypeVar("T")
 
 MOST_REDIRECTS = 3
 OK, PARTIAL = 200, 206
@@ -64,8 +70,9 @@ class Transport:
         self, origins: Iterable[str], *, deadline_seconds: float, authorities: str | None = None
     ) -> None:
         """Allow these origins; `authorities` are PEM certificates to trust instead of the system's."""
-        self._origins = frozenset(origin_of(origin) for origin in origins)
+        self._origins = frozenset(_allowed(origin) for origin in origins)
         self._seconds = deadline_seconds
+        self._deadline: Deadline | None = None
         self._authorizations: dict[str, str] = {}
         self._authorities = authorities
         self._tls: ssl.SSLContext | None = None
@@ -73,11 +80,23 @@ class Transport:
         """One line for each request: status, bytes, seconds and address without query."""
 
     def deadline(self) -> Deadline:
-        """Return a deadline that starts now."""
-        return Deadline(self._seconds)
+        """Return the deadline of all requests together, which starts with the first one."""
+        if self._deadline is None:
+            self._deadline = Deadline(self._seconds)
+        return self._deadline
+
+    async def beside(self, step: Callable[..., T], *arguments: object, **named: object) -> T:
+        """Do a blocking step of this transport in a thread that ends with whoever waits for it."""
+        deadline = self.deadline()
+        return await to_its_end(step, *arguments, give_up=deadline.give_up, **named)
 
     def authorize(self, url: str, authorization: str) -> None:
         """Send this authorization to the URL's origin from now on, and to no other."""
+        if not keeps_secrets(url):
+            raise TransportRefused(
+                f"everybody on the way to {shown(url)} would read the credential for it; use https",
+                reason="plain",
+            )
         self._authorizations[origin_of(url)] = authorization
 
     def get(self, url: str, *, most: int, deadline: Deadline, accept: str = "*/*") -> bytes:
@@ -145,7 +164,7 @@ class Transport:
             if response.status_code not in MOVED:
                 _require_answer(response, url)
                 return response
-            target = urljoin(url, response.headers.get("location", ""))
+            target = _joined(url, response.headers.get("location", ""))
             if url.startswith("https:") and not target.startswith("https:"):
                 raise TransportRefused(
                     f"{shown(url)} redirects from https to {shown(target)}", reason="redirect"
@@ -242,24 +261,32 @@ class StreamedBody:
         return count
 
 
-def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL, with the port always written; empty if it is no HTTP URL.
+def _allowed(origin: str) -> str:
+    """Return the origin; a malformed one must not become the origin of everything malformed."""
+    found = origin_of(origin)
+    if not found:
+        raise BadInput(f"{shown(origin)} is no origin of a source; write scheme, host and port")
+    return found
 
-    A URL with credentials in it has no origin: secrets do not belong into addresses.
-    """
+
+def _joined(url: str, location: str) -> str:
+    """Return where a redirect leads, written in the one way that every reader of addresses agrees on."""
     try:
-        parts = urlsplit(url)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        return ""
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        return ""
-    return f"{parts.scheme}://{parts.hostname.lower()}:{port}"
+        target = urljoin(url, location)
+        plain = httpx.URL(target)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise TransportRefused(f"{shown(url)} redirects to what is no address", reason="redirect") from error
+    if not origin_of(target) or origin_of(str(plain)) != origin_of(target):
+        raise TransportRefused(f"{shown(url)} redirects to what is no address", reason="redirect")
+    return target
 
 
 def shown(url: str) -> str:
     """Return a URL without query, fragment and credentials, as it may be logged."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition('://')[0][:20]}://… (no address)"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

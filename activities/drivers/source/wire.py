@@ -3,8 +3,10 @@
 httpx's own timeouts are per read, so a byte a second, or a header a second, lasts for ever.
 """
 
+import contextlib
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,11 +21,14 @@ HEADERS_END = b"\r\n\r\n"
 
 
 class Deadline:
-    """A moment by which everything must be done."""
+    """A moment by which everything must be done, unless it is given up before."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
+        self._given_up = threading.Event()
+        self._turn = threading.Lock()
+        self._open: set[socket.socket] = set()
 
     def left(self, most: float | None = None) -> float:
         """Return the seconds left, at most `most`.
@@ -31,10 +36,37 @@ class Deadline:
         Raises:
             DownloadFailed: none are left.
         """
+        if self._given_up.is_set():
+            raise DownloadFailed("the download was given up", reason="given_up")
         left = self._end - time.monotonic()
         if left <= 0:
             raise DownloadFailed(f"the source did not deliver within {self._seconds:g} s", reason="deadline")
         return left if most is None else min(left, most)
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long; raises what `left` does, also as soon as everything is given up."""
+        self._given_up.wait(self.left(seconds))
+        self.left()
+
+    def give_up(self) -> None:
+        """End every wait of every thread that has this deadline, now and from now on."""
+        self._given_up.set()
+        with self._turn:
+            for waiting in self._open:
+                with contextlib.suppress(OSError):
+                    # not TLS's own, which another thread may be using
+                    socket.socket.shutdown(waiting, socket.SHUT_RDWR)
+
+    def watch(self, waiting: socket.socket) -> None:
+        """Have waits for this socket end when everything is given up."""
+        with self._turn:
+            self._open.add(waiting)
+        self.left()
+
+    def forget(self, waiting: socket.socket) -> None:
+        """Leave the socket alone from now on: its number may soon be another one's."""
+        with self._turn:
+            self._open.discard(waiting)
 
 
 class DeadlineTransport(httpx.BaseTransport):
@@ -116,7 +148,9 @@ class DeadlineStream(httpcore.NetworkStream):
         self._inner = inner
         self._deadline = deadline
         self._before = b""
-        self.plain_socket: socket.socket | None = inner.get_extra_info("socket") if plain else None
+        self._socket: socket.socket = inner.get_extra_info("socket")
+        self.plain_socket: socket.socket | None = self._socket if plain else None
+        deadline.watch(self._socket)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what is there, through a plain socket never more than to the end of a header block."""
@@ -137,6 +171,7 @@ class DeadlineStream(httpcore.NetworkStream):
 
     def close(self) -> None:
         """End the connection."""
+        self._deadline.forget(self._socket)
         self._inner.close()
 
     def start_tls(
@@ -144,6 +179,7 @@ class DeadlineStream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         """Shake hands within the deadline."""
         del timeout
+        self._deadline.forget(self._socket)
         inner = self._inner.start_tls(ssl_context, server_hostname, self._deadline.left())
         return DeadlineStream(inner, self._deadline, plain=False)
 

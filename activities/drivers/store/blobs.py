@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from activities.drivers.store.beneath import Beneath
 from policies.model.refusals import DigestMismatch
 from policies.model.value import Digest, digest_of
 
@@ -83,25 +84,28 @@ class BlobStore:
             path.unlink(missing_ok=True)
             raise DigestMismatch(f"blob {digest} was changed in the store; it was removed, fetch it again")
 
-    def install(self, digest: Digest, destination: Path, mode: int = 0o644) -> None:
-        """Copy the blob to a file, hashing while copying, so that nobody can change it in between.
+    def install(self, digest: Digest, folder: Path, path: str, mode: int = 0o644) -> None:
+        """Copy the blob to that path beneath the folder, hashing, so that nobody can change it in between.
 
         Raises:
             DigestMismatch: the stored bytes are not the named ones; no file appears.
+            ArchiveRefused: the path leads elsewhere.
         """
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        temporary = destination.parent / f".{destination.name}.{secrets.token_hex(8)}"
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                for piece in self.stream(digest):
-                    file.write(piece)
-                file.flush()
-                os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
-            temporary.replace(destination)
-        finally:
-            temporary.unlink(missing_ok=True)
+        name = path.rpartition("/")[2]
+        temporary = f"{path.removesuffix(name)}.{secrets.token_hex(12)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with Beneath(folder) as place:
+            handle = place.create(temporary)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    for piece in self.stream(digest):
+                        file.write(piece)
+                    file.flush()
+                    os.fchmod(file.fileno(), mode)
+                    os.fsync(file.fileno())
+                place.rename(temporary, name)
+            finally:
+                place.remove(temporary)
 
     def discard(self, digest: Digest) -> None:
         """Remove the blob; one that is not there changes nothing."""

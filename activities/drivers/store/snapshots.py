@@ -1,5 +1,7 @@
 """Snapshots where the control plane keeps them: collected piece by piece, named by digest when whole."""
 
+from collections.abc import Collection
+from datetime import datetime
 from pathlib import Path
 
 from activities.drivers.store.blobs import BlobStore
@@ -45,6 +47,22 @@ class SnapshotArchive:
     def read(self, digest: Digest) -> bytes:
         """Return a kept snapshot; DigestMismatch when it is gone or was changed."""
         return self._blobs.read(digest)
+
+    def sweep(self, listed: Collection[Digest], before: datetime) -> int:
+        """Remove what is older than `before` and on no list; return how much it was.
+
+        A crash leaves such files, and a host that died half-way through its snapshot.
+        """
+        kept = {digest.removeprefix("sha256:") for digest in listed}
+        folder, swept = self._blobs.folder, 0
+        for file in (*folder.glob("sha256/*/*"), *folder.glob("partial/*")):
+            try:
+                if file.name not in kept and file.stat().st_mtime < before.timestamp():
+                    file.unlink()
+                    swept += 1
+            except FileNotFoundError:
+                continue
+        return swept
 
     def discard(self, digest: Digest) -> None:
         """Remove a snapshot; one that is not there changes nothing."""

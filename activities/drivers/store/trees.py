@@ -10,10 +10,11 @@ import os
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from activities.drivers.store.beneath import Beneath
 from activities.refusals import ArchiveRefused
 from policies.model.release import Artifact, ReleaseFile
 
@@ -37,16 +38,27 @@ def unpack(archive: Iterator[bytes], artifact: Artifact, destination: Path) -> b
     temporary = destination.parent / f".{destination.name}.{secrets.token_hex(8)}"
     temporary.mkdir(mode=0o700)
     try:
-        _extract(_Reader(archive, gzipped=artifact.unpack == "tar.gz"), artifact, temporary)
-        for link in artifact.links:
-            path = temporary / link.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.symlink_to(link.target)
+        with Beneath(temporary) as tree:
+            _extract(_Reader(archive, gzipped=artifact.unpack == "tar.gz"), artifact, tree)
+            for link in artifact.links:
+                tree.link(link.path, link.target)
         temporary.chmod(0o755)
         _swap(temporary, destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return True
+
+
+def furnish(tree: Path, folders: Sequence[str]) -> None:
+    """Ensure that the tree has these folders, for what a host puts into it.
+
+    Raises:
+        ArchiveRefused: the release has a file or a link where one of them has to be.
+    """
+    tree.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with Beneath(tree) as inside:
+        for folder in folders:
+            inside.make_folders(folder)
 
 
 def inspect(archive: Iterator[bytes], artifact: Artifact) -> None:
@@ -155,7 +167,7 @@ class _Reader:
             raise ArchiveRefused(f"the archive is not gzip: {error}", reason="format") from error
 
 
-def _extract(reader: _Reader, artifact: Artifact, tree: Path | None) -> None:
+def _extract(reader: _Reader, artifact: Artifact, tree: Beneath | None) -> None:
     """Read the archive to its end; files go to the tree if there is one."""
     expected = {file.path: file for file in artifact.files}
     while (header := reader.read(BLOCK)) != bytes(BLOCK):
@@ -170,7 +182,7 @@ def _extract(reader: _Reader, artifact: Artifact, tree: Path | None) -> None:
         if tree is None:
             _copy(reader, file, None)
         else:
-            _write(reader, file, tree / path)
+            _write(reader, file, tree)
         if reader.read(-size % BLOCK).strip(b"\0"):
             raise ArchiveRefused(f"the padding after {path!r} is not empty", reason="format")
     if expected:
@@ -194,10 +206,8 @@ def _entry(header: bytes) -> tuple[str, int]:
     return (f"{prefix}/{name}" if prefix else name), size
 
 
-def _write(reader: _Reader, file: ReleaseFile, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb", buffering=0) as target:
+def _write(reader: _Reader, file: ReleaseFile, tree: Beneath) -> None:
+    with os.fdopen(tree.create(file.path), "wb", buffering=0) as target:
         _copy(reader, file, target)
         os.fchmod(target.fileno(), file.mode)
 
