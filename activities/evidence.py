@@ -31,8 +31,8 @@ class ContentStore(Protocol):
         """Yield the blob's bytes; the error comes at the end."""
         ...
 
-    def install(self, digest: Digest, destination: Path, mode: int = 0o644) -> None:
-        """Copy the blob to a file, hashing while copying."""
+    def install(self, digest: Digest, folder: Path, path: str, mode: int = 0o644) -> None:
+        """Copy the blob to that path beneath the folder, hashing while copying."""
         ...
 
     def discard(self, digest: Digest) -> None:
@@ -93,5 +93,7 @@ def reverify(verification: Verification, evidence: ContentStore, trust: LoadedTr
         raise DigestMismatch("the verdict was given before any document had arrived", reason="absent")
     document = recall(evidence, verification.manifest)
     index = recall(evidence, verification.index) if verification.index else None
-    question = Question(verification.release, verification.scope, verification.state, verification.at)
+    question = Question(
+        verification.release, verification.scope, verification.state, verification.at, verification.host
+    )
     return judge(question, document, index, trust).verdict

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from temporalio import activity
 
+from activities.host_record import HostRecordBook
 from activities.liveness import in_a_thread
 from policies.drift import left_behind, strays, waits
 from policies.model.change import Quarantine
@@ -90,7 +91,7 @@ class Fleets(Protocol):
         ...
 
 
-class FactBook(Protocol):
+class FactBook(HostRecordBook, Protocol):
     """The part of the ledger that facts are compared with; every write may be repeated."""
 
     def record_states(self, fleet: str, states: Sequence[GatewayState], silent: Mapping[str, str]) -> None:
@@ -151,9 +152,13 @@ class FactActivities:
         return FleetPage(total=len(fleet.gateways), gateways=page)
 
     @activity.defn(name="record_states")
-    async def record_states(self, rows: StateRows) -> None:
-        """Ensure that the ledger knows what these gateways said."""
-        await in_a_thread(self._book.record_states, rows.fleet, rows.states, rows.silent)
+    async def record_states(self, rows: StateRows) -> dict[str, int]:
+        """Ensure that the ledger knows what these gateways said.
+
+        Returns:
+            Whose own record has lines that are not in the ledger yet, and after which they begin.
+        """
+        return await in_a_thread(self._record_states, rows)
 
     @activity.defn(name="find_short_of_capacity")
     async def find_short_of_capacity(self, asked: CapacityQuery) -> dict[str, str]:
@@ -177,6 +182,17 @@ class FactActivities:
     async def plan_undo(self, asked: UndoQuery) -> Digest | None:
         """Write a plan that takes gateways to what they had before the change; None for none."""
         return await in_a_thread(self._plan_undo, asked)
+
+    def _record_states(self, rows: StateRows) -> dict[str, int]:
+        self._book.record_states(rows.fleet, rows.states, rows.silent)
+        recorded = {state.gateway: state.recorded for state in rows.states if state.recorded}
+        here = self._book.collected(rows.fleet, recorded) if recorded else {}
+        after = {name: here[name].number if name in here else 0 for name in recorded}
+        for name, number in after.items():
+            if recorded[name] < number:
+                cut = f"it has {recorded[name]} lines, and {number} were collected"
+                self._book.note_host_fault(rows.fleet, name, cut)
+        return {name: number for name, number in after.items() if recorded[name] > number}
 
     def _find_short_of_capacity(self, asked: CapacityQuery) -> dict[str, str]:
         plan = self._book.plan(asked.plan)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
@@ -13,21 +14,25 @@ from typing import Any, cast
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.ocserv.probe import ProbeLogin
+from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.runtime.host.sessions import SlotSessions
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.slots import HostSlots
 from activities.drivers.runtime.host.snapshots import HostSnapshots
 from activities.drivers.steering.nftables import NftablesTable
+from activities.drivers.store.trees import furnish
+from activities.refusals import DownloadFailed
 from activities.releases import Admitted
 from deploy.lab import trees
 from deploy.lab.namespaces import end_inhabitants
-from policies.model.errors import Refused
 from policies.model.fleet import Gateway, Slot
+from policies.model.host import Host
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
+from policies.model.refusals import SignerRevoked
 from policies.model.release import Artifact, ReleaseFile, ReleaseLink, ReleaseManifest
-from policies.model.value import digest_of
+from policies.model.value import Digest, digest_of
 from tests.drivers.gateway_client import Client
 
 PREFIX = "psh-"
@@ -79,6 +84,7 @@ class TreeAdmission:
             trees.collect_host_tree(self.tree)
             shutil.copy(TEMPLATE, self.template)
         self.revoked = False
+        self.reachable = True
 
     def manifest(self, version: str) -> ReleaseManifest:
         files, links = [], []
@@ -128,9 +134,20 @@ class TreeAdmission:
     def release(self, version: str) -> ReleaseRef:
         return self.manifest(version).reference(digest_of(version.encode()))
 
-    async def admit(self, release: ReleaseRef, source: str) -> Admitted:
+    async def admit(self, release: ReleaseRef, source: str, *, host: Host) -> Admitted:
+        if not self.reachable:
+            raise DownloadFailed(f"{source} is away")
+        return await self.reconsider(release, host=host)
+
+    def known_good(self) -> tuple[Digest, ...]:
+        return ()
+
+    def collect_garbage(self, keep: Collection[Digest]) -> tuple[Digest, ...]:
+        return ()
+
+    async def reconsider(self, release: ReleaseRef, *, host: Host) -> Admitted:
         if self.revoked:
-            raise Refused(f"{release.version} was revoked")
+            raise SignerRevoked(f"{release.version} was revoked")
         return Admitted(
             manifest=self.manifest(release.version),
             signers=("release@example.org",),
@@ -139,8 +156,9 @@ class TreeAdmission:
             verification=cast("Any", None),
         )
 
-    async def unpack(self, admitted: Admitted, into: Path) -> None:
-        shutil.copytree(self.tree, into / "root", symlinks=True, dirs_exist_ok=True)
+    async def unpack(self, admitted: Admitted, into: Path, *, folders: Sequence[str]) -> None:
+        shutil.copytree(self.tree, into / "root", symlinks=True)
+        furnish(into / "root", folders)
         shutil.copy(self.template, into / TEMPLATE.name)
 
 
@@ -196,7 +214,7 @@ class GatewayLab:
         """Make the parts anew, as an agent that has just been started does."""
         self.admission = TreeAdmission(self.folder)
         login = ProbeLogin(user="probe", password=self.folder / "probe", authority=self.folder / "ca.pem")
-        self.journal = Journal(self.root / "journal.jsonl")
+        self.journal = Journal(self.root / "journal.jsonl", HostBounds(self.gateway.name))
         self.folders = SlotFolders(self.gateway, self.root, Ocserv(login))
         self.table = NftablesTable(self.gateway, self.journal, self.folders.live, self.root / "steering.json")
         credentials = {

@@ -1,6 +1,7 @@
 """The exporter as a process of its own beside real instances with real users."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from tests.drivers.gateway_lab import GatewayLab, operation
 pytestmark = ON_A_REAL_GATEWAY
 
 PORT = 9500
-MOST_RESIDENT = 64 << 20
+MOST_RESIDENT = 96 << 20
 
 Shown = dict[tuple[str, str, str], float]
 """Value by name, slot, and outcome or version."""
@@ -32,25 +33,28 @@ class Exporter:
 
     def __init__(self, lab: GatewayLab) -> None:  # noqa: F811
         self.log = lab.folder / "exporter.log"
-        self.gateway = lab.folder / "gateway.json"
-        self.gateway.write_text(lab.gateway.model_dump_json())
-        self.address = str(lab.gateway.addresses[0])
-        self.process = self._start(lab.root)
+        gateway = lab.gateway.model_copy(update={"fleet": "edge", "metrics_port": PORT})
+        content = {
+            "gateway": gateway.model_dump(mode="json", exclude_none=True),
+            "root": str(lab.root),
+            "product": "ocserv",
+            "channel": "stable",
+            "trust": str(lab.folder / "trust.yaml"),
+            "temporal_address": "127.0.0.1:1",
+            "probe": {"user": "probe", "password": "/nowhere", "authority": "/nowhere"},
+        }
+        self.config = lab.folder / "agent.yaml"
+        self.config.write_text(json.dumps(content))
+        self.url = f"http://127.0.0.1:{PORT}/metrics"
+        self.process = self._start()
 
-    def _start(self, root: Path) -> "subprocess.Popen[bytes]":
-        command: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "orchestrator.processes.exporter",
-            "--gateway",
-            self.gateway,
-        ]
-        command += ["--root", root, "--address", self.address, "--port", str(PORT)]
+    def _start(self) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "orchestrator", "exporter", str(self.config)]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log)
 
     def shown(self) -> Shown:
-        with urlopen(f"http://{self.address}:{PORT}/metrics", timeout=5) as answer:
+        with urlopen(self.url, timeout=5) as answer:
             text = answer.read().decode()
         return {
             (
@@ -138,9 +142,7 @@ async def test_the_digest_shown_is_the_running_executables(
     exporter = Exporter(lab)
     exporters.append(exporter)
     await exporter.until(lambda s: ("vpngw_build_info", slot, "1.1.6") in s)
-    text = await asyncio.to_thread(
-        lambda: urlopen(f"http://{exporter.address}:{PORT}/metrics", timeout=5).read().decode()
-    )
+    text = await asyncio.to_thread(lambda: urlopen(exporter.url, timeout=5).read().decode())
     assert f'digest="{digest_of_file(lab.admission.tree / "usr/sbin/ocserv")}"' in text
 
 

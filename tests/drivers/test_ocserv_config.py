@@ -6,6 +6,7 @@ from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.port import Secret
+from activities.drivers.private_files import write_private
 from activities.drivers.runtime.host.chroot import Chroot
 from policies.model.errors import BadInput
 from policies.model.fleet import Slot
@@ -21,7 +22,7 @@ def chroot(tmp_path: Path) -> Chroot:
 @pytest.fixture
 def credentials(tmp_path: Path) -> dict[str, Secret]:
     for name in ("users", "certificate", "key"):
-        (tmp_path / name).write_text(f"secret {name}")
+        write_private(tmp_path / name, f"secret {name}".encode())
     given = Credentials({})
     return {name: given.secret(f"file:{tmp_path / name}") for name in ("users", "certificate", "key")}
 

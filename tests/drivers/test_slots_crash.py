@@ -15,6 +15,7 @@ from activities.drivers.runtime.host.process import mapped_digests
 from activities.snapshots import Evidence
 from policies.model.errors import Fenced, Refused
 from policies.model.instance import InstanceState
+from policies.model.refusals import SignerRevoked
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 
@@ -202,11 +203,61 @@ async def test_the_way_back_to_a_release_that_ran_here_asks_nobody(lab: GatewayL
     old = await lab.running("1")
     release = lab.admission.release("1")
     await lab.slots.stop(operation("stop"), old)
-    lab.admission.revoked = True
+    lab.admission.reachable = False
     staged = await lab.slots.stage(operation("back", digest=release.digest), release, "nowhere")
     started = await lab.slots.start(operation("start back", digest=release.digest), release)
     assert (staged.changed, started.changed) == (False, True)
     assert staged.signers == ("release@example.org",)
+
+
+async def test_a_release_revoked_since_it_ran_here_is_not_started_anew(lab: GatewayLab) -> None:  # noqa: F811
+    """H2: the order that put a revoked release into service, with the release still in its slot."""
+    old = await lab.running("1")
+    release = lab.admission.release("1")
+    await lab.slots.stop(operation("stop"), old)
+    lab.admission.revoked = True
+    with pytest.raises(SignerRevoked):
+        await lab.slots.stage(operation("back"), release, "nowhere")
+    with pytest.raises(SignerRevoked):
+        await lab.slots.start(operation("go"), release)
+    assert lab.daemons() == []
+
+
+async def test_a_revoked_release_that_runs_is_left_alone_and_not_started_after_a_reboot(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    """H2: nobody's tunnel is cut for a revocation; a reboot has ended the tunnels already."""
+    slot = await lab.running("1")
+    await lab.table.make_permanent(operation("keep"), slot)
+    lab.admission.revoked = True
+    again = await lab.slots.start(operation("start again"), lab.admission.release("1"))
+    assert (again.slot, again.changed) == (slot, False)
+    for pid in lab.daemons():
+        os.kill(pid, signal.SIGKILL)
+    for _ in range(500):
+        if lab.folders.of(slot).process() is None:
+            break
+        await asyncio.sleep(0.01)
+    state = await lab.slots.resume()
+    assert (state.instance(slot).state, lab.daemons()) == (InstanceState.FAILED, [])
+    lab.admission.revoked = False
+    assert (await lab.slots.resume()).instance(slot).state is InstanceState.RUNNING
+
+
+async def test_a_version_that_nobody_may_need_is_removed_and_what_a_slot_has_stays(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    """Low: versions/ is pruned, and every old signed build does not stay startable."""
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    old, unused = lab.admission.release("1"), lab.admission.release("2")
+    await lab.slots.stage(operation("stage 2"), unused, "lab")
+    versions = lab.folders.versions
+    for version in (old, unused):
+        os.utime(versions.path(version.digest) / ".complete", (0, 0))
+    await lab.slots.stage(operation("stage 3"), lab.admission.release("3"), "lab")
+    found = {version: versions.complete(lab.admission.release(version).digest) for version in "123"}
+    assert found == {"1": True, "2": False, "3": True}
+    assert len(list(versions.folder.iterdir())) == 2
 
 
 async def test_a_config_the_daemon_refuses_is_not_started(lab: GatewayLab) -> None:  # noqa: F811
@@ -261,10 +312,11 @@ async def test_a_snapshot_holds_the_evidence_and_no_secret(lab: GatewayLab) -> N
     await lab.client(1).up()
     evidence = Evidence(reason="a test", queries={"loss": ("lost{$cohort}",)})
     content = lab.snapshots.read_frozen(await lab.snapshots.freeze(operation("snapshot"), evidence)).decode()
-    for known in ("tcp-port = 4431", "table inet penstock", "10.77.0.11", "VmRSS", "open_fds", "lost{"):
+    for known in ("tcp-port = 4431", "table inet penstock", "VmRSS", "open_fds", "lost{"):
         assert known in content
     assert "worker[user-" in content
     assert "user1" not in content
+    assert "10.77.0.11" not in content
     for secret in ("users", "gw.key"):
         for line in (lab.folder / secret).read_text().splitlines():
             assert not line.strip() or line not in content

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from activities.drivers.disk import write_whole
+from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from policies.model.errors import Fenced
 from tests.drivers.gateway_lab import operation
@@ -16,9 +17,10 @@ from tests.drivers.gateway_lab import operation
 WRITER = """
 import sys
 from pathlib import Path
+from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from tests.drivers.gateway_lab import operation
-journal = Journal(Path(sys.argv[1]))
+journal = Journal(Path(sys.argv[1]), HostBounds("gw-1"))
 for number in range(20):
     order = operation(f"{sys.argv[2]}-{number}")
     journal.admit(order)
@@ -28,7 +30,7 @@ for number in range(20):
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.jsonl")
+    return Journal(tmp_path / "journal.jsonl", HostBounds("gw-1"))
 
 
 def test_a_new_journal_is_in_epoch_zero_and_admits_anybody(journal: Journal) -> None:
@@ -58,19 +60,19 @@ def fill(disk: Path) -> None:
 
 def test_a_full_disk_takes_the_fence_of_a_way_back_and_no_torn_line(small_disk: Path) -> None:
     path = small_disk / "penstock" / "journal.jsonl"
-    journal = Journal(path)
+    journal = Journal(path, HostBounds("gw-1"))
     journal.admit(operation("start"))
     fill(small_disk)
     for epoch in range(2, 40):
         assert journal.fence(operation("fence", epoch=epoch)) == epoch
     journal.reserve.spend_for(lambda: write_whole(path.with_name("steering.json"), '{"serving": "a"}'))
-    assert Journal(path).epoch == 39
+    assert Journal(path, HostBounds("gw-1")).epoch == 39
     assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == list(range(1, 40))
 
 
 def test_a_disk_without_any_room_left_is_said_and_leaves_the_journal_whole(small_disk: Path) -> None:
     path = small_disk / "journal.jsonl"
-    journal = Journal(path)
+    journal = Journal(path, HostBounds("gw-1"))
     journal.admit(operation("start"))
     path.with_name("reserve").unlink()
     fill(small_disk)
@@ -90,7 +92,7 @@ def test_a_disk_without_any_room_left_is_said_and_leaves_the_journal_whole(small
 def test_the_result_of_an_operation_outlives_the_process(journal: Journal, tmp_path: Path) -> None:
     journal.admit(operation("start"))
     journal.finish(operation("start"), {"slot": "b"})
-    assert Journal(tmp_path / "journal.jsonl").admit(operation("start")) == {"slot": "b"}
+    assert Journal(tmp_path / "journal.jsonl", HostBounds("gw-1")).admit(operation("start")) == {"slot": "b"}
 
 
 def test_a_repeat_writes_nothing_new(journal: Journal) -> None:
@@ -148,7 +150,7 @@ def test_every_truncation_leaves_a_journal_that_works(journal: Journal, tmp_path
     first = whole.index(b"\n") + 1
     for length in range(len(whole)):
         (tmp_path / "cut.jsonl").write_bytes(whole[:length])
-        cut = Journal(tmp_path / "cut.jsonl")
+        cut = Journal(tmp_path / "cut.jsonl", HostBounds("gw-1"))
         assert cut.epoch == (2 if length >= first else 0)
         cut.admit(operation("again", epoch=2))
         assert cut.entries()[-1]["step"] == "again"
@@ -158,5 +160,5 @@ def test_two_processes_write_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, name]) for name in ("one", "two")]
     assert [writer.wait(60) for writer in writers] == [0, 0]
-    kinds = [entry["kind"] for entry in Journal(path).entries()]
+    kinds = [entry["kind"] for entry in Journal(path, HostBounds("gw-1")).entries()]
     assert (kinds.count("intent"), kinds.count("result")) == (40, 40)

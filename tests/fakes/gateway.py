@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from activities.drivers.runtime.host.audit import HostAudit
 from activities.instances import Restored, Staged, Started
 from activities.snapshots import Evidence
 from policies.model.drain import Look
@@ -69,10 +70,23 @@ class FakeGateway:
         self.pins: dict[str, str] = {}
         self.generation = ""
         self.owner = (0, "")
+        self.record: HostAudit | None = None
+        """The host's own record; one that has never refused anything has none."""
         self.frozen: dict[str, bytes] = {}
         self.freezing = 0.0
         """Seconds that freezing evidence takes here."""
         self._failures: dict[str, list[PenstockError]] = defaultdict(list)
+
+    # --- HostRecord -------------------------------------------------------------------
+
+    @property
+    def public_key(self) -> str:
+        """The key of the host's own record."""
+        return self.record.public_key if self.record else ""
+
+    def after(self, number: int, most: int) -> tuple[str, ...]:
+        """Return lines of the host's own record."""
+        return self.record.after(number, most) if self.record else ()
 
     # --- what tests do to it -------------------------------------------------------
 
@@ -360,6 +374,7 @@ class FakeGateway:
             observed_at=self.now(),
             boot=self.boot,
             changed=changed,
+            recorded=self.record.length() if self.record else 0,
         )
 
     def _instance(self, name: str, held: FakeSlot) -> Instance:

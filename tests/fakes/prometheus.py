@@ -70,13 +70,17 @@ class RealPrometheus:
         self._process.send_signal(signal.SIGCONT)
 
 
-def prometheus_over(targets: Sequence[str], scrape: str = "1s") -> AbstractContextManager[RealPrometheus]:
-    """Prepare a Prometheus that scrapes these targets as job vpngw; the test starts it."""
-    return prometheus_of([{"targets": list(targets)}], scrape)
+def prometheus_over(
+    targets: Sequence[str], scrape: str = "1s", how: Mapping[str, Any] | None = None
+) -> AbstractContextManager[RealPrometheus]:
+    """Prepare a Prometheus whose job vpngw scrapes these targets; the test starts it."""
+    return prometheus_of([{"targets": list(targets)}], scrape, how)
 
 
 @contextmanager
-def prometheus_of(groups: Sequence[Mapping[str, Any]], scrape: str) -> Iterator[RealPrometheus]:
+def prometheus_of(
+    groups: Sequence[Mapping[str, Any]], scrape: str, how: Mapping[str, Any] | None = None
+) -> Iterator[RealPrometheus]:
     """Prepare a Prometheus whose job vpngw has these groups of targets, each with labels of its own."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-judge-"))
     with socket.socket() as free:
@@ -84,7 +88,7 @@ def prometheus_of(groups: Sequence[Mapping[str, Any]], scrape: str) -> Iterator[
         port = free.getsockname()[1]
     config = {
         "global": {"scrape_interval": scrape, "scrape_timeout": scrape},
-        "scrape_configs": [{"job_name": "vpngw", "static_configs": list(groups)}],
+        "scrape_configs": [{"job_name": "vpngw", "static_configs": list(groups), **(how or {})}],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))
     server = RealPrometheus(folder, port)

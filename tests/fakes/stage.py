@@ -120,10 +120,13 @@ class Stage:
         payload = release_statement(predicate)
         publish(self.root, payload, [], {digest_of(archive): path})
         self.publish_statement(payload)
+        self.publish_index(serial=2)
 
-    def publish_index(self, *, serial: int, issued_at: datetime | None = None, **more: Any) -> None:
-        """Offer another channel index, signed by the builder."""
-        current = [CurrentRelease(manifest_sha256=self.digest[7:], rollback_index=5)]
+    def publish_index(
+        self, *, serial: int, issued_at: datetime | None = None, rollback_index: int = 5, **more: Any
+    ) -> None:
+        """Offer another channel index, signed by the builder, with the release alone."""
+        current = [CurrentRelease(manifest_sha256=self.digest[7:], rollback_index=rollback_index)]
         now = (issued_at or datetime.now(UTC)).replace(microsecond=0)
         more = {"product": PRODUCT, "channel": CHANNEL} | more
         statement = index_statement(current=current, serial=serial, issued_at=now, **more)

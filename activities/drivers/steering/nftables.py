@@ -28,6 +28,7 @@ from activities.drivers.daemon.port import Session
 from activities.drivers.disk import write_whole
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.steering.nftables_changes import NftablesChanges
 from activities.drivers.steering.nftables_ruleset import EVERYBODY, Ruleset, parse, transaction
 from policies.model.errors import BadInput, Conflict, InstanceGone, LeaseLapsed, PenstockError, Unavailable
 from policies.model.fleet import Gateway
@@ -103,29 +104,48 @@ class NftablesTable:
         An instance that is kept beside the serving one keeps its people so, however long nobody
         drains it; and who was pinned to one that has died can log in elsewhere.
         """
+        with NftablesChanges() as changes:
+            while True:
+                calm = await self._keep_for(changes, FOLLOW_EVERY)
+                try:
+                    await self.refresh(calm=calm)
+                except PenstockError as error:
+                    _log.warning("the steering table of %s: %s", self._gateway.name, error)
+                await changes.next(timedelta(0))  # what it wrote itself is no news
+
+    async def _keep_for(self, changes: NftablesChanges, time: timedelta) -> bool:
+        """Heal the table for that long, at most once a second; return whether there was no change at all.
+
+        It is looked at when the kernel tells of a change, and every time where the kernel does not tell.
+        """
         loop = asyncio.get_running_loop()
-        followed = loop.time()
-        while True:
-            try:
-                if loop.time() - followed >= FOLLOW_EVERY.total_seconds():
-                    followed = loop.time()
-                    await self.refresh()
-                if await self.heal():
-                    _log.warning(
-                        "the steering table of %s was gone and is loaded again; something on this host "
-                        "flushes nftables: let it spare `table %s`",
-                        self._gateway.name,
-                        TABLE,
-                    )
-            except PenstockError as error:
-                _log.warning("the steering table of %s: %s", self._gateway.name, error)
-            await asyncio.sleep(HEAL_EVERY.total_seconds())
+        until, calm = loop.time() + time.total_seconds(), changes.told
+        while (left := until - loop.time()) > 0:
+            await asyncio.sleep(min(left, HEAL_EVERY.total_seconds()))
+            left = max(0.0, until - loop.time())
+            if not changes.told or await changes.next(timedelta(seconds=left)):
+                calm = False
+                await self._heal()
+        return calm
+
+    async def _heal(self) -> None:
+        try:
+            if await self.heal():
+                _log.warning(
+                    "the steering table of %s was gone and is loaded again; something on this host "
+                    "flushes nftables: let it spare `table %s`",
+                    self._gateway.name,
+                    TABLE,
+                )
+        except PenstockError as error:
+            _log.warning("the steering table of %s: %s", self._gateway.name, error)
 
     async def read(self) -> Steering:
         """Return the table as the kernel has it."""
         found = await self._ruleset()
-        if found is None:
-            return Steering()
+        return Steering() if found is None else self._steering(found)
+
+    def _steering(self, found: Ruleset) -> Steering:
         return Steering(
             primed=True,
             serving=self._slots.get(found.steer or 0),
@@ -143,6 +163,7 @@ class NftablesTable:
 
         Raises:
             Fenced: when a newer rollout or rollback owns the gateway.
+            BeyondHostLimits: when the lease is longer than this host takes.
             InstanceGone: when nothing runs in the slot.
             LeaseLapsed: when a trial is to be renewed and has ended; the kernel decides which, in
                 the transaction itself.
@@ -150,10 +171,10 @@ class NftablesTable:
                 never for a renewal, which steers nobody away unless the share grows.
         """
         port = self._port(slot)
+        self._journal.bounds.check_lease(lease)
         self._journal.admit(operation)
         live = await self._live(PATIENCE)
-        if slot not in live:
-            raise InstanceGone(f"nothing runs in slot {slot} of {self._gateway.name}")
+        self._refuse_empty(slot, live)
         unknown = sorted(name for name, sessions in live.items() if sessions is None and name != slot)
         now = await self.read()
         if unknown and (now.trial != slot or now.share < share):
@@ -175,6 +196,10 @@ class NftablesTable:
                 ),
             )
 
+    def _refuse_empty(self, slot: str, live: Mapping[str, tuple[Session, ...] | None]) -> None:
+        if slot not in live:
+            raise InstanceGone(f"nothing runs in slot {slot} of {self._gateway.name}")
+
     def _renewable(self, now: Ruleset, port: int, *, renew: bool) -> Ruleset:
         if renew and now.trial != port:
             raise LeaseLapsed(
@@ -184,10 +209,16 @@ class NftablesTable:
         return now
 
     async def make_permanent(self, operation: Operation, slot: str) -> Steering:
-        """Send new sessions to the slot with no lease, and end any trial."""
+        """Send new sessions to the slot with no lease, and end any trial.
+
+        Raises:
+            Fenced: when a newer rollout or rollback owns the gateway.
+            InstanceGone: when nothing runs in the slot.
+        """
         port = self._port(slot)
         self._journal.admit(operation)
         live = await self._live(AT_ONCE)
+        self._refuse_empty(slot, live)
         async with self._turn:
             self._leaving.discard(slot)
             steering = await self._change(operation, live, lambda now: now.permanently(port))
@@ -209,16 +240,22 @@ class NftablesTable:
         async with self._turn:
             return await self._change(operation, live, lambda now: now.without_trial())
 
-    async def refresh(self) -> Steering:
+    async def refresh(self, *, calm: bool = False) -> Steering:
         """Pin exactly the addresses of live sessions; who gets new sessions stays as it is.
 
-        What was read before another change is older than what that change read, and is not written.
+        What was read before another change is older than what that change read, and is not written. Where
+        all is `calm`, since nobody has changed nftables, a table that needs no pins is not written again.
         """
         changes = self._changes
         live = await self._live(PATIENCE)
         async with self._turn:
             if self._changes != changes:
                 return await self.read()
+            if calm and (found := await self._ruleset()) is not None:
+                wanted = self._with_pins(found, live)
+                pins = (wanted.old, wanted.learned, wanted.draining)
+                if not any((*pins, found.old, found.learned, found.draining)):
+                    return self._steering(found)
             return await self._change(None, live, lambda now: now)
 
     async def adopt(self, addresses: Iterable[Address]) -> Steering:

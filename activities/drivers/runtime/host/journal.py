@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.disk import Reserve
+from activities.drivers.runtime.host.bounds import HostBounds
 from policies.model.errors import Fenced
 from policies.model.operation import Operation
 
@@ -27,8 +28,9 @@ POLL_SECONDS = 0.01
 class Journal:
     """An append-only file under a lock; every reader sees what every writer synced."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bounds: HostBounds) -> None:
         self._path = path
+        self.bounds = bounds
         self._read: list[dict[str, Any]] = []
         self._offset = 0
         self.reserve = Reserve(path.with_name("reserve"))
@@ -45,7 +47,10 @@ class Journal:
 
         Raises:
             Fenced: when a newer epoch, or another rollout of this epoch, owns the gateway.
+            ForeignOrder: when it is for another gateway.
+            BeyondHostLimits: when its epoch is far ahead of this host's clock.
         """
+        self.bounds.check(operation)
         with self._locked() as lines:
             self._refuse_older(lines, operation)
             result = self._result(lines, operation)
@@ -54,7 +59,8 @@ class Journal:
             return result
 
     def check(self, operation: Operation) -> None:
-        """Raise Fenced when the operation was overtaken since it was admitted; writes nothing."""
+        """Raise Fenced when the operation was overtaken since it was admitted, ForeignOrder for another's."""
+        self.bounds.check(operation)
         self._refuse_older(self._lines(), operation)
 
     def finish(self, operation: Operation, result: dict[str, Any]) -> None:
@@ -68,12 +74,26 @@ class Journal:
 
         Raises:
             Fenced: when the operation itself is older than what owns the gateway.
+            ForeignOrder: when it is for another gateway.
+            BeyondHostLimits: when its epoch is far ahead of this host's clock.
         """
+        self.bounds.check(operation)
         with self._locked() as lines:
             self._refuse_older(lines, operation)
             if self._owner(lines) != (operation.epoch, operation.rollout):
                 self._append(operation, "fence")
         return operation.epoch
+
+    def reset(self, reason: str) -> int:
+        """Let nobody own the gateway: whatever was ordered before this moment is refused; return its epoch.
+
+        For a person on the host only, who knows that whoever owns the gateway is not to be obeyed.
+        """
+        epoch = self.bounds.epoch_now
+        with self._locked():
+            line = {"kind": "reset", "at": datetime.now(UTC).isoformat(), "epoch": epoch, "rollout": ""}
+            self._append_line(line | {"key": "", "reason": reason})
+        return epoch
 
     def entries(self) -> list[dict[str, Any]]:
         """Return every whole line, oldest first."""
@@ -109,6 +129,9 @@ class Journal:
             **operation.model_dump(mode="json"),
             **more,
         }
+        self._append_line(line)
+
+    def _append_line(self, line: dict[str, Any]) -> None:
         self.reserve.spend_for(lambda: self._write(json.dumps(line, sort_keys=True).encode() + b"\n"))
 
     def _write(self, line: bytes) -> None:
@@ -126,7 +149,9 @@ class Journal:
 
     @staticmethod
     def _owner(lines: list[dict[str, Any]]) -> tuple[int, str]:
-        return max(((line["epoch"], line["rollout"]) for line in lines), default=(0, ""), key=lambda o: o[0])
+        resets = [number for number, line in enumerate(lines) if line["kind"] == "reset"]
+        since = lines[resets[-1] :] if resets else lines
+        return max(((line["epoch"], line["rollout"]) for line in since), default=(0, ""), key=lambda o: o[0])
 
     def _refuse_older(self, lines: list[dict[str, Any]], operation: Operation) -> None:
         epoch, rollout = self._owner(lines)

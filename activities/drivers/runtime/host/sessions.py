@@ -19,6 +19,10 @@ REFRESH = timedelta(seconds=2)
 class Pins(Protocol):
     """The part of a steering table that remembers who belongs where."""
 
+    async def read(self) -> Steering:
+        """Return who gets new sessions."""
+        ...
+
     async def refresh(self) -> Steering:
         """Ensure that exactly the addresses of live sessions are pinned."""
         ...
@@ -73,9 +77,14 @@ class SlotSessions:
 
         Raises:
             Fenced: when a newer rollout or rollback owns the gateway.
+            BeyondHostLimits: when the slot gets new sessions, or too many are ended in a minute.
             Unavailable: when the sessions cannot be listed; nothing was ended.
         """
         self._journal.admit(operation)
+        steering = await self._pins.read()
+        self._journal.bounds.check_slot_to_empty(
+            slot, gets_new_sessions=slot in (steering.serving, steering.trial)
+        )
         folder = self._folders.of(slot)
         if folder.process() is None:
             return 0
@@ -89,6 +98,7 @@ class SlotSessions:
         self._journal.check(operation)
         endable = [session for session in found if session.connected and (exempt_too or not session.exempt)]
         chosen = tuple(sorted(endable, key=lambda session: session.since)[:batch])
+        self._journal.bounds.count_endings(len(chosen))
         return await self._folders.daemon.end(folder.chroot, chosen)
 
     async def _follow(self) -> None:

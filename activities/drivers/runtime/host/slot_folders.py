@@ -33,6 +33,12 @@ exec "$@" < /dev/null
 """
 
 
+SEEN_INSIDE = 0o755
+"""A daemon that has given up its rights goes through this folder to its own sockets."""
+OURS = 0o600
+"""The log names users and their addresses, also one that an older agent began."""
+DAEMON_UMASK = 0o022
+"""The agent keeps what it writes to itself; a daemon has the rights that it was made for."""
 PATIENCE = timedelta(seconds=3)
 LOG_BYTES = 64 * 2**20
 
@@ -47,6 +53,7 @@ class SlotFolder:
         self._versions = versions
         for name in ("conf", "run"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
+        (self.path / "run").chmod(SEEN_INSIDE)
 
     @property
     def log(self) -> Path:
@@ -123,12 +130,14 @@ class SlotFolder:
             leftover.unlink()
         command = self.chroot.inside(*daemon.command())
         with self.log.open("ab") as log:
+            os.fchmod(log.fileno(), OURS)
             return subprocess.Popen(
                 ["sh", "-c", LAUNCH, "launch", str(self.path / "launched"), *command],
                 stdin=lock,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                umask=DAEMON_UMASK,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             )
 

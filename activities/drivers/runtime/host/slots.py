@@ -10,23 +10,27 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.host.journal import Journal, exclusive
+from activities.drivers.runtime.host.machine import this_platform
 from activities.drivers.runtime.host.process import Process, boot_id, mapped_digests
 from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolder, SlotFolders
-from activities.drivers.runtime.host.versions import Admission
+from activities.drivers.runtime.host.versions import KEPT_KNOWN_GOOD, Admission
 from activities.instances import Restored, Staged, Started
 from activities.refusals import RunningMismatch
 from activities.steering import SteeringTable
-from policies.model.errors import PenstockError, Refused, Unavailable
+from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
+from policies.model.host import Host, Serving
 from policies.model.instance import GatewayState, InstanceState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
+from policies.model.refusals import TrustError
+from policies.model.value import Digest
 
 UP_WITHIN = timedelta(seconds=15)
 DOWN_WITHIN = timedelta(seconds=10)
@@ -49,14 +53,20 @@ class HostSlots:
         table: SteeringTable,
         admission: Admission,
         credentials: Mapping[str, Secret],
+        recorded: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Take the parts; `credentials` are what templates may ask for as `$credential_NAME`."""
+        """Take the parts.
+
+        `credentials` are what templates may ask for as `$credential_NAME`; `recorded` counts the lines
+        of the host's own record.
+        """
         self._folders = folders
         self._gateway = folders.gateway
         self._journal = journal
         self._table = table
         self._admission = admission
         self._credentials = dict(credentials)
+        self._recorded = recorded
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     async def observe(self) -> GatewayState:
@@ -77,6 +87,7 @@ class HostSlots:
             epoch=self._journal.epoch,
             observed_at=datetime.now(UTC),
             boot=boot_id(),
+            recorded=self._recorded(),
         )
 
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
@@ -92,7 +103,8 @@ class HostSlots:
     async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
         """Ensure that the release is on the host, admitted and laid out whole; a second call changes nothing.
 
-        One that a slot was given is not admitted again: the way back needs nobody's consent.
+        One that a slot was given is judged as it lies here and fetched only if that is not enough: the way
+        back needs neither its source nor anybody's consent, but what was withdrawn is refused.
         """
         async with exclusive(self._folders.root / "staging.lock"):
             self._journal.admit(operation)
@@ -100,16 +112,20 @@ class HostSlots:
             here = versions.complete(release.digest)
             if not here and (full := self._room_on_disk()):
                 raise Refused(full[0])
-            used = any(b.release and b.release.digest == release.digest for b in self._folders)
-            changed = not (here and used) and await versions.lay_out(release, self._admission, source)
+            host = await self._host()
+            changed = not (here and await self._may_stay(release, host)) and await versions.lay_out(
+                release, self._admission, source, host
+            )
             signers = versions.signers(release.digest)
             self._journal.finish(operation, {"release": release.digest})
+            await asyncio.to_thread(self._prune, release)
             return Staged(release=release, signers=signers, changed=changed)
 
     async def start(self, operation: Operation, release: ReleaseRef) -> Started:
         """Ensure that the release runs in a slot; one that runs it already is returned as it is.
 
         Raises:
+            TrustError: when it may not be started any more: withdrawn, below the floor, or not for this host.
             Refused: when no slot is free, the config test says no, or what runs is not what was signed.
             Unavailable: when the instance takes no logins in time; a repeat goes on waiting for it.
         """
@@ -118,6 +134,8 @@ class HostSlots:
             folder = self._running(release)
             changed = folder is None
             if folder is None:
+                self._require_staged(release)
+                await self._admission.reconsider(release, host=await self._host())
                 folder = await self._choose(await self.observe())
                 await asyncio.to_thread(folder.assign, release, self._folders.daemon, self._credentials)
                 await self._verified(folder, release)
@@ -195,7 +213,9 @@ class HostSlots:
     async def resume(self) -> GatewayState:
         """Start again what a reboot ended: the release of the slot that gets new sessions.
 
-        What cannot be started is left as failed and told in the state: the agent must come up.
+        What cannot be started is left as failed and told in the state: the agent must come up. That is so
+        also for what was withdrawn before the reboot: nobody's tunnel is left in it, and the way back starts
+        what was known-good.
         """
         async with exclusive(self._folders.root / "slots.lock") as lock:
             serving = (await self._table.read()).serving
@@ -205,11 +225,48 @@ class HostSlots:
             if folder is not None and release is not None and ended:
                 folder.record_intent(release, wanted=True)
                 with suppress(PenstockError):
+                    await self._admission.reconsider(release, host=await self._host())
                     await asyncio.to_thread(folder.assign, release, self._folders.daemon, self._credentials)
                     await self._verified(folder, release)
                     self._launch(folder, release, lock)
                     await self._up(folder, release)
             return (await self.observe()).model_copy(update={"changed": ended})
+
+    # --- what may be here ---------------------------------------------------------
+
+    async def _host(self) -> Host:
+        """Return what a release meets here: the platform, and what serves."""
+        serving = (await self._table.read()).serving
+        release = self._folders.of(serving).release if serving else None
+        manifest = self._folders.versions.manifest_or_none(release.digest) if release else None
+        return Host(platform=this_platform(), serving=Serving.of(manifest) if manifest else None)
+
+    async def _may_stay(self, release: ReleaseRef, host: Host) -> bool:
+        """Return whether a release that a slot was given may start again as it lies here."""
+        if release.digest not in self._given():
+            return False
+        try:
+            await self._admission.reconsider(release, host=host)
+        except TrustError:  # admitting it anew finds what was renewed meanwhile, or says why not
+            return False
+        return True
+
+    def _require_staged(self, release: ReleaseRef) -> None:
+        if not self._folders.versions.complete(release.digest):
+            raise BadInput(
+                f"{release.product} {release.version} is not on {self._gateway.name}; stage it first"
+            )
+
+    def _given(self) -> set[Digest]:
+        """Return the releases that slots were given."""
+        return {folder.release.digest for folder in self._folders if folder.release}
+
+    def _prune(self, release: ReleaseRef) -> None:
+        """Remove what nobody may need: a failure leaves more than is needed, and the step is done."""
+        with suppress(PenstockError, OSError):
+            kept = {*self._given(), release.digest, *self._admission.known_good()[-KEPT_KNOWN_GOOD:]}
+            if self._folders.versions.prune(kept):
+                self._admission.collect_garbage(kept)
 
     # --- which slot --------------------------------------------------------------
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,45 +16,100 @@ from typing import Any
 from activities.drivers.disk import write_whole
 from activities.drivers.metrics.process_tree import usage
 from activities.drivers.programs import run
+from activities.drivers.rights import require_own
 from activities.drivers.runtime.host.process import PROC, boot_id
 from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
 from activities.snapshots import Evidence
 from policies.model.errors import BadInput, PenstockError
+from policies.model.fleet import Gateway
 from policies.model.instance import GatewayState
 from policies.model.operation import Operation
 from policies.model.value import Digest, digest_of
-from policies.redaction import without_names, without_secrets
+from policies.pseudonyms import Address, Pseudonyms
+from policies.redaction import without_secrets, without_tokens
 
 LOG_BYTES = 64 * 1024
 KEPT = 20
 """Snapshots on the host itself: the newest ones; the control plane keeps them longer."""
+KEPT_FOR = timedelta(days=30)
+FORGET_EVERY = timedelta(hours=1)
+
+KEY_BYTES = 32
+_SALT_BYTES = 16
+
+_log = logging.getLogger(__name__)
+
+
+def read_fleet_key(path: Path) -> bytes:
+    """Return the key of a fleet's pseudonyms, which stands in the file in hex.
+
+    Raises:
+        BadInput: It cannot be read, others can read it, or it is no such key.
+    """
+    try:
+        said = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"the key of pseudonyms {path} cannot be read: {type(error).__name__}") from None
+    require_own(path, secret=True)
+    try:
+        key = bytes.fromhex(said)
+    except ValueError:
+        key = b""
+    if len(key) < KEY_BYTES:
+        raise BadInput(f"{path} must hold {2 * KEY_BYTES} hex digits; make them with `openssl rand -hex 32`")
+    return key
 
 
 class HostSnapshots:
     """The folder `snapshots/` of one gateway's host.
 
-    Credentials live in files of their own and are left out; a config only names their paths,
-    and what else could be a secret is removed. Users' names are replaced.
+    Credentials live in files of their own and are left out; a config only names their paths, and what else
+    could be a secret is removed everywhere. Users' names are replaced. Clients' addresses are replaced by
+    words of the fleet's key, and left out without one.
     """
 
-    def __init__(self, folders: SlotFolders, observe: Callable[[], Awaitable[GatewayState]]) -> None:
+    def __init__(
+        self,
+        folders: SlotFolders,
+        observe: Callable[[], Awaitable[GatewayState]],
+        key: Path | None = None,
+        kept_for: timedelta = KEPT_FOR,
+    ) -> None:
+        """Take what is there and what observes it, the file of the fleet's key, and how long to keep."""
         self._folders = folders
         self._observe = observe
         self._folder = folders.root / "snapshots"
+        self._key = key
+        self._kept_for = kept_for
+        self._known = known_addresses(folders.gateway)
 
     async def freeze(self, operation: Operation, evidence: Evidence) -> Digest:
         """Write the snapshot and return its digest."""
-        live = await self._folders.live()
+        live, words = await self._folders.live(), self._words()
+        slots = {folder.slot.name: self._slot(folder) for folder in self._folders}
+        names = frozenset[str]().union(
+            *(self._folders.daemon.names_in(slot["log"]) for slot in slots.values())
+        )
+        failure = evidence.model_dump(mode="json")
+
+        def told(text: str) -> str:
+            return words.without_addresses(words.without_names(without_tokens(text), names), self._known)
+
+        for slot in slots.values():
+            slot["log"] = told(slot["log"])
+        failure["reason"] = told(failure["reason"])
         frozen = {
             "at": datetime.now(UTC).isoformat(),
             "operation": operation.model_dump(mode="json"),
-            "failure": evidence.model_dump(mode="json"),
+            "failure": failure,
             "state": (await self._observe()).model_dump(mode="json"),
-            "steering": await _words_of("nft", "list", "table", "inet", "penstock"),
+            "steering": told(await _words_of("nft", "list", "table", "inet", "penstock")),
             "versions": self._versions(),
-            "slots": {folder.slot.name: self._slot(folder) for folder in self._folders},
+            "slots": slots,
             "sessions": {
-                slot: None if found is None else [session.model_dump(mode="json") for session in found]
+                slot: None
+                if found is None
+                else [self._session(session.model_dump(mode="json"), words) for session in found]
                 for slot, found in live.items()
             },
         }
@@ -60,7 +117,7 @@ class HostSnapshots:
         digest = digest_of(content.encode())
         self._folder.mkdir(exist_ok=True, mode=0o700)
         await asyncio.to_thread(write_whole, self._path(digest), content)
-        await asyncio.to_thread(self._forget_old)
+        await asyncio.to_thread(self.forget_old)
         return digest
 
     def read_frozen(self, digest: Digest) -> bytes:
@@ -75,13 +132,42 @@ class HostSnapshots:
             raise BadInput(f"snapshot {digest} is not on {self._folders.gateway.name} any more")
         return content
 
+    def forget_old(self) -> None:
+        """Remove what has been kept long enough, and more than the newest ones."""
+        oldest = time.time() - self._kept_for.total_seconds()
+        found = sorted(
+            ((path.stat().st_mtime, path) for path in self._folder.glob("sha256-*.json")), reverse=True
+        )
+        for number, (at, path) in enumerate(found):
+            if number >= KEPT or at < oldest:
+                path.unlink(missing_ok=True)
+
+    async def keep_forgetting(self) -> None:
+        """Remove what is too old for ever, also on a gateway where nothing fails any more."""
+        while True:
+            try:
+                await asyncio.to_thread(self.forget_old)
+            except OSError as error:
+                _log.warning("old snapshots were not removed: %s", error)
+            await asyncio.sleep(FORGET_EVERY.total_seconds())
+
+    def _words(self) -> Pseudonyms:
+        """Return the words of the fleet's key, else those of a salt that is thrown away with the snapshot."""
+        if self._key is not None:
+            try:
+                return Pseudonyms(read_fleet_key(self._key), addresses=True)
+            except BadInput as error:  # evidence without its clients is better than none
+                _log.warning("clients' addresses are left out of a snapshot: %s", error)
+        return Pseudonyms(secrets.token_bytes(_SALT_BYTES), addresses=False)
+
+    def _session(self, session: Mapping[str, Any], words: Pseudonyms) -> dict[str, Any]:
+        return {
+            what: words.without_addresses(said, self._known) if what.endswith("_address") else said
+            for what, said in session.items()
+        }
+
     def _path(self, digest: Digest) -> Path:
         return self._folder / f"{digest.replace(':', '-')}.json"
-
-    def _forget_old(self) -> None:
-        newest_first = sorted(self._folder.glob("sha256-*.json"), key=lambda path: -path.stat().st_mtime)
-        for old in newest_first[KEPT:]:
-            old.unlink(missing_ok=True)
 
     def _versions(self) -> dict[str, Any]:
         return {
@@ -94,8 +180,6 @@ class HostSnapshots:
     def _slot(self, folder: SlotFolder) -> dict[str, Any]:
         process, config = folder.process(), folder.path / "conf"
         log = folder.log.read_bytes()[-LOG_BYTES:] if folder.log.exists() else b""
-        text = log.decode(errors="replace")
-        names = self._folders.daemon.names_in(text)
         used = usage(process.pid) if process else None
         return {
             "state": folder.state,
@@ -103,10 +187,17 @@ class HostSnapshots:
                 file.name: without_secrets(file.read_text(errors="replace"))
                 for file in sorted(config.glob("*.conf"))
             },
-            "log": without_names(text, names, secrets.token_hex(16)),
+            "log": log.decode(errors="replace"),
             "process": (PROC / str(process.pid) / "status").read_text() if process else None,
             "usage": asdict(used) if used else None,
         }
+
+
+def known_addresses(gateway: Gateway) -> frozenset[Address]:
+    """Return the addresses that are the gateway's own: those users dial, its management, its pools."""
+    pools = [pool for slot in gateway.slots for pool in (slot.pool4, slot.pool6) if pool is not None]
+    networks = [address for pool in pools for address in (pool.network_address, pool.netmask)]
+    return frozenset((*gateway.every_address, *networks))
 
 
 async def _words_of(*command: str) -> str:

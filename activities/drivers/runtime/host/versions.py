@@ -1,6 +1,10 @@
 """Versions on a host: releases that were admitted, laid out once, and never changed again."""
 
+import os
 import shutil
+import time
+from collections.abc import Collection, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -9,19 +13,39 @@ from activities.drivers.runtime.host.chroot import MOUNT_POINTS
 from activities.drivers.runtime.host.process import digest_of_file
 from activities.releases import Admitted
 from policies.model.errors import Refused
+from policies.model.host import Host
 from policies.model.plan import ReleaseRef
-from policies.model.release import ReleaseManifest
+from policies.model.release import LONGEST_INDEX_LIFE, ReleaseManifest
+from policies.model.value import Digest
+
+KEPT_FOR: timedelta = LONGEST_INDEX_LIFE
+"""How long a version stays that no slot has: afterwards it has to be admitted anew before it may start."""
+
+KEPT_KNOWN_GOOD = 3
+"""How many known-good versions stay, the latest ones, however old they are."""
 
 
 class Admission(Protocol):
     """The trust part's door on this host: nothing is laid out that did not come through it."""
 
-    async def admit(self, release: ReleaseRef, source: str) -> Admitted:
+    async def admit(self, release: ReleaseRef, source: str, *, host: Host) -> Admitted:
         """Fetch, verify and store the release; raise a TrustError when it may not be here."""
         ...
 
-    async def unpack(self, admitted: Admitted, into: Path) -> None:
-        """Lay archives out in `into`/root, and single files, such as the template, beside it."""
+    async def reconsider(self, release: ReleaseRef, *, host: Host) -> Admitted:
+        """Judge a release again that was admitted here; raise a TrustError when it may not start any more."""
+        ...
+
+    def known_good(self) -> tuple[Digest, ...]:
+        """Return what was promoted here, the latest last."""
+        ...
+
+    def collect_garbage(self, keep: Collection[Digest]) -> tuple[Digest, ...]:
+        """Remove the stored artifacts of all other releases that are not known-good; return what went."""
+        ...
+
+    async def unpack(self, admitted: Admitted, into: Path, *, folders: Sequence[str]) -> None:
+        """Lay the archive out in `into`/root, with these folders, and single files beside it."""
         ...
 
 
@@ -52,6 +76,13 @@ class Versions:
         """Return the manifest of a complete release."""
         return ReleaseManifest.model_validate_json((self.path(digest) / "manifest.json").read_bytes())
 
+    def manifest_or_none(self, digest: str) -> ReleaseManifest | None:
+        """Return the manifest of a release, None where it is not here in full."""
+        try:
+            return self.manifest(digest)
+        except (OSError, ValueError):
+            return None
+
     def template(self, digest: str) -> Path:
         """Return the configuration template of a complete release."""
         manifest = self.manifest(digest)
@@ -59,22 +90,21 @@ class Versions:
         name = next(artifact.name for artifact in manifest.artifacts if artifact.sha256 == wanted)
         return self.path(digest) / name
 
-    async def lay_out(self, release: ReleaseRef, admission: Admission, source: str) -> bool:
+    async def lay_out(self, release: ReleaseRef, admission: Admission, source: str, host: Host) -> bool:
         """Ensure that the admitted release is here, whole; return whether anything had to be done.
 
         A release that is here already is admitted anew: it may have been revoked since. What a
         crash left is removed first: without `.complete` nothing is trusted.
         """
-        admitted = await admission.admit(release, source)
+        admitted = await admission.admit(release, source, host=host)
         if self.complete(release.digest):
+            os.utime(self.path(release.digest) / ".complete")
             return False
         target, building = self.path(release.digest), self.folder / f".{release.digest[-16:]}.new"
         for leftover in (building, target):
             shutil.rmtree(leftover, ignore_errors=True)
-        (building / "root").mkdir(parents=True)
-        await admission.unpack(admitted, building)
-        for folder in MOUNT_POINTS:
-            (building / "root" / folder).mkdir(parents=True, exist_ok=True)
+        building.mkdir(mode=0o755)
+        await admission.unpack(admitted, building, folders=MOUNT_POINTS)
         (building / "manifest.json").write_text(admitted.manifest.model_dump_json())
         self.verify(building, admitted.manifest, release)
         sync_tree(building)
@@ -103,6 +133,26 @@ class Versions:
                         f"{release.product} {release.version}: {path.relative_to(version)} on the host is "
                         "not the file that was signed; remove the version and stage it again"
                     )
+
+    def prune(self, keep: Collection[Digest]) -> tuple[Digest, ...]:
+        """Remove every version that is not to be kept and that nobody staged lately; return what went."""
+        gone = [
+            digest
+            for digest in map(self.digest, sorted(self.folder.glob("sha256-*")))
+            if digest not in keep and not self._lately(digest)
+        ]
+        for digest in gone:
+            # what is not whole is never trusted: a crash in between leaves no version without its files
+            (self.path(digest) / ".complete").unlink(missing_ok=True)
+            shutil.rmtree(self.path(digest), ignore_errors=True)
+        return tuple(gone)
+
+    def _lately(self, digest: Digest) -> bool:
+        try:
+            staged = (self.path(digest) / ".complete").stat().st_mtime
+        except OSError:
+            return False
+        return time.time() - staged < KEPT_FOR.total_seconds()
 
     def largest(self) -> int:
         """Return the bytes of the largest version here: what another one will need at most."""

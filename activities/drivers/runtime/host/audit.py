@@ -1,0 +1,116 @@
+"""The host's own audit record: what it refused and what was done on it by hand, signed with a key it made.
+
+JSON lines, each bound to the one before by that one's SHA-256 digest and signed with Ed25519
+(RFC 8032) by a key that never leaves the host. So a line that was altered, removed or put in is
+noticed by whoever has the lines and the public key; lines cut off at the end by whoever collected them.
+"""
+
+import base64
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from activities.drivers.lines import append, last_line
+from activities.drivers.private_files import make_private
+from policies.model.value import digest_of
+
+MOST_IN_A_MINUTE = 60
+"""Lines of refusals in any minute: a stranger who orders without end fills no disk."""
+
+MINUTE = timedelta(minutes=1)
+_log = logging.getLogger(__name__)
+
+
+class HostAudit:
+    """One host's record, a file that every process of the agent appends to under a lock."""
+
+    def __init__(
+        self, path: Path, key: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        """Take the file of the lines and that of the key, which is made when there is none."""
+        self._path = path
+        self._key_path = key
+        self._clock = clock
+        self._lately: list[datetime] = []
+        self._left_out = 0
+
+    @property
+    def public_key(self) -> str:
+        """The key that the lines verify against, 32 bytes in base64."""
+        public = self._key().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return base64.b64encode(public).decode()
+
+    def record_refusal(self, action: str, sentence: str) -> None:
+        """Append what was refused; more than a person can read is counted in the next line instead."""
+        now = self._clock()
+        self._lately = [at for at in self._lately if now - at < MINUTE]
+        if len(self._lately) >= MOST_IN_A_MINUTE:
+            self._left_out += 1
+            return
+        self._lately.append(now)
+        more = f" ({self._left_out} more before it were left out)" if self._left_out else ""
+        self._left_out = 0
+        try:
+            self.record(action, f"{sentence}{more}")
+        except OSError as error:  # what cannot be written down is refused all the same
+            _log.warning("%s: %s; not in the host's audit record: %s", action, sentence, error.strerror)
+
+    def record(self, action: str, sentence: str, person: str = "the engine") -> None:
+        """Append what was done by whom and have it on the disk; OSError when the disk takes none."""
+        key = self._key()
+
+        def following(last: bytes) -> bytes:
+            entry = {
+                "number": self._number(last) + 1,
+                "at": self._clock().isoformat(timespec="milliseconds"),
+                "before": digest_of(last),
+                "person": person,
+                "action": action,
+                "sentence": sentence,
+            }
+            signature = base64.b64encode(key.sign(json.dumps(entry, sort_keys=True).encode())).decode()
+            return json.dumps({"entry": entry, "signature": signature}, sort_keys=True).encode()
+
+        append(self._path, following)
+
+    def length(self) -> int:
+        """Return how many lines there are, as the last one says."""
+        return self._number(last_line(self._path))
+
+    def after(self, number: int, most: int) -> tuple[str, ...]:
+        """Return up to so many lines after the one of that number, the oldest first."""
+        try:
+            lines = self._path.read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return ()
+        return tuple(line.decode() for line in lines[number : number + most])
+
+    def _number(self, line: bytes) -> int:
+        """Return which line the last one is; 0 for none."""
+        if not line:
+            return 0
+        try:
+            return int(json.loads(line)["entry"]["number"])
+        except (ValueError, KeyError, TypeError):  # somebody altered it: whoever collects the lines says so
+            return self._path.read_bytes().count(b"\n")
+
+    def _key(self) -> Ed25519PrivateKey:
+        if not self._key_path.exists():
+            made = Ed25519PrivateKey.generate()
+            make_private(
+                self._key_path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            )
+        key = load_pem_private_key(self._key_path.read_bytes(), None)
+        assert isinstance(key, Ed25519PrivateKey)  # noqa: S101 - the file is ours
+        return key

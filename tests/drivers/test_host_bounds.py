@@ -1,0 +1,141 @@
+"""The host's own last word: what it refuses whoever orders it, and its own record of that."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.runtime.host.audit import MOST_IN_A_MINUTE, HostAudit
+from activities.drivers.runtime.host.bounds import HostBounds
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.signature.host_lines import first_fault
+from policies.model.errors import BeyondHostLimits, Fenced, ForeignOrder
+from policies.model.host_limits import HostLimits
+from policies.model.operation import LAST_EPOCH, Operation
+
+NOW = datetime(2030, 1, 2, 3, 4, tzinfo=UTC)
+NOW_EPOCH = int(NOW.timestamp() * 1000)
+
+
+def operation(epoch: int = NOW_EPOCH, gateway: str = "gw-1", rollout: str = "edge-1") -> Operation:
+    digest = "sha256:" + "0" * 64
+    return Operation(rollout=rollout, epoch=epoch, gateway=gateway, step="start", digest=digest)
+
+
+class Host:
+    """A host's journal and record, with a clock that a test sets."""
+
+    def __init__(self, folder: Path, limits: HostLimits | None = None) -> None:
+        self.now = NOW
+        self.path = folder / "audit.jsonl"
+        self.audit = HostAudit(self.path, folder / "audit.key", lambda: self.now)
+        self.bounds = HostBounds("gw-1", limits, self.audit.record_refusal, lambda: self.now)
+        self.journal = Journal(folder / "journal.jsonl", self.bounds)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.path.read_text().splitlines()
+
+    @property
+    def refusals(self) -> list[str]:
+        return [json.loads(line)["entry"]["action"] for line in self.lines]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def test_an_order_for_another_gateway_is_refused_by_name_and_written_down(host: Host) -> None:
+    """C1: `operation.gateway` was never compared with the host's own."""
+    for ask in (host.journal.admit, host.journal.fence, host.journal.check):
+        with pytest.raises(ForeignOrder, match="is for gw-2, and this host is gw-1"):
+            ask(operation(gateway="gw-2"))
+    assert host.journal.epoch == 0
+    assert host.refusals == ["refused: ForeignOrder"] * 3
+
+
+@pytest.mark.parametrize("epoch", [LAST_EPOCH, NOW_EPOCH + 600_001])
+def test_an_epoch_far_ahead_of_the_hosts_clock_locks_nobody_out(host: Host, epoch: int) -> None:
+    """C1: a fence with epoch 2^60 made the owner's own rollback Fenced from then on."""
+    with pytest.raises(BeyondHostLimits, match=f"has epoch {epoch}, which is more than 0:10:00 ahead"):
+        host.journal.fence(operation(epoch))
+    assert host.journal.fence(operation()) == NOW_EPOCH
+    assert host.refusals == ["refused: BeyondHostLimits"]
+
+
+def test_a_clock_that_is_a_little_behind_obeys(host: Host) -> None:
+    host.now -= timedelta(minutes=9)
+    assert host.journal.fence(operation()) == NOW_EPOCH
+
+
+def test_a_reset_lets_nobody_own_the_gateway_and_refuses_what_was_ordered_before(host: Host) -> None:
+    host.journal.fence(operation(NOW_EPOCH + 500_000, rollout="stranger-1"))
+    with pytest.raises(Fenced):
+        host.journal.admit(operation())
+    host.now += timedelta(seconds=1)
+    assert host.journal.reset("the engine is not ours") == host.journal.epoch == NOW_EPOCH + 1000
+    with pytest.raises(Fenced):
+        host.journal.admit(operation())  # older than the reset
+    host.journal.admit(operation(NOW_EPOCH + 2000, rollout="edge-2"))
+    assert host.journal.epoch == NOW_EPOCH + 2000
+    again = Journal(host.path.with_name("journal.jsonl"), host.bounds)
+    assert again.epoch == NOW_EPOCH + 2000
+
+
+@pytest.mark.parametrize("lease", [timedelta(0), timedelta(seconds=-1), timedelta(minutes=16)])
+def test_a_lease_that_would_last_without_anybody_alive_is_refused(host: Host, lease: timedelta) -> None:
+    with pytest.raises(BeyondHostLimits, match="is not one that gw-1 takes"):
+        host.bounds.check_lease(lease)
+    host.bounds.check_lease(timedelta(minutes=15))
+
+
+def test_more_endings_in_a_minute_than_the_host_allows_end_nobody(tmp_path: Path) -> None:
+    host = Host(tmp_path, HostLimits(endings_per_minute=10))
+    host.bounds.count_endings(6)
+    with pytest.raises(BeyondHostLimits, match="5 sessions of gw-1 were to be ended, 6 were in the last"):
+        host.bounds.count_endings(5)
+    host.bounds.count_endings(4)
+    host.now += timedelta(minutes=1)
+    host.bounds.count_endings(10)
+
+
+def test_sessions_where_new_ones_are_sent_are_not_ended(host: Host) -> None:
+    with pytest.raises(BeyondHostLimits, match="gets new sessions"):
+        host.bounds.check_slot_to_empty("a", gets_new_sessions=True)
+    host.bounds.check_slot_to_empty("b", gets_new_sessions=False)
+
+
+def test_the_record_is_whole_for_who_has_the_hosts_key_and_every_forgery_is_named(host: Host) -> None:
+    for number in range(5):
+        host.audit.record("break-glass", f"reset {number}", "root")
+    lines, key = host.lines, host.audit.public_key
+    assert first_fault(lines, key) is None
+    forged = [*lines[:2], lines[2].replace("reset 2", "reset 9"), *lines[3:]]
+    assert first_fault(forged, key) == "line 3 was altered, or another key signed it"
+    assert first_fault([*lines[:2], *lines[3:]], key) == "line 3 does not follow the one before it"
+    other = HostAudit(host.path.with_name("other.jsonl"), host.path.with_name("other.key"))
+    assert first_fault(lines, other.public_key) == "line 1 was altered, or another key signed it"
+    assert host.audit.after(3, 10) == tuple(lines[3:])
+    assert host.path.with_name("audit.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_half_a_line_that_a_crash_left_is_taken_away(host: Host) -> None:
+    host.audit.record("break-glass", "one", "root")
+    with host.path.open("a") as file:
+        file.write('{"entry": {"num')
+    host.audit.record("break-glass", "two", "root")
+    assert first_fault(host.lines, host.audit.public_key) is None
+    assert host.audit.length() == 2
+
+
+def test_a_stranger_who_orders_without_end_fills_no_disk(host: Host) -> None:
+    for _ in range(1000):
+        with pytest.raises(ForeignOrder):
+            host.journal.check(operation(gateway="gw-2"))
+    assert len(host.lines) == MOST_IN_A_MINUTE
+    host.now += timedelta(minutes=2)
+    with pytest.raises(ForeignOrder):
+        host.journal.check(operation(gateway="gw-2"))
+    assert "(940 more before it were left out)" in host.lines[-1]

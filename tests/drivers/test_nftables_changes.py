@@ -1,0 +1,104 @@
+"""The steering table of a real gateway is watched over, and looked at only when something has changed."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+
+from activities.drivers.programs import run
+from activities.drivers.steering import nftables
+from activities.drivers.steering.nftables_changes import NftablesChanges
+from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_lab import GatewayLab, operation
+
+pytestmark = ON_A_REAL_GATEWAY
+
+
+async def test_the_kernel_tells_of_every_change_and_of_nothing_else(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    with NftablesChanges() as changes:
+        assert changes.told
+        for _ in range(3):
+            assert (await run(["nft", "add", "table", "inet", "somebodys"])).status == 0
+            assert (await run(["nft", "delete", "table", "inet", "somebodys"])).status == 0
+        assert await changes.next(timedelta(seconds=5))
+        assert (await run(["nft", "list", "ruleset"])).status == 0
+        assert not await changes.next(timedelta(milliseconds=200))
+
+
+async def test_a_table_that_somebody_removed_is_back_and_nobody_had_to_ask(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nftables, "FOLLOW_EVERY", timedelta(minutes=10))
+    monkeypatch.setattr(nftables, "HEAL_EVERY", timedelta(milliseconds=50))
+    await lab.table.prime()
+    looked: list[bool] = []
+    heal = lab.table.heal
+
+    async def heard() -> bool:
+        looked.append(await heal())
+        return looked[-1]
+
+    monkeypatch.setattr(lab.table, "heal", heard)
+    keeping = asyncio.create_task(lab.table.keep())
+    try:
+        assert (await run(["nft", "flush", "ruleset"])).status == 0
+        await until(lambda: True in looked)
+        assert (await run(["nft", "list", "table", *nftables.TABLE.split()])).status == 0
+        with NftablesChanges() as changes:
+            while await changes.next(timedelta(milliseconds=300)):
+                pass
+            before = len(looked)
+            assert not await changes.next(timedelta(milliseconds=500))
+        assert len(looked) == before, "nothing has changed, and nobody looked again"
+    finally:
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+
+
+async def test_a_calm_table_is_not_written_again_and_a_changed_one_is(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nftables, "FOLLOW_EVERY", timedelta(milliseconds=300))
+    monkeypatch.setattr(nftables, "HEAL_EVERY", timedelta(milliseconds=50))
+    await lab.table.make_permanent(operation("serve"), await lab.running("1.1.6"))
+    chain = ["nft", "list", "chain", *nftables.TABLE.split(), await first_chain()]
+    whole = (await run(chain)).out
+    keeping = asyncio.create_task(lab.table.keep())
+    try:
+        with NftablesChanges() as changes:
+            async with asyncio.timeout(20):
+                while await changes.next(timedelta(seconds=1)):
+                    pass
+            assert (await run(["nft", "flush", "chain", *chain[3:]])).status == 0
+            async with asyncio.timeout(20):
+                while rules_in((await run(chain)).out) != rules_in(whole):
+                    await changes.next(timedelta(seconds=1))
+    finally:
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+
+
+def rules_in(listed: str) -> list[str]:
+    """Return the rules without who wrote them last, which is told by the rules alone."""
+    return [line.partition(" comment ")[0] for line in listed.splitlines()]
+
+
+async def first_chain() -> str:
+    listed = json.loads((await run(["nft", "-j", "list", "table", *nftables.TABLE.split()])).out)["nftables"]
+    name: str = next(entry["chain"]["name"] for entry in listed if "chain" in entry)
+    return name
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
