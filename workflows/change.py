@@ -129,6 +129,8 @@ class Change:
 
     async def _run(self, run: ChangeRun) -> ChangeResult:
         if run.continued is None:
+            if not await self._is_needed():
+                return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
             await self._open()
         else:
             await self._know_the_plan()
@@ -238,6 +240,19 @@ class Change:
         self._story.take_restore(report)
 
     # --- beginning ------------------------------------------------------------------------
+
+    async def _is_needed(self) -> bool:
+        """Look, under the lock, at what is left alone: the change before may have ended since it was found.
+
+        What has nothing to do gets no name and is no change in the ledger.
+        """
+        if self._order.kind is not ChangeKind.GO_BACK or self._order.plan is not None:
+            return True
+        await workflow.execute_child_workflow(
+            Survey.run, SurveyOrder(fleet=self._order.fleet), id=self._child("survey")
+        )
+        found = await control.ask(FactActivities.find_strays, self._order.fleet)
+        return bool(found.strays or found.open_changes)
 
     async def _open(self) -> None:
         """Get the change's own name, which no other ever has."""
@@ -559,10 +574,7 @@ class Change:
         await control.record(LedgerActivities.close_others, entry)
 
     async def _find_what_was_left_alone(self) -> None:
-        """Look, under the lock, at what is not on its known-good, so that nothing newer is undone."""
-        await workflow.execute_child_workflow(
-            Survey.run, SurveyOrder(fleet=self._order.fleet), id=self._child("survey")
-        )
+        """Plan, of what was seen under the lock, what is not on its known-good; nothing newer is undone."""
         found = await control.record(
             FactActivities.plan_return, ReturnQuery(fleet=self._order.fleet, change=self._name)
         )

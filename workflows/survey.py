@@ -3,9 +3,10 @@
 import asyncio
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.facts import FactActivities, FleetQuery, StateRows
+from activities.host_record import CollectedPage, CollectingActivities, HostRecordActivities
 from activities.instances import InstanceActivities
 from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState
@@ -63,4 +64,18 @@ class Survey:
             elif isinstance(answer, BaseException):
                 raise answer
         rows = StateRows(fleet=fleet, states=tuple(states.values()), silent=silent)
-        await control.ask(FactActivities.record_states, rows)
+        behind = await control.ask(FactActivities.record_states, rows)
+        late = [gateway for gateway in gateways if gateway.name in behind]
+        await asyncio.gather(*[_collect(fleet, gateway, behind[gateway.name]) for gateway in late])
+
+
+async def _collect(fleet: str, gateway: GatewayRef, after: int) -> None:
+    """Take the next lines of the host's own record into the ledger; the next look takes what is left."""
+    try:
+        page = await answer_of(gateway, HostRecordActivities.read_host_record, steps.SURVEY, after)
+        given = CollectedPage(fleet=fleet, gateway=gateway.name, page=page)
+        await control.ask(CollectingActivities.collect_host_record, given)
+    except ActivityError as error:
+        if is_cancelled_exception(error):
+            raise
+        workflow.logger.warning("the record of %s was not collected: %s", gateway.name, sentence_of(error))

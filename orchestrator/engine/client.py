@@ -7,8 +7,10 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from orchestrator.engine.payloads import data_converter
+from activities.refusals import Hears, only_logged
 from orchestrator.engine.reaching import Reaching
+from orchestrator.engine.sealing import data_converter
+from orchestrator.engine.secured import PLAIN, Secured
 from orchestrator.engine.task_timeout import TaskTimeout
 from policies.model.errors import BadInput, Unavailable
 
@@ -40,20 +42,27 @@ async def connect(
     identity: str | None = None,
     payload_keys: Path | None = None,
     *,
+    queue: str | None = None,
+    refused: Hears = only_logged,
     lazily: bool = False,
+    shown: Secured = PLAIN,
 ) -> Client:
     """Return a client of the engine that seals with the keys; Unavailable when the engine does not answer.
 
-    One that connects lazily says so with its first question, and reaches an engine that comes later.
+    An agent names its queue, since its keys are those of its gateway alone; `refused` hears of every payload
+    that is not opened. One that connects lazily says so with its first question, and reaches an engine
+    that comes later. What is `shown` secures the connection: TLS, a certificate of one's own, an API key.
     """
     try:
         return await Client.connect(
             address,
             namespace=namespace,
-            data_converter=data_converter(payload_keys),
+            data_converter=data_converter(payload_keys, queue, refused),
             interceptors=[TaskTimeout(), Reaching()],
             identity=identity,
             lazy=lazily,
+            tls=shown.client_tls,
+            api_key=shown.api_key,
         )
     except (RPCError, RuntimeError) as error:
         raise Unavailable(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
-from orchestrator.engine.payloads import data_converter
+from orchestrator.engine.sealing import data_converter
 from orchestrator.processes.worker import WORKFLOWS
 from tests.replay.commands import commands_now, commands_of
 from tests.replay.record import BASELINE, HISTORIES

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.engine import development as development_engine
-from orchestrator.engine.payloads import data_converter
+from orchestrator.engine.sealing import data_converter
 from tests.workflows.watch import Server, let_go, watch
 
 KEPT = Duration(seconds=86_400)
@@ -33,8 +33,9 @@ MOST_NAMESPACES = 20
 class Engine:
     """One server process over one folder; it can be killed, emptied and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Sequence[str] = ()) -> None:
         self.folder = folder
+        self._settings = settings
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -49,7 +50,7 @@ class Engine:
         suggest = f"limit.historyCount.suggestContinueAsNew={SUGGEST_SHORT_HISTORY}"
         database = self.folder / "engine.sqlite"
         command = development_engine.command(
-            "127.0.0.1", self.port, database, log="never", settings=[suggest]
+            "127.0.0.1", self.port, database, log="never", settings=[suggest, *self._settings]
         )
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         watch(self._server(self._process))
@@ -134,10 +135,10 @@ class Engines:
 
 
 @contextmanager
-def engine() -> Iterator[Engine]:
-    """Run a server; it and its folder are gone afterwards."""
+def engine(settings: Sequence[str] = ()) -> Iterator[Engine]:
+    """Run a server with these settings beside the usual ones; it and its folder are gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-engine-"))
-    server = Engine(folder)
+    server = Engine(folder, settings)
     server.start()
     try:
         yield server

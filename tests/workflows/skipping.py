@@ -33,7 +33,7 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ActivityHandle
 
-from orchestrator.engine.payloads import data_converter
+from orchestrator.engine.sealing import data_converter
 from tests.workflows.watch import Server, watched
 
 PROGRAM = "temporal-test-server"

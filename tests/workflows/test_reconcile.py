@@ -8,12 +8,15 @@ from temporalio.client import ScheduleOverlapPolicy
 
 from orchestrator.engine.schedules import have_reconcile, keep_reconciling, reconcile_of
 from orchestrator.service.changes import ChangeService
-from policies.model.change import Outcome, Phase
+from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict, Unavailable
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine, engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, reconcile, result_of, until, working
+from workflows.change import Change, ChangeRun
+from workflows.identities import change_of
+from workflows.steps import CONTROL_QUEUE
 
 
 async def test_an_orphan_on_trial_is_brought_back(world: World) -> None:
@@ -50,6 +53,24 @@ async def test_a_fleet_on_its_known_good_is_not_touched(world: World) -> None:
     found = await reconcile(world)
     assert found.sentence == "every gateway is on its known-good"
     assert all(fake.owner == (0, "") for fake in world.gateways.values())
+
+
+async def test_a_change_that_ended_while_reconcile_looked_leaves_no_other_in_the_history(
+    world: World,
+) -> None:
+    """Reconcile saw gateways on trial twice, and got the lock in the second of the promotion."""
+    order = ChangeOrder(
+        fleet=world.fleet.name,
+        kind=ChangeKind.GO_BACK,
+        bakes_on=True,
+        reason="nobody looks after this change any more",
+    )
+    result = await world.client.execute_workflow(
+        Change.run, ChangeRun(order=order), id=change_of(world.fleet.name), task_queue=CONTROL_QUEUE
+    )
+    assert result.reason == "every gateway is on its known-good already"
+    assert [row.name for row in world.book.history(world.fleet.name)] == ["edge-1"]
+    assert all(fake.effects == [] for fake in world.gateways.values())
 
 
 async def test_a_gateway_that_serves_nothing_after_a_reboot_gets_its_known_good_again(world: World) -> None:

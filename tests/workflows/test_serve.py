@@ -90,6 +90,18 @@ def listens(port: int) -> bool:
         return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
+def test_what_it_writes_is_read_by_nobody_else_and_its_socket_is_reached(
+    served: tuple[subprocess.Popen[str], dict[str, str], int],
+) -> None:
+    """M6: at umask 022 `ledger.db` was 0644, with users' names and addresses."""
+    _, environment, _ = served
+    state = Path(environment["PENSTOCK_STATE"])
+    files = [state.parent / "ledger.db", *(path for path in state.rglob("*") if path.is_file())]
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
+    assert (state / "penstock.sock").stat().st_mode & 0o006
+    assert state.stat().st_mode & 0o777 == 0o711
+
+
 def test_an_engine_that_dies_is_started_again(
     served: tuple[subprocess.Popen[str], dict[str, str], int],
 ) -> None:

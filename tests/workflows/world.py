@@ -20,8 +20,10 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Interceptor, Worker
 
+from activities.drivers.signature.host_lines import first_fault
 from activities.facts import FactActivities
 from activities.files import load
+from activities.host_record import CollectingActivities, HostRecordActivities
 from activities.instances import InstanceActivities
 from activities.ledger import LedgerActivities
 from activities.plans import PlanActivities
@@ -300,7 +302,11 @@ async def result_of(running: WorkflowHandle[Any, T]) -> T:
 def steps_on(fake: FakeGateway) -> list[Callable[..., Any]]:
     """Return the steps that the gateway's agent takes."""
     return gateway_activities(
-        InstanceActivities(fake), SnapshotActivities(fake), SteeringActivities(fake), SessionActivities(fake)
+        InstanceActivities(fake),
+        SnapshotActivities(fake),
+        SteeringActivities(fake),
+        SessionActivities(fake),
+        HostRecordActivities(fake),
     )
 
 
@@ -376,6 +382,7 @@ def control_worker(
                 LedgerActivities(world.book),
                 PlanActivities(world.book),
                 FactActivities(world.book, FakeFleets(world.fleet)),
+                CollectingActivities(world.book, first_fault),
                 ArchiveActivities(world.archive, world.book),
             ),
         ],

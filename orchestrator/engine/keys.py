@@ -1,0 +1,129 @@
+"""Keys that seal what travels through the engine: one for the orchestrator, one for each gateway.
+
+The orchestrator's file has one `name:hex` line per master key: the first one seals, every one opens,
+so keys are changed by putting a new line on top. From each master comes a key for every gateway's queue
+(HKDF with SHA-256, RFC 5869). A gateway's own file has those derived keys under the same names and
+nothing else: whoever steals it can read and forge what is between the orchestrator and this gateway only.
+"""
+
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from activities.drivers.rights import require_own
+from policies.model.errors import BadInput
+
+KEY_BYTES = 32
+DERIVED = 20_000
+"""Derived keys that are kept at hand: more than a large fleet has gateways."""
+
+
+class Keys(Protocol):
+    """What seals and opens for the orchestrator (no queue) or for the gateway of a queue."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the keys, the one that seals first."""
+        ...
+
+    def key(self, name: str, queue: str | None) -> AESGCM | None:
+        """Return the key of that name; None when there is none for this queue here."""
+        ...
+
+
+class MasterKeys:
+    """The orchestrator's keys: everything between it and any gateway can be opened with them."""
+
+    def __init__(self, masters: dict[str, bytes]) -> None:
+        self._masters = masters
+        self._made = lru_cache(maxsize=DERIVED)(lambda name, queue: AESGCM(self._derive(name, queue)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the keys, the one that seals first."""
+        return tuple(self._masters)
+
+    def key(self, name: str, queue: str | None) -> AESGCM | None:
+        """Return the key of that name; None when there is none."""
+        return self._made(name, queue) if name in self._masters else None
+
+    def lines_for(self, queue: str) -> str:
+        """Return the key file of the gateway with this queue: a `name:hex` line for each key."""
+        return "".join(f"{name}:{self._derive(name, queue).hex()}\n" for name in self._masters)
+
+    def _derive(self, name: str, queue: str | None) -> bytes:
+        purpose = b"penstock orchestrator" if queue is None else b"penstock gateway\0" + queue.encode()
+        return HKDF(SHA256(), KEY_BYTES, None, purpose).derive(self._masters[name])
+
+
+class GatewayKeys:
+    """One gateway's keys, which open nothing of any other."""
+
+    def __init__(self, keys: dict[str, bytes], queue: str) -> None:
+        self._keys = {name: AESGCM(key) for name, key in keys.items()}
+        self._queue = queue
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the keys, the one that seals first."""
+        return tuple(self._keys)
+
+    def key(self, name: str, queue: str | None) -> AESGCM | None:
+        """Return the key of that name; None when there is none, or the queue is not this gateway's."""
+        return self._keys.get(name) if queue == self._queue else None
+
+
+class KeyFile:
+    """The keys of a file, read again when it has changed: new keys need no restart.
+
+    A file that cannot be read any more, or is being written, leaves the keys that were read before.
+    """
+
+    def __init__(self, path: Path, queue: str | None) -> None:
+        """Read the orchestrator's file, or that of the gateway with this queue; BadInput if it is none."""
+        self.obeys = queue is not None
+        self._path, self._queue = path, queue
+        self._read_at: tuple[int, int] | None = None
+        self._keys = self._made(read_keys(path))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the keys, the one that seals first."""
+        return self._now().names
+
+    def key(self, name: str, queue: str | None) -> AESGCM | None:
+        """Return the key of that name; None when there is none for this queue here."""
+        return self._now().key(name, queue)
+
+    def _now(self) -> Keys:
+        with suppress(OSError, BadInput):
+            found = self._path.stat()
+            written = (found.st_mtime_ns, found.st_ino)
+            if written != self._read_at:
+                self._keys, self._read_at = self._made(read_keys(self._path)), written
+        return self._keys
+
+    def _made(self, keys: dict[str, bytes]) -> Keys:
+        return MasterKeys(keys) if self._queue is None else GatewayKeys(keys, self._queue)
+
+
+def read_keys(path: Path) -> dict[str, bytes]:
+    """Return the keys of a file by name, the sealing one first.
+
+    Raises:
+        BadInput: the file cannot be read, others can read it, or a line of it is no key.
+    """
+    require_own(path, secret=True)
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        keys = {name: bytes.fromhex(value) for name, _, value in (line.partition(":") for line in lines)}
+    except (OSError, ValueError):
+        raise BadInput(f"the payload key file {path} cannot be read as lines of name:hex") from None
+    if not keys or any(not name or len(key) != KEY_BYTES for name, key in keys.items()):
+        raise BadInput(f"the payload key file {path} needs lines of a name and {KEY_BYTES} bytes in hex")
+    return keys

@@ -1,0 +1,185 @@
+"""Seal what travels through the engine, so that its database and its web page show nothing of it.
+
+AES-256-GCM with a fresh 96-bit nonce for every payload (NIST SP 800-38D). Bound in as associated data
+is where the payload belongs: the key's name, the namespace, the workflow, and for a step its type and
+queue. A payload that was taken from one change, step or gateway and put into another opens nowhere.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from temporalio.api.common.v1 import Payload
+from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
+from temporalio.converter import (
+    ActivitySerializationContext,
+    CompositePayloadConverter,
+    DataConverter,
+    EncodingPayloadConverter,
+    PayloadCodec,
+    SerializationContext,
+    WithSerializationContext,
+    WorkflowSerializationContext,
+)
+
+from activities.refusals import Hears, only_logged
+from orchestrator.engine.failures import Failures, SealedFailures
+from orchestrator.engine.keys import KeyFile
+from policies.model.errors import BadInput
+from policies.model.fleet import GATEWAY_QUEUE
+
+ENCODING = b"binary/penstock-sealed"
+REFUSED = b"binary/penstock-refused"
+"""The encoding of what the orchestrator has in place of a payload that was not opened.
+
+Nothing converts it: a signal that carries it is dropped, an update is refused, a gateway's answer is a
+bad one. An error would stop the whole workflow, for anybody who reaches the engine and for one bad agent.
+"""
+
+KEY_NAME = "penstock-key"
+NONCE_BYTES = 12
+
+_SCHEDULED = re.compile(r"-\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+"""What the engine puts behind the id of a workflow that a schedule starts: whoever seals cannot know it."""
+
+
+class _Unopened(EncodingPayloadConverter):
+    """Says why a payload was not opened, to whoever wants its value."""
+
+    @property
+    def encoding(self) -> str:
+        return REFUSED.decode()
+
+    def to_payload(self, value: Any) -> Payload | None:  # noqa: ARG002 - the port's
+        return None
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:  # noqa: ARG002 - the port's
+        raise BadInput(payload.data.decode())
+
+
+class OpenedPayloads(CompositePayloadConverter):
+    """Values of what was opened, as JSON of their models."""
+
+    def __init__(self) -> None:
+        """Put what was not opened before all else."""
+        super().__init__(_Unopened(), *PydanticPayloadConverter().converters.values())
+
+
+class SealedPayloads(PayloadCodec, WithSerializationContext):
+    """Seals every payload with the first key; opens those of every key that belong where they are."""
+
+    def __init__(
+        self,
+        keys: KeyFile,
+        refused: Hears = only_logged,
+        context: SerializationContext | None = None,
+    ) -> None:
+        """Take the keys, what hears of refusals, and where the payloads belong."""
+        self._keys = keys
+        self._obeys = keys.obeys
+        self._refused = refused
+        self._context = context
+        self._queue = _queue_of(context)
+        self._place = _place_of(context)
+
+    def with_context(self, context: SerializationContext) -> "SealedPayloads":
+        """Return the same for payloads that belong there."""
+        return SealedPayloads(self._keys, self._refused, context)
+
+    async def encode(self, payloads: Iterable[Payload]) -> list[Payload]:
+        """Return the payloads sealed.
+
+        Raises:
+            BadInput: There is no key for where they belong.
+        """
+        return [self._seal(payload) for payload in payloads]
+
+    async def decode(self, payloads: Iterable[Payload]) -> list[Payload]:
+        """Return the payloads opened.
+
+        Raises:
+            BadInput: One is not sealed, or sealed with a key that is not here, or belongs elsewhere. With
+                the orchestrator it becomes a payload that nothing converts instead.
+        """
+        return [self._opened(payload) for payload in payloads]
+
+    def _seal(self, payload: Payload) -> Payload:
+        name = self._keys.names[0]
+        key = self._keys.key(name, self._queue)
+        if key is None:
+            raise BadInput(f"there is no payload key here for {self._place}")
+        nonce = os.urandom(NONCE_BYTES)
+        sealed = key.encrypt(nonce, payload.SerializeToString(), self._bound(name))
+        return Payload(metadata={"encoding": ENCODING, KEY_NAME: name.encode()}, data=nonce + sealed)
+
+    def _opened(self, payload: Payload) -> Payload:
+        try:
+            return self._open(payload)
+        except BadInput as error:
+            self._refused("refused: payload", f"{error} ({self._place})")
+            if self._context is not None and not self._obeys:
+                return Payload(metadata={"encoding": REFUSED}, data=str(error).encode())
+            raise
+
+    def _open(self, payload: Payload) -> Payload:
+        if payload.metadata.get("encoding") != ENCODING:
+            raise BadInput("a payload is not sealed, and only sealed ones are opened here")
+        name = payload.metadata.get(KEY_NAME, b"").decode(errors="replace")
+        key = self._keys.key(name, self._queue)
+        if key is None:
+            raise BadInput("a payload is sealed with a key that is not in the payload key file")
+        try:
+            content = key.decrypt(payload.data[:NONCE_BYTES], payload.data[NONCE_BYTES:], self._bound(name))
+        except (InvalidTag, ValueError) as error:
+            raise BadInput("a payload was altered, or belongs to another change, step or gateway") from error
+        return Payload.FromString(content)
+
+    def _bound(self, name: str) -> bytes:
+        return f"{name}\0{self._place}".encode()
+
+
+def _queue_of(context: SerializationContext | None) -> str | None:
+    """Return the gateway's queue that a step goes to; None for what stays with the orchestrator."""
+    if isinstance(context, ActivitySerializationContext):
+        queue = context.activity_task_queue or ""
+        return queue if queue.startswith(GATEWAY_QUEUE) else None
+    return None
+
+
+def _place_of(context: SerializationContext | None) -> str:
+    match context:
+        case ActivitySerializationContext():
+            step = (context.workflow_id, context.activity_type, context.activity_task_queue)
+            return json.dumps(["step", context.namespace, *step])
+        case WorkflowSerializationContext():
+            return json.dumps(["workflow", context.namespace, _SCHEDULED.sub("", context.workflow_id or "")])
+        case _:
+            return json.dumps(["nowhere"])
+
+
+def data_converter(
+    keys: Path | None, queue: str | None = None, refused: Hears = only_logged
+) -> DataConverter:
+    """Return how values travel: as JSON of their models, sealed if there is a key file.
+
+    Args:
+        keys: The key file; everything is plain without one.
+        queue: The gateway's queue whose keys are in the file; None for the orchestrator's.
+        refused: Hears of every payload that is not opened.
+
+    Raises:
+        BadInput: the key file cannot be read, or holds something else than keys.
+    """
+    if keys is None:
+        return replace(pydantic_data_converter, failure_converter_class=Failures)
+    return replace(
+        pydantic_data_converter,
+        payload_converter_class=OpenedPayloads,
+        failure_converter_class=SealedFailures,
+        payload_codec=SealedPayloads(KeyFile(keys, queue), refused),
+    )
