@@ -1,8 +1,9 @@
 """The list of snapshots: which failures' evidence is kept, and what of it has been kept long enough."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, tuple_
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -56,16 +57,43 @@ class EvidenceList(Book):
             raise Unknown(f"{name} {many}", Offer(verb=Verb.SNAPSHOTS, fleet=fleet))
         return next(iter(found.values()))
 
-    def expire_snapshots(self, before: datetime, person: str) -> tuple[Digest, ...]:
-        """Take older snapshots off the list; return the digests that nothing on it names any more."""
-        table = tables.snapshots
+    def expire_snapshots(
+        self, before: datetime, person: str, *, of_fleets: Mapping[str, datetime] | None = None
+    ) -> tuple[Digest, ...]:
+        """Take older snapshots off the list; return the digests that nothing on it names any more.
+
+        The evidence of a change that is still open stays, however old it is.
+
+        Args:
+            before: What is older goes.
+            person: Who is told to have done it.
+            of_fleets: For these fleets, another moment than `before`.
+        """
+        table, changes, moments = tables.snapshots, tables.changes, of_fleets or {}
+        known = select(table, changes.c.fleet, changes.c.name, changes.c.outcome)
+        known = known.outerjoin(changes, changes.c.name == table.c.rollout)
+        known = known.where(table.c.at < max((before, *moments.values())))
         with writing(self._engine) as connection:
-            old = {row.digest for row in connection.execute(select(table).where(table.c.at < before))}
+            old = [
+                row
+                for row in connection.execute(known)
+                if row.at < moments.get(row.fleet, before) and (row.name is None or row.outcome is not None)
+            ]
             if not old:
                 return ()
-            connection.execute(delete(table).where(table.c.at < before))
+            for row in old:
+                key = (row.rollout, row.gateway, row.digest)
+                connection.execute(
+                    delete(table).where(tuple_(table.c.rollout, table.c.gateway, table.c.digest) == key)
+                )
             kept = {row.digest for row in connection.execute(select(table.c.digest))}
-            gone = tuple(sorted(old - kept))
-            body = {"before": before.astimezone(UTC).isoformat(), "digests": gone}
+            gone = tuple(sorted({row.digest for row in old} - kept))
+            told = {fleet: at.astimezone(UTC).isoformat() for fleet, at in sorted(moments.items())}
+            body = {"before": before.astimezone(UTC).isoformat(), "of_fleets": told, "digests": gone}
             append(connection, person, Via.SYSTEM, "snapshots expired", f"{len(gone)} snapshots", body)
             return gone
+
+    def listed_digests(self) -> frozenset[Digest]:
+        """Return the digest of every snapshot that is kept, of every fleet."""
+        with reading(self._engine) as connection:
+            return frozenset(row.digest for row in connection.execute(select(tables.snapshots.c.digest)))

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
-from typing import BinaryIO
 
-from orchestrator.store.lines import append_line, held
+from activities.drivers.lines import held
+from orchestrator.store.lines import append_line
 from orchestrator.store.trail import Trail
 from policies.model.audit import LateEntry
 from policies.model.errors import Unavailable
@@ -32,24 +32,44 @@ class LateEntries:
     def deliver(self, trail: Trail) -> int:
         """Write what is kept into the record, each with the time when it was made; return how many.
 
+        The file is free while the ledger is written, for whoever has to keep an entry meanwhile.
+
         Raises:
             Unavailable: The ledger or the file does not answer; what is kept stays.
         """
-        if not self._path.exists() or not self._path.stat().st_size:
+        if not (kept := self._read()):
             return 0
-        try:
-            with held(self._path, "r+b") as file:
-                entries = list(self._each(file))
-                for one in entries:
-                    said = one.body | {"at": one.at.astimezone(UTC).isoformat(timespec="milliseconds")}
-                    trail.enter(one.model_copy(update={"body": said}))
-                file.truncate(0)
-        except OSError as error:
-            raise Unavailable(f"{self._path} cannot be read: {error.strerror}") from error
+        entries = list(self._each(kept))
+        for one in entries:
+            said = one.body | {"at": one.at.astimezone(UTC).isoformat(timespec="milliseconds")}
+            trail.enter(one.model_copy(update={"body": said}))
+        self._remove(kept)
         return len(entries)
 
-    def _each(self, file: BinaryIO) -> Iterator[LateEntry]:
-        for line in file:
+    def _read(self) -> bytes:
+        try:
+            if not self._path.exists() or not self._path.stat().st_size:
+                return b""
+            with held(self._path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise Unavailable(f"{self._path} cannot be read: {error.strerror}") from error
+
+    def _remove(self, delivered: bytes) -> None:
+        """Take the delivered beginning off the file, unless another process has done so already."""
+        try:
+            with held(self._path, "r+b") as file:
+                kept = file.read()
+                if not kept.startswith(delivered):
+                    return
+                file.seek(0)
+                file.write(kept.removeprefix(delivered))
+                file.truncate()
+        except OSError as error:
+            raise Unavailable(f"{self._path} cannot be written: {error.strerror}") from error
+
+    def _each(self, kept: bytes) -> Iterator[LateEntry]:
+        for line in kept.splitlines():
             try:
                 yield LateEntry.model_validate(json.loads(line))
             except ValueError:  # its writer was killed, or the disk was full

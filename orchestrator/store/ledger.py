@@ -1,10 +1,12 @@
 """The ledger: what was, what is allowed and what is good; the engine is the truth only for what runs."""
 
 from orchestrator.store.approvals import Approvals
+from orchestrator.store.certificates import Certificates
 from orchestrator.store.changes import Changes
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.gateway_results import GatewayResults
 from orchestrator.store.held_drains import HeldDrains
+from orchestrator.store.host_records import HostRecords
 from orchestrator.store.known_good import KnownGood
 from orchestrator.store.plans import Plans
 from orchestrator.store.proofs import Proofs
@@ -28,6 +30,7 @@ class Ledger(
     Approvals,
     GatewayResults,
     GatewayStates,
+    HostRecords,
     WatchStates,
     Quarantines,
     HeldDrains,
@@ -35,6 +38,7 @@ class Ledger(
     EvidenceList,
     Stories,
     Tokens,
+    Certificates,
     Requests,
     Trail,
 ):

@@ -1,16 +1,9 @@
-"""Files of lines that are only ever appended to, by several processes, and outlive a kill and a full disk."""
+"""Files of lines beside the ledger, with an error that says which one cannot be written."""
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
+from activities.drivers.lines import append
 from policies.model.errors import Unavailable
-
-TAIL = 1 << 16
-"""More bytes than a line has."""
 
 
 def append_line(path: Path, line: str) -> None:
@@ -20,32 +13,6 @@ def append_line(path: Path, line: str) -> None:
         Unavailable: The file cannot be written; it is as it was.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with held(path, "a+b") as file:
-            end = _whole(file)
-            file.truncate(end)
-            try:
-                file.write(line.encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.truncate(path, end)
-                raise
+        append(path, lambda _: line.encode())
     except OSError as error:
         raise Unavailable(f"{path} cannot be written: {error.strerror}") from error
-
-
-@contextmanager
-def held(path: Path, mode: str) -> Iterator[BinaryIO]:
-    """Open the file for this process alone, as far as others ask here, too."""
-    with path.open(mode) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file  # type: ignore[misc]  # the modes are binary
-
-
-def _whole(file: BinaryIO) -> int:
-    """Return how many bytes of the file are whole lines."""
-    end = file.seek(0, os.SEEK_END)
-    file.seek(max(0, end - TAIL))
-    tail = file.read(TAIL)
-    return end - len(tail) + tail.rfind(b"\n") + 1

@@ -147,6 +147,18 @@ plan_parts = Table(
     PrimaryKeyConstraint("plan", "wave", "number"),
 )
 
+host_records = Table(
+    "host_records",
+    metadata,
+    Column("fleet", String(63), nullable=False),
+    Column("gateway", String(63), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", String(71), nullable=False),
+    Column("public_key", String(64), nullable=False),
+    PrimaryKeyConstraint("fleet", "gateway"),
+)
+"""Up to which line a host's own record is in the audit record, that line's digest, and the host's key."""
+
 gateway_states = Table(
     "gateway_states",
     metadata,
@@ -276,6 +288,45 @@ tokens = Table(
     Column("revoked_by", Text),
 )
 """What machines show instead of a person; only the hash of the secret part is kept."""
+
+enrolments = Table(
+    "enrolments",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("fleet", String(63), nullable=False),
+    Column("gateway", String(63), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Column("used_at", Moment),
+)
+"""One-time tokens of hosts that have no certificate yet; only the hash of the secret part is kept."""
+
+gateway_certificates = Table(
+    "gateway_certificates",
+    metadata,
+    Column("serial", String(63), primary_key=True),
+    Column("fleet", String(63), nullable=False),
+    Column("gateway", String(63), nullable=False),
+    Column("issued_at", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Column("renews", String(63)),
+    Index("ix_gateway_certificates_gateway", "fleet", "gateway"),
+)
+"""What was issued to gateways; `renews` is the certificate with which it was asked for."""
+
+gateway_revocations = Table(
+    "gateway_revocations",
+    metadata,
+    Column("fleet", String(63), nullable=False),
+    Column("gateway", String(63), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("fleet", "gateway"),
+)
+"""Whose certificates were revoked: of these gateways, only those in `gateway_certificates` are good."""
 
 requests = Table(
     "requests",

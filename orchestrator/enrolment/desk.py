@@ -1,0 +1,102 @@
+"""Where certificates are given out: a first one for a one-time token, the next for the one before it."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+from cryptography import x509
+from pydantic import ValidationError
+
+from orchestrator.enrolment.authority import Authority, Issued
+from orchestrator.enrolment.messages import CertificateGiven, EnrolmentAsked, RenewalAsked
+from orchestrator.enrolment.names import Certified
+from orchestrator.store.certificates import Certificates
+from policies.model.errors import BadInput, NotAllowed
+from policies.model.fleet import GatewayRef
+
+PayloadKeys = Callable[[str], str]
+"""Returns the lines of the key file for the gateway of a task queue."""
+
+
+def no_keys(task_queue: str) -> str:
+    """Return no lines: nothing travels sealed."""
+    del task_queue
+    return ""
+
+
+class Desk:
+    """Gives certificates of one authority, and writes down to whom."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        certificates: Certificates,
+        lives: timedelta,
+        authorities: bytes = b"",
+        payload_keys: PayloadKeys = no_keys,
+    ) -> None:
+        """Give certificates that live so long; `authorities` vouch for relays with certificates of others."""
+        self._authority = authority
+        self._certificates = certificates
+        self._lives = lives
+        self._authorities = authority.pem + authorities
+        self._payload_keys = payload_keys
+
+    @property
+    def authority_pem(self) -> bytes:
+        """The authority's own certificate, for everybody."""
+        return self._authority.pem
+
+    async def enrol(self, asked: EnrolmentAsked, peer: str) -> CertificateGiven:
+        """Return the first certificate of a host.
+
+        Raises:
+            NotAllowed: The token is good for nothing, or for another gateway.
+            BadInput: The certificate request is none.
+        """
+
+        def sign(fleet: str, gateway: str) -> Issued:
+            if (fleet, gateway) != (asked.fleet, asked.gateway):
+                raise NotAllowed(
+                    f"that enrolment token is for another gateway than {asked.fleet}/{asked.gateway}"
+                )
+            return self._authority.issue_gateway(asked.request, fleet, gateway, self._lives)
+
+        try:
+            issued = await asyncio.to_thread(self._certificates.use_enrolment, asked.token, sign, peer)
+        except NotAllowed as refusal:
+            # Anybody can write anything there: one entry of each address, which fills no record.
+            body = {"why": str(refusal), "from": peer, "gateway": f"{asked.fleet}/{asked.gateway}"}
+            note = self._certificates.note_refusal
+            await asyncio.to_thread(note, "enrolment", None, "enrolment refused", body, peer)
+            raise
+        return self._given(issued, GatewayRef(name=asked.gateway, fleet=asked.fleet).task_queue)
+
+    async def renew(self, caller: Certified, shown: x509.Certificate, body: bytes, peer: str) -> bytes:
+        """Return the next certificate of whoever has shown this one.
+
+        Raises:
+            NotAllowed: It was revoked, or is from another authority, which renews it itself.
+            BadInput: The certificate request is none.
+        """
+        if not self._authority.has_issued(shown):
+            raise NotAllowed(f"the certificate of {caller} is not from this authority, which cannot renew it")
+        try:
+            asked = RenewalAsked.model_validate_json(body)
+        except ValidationError as error:
+            raise BadInput(f"what {caller} sent is no request for a certificate") from error
+
+        def sign() -> Issued:
+            return self._authority.issue_gateway(asked.request, caller.fleet, caller.gateway, self._lives)
+
+        issued = await asyncio.to_thread(
+            self._certificates.renew_certificate, caller.fleet, caller.gateway, caller.serial, sign, peer
+        )
+        return self._given(issued, caller.task_queue).model_dump_json().encode()
+
+    def _given(self, issued: Issued, task_queue: str) -> CertificateGiven:
+        return CertificateGiven(
+            certificate=issued.pem,
+            authorities=self._authorities.decode(),
+            payload_keys=self._payload_keys(task_queue),
+        )

@@ -1,0 +1,91 @@
+"""Keeping a running agent's certificate good: the next one at two thirds of its life, and no poll is lost.
+
+Whatever puts a new certificate into the file, this or a tool of your own, the agent's worker goes on with a
+new connection; polls that wait on the old one end there.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from orchestrator.enrolment.host import HostFiles
+from policies.model.errors import PenstockError, Unavailable
+
+LOOK = timedelta(minutes=1)
+"""How often the file is looked at."""
+
+AGAIN = timedelta(minutes=15)
+"""How long until a renewal that failed is tried again."""
+
+_log = logging.getLogger(__name__)
+
+
+async def ask_for_the_next(config: Path) -> None:
+    """Have a process of its own ask for the next certificate: what it needs for that takes memory for good.
+
+    Raises:
+        Unavailable: It got none; the sentence is its own.
+    """
+    asking = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "orchestrator", "agent", "renew", "--config", str(config)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await asking.communicate()
+    if asking.returncode:
+        raise Unavailable(said.decode(errors="replace").strip()[-1000:])
+
+
+def exchange(worker: Worker, client: Client) -> None:
+    """Have the worker make its next calls through this client."""
+    worker.client = client
+
+
+class Renewal:
+    """Looks after the certificate of one agent."""
+
+    def __init__(self, files: HostFiles, ask: Callable[[], Awaitable[None]]) -> None:
+        self._files = files
+        self._ask = ask
+        self._not_before = datetime.min.replace(tzinfo=UTC)
+
+    async def keep(
+        self, connected: Callable[[], Awaitable[Client]], exchange: Callable[[Client], None]
+    ) -> None:
+        """Renew when it is time, and reconnect when another certificate lies there, until cancelled."""
+        used = self._content()
+        while True:
+            await asyncio.sleep(LOOK.total_seconds())
+            await self._renew_when_due()
+            found = self._content()
+            if found == used or found is None:
+                continue
+            try:
+                exchange(await connected())
+            except PenstockError as error:
+                _log.warning("the new certificate is not in use yet: %s", error)
+                continue
+            used = found
+            _log.info("a new certificate is in use")
+
+    async def _renew_when_due(self) -> None:
+        now = datetime.now(UTC)
+        try:
+            if now < self._not_before or now < self._files.renew_at():
+                return
+            await self._ask()
+        except PenstockError as error:
+            self._not_before = now + AGAIN
+            _log.warning("the certificate was not renewed, and is asked for again in %s: %s", AGAIN, error)
+
+    def _content(self) -> bytes | None:
+        try:
+            return self._files.certificate.read_bytes()
+        except OSError:
+            return None

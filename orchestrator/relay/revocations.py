@@ -1,0 +1,95 @@
+"""Which certificates are worth nothing any more, as the ledger said when it was last read."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from orchestrator.enrolment.names import Certified
+from policies.model.errors import PenstockError, Unavailable
+
+EVERY = timedelta(seconds=15)
+"""How often a relay reads them: a revocation is effective within a minute, even if one reading fails."""
+
+MOST_CONFIRMED = 10_000
+"""Certificates remembered as revoked, each of them looked up once more when it was first refused."""
+
+READER = ThreadPoolExecutor(1, thread_name_prefix="revocations")
+"""Where they are read: hosts that enrol, and wait for the ledger's writers, keep no thread from it."""
+
+Revoked = Mapping[tuple[str, str], frozenset[str]]
+"""By fleet and gateway: the serials that were issued after the gateway's certificates were revoked."""
+
+_log = logging.getLogger(__name__)
+
+
+class Revocations:
+    """What a relay knows of revoked certificates."""
+
+    def __init__(self, read: Callable[[], Revoked], clock: Callable[[], float] = time.monotonic) -> None:
+        """Know nothing yet; `read` asks the ledger and may block."""
+        self._read = read
+        self._clock = clock
+        self._known: Revoked | None = None
+        self._confirmed: set[str] = set()
+        self._silent_since: float | None = None
+        self._reading = asyncio.Lock()
+
+    async def refresh(self) -> bool:
+        """Read them again; return whether that went well. What was known stays known where it does not."""
+        async with self._reading:
+            try:
+                self._known = await asyncio.get_running_loop().run_in_executor(READER, self._read)
+            except (PenstockError, OSError) as error:
+                self._complain(error)
+                return False
+            if self._silent_since is not None:
+                _log.warning("revocations are read again")
+                self._silent_since = None
+            return True
+
+    async def refuses(self, caller: Certified) -> bool:
+        """Return whether the certificate was revoked.
+
+        Raises:
+            Unavailable: They could never be read, so nobody knows.
+        """
+        if self._known is None:
+            raise Unavailable(
+                "this relay has never read which certificates are revoked; it lets nobody in yet"
+            )
+        if not self._is_revoked(caller):
+            return False
+        if caller.serial in self._confirmed or self._silent_since is not None:
+            return True
+        if await self.refresh() and self._is_revoked(caller):  # its host may have been enrolled anew since
+            if len(self._confirmed) >= MOST_CONFIRMED:
+                self._confirmed.clear()
+            self._confirmed.add(caller.serial)
+        return self._is_revoked(caller)
+
+    async def keep(self, told: Callable[[], None]) -> None:
+        """Read them now and then until cancelled; `told` is called after each reading that went well."""
+        while True:
+            if await self.refresh():
+                told()
+            await asyncio.sleep(EVERY.total_seconds())
+
+    def knows_revoked(self, caller: Certified) -> bool:
+        """Return whether the certificate was revoked when they were last read."""
+        return self._is_revoked(caller)
+
+    def _is_revoked(self, caller: Certified) -> bool:
+        later = (self._known or {}).get((caller.fleet, caller.gateway))
+        return later is not None and caller.serial not in later
+
+    def _complain(self, error: Exception) -> None:
+        now = self._clock()
+        if self._silent_since is None:
+            self._silent_since = now
+        known = "nobody is let in" if self._known is None else "what was known before is still refused"
+        _log.warning(
+            "revocations cannot be read since %.0f s (%s); %s", now - self._silent_since, error, known
+        )

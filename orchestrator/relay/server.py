@@ -1,0 +1,285 @@
+"""The relay's port: gRPC by mutual TLS, where an agent is whoever its certificate says.
+
+Strangers end in the handshake. What a gateway may not do is refused by name, counted, logged and told to the
+audit record; everything else is handed on with its deadline, and its answer with the engine's own details.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+from cryptography import x509
+from temporalio.api.workflowservice.v1 import request_response_pb2
+
+from orchestrator.enrolment.names import RENEW, Certified, certified
+from orchestrator.relay.calls import POLL, SERVICE, Calls
+from orchestrator.relay.engine import LARGEST, EngineSide
+from orchestrator.relay.limits import MOST_CALLS, MOST_POLLS, Busy, Limits
+from orchestrator.relay.revocations import Revocations
+from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Unavailable
+
+LONGEST_CALL = 75.0
+"""Seconds that a call may take at most; a poll of the engine's client takes up to 70."""
+
+HANDSHAKE = 5_000
+"""Milliseconds until a connection has to be an agent's."""
+
+IDLE = 120_000
+"""Milliseconds after which a connection without a call is closed; an agent polls all the time."""
+
+OLDEST, GRACE = 1_800_000, 90_000
+"""Milliseconds after which a connection is begun anew, and what its last calls have to end in."""
+
+STREAMS = 256
+"""Calls at once on one connection."""
+
+DETAILS = "grpc-status-details-bin"
+METHODS = frozenset(
+    SERVICE + name.removesuffix("Request")
+    for name in request_response_pb2.DESCRIPTOR.message_types_by_name
+    if name.endswith("Request")
+)
+NOTED_EVERY = 3_600.0
+"""Seconds for which the same refusal of the same gateway is written down once; all of them are counted."""
+
+
+Own = Callable[[Certified, x509.Certificate, bytes, str], Awaitable[bytes]]
+"""A call that the relay answers itself: who asks, with which certificate, what, and from where."""
+
+Note = Callable[[Certified, str, str, str], Coroutine[None, None, None]]
+"""Writes down whose call of what was refused from where, and why."""
+
+NONE: Mapping[str, Own] = {}
+
+STATUS: dict[type[PenstockError], grpc.StatusCode] = {
+    Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
+    BadInput: grpc.StatusCode.INVALID_ARGUMENT,
+    Conflict: grpc.StatusCode.FAILED_PRECONDITION,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Told:
+    """What a relay counts: calls by method, refusals by method and gateway."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Poll:
+    """A poll that waits for a task."""
+
+    caller: Certified
+    task: "asyncio.Task[Any] | None"
+
+
+class Relay(grpc.GenericRpcHandler):
+    """Everything that agents may ask of this installation."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        engine: EngineSide,
+        revocations: Revocations,
+        note: Note,
+        own: Mapping[str, Own] = NONE,
+    ) -> None:
+        """Hand on to the engine; `note` hears of each kind of refusal of each gateway, once an hour."""
+        self.told = Told()
+        self._calls = calls
+        self._engine = engine
+        self._revocations = revocations
+        self._note = note
+        self._own = own
+        self._limits = Limits()
+        self._polls: set[_Poll] = set()
+        self._noted: dict[tuple[str, str], float] = {}
+        self._noting: set[asyncio.Task[None]] = set()
+
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """Answer every call there is, those that nobody may make too."""
+        path = details.method
+
+        async def answer(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            return await self._answer(path, body, context)
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    def end_revoked(self) -> None:
+        """End the polls of those whose certificates were revoked since they began."""
+        for poll in self._polls:
+            if poll.task is not None and self._revocations.knows_revoked(poll.caller):
+                poll.task.cancel()
+
+    async def look_again(self) -> bool:
+        """Read the revocations again and act on them; return whether they could be read."""
+        read = await self._revocations.refresh()
+        self.end_revoked()
+        return read
+
+    def end_polls(self) -> None:
+        """End all polls, so that no task is handed to an agent that is about to lose this relay."""
+        for poll in self._polls:
+            if poll.task is not None:
+                poll.task.cancel()
+
+    async def _answer(
+        self, path: str, body: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]"
+    ) -> bytes:
+        method = path.removeprefix(SERVICE)
+        self.told.calls[_known(path)] += 1
+        caller: Certified | None = None
+        try:
+            caller, certificate = _shown(context)
+            await self._let_in(caller)
+            if path in self._own:
+                with self._limits.taken(caller, context.peer(), "requests", MOST_POLLS):
+                    return await self._own[path](caller, certificate, body, context.peer())
+            return await self._hand_on(method, body, caller, context)
+        except PenstockError as refusal:
+            if caller is not None and isinstance(refusal, NotAllowed):
+                self._refused(caller, _known(path), context.peer(), refusal)
+            code = next(
+                (code for kind, code in STATUS.items() if isinstance(refusal, kind)),
+                grpc.StatusCode.FAILED_PRECONDITION,
+            )
+            await context.abort(code, str(refusal))
+        except grpc.aio.AioRpcError as error:
+            await pass_on(error, context)
+        raise AssertionError("a call is answered or aborted")
+
+    async def _let_in(self, caller: Certified) -> None:
+        if caller.expires <= datetime.now(UTC):
+            raise NotAllowed(f"the certificate of {caller} expired at {caller.expires:%Y-%m-%d %H:%M} UTC")
+        if await self._revocations.refuses(caller):
+            raise NotAllowed(f"the certificate of {caller} was revoked; its host has to be enrolled anew")
+
+    async def _hand_on(
+        self, method: str, body: bytes, caller: Certified, context: "grpc.aio.ServicerContext[bytes, bytes]"
+    ) -> bytes:
+        handed = self._calls.outgoing(method, body, caller)
+        if handed.answer is not None:
+            return handed.answer
+        left = cast("float | None", context.time_remaining())
+        timeout = LONGEST_CALL if left is None else min(left, LONGEST_CALL)
+        metadata = tuple(context.invocation_metadata() or ())
+        kind, most = ("polls", MOST_POLLS) if method == POLL else ("calls", MOST_CALLS)
+        with self._limits.taken(caller, context.peer(), kind, most), self._polling(caller, method):
+            try:
+                answer = await self._engine.call(method, handed.body, metadata, timeout)
+            except asyncio.CancelledError:
+                if not self._revocations.knows_revoked(caller):
+                    raise
+                revoked = f"the certificate of {caller} was revoked; its host has to be enrolled anew"
+                raise NotAllowed(revoked) from None
+        return self._calls.incoming(method, answer, caller)
+
+    @contextmanager
+    def _polling(self, caller: Certified, method: str) -> Iterator[None]:
+        if method != POLL:
+            yield
+            return
+        poll = _Poll(caller, asyncio.current_task())
+        self._polls.add(poll)
+        try:
+            yield
+        finally:
+            self._polls.discard(poll)
+
+    def _refused(self, caller: Certified, method: str, peer: str, why: NotAllowed) -> None:
+        """Count it, say it in the log, and have it written down without keeping the caller waiting."""
+        self.told.refused[str(caller), method] += 1
+        key, now = (str(caller), method), time.monotonic()
+        if now - self._noted.get(key, -NOTED_EVERY) < NOTED_EVERY:
+            return
+        self._noted[key] = now
+        _log.warning("refused %s of %s from %s: %s", method, caller, peer, why)
+        noting = asyncio.create_task(self._note(caller, method, peer, str(why)))
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
+
+
+def _known(path: str) -> str:
+    """Return a method's name as it is counted: of those that there are, so that nobody fills the memory."""
+    return path.removeprefix(SERVICE) if path in METHODS else path if path == RENEW else "another method"
+
+
+def _shown(context: "grpc.aio.ServicerContext[bytes, bytes]") -> tuple[Certified, x509.Certificate]:
+    """Return who calls, by the certificate of the connection.
+
+    Raises:
+        NotAllowed: It names no gateway.
+    """
+    shown = context.auth_context().get("x509_pem_cert", ())
+    for pem in shown:
+        try:
+            return _parsed(bytes(pem))
+        except BadInput as error:
+            raise NotAllowed(str(error)) from error
+    raise NotAllowed("no certificate was shown")
+
+
+@lru_cache(maxsize=20_000)
+def _parsed(pem: bytes) -> tuple[Certified, x509.Certificate]:
+    certificate = x509.load_pem_x509_certificate(pem)
+    return certified(certificate), certificate
+
+
+async def pass_on(error: grpc.aio.AioRpcError, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+    """Answer as the engine did, without the address where it could not be reached."""
+    trailing = error.trailing_metadata()
+    said = tuple((name, value) for name, value in (trailing or ()) if name == DETAILS)
+    if said:
+        context.set_trailing_metadata(said)
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "the engine does not answer this relay now")
+    await context.abort(error.code(), error.details() or "")
+
+
+def server_of(
+    relay: Relay, credentials: grpc.ServerCredentials, address: str, connections: int
+) -> grpc.aio.Server:
+    """Return a server of agents at this address, not yet started.
+
+    Raises:
+        BadInput: Nobody can listen there.
+    """
+    options = (
+        ("grpc.so_reuseport", 0),  # two relays at one port would share its callers and not know it
+        ("grpc.max_receive_message_length", LARGEST),
+        ("grpc.max_metadata_size", 8 << 10),
+        ("grpc.absolute_max_metadata_size", 16 << 10),
+        ("grpc.max_concurrent_streams", STREAMS),
+        ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE),
+        ("grpc.http2.settings_timeout", HANDSHAKE),
+        ("grpc.max_connection_idle_ms", IDLE),
+        ("grpc.max_connection_age_ms", OLDEST),
+        ("grpc.max_connection_age_grace_ms", GRACE),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 3),
+    )
+    server = grpc.aio.server(handlers=[relay], options=options, maximum_concurrent_rpcs=connections * 4)
+    try:
+        server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise BadInput(
+            f"nobody can listen at {address}; write PENSTOCK_RELAY_ADDRESS as HOST:PORT"
+        ) from error
+    return server

@@ -1,0 +1,206 @@
+"""Certificates of gateways: one-time tokens for the first one, what was issued since, what was revoked.
+
+A revocation names a gateway and forgets what was issued to it; what is issued later is remembered again.
+So no clock decides whether a certificate is older than a revocation.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Row, and_, delete, insert, select, update
+
+from orchestrator.store import tables
+from orchestrator.store.book import Book
+from orchestrator.store.database import reading, writing
+from orchestrator.store.host_records import forget_host
+from orchestrator.store.record import append
+from policies.model.change import PENSTOCK
+from policies.model.errors import Conflict, NotAllowed
+from policies.model.people import Via
+
+GOOD_FOR = timedelta(minutes=15)
+"""How long a one-time token is good: as long as it takes to walk to a host."""
+
+KEPT = timedelta(days=30)
+"""How long a token that is good for nothing any more is remembered, to say why."""
+
+MOST_LIVING = 20
+"""Certificates that one gateway may have at a time: a third of a life after another, it has two."""
+
+SECRET_BYTES = 32
+VIA = "relay"
+TOKENS_BEGIN = "pse_"
+_SHAPE = re.compile(TOKENS_BEGIN + r"(?P<id>[0-9a-f]{16})_(?P<secret>[A-Za-z0-9_-]{43})")
+
+
+class Signed(Protocol):
+    """A certificate that was signed, as far as the ledger keeps it."""
+
+    @property
+    def serial(self) -> str:
+        """Its number, in hexadecimal."""
+
+    @property
+    def expires(self) -> datetime:
+        """When it is good no longer."""
+
+
+S = TypeVar("S", bound=Signed)
+
+
+class Certificates(Book):
+    """Who may have a certificate, who has one, and whose are worth nothing."""
+
+    def make_enrolment(self, fleet: str, gateway: str, person: str) -> tuple[str, datetime]:
+        """Make a one-time token for the gateway's host; return it and until when it is good.
+
+        It is never seen again: only its hash is kept.
+        """
+        now, number, secret = datetime.now(UTC), secrets.token_hex(8), secrets.token_urlsafe(SECRET_BYTES)
+        values = {
+            "id": number,
+            "fleet": fleet,
+            "gateway": gateway,
+            "hash": _hash(secret),
+            "made_by": person,
+            "made_at": now,
+            "expires": now + GOOD_FOR,
+        }
+        table = tables.enrolments
+        with writing(self._engine) as connection:
+            connection.execute(delete(table).where(table.c.expires < now - KEPT))
+            connection.execute(insert(table).values(values))
+            body = {"expires": (now + GOOD_FOR).isoformat(timespec="seconds"), "token": number}
+            subject = f"{fleet}/{gateway}"
+            append(connection, person, Via.SYSTEM, "enrolment token made", subject, body, fleet=fleet)
+        return f"{TOKENS_BEGIN}{number}_{secret}", now + GOOD_FOR
+
+    def use_enrolment(self, token: str, sign: Callable[[str, str], S], peer: str) -> S:
+        """Return what is signed for the gateway of this token, which is good for nothing afterwards.
+
+        Whatever `sign` raises leaves the token as it was.
+
+        Raises:
+            NotAllowed: It is no token of ours, was used, or has expired.
+        """
+        shape, now, table = _SHAPE.fullmatch(token), datetime.now(UTC), tables.enrolments
+        if shape is None:
+            raise NotAllowed("that is no enrolment token; `penstock gateway enrol` makes one")
+        with writing(self._engine) as connection:
+            known = connection.execute(select(table).where(table.c.id == shape["id"])).one_or_none()
+            if known is None or not hmac.compare_digest(known.hash, _hash(shape["secret"])):
+                raise NotAllowed("that enrolment token is not known here")
+            _refuse_spent(known, now)
+            signed = sign(known.fleet, known.gateway)
+            connection.execute(update(table).where(table.c.id == known.id).values(used_at=now))
+            forget_host(connection, known.fleet, known.gateway)
+            _keep(connection, known.fleet, known.gateway, signed, None)
+            body = {"serial": signed.serial, "token": known.id, "from": peer}
+            subject = f"{known.fleet}/{known.gateway}"
+            append(connection, known.made_by, VIA, "gateway enrolled", subject, body, fleet=known.fleet)
+        return signed
+
+    def renew_certificate(self, fleet: str, gateway: str, serial: str, sign: Callable[[], S], peer: str) -> S:
+        """Return what is signed for a gateway that has shown the certificate of that serial.
+
+        Raises:
+            NotAllowed: The certificate was revoked.
+            Conflict: It was renewed so often that something must be wrong there.
+        """
+        with writing(self._engine) as connection:
+            later = _revoked(connection, fleet, gateway).get((fleet, gateway))
+            if later is not None and serial not in later:
+                raise NotAllowed(f"the certificate of {fleet}/{gateway} was revoked; enrol its host anew")
+            _refuse_many(connection, fleet, gateway)
+            signed = sign()
+            _keep(connection, fleet, gateway, signed, serial)
+            body = {"serial": signed.serial, "renews": serial, "from": peer}
+            append(connection, PENSTOCK, VIA, "certificate renewed", f"{fleet}/{gateway}", body, fleet=fleet)
+        return signed
+
+    def revoke_certificates(self, fleet: str, gateway: str, person: str, reason: str) -> int:
+        """Make every certificate and open token of the gateway worthless; return how many we had issued."""
+        now, table = datetime.now(UTC), tables.gateway_revocations
+        held, tokens = tables.gateway_certificates, tables.enrolments
+        whose = (table.c.fleet == fleet, table.c.gateway == gateway)
+        with writing(self._engine) as connection:
+            mine = (held.c.fleet == fleet, held.c.gateway == gateway)
+            good = sorted(
+                connection.execute(select(held.c.serial).where(*mine, held.c.expires > now)).scalars()
+            )
+            connection.execute(delete(held).where(*mine))
+            connection.execute(delete(table).where(*whose))
+            values = {"fleet": fleet, "gateway": gateway, "at": now, "person": person, "reason": reason}
+            connection.execute(insert(table).values(values))
+            connection.execute(
+                update(tokens)
+                .where(tokens.c.fleet == fleet, tokens.c.gateway == gateway, tokens.c.used_at.is_(None))
+                .values(expires=now)
+            )
+            body = {"reason": reason, "serials": good}
+            subject = f"{fleet}/{gateway}"
+            append(connection, person, Via.SYSTEM, "certificates revoked", subject, body, fleet=fleet)
+        return len(good)
+
+    def revoked_gateways(self) -> Mapping[tuple[str, str], frozenset[str]]:
+        """Return the gateways whose certificates were revoked, each with what was issued since."""
+        with reading(self._engine) as connection:
+            return _revoked(connection)
+
+    def note_refusal(
+        self, subject: str, fleet: str | None, action: str, body: Mapping[str, str], same: str
+    ) -> None:
+        """Write down that a relay refused something; what is the `same` is written once an hour."""
+        key = f"relay/{action}/{same}/{datetime.now(UTC):%Y-%m-%dT%H}"
+        with writing(self._engine) as connection:
+            append(connection, PENSTOCK, VIA, action, subject, dict(body), key, fleet=fleet)
+
+
+def _revoked(
+    connection: Connection, fleet: str | None = None, gateway: str | None = None
+) -> dict[tuple[str, str], frozenset[str]]:
+    table, held = tables.gateway_revocations, tables.gateway_certificates
+    later = and_(held.c.fleet == table.c.fleet, held.c.gateway == table.c.gateway)
+    wanted = select(table.c.fleet, table.c.gateway, held.c.serial).outerjoin(held, later)
+    if fleet is not None:
+        wanted = wanted.where(table.c.fleet == fleet, table.c.gateway == gateway)
+    found: dict[tuple[str, str], set[str]] = {}
+    for row in connection.execute(wanted):
+        serials = found.setdefault((row.fleet, row.gateway), set())
+        if row.serial is not None:
+            serials.add(row.serial)
+    return {whose: frozenset(serials) for whose, serials in found.items()}
+
+
+def _refuse_many(connection: Connection, fleet: str, gateway: str) -> None:
+    held = tables.gateway_certificates
+    mine = (held.c.fleet == fleet, held.c.gateway == gateway, held.c.expires > datetime.now(UTC))
+    if len(connection.execute(select(held.c.serial).where(*mine)).all()) >= MOST_LIVING:
+        raise Conflict(
+            f"{fleet}/{gateway} has {MOST_LIVING} living certificates; revoke them, and enrol its host anew"
+        )
+
+
+def _refuse_spent(known: "Row[Any]", now: datetime) -> None:
+    whose = f"the enrolment token of {known.fleet}/{known.gateway}"
+    if known.used_at is not None:
+        raise NotAllowed(f"{whose} was used at {known.used_at:%Y-%m-%d %H:%M} UTC; make another")
+    if known.expires <= now:
+        raise NotAllowed(f"{whose} expired at {known.expires:%Y-%m-%d %H:%M} UTC; make another")
+
+
+def _keep(connection: Connection, fleet: str, gateway: str, signed: Signed, renews: str | None) -> None:
+    table, now = tables.gateway_certificates, datetime.now(UTC)
+    mine = (table.c.fleet == fleet, table.c.gateway == gateway)
+    connection.execute(delete(table).where(*mine, table.c.expires < now))
+    values = {"serial": signed.serial, "fleet": fleet, "gateway": gateway, "renews": renews}
+    connection.execute(insert(table).values(values | {"issued_at": now, "expires": signed.expires}))
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,52 @@
+"""What gateways' hosts have recorded by themselves, as entries of the audit record."""
+
+import json
+from collections.abc import Collection
+
+from sqlalchemy import Connection, delete, insert, select
+
+from activities.host_record import Collected
+from orchestrator.store import tables
+from orchestrator.store.book import Book
+from orchestrator.store.database import reading, writing
+from orchestrator.store.record import append
+from policies.model.people import Via
+
+
+class HostRecords(Book):
+    """How much of each host's own record has been collected."""
+
+    def collected(self, fleet: str, gateways: Collection[str]) -> dict[str, Collected]:
+        """Return how much of each host's record is here; those of which nothing is are left out."""
+        table = tables.host_records
+        wanted = select(table).where(table.c.fleet == fleet, table.c.gateway.in_(sorted(gateways)))
+        with reading(self._engine) as connection:
+            return {
+                row.gateway: Collected(number=row.number, digest=row.digest, public_key=row.public_key)
+                for row in connection.execute(wanted)
+            }
+
+    def keep_host_lines(self, fleet: str, gateway: str, lines: tuple[str, ...], now: Collected) -> None:
+        """Write lines of a host into the audit record, each once, and how much there is now."""
+        table, subject = tables.host_records, f"{fleet}/{gateway}"
+        with writing(self._engine) as connection:
+            for line in lines:
+                entry = json.loads(line)["entry"]
+                key = f"host {now.public_key} {entry['number']}"
+                action, who = f"on the host: {entry['action']}", f"{gateway}: {entry['person']}"
+                append(connection, who, Via.HOST, action, subject, {"line": line}, key, fleet=fleet)
+            connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway == gateway))
+            connection.execute(insert(table).values(fleet=fleet, gateway=gateway, **now.model_dump()))
+
+    def note_host_fault(self, fleet: str, gateway: str, fault: str) -> None:
+        """Write into the audit record, once, that a host's own record is not whole."""
+        said, subject = {"fault": fault}, f"{fleet}/{gateway}"
+        key = f"host fault {subject} {fault}"
+        with writing(self._engine) as connection:
+            append(connection, "penstock", Via.SYSTEM, "host record broken", subject, said, key, fleet=fleet)
+
+
+def forget_host(connection: Connection, fleet: str, gateway: str) -> None:
+    """Take the next line of this host as the first of a new record: the host was set up anew."""
+    table = tables.host_records
+    connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway == gateway))
