@@ -9,7 +9,8 @@ from orchestrator.exit_code import ExitCode
 
 
 def main() -> None:
-    """Run one command and end the process with its exit code."""
+    """Run one command and end the process with its exit code; what it writes is read by nobody else."""
+    os.umask(0o077)
     signal.signal(
         signal.SIGINT, lambda *_: os._exit(ExitCode.DETACHED)
     )  # what is still being loaded says nothing

@@ -66,6 +66,16 @@ class Settings(BaseSettings):
 
     temporal_address: Address = Field("127.0.0.1:7233", description="host and port of the Temporal frontend")
     temporal_namespace: str = Field("default", description="Temporal namespace of this installation")
+    temporal_tls: bool = Field(
+        False, description="whether the engine speaks TLS; so it does with any of these"
+    )
+    temporal_authority: Path | None = Field(None, description="who vouches for the engine, in PEM")
+    temporal_certificate: Path | None = Field(None, description="what is shown to the engine, in PEM")
+    temporal_key: Path | None = Field(None, description="that certificate's key, in PEM")
+    temporal_server_name: str | None = Field(
+        None, description="what the engine's certificate names, where that is not its host"
+    )
+    temporal_api_key: Path | None = Field(None, description="file with the API key that the engine asks for")
     network_namespace: str | None = Field(
         None, description="network namespace to enter first; set by the lab"
     )
@@ -85,6 +95,25 @@ class Settings(BaseSettings):
     )
     api_certificate: Path | None = Field(None, description="its certificate and those above it, in PEM")
     api_key: Path | None = Field(None, description="the certificate's key, in PEM")
+    relay_address: Address | None = Field(None, description="host and port where agents reach the engine")
+    enrolment_address: Address | None = Field(
+        None, description="host and port where hosts get their first certificate"
+    )
+    relay_key: Path = Field(
+        state_folder() / "relay.key", description="marks the tasks of agents; the same at every relay"
+    )
+    relay_authorities: Path | None = Field(
+        None, description="who else vouches for gateways, in PEM: an authority of your own"
+    )
+    relay_certificate: Path | None = Field(None, description="the relay's own certificate, where it is yours")
+    relay_certificate_key: Path | None = Field(None, description="that certificate's key, in PEM")
+    relay_connections: int = Field(20_000, ge=10, description="connections that a relay keeps at once")
+    authority: Path = Field(
+        state_folder() / "authority", description="folder of what signs gateways' certificates"
+    )
+    gateway_certificate_days: int = Field(
+        30, ge=1, le=825, description="how long a gateway's certificate is good; it is renewed by itself"
+    )
     trust: Path = Field(Path("trust.yaml"), description="who may sign what")
     gates: Path = Field(Path("gates.yaml"), description="the questions a wave must answer")
     payload_keys: Path | None = Field(

@@ -8,6 +8,7 @@ import typer
 
 from orchestrator.cli.client import Api
 from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
+from orchestrator.cli.tree import group
 from orchestrator.exit_code import ExitCode
 from orchestrator.settings import read_settings
 from policies.model.errors import BadInput
@@ -15,7 +16,7 @@ from policies.model.errors import BadInput
 if TYPE_CHECKING:
     from policies.model.verification import Verification
 
-app = typer.Typer(help="The audit record: who did what, and whether it is whole.", no_args_is_help=True)
+app = group("The audit record: who did what, and whether it is whole.")
 
 
 @app.command("list")

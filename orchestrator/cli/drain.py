@@ -6,9 +6,10 @@ import typer
 
 from orchestrator.cli.client import Api
 from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
+from orchestrator.cli.tree import group
 from orchestrator.cli.words import FleetName, Key, Reason, fleet_of, seconds
 
-app = typer.Typer(help="Wait longer for old sessions, or no longer.", no_args_is_help=True)
+app = group("Wait longer for old sessions, or no longer.")
 
 OneGateway = Annotated[
     str | None, typer.Option("--gateway", help="only this one; all that drain when left out")

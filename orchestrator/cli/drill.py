@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.tree import group
 from policies.model.errors import BadInput
 
-app = typer.Typer(help="Rehearse failures on a lab, with the seconds of every step.", no_args_is_help=True)
+app = group("Rehearse failures on a lab, with the seconds of every step.")
 
 _DRILLS = "deploy.lab.drills"
 

@@ -1,14 +1,16 @@
-"""Commands about one gateway: leave it out of changes by name, and take it in again once it is well."""
+"""Commands about one gateway: leave it out of changes, take it in; let its host in, and keep it out."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli.client import Api
-from orchestrator.cli.output import Output, OutputOption, emit, say
+from orchestrator.cli.output import Output, OutputOption, emit, moment, say
+from orchestrator.cli.tree import group
 from orchestrator.cli.words import Key, Reason
 
-app = typer.Typer(help="Leave a gateway out, or take it in again.", no_args_is_help=True)
+app = group("Leave a gateway out, take it in again; give its host a certificate, or take it away.")
 
 Fleet = Annotated[str, typer.Argument(help="the fleet")]
 Named = Annotated[str, typer.Argument(metavar="NAME", help="the gateway")]
@@ -28,6 +30,35 @@ def take_in(
 ) -> None:
     """Let a gateway take part again, once it is seen on its known-good; refused with the reason otherwise."""
     _tell(fleet, name, "return", reason, key, output)
+
+
+@app.command("enrol")
+def enrol(fleet: Fleet, name: Named, output: OutputOption = Output.TABLE) -> None:
+    """Print a one-time token with which the gateway's host gets its certificate; good for 15 minutes."""
+    made = Api().post("fleets", fleet, "gateways", name, "enrol", body={})
+
+    def table() -> None:
+        say(made["token"])
+        sys.stderr.write(
+            f"good until {moment(made['expires'])}, once; on the host of {name}, type it into: "
+            "penstock agent enrol --config FILE --at RELAY:PORT\n"
+        )
+
+    emit(output, "EnrolmentToken", made, table, names=[made["token"]])
+
+
+@app.command("revoke")
+def revoke(
+    fleet: Fleet, name: Named, reason: Reason, key: Key = None, output: OutputOption = Output.TABLE
+) -> None:
+    """Make a gateway's certificates worthless at every relay within a minute; its users notice nothing."""
+    done = Api().post("fleets", fleet, "gateways", name, "revoke", body={"reason": reason}, key=key)
+    count = done["certificates"]
+    whose = "certificate" if count == 1 else "certificates"
+    sentence = f"{name} is let in no more: {count} {whose} of ours, and all others of that name."
+    if not done["known"]:
+        sentence += f" {fleet} has no gateway of that name now; check the spelling."
+    emit(output, "CertificatesRevoked", done, lambda: say(sentence), names=[name])
 
 
 def _tell(fleet: str, name: str, verb: str, reason: str, key: str | None, output: Output) -> None:

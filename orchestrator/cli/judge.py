@@ -10,6 +10,7 @@ import typer
 
 from activities.files import load
 from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
+from orchestrator.cli.tree import group
 from policies.judge.counts import Series
 from policies.judge.offline.backtest import ticks
 from policies.judge.offline.predict import predict, what_logins_prove
@@ -19,7 +20,7 @@ from policies.model.errors import BadInput
 from policies.model.gates import GatePolicy, lint
 from policies.model.verdict import Action, Cohorts
 
-app = typer.Typer(help="Check gate policies, and what they would have done.", no_args_is_help=True)
+app = group("Check gate policies, and what they would have done.")
 
 PolicyFile = Annotated[Path, typer.Option("--policy", exists=True, dir_okay=False, help="a gates.yaml")]
 Prometheus = Annotated[str, typer.Option(help="address of Prometheus, http://host:port")]

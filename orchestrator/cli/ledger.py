@@ -8,10 +8,11 @@ import typer
 
 from orchestrator.cli.client import Api
 from orchestrator.cli.output import Output, OutputOption, emit, say
+from orchestrator.cli.tree import group
 from orchestrator.cli.words import FleetName, Key, Reason, fleet_of
 from orchestrator.exit_code import ExitCode
 
-app = typer.Typer(help="The ledger: backed up, restored, rebuilt.", no_args_is_help=True)
+app = group("The ledger: backed up, restored, rebuilt.")
 FILES = "orchestrator.processes.ledger_files"
 """Works on the database itself, with or without an API; loaded when it is meant."""
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli import (
+    agent,
     back,
     bundle,
     check,
@@ -25,6 +26,7 @@ from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import code_of_fleet, follow
 from orchestrator.cli.output import Output, OutputOption, console, emit, say
 from orchestrator.cli.screens import fleet_frame, history_lines, plan_lines
+from orchestrator.cli.tree import CHANGE, RUN, SEE, STOP, TOOLS, Tree, group
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, completed_releases, fleet_of
 from orchestrator.exit_code import ExitCode
 
@@ -38,23 +40,25 @@ app = typer.Typer(
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    cls=Tree,
 )
-SEE, CHANGE, SAFE, TOOLS, RUN = "See", "Change", "Stop and go back", "Tools", "Run"
-upgrade = typer.Typer(help="Start an upgrade.", no_args_is_help=True)
-fleets = typer.Typer(help="Which fleets there are; begin one.", no_args_is_help=True)
+upgrade = group("Start an upgrade.")
+fleets = group("Which fleets there are; begin one.")
 app.add_typer(upgrade, name="upgrade", rich_help_panel=CHANGE)
 app.add_typer(fleets, name="fleet", rich_help_panel=SEE)
 app.add_typer(gateway.app, name="gateway", rich_help_panel=CHANGE)
 app.add_typer(drain.app, name="drain", rich_help_panel=CHANGE)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
+app.add_typer(agent.app, name="agent", rich_help_panel=RUN)
 app.command("check", rich_help_panel=TOOLS)(check.check)
 app.command("verify-bundle", rich_help_panel=TOOLS)(bundle.verify_bundle)
 app.command("doctor", rich_help_panel=SEE)(doctor.doctor)
 app.command("explain", rich_help_panel=SEE)(explain.explain)
 app.command("login", rich_help_panel=TOOLS)(login.login)
 app.command("logout", rich_help_panel=TOOLS)(login.logout)
-app.command("rollback", rich_help_panel=SAFE)(back.rollback)
+app.command("rollback", rich_help_panel=STOP)(back.rollback)
 app.command("approve", rich_help_panel=CHANGE)(back.approve)
 app.command("reject", rich_help_panel=CHANGE)(back.reject)
 app.command("sessions", rich_help_panel=SEE)(drain.sessions)
@@ -90,7 +94,7 @@ def add_offline_groups(meant: str) -> None:
         if name == meant:
             found: typer.Typer = importlib.import_module(f"orchestrator.cli.{name}").app
         else:
-            found = typer.Typer(help=text)
+            found = group(text)
         app.add_typer(found, name=name, rich_help_panel=panel)
 
 
@@ -311,7 +315,7 @@ HoldOf = Annotated[
 ]
 
 
-@app.command(rich_help_panel=SAFE)
+@app.command(rich_help_panel=STOP)
 def hold(
     reason: Reason, fleet: FleetName = None, key: Key = None, output: OutputOption = Output.TABLE
 ) -> None:
@@ -340,7 +344,7 @@ def promote(
     _command(fleet, {"kind": "promote", "reason": reason}, key, output)
 
 
-@app.command(rich_help_panel=SAFE)
+@app.command(rich_help_panel=STOP)
 def abort(
     reason: Reason, fleet: FleetName = None, key: Key = None, output: OutputOption = Output.TABLE
 ) -> None:
@@ -391,14 +395,25 @@ def api() -> None:
 
 
 @app.command(rich_help_panel=RUN)
-def agent(config: Annotated[Path, typer.Option("--config", help="the agent's own file")]) -> None:
-    """Run a gateway's agent until SIGTERM."""
-    _run("agent", config)
+def relay() -> None:
+    """Run a relay until SIGTERM: where agents reach the engine, each its own gateway's queue."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before it is loaded: it has a line for each stranger
+    _run("relay")
+
+
+@app.command(rich_help_panel=RUN)
+def exporter(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="the file of the gateway's agent")],
+) -> None:
+    """Show a gateway's metrics to Prometheus until SIGTERM."""
+    _run("exporter", config)
 
 
 def _run(name: str, *arguments: Any) -> None:
     """Run a process of that name; the engine's client is loaded only here."""
     import asyncio  # noqa: PLC0415
 
+    # httpx loads a command line of its own where it finds click: with rich and pygments, 5 MB of every agent.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # what Python takes for "not there"
     room = importlib.import_module(f"orchestrator.processes.{name}")
     asyncio.run(room.main(*arguments))

@@ -1,5 +1,6 @@
 """Commands about releases: make, sign and offer them offline; verify, list and withdraw them by the API."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,10 +9,11 @@ import typer
 
 from orchestrator.cli.client import Api
 from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
+from orchestrator.cli.tree import group
 from orchestrator.cli.words import Reason, fleet_of
 from policies.model.errors import BadInput
 
-app = typer.Typer(help="Releases: make, sign, add, verify and withdraw them.", no_args_is_help=True)
+app = group("Releases: make, sign, add, verify and withdraw them.")
 
 Fleet = Annotated[
     str | None, typer.Option("--fleet", help="for whose product and channel; the only fleet when left out")
@@ -36,11 +38,22 @@ def build(
     channel: Channel = "stable",
     daemon: str = "ocserv",
     executable: str = "usr/sbin/ocserv",
+    platform: Annotated[str, typer.Option(help="what its programs run on")] = "linux/amd64",
+    follows_from: Annotated[
+        int, typer.Option(min=0, help="least rollback index that it may follow; 0: also nothing")
+    ] = 0,
+    follows_to: Annotated[int | None, typer.Option(min=1, help="last one; any when left out")] = None,
+    config_version: Annotated[int, typer.Option(min=1, help="of its template, and what it writes")] = 1,
+    reads_config_from: Annotated[int | None, typer.Option(min=1, help="first version it reads")] = None,
+    asks_approval_for: Annotated[
+        list[str] | None, typer.Option(help="config or credentials: who changes it needs an approval")
+    ] = None,
 ) -> None:
     """Describe a tree in a manifest and put it into a repository folder, unsigned; print its digest."""
     from orchestrator.publishing.builder import ReleaseLabels, build_release  # noqa: PLC0415
     from orchestrator.publishing.folder import publish  # noqa: PLC0415
 
+    _for_everybody()
     labels = ReleaseLabels(
         product=product,
         version=version,
@@ -49,6 +62,11 @@ def build(
         serial=serial,
         daemon=daemon,
         executable=executable,
+        platform=platform,
+        follows=(follows_from, follows_to),
+        config_version=config_version,
+        reads_config=(reads_config_from or config_version, config_version),
+        requires_approval_for=tuple(asks_approval_for or ()),
     )
     built = build_release(tree, template, labels, repository / "blobs" / "building")
     digest = publish(repository, built.statement, [], built.blobs)
@@ -73,6 +91,7 @@ def index(
     from policies.model.release import CurrentRelease  # noqa: PLC0415
     from policies.trust.statements import parse_release  # noqa: PLC0415
 
+    _for_everybody()
     current = [
         CurrentRelease(
             manifest_sha256=digest.removeprefix("sha256:"),
@@ -102,6 +121,7 @@ def sign(
     from orchestrator.publishing import signing as release_signing  # noqa: PLC0415
     from orchestrator.publishing.folder import add_signature, read_statement  # noqa: PLC0415
 
+    _for_everybody()
     statement = read_statement(repository, digest)
     token = cms_time_stamp.read_bytes() if cms_time_stamp else None
     match (openpgp_key, cms_key, cms_certificates, sigstore_config, identity_token):
@@ -119,6 +139,11 @@ def sign(
                 "--sigstore-config and --identity-token"
             )
     typer.echo(f"signed {digest}")
+
+
+def _for_everybody() -> None:
+    """Have a repository's files read by the server that offers them, which is another user as a rule."""
+    os.umask(0o022)
 
 
 @app.command()

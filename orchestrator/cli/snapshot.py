@@ -8,9 +8,10 @@ import typer
 
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
+from orchestrator.cli.tree import group
 from orchestrator.cli.words import FleetName, fleet_of
 
-app = typer.Typer(help="The evidence of failures.", no_args_is_help=True)
+app = group("The evidence of failures.")
 
 
 @app.command("list")

@@ -7,9 +7,10 @@ import typer
 
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
+from orchestrator.cli.tree import group
 from orchestrator.cli.words import Reason
 
-app = typer.Typer(help="Tokens of machines.", no_args_is_help=True)
+app = group("Tokens of machines.")
 
 
 @app.command("create")

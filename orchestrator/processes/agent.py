@@ -4,73 +4,117 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.drivers.credentials import Credentials
-from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.ocserv.probe import ProbeLogin
+from activities.drivers.rights import require_own
+from activities.drivers.runtime.host.audit import HostAudit
+from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.runtime.host.sessions import SlotSessions
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.slots import HostSlots
-from activities.drivers.runtime.host.snapshots import HostSnapshots
+from activities.drivers.runtime.host.snapshots import HostSnapshots, read_fleet_key
 from activities.drivers.steering.nftables import NftablesTable
 from activities.drivers.trust_files import compose_releases
 from activities.files import load
+from activities.host_record import HostRecordActivities
 from activities.instances import InstanceActivities
+from activities.refusals import Hears
 from activities.sessions import SessionActivities
 from activities.snapshots import SnapshotActivities
 from activities.steering import SteeringActivities
 from orchestrator.engine.client import connect
-from orchestrator.processes.process import leave, make_worker, run_until_told
-from policies.model.fleet import Gateway
-from policies.model.value import Name, Value
+from orchestrator.engine.secured import secured
+from orchestrator.enrolment.host import HostFiles
+from orchestrator.enrolment.names import RELAY_NAME
+from orchestrator.enrolment.renewal import Renewal, ask_for_the_next, exchange
+from orchestrator.processes.agent_file import AgentSettings
+from orchestrator.processes.memory import make_no_more_heaps
+from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
+from policies.model.errors import BadInput
+
+ONE_POLL = 1
+"""Polls at once of an agent: its steps come one by one, and relays keep the polls of thousands of agents."""
 
 
-class ProbeSettings(Value):
-    """Who the agent logs in as when it probes an instance; secrets by file only."""
+def files_of(settings: AgentSettings) -> HostFiles:
+    """Return where the host keeps its certificate.
 
-    user: str
-    password: Path
-    authority: Path
-    name: str | None = None
-    target: str | None = None
-
-
-class AgentSettings(Value):
-    """The agent's own file: its gateway, its folder, whom it trusts, which files templates may ask for."""
-
-    gateway: Gateway
-    root: Path = Field(description="folder of versions, slots and the journal")
-    product: Name
-    channel: Name
-    trust: Path = Field(description="trust.yaml of this host; the orchestrator's word is not enough")
-    temporal_address: str
-    temporal_namespace: str = "default"
-    payload_keys: Path | None = Field(None, description="keys that seal what travels through the engine")
-    credentials: dict[str, str] = Field(
-        default={}, description="what templates refer to by name: file:PATH, env:NAME or vault:PATH#FIELD"
+    Raises:
+        BadInput: The agent's file does not say.
+    """
+    if settings.certificate is None or settings.key is None or settings.authority is None:
+        raise BadInput(
+            "the agent's file names no place for a certificate: add certificate, key and authority"
+        )
+    return HostFiles(
+        fleet=settings.gateway.fleet or "",
+        gateway=settings.gateway.name,
+        certificate=settings.certificate,
+        key=settings.key,
+        authority=settings.authority,
+        payload_keys=settings.payload_keys,
     )
-    probe: ProbeSettings
-    exempt: Exempt = Field(default=Exempt(), description="whose sessions no drain deadline ends")
-
-    @field_validator("gateway")
-    @classmethod
-    def _gateway_knows_whose_it_is(cls, gateway: Gateway) -> Gateway:
-        if gateway.fleet is None:
-            raise ValueError("say which fleet it is of: `fleet: NAME`, as fleet.yaml is called")
-        return gateway
 
 
-async def compose(settings: AgentSettings) -> tuple[Worker, NftablesTable]:
-    """Return the agent's worker and its steering table, primed; what a reboot ended is started again."""
+def server_name_of(settings: AgentSettings) -> str | None:
+    """Return what the certificate of the other side has to name."""
+    return settings.server_name or (RELAY_NAME if settings.certificate is not None else None)
+
+
+async def connected(settings: AgentSettings, refused: Hears) -> Client:
+    """Return a client of the relay, or of the engine, with what lies in the files now.
+
+    `refused` hears of every payload that is not opened.
+
+    Raises:
+        Unavailable: It does not answer.
+        BadInput: A file is missing or wrong.
+    """
+    shown = secured(
+        settings.temporal_address,
+        authority=settings.authority,
+        certificate=settings.certificate,
+        key=settings.key,
+        server_name=server_name_of(settings),
+        api_key=settings.api_key,
+    )
+    return await connect(
+        settings.temporal_address,
+        settings.temporal_namespace,
+        payload_keys=settings.payload_keys,
+        queue=settings.gateway.task_queue,
+        refused=refused,
+        shown=shown,
+    )
+
+
+@dataclass(frozen=True)
+class Host:
+    """The parts that act on this host; whoever composed them needs no engine to use them."""
+
+    audit: HostAudit
+    journal: Journal
+    folders: SlotFolders
+    table: NftablesTable
+    runtime: HostSlots
+    snapshots: HostSnapshots
+
+
+def compose_host(settings: AgentSettings) -> Host:
+    """Return the parts of this host; nothing is changed yet."""
     gateway, root = settings.gateway, settings.root
-    journal = Journal(root / "journal.jsonl")
+    audit = HostAudit(root / "audit.jsonl", root / "audit.key")
+    journal = Journal(root / "journal.jsonl", HostBounds(gateway.name, settings.limits, audit.record_refusal))
     login = ProbeLogin(
         user=settings.probe.user,
         password=settings.probe.password,
@@ -91,18 +135,30 @@ async def compose(settings: AgentSettings) -> tuple[Worker, NftablesTable]:
     table = NftablesTable(gateway, journal, folders.live, root / "steering.json", kept=kept)
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
-    runtime = HostSlots(folders, journal, table, admission, given)
-    await table.prime()
-    await runtime.resume()
-    client = await connect(
-        settings.temporal_address, settings.temporal_namespace, payload_keys=settings.payload_keys
-    )
-    instances = InstanceActivities(runtime)
-    snapshots = SnapshotActivities(HostSnapshots(folders, runtime.observe))
-    steering = SteeringActivities(table)
-    sessions = SessionActivities(SlotSessions(folders, journal, table))
-    activities = gateway_activities(instances, snapshots, steering, sessions)
-    return make_worker(client, gateway.task_queue, activities=activities), table
+    runtime = HostSlots(folders, journal, table, admission, given, audit.length)
+    snapshots = HostSnapshots(folders, runtime.observe, settings.pseudonyms, settings.snapshots_kept)
+    return Host(audit, journal, folders, table, runtime, snapshots)
+
+
+async def compose(settings: AgentSettings) -> tuple[Worker, Host]:
+    """Return the agent's worker and its host, primed; what a reboot ended is started again.
+
+    Raises:
+        BadInput: A file is not as it must be.
+    """
+    if settings.pseudonyms is not None:
+        read_fleet_key(settings.pseudonyms)
+    host = compose_host(settings)
+    await host.table.prime()
+    await host.runtime.resume()
+    client = await connected(settings, host.audit.record_refusal)
+    instances = InstanceActivities(host.runtime)
+    snapshots = SnapshotActivities(host.snapshots)
+    steering = SteeringActivities(host.table)
+    sessions = SessionActivities(SlotSessions(host.folders, host.journal, host.table))
+    record = HostRecordActivities(host.audit)
+    activities = gateway_activities(instances, snapshots, steering, sessions, record)
+    return make_worker(client, settings.gateway.task_queue, activities=activities, polls=ONE_POLL), host
 
 
 def gateway_activities(
@@ -110,6 +166,7 @@ def gateway_activities(
     snapshots: SnapshotActivities,
     steering: SteeringActivities,
     sessions: SessionActivities,
+    record: HostRecordActivities,
 ) -> list[Callable[..., Any]]:
     """Return the steps that workflows ask a gateway for."""
     return [
@@ -128,19 +185,29 @@ def gateway_activities(
         steering.end_trial,
         sessions.drain_instance,
         sessions.end_sessions,
+        record.read_host_record,
     ]
 
 
 async def main(config: Path) -> None:
     """Run until told to stop; the instances outlive this process."""
-    worker, table = await compose(load(config, AgentSettings))
-    keeping = asyncio.create_task(table.keep())
+    require_own(config)
+    make_no_more_heaps()
+    settings = load(config, AgentSettings)
+    worker, host = await compose(settings)
+    beside = [asyncio.create_task(one()) for one in (host.table.keep, host.snapshots.keep_forgetting)]
+    if settings.certificate is not None:
+        again = partial(connected, settings, host.audit.record_refusal)
+        renewal = Renewal(files_of(settings), partial(ask_for_the_next, config))
+        beside.append(asyncio.create_task(renewal.keep(again, partial(exchange, worker))))
     try:
         await run_until_told(worker)
     finally:
-        keeping.cancel()
+        for task in beside:
+            task.cancel()
 
 
 if __name__ == "__main__":
+    keep_to_itself()
     asyncio.run(main(Path(sys.argv[1])))
     leave(0)

@@ -3,29 +3,28 @@
 import asyncio
 import logging
 import os
-import signal
 import socket
 import ssl
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-
-import uvicorn
 
 from orchestrator.api.app import application
 from orchestrator.api.limits import Limits
-from orchestrator.api.peer import PATIENCE_SECONDS, PeerProtocol
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.processes.composition import compose
-from orchestrator.processes.process import leave
+from orchestrator.processes.listening import answering_at, port_at
+from orchestrator.processes.process import keep_to_itself, leave
+from orchestrator.processes.stopping import told_to_stop
 from orchestrator.service.service import Service
-from orchestrator.settings import Settings, read_settings
+from orchestrator.settings import Settings, read_settings, state_folder
 from policies.model.errors import BadInput, Conflict, PenstockError
 
 EVERYBODY = 0o666
 """Whoever is on this host may knock: the kernel says who it is, and people.yaml what they may do."""
+PASSAGE = 0o711
+"""The socket is reached through the state folder, and nothing else is seen there."""
 
 MOST_CONNECTIONS = 400
 THREADS = 32
@@ -33,39 +32,6 @@ THREADS = 32
 
 DELIVER_SECONDS = 10.0
 _log = logging.getLogger(__name__)
-KEPT_ALIVE_SECONDS = 20
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to the process it is part of, and waits for no slow handshake."""
-
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
-        super().__init__(config)
-        self._tls = tls
-        self._held = Counter[str]()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen at these sockets; uvicorn's own way gives a stranger a minute for the handshake."""
-        await self.lifespan.startup()
-        loop = asyncio.get_running_loop()
-        patience = PATIENCE_SECONDS if self._tls is not None else None
-        self.servers = [
-            await loop.create_server(
-                self._connection, sock=one, ssl=self._tls, ssl_handshake_timeout=patience
-            )
-            for one in sockets or ()
-        ]
-        self.started = True
-
-    def _connection(self) -> asyncio.Protocol:
-        made = PeerProtocol(self.config, self.server_state, self.lifespan.state)
-        made.held = self._held
-        return made
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
 
 
 @asynccontextmanager
@@ -76,28 +42,8 @@ async def serving(
     limits: Limits | None = None,
 ) -> AsyncIterator[None]:
     """Answer at these sockets for the length of the body; they are closed at its end."""
-    config = uvicorn.Config(
-        application(service, limits),
-        http=PeerProtocol,
-        proxy_headers=False,  # whoever calls from this host would name their own address, and be anybody
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
-        timeout_keep_alive=KEPT_ALIVE_SECONDS,
-        timeout_graceful_shutdown=2,
-    )
-    server = _Server(config, tls)
-    answering = asyncio.create_task(server.serve([*sockets]))
-    try:
-        while not (server.started or answering.done()):  # noqa: ASYNC110 - uvicorn tells it by a flag
-            await asyncio.sleep(0.01)
+    async with answering_at(application(service, limits), *sockets, tls=tls, most=MOST_CONNECTIONS):
         yield
-    finally:
-        server.should_exit = True
-        await answering
 
 
 def socket_at(path: Path) -> socket.socket:
@@ -110,6 +56,8 @@ def socket_at(path: Path) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent == state_folder():
+            path.parent.chmod(PASSAGE)
         if path.is_socket():
             _refuse_another(path)
             path.unlink()
@@ -152,7 +100,7 @@ async def answering(settings: Settings) -> AsyncIterator[None]:
     async with AsyncExitStack() as held:
         if settings.api_address is not None:
             tls = _certified(settings, settings.api_address)
-            at = port_at(settings.api_address)
+            at = port_at(settings.api_address, "PENSTOCK_API_ADDRESS")
             await held.enter_async_context(serving(service, at, tls=tls, limits=limits))
         await held.enter_async_context(serving(service, socket_at(settings.socket), limits=limits))
         delivering = asyncio.create_task(_keep_delivering(service))
@@ -168,20 +116,6 @@ async def _keep_delivering(service: Service) -> None:
             await service.deliver_late_entries()
         except (PenstockError, OSError) as error:
             _log.warning("entries of the audit record wait for the ledger: %s", error)
-
-
-def port_at(address: str) -> socket.socket:
-    """Return a socket at this host and port.
-
-    Raises:
-        BadInput: It is none, or nobody can listen there.
-    """
-    host, _, port = address.rpartition(":")
-    try:
-        return socket.create_server((host.strip("[]"), int(port)), reuse_port=False)
-    except (OSError, ValueError, OverflowError) as error:
-        wrong = f"nobody can listen at {address} ({error}); write PENSTOCK_API_ADDRESS as HOST:PORT"
-        raise BadInput(wrong) from error
 
 
 def _certified(settings: Settings, address: str) -> ssl.SSLContext | None:
@@ -207,14 +141,13 @@ async def main() -> None:
     """Answer until told to stop."""
     settings = read_settings()
     enter_network_namespace(settings.network_namespace)
-    told = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, told.set)
+    told = told_to_stop()
     async with answering(settings):
         print(f"ready: {settings.socket}", flush=True)  # noqa: T201 - the supervisor waits for this line
         await told.wait()
 
 
 if __name__ == "__main__":
+    keep_to_itself()
     asyncio.run(main())
     leave(0)

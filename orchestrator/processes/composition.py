@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 
+from temporalio.client import Client
+
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.files import FleetFiles
 from orchestrator.engine.client import connect
+from orchestrator.engine.secured import Secured, secured
 from orchestrator.service.approvals import ApprovalService
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints, Sink, to_syslog, to_webhook
 from orchestrator.service.complaints import ComplaintService
 from orchestrator.service.doctor import DoctorService
+from orchestrator.service.enrolment import EnrolmentService
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService
 from orchestrator.service.releases import ReleaseService
@@ -40,14 +44,40 @@ def checkpoints_of(settings: Settings, ledger: Ledger) -> Checkpoints:
     return Checkpoints(ledger, settings.audit_key, settings.audit_checkpoints, sinks)
 
 
-async def compose(settings: Settings) -> Installation:
-    """Return the service of this installation; the engine need not answer yet."""
-    client = await connect(
+def shown_to_the_engine(settings: Settings) -> Secured:
+    """Return how this installation's processes prove themselves to the engine."""
+    return secured(
+        settings.temporal_address,
+        tls=settings.temporal_tls,
+        authority=settings.temporal_authority,
+        certificate=settings.temporal_certificate,
+        key=settings.temporal_key,
+        server_name=settings.temporal_server_name,
+        api_key=settings.temporal_api_key,
+    )
+
+
+async def engine_client(settings: Settings, *, lazily: bool = False) -> Client:
+    """Return a client of this installation's engine, which seals with its keys.
+
+    One that connects lazily finds an engine that does not answer yet.
+
+    Raises:
+        Unavailable: It does not answer.
+        BadInput: A file for it is missing or wrong.
+    """
+    return await connect(
         settings.temporal_address,
         settings.temporal_namespace,
         payload_keys=settings.payload_keys,
-        lazily=True,
+        lazily=lazily,
+        shown=shown_to_the_engine(settings),
     )
+
+
+async def compose(settings: Settings) -> Installation:
+    """Return the service of this installation; the engine need not answer yet."""
+    client = await engine_client(settings, lazily=True)
     ledger = Ledger.open(settings.ledger_url)
     changes = ChangeService(client, ledger)
     people = PeopleFile(settings.people)
@@ -76,6 +106,7 @@ async def compose(settings: Settings) -> Installation:
         checkpoints=points,
         doctor=DoctorService(client, ledger, files, points, settings.prometheus_url, folders),
         complaints=ComplaintService(ledger.engine, settings.complaints_key),
+        enrolment=EnrolmentService(ledger, settings.authority),
         late=LateEntries(settings.audit_late),
     )
     return Installation(settings, ledger, changes, approvals, plans, releases, service)

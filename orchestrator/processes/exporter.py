@@ -1,19 +1,20 @@
-"""The exporter of one gateway: `python -m orchestrator.processes.exporter`, a process of its own.
+"""The exporter of one gateway: `penstock exporter CONFIG`, a process of its own.
 
-It runs in the gateway's network namespace, outlives the agent, changes nothing there, and
-holds no connection to the engine.
+It reads the same file as the gateway's agent, runs in the gateway's network namespace, outlives the
+agent, changes nothing there, and holds no connection to the engine.
 """
 
-import argparse
 import asyncio
 import ssl
+import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.ocserv.log import LoginLog, process_age
@@ -24,7 +25,10 @@ from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.steering.nftables import TABLE
 from activities.drivers.steering.nftables_ruleset import parse
 from activities.files import load
-from policies.model.errors import BadInput, PenstockError
+from orchestrator.processes.agent_file import AgentSettings
+from orchestrator.processes.scraping import scraped
+from orchestrator.processes.stopping import told_to_stop
+from policies.model.errors import PenstockError
 from policies.model.fleet import Gateway
 
 FOLLOW = timedelta(milliseconds=25)
@@ -34,6 +38,8 @@ STEERING = timedelta(seconds=1)
 ASK = timedelta(seconds=3)
 PATIENCE = timedelta(seconds=2)
 MEMORY = "exporter.json"
+THREADS = 2
+"""One reads for Prometheus, one is for the loop's own questions."""
 
 
 class Host:
@@ -131,38 +137,41 @@ async def _again_and_again(step: Callable[[], Awaitable[None]], every: timedelta
         await asyncio.sleep(every.total_seconds())
 
 
-def read_gateway(path: Path) -> Gateway:
-    """Return the gateway a YAML or JSON file describes; BadInput names what is wrong with it."""
-    return load(path, Gateway)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve the gateway's metrics until the process is ended."""
-    parser = argparse.ArgumentParser(prog="python -m orchestrator.processes.exporter", description=__doc__)
-    parser.add_argument("--gateway", type=Path, required=True, help="YAML or JSON file of the gateway")
-    parser.add_argument("--root", type=Path, required=True, help="the gateway's folder on its host")
-    parser.add_argument("--address", required=True, help="address to listen on")
-    parser.add_argument("--port", type=int, help="port to listen on, else the gateway's metrics_port")
-    given = parser.parse_args(arguments)
-    try:
-        gateway = read_gateway(given.gateway)
-    except BadInput as error:
-        parser.exit(error.exit_code, f"{error}\n")
-    host = Host(gateway, given.root)
+def exporter_of(gateway: Gateway, host: Host, memory: Path) -> GatewayExporter:
+    """Return what the gateway shows; how far logs were read is kept in the file `memory`."""
     own = frozenset(str(address) for address in gateway.addresses)
-    exporter = GatewayExporter(
+    return GatewayExporter(
         logs={folder.slot.name: folder.log for folder in host.folders},
         find=host.find,
         reader=lambda: LoginLog(ignored=own, age=process_age),
         serving=host.serving,
-        memory=given.root / MEMORY,
+        memory=memory,
     )
+
+
+async def main(config: Path) -> None:
+    """Serve the gateway's metrics until told to stop.
+
+    Raises:
+        BadInput: The file is not as it must be, or nobody can listen where it says.
+    """
+    settings = load(config, AgentSettings)
+    asyncio.get_running_loop().set_default_executor(
+        ThreadPoolExecutor(THREADS, thread_name_prefix="exporter")
+    )
+    told = told_to_stop()
+    host = Host(settings.gateway, settings.root)
+    exporter = exporter_of(settings.gateway, host, settings.root / MEMORY)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(exporter)
-    start_http_server(given.port or gateway.metrics_port, given.address, registry)
-    with suppress(KeyboardInterrupt):
-        asyncio.run(watch(host, exporter))
+    async with scraped(settings, registry) as where:
+        watching = asyncio.create_task(watch(host, exporter))
+        print(f"ready: {where}", flush=True)  # noqa: T201 - the supervisor waits for this line
+        await asyncio.wait({watching, asyncio.create_task(told.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+        watching.cancel()
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main(Path(sys.argv[1])))

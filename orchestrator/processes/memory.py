@@ -35,6 +35,11 @@ class _Library:
             self._trim(0)
 
 
+def make_no_more_heaps() -> None:
+    """Let this process's threads share the heaps that there are; said before the engine's client has any."""
+    _Library().make_no_more_heaps()
+
+
 async def keep_giving_back() -> None:
     """Make no further heaps for threads, and return what is free to the system for as long as this runs."""
     library = _Library()

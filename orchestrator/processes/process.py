@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,6 +13,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from orchestrator.processes.memory import keep_giving_back
+from orchestrator.processes.stopping import told_to_stop
 from workflows.sandbox import RUNNER
 
 GRACE = timedelta(seconds=20)
@@ -27,6 +27,11 @@ such steps to the next process, and an agent that is waited for cannot renew a l
 """
 
 
+def keep_to_itself() -> None:
+    """Have whatever this process writes from now on read by nobody else: logs and ledgers name users."""
+    os.umask(0o077)
+
+
 def identity() -> str:
     """Return who this process is in the engine's history."""
     return f"{socket.gethostname()}:{os.getpid()}"
@@ -34,6 +39,9 @@ def identity() -> str:
 
 AT_ONCE = 5
 """Tasks of workflows taken at a time: Python works on one, and the engine's clock runs for all of them."""
+
+POLLS = 5
+"""Polls for steps at once; as many as the engine's client has by itself."""
 
 MOST_CACHED = 200
 """Workflows kept in memory, one or two megabytes each; one that was dropped is replayed when it goes on.
@@ -48,8 +56,12 @@ def make_worker(
     *,
     workflows: Sequence[type] = (),
     activities: Sequence[Callable[..., Any]] = (),
+    polls: int = POLLS,
 ) -> Worker:
-    """Return a worker that notices a dead predecessor within a second, not ten (temporal.md section 1)."""
+    """Return a worker that notices a dead predecessor within a second, not ten (temporal.md section 1).
+
+    It waits for steps with so many polls at once.
+    """
     return Worker(
         client,
         task_queue=task_queue,
@@ -61,6 +73,7 @@ def make_worker(
         default_heartbeat_throttle_interval=timedelta(seconds=1),
         graceful_shutdown_timeout=GRACE,
         max_concurrent_activities=100,
+        max_concurrent_activity_task_polls=polls,
         max_concurrent_workflow_tasks=AT_ONCE,
         max_cached_workflows=MOST_CACHED,
         identity=identity(),
@@ -92,10 +105,7 @@ async def ending_within(worker: Worker, time: timedelta) -> AsyncIterator[asynci
 
 async def run_until_told(worker: Worker) -> None:
     """Run until SIGTERM or SIGINT, then let running activities finish; leave what hangs, with code 1."""
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, told.set)
+    told = told_to_stop()
     giving_back = asyncio.create_task(keep_giving_back())
     try:
         async with ending_within(worker, GRACE + LAST_WORDS) as running:

@@ -120,6 +120,19 @@ async def _answers(settings: Settings, supervision: "asyncio.Task[None]") -> Non
             return
 
 
+@asynccontextmanager
+async def relaying_where_asked(settings: Settings) -> AsyncIterator[None]:
+    """Run a relay for the length of the body, where the settings have an address for it."""
+    if settings.relay_address is None:
+        yield
+        return
+    from orchestrator.processes.relay import relaying  # noqa: PLC0415 - ten megabytes that most do not need
+
+    async with relaying(settings):
+        print(f"relay at {settings.relay_address}", flush=True)  # noqa: T201
+        yield
+
+
 async def main() -> None:
     """Run engine and worker until told to stop."""
     settings = read_settings()
@@ -127,5 +140,5 @@ async def main() -> None:
         raise BadInput(f"there is no {settings.fleet}: write it as the README shows, or set PENSTOCK_FLEET")
     async with engine(settings):
         print(f"engine at {settings.temporal_address}; Ctrl-C stops it, nothing is lost", flush=True)  # noqa: T201
-        async with answering(settings):
+        async with answering(settings), relaying_where_asked(settings):
             await run_beside(settings)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,10 +11,12 @@ from temporalio.worker import Worker
 from activities.drivers.metrics.ports import PortProbes
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.records import FolderRecorder
+from activities.drivers.signature.host_lines import first_fault
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.drivers.trust_files import compose_releases
 from activities.facts import FactActivities
 from activities.files import FleetFiles
+from activities.host_record import CollectingActivities
 from activities.ledger import LedgerActivities
 from activities.normality import NormalityActivities
 from activities.observation import ObservationActivities
@@ -22,11 +24,11 @@ from activities.plans import PlanActivities
 from activities.releases import ReleaseActivities
 from activities.snapshots import ArchiveActivities
 from activities.watching import WatchActivities
-from orchestrator.engine.client import connect, enter_network_namespace
+from orchestrator.engine.client import enter_network_namespace
 from orchestrator.engine.schedules import keep_reconciling
 from orchestrator.installation import refuse_strangers
-from orchestrator.processes.composition import checkpoints_of
-from orchestrator.processes.process import leave, make_worker, run_until_told
+from orchestrator.processes.composition import checkpoints_of, engine_client
+from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
 from orchestrator.settings import Settings, read_settings
 from orchestrator.store.complaints import ComplaintList, ComplaintLists
 from orchestrator.store.later import LateEntries
@@ -34,6 +36,7 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.store.requests import REMEMBERED
 from policies.model.change import PENSTOCK
 from policies.model.errors import PenstockError
+from policies.model.fleet import Fleet
 from workflows.bake import Bake
 from workflows.batch import Batch
 from workflows.change import Change
@@ -52,6 +55,9 @@ EXPIRE_EVERY = timedelta(hours=1)
 NOTE_EVERY = timedelta(seconds=30)
 KEPT_AT_LEAST = timedelta(days=30)
 """How long evidence is kept while no fleet's file says so."""
+
+SWEPT_AFTER = timedelta(days=1)
+"""How long what is on no list may still be on its way there."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,9 +79,7 @@ WORKFLOWS = (
 
 async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
     """Return the worker of these fleets, with the drivers that the settings choose."""
-    client = await connect(
-        settings.temporal_address, settings.temporal_namespace, payload_keys=settings.payload_keys
-    )
+    client = await engine_client(settings)
     book = Ledger.open(settings.ledger_url)
     ledger = LedgerActivities(book)
     archive = ArchiveActivities(SnapshotArchive(settings.snapshots), book)
@@ -101,13 +105,23 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
             releases.admit_release,
             WatchActivities(book, observation).watch_wave,
             NormalityActivities(metrics, book).ask_whether_normal,
-            *record_activities(ledger, PlanActivities(book), FactActivities(book, fleets), archive),
+            *record_activities(
+                ledger,
+                PlanActivities(book),
+                FactActivities(book, fleets),
+                CollectingActivities(book, first_fault),
+                archive,
+            ),
         ],
     )
 
 
 def record_activities(
-    ledger: LedgerActivities, plans: PlanActivities, facts: FactActivities, archive: ArchiveActivities
+    ledger: LedgerActivities,
+    plans: PlanActivities,
+    facts: FactActivities,
+    collecting: CollectingActivities,
+    archive: ArchiveActivities,
 ) -> list[Callable[..., Any]]:
     """Return the steps that write down what happened, and read it again."""
     return [
@@ -132,6 +146,7 @@ def record_activities(
         facts.find_strays,
         facts.plan_return,
         facts.plan_undo,
+        collecting.collect_host_record,
         archive.keep_snapshot_piece,
         archive.record_snapshot,
     ]
@@ -177,18 +192,26 @@ async def keep_noting(settings: Settings) -> None:
         await asyncio.sleep(NOTE_EVERY.total_seconds())
 
 
+def expire_snapshots(book: Ledger, archive: SnapshotArchive, fleets: Iterable[Fleet], now: datetime) -> None:
+    """Let go of each fleet's snapshots when `limits.snapshots_kept` is over; of others after 30 days."""
+    moments = {fleet.name: now - fleet.limits.snapshots_kept for fleet in fleets}
+    for digest in book.expire_snapshots(now - KEPT_AT_LEAST, PENSTOCK, of_fleets=moments):
+        archive.discard(digest)
+    archive.sweep(book.listed_digests(), now - SWEPT_AFTER)
+
+
 async def keep_expiring(settings: Settings, fleets: FleetFiles) -> None:
-    """Let go of evidence that has been kept long enough for every fleet, every hour."""
+    """Let go of evidence that has been kept long enough, every hour."""
     archive = SnapshotArchive(settings.snapshots)
     book = Ledger.open(settings.ledger_url)
     windows = FolderRecorder(settings.windows)
     while True:
         found = await asyncio.to_thread(fleets.all)
         longest = max((fleet.limits.snapshots_kept for fleet in found.values()), default=KEPT_AT_LEAST)
-        before = datetime.now(UTC) - longest
+        now = datetime.now(UTC)
+        before = now - longest
         try:
-            for digest in await asyncio.to_thread(book.expire_snapshots, before, PENSTOCK):
-                archive.discard(digest)
+            await asyncio.to_thread(expire_snapshots, book, archive, found.values(), now)
             for fleet in found.values():
                 await asyncio.to_thread(ComplaintList(book.engine, fleet).expire, before)
             await asyncio.to_thread(book.forget_states, before)
@@ -200,5 +223,6 @@ async def keep_expiring(settings: Settings, fleets: FleetFiles) -> None:
 
 
 if __name__ == "__main__":
+    keep_to_itself()
     asyncio.run(main())
     leave(0)

@@ -42,6 +42,14 @@ class ReleaseLabels:
     executable: str = "usr/sbin/ocserv"
     notes: str = ""
     days: int = 90
+    platform: str = "linux/amd64"
+    follows: tuple[int, int | None] = (0, None)
+    """From which rollback indexes it may be reached; None is any later one, and 0 a gateway without any."""
+    config_version: int = 1
+    reads_config: tuple[int, int] = (1, 1)
+    """The first and the last version of configurations that it reads; it writes that of its template."""
+    requires_approval_for: tuple[str, ...] = ()
+    """`config` and `credentials`: whoever upgrades across such a change needs somebody's approval."""
     issued_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
 
@@ -77,6 +85,7 @@ def build_release(
     archive = _archive(tree, files, blobs / f"{labels.product}-{labels.version}.tar", compress=compress)
     kind = "tar.gz" if compress else "tar"
     root = _artifact(f"root.{kind}", archive, "application/x-tar", kind) | {"files": files, "links": links}
+    root["platform"] = labels.platform
     config = blobs / f"{labels.product}-{labels.version}.conf.template"
     config.write_bytes(template.read_bytes())
     settings = _artifact(f"config/{labels.daemon}.conf.template", config, "text/plain", "none")
@@ -134,6 +143,8 @@ def _statement(predicate_type: str, subjects: Sequence[tuple[str, str]], predica
 def _predicate(
     labels: ReleaseLabels, artifacts: list[dict[str, Any]], settings: dict[str, Any]
 ) -> dict[str, Any]:
+    system, _, processor = labels.platform.partition("/")
+    least, most = labels.follows
     return {
         "product": labels.product,
         "version": labels.version,
@@ -142,15 +153,19 @@ def _predicate(
         "serial": labels.serial,
         "issued_at": labels.issued_at.isoformat(),
         "expires_at": (labels.issued_at + timedelta(days=labels.days)).isoformat(),
-        "platforms": [{"os": "linux", "arch": "amd64"}],
+        "platforms": [{"os": system, "arch": processor}],
         "daemon": {"kind": labels.daemon, "executable": labels.executable},
         "artifacts": artifacts,
-        "config_schema": {"sha256": settings["sha256"], "size": settings["size"], "version": 1},
-        "config_compat": {"reads": [1, 1], "writes": 1},
-        "from_versions": {"min": 0},
+        "config_schema": {
+            "sha256": settings["sha256"],
+            "size": settings["size"],
+            "version": labels.config_version,
+        },
+        "config_compat": {"reads": list(labels.reads_config), "writes": labels.config_version},
+        "from_versions": {"min": least, "max": most},
         "protocol_compat": [labels.daemon],
         "drain": {"min_seconds": 0, "max_seconds": 28800},
-        "requires_approval_for": ["config", "credentials"],
+        "requires_approval_for": list(labels.requires_approval_for),
         "notes": labels.notes,
     }
 

@@ -38,7 +38,18 @@ class ApprovalService:
         last = self.ledger.last_trust_policy(plan.fleet.name)
         is_other = last is not None and last != plan.trust_policy
         replaced = [releases.approval_rules_of(last)] if last is not None and is_other else []
-        return required(changes, releases.approval_rules, plan.fleet.approvals, replaced)
+        signed = releases.asks_approval_for(plan.release.digest)
+        return required(changes, releases.approval_rules, plan.fleet.approvals, replaced, signed=signed)
+
+    def require_follows(self, plan: Plan) -> None:
+        """Return if the release may follow whatever its gateways go back to, as its signers meant it.
+
+        Raises:
+            DoesNotFit: It may not.
+            DigestMismatch: The release is not in this installation's store.
+        """
+        before = {known_good.digest for known_good in plan.known_good.values()}
+        compose_releases(self.store, self.trust).require_follows(plan.release.digest, before)
 
     def state(self, plan: Plan, requester: str) -> Approved:
         """Return how far the plan has come, if that person starts it."""

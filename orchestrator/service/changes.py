@@ -59,6 +59,9 @@ SURVEYED_WITHIN, SURVEY_OF_A_GATEWAY = timedelta(minutes=2), timedelta(milliseco
 BEGUN_WITHIN = timedelta(seconds=5)
 """How long a survey waits for a worker; longer than one that lives is busy with something else."""
 
+NEVER_TAKEN = 2
+"""Events of a workflow that no worker has begun: it was started, and its first task is scheduled."""
+
 TAKEN_WITHIN = timedelta(seconds=15)
 """How long the next step of a change may wait for a worker before people hear of it."""
 
@@ -127,7 +130,7 @@ class ChangeService:
                 )
                 answer = asyncio.create_task(survey.result())
                 await asyncio.wait([answer], timeout=BEGUN_WITHIN.total_seconds())
-                if not answer.done() and _has_waited(await survey.describe(rpc_timeout=ANSWER)):
+                if not answer.done() and _was_never_taken(await survey.describe(rpc_timeout=ANSWER)):
                     answer.cancel()
                     await survey.terminate("no worker has begun it", rpc_timeout=ANSWER)
                     nobody = Offer(verb=Verb.DOCTOR)
@@ -577,6 +580,11 @@ def _has_waited(description: WorkflowExecutionDescription) -> bool:
     """Whether a task of the workflow lies there and no worker has begun it."""
     pending = description.raw_description.pending_workflow_task
     return pending.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
+
+
+def _was_never_taken(description: WorkflowExecutionDescription) -> bool:
+    """Whether no worker has begun even the workflow's first task."""
+    return description.raw_description.workflow_execution_info.history_length <= NEVER_TAKEN
 
 
 def _offer(verb: Verb, fleet: str) -> Offer:

@@ -2,12 +2,9 @@
 
 import base64
 import logging
-import os
-import secrets
 import syslog
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +13,8 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from activities.drivers.private_files import make_private
+from activities.drivers.rights import require_own
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.lines import append_line
 from orchestrator.store.verifier import first_fault, signed_text
@@ -57,30 +56,15 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
     """
     try:
         if not path.exists():
-            _make_key(path)
+            made = Ed25519PrivateKey.generate()
+            make_private(path, made.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
     except OSError as error:
         raise BadInput(f"the audit key {path} cannot be made: {error.strerror}") from error
+    require_own(path, secret=True)
     try:
-        if path.stat().st_mode & 0o077:
-            raise BadInput(f"the audit key {path} can be read by others: chmod 600 it, and make a new one")
         return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
     except (OSError, ValueError) as error:
         raise BadInput(f"the audit key {path} cannot be used: {error}") from error
-
-
-def _make_key(path: Path) -> None:
-    """Have a key there, whole or not at all; of two processes that make one, the first one's counts."""
-    made = Ed25519PrivateKey.generate().private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(made)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class Checkpoints:

@@ -60,10 +60,16 @@ class PlanService:
     approvals: ApprovalService
 
     async def plan(self, fleet: Fleet, to: str, strategy: Strategy) -> Plan:
-        """Return what an upgrade would do; no gateway is changed."""
+        """Return what an upgrade would do; no gateway is changed.
+
+        Raises:
+            DoesNotFit: The release may not follow what one of the gateways would go back to.
+        """
         release = await asyncio.to_thread(self.ledger.release, to, fleet.product)
         gates, trust = await asyncio.to_thread(self._read_files)
-        return await self.changes.plan(fleet, release, strategy, gates, trust)
+        plan = await self.changes.plan(fleet, release, strategy, gates, trust)
+        await asyncio.to_thread(self.approvals.require_follows, plan)
+        return plan
 
     async def view(self, plan: Plan, person: str) -> PlanView:
         """Return the plan as that person sees it."""

@@ -21,6 +21,7 @@ from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
 from orchestrator.service.complaints import ComplaintService
 from orchestrator.service.doctor import DoctorService, Finding
 from orchestrator.service.drains import DrainService
+from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
 from orchestrator.service.fleets import Fleets
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService, PlanView
@@ -118,6 +119,7 @@ class Service:
         checkpoints: Checkpoints,
         complaints: ComplaintService,
         doctor: DoctorService,
+        enrolment: EnrolmentService,
         late: LateEntries,
     ) -> None:
         self.people = people
@@ -134,6 +136,7 @@ class Service:
         self._checkpoints = checkpoints
         self.complaints = complaints
         self._doctor = doctor
+        self._enrolment = enrolment
         self._late = late
         self._one_examination = asyncio.Lock()
 
@@ -507,6 +510,35 @@ class Service:
         about = f"{fleet}/{gateway}"
         return await self._acts.audited(
             caller, "return asked for", fleet, {"reason": reason}, take, about=about
+        )
+
+    async def enrol_gateway(self, caller: Caller, fleet: str, gateway: str) -> EnrolmentToken:
+        """Make a one-time token with which the gateway's host gets its first certificate."""
+        named = await self._asked(caller, Action.ENROL, fleet)
+
+        async def enrol() -> EnrolmentToken:
+            return await self._enrolment.enrol(named, gateway, caller.person)
+
+        return await self._acts.audited(
+            caller, "enrolment asked for", fleet, {}, enrol, about=f"{fleet}/{gateway}"
+        )
+
+    async def revoke_gateway(self, caller: Caller, fleet: str, gateway: str, reason: str) -> tuple[int, bool]:
+        """Make all certificates of the gateway worthless.
+
+        Returns:
+            How many of our own it had, and whether the fleet's file knows it at all.
+        """
+        await self._stopped(caller, Action.REVOKE, fleet)
+        described = await asyncio.to_thread(self._fleets.described, fleet)
+        known = described is not None and gateway in {one.name for one in described.gateways}
+
+        async def revoke() -> tuple[int, bool]:
+            return await self._enrolment.revoke(fleet, gateway, caller.person, reason), known
+
+        asked = {"reason": reason}
+        return await self._acts.audited(
+            caller, "revocation asked for", fleet, asked, revoke, about=f"{fleet}/{gateway}"
         )
 
     async def complain(self, fleet: str, body: bytes, at: str, signature: str) -> bool:

@@ -24,6 +24,8 @@ from tests.lab.readme_commands import ELSEWHERE, STORY, of_the_readme
 from tests.unit.fleets import NEW, OLD, state
 
 README = (ROOT / "README.md").read_text()
+SECURITY = (ROOT / "SECURITY.md").read_text()
+TEST = re.compile(r"def (test_\w+)")
 RUNBOOKS = sorted(path for path in (ROOT / "runbooks").glob("*.md") if path.name != "index.md")
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 HEADINGS = [
@@ -44,6 +46,15 @@ def test_the_readme_says_what_each_role_may_do() -> None:
     for role, allowed in ALLOWED.items():
         said = ", ".join(action.value for action in Action if action in allowed)
         assert f"| `{role.value}` | {said} |" in rows
+
+
+def test_every_row_of_the_threat_model_is_held_by_tests() -> None:
+    rows = [line for line in SECURITY.splitlines() if line.startswith("| ")][2:]
+    there = {name for path in (ROOT / "tests").rglob("test_*.py") for name in TEST.findall(path.read_text())}
+    for row in rows:
+        held = re.findall(r"`(test_\w+)`", row)
+        assert held, f"{row} is held by no test"
+        assert not set(held) - there, f"there is no {set(held) - there}"
 
 
 def test_every_command_of_the_readme_is_typed_in_a_lab_or_has_a_test_that_types_it() -> None:

@@ -40,6 +40,19 @@ class CommandLine:
             raise
         return _ended(process, out, err)
 
+    async def fed(self, typed: str, *arguments: str) -> Ended:
+        """Run it, and type this into it."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "orchestrator", *arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self.environment,
+        )
+        async with asyncio.timeout(30):
+            out, err = await process.communicate(f"{typed}\n".encode())
+        return _ended(process, out, err)
+
     async def watched(self, look: Callable[[str], Awaitable[None]], *arguments: str) -> Ended:
         """Run it, and show each line of its errors to somebody as it comes."""
         process = await asyncio.create_subprocess_exec(

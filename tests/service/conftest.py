@@ -13,6 +13,7 @@ from orchestrator.service.service import Service
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
 from tests.service.command_line import CommandLine
+from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
 
 FLEETS = """\
 name: {name}
@@ -32,32 +33,38 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
 
 
-@pytest.fixture
-async def service(tmp_path: Path, ledger: Ledger) -> Service:
-    del ledger
-    fleets = tmp_path / "fleets"
+NOBODY = "127.0.0.1:1"
+
+
+def installed(folder: Path, temporal_address: str = NOBODY, temporal_namespace: str = "default") -> Settings:
+    """Lay out the two fleets and a trust policy in a folder; return settings that touch nothing else."""
+    fleets = folder / "fleets"
     fleets.mkdir()
     for name in ("edge", "core"):
         (fleets / f"{name}.yaml").write_text(FLEETS.format(name=name))
-    (tmp_path / "trust.yaml").write_text("# nobody is trusted\n")
-    nobody = "127.0.0.1:1"
-    found = await compose(
-        Settings(
-            temporal_address=nobody,
-            prometheus_url=f"http://{nobody}",
-            source=f"http://{nobody}",
-            ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}",
-            fleet=fleets,
-            people=tmp_path / "people.yaml",
-            gates=Path("deploy/prometheus/gates.yaml"),
-            trust=tmp_path / "trust.yaml",
-            store=tmp_path / "store",
-            snapshots=tmp_path / "snapshots",
-            audit_key=tmp_path / "audit.key",
-            audit_checkpoints=tmp_path / "checkpoints.jsonl",
-        )
+    (folder / "trust.yaml").write_text("# nobody is trusted\n")
+    return Settings(
+        temporal_address=temporal_address,
+        temporal_namespace=temporal_namespace,
+        prometheus_url=f"http://{NOBODY}",
+        source=f"http://{NOBODY}",
+        ledger_url=f"sqlite:///{folder / 'ledger.db'}",
+        fleet=fleets,
+        people=folder / "people.yaml",
+        gates=Path("deploy/prometheus/gates.yaml"),
+        trust=folder / "trust.yaml",
+        store=folder / "store",
+        snapshots=folder / "snapshots",
+        audit_key=folder / "audit.key",
+        audit_checkpoints=folder / "checkpoints.jsonl",
+        audit_late=folder / "audit-late.jsonl",
     )
-    return found.service
+
+
+@pytest.fixture
+async def service(tmp_path: Path, ledger: Ledger) -> Service:
+    del ledger
+    return (await compose(installed(tmp_path))).service
 
 
 @pytest.fixture

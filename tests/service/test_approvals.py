@@ -76,6 +76,7 @@ class House:
             store=folder / "store",
             audit_key=folder / "audit.key",
             audit_checkpoints=folder / "checkpoints.jsonl",
+            audit_late=folder / "audit-late.jsonl",
             socket=socket,
         )
         self.write_fleet()

@@ -15,7 +15,8 @@ import pytest
 from activities.files import load
 from orchestrator.api.limits import Kind
 from orchestrator.api.size import MOST_BYTES as MOST_OF_ALL
-from orchestrator.processes.api import port_at, serving
+from orchestrator.processes.api import serving
+from orchestrator.processes.listening import port_at
 from orchestrator.service.complaints import LEAST_KEY, ComplaintService
 from orchestrator.service.service import Service
 from orchestrator.store.complaints import ComplaintList
@@ -37,7 +38,7 @@ async def url(service: Service, ledger: Ledger, tmp_path: Path) -> AsyncIterator
     keys.mkdir()
     (keys / "edge.key").write_bytes(KEY + b"\n")
     service.complaints = ComplaintService(ledger.engine, keys)
-    at = port_at("127.0.0.1:0")
+    at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     async with serving(service, at):
         yield f"http://127.0.0.1:{at.getsockname()[1]}"
 

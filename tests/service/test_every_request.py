@@ -16,7 +16,8 @@ from policies.model.people import EVERY_FLEET, Role
 
 EXAMPLES = int(os.environ.get("PENSTOCK_API_EXAMPLES", "15"))
 APP = application(cast(Service, None))
-SCHEMA = schemathesis.openapi.from_asgi("/v1/openapi.json", APP)
+# Ten seconds by default, in which a busy machine has not written the document for the first time.
+SCHEMA = schemathesis.openapi.from_asgi("/v1/openapi.json", APP, timeout=120)
 OPERATIONS: list[Any] = [cast(Any, found).ok() for found in SCHEMA.get_all_operations()]
 
 

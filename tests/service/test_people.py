@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from orchestrator.api import peer
-from orchestrator.processes.api import port_at, serving
+from orchestrator.processes.api import serving
+from orchestrator.processes.listening import port_at
 from orchestrator.service.identity import KEYS_AGAIN_SECONDS
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
@@ -111,7 +112,7 @@ async def url(
 ) -> AsyncIterator[str]:
     """Where the API answers on the network, with TLS."""
     write_people(tmp_path, provider)
-    at = port_at("127.0.0.1:0")
+    at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     place = f"https://127.0.0.1:{at.getsockname()[1]}"
     async with serving(service, at, tls=certified.context()):
         yield place

@@ -54,8 +54,8 @@ class Desk:
         self.corp = EnterpriseCa(folder / "corp")
         self.cms_key, self.cms_certificate = self.corp.leaf("build@corp.example")
         groups = {
-            "builder": [{"cms": "corp", "identity": "build@corp.example"}],
-            "manager": [{"openpgp": "lead"}],
+            "builder": [{"cms": "corp", "identity": "build@corp.example", "person": "bea"}],
+            "manager": [{"openpgp": "lead", "person": "lea"}],
         }
         policy = {
             "version": 1,

@@ -41,6 +41,8 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "POST /v1/fleets/{fleet}/commands": (Action.STOP, WHY | {"kind": "hold"}),
     "POST /v1/fleets/{fleet}/gateways/{gateway}/quarantine": (Action.QUARANTINE, WHY),
     "POST /v1/fleets/{fleet}/gateways/{gateway}/return": (Action.QUARANTINE, WHY),
+    "POST /v1/fleets/{fleet}/gateways/{gateway}/enrol": (Action.ENROL, {}),
+    "POST /v1/fleets/{fleet}/gateways/{gateway}/revoke": (Action.REVOKE, WHY),
     "POST /v1/fleets/{fleet}/drains/extend": (Action.DRAIN, WHY | {"by_seconds": 60}),
     "POST /v1/fleets/{fleet}/drains/end": (Action.DRAIN, WHY),
     "POST /v1/fleets/{fleet}/install": (Action.START, {"to": "1.3.0"}),

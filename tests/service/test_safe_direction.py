@@ -6,7 +6,7 @@ import os
 import socket
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,23 +33,11 @@ from policies.model.people import Via
 from policies.model.value import digest_of
 from tests.fakes.audit_record import noted
 from tests.service.command_line import CommandLine
-from tests.service.conftest import FLEETS
-from tests.workflows.engine import Engine, Engines
+from tests.service.conftest import FLEETS, installed
+from tests.workflows.engine import Engine
 from workflows.change import Change, ChangeRun
 from workflows.identities import change_of
 from workflows.steps import CONTROL_QUEUE
-
-
-@pytest.fixture(scope="module")
-def engines() -> Iterator[Engines]:
-    shared = Engines()
-    yield shared
-    shared.close()
-
-
-@pytest.fixture
-def engine(engines: Engines) -> Engine:
-    return engines.living()
 
 
 @dataclass(frozen=True)
@@ -98,31 +86,13 @@ class Night:
 
 
 @pytest.fixture
-async def night(tmp_path: Path, engine: Engine) -> AsyncIterator[Night]:
-    client = await engine.client()
-    (tmp_path / "fleets").mkdir()
-    for name in ("edge", "core"):
-        (tmp_path / "fleets" / f"{name}.yaml").write_text(FLEETS.format(name=name))
+async def night(tmp_path: Path, server: Engine) -> AsyncIterator[Night]:
+    client = await server.client()
     order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, plan=digest_of(b"plan"), reason="CVE")
     change = await client.start_workflow(
         Change.run, ChangeRun(order=order), id=change_of("edge"), task_queue=CONTROL_QUEUE
     )
-    settings = Settings(
-        temporal_address=engine.address,
-        temporal_namespace=client.namespace,
-        prometheus_url="http://127.0.0.1:1",
-        source="http://127.0.0.1:1",
-        ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}",
-        fleet=tmp_path / "fleets",
-        people=tmp_path / "people.yaml",
-        gates=Path("deploy/prometheus/gates.yaml"),
-        trust=tmp_path / "trust.yaml",
-        store=tmp_path / "store",
-        snapshots=tmp_path / "snapshots",
-        audit_key=tmp_path / "audit.key",
-        audit_checkpoints=tmp_path / "checkpoints.jsonl",
-        audit_late=tmp_path / "audit-late.jsonl",
-    )
+    settings = installed(tmp_path, server.address, client.namespace)
     installation, path = await compose(settings), tmp_path / "penstock.sock"
     async with (
         serving(installation.service, socket_at(path)),
@@ -279,6 +249,21 @@ def test_late_entries_are_written_in_once_each_and_half_a_line_is_none(
     assert len(ledger.audit_entries()) == 3
     assert path.read_text() == ""
     assert json.loads(ledger.audit_entries()[-1].body)["at"].startswith("2026-11-22T03:00:00")
+
+
+def test_nobody_who_keeps_an_entry_waits_for_a_ledger_that_takes_none(tmp_path: Path, ledger: Ledger) -> None:
+    late, path = LateEntries(tmp_path / "late.jsonl"), tmp_path / "late.jsonl"
+    late.keep(entry("one"))
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        delivering = threading.Thread(target=late.deliver, args=(ledger,))
+        delivering.start()
+        keeping = threading.Thread(target=late.keep, args=(entry("two"),), daemon=True)
+        keeping.start()
+        keeping.join(5)
+        assert not keeping.is_alive()
+    delivering.join()
+    assert [LateEntry.model_validate_json(line).key for line in path.open()] == ["two"]
 
 
 def test_a_checkpoint_that_was_half_written_ends_no_others(tmp_path: Path, ledger: Ledger) -> None:

@@ -3,14 +3,16 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from orchestrator.api.limits import Kind
 from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Release, Started, Why
 from orchestrator.api.routes.fleets import Fleet
-from orchestrator.api.who import Asking, Serving
+from orchestrator.api.who import Asking, Serving, limits_of
+from orchestrator.service.enrolment import EnrolmentToken
 from orchestrator.service.rebuilding import Rebuilt
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension
@@ -35,6 +37,14 @@ class Told(Value):
     """What became of it, in a sentence."""
 
     sentence: str
+
+
+class CertificatesRevoked(Value):
+    """How many certificates of a gateway were made worthless, not counting other authorities'."""
+
+    certificates: int
+    known: bool
+    """Whether the fleet's file has such a gateway."""
 
 
 class Extension(Value):
@@ -88,6 +98,26 @@ async def take_in(fleet: Fleet, gateway: Gateway, asked: Reason, once: Once) -> 
 
     async def work() -> Told:
         return Told(sentence=await once.service.take_in(once.caller, fleet, gateway, asked.reason))
+
+    return await once.answer(work)
+
+
+@router.post("/fleets/{fleet}/gateways/{gateway}/enrol", status_code=201)
+async def enrol(
+    fleet: Fleet, gateway: Gateway, request: Request, caller: Asking, service: Serving
+) -> EnrolmentToken:
+    """Make a one-time token for a gateway's host. Its answer is kept nowhere: a repeat makes another one."""
+    limits_of(request).take(caller.person, Kind.CHANGE)
+    return await service.enrol_gateway(caller, fleet, gateway)
+
+
+@router.post("/fleets/{fleet}/gateways/{gateway}/revoke", response_model=CertificatesRevoked)
+async def revoke(fleet: Fleet, gateway: Gateway, asked: Reason, once: Once) -> Response:
+    """Make every certificate of a gateway worthless; every relay knows within a minute."""
+
+    async def work() -> CertificatesRevoked:
+        ended, known = await once.service.revoke_gateway(once.caller, fleet, gateway, asked.reason)
+        return CertificatesRevoked(certificates=ended, known=known)
 
     return await once.answer(work)
 

@@ -1,0 +1,114 @@
+"""Commands on a gateway's own host: run its agent, get and renew the certificate by which relays know it."""
+
+import importlib
+import os
+import pwd
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.output import say
+from orchestrator.cli.tree import group
+from policies.model.errors import BadInput
+
+if TYPE_CHECKING:
+    from orchestrator.enrolment.names import Certified
+
+app = group("On a gateway's host: its agent, and the certificate by which relays know it.")
+
+Config = Annotated[Path, typer.Option("--config", help="the agent's own file")]
+
+
+@app.command("run")
+def run(config: Config) -> None:
+    """Run a gateway's agent until SIGTERM."""
+    import asyncio  # noqa: PLC0415 - other commands do without, and come sooner
+
+    asyncio.run(_room().main(config))
+
+
+@app.command("enrol")
+def enrol(
+    config: Config,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="HOST:PORT", help="the enrolment port of a relay")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", help="instead of asking a relay: one of your own, in PEM")
+    ] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="its key")] = None,
+    authority: Annotated[Path | None, typer.Option("--authority", help="who vouches for relays")] = None,
+) -> None:
+    """Get this host's certificate for the token of `penstock gateway enrol`, which is read from the input."""
+    from orchestrator.enrolment import host, token  # noqa: PLC0415
+
+    files = _room().files_of(_settings(config))
+    own = (certificate, key, authority)
+    if at is not None and own == (None, None, None):
+        if sys.stdin.isatty():
+            sys.stderr.write("token: ")
+            sys.stderr.flush()
+        _told(host.enrol(files, at, token.carried(sys.stdin.readline())))
+    elif at is None and certificate is not None and key is not None and authority is not None:
+        _told(host.take(files, certificate, key, authority))
+    else:
+        raise BadInput(
+            "say --at HOST:PORT of a relay, or --certificate, --key and --authority for one of your own"
+        )
+
+
+@app.command("renew")
+def renew(config: Config) -> None:
+    """Get the next certificate now; the agent does so by itself at two thirds of the life of each."""
+    from orchestrator.enrolment import host  # noqa: PLC0415
+
+    settings = _settings(config)
+    files = _room().files_of(settings)
+    _told(host.renew(files, settings.temporal_address, _room().server_name_of(settings)))
+
+
+@app.command("break-glass")
+def break_glass(
+    config: Config,
+    reason: Annotated[str, typer.Option("--reason", help="why, for the host's own record")],
+    back: Annotated[
+        bool, typer.Option("--back", help="send new sessions to the instance that they went to before")
+    ] = False,
+    slot: Annotated[str | None, typer.Option("--slot", help="send new sessions to this slot")] = None,
+) -> None:
+    """Let nobody own this gateway, and send new sessions back if told; needs no engine, ends no session."""
+    import asyncio  # noqa: PLC0415
+
+    from orchestrator.processes import break_glass as glass  # noqa: PLC0415
+
+    if back and slot is not None:
+        raise BadInput("say --back or --slot, not both")
+    person = pwd.getpwuid(os.getuid()).pw_name
+    host = _room().compose_host(_settings(config))
+    done = asyncio.run(glass.break_glass(host, person, reason, back=back, slot=slot))
+    steering = done.state.steering
+    say(f"The fence of {done.state.gateway} is reset: orders from before {_moment(done.epoch)} are refused.")
+    say(f"New sessions go to slot {steering.trial or steering.serving or 'none'}; no session was ended.")
+    say("An orchestrator is obeyed again from its next order on; stop the agent if it is not to be.")
+
+
+def _moment(epoch: int) -> str:
+    return f"{datetime.fromtimestamp(epoch / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _room() -> Any:
+    """Return the agent's process; the engine's client is loaded only here."""
+    return importlib.import_module("orchestrator.processes.agent")
+
+
+def _settings(config: Path) -> Any:
+    from activities.files import load  # noqa: PLC0415
+
+    return load(config, _room().AgentSettings)
+
+
+def _told(whose: "Certified") -> None:
+    say(f"{whose} has certificate {whose.serial}, good until {whose.expires:%Y-%m-%d %H:%M} UTC.")

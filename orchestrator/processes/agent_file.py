@@ -1,0 +1,79 @@
+"""A gateway's own file: what its agent and its exporter are told there, and nowhere else."""
+
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from activities.drivers.daemon.exempt import Exempt
+from policies.model.fleet import Gateway
+from policies.model.host_limits import HostLimits
+from policies.model.value import Duration, Name, Value
+
+
+class ProbeSettings(Value):
+    """Who the agent logs in as when it probes an instance; secrets by file only."""
+
+    user: str
+    password: Path
+    authority: Path
+    name: str | None = None
+    target: str | None = None
+
+
+class ExporterSettings(Value):
+    """Where the exporter answers, and whom; beyond loopback only over TLS, to those who show who they are."""
+
+    address: IPv4Address | IPv6Address | None = Field(
+        None, description="where it listens; the gateway's management address, else loopback"
+    )
+    certificate: Path | None = Field(None, description="its certificate and those above it, in PEM")
+    key: Path | None = Field(None, description="the certificate's key, in PEM")
+    clients: Path | None = Field(None, description="who signs the client certificates it asks for, in PEM")
+    token: Path | None = Field(
+        None, description="what Prometheus shows, one token in each line; read anew for each scrape"
+    )
+    connections: int = Field(64, ge=8, le=1000, description="how many it has at most")
+
+
+class AgentSettings(Value):
+    """The agent's own file: its gateway, its folder, whom it trusts, which files templates may ask for."""
+
+    gateway: Gateway
+    root: Path = Field(description="folder of versions, slots and the journal")
+    product: Name
+    channel: Name
+    trust: Path = Field(description="trust.yaml of this host; the orchestrator's word is not enough")
+    temporal_address: str = Field(description="host and port of a relay; of the engine itself in a lab")
+    temporal_namespace: str = "default"
+    certificate: Path | None = Field(None, description="by which relays know this gateway; renewed by itself")
+    key: Path | None = Field(None, description="its key, which never leaves this host")
+    authority: Path | None = Field(None, description="who vouches for relays, in PEM")
+    server_name: str | None = Field(
+        None, description="what the certificate over there names; a relay's is known"
+    )
+    api_key: Path | None = Field(
+        None, description="file with the engine's API key, where no relay is between"
+    )
+    payload_keys: Path | None = Field(None, description="this gateway's own keys, which seal its orders")
+    credentials: dict[str, str] = Field(
+        default={}, description="what templates refer to by name: file:PATH, env:NAME or vault:PATH#FIELD"
+    )
+    probe: ProbeSettings
+    exporter: ExporterSettings = ExporterSettings()
+    pseudonyms: Path | None = Field(
+        None,
+        description="the fleet's key that makes words of addresses and names in snapshots; the same on every "
+        "host of the fleet, and clients' addresses are left out without it",
+    )
+    snapshots_kept: Duration = Field(timedelta(days=30), description="how long this host keeps its snapshots")
+    exempt: Exempt = Field(default=Exempt(), description="whose sessions no drain deadline ends")
+    limits: HostLimits = Field(default=HostLimits(), description="what this host does at most, by any order")
+
+    @field_validator("gateway")
+    @classmethod
+    def _gateway_knows_whose_it_is(cls, gateway: Gateway) -> Gateway:
+        if gateway.fleet is None:
+            raise ValueError("say which fleet it is of: `fleet: NAME`, as fleet.yaml is called")
+        return gateway

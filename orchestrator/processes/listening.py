@@ -1,0 +1,91 @@
+"""Listening for HTTP: who is slow, idle or too many costs a place for seconds and no more."""
+
+import asyncio
+import socket
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from orchestrator.api.peer import PATIENCE_SECONDS, PeerProtocol
+from policies.model.errors import BadInput
+
+KEPT_ALIVE_SECONDS = 20
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the process it is part of, and waits for no slow handshake."""
+
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
+        super().__init__(config)
+        self._tls = tls
+        self._held = Counter[str]()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen at these sockets; uvicorn's own way gives a stranger a minute for the handshake."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+        patience = PATIENCE_SECONDS if self._tls is not None else None
+        self.servers = [
+            await loop.create_server(
+                self._connection, sock=one, ssl=self._tls, ssl_handshake_timeout=patience
+            )
+            for one in sockets or ()
+        ]
+        self.started = True
+
+    def _connection(self) -> asyncio.Protocol:
+        made = PeerProtocol(self.config, self.server_state, self.lifespan.state)
+        made.held = self._held
+        return made
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+@asynccontextmanager
+async def answering_at(
+    application: ASGIApp, *sockets: socket.socket, tls: ssl.SSLContext | None, most: int
+) -> AsyncIterator[None]:
+    """Answer at these sockets, at most so many at once, for the length of the body; then they are closed."""
+    config = uvicorn.Config(
+        application,
+        http=PeerProtocol,
+        proxy_headers=False,  # whoever calls from this host would name their own address, and be anybody
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=most,
+        timeout_keep_alive=KEPT_ALIVE_SECONDS,
+        timeout_graceful_shutdown=2,
+    )
+    server = _Server(config, tls)
+    answering = asyncio.create_task(server.serve([*sockets]))
+    try:
+        while not (server.started or answering.done()):  # noqa: ASYNC110 - uvicorn tells it by a flag
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        await answering
+
+
+def port_at(address: str, setting: str) -> socket.socket:
+    """Return a socket at this host and port, which this setting names.
+
+    Raises:
+        BadInput: It is none, or nobody can listen there.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        return socket.create_server((host.strip("[]"), int(port)), reuse_port=False)
+    except (OSError, ValueError, OverflowError) as error:
+        wrong = f"nobody can listen at {address} ({error}); write {setting} as HOST:PORT"
+        raise BadInput(wrong) from error

@@ -1,0 +1,171 @@
+"""The relay's process: agents on one port, by their certificates; hosts that want one on another."""
+
+import asyncio
+import logging
+import resource
+import ssl
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+
+from activities.drivers.private_files import read_private
+from orchestrator.engine.client import enter_network_namespace
+from orchestrator.engine.keys import MasterKeys, read_keys
+from orchestrator.enrolment.authority import SLACK, Authority
+from orchestrator.enrolment.desk import Desk, PayloadKeys, no_keys
+from orchestrator.enrolment.listener import enrolment_application
+from orchestrator.enrolment.names import RENEW, Certified
+from orchestrator.processes.composition import shown_to_the_engine
+from orchestrator.processes.listening import answering_at, port_at
+from orchestrator.processes.process import keep_to_itself, leave
+from orchestrator.processes.stopping import told_to_stop
+from orchestrator.relay.calls import Calls
+from orchestrator.relay.engine import EngineSide
+from orchestrator.relay.revocations import Revocations
+from orchestrator.relay.server import Relay, server_of
+from orchestrator.relay.task_tokens import TaskTokens, read_token_keys
+from orchestrator.settings import Settings, read_settings
+from orchestrator.store.ledger import Ledger
+from policies.model.errors import BadInput, PenstockError
+
+MOST_ENROLLING = 100
+"""Hosts that enrol at once."""
+
+STOP_SECONDS = 3.0
+"""How long calls that are under way may take to end; polls end at once, and agents go to another relay."""
+
+SPARE_DESCRIPTORS = 1_000
+"""Open files beside connections."""
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def relaying(settings: Settings) -> AsyncIterator[Relay]:
+    """Answer agents, and hosts that enrol, for the length of the body.
+
+    Raises:
+        BadInput: A setting is missing or wrong, or nobody can listen there.
+    """
+    if settings.relay_address is None:
+        raise BadInput("no address for agents is set: set PENSTOCK_RELAY_ADDRESS to HOST:PORT")
+    authority = Authority.open(settings.authority)
+    others = _read(settings.relay_authorities)
+    ledger = Ledger.open(settings.ledger_url)
+    lives = timedelta(days=settings.gateway_certificate_days)
+    desk = Desk(authority, ledger, lives, others, _payload_keys(settings.payload_keys))
+    shown = shown_to_the_engine(settings)
+    engine = EngineSide(settings.temporal_address, settings.temporal_namespace, shown)
+    revocations = Revocations(ledger.revoked_gateways)
+
+    async def note(caller: Certified, method: str, peer: str, why: str) -> None:
+        body = {"method": method, "from": peer, "why": why, "serial": caller.serial}
+        same = f"{caller}/{method}"
+        try:
+            await asyncio.to_thread(
+                ledger.note_refusal, str(caller), caller.fleet, "call refused", body, same
+            )
+        except PenstockError as error:
+            _log.warning("the refusal of %s for %s is not in the audit record: %s", method, caller, error)
+
+    async def renew(caller: Certified, certificate: x509.Certificate, body: bytes, peer: str) -> bytes:
+        return await desk.renew(caller, certificate, body, peer)
+
+    calls = Calls(settings.temporal_namespace, TaskTokens(read_token_keys(settings.relay_key)))
+    relay = Relay(calls, engine, revocations, note, {RENEW: renew})
+    await revocations.refresh()
+    server = server_of(
+        relay, _credentials(settings, authority, others), settings.relay_address, settings.relay_connections
+    )
+    async with AsyncExitStack() as held:
+        held.push_async_callback(engine.close)
+        if settings.enrolment_address is not None:
+            at = port_at(settings.enrolment_address, "PENSTOCK_ENROLMENT_ADDRESS")
+            tls = _server_only(authority)
+            await held.enter_async_context(
+                answering_at(enrolment_application(desk), at, tls=tls, most=MOST_ENROLLING)
+            )
+        keeping = asyncio.create_task(revocations.keep(relay.end_revoked))
+        held.callback(keeping.cancel)
+        await server.start()
+        held.push_async_callback(server.stop, STOP_SECONDS)
+        held.callback(relay.end_polls)
+        yield relay
+
+
+def _payload_keys(masters: Path | None) -> PayloadKeys:
+    """Return what derives a gateway's keys; the file is read each time, so that new keys need no restart."""
+    if masters is None:
+        return no_keys
+    read_keys(masters)
+    return lambda queue: MasterKeys(read_keys(masters)).lines_for(queue)
+
+
+def _credentials(settings: Settings, authority: Authority, others: bytes) -> grpc.ServerCredentials:
+    """Return how the relay proves itself, and whose certificates it takes from agents."""
+    if settings.relay_certificate is not None and settings.relay_certificate_key is not None:
+        key = read_private(settings.relay_certificate_key, "the relay's key")
+        pair = (key, _read(settings.relay_certificate))
+    else:
+        pair = authority.issue_relay(_as_long_as(authority))
+    return grpc.ssl_server_credentials([pair], authority.pem + others, require_client_auth=True)
+
+
+def _server_only(authority: Authority) -> ssl.SSLContext:
+    """Return how a relay proves itself to a host that knows only the authority's fingerprint."""
+    key, certificate = authority.issue_relay(_as_long_as(authority))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    with tempfile.NamedTemporaryFile() as file:  # readable by its owner only; the library reads files alone
+        file.write(key + certificate)
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
+
+
+def _as_long_as(authority: Authority) -> timedelta:
+    return authority.certificate.not_valid_after_utc - datetime.now(UTC) - SLACK
+
+
+def _read(path: Path | None) -> bytes:
+    if path is None:
+        return b""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error
+
+
+def allow_descriptors(connections: int) -> None:
+    """Have room for so many connections, as far as this host lets the process have it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_DESCRIPTORS
+    room = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < room:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
+    if room < wanted:
+        _log.warning(
+            "only %d of %d connections fit: raise LimitNOFILE", room - SPARE_DESCRIPTORS, connections
+        )
+
+
+async def main() -> None:
+    """Relay until told to stop."""
+    settings = read_settings()
+    enter_network_namespace(settings.network_namespace)
+    allow_descriptors(settings.relay_connections)
+    told = told_to_stop()
+    async with relaying(settings):
+        print(f"ready: {settings.relay_address}", flush=True)  # noqa: T201 - the supervisor waits for this line
+        await told.wait()
+
+
+if __name__ == "__main__":
+    keep_to_itself()
+    asyncio.run(main())
+    leave(0)

@@ -1,0 +1,54 @@
+"""A gateway's host pays for what its processes load: the agent and the exporter load only what they use."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.house.tree import ROOT
+
+ORCHESTRATOR = {"sqlalchemy", "alembic", "psycopg", "fastapi", "starlette", "sse_starlette", "jwt"}
+ASKING = {"prometheus_api_client", "pandas", "numpy", "scipy"}
+DRAWING = {"rich", "pygments"}
+VERIFYING = {"sigstore", "tuf", "requests", "pysequoia", "asn1crypto", "rfc3161_client"}
+"""Loaded with the first trust policy that names their kind, and no other."""
+
+LISTED = """
+import importlib, json, sys
+import orchestrator.cli.main as tree
+importlib.import_module("asyncio").run = lambda main: main.close()
+tree._run(*sys.argv[1:])
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules if sys.modules[name] is not None}
+    | {name for name in sys.modules if name.startswith(("orchestrator.", "workflows."))})))
+"""
+
+
+def loaded(verb: str) -> set[str]:
+    """Return the packages that a process of this verb has loaded when it begins, and which of our modules."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LISTED, verb, "none.yaml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    found: list[str] = json.loads(ended.stdout)
+    return set(found)
+
+
+@pytest.mark.parametrize(
+    ("verb", "never"),
+    [
+        ("agent", ORCHESTRATOR | ASKING | DRAWING | VERIFYING | {"uvicorn", "prometheus_client"}),
+        ("exporter", ORCHESTRATOR | ASKING | DRAWING | VERIFYING),
+    ],
+)
+def test_a_process_of_a_gateway_loads_nothing_that_it_never_needs(verb: str, never: set[str]) -> None:
+    found = loaded(verb)
+    assert f"orchestrator.processes.{verb}" in found
+    assert found & never == set()
+    rooms = ("orchestrator.store", "orchestrator.service", "orchestrator.api.", "orchestrator.publishing")
+    assert [name for name in found if name.startswith(rooms)] == []
+    assert [name for name in found if name.startswith("workflows.") and name != "workflows.sandbox"] == []
