@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from deploy.lab.topology import Topology
+from deploy.lab.topology import Host, Topology
 from policies.model.errors import BadInput
 
 PROBE = "probe"
@@ -47,6 +47,11 @@ class Credentials:
         return self.folder / "gateway.key"
 
     @property
+    def metrics_token(self) -> Path:
+        """What Prometheus shows to the exporters."""
+        return self.folder / "metrics-token"
+
+    @property
     def users(self) -> Path:
         """The list ocserv asks: everybody."""
         return self.folder / "users"
@@ -66,12 +71,17 @@ def issue(topology: Topology, folder: Path, *, people: int = 4000) -> Credential
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     names = tuple(f"user-{number:05}" for number in range(1, people + 1))
     credentials = Credentials(folder, secrets.token_hex(8), names)
-    _certify(credentials, [a for host in topology.gateways for a in (host.address4, host.address6)])
+    _certify(credentials, [a for host in topology.gateways for a in _addresses(host)])
+    _write(credentials.metrics_token, f"{secrets.token_hex(32)}\n".encode())
     everybody = [PROBE, *(site.name for site in topology.sites), *names]
     hashed = _hash(credentials.password, folder / "one")
     _list(credentials.users, everybody, hashed)
     _list(credentials.legacy_users, [PROBE, *everybody[LEGACY_SHARE::LEGACY_SHARE]], hashed)
     return credentials
+
+
+def _addresses(host: Host) -> tuple[str, ...]:
+    return tuple(filter(None, (host.address4, host.address6, host.management4)))
 
 
 def _hash(password: str, scratch: Path) -> str:

@@ -86,7 +86,11 @@ def cut_off(lab: Lab, *hosts: Host) -> Iterator[None]:
     for hook, side in (("input", "saddr"), ("output", "daddr")):
         rules.append(f"add chain inet {CUT} {hook} {{ type filter hook {hook} priority 0; }}")
         for host in hosts:
-            rules.append(f"add rule inet {CUT} {hook} ip {side} {host.address4} drop")
+            rules += [
+                f"add rule inet {CUT} {hook} ip {side} {address} drop"
+                for address in (host.address4, host.management4)
+                if address
+            ]
             rules.append(f"add rule inet {CUT} {hook} ip6 {side} {host.address6} drop")
     _nft(hub, "\n".join(rules))
     try:

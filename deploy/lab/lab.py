@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -18,6 +19,8 @@ from typing import Any
 
 import yaml
 
+from activities.drivers.private_files import write_private
+from activities.files import load
 from deploy.lab import credentials as lab_credentials
 from deploy.lab import namespaces, preflight
 from deploy.lab.offers import Offers, server
@@ -27,6 +30,10 @@ from deploy.lab.services import EXPORTER_PORT, PROMETHEUS_PORT, Engine, Promethe
 from deploy.lab.topology import PREFIX, TARGET4, Host, Topology
 from deploy.lab.traffic import Logins, Users
 from deploy.lab.traffic import Settings as TrafficSettings
+from orchestrator.enrolment.host import enrol
+from orchestrator.enrolment.token import carried
+from orchestrator.processes.agent import files_of
+from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.composition import Installation, compose
 from orchestrator.service.people import OF_ROOT
 from orchestrator.settings import Settings, state_folder
@@ -76,6 +83,7 @@ SLOTS = "abc"
 FIRST_PORT = 4431
 READY_WITHIN = 60.0
 REPOSITORY_PORT = 8080
+RELAY_PORT, ENROLMENT_PORT = 7234, 7235
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,9 @@ class Lab:
     users: Users
     logins: Logins
     worker: Process
+    relay: Process
     agents: dict[str, Process]
+    exporters: dict[str, Process]
     engine: Engine
     prometheus: Prometheus
     installation: Installation
@@ -214,6 +224,7 @@ def _gateway(host: Host, number: int) -> Gateway:
         name=host.name,
         domain=host.name,
         addresses=(host.address4, host.address6),
+        management=host.management4,
         metrics_port=EXPORTER_PORT,
         slots=slots,
     )
@@ -281,7 +292,8 @@ async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[
     issued = lab_credentials.issue(topology, files / "credentials")
     tell(f"{len(topology.gateways)} gateways and {len(topology.sites)} sites have their networks")
     tell(f"releases built and signed: ocserv {offers.older.version}, {offers.newer.version} and two more")
-    engine, prometheus = Engine(topology, folder / "engine"), Prometheus(topology, folder / "prometheus")
+    engine = Engine(topology, folder / "engine")
+    prometheus = Prometheus(topology, folder / "prometheus", issued)
     engine.start()
     prometheus.start()
     server(
@@ -291,23 +303,29 @@ async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[
     installation = await compose(settings)
     api = _program(folder, "api", topology.hub, ["-m", "orchestrator.processes.api"], settings)
     worker = _program(folder, "worker", topology.hub, ["-m", "orchestrator.processes.worker"], settings)
+    relay = _program(folder, "relay", topology.hub, ["-m", "orchestrator.processes.relay"], settings)
     agents = {
-        host.name: _agent(folder, files, host, fleet.gateway(host.name), issued, published, engine)
+        host.name: _agent(folder, files, host, fleet.gateway(host.name), issued, published, settings)
         for host in topology.gateways
     }
-    for program in (worker, api, *agents.values()):
+    for program in (relay, worker, api):
         program.start()
+    await _ready(relay)
+    for host in topology.gateways:
+        await _enrol(installation, settings, _agent_file(files, host))
+        agents[host.name].start()
     for program in (worker, api, *agents.values()):
         await _ready(program)
-    tell(f"engine, Prometheus, worker and {len(agents)} agents are ready")
+    tell(f"engine, Prometheus, worker, relay and {len(agents)} enrolled agents are ready")
     for release in (offers.older, offers.newer, offers.faulty):
         await installation.service.add_release(OPERATOR, FLEET, release.digest)
     await installation.changes.install(fleet, offers.older, settings.source, OPERATOR.person)
     installed = await installation.changes.end_of(FLEET)
     if installed.outcome is not Outcome.PROMOTED:
         raise Unavailable(f"the lab's fleet could not be installed: {installed.reason}")
-    for host in topology.gateways:
-        _exporter(folder, files, host, fleet.gateway(host.name)).start()
+    exporters = {host.name: _exporter(folder, files, host) for host in topology.gateways}
+    for program in exporters.values():
+        program.start()
     tell(f"every gateway serves with {offers.older.version}")
     users, logins = _crowds(shape, topology, issued, folder)
     await asyncio.to_thread(users.wait_until_up)
@@ -320,7 +338,9 @@ async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[
         users=users,
         logins=logins,
         worker=worker,
+        relay=relay,
         agents=agents,
+        exporters=exporters,
         engine=engine,
         prometheus=prometheus,
         installation=installation,
@@ -340,6 +360,11 @@ def _settings(
     home = folder.parent if shape.folder == DEMO.folder else folder
     values = {
         "temporal_address": engine.address,
+        "relay_address": f"{topology.hub.address4}:{RELAY_PORT}",
+        "enrolment_address": f"{topology.hub.address4}:{ENROLMENT_PORT}",
+        "relay_key": str(folder / "relay.key"),
+        "authority": str(folder / "authority"),
+        "payload_keys": str(_payload_keys(files)),
         "network_namespace": topology.hub.namespace,
         "prometheus_url": f"http://{prometheus.host.address4}:{shape.metrics_port}",
         "ledger_url": f"sqlite:///{home / 'ledger.db'}",
@@ -395,18 +420,23 @@ def _agent(
     gateway: Gateway,
     issued: lab_credentials.Credentials,
     published: LabReleases,
-    engine: Engine,
+    settings: Settings,
 ) -> Process:
     password = files / "credentials" / "probe-password"
     password.write_text(issued.password)
     password.chmod(0o600)
+    own = folder / "gateways" / host.name / "identity"
     config = {
         "gateway": gateway.model_dump(mode="json", exclude_none=True),
         "root": str(folder / "gateways" / host.name),
         "product": PRODUCT,
         "channel": "stable",
         "trust": str(published.trust_policy),
-        "temporal_address": engine.address,
+        "temporal_address": settings.relay_address,
+        "certificate": str(own / "agent.pem"),
+        "key": str(own / "agent.key"),
+        "authority": str(own / "authority.pem"),
+        "payload_keys": str(own / "payload.keys"),
         "credentials": {
             "users": f"file:{issued.users}",
             "users_legacy": f"file:{issued.legacy_users}",
@@ -420,18 +450,38 @@ def _agent(
             "name": host.address4,
             "target": TARGET4,
         },
+        "exporter": {
+            "certificate": str(issued.certificate),
+            "key": str(issued.key),
+            "token": str(issued.metrics_token),
+        },
     }
-    path = write_yaml(files / "agents" / f"{host.name}.yaml", config)
-    return _program(folder, f"agent-{host.name}", host, ["-m", "orchestrator.processes.agent", str(path)])
+    path = write_yaml(_agent_file(files, host), config)
+    arguments = ["-m", "orchestrator", "agent", "run", "--config", str(path)]
+    return _program(folder, f"agent-{host.name}", host, arguments)
 
 
-def _exporter(folder: Path, files: Path, host: Host, gateway: Gateway) -> Process:
-    path = write_yaml(files / "gateways" / f"{host.name}.yaml", gateway)
-    arguments = ["--gateway", str(path), "--root", str(folder / "gateways" / host.name)]
-    arguments += ["--address", host.address4, "--port", str(EXPORTER_PORT)]
-    return _program(
-        folder, f"exporter-{host.name}", host, ["-m", "orchestrator.processes.exporter", *arguments]
-    )
+async def _enrol(installation: Installation, settings: Settings, path: Path) -> None:
+    """Do what `penstock gateway enrol` and, on the host, `penstock agent enrol` do."""
+    own = load(path, AgentSettings)
+    made = await installation.service.enrol_gateway(OPERATOR, FLEET, own.gateway.name)
+    await asyncio.to_thread(enrol, files_of(own), str(settings.enrolment_address), carried(made.token))
+
+
+def _payload_keys(files: Path) -> Path:
+    """Make the key that seals everything between orchestrator and gateways."""
+    path = files / "payload.keys"
+    write_private(path, f"lab:{secrets.token_hex(32)}\n".encode())
+    return path
+
+
+def _agent_file(files: Path, host: Host) -> Path:
+    return files / "agents" / f"{host.name}.yaml"
+
+
+def _exporter(folder: Path, files: Path, host: Host) -> Process:
+    arguments = ["-m", "orchestrator", "exporter", str(_agent_file(files, host))]
+    return _program(folder, f"exporter-{host.name}", host, arguments)
 
 
 def _crowds(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,7 +39,9 @@ class LabReleases:
         self._serial = 0
         self.write_policy()
 
-    def write_policy(self, allow: Sequence[str] | None = None, credential: str | None = None) -> None:
+    def write_policy(
+        self, allow: Sequence[str] | None = None, credentials: Mapping[str, str] | None = None
+    ) -> None:
         """Write trust.yaml: the builder and the release manager must both sign; one source is allowed."""
         root = self.signer.trusted_root_path
         lab = {"sigstore": "lab", "issuer": ISSUER}
@@ -64,7 +66,11 @@ class LabReleases:
                     "index_group": "builder",
                 }
             ],
-            "sources": {"allow": list(allow or [self.url]), "deadline_s": 120.0, "credential": credential},
+            "sources": {
+                "allow": list(allow or [self.url]),
+                "deadline_s": 120.0,
+                "credentials": dict(credentials or {}),
+            },
         }
         self.trust_policy.write_text(json.dumps(policy, indent=2))
 

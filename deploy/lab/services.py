@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TextIO
 
 from deploy.lab import namespaces
+from deploy.lab.credentials import Credentials
 from deploy.lab.processes import Process
 from deploy.lab.topology import Host, Topology
 from orchestrator.engine import development as development_engine
 from policies.model.errors import Conflict, Unavailable
 
 ENGINE_PORT, PROMETHEUS_PORT, EXPORTER_PORT = 7233, 9090, 9500
+LOOPBACK = "127.0.0.1"
 JOB = "vpngw"
 _OK = 200
 _POLL = 0.05
@@ -29,15 +31,26 @@ _POLL = 0.05
 class Service:
     """A server of the hub: one process, one port, one way to ask whether it is ready."""
 
-    def __init__(self, name: str, host: Host, port: int, command: Sequence[str | Path], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        port: int,
+        command: Sequence[str | Path],
+        folder: Path,
+        *,
+        address4: str | None = None,
+    ) -> None:
+        """Take where it listens: at the host's own address, unless another is given."""
         self.host, self.port = host, port
+        self._address4 = address4 or host.address4
         self.folder = folder
         self.process = Process(name, command, log=folder / f"{name}.log", namespace=host.namespace)
 
     @property
     def address(self) -> str:
-        """Where it listens, reachable from the hub and every gateway."""
-        return f"{self.host.address4}:{self.port}"
+        """Where it listens."""
+        return f"{self._address4}:{self.port}"
 
     def start(self, *, within: float = 30.0) -> None:
         """Ensure that it runs and answers; when it already is, nothing happens.
@@ -50,7 +63,7 @@ class Service:
             return
         if self._listens():
             raise Conflict(
-                f"{self.process.name}: port {self.port} of {self.host.address4} is in use: free it first"
+                f"{self.process.name}: port {self.port} of {self._address4} is in use: free it first"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.process.start()
@@ -80,21 +93,20 @@ class Service:
     def _listens(self) -> bool:
         with namespaces.inside(self.host.namespace), socket.socket() as caller:
             caller.settimeout(1.0)
-            return caller.connect_ex((self.host.address4, self.port)) == 0
+            return caller.connect_ex((self._address4, self.port)) == 0
 
 
 class Engine(Service):
-    """Temporal's development server with its state in one SQLite file."""
+    """Temporal's development server with its state in one SQLite file; nobody outside the hub reaches it."""
 
     def __init__(self, topology: Topology, folder: Path, *, port: int = ENGINE_PORT) -> None:
         self._database = folder / "engine.sqlite"
         self._lock: TextIO | None = None
         self._program = development_engine.program()
-        # Bound to one address its parts look for each other at another; nobody but the lab is in the hub.
-        command = development_engine.command("0.0.0.0", port, self._database)  # noqa: S104 - of the hub's namespace
+        command = development_engine.command(LOOPBACK, port, self._database)
         # The search attributes must exist from the start.
         command += ["--search-attribute", "Fleet=Keyword", "--search-attribute", "Phase=Keyword"]
-        super().__init__("temporal", topology.hub, port, command, folder)
+        super().__init__("temporal", topology.hub, port, command, folder, address4=LOOPBACK)
 
     def start(self, *, within: float = 30.0) -> None:
         """Ensure that it runs and serves; two servers on one file would damage it, so the file is locked.
@@ -130,10 +142,13 @@ class Engine(Service):
 
 
 class Prometheus(Service):
-    """Prometheus, reading every gateway's exporter once a second."""
+    """Prometheus, reading every exporter once a second, at its management address, with the token."""
 
-    def __init__(self, topology: Topology, folder: Path, *, port: int = PROMETHEUS_PORT) -> None:
+    def __init__(
+        self, topology: Topology, folder: Path, issued: Credentials, *, port: int = PROMETHEUS_PORT
+    ) -> None:
         self._topology = topology
+        self._issued = issued
         self._config = folder / "prometheus.json"
         command = [
             "prometheus",
@@ -148,8 +163,14 @@ class Prometheus(Service):
     def start(self, *, within: float = 30.0) -> None:
         """Ensure that it runs with a configuration for this topology; see `Service.start`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        targets = [f"{host.address4}:{EXPORTER_PORT}" for host in self._topology.gateways]
-        job = {"job_name": JOB, "static_configs": [{"targets": targets}]}
+        targets = [f"{host.management4}:{EXPORTER_PORT}" for host in self._topology.gateways]
+        job = {
+            "job_name": JOB,
+            "scheme": "https",
+            "tls_config": {"ca_file": str(self._issued.authority)},
+            "authorization": {"credentials_file": str(self._issued.metrics_token)},
+            "static_configs": [{"targets": targets}],
+        }
         # YAML is a superset of JSON.
         config = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [job]}
         self._config.write_text(json.dumps(config, indent=1))

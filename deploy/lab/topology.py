@@ -16,7 +16,7 @@ import socket
 import struct
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -38,6 +38,8 @@ class Host:
     namespace: str
     address4: str
     address6: str
+    management4: str = ""
+    """Of a gateway: its address off its users' network, where its metrics are."""
 
 
 class Topology:
@@ -46,7 +48,10 @@ class Topology:
     def __init__(self, *, gateways: int = 4, sites: int = 24, prefix: str = PREFIX) -> None:
         self.prefix = prefix
         self.hub = self._host("hub", 0, 1)
-        self.gateways = [self._host(f"gw-{number}", 1, number) for number in range(1, gateways + 1)]
+        self.gateways = [
+            replace(self._host(f"gw-{number}", 1, number), management4=f"198.18.4.{number}")
+            for number in range(1, gateways + 1)
+        ]
         self.sites = [self._host(f"site-{number:02}", 2, number) for number in range(1, sites + 1)]
         self.load = self._host("load", 3, 1)
 
@@ -127,6 +132,7 @@ class Topology:
             f"addr add {host.address6}/64 dev eth0 nodad",
         ]
         if host in self.gateways:
+            lines.append(f"addr add {host.management4}/16 dev eth0")
             lines += [f"addr add {TARGET4}/32 dev lo", f"addr add {TARGET6}/128 dev lo nodad"]
             # One neighbour instead of two hundred: the kernel keeps 1024 for all namespaces together
             # (gc_thresh3, arp(7)), and beyond that nobody can connect any more, in any lab.

@@ -125,6 +125,7 @@ async def _asked(folder: Path, setup: Setup, fleet: Fleet) -> AsyncIterator[Path
         socket=folder / "api.sock",
         audit_key=folder / "audit.key",
         audit_checkpoints=folder / "checkpoints.jsonl",
+        audit_late=folder / "audit-late.jsonl",
         store=folder / "store",
     )
     installation: Installation = await compose(settings)

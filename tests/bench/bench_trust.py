@@ -23,7 +23,9 @@ CODE = (
     "activities/drivers/source/*",
     "activities/drivers/signature/*",
     "activities/drivers/store/*",
-    "orchestrator/engine/payloads.py",
+    "orchestrator/engine/failures.py",
+    "orchestrator/engine/keys.py",
+    "orchestrator/engine/sealing.py",
     "orchestrator/release_*.py",
 )
 TESTS = (

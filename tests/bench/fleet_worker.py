@@ -8,7 +8,9 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.worker import Worker
 
+from activities.drivers.signature.host_lines import first_fault
 from activities.facts import FactActivities
+from activities.host_record import CollectingActivities
 from activities.ledger import LedgerActivities
 from activities.liveness import heartbeating
 from activities.normality import NormalityOrder
@@ -91,6 +93,7 @@ async def main(address: str, ledger: str, count: int, harm_in_wave: int, patienc
                 LedgerActivities(book),
                 PlanActivities(book),
                 FactActivities(book, FakeFleets(fleet(count))),
+                CollectingActivities(book, first_fault),
                 ArchiveActivities(FakeArchive(), book),
             ),
         ],

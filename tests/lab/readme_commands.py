@@ -24,6 +24,10 @@ ELSEWHERE = {
     "judge calibrate": "tests/drivers/test_prometheus_history.py",
     "serve": "tests/service/test_bad_inputs.py",
     "api": "tests/service/test_bad_inputs.py",
+    "relay": "tests/relay/test_processes.py",
+    "agent break-glass": "tests/drivers/test_host_orders_real.py",
+    "agent enrol": "tests/relay/test_enrolment.py",
+    "agent renew": "tests/relay/test_enrolment.py",
     "worker": "tests/service/test_bad_inputs.py",
 }
 """Commands that need what a lab has not, each with the test that runs it."""
@@ -57,6 +61,8 @@ STORY = (
     Typed("sessions"),
     Typed("gateway quarantine", words("{fleet}", "gw-3", *WHY)),
     Typed("gateway return", words("{fleet}", "gw-3", *WHY)),
+    Typed("gateway enrol", words("{fleet}", "gw-3")),
+    Typed("gateway revoke", words("{fleet}", "gw-99", *WHY)),  # one of the lab's would be silent from now on
     Typed(
         "plan", words("--to", "{newer}", "-o", "json"), remembers={"plan": r'"digest": "sha256:([0-9a-f]+)"'}
     ),
@@ -91,7 +97,8 @@ STORY = (
     Typed("ledger rebuild", words(*WHY), codes=(9,)),
     Typed("drill list"),
     Typed("drill run", words("nothing-of-that-name"), codes=(2,)),
-    Typed("agent", words("--config", "{folder}/no-agent.yaml"), codes=(2,)),
+    Typed("agent run", words("--config", "{folder}/no-agent.yaml"), codes=(2,)),
+    Typed("exporter", words("{folder}/no-agent.yaml"), codes=(2,)),
 )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from deploy.lab import namespaces
+from deploy.lab.credentials import Credentials, issue
 from deploy.lab.services import Engine, Prometheus
 from deploy.lab.topology import Host, Topology
 from policies.model.errors import Conflict, Unavailable
@@ -27,6 +28,11 @@ TEMPORAL = Path(sys.executable).with_name("temporal")
 def topology() -> Iterator[Topology]:
     with network(PREFIX, gateways=2) as built:
         yield built
+
+
+@pytest.fixture(scope="module")
+def issued(topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> Credentials:
+    return issue(topology, tmp_path_factory.mktemp("credentials"), people=1)
 
 
 def engine_says(engine: Engine, *arguments: str) -> str:
@@ -76,21 +82,23 @@ def test_two_engines_never_share_one_file(topology: Topology, tmp_path: Path) ->
 
 def test_a_taken_port_is_named(topology: Topology, tmp_path: Path) -> None:
     with namespaces.inside(topology.hub.namespace):
-        taken = socket.create_server((topology.hub.address4, 7233))
-    with taken, pytest.raises(Conflict, match=r"port 7233 of 198\.18\.0\.1 is in use"):
+        taken = socket.create_server(("127.0.0.1", 7233))
+    with taken, pytest.raises(Conflict, match=r"port 7233 of 127\.0\.0\.1 is in use"):
         Engine(topology, tmp_path).start()
 
 
-def test_a_server_that_cannot_start_is_quoted(topology: Topology, tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_quoted(
+    topology: Topology, issued: Credentials, tmp_path: Path
+) -> None:
     (tmp_path / "prometheus").write_text("a file where a folder must be")
     with pytest.raises(Unavailable, match=r"prometheus does not answer at .*; it said: .*prometheus"):
-        Prometheus(topology, tmp_path).start(within=5)
+        Prometheus(topology, tmp_path, issued).start(within=5)
 
 
 def test_prometheus_asks_every_gateway_and_says_which_do_not_answer(
-    topology: Topology, tmp_path: Path
+    topology: Topology, issued: Credentials, tmp_path: Path
 ) -> None:
-    prometheus = Prometheus(topology, tmp_path)
+    prometheus = Prometheus(topology, tmp_path, issued)
     with exporter(topology.gateways[0]):
         prometheus.start()
         try:
@@ -102,14 +110,14 @@ def test_prometheus_asks_every_gateway_and_says_which_do_not_answer(
                 time.sleep(0.1)
         finally:
             prometheus.stop()
-    assert set(up) == {"198.18.1.1:9500", "198.18.1.2:9500"}
-    assert up["198.18.1.2:9500"] == "0"
+    assert set(up) == {"198.18.4.1:9500", "198.18.4.2:9500"}
+    assert up["198.18.4.2:9500"] == "0"
 
 
 def exporter(host: Host) -> socket.socket:
     """A port that takes connections and says nothing."""
     with namespaces.inside(host.namespace):
-        return socket.create_server((host.address4, 9500))
+        return socket.create_server((host.management4, 9500))
 
 
 def query(prometheus: Prometheus, expression: str) -> list[dict[str, Any]]:

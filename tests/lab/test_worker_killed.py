@@ -1,4 +1,4 @@
-"""kill -9 of the orchestrator's worker in a canary's window, and the loss of its ledger, on the real lab."""
+"""A rollout on the real lab while strangers and thieves attack it and its worker is killed; a lost ledger."""
 
 import json
 import os
@@ -26,6 +26,7 @@ from orchestrator.processes.composition import compose
 from policies.model.plan import Strategy
 from policies.model.change import Phase
 from orchestrator.processes.process import leave
+from tests.lab.attack import Thief, crowds
 
 async def until(built, phase):
     while (await built.status()).phase is not phase:
@@ -34,13 +35,17 @@ async def until(built, phase):
 async def main():
     async with lab(print, Shape(prefix="pstw-", folder="lab-worker", sites=4)) as built:
         before = built.figures()
-        await built.start(await built.plan(built.newer, Strategy.CANARY), "a worker is killed")
+        plan = await built.plan(built.newer, Strategy.CANARY)
+        await built.start(plan, "a worker is killed")
         await until(built, Phase.OBSERVING)
-        await asyncio.sleep(3)
-        built.worker.kill()
-        await asyncio.sleep(2)
-        built.worker.start()
-        await until(built, Phase.ENDED)
+        with crowds(built):
+            attacks = await Thief(built, plan.waves[-1].gateways[-1]).tries()
+            built.worker.kill()
+            await asyncio.sleep(2)
+            built.worker.start()
+            await until(built, Phase.ENDED)
+        told = [entry.action for entry in built.installation.ledger.audit_entries()]
+        print("ATTACKED", json.dumps({"attacks": attacks, "recorded": told}), flush=True)
         result, after = await built.result(), built.figures()
         running = {s.serving.executable for s in (await built.states()).values() if s.serving}
         print("RESULT", json.dumps({
@@ -50,13 +55,19 @@ async def main():
         }), flush=True)
         await rebuild(built)
 
+def times_ready(worker):
+    return sum(line.startswith("ready:") for line in worker.last_lines(100_000))
+
 async def rebuild(built):
     built.worker.stop()
     settings = built.installation.settings
     for file in Path(settings.ledger_url.removeprefix("sqlite:///")).parent.glob("ledger.db*"):
         file.unlink()
     installation = await compose(settings)
+    before = times_ready(built.worker)
     built.worker.start()
+    while times_ready(built.worker) == before:
+        await asyncio.sleep(0.1)
     service = installation.service
     rebuilt = await service.rebuild(OPERATOR, FLEET, "the disk has died")
     await service.add_release(OPERATOR, FLEET, built.faulty.digest)
@@ -96,11 +107,44 @@ def told_in(said: str, what: str) -> dict[str, Any]:
     return found
 
 
-def test_a_rollout_ends_the_same_way_when_its_worker_is_killed_in_the_window(said: str) -> None:
+def test_a_rollout_ends_the_same_way_when_it_is_attacked_and_its_worker_is_killed_in_the_window(
+    said: str,
+) -> None:
     told = told_in(said, "RESULT")
     assert told["outcome"] == "promoted", told
     assert (told["lost"], told["pings_lost"]) == (0, 0)
     assert told["running"] == [told["newer"]]
+
+
+REFUSED = {
+    "the engine from a gateway's network": "nobody answers",
+    "another gateway's queue": "nothing came",
+    "a change by a gateway's certificate": "may not",
+    "a list by a gateway's certificate": "may not",
+    "a plain order": "BadInput: sealed",
+    "an epoch of 2^53": "ahead of the clock of",
+    "an order for another gateway": "is for gw-9, and this host is",
+    "the sessions of the slot that serves": "gets new sessions, so none of its sessions is ended",
+    "a trial of a day": "is not one that gw-",
+    "an empty slot for good": "nothing runs in slot",
+    "a release that nobody signed": "",
+}
+"""What was tried in the middle of the rollout, and what the refusal says."""
+
+
+def test_every_attack_on_a_rollout_is_refused_by_name_and_recorded(said: str) -> None:
+    told = told_in(said, "ATTACKED")
+    assert told["attacks"].keys() == REFUSED.keys()
+    for name, words in REFUSED.items():
+        assert words in told["attacks"][name], (name, told["attacks"][name])
+        assert told["attacks"][name] not in {"obeyed", "done", "reached"}, name
+    refused = {action for action in told["recorded"] if "refused" in action}
+    assert refused >= {
+        "call refused",
+        "on the host: refused: BeyondHostLimits",
+        "on the host: refused: ForeignOrder",
+        "on the host: refused: payload",
+    }
 
 
 def test_a_ledger_that_is_lost_is_rebuilt_from_the_gateways_and_the_next_upgrade_plans(said: str) -> None:
