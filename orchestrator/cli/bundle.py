@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from policies.model.errors import BadInput
+
 
 def verify_bundle(
     subject: Annotated[str, typer.Argument(metavar="FILE_OR_DIGEST", help="a file, or sha256:…")],
@@ -18,8 +20,6 @@ def verify_bundle(
     staging: Annotated[bool, typer.Option("--staging", help="trust the public staging instance")] = False,
 ) -> None:
     """Verify one Sigstore bundle offline; exit 0 only if it holds."""
-    from policies.model.errors import BadInput  # noqa: PLC0415 - every command imports this module
-
     if key is not None:
         raise BadInput(
             "--key is not supported: bundles by managed keys prove no identity; use OpenPGP or CMS"

@@ -8,6 +8,7 @@ import typer
 
 from orchestrator.cli.output import Output, OutputOption, emit, print_table
 from orchestrator.exit_code import ExitCode
+from policies.model.errors import BadInput, PenstockError
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -64,7 +65,6 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
     def read() -> object:
         from activities.drivers.trust_files import load_trust  # noqa: PLC0415 - only who checks waits for it
         from activities.files import load  # noqa: PLC0415
-        from policies.model.errors import BadInput  # noqa: PLC0415
         from policies.model.fleet import Fleet  # noqa: PLC0415
         from policies.model.gates import GatePolicy, lint  # noqa: PLC0415
         from policies.model.people import People  # noqa: PLC0415
@@ -88,7 +88,6 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
 def _settings() -> "tuple[Settings | None, Exception | None]":
     """Return the settings, or why they cannot be read."""
     from orchestrator.settings import read_settings  # noqa: PLC0415 - only who checks waits for it
-    from policies.model.errors import BadInput  # noqa: PLC0415
 
     try:
         return read_settings(), None
@@ -109,8 +108,7 @@ def _raise(error: Exception | None) -> None:
 
 def _wrong(read: Callable[[], object]) -> str | None:
     """Return what is wrong with a file, None when nothing is."""
-    from policies.model.errors import PenstockError  # noqa: PLC0415 - only who checks waits for it
-    from policies.model.value import sentence  # noqa: PLC0415
+    from policies.model.value import sentence  # noqa: PLC0415 - only who checks waits for it
 
     try:
         read()

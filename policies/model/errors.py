@@ -15,15 +15,16 @@ PenstockError
 └── Unavailable       a peer did not answer; trying again may help        (exit 1, retryable)
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from policies.model.offer import Offer
+if TYPE_CHECKING:  # the models take half of a short command's time, and a sentence needs none of them
+    from policies.model.offer import Offer
 
 
 class PenstockError(Exception):
     """An error whose sentence is meant for the operator, with what to ask next."""
 
-    def __init__(self, sentence: str = "", *offers: Offer) -> None:
+    def __init__(self, sentence: str = "", *offers: "Offer") -> None:
         super().__init__(sentence)
         self.offers = offers
 

@@ -1,4 +1,4 @@
-"""A gateway's host pays for what its processes load: the agent and the exporter load only what they use."""
+"""Who starts a process waits for what it loads: agents, exporters and commands load only what they use."""
 
 import json
 import subprocess
@@ -23,16 +23,23 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules if sys.m
     | {name for name in sys.modules if name.startswith(("orchestrator.", "workflows."))})))
 """
 
+HELPED = """
+import contextlib, json, os, sys
+from orchestrator.cli.main import app
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(open(os.devnull, "w")):
+    app(["--help"])
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
 
 def loaded(verb: str) -> set[str]:
     """Return the packages that a process of this verb has loaded when it begins, and which of our modules."""
+    return listed(LISTED, verb, "none.yaml")
+
+
+def listed(*command: str) -> set[str]:
     ended = subprocess.run(
-        [sys.executable, "-c", LISTED, verb, "none.yaml"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
+        [sys.executable, "-c", *command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
     found: list[str] = json.loads(ended.stdout)
     return set(found)
@@ -52,3 +59,10 @@ def test_a_process_of_a_gateway_loads_nothing_that_it_never_needs(verb: str, nev
     rooms = ("orchestrator.store", "orchestrator.service", "orchestrator.api.", "orchestrator.publishing")
     assert [name for name in found if name.startswith(rooms)] == []
     assert [name for name in found if name.startswith("workflows.") and name != "workflows.sandbox"] == []
+
+
+def test_help_loads_neither_the_models_nor_what_draws_nor_what_asks() -> None:
+    found = listed(HELPED)
+    assert "typer" in found
+    models, asking = {"pydantic", "pydantic_core"}, {"httpx", "temporalio", "sqlalchemy", "cryptography"}
+    assert found & (models | asking | DRAWING) == set()
