@@ -1,6 +1,5 @@
 """Commands on a gateway's own host: run its agent, get and renew the certificate by which relays know it."""
 
-import importlib
 import os
 import pwd
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.output import say
+from orchestrator.cli.process import loaded
 from orchestrator.cli.tree import group
 from policies.model.errors import BadInput
 
@@ -100,8 +100,8 @@ def _moment(epoch: int) -> str:
 
 
 def _room() -> Any:
-    """Return the agent's process; the engine's client is loaded only here."""
-    return importlib.import_module("orchestrator.processes.agent")
+    """Return the agent's process, without the stubs for which the engine's client loads gRPC: 10 MB."""
+    return loaded("agent", "grpc")
 
 
 def _settings(config: Path) -> Any:

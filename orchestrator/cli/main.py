@@ -18,6 +18,7 @@ from orchestrator.cli import (
     explain,
     gateway,
     login,
+    process,
     safely,
     snapshot,
     token,
@@ -375,7 +376,7 @@ def serve(
     }
     given = {name: value for name, value in said.items() if value}
     if given.items() <= os.environ.items():
-        _run("serve")
+        process.run("serve")
         return
     # What is said here is read where every setting is: by a process that begins with it.
     program = [sys.executable, "-m", "orchestrator", "serve"]
@@ -385,20 +386,20 @@ def serve(
 @app.command(rich_help_panel=RUN)
 def worker() -> None:
     """Run the orchestrator's worker until SIGTERM."""
-    _run("worker")
+    process.run("worker")
 
 
 @app.command(rich_help_panel=RUN)
 def api() -> None:
     """Run the API at the local socket until SIGTERM."""
-    _run("api")
+    process.run("api")
 
 
 @app.command(rich_help_panel=RUN)
 def relay() -> None:
     """Run a relay until SIGTERM: where agents reach the engine, each its own gateway's queue."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before it is loaded: it has a line for each stranger
-    _run("relay")
+    process.run("relay")
 
 
 @app.command(rich_help_panel=RUN)
@@ -406,14 +407,4 @@ def exporter(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="the file of the gateway's agent")],
 ) -> None:
     """Show a gateway's metrics to Prometheus until SIGTERM."""
-    _run("exporter", config)
-
-
-def _run(name: str, *arguments: Any) -> None:
-    """Run a process of that name; the engine's client is loaded only here."""
-    import asyncio  # noqa: PLC0415
-
-    # httpx loads a command line of its own where it finds click: with rich and pygments, 5 MB of every agent.
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # what Python takes for "not there"
-    room = importlib.import_module(f"orchestrator.processes.{name}")
-    asyncio.run(room.main(*arguments))
+    process.run("exporter", config)
