@@ -63,6 +63,7 @@ def _reading_of(path: Path) -> Callable[[], object]:
 
 def _reader(kind: str, path: Path) -> Callable[[], object]:
     def read() -> object:
+        from activities.drivers.rights import require_own  # noqa: PLC0415 - only who checks waits for it
         from activities.drivers.trust_files import load_trust  # noqa: PLC0415 - only who checks waits for it
         from activities.files import load  # noqa: PLC0415
         from policies.model.fleet import Fleet  # noqa: PLC0415
@@ -73,6 +74,7 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
             case "trust":
                 return load_trust(path)
             case "people":
+                require_own(path)
                 return load(path, People)
             case "gates":
                 gates = load(path, GatePolicy)

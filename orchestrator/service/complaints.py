@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from activities.drivers.rights import require_own
 from orchestrator.store.complaints import ComplaintList
 from policies.judge.complaints import Complaint, read_complaint
 from policies.model.errors import BadInput, Unknown
@@ -53,11 +54,12 @@ class ComplaintService:
 
         Raises:
             Unknown: No complaints are taken about it.
-            BadInput: The file is none with a key; the sentence does not say what is in it.
+            BadInput: The file is none with a key, or others may read it; no sentence says what is in it.
         """
         if self.keys is None:
             raise Unknown("no complaints are taken here: PENSTOCK_COMPLAINTS_KEY names no key")
         path = self.keys / f"{fleet}.key" if self.keys.is_dir() else self.keys
+        require_own(path, secret=True)
         try:
             key = path.read_bytes().strip()
         except FileNotFoundError as error:

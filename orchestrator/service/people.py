@@ -7,6 +7,7 @@ import pwd
 from collections.abc import Iterable
 from pathlib import Path
 
+from activities.drivers.rights import require_own
 from activities.files import Reread
 from orchestrator.service.identity import IdentityProvider
 from policies.access import Action, allows
@@ -37,7 +38,7 @@ class PeopleFile:
         """Return everybody who is known now.
 
         Raises:
-            BadInput: The file is wrong; the sentence names the line.
+            BadInput: The file is wrong, and the sentence names the line; or others may write it.
         """
         try:
             self._path.stat()
@@ -45,6 +46,7 @@ class PeopleFile:
             return People(api_version="penstock/v1")
         except OSError:
             pass  # reading it says what is wrong
+        require_own(self._path)
         return self._file.value()
 
     def at_the_socket(self, uid: int) -> Caller:

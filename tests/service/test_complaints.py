@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from activities.drivers.private_files import write_private
 from activities.files import load
 from orchestrator.api.limits import Kind
 from orchestrator.api.size import MOST_BYTES as MOST_OF_ALL
@@ -36,7 +37,7 @@ async def url(service: Service, ledger: Ledger, tmp_path: Path) -> AsyncIterator
     """Where the API answers on the network, with a key for each fleet but `core`."""
     keys = tmp_path / "keys"
     keys.mkdir()
-    (keys / "edge.key").write_bytes(KEY + b"\n")
+    write_private(keys / "edge.key", KEY + b"\n")
     service.complaints = ComplaintService(ledger.engine, keys)
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     async with serving(service, at):
@@ -213,11 +214,15 @@ def test_a_key_that_is_none_is_refused_without_being_said(ledger: Ledger, tmp_pa
     with pytest.raises(Unknown, match="no complaints are taken about edge"):
         taken.key_of("edge")
     for bad in (b"short", KEY + b"\n" + KEY, b""):
-        path.write_bytes(bad)
+        write_private(path, bad)
         with pytest.raises(BadInput, match="one line of at least 32") as refused:
             taken.key_of("edge")
         assert not bad or bad.decode() not in str(refused.value)
-    path.write_bytes(KEY + b"\n")
+    write_private(path, KEY + b"\n")
+    path.chmod(0o644)
+    with pytest.raises(BadInput, match=f"may be read by others; chmod 600 {path}"):
+        taken.key_of("edge")
+    path.chmod(0o600)
     assert taken.key_of("edge") == taken.key_of("core") == KEY
     with pytest.raises(Unknown, match="PENSTOCK_COMPLAINTS_KEY"):
         ComplaintService(ledger.engine, None).key_of("edge")
@@ -227,7 +232,7 @@ async def test_the_readmes_example_is_accepted(
     url: str, service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:
     (example,) = re.findall(r"^```sh\n(.+?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    (tmp_path / "complaints.key").write_bytes(KEY)
+    write_private(tmp_path / "complaints.key", KEY)
     (tmp_path / "users.key").write_text("x" * 32)
     service.complaints = ComplaintService(ledger.engine, tmp_path / "complaints.key")
     assert "https://penstock.example:9700" in example

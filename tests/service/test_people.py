@@ -280,6 +280,18 @@ async def test_whoever_is_taken_out_of_the_file_is_nobody_at_once(
     assert (await who(network, token))[0] == 403
 
 
+async def test_a_file_that_others_may_write_lets_nobody_in(
+    network: httpx.AsyncClient, provider: IdentityProvider, tmp_path: Path
+) -> None:
+    token = provider.logged_in("ana")
+    (tmp_path / "people.yaml").chmod(0o666)
+    status, problem = await who(network, token)
+    assert status >= 400
+    assert "chmod go-w" in problem["detail"]
+    (tmp_path / "people.yaml").chmod(0o644)
+    assert (await who(network, token))[0] == 200
+
+
 async def test_on_the_network_nobody_is_anybody_without_saying_who(network: httpx.AsyncClient) -> None:
     answer = await network.get("/whoami")
     assert answer.status_code == 401
