@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -39,7 +39,7 @@ from policies.model.release import Artifact, ReleaseManifest
 from policies.model.trust import ApprovalRules, Change, Envelope, TrustPolicy
 from policies.model.value import Digest, Name, Value, digest_of
 from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
-from policies.trust.constraints import require_follows
+from policies.trust.constraints import require_drains, require_follows
 from policies.trust.statements import parse_release
 
 THIS_HOST = "this host"
@@ -234,6 +234,15 @@ class Releases:
         for digest in sorted({*before} - {release}):
             with contextlib.suppress(DigestMismatch):
                 require_follows(manifest, Serving.of(parse_release(self._tools.evidence.read(digest))))
+
+    def require_drains(self, release: Digest, deadline: timedelta) -> None:
+        """Return if sessions of the release before may take that long to end.
+
+        Raises:
+            DoesNotFit: Its signers want them gone sooner, or given more time.
+            DigestMismatch: The release is not on this host.
+        """
+        require_drains(parse_release(self._tools.evidence.read(release)), deadline)
 
     def asks_approval_for(self, release: Digest) -> frozenset[str]:
         """Return for which kinds of changes the release's own signers ask for somebody's approval.

@@ -1,7 +1,7 @@
 """Commands about releases: make, sign and offer them offline; verify, list and withdraw them by the API."""
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ import typer
 from orchestrator.cli.client import Api
 from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
 from orchestrator.cli.tree import group
-from orchestrator.cli.words import Reason, fleet_of
+from orchestrator.cli.words import Reason, fleet_of, seconds
 from policies.model.errors import BadInput
 
 app = group("Releases: make, sign, add, verify and withdraw them.")
@@ -45,6 +45,9 @@ def build(
     follows_to: Annotated[int | None, typer.Option(min=1, help="last one; any when left out")] = None,
     config_version: Annotated[int, typer.Option(min=1, help="of its template, and what it writes")] = 1,
     reads_config_from: Annotated[int | None, typer.Option(min=1, help="first version it reads")] = None,
+    drain_at_most: Annotated[
+        str, typer.Option(help="how long sessions of the release before may go on")
+    ] = "8h",
     asks_approval_for: Annotated[
         list[str] | None, typer.Option(help="config or credentials: who changes it needs an approval")
     ] = None,
@@ -66,6 +69,7 @@ def build(
         follows=(follows_from, follows_to),
         config_version=config_version,
         reads_config=(reads_config_from or config_version, config_version),
+        drain_at_most=timedelta(seconds=seconds(drain_at_most)),
         requires_approval_for=tuple(asks_approval_for or ()),
     )
     built = build_release(tree, template, labels, repository / "blobs" / "building")

@@ -50,6 +50,8 @@ class ReleaseLabels:
     """The first and the last version of configurations that it reads; it writes that of its template."""
     requires_approval_for: tuple[str, ...] = ()
     """`config` and `credentials`: whoever upgrades across such a change needs somebody's approval."""
+    drain_at_most: timedelta = timedelta(hours=8)
+    """How long sessions of the release before may go on at most."""
     issued_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
 
@@ -164,7 +166,7 @@ def _predicate(
         "config_compat": {"reads": list(labels.reads_config), "writes": labels.config_version},
         "from_versions": {"min": least, "max": most},
         "protocol_compat": [labels.daemon],
-        "drain": {"min_seconds": 0, "max_seconds": 28800},
+        "drain": {"min_seconds": 0, "max_seconds": int(labels.drain_at_most.total_seconds())},
         "requires_approval_for": list(labels.requires_approval_for),
         "notes": labels.notes,
     }

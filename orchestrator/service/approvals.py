@@ -41,15 +41,16 @@ class ApprovalService:
         signed = releases.asks_approval_for(plan.release.digest)
         return required(changes, releases.approval_rules, plan.fleet.approvals, replaced, signed=signed)
 
-    def require_follows(self, plan: Plan) -> None:
-        """Return if the release may follow whatever its gateways go back to, as its signers meant it.
+    def require_as_signed(self, plan: Plan) -> None:
+        """Return if the release may follow whatever its gateways go back to, and be drained for so long.
 
         Raises:
-            DoesNotFit: It may not.
+            DoesNotFit: Its signers did not mean it so.
             DigestMismatch: The release is not in this installation's store.
         """
-        before = {known_good.digest for known_good in plan.known_good.values()}
-        compose_releases(self.store, self.trust).require_follows(plan.release.digest, before)
+        releases, digest = compose_releases(self.store, self.trust), plan.release.digest
+        releases.require_follows(digest, {known_good.digest for known_good in plan.known_good.values()})
+        releases.require_drains(digest, plan.fleet.limits.drain_deadline)
 
     def state(self, plan: Plan, requester: str) -> Approved:
         """Return how far the plan has come, if that person starts it."""

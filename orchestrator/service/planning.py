@@ -63,12 +63,13 @@ class PlanService:
         """Return what an upgrade would do; no gateway is changed.
 
         Raises:
-            DoesNotFit: The release may not follow what one of the gateways would go back to.
+            DoesNotFit: The release may not follow what one of the gateways would go back to, or its signers
+                give the drains another time.
         """
         release = await asyncio.to_thread(self.ledger.release, to, fleet.product)
         gates, trust = await asyncio.to_thread(self._read_files)
         plan = await self.changes.plan(fleet, release, strategy, gates, trust)
-        await asyncio.to_thread(self.approvals.require_follows, plan)
+        await asyncio.to_thread(self.approvals.require_as_signed, plan)
         return plan
 
     async def view(self, plan: Plan, person: str) -> PlanView:

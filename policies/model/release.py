@@ -145,10 +145,26 @@ class FromVersions(SignedWord):
 
 
 class DrainBounds(SignedWord):
-    """How long sessions of the release before may take to end."""
+    """How long sessions of the release before may take to end: a fleet's deadline has to lie between."""
 
     min_seconds: int = Field(ge=0)
     max_seconds: int = Field(ge=0)
+
+    @property
+    def least(self) -> timedelta:
+        """The shortest deadline of a drain."""
+        return timedelta(seconds=self.min_seconds)
+
+    @property
+    def most(self) -> timedelta:
+        """The longest deadline of a drain."""
+        return timedelta(seconds=self.max_seconds)
+
+    @model_validator(mode="after")
+    def _has_room(self) -> "DrainBounds":
+        if self.min_seconds > self.max_seconds:
+            raise ValueError("no deadline of a drain is that long and that short at once")
+        return self
 
 
 class ReleaseManifest(SignedWord):
@@ -170,10 +186,11 @@ class ReleaseManifest(SignedWord):
     config_schema: ConfigSchema
     config_compat: ConfigCompatibility
     from_versions: FromVersions
-    protocol_compat: tuple[str, ...]
+    protocol_compat: tuple[Name, ...]
+    """The daemons whose clients it serves; its own is among them."""
     drain: DrainBounds
     requires_approval_for: tuple[Literal["config", "credentials"], ...]
-    known_good_of: int | None = Field(default=None, ge=1)
+    known_good_of: None = Field(default=None, description="reserved: nothing may be said here yet")
     sbom: Sha256 | None = None
     notes: str = Field(default="", max_length=4096)
 
@@ -199,6 +216,8 @@ class ReleaseManifest(SignedWord):
             raise ValueError("the configuration template is not among the artifacts")
         if not self.config_compat.understands(self.config_schema.version):
             raise ValueError("config_compat.reads leaves out the version of the release's own template")
+        if self.daemon.kind not in self.protocol_compat:
+            raise ValueError("protocol_compat leaves out the release's own daemon")
         return self
 
 

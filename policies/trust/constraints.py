@@ -4,6 +4,8 @@ The signers wrote these down because the release would break elsewhere. A way ba
 was known-good here has run here, and the release that is left may read what it does not.
 """
 
+from datetime import timedelta
+
 from policies.model.host import Host, Serving
 from policies.model.refusals import DoesNotFit
 from policies.model.release import ReleaseManifest
@@ -38,6 +40,22 @@ def require_follows(manifest: ReleaseManifest, serving: Serving | None) -> None:
         )
     if serving is not None:
         _require_config(manifest, serving)
+
+
+def require_drains(manifest: ReleaseManifest, deadline: timedelta) -> None:
+    """Return if sessions of the release before may take that long to end.
+
+    Raises:
+        DoesNotFit: The signers want them gone sooner, or given more time.
+    """
+    bounds = manifest.drain
+    if not bounds.least <= deadline <= bounds.most:
+        raise DoesNotFit(
+            f"whoever signed {manifest.version} gives sessions of the release before from {bounds.least} to "
+            f"{bounds.most} to end, and limits.drain_deadline is {deadline}; set it between, or have the "
+            "release signed with other bounds",
+            reason="drain",
+        )
 
 
 def _require_platform(manifest: ReleaseManifest, host: Host) -> None:

@@ -18,6 +18,7 @@ from policies.model.refusals import (
     NotOffered,
     SignatureMissing,
     SignerRevoked,
+    TrustError,
 )
 from policies.model.release import ConfigCompatibility, Platform
 from policies.model.value import Digest
@@ -107,6 +108,39 @@ async def test_the_orchestrator_admits_what_some_host_may_run(stage: Stage) -> N
     stage.publish_predicate(from_versions={"min": 900})
     stage.publish_index(serial=2)
     await stage.admit()
+
+
+async def test_old_sessions_end_when_the_signers_said_and_no_plan_says_otherwise(stage: Stage) -> None:
+    """H2: `drain` was signed and never read."""
+    stage.publish_predicate(drain={"min_seconds": 600, "max_seconds": 3600})
+    stage.publish_index(serial=2)
+    await stage.admit()
+    for kept in (600, 3600):
+        stage.releases.require_drains(stage.digest, timedelta(seconds=kept))
+    for refused in (599, 3601):
+        with pytest.raises(
+            DoesNotFit, match=r"from 0:10:00 to 1:00:00 to end, and limits\."
+        ):
+            stage.releases.require_drains(stage.digest, timedelta(seconds=refused))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"known_good_of": 3},
+        {"protocol_compat": ["openvpn"]},
+        {"drain": {"min_seconds": 2, "max_seconds": 1}},
+    ],
+    ids=str,
+)
+async def test_what_a_manifest_says_and_nobody_obeys_is_refused(
+    stage: Stage, changed: dict[str, object]
+) -> None:
+    """H2: a signed word that has no effect is a promise that nobody keeps."""
+    stage.publish_predicate(**changed)
+    stage.publish_index(serial=2)
+    with pytest.raises(TrustError, match=next(iter(changed))):
+        await stage.admit()
 
 
 async def test_a_release_that_the_channel_does_not_list_is_not_admitted(stage: Stage) -> None:

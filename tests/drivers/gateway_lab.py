@@ -125,7 +125,7 @@ class TreeAdmission:
                 "config_schema": {"sha256": _hex(template), "size": len(template), "version": 1},
                 "config_compat": {"reads": (1, 1), "writes": 1},
                 "from_versions": {"min": 0},
-                "protocol_compat": (),
+                "protocol_compat": ("ocserv",),
                 "drain": {"min_seconds": 0, "max_seconds": 60},
                 "requires_approval_for": (),
             }

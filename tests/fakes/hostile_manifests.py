@@ -110,7 +110,7 @@ def _predicate(artifacts: list[dict[str, Any]]) -> dict[str, Any]:
         "config_schema": {"sha256": _hex(CONTENT), "size": len(CONTENT), "version": 1},
         "config_compat": {"reads": [1, 1], "writes": 1},
         "from_versions": {"min": 0},
-        "protocol_compat": [],
+        "protocol_compat": ["ocserv"],
         "drain": {"min_seconds": 0, "max_seconds": 60},
         "requires_approval_for": [],
     }
