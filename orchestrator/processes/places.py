@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -91,8 +91,8 @@ class _Protocol(H11Protocol):
 class Listening:
     """The callers of one application at one port."""
 
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, most: int) -> None:
-        """Take what is answered, over TLS or not, and how many connections there are at most."""
+    def __init__(self, config: uvicorn.Config, tls: Callable[[], ssl.SSLContext] | None, most: int) -> None:
+        """Take what is answered, what new connections are encrypted by, and how many there are at most."""
         config.load()
         self._config = config
         self._tls = tls
@@ -145,7 +145,7 @@ class Listening:
             await asyncio.get_running_loop().connect_accepted_socket(
                 protocol,
                 caller.socket,
-                ssl=self._tls,
+                ssl=self._tls and self._tls(),
                 ssl_shutdown_timeout=_SHUTDOWN_SECONDS if self._tls is not None else None,
             )
         except OSError:  # no handshake came of it

@@ -118,9 +118,7 @@ async def test_old_sessions_end_when_the_signers_said_and_no_plan_says_otherwise
     for kept in (600, 3600):
         stage.releases.require_drains(stage.digest, timedelta(seconds=kept))
     for refused in (599, 3601):
-        with pytest.raises(
-            DoesNotFit, match=r"from 0:10:00 to 1:00:00 to end, and limits\."
-        ):
+        with pytest.raises(DoesNotFit, match=r"from 0:10:00 to 1:00:00 to end, and limits\."):
             stage.releases.require_drains(stage.digest, timedelta(seconds=refused))
 
 

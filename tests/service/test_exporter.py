@@ -235,6 +235,33 @@ async def test_a_token_is_changed_without_a_restart(tmp_path: Path, keys: Keys) 
         assert (await client.get(running.url, headers=keys.shown)).status_code == 200
 
 
+def serial_shown(port: int, trust: ssl.SSLContext) -> str:
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        trust.wrap_socket(plain, server_hostname="127.0.0.1") as shown,
+    ):
+        return str((shown.getpeercert() or {})["serialNumber"])
+
+
+async def test_a_certificate_is_changed_without_a_restart_and_a_broken_one_changes_nothing(
+    tmp_path: Path, keys: Keys
+) -> None:
+    async with exporter(written(tmp_path, keys.settings, metrics_port=free_port())) as running:
+        first = await asyncio.to_thread(serial_shown, running.port, keys.trust)
+        good = keys.certificate.read_bytes()
+        keys.certificate.write_bytes(b"no certificate")
+        assert await asyncio.to_thread(serial_shown, running.port, keys.trust) == first
+        loopback = (x509.IPAddress(ip_address("127.0.0.1")),)
+        key, certificate = keys.authority.leaf(
+            "gw-1-next", usage=ExtendedKeyUsageOID.SERVER_AUTH, names=loopback
+        )
+        keys.certificate.write_bytes(certificate.read_bytes())  # with the old key still: not yet
+        assert await asyncio.to_thread(serial_shown, running.port, keys.trust) == first
+        keys.key.write_bytes(key.read_bytes())
+        assert keys.certificate.read_bytes() != good
+        assert await asyncio.to_thread(serial_shown, running.port, keys.trust) != first
+
+
 async def test_a_client_certificate_of_another_authority_is_no_way_in(tmp_path: Path, keys: Keys) -> None:
     settings = {**keys.settings, "clients": str(keys.authority.roots)}
     del settings["token"]
