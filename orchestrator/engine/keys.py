@@ -1,9 +1,10 @@
 """Keys that seal what travels through the engine: one for the orchestrator, one for each gateway.
 
-The orchestrator's file has one `name:hex` line per master key: the first one seals, every one opens,
-so keys are changed by putting a new line on top. From each master comes a key for every gateway's queue
-(HKDF with SHA-256, RFC 5869). A gateway's own file has those derived keys under the same names and
-nothing else: whoever steals it can read and forge what is between the orchestrator and this gateway only.
+The orchestrator's file has one `name:hex` line per master key, in any order: what is sealed can be opened
+with each of them. Keys are changed by adding a line, and taking the old one away once every gateway has
+been handed the new one. From each master comes a key for every gateway's queue (HKDF with SHA-256, RFC 5869).
+A gateway's own file has those derived keys under the same names and nothing else: whoever steals it can read
+and forge what is between the orchestrator and this gateway only.
 """
 
 from contextlib import suppress
@@ -19,8 +20,8 @@ from activities.drivers.rights import require_own
 from policies.model.errors import BadInput
 
 KEY_BYTES = 32
-DERIVED = 20_000
-"""Derived keys that are kept at hand: more than a large fleet has gateways."""
+DERIVED = 30_000
+"""Derived keys that are kept at hand: more than a large fleet has, while its keys are being changed."""
 
 
 class Keys(Protocol):
@@ -28,7 +29,7 @@ class Keys(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the keys, the one that seals first."""
+        """The names of the keys."""
         ...
 
     def key(self, name: str, queue: str | None) -> AESGCM | None:
@@ -45,7 +46,7 @@ class MasterKeys:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the keys, the one that seals first."""
+        """The names of the keys."""
         return tuple(self._masters)
 
     def key(self, name: str, queue: str | None) -> AESGCM | None:
@@ -70,7 +71,7 @@ class GatewayKeys:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the keys, the one that seals first."""
+        """The names of the keys."""
         return tuple(self._keys)
 
     def key(self, name: str, queue: str | None) -> AESGCM | None:
@@ -93,7 +94,7 @@ class KeyFile:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the keys, the one that seals first."""
+        """The names of the keys."""
         return self._now().names
 
     def key(self, name: str, queue: str | None) -> AESGCM | None:
@@ -113,7 +114,7 @@ class KeyFile:
 
 
 def read_keys(path: Path) -> dict[str, bytes]:
-    """Return the keys of a file by name, the sealing one first.
+    """Return the keys of a file by name.
 
     Raises:
         BadInput: the file cannot be read, others can read it, or a line of it is no key.

@@ -1,8 +1,10 @@
 """Seal what travels through the engine, so that its database and its web page show nothing of it.
 
-AES-256-GCM with a fresh 96-bit nonce for every payload (NIST SP 800-38D). Bound in as associated data
-is where the payload belongs: the key's name, the namespace, the workflow, and for a step its type and
-queue. A payload that was taken from one change, step or gateway and put into another opens nowhere.
+AES-256-GCM with a fresh key and a fresh 96-bit nonce for every payload (NIST SP 800-38D); the key
+travels with it, wrapped in the same way for every key of the file. So keys are changed without a moment
+at which somebody has the new one and somebody else does not. Bound in as associated data is where the
+payload belongs: the namespace, the workflow, and for a step its type and queue. A payload that was taken
+from one change, step or gateway and put into another opens nowhere.
 """
 
 import json
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from temporalio.api.common.v1 import Payload
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 from temporalio.converter import (
@@ -29,7 +32,7 @@ from temporalio.converter import (
 
 from activities.refusals import Hears, only_logged
 from orchestrator.engine.failures import Failures, SealedFailures
-from orchestrator.engine.keys import KeyFile
+from orchestrator.engine.keys import KEY_BYTES, KeyFile
 from policies.model.errors import BadInput
 from policies.model.fleet import GATEWAY_QUEUE
 
@@ -41,7 +44,9 @@ Nothing converts it: a signal that carries it is dropped, an update is refused, 
 bad one. An error would stop the whole workflow, for anybody who reaches the engine and for one bad agent.
 """
 
-KEY_NAME = "penstock-key"
+WRAPPED = "penstock-key/"
+"""Under this and a key's name lies the payload's own key, sealed for that one."""
+
 NONCE_BYTES = 12
 
 _SCHEDULED = re.compile(r"-\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
@@ -71,7 +76,7 @@ class OpenedPayloads(CompositePayloadConverter):
 
 
 class SealedPayloads(PayloadCodec, WithSerializationContext):
-    """Seals every payload with the first key; opens those of every key that belong where they are."""
+    """Seals every payload for every key; opens those for one of them that belong where they are."""
 
     def __init__(
         self,
@@ -109,13 +114,17 @@ class SealedPayloads(PayloadCodec, WithSerializationContext):
         return [self._opened(payload) for payload in payloads]
 
     def _seal(self, payload: Payload) -> Payload:
-        name = self._keys.names[0]
-        key = self._keys.key(name, self._queue)
-        if key is None:
+        own = os.urandom(KEY_BYTES)
+        sealed = Payload(
+            metadata={"encoding": ENCODING},
+            data=_seal(AESGCM(own), payload.SerializeToString(), self._place),
+        )
+        for name in self._keys.names:
+            if key := self._keys.key(name, self._queue):
+                sealed.metadata[WRAPPED + name] = _seal(key, own, self._place)
+        if len(sealed.metadata) == 1:
             raise BadInput(f"there is no payload key here for {self._place}")
-        nonce = os.urandom(NONCE_BYTES)
-        sealed = key.encrypt(nonce, payload.SerializeToString(), self._bound(name))
-        return Payload(metadata={"encoding": ENCODING, KEY_NAME: name.encode()}, data=nonce + sealed)
+        return sealed
 
     def _opened(self, payload: Payload) -> Payload:
         try:
@@ -129,18 +138,27 @@ class SealedPayloads(PayloadCodec, WithSerializationContext):
     def _open(self, payload: Payload) -> Payload:
         if payload.metadata.get("encoding") != ENCODING:
             raise BadInput("a payload is not sealed, and only sealed ones are opened here")
-        name = payload.metadata.get(KEY_NAME, b"").decode(errors="replace")
-        key = self._keys.key(name, self._queue)
-        if key is None:
-            raise BadInput("a payload is sealed with a key that is not in the payload key file")
+        for name in self._keys.names:
+            wrapped, key = payload.metadata.get(WRAPPED + name), self._keys.key(name, self._queue)
+            if wrapped is not None and key is not None:
+                return self._open_with(key, wrapped, payload.data)
+        raise BadInput("a payload is sealed with a key that is not in the payload key file")
+
+    def _open_with(self, key: AESGCM, wrapped: bytes, sealed: bytes) -> Payload:
         try:
-            content = key.decrypt(payload.data[:NONCE_BYTES], payload.data[NONCE_BYTES:], self._bound(name))
+            own = AESGCM(_open(key, wrapped, self._place))
+            return Payload.FromString(_open(own, sealed, self._place))
         except (InvalidTag, ValueError) as error:
             raise BadInput("a payload was altered, or belongs to another change, step or gateway") from error
-        return Payload.FromString(content)
 
-    def _bound(self, name: str) -> bytes:
-        return f"{name}\0{self._place}".encode()
+
+def _seal(key: AESGCM, content: bytes, place: str) -> bytes:
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + key.encrypt(nonce, content, place.encode())
+
+
+def _open(key: AESGCM, sealed: bytes, place: str) -> bytes:
+    return key.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode())
 
 
 def _queue_of(context: SerializationContext | None) -> str | None:

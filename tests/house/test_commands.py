@@ -2,9 +2,11 @@
 
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import typer
@@ -15,7 +17,7 @@ from orchestrator.cli import main as tree
 from orchestrator.cli.main import OFFLINE, app
 from orchestrator.exit_code import ExitCode
 from policies.model.errors import BadInput, Conflict, Refused
-from tests.house.tree import ROOT
+from tests.house.tree import ROOT, documents
 
 
 def commands(group: typer.Typer, path: str = "penstock") -> Iterator[str]:
@@ -86,3 +88,30 @@ def test_however_a_command_ends_the_process_says_so(
     assert said == (
         f"{type(ending).__name__}: {ending}\n" if isinstance(ending, BadInput | Refused | Conflict) else ""
     )
+
+
+def typed() -> Iterator[tuple[str, str]]:
+    """Every command that a document has people type, in a block of its own, with the document's name."""
+    for page in documents():
+        for line in re.findall(r"^[$#] (penstock .+)$", page.read_text(), flags=re.MULTILINE):
+            yield page.relative_to(ROOT).as_posix(), line
+
+
+@pytest.mark.parametrize(("page", "line"), sorted(set(typed())))
+def test_what_a_document_has_people_type_is_understood(page: str, line: str) -> None:
+    """At 3 a.m. a runbook's command that misses an option is worse than none."""
+    assert page
+    command: Any = typer.main.get_command(app)
+    name, *words = shlex.split(line, comments=True)
+    while hasattr(command, "list_commands"):
+        name, *words = words
+        if name in OFFLINE:
+            command = typer.main.get_command(importlib.import_module(f"orchestrator.cli.{name}").app)
+        else:
+            command = command.get_command(None, name)
+        assert command is not None, f"there is no command {name}"
+    try:
+        command.make_context(name, words)
+    except typer.BadParameter as error:
+        if "does not exist" not in str(error):  # a file of whoever types it
+            raise

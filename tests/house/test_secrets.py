@@ -118,13 +118,17 @@ async def test_a_history_shows_nothing_of_what_travelled_sealed(tmp_path: Path) 
     assert base64.b64encode(ENCODING).decode() in history
 
 
-async def test_a_key_is_changed_by_a_new_first_line(tmp_path: Path) -> None:
-    old = key_file(tmp_path, "old")
+async def test_a_key_is_changed_by_adding_one_and_taking_the_other_away(tmp_path: Path) -> None:
+    old, new = key_file(tmp_path, "old"), key_file(tmp_path, "new")
     both = tmp_path / "both.keys"
-    write_private(both, f"new:{secrets.token_hex(32)}\n{old.read_text()}".encode())
+    write_private(both, (old.read_text() + new.read_text()).encode())
     sealed = await data_converter(old).encode(["carried"])
     assert await data_converter(both).decode(sealed) == ["carried"]
-    renewed = await data_converter(both).encode(["carried"])
+    meanwhile = await data_converter(both).encode(["carried"])
+    for one in (old, new):
+        assert await data_converter(one).decode(meanwhile) == ["carried"]
+    renewed = await data_converter(new).encode(["carried"])
+    assert await data_converter(both).decode(renewed) == ["carried"]
     with pytest.raises(BadInput):
         await data_converter(old).decode(renewed)
 
