@@ -95,6 +95,10 @@ class LedgerBook(Protocol):
         """Write down that a change began; return its name, the same for the same key."""
         ...
 
+    def require_open(self, name: str) -> None:
+        """Return if the change has no end yet; ChangeEnded when it has one."""
+        ...
+
     def close_change(self, ending: ChangeEnding) -> None:
         """Write down how a change ended."""
         ...
@@ -162,6 +166,11 @@ class LedgerActivities:
     async def open_change(self, opening: ChangeOpening) -> str:
         """Ensure that the change's beginning is in the ledger; return its name, the same for the same key."""
         return await in_a_thread(self._book.open_change, opening)
+
+    @activity.defn(name="require_open")
+    async def require_open(self, name: str) -> None:
+        """Return if the change has no end yet; ChangeEnded when it has one."""
+        await in_a_thread(self._book.require_open, name)
 
     @activity.defn(name="close_change")
     async def close_change(self, ending: ChangeEnding) -> None:

@@ -28,7 +28,12 @@ async def answer_of(gateway: GatewayRef, step: GatewayStep[T], patience: steps.O
             (`BadAnswer`).
     """
     raw = await workflow.execute_activity(
-        step.__name__, args=order, task_queue=gateway.task_queue, result_type=RawValue, **patience
+        step.__name__,
+        args=order,
+        task_queue=gateway.task_queue,
+        activity_id=steps.own_id(),
+        result_type=RawValue,
+        **patience,
     )
     return read_answer(gateway, step, raw)
 

@@ -107,9 +107,9 @@ class Bake:
                 await self._return_alone(self._failed_alone)
 
     @workflow.signal(name="end")
-    def end(self) -> None:
-        """End the bake because the next change of this fleet has begun."""
-        self._ended = True
+    def end(self, after: str | None = None) -> None:
+        """End the bake because that change of this fleet has begun; who cannot name one is a stranger."""
+        self._ended = self._ended or after is not None
 
     @workflow.signal(name="report_watch")
     def report_watch(self, report: WatchReport) -> None:
@@ -177,6 +177,7 @@ class Bake:
             cause=self._order.change,
             bakes_on=bool(alone),
             alone=alone,
+            key=str(workflow.uuid4()),
         )
         pause = steps.NEXT_ROUND
         while not self._ended and not (alone and self._harm is not None):

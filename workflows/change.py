@@ -33,7 +33,9 @@ from policies.model.change import (
     Phase,
 )
 from policies.model.command import Command, CommandKind, CommandReceipt
+from policies.model.errors import ChangeEnded
 from policies.model.fleet import AtDeadline
+from policies.model.offer import Refusal
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import RestoreReport, WaveReport
@@ -159,8 +161,14 @@ class Change:
     @command.validator
     def _command_makes_sense(self, command: Command) -> None:
         self._receipts.refuse_other_content(command)
-        if self._receipts.of(command) is None and (refusal := self._story.refusal_of(command)):
+        if self._receipts.of(command) is None and (refusal := self._refusal_of(command)):
             raise conflict(refusal.sentence, *refusal.next)
+
+    def _refusal_of(self, command: Command) -> Refusal | None:
+        """Return why the command makes no sense now, or to this change; None when it does."""
+        if not command.is_safe and command.run != workflow.info().first_execution_run_id:
+            return Refusal(sentence=f"it was said to another change of {self._order.fleet}")
+        return self._story.refusal_of(command)
 
     @workflow.signal(name="command_fallback")
     async def command_fallback(self, command: Command) -> None:
@@ -171,7 +179,7 @@ class Change:
         """
         if command.kind is CommandKind.ABORT and self._story.sessions_moved:
             command = command.model_copy(update={"kind": CommandKind.ROLL_BACK})
-        refusal = None if self._receipts.of(command) else self._story.refusal_of(command)
+        refusal = None if self._receipts.of(command) else self._refusal_of(command)
         if refusal is None:
             await self._obey(command)
             return
@@ -256,10 +264,13 @@ class Change:
 
     async def _open(self) -> None:
         """Get the change's own name, which no other ever has."""
+        if self._order.key is None:
+            raise stopped("it has no key, and whoever asks for a change gives it one")
         await self._know_the_plan()
         release = self._header.release if self._header else None
         opening = ChangeOpening(
-            key=self._order.key or workflow.info().first_execution_run_id,
+            key=self._order.key,
+            run=workflow.info().first_execution_run_id,
             fleet=self._order.fleet,
             kind=self._order.kind,
             requested_by=self._order.requested_by,
@@ -302,7 +313,7 @@ class Change:
                 return self._asked_to_go_back()
             if self._harmful is not None:
                 return self._result(Outcome.REFUSED, f"what serves now goes back first: {self._harmful}")
-            await end_bake(self._order.fleet)
+            await end_bake(self._order.fleet, self._name)
         for wave in self._plan.waves[self._passed :]:
             if await self._is_asked_back():
                 break
@@ -364,6 +375,7 @@ class Change:
             self._story.note(f"started all the same: {sentence}", workflow.now())
 
     async def _run_wave(self, number: int) -> WaveResult:
+        await control.record(LedgerActivities.require_open, self._name)
         self._untold.clear()  # what was said before is in the order
         order = WaveOrder(
             change=self._name,
@@ -505,6 +517,8 @@ class Change:
     async def _make_up_for(self, error: BaseException) -> ChangeResult:
         """Whatever ended the story in the middle: every gateway that may have been touched goes back."""
         reason = sentence_of(error)
+        if code_of(error) == ChangeEnded.__name__:  # somebody had the engine repeat it
+            return self._result(Outcome.REFUSED, reason)
         if self._header is None or not self._name or self._order.kind is ChangeKind.INSTALL:
             return self._result(Outcome.REFUSED, reason)
         if self._order.kind is ChangeKind.GO_BACK:
@@ -539,7 +553,7 @@ class Change:
             await self._close_others()
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         if not self._order.bakes_on:
-            await end_bake(self._order.fleet)
+            await end_bake(self._order.fleet, self._name)
         back = await to_the_end(self._restore_parts(self._plan.keys, self._order.reason, None, promoted=True))
         await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
@@ -622,7 +636,7 @@ class Change:
 
     async def _take_back(self) -> ChangeResult:
         """Undo a promotion that was already being written down."""
-        await end_bake(self._order.fleet)
+        await end_bake(self._order.fleet, self._name)
         return await self._go_back(self._passed, "asked to go back during its promotion", promoted=True)
 
     async def _write_down(self, action: str, sentence: str, person: str | None = None, key: str = "") -> None:

@@ -18,7 +18,9 @@ Step = Callable[[Any, Any], Awaitable[T]]
 
 async def ask(step: Step[T], entry: object, patience: steps.Options = steps.NOTE) -> T:
     """Return the step's answer; ActivityError when there is none in that time."""
-    return await workflow.execute_activity_method(step, entry, task_queue=steps.CONTROL_QUEUE, **patience)
+    return await workflow.execute_activity_method(
+        step, entry, task_queue=steps.CONTROL_QUEUE, activity_id=steps.own_id(), **patience
+    )
 
 
 async def record(step: Step[T], entry: object) -> T:

@@ -142,6 +142,7 @@ class GatewaySteps:
                 connected_only=connected_only,
             ),
             task_queue=self.gateway.task_queue,
+            activity_id=steps.own_id(),
             result_type=RawValue,
             schedule_to_close_timeout=within + timedelta(minutes=1),
             start_to_close_timeout=within + timedelta(seconds=15),

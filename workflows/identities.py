@@ -13,6 +13,6 @@ def bake_of(fleet: str) -> str:
     return f"bake/{fleet}"
 
 
-async def end_bake(fleet: str) -> None:
-    """End the watch over the last promotion: from here on the caller answers for the fleet."""
-    await tell(bake_of(fleet), "end")  # there may be none
+async def end_bake(fleet: str, change: str) -> None:
+    """End the watch over the last promotion: from here on that change answers for the fleet."""
+    await tell(bake_of(fleet), "end", change)  # there may be none

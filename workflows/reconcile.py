@@ -66,6 +66,7 @@ class Reconcile:
             kind=ChangeKind.GO_BACK,
             source=left.source,
             bakes_on=True,
+            key=str(workflow.uuid4()),
             reason=f"nobody looks after this change any more: {found or 'only the ledger is behind'}",
         )
         if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):

@@ -216,3 +216,11 @@ def history_is_long() -> bool:
 def epoch_now() -> int:
     """Return an epoch newer than every earlier one: milliseconds of the engine's clock."""
     return int(workflow.now().timestamp() * 1000)
+
+
+def own_id() -> str:
+    """Return an id for a step that no step of any other run has: what is sealed is bound to it.
+
+    An answer that was given once, to this step of an earlier change, is none to this one.
+    """
+    return str(workflow.uuid4())

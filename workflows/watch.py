@@ -112,6 +112,7 @@ class Watch:
                 slice=SLICE if self._complete else SLICE_WHILE_SWITCHING,
             ),
             task_queue=steps.CONTROL_QUEUE,
+            activity_id=steps.own_id(),
             **steps.WATCH,
         )
         try:

@@ -98,6 +98,7 @@ class Wave:
         self._complete_since: datetime | None = None
         self._votes = Votes(order.requesters)
         self._holds = dict(order.holds)
+        self._obeyed: set[str] = set()
         self._phase = Phase.SWITCHING
         self._stopped: str | None = None
         self._lost: str | None = None
@@ -143,7 +144,10 @@ class Wave:
     # At the wave's end its batches hear of that instead.
     @workflow.signal(name="command", unfinished_policy=workflow.HandlerUnfinishedPolicy.ABANDON)
     async def command(self, command: Command) -> None:
-        """Take a person's command that the change has accepted."""
+        """Take a person's command that the change has accepted, once: the engine can repeat it."""
+        if command.id in self._obeyed:
+            return
+        self._obeyed.add(command.id)
         match command.kind:
             case CommandKind.HOLD:
                 self._holds[command.person] = command.reason

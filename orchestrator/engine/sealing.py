@@ -49,7 +49,7 @@ WRAPPED = "penstock-key/"
 
 NONCE_BYTES = 12
 
-_SCHEDULED = re.compile(r"-\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+_SCHEDULED = re.compile(r"^(reconcile/.*)-\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
 """What the engine puts behind the id of a workflow that a schedule starts: whoever seals cannot know it."""
 
 
@@ -173,11 +173,17 @@ def _place_of(context: SerializationContext | None) -> str:
     match context:
         case ActivitySerializationContext():
             step = (context.workflow_id, context.activity_type, context.activity_task_queue)
-            return json.dumps(["step", context.namespace, *step])
+            return json.dumps(["step", context.namespace, *step, _own_id(context.activity_id)])
         case WorkflowSerializationContext():
-            return json.dumps(["workflow", context.namespace, _SCHEDULED.sub("", context.workflow_id or "")])
+            name = _SCHEDULED.sub(r"\1", context.workflow_id or "")
+            return json.dumps(["workflow", context.namespace, name])
         case _:
             return json.dumps(["nowhere"])
+
+
+def _own_id(step: str | None) -> str:
+    """Return the id that a step was given, which no other one has; a number is a count of the client's."""
+    return "" if step is None or step.isdigit() else step
 
 
 def data_converter(

@@ -126,6 +126,7 @@ def record_activities(
     """Return the steps that write down what happened, and read it again."""
     return [
         ledger.open_change,
+        ledger.require_open,
         ledger.close_change,
         ledger.close_others,
         ledger.read_open_changes,

@@ -215,7 +215,11 @@ class ChangeService:
         return await self._begin(order, fleet)
 
     async def _begin(self, order: ChangeOrder, fleet: Fleet) -> str | None:
-        """Start a change and return its name; None when it is stored and no worker has named it yet."""
+        """Start a change and return its name; None when it is stored and no worker has named it yet.
+
+        It has a key in any case: under a key a change begins once, also when the engine is told to repeat it.
+        """
+        order = order if order.key else order.model_copy(update={"key": secrets.token_hex(16)})
         if name := await self.begun_before(order.key):
             return name
         try:
@@ -311,6 +315,8 @@ class ChangeService:
             Conflict: The command makes no sense now; the sentence says what does.
         """
         change = self._change(fleet)
+        if not command.is_safe:
+            command = command.model_copy(update={"run": await self._run_of(fleet)})
         try:
             answer = await give(change, "command", command)
         except WorkflowUpdateFailedError as error:
@@ -320,6 +326,17 @@ class ChangeService:
                 raise Conflict(f"no change of {fleet} is under way") from error
             return await self._store(fleet, command)
         return answer
+
+    async def _run_of(self, fleet: str) -> str:
+        """Return which change of the fleet is under way now, as the engine names it."""
+        try:
+            with engine_answers():
+                found = await self._change(fleet).describe(rpc_timeout=ANSWER)
+        except Unavailable as error:
+            if isinstance(error.__cause__, RPCError) and error.__cause__.status is RPCStatusCode.NOT_FOUND:
+                raise Conflict(f"no change of {fleet} is under way") from error
+            raise
+        return found.raw_description.workflow_execution_info.first_run_id
 
     async def _store(self, fleet: str, command: Command) -> CommandReceipt:
         """Leave the command with the engine; Conflict when the change ended while it was being given."""

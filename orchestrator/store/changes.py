@@ -19,12 +19,17 @@ from policies.model.change import (
     Outcome,
     WayBack,
 )
-from policies.model.errors import BadInput, Conflict, Unknown
+from policies.model.errors import BadInput, ChangeEnded, Conflict, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.people import Via
 from policies.model.value import Digest, digest_of
 
 _LONGEST_NAME = 63
+_LATER_ENDS = {
+    Outcome.PROMOTED: (Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE, Outcome.ABORTED),
+    Outcome.ROLLBACK_INCOMPLETE: (Outcome.ROLLED_BACK,),
+}
+"""What may replace an end: somebody asked for the way back while it was being written."""
 _PAGE = 20
 
 
@@ -37,23 +42,35 @@ class Changes(Book):
         Raises:
             BadInput: The fleet's name leaves no room for a number.
             Conflict: The key belongs to a change that was opened otherwise.
+            ChangeEnded: The key belongs to a change that has its end.
         """
         table = tables.changes
         with writing(self._engine) as connection:
             known = connection.execute(select(table).where(table.c.key == opening.key)).one_or_none()
             if known is not None:
                 _refuse_another(opening, known)
+                _refuse_ended(known)
                 return str(known.name)
             return begin(connection, opening)
 
     def close_change(self, ending: ChangeEnding) -> None:
-        """Write down how a change ended; another end told later replaces an earlier one, told once each.
+        """Write down how a change ended; of a later end only that it went back after all changes anything.
 
         Raises:
             Unknown: There is no such change.
         """
         with writing(self._engine) as connection:
             end(connection, ending)
+
+    def require_open(self, name: str) -> None:
+        """Return if the change has no end yet.
+
+        Raises:
+            Unknown: There is no such change.
+            ChangeEnded: It has ended.
+        """
+        with reading(self._engine) as connection:
+            _refuse_ended(row_of(connection, name))
 
     def open_changes(self, fleet: str) -> tuple[str, ...]:
         """Return the names of the fleet's changes that have not ended, the oldest first."""
@@ -142,9 +159,15 @@ def begin(connection: Connection, opening: ChangeOpening, name: str | None = Non
 
 
 def end(connection: Connection, ending: ChangeEnding) -> None:
-    """Write down in the caller's transaction how a change ended; a late repeat changes nothing."""
+    """Write down in the caller's transaction how a change ended; a late repeat changes nothing.
+
+    Once it went back it never was promoted, whatever goes on with it later: the engine can be told to
+    repeat a workflow by whoever reaches it.
+    """
     table = tables.changes
     row = row_of(connection, ending.change)
+    if row.outcome is not None and ending.outcome not in _LATER_ENDS.get(Outcome(row.outcome), ()):
+        return
     body = {
         "kind": row.kind,
         "outcome": ending.outcome.value,
@@ -196,12 +219,19 @@ def _highest(fleet: str) -> Any:
 
 def _refuse_another(opening: ChangeOpening, known: "Row[Any]") -> None:
     asked = opening.model_dump()
+    if not known.run:  # opened before runs were written down
+        del asked["run"]
     differing = sorted(field for field, value in asked.items() if getattr(known, field) != value)
     if differing:
         raise Conflict(
             f"{known.name} was opened under the same key with another {' and '.join(differing)}; "
             "a new change needs a key of its own"
         )
+
+
+def _refuse_ended(known: "Row[Any]") -> None:
+    if known.outcome is not None:
+        raise ChangeEnded(f"{known.name} has ended ({known.outcome}); what is wanted now is a new change")
 
 
 def _record(row: "Row[Any]") -> ChangeRecord:

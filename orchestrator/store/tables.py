@@ -75,6 +75,7 @@ changes = Table(
     Column("fleet", String(63), nullable=False),
     Column("number", Integer, nullable=False),
     Column("key", Text, nullable=False, unique=True),
+    Column("run", Text, nullable=False, server_default=""),
     Column("kind", String(63), nullable=False),
     Column("requested_by", Text, nullable=False),
     Column("reason", Text, nullable=False),

@@ -67,7 +67,8 @@ class ChangeOrder(Value):
     alone: tuple[Name, ...] = ()
     """The gateways that failed alone after a promotion; who cannot return soon is left to reconcile."""
     key: str | None = Field(
-        default=None, description="of the request that asked for it, however often it did"
+        default=None,
+        description="of the request that asked for it; none begins without one",
     )
 
     @property
@@ -97,6 +98,7 @@ class ChangeOpening(Value):
     """
 
     key: str = Field(min_length=1)
+    run: str = Field(default="", description="the engine's own name for the workflow that carries it out")
     fleet: Name
     kind: ChangeKind
     requested_by: str = Field(min_length=1)

@@ -32,6 +32,12 @@ class Command(Value):
     hold_of: str | None = Field(default=None, description="whose hold a resume lifts, if not its own")
     approves: Digest | None = Field(default=None, description="what an approval was shown")
     gateway: Name | None = None
+    run: str = Field(default="", description="the change that goes on by it, as the engine names it")
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it stops or goes back: every change obeys that, whichever was meant."""
+        return self.kind in {CommandKind.HOLD, CommandKind.ABORT, CommandKind.ROLL_BACK}
 
 
 class CommandReceipt(Value):

@@ -10,6 +10,7 @@ PenstockError
 │   ├── ForeignOrder  an order for another gateway than the host that got it
 │   └── BeyondHostLimits  an order that goes further than the host's own limits
 ├── Conflict          something else is under way, or the plan is stale   (exit 9)
+│   ├── ChangeEnded   something would go on with a change that has its end
 │   ├── InstanceGone  the instance that an order is about does not run any more
 │   └── LeaseLapsed   the trial that was to be renewed has ended already
 └── Unavailable       a peer did not answer; trying again may help        (exit 1, retryable)
@@ -88,6 +89,10 @@ class Conflict(PenstockError):
     """Something else is under way, or what was shown is no longer so."""
 
     exit_code = 9
+
+
+class ChangeEnded(Conflict):
+    """Something would begin or go on with a change that has its end already."""
 
 
 class InstanceGone(Conflict):

@@ -410,7 +410,9 @@ async def test_each_step_of_a_change_may_be_repeated_and_answers_small(ledger: L
     told = GatewayResults(change="edge-2", results=(result("gw-1", "kept"), result("gw-3", "failed")))
     left_out = Quarantine(fleet="edge", gateway="gw-3", reason="dead", person="penstock", since=AT)
     for new in (2, 0):
-        assert await run(book.open_change, asked) == "edge-2"
+        if new:
+            assert [await run(book.open_change, asked) for _ in range(2)] == ["edge-2", "edge-2"]
+            await run(book.require_open, "edge-2")
         assert await run(book.read_open_changes, "edge") == (("edge-2",) if new else ())
         await run(book.record_gateways, told)
         assert ledger.record_known_good_batch(batch) == new
@@ -427,6 +429,23 @@ async def test_each_step_of_a_change_may_be_repeated_and_answers_small(ledger: L
     began = [entry.subject for entry in ledger.audit_entries() if entry.action == "change began"]
     ended = [entry.subject for entry in ledger.audit_entries() if entry.action == "change ended"]
     assert began == ended == [installed, "edge-2"]
+
+
+async def test_a_change_that_has_its_end_neither_begins_again_nor_goes_on(ledger: Ledger) -> None:
+    """The engine repeats a workflow for whoever reaches it; its change must not be opened by that again."""
+    book, run = LedgerActivities(ledger), ActivityEnvironment().run
+    asked = opening("a request").model_copy(update={"run": "run 1"})
+    change = await run(book.open_change, asked)
+    with pytest.raises(ApplicationError, match="another run"):
+        await run(book.open_change, asked.model_copy(update={"run": "run 2"}))
+    end(ledger, change, Outcome.ROLLED_BACK)
+    for going_on in (run(book.open_change, asked), run(book.require_open, change)):
+        with pytest.raises(ApplicationError, match=f"{change} has ended") as refused:
+            await going_on
+        assert refused.value.type == "ChangeEnded"
+        assert refused.value.non_retryable
+    end(ledger, change, Outcome.PROMOTED)
+    assert ledger.change(change).outcome is Outcome.ROLLED_BACK
 
 
 async def test_a_refusal_of_the_ledger_is_not_tried_again(ledger: Ledger) -> None:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from activities.drivers.private_files import write_private
 from orchestrator.engine.keys import MasterKeys, read_keys
 from orchestrator.engine.sealing import data_converter
-from policies.model.errors import Refused
+from policies.model.errors import BadInput, Refused
 from tests.workflows.engine import Engine
 
 MINE, OTHER, BAD = (f"gateway/edge/gw-{number}" for number in (1, 2, 3))
@@ -210,6 +210,23 @@ async def test_a_sealed_order_is_good_for_its_own_gateway_change_and_step_alone(
     assert lab.hosts[OTHER].done == []
     assert [("belongs to another change, step or gateway" in one) for one in mine.refused] == [True, True]
     assert len(lab.hosts[OTHER].refused) == 1
+
+
+async def test_an_answer_that_was_given_once_is_none_to_the_same_step_of_a_later_change(
+    tmp_path: Path,
+) -> None:
+    """Every change of a fleet has the same id, and whoever polls its queue can answer in a worker's place."""
+    master(tmp_path, "one")
+
+    def at(step: str) -> DataConverter:
+        place = replace(step_of("change/edge", "control"), activity_id=step)
+        return data_converter(tmp_path / "master.keys").with_context(place)
+
+    (given,) = await at("0b9c").encode(["admitted"])
+    assert await at("0b9c").decode([given]) == ["admitted"]
+    for other in ("71aa", "1"):
+        with pytest.raises(BadInput, match="belongs to another change"):
+            await at(other).decode([given])
 
 
 async def test_another_gateways_keys_forge_nothing_for_this_one(lab: Lab) -> None:

@@ -39,6 +39,7 @@ from tests.workflows.world import (
     in_phase,
     refusal_of,
     result_of,
+    run_of,
     say,
     status_of,
     until,
@@ -339,7 +340,13 @@ async def test_a_stored_command_that_makes_no_sense_any_more_is_answered_in_the_
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
     await in_phase(rollout, Phase.OBSERVING)
-    stored = Command(id="stored-1", kind=CommandKind.PROMOTE, person="release engineer", reason="looks good")
+    stored = Command(
+        id="stored-1",
+        kind=CommandKind.PROMOTE,
+        person="release engineer",
+        reason="looks good",
+        run=await run_of(rollout),
+    )
     await rollout.signal(Change.command_fallback, stored)
     await until(lambda: _says(rollout, "release engineer: promote refused: "))
     await until(lambda: "promote refused" in [action for action, _, _ in world.book.events.values()])

@@ -166,7 +166,8 @@ class World:
         return await self.run(self.order(*waves, release=release))
 
     async def run(self, order: ChangeOrder) -> Running:
-        """Start a change of the fleet."""
+        """Start a change of the fleet, under a key of its own as the service does."""
+        order = order if order.key else order.model_copy(update={"key": uuid4().hex})
         return await self.client.start_workflow(
             Change.run, ChangeRun(order=order), id=f"change/{self.fleet.name}", task_queue=CONTROL_QUEUE
         )
@@ -250,10 +251,18 @@ async def say(
     command = Command(id=command_id or uuid4().hex, kind=kind, person=person, reason=reason).model_copy(
         update=more
     )
+    if not command.is_safe:
+        command = command.model_copy(update={"run": await run_of(rollout)})
     receipt: CommandReceipt = await rollout.execute_update(
         "command", command, id=command.id, result_type=CommandReceipt, rpc_timeout=patience
     )
     return receipt
+
+
+async def run_of(rollout: Running) -> str:
+    """Return how the engine names the change, however often it continued as new."""
+    found = await rollout.describe()
+    return found.raw_description.workflow_execution_info.first_run_id
 
 
 async def refusal_of(order: Awaitable[CommandReceipt]) -> str:
