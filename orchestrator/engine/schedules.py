@@ -18,6 +18,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator.engine.sealing import sealing_keys
 from orchestrator.engine.task_timeout import task_within
 from policies.model.fleet import Fleet
 from workflows.reconcile import Reconcile, ReconcileOrder
@@ -64,9 +65,10 @@ async def tell_reconcile(client: Client, fleet: Fleet) -> None:
 async def keep_reconciling(client: Client, fleets: Callable[[], Iterable[Fleet]]) -> None:
     """Ensure every fleet's schedule for as long as this runs, also after the engine has lost its database.
 
-    A fleet whose file goes away is not looked at any more.
+    A fleet whose file goes away is not looked at any more. What the engine keeps of a schedule is sealed
+    anew when the keys change, or it could not be opened once the old one is taken away.
     """
-    told: dict[str, int] = {}
+    told: dict[str, object] = {}
     while True:
         try:
             found = {fleet.name: fleet for fleet in await asyncio.to_thread(fleets)}
@@ -74,10 +76,10 @@ async def keep_reconciling(client: Client, fleets: Callable[[], Iterable[Fleet]]
                 await end_reconcile(client, name)
                 del told[name]
             for name, fleet in found.items():
-                size = len(fleet.gateways)
-                if not await have_reconcile(client, fleet) and told.get(name) != size:
+                wanted = (len(fleet.gateways), sealing_keys(client.data_converter))
+                if not await have_reconcile(client, fleet) and told.get(name) != wanted:
                     await tell_reconcile(client, fleet)
-                told[name] = size
+                told[name] = wanted
         except RPCError as error:
             _log.warning("the engine does not answer (%s); asked again in %s", error.message, LOOK)
         await asyncio.sleep(LOOK.total_seconds())

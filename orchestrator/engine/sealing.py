@@ -92,6 +92,11 @@ class SealedPayloads(PayloadCodec, WithSerializationContext):
         self._queue = _queue_of(context)
         self._place = _place_of(context)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the keys for which it seals now."""
+        return self._keys.names
+
     def with_context(self, context: SerializationContext) -> "SealedPayloads":
         """Return the same for payloads that belong there."""
         return SealedPayloads(self._keys, self._refused, context)
@@ -184,6 +189,12 @@ def _place_of(context: SerializationContext | None) -> str:
 def _own_id(step: str | None) -> str:
     """Return the id that a step was given, which no other one has; a number is a count of the client's."""
     return "" if step is None or step.isdigit() else step
+
+
+def sealing_keys(converter: DataConverter) -> tuple[str, ...]:
+    """Return the names of the keys for which this converter seals now; none where everything is plain."""
+    codec = converter.payload_codec
+    return codec.names if isinstance(codec, SealedPayloads) else ()
 
 
 def data_converter(

@@ -1,15 +1,20 @@
 """Whoever reaches the engine without keys repeats what was sealed before: no change goes on by it."""
 
+import asyncio
 import secrets
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from temporalio.api.common.v1 import Payload, WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.common import RawValue
+from temporalio.service import RPCError
 
 from activities.drivers.private_files import write_private
+from orchestrator.engine.schedules import end_reconcile, keep_reconciling, reconcile_of
 from orchestrator.engine.sealing import data_converter
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
@@ -144,3 +149,37 @@ async def test_a_change_that_the_engine_was_told_to_repeat_goes_no_further(
         assert world.serving() == dict.fromkeys(world.gateways, OLD.version)
         change = world.book.change(ended.rollout)
         assert (change.outcome, change.sentence) == (Outcome.ROLLED_BACK, ended.reason)
+
+
+async def test_a_schedule_is_sealed_anew_when_the_keys_change(
+    server: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody would look for changes that were left alone once the old key is taken away."""
+    monkeypatch.setattr("orchestrator.engine.schedules.LOOK", timedelta(milliseconds=100))
+    world, _ = await sealed(server, tmp_path)
+    keys, schedule = tmp_path / "master.keys", world.client.get_schedule_handle(reconcile_of("edge"))
+
+    async def sealed_for() -> set[str]:
+        with suppress(RPCError):
+            (order,) = (await schedule.describe()).schedule.action.args  # type: ignore[attr-defined]  # of a workflow
+            return {name for name in order.metadata if name != "encoding"}
+        return set()
+
+    async def until_sealed_for(*names: str) -> None:
+        async def they_are() -> bool:
+            return await sealed_for() == {f"penstock-key/{name}" for name in names}
+
+        await until(they_are)
+
+    keeping = asyncio.create_task(keep_reconciling(world.client, lambda: [world.fleet]))
+    try:
+        await until_sealed_for("one")
+        old = keys.read_text()
+        new = f"two:{secrets.token_hex(32)}\n"
+        write_private(keys, (old + new).encode())
+        await until_sealed_for("one", "two")
+        write_private(keys, new.encode())
+        await until_sealed_for("two")
+    finally:
+        keeping.cancel()
+        await end_reconcile(world.client, "edge")
