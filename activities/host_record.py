@@ -1,9 +1,10 @@
 """A host's own record of what it refused and what was done on it by hand, collected into the ledger's."""
 
 from collections.abc import Collection, Iterable
-from typing import Protocol
+from itertools import accumulate
+from typing import Annotated, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from temporalio import activity
 
 from activities.failures import as_application_errors
@@ -13,14 +14,36 @@ from policies.model.value import Message, Name, Token, Value, digest_of
 FIRST = digest_of(b"")
 """What the first line of a record names as the digest of the one before it."""
 
-LINES_AT_ONCE = 50
+LONGEST_LINE = 4 * 1024
+"""Bytes of a line of a host's record."""
+
+LONGEST_PAGE = 64 * 1024
+"""Bytes of all the lines of a page; they travel as text in JSON, which doubles them at most."""
+
+MOST_LINES = 256
+"""Lines of a page: the shortest that a host writes have 300 bytes."""
+
+Line = Annotated[str, Field(pattern=r"^[ -~]*$", max_length=LONGEST_LINE)]
+"""A line of a host's record, in ASCII."""
 
 
 class HostRecordPage(Message):
     """Lines of a host's record, the oldest first, and the key that signed them, in base64."""
 
     public_key: Token
-    lines: tuple[str, ...] = Field(max_length=LINES_AT_ONCE)
+    lines: tuple[Line, ...] = Field(max_length=MOST_LINES)
+
+    @model_validator(mode="after")
+    def _is_no_longer_than_a_page(self) -> Self:
+        if sum(map(len, self.lines)) > LONGEST_PAGE:
+            raise ValueError(f"the lines of a page have {LONGEST_PAGE} bytes at most")
+        return self
+
+
+def page_of(lines: Iterable[str]) -> tuple[str, ...]:
+    """Return as many of these lines as a page holds, from the first on."""
+    sizes = accumulate(map(len, lines := tuple(lines)))
+    return tuple(line for line, size in zip(lines, sizes, strict=True) if size <= LONGEST_PAGE)[:MOST_LINES]
 
 
 class CollectedPage(Value):
@@ -57,8 +80,8 @@ class HostRecord(Protocol):
         """The key that the lines verify against, 32 bytes in base64."""
         ...
 
-    def after(self, number: int, most: int) -> tuple[str, ...]:
-        """Return up to so many lines after the one of that number, the oldest first."""
+    def after(self, number: int) -> tuple[str, ...]:
+        """Return the lines after the one of that number that a page holds, the oldest first."""
         ...
 
 
@@ -88,7 +111,7 @@ class HostRecordActivities:
     async def read_host_record(self, after: int) -> HostRecordPage:
         """Return the next lines after the one of that number; nothing is changed."""
         async with answering():
-            lines = self._record.after(after, LINES_AT_ONCE)
+            lines = self._record.after(after)
             return HostRecordPage(public_key=self._record.public_key, lines=lines)
 
 

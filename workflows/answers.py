@@ -16,6 +16,12 @@ from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState
 from workflows import steps
 
+MOST_BYTES = 512 * 1024
+"""Bytes that an answer may have: a piece of a snapshot takes 350 KiB at most, and the engine takes 2 MiB.
+
+What is longer is not even read: one that is passed on would be more than the engine takes with others.
+"""
+
 T = TypeVar("T")
 GatewayStep = Callable[..., Awaitable[T]]
 
@@ -24,8 +30,8 @@ async def answer_of(gateway: GatewayRef, step: GatewayStep[T], patience: steps.O
     """Ask the gateway's agent for a step and return its answer.
 
     Raises:
-        ActivityError: The step failed, or its answer cannot be read or speaks of another gateway
-            (`BadAnswer`).
+        ActivityError: The step failed, or its answer is too long, cannot be read or speaks of another
+            gateway (`BadAnswer`).
     """
     raw = await workflow.execute_activity(
         step.__name__,
@@ -41,6 +47,8 @@ async def answer_of(gateway: GatewayRef, step: GatewayStep[T], patience: steps.O
 def read_answer(gateway: GatewayRef, step: GatewayStep[T], raw: RawValue | None) -> T:
     """Return what the gateway answered to the step; raise as `answer_of` does."""
     name = step.__name__
+    if raw is not None and raw.payload.ByteSize() > MOST_BYTES:
+        raise _bad(name, f"its agent's answer is longer than any ({name.replace('_', ' ')})")
     try:
         answer: T = _read(step, raw)
     except Exception:  # noqa: BLE001 - whatever an answer does to its decoder is the gateway's fault

@@ -1,6 +1,7 @@
 """Survey: ask every gateway what is true of it now, and write it into the ledger; plans are made of that."""
 
 import asyncio
+from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
@@ -18,6 +19,12 @@ from workflows.failures import sentence_of
 
 PAGES_A_LOOK = 12
 """Pages that reconcile looks at each minute: six hundred gateways, ten steps a second."""
+
+COLLECTING = timedelta(seconds=10)
+"""How long a look collects hosts' own records: whoever looks waits, and the next look takes the rest."""
+
+PAGES_AT_ONCE = 8
+"""Pages of hosts' records that are passed on together: each has 130 KiB at most, the engine takes 4 MiB."""
 
 
 class SurveyOrder(Value):
@@ -66,15 +73,29 @@ class Survey:
         rows = StateRows(fleet=fleet, states=tuple(states.values()), silent=silent)
         behind = await control.ask(FactActivities.record_states, rows)
         late = [gateway for gateway in gateways if gateway.name in behind]
-        await asyncio.gather(*[_collect(fleet, gateway, behind[gateway.name]) for gateway in late])
+        if late:
+            await _collect_all(fleet, late, behind)
 
 
-async def _collect(fleet: str, gateway: GatewayRef, after: int) -> None:
-    """Take the next lines of the host's own record into the ledger; the next look takes what is left."""
+async def _collect_all(fleet: str, late: list[GatewayRef], behind: dict[str, int]) -> None:
+    """Take the next lines of these hosts' own records into the ledger; the next look takes what is left."""
+    turns = asyncio.Semaphore(PAGES_AT_ONCE)
+    collecting = asyncio.gather(
+        *[_collect(fleet, gateway, behind[gateway.name], turns) for gateway in late], return_exceptions=True
+    )
+    try:
+        await asyncio.wait_for(collecting, COLLECTING.total_seconds())
+    except TimeoutError:
+        workflow.logger.warning("the records of some hosts were not collected in time")
+
+
+async def _collect(fleet: str, gateway: GatewayRef, after: int, turns: asyncio.Semaphore) -> None:
+    """Take the next lines of the host's own record into the ledger."""
     try:
         page = await answer_of(gateway, HostRecordActivities.read_host_record, steps.SURVEY, after)
         given = CollectedPage(fleet=fleet, gateway=gateway.name, page=page)
-        await control.ask(CollectingActivities.collect_host_record, given)
+        async with turns:
+            await control.ask(CollectingActivities.collect_host_record, given)
     except ActivityError as error:
         if is_cancelled_exception(error):
             raise

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field
 
@@ -10,6 +11,9 @@ from policies.model.value import Digest, Message, Name, Sentence, Token
 
 MOST_SLOTS = 64
 """Slots that a gateway's answer may name."""
+
+Count = Annotated[int, Field(ge=0, le=LAST_EPOCH)]
+"""How many there are of something, as a host says: a whole number that every reader of JSON understands."""
 
 
 class InstanceState(StrEnum):
@@ -32,9 +36,9 @@ class Instance(Message):
     state: InstanceState
     release: Digest | None = None
     executable: Digest | None = None
-    pid: int | None = None
+    pid: Count | None = None
     started_at: datetime | None = None
-    sessions: int | None = Field(default=None, ge=0)
+    sessions: Count | None = None
 
 
 class Steering(Message):
@@ -49,8 +53,10 @@ class Steering(Message):
     serving: Name | None = None
     trial: Name | None = None
     trial_expires_in: timedelta | None = None
-    share: int = Field(default=100, description="percent of the source addresses; 100 without a trial")
-    pinned: int = 0
+    share: int = Field(
+        default=100, ge=0, le=100, description="percent of the source addresses; 100 without a trial"
+    )
+    pinned: Count = 0
     generation: Sentence = Field(default="", description="who wrote the table last: rollout and epoch")
     changed: bool = False
 
@@ -69,7 +75,7 @@ class GatewayState(Message):
     observed_at: datetime
     boot: Token = ""
     changed: bool = False
-    recorded: int = Field(default=0, ge=0, le=LAST_EPOCH, description="lines of the host's own record")
+    recorded: Count = Field(default=0, description="lines of the host's own record")
 
     def instance(self, slot: str) -> Instance:
         """Return what is in that slot: in one that the gateway does not name there is nothing."""

@@ -84,9 +84,9 @@ class FakeGateway:
         """The key of the host's own record."""
         return self.record.public_key if self.record else ""
 
-    def after(self, number: int, most: int) -> tuple[str, ...]:
+    def after(self, number: int) -> tuple[str, ...]:
         """Return lines of the host's own record."""
-        return self.record.after(number, most) if self.record else ()
+        return self.record.after(number) if self.record else ()
 
     # --- what tests do to it -------------------------------------------------------
 

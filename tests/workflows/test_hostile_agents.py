@@ -1,5 +1,6 @@
 """Agents that answer nonsense: whatever one of them says, the others are upgraded, watched and taken back."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -38,23 +39,36 @@ from tests.workflows.world import (
 from workflows import steps
 from workflows.drain import Drain
 from workflows.failures import sentence_of
+from workflows.reconcile import ReconcileResult
 from workflows.snapshot import Snapshot, SnapshotGatewayOrder
 from workflows.steps import CONTROL_QUEUE
+from workflows.survey import COLLECTING
 
 NONSENSE = {"state": 1}
+NEARLY_ALL_THAT_THE_ENGINE_TAKES = 2 * 1024 * 1024 - 1024
 
 
 @asynccontextmanager
 async def fleet_with(server: Engine, name: str, answers: dict[str, Any]) -> AsyncIterator[World]:
     """Run a fleet of four, one of which answers some steps as it likes."""
+    async with fleet_of_liars(server, {name: answers}) as world:
+        yield world
 
-    @activity.defn(dynamic=True)
-    async def lie(_: Sequence[RawValue]) -> Any:
-        return answers[activity.info().activity_type]
+
+@asynccontextmanager
+async def fleet_of_liars(server: Engine, lies: dict[str, dict[str, Any]]) -> AsyncIterator[World]:
+    """Run a fleet of four, some of which answer some steps as they like; None answers nothing at all."""
 
     def agent(client: Client, fake: FakeGateway) -> Worker:
+        answers = lies.get(fake.gateway.name, {})
+
+        @activity.defn(dynamic=True)
+        async def lie(_: Sequence[RawValue]) -> Any:
+            answer = answers[activity.info().activity_type]
+            return answer if answer is not None else await asyncio.Event().wait()
+
         truth = [step for step in steps_on(fake) if step.__name__ not in answers]
-        return agent_worker(client, fake, [lie, *truth] if fake.gateway.name == name else None)
+        return agent_worker(client, fake, [lie, *truth] if answers else None)
 
     world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=15)))
     world.judge.pace = 0.3
@@ -94,6 +108,53 @@ async def test_a_gateway_that_speaks_for_another_is_not_heard(server: Engine) ->
         assert found.strays == {}
         _, silent = world.book.states("edge", timedelta(minutes=1))
     assert silent == {"gw-3": "its agent answers as gw-4"}
+
+
+async def looked_at(world: World) -> ReconcileResult:
+    """Reconcile while gw-1 runs what it should not, and everybody else what they should."""
+    world.gateways["gw-1"].serve(NEW, "b")
+    async with asyncio.timeout(45):
+        return await reconcile(world)
+
+
+async def test_what_is_longer_than_any_answer_stops_nobody_elses_look(server: Engine) -> None:
+    long = "a" * NEARLY_ALL_THAT_THE_ENGINE_TAKES
+    lies = {
+        "gw-2": {
+            "observe_gateway": state_of("gw-2") | {"recorded": 5},
+            "read_host_record": {"public_key": "AA==", "lines": [long]},
+        },
+        "gw-3": {
+            "observe_gateway": state_of("gw-3") | {"recorded": 5},
+            "read_host_record": {"public_key": "AA==", "lines": [long]},
+        },
+        "gw-4": {"observe_gateway": state_of("gw-4") | {"surplus": long}},
+    }
+    async with fleet_of_liars(server, lies) as world:
+        found = await looked_at(world)
+        _, silent = world.book.states("edge", timedelta(minutes=1))
+    assert found.strays.keys() == {"gw-1"}
+    assert silent == {"gw-4": "its agent's answer is longer than any (observe gateway)"}
+
+
+async def test_a_host_that_never_shows_its_record_keeps_nobodys_look_waiting(server: Engine) -> None:
+    lies = {"gw-2": {"observe_gateway": state_of("gw-2") | {"recorded": 5}, "read_host_record": None}}
+    async with fleet_of_liars(server, lies) as world:
+        started = asyncio.get_running_loop().time()
+        found = await looked_at(world)
+        took = asyncio.get_running_loop().time() - started
+    assert found.strays.keys() == {"gw-1"}
+    assert took < 2 * COLLECTING.total_seconds() + 10, "reconcile looks twice at a fleet that has strays"
+
+
+async def test_no_counts_that_a_host_tells_are_larger_than_others_can_read(server: Engine) -> None:
+    state = state_of("gw-3")
+    state["instances"][0]["sessions"] = 10**400
+    async with fleet_with(server, "gw-3", {"observe_gateway": state}) as world:
+        found = await looked_at(world)
+        _, silent = world.book.states("edge", timedelta(minutes=1))
+    assert found.strays.keys() == {"gw-1"}
+    assert silent == {"gw-3": "its agent's answer cannot be read (observe gateway)"}
 
 
 async def test_the_way_back_reaches_all_but_the_gateway_whose_answers_cannot_be_read(server: Engine) -> None:

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from activities.drivers.lines import append, last_line
 from activities.drivers.private_files import make_private
+from activities.host_record import MOST_LINES, page_of
 from policies.model.value import digest_of
 
 MOST_IN_A_MINUTE = 60
@@ -88,13 +89,13 @@ class HostAudit:
         """Return how many lines there are, as the last one says."""
         return self._number(last_line(self._path))
 
-    def after(self, number: int, most: int) -> tuple[str, ...]:
-        """Return up to so many lines after the one of that number, the oldest first."""
+    def after(self, number: int) -> tuple[str, ...]:
+        """Return the lines after the one of that number that a page holds, the oldest first."""
         try:
             lines = self._path.read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
             return ()
-        return tuple(line.decode() for line in lines[number : number + most])
+        return page_of(line.decode() for line in lines[number : number + MOST_LINES])
 
     def _number(self, line: bytes) -> int:
         """Return which line the last one is; 0 for none."""
