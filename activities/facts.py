@@ -156,7 +156,7 @@ class FactActivities:
         """Ensure that the ledger knows what these gateways said.
 
         Returns:
-            Whose own record has lines that are not in the ledger yet, and after which they begin.
+            Whose own record has another number of lines than are in the ledger, and how many are there.
         """
         return await in_a_thread(self._record_states, rows)
 
@@ -185,14 +185,10 @@ class FactActivities:
 
     def _record_states(self, rows: StateRows) -> dict[str, int]:
         self._book.record_states(rows.fleet, rows.states, rows.silent)
-        recorded = {state.gateway: state.recorded for state in rows.states if state.recorded}
-        here = self._book.collected(rows.fleet, recorded) if recorded else {}
-        after = {name: here[name].number if name in here else 0 for name in recorded}
-        for name, number in after.items():
-            if recorded[name] < number:
-                cut = f"it has {recorded[name]} lines, and {number} were collected"
-                self._book.note_host_fault(rows.fleet, name, cut)
-        return {name: number for name, number in after.items() if recorded[name] > number}
+        recorded = {state.gateway: state.recorded for state in rows.states}
+        here = self._book.collected(rows.fleet, recorded)
+        collected = {name: here[name].number if name in here else 0 for name in recorded}
+        return {name: number for name, number in collected.items() if recorded[name] != number}
 
     def _find_short_of_capacity(self, asked: CapacityQuery) -> dict[str, str]:
         plan = self._book.plan(asked.plan)

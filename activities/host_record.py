@@ -1,6 +1,6 @@
 """A host's own record of what it refused and what was done on it by hand, collected into the ledger's."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 from typing import Annotated, Protocol, Self
 
@@ -27,10 +27,19 @@ Line = Annotated[str, Field(pattern=r"^[ -~]*$", max_length=LONGEST_LINE)]
 """A line of a host's record, in ASCII."""
 
 
+LineNumber = Annotated[int, Field(ge=0, lt=2**31)]
+"""Which line of a host's record: the first is 1, and 0 is before it."""
+
+
 class HostRecordPage(Message):
-    """Lines of a host's record, the oldest first, and the key that signed them, in base64."""
+    """Lines of a host's record, the oldest first, and the key that signed them, in base64.
+
+    `after` is the number of the line before the first of them, `recorded` how many lines the record has.
+    """
 
     public_key: Token
+    after: LineNumber
+    recorded: LineNumber
     lines: tuple[Line, ...] = Field(max_length=MOST_LINES)
 
     @model_validator(mode="after")
@@ -47,10 +56,11 @@ def page_of(lines: Iterable[str]) -> tuple[str, ...]:
 
 
 class CollectedPage(Value):
-    """Lines that a gateway's host gave, after those that are in the ledger already."""
+    """Lines that a gateway's host gave, and how many were in the ledger before it was asked."""
 
     fleet: Name
     gateway: Name
+    asked: LineNumber
     page: HostRecordPage
 
 
@@ -75,13 +85,8 @@ class FirstFault(Protocol):
 class HostRecord(Protocol):
     """The record on the host itself."""
 
-    @property
-    def public_key(self) -> str:
-        """The key that the lines verify against, 32 bytes in base64."""
-        ...
-
-    def after(self, number: int) -> tuple[str, ...]:
-        """Return the lines after the one of that number that a page holds, the oldest first."""
+    def page(self, after: int) -> HostRecordPage:
+        """Return the lines after the one of that number that a page holds."""
         ...
 
 
@@ -92,8 +97,13 @@ class HostRecordBook(Protocol):
         """Return how much of each host's record is here; those of which nothing is are left out."""
         ...
 
-    def keep_host_lines(self, fleet: str, gateway: str, lines: tuple[str, ...], now: Collected) -> None:
-        """Write lines of a host into the audit record, each once, and how much there is now."""
+    def keep_host_lines(
+        self, fleet: str, gateway: str, lines: Sequence[str], before: Collected, now: Collected
+    ) -> None:
+        """Write lines of a host into the audit record, each once, and how much there is now.
+
+        Nothing is written when there is something else now than there was before.
+        """
         ...
 
     def note_host_fault(self, fleet: str, gateway: str, fault: str) -> None:
@@ -111,8 +121,7 @@ class HostRecordActivities:
     async def read_host_record(self, after: int) -> HostRecordPage:
         """Return the next lines after the one of that number; nothing is changed."""
         async with answering():
-            lines = self._record.after(after)
-            return HostRecordPage(public_key=self._record.public_key, lines=lines)
+            return self._record.page(after)
 
 
 class CollectingActivities:
@@ -135,11 +144,31 @@ class CollectingActivities:
     def _collect(self, given: CollectedPage) -> None:
         before = self._book.collected(given.fleet, [given.gateway]).get(given.gateway, Collected())
         key = before.public_key or given.page.public_key
-        lines = given.page.lines
-        fault = self._first_fault(lines, key, before.digest, before.number)
+        known = before.number - given.page.after
+        if known < 0:  # the host was set up anew meanwhile: the next look asks for its first line
+            return
+        lines = given.page.lines[known:]
+        fault = _contradiction(given, before) or self._first_fault(lines, key, before.digest, before.number)
         if fault is not None:
             self._book.note_host_fault(given.fleet, given.gateway, fault)
         elif lines:
-            digest = digest_of(lines[-1].encode() + b"\n")
-            now = Collected(number=before.number + len(lines), digest=digest, public_key=key)
-            self._book.keep_host_lines(given.fleet, given.gateway, lines, now)
+            now = Collected(number=before.number + len(lines), digest=_digest(lines[-1]), public_key=key)
+            self._book.keep_host_lines(given.fleet, given.gateway, lines, before, now)
+
+
+def _contradiction(given: CollectedPage, before: Collected) -> str | None:
+    """Return what of a page is not as it was collected before, None when nothing is.
+
+    Others may have collected the same lines, and more, since the host was asked.
+    """
+    page = given.page
+    if page.recorded < given.asked:
+        return f"it has {page.recorded} lines, and {given.asked} were collected"
+    known = page.lines[: max(before.number - page.after, 0)]
+    if known and page.after + len(known) == before.number and _digest(known[-1]) != before.digest:
+        return f"line {before.number} is not the one that was collected"
+    return None
+
+
+def _digest(line: str) -> str:
+    return digest_of(line.encode() + b"\n")

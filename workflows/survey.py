@@ -93,7 +93,7 @@ async def _collect(fleet: str, gateway: GatewayRef, after: int, turns: asyncio.S
     """Take the next lines of the host's own record into the ledger."""
     try:
         page = await answer_of(gateway, HostRecordActivities.read_host_record, steps.SURVEY, after)
-        given = CollectedPage(fleet=fleet, gateway=gateway.name, page=page)
+        given = CollectedPage(fleet=fleet, gateway=gateway.name, asked=after, page=page)
         async with turns:
             await control.ask(CollectingActivities.collect_host_record, given)
     except ActivityError as error:

@@ -1,7 +1,7 @@
 """What gateways' hosts have recorded by themselves, as entries of the audit record."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, delete, insert, select
 
@@ -11,6 +11,7 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.people import Via
+from policies.model.value import sentence
 
 
 class HostRecords(Book):
@@ -18,22 +19,26 @@ class HostRecords(Book):
 
     def collected(self, fleet: str, gateways: Collection[str]) -> dict[str, Collected]:
         """Return how much of each host's record is here; those of which nothing is are left out."""
-        table = tables.host_records
-        wanted = select(table).where(table.c.fleet == fleet, table.c.gateway.in_(sorted(gateways)))
         with reading(self._engine) as connection:
-            return {
-                row.gateway: Collected(number=row.number, digest=row.digest, public_key=row.public_key)
-                for row in connection.execute(wanted)
-            }
+            return _collected(connection, fleet, gateways)
 
-    def keep_host_lines(self, fleet: str, gateway: str, lines: tuple[str, ...], now: Collected) -> None:
-        """Write lines of a host into the audit record, each once, and how much there is now."""
+    def keep_host_lines(
+        self, fleet: str, gateway: str, lines: Sequence[str], before: Collected, now: Collected
+    ) -> None:
+        """Write lines of a host into the audit record, each once, and how much there is now.
+
+        Nothing is written when there is something else now than there was before: others collected
+        them meanwhile, or the host was set up anew.
+        """
         table, subject = tables.host_records, f"{fleet}/{gateway}"
         with writing(self._engine) as connection:
+            if _collected(connection, fleet, [gateway]).get(gateway, Collected()) != before:
+                return
             for line in lines:
                 entry = json.loads(line)["entry"]
                 key = f"host {now.public_key} {entry['number']}"
-                action, who = f"on the host: {entry['action']}", f"{gateway}: {entry['person']}"
+                action = f"on the host: {sentence(entry['action'])}"
+                who = f"{gateway}: {sentence(entry['person'])}"
                 append(connection, who, Via.HOST, action, subject, {"line": line}, key, fleet=fleet)
             connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway == gateway))
             connection.execute(insert(table).values(fleet=fleet, gateway=gateway, **now.model_dump()))
@@ -44,6 +49,15 @@ class HostRecords(Book):
         key = f"host fault {subject} {fault}"
         with writing(self._engine) as connection:
             append(connection, "penstock", Via.SYSTEM, "host record broken", subject, said, key, fleet=fleet)
+
+
+def _collected(connection: Connection, fleet: str, gateways: Collection[str]) -> dict[str, Collected]:
+    table = tables.host_records
+    wanted = select(table).where(table.c.fleet == fleet, table.c.gateway.in_(sorted(gateways)))
+    return {
+        row.gateway: Collected(number=row.number, digest=row.digest, public_key=row.public_key)
+        for row in connection.execute(wanted)
+    }
 
 
 def forget_host(connection: Connection, fleet: str, gateway: str) -> None:

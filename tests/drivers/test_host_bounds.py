@@ -117,7 +117,7 @@ def test_the_record_is_whole_for_who_has_the_hosts_key_and_every_forgery_is_name
     assert first_fault([*lines[:2], *lines[3:]], key) == "line 3 does not follow the one before it"
     other = HostAudit(host.path.with_name("other.jsonl"), host.path.with_name("other.key"))
     assert first_fault(lines, other.public_key) == "line 1 was altered, or another key signed it"
-    assert host.audit.after(3) == tuple(lines[3:])
+    assert host.audit.page(3).lines == tuple(lines[3:])
     assert host.path.with_name("audit.key").stat().st_mode & 0o777 == 0o600
 
 

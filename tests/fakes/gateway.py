@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from activities.drivers.runtime.host.audit import HostAudit
+from activities.host_record import HostRecordPage
 from activities.instances import Restored, Staged, Started
 from activities.snapshots import Evidence
 from policies.model.drain import Look
@@ -79,14 +80,11 @@ class FakeGateway:
 
     # --- HostRecord -------------------------------------------------------------------
 
-    @property
-    def public_key(self) -> str:
-        """The key of the host's own record."""
-        return self.record.public_key if self.record else ""
-
-    def after(self, number: int) -> tuple[str, ...]:
+    def page(self, after: int) -> HostRecordPage:
         """Return lines of the host's own record."""
-        return self.record.after(number) if self.record else ()
+        if self.record is None:
+            return HostRecordPage(public_key="", after=after, recorded=0, lines=())
+        return self.record.page(after)
 
     # --- what tests do to it -------------------------------------------------------
 

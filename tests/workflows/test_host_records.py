@@ -87,6 +87,17 @@ async def test_a_record_that_was_cut_altered_or_signed_by_another_key_is_named(
     ] * 3
 
 
+async def test_a_record_that_was_taken_away_as_a_whole_is_named(
+    world: World, record: HostAudit, tmp_path: Path
+) -> None:
+    record.record("break-glass", "reset", "root")
+    await reconcile(world)
+    (tmp_path / "audit.jsonl").unlink()
+    for _ in range(2):
+        await reconcile(world)
+    assert told(world) == [("gw-2: root", "on the host: break-glass"), ("penstock", "host record broken")]
+
+
 async def test_a_host_that_was_set_up_anew_begins_a_new_record(world: World, record: HostAudit) -> None:
     record.record("break-glass", "before", "root")
     await reconcile(world)

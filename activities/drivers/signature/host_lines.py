@@ -21,7 +21,7 @@ def first_fault(lines: Iterable[str], public_key: str, before: str = FIRST, numb
         number: How many lines are before them.
     """
     try:
-        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key))
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key, validate=True))
     except ValueError:
         return f"line {number + 1} comes with something that is no key"
     for line in lines:
@@ -31,8 +31,11 @@ def first_fault(lines: Iterable[str], public_key: str, before: str = FIRST, numb
             entry = said["entry"]
             key.verify(base64.b64decode(said["signature"]), json.dumps(entry, sort_keys=True).encode())
             follows = (entry["before"], entry["number"]) == (before, number)
-        except (ValueError, KeyError, TypeError, InvalidSignature):
+            told = all(isinstance(entry[name], str) for name in ("person", "action", "sentence"))
+        except (ValueError, KeyError, TypeError, RecursionError, InvalidSignature):
             return f"line {number} was altered, or another key signed it"
+        if not told:
+            return f"line {number} does not tell who did what"
         if not follows:
             return f"line {number} does not follow the one before it"
         before = digest_of(line.encode() + b"\n")

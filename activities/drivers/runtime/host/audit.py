@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from activities.drivers.lines import append, last_line
 from activities.drivers.private_files import make_private
-from activities.host_record import MOST_LINES, page_of
+from activities.host_record import MOST_LINES, HostRecordPage, page_of
 from policies.model.value import digest_of
 
 MOST_IN_A_MINUTE = 60
@@ -89,13 +89,14 @@ class HostAudit:
         """Return how many lines there are, as the last one says."""
         return self._number(last_line(self._path))
 
-    def after(self, number: int) -> tuple[str, ...]:
-        """Return the lines after the one of that number that a page holds, the oldest first."""
+    def page(self, after: int) -> HostRecordPage:
+        """Return the lines after the one of that number that a page holds."""
         try:
             lines = self._path.read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
-            return ()
-        return page_of(line.decode() for line in lines[number : number + MOST_LINES])
+            lines = []
+        held = page_of(line.decode(errors="replace") for line in lines[after : after + MOST_LINES])
+        return HostRecordPage(public_key=self.public_key, after=after, recorded=self.length(), lines=held)
 
     def _number(self, line: bytes) -> int:
         """Return which line the last one is; 0 for none."""
