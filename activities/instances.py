@@ -31,7 +31,7 @@ class SlotOrder(Message):
     """Do the named step to one slot."""
 
     operation: Operation
-    slot: str
+    slot: Name
 
 
 class Staged(Message):

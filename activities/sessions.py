@@ -15,7 +15,7 @@ from policies.drains import loss_between, remembered
 from policies.model.drain import Look, Loss
 from policies.model.errors import Unavailable
 from policies.model.operation import Operation
-from policies.model.value import Message
+from policies.model.value import Message, Name
 
 POLL = timedelta(seconds=1)
 
@@ -40,7 +40,7 @@ class DrainOrder(Message):
     """
 
     operation: Operation
-    slot: str
+    slot: Name
     within: timedelta
     last: Look | None = None
     connected_only: bool = False
@@ -53,7 +53,7 @@ class EndOrder(Message):
     """
 
     operation: Operation
-    slot: str
+    slot: Name
     leave: int
     exempt_too: bool
     reason: str

@@ -10,7 +10,7 @@ from activities.instances import SlotOrder
 from activities.liveness import answering
 from policies.model.instance import Steering
 from policies.model.operation import Operation
-from policies.model.value import Message
+from policies.model.value import Message, Name
 
 
 class TrialOrder(Message):
@@ -22,7 +22,7 @@ class TrialOrder(Message):
     """
 
     operation: Operation
-    slot: str
+    slot: Name
     lease: timedelta
     renew: bool = False
     share: int = Field(default=100, ge=1, le=100)

@@ -1,5 +1,6 @@
 """Files of lines that are only ever appended to, by several processes, and outlive a kill and a full disk."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -7,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-LONGEST_LINE = 1 << 20
+READ_AT_ONCE = 8 * 1024
+"""Bytes of a file's end in which most of the last lines are; of longer ones more is read."""
 
 
 def append(path: Path, line_after: Callable[[bytes], bytes]) -> None:
@@ -26,14 +28,20 @@ def append(path: Path, line_after: Callable[[bytes], bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path, "a+b") as file:
         last, end = _last_whole(file)
-        file.truncate(end)
+        line = line_after(last) + b"\n"
+        os.ftruncate(file.fileno(), end)
         try:
-            file.write(line_after(last) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+            _write(file.fileno(), line, path)
         except OSError:
-            os.truncate(path, end)
+            os.ftruncate(file.fileno(), end)
             raise
+
+
+def _write(descriptor: int, line: bytes, path: Path) -> None:
+    """Write beside the file's buffer: what that still holds after an error is written when it is closed."""
+    if os.write(descriptor, line) < len(line):
+        raise OSError(errno.ENOSPC, "the disk is full", str(path))
+    os.fsync(descriptor)
 
 
 def last_line(path: Path) -> bytes:
@@ -55,10 +63,12 @@ def held(path: Path, mode: str) -> Iterator[BinaryIO]:
 
 def _last_whole(file: BinaryIO) -> tuple[bytes, int]:
     """Return the last whole line, and how many bytes of the file are whole lines."""
-    size = file.seek(0, os.SEEK_END)
-    start = max(0, size - LONGEST_LINE)
-    file.seek(start)
-    tail = file.read(size - start)
-    whole = tail[: tail.rfind(b"\n") + 1]
-    lines = whole.splitlines(keepends=True)
-    return (lines[-1] if lines else b""), start + len(whole)
+    size, reach = file.seek(0, os.SEEK_END), READ_AT_ONCE
+    while True:
+        start = file.seek(max(0, size - reach))
+        tail = file.read(size - start)
+        end = tail.rfind(b"\n") + 1
+        begin = tail.rfind(b"\n", 0, max(0, end - 1)) + 1
+        if begin or not start:
+            return tail[begin:end], start + end
+        reach *= 8

@@ -7,6 +7,9 @@ from policies.model.value import Digest, Message, Name, digest_of
 LAST_EPOCH = 2**53
 """Epochs are milliseconds since 1970, and every reader of JSON understands whole numbers up to this."""
 
+LONGEST_STEP = 200
+"""Characters of a step's name: the longest has the name of a slot in it."""
+
 
 class Operation(Message):
     """Which rollout orders which step of which gateway, in which epoch.
@@ -18,7 +21,7 @@ class Operation(Message):
     rollout: Name
     epoch: int = Field(ge=0, le=LAST_EPOCH)
     gateway: Name
-    step: str
+    step: str = Field(max_length=LONGEST_STEP)
     digest: Digest
 
     @property

@@ -5,14 +5,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from activities.drivers.runtime.host.audit import MOST_IN_A_MINUTE, HostAudit
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.signature.host_lines import first_fault
+from activities.host_record import LONGEST_LINE
 from policies.model.errors import BeyondHostLimits, Fenced, ForeignOrder
 from policies.model.host_limits import HostLimits
-from policies.model.operation import LAST_EPOCH, Operation
+from policies.model.operation import LAST_EPOCH, LONGEST_STEP, Operation
+from tests.drivers.test_slots_journal import fill, small_disk  # noqa: F401 - a fixture
 
 NOW = datetime(2030, 1, 2, 3, 4, tzinfo=UTC)
 NOW_EPOCH = int(NOW.timestamp() * 1000)
@@ -128,6 +131,41 @@ def test_half_a_line_that_a_crash_left_is_taken_away(host: Host) -> None:
     host.audit.record("break-glass", "two", "root")
     assert first_fault(host.lines, host.audit.public_key) is None
     assert host.audit.length() == 2
+
+
+@pytest.mark.parametrize("room", range(100, 4096, 200))
+def test_a_full_disk_takes_whole_lines_or_none(small_disk: Path, room: int) -> None:  # noqa: F811
+    """A line that was refused was written after all, in part, when its file was closed."""
+    host = Host(small_disk)
+    for _ in range(3):
+        host.audit.record("break-glass", "y" * (300 + room // 3), "root")
+    fill(small_disk)
+
+    def record_on_and_on() -> None:
+        for _ in range(12):  # some lines may still fit into the file's last block
+            host.audit.record("break-glass", "w" * 700, "root")
+
+    with pytest.raises(OSError, match="Errno 28"):
+        record_on_and_on()
+    (small_disk / "filler").unlink()
+    host.audit.record("break-glass", "there is room again", "root")
+    assert first_fault(host.lines, host.audit.public_key) is None
+    assert host.audit.length() == len(host.lines)
+
+
+@pytest.mark.parametrize("letter", ["s", "\0", "\N{PILE OF POO}", '"'], ids=["s", "nul", "astral", "quote"])
+def test_nothing_is_so_long_that_its_line_breaks_the_record(host: Host, letter: str) -> None:
+    """A step's name of a mebibyte was a line whose beginning the next writer did not find."""
+    host.audit.record(letter * 2_000_000, letter * 2_000_000, letter * 2_000_000)
+    host.audit.record("break-glass", "the owner takes it back", "root")
+    assert first_fault(host.lines, host.audit.public_key) is None
+    assert max(map(len, host.lines)) <= LONGEST_LINE
+    assert host.audit.page(0).lines == tuple(host.lines)
+
+
+def test_no_step_has_a_name_longer_than_any_step() -> None:
+    with pytest.raises(ValidationError, match="step"):
+        Operation.model_validate(operation().model_dump() | {"step": "s" * (LONGEST_STEP + 1)})
 
 
 def test_a_stranger_who_orders_without_end_fills_no_disk(host: Host) -> None:

@@ -25,9 +25,13 @@ from activities.drivers.lines import append, last_line
 from activities.drivers.private_files import make_private
 from activities.host_record import MOST_LINES, HostRecordPage, page_of
 from policies.model.value import digest_of
+from policies.model.value import sentence as in_a_line
 
 MOST_IN_A_MINUTE = 60
 """Lines of refusals in any minute: a stranger who orders without end fills no disk."""
+
+LONGEST_SENTENCE, LONGEST_NAME = 2000, 300
+"""Bytes that a sentence, and who did what, have in JSON: a line has 3.2 KiB at most."""
 
 MINUTE = timedelta(minutes=1)
 _log = logging.getLogger(__name__)
@@ -68,7 +72,10 @@ class HostAudit:
             _log.warning("%s: %s; not in the host's audit record: %s", action, sentence, error.strerror)
 
     def record(self, action: str, sentence: str, person: str = "the engine") -> None:
-        """Append what was done by whom and have it on the disk; OSError when the disk takes none."""
+        """Append what was done by whom and have it on the disk; OSError when the disk takes none.
+
+        What is longer than a line may be is cut, and so is what is not printable.
+        """
         key = self._key()
 
         def following(last: bytes) -> bytes:
@@ -76,9 +83,9 @@ class HostAudit:
                 "number": self._number(last) + 1,
                 "at": self._clock().isoformat(timespec="milliseconds"),
                 "before": digest_of(last),
-                "person": person,
-                "action": action,
-                "sentence": sentence,
+                "person": _cut(person, LONGEST_NAME),
+                "action": _cut(action, LONGEST_NAME),
+                "sentence": _cut(sentence, LONGEST_SENTENCE),
             }
             signature = base64.b64encode(key.sign(json.dumps(entry, sort_keys=True).encode())).decode()
             return json.dumps({"entry": entry, "signature": signature}, sort_keys=True).encode()
@@ -116,3 +123,11 @@ class HostAudit:
         key = load_pem_private_key(self._key_path.read_bytes(), None)
         assert isinstance(key, Ed25519PrivateKey)  # noqa: S101 - the file is ours
         return key
+
+
+def _cut(said: str, most: int) -> str:
+    """Return it as a printable line of at most so many bytes in JSON, where some characters take twelve."""
+    cut = in_a_line(said, most)
+    while len(json.dumps(cut)) > most:
+        cut = in_a_line(cut, len(cut) * 3 // 4)
+    return cut
