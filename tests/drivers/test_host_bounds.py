@@ -27,13 +27,14 @@ def operation(epoch: int = NOW_EPOCH, gateway: str = "gw-1", rollout: str = "edg
 
 
 class Host:
-    """A host's journal and record, with a clock that a test sets."""
+    """A host's journal and record, with a clock and an uptime that a test sets."""
 
     def __init__(self, folder: Path, limits: HostLimits | None = None) -> None:
-        self.now = NOW
+        self.now, self.uptime = NOW, 1.0
         self.path = folder / "audit.jsonl"
-        self.audit = HostAudit(self.path, folder / "audit.key", lambda: self.now)
-        self.bounds = HostBounds("gw-1", limits, self.audit.record_refusal, lambda: self.now)
+        self.audit = HostAudit(self.path, folder / "audit.key", lambda: self.now, lambda: self.uptime)
+        hears = self.audit.record_refusal
+        self.bounds = HostBounds("gw-1", limits, hears, lambda: self.now, lambda: self.uptime)
         self.journal = Journal(folder / "journal.jsonl", self.bounds)
 
     @property
@@ -100,8 +101,20 @@ def test_more_endings_in_a_minute_than_the_host_allows_end_nobody(tmp_path: Path
     with pytest.raises(BeyondHostLimits, match="5 sessions of gw-1 were to be ended, 6 were in the last"):
         host.bounds.count_endings(5)
     host.bounds.count_endings(4)
-    host.now += timedelta(minutes=1)
+    host.uptime += 60
     host.bounds.count_endings(10)
+
+
+def test_a_clock_that_is_set_back_stops_no_endings_and_no_record(tmp_path: Path) -> None:
+    host = Host(tmp_path, HostLimits(endings_per_minute=10))
+    host.bounds.count_endings(10)
+    for _ in range(MOST_IN_A_MINUTE):
+        host.audit.record_refusal("refused: ForeignOrder", "while the clock was ahead")
+    host.now -= timedelta(hours=6)
+    host.uptime += 60
+    host.bounds.count_endings(10)
+    host.audit.record_refusal("refused: ForeignOrder", "a minute later")
+    assert "a minute later" in host.lines[-1]
 
 
 def test_sessions_where_new_ones_are_sent_are_not_ended(host: Host) -> None:
@@ -173,7 +186,7 @@ def test_a_stranger_who_orders_without_end_fills_no_disk(host: Host) -> None:
         with pytest.raises(ForeignOrder):
             host.journal.check(operation(gateway="gw-2"))
     assert len(host.lines) == MOST_IN_A_MINUTE
-    host.now += timedelta(minutes=2)
+    host.uptime += 120
     with pytest.raises(ForeignOrder):
         host.journal.check(operation(gateway="gw-2"))
     assert "(940 more before it were left out)" in host.lines[-1]

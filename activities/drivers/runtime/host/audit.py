@@ -8,8 +8,9 @@ noticed by whoever has the lines and the public key; lines cut off at the end by
 import base64
 import json
 import logging
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,7 +34,9 @@ MOST_IN_A_MINUTE = 60
 LONGEST_SENTENCE, LONGEST_NAME = 2000, 300
 """Bytes that a sentence, and who did what, have in JSON: a line has 3.2 KiB at most."""
 
-MINUTE = timedelta(minutes=1)
+MINUTE = 60.0
+"""Seconds."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,13 +44,21 @@ class HostAudit:
     """One host's record, a file that every process of the agent appends to under a lock."""
 
     def __init__(
-        self, path: Path, key: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        path: Path,
+        key: Path,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        uptime: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the file of the lines and that of the key, which is made when there is none."""
+        """Take the file of the lines and that of the key, which is made when there is none.
+
+        Lines are dated by the clock; how many there may be in a minute is by `uptime`, which nobody sets.
+        """
         self._path = path
         self._key_path = key
         self._clock = clock
-        self._lately: list[datetime] = []
+        self._uptime = uptime
+        self._lately: list[float] = []
         self._left_out = 0
 
     @property
@@ -58,7 +69,7 @@ class HostAudit:
 
     def record_refusal(self, action: str, sentence: str) -> None:
         """Append what was refused; more than a person can read is counted in the next line instead."""
-        now = self._clock()
+        now = self._uptime()
         self._lately = [at for at in self._lately if now - at < MINUTE]
         if len(self._lately) >= MOST_IN_A_MINUTE:
             self._left_out += 1

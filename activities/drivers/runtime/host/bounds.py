@@ -4,6 +4,7 @@ Epochs are milliseconds since 1970. One that is far ahead of this host's clock w
 fleet's owner until then, so it is refused and raises nothing.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,8 @@ from policies.model.errors import BeyondHostLimits, ForeignOrder, Refused
 from policies.model.host_limits import HostLimits
 from policies.model.operation import Operation
 
-MINUTE = timedelta(minutes=1)
+MINUTE = 60.0
+"""Seconds."""
 
 
 class HostBounds:
@@ -26,13 +28,18 @@ class HostBounds:
         limits: HostLimits | None = None,
         record: Hears = only_logged,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        uptime: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the host's own name, its limits, and what hears of every refusal."""
+        """Take the host's own name, its limits, and what hears of every refusal.
+
+        Orders are dated by the clock; a minute is one of `uptime`, which nobody sets.
+        """
         self._gateway = gateway
         self._limits = limits or HostLimits()
         self._record = record
         self._clock = clock
-        self._endings: deque[tuple[datetime, int]] = deque()
+        self._uptime = uptime
+        self._endings: deque[tuple[float, int]] = deque()
 
     @property
     def epoch_now(self) -> int:
@@ -81,7 +88,7 @@ class HostBounds:
 
     def count_endings(self, wanted: int) -> None:
         """Take so many sessions off what may be ended in this minute; BeyondHostLimits if it is too much."""
-        now, most = self._clock(), self._limits.endings_per_minute
+        now, most = self._uptime(), self._limits.endings_per_minute
         while self._endings and now - self._endings[0][0] >= MINUTE:
             self._endings.popleft()
         ended = sum(count for _, count in self._endings)
