@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from activities.drivers.runtime.host.audit import MOST_IN_A_MINUTE, HostAudit
+from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.repeats import HOUR, MOST_IN_AN_HOUR
 from activities.drivers.signature.host_lines import first_fault
 from activities.host_record import LONGEST_LINE
 from policies.model.errors import BeyondHostLimits, Fenced, ForeignOrder
@@ -57,7 +58,7 @@ def test_an_order_for_another_gateway_is_refused_by_name_and_written_down(host: 
         with pytest.raises(ForeignOrder, match="is for gw-2, and this host is gw-1"):
             ask(operation(gateway="gw-2"))
     assert host.journal.epoch == 0
-    assert host.refusals == ["refused: ForeignOrder"] * 3
+    assert host.refusals == ["refused: ForeignOrder"]
 
 
 @pytest.mark.parametrize("epoch", [LAST_EPOCH, NOW_EPOCH + 600_001])
@@ -108,13 +109,13 @@ def test_more_endings_in_a_minute_than_the_host_allows_end_nobody(tmp_path: Path
 def test_a_clock_that_is_set_back_stops_no_endings_and_no_record(tmp_path: Path) -> None:
     host = Host(tmp_path, HostLimits(endings_per_minute=10))
     host.bounds.count_endings(10)
-    for _ in range(MOST_IN_A_MINUTE):
-        host.audit.record_refusal("refused: ForeignOrder", "while the clock was ahead")
+    for number in range(MOST_IN_AN_HOUR):
+        host.audit.record_refusal("refused: ForeignOrder", f"{number} while the clock was ahead")
     host.now -= timedelta(hours=6)
-    host.uptime += 60
+    host.uptime += HOUR
     host.bounds.count_endings(10)
-    host.audit.record_refusal("refused: ForeignOrder", "a minute later")
-    assert "a minute later" in host.lines[-1]
+    host.audit.record_refusal("refused: ForeignOrder", "an hour later")
+    assert "an hour later" in host.lines[-1]
 
 
 def test_sessions_where_new_ones_are_sent_are_not_ended(host: Host) -> None:
@@ -181,12 +182,37 @@ def test_no_step_has_a_name_longer_than_any_step() -> None:
         Operation.model_validate(operation().model_dump() | {"step": "s" * (LONGEST_STEP + 1)})
 
 
-def test_a_stranger_who_orders_without_end_fills_no_disk(host: Host) -> None:
+def sentences(host: Host) -> list[str]:
+    return [json.loads(line)["entry"]["sentence"] for line in host.lines]
+
+
+def test_a_stranger_who_orders_without_end_is_a_line_and_its_number_an_hour_later(host: Host) -> None:
     for _ in range(1000):
         with pytest.raises(ForeignOrder):
             host.journal.check(operation(gateway="gw-2"))
-    assert len(host.lines) == MOST_IN_A_MINUTE
-    host.uptime += 120
-    with pytest.raises(ForeignOrder):
-        host.journal.check(operation(gateway="gw-2"))
-    assert "(940 more before it were left out)" in host.lines[-1]
+    told = "step start of edge-1 is for gw-2, and this host is gw-1"
+    assert sentences(host) == [told]
+    host.uptime += HOUR
+    assert host.audit.length() == 2, "whoever looks every minute has it written down"
+    host.uptime += HOUR
+    assert host.audit.length() == 2
+    assert sentences(host) == [told, f"999 more in an hour: {told}"]
+
+
+def test_a_stranger_who_never_says_the_same_twice_fills_no_disk(host: Host) -> None:
+    for hour in range(3):
+        for number in range(500):
+            host.audit.record_refusal("refused: payload", f"{hour} {number}")
+        host.uptime += HOUR
+    told = sentences(host)
+    assert len(told) <= 3 * (MOST_IN_AN_HOUR + 1)
+    assert told[MOST_IN_AN_HOUR] == "470 more in an hour: others of this kind, each with another sentence"
+
+
+def test_neither_a_person_nor_another_kind_of_refusal_is_hidden_by_many(host: Host) -> None:
+    for number in range(500):
+        host.audit.record_refusal("refused: payload", f"{number}")
+    host.audit.record_refusal("refused: ForeignOrder", "for gw-2")
+    for _ in range(100):
+        host.audit.record("break-glass", "reset the fence", "root")
+    assert host.refusals[MOST_IN_AN_HOUR:] == ["refused: ForeignOrder", *["break-glass"] * 100]

@@ -24,18 +24,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from activities.drivers.lines import append, last_line
 from activities.drivers.private_files import make_private
+from activities.drivers.runtime.host.repeats import Repeats
 from activities.host_record import MOST_LINES, HostRecordPage, page_of
 from policies.model.value import digest_of
 from policies.model.value import sentence as in_a_line
 
-MOST_IN_A_MINUTE = 60
-"""Lines of refusals in any minute: a stranger who orders without end fills no disk."""
-
 LONGEST_SENTENCE, LONGEST_NAME = 2000, 300
 """Bytes that a sentence, and who did what, have in JSON: a line has 3.2 KiB at most."""
-
-MINUTE = 60.0
-"""Seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,14 +47,12 @@ class HostAudit:
     ) -> None:
         """Take the file of the lines and that of the key, which is made when there is none.
 
-        Lines are dated by the clock; how many there may be in a minute is by `uptime`, which nobody sets.
+        Lines are dated by the clock; how many there may be in an hour is by `uptime`, which nobody sets.
         """
         self._path = path
         self._key_path = key
         self._clock = clock
-        self._uptime = uptime
-        self._lately: list[float] = []
-        self._left_out = 0
+        self._repeats = Repeats(uptime)
 
     @property
     def public_key(self) -> str:
@@ -68,19 +61,11 @@ class HostAudit:
         return base64.b64encode(public).decode()
 
     def record_refusal(self, action: str, sentence: str) -> None:
-        """Append what was refused; more than a person can read is counted in the next line instead."""
-        now = self._uptime()
-        self._lately = [at for at in self._lately if now - at < MINUTE]
-        if len(self._lately) >= MOST_IN_A_MINUTE:
-            self._left_out += 1
-            return
-        self._lately.append(now)
-        more = f" ({self._left_out} more before it were left out)" if self._left_out else ""
-        self._left_out = 0
-        try:
-            self.record(action, f"{sentence}{more}")
-        except OSError as error:  # what cannot be written down is refused all the same
-            _log.warning("%s: %s; not in the host's audit record: %s", action, sentence, error.strerror)
+        """Append what was refused; what comes again within an hour is counted and written with its number."""
+        self._settle()
+        said = _cut(sentence, LONGEST_SENTENCE)
+        if not self._repeats.is_one(action, said):
+            self._record_or_log(action, said)
 
     def record(self, action: str, sentence: str, person: str = "the engine") -> None:
         """Append what was done by whom and have it on the disk; OSError when the disk takes none.
@@ -104,8 +89,20 @@ class HostAudit:
         append(self._path, following)
 
     def length(self) -> int:
-        """Return how many lines there are, as the last one says."""
+        """Return how many lines there are, as the last one says, with what was counted up to an hour ago."""
+        self._settle()
         return self._number(last_line(self._path))
+
+    def _settle(self) -> None:
+        """Write down the numbers of refusals that were only counted, once their hour is over."""
+        for action, sentence in self._repeats.counted():
+            self._record_or_log(action, sentence)
+
+    def _record_or_log(self, action: str, sentence: str) -> None:
+        try:
+            self.record(action, sentence)
+        except OSError as error:  # what cannot be written down is refused all the same
+            _log.warning("%s: %s; not in the host's audit record: %s", action, sentence, error.strerror)
 
     def page(self, after: int) -> HostRecordPage:
         """Return the lines after the one of that number that a page holds."""
