@@ -1,14 +1,14 @@
 """A host's own record of what it refused and what was done on it by hand, collected into the ledger's."""
 
 from collections.abc import Collection, Iterable, Sequence
-from itertools import accumulate
+from itertools import islice
 from typing import Annotated, Protocol, Self
 
 from pydantic import Field, model_validator
 from temporalio import activity
 
 from activities.failures import as_application_errors
-from activities.liveness import answering, in_a_thread
+from activities.liveness import in_a_thread
 from policies.model.value import Message, Name, Token, Value, digest_of
 
 FIRST = digest_of(b"")
@@ -50,9 +50,15 @@ class HostRecordPage(Message):
 
 
 def page_of(lines: Iterable[str]) -> tuple[str, ...]:
-    """Return as many of these lines as a page holds, from the first on."""
-    sizes = accumulate(map(len, lines := tuple(lines)))
-    return tuple(line for line, size in zip(lines, sizes, strict=True) if size <= LONGEST_PAGE)[:MOST_LINES]
+    """Return as many of these lines as a page holds, from the first on; no more are asked for."""
+    held: list[str] = []
+    room = LONGEST_PAGE
+    for line in islice(lines, MOST_LINES):
+        room -= len(line)
+        if room < 0:
+            break
+        held.append(line)
+    return tuple(held)
 
 
 class CollectedPage(Value):
@@ -76,7 +82,7 @@ class FirstFault(Protocol):
     """Says what is wrong with lines of a host's record, None when they are whole."""
 
     def __call__(
-        self, lines: Iterable[str], public_key: str, before: str = ..., number: int = ...
+        self, lines: Iterable[str], public_key: str, before: str | None = ..., number: int = ...
     ) -> str | None:
         """Compare the lines with the key, with each other and with the line that they follow."""
         ...
@@ -120,8 +126,7 @@ class HostRecordActivities:
     @activity.defn(name="read_host_record")
     async def read_host_record(self, after: int) -> HostRecordPage:
         """Return the next lines after the one of that number; nothing is changed."""
-        async with answering():
-            return self._record.page(after)
+        return await in_a_thread(self._record.page, after)
 
 
 class CollectingActivities:
@@ -144,16 +149,23 @@ class CollectingActivities:
     def _collect(self, given: CollectedPage) -> None:
         before = self._book.collected(given.fleet, [given.gateway]).get(given.gateway, Collected())
         key = before.public_key or given.page.public_key
-        known = before.number - given.page.after
-        if known < 0:  # the host was set up anew meanwhile: the next look asks for its first line
-            return
-        lines = given.page.lines[known:]
-        fault = _contradiction(given, before) or self._first_fault(lines, key, before.digest, before.number)
+        page, begin = given.page, before.number
+        digest: str | None = before.digest
+        if page.after > begin:
+            if page.after <= given.asked:
+                return  # the host was set up anew meanwhile: the next look asks for its first line
+            self._note(given, f"lines {begin + 1} to {page.after} are gone")
+            begin, digest = page.after, None
+        lines = page.lines[begin - page.after :]
+        fault = _contradiction(given, before) or self._first_fault(lines, key, digest, begin)
         if fault is not None:
-            self._book.note_host_fault(given.fleet, given.gateway, fault)
+            self._note(given, fault)
         elif lines:
-            now = Collected(number=before.number + len(lines), digest=_digest(lines[-1]), public_key=key)
+            now = Collected(number=begin + len(lines), digest=_digest(lines[-1]), public_key=key)
             self._book.keep_host_lines(given.fleet, given.gateway, lines, before, now)
+
+    def _note(self, given: CollectedPage, fault: str) -> None:
+        self._book.note_host_fault(given.fleet, given.gateway, fault)
 
 
 def _contradiction(given: CollectedPage, before: Collected) -> str | None:

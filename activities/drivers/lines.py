@@ -1,12 +1,15 @@
-"""Files of lines that are only ever appended to, by several processes, and outlive a kill and a full disk."""
+"""Files of lines that several processes append to; they outlive a kill and a full disk."""
 
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from activities.drivers.disk import sync_folder
 
 READ_AT_ONCE = 8 * 1024
 """Bytes of a file's end in which most of the last lines are; of longer ones more is read."""
@@ -53,12 +56,53 @@ def last_line(path: Path) -> bytes:
         return b""
 
 
+def cut_beginning(path: Path, most: int, left: int) -> bool:
+    """Take the oldest lines off a file that has more than `most` bytes, so that at most `left` are left.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        OSError: The disk does not take what is left; the file is as it was.
+    """
+    new = path.with_name(f".{path.name}.new")
+    with held(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size <= most:
+            return False
+        file.seek(size - left)
+        file.readline()
+        try:
+            with new.open("wb") as shorter:
+                shutil.copyfileobj(file, shorter)
+                shorter.flush()
+                os.fsync(shorter.fileno())
+            shutil.copymode(path, new)
+            new.replace(path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    return True
+
+
 @contextmanager
 def held(path: Path, mode: str) -> Iterator[BinaryIO]:
     """Open the file for this process alone, as far as others ask here, too."""
-    with path.open(mode) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file  # type: ignore[misc]  # the modes are binary
+    while True:
+        with path.open(mode) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_still(path, file.fileno()):
+                yield file  # type: ignore[misc]  # the modes are binary
+                return
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether this is the file of that name: who was waited for may have put a shorter one in its place."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _last_whole(file: BinaryIO) -> tuple[bytes, int]:

@@ -101,6 +101,36 @@ async def test_a_page_of_a_host_that_was_set_up_anew_meanwhile_is_left_for_the_n
     assert told(ledger) == []
 
 
+async def test_lines_that_are_gone_before_they_were_collected_are_named_and_the_rest_is_collected(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    host = HostAudit(tmp_path / "audit.jsonl", tmp_path / "audit.key", largest=20_000)
+    host.record("break-glass", "the first", "root")
+    await collect(ledger, host.page(0))
+    while not (page := host.page(1)).after > 1:
+        host.record("break-glass", "one more", "root")
+    for _ in range(2):
+        await collect(ledger, page, asked=1)
+    assert faults(ledger) == [f"lines 2 to {page.after} are gone"]
+    host.record("break-glass", "the last", "root")
+    await collect(ledger, host.page(page.recorded), asked=page.recorded)
+    assert ledger.collected("edge", ["gw-1"])["gw-1"].number == page.recorded + 1
+    assert len(faults(ledger)) == 1
+
+
+async def test_a_record_that_is_shortened_after_it_was_collected_is_whole(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    host = HostAudit(tmp_path / "audit.jsonl", tmp_path / "audit.key", largest=20_000)
+    asked = 0
+    while not host.page(0).after > 0:
+        host.record("break-glass", "one more", "root")
+        await collect(ledger, host.page(asked), asked=asked)
+        asked = ledger.collected("edge", ["gw-1"])["gw-1"].number
+    assert faults(ledger) == []
+    assert told(ledger)[-1] == "on the host: record shortened"
+
+
 @pytest.mark.parametrize(
     ("said", "fault"),
     [

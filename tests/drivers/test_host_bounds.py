@@ -1,6 +1,9 @@
 """The host's own last word: what it refuses whoever orders it, and its own record of that."""
 
 import json
+import subprocess
+import sys
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -180,6 +183,74 @@ def test_nothing_is_so_long_that_its_line_breaks_the_record(host: Host, letter: 
 def test_no_step_has_a_name_longer_than_any_step() -> None:
     with pytest.raises(ValidationError, match="step"):
         Operation.model_validate(operation().model_dump() | {"step": "s" * (LONGEST_STEP + 1)})
+
+
+def test_a_page_begins_where_it_was_asked_for_whatever_was_altered(host: Host) -> None:
+    for number in range(200):
+        host.audit.record("break-glass", f"reset {number}", "root")
+    lines = host.lines
+    for altered in (None, 0, 90, 199):
+        written = [line if number != altered else "{}" for number, line in enumerate(lines)]
+        host.path.write_text("\n".join(written) + "\n")
+        for after in (0, 1, 89, 90, 91, 150, 198, 199, 200, 201):
+            page = host.audit.page(after)
+            assert page.after == after
+            assert page.recorded == 200
+            assert list(page.lines) == written[after : after + len(page.lines)]
+            assert len(page.lines) > 80 or after + len(page.lines) >= 200
+
+
+def test_a_long_record_is_not_read_to_show_a_page_of_it(host: Host) -> None:
+    lines = (
+        f'{{"entry": {{"number": {number}}}, "signature": "{"x" * 600}"}}' for number in range(1, 30_001)
+    )
+    host.path.write_text("\n".join(lines) + "\n")
+    assert host.audit.public_key
+    tracemalloc.start()
+    page = host.audit.page(20_000)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert page.after == 20_000
+    assert page.recorded == 30_000
+    assert most < 1_000_000, "bytes; the file has 20 million"
+
+
+def test_a_record_that_has_grown_too_long_loses_its_older_half_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = HostAudit(path, tmp_path / "audit.key", largest=20_000)
+    for number in range(100):
+        audit.record("break-glass", f"reset {number}", "root")
+        assert path.stat().st_size <= 20_000
+    page = audit.page(0)
+    first = json.loads(page.lines[0])["entry"]
+    assert page.after == first["number"] - 1 > 0
+    assert page.recorded == page.after + len(page.lines) == audit.length()
+    assert first_fault(page.lines, page.public_key, None, page.after) is None
+    told = [json.loads(line)["entry"] for line in page.lines]
+    shortened = [one["sentence"] for one in told if one["action"] == "record shortened"]
+    assert shortened[-1].startswith("it had more than 20000 bytes, and lines up to ")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from activities.drivers.runtime.host.audit import HostAudit
+folder = Path(sys.argv[1])
+audit = HostAudit(folder / "audit.jsonl", folder / "audit.key", largest=6_000)
+for number in range(60):
+    audit.record("break-glass", f"{sys.argv[2]} {number}", "root")
+"""
+
+
+def test_nobodys_line_is_lost_while_another_process_shortens_the_record(tmp_path: Path) -> None:
+    HostAudit(tmp_path / "audit.jsonl", tmp_path / "audit.key").record("break-glass", "first", "root")
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "ab"]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    page = HostAudit(tmp_path / "audit.jsonl", tmp_path / "audit.key").page(0)
+    assert first_fault(page.lines, page.public_key, None, page.after) is None
+    shortened = sum(json.loads(line)["entry"]["action"] == "record shortened" for line in page.lines)
+    assert shortened
+    assert page.recorded >= 121
 
 
 def sentences(host: Host) -> list[str]:

@@ -11,13 +11,15 @@ from activities.host_record import FIRST
 from policies.model.value import digest_of
 
 
-def first_fault(lines: Iterable[str], public_key: str, before: str = FIRST, number: int = 0) -> str | None:
+def first_fault(
+    lines: Iterable[str], public_key: str, before: str | None = FIRST, number: int = 0
+) -> str | None:
     """Return what is wrong with these lines of a host's record, None when they are whole.
 
     Args:
         lines: The oldest first.
         public_key: The host's, in base64.
-        before: The digest of the line that they follow.
+        before: The digest of the line that they follow; None when that is gone.
         number: How many lines are before them.
     """
     try:
@@ -30,7 +32,7 @@ def first_fault(lines: Iterable[str], public_key: str, before: str = FIRST, numb
             said = json.loads(line)
             entry = said["entry"]
             key.verify(base64.b64decode(said["signature"]), json.dumps(entry, sort_keys=True).encode())
-            follows = (entry["before"], entry["number"]) == (before, number)
+            follows = entry["number"] == number and before in (None, entry["before"])
             told = all(isinstance(entry[name], str) for name in ("person", "action", "sentence"))
         except (ValueError, KeyError, TypeError, RecursionError, InvalidSignature):
             return f"line {number} was altered, or another key signed it"

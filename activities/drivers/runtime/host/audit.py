@@ -3,6 +3,8 @@
 JSON lines, each bound to the one before by that one's SHA-256 digest and signed with Ed25519
 (RFC 8032) by a key that never leaves the host. So a line that was altered, removed or put in is
 noticed by whoever has the lines and the public key; lines cut off at the end by whoever collected them.
+A record that grows beyond its bound loses its older half, and says so in its next line. Whoever had not
+collected all of that sees a gap in the numbers, as when a thief had cut it off.
 """
 
 import base64
@@ -11,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,12 +25,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from activities.drivers.lines import append, last_line
+from activities.drivers.lines import append, cut_beginning, last_line
 from activities.drivers.private_files import make_private
+from activities.drivers.runtime.host.record_lines import lines_after, number_of
 from activities.drivers.runtime.host.repeats import Repeats
-from activities.host_record import MOST_LINES, HostRecordPage, page_of
+from activities.host_record import HostRecordPage, page_of
 from policies.model.value import digest_of
 from policies.model.value import sentence as in_a_line
+
+LARGEST = 16 * 1024 * 1024
+"""Bytes that the file may have: two weeks of refusals without end, and years of others."""
 
 LONGEST_SENTENCE, LONGEST_NAME = 2000, 300
 """Bytes that a sentence, and who did what, have in JSON: a line has 3.2 KiB at most."""
@@ -44,6 +51,8 @@ class HostAudit:
         key: Path,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         uptime: Callable[[], float] = time.monotonic,
+        *,
+        largest: int = LARGEST,
     ) -> None:
         """Take the file of the lines and that of the key, which is made when there is none.
 
@@ -52,6 +61,7 @@ class HostAudit:
         self._path = path
         self._key_path = key
         self._clock = clock
+        self._largest = largest
         self._repeats = Repeats(uptime)
 
     @property
@@ -72,6 +82,16 @@ class HostAudit:
 
         What is longer than a line may be is cut, and so is what is not printable.
         """
+        self._append(action, sentence, person)
+        try:
+            if cut_beginning(self._path, self._largest, self._largest // 2):
+                first = next(number for number, _ in lines_after(self._path, 0))
+                why = f"it had more than {self._largest} bytes, and lines up to {first - 1} were taken off"
+                self._append("record shortened", why, "penstock")
+        except OSError as error:  # what was to be written down is
+            _log.warning("%s stays longer than it may be: %s", self._path, error.strerror)
+
+    def _append(self, action: str, sentence: str, person: str) -> None:
         key = self._key()
 
         def following(last: bytes) -> bytes:
@@ -105,22 +125,20 @@ class HostAudit:
             _log.warning("%s: %s; not in the host's audit record: %s", action, sentence, error.strerror)
 
     def page(self, after: int) -> HostRecordPage:
-        """Return the lines after the one of that number that a page holds."""
-        try:
-            lines = self._path.read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
-            lines = []
-        held = page_of(line.decode(errors="replace") for line in lines[after : after + MOST_LINES])
-        return HostRecordPage(public_key=self.public_key, after=after, recorded=self.length(), lines=held)
+        """Return the lines after the one of that number that a page holds; later ones where they are gone."""
+        lines = lines_after(self._path, after)
+        first = next(lines, None)
+        begin = after if first is None else first[0] - 1
+        held = page_of(line.decode(errors="replace") for _, line in chain([first] if first else [], lines))
+        recorded = self._number(last_line(self._path))
+        return HostRecordPage(public_key=self.public_key, after=begin, recorded=recorded, lines=held)
 
     def _number(self, line: bytes) -> int:
         """Return which line the last one is; 0 for none."""
         if not line:
             return 0
-        try:
-            return int(json.loads(line)["entry"]["number"])
-        except (ValueError, KeyError, TypeError):  # somebody altered it: whoever collects the lines says so
-            return self._path.read_bytes().count(b"\n")
+        # When somebody altered it, whoever collects the lines says so.
+        return number_of(line) or max(number for number, _ in lines_after(self._path, 0))
 
     def _key(self) -> Ed25519PrivateKey:
         if not self._key_path.exists():
