@@ -260,6 +260,16 @@ async def test_a_version_that_nobody_may_need_is_removed_and_what_a_slot_has_sta
     assert len(list(versions.folder.iterdir())) == 2
 
 
+async def test_what_a_killed_staging_left_goes_with_the_next_staging_of_any_release(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    await killed_while(lab, "stage", "unpacked")
+    versions, other = lab.folders.versions, lab.admission.release("2")
+    assert versions.left_by_the_killed() > 0, "which counts as room on the disk"
+    await lab.slots.stage(operation("stage 2", digest=other.digest), other, "lab")
+    assert [path.name for path in versions.folder.iterdir()] == [versions.path(other.digest).name]
+
+
 async def test_a_config_the_daemon_refuses_is_not_started(lab: GatewayLab) -> None:  # noqa: F811
     with broken(lab.admission.template):
         release = lab.admission.release("1")

@@ -110,6 +110,7 @@ class HostSlots:
             self._journal.admit(operation)
             versions = self._folders.versions
             here = versions.complete(release.digest)
+            await asyncio.to_thread(versions.remove_half_laid)
             if not here and (full := self._room_on_disk()):
                 raise Refused(full[0])
             host = await self._host()
@@ -318,8 +319,11 @@ class HostSlots:
     # --- the rest of preflight -----------------------------------------------------
 
     def _room_on_disk(self) -> list[str]:
-        free = shutil.disk_usage(self._folders.root).free
-        needed = 2 * self._folders.versions.largest() + SPARE_BYTES
+        versions = self._folders.versions
+        free = (
+            shutil.disk_usage(self._folders.root).free + versions.left_by_the_killed()
+        )  # removed by staging
+        needed = 2 * versions.largest() + SPARE_BYTES
         if free >= needed:
             return []
         sizes = f"has {free >> 20} MB free for releases and needs {needed >> 20} MB"

@@ -24,6 +24,9 @@ KEPT_FOR: timedelta = LONGEST_INDEX_LIFE
 KEPT_KNOWN_GOOD = 3
 """How many known-good versions stay, the latest ones, however old they are."""
 
+HALF_LAID = ".new"
+"""How the name of a version ends that is being laid out."""
+
 
 class Admission(Protocol):
     """The trust part's door on this host: nothing is laid out that did not come through it."""
@@ -100,7 +103,7 @@ class Versions:
         if self.complete(release.digest):
             os.utime(self.path(release.digest) / ".complete")
             return False
-        target, building = self.path(release.digest), self.folder / f".{release.digest[-16:]}.new"
+        target, building = self.path(release.digest), self.folder / f".{release.digest[-16:]}{HALF_LAID}"
         for leftover in (building, target):
             shutil.rmtree(leftover, ignore_errors=True)
         building.mkdir(mode=0o755)
@@ -133,6 +136,18 @@ class Versions:
                         f"{release.product} {release.version}: {path.relative_to(version)} on the host is "
                         "not the file that was signed; remove the version and stage it again"
                     )
+
+    def left_by_the_killed(self) -> int:
+        """Return the bytes of versions whose laying out was killed, as far as none is laid out now."""
+        return sum(size_of(path) for path in self._half_laid())
+
+    def remove_half_laid(self) -> None:
+        """Remove what laying out a version leaves when it is killed; for who holds the staging lock."""
+        for path in self._half_laid():
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _half_laid(self) -> list[Path]:
+        return list(self.folder.glob(f".*{HALF_LAID}"))
 
     def prune(self, keep: Collection[Digest]) -> tuple[Digest, ...]:
         """Remove every version that is not to be kept and that nobody staged lately; return what went."""
