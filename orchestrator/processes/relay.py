@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -20,6 +21,7 @@ from orchestrator.enrolment.authority import SLACK, Authority
 from orchestrator.enrolment.desk import Desk, PayloadKeys, no_keys
 from orchestrator.enrolment.listener import enrolment_application
 from orchestrator.enrolment.names import RENEW, Certified
+from orchestrator.processes.beside import begun_again
 from orchestrator.processes.composition import shown_to_the_engine
 from orchestrator.processes.listening import answering_at, port_at
 from orchestrator.processes.process import keep_to_itself, leave
@@ -90,7 +92,8 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
             await held.enter_async_context(
                 answering_at(enrolment_application(desk), at, tls=tls, most=MOST_ENROLLING)
             )
-        keeping = asyncio.create_task(revocations.keep(relay.end_revoked))
+        reading = begun_again("reading revocations", partial(revocations.keep, relay.end_revoked))
+        keeping = asyncio.create_task(reading)
         held.callback(keeping.cancel)
         await server.start()
         held.push_async_callback(server.stop, STOP_SECONDS)

@@ -42,7 +42,7 @@ class Revocations:
         async with self._reading:
             try:
                 self._known = await asyncio.get_running_loop().run_in_executor(READER, self._read)
-            except (PenstockError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, a relay that stops reading lets thieves in
                 self._complain(error)
                 return False
             if self._silent_since is not None:
@@ -90,6 +90,5 @@ class Revocations:
         if self._silent_since is None:
             self._silent_since = now
         known = "nobody is let in" if self._known is None else "what was known before is still refused"
-        _log.warning(
-            "revocations cannot be read since %.0f s (%s); %s", now - self._silent_since, error, known
-        )
+        why = str(error) if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
+        _log.warning("revocations cannot be read since %.0f s (%s); %s", now - self._silent_since, why, known)
