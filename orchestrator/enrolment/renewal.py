@@ -14,6 +14,7 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.drivers.programs import run
 from orchestrator.enrolment.host import HostFiles
 from policies.model.errors import PenstockError, Unavailable
 
@@ -23,6 +24,9 @@ LOOK = timedelta(minutes=1)
 AGAIN = timedelta(minutes=15)
 """How long until a renewal that failed is tried again."""
 
+ASKED_WITHIN = timedelta(minutes=2)
+"""How long the process that asks may take, on a host that is slow to start it."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -30,16 +34,12 @@ async def ask_for_the_next(config: Path) -> None:
     """Have a process of its own ask for the next certificate: what it needs for that takes memory for good.
 
     Raises:
-        Unavailable: It got none; the sentence is its own.
+        Unavailable: It got none, could not be started or did not end in time; the sentence says which.
     """
-    asking = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "orchestrator", "agent", "renew", "--config", str(config)),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, said = await asking.communicate()
-    if asking.returncode:
-        raise Unavailable(said.decode(errors="replace").strip()[-1000:])
+    command = (sys.executable, "-m", "orchestrator", "agent", "renew", "--config", str(config))
+    asked = await run(command, within=ASKED_WITHIN)
+    if asked.status:
+        raise Unavailable(asked.err.strip()[-1000:])
 
 
 def exchange(worker: Worker, client: Client) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from orchestrator.enrolment.host import HostFiles
 from orchestrator.enrolment.names import RELAY_NAME
 from orchestrator.enrolment.renewal import Renewal, ask_for_the_next, exchange
 from orchestrator.processes.agent_file import AgentSettings
+from orchestrator.processes.beside import begun_again
 from orchestrator.processes.memory import make_no_more_heaps
 from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
 from policies.model.errors import BadInput
@@ -195,11 +196,15 @@ async def main(config: Path) -> None:
     make_no_more_heaps()
     settings = load(config, AgentSettings)
     worker, host = await compose(settings)
-    beside = [asyncio.create_task(one()) for one in (host.table.keep, host.snapshots.keep_forgetting)]
+    works: dict[str, Callable[[], Awaitable[None]]] = {
+        "keeping the steering table": host.table.keep,
+        "removing old snapshots": host.snapshots.keep_forgetting,
+    }
     if settings.certificate is not None:
         again = partial(connected, settings, host.audit.record_refusal)
         renewal = Renewal(files_of(settings), partial(ask_for_the_next, config))
-        beside.append(asyncio.create_task(renewal.keep(again, partial(exchange, worker))))
+        works["keeping the certificate good"] = partial(renewal.keep, again, partial(exchange, worker))
+    beside = [asyncio.create_task(begun_again(what, work)) for what, work in works.items()]
     try:
         await run_until_told(worker)
     finally:

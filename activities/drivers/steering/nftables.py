@@ -109,7 +109,7 @@ class NftablesTable:
                 calm = await self._keep_for(changes, FOLLOW_EVERY)
                 try:
                     await self.refresh(calm=calm)
-                except PenstockError as error:
+                except (PenstockError, OSError) as error:  # a host out of descriptors has them again later
                     _log.warning("the steering table of %s: %s", self._gateway.name, error)
                 await changes.next(timedelta(0))  # what it wrote itself is no news
 
@@ -137,7 +137,7 @@ class NftablesTable:
                     self._gateway.name,
                     TABLE,
                 )
-        except PenstockError as error:
+        except (PenstockError, OSError) as error:
             _log.warning("the steering table of %s: %s", self._gateway.name, error)
 
     async def read(self) -> Steering:
