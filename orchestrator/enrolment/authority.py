@@ -48,6 +48,24 @@ def fingerprint_of(certificate: x509.Certificate) -> str:
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
 
 
+def key_in(request: str) -> ec.EllipticCurvePublicKey:
+    """Return the key that a certificate request is for.
+
+    Raises:
+        BadInput: It is no request, its key is none that we take, or it does not prove to have the key.
+    """
+    try:
+        asked = x509.load_pem_x509_csr(request.encode())
+        key, proven = asked.public_key(), asked.is_signature_valid
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise BadInput("what was sent is no certificate request in PEM") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise BadInput("the key of a gateway is an ECDSA key on P-256; `penstock agent enrol` makes one")
+    if not proven:
+        raise BadInput("the certificate request is not signed with its own key")
+    return key
+
+
 @dataclass(frozen=True)
 class Issued:
     """A certificate that was just signed."""
@@ -68,6 +86,15 @@ class Issued:
     def expires(self) -> datetime:
         """When it is good no longer."""
         return self.certificate.not_valid_after_utc
+
+
+@dataclass(frozen=True)
+class _Term:
+    """Which certificate it is, and from when until when it is good."""
+
+    number: int
+    begins: datetime
+    ends: datetime
 
 
 class Authority:
@@ -105,23 +132,30 @@ class Authority:
         Raises:
             BadInput: It is no request, its key is none that we take, or it does not prove to have the key.
         """
-        try:
-            asked = x509.load_pem_x509_csr(request.encode())
-            key, proven = asked.public_key(), asked.is_signature_valid
-        except (ValueError, TypeError, InvalidSignature) as error:
-            raise BadInput("what was sent is no certificate request in PEM") from error
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise BadInput("the key of a gateway is an ECDSA key on P-256; `penstock agent enrol` makes one")
-        if not proven:
-            raise BadInput("the certificate request is not signed with its own key")
+        return self._issue_gateway(request, fleet, gateway, _term(lives))
+
+    def issue_gateway_again(
+        self, request: str, fleet: str, gateway: str, serial: str, issued_at: datetime, expires: datetime
+    ) -> Issued:
+        """Return the certificate of that serial once more, for whoever asked for it and never got it.
+
+        Raises:
+            BadInput: As of `issue_gateway`.
+        """
+        term = _Term(int(serial, 16), issued_at - SLACK, expires)
+        return self._issue_gateway(request, fleet, gateway, term)
+
+    def _issue_gateway(self, request: str, fleet: str, gateway: str, term: _Term) -> Issued:
+        key = key_in(request)
         name = x509.UniformResourceIdentifier(uri_of(fleet, gateway))
-        return self._issue(key, f"{fleet}/{gateway}", name, ExtendedKeyUsageOID.CLIENT_AUTH, lives)
+        return self._issue(key, f"{fleet}/{gateway}", name, ExtendedKeyUsageOID.CLIENT_AUTH, term)
 
     def issue_relay(self, lives: timedelta) -> tuple[bytes, bytes]:
         """Return a fresh key and its certificate for a relay, both in PEM."""
         key = new_key()
         name = x509.DNSName(RELAY_NAME)
-        issued = self._issue(key.public_key(), "penstock relay", name, ExtendedKeyUsageOID.SERVER_AUTH, lives)
+        usage = ExtendedKeyUsageOID.SERVER_AUTH
+        issued = self._issue(key.public_key(), "penstock relay", name, usage, _term(lives))
         return key_pem(key), issued.pem.encode()
 
     def has_issued(self, certificate: x509.Certificate) -> bool:
@@ -138,15 +172,14 @@ class Authority:
         subject: str,
         name: x509.GeneralName,
         usage: x509.ObjectIdentifier,
-        lives: timedelta,
+        term: _Term,
     ) -> Issued:
-        now = datetime.now(UTC)
         # A name has 64 characters at most (RFC 5280, appendix A.1); who it is stands in the URI.
         common = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject[:64])])
         builder = (
-            x509.CertificateBuilder(self.certificate.subject, common, key, x509.random_serial_number())
-            .not_valid_before(now - SLACK)
-            .not_valid_after(now + lives)
+            x509.CertificateBuilder(self.certificate.subject, common, key, term.number)
+            .not_valid_before(term.begins)
+            .not_valid_after(term.ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([name]), critical=False)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -156,6 +189,11 @@ class Authority:
             .add_extension(_usage(signs_certificates=False), critical=True)
         )
         return Issued(builder.sign(self._key, hashes.SHA256()))
+
+
+def _term(lives: timedelta) -> _Term:
+    now = datetime.now(UTC)
+    return _Term(x509.random_serial_number(), now - SLACK, now + lives)
 
 
 def authority_certificate(folder: Path) -> x509.Certificate:

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from pydantic import ValidationError
 
-from orchestrator.enrolment.authority import Authority, Issued
+from orchestrator.enrolment.authority import Authority, Issued, key_in
 from orchestrator.enrolment.messages import CertificateGiven, EnrolmentAsked, RenewalAsked
 from orchestrator.enrolment.names import Certified
 from orchestrator.store.certificates import Certificates
@@ -73,11 +73,11 @@ class Desk:
         return self._given(issued, GatewayRef(name=asked.gateway, fleet=asked.fleet).task_queue)
 
     async def renew(self, caller: Certified, shown: x509.Certificate, body: bytes, peer: str) -> bytes:
-        """Return the next certificate of whoever has shown this one.
+        """Return the next certificate of whoever has shown this one: the same one, however often it asks.
 
         Raises:
             NotAllowed: It was revoked, or is from another authority, which renews it itself.
-            BadInput: The certificate request is none.
+            BadInput: The certificate request is none, or for another key than that of the certificate.
         """
         if not self._authority.has_issued(shown):
             raise NotAllowed(f"the certificate of {caller} is not from this authority, which cannot renew it")
@@ -86,11 +86,19 @@ class Desk:
         except ValidationError as error:
             raise BadInput(f"what {caller} sent is no request for a certificate") from error
 
+        if key_in(asked.request) != shown.public_key():
+            raise BadInput(f"a certificate is renewed for its own key; enrol {caller} anew for another one")
+
         def sign() -> Issued:
             return self._authority.issue_gateway(asked.request, caller.fleet, caller.gateway, self._lives)
 
+        def sign_again(serial: str, issued_at: datetime, expires: datetime) -> Issued:
+            again = self._authority.issue_gateway_again
+            return again(asked.request, caller.fleet, caller.gateway, serial, issued_at, expires)
+
+        renew = self._certificates.renew_certificate
         issued = await asyncio.to_thread(
-            self._certificates.renew_certificate, caller.fleet, caller.gateway, caller.serial, sign, peer
+            renew, caller.fleet, caller.gateway, caller.serial, sign, sign_again, peer
         )
         return self._given(issued, caller.task_queue).model_dump_json().encode()
 

@@ -6,6 +6,7 @@ everybody, and only an authority of that fingerprint is believed when the token 
 
 import json
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,15 @@ PATIENCE_SECONDS = 20.0
 MOST_BYTES = 1 << 20
 RENEWED_AT = 2 / 3
 """Of a certificate's life, when the next one is asked for."""
+
+RESTED = 1 / 6
+"""Of a certificate's life, how long it lies here at least before the next one is asked for.
+
+To a clock that is weeks ahead each new certificate is due at once, and of too many a gateway gets none.
+"""
+
+ROOM = 64 << 10
+"""Bytes that each file can grow to, before anything is asked for."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +85,17 @@ class HostFiles:
             raise BadInput(f"{self.key} is no ECDSA key; renew this certificate where it was made")
         return found
 
-    def renew_at(self) -> datetime:
-        """Return when the next certificate is due: at two thirds of the life of the one that is there."""
+    def renew_at(self, now: datetime) -> datetime:
+        """Return when the next certificate is due: at two thirds of the life of the one that is there.
+
+        One that came just now, by this host's clock, rests for a while, whatever that clock says of its life.
+        """
         found, _ = self.held()
-        began, ends = found.not_valid_before_utc, found.not_valid_after_utc
-        return began + (ends - began) * RENEWED_AT
+        life = found.not_valid_after_utc - found.not_valid_before_utc
+        came = datetime.fromtimestamp(self.certificate.stat().st_mtime, UTC)
+        due = found.not_valid_before_utc + life * RENEWED_AT
+        # A clock that was set back since then says nothing of how long it lies there.
+        return due if came > now else max(due, came + life * RESTED)
 
     def keep(self, given: CertificateGiven, key: bytes | None = None) -> Certified:
         """Have what was given in the files; return whose certificate it is.
@@ -93,23 +109,34 @@ class HostFiles:
             raise BadInput(
                 f"what came is the certificate of {whose}, and this is {self.fleet}/{self.gateway}"
             )
-        try:
-            for path in (self.key, self.certificate, self.authority):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            if key is not None:
-                write_private(self.key, key)
-            write_private(self.authority, given.authorities.encode())
-            if given.payload_keys and self.payload_keys is not None:
-                write_private(self.payload_keys, given.payload_keys.encode())
-            write_private(self.certificate, given.certificate.encode())  # last: agents look at this one
-        except OSError as error:
-            raise BadInput(f"{error.filename} cannot be written: {error.strerror}; check the path") from error
+        if key is not None:
+            _write(self.key, key)
+        _write(self.authority, given.authorities.encode())
+        if given.payload_keys and self.payload_keys is not None:
+            _write(self.payload_keys, given.payload_keys.encode())
+        _write(self.certificate, given.certificate.encode())  # last: agents look at this one
         if given.payload_keys and self.payload_keys is None:
             raise BadInput(
                 "the installation seals its orders, and the agent's file names no place for the keys: add "
                 "`payload_keys: PATH` to it, then type penstock agent renew"
             )
         return whose
+
+    def require_room(self) -> None:
+        """Return if what a relay gives can be kept here; said before it is asked for anything.
+
+        Raises:
+            BadInput: A file cannot be written.
+        """
+        paths = [self.key, self.certificate, self.authority]
+        proofs = {path: path.with_name(f".{path.name}.proof") for path in [*paths, self.payload_keys] if path}
+        try:
+            for path, proof in proofs.items():
+                _write(proof, bytes(ROOM), of=path)
+        finally:
+            for proof in proofs.values():
+                with suppress(OSError):
+                    proof.unlink()
 
 
 def enrol(files: HostFiles, at: str, carried: Carried) -> Certified:
@@ -120,6 +147,7 @@ def enrol(files: HostFiles, at: str, carried: Carried) -> Certified:
         NotAllowed: The token is good for nothing, or for another gateway.
         Unavailable: The relay does not answer.
     """
+    files.require_room()
     authority = _authority_at(at, carried.fingerprint)
     key = new_key()
     asked = EnrolmentAsked(
@@ -146,6 +174,7 @@ def renew(files: HostFiles, at: str, server_name: str = RELAY_NAME) -> Certified
     import grpc  # noqa: PLC0415 - only who renews needs it, once in weeks, and it takes ten megabytes
 
     files.held()
+    files.require_room()
     key = files.key_held()
     credentials = grpc.ssl_channel_credentials(
         files.authority.read_bytes(), key_pem(key), files.certificate.read_bytes()
@@ -234,6 +263,16 @@ def _request(key: ec.EllipticCurvePrivateKey) -> str:
     """Return a certificate request; it names nobody, since the relay knows who it is from."""
     asked = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
     return asked.public_bytes(Encoding.PEM).decode()
+
+
+def _write(path: Path, content: bytes, of: Path | None = None) -> None:
+    """Have this content there for the host alone; it is `of` another file as far as anybody hears of it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_private(path, content)
+    except OSError as error:
+        why = f"{of or path} cannot be written: {error.strerror}"
+        raise BadInput(f"{why}; check the path, and whether its disk has room") from error
 
 
 def _text(path: Path) -> str:

@@ -77,7 +77,7 @@ class Renewal:
     async def _renew_when_due(self) -> None:
         now = datetime.now(UTC)
         try:
-            if now < self._not_before or now < self._files.renew_at():
+            if now < self._not_before or now < self._files.renew_at(now):
                 return
             await self._ask()
         except PenstockError as error:

@@ -105,8 +105,19 @@ class Certificates(Book):
             append(connection, known.made_by, VIA, "gateway enrolled", subject, body, fleet=known.fleet)
         return signed
 
-    def renew_certificate(self, fleet: str, gateway: str, serial: str, sign: Callable[[], S], peer: str) -> S:
+    def renew_certificate(
+        self,
+        fleet: str,
+        gateway: str,
+        serial: str,
+        sign: Callable[[], S],
+        sign_again: Callable[[str, datetime, datetime], S],
+        peer: str,
+    ) -> S:
         """Return what is signed for a gateway that has shown the certificate of that serial.
+
+        Who shows it again has not got what was signed then, or could not keep it: that is what is signed
+        again, by its serial and from when until when it is good, and nothing is added to the ledger.
 
         Raises:
             NotAllowed: The certificate was revoked.
@@ -116,6 +127,8 @@ class Certificates(Book):
             later = _revoked(connection, fleet, gateway).get((fleet, gateway))
             if later is not None and serial not in later:
                 raise NotAllowed(f"the certificate of {fleet}/{gateway} was revoked; enrol its host anew")
+            if (next_one := _renewed_as(connection, fleet, gateway, serial)) is not None:
+                return sign_again(next_one.serial, next_one.issued_at, next_one.expires)
             _refuse_many(connection, fleet, gateway)
             signed = sign()
             _keep(connection, fleet, gateway, signed, serial)
@@ -175,6 +188,13 @@ def _revoked(
         if row.serial is not None:
             serials.add(row.serial)
     return {whose: frozenset(serials) for whose, serials in found.items()}
+
+
+def _renewed_as(connection: Connection, fleet: str, gateway: str, serial: str) -> "Row[Any] | None":
+    held = tables.gateway_certificates
+    mine = (held.c.fleet == fleet, held.c.gateway == gateway, held.c.renews == serial)
+    living = select(held).where(*mine, held.c.expires > datetime.now(UTC))
+    return connection.execute(living.order_by(held.c.expires.desc())).first()
 
 
 def _refuse_many(connection: Connection, fleet: str, gateway: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import stat
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,10 @@ from activities.files import load
 from activities.refusals import only_logged
 from orchestrator.engine.keys import MasterKeys, read_keys
 from orchestrator.enrolment import host
-from orchestrator.enrolment.authority import Authority, fingerprint_of
-from orchestrator.enrolment.host import HostFiles
+from orchestrator.enrolment.authority import Authority, fingerprint_of, new_key
+from orchestrator.enrolment.host import ROOM, HostFiles
+from orchestrator.enrolment.messages import RenewalAsked
+from orchestrator.enrolment.names import RELAY_NAME, RENEW
 from orchestrator.enrolment.renewal import Renewal, ask_for_the_next, exchange
 from orchestrator.enrolment.token import carried
 from orchestrator.processes import agent as agent_process
@@ -33,11 +36,12 @@ from orchestrator.processes.relay import relaying
 from orchestrator.relay import revocations
 from orchestrator.relay.calls import SERVICE
 from orchestrator.settings import Settings
+from orchestrator.store.certificates import MOST_LIVING
 from orchestrator.store.database import BUSY_MILLISECONDS
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, NotAllowed, Unavailable
 from tests.fakes.authority import EnterpriseCa
-from tests.relay.installation import Installation, Shown, free_port, issued, working
+from tests.relay.installation import Installation, Shown, free_port, issued, request_for, working
 from tests.relay.test_attacks import ask_until_refused, caller, refusal_of
 from tests.service import conftest as two_fleets
 from tests.service.command_line import CommandLine
@@ -246,6 +250,7 @@ async def test_a_certificate_is_renewed_by_the_command_and_by_what_keeps_it(
 
     monkeypatch.setattr("orchestrator.enrolment.renewal.LOOK", timedelta(milliseconds=50))
     monkeypatch.setattr("orchestrator.enrolment.host.RENEWED_AT", -1.0)
+    monkeypatch.setattr("orchestrator.enrolment.host.RESTED", 0.0)
     worker = working(agent, "edge-1")
 
     async def connected() -> Client:
@@ -271,8 +276,79 @@ def test_the_next_certificate_is_due_at_two_thirds_of_a_life(tmp_path: Path) -> 
     authority = Authority.open(tmp_path / "authority")
     files = HostFiles("edge", "gw-1", tmp_path / "c", tmp_path / "k", tmp_path / "a")
     files.certificate.write_bytes(issued(authority, "gw-1", timedelta(days=30)).certificate)
-    due = files.renew_at() - datetime.now(UTC)
-    assert timedelta(days=19, hours=23) < due < timedelta(days=20)
+    now = datetime.now(UTC)
+    assert timedelta(days=19, hours=23) < files.renew_at(now) - now < timedelta(days=20)
+
+
+@pytest.mark.parametrize("ahead", [21, 300])
+def test_a_clock_that_is_weeks_ahead_has_a_certificate_renewed_every_few_days(
+    tmp_path: Path, ahead: int
+) -> None:
+    authority = Authority.open(tmp_path / "authority")
+    files = HostFiles("edge", "gw-1", tmp_path / "c", tmp_path / "k", tmp_path / "a")
+    now = datetime.now(UTC) + timedelta(days=ahead)
+    files.certificate.write_bytes(issued(authority, "gw-1", timedelta(days=30)).certificate)
+    os.utime(files.certificate, (now.timestamp(), now.timestamp()))
+    assert timedelta(days=4, hours=23) < files.renew_at(now) - now <= timedelta(days=5, minutes=5)
+    mended = now - timedelta(days=ahead)
+    assert timedelta(days=19, hours=23) < files.renew_at(mended) - mended < timedelta(days=20)
+
+
+async def test_a_certificate_that_was_not_kept_is_given_again_and_counted_once(house: House) -> None:
+    await house.enrol(await house.token())
+    before = house.files.certificate.read_bytes()
+    given = await asyncio.to_thread(host.renew, house.files, house.relay.address)
+    for _ in range(MOST_LIVING):
+        house.files.certificate.write_bytes(before)
+        assert await asyncio.to_thread(host.renew, house.files, house.relay.address) == given
+    assert len(house.audited("certificate renewed")) == 1
+    ask = caller(house.relay, house.shown)
+    await ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
+    assert await asyncio.to_thread(host.renew, house.files, house.relay.address) != given
+
+
+async def test_a_certificate_is_renewed_for_its_own_key_alone(house: House) -> None:
+    await house.enrol(await house.token())
+    asked = RenewalAsked(request=request_for(new_key())).model_dump_json().encode()
+    credentials = grpc.ssl_channel_credentials(
+        house.relay.authority.pem, house.shown.key, house.shown.certificate
+    )
+    options = (("grpc.ssl_target_name_override", RELAY_NAME),)
+    async with grpc.aio.secure_channel(house.relay.address, credentials, options=options) as channel:
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(RENEW)
+        with pytest.raises(grpc.aio.AioRpcError, match="is renewed for its own key"):
+            await ask(asked, timeout=10)
+    assert not house.audited("certificate renewed")
+
+
+async def test_a_host_that_can_keep_no_certificate_asks_for_none(house: House, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("where a folder should be")
+    closed = replace(house.files, payload_keys=tmp_path / "file" / "payload.keys")
+    token = await house.token()
+    with pytest.raises(BadInput, match=r"file/payload\.keys cannot be written: "):
+        await asyncio.to_thread(host.enrol, closed, house.at, carried(token))
+    await house.enrol(token)
+    with pytest.raises(BadInput, match=r"file/payload\.keys cannot be written: "):
+        await asyncio.to_thread(host.renew, closed, house.relay.address)
+    assert not house.audited("certificate renewed")
+    assert sorted(path.name for path in house.files.key.parent.iterdir()) == [
+        "agent.key",
+        "agent.pem",
+        "authority.pem",
+        "payload.keys",
+    ]
+
+
+def test_a_file_for_which_the_disk_has_no_room_is_named(tmp_path: Path) -> None:
+    files = HostFiles("edge", "gw-1", tmp_path / "c", tmp_path / "k", tmp_path / "a")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM - 1, hard))
+    try:
+        with pytest.raises(BadInput, match=f"{files.key} cannot be written: File too large"):
+            files.require_room()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [*tmp_path.iterdir()]
 
 
 async def test_a_revoked_gateway_is_out_until_it_is_enrolled_anew(house: House) -> None:

@@ -1,6 +1,7 @@
 """An agent looks after its certificate on a host that runs out of what it needs, or has a wrong clock."""
 
 import asyncio
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -32,6 +33,7 @@ async def test_a_host_that_cannot_start_a_process_asks_for_its_certificate_again
     monkeypatch.setattr("sys.executable", str(tmp_path / "absent"))
     files, asked, often = host_of(tmp_path), 0, asyncio.Event()
     files.certificate.write_bytes(issued(Authority.open(tmp_path / "a"), "gw-1", timedelta(0)).certificate)
+    os.utime(files.certificate, (0, 0))
 
     async def ask() -> None:
         nonlocal asked
