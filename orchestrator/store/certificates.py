@@ -1,6 +1,7 @@
 """Certificates of gateways: one-time tokens for the first one, what was issued since, what was revoked.
 
 A revocation names a gateway and forgets what was issued to it; what is issued later is remembered again.
+Enrolling a gateway anew is such a revocation, too: of what its predecessor was given.
 So no clock decides whether a certificate is older than a revocation.
 """
 
@@ -83,7 +84,8 @@ class Certificates(Book):
     def use_enrolment(self, token: str, sign: Callable[[str, str], S], peer: str) -> S:
         """Return what is signed for the gateway of this token, which is good for nothing afterwards.
 
-        Whatever `sign` raises leaves the token as it was.
+        What was issued to the gateway before is good for nothing either: the name has another host now,
+        or its host another key. Whatever `sign` raises leaves the token as it was.
 
         Raises:
             NotAllowed: It is no token of ours, was used, or has expired.
@@ -99,8 +101,11 @@ class Certificates(Book):
             signed = sign(known.fleet, known.gateway)
             connection.execute(update(table).where(table.c.id == known.id).values(used_at=now))
             forget_host(connection, known.fleet, known.gateway)
+            ended = _forget_issued(connection, known.fleet, known.gateway)
+            if ended:
+                _revoke(connection, known.fleet, known.gateway, known.made_by, "enrolled anew")
             _keep(connection, known.fleet, known.gateway, signed, None)
-            body = {"serial": signed.serial, "token": known.id, "from": peer}
+            body = {"serial": signed.serial, "token": known.id, "from": peer, "ended": ended}
             subject = f"{known.fleet}/{known.gateway}"
             append(connection, known.made_by, VIA, "gateway enrolled", subject, body, fleet=known.fleet)
         return signed
@@ -138,18 +143,10 @@ class Certificates(Book):
 
     def revoke_certificates(self, fleet: str, gateway: str, person: str, reason: str) -> int:
         """Make every certificate and open token of the gateway worthless; return how many we had issued."""
-        now, table = datetime.now(UTC), tables.gateway_revocations
-        held, tokens = tables.gateway_certificates, tables.enrolments
-        whose = (table.c.fleet == fleet, table.c.gateway == gateway)
+        now, tokens = datetime.now(UTC), tables.enrolments
         with writing(self._engine) as connection:
-            mine = (held.c.fleet == fleet, held.c.gateway == gateway)
-            good = sorted(
-                connection.execute(select(held.c.serial).where(*mine, held.c.expires > now)).scalars()
-            )
-            connection.execute(delete(held).where(*mine))
-            connection.execute(delete(table).where(*whose))
-            values = {"fleet": fleet, "gateway": gateway, "at": now, "person": person, "reason": reason}
-            connection.execute(insert(table).values(values))
+            good = _forget_issued(connection, fleet, gateway)
+            _revoke(connection, fleet, gateway, person, reason)
             connection.execute(
                 update(tokens)
                 .where(tokens.c.fleet == fleet, tokens.c.gateway == gateway, tokens.c.used_at.is_(None))
@@ -190,6 +187,24 @@ def _revoked(
     return {whose: frozenset(serials) for whose, serials in found.items()}
 
 
+def _forget_issued(connection: Connection, fleet: str, gateway: str) -> list[str]:
+    """Forget what was issued to the gateway; return the serials of what was still good."""
+    held = tables.gateway_certificates
+    mine = (held.c.fleet == fleet, held.c.gateway == gateway)
+    good = select(held.c.serial).where(*mine, held.c.expires > datetime.now(UTC))
+    serials = sorted(connection.execute(good).scalars())
+    connection.execute(delete(held).where(*mine))
+    return serials
+
+
+def _revoke(connection: Connection, fleet: str, gateway: str, person: str, reason: str) -> None:
+    """Let only those certificates of the gateway be good that are issued from now on."""
+    table = tables.gateway_revocations
+    values = {"fleet": fleet, "gateway": gateway, "person": person, "reason": reason}
+    connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway == gateway))
+    connection.execute(insert(table).values(values | {"at": datetime.now(UTC)}))
+
+
 def _renewed_as(connection: Connection, fleet: str, gateway: str, serial: str) -> "Row[Any] | None":
     held = tables.gateway_certificates
     mine = (held.c.fleet == fleet, held.c.gateway == gateway, held.c.renews == serial)
@@ -202,7 +217,7 @@ def _refuse_many(connection: Connection, fleet: str, gateway: str) -> None:
     mine = (held.c.fleet == fleet, held.c.gateway == gateway, held.c.expires > datetime.now(UTC))
     if len(connection.execute(select(held.c.serial).where(*mine)).all()) >= MOST_LIVING:
         raise Conflict(
-            f"{fleet}/{gateway} has {MOST_LIVING} living certificates; revoke them, and enrol its host anew"
+            f"{fleet}/{gateway} has {MOST_LIVING} living certificates; enrol its host anew, which ends them"
         )
 
 

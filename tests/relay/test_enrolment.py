@@ -1,6 +1,7 @@
 """How a host gets its certificate, keeps it and loses it: by the real commands, on real files and ports."""
 
 import asyncio
+import json
 import os
 import resource
 import stat
@@ -14,6 +15,7 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography import x509
+from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice import v1 as api
 from temporalio.client import Client
 
@@ -23,9 +25,10 @@ from activities.refusals import only_logged
 from orchestrator.engine.keys import MasterKeys, read_keys
 from orchestrator.enrolment import host
 from orchestrator.enrolment.authority import Authority, fingerprint_of, new_key
+from orchestrator.enrolment.desk import Desk
 from orchestrator.enrolment.host import ROOM, HostFiles
-from orchestrator.enrolment.messages import RenewalAsked
-from orchestrator.enrolment.names import RELAY_NAME, RENEW
+from orchestrator.enrolment.messages import EnrolmentAsked, RenewalAsked
+from orchestrator.enrolment.names import RELAY_NAME, RENEW, Certified, certified
 from orchestrator.enrolment.renewal import Renewal, ask_for_the_next, exchange
 from orchestrator.enrolment.token import carried
 from orchestrator.processes import agent as agent_process
@@ -35,6 +38,7 @@ from orchestrator.processes.composition import compose
 from orchestrator.processes.relay import relaying
 from orchestrator.relay import revocations
 from orchestrator.relay.calls import SERVICE
+from orchestrator.relay.revocations import Revocations
 from orchestrator.settings import Settings
 from orchestrator.store.certificates import MOST_LIVING
 from orchestrator.store.database import BUSY_MILLISECONDS
@@ -42,7 +46,7 @@ from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, NotAllowed, Unavailable
 from tests.fakes.authority import EnterpriseCa
 from tests.relay.installation import Installation, Shown, free_port, issued, request_for, working
-from tests.relay.test_attacks import ask_until_refused, caller, refusal_of
+from tests.relay.test_attacks import ask_until_refused, caller, refusal_of, until
 from tests.service import conftest as two_fleets
 from tests.service.command_line import CommandLine
 from tests.workflows.engine import Engine
@@ -106,6 +110,19 @@ class House:
     def audited(self, *actions: str) -> list[tuple[str, str, str]]:
         entries = self.relay.ledger.audit_entries()
         return [(one.action, one.person, one.subject) for one in entries if one.action in actions]
+
+
+def desk_in(folder: Path) -> tuple[Ledger, Desk]:
+    ledger = Ledger.open(f"sqlite:///{folder / 'desk.db'}")
+    return ledger, Desk(Authority.open(folder / "authority"), ledger, timedelta(days=30))
+
+
+async def given_by(ledger: Ledger, desk: Desk, gateway: str) -> Certified:
+    """Return the certificate that somebody with a new key is enrolled with."""
+    token, _ = ledger.make_enrolment("edge", gateway, "ada")
+    asked = EnrolmentAsked(token=token, request=request_for(new_key()), fleet="edge", gateway=gateway)
+    given = await desk.enrol(asked, "192.0.2.1")
+    return certified(x509.load_pem_x509_certificate(given.certificate.encode()))
 
 
 @pytest.fixture
@@ -374,6 +391,50 @@ async def test_a_revoked_gateway_is_out_until_it_is_enrolled_anew(house: House) 
         ("revocation asked for", "root", "edge/edge-1"),
         ("certificates revoked", "root", "edge/edge-1"),
     ]
+
+
+async def test_a_host_that_is_enrolled_anew_ends_its_predecessors_certificates_and_polls(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.relay.revocations.EVERY", timedelta(milliseconds=50))
+    changed = {"relay_address": f"127.0.0.1:{free_port()}", "enrolment_address": None}
+    settings = house.settings.model_copy(update=changed)
+    async with relaying(settings) as relay:
+        beside = replace(house.relay, settings=settings, relay=relay)
+        await house.enrol(await house.token())
+        first, whose = house.files.held()[1].serial, caller(beside, house.shown)
+        polling = asyncio.create_task(
+            refusal_of(
+                whose(
+                    SERVICE + "PollActivityTaskQueue",
+                    api.PollActivityTaskQueueRequest(
+                        namespace=settings.temporal_namespace,
+                        task_queue=TaskQueue(name="gateway/edge/edge-1"),
+                    ),
+                )
+            )
+        )
+        await until(lambda: relay.told.calls["PollActivityTaskQueue"] == 1)
+        await house.enrol(await house.token())
+        code, why = await polling
+        assert (code, "was revoked" in why) == (grpc.StatusCode.PERMISSION_DENIED, True)
+        code, why = await refusal_of(whose(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest()))
+        assert (code, "was revoked" in why) == (grpc.StatusCode.PERMISSION_DENIED, True)
+        await caller(beside, house.shown, 1)(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
+        await asyncio.to_thread(host.renew, house.files, beside.address)
+        await caller(beside, house.shown, 2)(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
+    bodies = [one.body for one in house.relay.ledger.audit_entries() if one.action == "gateway enrolled"]
+    assert [json.loads(body)["ended"] for body in bodies] == [[], [first]]
+
+
+async def test_enrolling_anew_ends_nobody_elses_certificates(tmp_path: Path) -> None:
+    ledger, desk = desk_in(tmp_path)
+    neighbour = await given_by(ledger, desk, "gw-2")
+    first, second = [await given_by(ledger, desk, "gw-1") for _ in range(2)]
+    known = Revocations(ledger.revoked_gateways)
+    assert await known.refresh()
+    assert [await known.refuses(one) for one in (neighbour, first, second)] == [False, True, False]
+    ledger.close()
 
 
 async def test_a_name_that_no_gateway_has_is_revoked_and_said(house: House) -> None:
