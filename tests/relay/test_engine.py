@@ -1,5 +1,6 @@
 """The orchestrator's own connections to an engine that asks for TLS, a certificate or an API key."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,10 +15,11 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.drivers.private_files import write_private
 from orchestrator.engine.client import connect
-from orchestrator.engine.secured import secured
+from orchestrator.engine.secured import PLAIN, secured
 from orchestrator.enrolment.authority import Authority
 from orchestrator.processes.composition import shown_to_the_engine
 from orchestrator.processes.relay import relaying
+from orchestrator.relay.calls import POLL
 from orchestrator.relay.engine import EngineSide
 from orchestrator.relay.server import pass_on
 from orchestrator.settings import Settings
@@ -25,6 +27,7 @@ from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, Unavailable
 from tests.fakes.authority import EnterpriseCa
 from tests.relay.installation import Installation, free_port, installed, settings_of, working
+from tests.relay.test_attacks import until
 from tests.workflows.engine import Engine
 
 API_KEY = "key-of-a-test"
@@ -121,6 +124,39 @@ async def test_an_engine_of_another_name_or_authority_is_not_believed(server: En
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
             await side.close()
         assert standing.calls == 0
+
+
+class Crowded(grpc.GenericRpcHandler):
+    """Answers everything but polls, which wait until they are ended."""
+
+    def __init__(self) -> None:
+        self.polls = 0
+
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        path = details.method
+
+        async def answer(body: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+            if path.endswith(POLL):
+                self.polls += 1
+                await asyncio.Event().wait()
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+async def test_polls_that_fill_a_connection_keep_no_answer_of_an_agent_waiting() -> None:
+    crowded, address = Crowded(), f"127.0.0.1:{free_port()}"
+    server = grpc.aio.server(handlers=[crowded], options=[("grpc.max_concurrent_streams", 3)])
+    server.add_insecure_port(address)
+    await server.start()
+    side = EngineSide(address, "default", PLAIN)
+    polls = [asyncio.create_task(side.call(POLL, b"", (), 30)) for _ in range(4)]
+    await until(lambda: crowded.polls == 3)
+    assert await side.call("RespondActivityTaskCompleted", b"", (), 5) == b""
+    for poll in polls:
+        poll.cancel()
+    await side.close()
+    await server.stop(0)
 
 
 def test_an_api_key_never_travels_in_the_clear(tmp_path: Path) -> None:
