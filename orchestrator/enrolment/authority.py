@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -109,16 +109,17 @@ class Authority:
         """Return the authority in this folder, made when there is none yet.
 
         Raises:
-            BadInput: It cannot be read or made, or others can read its key.
+            BadInput: It cannot be read or made, has expired, or others can read its key.
         """
         _make_once(folder)
         certificate = authority_certificate(folder)
         try:
             key = load_pem_private_key(read_private(folder / KEY, "the authority's key"), None)
-        except ValueError as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise BadInput(f"{folder / KEY} is no key in PEM: {error}; restore it from a backup") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise BadInput(f"{folder / KEY} is not the key of {folder / CERTIFICATE}; restore both together")
+        _refuse_out_of_time(certificate, folder)
         return cls(certificate, key)
 
     @property
@@ -218,6 +219,19 @@ def fingerprint_in(folder: Path) -> str:
     """
     _make_once(folder)
     return fingerprint_of(authority_certificate(folder))
+
+
+def _refuse_out_of_time(certificate: x509.Certificate, folder: Path) -> None:
+    begins, ends, now = certificate.not_valid_before_utc, certificate.not_valid_after_utc, datetime.now(UTC)
+    if begins > now:
+        wrong = f"begins at {begins:%Y-%m-%d %H:%M} UTC"
+        raise BadInput(f"the authority in {folder} {wrong}; set this host's clock")
+    if ends - SLACK <= now:
+        wrong = f"expires at {ends:%Y-%m-%d %H:%M} UTC"
+        raise BadInput(
+            f"the authority in {folder} {wrong}; move it away, and the next relay to start makes another, by "
+            "which every host has to be enrolled anew"
+        )
 
 
 def _make_once(folder: Path) -> None:

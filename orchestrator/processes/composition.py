@@ -1,6 +1,8 @@
 """The composition root of everything that asks: the service with the drivers that the settings choose."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from temporalio.client import Client
 
@@ -8,6 +10,7 @@ from activities.drivers.store.snapshots import SnapshotArchive
 from activities.files import FleetFiles
 from orchestrator.engine.client import connect
 from orchestrator.engine.secured import Secured, secured
+from orchestrator.processes.read_again import ReadAgain
 from orchestrator.service.approvals import ApprovalService
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints, Sink, to_syslog, to_webhook
@@ -55,6 +58,22 @@ def shown_to_the_engine(settings: Settings) -> Secured:
         server_name=settings.temporal_server_name,
         api_key=settings.temporal_api_key,
     )
+
+
+def shown_to_the_engine_now(settings: Settings) -> Callable[[], Secured]:
+    """Return what tells how this process proves itself, read again when one of the files has changed.
+
+    Raises:
+        BadInput: As of `shown_to_the_engine`.
+    """
+    files = (
+        settings.temporal_authority,
+        settings.temporal_certificate,
+        settings.temporal_key,
+        settings.temporal_api_key,
+    )
+    what = "what the engine is shown"
+    return ReadAgain(what, files, partial(shown_to_the_engine, settings)).value
 
 
 async def engine_client(settings: Settings, *, lazily: bool = False) -> Client:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from activities.drivers.private_files import read_private
 from orchestrator.engine.client import enter_network_namespace
@@ -22,9 +24,10 @@ from orchestrator.enrolment.desk import Desk, PayloadKeys, no_keys
 from orchestrator.enrolment.listener import enrolment_application
 from orchestrator.enrolment.names import RENEW, Certified
 from orchestrator.processes.beside import begun_again
-from orchestrator.processes.composition import shown_to_the_engine
+from orchestrator.processes.composition import shown_to_the_engine_now
 from orchestrator.processes.listening import answering_at, port_at
 from orchestrator.processes.process import keep_to_itself, leave
+from orchestrator.processes.read_again import ReadAgain
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.relay.calls import Calls
 from orchestrator.relay.engine import EngineSide
@@ -61,7 +64,7 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
     ledger = Ledger.open(settings.ledger_url)
     lives = timedelta(days=settings.gateway_certificate_days)
     desk = Desk(authority, ledger, lives, others, _payload_keys(settings.payload_keys))
-    shown = shown_to_the_engine(settings)
+    shown = shown_to_the_engine_now(settings)
     engine = EngineSide(settings.temporal_address, settings.temporal_namespace, shown)
     revocations = Revocations(ledger.revoked_gateways)
 
@@ -110,13 +113,38 @@ def _payload_keys(masters: Path | None) -> PayloadKeys:
 
 
 def _credentials(settings: Settings, authority: Authority, others: bytes) -> grpc.ServerCredentials:
-    """Return how the relay proves itself, and whose certificates it takes from agents."""
-    if settings.relay_certificate is not None and settings.relay_certificate_key is not None:
-        key = read_private(settings.relay_certificate_key, "the relay's key")
-        pair = (key, _read(settings.relay_certificate))
-    else:
+    """Return how the relay proves itself, and whose certificates it takes from agents.
+
+    Certificate and key of its own are read again when they change, for every connection from then on.
+    """
+    trusted = authority.pem + others
+    files = (settings.relay_certificate, settings.relay_certificate_key)
+    if files == (None, None):
         pair = authority.issue_relay(_as_long_as(authority))
-    return grpc.ssl_server_credentials([pair], authority.pem + others, require_client_auth=True)
+        return grpc.ssl_server_credentials([pair], trusted, require_client_auth=True)
+    shown = ReadAgain("the relay's certificate", files, lambda: _shown(*files, trusted))
+    return grpc.dynamic_ssl_server_credentials(shown.value(), shown.value, require_client_authentication=True)
+
+
+def _shown(certificate: Path | None, key: Path | None, trusted: bytes) -> grpc.ServerCertificateConfiguration:
+    if certificate is None or key is None:
+        raise BadInput(
+            "the relay's own certificate goes with its key: set PENSTOCK_RELAY_CERTIFICATE and "
+            "PENSTOCK_RELAY_CERTIFICATE_KEY, or neither"
+        )
+    shown, secret = _read(certificate), read_private(key, "the relay's key")
+    try:
+        found = x509.load_pem_x509_certificates(shown)[0]
+        fits = load_pem_private_key(secret, None).public_key() == found.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadInput(
+            f"{certificate} and {key} are no certificate with its key, in PEM ({error})"
+        ) from error
+    if not fits:
+        raise BadInput(f"{key} is not the key of {certificate}; write both")
+    if found.not_valid_after_utc <= datetime.now(UTC):
+        raise BadInput(f"{certificate} expired at {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; renew it")
+    return grpc.ssl_server_certificate_configuration([(secret, shown)], trusted)
 
 
 def _server_only(authority: Authority) -> ssl.SSLContext:

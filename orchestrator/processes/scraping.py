@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -20,6 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from activities.drivers.rights import require_own
 from orchestrator.processes.agent_file import AgentSettings, ExporterSettings
 from orchestrator.processes.places import CALLER, KEPT_SECONDS, Caller, Listening
+from orchestrator.processes.read_again import ReadAgain
 from policies.model.errors import BadInput
 
 LOOPBACK = IPv4Address("127.0.0.1")
@@ -122,7 +124,7 @@ async def scraped(settings: AgentSettings, registry: CollectorRegistry) -> Async
         h11_max_incomplete_event_size=_MOST_HEADERS,
     )
     port = _port_at(address, settings.gateway.metrics_port)
-    async with Listening(config, tls.context if tls else None, exporter.connections).at(port):
+    async with Listening(config, tls.value if tls else None, exporter.connections).at(port):
         host = f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004 - IPv6
         yield f"{'https' if tls else 'http'}://{host}:{port.getsockname()[1]}{PATH}"
 
@@ -138,59 +140,31 @@ def _port_at(address: IPv4Address | IPv6Address, port: int) -> socket.socket:
         ) from error
 
 
-class _Certificate:
-    """The certificate that is shown, and who may be a client: read again when a file has changed."""
-
-    def __init__(self, certificate: Path, key: Path, clients: Path | None) -> None:
-        self._files = (certificate, key, *([clients] if clients is not None else []))
-        self._certificate, self._key, self._clients = certificate, key, clients
-        self._version = self._versions()
-        self._context = self._read()
-
-    def context(self) -> ssl.SSLContext:
-        """Return what a new connection is answered with; what was good before, where the files are not."""
-        if (version := self._versions()) != self._version:
-            self._version = version
-            try:
-                self._context = self._read()
-            except BadInput as error:
-                _log.warning("the exporter's certificate from before is kept: %s", error)
-        return self._context
-
-    def _versions(self) -> list[tuple[int, int, int] | None]:
-        return [_version(path) for path in self._files]
-
-    def _read(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        require_own(self._key, secret=True)
+def _context(certificate: Path, key: Path, clients: Path | None) -> ssl.SSLContext:
+    """Return what a connection is answered with: the certificate that is shown, and who may be a client."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    require_own(key, secret=True)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise BadInput(
+            f"{certificate} and {key} are no certificate with its key ({error}); write both in PEM"
+        ) from error
+    if clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
         try:
-            context.load_cert_chain(self._certificate, self._key)
+            context.load_verify_locations(clients)
         except OSError as error:
             raise BadInput(
-                f"{self._certificate} and {self._key} are no certificate with its key ({error}); "
-                "write both in PEM"
+                f"{clients} holds no authority of client certificates ({error}); write it in PEM"
             ) from error
-        if self._clients is not None:
-            context.verify_mode = ssl.CERT_REQUIRED
-            try:
-                context.load_verify_locations(self._clients)
-            except OSError as error:
-                raise BadInput(
-                    f"{self._clients} holds no authority of client certificates ({error}); write it in PEM"
-                ) from error
-        return context
+    return context
 
 
-def _version(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _certified(exporter: ExporterSettings, address: IPv4Address | IPv6Address) -> _Certificate | None:
+def _certified(
+    exporter: ExporterSettings, address: IPv4Address | IPv6Address
+) -> ReadAgain[ssl.SSLContext] | None:
     if exporter.certificate is None or exporter.key is None:
         if address.is_loopback and not exporter.clients:
             return None
@@ -203,7 +177,8 @@ def _certified(exporter: ExporterSettings, address: IPv4Address | IPv6Address) -
             f"{address} can be reached by others: name exporter.token, or exporter.clients for client "
             "certificates, in this gateway's file"
         )
-    return _Certificate(exporter.certificate, exporter.key, exporter.clients)
+    files = (exporter.certificate, exporter.key, exporter.clients)
+    return ReadAgain("the exporter's certificate", files, partial(_context, *files))
 
 
 def _tokens_of(exporter: ExporterSettings) -> Callable[[], Collection[bytes]] | None:

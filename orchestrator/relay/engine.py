@@ -4,6 +4,10 @@ Polls wait for a minute, and what stands before an engine often takes a hundred 
 have one to themselves: no answer to a step, and no sign that one goes on, ever queues behind them.
 """
 
+import asyncio
+import logging
+from collections.abc import Callable
+
 import grpc
 import grpc.aio
 
@@ -16,6 +20,9 @@ LARGEST = 4 << 20
 HANDED_ON = frozenset({"client-name", "client-version"})
 """What an agent says about itself beside its message, as far as the engine asks for it."""
 
+LONGEST_CALL = 75.0
+"""Seconds that a call may take at most; a poll of the engine's client takes up to 70."""
+
 OPTIONS = (
     ("grpc.max_receive_message_length", LARGEST * 4),
     ("grpc.keepalive_time_ms", 30_000),
@@ -25,14 +32,20 @@ OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # channels of one address would share a connection
 )
 
+_log = logging.getLogger(__name__)
+
 
 class EngineSide:
     """Two channels to the engine: one for polls, one for everything else."""
 
-    def __init__(self, address: str, namespace: str, secured: Secured) -> None:
+    def __init__(self, address: str, namespace: str, shown: Callable[[], Secured]) -> None:
+        """Reach the engine there with what is `shown` now; when that is something else, with new channels."""
+        self._address = address
         self._namespace = namespace
-        self._secured = secured
-        self._polls, self._others = (_channel(address, secured) for _ in range(2))
+        self._shown = shown
+        self._secured = shown()
+        self._polls, self._others = self._channels()
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def call(
         self, method: str, body: bytes, metadata: tuple[tuple[str, str | bytes], ...], seconds: float
@@ -42,6 +55,7 @@ class EngineSide:
         Raises:
             grpc.aio.AioRpcError: It gives none, or refuses.
         """
+        self._show()
         told = [(name, value) for name, value in metadata if name in HANDED_ON]
         told.append(("temporal-namespace", self._namespace))
         if self._secured.api_key is not None:
@@ -52,8 +66,24 @@ class EngineSide:
 
     async def close(self) -> None:
         """Let go of the engine."""
-        await self._polls.close()
-        await self._others.close()
+        for ending in self._ending:
+            ending.cancel()
+        await asyncio.gather(self._polls.close(), self._others.close(), *self._ending, return_exceptions=True)
+
+    def _show(self) -> None:
+        """Have channels that show what the files say now; calls that wait on the old ones end there."""
+        if (shown := self._shown()) == self._secured:
+            return
+        for old in (self._polls, self._others):
+            ending = asyncio.create_task(old.close(LONGEST_CALL))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+        self._secured = shown
+        self._polls, self._others = self._channels()
+        _log.info("the engine is reached with another certificate or key")
+
+    def _channels(self) -> tuple[grpc.aio.Channel, grpc.aio.Channel]:
+        return _channel(self._address, self._secured), _channel(self._address, self._secured)
 
 
 def _channel(address: str, secured: Secured) -> grpc.aio.Channel:

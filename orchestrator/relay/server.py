@@ -22,13 +22,10 @@ from temporalio.api.workflowservice.v1 import request_response_pb2
 
 from orchestrator.enrolment.names import RENEW, Certified, certified
 from orchestrator.relay.calls import POLL, SERVICE, Calls
-from orchestrator.relay.engine import LARGEST, EngineSide
+from orchestrator.relay.engine import LARGEST, LONGEST_CALL, EngineSide
 from orchestrator.relay.limits import MOST_CALLS, MOST_POLLS, Busy, Limits
 from orchestrator.relay.revocations import Revocations
 from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Unavailable
-
-LONGEST_CALL = 75.0
-"""Seconds that a call may take at most; a poll of the engine's client takes up to 70."""
 
 HANDSHAKE = 5_000
 """Milliseconds until a connection has to be an agent's."""

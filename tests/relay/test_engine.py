@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -15,9 +16,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.drivers.private_files import write_private
 from orchestrator.engine.client import connect
-from orchestrator.engine.secured import PLAIN, secured
+from orchestrator.engine.secured import PLAIN, Secured, secured
 from orchestrator.enrolment.authority import Authority
-from orchestrator.processes.composition import shown_to_the_engine
+from orchestrator.processes.composition import shown_to_the_engine, shown_to_the_engine_now
 from orchestrator.processes.relay import relaying
 from orchestrator.relay.calls import POLL
 from orchestrator.relay.engine import EngineSide
@@ -31,6 +32,36 @@ from tests.relay.test_attacks import until
 from tests.workflows.engine import Engine
 
 API_KEY = "key-of-a-test"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is shown to the engine, as long as nobody changes a file."""
+
+    shown: Secured
+
+    def __call__(self) -> Secured:
+        return self.shown
+
+
+class Mirror(grpc.GenericRpcHandler):
+    """Answers every call but polls, which wait for a while, with what the caller has shown."""
+
+    def __init__(self) -> None:
+        self.polls = 0
+
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        path = details.method
+        shown = dict(details.invocation_metadata or ()).get("authorization", "")
+
+        async def answer(body: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+            (certificate,) = context.auth_context()["x509_pem_cert"]
+            if path.endswith(POLL):
+                self.polls += 1
+                await asyncio.sleep(0.5)
+            return bytes(certificate) + str(shown).encode()
+
+        return grpc.unary_unary_rpc_method_handler(answer)
 
 
 class Front(grpc.GenericRpcHandler):
@@ -118,12 +149,53 @@ async def test_an_engine_of_another_name_or_authority_is_not_believed(server: En
             shown = secured(address, authority=authority, server_name=name)
             with pytest.raises(Unavailable):
                 await connect(address, client.namespace, shown=shown)
-            side = EngineSide(address, client.namespace, shown)
+            side = EngineSide(address, client.namespace, Known(shown))
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await side.call("GetSystemInfo", b"", (), 5)
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
             await side.close()
         assert standing.calls == 0
+
+
+async def test_a_new_certificate_and_api_key_are_shown_to_the_engine_without_a_restart(
+    tmp_path: Path,
+) -> None:
+    pki, key_file, mirror = EnterpriseCa(tmp_path / "pki"), tmp_path / "api.key", Mirror()
+    names = (x509.DNSName("engine.example"),)
+    own_key, own = pki.leaf("engine", usage=ExtendedKeyUsageOID.SERVER_AUTH, names=names)
+    pair = (own_key.read_bytes(), own.read_bytes())
+    server, address = grpc.aio.server(handlers=[mirror]), f"127.0.0.1:{free_port()}"
+    server.add_secure_port(
+        address, grpc.ssl_server_credentials([pair], pki.roots.read_bytes(), require_client_auth=True)
+    )
+    await server.start()
+    key, certificate = pki.leaf("relay", usage=None)
+    key.chmod(0o600)
+    write_private(key_file, b"first")
+    settings = settings_of(tmp_path, "default", address).model_copy(
+        update={
+            "temporal_authority": pki.roots,
+            "temporal_certificate": certificate,
+            "temporal_key": key,
+            "temporal_server_name": "engine.example",
+            "temporal_api_key": key_file,
+        }
+    )
+    side = EngineSide(address, "default", shown_to_the_engine_now(settings))
+    first = await side.call("GetSystemInfo", b"", (), 5)
+    assert first == certificate.read_bytes() + b"Bearer first"
+    poll = asyncio.create_task(side.call(POLL, b"", (), 5))
+    await until(lambda: mirror.polls == 1)
+    new_key, new = pki.leaf("relay-next", usage=None)
+    write_private(key, new_key.read_bytes())
+    write_private(certificate, new.read_bytes())
+    write_private(key_file, b"second")
+    assert await side.call("GetSystemInfo", b"", (), 5) == new.read_bytes() + b"Bearer second"
+    assert await poll == first, "what waits goes on as it was"
+    key_file.write_bytes(b"")
+    assert await side.call("GetSystemInfo", b"", (), 5) == new.read_bytes() + b"Bearer second"
+    await side.close()
+    await server.stop(0)
 
 
 class Crowded(grpc.GenericRpcHandler):
@@ -149,7 +221,7 @@ async def test_polls_that_fill_a_connection_keep_no_answer_of_an_agent_waiting()
     server = grpc.aio.server(handlers=[crowded], options=[("grpc.max_concurrent_streams", 3)])
     server.add_insecure_port(address)
     await server.start()
-    side = EngineSide(address, "default", PLAIN)
+    side = EngineSide(address, "default", Known(PLAIN))
     polls = [asyncio.create_task(side.call(POLL, b"", (), 30)) for _ in range(4)]
     await until(lambda: crowded.polls == 3)
     assert await side.call("RespondActivityTaskCompleted", b"", (), 5) == b""

@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice import v1 as api
 from temporalio.client import Client
@@ -508,6 +509,27 @@ def test_an_authority_whose_key_others_can_read_is_refused(tmp_path: Path) -> No
     Authority.open(tmp_path / "authority")
     (tmp_path / "authority" / "authority.key").chmod(0o640)
     with pytest.raises(BadInput, match="may be read by others"):
+        Authority.open(tmp_path / "authority")
+
+
+@pytest.mark.parametrize(
+    ("lives", "sentence"),
+    [(timedelta(minutes=4), "move it away"), (timedelta(seconds=-1), "move it away")],
+)
+def test_an_authority_that_has_expired_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: timedelta, sentence: str
+) -> None:
+    monkeypatch.setattr("orchestrator.enrolment.authority.LIVES", lives)
+    with pytest.raises(BadInput, match=sentence):
+        Authority.open(tmp_path / "authority")
+
+
+@pytest.mark.parametrize("key", [b"no key", None], ids=["no key", "under a password"])
+def test_an_authority_with_a_broken_key_says_so(tmp_path: Path, key: bytes | None) -> None:
+    Authority.open(tmp_path / "authority")
+    sealed = new_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    write_private(tmp_path / "authority" / "authority.key", key or sealed)
+    with pytest.raises(BadInput, match="is no key in PEM"):
         Authority.open(tmp_path / "authority")
 
 

@@ -4,23 +4,29 @@ import asyncio
 import os
 import shutil
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice import v1 as api
 from temporalio.client import Client
 
+from activities.drivers.private_files import write_private
 from orchestrator.enrolment.authority import Authority
+from orchestrator.processes.relay import relaying
 from orchestrator.processes.serve import relaying_where_asked
 from orchestrator.relay.calls import SERVICE
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
-from policies.model.errors import Unavailable
+from policies.model.errors import BadInput, Unavailable
 from tests.relay.installation import (
     Installation,
     free_port,
@@ -218,3 +224,76 @@ async def test_an_engine_of_ones_own_has_a_relay_beside_it_where_it_is_asked_for
             assert await installation.errand("gw-1", "at-home") == ["said at-home", "told to stop"]
     async with relaying_where_asked(settings.model_copy(update={"relay_address": None})):
         pass
+
+
+def certificate_shown(address: str) -> int:
+    """Return the number of the certificate that a relay shows to whoever knocks."""
+    host, _, port = address.rpartition(":")
+    pem = ssl.get_server_certificate((host, int(port)), timeout=10)
+    return x509.load_pem_x509_certificate(pem.encode()).serial_number
+
+
+async def test_a_relay_takes_a_new_certificate_of_its_own_without_a_restart(
+    installation: Installation, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate, key = tmp_path / "relay.pem", tmp_path / "own.key"
+
+    def renewed() -> tuple[bytes, bytes]:
+        made_key, made = installation.authority.issue_relay(timedelta(days=1))
+        return made_key, made
+
+    first_key, first = renewed()
+    write_private(key, first_key)
+    write_private(certificate, first)
+    changed = {
+        "relay_address": f"127.0.0.1:{free_port()}",
+        "enrolment_address": None,
+        "relay_certificate": certificate,
+        "relay_certificate_key": key,
+    }
+    settings = installation.settings.model_copy(update=changed)
+    async with relaying(settings) as relay:
+        second = replace(installation, settings=settings, relay=relay)
+        agent = await second.agent("gw-1")
+        before = await asyncio.to_thread(certificate_shown, second.address)
+        assert before == x509.load_pem_x509_certificate(first).serial_number
+        next_key, following = renewed()
+        write_private(certificate, following)  # with the old key still: not yet
+        assert await asyncio.to_thread(certificate_shown, second.address) == before
+        assert f"{key} is not the key of {certificate}" in caplog.text
+        write_private(key, next_key)
+        now = await asyncio.to_thread(certificate_shown, second.address)
+        assert now == x509.load_pem_x509_certificate(following).serial_number
+        async with working(agent, "gw-1"):
+            assert await second.errand("gw-1", "renewed") == ["said renewed", "told to stop"]
+        ask = caller(second, issued(installation.authority, "gw-2"), 1)
+        await ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
+        stranger = issued(Authority.open(tmp_path / "stranger"), "gw-3")
+        code, _ = await refusal_of(
+            caller(second, stranger, 2)(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
+        )
+        assert code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_relay_says_what_is_wrong_with_its_own_certificate(
+    installation: Installation, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "relay.pem", tmp_path / "own.key"
+    made_key, made = installation.authority.issue_relay(timedelta(seconds=-1))
+    for secret, shown, sentence in (
+        (b"no key", made, "are no certificate with its key"),
+        (installation.authority.issue_relay(timedelta(days=1))[0], made, "is not the key of"),
+        (made_key, made, "expired at"),
+        (made_key, None, "goes with its key"),
+    ):
+        write_private(key, secret)
+        if shown is not None:
+            write_private(certificate, shown)
+        changed = {
+            "relay_address": f"127.0.0.1:{free_port()}",
+            "relay_certificate": certificate if shown is not None else None,
+            "relay_certificate_key": key,
+        }
+        with pytest.raises(BadInput, match=sentence):
+            async with relaying(installation.settings.model_copy(update=changed)):
+                pass
