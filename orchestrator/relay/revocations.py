@@ -36,19 +36,32 @@ class Revocations:
         self._confirmed: set[str] = set()
         self._silent_since: float | None = None
         self._reading = asyncio.Lock()
+        self._begun = self._ended = 0
+        self._went_well = False
 
     async def refresh(self) -> bool:
-        """Read them again; return whether that went well. What was known stays known where it does not."""
+        """Read them again; return whether that went well. What was known stays known where it does not.
+
+        Those who ask while others wait for the same share one reading, which begins after each of them asked.
+        """
+        asked = self._begun
         async with self._reading:
-            try:
-                self._known = await asyncio.get_running_loop().run_in_executor(READER, self._read)
-            except Exception as error:  # noqa: BLE001 - whatever it is, a relay that stops reading lets thieves in
-                self._complain(error)
-                return False
-            if self._silent_since is not None:
-                _log.warning("revocations are read again")
-                self._silent_since = None
-            return True
+            if self._ended <= asked:
+                self._begun += 1
+                self._went_well = await self._read_now()
+                self._ended = self._begun
+            return self._went_well
+
+    async def _read_now(self) -> bool:
+        try:
+            self._known = await asyncio.get_running_loop().run_in_executor(READER, self._read)
+        except Exception as error:  # noqa: BLE001 - whatever it is, a relay that stops reading lets thieves in
+            self._complain(error)
+            return False
+        if self._silent_since is not None:
+            _log.warning("revocations are read again")
+            self._silent_since = None
+        return True
 
     async def refuses(self, caller: Certified) -> bool:
         """Return whether the certificate was revoked.

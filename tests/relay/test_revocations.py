@@ -1,14 +1,16 @@
 """A relay goes on reading revocations whatever comes between, from a real PostgreSQL."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from orchestrator.enrolment.names import Certified
-from orchestrator.relay.revocations import Revocations
+from orchestrator.relay.revocations import Revocations, Revoked
 from orchestrator.store.ledger import Ledger
 from tests.fakes.postgresql import PostgreSQL
 from tests.relay.test_attacks import until
@@ -44,3 +46,33 @@ async def test_an_error_that_nobody_expected_of_the_ledger_ends_no_reading_of_re
         assert not keeping.done()
     finally:
         keeping.cancel()
+
+
+async def test_many_revoked_callers_share_one_reading(tmp_path: Path) -> None:
+    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    for number in range(50):
+        ledger.revoke_certificates("edge", f"gw-{number}", "ada", "stolen")
+    readings, again, asked = 0, threading.Event(), threading.Event()
+
+    def read() -> Revoked:
+        nonlocal readings
+        readings += 1
+        if readings > 1:
+            asked.set()
+            again.wait(20)
+        return ledger.revoked_gateways()
+
+    revocations = Revocations(read)
+    assert await revocations.refresh()
+    callers = [Certified("edge", f"gw-{number}", "1", datetime.now(UTC)) for number in range(50)]
+    waiting = [asyncio.create_task(revocations.refuses(one)) for one in callers]
+    await asyncio.to_thread(asked.wait, 20)
+    ledger.revoke_certificates("edge", "gw-late", "ada", "stolen")
+    late = asyncio.create_task(revocations.refresh())
+    await asyncio.sleep(0)
+    again.set()
+    assert all(await asyncio.gather(*waiting))
+    assert await late
+    assert revocations.knows_revoked(Certified("edge", "gw-late", "1", datetime.now(UTC)))
+    assert readings <= 3, "one that was under way, and one for all who asked meanwhile"
+    ledger.close()
