@@ -97,6 +97,29 @@ class HostFiles:
         # A clock that was set back since then says nothing of how long it lies there.
         return due if came > now else max(due, came + life * RESTED)
 
+    @property
+    def _next_key(self) -> Path:
+        return self.key.with_name(f".{self.key.name}.next")
+
+    def settle(self) -> None:
+        """Have the key in its file that is of the certificate, where keeping both was cut short between them.
+
+        Raises:
+            BadInput: The key's file cannot be written.
+        """
+        try:
+            following = load_pem_private_key(self._next_key.read_bytes(), None).public_key()
+            fits = following == self.held()[0].public_key()
+        except (OSError, ValueError, BadInput):  # no other key, or one whose certificate is not kept yet
+            return
+        if fits:
+            try:
+                self._next_key.replace(self.key)
+            except FileNotFoundError:  # somebody else, who keeps or uses both, has done so just now
+                return
+            except OSError as error:
+                raise BadInput(f"{self.key} cannot be written: {error.strerror}; check the path") from error
+
     def keep(self, given: CertificateGiven, key: bytes | None = None) -> Certified:
         """Have what was given in the files; return whose certificate it is.
 
@@ -110,11 +133,12 @@ class HostFiles:
                 f"what came is the certificate of {whose}, and this is {self.fleet}/{self.gateway}"
             )
         if key is not None:
-            _write(self.key, key)
+            _write(self._next_key, key, of=self.key)
         _write(self.authority, given.authorities.encode())
         if given.payload_keys and self.payload_keys is not None:
             _write(self.payload_keys, given.payload_keys.encode())
-        _write(self.certificate, given.certificate.encode())  # last: agents look at this one
+        _write(self.certificate, given.certificate.encode())  # agents look at this one, and whose key it is
+        self.settle()
         if given.payload_keys and self.payload_keys is None:
             raise BadInput(
                 "the installation seals its orders, and the agent's file names no place for the keys: add "
@@ -173,6 +197,7 @@ def renew(files: HostFiles, at: str, server_name: str = RELAY_NAME) -> Certified
     """
     import grpc  # noqa: PLC0415 - only who renews needs it, once in weeks, and it takes ten megabytes
 
+    files.settle()
     files.held()
     files.require_room()
     key = files.key_held()

@@ -81,6 +81,8 @@ async def connected(settings: AgentSettings, refused: Hears) -> Client:
         Unavailable: It does not answer.
         BadInput: A file is missing or wrong.
     """
+    if settings.certificate is not None:
+        files_of(settings).settle()
     shown = secured(
         settings.temporal_address,
         authority=settings.authority,

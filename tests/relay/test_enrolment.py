@@ -28,7 +28,7 @@ from orchestrator.enrolment import host
 from orchestrator.enrolment.authority import Authority, fingerprint_of, new_key
 from orchestrator.enrolment.desk import Desk
 from orchestrator.enrolment.host import ROOM, HostFiles
-from orchestrator.enrolment.messages import EnrolmentAsked, RenewalAsked
+from orchestrator.enrolment.messages import CertificateGiven, EnrolmentAsked, RenewalAsked
 from orchestrator.enrolment.names import RELAY_NAME, RENEW, Certified, certified
 from orchestrator.enrolment.renewal import Renewal, ask_for_the_next, exchange
 from orchestrator.enrolment.token import carried
@@ -355,6 +355,45 @@ async def test_a_host_that_can_keep_no_certificate_asks_for_none(house: House, t
         "authority.pem",
         "payload.keys",
     ]
+
+
+@pytest.mark.parametrize("cut_short_at", [".agent.key.next", "authority.pem", "agent.pem", "agent.key"])
+def test_whoever_is_killed_while_keeping_a_new_key_and_certificate_leaves_a_pair_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_short_at: str
+) -> None:
+    authority = Authority.open(tmp_path / "authority")
+    files = HostFiles(
+        "edge", "gw-1", *(tmp_path / name for name in ("agent.pem", "agent.key", "authority.pem"))
+    )
+
+    def given() -> tuple[CertificateGiven, bytes]:
+        made = issued(authority, "gw-1")
+        pem = authority.pem.decode()
+        return CertificateGiven(certificate=made.certificate.decode(), authorities=pem), made.key
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.name == cut_short_at:
+            raise KeyboardInterrupt
+        write_private(path, content)
+
+    def killed_at_the_end(_: HostFiles) -> None:
+        raise KeyboardInterrupt
+
+    files.keep(*given())
+    first = files.held()[1].serial
+    following = given()
+    with monkeypatch.context() as patched:
+        patched.setattr(host, "write_private", killed)
+        if cut_short_at == files.key.name:
+            patched.setattr(HostFiles, "settle", killed_at_the_end)
+        with pytest.raises(KeyboardInterrupt):
+            files.keep(*following)
+    files.settle()
+    assert files.key_held().public_key() == files.held()[0].public_key()
+    assert (files.held()[1].serial == first) == (cut_short_at != files.key.name)
+    files.keep(*given())
+    assert files.key_held().public_key() == files.held()[0].public_key()
+    assert not (tmp_path / ".agent.key.next").exists()
 
 
 def test_a_file_for_which_the_disk_has_no_room_is_named(tmp_path: Path) -> None:
