@@ -16,7 +16,7 @@ from temporalio.worker import Worker
 
 from activities.drivers.programs import run
 from orchestrator.enrolment.host import HostFiles
-from policies.model.errors import PenstockError, Unavailable
+from policies.model.errors import NotAllowed, PenstockError, Unavailable
 
 LOOK = timedelta(minutes=1)
 """How often the file is looked at."""
@@ -24,9 +24,16 @@ LOOK = timedelta(minutes=1)
 AGAIN = timedelta(minutes=15)
 """How long until a renewal that failed is tried again."""
 
+AGAIN_WHERE_REFUSED = timedelta(hours=6)
+"""How long where the relay may not renew it: it was revoked, or comes from an authority of your own.
+
+Only another certificate in the file mends that, or a relay's clock that is set right.
+"""
+
 ASKED_WITHIN = timedelta(minutes=2)
 """How long the process that asks may take, on a host that is slow to start it."""
 
+_AT_ONCE = datetime.min.replace(tzinfo=UTC)
 _log = logging.getLogger(__name__)
 
 
@@ -34,12 +41,14 @@ async def ask_for_the_next(config: Path) -> None:
     """Have a process of its own ask for the next certificate: what it needs for that takes memory for good.
 
     Raises:
+        NotAllowed: The relay refuses it; the sentence is the relay's own.
         Unavailable: It got none, could not be started or did not end in time; the sentence says which.
     """
     command = (sys.executable, "-m", "orchestrator", "agent", "renew", "--config", str(config))
     asked = await run(command, within=ASKED_WITHIN)
     if asked.status:
-        raise Unavailable(asked.err.strip()[-1000:])
+        kind = NotAllowed if asked.status == NotAllowed.exit_code else Unavailable
+        raise kind(asked.err.strip()[-1000:])
 
 
 def exchange(worker: Worker, client: Client) -> None:
@@ -53,7 +62,7 @@ class Renewal:
     def __init__(self, files: HostFiles, ask: Callable[[], Awaitable[None]]) -> None:
         self._files = files
         self._ask = ask
-        self._not_before = datetime.min.replace(tzinfo=UTC)
+        self._not_before = _AT_ONCE
 
     async def keep(
         self, connected: Callable[[], Awaitable[Client]], exchange: Callable[[Client], None]
@@ -71,7 +80,7 @@ class Renewal:
             except PenstockError as error:
                 _log.warning("the new certificate is not in use yet: %s", error)
                 continue
-            used = found
+            used, self._not_before = found, _AT_ONCE
             _log.info("a new certificate is in use")
 
     async def _renew_when_due(self) -> None:
@@ -81,8 +90,9 @@ class Renewal:
                 return
             await self._ask()
         except PenstockError as error:
-            self._not_before = now + AGAIN
-            _log.warning("the certificate was not renewed, and is asked for again in %s: %s", AGAIN, error)
+            later = AGAIN_WHERE_REFUSED if isinstance(error, NotAllowed) else AGAIN
+            self._not_before = now + later
+            _log.warning("the certificate was not renewed, and is asked for again in %s: %s", later, error)
 
     def _content(self) -> bytes | None:
         try:

@@ -11,8 +11,11 @@ from orchestrator.enrolment import renewal
 from orchestrator.enrolment.authority import Authority
 from orchestrator.enrolment.host import HostFiles
 from orchestrator.enrolment.renewal import Renewal, ask_for_the_next
-from policies.model.errors import Unavailable
+from policies.model.errors import NotAllowed, Unavailable
 from tests.relay.installation import issued
+from tests.relay.test_attacks import until
+
+REFUSED = NotAllowed.exit_code
 
 
 def host_of(folder: Path) -> HostFiles:
@@ -69,3 +72,42 @@ async def test_what_the_process_that_asks_says_is_why_there_is_no_certificate(
     monkeypatch.setattr("sys.executable", program(tmp_path / "fails", "echo 'no room' >&2; exit 1"))
     with pytest.raises(Unavailable, match="no room"):
         await ask_for_the_next(tmp_path / "agent.yaml")
+
+
+async def test_an_agent_asks_no_relay_every_quarter_of_an_hour_for_what_it_may_not_renew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(renewal, "LOOK", timedelta(0))
+    monkeypatch.setattr(renewal, "AGAIN", timedelta(0))
+    authority = Authority.open(tmp_path / "a")
+    files, asked, taken = host_of(tmp_path), 0, asyncio.Event()
+    monkeypatch.setattr(
+        "sys.executable", program(tmp_path / "refused", f"echo 'not from this authority' >&2; exit {REFUSED}")
+    )
+
+    def put() -> None:
+        files.certificate.write_bytes(issued(authority, "gw-1", timedelta(0)).certificate)
+        os.utime(files.certificate, (0, 0))
+
+    async def ask() -> None:
+        nonlocal asked
+        asked += 1
+        await ask_for_the_next(tmp_path / "agent.yaml")
+
+    async def connected() -> None:
+        taken.set()
+
+    put()
+    keeping = asyncio.create_task(
+        Renewal(files, ask).keep(connected, lambda client: None)  # type: ignore[arg-type]
+    )
+    try:
+        await until(lambda: "is asked for again in 6:00:00" in caplog.text)
+        for _ in range(100):  # looks at the file, none of which takes any time here
+            await asyncio.sleep(0)
+        assert asked == 1
+        put()
+        await until(lambda: asked == 2)
+        assert taken.is_set()
+    finally:
+        keeping.cancel()
