@@ -12,11 +12,13 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from orchestrator.api.crowd import crowd_of
+
 AT_THE_SOCKET = "uid:"
 PATIENCE_SECONDS = 5.0
 """How long a request may take to become whole, once or twice: who is slower is let go."""
 MOST_OF_ONE = 64
-"""Connections that one user of this host or one address may have: the others are for everybody else."""
+"""Connections that one user of this host or one crowd may have: the others are for everybody else."""
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -25,7 +27,7 @@ class PeerProtocol(H11Protocol):
     """HTTP/1.1 that gives a caller at the unix socket its user number as its address."""
 
     held: "Counter[str]"
-    """How many connections each user number or address has; the server's own."""
+    """How many connections each user number or crowd has; the server's own."""
 
     _seen: object = None
     _check: asyncio.TimerHandle | None = None
@@ -54,7 +56,7 @@ class PeerProtocol(H11Protocol):
 
     @property
     def _whose(self) -> str:
-        return self.client[0] if self.client is not None else ""
+        return crowd_of(self.client[0]) if self.client is not None else ""
 
     def _look_after(self) -> None:
         """Close a connection on which a request has not become whole since the last look."""

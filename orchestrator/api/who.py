@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from orchestrator.api.crowd import crowd_of
 from orchestrator.api.limits import Kind, Limits
 from orchestrator.api.peer import uid_of
 from orchestrator.api.problems import NotLoggedIn
@@ -50,15 +51,15 @@ async def _recognised(request: Request, service: Service) -> Caller:
         try:
             return await service.caller_of_token(secret, address)
         except NotAllowed as refused:
-            limits.take(address, Kind.STRANGER)
+            limits.take(crowd_of(address), Kind.STRANGER)
             await asyncio.to_thread(service.note_refused_token, address, refused)
             raise
         except Unavailable:
-            limits.take(address, Kind.STRANGER)
+            limits.take(crowd_of(address), Kind.STRANGER)
             raise
     uid = uid_of(address)
     if uid is None:
-        limits.take(address, Kind.STRANGER)
+        limits.take(crowd_of(address), Kind.STRANGER)
         login, sentence = (
             Offer(verb=Verb.LOGIN),
             "say who you are: log in, show a token, or ask at the socket",

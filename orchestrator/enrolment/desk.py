@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from pydantic import ValidationError
 
+from orchestrator.api.crowd import crowd_of
 from orchestrator.enrolment.authority import Authority, Issued, key_in
 from orchestrator.enrolment.messages import CertificateGiven, EnrolmentAsked, RenewalAsked
 from orchestrator.enrolment.names import Certified
@@ -65,10 +66,10 @@ class Desk:
         try:
             issued = await asyncio.to_thread(self._certificates.use_enrolment, asked.token, sign, peer)
         except NotAllowed as refusal:
-            # Anybody can write anything there: one entry of each address, which fills no record.
+            # Anybody can write anything there: one entry of each crowd, which fills no record.
             body = {"why": str(refusal), "from": peer, "gateway": f"{asked.fleet}/{asked.gateway}"}
             note = self._certificates.note_refusal
-            await asyncio.to_thread(note, "enrolment", None, "enrolment refused", body, peer)
+            await asyncio.to_thread(note, "enrolment", None, "enrolment refused", body, crowd_of(peer))
             raise
         return self._given(issued, GatewayRef(name=asked.gateway, fleet=asked.fleet).task_queue)
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from orchestrator.api.crowd import crowd_of
 from orchestrator.api.limits import Kind, Limits, TooMany
 from orchestrator.api.size import Short
 from orchestrator.enrolment.desk import Desk
@@ -24,11 +25,11 @@ def enrolment_application(desk: Desk) -> Starlette:
     limits = Limits()
 
     async def authority(request: Request) -> Response:
-        limits.take(_peer(request), Kind.LOOK)
+        limits.take(crowd_of(_peer(request)), Kind.LOOK)
         return Response(desk.authority_pem, media_type="application/x-pem-file")
 
     async def enrol(request: Request) -> Response:
-        limits.take(_peer(request), Kind.STRANGER)
+        limits.take(crowd_of(_peer(request)), Kind.STRANGER)
         try:
             asked = EnrolmentAsked.model_validate_json(await request.body())
         except ValidationError as error:

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address, ip_network
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
+
+from orchestrator.api.crowd import crowd_of
 
 STRANGER_SECONDS = 10.0
 """How long a caller may take from its first packet to a request that says who it is."""
@@ -32,8 +33,6 @@ CALLER = "caller"
 _LOOK_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 2.0
 _AGAIN_SECONDS = 0.1
-_NEIGHBOURS = 64
-"""Bits of an IPv6 address that a host cannot choose by itself."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,14 +47,6 @@ class Caller:
     known: bool = False
     protocol: "_Protocol | None" = None
     receiving: "asyncio.Task[None] | None" = None
-
-    @property
-    def crowd(self) -> str:
-        """Whose connection it is as far as can be told: an address, or a network that a host fills alone."""
-        address = ip_address(self.address.partition("%")[0])
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-            return str(ip_network((address, _NEIGHBOURS), strict=False))
-        return self.address
 
     def recognise(self) -> None:
         """Note that it has shown who it is, just now."""
@@ -166,8 +157,8 @@ class Listening:
         """Have one place free: of strangers before those who are known, of the largest crowd, the oldest."""
         while len(self._callers) >= self._most:
             waiting = [one for one in self._callers if not one.known] or [*self._callers]
-            crowds = Counter(one.crowd for one in waiting)
-            self._dismiss(min(waiting, key=lambda one: (-crowds[one.crowd], one.since)))
+            crowds = Counter(crowd_of(one.address) for one in waiting)
+            self._dismiss(min(waiting, key=lambda one: (-crowds[crowd_of(one.address)], one.since)))
 
     def _dismiss(self, caller: Caller) -> None:
         self.forget(caller)

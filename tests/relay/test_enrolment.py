@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
@@ -23,11 +24,13 @@ from temporalio.client import Client
 from activities.drivers.private_files import write_private
 from activities.files import load
 from activities.refusals import only_logged
+from orchestrator.api.limits import Kind
 from orchestrator.engine.keys import MasterKeys, read_keys
 from orchestrator.enrolment import host
 from orchestrator.enrolment.authority import Authority, fingerprint_of, new_key
 from orchestrator.enrolment.desk import Desk
 from orchestrator.enrolment.host import ROOM, HostFiles
+from orchestrator.enrolment.listener import enrolment_application
 from orchestrator.enrolment.messages import CertificateGiven, EnrolmentAsked, RenewalAsked
 from orchestrator.enrolment.names import RELAY_NAME, RENEW, Certified, certified
 from orchestrator.enrolment.renewal import Renewal, ask_for_the_next, exchange
@@ -465,6 +468,26 @@ async def test_a_host_that_is_enrolled_anew_ends_its_predecessors_certificates_a
         await caller(beside, house.shown, 2)(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
     bodies = [one.body for one in house.relay.ledger.audit_entries() if one.action == "gateway enrolled"]
     assert [json.loads(body)["ended"] for body in bodies] == [[], [first]]
+
+
+async def test_strangers_of_one_network_are_one_stranger_at_the_enrolment_port(tmp_path: Path) -> None:
+    ledger, desk = desk_in(tmp_path)
+    application = enrolment_application(desk)
+    nothing = EnrolmentAsked(token=f"pse_{'0' * 16}_{'a' * 43}", request="x", fleet="edge", gateway="gw-1")
+
+    async def asked_from(address: str) -> int:
+        transport = httpx.ASGITransport(app=application, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="https://relay") as client:
+            return (await client.post("/v1/enrol", content=nothing.model_dump_json())).status_code
+
+    answers = [await asked_from(f"2001:db8::{number:x}") for number in range(Kind.STRANGER.size + 10)]
+    assert answers.count(403) in range(Kind.STRANGER.size, Kind.STRANGER.size + 5)
+    assert answers[-1] == 429
+    assert await asked_from("2001:db8:0:1::1") == 403
+    assert await asked_from("192.0.2.1") == 403
+    refused = [json.loads(one.body) for one in ledger.audit_entries() if one.action == "enrolment refused"]
+    assert sorted(one["from"] for one in refused) == ["192.0.2.1", "2001:db8:0:1::1", "2001:db8::0"]
+    ledger.close()
 
 
 async def test_enrolling_anew_ends_nobody_elses_certificates(tmp_path: Path) -> None:

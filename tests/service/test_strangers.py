@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from orchestrator.api import peer
+from orchestrator.api.crowd import crowd_of
 from orchestrator.api.limits import PER_MINUTE, Kind, Limits, TooMany
 from orchestrator.api.routes import fleets
 from orchestrator.processes.api import serving, socket_at
@@ -52,6 +53,22 @@ def test_nobody_empties_the_bucket_of_another_or_of_the_safe_direction() -> None
         limits.take("robot", Kind.CHANGE)
     limits.take("ana", Kind.CHANGE)
     limits.take("robot", Kind.SAFE)
+
+
+@pytest.mark.parametrize(
+    ("address", "crowd"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::/64"),
+        ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::/64"),
+        ("fe80::7%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.7"),
+        ("uid:0", "uid:0"),
+        ("", ""),
+    ],
+)
+def test_who_has_a_network_has_all_of_its_addresses(address: str, crowd: str) -> None:
+    assert crowd_of(address) == crowd
 
 
 async def test_a_noisy_machine_hears_when_to_ask_again_and_may_still_hold(
