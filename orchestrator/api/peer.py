@@ -23,11 +23,48 @@ MOST_OF_ONE = 64
 _CREDENTIALS = struct.Struct("3i")
 
 
+CONNECTION = "connection"
+"""Under this name an application finds the connection of a request in its state."""
+
+
+class Connections:
+    """The connections of one server; where all places are taken, a newcomer gets that of a stranger.
+
+    Refusing the newcomer instead would let whoever opens connections and says nothing keep everybody out.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Take how many there may be at once."""
+        self._most = most
+        self._held: dict[PeerProtocol, None] = {}
+
+    def take(self, newcomer: "PeerProtocol") -> None:
+        """Give the newcomer a place, unless its own crowd has enough of them."""
+        self._held[newcomer] = None
+        if Counter(one.crowd for one in self._held)[newcomer.crowd] > MOST_OF_ONE:
+            newcomer.dismiss()
+        elif len(self._held) > self._most:
+            self._who_makes_room().dismiss()
+
+    def forget(self, gone: "PeerProtocol") -> None:
+        """Give the place of a connection that has ended free."""
+        self._held.pop(gone, None)
+
+    def _who_makes_room(self) -> "PeerProtocol":
+        """Return the oldest of the largest crowd, of strangers before those who are known."""
+        waiting = [one for one in self._held if not one.known] or [*self._held]
+        crowds = Counter(one.crowd for one in waiting)
+        return max(waiting, key=lambda one: crowds[one.crowd])
+
+
 class PeerProtocol(H11Protocol):
     """HTTP/1.1 that gives a caller at the unix socket its user number as its address."""
 
-    held: "Counter[str]"
-    """How many connections each user number or crowd has; the server's own."""
+    held: Connections
+    """The server's own."""
+
+    known = False
+    """Whether it has shown who it is."""
 
     _seen: object = None
     _check: asyncio.TimerHandle | None = None
@@ -41,21 +78,25 @@ class PeerProtocol(H11Protocol):
             found = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             pid, uid, _ = _CREDENTIALS.unpack(found)
             self.client = (f"{AT_THE_SOCKET}{uid}", pid)
-        self.held[self._whose] += 1
-        if self.held[self._whose] > MOST_OF_ONE:
-            transport.abort()
+            self.known = True
+        self.app_state[CONNECTION] = self
+        self.held.take(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Look after it no longer."""
         if self._check is not None:
             self._check.cancel()
-        self.held[self._whose] -= 1
-        if not self.held[self._whose]:
-            del self.held[self._whose]
+        self.held.forget(self)
         super().connection_lost(exc)
 
+    def dismiss(self) -> None:
+        """End the connection at once, whatever is still to be said."""
+        self.held.forget(self)
+        self.transport.abort()
+
     @property
-    def _whose(self) -> str:
+    def crowd(self) -> str:
+        """Whose connection it is, as far as can be told."""
         return crowd_of(self.client[0]) if self.client is not None else ""
 
     def _look_after(self) -> None:

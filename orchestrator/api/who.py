@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 
 from orchestrator.api.crowd import crowd_of
 from orchestrator.api.limits import Kind, Limits
-from orchestrator.api.peer import uid_of
+from orchestrator.api.peer import CONNECTION, PeerProtocol, uid_of
 from orchestrator.api.problems import NotLoggedIn
 from orchestrator.service.service import Service
 from policies.model.errors import NotAllowed, Unavailable
@@ -39,6 +39,9 @@ async def recognised(request: Request, service: Annotated[Service, Depends(servi
         NotAllowed: Whoever it is is not known here.
     """
     caller = await _recognised(request, service)
+    connection = request.scope.get("state", {}).get(CONNECTION)
+    if isinstance(connection, PeerProtocol):
+        connection.known = True
     request.state.uncharged = caller.person
     return caller
 

@@ -3,14 +3,13 @@
 import asyncio
 import socket
 import ssl
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from orchestrator.api.peer import PATIENCE_SECONDS, PeerProtocol
+from orchestrator.api.peer import PATIENCE_SECONDS, Connections, PeerProtocol
 from policies.model.errors import BadInput
 
 KEPT_ALIVE_SECONDS = 20
@@ -19,10 +18,10 @@ KEPT_ALIVE_SECONDS = 20
 class _Server(uvicorn.Server):
     """A server that leaves signals to the process it is part of, and waits for no slow handshake."""
 
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, most: int) -> None:
         super().__init__(config)
         self._tls = tls
-        self._held = Counter[str]()
+        self._held = Connections(most)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen at these sockets; uvicorn's own way gives a stranger a minute for the handshake."""
@@ -38,7 +37,7 @@ class _Server(uvicorn.Server):
         self.started = True
 
     def _connection(self) -> asyncio.Protocol:
-        made = PeerProtocol(self.config, self.server_state, self.lifespan.state)
+        made = PeerProtocol(self.config, self.server_state, self.lifespan.state.copy())
         made.held = self._held
         return made
 
@@ -62,11 +61,10 @@ async def answering_at(
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=most,
         timeout_keep_alive=KEPT_ALIVE_SECONDS,
         timeout_graceful_shutdown=2,
     )
-    server = _Server(config, tls)
+    server = _Server(config, tls, most)
     answering = asyncio.create_task(server.serve([*sockets]))
     try:
         while not (server.started or answering.done()):  # noqa: ASYNC110 - uvicorn tells it by a flag

@@ -15,7 +15,9 @@ from orchestrator.api import peer
 from orchestrator.api.crowd import crowd_of
 from orchestrator.api.limits import PER_MINUTE, Kind, Limits, TooMany
 from orchestrator.api.routes import fleets
+from orchestrator.processes import api as api_process
 from orchestrator.processes.api import serving, socket_at
+from orchestrator.processes.listening import port_at
 from orchestrator.service import identity
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
@@ -152,6 +154,29 @@ async def test_one_user_of_this_host_leaves_places_for_the_others(
                 writer.close()
     assert ended == [b"", b"", b""]
     assert status == 403  # answered, and not known here
+
+
+async def test_a_crowd_that_says_nothing_takes_nobody_elses_place(
+    service: Service, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven addresses kept everybody out: a newcomer was refused where all places were taken."""
+    monkeypatch.setattr(api_process, "MOST_CONNECTIONS", 30)
+    at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
+    port, shown = at.getsockname()[1], token(ledger, Role.VIEWER)
+    async with serving(service, at), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1") as known:
+        known.headers.update(shown)
+        assert (await known.get("/whoami")).status_code == 200
+        silent = [
+            await asyncio.open_connection("127.0.0.1", port, local_addr=(f"127.0.0.{2 + number % 7}", 0))
+            for number in range(40)
+        ]
+        for number in range(10):
+            transport = httpx.AsyncHTTPTransport(local_address=f"127.0.0.{100 + number}")
+            async with httpx.AsyncClient(base_url=str(known.base_url), transport=transport) as newcomer:
+                assert (await newcomer.get("/whoami")).status_code == 401
+        assert (await known.get("/whoami")).status_code == 200
+        for _, writer in silent:
+            writer.close()
 
 
 async def test_a_stream_ends_with_the_token_that_opened_it(
