@@ -12,7 +12,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from orchestrator.api.crowd import crowd_of
+from orchestrator.crowd import crowd_of
 
 AT_THE_SOCKET = "uid:"
 PATIENCE_SECONDS = 5.0

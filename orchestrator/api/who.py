@@ -5,10 +5,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from orchestrator.api.crowd import crowd_of
 from orchestrator.api.limits import Kind, Limits
 from orchestrator.api.peer import CONNECTION, PeerProtocol, uid_of
 from orchestrator.api.problems import NotLoggedIn
+from orchestrator.crowd import crowd_of
 from orchestrator.service.service import Service
 from policies.model.errors import NotAllowed, Unavailable
 from policies.model.offer import Offer, Verb

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from pydantic import ValidationError
 
-from orchestrator.api.crowd import crowd_of
+from orchestrator.crowd import crowd_of
 from orchestrator.enrolment.authority import Authority, Issued, key_in
 from orchestrator.enrolment.messages import CertificateGiven, EnrolmentAsked, RenewalAsked
 from orchestrator.enrolment.names import Certified

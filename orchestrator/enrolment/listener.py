@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from orchestrator.api.crowd import crowd_of
 from orchestrator.api.limits import Kind, Limits, TooMany
 from orchestrator.api.size import Short
+from orchestrator.crowd import crowd_of
 from orchestrator.enrolment.desk import Desk
 from orchestrator.enrolment.messages import EnrolmentAsked
 from policies.model.errors import BadInput, NotAllowed, PenstockError

@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from orchestrator.api.crowd import crowd_of
+from orchestrator.crowd import crowd_of
 
 STRANGER_SECONDS = 10.0
 """How long a caller may take from its first packet to a request that says who it is."""

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from orchestrator.api import peer
-from orchestrator.api.crowd import crowd_of
 from orchestrator.api.limits import PER_MINUTE, Kind, Limits, TooMany
 from orchestrator.api.routes import fleets
+from orchestrator.crowd import crowd_of
 from orchestrator.processes import api as api_process
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.listening import port_at
