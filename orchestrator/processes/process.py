@@ -12,6 +12,7 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from orchestrator.processes.beside import begun_again
 from orchestrator.processes.memory import keep_giving_back
 from orchestrator.processes.stopping import told_to_stop
 from workflows.sandbox import RUNNER
@@ -106,7 +107,7 @@ async def ending_within(worker: Worker, time: timedelta) -> AsyncIterator[asynci
 async def run_until_told(worker: Worker) -> None:
     """Run until SIGTERM or SIGINT, then let running activities finish; leave what hangs, with code 1."""
     told = told_to_stop()
-    giving_back = asyncio.create_task(keep_giving_back())
+    giving_back = asyncio.create_task(begun_again("giving memory back", keep_giving_back))
     try:
         async with ending_within(worker, GRACE + LAST_WORDS) as running:
             print(f"ready: {worker.task_queue}", flush=True)  # noqa: T201 - the supervisor waits for this line
