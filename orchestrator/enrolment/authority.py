@@ -119,7 +119,7 @@ class Authority:
             raise BadInput(f"{folder / KEY} is no key in PEM: {error}; restore it from a backup") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise BadInput(f"{folder / KEY} is not the key of {folder / CERTIFICATE}; restore both together")
-        _refuse_out_of_time(certificate, folder)
+        _refuse_expired(certificate, folder)
         return cls(certificate, key)
 
     @property
@@ -221,12 +221,9 @@ def fingerprint_in(folder: Path) -> str:
     return fingerprint_of(authority_certificate(folder))
 
 
-def _refuse_out_of_time(certificate: x509.Certificate, folder: Path) -> None:
-    begins, ends, now = certificate.not_valid_before_utc, certificate.not_valid_after_utc, datetime.now(UTC)
-    if begins > now:
-        wrong = f"begins at {begins:%Y-%m-%d %H:%M} UTC"
-        raise BadInput(f"the authority in {folder} {wrong}; set this host's clock")
-    if ends - SLACK <= now:
+def _refuse_expired(certificate: x509.Certificate, folder: Path) -> None:
+    ends = certificate.not_valid_after_utc
+    if ends - SLACK <= datetime.now(UTC):
         wrong = f"expires at {ends:%Y-%m-%d %H:%M} UTC"
         raise BadInput(
             f"the authority in {folder} {wrong}; move it away, and the next relay to start makes another, by "

@@ -574,15 +574,12 @@ def test_an_authority_whose_key_others_can_read_is_refused(tmp_path: Path) -> No
         Authority.open(tmp_path / "authority")
 
 
-@pytest.mark.parametrize(
-    ("lives", "sentence"),
-    [(timedelta(minutes=4), "move it away"), (timedelta(seconds=-1), "move it away")],
-)
+@pytest.mark.parametrize("lives", [timedelta(minutes=4), timedelta(seconds=-1)])
 def test_an_authority_that_has_expired_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: timedelta, sentence: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: timedelta
 ) -> None:
     monkeypatch.setattr("orchestrator.enrolment.authority.LIVES", lives)
-    with pytest.raises(BadInput, match=sentence):
+    with pytest.raises(BadInput, match="move it away"):
         Authority.open(tmp_path / "authority")
 
 
