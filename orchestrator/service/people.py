@@ -6,6 +6,7 @@ What a caller says of itself, and every variable of its environment, counts for 
 import pwd
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from activities.drivers.rights import require_own
 from activities.files import Reread
@@ -21,6 +22,14 @@ OF_ROOT: Grants = {EVERY_FLEET: frozenset({Role.OPERATOR, Role.AUDITOR, Role.ADM
 
 It is one person, whoever became root; it may be the one who asked, so it approves nothing.
 """
+
+
+class LoggedIn(NamedTuple):
+    """Who has logged in."""
+
+    caller: Caller
+    named: str | None = None
+    """The subject whom the provider gave this name; None for who is in people.yaml."""
 
 
 class PeopleFile:
@@ -73,7 +82,7 @@ class PeopleFile:
             f"an administrator adds it to {self._path} under system_users"
         )
 
-    def of_login(self, token: str) -> Caller:
+    def of_login(self, token: str) -> LoggedIn:
         """Return whom the identity provider vouches for, with the roles of people.yaml and of their groups.
 
         Raises:
@@ -88,7 +97,8 @@ class PeopleFile:
         member = next((one for one in people.people if vouched.subject in one.subjects), None)
         granted = joined(one.roles for one in people.groups if one.name in vouched.groups)
         if member is not None:
-            return Caller(person=member.name, grants=joined([member.roles, granted]), via=Via.API)
+            grants = joined([member.roles, granted])
+            return LoggedIn(Caller(person=member.name, grants=grants, via=Via.API))
         if not granted or vouched.name is None:
             raise NotAllowed(
                 f"{vouched.subject} is nobody who is known here: an administrator adds it to {self._path} "
@@ -100,9 +110,10 @@ class PeopleFile:
                 f"an administrator adds the subject to {self._path}"
             )
         try:
-            return Caller(person=vouched.name, grants=granted, via=Via.API)
+            caller = Caller(person=vouched.name, grants=granted, via=Via.API)
         except ValueError as error:
             raise NotAllowed(f"{vouched.name} cannot be a person's name here") from error
+        return LoggedIn(caller, vouched.subject)
 
     def provider(self) -> IdentityProvider | None:
         """Return the identity provider that is believed now, None without one."""

@@ -152,9 +152,12 @@ class Service:
         if token.startswith(TOKENS_BEGIN):
             found = await asyncio.to_thread(self._ledger.caller_of, token, Via.API)
         else:  # a provider that hangs takes no thread that a hold or a rollback needs
-            found = await asyncio.get_running_loop().run_in_executor(EXAMINERS, self.people.of_login, token)
+            login = await asyncio.get_running_loop().run_in_executor(EXAMINERS, self.people.of_login, token)
+            found = login.caller
             if await asyncio.to_thread(self._ledger.makers_of, found.person):
                 raise NotAllowed(f"{found.person} is a machine's name here; nobody else can have it")
+            if login.named is not None:
+                await asyncio.to_thread(self._ledger.know_login, login.named, found.person)
         return found.model_copy(update={"address": caller_at})
 
     def note_refused_token(self, caller_at: str, refused: NotAllowed) -> None:

@@ -8,6 +8,7 @@ from orchestrator.store.gateway_results import GatewayResults
 from orchestrator.store.held_drains import HeldDrains
 from orchestrator.store.host_records import HostRecords
 from orchestrator.store.known_good import KnownGood
+from orchestrator.store.logins import Logins
 from orchestrator.store.plans import Plans
 from orchestrator.store.proofs import Proofs
 from orchestrator.store.quarantine import Quarantines
@@ -38,6 +39,7 @@ class Ledger(
     EvidenceList,
     Stories,
     Tokens,
+    Logins,
     Certificates,
     Requests,
     Trail,

@@ -376,6 +376,14 @@ floors = Table(
     PrimaryKeyConstraint("product", "channel", "group"),
 )
 
+logins = Table(
+    "logins",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("since", Moment, nullable=False),
+)
+
 audit = Table(
     "audit",
     metadata,
