@@ -68,7 +68,7 @@ def _read(step: GatewayStep[T], raw: RawValue | None) -> T:
 
 @cache
 def _answered_by(step: Callable[..., Any]) -> Any:
-    return get_type_hints(step)["return"]
+    return get_type_hints(step, include_extras=True)["return"]
 
 
 def _bad(step: str, sentence: str) -> ActivityError:

@@ -213,6 +213,24 @@ async def test_a_snapshot_that_comes_in_senseless_pieces_is_given_up(
     assert why in sentence_of(given_up.value.cause)
 
 
+async def test_a_snapshot_that_is_called_by_no_digest_is_given_up(server: Engine) -> None:
+    operation = Operation(rollout="edge-1", epoch=1, gateway="gw-3", step="freeze", digest=digest_of(b""))
+    async with fleet_with(server, "gw-3", {"snapshot_gateway": "the one of yesterday"}) as world:
+        order = SnapshotGatewayOrder(
+            fleet="edge",
+            gateway=world.gateways["gw-3"].gateway,
+            operation=operation,
+            evidence=Evidence(reason="it failed"),
+        )
+        with pytest.raises(WorkflowFailureError) as given_up:
+            async with asyncio.timeout(30):
+                await world.client.execute_workflow(
+                    Snapshot.run, order, id="snapshot/edge", task_queue=CONTROL_QUEUE
+                )
+    assert given_up.value.cause is not None
+    assert sentence_of(given_up.value.cause) == "its agent's answer cannot be read (snapshot gateway)"
+
+
 async def test_an_agent_that_does_not_wait_for_sessions_is_asked_no_oftener_than_one_that_does(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
