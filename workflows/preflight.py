@@ -7,6 +7,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from activities.plans import PartQuery, PlanActivities
+from policies.model.host_limits import CLOCK_DIFFERENCE
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Digest, Value, sentence
@@ -18,8 +19,12 @@ from workflows.gateway import GatewaySteps
 
 NAMED = 10
 
-A_YEAR = timedelta(days=366) // timedelta(milliseconds=1)
-"""In milliseconds; one host's epoch becomes that of all, and clocks are not known to jump further."""
+MOST_AHEAD = CLOCK_DIFFERENCE / 2
+"""How far an epoch may be ahead of the engine's clock: that of one host becomes that of all.
+
+The others take what is less than CLOCK_DIFFERENCE ahead of their own clocks; half of it is left for
+those that are behind the engine's.
+"""
 
 
 class PreflightOrder(Value):
@@ -31,7 +36,7 @@ class PreflightOrder(Value):
 
 
 class Ready(Value):
-    """How many gateways can change, why others cannot, and the newest epoch that any of them has seen."""
+    """How many gateways can change, why others cannot, and the newest epoch that the former have seen."""
 
     able: int
     unable: dict[str, str] = {}
@@ -94,6 +99,8 @@ async def _ask(member: Member, release: ReleaseRef) -> tuple[str, int]:
         state = await on.observe()
     except ActivityError as error:
         return sentence_of(error), 0
-    if state.epoch - steps.epoch_now() > A_YEAR:
-        return "its host has seen an epoch more than a year ahead: its journal is wrong, or this clock", 0
-    return sentence("; ".join(obstacles)), state.epoch
+    ahead = timedelta(seconds=(state.epoch - steps.epoch_now()) // 1000)
+    if ahead > MOST_AHEAD:
+        ordered = f"its host has seen an epoch that is {ahead} ahead of the engine's clock"
+        obstacles = (f"{ordered}: set the clock that is wrong, or break the glass on that host", *obstacles)
+    return sentence("; ".join(obstacles)), 0 if obstacles else state.epoch

@@ -192,6 +192,10 @@ class Restore:
                     self._given_up[name] = sentence_of(error)
                     return True
                 self._steps[name].epoch = max(steps.epoch_now(), (epoch_seen(error) or 0) + 1)
+            if code_of(error) == "BeyondHostLimits" and self._steps[name].epoch > steps.epoch_now():
+                # Another gateway, or an earlier clock, named the change's epoch: this host is not to blame.
+                self._steps[name].epoch = steps.epoch_now()
+                return await self._try_once(name)
             self._troubles[name] = sentence_of(error)
             return False
         self._back.append(name)

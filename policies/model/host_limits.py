@@ -7,6 +7,9 @@ from pydantic import Field
 from policies.model.fleet import LONGEST_LEASE
 from policies.model.value import Duration, Value
 
+CLOCK_DIFFERENCE = timedelta(minutes=10)
+"""How far ahead of its clock a host takes an order's epoch, unless its agent's file says otherwise."""
+
 
 class HostLimits(Value):
     """Bounds that no order of the engine can widen."""
@@ -18,7 +21,7 @@ class HostLimits(Value):
         default=600, ge=0, description="sessions that may be ended in any minute; 0 ends nobody by order"
     )
     clock_difference: Duration = Field(
-        default=timedelta(minutes=10),
+        default=CLOCK_DIFFERENCE,
         gt=timedelta(0),
         description="how far an order's epoch may be ahead of this host's clock",
     )

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.host_record import HostRecordPage
+from activities.drivers.runtime.host.bounds import HostBounds
 from activities.instances import Restored, Staged, Started
 from activities.snapshots import Evidence
 from policies.model.drain import Look
@@ -71,6 +72,8 @@ class FakeGateway:
         self.pins: dict[str, str] = {}
         self.generation = ""
         self.owner = (0, "")
+        self.bounds: HostBounds | None = None
+        """The host's own limits; the clock of a server that skips time is beyond those of any host."""
         self.record: HostAudit | None = None
         """The host's own record; one that has never refused anything has none."""
         self.frozen: dict[str, bytes] = {}
@@ -393,6 +396,8 @@ class FakeGateway:
         self.owner = (operation.epoch, operation.rollout)
 
     def _refuse_overtaken(self, operation: Operation) -> None:
+        if self.bounds is not None:
+            self.bounds.check(operation)
         epoch, rollout = self.owner
         if operation.epoch < epoch or (operation.epoch == epoch and rollout not in ("", operation.rollout)):
             raise Fenced(f"{self.gateway.name} obeys rollout {rollout} since epoch {epoch}", epoch)

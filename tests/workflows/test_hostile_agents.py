@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,11 +12,13 @@ from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RawValue
 from temporalio.worker import Worker
 
+from activities.drivers.runtime.host.bounds import HostBounds
 from activities.sessions import Drained
 from activities.snapshots import Evidence, Piece
 from policies.model.change import Outcome
 from policies.model.command import CommandKind
 from policies.model.drain import Look
+from policies.model.host_limits import CLOCK_DIFFERENCE
 from policies.model.operation import LAST_EPOCH, Operation
 from policies.model.value import digest_of
 from tests.fakes.gateway import FakeGateway
@@ -49,7 +51,9 @@ NEARLY_ALL_THAT_THE_ENGINE_TAKES = 2 * 1024 * 1024 - 1024
 
 
 @asynccontextmanager
-async def fleet_with(server: Engine, name: str, answers: dict[str, Any]) -> AsyncIterator[World]:
+async def fleet_with(
+    server: Engine, name: str, answers: dict[str, Any], **limits: Any
+) -> AsyncIterator[World]:
     """Run a fleet of four, one of which answers some steps as it likes."""
     async with fleet_of_liars(server, {name: answers}) as world:
         yield world
@@ -70,7 +74,7 @@ async def fleet_of_liars(server: Engine, lies: dict[str, dict[str, Any]]) -> Asy
         truth = [step for step in steps_on(fake) if step.__name__ not in answers]
         return agent_worker(client, fake, [lie, *truth] if answers else None)
 
-    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=15)))
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=15), **limits))
     world.judge.pace = 0.3
     async with working(world, failures=(), agent=agent):
         yield world
@@ -174,13 +178,62 @@ async def test_the_way_back_reaches_all_but_the_gateway_whose_answers_cannot_be_
     assert result.incomplete.keys() == {"gw-3"}
 
 
-async def test_nobodys_epoch_becomes_that_of_all_when_it_lies_beyond_every_clock(server: Engine) -> None:
-    state = state_of("gw-3")
-    lie = {"observe_gateway": state | {"epoch": LAST_EPOCH - 1}}
+def epoch_ahead(time: timedelta) -> int:
+    """Return the epoch of the moment that is so far ahead."""
+    return int((datetime.now(UTC) + time).timestamp() * 1000)
+
+
+def bound_hosts(world: World, behind: timedelta = timedelta(0)) -> None:
+    """Give every host its own limits, and a clock that is so far behind the engine's."""
+    for name, fake in world.gateways.items():
+        fake.bounds = HostBounds(name, clock=lambda: datetime.now(UTC) - behind)
+
+
+@pytest.mark.parametrize(
+    "epoch", [epoch_ahead(CLOCK_DIFFERENCE), LAST_EPOCH - 1], ids=["some minutes", "for ever"]
+)
+async def test_a_gateway_that_has_seen_an_epoch_which_others_would_refuse_is_named(
+    server: Engine, epoch: int
+) -> None:
+    lie = {"observe_gateway": state_of("gw-3") | {"epoch": epoch}}
     async with fleet_with(server, "gw-3", lie) as world:
         result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
         assert result.outcome is Outcome.REFUSED
-        assert "gw-3: its host has seen an epoch more than a year ahead" in result.reason
+        assert result.reason.startswith("Stopped: gw-3: its host has seen an epoch that is ")
+
+
+async def test_an_epoch_that_others_would_refuse_never_becomes_theirs(server: Engine) -> None:
+    lie = {"observe_gateway": state_of("gw-3") | {"epoch": epoch_ahead(timedelta(hours=1))}}
+    async with fleet_with(server, "gw-3", lie, failures="50%") as world:
+        bound_hosts(world)
+        result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        assert (result.outcome, result.aside) == (Outcome.PROMOTED, {})
+        assert max(fake.owner[0] for fake in world.gateways.values()) <= epoch_ahead(timedelta(0))
+
+
+async def test_an_epoch_that_becomes_that_of_all_is_taken_by_hosts_whose_clock_is_behind(
+    server: Engine,
+) -> None:
+    lie = {"observe_gateway": state_of("gw-3") | {"epoch": epoch_ahead(CLOCK_DIFFERENCE * 0.48)}}
+    async with fleet_with(server, "gw-3", lie) as world:
+        bound_hosts(world, CLOCK_DIFFERENCE * 0.48)
+        result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        assert (result.outcome, result.aside) == (Outcome.PROMOTED, {})
+
+
+@pytest.mark.parametrize("lock", [True, False], ids=["of a change", "of one gateway"])
+async def test_a_way_back_whose_epoch_is_beyond_the_hosts_limits_reaches_them_in_its_first_round(
+    server: Engine, lock: bool
+) -> None:
+    async with fleet_with(server, "gw-3", {}) as world:
+        for fake in world.gateways.values():
+            fake.serve(NEW, "b")
+        bound_hosts(world)
+        going_back = await world.restore(epoch=epoch_ahead(timedelta(hours=1)), lock=lock)
+        result = await result_of(going_back)
+        assert (result.back, result.given_up) == (4, {})
+        assert set(world.serving().values()) == {"1.1.6"}
+        assert len(await steps_of(world.client, going_back.id, "restore_gateway")) == 2 * 4
 
 
 @pytest.mark.parametrize(
