@@ -9,8 +9,9 @@ from sqlalchemy import func, select
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading
+from orchestrator.store.states import read_state
 from policies.model.drain import DrainEvent
-from policies.model.instance import GatewayState, InstanceState
+from policies.model.instance import InstanceState
 
 MOST = 200
 """Gateways that are looked at: more of them wait for the same reason."""
@@ -70,7 +71,9 @@ def _told(later: dict[str, int], fleet: str, one: _Said) -> int:
 
 def _draining(state: str) -> frozenset[str]:
     """Return the slots that run beside the one that takes users."""
-    said = GatewayState.model_validate_json(state)
+    said = read_state(state)
+    if said is None:
+        return frozenset()
     kept = {said.steering.serving, said.steering.trial}
     running = (one.slot for one in said.instances if one.state is InstanceState.RUNNING)
     return frozenset(slot for slot in running if slot not in kept)

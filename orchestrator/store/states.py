@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+from pydantic import ValidationError
 from sqlalchemy import delete, func, insert, select
 
 from orchestrator.store import tables
@@ -12,6 +13,16 @@ from policies.model.instance import GatewayState, InstanceState
 
 PAGE = 500
 """Gateways that are read at once."""
+
+UNREADABLE = "what it said last cannot be read any more"
+
+
+def read_state(written: str) -> GatewayState | None:
+    """Return a state that was written down, None when an earlier version took what does not fit any more."""
+    try:
+        return GatewayState.model_validate_json(written)
+    except ValidationError:
+        return None
 
 
 class GatewayStates(Book):
@@ -70,7 +81,7 @@ class GatewayStates(Book):
                 page = wanted.where(table.c.gateway > last).order_by(table.c.gateway).limit(PAGE)
                 rows = connection.execute(page).all()
             for row in rows:
-                said = row.silent if row.state is None else GatewayState.model_validate_json(row.state)
+                said = row.silent if row.state is None else read_state(row.state) or UNREADABLE
                 yield row.gateway, said
             if len(rows) < PAGE:
                 return

@@ -3,7 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import create_engine, update
 
+from orchestrator.store import tables
 from orchestrator.store.ledger import Ledger
 from policies.model.instance import GatewayState, Instance, InstanceState, Steering
 from policies.model.value import digest_of
@@ -40,3 +42,16 @@ def test_what_takes_users_is_counted_by_release_and_who_is_silent_is_named(ledge
     ledger.record_states("edge", said[5:6], {"gw-1": "is gone", "gw-2": "is gone"})
     assert ledger.taking("edge", LATELY)[0] == {RELEASE: 1, "": 1}
     assert ledger.taking("edge", timedelta(0)) == ({}, {})
+
+
+def test_what_an_earlier_version_took_and_does_not_fit_any_more_hides_one_gateway_only(
+    ledger: Ledger, url: str
+) -> None:
+    said = [state(name, Steering(serving="a")) for name in ("gw-1", "gw-2")]
+    ledger.record_states("edge", said, {})
+    unfit = said[1].model_copy(update={"epoch": 10**400})
+    with create_engine(url).begin() as connection:
+        rows = update(tables.gateway_states).where(tables.gateway_states.c.gateway == "gw-2")
+        connection.execute(rows.values(state=unfit.model_dump_json()))
+    states, silent = ledger.states("edge", LATELY)
+    assert (list(states), silent) == (["gw-1"], {"gw-2": "what it said last cannot be read any more"})
