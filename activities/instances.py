@@ -1,6 +1,6 @@
 """Instances on a gateway's host: stage a release, start it in a free slot, probe it, stop it when empty."""
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from pydantic import Field
 from temporalio import activity
@@ -10,6 +10,9 @@ from policies.model.instance import GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.value import Message, Name, Sentence
+
+Obstacles = Annotated[tuple[Sentence, ...], Field(max_length=64)]
+"""Why a release cannot be put on a gateway, a sentence each; there are none where it can."""
 
 
 class StageOrder(Message):
@@ -119,7 +122,7 @@ class InstanceActivities:
             return await self._runtime.observe()
 
     @activity.defn(name="preflight_gateway")
-    async def preflight_gateway(self, release: ReleaseRef) -> tuple[str, ...]:
+    async def preflight_gateway(self, release: ReleaseRef) -> Obstacles:
         """Return every reason why this release cannot be put here; nothing is changed."""
         async with answering():
             return await self._runtime.preflight(release)

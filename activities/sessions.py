@@ -6,7 +6,6 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
-from pydantic import Field
 from temporalio import activity
 
 from activities.failures import as_application_errors
@@ -15,7 +14,7 @@ from policies.drains import loss_between, remembered
 from policies.model.drain import Look, Loss
 from policies.model.errors import Unavailable
 from policies.model.operation import Operation
-from policies.model.value import Message, Name
+from policies.model.value import Count, Message, Name
 
 POLL = timedelta(seconds=1)
 
@@ -68,14 +67,14 @@ class Drained(Message):
 
     empty: bool
     look: Look
-    lost: int = Field(default=0, ge=0)
+    lost: Count = 0
     loss: Loss | None = None
 
 
 class Ended(Message):
     """How many sessions were ended, and what is true after it."""
 
-    ended: int = Field(ge=0)
+    ended: Count
     look: Look
 
 

@@ -15,6 +15,9 @@ from policies.model.verdict import Decision
 
 PIECE_BYTES = 256 * 1024
 
+LARGEST = 2**32
+"""Bytes that a piece may speak of; an archive keeps less."""
+
 
 class Evidence(Message):
     """What is known of a failure away from the gateway: why, the readings, and what they were read from."""
@@ -42,10 +45,10 @@ class Piece(Message):
     """Some bytes of a snapshot, compressed and in base64, and where they belong."""
 
     digest: Digest
-    offset: int = Field(ge=0)
-    size: int = Field(ge=0)
+    offset: int = Field(ge=0, le=LARGEST)
+    size: int = Field(ge=0, le=LARGEST)
     """Bytes of the whole snapshot."""
-    content: str
+    content: str = Field(max_length=2 * PIECE_BYTES)
 
     @property
     def bytes(self) -> bytes:

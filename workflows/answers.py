@@ -68,6 +68,7 @@ def _read(step: GatewayStep[T], raw: RawValue | None) -> T:
 
 @cache
 def _answered_by(step: Callable[..., Any]) -> Any:
+    """Return the type of the step's answer, with the bounds that it has."""
     return get_type_hints(step, include_extras=True)["return"]
 
 

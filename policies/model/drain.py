@@ -6,7 +6,7 @@ from math import ceil
 
 from pydantic import Field
 
-from policies.model.value import Duration, Message, Name, Token, Value
+from policies.model.value import Count, Duration, Message, Name, Token, Value
 
 
 class DrainLimits(Value):
@@ -58,9 +58,9 @@ class Look(Message):
     where nothing runs; a later process is never equal to an earlier one.
     """
 
-    sessions: int | None = Field(ge=0)
-    exempt: int | None = Field(default=0, ge=0)
-    resumable: int = Field(default=0, ge=0)
+    sessions: Count | None
+    exempt: Count | None = 0
+    resumable: Count = 0
     boot: Token = ""
     process: Token | None = None
 

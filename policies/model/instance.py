@@ -1,19 +1,18 @@
 """Instances: daemons running in slots, who gets new sessions, and what a probe found."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
 
 from pydantic import Field
 
 from policies.model.operation import LAST_EPOCH
-from policies.model.value import Digest, Message, Name, Sentence, Token
+from policies.model.value import Count, Digest, Message, Moment, Name, Sentence, Token
 
 MOST_SLOTS = 64
 """Slots that a gateway's answer may name."""
 
-Count = Annotated[int, Field(ge=0, le=LAST_EPOCH)]
-"""How many there are of something, as a host says: a whole number that every reader of JSON understands."""
+LAST_PID = 2**22
+"""The kernel gives no process a larger number (proc_sys_kernel(5), pid_max)."""
 
 
 class InstanceState(StrEnum):
@@ -36,8 +35,8 @@ class Instance(Message):
     state: InstanceState
     release: Digest | None = None
     executable: Digest | None = None
-    pid: Count | None = None
-    started_at: datetime | None = None
+    pid: int | None = Field(default=None, ge=1, le=LAST_PID)
+    started_at: Moment | None = None
     sessions: Count | None = None
 
 
@@ -52,7 +51,7 @@ class Steering(Message):
     primed: bool = False
     serving: Name | None = None
     trial: Name | None = None
-    trial_expires_in: timedelta | None = None
+    trial_expires_in: timedelta | None = Field(default=None, ge=timedelta(0), le=timedelta(days=1))
     share: int = Field(
         default=100, ge=0, le=100, description="percent of the source addresses; 100 without a trial"
     )
@@ -72,7 +71,7 @@ class GatewayState(Message):
     instances: tuple[Instance, ...] = Field(max_length=MOST_SLOTS)
     steering: Steering
     epoch: int = Field(ge=0, le=LAST_EPOCH)
-    observed_at: datetime
+    observed_at: Moment
     boot: Token = ""
     changed: bool = False
     recorded: Count = Field(default=0, description="lines of the host's own record")
@@ -101,6 +100,6 @@ class Probe(Message):
     passed: bool
     stage: Sentence = Field(description="reached, or failed at: tcp, tls, auth, tunnel or ping")
     reason: Sentence
-    connect_seconds: float | None = None
-    pings_sent: int = 0
-    pings_lost: int = 0
+    connect_seconds: float | None = Field(default=None, ge=0, le=3600, allow_inf_nan=False)
+    pings_sent: Count = 0
+    pings_lost: Count = 0

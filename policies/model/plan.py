@@ -26,7 +26,7 @@ class ReleaseRef(Message):
 
     digest: Digest
     product: Name
-    version: str
+    version: str = Field(max_length=64)
     executable: Digest = Field(description="the daemon's digest that must be seen running")
 
 

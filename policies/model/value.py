@@ -4,11 +4,19 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 
 T = TypeVar("T")
 
@@ -54,6 +62,14 @@ Sentence = Annotated[str, AfterValidator(sentence)]
 
 Token = Annotated[str, Field(max_length=128)]
 """What somebody else calls a boot or a process; it is compared and never read."""
+
+Count = Annotated[int, Field(ge=0, le=10_000_000)]
+"""How many sessions, addresses or pings a gateway counts: none has more, and arithmetic holds up to there."""
+
+Moment = Annotated[
+    AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))
+]
+"""When something was, by somebody else's clock; it can be compared with every other time."""
 
 
 @cache

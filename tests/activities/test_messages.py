@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel, ValidationError
 from temporalio import activity
 from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.api.failure.v1 import (
@@ -44,6 +44,7 @@ PLAIN: dict[Any, Any] = {
     float: 0.5,
     bool: True,
     datetime: datetime(2026, 1, 1, tzinfo=UTC),
+    AwareDatetime: datetime(2026, 1, 1, tzinfo=UTC),
     timedelta: timedelta(seconds=90),
 }
 
@@ -116,6 +117,48 @@ def models(hint: Any) -> Iterator[type[BaseModel]]:
 def test_fields_of_a_later_version_are_ignored_at_every_depth(hint: Any) -> None:
     value = example(hint)
     assert received(with_unknown(sent(value)), hint) == received(sent(value), hint)
+
+
+ANSWERS = [
+    pytest.param(hint, id=name.removesuffix(".return"))
+    for name, hint in travelling()
+    if name.endswith(".return") and name != "read_host_record.return"  # nothing is computed of its lines
+]
+
+HUGE: dict[type, tuple[Any, ...]] = {
+    int: (10**400, -(10**400)),
+    float: (1e300, -1e300, float("nan"), float("inf")),
+    str: ("x" * 2**20,),
+}
+TIMES = ("9999-12-31T23:59:59Z", "2026-01-01T00:00:00", "0001-01-01T00:00:00Z", "P999999999D", "-P9D")
+
+
+def exaggerated(content: Any) -> Iterator[Any]:
+    """Yield the JSON again and again, each time with one thing in it that no gateway can mean."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from ({**content, key: more} for more in exaggerated(value))
+    elif isinstance(content, list):
+        yield content * 10_000
+        yield from ([more] for more in exaggerated(content[0]))
+    else:
+        yield from HUGE.get(type(content), ())
+        is_a_time = isinstance(content, str) and content != PLAIN[str]
+        yield from TIMES if is_a_time else ()
+
+
+def is_taken(content: Any, hint: Any) -> bool:
+    """Whether the JSON is an answer as it is: what is cut to a sentence is none."""
+    try:
+        return len(json.dumps(sent(received(content, hint)))) > len(json.dumps(content)) / 2
+    except ValidationError:
+        return False
+
+
+@pytest.mark.parametrize("hint", ANSWERS)
+def test_nothing_in_an_answer_is_too_large_to_compute_with(hint: Any) -> None:
+    taken = [str(one)[:2000] for one in exaggerated(sent(example(hint))) if is_taken(one, hint)]
+    assert taken == []
 
 
 @pytest.mark.parametrize("hint", CASES)

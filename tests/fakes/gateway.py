@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from activities.drivers.runtime.host.audit import HostAudit
-from activities.host_record import HostRecordPage
 from activities.drivers.runtime.host.bounds import HostBounds
+from activities.host_record import HostRecordPage
 from activities.instances import Restored, Staged, Started
 from activities.snapshots import Evidence
 from policies.model.drain import Look

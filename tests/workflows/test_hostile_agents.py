@@ -15,12 +15,14 @@ from temporalio.worker import Worker
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.sessions import Drained
 from activities.snapshots import Evidence, Piece
-from policies.model.change import Outcome
+from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.drain import Look
 from policies.model.host_limits import CLOCK_DIFFERENCE
+from policies.model.instance import InstanceState
 from policies.model.operation import LAST_EPOCH, Operation
 from policies.model.value import digest_of
+from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
@@ -29,6 +31,7 @@ from tests.workflows.world import (
     World,
     agent_worker,
     fleet_of,
+    in_phase,
     reconcile,
     result_of,
     say,
@@ -55,12 +58,14 @@ async def fleet_with(
     server: Engine, name: str, answers: dict[str, Any], **limits: Any
 ) -> AsyncIterator[World]:
     """Run a fleet of four, one of which answers some steps as it likes."""
-    async with fleet_of_liars(server, {name: answers}) as world:
+    async with fleet_of_liars(server, {name: answers}, **limits) as world:
         yield world
 
 
 @asynccontextmanager
-async def fleet_of_liars(server: Engine, lies: dict[str, dict[str, Any]]) -> AsyncIterator[World]:
+async def fleet_of_liars(
+    server: Engine, lies: dict[str, dict[str, Any]], **limits: Any
+) -> AsyncIterator[World]:
     """Run a fleet of four, some of which answer some steps as they like; None answers nothing at all."""
 
     def agent(client: Client, fake: FakeGateway) -> Worker:
@@ -234,6 +239,58 @@ async def test_a_way_back_whose_epoch_is_beyond_the_hosts_limits_reaches_them_in
         assert (result.back, result.given_up) == (4, {})
         assert set(world.serving().values()) == {"1.1.6"}
         assert len(await steps_of(world.client, going_back.id, "restore_gateway")) == 2 * 4
+
+
+def uncountable_state_of(name: str) -> dict[str, Any]:
+    """Return what that gateway says of itself when it claims more sessions than a number can mean."""
+    state = state_of(name)
+    for instance in state["instances"]:
+        instance["sessions"] = 10**400
+    return state
+
+
+async def test_a_gateway_that_counts_more_sessions_than_there_can_be_keeps_no_other_from_starting(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "SILENT_FOR", timedelta(seconds=1))
+    monkeypatch.setattr(steps, "NEXT_CAPACITY", timedelta(seconds=0.5))
+    answers = {"observe_gateway": state_of("gw-3")}
+    async with fleet_with(server, "gw-3", answers) as world:
+        world.judge.says(UNDECIDED)
+        running = await world.start(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        await in_phase(running, Phase.OBSERVING)
+        answers["observe_gateway"] = uncountable_state_of("gw-3")
+        world.judge.script.clear()
+        result = await result_of(running)
+        assert result.outcome is Outcome.PROMOTED
+        assert result.aside == {"gw-3": "its agent's answer cannot be read (observe gateway)"}
+        assert {world.serving()[name] for name in ("gw-1", "gw-2", "gw-4")} == {"1.3.0"}
+
+
+async def test_a_gateway_that_counts_more_sessions_than_there_can_be_keeps_no_other_from_emptying(
+    server: Engine,
+) -> None:
+    look = {"sessions": 10**400, "exempt": 0, "boot": "b", "process": "1.1"}
+    async with fleet_with(server, "gw-3", {"drain_instance": {"empty": False, "look": look}}) as world:
+        for name in ("gw-1", "gw-2", "gw-3"):
+            world.gateways[name].login("192.0.2.1")
+            world.gateways[name].serve(NEW, "b")
+        order = world.drain_order("gw-1", "gw-2", "gw-3", deadline=timedelta(seconds=2))
+        running = await world.client.start_workflow(
+            Drain.run, order, id="drain/edge/edge-1/1", task_queue=CONTROL_QUEUE
+        )
+        for name in ("gw-1", "gw-2"):
+            world.gateways[name].logout("192.0.2.1")
+        others = [world.gateways[name].slots["a"] for name in ("gw-1", "gw-2")]
+        await until(lambda: all(slot.state is InstanceState.STOPPED for slot in others))
+        assert world.gateways["gw-3"].slots["a"].state is InstanceState.RUNNING
+        await running.terminate()
+
+
+async def test_a_gateway_with_more_obstacles_than_there_can_be_is_named(server: Engine) -> None:
+    async with fleet_with(server, "gw-3", {"preflight_gateway": ["full"] * 10_000}) as world:
+        result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        assert result.reason == "Stopped: gw-3: its agent's answer cannot be read (preflight gateway)"
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,14 @@ from temporalio.service import RPCError
 from activities.drivers.private_files import write_private
 from orchestrator.engine.schedules import end_reconcile, keep_reconciling, reconcile_of
 from orchestrator.engine.sealing import data_converter
-from policies.model.change import Outcome, Phase
+from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.command import CommandKind
 from tests.fakes.control import AT_CAP, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
     NEXT,
     OLD,
+    Running,
     World,
     fleet_of,
     in_phase,
@@ -33,7 +34,6 @@ from tests.workflows.world import (
     until,
     working,
 )
-from workflows.change import Change
 
 FIRST_TASK_DONE = 4
 """The number of the event up to which a reset keeps a history: its first task was carried out."""
@@ -48,6 +48,10 @@ async def sealed(server: Engine, folder: Path) -> tuple[World, Client]:
         server.address, namespace=stranger.namespace, data_converter=data_converter(keys)
     )
     return World.made(ours, fleet_of("edge", lease=timedelta(seconds=15))), stranger
+
+
+def repeated(world: World, run: str | None = None) -> Running:
+    return world.client.get_workflow_handle("change/edge", run_id=run, result_type=ChangeResult)
 
 
 def steered(world: World) -> dict[str, list[str]]:
@@ -104,7 +108,7 @@ async def test_the_order_of_a_change_that_ended_begins_nothing_under_any_name(
         order = (await anext(events)).workflow_execution_started_event_attributes.input.payloads[0]
         moved = steered(world)
         await stranger.start_workflow("Change", RawValue(order), id="change/edge", task_queue="control")
-        result = await result_of(world.client.get_workflow_handle_for(Change.run, "change/edge"))
+        result = await result_of(repeated(world))
         assert result.outcome is Outcome.REFUSED
         assert "another run" in result.reason
         other = "change/edge-2026-01-01T00:00:00Z"
@@ -143,8 +147,7 @@ async def test_a_change_that_the_engine_was_told_to_repeat_goes_no_further(
             request_id=secrets.token_hex(8),
         )
         again = await stranger.workflow_service.reset_workflow_execution(asked)
-        repeated = world.client.get_workflow_handle_for(Change.run, "change/edge", run_id=again.run_id)
-        result = await result_of(repeated)
+        result = await result_of(repeated(world, again.run_id))
         assert result.outcome is Outcome.REFUSED
         assert world.serving() == dict.fromkeys(world.gateways, OLD.version)
         change = world.book.change(ended.rollout)
