@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.engine.task_timeout import task_within
+from orchestrator.service.looks import Looks
 from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, refusal_in, silence_of
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
@@ -108,13 +109,21 @@ class ChangeService:
 
     client: Client
     ledger: Ledger
+    _looks: Looks[Surveyed] = field(default_factory=Looks, init=False, repr=False, compare=False)
 
     async def survey(self, fleet: Fleet, first: str | None = None) -> Surveyed:
         """Return what is true of every gateway now, or of some from the first on; and why others are silent.
 
+        Whoever asks while the whole fleet is looked at gets what that look finds.
+
         Raises:
             Unavailable: It could not be looked at in the time that a fleet of its size takes.
         """
+        if first is not None:
+            return await self._look(fleet, first)
+        return await self._looks.at(fleet, partial(self._look, fleet))
+
+    async def _look(self, fleet: Fleet, first: str | None = None) -> Surveyed:
         names = [gateway.name for gateway in fleet.gateways]
         began, within = datetime.now(UTC), SURVEYED_WITHIN + len(fleet.gateways) * SURVEY_OF_A_GATEWAY
         try:

@@ -1,0 +1,71 @@
+"""Looks: however many people ask what is true of a fleet, each of its gateways is asked once at a time."""
+
+import asyncio
+
+from orchestrator.service.changes import ChangeService
+from orchestrator.service.looks import Looks
+from policies.model.errors import Unavailable
+from tests.workflows.world import NEW, World, fleet_of, steps_of, until
+
+
+async def surveys(world: World) -> list[str]:
+    """Return the workflows that have looked at the fleet so far, as soon as the engine lists any."""
+    found: list[str] = []
+
+    async def are_listed() -> bool:
+        found[:] = [one.id async for one in world.client.list_workflows("WorkflowType='Survey'")]
+        return bool(found)
+
+    await until(are_listed)
+    return found
+
+
+async def test_who_asks_while_the_fleet_is_looked_at_gets_what_that_look_finds(real: World) -> None:
+    service = ChangeService(real.client, real.book)
+    found = await asyncio.gather(*[service.survey(real.fleet) for _ in range(20)])
+    assert [set(one.states) for one in found] == [set(real.gateways)] * 20
+    (survey,) = await surveys(real)
+    assert len(await steps_of(real.client, survey, "observe_gateway")) == len(real.gateways)
+
+
+async def test_who_stops_waiting_ends_nobody_elses_look(real: World) -> None:
+    service = ChangeService(real.client, real.book)
+    first, second = (asyncio.create_task(service.survey(real.fleet)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert set((await second).states) == set(real.gateways)
+    assert first.cancelled()
+    assert len(await surveys(real)) == 1
+
+
+async def test_the_next_look_sees_what_has_changed_since(real: World) -> None:
+    service = ChangeService(real.client, real.book)
+    before = (await service.survey(real.fleet)).states["gw-1"]
+    real.gateways["gw-1"].serve(NEW, "b")
+    after = (await service.survey(real.fleet)).states["gw-1"]
+    assert (before.steering.serving, after.steering.serving) == ("a", "b")
+
+
+async def test_a_look_that_fails_fails_for_all_who_wait_and_for_nobody_later() -> None:
+    looks, fleet = Looks[str](), fleet_of("edge")
+
+    async def fail() -> str:
+        raise Unavailable("the engine does not answer")
+
+    async def succeed() -> str:
+        return "seen"
+
+    found = await asyncio.gather(*[looks.at(fleet, fail) for _ in range(2)], return_exceptions=True)
+    assert [str(one) for one in found] == ["the engine does not answer"] * 2
+    assert await looks.at(fleet, succeed) == "seen"
+
+
+async def test_a_fleet_whose_file_has_changed_is_looked_at_anew() -> None:
+    looks, began = Looks[int](), []
+
+    async def look() -> int:
+        began.append(True)
+        return len(began)
+
+    fleets = [fleet_of("edge"), fleet_of("edge", size=5)]
+    assert await asyncio.gather(*[looks.at(fleet, look) for fleet in fleets]) == [1, 2]
