@@ -125,12 +125,12 @@ def _wanted(carried: int, headroom: float) -> int:
 def _because(members: Sequence[Gateway], loads: Mapping[str, Load], quarantined: Container[str]) -> str:
     found: dict[str, list[str]] = {}
     for gateway in members:
-        if why := _in_doubt(loads.get(gateway.name), gateway.name in quarantined):
+        if why := _in_doubt(gateway, loads.get(gateway.name), gateway.name in quarantined):
             found.setdefault(why, []).append(gateway.name)
     return "".join(f"; {why} {named(names)}" for why, names in found.items())
 
 
-def _in_doubt(load: Load | None, quarantined: bool) -> str | None:
+def _in_doubt(gateway: Gateway, load: Load | None, quarantined: bool) -> str | None:
     """Return why a gateway carries less than it could, or needs more than it has sessions."""
     if load is None:
         return "nothing is known of"
@@ -138,4 +138,6 @@ def _in_doubt(load: Load | None, quarantined: bool) -> str | None:
         return "nothing serves on"
     if quarantined:
         return "in quarantine:"
-    return "sessions cannot be counted on" if load.sessions is None else None
+    if load.sessions is None:
+        return "sessions cannot be counted on"
+    return "more sessions than capacity on" if load.sessions > gateway.capacity else None

@@ -36,6 +36,12 @@ def test_exactly_the_headroom_is_enough_and_one_session_more_is_not() -> None:
     assert short(counts(80, 81), 1.25) == "group main can carry 200 sessions and needs 202"
 
 
+def test_a_gateway_that_counts_more_sessions_than_it_can_carry_is_named() -> None:
+    assert short(counts(10, 5000)) == (
+        "group main can carry 200 sessions and needs 6012; more sessions than capacity on gw-2"
+    )
+
+
 def test_a_gateway_that_takes_no_users_adds_no_capacity_but_its_sessions_count() -> None:
     draining = Load(takes_users=False, sessions=50)
     assert (

@@ -83,7 +83,8 @@ async def test_a_wave_waits_while_living_gateways_could_not_carry_everybody_and_
             world.gateways["gw-3"].login(f"198.51.100.{person}")
         world.look()
         world.judge.says(HEALTHY)
-        await waits(rollout, "group main can carry 30 sessions and needs 39; nothing serves on gw-4")
+        why = "more sessions than capacity on gw-3; nothing serves on gw-4"
+        await waits(rollout, f"group main can carry 30 sessions and needs 39; {why}")
         assert not world.gateways["gw-2"].effects
         assert not world.gateways["gw-3"].effects
         told = await status_of(rollout)
