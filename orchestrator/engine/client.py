@@ -11,8 +11,9 @@ from activities.refusals import Hears, only_logged
 from orchestrator.engine.reaching import Reaching
 from orchestrator.engine.sealing import data_converter
 from orchestrator.engine.secured import PLAIN, Secured
+from orchestrator.engine.silence import cause_of, refusal_in
 from orchestrator.engine.task_timeout import TaskTimeout
-from policies.model.errors import BadInput, Unavailable
+from policies.model.errors import BadInput, NotAllowed, Unavailable
 
 CLONE_NEWNET = 0x40000000
 
@@ -46,13 +47,23 @@ async def connect(
     refused: Hears = only_logged,
     lazily: bool = False,
     shown: Secured = PLAIN,
+    peer: str = "the engine",
+    mend: str = "start ./run serve, or set PENSTOCK_TEMPORAL_ADDRESS",
 ) -> Client:
-    """Return a client of the engine that seals with the keys; Unavailable when the engine does not answer.
+    """Return a client of the engine that seals with the keys.
 
     An agent names its queue, since its keys are those of its gateway alone; `refused` hears of every payload
     that is not opened. One that connects lazily says so with its first question, and reaches an engine
     that comes later. What is `shown` secures the connection: TLS, a certificate of one's own, an API key.
+    Sentences call the other side `peer`, and tell people to `mend` what may be wrong.
+
+    Raises:
+        Unavailable: It does not answer; the sentence says why.
+        NotAllowed: It refuses; the sentence has its own words.
+        BadInput: The address has no port, or the key file is none.
     """
+    if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdecimal():
+        raise BadInput(f"{peer}'s address {address} has no port: write HOST:PORT; {mend}")
     try:
         return await Client.connect(
             address,
@@ -65,6 +76,6 @@ async def connect(
             api_key=shown.api_key,
         )
     except (RPCError, RuntimeError) as error:
-        raise Unavailable(
-            f"the engine at {address} does not answer: start ./run serve, or set PENSTOCK_TEMPORAL_ADDRESS"
-        ) from error
+        if (refusal := refusal_in(error)) is not None:
+            raise NotAllowed(f"{peer} at {address} refuses this host: {refusal}") from error
+        raise Unavailable(f"{peer} at {address} does not answer: {cause_of(error)}; {mend}") from error
