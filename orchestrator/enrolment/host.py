@@ -85,6 +85,18 @@ class HostFiles:
             raise BadInput(f"{self.key} is no ECDSA key; renew this certificate where it was made")
         return found
 
+    def require_pair(self) -> None:
+        """Refuse a certificate that cannot be shown to a relay.
+
+        Raises:
+            BadInput: There is none, it is another gateway's, or the key is another one's.
+        """
+        found, _ = self.held()
+        if self.key_held().public_key() != found.public_key():
+            raise BadInput(
+                f"{self.key} is not the key of {self.certificate}; restore both, or enrol this host anew"
+            )
+
     def renew_at(self, now: datetime) -> datetime:
         """Return when the next certificate is due: at two thirds of the life of the one that is there.
 

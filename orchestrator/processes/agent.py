@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,11 +36,12 @@ from orchestrator.engine.client import connect
 from orchestrator.engine.secured import secured
 from orchestrator.enrolment.host import HostFiles
 from orchestrator.enrolment.names import RELAY_NAME
-from orchestrator.enrolment.renewal import Renewal, ask_for_the_next, exchange
+from orchestrator.enrolment.renewal import Renewal, ask_for_the_next
 from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.memory import make_no_more_heaps
 from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
+from orchestrator.processes.steady_worker import SteadyWorker
 from policies.model.errors import BadInput
 
 ONE_POLL = 1
@@ -79,6 +80,7 @@ async def connected(settings: AgentSettings, refused: Hears) -> Client:
 
     Raises:
         Unavailable: It does not answer.
+        NotAllowed: It refuses this host's certificate.
         BadInput: A file is missing or wrong.
     """
     if settings.certificate is not None:
@@ -98,6 +100,8 @@ async def connected(settings: AgentSettings, refused: Hears) -> Client:
         queue=settings.gateway.task_queue,
         refused=refused,
         shown=shown,
+        peer="the engine" if settings.certificate is None else "the relay",
+        mend="check temporal_address in the agent's file",
     )
 
 
@@ -143,25 +147,46 @@ def compose_host(settings: AgentSettings) -> Host:
     return Host(audit, journal, folders, table, runtime, snapshots)
 
 
-async def compose(settings: AgentSettings) -> tuple[Worker, Host]:
+async def compose(settings: AgentSettings) -> tuple[SteadyWorker, Host]:
     """Return the agent's worker and its host, primed; what a reboot ended is started again.
+
+    The host comes first: users need its tunnels, whatever is wrong with the agent's certificate.
 
     Raises:
         BadInput: A file is not as it must be.
+        NotAllowed: The relay refuses this host's certificate.
+        Unavailable: The relay does not answer.
     """
     if settings.pseudonyms is not None:
         read_fleet_key(settings.pseudonyms)
     host = compose_host(settings)
     await host.table.prime()
     await host.runtime.resume()
-    client = await connected(settings, host.audit.record_refusal)
-    instances = InstanceActivities(host.runtime)
-    snapshots = SnapshotActivities(host.snapshots)
-    steering = SteeringActivities(host.table)
-    sessions = SessionActivities(SlotSessions(host.folders, host.journal, host.table))
-    record = HostRecordActivities(host.audit)
-    activities = gateway_activities(instances, snapshots, steering, sessions, record)
-    return make_worker(client, settings.gateway.task_queue, activities=activities, polls=ONE_POLL), host
+    activities = gateway_activities(
+        InstanceActivities(host.runtime),
+        SnapshotActivities(host.snapshots),
+        SteeringActivities(host.table),
+        SessionActivities(SlotSessions(host.folders, host.journal, host.table)),
+        HostRecordActivities(host.audit),
+    )
+    make = partial(connected_worker, settings, host.audit.record_refusal, activities)
+    return SteadyWorker(await make(), make), host
+
+
+async def connected_worker(
+    settings: AgentSettings, refused: Hears, activities: Sequence[Callable[..., Any]]
+) -> Worker:
+    """Return a worker for the gateway's queue, with what lies in the files now.
+
+    Raises:
+        BadInput: Certificate, key and name do not belong together, or a file is not as it must be.
+        NotAllowed: The relay refuses this host's certificate.
+        Unavailable: The relay does not answer.
+    """
+    if settings.certificate is not None:
+        files_of(settings).require_pair()
+    client = await connected(settings, refused)
+    return make_worker(client, settings.gateway.task_queue, activities=activities, polls=ONE_POLL)
 
 
 def gateway_activities(
@@ -205,7 +230,7 @@ async def main(config: Path) -> None:
     if settings.certificate is not None:
         again = partial(connected, settings, host.audit.record_refusal)
         renewal = Renewal(files_of(settings), partial(ask_for_the_next, config))
-        works["keeping the certificate good"] = partial(renewal.keep, again, partial(exchange, worker))
+        works["keeping the certificate good"] = partial(renewal.keep, again, worker.exchange)
     beside = [asyncio.create_task(begun_again(what, work)) for what, work in works.items()]
     try:
         await run_until_told(worker)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from temporalio.client import Client
 from temporalio.worker import Worker
@@ -81,12 +81,26 @@ def make_worker(
     )
 
 
+class Runs(Protocol):
+    """What works for a queue until it is told to end."""
+
+    @property
+    def task_queue(self) -> str:
+        """The queue."""
+
+    async def run(self) -> None:
+        """Work until told to shut down."""
+
+    async def shutdown(self) -> None:
+        """End, and return when that is done."""
+
+
 class NotEnded(Exception):
     """A worker was told to end and has not; what it still has to do hangs."""
 
 
 @asynccontextmanager
-async def ending_within(worker: Worker, time: timedelta) -> AsyncIterator[asyncio.Task[None]]:
+async def ending_within(worker: Runs, time: timedelta) -> AsyncIterator[asyncio.Task[None]]:
     """Run the worker while the block lasts, and yield its task, which is done early when the worker fails.
 
     Raises:
@@ -104,7 +118,7 @@ async def ending_within(worker: Worker, time: timedelta) -> AsyncIterator[asynci
         running.result()
 
 
-async def run_until_told(worker: Worker) -> None:
+async def run_until_told(worker: Runs) -> None:
     """Run until SIGTERM or SIGINT, then let running activities finish; leave what hangs, with code 1."""
     told = told_to_stop()
     giving_back = asyncio.create_task(begun_again("giving memory back", keep_giving_back))
