@@ -1,7 +1,7 @@
 """The installation's own certificate authority: it signs what gateways and relays show each other.
 
 ECDSA on P-256, because the TLS library of gRPC takes no Ed25519 certificates. Its certificate and key lie in
-one folder, which is made whole at first use; where only fingerprints are told, the certificate is enough.
+one folder, which the first relay makes whole; where only fingerprints are told, the certificate is enough.
 """
 
 import hashlib
@@ -203,21 +203,25 @@ def authority_certificate(folder: Path) -> x509.Certificate:
     Raises:
         BadInput: There is none.
     """
+    path = folder / CERTIFICATE
     try:
-        return x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BadInput(
+            f"{path} is not there: copy it from a relay, or set PENSTOCK_AUTHORITY to where it is"
+        ) from error
     except OSError as error:
-        raise BadInput(f"{folder / CERTIFICATE} cannot be read: {error.strerror}; check the path") from error
+        raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error
     except ValueError as error:
-        raise BadInput(f"{folder / CERTIFICATE} is no certificate in PEM: {error}") from error
+        raise BadInput(f"{path} is no certificate in PEM: {error}") from error
 
 
 def fingerprint_in(folder: Path) -> str:
-    """Return the fingerprint of the authority in this folder, which is made when there is none yet.
+    """Return the fingerprint of the authority in this folder; none is made here.
 
     Raises:
-        BadInput: It cannot be read or made.
+        BadInput: There is none, or it cannot be read.
     """
-    _make_once(folder)
     return fingerprint_of(authority_certificate(folder))
 
 

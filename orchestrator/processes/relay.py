@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from activities.drivers.private_files import read_private
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.engine.keys import MasterKeys, read_keys
-from orchestrator.enrolment.authority import SLACK, Authority
+from orchestrator.enrolment.authority import SLACK, Authority, fingerprint_of
 from orchestrator.enrolment.desk import Desk, PayloadKeys, no_keys
 from orchestrator.enrolment.listener import enrolment_application
 from orchestrator.enrolment.names import RENEW, Certified
@@ -59,9 +59,9 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
     """
     if settings.relay_address is None:
         raise BadInput("no address for agents is set: set PENSTOCK_RELAY_ADDRESS to HOST:PORT")
-    authority = Authority.open(settings.authority)
     others = _read(settings.relay_authorities)
     ledger = Ledger.open(settings.ledger_url)
+    authority = _authority(settings.authority, ledger)
     lives = timedelta(days=settings.gateway_certificate_days)
     desk = Desk(authority, ledger, lives, others, _payload_keys(settings.payload_keys))
     shown = shown_to_the_engine_now(settings)
@@ -102,6 +102,28 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
         held.push_async_callback(server.stop, STOP_SECONDS)
         held.callback(relay.end_polls)
         yield relay
+
+
+def _authority(folder: Path, ledger: Ledger) -> Authority:
+    """Return the installation's authority, made only where no gateway has a certificate of another one.
+
+    Raises:
+        BadInput: It is not there although it has signed, or it cannot be read or made.
+    """
+    if folder.exists():
+        return Authority.open(folder)
+    if ledger.has_enrolled():
+        raise BadInput(
+            f"there is no authority in {folder}, and gateways have certificates of one: copy its folder "
+            "there from the first relay or a backup, or set PENSTOCK_AUTHORITY to where it is"
+        )
+    made = Authority.open(folder)
+    _log.warning(
+        "made a new authority in %s, %s: copy the folder to every other relay, and keep a backup",
+        folder,
+        fingerprint_of(made.certificate),
+    )
+    return made
 
 
 def _payload_keys(masters: Path | None) -> PayloadKeys:

@@ -162,6 +162,13 @@ class Certificates(Book):
         with reading(self._engine) as connection:
             return _revoked(connection)
 
+    def has_enrolled(self) -> bool:
+        """Return whether any gateway was given a certificate, as far as that is remembered."""
+        given, used = tables.gateway_certificates.c.serial, tables.enrolments.c
+        with reading(self._engine) as connection:
+            queries = (select(given).limit(1), select(used.id).where(used.used_at.is_not(None)).limit(1))
+            return any(connection.execute(query).first() is not None for query in queries)
+
     def note_refusal(
         self, subject: str, fleet: str | None, action: str, body: Mapping[str, str], same: str
     ) -> None:

@@ -601,3 +601,25 @@ async def test_a_gateway_cannot_fill_the_ledger_with_certificates(
         await asyncio.to_thread(host.renew, house.files, house.relay.address)
     with pytest.raises(Unavailable, match="3 living certificates"):
         await asyncio.to_thread(host.renew, house.files, house.relay.address)
+
+
+async def test_a_missing_authority_is_made_by_a_relay_alone_and_only_before_anybody_was_enrolled(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = [record.getMessage() for record in caplog.get_records("setup")]
+    assert any(f"made a new authority in {house.settings.authority}" in one for one in said)
+    missing = house.settings.model_copy(
+        update={"authority": house.folder / "elsewhere", "relay_address": f"127.0.0.1:{free_port()}"}
+    )
+    token = await house.token()
+    (house.folder / "authority").rename(house.folder / "moved")
+    done = await house.penstock("gateway", "enrol", "edge", "edge-1")
+    assert (done.code, "authority.pem is not there: copy it from a relay" in done.err) == (2, True)
+    assert not (house.folder / "authority").exists()
+    await house.enrol(token)
+    for _ in ("with a certificate", "with a revoked one"):
+        with pytest.raises(BadInput, match="from the first relay or a backup"):
+            async with relaying(missing):
+                pass
+        assert not missing.authority.exists()
+        house.relay.ledger.revoke_certificates("edge", "edge-1", "ada", "stolen")
