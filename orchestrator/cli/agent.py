@@ -15,6 +15,7 @@ from orchestrator.cli.tree import group
 from policies.model.errors import BadInput
 
 if TYPE_CHECKING:
+    from orchestrator.enrolment.host import HostFiles
     from orchestrator.enrolment.names import Certified
 
 app = group("On a gateway's host: its agent, and the certificate by which relays know it.")
@@ -52,6 +53,7 @@ def enrol(
             sys.stderr.write("token: ")
             sys.stderr.flush()
         _told(host.enrol(files, at, token.carried(sys.stdin.readline())))
+        _require_keys(files)
     elif at is None and certificate is not None and key is not None and authority is not None:
         _told(host.take(files, certificate, key, authority))
     else:
@@ -68,6 +70,7 @@ def renew(config: Config) -> None:
     settings = _settings(config)
     files = _room().files_of(settings)
     _told(host.renew(files, settings.temporal_address, _room().server_name_of(settings)))
+    _require_keys(files)
 
 
 @app.command("break-glass")
@@ -112,3 +115,13 @@ def _settings(config: Path) -> Any:
 
 def _told(whose: "Certified") -> None:
     say(f"{whose} has certificate {whose.serial}, good until {whose.expires:%Y-%m-%d %H:%M} UTC.")
+
+
+def _require_keys(files: "HostFiles") -> None:
+    """Refuse to be done where the relay handed out no keys, and the agent's file wants some."""
+    if files.payload_keys is not None and not files.payload_keys.exists():
+        raise BadInput(
+            f"{files.payload_keys} is not there, and the relay handed out no keys: it seals nothing. Take "
+            "payload_keys out of the agent's file, or set PENSTOCK_PAYLOAD_KEYS at the relay and type "
+            "penstock agent renew"
+        )

@@ -123,6 +123,11 @@ def read_keys(path: Path) -> dict[str, bytes]:
     try:
         lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
         keys = {name: bytes.fromhex(value) for name, _, value in (line.partition(":") for line in lines)}
+    except FileNotFoundError:
+        raise BadInput(
+            f"the payload key file {path} is not there: penstock agent renew gets that of a gateway, and the "
+            "orchestrator's is written by hand; where nothing is sealed, take payload_keys away"
+        ) from None
     except (OSError, ValueError):
         raise BadInput(f"the payload key file {path} cannot be read as lines of name:hex") from None
     if not keys or any(not name or len(key) != KEY_BYTES for name, key in keys.items()):

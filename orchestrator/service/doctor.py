@@ -19,6 +19,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from activities.files import FleetFiles
+from orchestrator.engine.sealing import sealing_keys
 from orchestrator.service.changes import LOOKED_AT_WITHIN
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.updates import silence_of
@@ -86,7 +87,12 @@ class DoctorService:
             ("metrics", self._metrics),
         ]
         if everything:
-            looks += [("files", self._files), ("audit", self._audit), ("disk", self._disk)]
+            looks += [
+                ("sealing", self._sealing),
+                ("files", self._files),
+                ("audit", self._audit),
+                ("disk", self._disk),
+            ]
         found = list(await asyncio.gather(*[_bounded(about, look) for about, look in looks]))
         heard = asyncio.ensure_future(self._heard())
         for fleet in fleets:  # one after the other: the installation has other things to do
@@ -131,6 +137,12 @@ class DoctorService:
             sentence = f"Prometheus' clock is {apart:.1f} s from this one: windows are read at another time"
             return Finding(about="metrics", health=Health.DOUBTFUL, sentence=sentence)
         return _well("metrics", "Prometheus answers, and its clock is this one's")
+
+    async def _sealing(self) -> Finding:
+        if names := sealing_keys(self.client.data_converter):
+            return _well("sealing", f"what travels through the engine is sealed, for: {', '.join(names)}")
+        sentence = "nothing is sealed: whoever reaches the engine gives orders; set PENSTOCK_PAYLOAD_KEYS"
+        return Finding(about="sealing", health=Health.DOUBTFUL, sentence=sentence)
 
     async def _files(self) -> Finding:
         wrong = await asyncio.to_thread(self.files.wrong)

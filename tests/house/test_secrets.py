@@ -147,7 +147,10 @@ def test_a_key_file_that_holds_no_keys_is_refused_without_quoting_it(tmp_path: P
     write_private(path, content.encode())
     with pytest.raises(BadInput):
         read_keys(path)
-    with pytest.raises(BadInput):
+
+
+def test_a_key_file_that_is_missing_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="none is not there: penstock agent renew gets that of a gateway"):
         read_keys(tmp_path / "none")
 
 

@@ -623,3 +623,19 @@ async def test_a_missing_authority_is_made_by_a_relay_alone_and_only_before_anyb
                 pass
         assert not missing.authority.exists()
         house.relay.ledger.revoke_certificates("edge", "edge-1", "ada", "stolen")
+
+
+async def test_an_agent_that_wants_keys_where_none_are_handed_out_is_told_at_once(house: House) -> None:
+    named = {"relay_address": f"127.0.0.1:{free_port()}", "enrolment_address": f"127.0.0.1:{free_port()}"}
+    plain = house.settings.model_copy(update={**named, "payload_keys": None})
+    config = str(house.folder / "agent.yaml")
+    async with relaying(plain):
+        token = await house.token()
+        assert plain.enrolment_address is not None
+        done = await house.penstock.fed(
+            token, "agent", "enrol", "--config", config, "--at", plain.enrolment_address
+        )
+    assert (done.code, "payload.keys is not there, and the relay handed out no keys" in done.err) == (2, True)
+    assert done.out.startswith("edge/edge-1 has certificate ")
+    done = await house.penstock("agent", "renew", "--config", config)
+    assert done.code == 0, done.err

@@ -1,15 +1,20 @@
 """What `penstock doctor` finds: of an installation whose peers are away, and of one whose peers are there."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import httpx
 
+from activities.drivers.private_files import write_private
+from orchestrator.processes.composition import compose
+from orchestrator.service.doctor import Health
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.people import Role
 from tests.service.command_line import CommandLine
+from tests.service.conftest import installed
 from tests.service.test_api import token
 
 
@@ -19,7 +24,7 @@ async def test_what_is_away_is_named_and_hides_nothing_else(penstock: CommandLin
     health = {one["about"]: one["health"] for one in json.loads(found.out)["data"]}
     assert [health[name] for name in ("engine", "worker", "metrics")] == ["wrong"] * 3
     assert [health[name] for name in ("ledger", "files", "disk")] == ["well"] * 3
-    assert health["audit"] == "doubtful"
+    assert health["audit"] == health["sealing"] == "doubtful"
     assert health["edge: gateways"] == health["core: known-good"] == "doubtful"
 
 
@@ -64,3 +69,14 @@ async def test_it_answers_however_many_do_not(service: Service, api: httpx.Async
     del service
     answer = await api.get("/doctor", timeout=5)
     assert answer.status_code == 200
+
+
+async def test_whether_orders_are_sealed_is_said(penstock: CommandLine, tmp_path: Path) -> None:
+    assert re.search(r"LOOK +sealing +nothing is sealed", (await penstock("doctor")).out)
+    sealed = tmp_path / "sealed"
+    sealed.mkdir()
+    write_private(sealed / "keys", f"spring:{'5a' * 32}\n".encode())
+    settings = installed(sealed).model_copy(update={"payload_keys": sealed / "keys"})
+    service = (await compose(settings)).service
+    found = {one.about: one for one in await service.examine(service.people.at_the_socket(os.geteuid()))}
+    assert (found["sealing"].health, "for: spring" in found["sealing"].sentence) == (Health.WELL, True)
