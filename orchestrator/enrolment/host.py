@@ -27,6 +27,10 @@ from policies.model.errors import BadInput, NotAllowed, Unavailable
 
 PATIENCE_SECONDS = 20.0
 MOST_BYTES = 1 << 20
+TOLD = 16
+"""Digits of a fingerprint that sentences tell, and that nobody else's begins with by chance."""
+NOT_NOW = ("certificate is not yet valid", "certificate has expired")
+"""What the TLS library says when it is not the time of a certificate."""
 RENEWED_AT = 2 / 3
 """Of a certificate's life, when the next one is asked for."""
 
@@ -261,10 +265,15 @@ def _authority_at(at: str, fingerprint: str) -> x509.Certificate:
         found = x509.load_pem_x509_certificate(content)
     except ValueError as error:
         raise Unavailable(f"what answers at {at} is no relay; say its enrolment port with --at") from error
+    if fingerprint_of(found)[:TOLD] == fingerprint[:TOLD] and fingerprint_of(found) != fingerprint:
+        raise BadInput(
+            "the token was copied wrongly at its end, where it tells the relay's fingerprint; paste all that "
+            "penstock gateway enrol printed. Nothing was shown to the relay"
+        )
     if fingerprint_of(found) != fingerprint:
         raise BadInput(
             f"the relay at {at} is not of the installation that made this token: its authority is "
-            f"{fingerprint_of(found)[:16]}…, the token's {fingerprint[:16]}…; nothing was shown to it"
+            f"{fingerprint_of(found)[:TOLD]}…, the token's {fingerprint[:TOLD]}…; nothing was shown to it"
         )
     return found
 
@@ -280,6 +289,11 @@ def _said(client: httpx.Client, method: str, url: str, at: str, content: str | N
     except httpx.InvalidURL as error:
         raise BadInput(f"{at} is no address; write HOST:PORT") from error
     except httpx.HTTPError as error:
+        if any(words in str(error) for words in NOT_NOW):
+            raise BadInput(
+                f"this host's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, and the relay's certificate "
+                f"at {at} is not good then: set the clock, and type the same token again"
+            ) from error
         raise Unavailable(
             f"the relay at {at} does not answer: {error}; check the address and its port"
         ) from error

@@ -6,6 +6,8 @@ audit record; everything else is handed on with its deadline, and its answer wit
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -277,6 +279,18 @@ def server_of(
         server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise BadInput(
-            f"nobody can listen at {address}; write PENSTOCK_RELAY_ADDRESS as HOST:PORT"
+            f"nobody can listen at {address} ({_why_not(address)}); write PENSTOCK_RELAY_ADDRESS as HOST:PORT"
         ) from error
     return server
+
+
+def _why_not(address: str) -> str:
+    """Return why nobody can listen there, which gRPC keeps to itself."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_server((host.strip("[]"), int(port)), reuse_port=False).close()
+    except OSError as error:
+        return os.strerror(error.errno).lower() if error.errno else str(error)
+    except (ValueError, OverflowError):
+        return "that is no address"
+    return "gRPC does not say why"

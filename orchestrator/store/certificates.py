@@ -232,6 +232,8 @@ def _refuse_spent(known: "Row[Any]", now: datetime) -> None:
     whose = f"the enrolment token of {known.fleet}/{known.gateway}"
     if known.used_at is not None:
         raise NotAllowed(f"{whose} was used at {known.used_at:%Y-%m-%d %H:%M} UTC; make another")
+    if known.expires < known.made_at + GOOD_FOR:
+        raise NotAllowed(f"{whose} was revoked at {known.expires:%Y-%m-%d %H:%M} UTC; make another")
     if known.expires <= now:
         raise NotAllowed(f"{whose} expired at {known.expires:%Y-%m-%d %H:%M} UTC; make another")
 

@@ -49,7 +49,15 @@ from orchestrator.store.database import BUSY_MILLISECONDS
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, NotAllowed, Unavailable
 from tests.fakes.authority import EnterpriseCa
-from tests.relay.installation import Installation, Shown, free_port, issued, request_for, working
+from tests.relay.installation import (
+    Installation,
+    Shown,
+    free_port,
+    issued,
+    request_for,
+    settings_of,
+    working,
+)
 from tests.relay.test_attacks import ask_until_refused, caller, refusal_of, until
 from tests.service import conftest as two_fleets
 from tests.service.command_line import CommandLine
@@ -424,7 +432,7 @@ async def test_a_revoked_gateway_is_out_until_it_is_enrolled_anew(house: House) 
     assert (code, "was revoked" in why) == (grpc.StatusCode.PERMISSION_DENIED, True)
     with pytest.raises(NotAllowed, match="was revoked"):
         await asyncio.to_thread(host.renew, house.files, house.relay.address)
-    with pytest.raises(NotAllowed, match="expired"):
+    with pytest.raises(NotAllowed, match="the enrolment token of edge/edge-1 was revoked at"):
         await house.enrol(open_token)
     await house.enrol(await house.token())
     await caller(house.relay, house.shown)(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
@@ -639,3 +647,38 @@ async def test_an_agent_that_wants_keys_where_none_are_handed_out_is_told_at_onc
     assert done.out.startswith("edge/edge-1 has certificate ")
     done = await house.penstock("agent", "renew", "--config", config)
     assert done.code == 0, done.err
+
+
+async def test_a_fingerprint_that_was_copied_wrongly_is_told_from_a_strangers(house: House) -> None:
+    token = await house.token()
+    wrong = token[:-1] + ("0" if token[-1] != "0" else "1")
+    with pytest.raises(BadInput, match="copied wrongly at its end"):
+        await house.enrol(wrong)
+    await house.enrol(token)
+
+
+async def test_a_host_whose_clock_is_wrong_hears_it_and_keeps_its_token(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {"relay_address": f"127.0.0.1:{free_port()}", "enrolment_address": f"127.0.0.1:{free_port()}"}
+    later = house.settings.model_copy(update=named)
+    token = await house.token()
+    # The relay's certificate begins tomorrow, as it does for a host whose clock is a day behind.
+    with monkeypatch.context() as patched:
+        patched.setattr("orchestrator.enrolment.authority.SLACK", timedelta(days=-1))
+        async with relaying(later):
+            assert later.enrolment_address is not None
+            asking = partial(host.enrol, house.files, later.enrolment_address, carried(token))
+            with pytest.raises(BadInput, match="this host's clock says"):
+                await asyncio.get_running_loop().run_in_executor(HOSTS, asking)
+    await house.enrol(token)
+
+
+@pytest.mark.parametrize("given", ["relay_certificate", "relay_certificate_key"])
+async def test_a_relays_certificate_without_its_key_is_refused(tmp_path: Path, given: str) -> None:
+    settings = settings_of(tmp_path, "default", "127.0.0.1:1").model_copy(
+        update={given: tmp_path / "one.pem"}
+    )
+    with pytest.raises(BadInput, match="RELAY_CERTIFICATE_KEY: set both"):
+        async with relaying(settings):
+            pass

@@ -156,7 +156,10 @@ async def test_a_relay_without_an_address_or_with_a_taken_one_says_what_to_set(
 ) -> None:
     for changed, sentence in (
         ({"PENSTOCK_RELAY_ADDRESS": None}, "set PENSTOCK_RELAY_ADDRESS to HOST:PORT"),
-        ({}, f"nobody can listen at {installation.settings.relay_address}"),
+        (
+            {},
+            f"nobody can listen at {installation.settings.relay_address} (address already in use)",
+        ),
         (
             {"PENSTOCK_RELAY_ADDRESS": f"127.0.0.1:{free_port()}"},
             f"nobody can listen at {installation.settings.enrolment_address}",
