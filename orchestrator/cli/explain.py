@@ -12,7 +12,15 @@ from orchestrator.cli.output import Output, OutputOption, emit, say, span
 from orchestrator.cli.screens import what
 from orchestrator.exit_code import ExitCode
 
-ERRORS = ("policies.model.errors", "policies.model.refusals")
+ERRORS = (
+    "policies.model.errors",
+    "policies.model.refusals",
+    "activities.refusals",
+    "orchestrator.relay.limits",
+    "orchestrator.api.limits",
+    "orchestrator.api.problems",
+)
+"""Where errors are that a person may see, those that come most often first."""
 RUNBOOKS = {
     "held": "held-decide",
     "metrics_unavailable": "metrics-blind",
@@ -21,9 +29,15 @@ RUNBOOKS = {
     "rollback_incomplete": "rollback-incomplete",
     "unhealthy": "canary-rejected",
     "hard": "canary-rejected",
+    "ForeignOrder": "host-refuses",
+    "BeyondHostLimits": "host-refuses",
+    "ChangeEnded": "host-refuses",
+    "InstanceGone": "canary-rejected",
+    "LeaseLapsed": "worker-or-temporal-down",
+    "RunningMismatch": "wrong-version-running",
     "Unavailable": "worker-or-temporal-down",
 }
-"""Which runbook begins with which word; refusals of a signature all have one."""
+"""Which runbook begins with which word; refusals of a signature all have another one."""
 
 
 def explain(
@@ -31,7 +45,7 @@ def explain(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Say which numbers and which rule decided a change, or what an exit code or refusal means."""
-    meant = _meaning(word)
+    meant = meaning_of(word)
     if meant is not None:
         emit(output, "Meaning", meant, lambda: say(*_meaning_lines(meant)), names=[word])
         return
@@ -82,22 +96,25 @@ def _runbook_of(record: Mapping[str, Any], decision: Mapping[str, Any] | None) -
     return next((RUNBOOKS[word] for word in words if word in RUNBOOKS), None)
 
 
-def _meaning(word: str) -> dict[str, Any] | None:
+def meaning_of(word: str) -> dict[str, Any] | None:
     """Return what an exit code or a refusal's name means, None when the word is neither."""
     if word.isdigit():
         code = next((one for one in ExitCode if one.value == int(word)), None)
         if code is None:
             raise Problem("BadInput", f"no command of penstock ends with {word}", exit_code=2)
         return {"word": word, "meaning": f"{code.name.lower().replace('_', ' ')}: {code.meaning}"}
-    for name in ERRORS:
+    if word == "Internal":
+        meaning = "An error of penstock itself; the sentence says where its trace is. Please report it."
+        return {"word": word, "meaning": meaning, "exit_code": ExitCode.INTERNAL, "runbook": None}
+    for name in ERRORS if word[:1].isupper() else ():  # names of changes are written small
         error = getattr(importlib.import_module(name), word, None)
         if inspect.isclass(error) and hasattr(error, "exit_code"):
-            refused = name.endswith("refusals")
+            refused = any(kind.__name__ == "TrustError" for kind in inspect.getmro(error))
             return {
                 "word": word,
                 "meaning": " ".join((inspect.getdoc(error) or "").split()),
                 "exit_code": error.exit_code,
-                "runbook": "signature-refused" if refused else RUNBOOKS.get(word),
+                "runbook": RUNBOOKS.get(word, "signature-refused" if refused else None),
             }
     return None
 

@@ -9,6 +9,7 @@ import pytest
 import activities.failures
 import activities.refusals  # noqa: F401
 from activities.files import load
+from orchestrator.cli.explain import meaning_of
 from orchestrator.exit_code import ExitCode, code_of
 from policies.access import ALLOWED, Action
 from policies.model import refusals  # noqa: F401
@@ -113,6 +114,17 @@ def test_every_error_a_command_can_print_is_explained_in_a_runbook() -> None:
     # Of TrustError only its kinds are raised; the other two never leave the source that raises them.
     silent = {"TrustError", "Challenged", "NotThere"}
     assert [e.__name__ for e in errors() if f"`{e.__name__}`" not in pages and e.__name__ not in silent] == []
+
+
+def test_every_word_of_the_runbooks_table_is_explained_with_the_same_page() -> None:
+    table = (ROOT / "runbooks" / "index.md").read_text().partition("| Word |")[2]
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| (.+) \|$", table, flags=re.MULTILINE)
+    assert len(rows) > 15
+    for word, page in rows:
+        meant = meaning_of(word)
+        assert meant is not None, word
+        linked = re.match(r"\[([\w-]+)\]", page)
+        assert meant["runbook"] == (linked[1] if linked else None), word
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
