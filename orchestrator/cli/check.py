@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Given = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="files to read, by their names fleet, gates, trust or people; all of the settings when none"
+        help="files to read, by their names fleet, gates, trust, people, agent; all of the settings when none"
     ),
 ]
 
@@ -57,8 +57,17 @@ def _readings(files: list[Path]) -> Iterator[tuple[Path, Callable[[], object]]]:
 
 def _reading_of(path: Path) -> Callable[[], object]:
     """Return how a file is read that was named; its name says what it is."""
-    kind = next((kind for kind in ("gates", "trust", "people") if kind in path.stem), "fleet")
+    kinds = ("gates", "trust", "people", "agent")
+    kind = next((kind for kind in kinds if kind in path.stem), "agent" if _is_agents(path) else "fleet")
     return _reader(kind, path)
+
+
+def _is_agents(path: Path) -> bool:
+    """Return whether the file has the key that agents' files alone have."""
+    try:
+        return any(line.startswith(b"temporal_address:") for line in path.read_bytes().splitlines())
+    except OSError:
+        return False  # whoever reads it says what is wrong
 
 
 def _reader(kind: str, path: Path) -> Callable[[], object]:
@@ -76,6 +85,11 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
             case "people":
                 require_own(path)
                 return load(path, People)
+            case "agent":
+                from orchestrator.processes.agent_file import AgentSettings  # noqa: PLC0415
+
+                require_own(path)
+                return load(path, AgentSettings)
             case "gates":
                 gates = load(path, GatePolicy)
                 if problems := lint(gates):

@@ -11,12 +11,15 @@ import activities.refusals  # noqa: F401
 from activities.files import load
 from orchestrator.cli.explain import meaning_of
 from orchestrator.exit_code import ExitCode, code_of
+from orchestrator.processes.agent import files_of
+from orchestrator.processes.agent_file import AgentSettings
 from policies.access import ALLOWED, Action
 from policies.model import refusals  # noqa: F401
 from policies.model.change import Outcome
 from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
+from policies.model.host_limits import HostLimits
 from policies.model.plan import Strategy
 from policies.model.value import digest_of
 from policies.planning.plan import plan as make_plan
@@ -102,6 +105,18 @@ def test_the_readmes_fleet_is_a_fleet_that_can_be_planned(tmp_path: Path) -> Non
         trust_policy=digest_of(b""),
     )
     assert [len(wave.gateways) for wave in plan.waves] == [1, 1]
+
+
+def test_the_agents_file_of_the_documents_is_whole_and_has_the_usual_limits(
+    tmp_path: Path,
+) -> None:
+    (example,) = re.findall(
+        r"^```yaml\n(.+?)^```$", (ROOT / "docs/relay.md").read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "agent.yaml").write_text(example)
+    settings = load(tmp_path / "agent.yaml", AgentSettings)
+    assert settings.limits == HostLimits()
+    assert files_of(settings).payload_keys == settings.payload_keys
 
 
 def test_the_readme_begins_with_what_penstock_does_and_two_commands() -> None:

@@ -10,6 +10,7 @@ from tests.service.command_line import CommandLine
 from tests.service.conftest import FLEETS
 
 GATES = Path("deploy/prometheus/gates.yaml").absolute()
+PAGE = Path("docs/relay.md").absolute()
 
 
 @pytest.mark.parametrize(
@@ -83,3 +84,16 @@ async def test_without_arguments_every_file_of_the_settings_is_read(
     (tmp_path / "penstock.toml").write_text('fleeet = "x"\n')
     said = await penstock("check", "-o", "name", **environment)
     assert (said.code, Path(said.out.strip()).name) == (2, "penstock.toml")
+
+
+@pytest.mark.parametrize("name", ["agent.yaml", "gw-1.yaml"])
+async def test_an_agents_file_is_read_as_one_by_its_name_or_its_keys(
+    penstock: CommandLine, tmp_path: Path, name: str
+) -> None:
+    page = PAGE.read_text()
+    (tmp_path / name).write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    said = await penstock("check", str(tmp_path / name))
+    assert said.code == 0, said.out
+    (tmp_path / name).write_text("temporal_address: relay.example:7243\n")
+    said = await penstock("check", str(tmp_path / name))
+    assert (said.code, "the file lacks the key gateway" in said.out) == (2, True)
