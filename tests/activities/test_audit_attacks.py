@@ -83,6 +83,7 @@ EACH = pytest.mark.parametrize(("done", "named"), ATTACKS, ids=[done.__name__ fo
 def test_whatever_the_databases_owner_does_to_it_is_named(
     ledger: Ledger, points: Checkpoints, done: Attack, named: str
 ) -> None:
+    """H3: both chains had no key and no anchor, and were chained again with another person."""
     attack(ledger.engine, done)
     assert points.verify().fault == named
 

@@ -31,6 +31,7 @@ WORST = "fix [/etc/ocserv] \x1b[31mred\x07"
 
 
 async def test_a_person_is_whom_the_kernel_names(penstock: CommandLine) -> None:
+    """H1: who asked was what LOGNAME said, and one root user was two people."""
     said = await penstock("whoami", LOGNAME="bob", USER="bob")
     assert said.code == 0
     assert said.out.splitlines()[0] == "root"

@@ -47,6 +47,7 @@ def fleet_shown(capsys: pytest.CaptureFixture[str], fleet: FleetStatus) -> str:
 
 
 def test_what_people_wrote_is_shown_letter_by_letter(capsys: pytest.CaptureFixture[str]) -> None:
+    """M5: a reason in square brackets made `penstock status` a traceback, and ESC reached other terminals."""
     events = (Event(at=BEGAN, sentence=f"ana: {MARKUP}"),)
     gateways = (GatewayProgress(gateway="gw-1", wave=1, state=MARKUP),)
     said = shown(
