@@ -1,8 +1,10 @@
-"""How much of a relay one gateway may take: connections, calls and polls at once."""
+"""How much of a relay one gateway may take: connections, calls, polls, and large messages at once."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakValueDictionary
 
 from orchestrator.enrolment.names import Certified
 from policies.model.errors import Unavailable
@@ -10,11 +12,20 @@ from policies.model.errors import Unavailable
 MOST_POLLS = 16
 """Polls at once of one gateway: an agent has five, and a new one begins before the old one's have ended."""
 
-MOST_CALLS = 256
+MOST_CALLS = 64
 """Calls at once of one gateway: an agent has a hundred steps, and each says now and then that it lives."""
 
 MOST_CONNECTIONS = 8
 """Connections of one gateway that have calls on them; one without any is closed after a while."""
+
+LARGEST_MESSAGE = 1 << 20
+"""Bytes of a message of an agent: workflows take answers of 512 KiB, which sealing makes a little longer."""
+
+SMALL_MESSAGE = 64 << 10
+"""Bytes up to which a message is counted as a call alone; only what an agent says of a task has more."""
+
+MOST_LARGE = 4
+"""Messages at once of one gateway that are being received, or are large and not yet answered."""
 
 
 class Busy(Unavailable):
@@ -28,6 +39,11 @@ class Limits:
         self._calls = Counter[tuple[str, str]]()
         self._by_peer = Counter[tuple[str, str]]()
         self._peers = Counter[str]()
+        self._rooms = WeakValueDictionary[str, asyncio.Semaphore]()
+
+    def room(self, caller: Certified) -> asyncio.Semaphore:
+        """Return what a message of this gateway waits for before it is received, and keeps while large."""
+        return self._rooms.setdefault(str(caller), asyncio.Semaphore(MOST_LARGE))
 
     @contextmanager
     def taken(self, caller: Certified, peer: str, kind: str, most: int) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """The relay's port: gRPC by mutual TLS, where an agent is whoever its certificate says.
 
-Strangers end in the handshake. What a gateway may not do is refused by name, counted, logged and told to the
-audit record; everything else is handed on with its deadline, and its answer with the engine's own details.
+Strangers end in the handshake. Who calls, and whether it may, is looked at before its message is received.
+What a gateway may not do is refused by name, counted, logged and told to the audit record; everything else is
+handed on with its deadline, and its answer with the engine's own details.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -23,9 +24,16 @@ from cryptography import x509
 from temporalio.api.workflowservice.v1 import request_response_pb2
 
 from orchestrator.enrolment.names import RENEW, Certified, certified
-from orchestrator.relay.calls import POLL, SERVICE, Calls
-from orchestrator.relay.engine import LARGEST, LONGEST_CALL, EngineSide
-from orchestrator.relay.limits import MOST_CALLS, MOST_POLLS, Busy, Limits
+from orchestrator.relay.calls import OF_A_TASK, POLL, SERVICE, Calls
+from orchestrator.relay.engine import LONGEST_CALL, EngineSide
+from orchestrator.relay.limits import (
+    LARGEST_MESSAGE,
+    MOST_CALLS,
+    MOST_POLLS,
+    SMALL_MESSAGE,
+    Busy,
+    Limits,
+)
 from orchestrator.relay.revocations import Revocations
 from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Unavailable
 
@@ -38,8 +46,14 @@ IDLE = 120_000
 OLDEST, GRACE = 1_800_000, 90_000
 """Milliseconds after which a connection is begun anew, and what its last calls have to end in."""
 
-STREAMS = 256
-"""Calls at once on one connection."""
+STREAMS = 32
+"""Calls at once on one connection; what an agent asks beyond them waits at the agent."""
+
+UNREAD = 16 << 10
+"""Bytes of a call's message that arrive before it is asked for."""
+
+WHOLE_WITHIN = 10.0
+"""Seconds in which a call's message has to be there as a whole."""
 
 DETAILS = "grpc-status-details-bin"
 METHODS = frozenset(
@@ -112,10 +126,12 @@ class Relay(grpc.GenericRpcHandler):
         """Answer every call there is, those that nobody may make too."""
         path = details.method
 
-        async def answer(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            return await self._answer(path, body, context)
+        async def answer(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+            with suppress(grpc.aio.InternalError):  # the caller is gone; nobody may fill the log by that
+                await self._answer(path, context)
 
-        return grpc.unary_unary_rpc_method_handler(answer)
+        # A stream of one message is the same to whoever calls; it begins before its message was received.
+        return grpc.stream_stream_rpc_method_handler(cast("Any", answer))
 
     def end_revoked(self) -> None:
         """End the polls of those whose certificates were revoked since they began."""
@@ -135,19 +151,16 @@ class Relay(grpc.GenericRpcHandler):
             if poll.task is not None:
                 poll.task.cancel()
 
-    async def _answer(
-        self, path: str, body: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]"
-    ) -> bytes:
-        method = path.removeprefix(SERVICE)
+    async def _answer(self, path: str, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         self.told.calls[_known(path)] += 1
         caller: Certified | None = None
         try:
             caller, certificate = _shown(context)
             await self._let_in(caller)
-            if path in self._own:
-                with self._limits.taken(caller, context.peer(), "requests", MOST_POLLS):
-                    return await self._own[path](caller, certificate, body, context.peer())
-            return await self._hand_on(method, body, caller, context)
+            with self._limits.taken(caller, context.peer(), *self._kind(path)):
+                async with AsyncExitStack() as room:
+                    body = await self._asked(path, caller, context, room)
+                    await context.write(await self._said(path, body, caller, certificate, context))
         except PenstockError as refusal:
             if caller is not None and isinstance(refusal, NotAllowed):
                 self._refused(caller, _known(path), context.peer(), refusal)
@@ -158,7 +171,58 @@ class Relay(grpc.GenericRpcHandler):
             await context.abort(code, str(refusal))
         except grpc.aio.AioRpcError as error:
             await pass_on(error, context)
-        raise AssertionError("a call is answered or aborted")
+
+    def _kind(self, path: str) -> tuple[str, int]:
+        """Return what a call counts as, and how many of those a gateway has at once.
+
+        Raises:
+            NotAllowed: Agents do not make it.
+        """
+        method = path.removeprefix(SERVICE)
+        if path not in self._own and not self._calls.allowed(method):
+            raise NotAllowed(f"agents may not call {method}")
+        return ("polls", MOST_POLLS) if method == POLL else ("calls", MOST_CALLS)
+
+    async def _asked(
+        self,
+        path: str,
+        caller: Certified,
+        context: "grpc.aio.ServicerContext[bytes, bytes]",
+        room: AsyncExitStack,
+    ) -> bytes:
+        """Return the call's message; a large one keeps its room until it was answered.
+
+        Raises:
+            Unavailable: It was not there in time.
+            BadInput: There is none, or a larger one than such a call has.
+        """
+        method = path.removeprefix(SERVICE)
+        try:
+            async with asyncio.timeout(WHOLE_WITHIN):
+                await room.enter_async_context(self._limits.room(caller))
+                body = await _message(context)
+        except TimeoutError:
+            late = f"what {caller} sent as {method} was not there within {WHOLE_WITHIN:.0f} s; send it again"
+            raise Unavailable(late) from None
+        if body is None:
+            raise BadInput(f"{caller} sent no message as {method}")
+        if len(body) <= SMALL_MESSAGE:
+            await room.aclose()
+        elif method not in OF_A_TASK:
+            raise BadInput(f"what {caller} sent as {method} has more than {SMALL_MESSAGE} bytes")
+        return body
+
+    async def _said(
+        self,
+        path: str,
+        body: bytes,
+        caller: Certified,
+        certificate: x509.Certificate,
+        context: "grpc.aio.ServicerContext[bytes, bytes]",
+    ) -> bytes:
+        if path in self._own:
+            return await self._own[path](caller, certificate, body, context.peer())
+        return await self._hand_on(path.removeprefix(SERVICE), body, caller, context)
 
     async def _let_in(self, caller: Certified) -> None:
         if caller.expires <= datetime.now(UTC):
@@ -175,8 +239,7 @@ class Relay(grpc.GenericRpcHandler):
         left = cast("float | None", context.time_remaining())
         timeout = LONGEST_CALL if left is None else min(left, LONGEST_CALL)
         metadata = tuple(context.invocation_metadata() or ())
-        kind, most = ("polls", MOST_POLLS) if method == POLL else ("calls", MOST_CALLS)
-        with self._limits.taken(caller, context.peer(), kind, most), self._polling(caller, method):
+        with self._polling(caller, method):
             try:
                 answer = await self._engine.call(method, handed.body, metadata, timeout)
             except asyncio.CancelledError:
@@ -214,6 +277,19 @@ class Relay(grpc.GenericRpcHandler):
 def _known(path: str) -> str:
     """Return a method's name as it is counted: of those that there are, so that nobody fills the memory."""
     return path.removeprefix(SERVICE) if path in METHODS else path if path == RENEW else "another method"
+
+
+async def _message(context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes | None:
+    """Return what was sent, once it is whole; None where the caller ended without a message.
+
+    Reading goes on when nobody waits for it any more, and ends with the call: gRPC's own library frees what
+    arrives at that very moment only while somebody reads.
+    """
+    reading = asyncio.ensure_future(context.read())
+    reading.add_done_callback(lambda read: read.cancelled() or read.exception())
+    await asyncio.wait([reading])
+    read = reading.result()
+    return None if cast("Any", read) is grpc.aio.EOF else read
 
 
 def _shown(context: "grpc.aio.ServicerContext[bytes, bytes]") -> tuple[Certified, x509.Certificate]:
@@ -258,10 +334,12 @@ def server_of(
     """
     options = (
         ("grpc.so_reuseport", 0),  # two relays at one port would share its callers and not know it
-        ("grpc.max_receive_message_length", LARGEST),
+        ("grpc.max_receive_message_length", LARGEST_MESSAGE),
         ("grpc.max_metadata_size", 8 << 10),
         ("grpc.absolute_max_metadata_size", 16 << 10),
         ("grpc.max_concurrent_streams", STREAMS),
+        ("grpc.http2.lookahead_bytes", UNREAD),
+        ("grpc.http2.bdp_probe", 0),  # which would let more arrive
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE),
         ("grpc.http2.settings_timeout", HANDSHAKE),

@@ -3,11 +3,12 @@
 One that the relay refuses waits for another certificate, and says what the relay says.
 """
 
+import asyncio
 from datetime import timedelta
 from functools import partial
 
 import pytest
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.drivers.private_files import write_private
 from activities.files import load
@@ -17,10 +18,24 @@ from orchestrator.processes import steady_worker
 from orchestrator.processes.agent import connected, connected_worker
 from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.process import ending_within, make_worker
+from orchestrator.relay.limits import MOST_LARGE
 from policies.model.errors import BadInput, NotAllowed, Unavailable
-from tests.relay.installation import Installation, fail, free_port, issued, say, wait, working
+from tests.relay.installation import (
+    CONTROL,
+    PATIENCE,
+    Errand,
+    Installation,
+    fail,
+    free_port,
+    issued,
+    queue_of,
+    say,
+    wait,
+    working,
+)
 from tests.relay.test_attacks import until
 from tests.relay.test_enrolment import House, house  # noqa: F401 - a fixture
+from workflows.answers import MOST_BYTES
 
 
 async def test_an_agent_works_through_the_relay_with_heartbeats_and_cancellation(
@@ -126,3 +141,28 @@ async def test_an_agent_begins_only_with_a_certificate_a_key_and_a_name_that_bel
     write_private(house.files.key, key_pem(new_key()))
     with pytest.raises(BadInput, match="is not the key of"):
         await begin(settings)
+
+
+async def test_answers_as_long_as_workflows_take_them_come_through_many_at_once(
+    installation: Installation,
+) -> None:
+    control = Worker(
+        installation.client,
+        task_queue=CONTROL,
+        workflows=[Errand],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    )
+    long = "x" * (MOST_BYTES - 100)
+    async with control, working(await installation.agent("gw-1"), "gw-1"):
+        errands = [
+            installation.client.execute_workflow(
+                Errand.run,
+                args=[queue_of("gw-1"), long],
+                id=f"long-{number}",
+                task_queue=CONTROL,
+                execution_timeout=PATIENCE,
+            )
+            for number in range(MOST_LARGE + 2)
+        ]
+        answers = await asyncio.gather(*errands)
+    assert answers == [[f"said {long}", "told to stop"]] * len(errands)

@@ -1,0 +1,139 @@
+"""A certificate in wrong hands, good or revoked: what its holder takes of a relay, and for how long."""
+
+import asyncio
+import struct
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from temporalio.api.workflowservice import v1 as api
+
+from orchestrator.relay import server as relay_server
+from orchestrator.relay.calls import SERVICE
+from orchestrator.relay.limits import LARGEST_MESSAGE, MOST_CALLS, MOST_CONNECTIONS
+from orchestrator.relay.server import STREAMS
+from orchestrator.settings import Settings
+from tests.relay.bare import MOST_OF_A_FRAME, Bare
+from tests.relay.installation import Installation, free_port, issued, working
+from tests.relay.test_attacks import caller, refusal_of, until
+from tests.relay.test_processes import beside, relay_process
+
+SOON = 5.0
+"""Seconds, of the ten that a message may take."""
+
+WORST_MB = 50
+"""What is written in docs/relay.md that one certificate takes of a relay's memory."""
+
+ANSWER = SERVICE + "RespondActivityTaskCompleted"
+
+
+def another_relay(installation: Installation, connections: int = 20_000) -> Settings:
+    changed = {
+        "relay_address": f"127.0.0.1:{free_port()}",
+        "enrolment_address": f"127.0.0.1:{free_port()}",
+        "relay_connections": connections,
+    }
+    return installation.settings.model_copy(update=changed)
+
+
+def resident_mb(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS"))
+
+
+async def test_who_is_revoked_or_asks_for_what_no_agent_may_is_refused_before_a_message_came(
+    installation: Installation,
+) -> None:
+    stolen = issued(installation.authority, "gw-2")
+    installation.ledger.revoke_certificates("edge", "gw-2", "ada", "stolen")
+    assert await installation.relay.look_again()
+    for shown, path, why in (
+        (stolen, ANSWER, b"was revoked"),
+        (issued(installation.authority, "gw-1"), SERVICE + "StartWorkflowExecution", b"agents may not call"),
+    ):
+        with closing(await asyncio.to_thread(Bare, installation.address, shown)) as thief:
+            thief.call(1, path)
+            await asyncio.to_thread(hear, thief, 1)
+            assert why in thief.ended[1]
+
+
+def hear(thief: Bare, calls: int) -> None:
+    """Listen until so many calls have ended, but no longer than a message may take."""
+    over = time.monotonic() + SOON
+    while len(thief.ended) < calls and time.monotonic() < over:
+        thief.listen(0.1)
+
+
+async def test_a_message_that_does_not_come_ends_its_call_and_gives_its_place_back(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_server, "WHOLE_WITHIN", 0.5)
+    shown = issued(installation.authority, "gw-1")
+    with ExitStack() as held:
+        thieves = [await asyncio.to_thread(Bare, installation.address, shown) for _ in range(3)]
+        for thief in thieves:
+            held.enter_context(closing(thief))
+            for number in range(STREAMS):
+                thief.call(1 + 2 * number, ANSWER)
+                thief.send_as_much_as_may_be(1 + 2 * number, struct.pack("!BI", 0, 1_000))
+        await until(lambda: installation.relay.told.calls["RespondActivityTaskCompleted"] == 3 * STREAMS)
+        for thief in thieves:
+            await asyncio.to_thread(hear, thief, STREAMS)
+        ends = [end for thief in thieves for end in thief.ended.values()]
+        assert len(ends) == 3 * STREAMS
+        assert sum(b"calls at this relay already" in end for end in ends) == 3 * STREAMS - MOST_CALLS
+        assert sum(b"was not there within" in end for end in ends) == MOST_CALLS
+        async with working(await installation.agent("gw-1", shown), "gw-1"):
+            assert await installation.errand("gw-1", "after") == ["said after", "told to stop"]
+
+
+async def test_an_answer_that_nobody_takes_keeps_its_place(installation: Installation) -> None:
+    shown = issued(installation.authority, "gw-1")
+    with closing(await asyncio.to_thread(Bare, installation.address, shown, 0)) as thief:
+        other = await asyncio.to_thread(Bare, installation.address, shown, 0)
+        third = await asyncio.to_thread(Bare, installation.address, shown, 0)
+        with closing(other), closing(third):
+            for connection in (thief, other, third):
+                for number in range(STREAMS):
+                    connection.call(1 + 2 * number, SERVICE + "GetSystemInfo")
+                    connection.message(1 + 2 * number, b"")
+            await until(lambda: installation.relay.told.calls["GetSystemInfo"] == 3 * STREAMS)
+            ask = caller(installation, shown)
+            _, why = await refusal_of(ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest()))
+            assert why == f"edge/gw-1 has {MOST_CALLS} calls at this relay already"
+            async with working(await installation.agent("gw-2"), "gw-2"):
+                assert await installation.errand("gw-2", "beside") == ["said beside", "told to stop"]
+
+
+async def test_one_certificate_takes_few_megabytes_of_a_relay(installation: Installation) -> None:
+    settings, shown = another_relay(installation), issued(installation.authority, "gw-1")
+    async with relay_process(settings) as process:
+        at = beside(settings, installation).address
+        before = resident_mb(process.pid)
+        with ExitStack() as held:
+            thieves = [await asyncio.to_thread(Bare, at, shown) for _ in range(MOST_CONNECTIONS)]
+            for thief in thieves:
+                held.enter_context(closing(thief))
+            sent = await asyncio.to_thread(send_all_but_the_end, thieves)
+            took = resident_mb(process.pid) - before
+        print(f"{sent >> 20} MB were sent, and a relay took {took} MB")
+        assert took <= WORST_MB
+        async with working(await beside(settings, installation).agent("gw-2"), "gw-2"):
+            assert await installation.errand("gw-2", "beside") == ["said beside", "told to stop"]
+
+
+def send_all_but_the_end(thieves: list[Bare]) -> int:
+    """Send as much of unfinished messages, on all streams there may be, as is taken; return how much."""
+    body = struct.pack("!BI", 0, LARGEST_MESSAGE) + bytes(LARGEST_MESSAGE - 1)
+    sent = {(thief, 1 + 2 * number): 0 for thief in thieves for number in range(STREAMS)}
+    for thief, stream in sent:
+        thief.call(stream, ANSWER)
+    last = time.monotonic()
+    while time.monotonic() - last < 1:
+        for thief in thieves:
+            thief.listen(0.001)
+        for (thief, stream), size in sent.items():
+            if more := thief.send_as_much_as_may_be(stream, body[size : size + MOST_OF_A_FRAME]):
+                sent[thief, stream], last = size + more, time.monotonic()
+    return sum(sent.values())
