@@ -40,7 +40,7 @@ from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError,
 HANDSHAKE = 5_000
 """Milliseconds until a connection has to be an agent's."""
 
-IDLE = 120_000
+IDLE = 20_000
 """Milliseconds after which a connection without a call is closed; an agent polls all the time."""
 
 OLDEST, GRACE = 1_800_000, 90_000

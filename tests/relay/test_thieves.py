@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from temporalio.api.workflowservice import v1 as api
+from temporalio.client import Client
 
+from orchestrator.processes.relay import relaying
 from orchestrator.relay import server as relay_server
 from orchestrator.relay.calls import SERVICE
 from orchestrator.relay.limits import LARGEST_MESSAGE, MOST_CALLS, MOST_CONNECTIONS
@@ -104,6 +106,34 @@ async def test_an_answer_that_nobody_takes_keeps_its_place(installation: Install
             assert why == f"edge/gw-1 has {MOST_CALLS} calls at this relay already"
             async with working(await installation.agent("gw-2"), "gw-2"):
                 assert await installation.errand("gw-2", "beside") == ["said beside", "told to stop"]
+
+
+async def test_places_of_a_revoked_certificate_are_free_again_once_it_makes_no_calls(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_server, "IDLE", 1_000)
+    stolen = issued(installation.authority, "gw-2")
+    installation.ledger.revoke_certificates("edge", "gw-2", "ada", "stolen")
+    settings = another_relay(installation, connections=4)
+    async with relaying(settings):
+        crowded = beside(settings, installation)
+        with ExitStack() as held:
+            for _ in range(4):
+                thief = await asyncio.to_thread(Bare, crowded.address, stolen)
+                held.enter_context(closing(thief))
+                thief.call(1, SERVICE + "PollActivityTaskQueue")
+            async with asyncio.timeout(20):
+                agent = await agent_as_soon_as_it_gets_in(crowded)
+            async with working(agent, "gw-1"):
+                assert await crowded.errand("gw-1", "after-all") == ["said after-all", "told to stop"]
+
+
+async def agent_as_soon_as_it_gets_in(installation: Installation) -> Client:
+    while True:
+        try:
+            return await installation.agent("gw-1")
+        except RuntimeError:
+            await asyncio.sleep(0.2)
 
 
 async def test_one_certificate_takes_few_megabytes_of_a_relay(installation: Installation) -> None:
