@@ -55,7 +55,6 @@ from tests.relay.installation import (
     free_port,
     issued,
     request_for,
-    settings_of,
     working,
 )
 from tests.relay.test_attacks import ask_until_refused, caller, refusal_of, until
@@ -672,13 +671,3 @@ async def test_a_host_whose_clock_is_wrong_hears_it_and_keeps_its_token(
             with pytest.raises(BadInput, match="this host's clock says"):
                 await asyncio.get_running_loop().run_in_executor(HOSTS, asking)
     await house.enrol(token)
-
-
-@pytest.mark.parametrize("given", ["relay_certificate", "relay_certificate_key"])
-async def test_a_relays_certificate_without_its_key_is_refused(tmp_path: Path, given: str) -> None:
-    settings = settings_of(tmp_path, "default", "127.0.0.1:1").model_copy(
-        update={given: tmp_path / "one.pem"}
-    )
-    with pytest.raises(BadInput, match="RELAY_CERTIFICATE_KEY: set both"):
-        async with relaying(settings):
-            pass
