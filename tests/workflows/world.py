@@ -144,6 +144,7 @@ class World:
             source="http://repository",
             requested_by="release engineer",
             reason="new features",
+            key=uuid4().hex,
         )
 
     def left_open(self, *waves: tuple[str, ...]) -> str:
