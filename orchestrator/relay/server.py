@@ -52,7 +52,7 @@ STREAMS = 32
 UNREAD = 16 << 10
 """Bytes of a call's message that arrive before it is asked for."""
 
-WHOLE_WITHIN = 10.0
+WHOLE_WITHIN = 30.0
 """Seconds in which a call's message has to be there as a whole."""
 
 DETAILS = "grpc-status-details-bin"
