@@ -178,9 +178,10 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     await run([*site, "conntrack", "-F"])
     began = time.monotonic()
     try:
-        await person.until("Established DTLS", times=2, within=25)
+        # openconnect tries DTLS again a minute after a try that failed, and is connected meanwhile.
+        await person.until("Established DTLS", times=2, within=80)
         took = time.monotonic() - began
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         over = draining.done()
     finally:
         draining.cancel()

@@ -44,7 +44,7 @@ async def main():
             await asyncio.sleep(2)
             built.worker.start()
             await until(built, Phase.ENDED)
-        told = [entry.action for entry in built.installation.ledger.audit_entries()]
+        told = await asyncio.wait_for(collected(built.installation.ledger), 60)
         print("ATTACKED", json.dumps({"attacks": attacks, "recorded": told}), flush=True)
         result, after = await built.result(), built.figures()
         running = {s.serving.executable for s in (await built.states()).values() if s.serving}
@@ -54,6 +54,15 @@ async def main():
             "newer": built.newer.executable,
         }), flush=True)
         await rebuild(built)
+
+async def collected(ledger):
+    # Hosts' own records come with the next look at the fleet, which the killed worker may have missed.
+    while True:
+        told = [entry.action for entry in ledger.audit_entries()]
+        refused = {action.removeprefix("on the host: refused: ") for action in told}
+        if refused >= {"BeyondHostLimits", "ForeignOrder", "payload"}:
+            return told
+        await asyncio.sleep(0.5)
 
 def times_ready(worker):
     return sum(line.startswith("ready:") for line in worker.last_lines(100_000))
