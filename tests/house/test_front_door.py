@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from deploy.lab import preflight
+from tests.bench import bench_trust
 
 ROOT = Path(__file__).parents[2]
 RUN = (ROOT / "run").read_text()
@@ -82,3 +83,8 @@ def test_the_lock_is_in_step_with_the_project() -> None:
 def test_the_lock_names_no_index_but_the_public_one() -> None:
     hosts = set(re.findall(r"https?://([^/\"]+)", (ROOT / "uv.lock").read_text()))
     assert hosts == {"pypi.org", "files.pythonhosted.org"}
+
+
+def test_the_trust_bench_names_files_that_exist() -> None:
+    missing = [pattern for pattern in (*bench_trust.CODE, *bench_trust.TESTS) if not list(ROOT.glob(pattern))]
+    assert missing == []
