@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -247,15 +247,29 @@ def _nearest(key: str, known: Sequence[str]) -> str:
 
 def _keys_at(model: type[Value], location: Location) -> list[str]:
     """Return the keys the model knows where the location leads; empty when that cannot be told."""
-    here = [model]
+    here: list[object] = [model]
     for part in location:
-        if isinstance(part, int):
-            continue
-        kind = [word for word in here if len(here) > 1 and part in _kinds(word)]
-        fields = [word.model_fields[part].annotation for word in here if part in word.model_fields]
-        here = kind or [inner for field in fields for inner in _values_in(field)]
-    known = [(name, field) for word in here for name, field in word.model_fields.items()]
+        here = [inner for kind in here for inner in _below(kind, part)]
+    words = [word for kind in here for word in _values_in(kind)]
+    known = [(name, field) for word in words for name, field in word.model_fields.items()]
     return list(dict.fromkeys(field.alias or name for name, field in known))
+
+
+def _below(kind: object, part: str | int) -> Iterator[object]:
+    """Yield what may stand at one part below a value of this kind."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, Value):
+        if part in kind.model_fields:
+            yield kind.model_fields[str(part)].annotation
+    elif origin is dict:
+        yield arguments[1]
+    elif origin in (tuple, list, frozenset):
+        yield arguments[0]
+    elif tagged := [word for word in _values_in(kind) if part in _kinds(word)]:
+        yield from tagged  # pydantic adds the kind of a union's member on the way
+    else:
+        for argument in arguments:
+            yield from _below(argument, part)
 
 
 def _kinds(value: type[Value]) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from activities.files import LARGEST, load, schema
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
+from policies.model.trust import TrustPolicy
 from policies.model.value import Value
 
 FLEET = """\
@@ -131,6 +132,37 @@ def test_a_malformed_gate_is_named_by_its_place_whatever_its_kind(
 ) -> None:
     assert before in GATES
     assert refusal(tmp_path, GATES.replace(before, after, 1), GatePolicy).startswith(sentence)
+
+
+TRUST = """\
+version: 1
+openpgp:
+  ana: {cert: ana.asc, fingerprint: 0123456789ABCDEF0123456789ABCDEF01234567}
+rules:
+  - product: ocserv
+    channel: stable
+    groups: {publishers: [{openpgp: ana}]}
+    require: [{group: publishers}]
+    index: none
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ("openpgp:\n", "zzz:\n", "line 2: the file has no key zzz; known keys are version, trust_roots, "),
+        ("cert:", "zzz:", "line 3: openpgp.ana has no key zzz; known keys are cert, fingerprint"),
+        ("{openpgp:", "{opengpg:", "line 7: rules[0].groups.publishers[0] has no key opengpg; did you mean "),
+        ("{openpgp:", "{zzz:", "line 7: rules[0].groups.publishers[0] has no key zzz; known keys are sigst"),
+        ("index:", "zzz:", "line 9: rules[0] has no key zzz; known keys are product, channel, groups, "),
+        ("{group:", "{zzz:", "line 8: rules[0].require[0] has no key zzz; known keys are group, count"),
+    ],
+)
+def test_a_malformed_trust_policy_is_told_with_the_keys_there_are(
+    tmp_path: Path, before: str, after: str, sentence: str
+) -> None:
+    assert before in TRUST
+    assert refusal(tmp_path, TRUST.replace(before, after, 1), TrustPolicy).startswith(sentence)
 
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
