@@ -30,6 +30,8 @@ UP_WITHIN, DOWN_WITHIN = 240.0, 60.0
 ANSWER_WITHIN = 30.0
 READY, FAILED = "ready: ", "failed: "
 """How the keeper's report ends."""
+KEEPER = "keeper.log"
+"""What only the folder of a standing lab has, also when the lab is down."""
 
 OF_A_GATEWAY = ("agent", "cut", "firewall", "steering", "disk")
 OF_ALL = ("worker", "engine", "metrics")
@@ -46,8 +48,22 @@ KINDS = {
 
 
 def home() -> Path:
-    """Return the folder of the lab's state, its ledger and settings too."""
-    return state_folder().absolute() / DEMO.folder
+    """Return the folder of the lab that is up, else of the one that would be made.
+
+    `PENSTOCK_STATE` may name a real installation, or this lab itself, as people set it to type `penstock`
+    without `./run lab`: the lab beside this environment is found all the same.
+    """
+    said = state_folder().absolute()
+    own = said if (said / KEEPER).exists() else said / DEMO.folder
+    places = (own, said / DEMO.folder, Path(sys.prefix).parent / ".state" / DEMO.folder)
+    return next((place for place in places if keeper_of(place) is not None), own)
+
+
+def forget_other_installations(folder: Path) -> None:
+    """Have everything from here on read this lab's settings, whatever the caller's environment names."""
+    for name in [name for name in os.environ if name.startswith("PENSTOCK_")]:
+        del os.environ[name]
+    os.environ["PENSTOCK_STATE"] = str(folder.parent)
 
 
 class Keeper:
@@ -194,7 +210,7 @@ def up(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "up.log").unlink(missing_ok=True)
     began = time.monotonic()
-    with (folder / "keeper.log").open("wb") as log:
+    with (folder / KEEPER).open("wb") as log:
         command = [sys.executable, "-m", "deploy.lab.standing", "keep"]
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -228,10 +244,10 @@ def _follow(folder: Path, child: "subprocess.Popen[bytes]", began: float) -> str
             sys.stdout.flush()
         shown = len(lines)
         if child.poll() is not None:
-            last = (folder / "keeper.log").read_text(errors="replace").splitlines()[-1:]
+            last = (folder / KEEPER).read_text(errors="replace").splitlines()[-1:]
             raise Unavailable(f"the lab did not come up: {' '.join(last) or 'it said nothing'}")
         if time.monotonic() - began > UP_WITHIN:
-            raise Unavailable(f"the lab was not up within {UP_WITHIN:g} s; see {folder / 'keeper.log'}")
+            raise Unavailable(f"the lab was not up within {UP_WITHIN:g} s; see {folder / KEEPER}")
         time.sleep(0.1)
 
 
@@ -303,7 +319,7 @@ def ask(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
             with caller.makefile("rb") as answer:
                 found: dict[str, Any] = json.loads(answer.readline())
     except (OSError, ValueError) as error:
-        raise Unavailable(f"the lab does not answer: {error}; see {folder / 'keeper.log'}") from error
+        raise Unavailable(f"the lab does not answer: {error}; see {folder / KEEPER}") from error
     if "error" in found:
         kinds: dict[str, type[PenstockError]] = {"BadInput": BadInput, "Conflict": Conflict}
         raise kinds.get(found["code"], Unavailable)(found["error"])
@@ -313,8 +329,6 @@ def ask(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
 def _penstock(folder: Path, arguments: Sequence[str]) -> int:
     """Become the command line of the lab's own installation."""
     environment = {**os.environ, "PENSTOCK_STATE": str(folder)}
-    for name in ("PENSTOCK_SOCKET", "PENSTOCK_URL", "PENSTOCK_TOKEN"):
-        environment.pop(name, None)
     program = Path(sys.prefix) / "bin" / "penstock"
     os.execve(program, [str(program), *arguments], environment)  # noqa: S606 - our own program
 
@@ -322,6 +336,7 @@ def _penstock(folder: Path, arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Do what the verb says; return the exit code."""
     folder = home()
+    forget_other_installations(folder)
     if arguments[:1] == ["penstock"]:
         return _penstock(folder, arguments[1:])
     parser = argparse.ArgumentParser(prog="./run lab", description=__doc__)

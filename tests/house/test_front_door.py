@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from deploy.lab import preflight
 from tests.bench import bench_trust
 
@@ -34,6 +36,47 @@ def test_the_usage_names_every_verb() -> None:
     named = {verb for line in verbs for verb in line.split(" | ")} - {"help"}
     assert named == {"demo", "lab", "test", "bench", "check", "serve", "penstock", "clean"}
     assert all(re.search(rf"^  {verb}\b", usage, re.MULTILINE) for verb in named)
+
+
+def cleaned(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `clean` does in a folder with a state: a lab's, an install's, and whatever is there already."""
+    (folder / "run").write_text(RUN)
+    for made in (".state/lab/cache", ".state/lab-drill", ".state/snapshots", ".venv/bin"):
+        (folder / made).mkdir(parents=True)
+    (folder / ".state/install.log").write_text("Setting up ocserv\n")
+    return run_in(folder, "clean", *arguments)
+
+
+def run_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", folder / "run", *arguments], text=True, capture_output=True, check=False)
+
+
+def test_cleaning_leaves_nothing_of_labs_and_installs(tmp_path: Path) -> None:
+    done = cleaned(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("own", ["ledger.db", "penstock.toml", "audit.key", "relay.key", "authority"])
+def test_cleaning_never_takes_a_ledger_or_keys_unless_it_is_told(tmp_path: Path, own: str) -> None:
+    (tmp_path / ".state").mkdir()
+    (tmp_path / ".state" / own).write_text("not to be made again")
+    done = cleaned(tmp_path)
+    assert done.returncode == 0
+    assert f".state has the {own} of an installation" in done.stderr
+    assert "./run clean --state" in done.stderr
+    assert sorted(path.name for path in (tmp_path / ".state").iterdir()) == sorted([own, "snapshots"])
+    told = run_in(tmp_path, "clean", "--state")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert not (tmp_path / ".state").exists()
+
+
+def test_cleaning_refuses_what_it_does_not_know_before_it_removes_anything(tmp_path: Path) -> None:
+    done = cleaned(tmp_path, "--sate")
+    assert done.returncode == 2
+    assert "clean knows --state, not '--sate'; nothing was removed" in done.stderr
+    assert (tmp_path / ".state/lab/cache").is_dir()
+    assert (tmp_path / ".venv").is_dir()
 
 
 def test_every_program_the_lab_asks_for_is_one_the_door_installs() -> None:

@@ -127,6 +127,19 @@ def test_there_is_one_lab_at_a_time(up: tuple[Desk, str]) -> None:
     assert "./run lab down removes it" in again.stderr
 
 
+def test_it_is_found_and_asked_whatever_installation_the_environment_names(
+    up: tuple[Desk, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, _ = up
+    monkeypatch.setenv("PENSTOCK_LEDGER_URL", "sqlite:////nowhere/of-another-installation.db")
+    monkeypatch.setenv("PENSTOCK_FLEET", "/nowhere/fleet.yaml")
+    itself = Desk(desk.state / "lab")  # as people set it to type penstock without ./run lab
+    assert json.loads(itself("counts").stdout)["lost"] == 0
+    checked = itself("penstock", "check", "-o", "json")
+    assert checked.returncode == 0, checked.stdout
+    assert all(one["file"].startswith(str(desk.state)) for one in json.loads(checked.stdout)["data"])
+
+
 def test_without_a_lab_every_verb_says_how_to_get_one(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     for arguments in (("counts",), ("break", "engine"), ("mend", "engine")):
