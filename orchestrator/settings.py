@@ -65,9 +65,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="forbid", frozen=True)
 
     temporal_address: Address = Field("127.0.0.1:7233", description="host and port of the Temporal frontend")
-    temporal_namespace: str = Field("default", description="Temporal namespace of this installation")
+    temporal_namespace: str = Field("default", description="namespace of this installation in Temporal")
     temporal_tls: bool = Field(
-        False, description="whether the engine speaks TLS; so it does with any of these"
+        False, description="whether the engine speaks TLS; it does when one of the next four is given"
     )
     temporal_authority: Path | None = Field(None, description="who vouches for the engine, in PEM")
     temporal_certificate: Path | None = Field(None, description="what is shown to the engine, in PEM")

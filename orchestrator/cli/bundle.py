@@ -15,7 +15,9 @@ def verify_bundle(
     bundle: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Sigstore bundle")],
     certificate_identity: Annotated[str, typer.Option(help="who must have signed")] = "",
     certificate_oidc_issuer: Annotated[str, typer.Option(help="who must vouch for the signer")] = "",
-    trusted_root: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
+    trusted_root: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="instead of the public instance's own")
+    ] = None,
     key: Annotated[Path | None, typer.Option(help="not supported: a bundle needs a certificate")] = None,
     staging: Annotated[bool, typer.Option("--staging", help="trust the public staging instance")] = False,
 ) -> None:

@@ -23,7 +23,9 @@ Product = Annotated[str, typer.Option(help="what the release is a release of")]
 Channel = Annotated[str, typer.Option(help="for which fleets")]
 Serial = Annotated[int, typer.Option(min=1, help="unique and growing in its channel")]
 DigestArgument = Annotated[str, typer.Argument(help="sha256:… of the manifest")]
-KeyFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False)]
+KeyFile = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="file of one of the three ways to sign")
+]
 
 
 @app.command()
@@ -36,8 +38,8 @@ def build(
     rollback_index: Annotated[int, typer.Option(min=1, help="the order of releases")],
     serial: Serial,
     channel: Channel = "stable",
-    daemon: str = "ocserv",
-    executable: str = "usr/sbin/ocserv",
+    daemon: Annotated[str, typer.Option(help="which daemon it is")] = "ocserv",
+    executable: Annotated[str, typer.Option(help="its program, below the root folder")] = "usr/sbin/ocserv",
     platform: Annotated[str, typer.Option(help="what its programs run on")] = "linux/amd64",
     follows_from: Annotated[
         int, typer.Option(min=0, help="least rollback index that it may follow; 0: also nothing")

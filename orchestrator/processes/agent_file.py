@@ -16,10 +16,15 @@ class ProbeSettings(Value):
     """Who the agent logs in as when it probes an instance; secrets by file only."""
 
     user: str
+    """A VPN user of its own, for this alone."""
     password: Path
+    """File with its password, mode 600."""
     authority: Path
+    """Who has signed the gateways' certificate, in PEM."""
     name: str | None = None
+    """The name in that certificate, where it is not the address."""
     target: str | None = None
+    """What is pinged through the tunnel; the gateway's own end of it where left out."""
 
 
 class ExporterSettings(Value):
@@ -41,12 +46,16 @@ class AgentSettings(Value):
     """The agent's own file: its gateway, its folder, whom it trusts, which files templates may ask for."""
 
     gateway: Gateway
+    """This gateway, as fleet.yaml has it, with its `fleet`."""
     root: Path = Field(description="folder of versions, slots and the journal")
     product: Name
+    """What this host runs; it starts no other product."""
     channel: Name
+    """Whose releases it starts; those of no other channel."""
     trust: Path = Field(description="trust.yaml of this host; the orchestrator's word is not enough")
     temporal_address: str = Field(description="host and port of a relay; of the engine itself in a lab")
     temporal_namespace: str = "default"
+    """The engine's namespace, as the orchestrator has it."""
     certificate: Path | None = Field(None, description="by which relays know this gateway; renewed by itself")
     key: Path | None = Field(None, description="its key, which never leaves this host")
     authority: Path | None = Field(None, description="who vouches for relays, in PEM")
@@ -61,7 +70,9 @@ class AgentSettings(Value):
         default={}, description="what templates refer to by name: file:PATH, env:NAME or vault:PATH#FIELD"
     )
     probe: ProbeSettings
+    """Who logs in to see whether an instance works."""
     exporter: ExporterSettings = ExporterSettings()
+    """Where and whom `penstock exporter` answers."""
     pseudonyms: Path | None = Field(
         None,
         description="the fleet's key that makes words of addresses and names in snapshots; the same on every "

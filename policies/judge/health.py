@@ -31,8 +31,11 @@ class Health(Value):
     """
 
     delta: float = Field(default=0.03, gt=0, lt=1)
+    """Difference of shares that is excluded before promotion; larger than `margin.delta`."""
     calm: float = Field(default=0.25, gt=0, le=1)
+    """Share of control's own bad events above which nothing is proven."""
     error: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance of promoting one that is worse by `delta`."""
 
 
 @dataclass(frozen=True, slots=True)

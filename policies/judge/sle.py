@@ -47,11 +47,17 @@ class Margin(Value):
     """
 
     delta: float = Field(default=0.010, gt=0, lt=1)
+    """Difference of shares that is too bad: 0.01 is one point in a hundred."""
     odds_floor: float = Field(default=1.5, gt=1)
+    """Odds ratio that is too bad at least, where shares are small."""
     min_excess: float = Field(default=0.02, ge=0, lt=1)
+    """Recent difference of shares below which nothing is rolled back."""
     min_bad: int = Field(default=4, ge=1)
+    """Recent bad events on the canary, at least."""
     min_ticks: int = Field(default=2, ge=1)
+    """Recent scrapes with bad events, at least."""
     over: Duration = timedelta(minutes=5)
+    """What counts as recent, twenty scrapes at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,22 @@ class DrainLimits(Value):
     """
 
     warning: Duration = timedelta(minutes=30)
+    """How long before the deadline the record says that it comes."""
     batch: int = Field(default=5, ge=1, description="sessions ended at once: their users log in together")
-    pause: Duration = Field(default=timedelta(seconds=10), description="between two batches")
-    forced: float = Field(default=20.0, ge=0, le=100, description="percent of those found that it may end")
-    logins_per_minute: int = Field(default=600, ge=1, description="of users whom deadlines ended, fleet-wide")
+    pause: Duration = Field(
+        default=timedelta(seconds=10), description="how long it waits between two batches"
+    )
+    forced: float = Field(
+        default=20.0,
+        ge=0,
+        le=100,
+        description="percent of the sessions found that the deadline may end by itself",
+    )
+    logins_per_minute: int = Field(
+        default=600, ge=1, description="logins of users whom deadlines ended, of the whole fleet"
+    )
     tunnel_gates: tuple[Name, ...] = Field(
-        default=("packet-loss",), description="gates that speak of tunnels"
+        default=("packet-loss",), description="gates of gates.yaml that tell whether tunnels carry traffic"
     )
 
     @property

@@ -43,10 +43,13 @@ class Slot(Value):
     """A place on a gateway's host where one instance can run, with everything that must not be shared."""
 
     name: Name
+    """How people and records call it."""
     port: int = Field(ge=1, le=65535, description="TCP and UDP port of the instance in this slot")
     device: str = Field(max_length=8, description="prefix of the tun devices of the instance")
     pool4: IPv4Network
+    """Addresses of its users; no other slot has any of them."""
     pool6: IPv6Network | None = None
+    """The same for IPv6; without one, lines of the template that need it are left out."""
 
     @field_validator("pool4")
     @classmethod
@@ -60,9 +63,12 @@ class GatewayRef(Value):
     """A gateway as plans and workflows know it: who it is, with whom it shares what, how much it carries."""
 
     name: Name
+    """How people, plans and records call it."""
     fleet: Name | None = Field(default=None, description="whose it is; a fleet's file need not say so")
     group: Name = "main"
+    """Who can take each other's users: these are planned and compared together."""
     domain: Name = "main"
+    """Who could fail together, such as a rack: `limits.switching_per_domain` switch at once."""
     capacity: int = Field(default=1000, ge=1, description="sessions the host can carry")
 
     @property
@@ -82,7 +88,9 @@ class Gateway(GatewayRef):
     """
 
     runtime: Literal["host"] = "host"
+    """What an instance is there: a process in a slot of the host."""
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
+    """What users dial, IPv4 and IPv6; no other gateway has one of them."""
     port: int = Field(default=443, ge=1, le=65535, description="the port users dial")
     management: IPv4Address | IPv6Address | None = Field(
         default=None,
@@ -90,7 +98,9 @@ class Gateway(GatewayRef):
         description="its address off the users' network, where the exporter answers",
     )
     metrics_port: int = Field(default=9500, ge=1, le=65535)
+    """Where the exporter answers Prometheus."""
     slots: tuple[Slot, ...] = Field(min_length=2)
+    """Where instances run, two or more: the new one starts beside the old one."""
 
     @property
     def every_address(self) -> tuple[IPv4Address | IPv6Address, ...]:
@@ -144,18 +154,36 @@ class Limits(Value):
     """
 
     steps: tuple[Step, ...] = Field(default=("1", "25%", "100%"), min_length=1)
-    holdout: HeldOut = Field(default="1", description="of each group, to change last; a third at most")
+    """How many gateways have changed when each wave ends: counts, then shares; the last one is `100%`."""
+    holdout: HeldOut = Field(
+        default="1", description="gateways of each group that change last, to compare with; a third at most"
+    )
     shares: tuple[Percent, ...] = Field(default=(10, 50, 100), min_length=1)
-    canary_share: Percent = Field(default=100, description="share of one gateway that is the canary")
-    failures: Failing = Field(default="5%", description="of a wave, by themselves; of a canary none may")
+    """Of blue-green: percentages of addresses sent to the new instance in turn; 100 is the switch."""
+    canary_share: Percent = Field(
+        default=100, description="percent of the first gateway's addresses that try the release first"
+    )
+    failures: Failing = Field(
+        default="5%", description="of a wave, that may fail by themselves; of a canary none may"
+    )
     automation: Automation = Automation.ACT
-    switching: int = Field(default=2, ge=1, description="gateways switching at the same time")
-    draining: int = Field(default=50, ge=1, description="gateways of a wave, which drain together")
+    """Without a person: `act` on harm and health, `ask` before going back, or `observe` only."""
+    switching: int = Field(default=2, ge=1, description="gateways of the fleet that switch at the same time")
+    draining: int = Field(
+        default=50, ge=1, description="gateways of one wave at most: all of these drain together"
+    )
     switching_per_domain: int = Field(default=1, ge=1)
+    """Gateways of one domain that switch at the same time."""
     headroom: float = Field(default=1.2, ge=1.0, allow_inf_nan=False)
+    """How many times its sessions a group must be able to carry without those that change."""
     drain_deadline: Duration = timedelta(hours=8)
+    """How long old sessions may last, one minute at least; what is left is ended as `drain` says."""
     drain: DrainLimits = DrainLimits()
-    lease: Duration = Field(default=timedelta(minutes=2), description="of small waves; longer in large ones")
+    """How what is left at the deadline is ended."""
+    lease: Duration = Field(
+        default=timedelta(minutes=2),
+        description="how long an unconfirmed release keeps new sessions; longer in large waves",
+    )
     kept: Duration = Field(default=timedelta(hours=24), description="how long a rollback stays one step away")
     snapshots_kept: Duration = Field(default=timedelta(days=30), description="how long evidence is kept")
 
@@ -223,10 +251,16 @@ class AtDeadline(StrEnum):
 class RollbackRules(Value):
     """Which rollbacks that a person asks for wait for a second person; the automatic way back never does."""
 
-    confirm_other_release: bool = Field(default=True, description="to another release than known-good")
-    confirm_whole_group: bool = Field(default=False, description="of a whole group, to known-good too")
+    confirm_other_release: bool = Field(
+        default=True, description="those to another release than known-good wait"
+    )
+    confirm_whole_group: bool = Field(
+        default=False, description="those of a whole group wait, also to known-good"
+    )
     answer_within: Duration = timedelta(minutes=15)
+    """How long the second person has."""
     at_deadline: AtDeadline = AtDeadline.KNOWN_GOOD
+    """What happens without an answer: it goes back to `known_good`, or nothing happens."""
 
 
 class Fleet(Value):
@@ -235,13 +269,20 @@ class Fleet(Value):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     api_version: Literal["penstock/v1"] = Field(default="penstock/v1", alias="apiVersion")
+    """The form of this file."""
     name: Name
+    """How people and commands call it; one file for each fleet."""
     product: Name
+    """What its gateways run; releases of this product fit."""
     channel: Name = "stable"
+    """Whose releases it may get, with `product`: the rule of trust.yaml and the index."""
     nat: bool = Field(default=False, description="gateways translate addresses, so pools may be the same")
     gateways: tuple[Gateway, ...] = Field(min_length=1)
+    """Every gateway, in any order."""
     limits: Limits = Limits()
+    """How much may change at once, and how long things may take."""
     rollback: RollbackRules = RollbackRules()
+    """Which rollbacks wait for a second person."""
     approvals: int = Field(
         default=0, ge=0, le=9, description="people who must approve each upgrade, beside who starts it"
     )

@@ -34,14 +34,18 @@ class Identity(Value):
     """Where an instance says which executable gets its new sessions."""
 
     value: Selector = "vpngw_build_info{$cohort}"
+    """The series that says it."""
     label: str = "digest"
+    """Its label with the digest of the executable."""
 
 
 class Boot(Value):
     """Where a host says which boot it is in; where it says nothing, a reboot looks like a crash."""
 
     value: Selector = "vpngw_boot_info{$cohort}"
+    """The series that says it."""
     label: str = "boot_id"
+    """Its label with the name of the boot."""
 
 
 class Budget(Value):
@@ -54,8 +58,11 @@ class Budget(Value):
     """
 
     alpha_equal: float = Field(default=0.005, gt=0, lt=0.5)
+    """Chance of rolling back a release that is no worse than control."""
     alpha_margin: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance of rolling back one that is exactly at the margin."""
     waves: int = Field(default=1, ge=1)
+    """Set by penstock when a change begins; leave it out."""
 
     @property
     def overall(self) -> Alpha | None:
@@ -73,19 +80,28 @@ class Blindness(Value):
     """How long missing evidence is borne before it holds, and before a person is asked."""
 
     grace: Duration = timedelta(seconds=60)
+    """Missing evidence is borne for so long without a word."""
     cap: Duration = timedelta(minutes=15)
+    """After so long a person is asked."""
 
 
 class GatePolicy(Value):
     """The content of gates.yaml. A policy without required gates proves nothing and never promotes."""
 
     name: Name = "empty"
+    """How verdicts and records call this policy."""
     version: int = Field(default=1, ge=1)
+    """Yours to count up with each change of the file."""
     scrape: Duration = Field(default=timedelta(seconds=15), gt=timedelta(0))
-    poll: Duration = Field(default=timedelta(seconds=5), description="how often hard signals are looked at")
+    """How often Prometheus scrapes the exporters: `scrape_interval` of its job."""
+    poll: Duration = Field(default=timedelta(seconds=5), description="how often hard signs are looked at")
     fresh_within: Duration = timedelta(seconds=45)
-    baseline: Duration = Field(default=timedelta(hours=1), description="history for control's share")
+    """How old a sample may be and still count, two scrapes at least."""
+    baseline: Duration = Field(
+        default=timedelta(hours=1), description="control's history before the window that says what is normal"
+    )
     min_controls: int = Field(default=1, ge=1)
+    """Unchanged gateways that must have fresh values, as far as there are so many."""
     sample: int = Field(
         default=200,
         ge=1,
@@ -94,13 +110,20 @@ class GatePolicy(Value):
         description="changed, and unchanged, gateways whose counters are read",
     )
     window: Window = Window()
+    """How long a wave is watched."""
     budget: Budget = Budget()
+    """How often the judge may be wrong."""
     blindness: Blindness = Blindness()
+    """How long missing evidence is borne."""
     identity: Identity = Identity()
+    """How it is seen that a gateway runs what the plan put there."""
     boot: Boot = Boot()
+    """How a reboot is told from a crash."""
     presence: Selector = 'up{job="vpngw",$cohort}'
-    shadow: bool = Field(default=False, description="decisions are recorded, a person acts")
+    """The series that says whether a gateway's exporter was reached; your job's name in place of `vpngw`."""
+    shadow: bool = Field(default=False, description="verdicts are only recorded, and a person acts")
     gates: tuple[Gate, ...] = ()
+    """The questions; without a required one nothing is ever promoted by itself."""
 
     @property
     def digest(self) -> str:

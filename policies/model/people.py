@@ -92,18 +92,22 @@ class Member(Value):
     """One person, by everything that recognises them."""
 
     name: PersonName
+    """How records and rules call this person; one spelling."""
     system_users: tuple[SystemUser, ...] = ()
     """Users of the orchestrator's host that are this person at the local socket."""
     subjects: tuple[Subject, ...] = ()
     """What the identity provider calls this person."""
     roles: Grants = {}
+    """What this person is, by fleet: `viewer`, `auditor`, `operator`, `approver`, `admin`, `ci`."""
 
 
 class Group(Value):
     """A group of the identity provider, and what its members may do."""
 
     name: Subject
+    """As the provider's tokens have it."""
     roles: Grants
+    """What its members are, by fleet."""
 
 
 class Oidc(Value):
@@ -112,12 +116,17 @@ class Oidc(Value):
     issuer: Annotated[str, Field(pattern=r"^(?:https://|http://127\.0\.0\.1[:/])[^\s?#]+$", max_length=255)]
     """As its tokens name it; without TLS only on this host itself."""
     audience: Subject
+    """For whom its tokens must be meant."""
     client: Subject
+    """The client identifier that `penstock login` uses."""
     algorithms: tuple[Literal["RS256", "ES256", "EdDSA"], ...] = Field(
         default=("RS256", "ES256"), min_length=1
     )
+    """By which its tokens may be signed."""
     subject_claim: Subject = "sub"
+    """The claim that tells people apart."""
     groups_claim: Subject = "groups"
+    """The claim with the groups."""
     name_claim: Subject | None = None
     """What names a person whom only groups give roles, such as `email`; without it only people.yaml names."""
     authorities: Annotated[str, Field(min_length=1)] | None = None
@@ -130,9 +139,13 @@ class People(Value):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     api_version: Literal["penstock/v1"] = Field(alias="apiVersion")
+    """The form of this file."""
     people: tuple[Member, ...] = ()
+    """Everybody who is known by name."""
     groups: tuple[Group, ...] = ()
+    """Roles by groups of the provider."""
     oidc: Oidc | None = None
+    """The provider; without it people are known at the local socket only."""
 
     @model_validator(mode="after")
     def _nobody_is_two(self) -> "People":

@@ -30,21 +30,27 @@ class TrustRoot(SignedWord):
     """A Sigstore instance: its trusted root file, pinned by digest."""
 
     trusted_root: str
+    """The file, beside trust.yaml."""
     sha256: Sha256
+    """What `sha256sum` says of it."""
 
 
 class PinnedCertificate(SignedWord):
     """An OpenPGP certificate file and the fingerprint it must have."""
 
     cert: str
+    """The public key's file, beside trust.yaml; `gpg --armor --export`."""
     fingerprint: str = Field(pattern=r"^[0-9A-F]{40}$|^[0-9A-F]{64}$")
+    """What `gpg --fingerprint` prints, without spaces."""
 
 
 class EnterpriseAuthority(SignedWord):
     """An enterprise CA: its root certificates and those of its time stamps, as PEM files."""
 
     roots: str
+    """Its root certificates in PEM, beside trust.yaml."""
     tsa: str | None = None
+    """Who stamps the time, in PEM; an unstamped signature counts while its certificate is good."""
 
 
 class Signer(SignedWord):
@@ -54,12 +60,19 @@ class Signer(SignedWord):
     """
 
     sigstore: str | None = None
+    """Name of an entry of `trust_roots`."""
     issuer: str | None = None
+    """Who said who it is, of Sigstore signers: the identity provider's URL."""
     identity: str | None = None
+    """The mail address or URI in the certificate, of Sigstore and CA signers."""
     identity_prefix: str | None = None
+    """Instead of it, for a workflow that signs tags: ends with `@refs/tags/`."""
     openpgp: str | None = None
+    """Name of an entry of `openpgp`."""
     cms: str | None = None
+    """Name of an entry of `cms`."""
     person: Annotated[str, Field(pattern=r"\S")] | None = None
+    """Who holds the key; needed where two or more sign and one may have keys of two kinds."""
 
     @property
     def kind(self) -> SignatureKind:
@@ -94,20 +107,30 @@ class Requirement(SignedWord):
     """How many distinct people of a group must have signed."""
 
     group: str
+    """Name of an entry of `groups`."""
     count: int = Field(default=1, ge=1)
+    """How many different people of it."""
 
 
 class Rule(SignedWord):
     """Who signs the releases of one product and channel."""
 
     product: Name
+    """The product of the releases."""
     channel: Name
+    """The channel of the releases."""
     groups: dict[str, tuple[Signer, ...]]
+    """Who may sign, by the name of a group."""
     require: tuple[Requirement, ...] = Field(min_length=1)
+    """How many of which groups must have signed; all of these."""
     index: Literal["required", "none"] = "required"
+    """Whether a release has to be in its channel's signed index."""
     index_group: str | None = None
+    """Name of the group that signs the index, where it is required."""
     max_age_days: int = Field(default=180, ge=1)
+    """Days after which a manifest is too old to be admitted."""
     security_floor: int = Field(default=0, ge=0)
+    """Rollback index below which nothing is admitted."""
 
     @model_validator(mode="after")
     def _groups_exist(self) -> "Rule":
@@ -142,10 +165,15 @@ class Revoked(SignedWord):
     """
 
     manifests: tuple[RevokedSha256, ...] = ()
+    """Digests of releases."""
     cert_serials: tuple[RevokedSerial, ...] = ()
+    """Serial numbers of certificates, in quotes."""
     spki_sha256: tuple[RevokedSha256, ...] = ()
+    """Digests of public keys."""
     openpgp: tuple[RevokedFingerprint, ...] = ()
+    """Fingerprints of OpenPGP keys, in quotes."""
     identities: tuple[RevokedIdentity, ...] = ()
+    """Mail addresses and URIs."""
 
 
 class ApprovalRule(SignedWord):
@@ -155,20 +183,30 @@ class ApprovalRule(SignedWord):
     """
 
     count: int = Field(ge=0)
+    """How many people, beside who starts it."""
     unless_keys_in: tuple[str, ...] = ()
+    """Of `config`: settings whose change needs nobody."""
     reason_required: bool = False
+    """Not asked yet: every approval has a reason."""
     ttl_minutes: int | None = Field(default=None, ge=1)
+    """How long an approval is good; 240 where it is left out."""
 
 
 class ApprovalRules(SignedWord):
     """Approvals by kind of change."""
 
     binary_only: ApprovalRule = ApprovalRule(count=0)
+    """Programs change, no setting does."""
     config: ApprovalRule = ApprovalRule(count=2)
+    """Settings change."""
     credentials: ApprovalRule = ApprovalRule(count=2)
+    """Settings change that lead to secrets."""
     trust_policy_change: ApprovalRule = ApprovalRule(count=2)
+    """The upgrade is under another trust.yaml than the last one."""
     override_downgrade: ApprovalRule = ApprovalRule(count=2, reason_required=True, ttl_minutes=60)
+    """Not asked yet: what is below the floor is refused, whoever approves."""
     automatic_rollback: ApprovalRule = ApprovalRule(count=0)
+    """Not asked yet: an automatic way back waits for nobody."""
 
 
 SecretReference = Annotated[str, Field(pattern=r"^(?:file|env|vault):")]
@@ -186,11 +224,17 @@ class Sources(SignedWord):
     """
 
     allow: tuple[Origin, ...] = ()
+    """Where releases may come from: scheme, host and port."""
     max_blob_mib: int = Field(default=2048, ge=1)
+    """Largest file, in MiB."""
     deadline_s: float = Field(default=900.0, gt=0)
+    """Seconds that a release may take, all its files together."""
     credential: SecretReference | None = None
+    """The secret of the only allowed origin."""
     credentials: dict[Origin, SecretReference] = {}
+    """The secret of each origin that wants one."""
     authorities: str | None = None
+    """PEM file beside trust.yaml, trusted for TLS instead of the system's."""
 
     @property
     def secrets(self) -> dict[Origin, SecretReference]:
@@ -215,13 +259,21 @@ class TrustPolicy(SignedWord):
     """The content of trust.yaml. The first rule that fits decides; without one, nothing is admitted."""
 
     version: Literal[1]
+    """The form of this file."""
     trust_roots: dict[str, TrustRoot] = {}
+    """Sigstore instances, by a name that signers refer to."""
     openpgp: dict[str, PinnedCertificate] = {}
+    """OpenPGP keys, by a name that signers refer to."""
     cms: dict[str, EnterpriseAuthority] = {}
+    """Enterprise CAs, by a name that signers refer to."""
     revoked: Revoked = Revoked()
+    """What is no longer trusted, whoever signed it."""
     rules: tuple[Rule, ...] = Field(min_length=1)
+    """Who signs what; the first one of product and channel decides."""
     approvals: ApprovalRules = ApprovalRules()
+    """How many people must approve which change."""
     sources: Sources = Sources()
+    """Where releases may come from."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> "TrustPolicy":

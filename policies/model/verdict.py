@@ -107,6 +107,10 @@ class Window(Value):
     """How long a wave is observed; minimum and nominal count observed time, cap counts wall time."""
 
     minimum: Duration = timedelta(minutes=10)
+    """Nothing is promoted before so much was observed."""
     nominal: Duration = timedelta(minutes=20)
+    """Where health is not proven by then, the window is extended."""
     extension: Duration = timedelta(minutes=10)
+    """By how much, as often as it takes until the cap."""
     cap: Duration = timedelta(minutes=60)
+    """After so long, however little was seen, a person is asked."""

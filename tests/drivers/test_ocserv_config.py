@@ -1,3 +1,5 @@
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ from activities.drivers.runtime.host.chroot import Chroot
 from policies.model.errors import BadInput
 from policies.model.fleet import Slot
 from tests.drivers.gateway_lab import TEMPLATE, gateway
+from tests.fakes.authority import EnterpriseCa
+
+EXAMPLE = Path(__file__).parents[2] / "deploy/examples/ocserv.conf.template"
 
 
 @pytest.fixture
@@ -32,10 +37,11 @@ def rendered(chroot: Chroot, template: Path, credentials: dict[str, Secret]) -> 
     return (chroot.config / "ocserv.conf").read_text()
 
 
-def test_the_default_template_speaks_of_the_slot_and_of_paths_inside(
-    chroot: Chroot, credentials: dict[str, Secret]
+@pytest.mark.parametrize("template", [TEMPLATE, EXAMPLE], ids=["lab", "example"])
+def test_a_template_of_ours_speaks_of_the_slot_and_of_paths_inside(
+    chroot: Chroot, credentials: dict[str, Secret], template: Path
 ) -> None:
-    lines = rendered(chroot, TEMPLATE, credentials).splitlines()
+    lines = rendered(chroot, template, credentials).splitlines()
     for line in (
         "tcp-port = 4432",
         "udp-port = 4432",
@@ -48,6 +54,26 @@ def test_the_default_template_speaks_of_the_slot_and_of_paths_inside(
         'auth = "plain[passwd=/etc/penstock/credentials/users]"',
     ):
         assert line in lines
+
+
+@pytest.mark.skipif(shutil.which("ocserv") is None, reason="needs ocserv")
+def test_the_template_of_the_examples_is_one_that_ocserv_itself_takes(
+    chroot: Chroot, credentials: dict[str, Secret], tmp_path: Path
+) -> None:
+    text = rendered(chroot, EXAMPLE, credentials)
+    pair = EnterpriseCa(tmp_path / "ca").leaf("vpn.example")
+    for name, path in zip(("key", "certificate"), pair, strict=True):
+        write_private(chroot.config / "credentials" / name, path.read_bytes())
+    tried = tmp_path / "ocserv.conf"
+
+    def said(config: str) -> str:
+        tried.write_text(config.replace("/etc/penstock", str(chroot.config)))
+        done = subprocess.run(["ocserv", "-t", "-c", tried], capture_output=True, text=True, check=False)
+        return f"{done.returncode} {done.stderr}"
+
+    assert said(text).startswith("0 ")
+    assert "unknown" not in said(text).lower()
+    assert not said(text.replace("ipv4-netmask", "ipv4-netmusk")).startswith("0 ")
 
 
 def test_credentials_are_readable_by_root_alone(chroot: Chroot, credentials: dict[str, Secret]) -> None:

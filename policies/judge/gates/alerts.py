@@ -16,6 +16,7 @@ class Alerts(Signed):
     bad: ClassVar = GateVerdict.UNHEALTHY
 
     kind: Literal["alerts"]
+    """Of alerts of your own Prometheus."""
     action: Literal[Response.HOLD] = Response.HOLD
 
     def offence(self, lookback: timedelta) -> Offence:

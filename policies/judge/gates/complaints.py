@@ -12,7 +12,9 @@ class Complaints(Counted):
     """Distinct users who complained, among live sessions; arrives by signed webhook, only ever holds."""
 
     kind: Literal["complaints"]
+    """Of complaints that came to the API."""
     total: Selector
+    """The number of live sessions."""
     action: Response = Response.HOLD
 
     @property

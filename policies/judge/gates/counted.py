@@ -34,11 +34,20 @@ class Counted(Kind):
     """Bad events among events, compared scrape by scrape with control's."""
 
     required: bool = False
+    """Whether nothing is promoted before this gate has proven health."""
     share: float = Field(default=0.2, gt=0, le=1, description="part of the error budget")
     margin: Margin = Margin()
+    """How much worse than control is too bad."""
     health: Health | None = None
+    """What proves health; a required gate has it."""
     placebo: bool = False
-    worst: float = Field(default=0.05, gt=0, lt=1, description="share allowed with nobody to compare with")
+    """Try control gateways as if changed, too: where one of them looks worse, it only holds."""
+    worst: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="share of bad events allowed where nobody unchanged is left to compare with",
+    )
     optional: bool = Field(default=False, description="says nothing where no gateway exports it")
 
     @model_validator(mode="after")

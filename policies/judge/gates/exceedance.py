@@ -17,7 +17,9 @@ class Bound(Value):
     """Which bucket separates slow from normal: a fixed one, or control's quantile at the start."""
 
     fixed: float | None = Field(default=None, gt=0)
+    """Seconds, where the bound is not to be taken from control."""
     quantile: float = Field(default=0.95, gt=0, lt=1)
+    """Part of control's events that were quicker, before the window."""
     max: float = Field(default=5.0, gt=0, description="seconds above which no bound is taken")
 
 
@@ -25,9 +27,17 @@ class Exceedance(Counted):
     """Events slower than a histogram's bucket bound, which is frozen before the window."""
 
     kind: Literal["exceedance"]
+    """Of a histogram."""
     histogram: Selector
+    """Its `_bucket` series."""
     bound: Bound = Bound()
-    worst: float = Field(default=0.25, gt=0, lt=1, description="share allowed with nobody to compare with")
+    """From which bucket on an event is slow."""
+    worst: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="share of bad events allowed where nobody unchanged is left to compare with",
+    )
 
     @property
     def promised(self) -> tuple[str, ...]:

@@ -20,7 +20,9 @@ class Gauge(Kind):
     """A value, or a value per unit, on single instances."""
 
     value: Selector
+    """What is followed."""
     per: Selector | None = None
+    """By what it is divided, such as sessions."""
     min_per: float = Field(default=20, ge=0, description="below this many units nothing is said")
 
     @property

@@ -18,12 +18,19 @@ class GaugeRatio(Gauge):
     """A gauge (or a counter's rate) per unit, of the worst canary against control's median, over a while."""
 
     kind: Literal["gauge_ratio"]
+    """Of a gauge, or of a counter's rate."""
     counter: bool = Field(default=False, description="take the rate of `value` per second")
     per_counter: bool = Field(default=False, description="take the rate of `per` per second")
     floor: float = Field(default=0.0, ge=0, description="canary values up to this are never too much")
     ratio: float = Field(default=1.5, gt=1)
-    ratio_hard: float | None = Field(default=None, gt=1, description="rolls back whatever `action`")
+    """Times control's median that the worst canary may have."""
+    ratio_hard: float | None = Field(
+        default=None,
+        gt=1,
+        description="times control's median beyond which it rolls back, whatever `action` says",
+    )
     over: Duration = timedelta(minutes=5)
+    """How long both are followed before anything is said."""
     action: Response = Response.HOLD
 
     @property

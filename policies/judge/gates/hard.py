@@ -22,7 +22,9 @@ class Fires(Value):
     """
 
     when: Literal["above", "below", "equals", "changes", "gone"]
+    """A value above, below or equal to `value`, a change by more, or a series gone."""
     value: float = 0.0
+    """The bound, or how large a change must be."""
 
 
 class Hard(Signed):
@@ -31,10 +33,16 @@ class Hard(Signed):
     bad: ClassVar = GateVerdict.HARD
 
     kind: Literal["hard"]
+    """Of a raw value."""
     per: Selector | None = None
+    """By what the value is divided, such as the limit of open files."""
     fires: Fires
+    """When it is a bad sign."""
     held: Duration = timedelta(0)
-    confirm: bool = Field(default=False, description="believe it only if a probe from here fails too")
+    """How long the sign has to last."""
+    confirm: bool = Field(
+        default=False, description="believe it only if a probe from the orchestrator fails, too"
+    )
 
     @property
     def promised(self) -> tuple[str, ...]:

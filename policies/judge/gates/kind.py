@@ -91,7 +91,9 @@ class Kind(Value):
     """One question asked of the metrics at every tick, and what a bad answer may cause."""
 
     id: Name
+    """How verdicts and records call the gate; used once in the file."""
     action: Response = Response.ROLL_BACK
+    """What a bad answer may cause: `rollback`, or `hold` until a person decides."""
 
     @property
     def promised(self) -> tuple[str, ...]:

@@ -14,8 +14,11 @@ class Rate(Counted):
     """
 
     kind: Literal["rate"]
+    """Of two counters."""
     bad: Selector
+    """The counter of bad events; absent until the first one."""
     total: Selector
+    """The counter of all events."""
 
     @property
     def promised(self) -> tuple[str, ...]:

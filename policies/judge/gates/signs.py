@@ -18,6 +18,7 @@ class Signed(Kind):
 
     bad: ClassVar[GateVerdict]
     value: Selector
+    """The series in which the sign is seen."""
 
     @property
     def promised(self) -> tuple[str, ...]:

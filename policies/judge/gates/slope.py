@@ -25,8 +25,11 @@ class Slope(Gauge):
     """
 
     kind: Literal["slope"]
+    """Of a gauge that should not grow."""
     min_span: Duration = timedelta(minutes=20)
+    """How long it is followed before anything is said."""
     floor_per_minute: float = Field(default=1.0, gt=0)
+    """Growth a minute that is never too much."""
     action: Literal[Response.HOLD] = Response.HOLD
 
     @property

@@ -1,0 +1,79 @@
+"""`./run reference`: write docs/reference from the code."""
+
+import sys
+from pathlib import Path
+
+from deploy.reference import commands, models, settings
+from deploy.reference.markdown import page, prose
+from orchestrator.exit_code import ExitCode
+from orchestrator.processes.agent_file import AgentSettings
+from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy
+from policies.model.people import People
+from policies.model.trust import TrustPolicy
+from policies.model.value import Value
+
+FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+EXAMPLES = "deploy/examples"
+
+FILES: dict[str, type[Value]] = {
+    "fleet": Fleet,
+    "gates": GatePolicy,
+    "trust": TrustPolicy,
+    "people": People,
+    "agent": AgentSettings,
+}
+READ = {
+    "fleet": """
+        Read by the orchestrator, and again whenever it changes: `PENSTOCK_FLEET`, a file or a folder of
+        them.
+    """,
+    "gates": """
+        Read by the orchestrator when a change is planned: `PENSTOCK_GATES`. A series is named as Prometheus
+        selects it, with `$cohort` for the gateways that are asked about; rates and sums are the judge's.
+    """,
+    "trust": """
+        Read by the orchestrator (`PENSTOCK_TRUST`) and by every gateway's host (`trust` in its agent's
+        file), which both verify every release. It and the files that it names lie in one folder, belong to
+        root or to whoever reads them, and nobody else may write them.
+    """,
+    "people": """
+        Read by the API, and again whenever it changes: `PENSTOCK_PEOPLE`. Without it only root is known. The
+        README says what each role may do.
+    """,
+    "agent": """
+        Read on a gateway's host by `penstock agent` and `penstock exporter` when they start. It belongs to
+        root or to whoever reads it, and nobody else may write it.
+    """,
+}
+"""Who reads each file, and when."""
+
+
+def pages() -> dict[str, str]:
+    """Return every generated page of the reference, by the name of its file."""
+    found = {
+        f"{name}.md": page(
+            f"{name}.yaml",
+            prose(READ[name]),
+            f"A commented example: `{EXAMPLES}/{name}.yaml`. What is wrong in which line: "
+            f"`penstock check {name}.yaml`.",
+            models.text_of(model),
+        )
+        for name, model in FILES.items()
+    }
+    return found | {"settings.md": settings.text(), "commands.md": commands.text()}
+
+
+def main() -> int:
+    """Write what has changed; return the exit code."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        path = FOLDER / name
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            sys.stdout.write(f"docs/reference/{name} is new\n")
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
