@@ -18,7 +18,13 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-ON_THIS_HOST = ("tests/lab/", "tests/drivers/", "tests/chaos/", "tests/house/test_leftovers.py")
+ON_THIS_HOST = (
+    "tests/lab/",
+    "tests/drivers/",
+    "tests/chaos/",
+    "tests/hosts/",
+    "tests/house/test_leftovers.py",
+)
 WITHOUT_GATEWAYS = ("unit", "workflows", "replay")
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
 

@@ -44,6 +44,8 @@ class Settings:
     port: int = 443
     dial6: int = 0
     """Every how manyth user dials the gateway's IPv6 address; 0 for nobody."""
+    idle: int = 0
+    """Every how manyth user, the first among them, logs in and sends nothing; 0 for nobody."""
     per_second: float = 2.0
     mistyped: float = 0.02
 
@@ -230,7 +232,8 @@ def _user(settings: Settings, number: int) -> User:
     over6 = settings.dial6 and number % settings.dial6 == settings.dial6 - 1
     host = f"[{gateway.address6}]" if over6 else gateway.address4
     url = f"https://{host}:{settings.port}"
-    return User(site, gateway, settings.who, settings.folder / site.name, url)
+    idle = bool(settings.idle) and number % settings.idle == 0
+    return User(site, gateway, settings.who, settings.folder / site.name, url, idle=idle)
 
 
 def view_of(crowd: Sequence[User]) -> dict[str, Any]:

@@ -39,9 +39,18 @@ class Tally:
 
 
 class User:
-    """One person at one site, with one tunnel to one gateway."""
+    """One person at one site, with one tunnel to one gateway; an idle one sends nothing through it."""
 
-    def __init__(self, site: Host, gateway: Host, credentials: Credentials, folder: Path, url: str) -> None:
+    def __init__(
+        self,
+        site: Host,
+        gateway: Host,
+        credentials: Credentials,
+        folder: Path,
+        url: str,
+        *,
+        idle: bool = False,
+    ) -> None:
         self.name = site.name
         self.gateway = gateway
         self.tally = Tally()
@@ -49,6 +58,7 @@ class User:
         self.address = ""
         self._site = site
         self._credentials = credentials
+        self._idle = idle
         self._events = folder / "events"
         self._url = url
         self._log = folder / "openconnect.log"
@@ -126,7 +136,8 @@ class User:
         self.tally.logins += 1
         self.since = time.time()
         self.address = self._event_lines("connect")[-1].split()[1]
-        self.pings.start()
+        if not self._idle:
+            self.pings.start()
 
     async def _leave(self) -> None:
         await self.pings.pause()

@@ -1,0 +1,1 @@
+"""Booted Debian hosts with their own systemd: units, packages, reboots and power cuts as they really are."""

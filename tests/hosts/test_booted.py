@@ -1,0 +1,115 @@
+"""Booted hosts are hosts: users, reboots and power cuts on them are as they are anywhere."""
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.lab import credentials
+from deploy.lab.pings import ANSWER_WITHIN
+from deploy.lab.topology import Topology
+from deploy.lab.traffic import Settings, Users
+from tests.hosts import ocserv
+from tests.hosts.host import Host
+from tests.lab.network import network
+
+PREFIX = "pstb-"
+USERS = 20
+"""Of each host: the first is idle, the last dials IPv6."""
+HOSTS = 3
+pytestmark = [pytest.mark.lab, pytest.mark.sweep]
+
+
+class Fleet:
+    """Booted hosts beside each other, and their users."""
+
+    def __init__(self, topology: Topology, hosts: list[Host], users: Users) -> None:
+        self.topology, self.hosts, self.users = topology, hosts, users
+
+    def seen(self, host: Host) -> list[dict[str, Any]]:
+        return [user for user in self.users.view()["users"] if user["gateway"] == host.name]
+
+    def sessions_lost(self, host: Host) -> list[int]:
+        return [user["lost"] for user in self.seen(host)]
+
+    def harm(self, *hosts: Host) -> int:
+        """How many sessions and pings their users have lost; said when a ping of now is lost or answered."""
+        time.sleep(ANSWER_WITHIN + 1)
+        return sum(user["lost"] + user["pings"]["lost"] for host in hosts for user in self.seen(host))
+
+
+def wait_for(seen: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def fleet(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    scratch = tmp_path_factory.mktemp("fleet")
+    with (
+        network(PREFIX, gateways=HOSTS, sites=HOSTS * USERS) as topology,
+        contextlib.ExitStack() as opened,
+    ):
+        given = credentials.issue(topology, scratch / "credentials", people=0)
+        places = topology.gateways
+        hosts = [opened.enter_context(Host(place, topology, image, scratch)) for place in places]
+        for number, host in enumerate(hosts, 1):
+            ocserv.set_up(host, given, number)
+            host.power_on()
+        for host in hosts:
+            host.wait_until_booted()
+        users = Users(Settings.of(topology, given, scratch / "users", dial6=USERS, idle=USERS))
+        users.start()
+        try:
+            users.wait_until_up(90)
+            yield Fleet(topology, hosts, users)
+        finally:
+            users.process.stop()
+
+
+def test_three_hosts_beside_each_other_serve_their_users_without_a_lost_ping(fleet: Fleet) -> None:
+    before = fleet.users.view()["totals"]["pings"]["sent"]
+    wait_for(lambda: fleet.users.view()["totals"]["pings"]["sent"] > before + 2000)
+    assert fleet.harm(*fleet.hosts) == 0
+    for host in fleet.hosts:
+        assert ocserv.sessions(host) == sorted(user["name"] for user in fleet.seen(host))
+        assert len(fleet.seen(host)) == USERS
+        groups = host.run("cat", f"/proc/{host.wait_for(ocserv.UNIT)}/cgroup").out.splitlines()
+        assert f"0::/system.slice/{ocserv.UNIT}" in groups
+    silent = [user["name"] for user in fleet.users.view()["users"] if not user["pings"]["sent"]]
+    assert len(silent) == HOSTS
+
+
+def test_a_reboot_loses_the_sessions_of_its_own_host_and_no_others(fleet: Fleet) -> None:
+    rebooted, untouched, _ = fleet.hosts
+    rebooted.put("/var/lib/kept", "kept")
+    boot = rebooted.boot_id()
+    rebooted.run("nft", "add", "table", "inet", "forgotten")
+    rebooted.reboot()
+    assert rebooted.boot_id() != boot
+    assert rebooted.run("cat", "/var/lib/kept").out == "kept"
+    assert rebooted.run("nft", "list", "tables").out == ""
+    wait_for(lambda: fleet.sessions_lost(rebooted) == [1] * USERS)
+    fleet.users.wait_until_up(60)
+    assert fleet.harm(untouched) == 0
+
+
+def test_a_host_whose_power_is_cut_is_silent_until_it_has_power_again(fleet: Fleet) -> None:
+    _, untouched, cut = fleet.hosts
+    boot = cut.boot_id()
+    cut.put("/etc/written-before", "the cut")
+    cut.cut_power()
+    reached = ["ip", "netns", "exec", fleet.topology.hub.namespace, "ping", "-c1", "-W1", cut.place.address4]
+    assert subprocess.run(reached, stdout=subprocess.DEVNULL, check=False).returncode == 1
+    cut.boot()
+    assert cut.boot_id() != boot
+    assert cut.run("cat", "/etc/written-before").out == "the cut"
+    wait_for(lambda: fleet.sessions_lost(cut) == [1] * USERS)
+    fleet.users.wait_until_up(60)
+    assert fleet.harm(untouched) == 0
