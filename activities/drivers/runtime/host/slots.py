@@ -17,8 +17,10 @@ from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.host.journal import Journal, exclusive
+from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
 from activities.drivers.runtime.host.process import Process, boot_id, mapped_digests
+from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolder, SlotFolders
 from activities.drivers.runtime.host.versions import KEPT_KNOWN_GOOD, Admission
 from activities.instances import Restored, Staged, Started
@@ -31,6 +33,7 @@ from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import TrustError
 from policies.model.value import Digest
+from policies.pools import pools_in_use
 
 UP_WITHIN = timedelta(seconds=15)
 DOWN_WITHIN = timedelta(seconds=10)
@@ -94,6 +97,9 @@ class HostSlots:
         """Return every reason why the release cannot be put here; nothing is changed."""
         state = await self.observe()
         reasons = [*self._room_on_disk(), *self._room_for_flows(), *self._way_back(state)]
+        if state.steering.serving is None:
+            reasons += await serves_already(self._gateway)
+        reasons += pools_in_use(self._gateway, await routes())
         if not state.steering.primed:
             reasons.append(f"{self._gateway.name} has no steering table; start its agent, which primes it")
         if self._running(release) is None:
@@ -127,11 +133,13 @@ class HostSlots:
 
         Raises:
             TrustError: when it may not be started any more: withdrawn, below the floor, or not for this host.
-            Refused: when no slot is free, the config test says no, or what runs is not what was signed.
+            Refused: when no slot is free, the config test says no, or what runs is not what was signed; when
+                it would be the gateway's first one, and the host serves already or uses a slot's pool.
             Unavailable: when the instance takes no logins in time; a repeat goes on waiting for it.
         """
         async with exclusive(self._folders.root / "slots.lock") as lock:
             self._journal.admit(operation)
+            await self._refuse_unless_empty()
             folder = self._running(release)
             changed = folder is None
             if folder is None:
@@ -317,6 +325,16 @@ class HostSlots:
         return []
 
     # --- the rest of preflight -----------------------------------------------------
+
+    async def _refuse_unless_empty(self) -> None:
+        """Refuse the first instance of a gateway that serves without us: its users would be thrown out.
+
+        Who serves by us already has users that must get back, whatever else listens or is routed here.
+        """
+        if (await self._table.read()).serving is None:
+            reasons = [*await serves_already(self._gateway), *pools_in_use(self._gateway, await routes())]
+            if reasons:
+                raise Refused(reasons[0])
 
     def _room_on_disk(self) -> list[str]:
         versions = self._folders.versions

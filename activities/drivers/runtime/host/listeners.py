@@ -1,0 +1,99 @@
+"""Who listens for users on a gateway's own port: a daemon that nobody prepared, or nobody.
+
+Read from the kernel's tables of sockets in this network namespace (proc(5), /proc/PID/net/tcp), and
+from the descriptors of processes, which name their sockets by inode.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from activities.drivers.runtime.host.process import PROC
+from policies.model.fleet import Gateway
+
+TABLES = PROC / "thread-self/net"
+_LISTENS = "0A"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A TCP socket that takes connections, and the processes that hold it."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+    inode: str
+    processes: tuple[int, ...] = ()
+    """Empty where it belongs to a process that is not seen from here: one of a container's namespace."""
+
+
+def listeners_for_users(gateway: Gateway) -> tuple[Listener, ...]:
+    """Return what takes connections on the port users dial, at the gateway's addresses or at all of them."""
+    found = [
+        one
+        for one in _listening()
+        if one.port == gateway.port and (one.address.is_unspecified or one.address in gateway.addresses)
+    ]
+    holders = _holders({one.inode for one in found}) if found else {}
+    return tuple(
+        Listener(one.address, one.port, one.inode, tuple(sorted(holders.get(one.inode, ())))) for one in found
+    )
+
+
+async def serves_already(gateway: Gateway) -> tuple[str, ...]:
+    """Return why this host is not empty though no slot serves: what takes users' connections here."""
+    return tuple(
+        f"{gateway.name} serves already: {_holder(one)} listens on {one.address} port {one.port}, so this "
+        "host is not empty and its users would be thrown out; end that daemon when its last user has left, "
+        "then install"
+        for one in (await asyncio.to_thread(listeners_for_users, gateway))[:1]
+    )
+
+
+def _holder(listener: Listener) -> str:
+    held = listener.processes
+    return program_of(held[0]) if held else "a process that is not seen from here"
+
+
+def program_of(pid: int) -> str:
+    """Return what the process is called, with its number."""
+    with suppress(OSError):
+        return f"{(PROC / str(pid) / 'comm').read_text().strip()} (process {pid})"
+    return f"process {pid}"
+
+
+def _listening() -> Iterator[Listener]:
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (TABLES / table).read_text().splitlines()[1:]
+        except OSError:  # a kernel without that family
+            continue
+        for fields in (line.split() for line in lines):
+            if fields[3] == _LISTENS:
+                address, _, port = fields[1].partition(":")
+                yield Listener(_address(address), int(port, 16), fields[9])
+
+
+def _address(written: str) -> IPv4Address | IPv6Address:
+    """Read an address as the kernel writes it: words of 32 bits, each in this processor's own order."""
+    words = [int(written[at : at + 8], 16).to_bytes(4, "little") for at in range(0, len(written), 8)]
+    if len(words) == 1:
+        return IPv4Address(words[0])
+    address = IPv6Address(b"".join(words))
+    return address.ipv4_mapped or address
+
+
+def _holders(inodes: Collection[str]) -> dict[str, set[int]]:
+    """Return the processes that have these sockets open, by inode, in one pass over /proc."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[str, set[int]] = {}
+    for process in PROC.iterdir():
+        if not process.name.isdigit():
+            continue
+        with suppress(OSError):  # it has ended meanwhile, or is not ours to look at
+            for descriptor in (process / "fd").iterdir():
+                with suppress(OSError):
+                    if inode := wanted.get(str(descriptor.readlink())):
+                        found.setdefault(inode, set()).add(int(process.name))
+    return found

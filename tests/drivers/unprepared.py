@@ -1,0 +1,62 @@
+"""A daemon that nobody prepared: ocserv on the users' own port, with a configuration of its own."""
+
+import subprocess
+import time
+from pathlib import Path
+
+from tests.drivers.gateway_lab import GatewayLab
+
+CONFIG = """\
+auth = "plain[passwd={folder}/users]"
+tcp-port = 443
+udp-port = 443
+run-as-user = root
+run-as-group = root
+socket-file = {own}/ocserv.sock
+occtl-socket-file = {own}/occtl.sock
+use-occtl = true
+pid-file = {own}/ocserv.pid
+server-cert = {folder}/gw.pem
+server-key = {folder}/gw.key
+isolate-workers = false
+device = vpns
+ipv4-network = 10.90.9.0/24
+ipv6-network = fd90:9::/64
+max-ban-score = 0
+predictable-ips = true
+dpd = 10
+route = 10.99.0.0/24
+"""
+
+
+class Unprepared:
+    """One such daemon of a scratch gateway, in whose namespace this process is."""
+
+    def __init__(self, lab: GatewayLab, more: str = "") -> None:
+        self.folder = lab.root / "unprepared"
+        self.folder.mkdir(mode=0o755)
+        self.config = self.folder / "ocserv.conf"
+        self.config.write_text(CONFIG.format(folder=lab.folder, own=self.folder) + more)
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                ["ocserv", "--foreground", "--config", self.config],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._wait()
+
+    def _wait(self) -> None:
+        for _ in range(200):
+            if self.occtl("show", "status").returncode == 0:
+                return
+            time.sleep(0.05)
+        raise AssertionError(self.words())
+
+    def occtl(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        socket: Path = self.folder / "occtl.sock"
+        return subprocess.run(["occtl", "-s", socket, *command], capture_output=True, text=True, check=False)
+
+    def words(self) -> str:
+        """Return what it has logged."""
+        return (self.folder / "log").read_text()
