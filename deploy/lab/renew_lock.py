@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.lab import trees
-from deploy.lab.packages import LOCK, SUITE, Archive, Lock, architecture, mirror, write_lock
+from deploy.lab.packages import LOCK, SUITE, Lock, write_lock
+from orchestrator.publishing.debian import Archive, architecture, mirror
 from policies.model.errors import PenstockError
 
 

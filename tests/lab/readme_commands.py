@@ -11,6 +11,7 @@ Found = dict[str, str]
 ELSEWHERE = {
     "login": "tests/service/test_people.py",
     "logout": "tests/service/test_people.py",
+    "release tree": "tests/drivers/test_release_tree.py",
     "release build": "tests/service/test_release_commands.py",
     "release index": "tests/service/test_release_commands.py",
     "release sign": "tests/service/test_release_commands.py",

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from deploy.lab import packages, preflight, trees
+from orchestrator.publishing import debian
+from orchestrator.publishing.tree import MOUNT_POINTS
 from policies.model.errors import BadInput, Unavailable
 
 CACHE = Path(__file__).parents[2] / ".state/packages"
@@ -57,7 +59,7 @@ def test_the_same_packages_always_give_the_same_tree(tmp_path: Path) -> None:
 
 def test_a_tree_has_the_places_penstock_mounts_and_only_two_accounts(tmp_path: Path) -> None:
     trees.collect_host_tree(tmp_path / "tree")
-    for place in trees.MOUNT_POINTS:
+    for place in MOUNT_POINTS:
         assert (tmp_path / "tree" / place).is_dir()
     names = [line.split(":")[0] for line in (tmp_path / "tree/etc/passwd").read_text().splitlines()]
     assert names == ["root", "nobody"]
@@ -82,7 +84,7 @@ def test_a_package_with_another_digest_than_pinned_is_refused(tmp_path: Path) ->
 
 def test_a_version_the_archive_no_longer_has_says_how_to_renew_the_lock(tmp_path: Path) -> None:
     lock = packages.read_lock()
-    gone = (packages.Package("ocserv", "0.0.1-1", "0" * 64),)
+    gone = (debian.Package("ocserv", "0.0.1-1", "0" * 64),)
     with pytest.raises(Unavailable, match=r"ocserv.*deploy\.lab\.renew_lock"):
         packages.fetch(dataclasses.replace(lock, packages=gone), tmp_path)
 
@@ -91,7 +93,7 @@ def test_a_version_the_mirror_has_dropped_comes_from_the_archive_of_every_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Today's mirror, reached by another name, stands in for the archive of the day the lock was made.
-    parent, name = packages.mirror().rstrip("/").rsplit("/", 1)
+    parent, name = debian.mirror().rstrip("/").rsplit("/", 1)
     monkeypatch.setattr(packages, "EVERY_DAY", parent)
     monkeypatch.setattr(packages, "mirror", lambda: f"file:{tmp_path}/nothing-here")
     lock = dataclasses.replace(packages.read_lock(), taken=name)

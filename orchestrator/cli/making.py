@@ -1,0 +1,180 @@
+"""Commands that make releases, offline: a tree, its manifest, a channel's index, and signatures on both."""
+
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.output import say
+from orchestrator.cli.words import seconds
+from policies.model.errors import BadInput
+
+Folder = Annotated[Path, typer.Option("--repository", help="folder that an HTTP server offers")]
+Product = Annotated[str, typer.Option(help="what the release is a release of")]
+Channel = Annotated[str, typer.Option(help="for which fleets")]
+Serial = Annotated[int, typer.Option(min=1, help="unique and growing in its channel")]
+DigestArgument = Annotated[str, typer.Argument(help="sha256:… of the manifest")]
+KeyFile = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="file of one of the three ways to sign")
+]
+
+
+def tree(
+    into: Annotated[Path, typer.Argument(help="the folder to be made")],
+    package: Annotated[
+        list[str] | None,
+        typer.Option(help="a Debian package, by name or as a .deb file; names bring all they depend on"),
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="a root folder instead of packages, such as /"),
+    ] = None,
+    suite: Annotated[str, typer.Option(help="of Debian, for packages by name")] = "stable",
+    mirror: Annotated[str | None, typer.Option(help="where from; this machine's own when left out")] = None,
+    program: Annotated[
+        list[str] | None, typer.Option(help="what runs, by its path; ocserv's three when left out")
+    ] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="a file or folder that comes along, such as modules opened later")
+    ] = None,
+) -> None:
+    """Make a daemon's root folder of Debian packages or of a folder: its programs and all that they load."""
+    from orchestrator.publishing.debian import package_root  # noqa: PLC0415 - who plans waits for none of it
+    from orchestrator.publishing.tree import PROGRAMS, collect  # noqa: PLC0415
+
+    programs, more = program or PROGRAMS, also or ()
+    match package, directory:
+        case [_, *_], None:
+            with package_root(package, suite, mirror) as (root, used):
+                made = collect(root, into, programs, more)
+            for one in used:
+                sys.stderr.write(f"{one.name} {one.version} sha256:{one.sha256}\n")
+        case None | [], Path():
+            made = collect(directory, into, programs, more)
+        case _:
+            raise BadInput("say what the tree is made of: --package NAME or FILE.deb, or --directory FOLDER")
+    say(f"{into}: {made.files} files, {made.size / 1e6:.1f} MB, {made.platform}")
+
+
+def build(
+    tree: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="root folder of the daemon")],
+    repository: Folder,
+    template: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="configuration template")],
+    product: Product,
+    version: Annotated[str, typer.Option(help="what people call it")],
+    rollback_index: Annotated[int, typer.Option(min=1, help="the order of releases")],
+    serial: Serial,
+    channel: Channel = "stable",
+    daemon: Annotated[str, typer.Option(help="which daemon it is")] = "ocserv",
+    executable: Annotated[str, typer.Option(help="its program, below the root folder")] = "usr/sbin/ocserv",
+    platform: Annotated[str, typer.Option(help="what its programs run on")] = "linux/amd64",
+    follows_from: Annotated[
+        int, typer.Option(min=0, help="least rollback index that it may follow; 0: also nothing")
+    ] = 0,
+    follows_to: Annotated[int | None, typer.Option(min=1, help="last one; any when left out")] = None,
+    config_version: Annotated[int, typer.Option(min=1, help="of its template, and what it writes")] = 1,
+    reads_config_from: Annotated[int | None, typer.Option(min=1, help="first version it reads")] = None,
+    drain_at_most: Annotated[
+        str, typer.Option(help="how long sessions of the release before may go on")
+    ] = "8h",
+    asks_approval_for: Annotated[
+        list[str] | None, typer.Option(help="config or credentials: who changes it needs an approval")
+    ] = None,
+) -> None:
+    """Describe a tree in a manifest and put it into a repository folder, unsigned; print its digest."""
+    from orchestrator.publishing.builder import ReleaseLabels, build_release  # noqa: PLC0415
+    from orchestrator.publishing.folder import publish  # noqa: PLC0415
+
+    _for_everybody()
+    labels = ReleaseLabels(
+        product=product,
+        version=version,
+        channel=channel,
+        rollback_index=rollback_index,
+        serial=serial,
+        daemon=daemon,
+        executable=executable,
+        platform=platform,
+        follows=(follows_from, follows_to),
+        config_version=config_version,
+        reads_config=(reads_config_from or config_version, config_version),
+        drain_at_most=timedelta(seconds=seconds(drain_at_most)),
+        requires_approval_for=tuple(asks_approval_for or ()),
+    )
+    built = build_release(tree, template, labels, repository / "blobs" / "building")
+    digest = publish(repository, built.statement, [], built.blobs)
+    for path in built.blobs.values():
+        path.unlink()
+    (repository / "blobs" / "building").rmdir()
+    typer.echo(digest)
+
+
+def index(
+    repository: Folder,
+    product: Product,
+    serial: Serial,
+    release: Annotated[list[str], typer.Option(help="digest of a release the channel offers")],
+    channel: Channel = "stable",
+    days: Annotated[int, typer.Option(min=1, max=7, help="how long the index is good")] = 7,
+) -> None:
+    """Make the channel's index, unsigned, and offer it; print its digest. Sign it like a release."""
+    from orchestrator.publishing.builder import index_statement  # noqa: PLC0415
+    from orchestrator.publishing.folder import offer, publish, read_statement  # noqa: PLC0415
+    from policies.model.release import CurrentRelease  # noqa: PLC0415
+    from policies.trust.statements import parse_release  # noqa: PLC0415
+
+    _for_everybody()
+    current = [
+        CurrentRelease(
+            manifest_sha256=digest.removeprefix("sha256:"),
+            rollback_index=parse_release(read_statement(repository, digest)).rollback_index,
+        )
+        for digest in release
+    ]
+    issued_at = datetime.now(UTC).replace(microsecond=0)
+    statement = index_statement(product, channel, current, serial=serial, issued_at=issued_at, days=days)
+    digest = publish(repository, statement, [], {})
+    offer(repository, product, channel, digest)
+    typer.echo(digest)
+
+
+def sign(
+    digest: DigestArgument,
+    repository: Folder,
+    openpgp_key: KeyFile = None,
+    cms_key: KeyFile = None,
+    cms_certificates: KeyFile = None,
+    sigstore_config: KeyFile = None,
+    identity_token: KeyFile = None,
+    cms_time_stamp: KeyFile = None,
+) -> None:
+    """Add one signature to a release or index in a repository folder, by one of three kinds of key."""
+    from orchestrator.publishing import signing as release_signing  # noqa: PLC0415
+    from orchestrator.publishing.folder import add_signature, read_statement  # noqa: PLC0415
+
+    _for_everybody()
+    statement = read_statement(repository, digest)
+    token = cms_time_stamp.read_bytes() if cms_time_stamp else None
+    match (openpgp_key, cms_key, cms_certificates, sigstore_config, identity_token):
+        case (Path() as key, None, None, None, None):
+            add_signature(repository, digest, "openpgp", release_signing.sign_openpgp(statement, key))
+        case (None, Path() as key, Path() as certificates, None, None):
+            signature = release_signing.sign_cms(statement, key, certificates)
+            add_signature(repository, digest, "cms", signature, token)
+        case (None, None, None, Path() as config, Path() as identity):
+            signature = release_signing.sign_sigstore(statement, config, identity)
+            add_signature(repository, digest, "sigstore", signature)
+        case _:
+            raise BadInput(
+                "sign with one of: --openpgp-key, --cms-key and --cms-certificates, "
+                "--sigstore-config and --identity-token"
+            )
+    typer.echo(f"signed {digest}")
+
+
+def _for_everybody() -> None:
+    """Have a repository's files read by the server that offers them, which is another user as a rule."""
+    os.umask(0o022)
