@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deploy.lab.packages import architecture, mirror, scratch
+from deploy.lab.packages import scratch
+from orchestrator.publishing.debian import architecture, mirror
 from policies.model.errors import PenstockError, Unavailable
 
 FOLDER = Path(__file__).parents[2] / ".state" / "hosts"
