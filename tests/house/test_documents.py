@@ -184,6 +184,13 @@ def test_no_link_between_documents_is_broken() -> None:
     assert broken == []
 
 
+def test_every_place_that_contributing_sends_people_to_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:[a-z_]+/)+[\w.]*)`", text))
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 def test_documents_name_only_commands_that_the_readme_lists() -> None:
     listed = set(re.findall(r"^\| `(penstock [a-z -]+)` \|", README, flags=re.MULTILINE))
     used = {
