@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from activities.drivers.daemon.ocserv.template import require_template
+from orchestrator.publishing.linking import Root
+from orchestrator.publishing.private_keys import keys_in
+from orchestrator.publishing.tree import require_whole
 from policies.model.errors import BadInput
 from policies.model.refusals import TrustError
 from policies.model.release import INDEX_PREDICATE, RELEASE_PREDICATE, STATEMENT_TYPE, CurrentRelease
@@ -27,6 +31,10 @@ from policies.trust.statements import parse_release
 
 LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/lintian", "usr/share/locale")
 """Parts of a packaged tree that nothing runs."""
+_NAMED = 10
+"""Keys that a sentence names; more are counted."""
+TEMPLATES = {"ocserv": require_template}
+"""What refuses a template of a daemon that its driver could not use."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +88,13 @@ def build_release(
     """Return the statement about this tree and template; the blobs are written to the folder `blobs`.
 
     Raises:
-        BadInput: the tree holds something a release cannot carry, or too much for one manifest.
+        BadInput: the tree holds something a release cannot carry, a private key, or too much for one
+            manifest; it lacks a library; or the template lacks what its daemon's driver fills.
     """
-    blobs.mkdir(parents=True, exist_ok=True)
     files, links = _list(tree, left_out)
+    _require_platform(tree, [file["path"] for file in files], labels)
+    _require_template(template, labels.daemon)
+    blobs.mkdir(parents=True, exist_ok=True)
     archive = _archive(tree, files, blobs / f"{labels.product}-{labels.version}.tar", compress=compress)
     kind = "tar.gz" if compress else "tar"
     root = _artifact(f"root.{kind}", archive, "application/x-tar", kind) | {"files": files, "links": links}
@@ -96,6 +107,40 @@ def build_release(
     return BuiltRelease(
         statement, {f"sha256:{a['sha256']}": p for a, p in ((root, archive), (settings, config))}
     )
+
+
+def _require_platform(tree: Path, files: Sequence[str], labels: ReleaseLabels) -> None:
+    """Refuse a tree whose programs and modules lack what they load, or run on something else."""
+    root = Root(tree)
+    linked = {path: asked for path in files if (asked := root.asked(path)) is not None}
+    programs = [labels.executable, *(path for path, asked in linked.items() if asked.loader is not None)]
+    closure = root.closure(programs, linked)
+    require_whole(closure, tree)
+    processor = labels.platform.partition("/")[2]
+    if other := closure.processors - {processor}:
+        raise BadInput(f"{tree} has programs for {min(other)}, and the release is for {labels.platform}")
+
+
+def _require_template(template: Path, daemon: str) -> None:
+    content = template.read_bytes()
+    _refuse_keys(keys_in(content, str(template)))
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{template} is not UTF-8 text; save the file as UTF-8") from error
+    if daemon in TEMPLATES:
+        TEMPLATES[daemon](text, str(template))
+
+
+def _refuse_keys(found: Iterable[str]) -> None:
+    """Refuse what holds private keys, all of them named at once."""
+    if keys := list(found):
+        named = ", ".join(keys[:_NAMED])
+        more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+        raise BadInput(
+            f"a release is read by many, and has private keys in {named}{more}; take them out, and have the "
+            "template name them as $credential_NAME"
+        )
 
 
 def release_statement(predicate: dict[str, Any]) -> bytes:
@@ -183,6 +228,7 @@ def _list(tree: Path, left_out: Sequence[str]) -> tuple[list[dict[str, Any]], li
     """Return the tree's files and links, in the order of their names."""
     files: list[dict[str, Any]] = []
     links: list[dict[str, Any]] = []
+    keys: list[str] = []
     for path in _walk(tree):
         name = path.relative_to(tree).as_posix()
         if any(name == skipped or name.startswith(f"{skipped}/") for skipped in left_out):
@@ -192,10 +238,12 @@ def _list(tree: Path, left_out: Sequence[str]) -> tuple[list[dict[str, Any]], li
             links.append({"path": name, "target": _target(tree, path)})
         elif stat.S_ISREG(mode):
             content = path.read_bytes()
+            keys += keys_in(content, name)
             sha256 = hashlib.sha256(content).hexdigest()
             files.append({"path": name, "sha256": sha256, "size": len(content), "mode": mode & 0o777})
         else:
             raise BadInput(f"{path} is neither a file nor a link; a release cannot carry it")
+    _refuse_keys(keys)
     return files, links
 
 

@@ -5,7 +5,7 @@ stranger's. glibc's order (ld.so(8)) without its cache, which a release does not
 file itself, those of the program, then the folders built into every loader.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -95,8 +95,10 @@ class Root:
             self._asked[place] = _read(self.path / place)
         return self._asked[place]
 
-    def closure(self, programs: Iterable[str]) -> Closure:
-        """Return all that these programs load before their first line runs.
+    def closure(self, programs: Sequence[str], modules: Iterable[str] = ()) -> Closure:
+        """Return all that these programs, and modules of theirs, load before their first line runs.
+
+        A module is opened later by the first program, and finds libraries as that one does.
 
         Raises:
             BadInput: one of the files is damaged.
@@ -106,15 +108,19 @@ class Root:
             if not self.has(program):
                 closure.missing.append(Missing(program, "whoever starts the daemon"))
                 continue
-            self._follow(program.lstrip("/"), closure)
+            self._follow(program.lstrip("/"), program, closure)
+        if not closure.missing:
+            for module in modules:
+                self._follow(module.lstrip("/"), programs[0], closure)
         return closure
 
-    def _follow(self, program: str, closure: Closure) -> None:
-        main = self.asked(program)
-        if main is None:
-            self._add_interpreter(program, closure)
+    def _follow(self, first: str, program: str, closure: Closure) -> None:
+        asked, main = self.asked(first), self.asked(program)
+        if asked is None:
+            self._add_interpreter(first, closure)
             return
-        waiting, names = [program], dict[str, str]()
+        main = main or asked
+        waiting, names = [first], dict[str, str]()
         while waiting:
             path = waiting.pop()
             asked = self.asked(path)
@@ -150,7 +156,7 @@ class Root:
             elif self.asked(interpreter) is None:
                 closure.found.add(interpreter)
             else:
-                self._follow(interpreter, closure)
+                self._follow(interpreter, interpreter, closure)
 
     def _library(self, name: str, by: str, asked: Asked, main: Asked, program: str) -> str | None:
         if "/" in name:

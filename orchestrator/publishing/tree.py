@@ -52,7 +52,7 @@ def collect(root: Path, into: Path, programs: Sequence[str] = PROGRAMS, also: Se
     seen = Root(root)
     extra = [path for name in also for path in _files(seen, name)]
     programs = [program.strip("/") for program in programs]
-    closure = seen.closure([*programs, *(path for path in extra if seen.asked(path) is not None)])
+    closure = seen.closure(programs, [path for path in extra if seen.asked(path) is not None])
     require_whole(closure, root)
     with _appearing(into) as making:
         lay_out(making)

@@ -27,6 +27,7 @@ from tests.fakes.authority import EnterpriseCa
 from tests.fakes.hostile import Peer, Request
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.stage import Stage
+from tests.fakes.trees import SMALL_TEMPLATE
 
 Step = Callable[[Stage], Awaitable[object]]
 STATEMENT_URL, BLOBS_URL = "/statements/sha256/", "/blobs/sha256/"
@@ -642,12 +643,12 @@ def _(stage: Stage) -> None:
 
 @attack("41", "a configuration with an option outside the whitelist", "ApprovalRequired")
 def _(stage: Stage) -> Step:
-    return _config_change("tcp-port = @port@\nlog-level = 2\ntls-priorities = LEGACY\n")
+    return _config_change(f"{SMALL_TEMPLATE}tls-priorities = LEGACY\n")
 
 
 @attack("41b", "a configuration that carries a private key", "ApprovalRequired")
 def _(stage: Stage) -> Step:
-    return _config_change("tcp-port = @port@\nbanner = -----BEGIN PRIVATE KEY-----\n")
+    return _config_change(f"{SMALL_TEMPLATE}banner = -----BEGIN PRIVATE KEY-----\n")
 
 
 def _config_change(template: str) -> Step:

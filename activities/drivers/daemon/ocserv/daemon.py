@@ -18,6 +18,7 @@ from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv.probe import ProbeLogin, probe
+from activities.drivers.daemon.ocserv.template import CREDENTIAL
 from activities.drivers.daemon.port import CONFIG, RUN, Environment, Secret, Session
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, PenstockError, Refused
@@ -28,7 +29,6 @@ NOT_YET = ("pre-auth", "authenticating", "auth failed")
 NOBODY = Exempt()
 ANSWER = timedelta(seconds=2)
 TEST = timedelta(seconds=10)
-_CREDENTIAL = "credential_"
 _NAMES = re.compile(r"(?:main|worker)\[([^\]]+)\]:|(?:user|for|username) ['\"]([^'\"]+)['\"]")
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 
@@ -60,7 +60,7 @@ class Ocserv:
             names = _names(line)
             if environment.slot.pool6 is None and "pool6" in names:
                 continue
-            wanted |= {name.removeprefix(_CREDENTIAL) for name in names if name.startswith(_CREDENTIAL)}
+            wanted |= {name.removeprefix(CREDENTIAL) for name in names if name.startswith(CREDENTIAL)}
             lines.append(_filled(line, values, template))
         missing = sorted(wanted - set(credentials))
         if missing:
@@ -187,9 +187,9 @@ def _names(line: str) -> set[str]:
 
 def _filled(line: str, values: Mapping[str, str], template: Path) -> str:
     paths = {
-        name: f"{CONFIG}/credentials/{name.removeprefix(_CREDENTIAL)}"
+        name: f"{CONFIG}/credentials/{name.removeprefix(CREDENTIAL)}"
         for name in _names(line)
-        if name.startswith(_CREDENTIAL)
+        if name.startswith(CREDENTIAL)
     }
     try:
         return string.Template(line).substitute({**values, **paths})

@@ -1,0 +1,161 @@
+"""What no host could run, and what nobody may read, never becomes a release."""
+
+import io
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.publishing.builder import ReleaseLabels, build_release
+from orchestrator.publishing.private_keys import keys_in
+from policies.model.errors import BadInput
+from tests.fakes.trees import small_tree
+
+SLEEP = Path("/bin/sleep")
+
+
+def build(tree: Path, template: Path, platform: str = "linux/amd64") -> None:
+    blobs = tree.parent / "blobs"
+    build_release(tree, template, ReleaseLabels(product="gw", version="1", platform=platform), blobs)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> tuple[Path, Path]:
+    return small_tree(tmp_path)
+
+
+def openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+def pem(file: Path) -> None:
+    openssl("genpkey", "-algorithm", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", str(file))
+
+
+def with_passphrase(file: Path) -> None:
+    openssl("genrsa", "-aes128", "-traditional", "-passout", "pass:secret", "-out", str(file), "2048")
+
+
+def der(file: Path) -> None:
+    openssl("genpkey", "-algorithm", "ed25519", "-outform", "der", "-out", str(file))
+
+
+def encrypted_der(file: Path) -> None:
+    pem(plain := file.with_suffix(".plain"))
+    words = ["-topk8", "-in", str(plain), "-outform", "der", "-passout", "pass:secret", "-out"]
+    openssl("pkcs8", *words, str(file))
+    plain.unlink()
+
+
+def openssh(file: Path) -> None:
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def pkcs12(file: Path) -> None:
+    certificate = file.with_suffix(".crt")
+    openssl(
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=vpn",
+        "-keyout",
+        str(file),
+        "-out",
+        str(certificate),
+    )
+    words = ["-export", "-inkey", str(file), "-in", str(certificate), "-passout", "pass:secret", "-out"]
+    openssl("pkcs12", *words, str(file))
+    certificate.unlink()
+
+
+@pytest.mark.parametrize("make", [pem, with_passphrase, der, encrypted_der, openssh, pkcs12])
+def test_a_private_key_in_a_tree_is_named(small: tuple[Path, Path], make: Callable[[Path], None]) -> None:
+    tree, template = small
+    build(tree, template)
+    if make is openssh and shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed: apt-get install openssh-client")
+    (tree / "etc").mkdir()
+    make(tree / "etc/server.pem")
+    with pytest.raises(BadInput, match=r"keys in etc/server\.pem \(.*(private key|PKCS#12)") as refused:
+        build(tree, template)
+    assert "BEGIN" not in str(refused.value)
+
+
+def test_a_private_key_in_an_image_in_a_tree_is_named_with_its_place(
+    small: tuple[Path, Path], tmp_path: Path
+) -> None:
+    tree, template = small
+    pem(tmp_path / "server.key")
+    layer, image = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w:gz") as archive:
+        archive.add(tmp_path / "server.key", "etc/server.key")
+    with tarfile.open(fileobj=image, mode="w") as archive:
+        entry = tarfile.TarInfo("layer.tar.gz")
+        entry.size = len(layer.getvalue())
+        archive.addfile(entry, io.BytesIO(layer.getvalue()))
+    (tree / "image.tar").write_bytes(image.getvalue())
+    with pytest.raises(BadInput, match=r"image\.tar!layer\.tar\.gz!etc/server\.key \(private key\)"):
+        build(tree, template)
+
+
+def test_a_private_key_in_a_template_is_named(small: tuple[Path, Path], tmp_path: Path) -> None:
+    tree, template = small
+    pem(tmp_path / "server.key")
+    template.write_text(template.read_text() + (tmp_path / "server.key").read_text())
+    with pytest.raises(BadInput, match=r"ocserv\.conf\.template \(private key\)"):
+        build(tree, template)
+
+
+def test_certificates_programs_and_words_about_keys_are_no_keys(tmp_path: Path) -> None:
+    pkcs12(tmp_path / "server.key")
+    words = ["-clcerts", "-nokeys", "-passin", "pass:secret", "-in", str(tmp_path / "server.key"), "-out"]
+    openssl("pkcs12", *words, str(tmp_path / "server.crt"))
+    openssl(
+        "x509", "-in", str(tmp_path / "server.crt"), "-outform", "der", "-out", str(tmp_path / "server.der")
+    )
+    (tmp_path / "text").write_text(
+        "begin it with -----BEGIN PRIVATE KEY-----\nand end it with another line\n"
+    )
+    harmless = ["server.crt", "server.der", "text"]
+    assert [key for name in harmless for key in keys_in((tmp_path / name).read_bytes(), name)] == []
+    assert list(keys_in(SLEEP.read_bytes(), "sleep")) == []
+
+
+def test_a_tree_without_its_libraries_is_refused_with_their_names(small: tuple[Path, Path]) -> None:
+    tree, template = small
+    shutil.copyfile(SLEEP, tree / "usr/sbin/ocserv")
+    with pytest.raises(BadInput, match=r"libc\.so\.6 \(needed by usr/sbin/ocserv\).*penstock release tree"):
+        build(tree, template)
+
+
+def test_a_module_without_its_libraries_is_refused(small: tuple[Path, Path]) -> None:
+    tree, template = small
+    shutil.copyfile(SLEEP, tree / "usr/lib/pam_mine.so")
+    with pytest.raises(BadInput, match=r"needed by usr/lib/pam_mine\.so"):
+        build(tree, template)
+
+
+def test_a_script_without_what_runs_it_is_refused(small: tuple[Path, Path]) -> None:
+    tree, template = small
+    (tree / "bin/sh").unlink()
+    with pytest.raises(BadInput, match=r"lacks /bin/sh \(needed by usr/sbin/ocserv\)"):
+        build(tree, template)
+
+
+def test_programs_for_another_processor_than_was_said_are_refused(small: tuple[Path, Path]) -> None:
+    tree, template = small
+    told = subprocess.run(["ldd", SLEEP], text=True, capture_output=True, check=True).stdout
+    for path in [word for line in told.splitlines() for word in line.split() if word.startswith("/")]:
+        (tree / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, tree / path.lstrip("/"))
+    shutil.copyfile(SLEEP, tree / "usr/sbin/ocserv")
+    build(tree, template)
+    with pytest.raises(BadInput, match=r"has programs for amd64, and the release is for linux/arm64"):
+        build(tree, template, "linux/arm64")
