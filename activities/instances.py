@@ -6,7 +6,7 @@ from pydantic import Field
 from temporalio import activity
 
 from activities.liveness import answering
-from policies.model.instance import GatewayState, Probe
+from policies.model.instance import MOST_SLOTS, GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.value import Message, Name, Sentence
@@ -73,6 +73,21 @@ class Restored(Message):
     changed: bool
 
 
+class ReloadOrder(Message):
+    """Give what runs the host's present credentials."""
+
+    operation: Operation
+    older: bool = Field(default=False, description="also what is older or names less than those in use")
+
+
+class Reloaded(Message):
+    """Which instances use the host's present credentials now, and which of these were others before."""
+
+    state: GatewayState
+    slots: tuple[Name, ...] = Field(max_length=MOST_SLOTS)
+    credentials: tuple[Sentence, ...] = Field(max_length=64)
+
+
 class Runtime(Protocol):
     """How instances exist on one gateway: slots on a host, containers, pods."""
 
@@ -106,6 +121,10 @@ class Runtime(Protocol):
 
     async def restore(self, operation: Operation, release: ReleaseRef) -> Restored:
         """Raise the epoch and send new sessions to the release where it is alive; sessions stay."""
+        ...
+
+    async def reload(self, operation: Operation, *, older: bool) -> Reloaded:
+        """Give every running instance the host's present credentials, all or none; sessions stay."""
         ...
 
 
@@ -162,3 +181,9 @@ class InstanceActivities:
         """Ensure that older orders are refused and new sessions go to the release, if it runs; one step."""
         async with answering():
             return await self._runtime.restore(order.operation, order.release)
+
+    @activity.defn(name="reload_credentials")
+    async def reload_credentials(self, order: ReloadOrder) -> Reloaded:
+        """Ensure that whatever runs uses the host's present credentials; a bad one changes nothing."""
+        async with answering():
+            return await self._runtime.reload(order.operation, older=order.older)

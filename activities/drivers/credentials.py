@@ -9,7 +9,8 @@ https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -23,6 +24,23 @@ LARGEST_BYTES = 65_536
 LARGEST_FILE_BYTES = 16 * 2**20
 """A list of users and their password hashes is a credential, too."""
 VAULT_SECONDS = 10.0
+PUBLIC = ("-----BEGIN CERTIFICATE-----", "-----BEGIN X509 CRL-----")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A credential that is read whenever it is used; as text it is where that is from, which is no secret."""
+
+    credentials: "Credentials"
+    text: str
+
+    def __call__(self) -> str:
+        """Return what it stands for now; raise what `Credentials.resolve` does."""
+        return self.credentials.resolve(self.text).get_secret_value()
+
+    def __str__(self) -> str:
+        """The reference."""
+        return self.text
 
 
 class Credentials:
@@ -49,9 +67,9 @@ class Credentials:
             case _:
                 raise BadInput("a credential is named as file:…, env:… or vault:…#…, never written down")
 
-    def secret(self, reference: str) -> Callable[[], str]:
+    def secret(self, reference: str) -> Reference:
         """Return what reads the reference when it is called, and raises what `resolve` does."""
-        return lambda: self.resolve(reference).get_secret_value()
+        return Reference(self, reference)
 
     def _variable(self, name: str) -> str:
         value = self._environment.get(name)
@@ -80,8 +98,8 @@ class Credentials:
 
 
 def _is_public(value: str) -> bool:
-    """Certificates are for everybody; what lies in one file with a key is not."""
-    return value.startswith("-----BEGIN CERTIFICATE-----") and "PRIVATE KEY" not in value
+    """Certificates and lists of revoked ones are for everybody; what lies in one file with a key is not."""
+    return value.startswith(PUBLIC) and "PRIVATE KEY" not in value
 
 
 def _file(path: Path) -> str:

@@ -206,6 +206,7 @@ def gateway_activities(
         instances.stop_instance,
         instances.fence_gateway,
         instances.restore_gateway,
+        instances.reload_credentials,
         snapshots.snapshot_gateway,
         snapshots.read_snapshot,
         steering.start_trial,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.runtime.host import versions
+from activities.drivers.runtime.host import credentials, versions
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.runtime.host.slot_folders import SlotFolder
 from activities.drivers.runtime.host.versions import Versions
@@ -29,6 +29,11 @@ LINES: dict[str, tuple[Any, str, str]] = {
     "launched": (SlotFolder, "launch", "after"),
     "ended": (SlotFolder, "record_intent", "after"),
     "written": (NftablesTable, "_write", "after"),
+    "prepared": (Ocserv, "renew", "after"),
+    "checked": (Ocserv, "check", "after"),
+    "half put": (Path, "replace", "after"),
+    "put": (credentials, "put", "after"),
+    "told": (Ocserv, "reload", "after"),
     "unreported": (Journal, "finish", "before"),
 }
 
@@ -73,6 +78,8 @@ async def work(lab: GatewayLab, step: str, version: str) -> None:
             await lab.slots.restore(operation("restore", rollout="r-back", epoch=2), known_good)
         case "stop":
             await lab.slots.stop(operation("stop"), "a")
+        case "reload":
+            await lab.slots.reload(operation("reload"), older=False)
         case "probe":
             await lab.slots.probe("a")
         case _:

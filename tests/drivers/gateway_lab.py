@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from ssl import PEM_cert_to_DER_cert
 from typing import Any, cast
 
 from activities.drivers.credentials import Credentials
@@ -225,6 +226,12 @@ class GatewayLab:
         self.sessions = SlotSessions(self.folders, self.journal, self.table)
         self.snapshots = HostSnapshots(self.folders, self.slots.observe)
 
+    def certify(self, name: str, *, days: int = 2, address: str = "10.77.0.1", kind: str = "--ecc") -> str:
+        """Make a key and a certificate of the gateway, signed by the lab's authority; return its SHA-256."""
+        more = f'ip_address = "{address}"\nip_address = "fd77::1"\ntls_www_server\nsigning_key\n'
+        self._certify(name, f"expiration_days = {days}\n{more}", by="ca", kind=kind)
+        return hashlib.sha256(PEM_cert_to_DER_cert((self.folder / f"{name}.pem").read_text())).hexdigest()
+
     def daemons(self) -> list[int]:
         """Return the main processes of every ocserv in the gateway's namespace, whoever started it."""
         said = subprocess.run(
@@ -291,43 +298,8 @@ class GatewayLab:
 
     def _credentials(self) -> None:
         self.root.mkdir()
-        for name, more in (
-            ("ca", "ca\ncert_signing_key\n"),
-            (
-                "gw",
-                'ip_address = "10.77.0.1"\nip_address = "fd77::1"\ntls_www_server\nsigning_key\n',
-            ),
-        ):
-            (self.folder / f"{name}.cfg").write_text(f'cn = "{name}"\nexpiration_days = 2\n{more}')
-            key, template = self.folder / f"{name}.key", self.folder / f"{name}.cfg"
-            subprocess.run(
-                ["certtool", "--generate-privkey", "--ecc", "--outfile", key], check=True, capture_output=True
-            )
-            sign = (
-                ["--generate-self-signed"]
-                if name == "ca"
-                else [
-                    "--generate-certificate",
-                    "--load-ca-certificate",
-                    self.folder / "ca.pem",
-                    "--load-ca-privkey",
-                    self.folder / "ca.key",
-                ]
-            )
-            subprocess.run(
-                [
-                    "certtool",
-                    *sign,
-                    "--load-privkey",
-                    key,
-                    "--template",
-                    template,
-                    "--outfile",
-                    self.folder / f"{name}.pem",
-                ],
-                check=True,
-                capture_output=True,
-            )
+        self._certify("ca", "expiration_days = 9\nca\ncert_signing_key\ncrl_signing_key\n")
+        self.certify("gw")
         for user in ("probe", *(f"user{number}" for number in range(1, self.clients + 1))):
             subprocess.run(
                 ["ocpasswd", "-c", self.folder / "users", user],
@@ -337,3 +309,23 @@ class GatewayLab:
                 capture_output=True,
             )
         (self.folder / "probe").write_text("secret\n")
+
+    def _certify(self, name: str, said: str, *, by: str | None = None, kind: str = "--ecc") -> None:
+        """Make a key and a certificate by certtool's template; without an authority it signs itself."""
+        key, template = self.folder / f"{name}.key", self.folder / f"{name}.cfg"
+        template.write_text(f'cn = "{name}"\n{said}')
+        sign: list[str | Path] = ["--generate-self-signed"]
+        if by is not None:
+            authority, signer = self.folder / f"{by}.pem", self.folder / f"{by}.key"
+            sign = ["--generate-certificate", "--load-ca-certificate", authority, "--load-ca-privkey", signer]
+        made: list[str | Path] = [
+            "--load-privkey",
+            key,
+            "--template",
+            template,
+            "--outfile",
+            self.folder / f"{name}.pem",
+        ]
+        commands: list[list[str | Path]] = [["--generate-privkey", kind, "--outfile", key], [*sign, *made]]
+        for command in commands:
+            subprocess.run(["certtool", *command], check=True, capture_output=True)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.host_record import HostRecordPage
-from activities.instances import Restored, Staged, Started
+from activities.instances import Reloaded, Restored, Staged, Started
 from activities.snapshots import Evidence
 from policies.model.drain import Look
 from policies.model.errors import (
@@ -247,6 +247,15 @@ class FakeGateway:
         state = self._state(changed=fenced.changed or steered)
         back = slot is not None and (state.steering.serving, state.steering.trial) == (slot, None)
         return Restored(state=state, slot=slot, back=back, changed=state.changed)
+
+    async def reload(self, operation: Operation, *, older: bool) -> Reloaded:
+        """Give what runs the host's present credentials; nothing is taken over from who owns the gateway."""
+        self._maybe_fail("reload")
+        self._refuse_overtaken(operation)
+        running = [name for name, held in self.slots.items() if held.state is InstanceState.RUNNING]
+        self._note(True, f"reload {' '.join(running)}{' older' if older else ''}")
+        state = self._state(changed=True)
+        return Reloaded(state=state, slots=tuple(running), credentials=("users",))
 
     # --- SnapshotStore -----------------------------------------------------------
 

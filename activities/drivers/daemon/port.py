@@ -17,7 +17,10 @@ RUN = Path("/run/penstock")
 """Where an instance puts its sockets and pid files."""
 
 Secret = Callable[[], str]
-"""Reads a credential when it is used; BadInput when it leads nowhere, Unavailable when nobody answers."""
+"""Reads a credential when it is used; BadInput when it leads nowhere, Unavailable when nobody answers.
+
+As text it says where the credential comes from.
+"""
 
 
 class Session(Message):
@@ -49,6 +52,11 @@ class Environment(Protocol):
         """The instance's own ports, device and address pools."""
         ...
 
+    @property
+    def config(self) -> Path:
+        """The folder on the host that the instance sees as CONFIG."""
+        ...
+
     def inside(self, *command: str) -> list[str]:
         """Return the command line that runs this command among the release's own files."""
         ...
@@ -74,6 +82,26 @@ class Daemon(Protocol):
         Raises:
             BadInput: when the template or a credential it names is missing.
             Unavailable: when the store of a credential does not answer.
+        """
+        ...
+
+    def renew(
+        self, environment: Environment, credentials: Mapping[str, Secret], into: Path, *, older: bool
+    ) -> None:
+        """Write the running instance's config to the folder `into`, with the credentials of now.
+
+        Raises:
+            BadInput: when one of them cannot be used, does not fit another one, or is older than the one
+                that the instance has, unless `older` says that this is meant.
+            Unavailable: when the store of a credential does not answer.
+        """
+        ...
+
+    async def reload(self, environment: Environment) -> None:
+        """Have the running instance take what is in its config's folder now; sessions stay.
+
+        Raises:
+            Unavailable: when it does not do so in time, as new connections see it.
         """
         ...
 

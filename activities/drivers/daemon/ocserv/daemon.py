@@ -9,19 +9,23 @@ sessions` has commas too many before 1.5.0.
 
 import asyncio
 import json
+import os
 import re
 import string
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
+from activities.drivers.daemon.ocserv import served
+from activities.drivers.daemon.ocserv.credentials import FOLDER, Given, require_fit
 from activities.drivers.daemon.ocserv.probe import ProbeLogin, probe
 from activities.drivers.daemon.ocserv.template import CREDENTIAL
 from activities.drivers.daemon.port import CONFIG, RUN, Environment, Secret, Session
 from activities.drivers.programs import run
-from policies.model.errors import BadInput, PenstockError, Refused
+from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.instance import Probe
 
 NOT_YET = ("pre-auth", "authenticating", "auth failed")
@@ -29,6 +33,7 @@ NOT_YET = ("pre-auth", "authenticating", "auth failed")
 NOBODY = Exempt()
 ANSWER = timedelta(seconds=2)
 TEST = timedelta(seconds=10)
+AHEAD = timedelta(seconds=2)
 _NAMES = re.compile(r"(?:main|worker)\[([^\]]+)\]:|(?:user|for|username) ['\"]([^'\"]+)['\"]")
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 
@@ -65,11 +70,55 @@ class Ocserv:
         missing = sorted(wanted - set(credentials))
         if missing:
             raise BadInput(f"{template.name} needs credential {missing[0]}, which this gateway was not given")
-        secrets = into / "credentials"
+        secrets = into / FOLDER
         secrets.mkdir(mode=0o700)
         for name in sorted(wanted):
             _write_secret(credentials[name], secrets / name)
         (into / "ocserv.conf").write_text("\n".join(lines) + "\n")
+
+    def renew(
+        self, environment: Environment, credentials: Mapping[str, Secret], into: Path, *, older: bool
+    ) -> None:
+        """Write the instance's own ocserv.conf again, and the credentials that it has, as they are now.
+
+        A list of revoked certificates that cannot be read ends ocserv when it is told to reload, and a key
+        of another certificate ends every login: both are refused here.
+        """
+        config, there = (environment.config / "ocserv.conf").read_text(), environment.config / FOLDER
+        names = sorted(path.name for path in there.iterdir())
+        missing = [name for name in names if name not in credentials]
+        if missing:
+            raise BadInput(
+                f"slot {environment.slot.name} of {environment.gateway.name} uses credential {missing[0]}, "
+                "which the agent's file does not name any more; name it under credentials"
+            )
+        secrets = into / FOLDER
+        secrets.mkdir(mode=0o700)
+        given = {}
+        for name in names:
+            _write_secret(credentials[name], secrets / name)
+            where, before = f"credential {name} ({credentials[name]})", (there / name).read_text()
+            given[name] = Given(where, secrets / name, before)
+        require_fit(config, given, datetime.now(UTC), self._login.user if self._login else None, older=older)
+        (into / "ocserv.conf").write_text(config)
+
+    async def reload(self, environment: Environment) -> None:
+        """Have ocserv read its certificate, key, authorities and revoked certificates again.
+
+        The list of users is read at each login anyway. A file of the second in which it was last read is
+        not read again, and a certificate without its key ends every login: so all files get a time to come.
+        """
+        to_come = time.time() + AHEAD.total_seconds()
+        for path in (environment.config / FOLDER).iterdir():
+            os.utime(path, (to_come, to_come))
+        config = (environment.config / "ocserv.conf").read_text()
+        result = await run(self._occtl(environment, "reload"), within=ANSWER)
+        if result.status:
+            raise Unavailable(
+                f"ocserv in slot {environment.slot.name} of {environment.gateway.name} does not take the "
+                f"order to reload: {result.last_words}"
+            )
+        await served.until_served(environment, config)
 
     async def check(self, environment: Environment) -> None:
         """Run `ocserv -t` of the release's own root; its last words are the reason when it refuses."""
@@ -187,7 +236,7 @@ def _names(line: str) -> set[str]:
 
 def _filled(line: str, values: Mapping[str, str], template: Path) -> str:
     paths = {
-        name: f"{CONFIG}/credentials/{name.removeprefix(CREDENTIAL)}"
+        name: f"{CONFIG}/{FOLDER}/{name.removeprefix(CREDENTIAL)}"
         for name in _names(line)
         if name.startswith(CREDENTIAL)
     }

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
+from activities.drivers.runtime.host.credentials import SlotCredentials
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
@@ -23,7 +24,7 @@ from activities.drivers.runtime.host.process import Process, boot_id, mapped_dig
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolder, SlotFolders
 from activities.drivers.runtime.host.versions import KEPT_KNOWN_GOOD, Admission
-from activities.instances import Restored, Staged, Started
+from activities.instances import Reloaded, Restored, Staged, Started
 from activities.refusals import RunningMismatch
 from activities.steering import SteeringTable
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
@@ -69,6 +70,7 @@ class HostSlots:
         self._table = table
         self._admission = admission
         self._credentials = dict(credentials)
+        self._of_instances = SlotCredentials(folders, journal, self._credentials)
         self._recorded = recorded
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -218,6 +220,18 @@ class HostSlots:
         if slot == serving:
             return (await self._table.end_trial(operation)).changed
         return (await self._table.make_permanent(operation, slot)).changed
+
+    async def reload(self, operation: Operation, *, older: bool) -> Reloaded:
+        """Ensure that whatever runs uses the host's present credentials, draining instances as well.
+
+        Raises:
+            BadInput: when one of them cannot be used; nothing was changed.
+            Refused: when the daemon itself refuses them; nothing was changed.
+            Unavailable: when an instance does not take them in time; a repeat tells it again.
+        """
+        slots, changed = await self._of_instances.reload(operation, older=older)
+        state = (await self.observe()).model_copy(update={"changed": bool(changed)})
+        return Reloaded(state=state, slots=slots, credentials=changed)
 
     async def resume(self) -> GatewayState:
         """Start again what a reboot ended: the release of the slot that gets new sessions.

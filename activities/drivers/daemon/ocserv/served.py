@@ -1,0 +1,63 @@
+"""The certificate that an ocserv serves, as whoever connects to its own port sees it."""
+
+import asyncio
+import ssl
+from contextlib import suppress
+from datetime import timedelta
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from activities.drivers.daemon.ocserv.credentials import FOLDER, leaves_in, roles_in
+from activities.drivers.daemon.port import Environment
+from policies.model.errors import Unavailable
+
+WITHIN = timedelta(seconds=5)
+ONE_LOOK = timedelta(seconds=2)
+POLL_SECONDS = 0.05
+
+
+async def until_served(environment: Environment, config: str) -> None:
+    """Return when a handshake shows one of the certificates that the instance's config names.
+
+    A handshake that ends well proves the certificate's key, too.
+
+    Raises:
+        Unavailable: It does not within five seconds.
+    """
+    folder = environment.config / FOLDER
+    wanted = set()
+    for certificate, _ in roles_in(config).pairs:
+        leaf, *_ = leaves_in((folder / certificate).read_text())
+        wanted.add(leaf.public_bytes(Encoding.DER))
+    if not wanted:
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(WITHIN.total_seconds()):
+            while True:
+                if await _served(environment) in wanted:
+                    return
+                await asyncio.sleep(POLL_SECONDS)
+    raise Unavailable(
+        f"ocserv in slot {environment.slot.name} of {environment.gateway.name} was told to reload and does "
+        f"not serve its new certificate within {WITHIN.total_seconds():.0f} s; look at its log"
+    )
+
+
+async def _served(environment: Environment) -> bytes | None:
+    """Return the certificate served at the instance's own port in DER, None when no handshake ends well."""
+    context = ssl.create_default_context()
+    context.check_hostname = False  # whoever signed it: here it is only compared
+    context.verify_mode = ssl.CERT_NONE
+    address = str(environment.gateway.addresses[0])
+    connecting = asyncio.open_connection(address, environment.slot.port, ssl=context)
+    try:
+        _, writer = await asyncio.wait_for(connecting, ONE_LOOK.total_seconds())
+    except (OSError, ssl.SSLError, TimeoutError):
+        return None
+    try:
+        shown: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        return shown.getpeercert(binary_form=True)
+    finally:
+        writer.close()
+        with suppress(OSError, ssl.SSLError):
+            await writer.wait_closed()

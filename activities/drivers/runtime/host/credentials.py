@@ -1,0 +1,106 @@
+"""Credentials of running instances: the host's present ones, put in place of those they were started with.
+
+Everything is looked at before anything is put in place, and each file is replaced in one step. An
+agent that is killed at any line leaves instances that go on; the same order again ends the same way.
+"""
+
+import asyncio
+import filecmp
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from activities.drivers.daemon.port import Secret
+from activities.drivers.disk import sync_folder, sync_tree
+from activities.drivers.runtime.host.journal import Journal, exclusive
+from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
+from policies.model.errors import BadInput, Refused
+from policies.model.operation import Operation
+
+NEXT = "conf.next"
+
+
+class SlotCredentials:
+    """The credentials of one gateway's instances, whatever they were started with."""
+
+    def __init__(self, folders: SlotFolders, journal: Journal, credentials: Mapping[str, Secret]) -> None:
+        self._folders = folders
+        self._journal = journal
+        self._credentials = credentials
+
+    async def reload(self, operation: Operation, *, older: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Ensure that every running instance uses the host's present credentials; sessions stay.
+
+        Nothing is taken over from a drain or a change that owns the gateway: whatever runs may have them.
+        An instance whose files are the present ones is told all the same: who was killed before may not
+        have done so, and it costs nobody anything.
+
+        Returns:
+            The slots of the instances, and the names of the credentials that were others before.
+
+        Raises:
+            BadInput: One of them cannot be used; no instance got any.
+            Refused: The daemon itself refuses them; no instance got any.
+            Unavailable: An instance does not take them; a repeat tells it again.
+            Fenced: A newer change owns the gateway.
+        """
+        async with exclusive(self._folders.root / "slots.lock"):
+            self._journal.check(operation)
+            running = [folder for folder in self._folders if folder.process() is not None]
+            # Each is read once: all slots get the same, also while somebody writes the file.
+            given = {name: _Once(read) for name, read in self._credentials.items()}
+            try:
+                for folder in running:
+                    await self._prepare(folder, given, older=older)
+                self._journal.check(operation)
+                changed = set[str]()
+                for folder in running:
+                    changed |= put(folder.path / NEXT, folder.path / "conf")
+            finally:
+                for folder in self._folders:
+                    shutil.rmtree(folder.path / NEXT, ignore_errors=True)
+            for folder in running:
+                await self._folders.daemon.reload(folder.chroot)
+            return tuple(folder.slot.name for folder in running), tuple(sorted(changed))
+
+    async def _prepare(self, folder: SlotFolder, given: Mapping[str, Secret], *, older: bool) -> None:
+        """Lay the present credentials beside those in use, looked at by us and by the daemon itself."""
+        new = folder.path / NEXT
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        daemon, chroot = self._folders.daemon, folder.chroot
+        try:
+            await asyncio.to_thread(daemon.renew, chroot, given, new, older=older)
+            await daemon.check(replace(chroot, config=new))
+        except (BadInput, Refused) as error:
+            raise type(error)(f"{error}; nothing was changed on {chroot.gateway.name}") from error
+        await asyncio.to_thread(sync_tree, new)
+
+
+class _Once:
+    """A credential that is read once, however many ask for it."""
+
+    def __init__(self, read: Secret) -> None:
+        self._text = str(read)
+        self._read = cache(read)
+
+    def __call__(self) -> str:
+        return self._read()
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def put(new: Path, there: Path) -> set[str]:
+    """Replace, each in one step, the files below `there` that are others in `new`; return their names."""
+    changed = set()
+    for path in sorted(path for path in new.rglob("*") if path.is_file()):
+        target = there / path.relative_to(new)
+        if not filecmp.cmp(path, target, shallow=False):
+            path.replace(target)
+            changed.add(path.name)
+    for folder in {there, *(path for path in there.rglob("*") if path.is_dir())}:
+        sync_folder(folder)
+    return changed

@@ -1,0 +1,212 @@
+"""Credentials of running instances replaced: real daemons, real users, the certificate seen on the wire."""
+
+import asyncio
+import hashlib
+import shutil
+import signal
+import ssl
+import sys
+from pathlib import Path
+
+import pytest
+
+from policies.model.errors import BadInput, Fenced
+from policies.model.instance import InstanceState
+from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_lab import GatewayLab, operation
+
+pytestmark = ON_A_REAL_GATEWAY
+
+PORTS = {"a": 4431, "b": 4432}
+
+
+@pytest.fixture(autouse=True)
+def files(built_lab: GatewayLab) -> None:  # noqa: F811
+    """Begin with the files of the lab, whatever the test before has made of them."""
+    kept = built_lab.folder / "kept"
+    if not kept.exists():
+        kept.mkdir()
+        for name in ("users", "gw.pem", "gw.key"):
+            shutil.copy2(built_lab.folder / name, kept / name)
+    for path in kept.iterdir():
+        shutil.copy2(path, built_lab.folder / path.name)
+
+
+async def served(slot: str) -> str:
+    """Return the SHA-256 of the certificate that the slot's own port serves."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("10.77.0.1", PORTS[slot], ssl=context)
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return hashlib.sha256(shown).hexdigest()
+
+
+def renew(lab: GatewayLab, **more: object) -> str:  # noqa: F811
+    """Put a new certificate in place of the gateway's, with its key; return its SHA-256."""
+    made = lab.certify("next", **more)  # type: ignore[arg-type]
+    for end in ("pem", "key"):
+        shutil.copy(lab.folder / f"next.{end}", lab.folder / f"gw.{end}")
+    return made
+
+
+def without(lab: GatewayLab, user: str) -> None:  # noqa: F811
+    """Take a user out of the host's list."""
+    users = lab.folder / "users"
+    users.write_text("".join(line for line in users.open() if not line.startswith(f"{user}:")))
+
+
+async def is_let_in(lab: GatewayLab, number: int, port: int) -> bool:  # noqa: F811
+    """Log in at an instance's own port; return whether it lets the user in."""
+    client = lab.client(number, url_port=port)
+    try:
+        await client.until("penstock: tunnel")
+    except AssertionError:
+        assert client.said("Login failed"), client.log.read_text()
+        return False
+    finally:
+        await client.leave()
+        lab.people.remove(client)
+    return True
+
+
+async def serving_beside(lab: GatewayLab) -> None:  # noqa: F811
+    """Have release 1 run in slot a, whose sessions drain, and release 2 serve in slot b."""
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    await lab.running("2")
+
+
+async def test_what_serves_and_what_drains_take_users_and_certificate_and_no_ping_is_lost(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    await serving_beside(lab)
+    old = await lab.client(1).up()
+    await lab.table.make_permanent(operation("switch"), "b")
+    new = await lab.client(2).up()
+    for client, slot in ((old, "a"), (new, "b")):
+        client.ping(slot)
+    without(lab, "user3")
+    certificate = renew(lab)
+    pids = lab.daemons()
+    done = await lab.slots.reload(operation("reload"), older=False)
+    assert (done.slots, done.credentials) == (("a", "b"), ("certificate", "key", "users"))
+    assert [await served(slot) for slot in "ab"] == [certificate, certificate]
+    for port in PORTS.values():
+        assert not await is_let_in(lab, 3, port)
+        assert await is_let_in(lab, 4, port)
+    again = await lab.slots.reload(operation("reload"), older=False)
+    assert (again.credentials, again.state.changed, lab.daemons()) == ((), False, pids)
+    assert [(await lab.slots.probe(slot)).passed for slot in "ab"] == [True, True]
+    for client in (old, new):
+        sent, lost = client.lost()
+        assert (sent > 20, lost, client.alive) == (True, 0, True)
+
+
+async def test_an_rsa_certificate_takes_the_place_of_another_kind(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.running("1")
+    certificate = renew(lab, kind="--rsa")
+    await lab.slots.reload(operation("reload"), older=False)
+    assert await served("a") == certificate
+
+
+def damage(lab: GatewayLab, how: str) -> None:  # noqa: F811
+    """Make one of the host's files one that may not be used."""
+    match how:
+        case "empty":
+            (lab.folder / "users").write_text("# nobody yet\n")
+        case "cut off":
+            content = (lab.folder / "users").read_text()
+            (lab.folder / "users").write_text(content[: content.index("user1:") + 30])
+        case "no probe":
+            without(lab, "probe")
+        case "other key":
+            lab.certify("other")
+            shutil.copy(lab.folder / "other.key", lab.folder / "gw.key")
+        case "no key":
+            (lab.folder / "gw.key").write_text("nothing\n")
+        case "ends sooner":
+            renew(lab, days=1)
+        case "names less":
+            renew(lab, address="10.77.0.2")
+        case _:
+            (lab.folder / "users").unlink()
+
+
+SAID = {
+    "empty": r"credential users \(file:.*/users\): it names no user",
+    "cut off": r"credential users \(file:.*/users\) line 2: it is not NAME:GROUPS:HASH",
+    "no probe": r"credential users \(file:.*/users\): it does not name probe any more",
+    "other key": r"credential key \(file:.*/gw.key\): it is not the key of credential certificate \(file:",
+    "no key": r"credential key \(file:.*/gw.key\): it holds no key that can be read",
+    "ends sooner": r"credential certificate \(file:.*/gw.pem\): its certificate ends at .*--even-if-older",
+    "names less": r"credential certificate \(file:.*\): its certificate does not name 10.77.0.1, as the one",
+    "missing": r"credential users cannot be read: the credential file .*/users cannot be read",
+}
+
+
+async def test_a_bad_file_is_named_and_changes_nothing_in_any_slot(lab: GatewayLab) -> None:  # noqa: F811
+    await serving_beside(lab)
+    before, pids = [_contents(lab, slot) for slot in "ab"], lab.daemons()
+    for how, said in SAID.items():
+        damage(lab, how)
+        with pytest.raises(BadInput, match=f"{said}.*; nothing was changed on gw-1$"):
+            await lab.slots.reload(operation("reload"), older=False)
+        for path in (lab.folder / "kept").iterdir():
+            shutil.copy2(path, lab.folder / path.name)
+        assert [_contents(lab, slot) for slot in "ab"] == before, how
+    assert lab.daemons() == pids
+    assert [(await lab.slots.probe(slot)).passed for slot in "ab"] == [True, True]
+
+
+async def test_who_means_it_gets_a_certificate_that_ends_sooner(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.running("1")
+    certificate = renew(lab, days=1)
+    await lab.slots.reload(operation("reload"), older=True)
+    assert await served("a") == certificate
+
+
+@pytest.mark.parametrize("line", ["prepared", "checked", "half put", "put", "told"])
+async def test_a_reload_killed_anywhere_is_finished_by_its_repeat(lab: GatewayLab, line: str) -> None:  # noqa: F811
+    await serving_beside(lab)
+    client = await lab.client(1).up()
+    client.ping("a")
+    without(lab, "user3")
+    certificate = renew(lab)
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.drivers.dying_agent", lab.folder, lab.tag, "reload", "1", line
+    )
+    assert await asyncio.wait_for(agent.wait(), 60) == -signal.SIGKILL
+    lab.compose()
+    await lab.slots.reload(operation("reload"), older=False)
+    assert [await served(slot) for slot in "ab"] == [certificate, certificate]
+    assert not list(lab.root.glob("slots/*/conf.next"))
+    for slot in "ab":
+        assert "user3:" not in (lab.root / "slots" / slot / "conf/credentials/users").read_text()
+    sent, lost = client.lost()
+    assert (sent > 10, lost, client.alive) == (True, 0, True)
+
+
+async def test_a_reload_takes_nothing_over_from_who_owns_the_gateway(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.running("1", epoch=5)
+    await lab.slots.reload(operation("reload", rollout="r-reload", epoch=9), older=False)
+    assert (await lab.slots.observe()).epoch == 5
+    await lab.slots.fence(operation("fence", rollout="r-back", epoch=10))
+    with pytest.raises(Fenced):
+        await lab.slots.reload(operation("reload", rollout="r-reload", epoch=9), older=False)
+
+
+async def test_what_is_stopped_is_left_alone_and_starts_with_the_present_files(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    await lab.running("1")
+    await lab.slots.stop(operation("stop"), "a")
+    certificate = renew(lab)
+    done = await lab.slots.reload(operation("reload"), older=False)
+    assert (done.slots, done.state.instance("a").state) == ((), InstanceState.STOPPED)
+    slot = await lab.running("1")
+    assert await served(slot) == certificate
+
+
+def _contents(lab: GatewayLab, slot: str) -> dict[Path, bytes]:  # noqa: F811
+    conf = lab.root / "slots" / slot / "conf"
+    return {path: path.read_bytes() for path in conf.rglob("*") if path.is_file()}
