@@ -82,6 +82,7 @@ class LabReleases:
         version: str,
         rollback_index: int,
         signers: Sequence[Signer] | None = None,
+        changelog: str = "",
     ) -> Digest:
         """Build, sign and publish a release, and a fresh channel index with it; return its digest."""
         labels = ReleaseLabels(
@@ -90,6 +91,7 @@ class LabReleases:
             channel=self.channel,
             rollback_index=rollback_index,
             serial=rollback_index,
+            changelog=changelog,
         )
         built = build_release(tree, template, labels, self.folder / "blobs")
         return self.publish_built(built, rollback_index, signers)

@@ -83,9 +83,13 @@ def build(
     asks_approval_for: Annotated[
         list[str] | None, typer.Option(help="config or credentials: who changes it needs an approval")
     ] = None,
+    changelog: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="what it changes, as people read it in plans: text"),
+    ] = None,
 ) -> None:
     """Describe a tree in a manifest and put it into a repository folder, unsigned; print its digest."""
-    from orchestrator.publishing.builder import ReleaseLabels, build_release  # noqa: PLC0415
+    from orchestrator.publishing.builder import ReleaseLabels, build_release, read_changelog  # noqa: PLC0415
     from orchestrator.publishing.folder import publish  # noqa: PLC0415
 
     _for_everybody()
@@ -103,6 +107,7 @@ def build(
         reads_config=(reads_config_from or config_version, config_version),
         drain_at_most=timedelta(seconds=seconds(drain_at_most)),
         requires_approval_for=tuple(asks_approval_for or ()),
+        changelog=read_changelog(changelog) if changelog else "",
     )
     built = build_release(tree, template, labels, repository / "blobs" / "building")
     digest = publish(repository, built.statement, [], built.blobs)

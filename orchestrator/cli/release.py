@@ -50,7 +50,12 @@ def show(
 ) -> None:
     """Show a release of the ledger, withdrawn or not."""
     row = Api().get("releases", release)
-    emit(output, "Release", row, lambda: _print([row]), names=[row["release"]["digest"]])
+
+    def table() -> None:
+        _print([row])
+        say(*(f"  {line}" for line in row["changelog"].splitlines()))
+
+    emit(output, "Release", row, table, names=[row["release"]["digest"]])
 
 
 @app.command("list")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 SHOWN_GATEWAYS = 10
 SHOWN_EVENTS = 6
+SHOWN_CHANGES = 12
 """With five sentences and ten gateways a frame stays within 24 lines."""
 
 _COLOURS = {"held": "yellow", "rolling_back": "red", "ended": "bold", "observing": "cyan"}
@@ -142,6 +143,7 @@ def history_lines(rows: list[Json]) -> "list[RenderableType]":
         under = [Text(printable(f"{row['requested_by']}{asked}: {row['reason']}"), "dim")]
         under += [Text(printable(row["sentence"]), "dim")] if row["sentence"] else []
         lines.append(Text(f"{row['name']:{names}}  {what(row):{whats}}  {span(row['began'], row['ended'])}"))
+        under += [Text(printable(f"Changes: {row['headline']}"), "dim")] if row["headline"] else []
         standing = Text(printable(row["standing"]), "bold")
         lines.append(Padding(Group(standing, *under), (0, 0, 0, names + 2)))
     return lines
@@ -172,10 +174,20 @@ def plan_lines(plan: Json) -> list[str]:
     back = ", ".join(f"{version} on {count}" for version, count in plan["known_good"].items())
     lines += [f" Known-good  {back} gateways"]
     lines += [f" Signed by   {signer}" for signer in plan["signers"]]
+    lines += [f" Changes     {line}" for line in changelog_lines(plan["changelog"], plan["version"])]
     lines += [f" Approval    {line}" for line in approval_lines(plan["approved"])]
     if plan["offers"]:
         lines.append(f"Start: {all_spelled(plan['offers'])}")
     return [printable(line) for line in lines]
+
+
+def changelog_lines(changelog: str, version: str) -> list[str]:
+    """Return the beginning of what a release's signers say that it changes, and where the rest is."""
+    lines = [line.rstrip() for line in changelog.splitlines() if line.strip()]
+    if len(lines) > SHOWN_CHANGES:
+        rest = f"{len(lines) - SHOWN_CHANGES} more lines: penstock release show {version}"
+        lines = [*lines[:SHOWN_CHANGES], rest]
+    return lines
 
 
 def approval_lines(approved: Json) -> list[str]:

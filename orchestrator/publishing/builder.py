@@ -16,12 +16,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from activities.drivers.daemon.ocserv.template import require_template
 from orchestrator.publishing.linking import Root
 from orchestrator.publishing.private_keys import keys_in
 from orchestrator.publishing.tree import require_whole
+from policies.model.changelog import Changelog
 from policies.model.errors import BadInput
 from policies.model.refusals import TrustError
 from policies.model.release import INDEX_PREDICATE, RELEASE_PREDICATE, STATEMENT_TYPE, CurrentRelease
@@ -49,6 +50,8 @@ class ReleaseLabels:
     daemon: str = "ocserv"
     executable: str = "usr/sbin/ocserv"
     notes: str = ""
+    changelog: str = ""
+    """What it changes for people, in plain text or Markdown; nothing is said of it when empty."""
     days: int = 90
     platform: str = "linux/amd64"
     follows: tuple[int, int | None] = (0, None)
@@ -74,6 +77,21 @@ class BuiltRelease:
     def digest(self) -> Digest:
         """The release's identity: the digest of the exact bytes to be signed."""
         return digest_of(self.statement)
+
+
+def read_changelog(path: Path) -> str:
+    """Return the text of a changelog's file, with the line ends of every system made one.
+
+    Raises:
+        BadInput: it is too long, no text, or has characters that show nothing.
+    """
+    try:
+        text = path.read_text("utf-8-sig").strip()
+        return TypeAdapter[str](Changelog).validate_python(text)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text; save the file as UTF-8") from error
+    except ValidationError as error:
+        raise BadInput(f"{path}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
 
 def build_release(
@@ -214,7 +232,7 @@ def _predicate(
         "drain": {"min_seconds": 0, "max_seconds": int(labels.drain_at_most.total_seconds())},
         "requires_approval_for": list(labels.requires_approval_for),
         "notes": labels.notes,
-    }
+    } | ({"changelog": labels.changelog} if labels.changelog else {})
 
 
 def _artifact(name: str, path: Path, media_type: str, unpack: str) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class PlanView(Value):
     left_alone: tuple[Skipped, ...]
     left_alone_count: int
     signers: tuple[str, ...]
+    changelog: str = ""
+    """What the signers say that the release changes."""
     known_good: dict[str, int]
     """Versions that gateways go back to, each with how many."""
     predictions: tuple[Prediction, ...] = ()
@@ -104,6 +106,7 @@ class PlanService:
             left_alone=plan.skipped[:NAMED],
             left_alone_count=len(plan.skipped),
             signers=row.signers if row is not None else (),
+            changelog=self.ledger.changelogs([plan.release.digest]).get(plan.release.digest, ""),
             known_good=dict(sorted(versions.items())),
             predictions=predictions,
             proofs=_proofs(plan),

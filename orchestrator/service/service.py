@@ -35,6 +35,7 @@ from policies.access import SAFE_DIRECTION, Action, action_of, is_known_to, may,
 from policies.model.approval import Approval
 from policies.model.audit import AuditEntry
 from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, HistoryRow, Outcome
+from policies.model.changelog import headline
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import (
@@ -203,7 +204,15 @@ class Service:
     ) -> tuple[HistoryRow, ...]:
         """Return the fleet's changes, the newest first."""
         await self._asked(caller, Action.READ, fleet)
-        return await asyncio.to_thread(self._ledger.history, fleet, limit, before)
+        return await asyncio.to_thread(self._history, fleet, limit, before)
+
+    def _history(self, fleet: str, limit: int, before: str | None) -> tuple[HistoryRow, ...]:
+        rows = self._ledger.history(fleet, limit, before)
+        said = self._ledger.changelogs({row.release_digest for row in rows if row.release_digest})
+        return tuple(
+            row.model_copy(update={"headline": headline(said.get(row.release_digest or "", ""))})
+            for row in rows
+        )
 
     async def change(self, caller: Caller, name: str) -> ChangeView:
         """Return one change of whatever fleet the caller may look at, and what it tells."""
@@ -258,8 +267,10 @@ class Service:
             return await self._doctor.examine(fleets, everything=self._may_everywhere(caller, Action.READ))
 
     async def release(self, caller: Caller, name: str) -> ReleaseRow:
-        """Return one release of a product that the caller has to do with."""
-        return named(name, await self.releases(caller))
+        """Return one release of a product that the caller has to do with, and what it changes."""
+        row = named(name, await self.releases(caller))
+        said = await asyncio.to_thread(self._ledger.changelogs, [row.release.digest])
+        return row.model_copy(update={"changelog": said.get(row.release.digest, "")})
 
     async def snapshots(
         self, caller: Caller, fleet: str, change: str | None = None

@@ -90,6 +90,15 @@ class Releases(Book):
             wanted = select(table.c.digest, table.c.version).where(table.c.digest.in_(sorted(digests)))
             return {row.digest: row.version for row in connection.execute(wanted)}
 
+    def changelogs(self, digests: Collection[str]) -> dict[str, str]:
+        """Return what the signers of these releases say that they change, of those that say something."""
+        table = tables.releases
+        with reading(self._engine) as connection:
+            wanted = select(table.c.digest, table.c.manifest).where(table.c.digest.in_(sorted(digests)))
+            rows = connection.execute(wanted).all()
+        said = {row.digest: json.loads(row.manifest).get("changelog") for row in rows}
+        return {digest: text for digest, text in said.items() if text}
+
     def release(self, name: str, product: str) -> ReleaseRef:
         """Return the product's release of that digest (or its beginning), version, or product and version.
 

@@ -147,6 +147,8 @@ class HistoryRow(ChangeRecord):
     """A line of the history with what is left of that change today."""
 
     standing: str
+    headline: str = ""
+    """What the signers of the release say that it changes, in a line."""
 
 
 class WayBack(Value):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
+from policies.model.changelog import Changelog
 from policies.model.plan import ReleaseRef
 from policies.model.tree_path import TreePath, place_of
 from policies.model.value import Digest, Name, Value, twice
@@ -193,6 +194,8 @@ class ReleaseManifest(SignedWord):
     known_good_of: None = Field(default=None, description="reserved: nothing may be said here yet")
     sbom: Sha256 | None = None
     notes: str = Field(default="", max_length=4096)
+    changelog: Changelog = ""
+    """What it changes for people; hosts of before refuse a manifest that has one."""
 
     @property
     def executable(self) -> ReleaseFile:
@@ -255,6 +258,8 @@ class ReleaseRow(Value):
     added_at: datetime
     added_by: str
     yanked_reason: str | None = None
+    changelog: str = ""
+    """What its signers say that it changes, where one release is asked for; a list of them leaves it out."""
 
 
 def _refuse_long_life(issued_at: datetime, expires_at: datetime, longest: timedelta) -> None:

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 
 from activities.files import load
+from orchestrator.cli.screens import plan_lines
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import Installation, compose
 from orchestrator.service.identity import IdentityProvider, Vouched
@@ -97,12 +98,13 @@ class House:
         assert status == 201, found
         return ReleaseRef.model_validate(found["release"])
 
-    async def release(self, version: str, template: str, index: int) -> ReleaseRef:
+    async def release(self, version: str, template: str, index: int, changelog: str = "") -> ReleaseRef:
         """Have a release with that configuration published, signed and added."""
         file = self.folder / f"{version}.conf"
         file.write_text(template)
         lab = self.stage.lab
-        digest = lab.publish(self.stage.folder / "tree", file, version=version, rollback_index=index)
+        tree = self.stage.folder / "tree"
+        digest = lab.publish(tree, file, version=version, rollback_index=index, changelog=changelog)
         return await self.add(digest)
 
     async def plan(self, old: ReleaseRef, new: ReleaseRef) -> Plan:
@@ -169,6 +171,25 @@ async def releases(house: House) -> tuple[ReleaseRef, ReleaseRef, ReleaseRef]:
 
 
 Releases = tuple[ReleaseRef, ReleaseRef, ReleaseRef]
+
+
+async def test_who_approves_reads_what_the_signers_say_that_the_release_changes(
+    house: House, releases: Releases
+) -> None:
+    changelog = "# 1.7.0\n\n- no login is refused any more [bold]\n" + "- and more\n" * 20
+    new = await house.release("1.7.0", house.stage.template.read_text(), 9, changelog.strip())
+    made = await house.plan(releases[0], new)
+    status, found = await house.by(DORA)("GET", f"/plans/{made.digest}")
+    assert (status, found["changelog"]) == (200, changelog.strip())
+    lines = plan_lines(found)
+    assert lines.index(" Changes     # 1.7.0") + 1 == lines.index(
+        " Changes     - no login is refused any more [bold]"
+    )
+    assert " Changes     10 more lines: penstock release show 1.7.0" in lines
+    _, shown = await house.by(DORA)("GET", "/releases/1.7.0")
+    assert shown["changelog"] == changelog.strip()
+    _, silent = await house.by(DORA)("GET", f"/plans/{(await house.plan(releases[0], releases[1])).digest}")
+    assert (silent["changelog"], [line for line in plan_lines(silent) if "Changes  " in line]) == ("", [])
 
 
 async def approve(house: House, uid: int, plan: str) -> tuple[int, Any]:

@@ -35,6 +35,7 @@ def change(
         requested_by=person,
         reason=reason,
         release=version,
+        release_digest=digest_of(version.encode()),
         cause=cause if kind is ChangeKind.GO_BACK else None,
     )
     name = ledger.open_change(asked)
@@ -64,6 +65,16 @@ async def test_the_history_shows_every_change_and_what_is_left_of_it(
     assert standings == ["rolled back", "promoted, taken back by edge-3", "promoted"]
     assert f"penstock after edge-2: {BAKE}" in lines  # no markup of somebody's words
     assert "ada: CVE-2030-1" in lines
+
+
+async def test_the_history_says_in_a_line_what_a_release_changed(penstock: CommandLine, past: Ledger) -> None:
+    digest = digest_of(b"1.3.0")
+    release = ReleaseRef(digest=digest, product="ocserv", version="1.3.0", executable=digest)
+    said = json.dumps({"changelog": "# 1.3.0\n\n* CVE-2030-1 is [closed]\n* faster\n"})
+    past.add_release(release, source="http://repository", signers=(), manifest_json=said)
+    shown = (await penstock("history", "edge")).out
+    assert shown.count("Changes: CVE-2030-1 is [closed]") == 1
+    assert "faster" not in shown
 
 
 async def test_a_machine_reads_the_same_fields(penstock: CommandLine, past: Ledger) -> None:

@@ -154,6 +154,23 @@ async def test_the_same_tree_makes_the_same_release_but_for_its_date(desk: Desk)
     assert first.startswith("sha256:")
 
 
+async def test_the_changelog_is_signed_with_the_release_and_shown(desk: Desk) -> None:
+    changelog = desk.folder / "changes.md"
+    changelog.write_bytes("\ufeff## 1.3.0\r\n\r\n- longer naps\r\n".encode())
+    desk.build += ["--changelog", str(changelog)]
+    await desk.ask("add", desk.published())
+    shown = (await desk.ask("show", "1.3.0")).output
+    assert shown.endswith("  ## 1.3.0\n  \n  - longer naps\n")
+    for wrong, named in (
+        (b"caf\xe9", "is not UTF-8 text"),
+        ("fine \u202egnorw".encode(), r"changes\.md: the changelog has U\+202E in line 1, character 6"),
+        (b"x" * 20_000, r"has 20000 bytes; 16384 at most"),
+    ):
+        changelog.write_bytes(wrong)
+        with pytest.raises(BadInput, match=named):
+            desk.run(*desk.build)
+
+
 async def test_an_unsigned_release_is_not_added(desk: Desk) -> None:
     digest = desk.run(*desk.build).output.strip()
     place = ["--repository", str(desk.repository), "--product", "ocserv-gw"]
