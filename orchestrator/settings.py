@@ -130,6 +130,21 @@ class Settings(BaseSettings):
     )
     audit_syslog: bool = Field(False, description="whether they also go to the host's log")
     audit_webhook: Place | None = Field(None, description="where they are also posted to")
+    worker_metrics_address: Address | None = Field(
+        None, description="host and port where the worker answers Prometheus, /healthz and /readyz"
+    )
+    api_metrics_address: Address | None = Field(None, description="the same of the API")
+    relay_metrics_address: Address | None = Field(None, description="the same of a relay")
+    metrics_certificate: Path | None = Field(
+        None, description="what is shown there and those above it, in PEM; beyond loopback it has to be"
+    )
+    metrics_key: Path | None = Field(None, description="that certificate's key, in PEM")
+    metrics_clients: Path | None = Field(
+        None, description="who signs the client certificates that are asked for there, in PEM"
+    )
+    metrics_token: Path | None = Field(
+        None, description="what Prometheus shows there, one token in each line; read anew for each scrape"
+    )
     complaints_key: Path | None = Field(
         None, description="file with the line that complaints are signed with, or a folder: FLEET.key"
     )

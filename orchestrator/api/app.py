@@ -1,6 +1,7 @@
 """The application: every route under /v1, each behind the same questions: who, how often, once."""
 
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from orchestrator.api.routes import (
     tokens,
 )
 from orchestrator.api.size import Short
+from orchestrator.api.watch import Watch, health
 from orchestrator.service.service import Service
 
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
@@ -28,8 +30,11 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def application(service: Service, limits: Limits | None = None) -> FastAPI:
-    """Return the API of this service; two of them can share what everybody may ask how often."""
+def application(service: Service, limits: Limits | None = None, watch: Watch | None = None) -> FastAPI:
+    """Return the API of this service; two of them can share what everybody may ask how often.
+
+    With a `watch` requests are counted, and whoever asks hears whether the API is ready.
+    """
     app = FastAPI(
         title="penstock",
         version="v1",
@@ -47,11 +52,16 @@ def application(service: Service, limits: Limits | None = None) -> FastAPI:
     @app.middleware("http")
     async def _number(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         request.state.number = secrets.token_hex(8)
+        began = time.monotonic()
         response = await go_on(request)
+        if watch is not None:
+            watch.requests.count(request.method, response.status_code, time.monotonic() - began)
         response.headers["X-Request-Id"] = request.state.number
         response.headers["Cache-Control"] = "no-store"
         return response
 
     for routes in (audit, fleets, changes, commands, plans, gateways, tokens, login, complaints):
         app.include_router(routes.router, prefix="/v1", responses=DOCUMENTED)
+    if watch is not None:
+        app.include_router(health(watch.readiness))
     return app

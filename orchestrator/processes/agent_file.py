@@ -40,6 +40,10 @@ class ExporterSettings(Value):
         None, description="what Prometheus shows, one token in each line; read anew for each scrape"
     )
     connections: int = Field(64, ge=8, le=1000, description="how many it has at most")
+    probe_tunnels: bool = Field(
+        False,
+        description="whether users' tunnels are pinged, each once in two minutes, to count lost packets",
+    )
 
 
 class AgentSettings(Value):

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from orchestrator.api.app import application
 from orchestrator.api.limits import Limits
+from orchestrator.api.watch import Watch
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.processes.composition import compose
 from orchestrator.processes.listening import answering_at, port_at
+from orchestrator.processes.monitored import engine_look, ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself, leave
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.service.service import Service
@@ -40,9 +42,10 @@ async def serving(
     *sockets: socket.socket,
     tls: ssl.SSLContext | None = None,
     limits: Limits | None = None,
+    watch: Watch | None = None,
 ) -> AsyncIterator[None]:
     """Answer at these sockets for the length of the body; they are closed at its end."""
-    async with answering_at(application(service, limits), *sockets, tls=tls, most=MOST_CONNECTIONS):
+    async with answering_at(application(service, limits, watch), *sockets, tls=tls, most=MOST_CONNECTIONS):
         yield
 
 
@@ -95,14 +98,24 @@ async def answering(settings: Settings) -> AsyncIterator[None]:
         BadInput: Nobody can listen there, or the certificate is none.
     """
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="api"))
-    service, limits = (await compose(settings)).service, Limits()
+    made, limits = await compose(settings), Limits()
+    service = made.service
     await service.read_files()
     async with AsyncExitStack() as held:
+        looks = {"engine": engine_look(made.changes.client), "ledger": ledger_look(made.ledger)}
+        watch = Watch(await held.enter_async_context(looking(looks)))
+        shown, certificates = [watch.requests], {"api": settings.api_certificate}
+        address = settings.api_metrics_address
+        await held.enter_async_context(
+            monitored(settings, "api", address, watch.readiness, shown, certificates)
+        )
         if settings.api_address is not None:
             tls = _certified(settings, settings.api_address)
             at = port_at(settings.api_address, "PENSTOCK_API_ADDRESS")
-            await held.enter_async_context(serving(service, at, tls=tls, limits=limits))
-        await held.enter_async_context(serving(service, socket_at(settings.socket), limits=limits))
+            await held.enter_async_context(serving(service, at, tls=tls, limits=limits, watch=watch))
+        await held.enter_async_context(
+            serving(service, socket_at(settings.socket), limits=limits, watch=watch)
+        )
         delivering = asyncio.create_task(_keep_delivering(service))
         held.callback(delivering.cancel)
         yield

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +19,11 @@ from prometheus_client import CollectorRegistry
 
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.ocserv.log import LoginLog, process_age
+from activities.drivers.daemon.port import Session
+from activities.drivers.metrics.certificates import CertificateEnds
 from activities.drivers.metrics.exporter import GatewayExporter, Running
+from activities.drivers.metrics.interfaces import Interfaces
+from activities.drivers.metrics.tunnel_probes import Tunnel, TunnelProbes, require_pings
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.process import PROC, Process
 from activities.drivers.runtime.host.slot_folders import SlotFolders
@@ -86,17 +91,26 @@ class Host:
             slots = {slot.port: slot.name for slot in self.gateway.slots}
             self._serving = (time.monotonic(), slots.get(rules.trial or rules.steer or 0))
 
-    async def answers(self, slot: str) -> bool:
-        """Return whether the slot's own port completes a TLS handshake in time."""
+    async def shown(self, slot: str) -> bytes | None:
+        """Return the certificate that the slot's own port shows, None when no handshake ends in time."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         address, port = str(self.gateway.addresses[0]), self.folders.of(slot).slot.port
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(PATIENCE.total_seconds()):
                 _, writer = await asyncio.open_connection(address, port, ssl=context)
+                secured: ssl.SSLObject = writer.get_extra_info("ssl_object")
                 writer.close()
-                return True
-        return False
+                return secured.getpeercert(binary_form=True)
+        return None
+
+    async def sessions(self, slot: str) -> tuple[Session, ...] | None:
+        """Return the slot's connected sessions; None when the instance does not say."""
+        folder = self.folders.of(slot)
+        if folder.process() is None:
+            return ()
+        found = await self.folders.daemon.sessions(folder.chroot)
+        return None if found is None else tuple(session for session in found if session.connected)
 
 
 def _executable(process: Process | None) -> tuple[int, int] | None:
@@ -110,8 +124,30 @@ def _executable(process: Process | None) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-async def watch(host: Host, exporter: GatewayExporter) -> None:
-    """Keep the exporter's numbers up to date until cancelled."""
+@dataclass(frozen=True)
+class Shows:
+    """Everything that one exporter shows to Prometheus."""
+
+    gateway: GatewayExporter
+    interfaces: Interfaces
+    certificates: CertificateEnds
+    tunnels: TunnelProbes | None = None
+    """Asked only where the agent's file says `probe_tunnels`."""
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """All of it."""
+        registry = CollectorRegistry(auto_describe=False)
+        for one in (self.gateway, self.interfaces, self.certificates, self.tunnels):
+            if one is not None:
+                registry.register(one)
+        return registry
+
+
+async def watch(host: Host, shows: Shows) -> None:
+    """Keep the numbers up to date until cancelled."""
+    exporter = shows.gateway
+    users: list[Tunnel] = []
 
     async def follow() -> None:
         exporter.follow()
@@ -119,13 +155,30 @@ async def watch(host: Host, exporter: GatewayExporter) -> None:
     async def look() -> None:
         exporter.refresh()
 
+    async def count() -> None:
+        await asyncio.to_thread(shows.interfaces.read)
+
     async def ask() -> None:
-        for running in exporter.running:
-            probe = await host.answers(running.slot)
-            exporter.learn(running, sessions=await host.folders.count(running.slot), probe=probe)
+        there: list[Tunnel] = []
+        for one in exporter.running:
+            certificate, sessions = await host.shown(one.slot), await host.sessions(one.slot)
+            if certificate is not None:
+                shows.certificates.learn(one.slot, certificate)
+            exporter.learn(
+                one,
+                sessions=None if sessions is None else len(sessions),
+                probe=certificate is not None,
+            )
+            there += [(one.slot, one.digest, said.vpn_address) for said in sessions or () if said.vpn_address]
+        users[:] = there
+
+    async def ping() -> None:
+        if shows.tunnels is not None:
+            await shows.tunnels.ask([(one.slot, one.digest) for one in exporter.running], users)
 
     async with asyncio.TaskGroup() as tasks:
-        for step, every in ((look, LOOK), (follow, FOLLOW), (host.read_steering, STEERING), (ask, ASK)):
+        often = ((look, LOOK), (follow, FOLLOW), (host.read_steering, STEERING))
+        for step, every in (*often, (ask, ASK), (count, ASK), (ping, ASK)):
             tasks.create_task(_again_and_again(step, every))
 
 
@@ -149,6 +202,29 @@ def exporter_of(gateway: Gateway, host: Host, memory: Path) -> GatewayExporter:
     )
 
 
+def shown_of(settings: AgentSettings, host: Host) -> Shows:
+    """Return everything that the exporter with this file shows.
+
+    Raises:
+        BadInput: It is told to ask tunnels, and may not ping.
+    """
+    if settings.exporter.probe_tunnels:
+        require_pings()
+    return Shows(
+        gateway=exporter_of(settings.gateway, host, settings.root / MEMORY),
+        interfaces=Interfaces(settings.gateway),
+        certificates=CertificateEnds(
+            "vpngw_certificate_expiry_seconds",
+            {
+                "agent": settings.certificate,
+                "authority": settings.authority,
+                "exporter": settings.exporter.certificate,
+            },
+        ),
+        tunnels=TunnelProbes() if settings.exporter.probe_tunnels else None,
+    )
+
+
 async def main(config: Path) -> None:
     """Serve the gateway's metrics until told to stop.
 
@@ -161,11 +237,9 @@ async def main(config: Path) -> None:
     )
     told = told_to_stop()
     host = Host(settings.gateway, settings.root)
-    exporter = exporter_of(settings.gateway, host, settings.root / MEMORY)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(exporter)
-    async with scraped(settings, registry) as where:
-        watching = asyncio.create_task(watch(host, exporter))
+    shows = shown_of(settings, host)
+    async with scraped(settings, shows.registry) as where:
+        watching = asyncio.create_task(watch(host, shows))
         print(f"ready: {where}", flush=True)  # noqa: T201 - the supervisor waits for this line
         await asyncio.wait({watching, asyncio.create_task(told.wait())}, return_when=asyncio.FIRST_COMPLETED)
         if watching.done():

@@ -19,18 +19,20 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from activities.drivers.private_files import read_private
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.engine.keys import MasterKeys, read_keys
-from orchestrator.enrolment.authority import SLACK, Authority, fingerprint_of
+from orchestrator.enrolment.authority import CERTIFICATE, SLACK, Authority, fingerprint_of
 from orchestrator.enrolment.desk import Desk, PayloadKeys, no_keys
 from orchestrator.enrolment.listener import enrolment_application
 from orchestrator.enrolment.names import RENEW, Certified
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.composition import shown_to_the_engine_now
 from orchestrator.processes.listening import answering_at, port_at
+from orchestrator.processes.monitored import ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself, leave
 from orchestrator.processes.read_again import ReadAgain
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.relay.calls import Calls
 from orchestrator.relay.engine import EngineSide
+from orchestrator.relay.metrics import ShownRelay
 from orchestrator.relay.revocations import Revocations
 from orchestrator.relay.server import Relay, server_of
 from orchestrator.relay.task_tokens import TaskTokens, read_token_keys
@@ -101,7 +103,28 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
         await server.start()
         held.push_async_callback(server.stop, STOP_SECONDS)
         held.callback(relay.end_polls)
+        if settings.relay_metrics_address is not None:
+            await held.enter_async_context(_watched(settings, relay, engine, ledger))
         yield relay
+
+
+@asynccontextmanager
+async def _watched(
+    settings: Settings, relay: Relay, engine: EngineSide, ledger: Ledger
+) -> AsyncIterator[None]:
+    """Tell for the length of the body how the relay is, and how much it hands on."""
+    looks = {"engine": engine.look, "ledger": ledger_look(ledger)}
+    certificates = {
+        "authority": settings.authority / CERTIFICATE,
+        "relay": settings.relay_certificate,
+        "relay-authorities": settings.relay_authorities,
+    }
+    shown, address = [ShownRelay(relay)], settings.relay_metrics_address
+    async with (
+        looking(looks) as readiness,
+        monitored(settings, "relay", address, readiness, shown, certificates),
+    ):
+        yield
 
 
 def _authority(folder: Path, ledger: Ledger) -> Authority:

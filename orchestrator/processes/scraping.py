@@ -1,4 +1,7 @@
-"""Answer Prometheus: over TLS, to whoever shows the token or a certificate, at one path."""
+"""Answer Prometheus: over TLS, to whoever shows the token or a certificate, at one path.
+
+Of a process that says how it is, `/healthz` and `/readyz` are answered to everybody, from memory.
+"""
 
 import asyncio
 import logging
@@ -8,9 +11,10 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +23,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from activities.drivers.rights import require_own
-from orchestrator.processes.agent_file import AgentSettings, ExporterSettings
+from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.places import CALLER, KEPT_SECONDS, Caller, Listening
 from orchestrator.processes.read_again import ReadAgain
 from policies.model.errors import BadInput
 
 LOOPBACK = IPv4Address("127.0.0.1")
 PATH = "/metrics"
+ALIVE, READY = "/healthz", "/readyz"
 SHORTEST_TOKEN = 32
 _BEARER = b"bearer "
 _MOST_HEADERS = 16 * 1024
@@ -38,16 +43,41 @@ _log = logging.getLogger(__name__)
 Answer = tuple[HTTPStatus, bytes, bytes]
 """Status, kind of content, and content."""
 
+Fault = Callable[[], str | None]
+"""Says from memory why a process cannot do its work, None when it can."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """How Prometheus is answered: what is shown, who is asked for what, and how people spell all that."""
+
+    certificate: Path | None
+    key: Path | None
+    clients: Path | None
+    token: Path | None
+    connections: int
+    spelled: Callable[[str], str]
+    """Returns the name by which people set one of these."""
+    where: str
+    """Where people set it, for the end of a sentence."""
+
 
 class Scrapes:
     """The application: the metrics of a registry, for those who show one of the tokens."""
 
     def __init__(
-        self, registry: CollectorRegistry, tokens: Callable[[], Collection[bytes]] | None = None
+        self,
+        registry: CollectorRegistry,
+        tokens: Callable[[], Collection[bytes]] | None = None,
+        fault: Fault | None = None,
     ) -> None:
-        """Take what is shown, and what reads the tokens that are good now; None asks for none."""
+        """Take what is shown, and what reads the tokens that are good now; None asks for none.
+
+        With `fault` the process says to everybody whether it is ready.
+        """
         self._registry = registry
         self._tokens = tokens
+        self._fault = fault
         self._turn = asyncio.Lock()
         self._told = float("-inf")
 
@@ -58,12 +88,14 @@ class Scrapes:
         headers = [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
         if status is HTTPStatus.UNAUTHORIZED:
             headers.append((b"www-authenticate", b"Bearer"))
-        if status is not HTTPStatus.OK:
+        if status is not HTTPStatus.OK or scope["path"] != PATH:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status.value, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
     async def _answer(self, scope: Any) -> Answer:
+        if self._fault is not None and scope["path"] in {ALIVE, READY}:
+            return _health(scope["path"], self._fault)
         caller: Caller = scope["state"][CALLER]
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if not self._is_known(headers.get(b"authorization", b"")):
@@ -99,17 +131,51 @@ class Scrapes:
             _log.warning("%s asked for the metrics without a token that is good here", address)
 
 
+def _health(path: str, fault: Fault) -> Answer:
+    """Return whether the process lives, or is ready; whoever asks costs nothing else."""
+    wrong = fault() if path == READY else None
+    if wrong is not None:
+        return HTTPStatus.SERVICE_UNAVAILABLE, _PLAIN, f"not ready: {wrong}\n".encode()
+    return HTTPStatus.OK, _PLAIN, b"ready\n" if path == READY else b"alive\n"
+
+
 @asynccontextmanager
 async def scraped(settings: AgentSettings, registry: CollectorRegistry) -> AsyncIterator[str]:
-    """Answer scrapes for the length of the body, and yield where.
+    """Answer scrapes of a gateway's exporter for the length of the body, and yield where.
 
     Raises:
         BadInput: Others could read along, a file is not as it must be, or nobody can listen there.
     """
     exporter = settings.exporter
-    address = exporter.address or settings.gateway.management or LOOPBACK
-    tls = _certified(exporter, address)
-    application = Scrapes(registry, _tokens_of(exporter))
+    address = str(exporter.address or settings.gateway.management or LOOPBACK)
+    door = Door(
+        certificate=exporter.certificate,
+        key=exporter.key,
+        clients=exporter.clients,
+        token=exporter.token,
+        connections=exporter.connections,
+        spelled=lambda name: f"exporter.{name}",
+        where="in this gateway's file",
+    )
+    mend = "change exporter.address or gateway.metrics_port in this gateway's file"
+    async with answering_scrapes(registry, door, address, settings.gateway.metrics_port, mend) as where:
+        yield where
+
+
+@asynccontextmanager
+async def answering_scrapes(
+    registry: CollectorRegistry, door: Door, address: str, number: int, mend: str, fault: Fault | None = None
+) -> AsyncIterator[str]:
+    """Answer scrapes at this address and port for the length of the body, and yield where.
+
+    Sentences tell people to `mend` an address where nobody can listen.
+
+    Raises:
+        BadInput: Others could read along, a file is not as it must be, or nobody can listen there.
+    """
+    loopback = is_loopback(address)
+    tls = _certified(door, address, loopback=loopback)
+    application = Scrapes(registry, _tokens_of(door), fault)
     config = uvicorn.Config(
         application,
         http="h11",
@@ -123,20 +189,27 @@ async def scraped(settings: AgentSettings, registry: CollectorRegistry) -> Async
         timeout_keep_alive=int(KEPT_SECONDS),
         h11_max_incomplete_event_size=_MOST_HEADERS,
     )
-    port = _port_at(address, settings.gateway.metrics_port)
-    async with Listening(config, tls.value if tls else None, exporter.connections).at(port):
-        host = f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004 - IPv6
+    port = _port_at(address, number, mend)
+    async with Listening(config, tls.value if tls else None, door.connections).at(port):
+        host = f"[{address}]" if ":" in address else address
         yield f"{'https' if tls else 'http'}://{host}:{port.getsockname()[1]}{PATH}"
 
 
-def _port_at(address: IPv4Address | IPv6Address, port: int) -> socket.socket:
-    family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
+def is_loopback(address: str) -> bool:
+    """Return whether only this host reaches that address; a name that is no address may be anybody's."""
     try:
-        return socket.create_server((str(address), port), family=family, backlog=_BACKLOG)
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _port_at(address: str, port: int, mend: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise BadInput(
-            f"nobody can listen at {address}, port {port} ({error.strerror}); change exporter.address or "
-            "gateway.metrics_port in this gateway's file, or stop who listens there"
+            f"nobody can listen at {address}, port {port} ({error.strerror}); {mend}, or free it"
         ) from error
 
 
@@ -162,30 +235,29 @@ def _context(certificate: Path, key: Path, clients: Path | None) -> ssl.SSLConte
     return context
 
 
-def _certified(
-    exporter: ExporterSettings, address: IPv4Address | IPv6Address
-) -> ReadAgain[ssl.SSLContext] | None:
-    if exporter.certificate is None or exporter.key is None:
-        if address.is_loopback and not exporter.clients:
+def _certified(door: Door, address: str, *, loopback: bool) -> ReadAgain[ssl.SSLContext] | None:
+    if door.certificate is None or door.key is None:
+        if loopback and not door.clients:
             return None
         raise BadInput(
-            f"{address} can be reached by others: name exporter.certificate and exporter.key in this "
-            "gateway's file"
+            f"{address} can be reached by others: name {door.spelled('certificate')} and "
+            f"{door.spelled('key')} {door.where}"
         )
-    if exporter.token is None and exporter.clients is None and not address.is_loopback:
+    if door.token is None and door.clients is None and not loopback:
         raise BadInput(
-            f"{address} can be reached by others: name exporter.token, or exporter.clients for client "
-            "certificates, in this gateway's file"
+            f"{address} can be reached by others: name {door.spelled('token')}, or {door.spelled('clients')} "
+            f"for client certificates, {door.where}"
         )
-    files = (exporter.certificate, exporter.key, exporter.clients)
-    return ReadAgain("the exporter's certificate", files, partial(_context, *files))
+    files = (door.certificate, door.key, door.clients)
+    what = f"the certificate for Prometheus at {address}"
+    return ReadAgain(what, files, partial(_context, door.certificate, door.key, door.clients))
 
 
-def _tokens_of(exporter: ExporterSettings) -> Callable[[], Collection[bytes]] | None:
+def _tokens_of(door: Door) -> Callable[[], Collection[bytes]] | None:
     """Return what reads the token file anew for each request, so that a token is changed without a pause."""
-    if exporter.token is None:
+    if door.token is None:
         return None
-    path = exporter.token
+    path = door.token
     require_own(path, secret=True)
     read_tokens(path)
     return lambda: read_tokens(path)

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from temporalio.worker import Worker
@@ -27,7 +29,12 @@ from activities.watching import WatchActivities
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.engine.schedules import keep_reconciling
 from orchestrator.installation import refuse_strangers
+from orchestrator.monitoring.ends import IndexEnds
+from orchestrator.monitoring.installation import InstallationFacts
+from orchestrator.monitoring.shown import ShownInstallation
+from orchestrator.processes.beside import begun_again
 from orchestrator.processes.composition import checkpoints_of, engine_client
+from orchestrator.processes.monitored import engine_look, keep_reading, ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
 from orchestrator.settings import Settings, read_settings
 from orchestrator.store.complaints import ComplaintList, ComplaintLists
@@ -35,7 +42,7 @@ from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.requests import REMEMBERED
 from policies.model.change import PENSTOCK
-from policies.model.errors import PenstockError
+from policies.model.errors import PenstockError, Unavailable
 from policies.model.fleet import Fleet
 from workflows.bake import Bake
 from workflows.batch import Batch
@@ -160,6 +167,40 @@ async def main() -> None:
     await run_beside(settings)
 
 
+@asynccontextmanager
+async def watched(settings: Settings, worker: Worker, fleets: FleetFiles) -> AsyncIterator[None]:
+    """Tell for the length of the body how the worker is, and what goes on in the installation.
+
+    Raises:
+        BadInput: Nobody can be answered at the address of the settings.
+    """
+    if settings.worker_metrics_address is None:
+        yield
+        return
+
+    async def runs() -> None:
+        if not worker.is_running:
+            raise Unavailable("it takes no work")
+
+    book = Ledger.open(settings.ledger_url)
+    indexes = IndexEnds(settings.store)
+    facts, shown = (
+        InstallationFacts(book, fleets, checkpoints_of(settings, book), indexes),
+        ShownInstallation(),
+    )
+    looks = {"worker": runs, "engine": engine_look(worker.client), "ledger": ledger_look(book)}
+    async with (
+        looking(looks) as readiness,
+        monitored(settings, "worker", settings.worker_metrics_address, readiness, [shown]),
+    ):
+        reading = begun_again("reading what goes on", partial(keep_reading, facts, shown))
+        keeping = asyncio.create_task(reading)
+        try:
+            yield
+        finally:
+            keeping.cancel()
+
+
 async def run_beside(settings: Settings) -> None:
     """Run the worker of an engine that answers already, until told to stop."""
     refuse_strangers()
@@ -173,7 +214,8 @@ async def run_beside(settings: Settings) -> None:
         asyncio.create_task(keep_noting(settings)),
     ]
     try:
-        await run_until_told(worker)
+        async with watched(settings, worker, fleets):
+            await run_until_told(worker)
     finally:
         for task in beside:
             task.cancel()

@@ -23,6 +23,9 @@ HANDED_ON = frozenset({"client-name", "client-version"})
 LONGEST_CALL = 75.0
 """Seconds that a call may take at most; a poll of the engine's client takes up to 70."""
 
+LOOK_SECONDS = 2.0
+"""How long the engine may take to say that it is there."""
+
 OPTIONS = (
     ("grpc.max_receive_message_length", LARGEST * 4),
     ("grpc.keepalive_time_ms", 30_000),
@@ -63,6 +66,14 @@ class EngineSide:
         channel = self._polls if method == POLL else self._others
         ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(SERVICE + method)
         return await ask(body, timeout=seconds, metadata=tuple(told))
+
+    async def look(self) -> None:
+        """Return if the engine answers.
+
+        Raises:
+            grpc.aio.AioRpcError: It does not, or refuses.
+        """
+        await self.call("GetSystemInfo", b"", (), LOOK_SECONDS)
 
     async def close(self) -> None:
         """Let go of the engine."""

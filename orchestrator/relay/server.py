@@ -133,6 +133,13 @@ class Relay(grpc.GenericRpcHandler):
         # A stream of one message is the same to whoever calls; it begins before its message was received.
         return grpc.stream_stream_rpc_method_handler(cast("Any", answer))
 
+    @property
+    def waiting(self) -> Counter[str]:
+        """How many gateways of each fleet have an agent that waits for work here."""
+        return Counter(
+            fleet for fleet, _ in {(one.caller.fleet, one.caller.gateway) for one in self._polls.copy()}
+        )
+
     def end_revoked(self) -> None:
         """End the polls of those whose certificates were revoked since they began."""
         for poll in self._polls:

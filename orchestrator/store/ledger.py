@@ -9,6 +9,7 @@ from orchestrator.store.held_drains import HeldDrains
 from orchestrator.store.host_records import HostRecords
 from orchestrator.store.known_good import KnownGood
 from orchestrator.store.logins import Logins
+from orchestrator.store.overview import Overview
 from orchestrator.store.plans import Plans
 from orchestrator.store.proofs import Proofs
 from orchestrator.store.quarantine import Quarantines
@@ -42,6 +43,7 @@ class Ledger(
     Logins,
     Certificates,
     Requests,
+    Overview,
     Trail,
 ):
     """The database behind every frontend: all of its books in one."""

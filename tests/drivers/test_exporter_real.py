@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from activities.drivers.metrics.tunnel_probes import PINGS
 from activities.drivers.runtime.host.process import digest_of_file
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
@@ -31,7 +33,7 @@ Shown = dict[tuple[str, str, str], float]
 class Exporter:
     """The process, and what it shows."""
 
-    def __init__(self, lab: GatewayLab) -> None:  # noqa: F811
+    def __init__(self, lab: GatewayLab, *, tunnels: bool = False) -> None:  # noqa: F811
         self.log = lab.folder / "exporter.log"
         gateway = lab.gateway.model_copy(update={"fleet": "edge", "metrics_port": PORT})
         content = {
@@ -42,6 +44,7 @@ class Exporter:
             "trust": str(lab.folder / "trust.yaml"),
             "temporal_address": "127.0.0.1:1",
             "probe": {"user": "probe", "password": "/nowhere", "authority": "/nowhere"},
+            "exporter": {"probe_tunnels": tunnels},
         }
         self.config = lab.folder / "agent.yaml"
         self.config.write_text(json.dumps(content))
@@ -101,6 +104,18 @@ def logins(slot: str, outcome: str = "ok") -> tuple[str, str, str]:
     return ("vpngw_first_attempts_total", slot, outcome)
 
 
+PINGS_ALLOWED = Path("/proc/sys/net/ipv4/ping_group_range")
+
+
+@pytest.fixture
+def pings() -> Iterator[None]:
+    """Everybody here may ping, as systemd has it on a host."""
+    before = PINGS_ALLOWED.read_text()
+    PINGS_ALLOWED.write_text("0 2147483647")
+    yield
+    PINGS_ALLOWED.write_text(before)
+
+
 async def serving(lab: GatewayLab, version: str) -> str:  # noqa: F811
     slot = await lab.running(version)
     await lab.table.make_permanent(operation("serve"), slot)
@@ -110,9 +125,10 @@ async def serving(lab: GatewayLab, version: str) -> str:  # noqa: F811
 async def test_users_sessions_probe_and_steering_are_shown_as_they_are(
     lab: GatewayLab,  # noqa: F811
     exporters: list[Exporter],
+    pings: None,
 ) -> None:
     slot = await serving(lab, "1.1.6")
-    exporter = Exporter(lab)
+    exporter = Exporter(lab, tunnels=True)
     exporters.append(exporter)
     build, sessions = ("vpngw_build_info", slot, "1.1.6"), ("vpngw_sessions", slot, "")
     shown = await exporter.until(lambda s: s.get(build) == 1 and s.get(sessions) == 0)
@@ -124,6 +140,11 @@ async def test_users_sessions_probe_and_steering_are_shown_as_they_are(
     shown = await exporter.until(lambda s: s.get(sessions) == 2)
     assert (shown[logins(slot)], shown["vpngw_handshake_seconds_count", slot, ""]) == (2, 2)
     assert shown["vpngw_process_open_fds", slot, ""] > 10
+    shown = await exporter.until(lambda s: s.get(("vpngw_tunnel_probes_total", slot, "")) == 2)
+    assert shown["vpngw_tunnel_probe_lossy_total", slot, ""] == 0
+    shown = await exporter.until(lambda s: s.get(("vpngw_tunnel_packets_total", slot, ""), 0) >= 2 * PINGS)
+    assert shown["vpngw_tunnel_bytes_total", slot, ""] > 0
+    assert shown["vpngw_certificate_expiry_seconds", slot, ""] > time.time()
     assert exporter.resident() < MOST_RESIDENT
 
     trial = await lab.running("1.1.6-2")
@@ -194,4 +215,5 @@ async def test_nothing_is_left_to_say_of_an_instance_that_died(
     process = lab.folders.of(slot).process()
     assert process
     os.kill(process.pid, signal.SIGKILL)
-    await exporter.until(lambda s: {name for name, _, _ in s} == {"vpngw_boot_info"})  # the host's own
+    of_the_host = ("vpngw_boot_info", "vpngw_interface_", "vpngw_tunnel_", "vpngw_certificate_")
+    await exporter.until(lambda s: all(name.startswith(of_the_host) for name, _, _ in s))

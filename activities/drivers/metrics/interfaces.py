@@ -1,0 +1,135 @@
+"""What goes through a gateway's tunnels and through its host's other interfaces, as the kernel counts it.
+
+A tunnel's device lives as long as its session, and its counters go with it. So what a device gained since it
+was last read is added up here; what a session moved in its last seconds before its end is in no sum.
+"""
+
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from policies.model.fleet import Gateway
+
+NET_DEV = Path("/proc/net/dev")
+MOST_INTERFACES = 32
+"""Interfaces beside tunnels that are shown: a host of many containers must not fill Prometheus."""
+
+OWN = ("lo",)
+DIRECTIONS = ("received", "sent")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one direction has counted: bytes, packets, packets with errors, packets dropped."""
+
+    bytes: int = 0
+    packets: int = 0
+    errors: int = 0
+    drops: int = 0
+
+    def gained_since(self, before: "Traffic") -> "Traffic":
+        """Return what was added since; a device that was made anew under its name began at zero."""
+        anew = self.bytes < before.bytes or self.packets < before.packets
+        return self if anew else self._with(before, -1)
+
+    def plus(self, other: "Traffic") -> "Traffic":
+        """Return both together."""
+        return self._with(other, 1)
+
+    def _with(self, other: "Traffic", sign: int) -> "Traffic":
+        names = [one.name for one in fields(self)]
+        return Traffic(*(max(0, getattr(self, name) + sign * getattr(other, name)) for name in names))
+
+
+Both = tuple[Traffic, Traffic]
+"""Received and sent, as this host sees it: what a tunnel has received came from its user."""
+
+NOTHING: Both = (Traffic(), Traffic())
+
+
+def read_devices(text: str) -> dict[str, Both]:
+    """Return the counters of every interface in the words of `/proc/net/dev` (proc(5))."""
+    found = {}
+    for line in text.splitlines()[2:]:
+        name, _, counted = line.partition(":")
+        numbers = [int(number) for number in counted.split()]
+        found[name.strip()] = (Traffic(*numbers[:4]), Traffic(*numbers[8:12]))
+    return found
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """The tunnels of one slot: what each had counted when last read, and what all of them have gained."""
+
+    before: Mapping[str, Both]
+    both: Both
+
+
+class Interfaces(Collector):
+    """Adds up tunnels by slot, and shows other interfaces as they are."""
+
+    def __init__(self, gateway: Gateway, devices: Path = NET_DEV) -> None:
+        """Read from this file; what tunnels had counted before the first reading is nobody's."""
+        self._devices = devices
+        self._patterns = {slot.name: re.compile(rf"{re.escape(slot.device)}\d+") for slot in gateway.slots}
+        self._tunnels: dict[str, _Sum] = {}
+        self._others: dict[str, Both] = {}
+        self._lock = threading.Lock()
+
+    def read(self) -> None:
+        """Take in what was counted until now.
+
+        Raises:
+            OSError: The kernel does not say.
+        """
+        found = read_devices(self._devices.read_text())
+        others = [name for name in found if name not in OWN and not self._is_tunnel(name)]
+        with self._lock:
+            for slot, pattern in self._patterns.items():
+                mine = {name: both for name, both in found.items() if pattern.fullmatch(name)}
+                known = self._tunnels.get(slot)
+                both = NOTHING if known is None else _added(known, mine)
+                self._tunnels[slot] = _Sum(mine, both)
+            self._others = {name: found[name] for name in sorted(others)[:MOST_INTERFACES]}
+
+    def describe(self) -> Iterable[Metric]:
+        """Name nothing in advance: which interfaces there are is the host's affair."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the sums of the tunnels and the counters of the others, as they were last read."""
+        with self._lock:
+            tunnels, others = {slot: one.both for slot, one in self._tunnels.items()}, self._others
+        yield from _families("vpngw_tunnel", "through the tunnels of a slot", "slot", tunnels)
+        yield from _families("vpngw_interface", "through an interface of the host", "device", others)
+
+    def _is_tunnel(self, name: str) -> bool:
+        return any(pattern.fullmatch(name) for pattern in self._patterns.values())
+
+
+def _added(known: _Sum, now: Mapping[str, Both]) -> Both:
+    received, sent = known.both
+    for name, (into, out) in now.items():
+        into_before, out_before = known.before.get(name, NOTHING)
+        received = received.plus(into.gained_since(into_before))
+        sent = sent.plus(out.gained_since(out_before))
+    return received, sent
+
+
+def _families(prefix: str, where: str, label: str, counted: Mapping[str, Both]) -> Iterator[Metric]:
+    for what, text in (
+        ("bytes", "Bytes"),
+        ("packets", "Packets"),
+        ("errors", "Packets with errors"),
+        ("drops", "Packets dropped"),
+    ):
+        family = CounterMetricFamily(f"{prefix}_{what}", f"{text} {where}", labels=(label, "direction"))
+        for name, both in counted.items():
+            for direction, traffic in zip(DIRECTIONS, both, strict=True):
+                family.add_metric([name, direction], getattr(traffic, what))
+        yield family
