@@ -41,6 +41,11 @@ def pools_in_use(gateway: Gateway, routes: Iterable[Route]) -> tuple[str, ...]:
     )
 
 
+def in_use(pool: Network, routes: Iterable[Route]) -> bool:
+    """Whether any of these routes has another use for the pool's addresses."""
+    return any(_takes(route, pool) for route in routes)
+
+
 def _takes(route: Route, pool: Network) -> bool:
     """Whether packets to users of the pool could go along the route, or its addresses be somebody else's."""
     if route.network.version != pool.version:

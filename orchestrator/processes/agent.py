@@ -42,6 +42,7 @@ from orchestrator.processes.beside import begun_again
 from orchestrator.processes.memory import make_no_more_heaps
 from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
+from policies.model.adoption import ADOPTED
 from policies.model.errors import BadInput
 
 ONE_POLL = 1
@@ -136,10 +137,13 @@ def compose_host(settings: AgentSettings) -> Host:
 
     def kept(slot: str) -> None:
         """Ensure that this host itself refuses whatever is older than what it was trusted with for good."""
-        if (release := folders.of(slot).release) is not None:
+        release = folders.of(slot).release
+        if release is not None and slot != ADOPTED:  # nobody vouches for what was adopted
             admission.promote(release.digest)
 
-    table = NftablesTable(gateway, journal, folders.live, root / "steering.json", kept=kept)
+    before = folders.adopted
+    adopted = before.slot if before else None
+    table = NftablesTable(gateway, journal, folders.live, root / "steering.json", kept=kept, adopted=adopted)
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
     runtime = HostSlots(folders, journal, table, admission, given, audit.length)

@@ -33,6 +33,7 @@ from activities.files import load
 from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.scraping import scraped
 from orchestrator.processes.stopping import told_to_stop
+from policies.model.adoption import ADOPTED
 from policies.model.errors import PenstockError
 from policies.model.fleet import Gateway
 
@@ -88,7 +89,7 @@ class Host:
         result = await run(["nft", "-j", "list", "table", *TABLE.split()], within=PATIENCE)
         if result.status == 0:
             rules = parse(result.out, self.gateway)
-            slots = {slot.port: slot.name for slot in self.gateway.slots}
+            slots = {folder.slot.port: folder.slot.name for folder in self.folders}
             self._serving = (time.monotonic(), slots.get(rules.trial or rules.steer or 0))
 
     async def shown(self, slot: str) -> bytes | None:
@@ -194,7 +195,8 @@ def exporter_of(gateway: Gateway, host: Host, memory: Path) -> GatewayExporter:
     """Return what the gateway shows; how far logs were read is kept in the file `memory`."""
     own = frozenset(str(address) for address in gateway.addresses)
     return GatewayExporter(
-        logs={folder.slot.name: folder.log for folder in host.folders},
+        # a daemon that is adopted later has its sessions and processes counted, and no log of ours
+        logs={folder.slot.name: folder.log for folder in host.folders} | {ADOPTED: memory.parent / "none"},
         find=host.find,
         reader=lambda: LoginLog(ignored=own, age=process_age),
         serving=host.serving,

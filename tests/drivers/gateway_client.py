@@ -63,9 +63,12 @@ class Client:
         await self.until("Established DTLS connection")
         return self
 
-    def ping(self, slot: str = "a") -> None:
-        """Start counting: 20 pings a second through the tunnel, until `lost` is asked."""
-        target = f"10.90.{'abc'.index(slot)}.1"
+    def ping(self, slot: str = "a", host: int | None = None) -> None:
+        """Start counting: 20 pings a second through the tunnel, until `lost` is asked.
+
+        What is pinged is the slot's end of the tunnel, or that of the pool with this number.
+        """
+        target = f"10.90.{'abc'.index(slot) if host is None else host}.1"
         with self.answers.open("wb") as answers:
             self.pings = subprocess.Popen(
                 ["ip", "netns", "exec", self.name, "ping", "-n", "-i", "0.05", target], stdout=answers

@@ -15,6 +15,7 @@ from typing import Any, cast
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.ocserv.probe import ProbeLogin
+from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.runtime.host.sessions import SlotSessions
@@ -217,7 +218,15 @@ class GatewayLab:
         login = ProbeLogin(user="probe", password=self.folder / "probe", authority=self.folder / "ca.pem")
         self.journal = Journal(self.root / "journal.jsonl", HostBounds(self.gateway.name))
         self.folders = SlotFolders(self.gateway, self.root, Ocserv(login))
-        self.table = NftablesTable(self.gateway, self.journal, self.folders.live, self.root / "steering.json")
+        adopted = self.folders.adopted
+        self.table = NftablesTable(
+            self.gateway,
+            self.journal,
+            self.folders.live,
+            self.root / "steering.json",
+            adopted=adopted.slot if adopted else None,
+        )
+        self.adoption = HostAdoption(self.folders, self.journal, self.table)
         credentials = {
             name: Credentials({}).secret(f"file:{self.folder / file}")
             for name, file in (("users", "users"), ("certificate", "gw.pem"), ("key", "gw.key"))

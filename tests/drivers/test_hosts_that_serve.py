@@ -1,11 +1,16 @@
 """A host that serves without us: it is never called empty, and nobody on it notices that we looked."""
 
 import asyncio
+import sys
+from datetime import timedelta
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
-from activities.drivers.programs import run
+from activities.drivers.programs import run, start
+from activities.drivers.runtime.host.process import digest_of_file
+from policies.model.adoption import ADOPTED
 from policies.model.errors import Refused
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
@@ -55,3 +60,119 @@ async def test_a_pool_that_the_host_has_a_use_for_is_refused_before_anybody_is_s
     assert lab.daemons() == []
     await lab.slots.start(operation("start", digest=release.digest), release)
     assert len(lab.daemons()) == 1
+
+
+async def adopted(lab: GatewayLab) -> Unprepared:  # noqa: F811
+    daemon = Unprepared(lab)
+    await lab.client(1).up()
+    await lab.adoption.adopt(operation("adopt"), ())
+    return daemon
+
+
+async def test_what_serves_is_described_with_its_users_and_slots_beside_it(lab: GatewayLab) -> None:  # noqa: F811
+    daemon = Unprepared(lab, more="connect-script = /bin/true\n")
+    await lab.client(1).up()
+    found = await lab.adoption.examine()
+    assert (found.obstacles, found.pid, found.sessions) == ((), daemon.process.pid, 1)
+    assert found.config == str(daemon.config)
+    assert found.release is not None
+    assert found.release.executable == digest_of_file(Path("/usr/sbin/ocserv"))
+    assert found.release.version == "1.1.6+adopted"
+    assert [(line.key, line.number) for line in found.left_behind] == [("connect-script", 20)]
+    assert [(str(slot.pool4), str(slot.pool6)) for slot in found.slots] == [
+        ("10.90.10.0/24", "fd90:9:0:1::/64"),
+        ("10.90.11.0/24", "fd90:9:0:2::/64"),
+    ]
+    assert lab.folders.adopted is None
+
+
+async def test_a_line_that_no_slot_can_take_over_is_named_and_left_behind_only_when_told(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    Unprepared(lab, more="connect-script = /bin/true\n")
+    await lab.client(1).up()
+    with pytest.raises(Refused, match="line 20, connect-script: /bin/true is a file of this host"):
+        await lab.adoption.adopt(operation("adopt"), ())
+    assert (await lab.table.read()).serving is None
+    assert (await lab.adoption.adopt(operation("adopt"), ("connect-script",))).changed
+
+
+async def test_an_adopted_daemon_keeps_its_users_through_an_upgrade_and_the_way_back_to_it(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    daemon = Unprepared(lab)
+    people = [await lab.client(1).up(), await lab.client(2, version=6).up()]
+    for person in people:
+        person.ping(host=9)
+    done = await lab.adoption.adopt(operation("adopt"), ())
+    assert (done.sessions, done.changed, daemon.process.poll()) == (2, True, None)
+    await lab.client(3).up()
+    new = await lab.running("1")
+    await lab.table.start_trial(operation("trial"), new, timedelta(seconds=30))
+    await lab.table.make_permanent(operation("keep"), new)
+    await lab.client(4).up()
+    for person in people:
+        person.reconnect()
+        await person.until("Established DTLS", times=2)
+    homes = [await lab.home_of(number) for number in (1, 2, 3, 4)]
+    assert homes == [ADOPTED, ADOPTED, ADOPTED, new]
+    assert (await lab.sessions.look(ADOPTED)).sessions == 3
+    back = await lab.slots.restore(operation("back", rollout="r-2", epoch=2), done.release)
+    assert (back.slot, back.back) == (ADOPTED, True)
+    await lab.client(5).up()
+    assert await lab.home_of(5) == ADOPTED
+    sent = [person.lost() for person in people]
+    assert [lost for _, lost in sent] == [0, 0]
+    assert min(count for count, _ in sent) > 20
+    assert lab.daemons().count(daemon.process.pid) == 1
+
+
+async def test_an_adoption_is_the_same_when_repeated_also_by_an_agent_started_anew(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    first = await adopted(lab)
+    lab.compose()
+    await lab.table.prime()
+    assert (await lab.slots.resume()).serving is not None
+    again = await lab.adoption.adopt(operation("adopt"), ())
+    assert not again.changed
+    assert (await lab.slots.observe()).serving == (await lab.slots.observe()).instance(ADOPTED)
+    assert lab.daemons() == [first.process.pid]
+
+
+async def test_an_adopted_daemon_that_was_drained_is_ended_and_never_taken_for_a_free_slot(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    daemon = await adopted(lab)
+    with pytest.raises(Refused, match="gets new sessions"):
+        await lab.slots.stop(operation("stop"), ADOPTED)
+    slot = await lab.running("1")
+    assert slot != ADOPTED
+    await lab.table.make_permanent(operation("keep"), slot)
+    with pytest.raises(Refused, match="still has 1 sessions"):
+        await lab.slots.stop(operation("stop"), ADOPTED)
+    assert await lab.sessions.end(operation("end"), ADOPTED, 9) == 1
+    await lab.slots.stop(operation("stop"), ADOPTED)
+    assert daemon.process.wait(5) is not None
+    others = [await lab.running("2"), await lab.running("3")]
+    assert ADOPTED not in others
+
+
+async def test_nothing_to_adopt_and_too_much_to_adopt_are_told_as_they_are(lab: GatewayLab) -> None:  # noqa: F811
+    assert "nothing listens on port 443" in (await lab.adoption.examine()).obstacles[0]
+    stranger = await start([sys.executable, "-m", "http.server", "443"], stderr=asyncio.subprocess.DEVNULL)
+    try:
+        while "nothing listens" in (said := (await lab.adoption.examine()).obstacles[0]):
+            assert stranger.returncode is None
+        assert f"(process {stranger.pid}) serves port 443 of gw-1" in said
+        assert "no ocserv" in said
+    finally:
+        stranger.kill()
+        await stranger.wait()
+    with pytest.raises(Refused, match="nothing to adopt"):
+        await lab.adoption.adopt(operation("adopt"), ())
+    await lab.running("1")
+    await lab.table.make_permanent(operation("keep"), "a")
+    Unprepared(lab)
+    with pytest.raises(Refused, match="slot a of gw-1 serves already"):
+        await lab.adoption.adopt(operation("adopt"), ())

@@ -7,7 +7,6 @@ import signal
 import time
 from contextlib import suppress
 from datetime import timedelta
-from ipaddress import ip_address
 
 import pytest
 
@@ -275,25 +274,6 @@ async def test_several_old_instances_keep_their_own_people(lab: GatewayLab) -> N
         await person.until("Established DTLS", times=2)
     assert {number: await lab.home_of(number) for number in homes} == homes
     assert sorted(homes.values()) == ["a", "b", "c"]
-
-
-async def test_a_gateway_that_served_without_a_table_is_adopted(lab: GatewayLab) -> None:  # noqa: F811
-    await lab.table.remove()
-    old = await lab.running("1")
-    port = lab.gateway.slots[0].port
-    person = await lab.client(1, url_port=port).up()
-    person.ping(old)
-    assert not (await lab.table.read()).primed
-    await lab.table.prime()
-    await lab.table.adopt([ip_address("10.77.0.16")])
-    await lab.table.make_permanent(operation("keep"), old)
-    new = await lab.running("2")
-    await lab.table.start_trial(operation("trial"), new, LEASE)
-    await lab.client(2).up()
-    await asyncio.sleep(0.5)
-    assert [await lab.home_of(number) for number in (1, 2)] == [old, new]
-    assert person.lost()[1] == 0
-    assert (await lab.table.read()).pinned == 2
 
 
 async def test_priming_twice_leaves_the_table_as_it_is(lab: GatewayLab) -> None:  # noqa: F811

@@ -1,12 +1,15 @@
 """The port of a daemon: all that hosts, pods and steering need to know of a product."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import Field
 
+from policies.model.adoption import OwnLine
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Probe
 from policies.model.value import Message
@@ -39,6 +42,21 @@ class Session(Message):
     connected: bool = True
 
 
+@dataclass(frozen=True)
+class OwnConfig:
+    """What the configuration of a daemon that nobody prepared says of all that must not be shared."""
+
+    port: int
+    device: str
+    pool4: IPv4Network
+    pool6: IPv6Network | None
+    control: str | None
+    """The socket by which it is asked, None where it is the one that its program has by itself."""
+    answers: bool
+    """Whether it may be asked for its sessions at all."""
+    left_behind: tuple[OwnLine, ...]
+
+
 class Environment(Protocol):
     """Where one instance lives and how programs are run there: a chroot of a host, a container, a pod."""
 
@@ -57,6 +75,11 @@ class Environment(Protocol):
         """The folder on the host that the instance sees as CONFIG."""
         ...
 
+    @property
+    def control(self) -> str | None:
+        """The socket by which the instance is asked, as programs there name it; None for its own default."""
+        ...
+
     def inside(self, *command: str) -> list[str]:
         """Return the command line that runs this command among the release's own files."""
         ...
@@ -72,6 +95,19 @@ class Daemon(Protocol):
     @property
     def product(self) -> str:
         """The product's name, as manifests spell it."""
+        ...
+
+    @property
+    def own_files(self) -> tuple[str, ...]:
+        """Where its configuration is when nobody says otherwise, the likeliest first."""
+        ...
+
+    def read_own(self, text: str) -> OwnConfig:
+        """Return what a configuration says that somebody wrote for it; BadInput names the line."""
+        ...
+
+    async def main_process(self, environment: Environment) -> int | None:
+        """Return the number of the process that answers there, as it says itself; None for no answer."""
         ...
 
     def render(

@@ -19,7 +19,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -31,7 +31,7 @@ from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering.nftables_changes import NftablesChanges
 from activities.drivers.steering.nftables_ruleset import EVERYBODY, Ruleset, parse, transaction
 from policies.model.errors import BadInput, Conflict, InstanceGone, LeaseLapsed, PenstockError, Unavailable
-from policies.model.fleet import Gateway
+from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Steering
 from policies.model.operation import Operation
 
@@ -60,10 +60,12 @@ class NftablesTable:
         remember: Path,
         pinned_for: timedelta = timedelta(hours=8),
         kept: Callable[[str], None] = lambda _: None,
+        adopted: Slot | None = None,
     ) -> None:
         """Take where live sessions are read, and the file that keeps the permanent slot over a reboot.
 
         `kept` hears of each slot that was made permanent; what it cannot do never fails the steering.
+        `adopted` is the slot of a daemon that was adopted before.
         """
         self._kept = kept
         self._gateway = gateway
@@ -73,9 +75,16 @@ class NftablesTable:
         self._pinned_for = pinned_for
         self._ports = {slot.name: slot.port for slot in gateway.slots}
         self._slots = {slot.port: slot.name for slot in gateway.slots}
+        if adopted is not None:
+            self.take(adopted)
         self._leaving: set[str] = set()
         self._changes = 0
         self._turn = asyncio.Lock()
+
+    def take(self, adopted: Slot) -> None:
+        """Know the slot of a daemon that is being adopted, to which new sessions can be sent from now on."""
+        self._ports[adopted.name] = adopted.port
+        self._slots[adopted.port] = adopted.name
 
     async def prime(self) -> Steering:
         """Ensure that the table is loaded; an existing one is left as it is.
@@ -257,14 +266,6 @@ class NftablesTable:
                 if not any((*pins, found.old, found.learned, found.draining)):
                     return self._steering(found)
             return await self._change(None, live, lambda now: now)
-
-    async def adopt(self, addresses: Iterable[Address]) -> Steering:
-        """Pin these addresses to the users' own port, where a daemon served before the first steering."""
-        async with self._turn:
-            now = await self._present()
-            served = dict.fromkeys(addresses, self._gateway.port)
-            await self._write(now.pinning({**served, **now.old}), now)
-            return await self.read()
 
     async def leave(self, slot: str) -> Steering:
         """Pin nobody to the slot any more: its sessions are being ended, their users log in elsewhere."""

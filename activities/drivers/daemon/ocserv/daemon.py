@@ -21,9 +21,10 @@ from typing import Any
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv import served
 from activities.drivers.daemon.ocserv.credentials import FOLDER, Given, require_fit
+from activities.drivers.daemon.ocserv.own_config import read_own_config
 from activities.drivers.daemon.ocserv.probe import ProbeLogin, probe
 from activities.drivers.daemon.ocserv.template import CREDENTIAL
-from activities.drivers.daemon.port import CONFIG, RUN, Environment, Secret, Session
+from activities.drivers.daemon.port import CONFIG, RUN, Environment, OwnConfig, Secret, Session
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.instance import Probe
@@ -42,6 +43,7 @@ class Ocserv:
     """All this project knows about ocserv 1.1.6 to 1.5.0."""
 
     product = "ocserv"
+    own_files = ("/etc/ocserv/ocserv.conf", "/etc/ocserv.conf")
 
     def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> None:
         """Take the login the probe uses, without which it fails at auth, and who is exempt from deadlines."""
@@ -131,6 +133,16 @@ class Ocserv:
                 f"{environment.gateway.name}: {result.last_words}"
             )
 
+    def read_own(self, text: str) -> OwnConfig:
+        """Return what somebody's own ocserv.conf says."""
+        return read_own_config(text)
+
+    async def main_process(self, environment: Environment) -> int | None:
+        """Return what occtl calls "Server PID": the process, numbered as in its own namespace."""
+        status = await self._ask(environment, "show", "status")
+        found = status.get("Server PID") if isinstance(status, dict) else None
+        return found if isinstance(found, int) else None
+
     def command(self) -> list[str]:
         """Return how ocserv runs: in the foreground, logging enough for `log.py` to standard error."""
         return ["/usr/sbin/ocserv", "-f", "-d", "3", "-c", f"{CONFIG}/ocserv.conf"]
@@ -219,7 +231,8 @@ class Ocserv:
         )
 
     def _occtl(self, environment: Environment, *command: str) -> list[str]:
-        return environment.beside("/usr/bin/occtl", "-s", f"{RUN}/occtl.sock", "-j", *command)
+        socket = ["-s", environment.control] if environment.control else []
+        return environment.beside("/usr/bin/occtl", *socket, "-j", *command)
 
     async def _ask(self, environment: Environment, *command: str) -> Any:
         """Return occtl's answer, None for no answer or one that is not JSON; unknown is never zero."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from activities.drivers.daemon.port import RUN
 from policies.model.fleet import Gateway, Slot
 
 MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "etc/penstock", "run/penstock")
@@ -36,6 +37,11 @@ class Chroot:
     pid: int | None = None
     """The instance's main process while it runs."""
 
+    @property
+    def control(self) -> str | None:
+        """The instance's control socket as seen inside."""
+        return f"{RUN}/occtl.sock"
+
     def inside(self, *command: str) -> list[str]:
         """Return the command line that runs this command in the release's root, with mounts of its own."""
         enter = ["unshare", "-m", "--propagation", "private", "sh", "-c", ENTER, "enter"]
@@ -49,3 +55,19 @@ class Chroot:
         if self.pid is None:
             return self.inside(*command)
         return ["nsenter", "-t", str(self.pid), "-m", "-r", *command]
+
+
+@dataclass(frozen=True)
+class OwnPlace(Chroot):
+    """Where a daemon lives that somebody else started: the mounts and root that it was given there."""
+
+    socket: str | None = None
+
+    @property
+    def control(self) -> str | None:
+        """The control socket that its own configuration names."""
+        return self.socket
+
+    def inside(self, *command: str) -> list[str]:
+        """Return the command line that runs this command where the daemon lives."""
+        return self.beside(*command)

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 from activities.drivers.daemon.port import Daemon, Secret, Session
 from activities.drivers.disk import point, write_whole
-from activities.drivers.runtime.host.chroot import Chroot
+from activities.drivers.runtime.host.chroot import Chroot, OwnPlace
 from activities.drivers.runtime.host.process import Process
 from activities.drivers.runtime.host.versions import Versions
-from policies.model.errors import BadInput
+from policies.model.adoption import ADOPTED
+from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Instance, InstanceState
 from policies.model.plan import ReleaseRef
@@ -153,6 +154,46 @@ class SlotFolder:
         return next((line.strip() for line in reversed(lines) if line.strip()), "it logged nothing")
 
 
+class AdoptedFolder(SlotFolder):
+    """The folder of a daemon that somebody else started: what we know of it, and nothing that it reads.
+
+    `own.json` says where its configuration and its control socket are; without it there is no such slot.
+    """
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What was found of the daemon when it was adopted: `slot`, `config`, `control`, `unit`."""
+        content: dict[str, Any] = json.loads((self.path / "own.json").read_text())
+        return content
+
+    @property
+    def chroot(self) -> Chroot:
+        """The place that the daemon was given by who started it."""
+        running = self.process()
+        pid = running.pid if running else None
+        root, none = Path("/proc") / str(pid or "self") / "root", self.path / "conf"
+        return OwnPlace(self._gateway, self.slot, root, none, self.path / "run", pid, self.own["control"])
+
+    def assign(
+        self,
+        release: ReleaseRef,
+        daemon: Daemon,  # noqa: ARG002 - it is refused whatever it is given
+        credentials: Mapping[str, Secret],  # noqa: ARG002
+    ) -> None:
+        """Refuse: nothing of ours can be started in the place of somebody else's daemon."""
+        raise Refused(
+            f"{release.product} {release.version} cannot be started in the place of the daemon that was "
+            f"adopted on {self._gateway.name}"
+        )
+
+    def take(self, process: Process, release: ReleaseRef, own: Mapping[str, Any]) -> None:
+        """Write down which process it is, what it was started from, and where it lives."""
+        stat = (Path("/proc") / str(process.pid) / "stat").read_text()
+        write_whole(self.path / "launched", f"{process.boot}\n{stat}")
+        self.record_intent(release, wanted=True)
+        write_whole(self.path / "own.json", json.dumps(own))
+
+
 async def answered(asked: Awaitable[Answer | None], within: timedelta) -> Answer | None:
     """Return the answer, None when it does not come in time: a hung daemon holds nobody up."""
     try:
@@ -172,13 +213,33 @@ class SlotFolders:
         self._folders = {slot.name: SlotFolder(gateway, slot, root, self.versions) for slot in gateway.slots}
 
     def __iter__(self) -> Iterator[SlotFolder]:
-        return iter(self._folders.values())
+        yield from self._folders.values()
+        if (adopted := self.adopted) is not None:
+            yield adopted
+
+    @property
+    def adopted(self) -> AdoptedFolder | None:
+        """The folder of the daemon that was adopted here, None where none was; other processes adopt, too."""
+        try:
+            own = json.loads((self.root / "slots" / ADOPTED / "own.json").read_text())
+            return AdoptedFolder(self.gateway, Slot.model_validate(own["slot"]), self.root, self.versions)
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def adopt(
+        self, slot: Slot, process: Process, release: ReleaseRef, own: Mapping[str, Any]
+    ) -> AdoptedFolder:
+        """Ensure that the gateway has the slot in which this process runs; a repeat changes nothing."""
+        folder = AdoptedFolder(self.gateway, slot, self.root, self.versions)
+        folder.take(process, release, {"slot": slot.model_dump(mode="json"), **own})
+        return folder
 
     def of(self, slot: str) -> SlotFolder:
         """Return the slot's folder; BadInput when the gateway has no such slot."""
-        if slot not in self._folders:
-            raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(self._folders)}")
-        return self._folders[slot]
+        found = {folder.slot.name: folder for folder in self}
+        if slot not in found:
+            raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(found)}")
+        return found[slot]
 
     async def instance(self, folder: SlotFolder, within: timedelta = PATIENCE) -> Instance:
         """Return what is in the slot, read from the host now; sessions are None if not said in time."""

@@ -27,6 +27,8 @@ from activities.drivers.runtime.host.versions import KEPT_KNOWN_GOOD, Admission
 from activities.instances import Reloaded, Restored, Staged, Started
 from activities.refusals import RunningMismatch
 from activities.steering import SteeringTable
+from policies.adoption import is_adopted
+from policies.model.adoption import ADOPTED
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.host import Host, Serving
 from policies.model.instance import GatewayState, InstanceState, Probe
@@ -145,6 +147,7 @@ class HostSlots:
             folder = self._running(release)
             changed = folder is None
             if folder is None:
+                self._refuse_adopted(release)
                 self._require_staged(release)
                 await self._admission.reconsider(release, host=await self._host())
                 folder = await self._choose(await self.observe())
@@ -242,7 +245,8 @@ class HostSlots:
         """
         async with exclusive(self._folders.root / "slots.lock") as lock:
             serving = (await self._table.read()).serving
-            folder = self._folders.of(serving) if serving else None
+            ours = serving is not None and serving != ADOPTED  # its own unit starts what was adopted
+            folder = self._folders.of(serving) if serving and ours else None
             release = folder.release if folder else None
             ended = folder is not None and release is not None and folder.process() is None
             if folder is not None and release is not None and ended:
@@ -273,6 +277,14 @@ class HostSlots:
         except TrustError:  # admitting it anew finds what was renewed meanwhile, or says why not
             return False
         return True
+
+    def _refuse_adopted(self, release: ReleaseRef) -> None:
+        if is_adopted(release):
+            raise Refused(
+                f"{release.product} {release.version} of {self._gateway.name} was adopted and does not run "
+                "any more; nobody but its own unit can start it, and then `penstock fleet adopt` takes it "
+                "over again"
+            )
 
     def _require_staged(self, release: ReleaseRef) -> None:
         if not self._folders.versions.complete(release.digest):
@@ -305,7 +317,8 @@ class HostSlots:
         """Return a slot that nobody uses; an empty instance that gets no new sessions is ended first."""
         if refused := self._free_slot(state):
             raise Refused(refused[0])
-        unused = [i for i in state.instances if i.slot not in (state.steering.serving, state.steering.trial)]
+        users = (state.steering.serving, state.steering.trial, ADOPTED)
+        unused = [i for i in state.instances if i.slot not in users]
         idle = [i for i in unused if i.state is not InstanceState.RUNNING]
         folder = self._folders.of((idle or [i for i in unused if i.sessions == 0])[0].slot)
         if running := folder.process():
@@ -313,7 +326,7 @@ class HostSlots:
         return folder
 
     def _free_slot(self, state: GatewayState) -> list[str]:
-        users = (state.steering.serving, state.steering.trial)
+        users = (state.steering.serving, state.steering.trial, ADOPTED)
         free = [i for i in state.instances if i.slot not in users and i.sessions == 0]
         if not free:
             return [
@@ -381,6 +394,10 @@ class HostSlots:
         serving = state.steering.serving
         if serving is None:
             return []
+        if serving == ADOPTED:
+            runs = state.instance(serving).state is InstanceState.RUNNING
+            ended = f"the daemon that was adopted on {self._gateway.name} has ended: adopt it again"
+            return [] if runs else [ended]
         release = state.instance(serving).release
         if release and self._folders.versions.complete(release):
             return []

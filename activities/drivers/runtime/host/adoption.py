@@ -1,0 +1,295 @@
+"""Taking over a daemon that serves this gateway by itself: found by its socket, never restarted.
+
+It becomes the instance of a slot of its own that has the users' own port. The steering sends new
+sessions where they went anyway; from then on it is left, drained and gone back to like any other.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from activities.drivers.daemon.port import OwnConfig
+from activities.drivers.programs import run
+from activities.drivers.runtime.host.chroot import OwnPlace
+from activities.drivers.runtime.host.journal import Journal, exclusive
+from activities.drivers.runtime.host.listeners import Listener, listeners_for_users, program_of
+from activities.drivers.runtime.host.process import PROC, Process, process
+from activities.drivers.runtime.host.routes import routes
+from activities.drivers.runtime.host.slot_folders import SlotFolders
+from activities.steering import SteeringTable
+from policies.adoption import derived_slots, obstacles_to, release_of
+from policies.model.adoption import ADOPTED, Adopted, FoundDaemon
+from policies.model.errors import BadInput, PenstockError, Refused
+from policies.model.fleet import Slot
+from policies.model.operation import Operation
+from policies.model.plan import ReleaseRef
+from policies.pools import pools_in_use
+
+FIRST_PROCESS = 1
+"""Holds sockets that it hands to services (systemd.socket(5)), and is no daemon of the users."""
+
+LARGEST_CONFIG = 1024 * 1024
+"""Bytes of a configuration that is read."""
+
+_VERSION = re.compile(r"\b([0-9]+(?:\.[0-9]+)+[0-9a-z.~-]*)")
+_UNIT = re.compile(r"/([^/]+\.service)(?:/|$)")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The daemon, as far as it was found; `obstacles` say what kept us from finding more."""
+
+    obstacles: tuple[str, ...] = ()
+    process: Process | None = None
+    release: ReleaseRef | None = None
+    config: str = ""
+    own: OwnConfig | None = None
+    slot: Slot | None = None
+    unit: str = ""
+    sessions: int | None = None
+    slots: tuple[Slot, ...] = ()
+
+
+class Table(SteeringTable, Protocol):
+    """A steering table that can send new sessions to a daemon on the users' own port."""
+
+    def take(self, adopted: Slot) -> None:
+        """Know the slot of the daemon from now on."""
+        ...
+
+
+class HostAdoption:
+    """The host's part of an adoption; safe to repeat after a crash at any line."""
+
+    def __init__(self, folders: SlotFolders, journal: Journal, table: Table) -> None:
+        """Take the gateway's slots, what says who may order, and what decides where new sessions go."""
+        self._folders = folders
+        self._gateway = folders.gateway
+        self._journal = journal
+        self._table = table
+
+    async def examine(self) -> FoundDaemon:
+        """Return what serves here by itself, and all that keeps it from being adopted; nothing is changed."""
+        found = await self._find()
+        running = found.process
+        return FoundDaemon(
+            gateway=self._gateway.name,
+            obstacles=found.obstacles,
+            pid=running.pid if running else None,
+            release=found.release,
+            config=found.config,
+            unit=found.unit,
+            sessions=found.sessions,
+            slots=found.slots,
+            left_behind=found.own.left_behind if found.own else (),
+        )
+
+    async def adopt(self, operation: Operation, without: Sequence[str]) -> Adopted:
+        """Ensure that the daemon which serves here is the gateway's first instance; nobody is moved.
+
+        Raises:
+            Refused: when there is an obstacle, or a line of its configuration would be lost that is not
+                among those that may stay behind; when slots serve already.
+            Fenced: when a newer change owns the gateway.
+        """
+        async with exclusive(self._folders.root / "slots.lock"):
+            self._journal.admit(operation)
+            serving = (await self._table.read()).serving
+            if serving not in (None, ADOPTED):
+                raise Refused(
+                    f"slot {serving} of {self._gateway.name} serves already; only a host that serves by "
+                    "itself is adopted"
+                )
+            found = await self._find()
+            if found.obstacles:
+                raise Refused(found.obstacles[0])
+            if found.process is None or found.release is None or found.own is None or found.slot is None:
+                raise Refused(f"the daemon of {self._gateway.name} has ended while it was looked at")
+            self._refuse_losses(found.own, without)
+            before = self._folders.adopted
+            known = before is not None and before.process() == found.process
+            self._journal.check(operation)
+            if not known:
+                own = {"config": found.config, "control": found.own.control, "unit": found.unit}
+                self._folders.adopt(found.slot, found.process, found.release, own)
+            self._table.take(found.slot)
+            steering = await self._table.make_permanent(operation, ADOPTED)
+            self._journal.finish(operation, {"adopted": found.release.model_dump(mode="json")})
+            changed = steering.changed or not known
+            return Adopted(
+                gateway=self._gateway.name,
+                release=found.release,
+                sessions=found.sessions or 0,
+                config=found.config,
+                unit=found.unit,
+                changed=changed,
+            )
+
+    def _refuse_losses(self, own: OwnConfig, without: Sequence[str]) -> None:
+        lost = [line for line in own.left_behind if line.key not in without]
+        if lost:
+            raise Refused(
+                f"the configuration of {self._gateway.name} has what no slot can take over: "
+                f"{'; '.join(map(str, lost))}. Say `--without {lost[0].key}` if releases have another way"
+            )
+
+    # --- finding it -----------------------------------------------------------------
+
+    async def _find(self) -> _Found:
+        """Return the daemon that serves here, as far as it was found, and what hinders its adoption."""
+        listeners = await asyncio.to_thread(listeners_for_users, self._gateway)
+        if obstacle := self._no_daemon(listeners):
+            return _Found((obstacle,))
+        daemon = process(_holders(listeners)[0])
+        if daemon is None or (executable := daemon.executable) is None:
+            return _Found((f"the daemon of {self._gateway.name} has ended while it was looked at",))
+        version = await _version(daemon.pid)
+        release = release_of(self._folders.daemon.product, version, executable)
+        found = _Found(process=daemon, release=release, unit=_unit(daemon.pid))
+        problems = []
+        for path in dict.fromkeys([*_named_files(daemon.pid), *self._folders.daemon.own_files]):
+            try:
+                own = self._folders.daemon.read_own(_read(daemon.pid, path))
+            except (BadInput, OSError) as error:
+                problems.append(f"{path}: {error.strerror if isinstance(error, OSError) else error}")
+                continue
+            if await self._is_of(daemon, own):
+                return await self._judged(replace(found, config=path, own=own))
+            problems.append(f"{path}: nothing answers at its control socket as process {daemon.pid}")
+        why = "; ".join(problems)
+        none = f"the configuration of process {daemon.pid} on {self._gateway.name} was not found: {why}"
+        return replace(found, obstacles=(f"{none}. Its workers name it: log in once and try again",))
+
+    def _no_daemon(self, listeners: Sequence[Listener]) -> str | None:
+        """Return why what listens is not one daemon of the fleet's product at all addresses."""
+        name, port, product = self._gateway.name, self._gateway.port, self._folders.daemon.product
+        if not listeners:
+            return f"nothing listens on port {port} of {name}: there is nothing to adopt, install a release"
+        bound = next((one for one in listeners if not one.address.is_unspecified), None)
+        if bound is not None:
+            return (
+                f"what serves {name} listens on {bound.address} alone, and new sessions are sent to every "
+                "address of the gateway: take listen-host out of its configuration"
+            )
+        holders = _holders(listeners)
+        if not holders:
+            return f"what serves port {port} of {name} is a process that is not seen from here: a container's"
+        if len(holders) > 1:
+            return (
+                f"{' and '.join(map(program_of, holders))} listen on port {port} of {name}: end all but one"
+            )
+        program = _program(holders[0])
+        if program.rpartition("/")[2] != product:
+            return (
+                f"{program_of(holders[0])} serves port {port} of {name} and is no {product}: it is {program}"
+            )
+        return None
+
+    async def _is_of(self, daemon: Process, own: OwnConfig) -> bool:
+        """Whether the daemon is who answers where this configuration says; true where nobody may ask."""
+        if not own.answers:
+            return True
+        place = self._place(daemon, self._slot_of(own), own)
+        return await self._folders.daemon.main_process(place) == _own_number(daemon.pid)
+
+    async def _judged(self, found: _Found) -> _Found:
+        """Return it with its sessions, the slots it would have, and all that is in the way."""
+        if found.own is None or found.process is None:
+            return found
+        slot, known = self._slot_of(found.own), await routes()
+        obstacles = [*obstacles_to(slot, self._gateway)]
+        foreign = [route for route in known if not route.device.startswith(slot.device)]
+        obstacles += pools_in_use(self._gateway, foreign)
+        sessions = None
+        if found.own.answers:
+            with suppress(PenstockError):
+                sessions = await self._folders.daemon.count(self._place(found.process, slot, found.own))
+        if sessions is None:
+            obstacles.append(
+                f"the sessions of process {found.process.pid} on {self._gateway.name} cannot be counted: "
+                f"let {found.config} say use-occtl = true"
+            )
+        slots = derived_slots(slot, known)
+        return replace(found, slot=slot, sessions=sessions, slots=slots, obstacles=tuple(obstacles))
+
+    def _slot_of(self, own: OwnConfig) -> Slot:
+        return Slot(name=ADOPTED, port=own.port, device=own.device, pool4=own.pool4, pool6=own.pool6)
+
+    def _place(self, daemon: Process, slot: Slot, own: OwnConfig) -> OwnPlace:
+        nowhere = PROC / str(daemon.pid) / "root"
+        return OwnPlace(self._gateway, slot, nowhere, nowhere, nowhere, daemon.pid, own.control)
+
+
+def _holders(listeners: Sequence[Listener]) -> list[int]:
+    """Return the processes that serve: without the first of all, and without children of one of them."""
+    pids = {pid for one in listeners for pid in one.processes} - {FIRST_PROCESS}
+    return sorted(pid for pid in pids if _parent(pid) not in pids)
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _program(pid: int) -> str:
+    try:
+        return str((PROC / str(pid) / "exe").readlink()).removesuffix(" (deleted)")
+    except OSError:
+        return "unknown"
+
+
+def _own_number(pid: int) -> int:
+    """Return the number that the process has in its own namespace of processes (proc(5), NSpid)."""
+    with suppress(OSError, StopIteration, ValueError):
+        lines = (PROC / str(pid) / "status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("NSpid:")).split()[-1])
+    return pid
+
+
+def _unit(pid: int) -> str:
+    """Return the unit that the process belongs to, empty where it is none's (systemd.exec(5))."""
+    with suppress(OSError):
+        found = _UNIT.findall((PROC / str(pid) / "cgroup").read_text().replace("\n", "/\n"))
+        return found[-1] if found else ""
+    return ""
+
+
+def _named_files(pid: int) -> Iterator[str]:
+    """Yield the configurations that the daemon's command line names, or those of its children.
+
+    ocserv's main process writes over its own; its workers still have what it was started with.
+    """
+    children = [int(p.name) for p in PROC.iterdir() if p.name.isdigit() and _parent(int(p.name)) == pid]
+    for one in (pid, *sorted(children)):
+        with suppress(OSError):
+            words = (PROC / str(one) / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            for word, after in zip(words, [*words[1:], ""], strict=True):
+                if word in ("-c", "--config"):
+                    yield after
+                elif word.startswith("--config="):
+                    yield word.partition("=")[2]
+
+
+def _read(pid: int, path: str) -> str:
+    """Return the file as the process sees it: in its own root, from its own folder."""
+    base = PROC / str(pid) / ("root" if path.startswith("/") else "cwd")
+    with (base / path.lstrip("/")).open("rb") as file:
+        content = file.read(LARGEST_CONFIG + 1)
+    if len(content) > LARGEST_CONFIG:
+        raise BadInput(f"it is longer than {LARGEST_CONFIG} bytes")
+    return content.decode(errors="replace")
+
+
+async def _version(pid: int) -> str:
+    """Return what the running program calls its own version."""
+    try:
+        said = await run([str(PROC / str(pid) / "exe"), "--version"])
+    except PenstockError:
+        return "unknown"
+    found = _VERSION.search(said.out + said.err)
+    return found[1] if found else "unknown"

@@ -1,0 +1,71 @@
+"""Whether a daemon that serves by itself can be a gateway's first instance, and what slots it would have."""
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network
+from typing import TypeVar
+
+from policies.model.adoption import ADOPTED, MARK
+from policies.model.fleet import Gateway, Slot
+from policies.model.plan import ReleaseRef
+from policies.model.value import Digest, digest_of
+from policies.pools import Route, in_use
+
+N = TypeVar("N", IPv4Network, IPv6Network)
+
+FIRST_PORT = 4431
+TRIED = 256
+"""Neighbours of a pool that are looked at for a free one."""
+
+
+def release_of(product: str, version: str, executable: Digest) -> ReleaseRef:
+    """Return how plans name what was found running: by its bytes, since no signature says more of it."""
+    return ReleaseRef(
+        digest=digest_of(f"adopted {product} {version} {executable}".encode()),
+        product=product,
+        version=f"{version}{MARK}",
+        executable=executable,
+    )
+
+
+def is_adopted(release: ReleaseRef) -> bool:
+    """Whether the release was found running and verified by nobody."""
+    return release.version.endswith(MARK)
+
+
+def obstacles_to(own: Slot, gateway: Gateway) -> tuple[str, ...]:
+    """Return a sentence for all that the daemon would share with the gateway or with one of its slots."""
+    return tuple(_obstacles(own, gateway))
+
+
+def _obstacles(own: Slot, gateway: Gateway) -> Iterator[str]:
+    if own.port != gateway.port:
+        yield f"it serves port {own.port}, and the users of {gateway.name} dial {gateway.port}"
+    for slot in gateway.slots:
+        where = f"slot {slot.name} of {gateway.name}"
+        if slot.name == ADOPTED:
+            yield f"{where} has the name of what is adopted; give the slot another one"
+        if slot.device.startswith(own.device) or own.device.startswith(slot.device):
+            yield f"its devices are called {own.device}, those of {where} {slot.device}; rename the slot's"
+        for its, pool in ((own.pool4, slot.pool4), (own.pool6, slot.pool6)):
+            if its is not None and pool is not None and its.overlaps(pool):
+                yield f"its pool {its} overlaps {pool} of {where}; give the slot another pool"
+
+
+def derived_slots(own: Slot, routes: Iterable[Route]) -> tuple[Slot, ...]:
+    """Return two slots beside the daemon's own: with pools as large as its own, next to it, and free."""
+    routes = tuple(routes)
+    pools4 = _neighbours(own.pool4, routes)
+    pools6: Iterable[IPv6Network | None] = _neighbours(own.pool6, routes) if own.pool6 else (None, None)
+    names = "ab" if not own.device.startswith("vpna") else "xy"
+    return tuple(
+        Slot(name=name, port=FIRST_PORT + number, device=f"vpn{name}", pool4=pool4, pool6=pool6)
+        for number, (name, pool4, pool6) in enumerate(zip(names, pools4, pools6, strict=False))
+    )
+
+
+def _neighbours(pool: N, routes: tuple[Route, ...]) -> Iterator[N]:
+    kind = type(pool)
+    room = (1 << pool.max_prefixlen) - int(pool.network_address)
+    steps = range(pool.num_addresses, min(TRIED * pool.num_addresses, room), pool.num_addresses)
+    found = (kind((int(pool.network_address) + step, pool.prefixlen)) for step in steps)
+    return (network for network in found if not in_use(network, routes))
