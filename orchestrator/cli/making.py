@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli import signers
 from orchestrator.cli.output import say
 from orchestrator.cli.words import seconds
 from policies.model.errors import BadInput
@@ -17,9 +18,6 @@ Product = Annotated[str, typer.Option(help="what the release is a release of")]
 Channel = Annotated[str, typer.Option(help="for which fleets")]
 Serial = Annotated[int, typer.Option(min=1, help="unique and growing in its channel")]
 DigestArgument = Annotated[str, typer.Argument(help="sha256:… of the manifest")]
-KeyFile = Annotated[
-    Path | None, typer.Option(exists=True, dir_okay=False, help="file of one of the three ways to sign")
-]
 
 
 def tree(
@@ -149,34 +147,31 @@ def index(
 def sign(
     digest: DigestArgument,
     repository: Folder,
-    openpgp_key: KeyFile = None,
-    cms_key: KeyFile = None,
-    cms_certificates: KeyFile = None,
-    sigstore_config: KeyFile = None,
-    identity_token: KeyFile = None,
-    cms_time_stamp: KeyFile = None,
+    openpgp_key: signers.OpenPgpKey = None,
+    gpg_key: signers.GpgKey = None,
+    cms_key: signers.CmsKey = None,
+    cms_certificates: signers.CmsCertificates = None,
+    sigstore_config: signers.SigstoreConfig = None,
+    identity_token: signers.Token = None,
+    cms_time_stamp: signers.CmsTimeStamp = None,
+    passphrase_from: signers.PassphraseFrom = None,
 ) -> None:
-    """Add one signature to a release or index in a repository folder, by one of three kinds of key."""
-    from orchestrator.publishing import signing as release_signing  # noqa: PLC0415
+    """Add one signature to a release or index in a repository folder, by one of several kinds of key."""
     from orchestrator.publishing.folder import add_signature, read_statement  # noqa: PLC0415
 
     _for_everybody()
     statement = read_statement(repository, digest)
-    token = cms_time_stamp.read_bytes() if cms_time_stamp else None
-    match (openpgp_key, cms_key, cms_certificates, sigstore_config, identity_token):
-        case (Path() as key, None, None, None, None):
-            add_signature(repository, digest, "openpgp", release_signing.sign_openpgp(statement, key))
-        case (None, Path() as key, Path() as certificates, None, None):
-            signature = release_signing.sign_cms(statement, key, certificates)
-            add_signature(repository, digest, "cms", signature, token)
-        case (None, None, None, Path() as config, Path() as identity):
-            signature = release_signing.sign_sigstore(statement, config, identity)
-            add_signature(repository, digest, "sigstore", signature)
-        case _:
-            raise BadInput(
-                "sign with one of: --openpgp-key, --cms-key and --cms-certificates, "
-                "--sigstore-config and --identity-token"
-            )
+    signer = signers.signer_of(
+        openpgp_key=openpgp_key,
+        gpg_key=gpg_key,
+        cms_key=cms_key,
+        cms_certificates=cms_certificates,
+        cms_time_stamp=cms_time_stamp,
+        sigstore_config=sigstore_config,
+        identity_token=identity_token,
+        passphrase=passphrase_from,
+    )
+    add_signature(repository, digest, signer.kind, signer.sign(statement), signer.time_stamp)
     typer.echo(f"signed {digest}")
 
 
