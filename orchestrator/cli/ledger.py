@@ -49,7 +49,7 @@ def rebuild(
     """Write down again what each gateway goes back to, from what it serves; for a ledger that is lost."""
     api = Api()
     name = fleet_of(api, fleet)
-    found = api.post("fleets", name, "rebuild", body={"reason": reason}, key=key)
+    found = api.surveying().post("fleets", name, "rebuild", body={"reason": reason}, key=key)
 
     def table() -> None:
         known = ", ".join(f"{version} on {count}" for version, count in found["versions"].items())
