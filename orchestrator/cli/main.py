@@ -70,6 +70,7 @@ OFFLINE = {
     "judge": ("Check gate policies, and what they would have done.", TOOLS),
     "audit": ("The audit record: who did what, and whether it is whole.", TOOLS),
     "ledger": ("The ledger: backed up, restored, rebuilt.", TOOLS),
+    "monitoring": ("Monitoring: what Prometheus scrapes.", TOOLS),
     "drill": ("Rehearse failures on a lab, with the seconds of every step.", TOOLS),
 }
 """Groups that need more than the API: they are loaded when one of them is meant, and named always."""

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from activities.files import FleetFiles
-from orchestrator.monitoring.ends import IndexEnds
 from orchestrator.service.changes import LOOKED_AT_WITHIN
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.store.ledger import Ledger
@@ -24,6 +23,9 @@ from policies.model.fleet import Fleet
 from policies.model.status import ChangeStatus
 from policies.model.verdict import GateVerdict
 from policies.status.story import Story
+
+LATE = 0.25
+"""The share of a certificate's life that is left when its renewal, due at a third, has failed for a while."""
 
 NOBODY = LookedAt(frozenset(), frozenset())
 
@@ -45,8 +47,8 @@ class FleetFacts:
     unseen: int
     quarantined: int
     held_drains: int
-    certificate_end: float | None
-    """When the first of its gateways has no certificate any more, in seconds of the epoch."""
+    late_certificates: int
+    """Gateways whose newest certificate has less than `LATE` of its life left."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Facts:
     audit_entries: int
     signed_entries: int
     signed_at: float | None
-    index_ends: Mapping[tuple[str, str], float]
+    channels: frozenset[tuple[str, str]]
+    """Product and channel of every fleet."""
 
 
 @dataclass
@@ -75,13 +78,10 @@ class _Told:
 class InstallationFacts:
     """Reads the facts of one installation; it may block."""
 
-    def __init__(
-        self, ledger: Ledger, files: FleetFiles, checkpoints: Checkpoints, indexes: IndexEnds
-    ) -> None:
+    def __init__(self, ledger: Ledger, files: FleetFiles, checkpoints: Checkpoints) -> None:
         self._ledger = ledger
         self._files = files
         self._checkpoints = checkpoints
-        self._indexes = indexes
 
     def read(self) -> Facts:
         """Return what is so now.
@@ -100,7 +100,7 @@ class InstallationFacts:
             audit_entries=head.seq,
             signed_entries=newest.seq if newest is not None else 0,
             signed_at=datetime.fromisoformat(newest.at).timestamp() if newest is not None else None,
-            index_ends=self._indexes.read({(one.product, one.channel) for one in described.values()}),
+            channels=frozenset((one.product, one.channel) for one in described.values()),
         )
 
     def _fleets(
@@ -108,12 +108,12 @@ class InstallationFacts:
     ) -> Iterator[tuple[str, FleetFacts]]:
         ledger, nothing = self._ledger, _Told()
         looked_at, ended = ledger.gateways_looked_at(LOOKED_AT_WITHIN), ledger.ended_changes()
-        ends, aside = ledger.certificate_ends(), ledger.quarantined_gateways()
+        lives, aside, now = ledger.certificate_lives(), ledger.quarantined_gateways(), datetime.now(UTC)
         for name in sorted(described.keys() | told.keys()):
             fleet, mine = described.get(name), told.get(name, nothing)
             names = {one.name for one in fleet.gateways} if fleet is not None else set[str]()
             seen = looked_at.get(name, NOBODY)
-            of_these = [ends[name, gateway].timestamp() for gateway in names if (name, gateway) in ends]
+            of_these = [lives[name, gateway] for gateway in names if (name, gateway) in lives]
             yield (
                 name,
                 FleetFacts(
@@ -127,7 +127,7 @@ class InstallationFacts:
                     unseen=len(names - seen.all),
                     quarantined=aside.get(name, 0),
                     held_drains=len(ledger.held_drains(name)),
-                    certificate_end=min(of_these, default=None),
+                    late_certificates=sum(end - now < (end - begin) * LATE for begin, end in of_these),
                 ),
             )
 

@@ -6,13 +6,14 @@ from importlib.metadata import version
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from orchestrator.monitoring.ends import IndexEnds
 from orchestrator.monitoring.installation import Facts, FleetFacts, is_fresh
 from orchestrator.monitoring.readiness import Readiness
 from policies.model.change import Phase
 
 PHASES = (*(phase.value for phase in Phase if phase is not Phase.ENDED), "unknown")
 
-BY_FLEET: Mapping[str, tuple[str, Callable[[FleetFacts], float | None]]] = {
+BY_FLEET: Mapping[str, tuple[str, Callable[[FleetFacts], float]]] = {
     "changes_needing_people": ("Changes that wait for a person", lambda one: one.needing_people),
     "changes_blind": ("Changes whose newest verdict had no metrics", lambda one: one.blind),
     "drains_held": ("Drains that wait for a person", lambda one: one.held_drains),
@@ -21,19 +22,20 @@ BY_FLEET: Mapping[str, tuple[str, Callable[[FleetFacts], float | None]]] = {
     "gateways_silent": ("Gateways that did not answer when last asked", lambda one: one.silent),
     "gateways_unseen": ("Gateways that were not asked lately", lambda one: one.unseen),
     "gateways_quarantined": ("Gateways that are left out of changes", lambda one: one.quarantined),
-    "gateway_certificate_expiry_seconds": (
-        "When the first gateway has no certificate any more, in seconds of the epoch",
-        lambda one: one.certificate_end,
+    "gateway_certificates_late": (
+        "Gateways whose certificate should have been renewed long ago",
+        lambda one: one.late_certificates,
     ),
 }
 
 
 class ShownInstallation(Collector):
-    """Shows the newest facts, as long as they are young."""
+    """Shows the newest facts, as long as they are young, and when indexes end."""
 
-    def __init__(self) -> None:
-        """Know nothing yet."""
+    def __init__(self, indexes: IndexEnds) -> None:
+        """Know nothing of the installation yet."""
         self.facts: Facts | None = None
+        self.indexes = indexes
 
     def describe(self) -> Iterable[Metric]:
         """Name nothing in advance: what cannot be read is not shown."""
@@ -54,10 +56,10 @@ class ShownInstallation(Collector):
             yield _gauge("audit_checkpoint_seconds", text, facts.signed_at)
         index = GaugeMetricFamily(
             "penstock_index_expiry_seconds",
-            "When the newest index that was seen of a channel ends, in seconds of the epoch",
+            "When the index of a channel ends, in seconds of the epoch",
             labels=("product", "channel"),
         )
-        for (product, channel), end in facts.index_ends.items():
+        for (product, channel), end in self.indexes.known.items():
             index.add_metric([product, channel], end)
         yield index
 
@@ -105,8 +107,7 @@ def _of_fleets(fleets: Mapping[str, FleetFacts]) -> Iterator[Metric]:
         for outcome, count in facts.ended.items():
             ended.add_metric([fleet, outcome], count)
         for name, (_, value_of) in BY_FLEET.items():
-            if (value := value_of(facts)) is not None:
-                families[name].add_metric([fleet], value)
+            families[name].add_metric([fleet], value_of(facts))
     yield changes
     yield ended
     yield from families.values()

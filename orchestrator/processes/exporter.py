@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.ocserv.log import LoginLog, process_age
 from activities.drivers.daemon.port import Session
-from activities.drivers.metrics.certificates import CertificateEnds
+from activities.drivers.metrics.certificates import CertificateLives
 from activities.drivers.metrics.exporter import GatewayExporter, Running
 from activities.drivers.metrics.interfaces import Interfaces
 from activities.drivers.metrics.tunnel_probes import Tunnel, TunnelProbes, require_pings
@@ -131,7 +131,7 @@ class Shows:
 
     gateway: GatewayExporter
     interfaces: Interfaces
-    certificates: CertificateEnds
+    certificates: CertificateLives
     tunnels: TunnelProbes | None = None
     """Asked only where the agent's file says `probe_tunnels`."""
 
@@ -215,8 +215,8 @@ def shown_of(settings: AgentSettings, host: Host) -> Shows:
     return Shows(
         gateway=exporter_of(settings.gateway, host, settings.root / MEMORY),
         interfaces=Interfaces(settings.gateway),
-        certificates=CertificateEnds(
-            "vpngw_certificate_expiry_seconds",
+        certificates=CertificateLives(
+            "vpngw",
             {
                 "agent": settings.certificate,
                 "authority": settings.authority,

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.registry import Collector
 from temporalio.client import Client
 
-from activities.drivers.metrics.certificates import CertificateEnds
+from activities.drivers.metrics.certificates import CertificateLives
 from orchestrator.monitoring.installation import EVERY, InstallationFacts
 from orchestrator.monitoring.readiness import WITHIN, Look, Readiness, in_a_thread
 from orchestrator.monitoring.shown import ShownInstallation, ShownProcess
@@ -71,7 +71,7 @@ async def monitored(
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     files = {"engine": settings.temporal_certificate, "metrics": settings.metrics_certificate}
-    ends = CertificateEnds("penstock_certificate_expiry_seconds", {**files, **(certificates or {})})
+    ends = CertificateLives("penstock", {**files, **(certificates or {})})
     for one in (ShownProcess(process, readiness), ends, *collectors):
         registry.register(one)
     door = Door(
@@ -104,4 +104,12 @@ async def keep_reading(facts: InstallationFacts, shown: ShownInstallation) -> No
             if not silent:  # once, and not every few seconds for as long as a ledger is away
                 _log.warning("what goes on cannot be read for the metrics: %s", error)
             silent = True
+        await asyncio.sleep(EVERY.total_seconds())
+
+
+async def keep_fetching(shown: ShownInstallation) -> None:
+    """Know when the channels' indexes end, looked at now and then until cancelled."""
+    while True:
+        if shown.facts is not None:
+            await shown.indexes.refresh(shown.facts.channels)
         await asyncio.sleep(EVERY.total_seconds())

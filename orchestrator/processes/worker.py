@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -10,12 +11,14 @@ from typing import Any
 
 from temporalio.worker import Worker
 
+from activities.drivers.credentials import Credentials
 from activities.drivers.metrics.ports import PortProbes
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.records import FolderRecorder
 from activities.drivers.signature.host_lines import first_fault
+from activities.drivers.store.blobs import BlobStore
 from activities.drivers.store.snapshots import SnapshotArchive
-from activities.drivers.trust_files import compose_releases
+from activities.drivers.trust_files import compose_releases, load_trust, open_source
 from activities.facts import FactActivities
 from activities.files import FleetFiles
 from activities.host_record import CollectingActivities
@@ -34,7 +37,14 @@ from orchestrator.monitoring.installation import InstallationFacts
 from orchestrator.monitoring.shown import ShownInstallation
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.composition import checkpoints_of, engine_client
-from orchestrator.processes.monitored import engine_look, keep_reading, ledger_look, looking, monitored
+from orchestrator.processes.monitored import (
+    engine_look,
+    keep_fetching,
+    keep_reading,
+    ledger_look,
+    looking,
+    monitored,
+)
 from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
 from orchestrator.settings import Settings, read_settings
 from orchestrator.store.complaints import ComplaintList, ComplaintLists
@@ -183,22 +193,34 @@ async def watched(settings: Settings, worker: Worker, fleets: FleetFiles) -> Asy
             raise Unavailable("it takes no work")
 
     book = Ledger.open(settings.ledger_url)
-    indexes = IndexEnds(settings.store)
-    facts, shown = (
-        InstallationFacts(book, fleets, checkpoints_of(settings, book), indexes),
-        ShownInstallation(),
-    )
+    facts = InstallationFacts(book, fleets, checkpoints_of(settings, book))
+    shown = ShownInstallation(IndexEnds(partial(fetch_index, settings)))
     looks = {"worker": runs, "engine": engine_look(worker.client), "ledger": ledger_look(book)}
     async with (
         looking(looks) as readiness,
         monitored(settings, "worker", settings.worker_metrics_address, readiness, [shown]),
     ):
-        reading = begun_again("reading what goes on", partial(keep_reading, facts, shown))
-        keeping = asyncio.create_task(reading)
+        keeping = [
+            asyncio.create_task(begun_again("reading what goes on", partial(keep_reading, facts, shown))),
+            asyncio.create_task(begun_again("fetching indexes", partial(keep_fetching, shown))),
+        ]
         try:
             yield
         finally:
-            keeping.cancel()
+            for task in keeping:
+                task.cancel()
+
+
+async def fetch_index(settings: Settings, product: str, channel: str) -> bytes:
+    """Return the index statement of a channel from the release repository of the settings.
+
+    Raises:
+        PenstockError: It cannot be had; the sentence says why.
+    """
+    trust = await asyncio.to_thread(load_trust, settings.trust)
+    source = open_source(settings.source, trust, BlobStore(settings.store), Credentials(os.environ))
+    statement, _ = await source.index(product, channel)
+    return statement
 
 
 async def run_beside(settings: Settings) -> None:

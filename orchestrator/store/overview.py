@@ -61,13 +61,14 @@ class Overview(Book):
                     quiet.add(gateway)
         return {fleet: LookedAt(frozenset(one), frozenset(two)) for fleet, (one, two) in found.items()}
 
-    def certificate_ends(self) -> Mapping[tuple[str, str], datetime]:
-        """Return when the newest certificate of each gateway ends, by fleet and gateway."""
-        table = tables.gateway_certificates
-        newest = func.max(table.c.expires, type_=tables.Moment())
-        wanted = select(table.c.fleet, table.c.gateway, newest).group_by(table.c.fleet, table.c.gateway)
+    def certificate_lives(self) -> Mapping[tuple[str, str], tuple[datetime, datetime]]:
+        """Return from when until when the newest certificate of each gateway is good."""
+        table, moment = tables.gateway_certificates, tables.Moment()
+        lives = (func.max(table.c.issued_at, type_=moment), func.max(table.c.expires, type_=moment))
+        wanted = select(table.c.fleet, table.c.gateway, *lives).group_by(table.c.fleet, table.c.gateway)
         with reading(self._engine) as connection:
-            return {(fleet, gateway): end for fleet, gateway, end in connection.execute(wanted)}
+            rows = connection.execute(wanted)
+            return {(fleet, gateway): (begin, end) for fleet, gateway, begin, end in rows}
 
     def quarantined_gateways(self) -> Mapping[str, int]:
         """Return how many gateways of each fleet are left out of changes now."""

@@ -20,6 +20,7 @@ ELSEWHERE = {
     "release yank": "tests/service/test_release_commands.py",
     "verify-bundle": "tests/service/test_release_commands.py",
     "audit reverify": "tests/service/test_release_commands.py",
+    "monitoring targets": "tests/service/test_monitoring_kit.py",
     "judge replay": "tests/unit/test_judge_commands.py",
     "judge backtest": "tests/drivers/test_prometheus_history.py",
     "judge calibrate": "tests/drivers/test_prometheus_history.py",

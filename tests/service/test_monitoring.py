@@ -27,11 +27,12 @@ from orchestrator.monitoring.readiness import FORGOTTEN, Readiness, in_a_thread
 from orchestrator.monitoring.shown import ShownInstallation
 from orchestrator.processes.composition import checkpoints_of
 from orchestrator.processes.monitored import monitored
+from orchestrator.publishing.builder import index_statement
 from orchestrator.settings import Settings
 from orchestrator.store import tables
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, ChangeOrder, Outcome, Phase
-from policies.model.errors import BadInput
+from policies.model.errors import BadInput, Unavailable
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.status.told import Told
 from tests.service.conftest import installed
@@ -149,6 +150,21 @@ async def test_each_process_says_that_it_is_ready_and_why_not_when_the_engine_or
             await until(port, lambda status, _: status == 200)
 
 
+class Indexes:
+    """A repository whose indexes end when the test says so."""
+
+    def __init__(self) -> None:
+        self.end: datetime | None = None
+        self.asked: list[str] = []
+
+    async def __call__(self, product: str, channel: str) -> bytes:
+        self.asked.append(product)
+        if self.end is None:
+            raise Unavailable("the repository does not answer")
+        issued = self.end - timedelta(days=1)
+        return index_statement(product, channel, [], serial=1, issued_at=issued, days=1)
+
+
 class Known:
     """An installation's ledger, and what its metrics say of it."""
 
@@ -157,10 +173,9 @@ class Known:
         self.ledger = Ledger.open(settings.ledger_url)
         points = checkpoints_of(settings, self.ledger)
         self.points = points
-        self.facts = InstallationFacts(
-            self.ledger, FleetFiles(settings.fleet), points, IndexEnds(settings.store)
-        )
-        self.shown = ShownInstallation()
+        self.facts = InstallationFacts(self.ledger, FleetFiles(settings.fleet), points)
+        self.indexes = Indexes()
+        self.shown = ShownInstallation(IndexEnds(self.indexes))
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self.shown)
 
@@ -260,18 +275,49 @@ def test_entries_without_a_checkpoint_are_told_from_a_record_that_nobody_added_t
     assert abs(signed - time.time()) < 60
 
 
-def test_the_first_gateway_to_lose_its_certificate_is_the_one_that_is_told(known: Known) -> None:
-    now = datetime.now(UTC)
-    ends = {("edge-1", "1"): 5, ("edge-1", "2"): 20, ("not-of-the-file", "3"): 1}
+def test_a_gateway_whose_certificate_was_not_renewed_in_time_is_late_whatever_its_life(known: Known) -> None:
+    def issue(serial: str, gateway: str, **spent: float) -> None:
+        issued = datetime.now(UTC) - timedelta(**spent)
+        row = {"serial": serial, "fleet": "edge", "gateway": gateway, "issued_at": issued}
+        with known.ledger.engine.begin() as connection:
+            table = tables.gateway_certificates
+            connection.execute(table.insert().values(**row, expires=issued + timedelta(days=30)))
+        known.read()
+
+    issue("1", "not-of-the-file", days=40)
+    issue("2", "edge-1", days=21)
+    assert known("gateway_certificates_late", fleet="edge") == 0
     with known.ledger.engine.begin() as connection:
-        for (gateway, serial), days in ends.items():
-            row = {"serial": serial, "fleet": "edge", "gateway": gateway, "issued_at": now}
-            connection.execute(
-                tables.gateway_certificates.insert().values(**row, expires=now + timedelta(days=days))
-            )
-    known.read()
-    end = known("gateway_certificate_expiry_seconds", fleet="edge")
-    assert end == pytest.approx((now + timedelta(days=20)).timestamp(), abs=1)
+        connection.execute(
+            tables.gateway_certificates.delete().where(tables.gateway_certificates.c.serial == "2")
+        )
+    issue("3", "edge-1", days=23)
+    assert known("gateway_certificates_late", fleet="edge") == 1
+    issue("4", "edge-1", days=1)
+    assert known("gateway_certificates_late", fleet="edge") == 0
+
+
+async def test_the_end_of_an_index_is_fetched_once_an_hour_and_stays_known_while_its_repository_is_away() -> (
+    None
+):
+    now, indexes = [0.0], Indexes()
+    ends = IndexEnds(indexes, clock=lambda: now[0])
+    channel = ("ocserv", "stable")
+    await ends.refresh({channel})
+    assert ends.known == {}
+    now[0] += 601
+    indexes.end = datetime.now(UTC).replace(microsecond=0)
+    for _ in range(3):
+        await ends.refresh({channel})
+        now[0] += 60
+    assert ends.known == {channel: indexes.end.timestamp()}
+    assert len(indexes.asked) == 2
+    indexes.end, now[0] = None, now[0] + 3600
+    await ends.refresh({channel})
+    assert len(indexes.asked) == 3
+    assert channel in ends.known
+    await ends.refresh(set())
+    assert ends.known == {}
 
 
 def test_what_was_read_too_long_ago_is_not_shown(known: Known) -> None:

@@ -1,4 +1,4 @@
-"""When certificates end: those in files, and those that a daemon shows to its users."""
+"""How long certificates are good: those in files, and those that a daemon shows to its users."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,54 +14,73 @@ FRESH_SECONDS = 60.0
 """What a daemon showed is told for so long: unknown is never the last thing known."""
 
 
-def end_of(der: bytes) -> float:
-    """Return when a certificate in DER ends, in seconds of the epoch.
+Life = tuple[float, float]
+"""From when until when a certificate is good, in seconds of the epoch."""
+
+
+def life_of(der: bytes) -> Life:
+    """Return the life of a certificate in DER.
 
     Raises:
         ValueError: It is none.
     """
-    return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
+    return _life(x509.load_der_x509_certificate(der))
 
 
-def end_of_file(path: Path) -> float:
-    """Return when the first to end of the certificates in a PEM file ends, in seconds of the epoch.
+def life_in(path: Path) -> Life:
+    """Return the life of the certificate in a PEM file that ends first.
 
     Raises:
         OSError: It cannot be read.
         ValueError: There is none in it.
     """
     found = x509.load_pem_x509_certificates(path.read_bytes())
-    return min(one.not_valid_after_utc.timestamp() for one in found)
+    return min(map(_life, found), key=lambda life: life[1])
 
 
-class CertificateEnds(Collector):
-    """Shows when certificates end, by what they are used for; of one that cannot be read, nothing."""
+def _life(found: x509.Certificate) -> Life:
+    return found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
 
-    def __init__(self, name: str, files: Mapping[str, Path | None]) -> None:
-        """Take the name of the gauge and the files by their use; files that are None are not there."""
-        self._name = name
+
+class CertificateLives(Collector):
+    """Shows from when until when certificates are good, by their use; of one that cannot be read, nothing."""
+
+    def __init__(self, prefix: str, files: Mapping[str, Path | None]) -> None:
+        """Take how both gauges begin, and files by their use; those that are None are not there."""
+        self._prefix = prefix
         self._files = {use: path for use, path in files.items() if path is not None}
-        self._shown: dict[str, tuple[float, float]] = {}
+        self._shown: dict[str, tuple[Life, float]] = {}
 
     def learn(self, slot: str, der: bytes) -> None:
         """Take in what the daemon of a slot has shown just now; what is no certificate is left out."""
         with suppress(ValueError, UnsupportedAlgorithm):
-            self._shown[slot] = (end_of(der), time.monotonic())
+            self._shown[slot] = (life_of(der), time.monotonic())
 
     def describe(self) -> Iterable[Metric]:
         """Name nothing in advance: it depends on what there is."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the ends, read from the files now."""
-        family = GaugeMetricFamily(
-            self._name, "When a certificate ends, in seconds of the epoch", labels=("use", "slot")
+        """Yield the lives, read from the files now."""
+        begin, end = (
+            GaugeMetricFamily(
+                f"{self._prefix}_certificate_{name}_seconds",
+                f"When a certificate {what}, in seconds of the epoch",
+                labels=("use", "slot"),
+            )
+            for name, what in (("issued", "began to be good"), ("expiry", "ends"))
         )
+        for use, slot, life in self._lives():
+            begin.add_metric([use, slot], life[0])
+            end.add_metric([use, slot], life[1])
+        yield begin
+        yield end
+
+    def _lives(self) -> Iterator[tuple[str, str, Life]]:
         for use, path in self._files.items():
             with suppress(OSError, ValueError, UnsupportedAlgorithm):
-                family.add_metric([use, ""], end_of_file(path))
+                yield use, "", life_in(path)
         now = time.monotonic()
-        for slot, (end, at) in self._shown.copy().items():
+        for slot, (life, at) in self._shown.copy().items():
             if now - at <= FRESH_SECONDS:
-                family.add_metric(["daemon", slot], end)
-        yield family
+                yield "daemon", slot, life
