@@ -8,7 +8,7 @@ from typing import Protocol
 from policies.model import refusals
 from policies.model.errors import PenstockError
 from policies.model.host import Host
-from policies.model.refusals import SignatureInvalid, SignatureMissing, TrustError
+from policies.model.refusals import SignatureInvalid, SignatureMissing, SignerNotAllowed, TrustError
 from policies.model.release import ChannelIndex, ReleaseManifest
 from policies.model.trust import Envelope, Requirement, Rule, SignatureKind, TrustPolicy, VerifiedSignature
 from policies.model.value import Digest, digest_of
@@ -136,16 +136,27 @@ def _verified(document: Document, trust: LoadedTrust, now: datetime) -> tuple[Ve
     return tuple(found)
 
 
-def _index(document: Document, trust: LoadedTrust, rule: Rule, question: Question) -> ChannelIndex:
-    assert rule.index_group is not None  # noqa: S101 - the rule's own validation
+def signed_index(document: Document, trust: LoadedTrust, rule: Rule, now: datetime) -> ChannelIndex:
+    """Return the index if one of those who may signed it; whether it is out of date is not asked here.
+
+    Raises:
+        TrustError: it is none, or not signed as the rule wants.
+    """
+    if rule.index_group is None:
+        raise SignerNotAllowed(f"the rule for {rule.product}/{rule.channel} has no index_group; name one")
     index = parse_index(document.payload)
     require_signers(
-        _verified(document, trust, question.now),
+        _verified(document, trust, now),
         digest_of(document.payload),
         {rule.index_group: rule.groups[rule.index_group]},
         (Requirement(group=rule.index_group),),
         trust.policy.revoked,
     )
+    return index
+
+
+def _index(document: Document, trust: LoadedTrust, rule: Rule, question: Question) -> ChannelIndex:
+    index = signed_index(document, trust, rule, question.now)
     scope = question.scope
     require_index(index, question.state, question.now, product=scope.product, channel=scope.channel)
     return index

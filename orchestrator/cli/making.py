@@ -144,6 +144,48 @@ def index(
     typer.echo(digest)
 
 
+def refresh(
+    repository: Folder,
+    product: Product,
+    trust: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="trust.yaml of the hosts")],
+    seen: Annotated[
+        Path,
+        typer.Option(file_okay=False, help="folder that remembers the last serial; not in the repository"),
+    ],
+    channel: Channel = "stable",
+    within: Annotated[str, typer.Option(help="sign anew when the index ends so soon")] = "4d",
+    days: Annotated[int, typer.Option(min=1, max=7, help="how long the new index is good")] = 7,
+    openpgp_key: signers.OpenPgpKey = None,
+    gpg_key: signers.GpgKey = None,
+    cms_key: signers.CmsKey = None,
+    cms_certificates: signers.CmsCertificates = None,
+    sigstore_config: signers.SigstoreConfig = None,
+    identity_token: signers.Token = None,
+    passphrase_from: signers.PassphraseFrom = None,
+) -> None:
+    """Sign the channel's index anew when it is near its end, and offer it; a timer may run it daily."""
+    from activities.drivers.trust_files import load_trust  # noqa: PLC0415
+    from orchestrator.publishing.renewal import Channel as Offered  # noqa: PLC0415
+
+    _for_everybody()
+    signer = signers.signer_of(
+        openpgp_key=openpgp_key,
+        gpg_key=gpg_key,
+        cms_key=cms_key,
+        cms_certificates=cms_certificates,
+        sigstore_config=sigstore_config,
+        identity_token=identity_token,
+        passphrase=passphrase_from,
+    )
+    offered = Offered(repository, product, channel, load_trust(trust), seen)
+    soon = timedelta(seconds=seconds(within))
+    done = offered.renew(signer, datetime.now(UTC), within=soon, days=days)
+    did = "signed anew" if done.new else "not near its end"
+    say(
+        f"{product}/{channel}: {did}; serial {done.serial} is good until {done.expires_at:%Y-%m-%d %H:%M} UTC"
+    )
+
+
 def sign(
     digest: DigestArgument,
     repository: Folder,

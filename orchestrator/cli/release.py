@@ -11,7 +11,7 @@ from orchestrator.cli.tree import group
 from orchestrator.cli.words import Reason, fleet_of
 
 app = group("Releases: make, sign, add, verify and withdraw them.")
-for command in (making.tree, making.build, making.index, making.sign):
+for command in (making.tree, making.build, making.index, making.refresh, making.sign):
     app.command()(command)
 
 Fleet = Annotated[

@@ -1,14 +1,15 @@
 """With what a statement is signed: the options that commands share, and which of them belong together."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.passphrase import passphrase_from
 from policies.model.errors import BadInput
+
+if TYPE_CHECKING:
+    from orchestrator.publishing.signing import Signer
 
 OpenPgpKey = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="secret key, in a file")]
 GpgKey = Annotated[
@@ -35,15 +36,6 @@ PassphraseFrom = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Signer:
-    """Signs statements in one of the ways that trust policies know."""
-
-    kind: str
-    sign: Callable[[bytes], bytes]
-    time_stamp: bytes | None = None
-
-
 def signer_of(
     *,
     openpgp_key: Path | None = None,
@@ -54,7 +46,7 @@ def signer_of(
     sigstore_config: Path | None = None,
     identity_token: Path | None = None,
     passphrase: str | None = None,
-) -> Signer:
+) -> "Signer":
     """Return the one signer that these options name.
 
     Raises:
@@ -66,13 +58,13 @@ def signer_of(
     stamp = cms_time_stamp.read_bytes() if cms_time_stamp else None
     match (openpgp_key, gpg_key, cms_key, cms_certificates, sigstore_config, identity_token):
         case (Path() as key, None, None, None, None, None):
-            return Signer("openpgp", lambda said: signing.sign_openpgp(said, key, word))
+            return signing.Signer("openpgp", lambda said: signing.sign_openpgp(said, key, word))
         case (None, str() as name, None, None, None, None):
-            return Signer("openpgp", lambda said: signing.sign_gpg(said, name))
+            return signing.Signer("openpgp", lambda said: signing.sign_gpg(said, name))
         case (None, None, Path() as key, Path() as chain, None, None):
-            return Signer("cms", lambda said: signing.sign_cms(said, key, chain, word), stamp)
+            return signing.Signer("cms", lambda said: signing.sign_cms(said, key, chain, word), stamp)
         case (None, None, None, None, config, Path() as token):
-            return Signer("sigstore", lambda said: signing.sign_sigstore(said, config, token))
+            return signing.Signer("sigstore", lambda said: signing.sign_sigstore(said, config, token))
         case _:
             raise BadInput(
                 "sign with one of: --openpgp-key, --gpg-key, --cms-key and --cms-certificates, "

@@ -10,7 +10,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from policies.model.errors import BadInput
+from policies.model.trust import Envelope
 from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
 
@@ -59,6 +62,41 @@ def read_statement(root: Path, digest: Digest) -> bytes:
         return place(root, "statements", digest).read_bytes()
     except OSError as error:
         raise BadInput(f"{root} holds no statement {digest}; build the release into it first") from error
+
+
+def offered(root: Path, product: str, channel: str) -> Digest:
+    """Return the digest of the channel's current index.
+
+    Raises:
+        BadInput: the folder offers none, or the pointer to it is no digest.
+    """
+    pointer = root / "channels" / product / channel
+    try:
+        return TypeAdapter[str](Digest).validate_python(pointer.read_text().strip())
+    except OSError as error:
+        raise BadInput(f"{root} offers no index of {product}/{channel}; make one: release index") from error
+    except ValueError as error:
+        raise BadInput(f"{pointer} holds no digest; offer the index again: release index") from error
+
+
+def read_signatures(root: Path, digest: Digest) -> tuple[Envelope, ...]:
+    """Return the signatures that lie beside a statement of the folder.
+
+    Raises:
+        BadInput: the list of them is not what this module writes, or one is gone.
+    """
+    path = _listing(root, digest)
+    try:
+        return tuple(
+            Envelope(
+                kind=entry["kind"],
+                content=place(root, "blobs", entry["digest"]).read_bytes(),
+                token=place(root, "blobs", entry["token"]).read_bytes() if "token" in entry else None,
+            )
+            for entry in (strict_json.loads(path.read_bytes()) if path.exists() else [])
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} or what it names cannot be read: {type(error).__name__}") from error
 
 
 def place(root: Path, kind: str, digest: Digest) -> Path:

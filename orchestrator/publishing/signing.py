@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ Passphrase = Callable[[str], str]
 FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
 AGENT_SECONDS = 300
 """How long an agent may wait for whoever types a passphrase or touches a card."""
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Signs statements in one of the ways that trust policies know: sigstore, openpgp or cms."""
+
+    kind: str
+    sign: Callable[[bytes], bytes]
+    time_stamp: bytes | None = None
 
 
 def no_passphrase(key: str) -> str:

@@ -14,6 +14,7 @@ ELSEWHERE = {
     "release tree": "tests/drivers/test_release_tree.py",
     "release build": "tests/service/test_release_commands.py",
     "release index": "tests/service/test_release_commands.py",
+    "release refresh": "tests/drivers/test_index_renewal.py",
     "release sign": "tests/service/test_release_commands.py",
     "release add": "tests/service/test_release_commands.py",
     "release verify": "tests/service/test_release_commands.py",
