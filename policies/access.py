@@ -25,6 +25,7 @@ class Action(StrEnum):
     GO_BACK = "roll back"
     ANSWER = "approve or reject for"
     DRAIN = "extend or end drains of"
+    RELOAD = "reload credentials of"
     QUARANTINE = "leave out or take in gateways of"
     ADD_RELEASES = "add releases for"
     WITHDRAW_RELEASES = "withdraw releases of"
@@ -43,6 +44,7 @@ _OPERATES = _LOOKS | {
     Action.PROMOTE,
     Action.GO_BACK,
     Action.DRAIN,
+    Action.RELOAD,
     Action.QUARANTINE,
     Action.REVOKE,
     Action.ADD_RELEASES,
@@ -56,7 +58,7 @@ ALLOWED: dict[Role, frozenset[Action]] = {
     Role.OPERATOR: _OPERATES | {Action.READ_SNAPSHOTS},
     Role.APPROVER: _LOOKS | {Action.ANSWER, Action.STOP, Action.PROMOTE, Action.GO_BACK},
     Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT},
-    Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.ADD_RELEASES},
+    Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.RELOAD, Action.ADD_RELEASES},
 }
 """What each role may do; a person of several roles may do all of theirs."""
 

@@ -44,7 +44,7 @@ from policies.model.value import Value
 from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.status.story import Story
-from policies.status.told import Told
+from policies.status.told import Told, listed
 from workflows import control, steps
 from workflows.bake import Bake, BakeOrder
 from workflows.children import guarded, left_behind, tell
@@ -55,6 +55,7 @@ from workflows.failures import code_of, sentence_of, stopped
 from workflows.identities import bake_of, end_bake
 from workflows.install import Install, InstallOrder
 from workflows.preflight import Preflight, PreflightOrder
+from workflows.reload import Reload, ReloadOrder, ReloadResult
 from workflows.restore import Restore, RestoreOrder, RestoreResult, restores_of
 from workflows.story_record import StoryRecord
 from workflows.survey import Survey, SurveyOrder
@@ -144,7 +145,7 @@ class Change:
             case ChangeKind.INSTALL:
                 return await self._install()
             case ChangeKind.RELOAD:
-                raise stopped("a reload is not known to this fleet's hosts yet")
+                return await self._reload()
 
     # --- what people say ---------------------------------------------------------------
 
@@ -275,7 +276,7 @@ class Change:
             kind=self._order.kind,
             requested_by=self._order.requested_by,
             reason=self._order.reason,
-            release=release.version if release else "known-good",
+            release=release.version if release else self._story.label,
             release_digest=release.digest if release else None,
             plan=self._order.plan,
             cause=self._order.cause,
@@ -519,7 +520,8 @@ class Change:
         reason = sentence_of(error)
         if code_of(error) == ChangeEnded.__name__:  # somebody had the engine repeat it
             return self._result(Outcome.REFUSED, reason)
-        if self._header is None or not self._name or self._order.kind is ChangeKind.INSTALL:
+        steers_nobody = self._order.kind in (ChangeKind.INSTALL, ChangeKind.RELOAD)
+        if self._header is None or not self._name or steers_nobody:
             return self._result(Outcome.REFUSED, reason)
         if self._order.kind is ChangeKind.GO_BACK:
             return self._after_restore(await self._restore_parts(self._plan.keys, reason, None), reason)
@@ -623,13 +625,73 @@ class Change:
             update={"touched": len(found.installed), "aside": found.failed}
         )
 
+    # --- credentials ----------------------------------------------------------------------
+
+    async def _reload(self) -> ChangeResult:
+        """Give what runs its hosts' present credentials, wave after wave; it ends no bake and no drain."""
+        total = ReloadResult()
+        for wave in self._plan.waves[self._passed :]:
+            if self._is_stopped:
+                break
+            self._story.begin_wave(wave.number, workflow.now())
+            found = await self._reload_wave(wave.number)
+            if found is None:
+                break
+            self._passed = wave.number
+            total = total.and_also(found)
+            if found.failures > wave.may_fail:
+                break
+        return self._reloaded(total)
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._asked_back is not None or self._harmful is not None
+
+    async def _reload_wave(self, number: int) -> ReloadResult | None:
+        """Return what became of the wave; None when somebody needed the fleet before it had ended."""
+        await control.record(LedgerActivities.require_open, self._name)
+        order = ReloadOrder(
+            change=self._name,
+            header=self._plan,
+            wave=number,
+            epoch=self._epoch,
+            older=self._order.even_if_older,
+        )
+        wave = await guarded(Reload.run, order, self._child(f"reload/{number:03}"))
+        await workflow.wait_condition(lambda: wave.done() or self._is_stopped)
+        if wave.done():
+            return await wave
+        wave.cancel()
+        with suppress(asyncio.CancelledError, FailureError):
+            await wave
+        return None
+
+    def _reloaded(self, found: ReloadResult) -> ChangeResult:
+        done, of, asked = found.done, self._plan.changing, self._asked_back
+        sentence = (
+            f"{done} of {of} gateways use their hosts' present credentials, {found.changed} of them new ones"
+        )
+        outcome = Outcome.PROMOTED
+        if done < of:
+            outcome = Outcome.HELD if done else Outcome.REFUSED
+        if found.failures:
+            sentence = f"{sentence}; {listed(found.failed)}"
+        if done + found.failures < of:
+            sentence = f"{sentence}; the others were not asked"
+        if done < of and self._is_stopped:
+            outcome = Outcome.ABORTED
+            why = f"{asked.person}: {asked.reason}" if asked else f"harm was found: {self._harmful}"
+            sentence = f"{why}; {sentence}"
+        return self._result(outcome, sentence).model_copy(update={"touched": done, "aside": found.failed})
+
     # --- the end ----------------------------------------------------------------------------
 
     async def _close(self, result: ChangeResult) -> ChangeResult:
         """Write down the end; until it is written, a promotion is still taken back when somebody asks."""
         if self._name:
             await control.record(LedgerActivities.close_change, _ending(result))
-        if result.outcome is Outcome.PROMOTED and self._asked_back is not None:
+        reloads = self._order.kind is ChangeKind.RELOAD  # what it put in place is not taken back
+        if result.outcome is Outcome.PROMOTED and self._asked_back is not None and not reloads:
             return await self._close(await self._take_back())
         self._story.end(result, workflow.now())
         return result

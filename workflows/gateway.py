@@ -9,6 +9,8 @@ from temporalio.exceptions import ActivityError
 
 from activities.instances import (
     InstanceActivities,
+    Reloaded,
+    ReloadOrder,
     Restored,
     RestoreOrder,
     SlotOrder,
@@ -110,6 +112,14 @@ class GatewaySteps:
             SteeringActivities.make_permanent,
             patience,
             SlotOrder(operation=self.operation("keep"), slot=slot),
+        )
+
+    async def reload(self, *, older: bool) -> Reloaded:
+        """Give whatever runs there its host's present credentials; sessions stay."""
+        return await self._do(
+            InstanceActivities.reload_credentials,
+            steps.CHANGE,
+            ReloadOrder(operation=self.operation("reload"), older=older),
         )
 
     # --- back ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ from orchestrator.cli.output import Output, console, emit, printable
 from orchestrator.exit_code import OF_OUTCOMES, ExitCode
 
 EVERY_SECONDS = 0.5
+UNNAMED = "The order is stored, and begins when a worker is back"
 Json = Any
 
 
@@ -40,6 +41,15 @@ def follow(api: Api, fleet: str, output: Output, within: float | None = None) ->
     if output is Output.TABLE and sys.stdout.isatty():
         return _on_a_terminal(api, fleet, deadline)
     return _line_by_line(api, fleet, output, deadline)
+
+
+def follow_begun(api: Api, fleet: str, change: str | None, output: Output) -> ExitCode:
+    """Follow a change that has begun to its end; one that no worker has named cannot be told from others."""
+    if change is None:
+        sys.stderr.write(f"{UNNAMED}. Follow it then: penstock watch {fleet}\n")
+        return ExitCode.TIMED_OUT
+    sys.stderr.write(f"{change} has begun; it is followed to its end\n")
+    return follow(api, fleet, output)
 
 
 def _on_a_terminal(api: Api, fleet: str, deadline: float | None) -> ExitCode:

@@ -19,17 +19,17 @@ from orchestrator.cli import (
     gateway,
     login,
     process,
+    reload,
     safely,
     snapshot,
     token,
 )
 from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.following import code_of_fleet, follow
+from orchestrator.cli.following import UNNAMED, code_of_fleet, follow, follow_begun
 from orchestrator.cli.output import Output, OutputOption, console, emit, say
 from orchestrator.cli.screens import fleet_frame, history_lines, plan_lines
 from orchestrator.cli.tree import CHANGE, RUN, SEE, STOP, TOOLS, Tree, group
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, completed_releases, fleet_of
-from orchestrator.exit_code import ExitCode
 
 app = typer.Typer(
     name="penstock",
@@ -50,6 +50,7 @@ app.add_typer(upgrade, name="upgrade", rich_help_panel=CHANGE)
 app.add_typer(fleets, name="fleet", rich_help_panel=SEE)
 app.add_typer(gateway.app, name="gateway", rich_help_panel=CHANGE)
 app.add_typer(drain.app, name="drain", rich_help_panel=CHANGE)
+app.add_typer(reload.app, name="credentials", rich_help_panel=CHANGE)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
 app.add_typer(agent.app, name="agent", rich_help_panel=RUN)
@@ -250,7 +251,7 @@ def install(
     name = fleet_of(api, fleet)
     body = {"to": to, "reason": reason}
     begun = api.surveying().post("fleets", name, "install", body=body, key=key)
-    code = _followed(api, name, begun["change"], output)
+    code = follow_begun(api, name, begun["change"], output)
     if output is Output.TABLE:
         say(api.get("fleets", name)["change"]["why"])
     raise typer.Exit(code)
@@ -288,22 +289,10 @@ def start(
     }
     begun = api.surveying().post("changes", body=body, key=key)
     if wait:
-        raise typer.Exit(_followed(api, name, begun["change"], output))
+        raise typer.Exit(follow_begun(api, name, begun["change"], output))
     started = f"{begun['change']} started" if begun["change"] else UNNAMED
     sys.stderr.write(f"{started}. Follow it: penstock watch {name}\n")
     emit(output, "Change", begun, lambda: None, names=[begun["change"] or name])
-
-
-UNNAMED = "The order is stored, and begins when a worker is back"
-
-
-def _followed(api: Api, fleet: str, change: str | None, output: Output) -> ExitCode:
-    """Follow a change that has begun to its end; one that no worker has named cannot be told from others."""
-    if change is None:
-        sys.stderr.write(f"{UNNAMED}. Follow it then: penstock watch {fleet}\n")
-        return ExitCode.TIMED_OUT
-    sys.stderr.write(f"{change} has begun; it is followed to its end\n")
-    return follow(api, fleet, output)
 
 
 def _command(fleet: str | None, body: dict[str, Any], key: str | None, output: Output) -> None:

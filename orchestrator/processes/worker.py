@@ -61,6 +61,7 @@ from workflows.drain import Drain
 from workflows.install import Install
 from workflows.preflight import Preflight
 from workflows.reconcile import Reconcile
+from workflows.reload import Reload
 from workflows.restore import Restore
 from workflows.snapshot import Snapshot
 from workflows.steps import CONTROL_QUEUE
@@ -90,6 +91,7 @@ WORKFLOWS = (
     Survey,
     Preflight,
     Install,
+    Reload,
     Reconcile,
 )
 

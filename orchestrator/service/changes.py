@@ -40,6 +40,7 @@ from policies.model.status import ChangeStatus
 from policies.model.value import Digest, Value
 from policies.model.way_back import Confirmation
 from policies.planning.plan import plan as make_plan
+from policies.planning.reload import running
 from policies.rollback import confirmation_of, targets_of
 from workflows.change import Change, ChangeRun
 from workflows.failures import sentence_of
@@ -49,6 +50,9 @@ from workflows.survey import Survey, SurveyOrder
 
 KEY = "key"
 """Under which the engine keeps the key of the request that a change began with."""
+
+KIND = "kind"
+"""Under which the engine keeps what kind of change it is."""
 
 STUCK_AFTER = 3
 """Tries of one task of a workflow after which no worker can take it: the code that runs does not fit it."""
@@ -68,6 +72,9 @@ TAKEN_WITHIN = timedelta(seconds=15)
 
 LOOK = timedelta(seconds=1)
 """How long the engine may take to say that it lives; a status is shown without its word."""
+
+STOPPED_WITHIN = timedelta(seconds=15)
+"""How long a rollback waits for a reload that it has stopped."""
 
 FREE_WITHIN = timedelta(minutes=2)
 """How long a rollback waits for gateways that return alone: they give the lock back in half a minute."""
@@ -223,6 +230,38 @@ class ChangeService:
         )
         return await self._begin(order, fleet)
 
+    async def reload(
+        self, fleet: Fleet, person: str, reason: str, *, older: bool = False, key: str | None = None
+    ) -> str | None:
+        """Begin to give what runs its hosts' present credentials, once under one key; return as `start` does.
+
+        Gateways that do not answer now are asked last; those that are left out of changes are not.
+
+        Raises:
+            Refused: Nothing runs on any gateway.
+            Conflict: Another change is under way.
+        """
+        if name := await self.begun_before(key):
+            return name
+        survey = await self.survey(fleet)
+        left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
+        out = frozenset(one.gateway for one in left_out)
+        names = running(survey.states, out)
+        if not names:
+            nothing = f"nothing runs on any gateway of {fleet.name} that answers and takes part in changes"
+            raise Refused(nothing, _offer(Verb.SESSIONS, fleet.name))
+        silent = tuple(sorted(set(survey.silent) - out))
+        order = ChangeOrder(
+            fleet=fleet.name,
+            kind=ChangeKind.RELOAD,
+            plan=await asyncio.to_thread(self.ledger.record_reload, fleet, names + silent),
+            requested_by=person,
+            reason=reason,
+            even_if_older=older,
+            key=key,
+        )
+        return await self._begin(order, fleet)
+
     async def _begin(self, order: ChangeOrder, fleet: Fleet) -> str | None:
         """Start a change and return its name; None when it is stored and no worker has named it yet.
 
@@ -239,7 +278,7 @@ class ChangeService:
                     id=change_of(order.fleet),
                     task_queue=CONTROL_QUEUE,
                     task_timeout=task_within(fleet),
-                    memo={KEY: order.key},
+                    memo={KEY: order.key, KIND: order.kind.value},
                     rpc_timeout=ANSWER,
                 )
         except WorkflowAlreadyStartedError as error:
@@ -421,7 +460,8 @@ class ChangeService:
             Conflict: Single gateways return alone, and are not done soon.
             Unavailable: The engine does not answer; nothing was ordered.
         """
-        if not await self.is_under_way(fleet):
+        under_way = await self._under_way(fleet)
+        if under_way is None:
             return None
         command = Command(
             id=key or f"rollback-{secrets.token_hex(6)}",
@@ -430,11 +470,23 @@ class ChangeService:
             reason=reason,
         )
         try:
-            return await self.command(fleet, command)
+            receipt = await self.command(fleet, command)
+            # A reload stops for whatever is to be taken back, and has nothing itself that could be.
+            reloads = (await under_way.memo()).get(KIND) == ChangeKind.RELOAD
+            return None if reloads and await self._has_stopped(fleet) else receipt
         except Conflict:
             if await self._is_free_soon(fleet, tell):
                 return None
             raise
+
+    async def _has_stopped(self, fleet: str) -> bool:
+        """Return whether a reload that was told to stop has given up the fleet's lock, soon."""
+        until = time.monotonic() + STOPPED_WITHIN.total_seconds()
+        while await self.is_under_way(fleet):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(0.2)
+        return True
 
     async def _is_free_soon(self, fleet: str, tell: Callable[[str], None]) -> bool:
         """Return whether the fleet's lock is free, having waited for single gateways that return alone."""
@@ -545,14 +597,18 @@ class ChangeService:
 
     async def is_under_way(self, fleet: str) -> bool:
         """Return whether somebody has the fleet's lock."""
+        return await self._under_way(fleet) is not None
+
+    async def _under_way(self, fleet: str) -> WorkflowExecutionDescription | None:
+        """Return what the engine knows of the change that has the fleet's lock."""
         with engine_answers():
             try:
                 description = await self._change(fleet).describe(rpc_timeout=SOON)
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
-                    return False
+                    return None
                 raise
-        return description.status is WorkflowExecutionStatus.RUNNING
+        return description if description.status is WorkflowExecutionStatus.RUNNING else None
 
     def _change(self, fleet: str) -> WorkflowHandle[Any, ChangeResult]:
         return self.client.get_workflow_handle(change_of(fleet), result_type=ChangeResult)

@@ -444,6 +444,19 @@ class Service:
             caller, "install asked for", fleet, {"to": to, "reason": reason}, begin
         )
 
+    async def reload(
+        self, caller: Caller, fleet: str, reason: str, *, older: bool = False, key: str | None = None
+    ) -> str | None:
+        """Give what runs on the fleet its hosts' present credentials; return as `start` does."""
+        named = await self._asked(caller, Action.RELOAD, fleet)
+        request = caller.request(key) if key is not None else None
+
+        async def begin() -> str | None:
+            return await self._changes.reload(named, caller.person, reason, older=older, key=request)
+
+        asked = {"reason": reason, "older": older}
+        return await self._acts.audited(caller, "reload asked for", fleet, asked, begin)
+
     async def rebuild(self, caller: Caller, fleet: str, reason: str) -> Rebuilt:
         """Write down again what the fleet's gateways go back to, where the ledger has lost it."""
         named = await self._asked(caller, Action.ADMINISTER, fleet)

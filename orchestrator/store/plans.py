@@ -21,6 +21,7 @@ from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import Part, PartKey, PlanHeader
 from policies.model.value import Digest
 from policies.planning.parts import PartedPlan, parted, parted_first, parted_return
+from policies.planning.reload import parted_reload
 
 
 class Plans(Book):
@@ -37,6 +38,10 @@ class Plans(Book):
     def record_first(self, fleet: Fleet, release: ReleaseRef) -> str:
         """Write down that the fleet's empty gateways begin with this release; return the digest."""
         return self._record(parted_first(fleet, release), "")
+
+    def record_reload(self, fleet: Fleet, names: tuple[str, ...]) -> str:
+        """Write down that these gateways get their hosts' present credentials; return the digest."""
+        return self._record(parted_reload(fleet, names), "")
 
     def plan(self, digest: str) -> Plan:
         """Return the whole plan of an upgrade; BadInput when there is none of that digest."""

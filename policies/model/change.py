@@ -62,6 +62,11 @@ class ChangeOrder(Value):
     reason: str = Field(min_length=1)
     cause: Name | None = None
     even_if_unusual: bool = Field(default=False, description="wanted though this hour is unlike the usual")
+    even_if_older: bool = Field(
+        default=False,
+        exclude_if=lambda older: not older,  # what no reload asked for reads as it always did
+        description="of a reload: also credentials that are older or name less than those in use",
+    )
     confirm: Confirmation | None = Field(default=None, description="what a second person has to say yes to")
     bakes_on: bool = Field(default=False, description="single gateways return, the others are still watched")
     alone: tuple[Name, ...] = ()

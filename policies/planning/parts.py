@@ -44,7 +44,7 @@ def parted(plan: Plan) -> PartedPlan:
                 one_after_the_other=max(in_domain.values()) > limits.switching_per_domain,
             )
         )
-    header = _header(plan.fleet, plan.digest, waves).model_copy(
+    header = header_of(plan.fleet, plan.digest, waves).model_copy(
         update={
             "release": plan.release,
             "strategy": plan.strategy,
@@ -68,19 +68,29 @@ def parted_first(fleet: Fleet, release: ReleaseRef) -> PartedPlan:
 
 
 def _single(fleet: Fleet, members: Sequence[Member], release: ReleaseRef | None) -> PartedPlan:
-    parts = [
-        _part(0, number, members[first : first + MOST_MEMBERS])
-        for number, first in enumerate(range(0, len(members), MOST_MEMBERS), start=1)
-    ]
+    parts = _cut(0, members)
     lease = fleet.limits.lease
     waves = [WaveHeader(number=0, gateways=len(members), parts=len(parts), lease=lease)] if members else []
     content = [fleet.name, release.digest if release else "", *(part.model_dump_json() for part in parts)]
     digest = digest_of("\n".join(content).encode())
-    header = _header(fleet, digest, waves).model_copy(update={"release": release})
+    header = header_of(fleet, digest, waves).model_copy(update={"release": release})
     return PartedPlan(header=header, parts=tuple(parts))
 
 
-def _header(fleet: Fleet, digest: Digest, waves: Sequence[WaveHeader]) -> PlanHeader:
+def cut(wave: int, gateways: Sequence[Gateway]) -> list[Part]:
+    """Return the gateways of a wave that have nothing to go back to, in parts."""
+    return _cut(wave, [_member(gateway) for gateway in gateways])
+
+
+def _cut(wave: int, members: Sequence[Member]) -> list[Part]:
+    return [
+        _part(wave, number, members[first : first + MOST_MEMBERS])
+        for number, first in enumerate(range(0, len(members), MOST_MEMBERS), start=1)
+    ]
+
+
+def header_of(fleet: Fleet, digest: Digest, waves: Sequence[WaveHeader]) -> PlanHeader:
+    """Return the header of a plan with these waves that leads to no release."""
     return PlanHeader(
         digest=digest,
         fleet=fleet.name,

@@ -20,6 +20,8 @@ def refusal_of(order: ChangeOrder, told: Told, command: Command) -> Refusal | No
             return _refused(f"{alone} return alone, within a minute; ask again then", watch, back)
         case CommandKind.ROLL_BACK:
             return None
+        case CommandKind.ABORT if order.kind is ChangeKind.RELOAD:
+            return None
         case CommandKind.APPROVE | CommandKind.REJECT:
             return _refusal_of_answer(order, told, command)
         case CommandKind.QUARANTINE if command.gateway in told.not_back:
@@ -40,6 +42,9 @@ def _refusal_by_phase(order: ChangeOrder, told: Told) -> Refusal | None:
     if told.goes_back or order.kind is ChangeKind.GO_BACK:
         sentence = f"{name} is rolling back; nothing else can be ordered until it has"
         return _refused(sentence, _offer(Verb.WATCH, order))
+    if order.kind is ChangeKind.RELOAD:
+        sentence = f"{name} is a reload of credentials: it moves no session and cannot be held or promoted"
+        return _refused(sentence, _offer(Verb.ABORT, order))
     if order.kind is not ChangeKind.UPGRADE:
         sentence = f"{name} is an installation: it moves no session and cannot be held or promoted"
         return _refused(sentence, _offer(Verb.WATCH, order))

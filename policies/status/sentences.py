@@ -51,7 +51,7 @@ class Sentences:
             fleet=order.fleet,
             kind=order.kind,
             release=release.digest if release else "",
-            version=release.version if release else "known-good",
+            version=release.version if release else label_of(order),
             phase=told.phase,
             what=self._what(),
             users=self._users(counts),
@@ -87,9 +87,17 @@ class Sentences:
         if self._waits:
             return "a rollback waits for a second person"
         where = f"wave {told.wave} of {len(header.waves)}, " if told.wave and header else ""
+        if self._reloads:
+            return f"{where}giving what runs the present credentials of its host"
         return f"{where}{PHASE_SENTENCES[told.phase]}"
 
+    @property
+    def _reloads(self) -> bool:
+        return self._order.kind is ChangeKind.RELOAD
+
     def _users(self, counts: Mapping[str, int]) -> str:
+        if self._reloads:
+            return "nobody who is logged in; whoever logs in meets the present credentials"
         if self._order.kind is not ChangeKind.UPGRADE:
             changing = self._header.changing if self._header else 0
             return f"new sessions of {changing} gateways; live ones stay until they end"
@@ -113,6 +121,10 @@ class Sentences:
 
     def _next(self) -> str:  # noqa: PLR0911 - a sentence a case
         told, confirm = self._told, self._order.confirm
+        if self._reloads:
+            return (
+                "nothing" if told.result else "the next wave when every instance of this one lets people in"
+            )
         if told.result is not None:
             return "nothing; old instances stop when their last session has ended"
         if told.waits_until is not None and confirm is not None:
@@ -153,6 +165,8 @@ class Sentences:
     def _can_do(self) -> tuple[Offer, ...]:  # noqa: PLR0911 - a state a case
         told = self._told
         back = self._offer(Verb.ROLL_BACK)
+        if self._reloads:
+            return (self._offer(Verb.HISTORY if told.result else Verb.ABORT),)
         if told.result is not None:
             return (back,)
         if self._waits:
@@ -187,6 +201,11 @@ class Sentences:
         if decision is not None and decision.action is Action.HOLD_FOR_HUMAN and not told.goes_back:
             return decision.reason
         return "held by " + listed(told.holds) if told.holds else None
+
+
+def label_of(order: ChangeOrder) -> str:
+    """Return what a change without a release leads to, as people call it."""
+    return "credentials" if order.kind is ChangeKind.RELOAD else "known-good"
 
 
 def acts(header: PlanHeader | None) -> bool:

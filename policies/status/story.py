@@ -11,7 +11,7 @@ from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
 from policies.model.way_back import Confirmation
 from policies.status.refusals import refusal_of
-from policies.status.sentences import PHASE_SENTENCES, Sentences, acts
+from policies.status.sentences import PHASE_SENTENCES, Sentences, acts, label_of
 from policies.status.told import NAMED, Told, listed
 
 KEPT_EVENTS = 200
@@ -111,6 +111,13 @@ class Story:
             self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
         self._tell(decision=decision)
 
+    def begin_wave(self, number: int, at: datetime) -> None:
+        """Begin a wave of a change that judges nothing."""
+        self._tell(wave=number, phase=Phase.SWITCHING)
+        waves = self._header.waves if self._header else ()
+        gateways = sum(wave.gateways for wave in waves if wave.number == number)
+        self.note(f"wave {number} of {len(waves)}: {gateways} gateways", at)
+
     def begin_to_promote(self, at: datetime) -> None:
         """Begin to write the promotion down: from here on nothing is left to hold."""
         self._tell(promoting=True)
@@ -170,6 +177,8 @@ class Story:
                 return "Resumed. The next verdict decides."
             case CommandKind.PROMOTE:
                 return "Noted. Without proof a promotion needs two people; with it the wave passes by itself."
+            case CommandKind.ABORT | CommandKind.ROLL_BACK if self._order.kind is ChangeKind.RELOAD:
+                return "Stopping. Gateways that were not asked keep the credentials they have."
             case CommandKind.ABORT:
                 return "Aborting. No session has moved; what was started is stopped again."
             case CommandKind.ROLL_BACK:
@@ -193,6 +202,11 @@ class Story:
     def status(self) -> ChangeStatus:
         """Return the five sentences and the facts under them."""
         return Sentences(self._order, self._header, self._told).status()
+
+    @property
+    def label(self) -> str:
+        """What a change without a release leads to, as people call it."""
+        return label_of(self._order)
 
     @property
     def name(self) -> str:
@@ -228,5 +242,7 @@ def _subject(order: ChangeOrder) -> str:
             return "an upgrade"
         case ChangeKind.GO_BACK:
             return "a rollback"
+        case ChangeKind.RELOAD:
+            return "a reload of credentials"
         case kind:
             return f"a change: {kind.value}"

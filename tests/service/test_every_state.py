@@ -56,6 +56,7 @@ def ended(outcome: Outcome, **more: Any) -> State:
 
 
 UPGRADE, BACK, INSTALL = ChangeKind.UPGRADE, ChangeKind.GO_BACK, ChangeKind.INSTALL
+RELOAD = ChangeKind.RELOAD
 SWITCHING = {"phase": Phase.SWITCHING, "gateways": GATEWAYS, "switching": True}
 OBSERVING = {"phase": Phase.OBSERVING, "wave": 1, "gateways": GATEWAYS, "moved": True}
 HELD = {**OBSERVING, "phase": Phase.HELD}
@@ -112,6 +113,7 @@ STATES: dict[str, State] = {
     ),
     "going back": (BACK, {"phase": Phase.ROLLING_BACK, "moved": True}, None),
     "installing": (INSTALL, SWITCHING, None),
+    "reloading": (RELOAD, {"phase": Phase.SWITCHING, "wave": 1}, None),
     "promoted": ended(Outcome.PROMOTED, moved=True),
     "rolled back": ended(Outcome.ROLLED_BACK, moved=True),
     "aborted": ended(Outcome.ABORTED),

@@ -70,13 +70,16 @@ def test_a_fleet_without_changes_has_nothing_to_go_back_to() -> None:
     assert targets_of_last_change([change(1, kind=ChangeKind.INSTALL)]).change is None
 
 
-@pytest.mark.parametrize("kind", [ChangeKind.UPGRADE, ChangeKind.RELOAD])
 @pytest.mark.parametrize("outcome", [None, Outcome.HELD, Outcome.ROLLBACK_INCOMPLETE])
-def test_a_change_that_has_not_ended_well_is_taken_back_as_a_whole(
-    outcome: Outcome | None, kind: ChangeKind
-) -> None:
-    last = targets_of_last_change([change(2, outcome, kind), change(1, moved=3)])
+def test_a_change_that_has_not_ended_well_is_taken_back_as_a_whole(outcome: Outcome | None) -> None:
+    last = targets_of_last_change([change(2, outcome), change(1, moved=3)])
     assert (last.change, last.finished) == ("edge-2", False)
+
+
+@pytest.mark.parametrize("outcome", [None, *Outcome])
+def test_a_reload_leaves_the_way_back_as_it_was(outcome: Outcome | None) -> None:
+    last = targets_of_last_change([change(2, outcome, ChangeKind.RELOAD), change(1, moved=3)])
+    assert (last.change, last.finished) == ("edge-1", True)
 
 
 def test_an_incomplete_way_back_leaves_to_do_what_it_has_not_done() -> None:

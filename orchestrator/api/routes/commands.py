@@ -60,6 +60,13 @@ class UpgradeAsked(Value):
     even_if_unusual: bool = False
 
 
+class ReloadAsked(Value):
+    """A reload of credentials."""
+
+    reason: Why
+    even_if_older: bool = Field(default=False, description="also what is older than what is in use")
+
+
 class Started(Value):
     """A change that was begun."""
 
@@ -111,6 +118,19 @@ async def start(asked: UpgradeAsked, once: Once) -> Response:
             digest=asked.plan,
             even_if_unusual=asked.even_if_unusual,
             key=once.key,
+        )
+        return Started(change=name)
+
+    return await once.answer(begin, 202)
+
+
+@router.post("/fleets/{fleet}/credentials/reload", status_code=202, response_model=Started)
+async def reload(fleet: Fleet, asked: ReloadAsked, once: Once) -> Response:
+    """Give what runs its hosts' present accounts, certificates, authorities and revocations."""
+
+    async def begin() -> Started:
+        name = await once.service.reload(
+            once.caller, fleet, asked.reason, older=asked.even_if_older, key=once.key
         )
         return Started(change=name)
 

@@ -1,0 +1,38 @@
+"""Commands about what instances let people in by: accounts, certificates, authorities, revocations."""
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.client import Api
+from orchestrator.cli.following import follow_begun
+from orchestrator.cli.output import Output, OutputOption, say
+from orchestrator.cli.tree import group
+from orchestrator.cli.words import FleetName, Key, Reason, fleet_of
+
+app = group("Accounts, certificates and revocations of the instances that run.")
+
+
+@app.command("reload")
+def reload(
+    reason: Reason,
+    fleet: FleetName = None,
+    even_if_older: Annotated[
+        bool,
+        typer.Option("--even-if-older", help="also what is older or names less than what is in use"),
+    ] = False,
+    key: Key = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Give what runs the files that lie on its host now, draining instances as well; nobody is logged out.
+
+    One gateway goes first. A file that cannot be used changes nothing on its gateway.
+    """
+    api = Api()
+    name = fleet_of(api, fleet)
+    body = {"reason": reason, "even_if_older": even_if_older}
+    begun = api.surveying().post("fleets", name, "credentials", "reload", body=body, key=key)
+    code = follow_begun(api, name, begun["change"], output)
+    if output is Output.TABLE:
+        say(api.get("fleets", name)["change"]["why"])
+    raise typer.Exit(code)

@@ -1,0 +1,57 @@
+"""Cut a reload of credentials into waves: one gateway first, then as the fleet's steps say."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import floor
+
+from policies.model.fleet import Fleet, amount
+from policies.model.instance import GatewayState, InstanceState
+from policies.model.plan_part import Part, WaveHeader
+from policies.model.value import digest_of
+from policies.planning.parts import PartedPlan, cut, header_of
+
+
+def running(states: Mapping[str, GatewayState], but: frozenset[str]) -> tuple[str, ...]:
+    """Return the gateways on which something runs, the one with the fewest sessions first.
+
+    Args:
+        states: What every gateway that answered is like; one whose sessions are unknown comes last.
+        but: Who is left out of changes.
+    """
+    found = []
+    for name, state in states.items():
+        alive = [one for one in state.instances if one.state is InstanceState.RUNNING]
+        if alive and name not in but:
+            uncounted = any(one.sessions is None for one in alive)
+            found.append((uncounted, sum(one.sessions or 0 for one in alive), name))
+    return tuple(name for *_, name in sorted(found))
+
+
+def parted_reload(fleet: Fleet, names: tuple[str, ...]) -> PartedPlan:
+    """Return a plan by which these gateways, in this order, get their hosts' present credentials."""
+    waves, parts, done = list[WaveHeader](), list[Part](), 0
+    for step in ("1", *fleet.limits.steps):
+        upto = min(len(names), amount(step, len(names)))
+        if upto <= done:
+            continue
+        number = len(waves) + 1
+        of_wave = cut(number, [fleet.gateway(name) for name in names[done:upto]])
+        waves.append(
+            WaveHeader(
+                number=number,
+                gateways=upto - done,
+                parts=len(of_wave),
+                lease=fleet.limits.lease,
+                may_fail=_may_fail(fleet.limits.failures, upto - done) if waves else 0,
+            )
+        )
+        parts += of_wave
+        done = upto
+    content = [fleet.name, "credentials", *(part.model_dump_json() for part in parts)]
+    header = header_of(fleet, digest_of("\n".join(content).encode()), waves)
+    return PartedPlan(header=header, parts=tuple(parts))
+
+
+def _may_fail(failures: str, gateways: int) -> int:
+    """Return how many of a wave may fail before no other wave begins: their share, and at least one."""
+    return max(1, floor(Fraction(failures.removesuffix("%")) / 100 * gateways))

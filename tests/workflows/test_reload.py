@@ -1,0 +1,148 @@
+"""A reload of credentials: one gateway first, nobody steered, drains and the way back as they were."""
+
+import asyncio
+
+import pytest
+
+from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
+from policies.model.command import CommandKind
+from policies.model.errors import BadInput, Refused, Unavailable
+from policies.model.instance import InstanceState
+from tests.workflows.engine import Engine
+from tests.workflows.recorded import Recorded, blocked, recording
+from tests.workflows.world import (
+    OLD,
+    Running,
+    World,
+    fleet_of,
+    refusal_of,
+    result_of,
+    say,
+    status_of,
+    until,
+    working,
+)
+
+BAD = BadInput("credential users line 3: it was cut off; nothing was changed on gw-1")
+
+
+async def begun(world: World, *names: str, older: bool = False) -> Running:
+    """Start a reload of these gateways in this order, or of all."""
+    plan = world.book.record_reload(world.fleet, names or tuple(world.gateways))
+    order = ChangeOrder(
+        fleet=world.fleet.name,
+        kind=ChangeKind.RELOAD,
+        plan=plan,
+        requested_by="ana",
+        reason="ben has left",
+        even_if_older=older,
+    )
+    return await world.run(order)
+
+
+async def reloaded(world: World, *names: str, older: bool = False) -> ChangeResult:
+    return await result_of(await begun(world, *names, older=older))
+
+
+async def test_every_instance_of_every_gateway_is_reloaded_and_nobody_is_steered(world: World) -> None:
+    draining = world.gateways["gw-2"]
+    draining.slots["c"].release, draining.slots["c"].state = OLD, InstanceState.RUNNING
+    result = await reloaded(world, "gw-3", "gw-1", "gw-2", "gw-4")
+    assert (result.outcome, result.touched) == (Outcome.PROMOTED, 4)
+    assert result.reason == "4 of 4 gateways use their hosts' present credentials, 4 of them new ones"
+    assert world.effects() == {
+        "gw-1": ["reload a"],
+        "gw-2": ["reload a c"],
+        "gw-3": ["reload a"],
+        "gw-4": ["reload a"],
+    }
+    assert all(fake.owner == (0, "") for fake in world.gateways.values())
+    newest = world.book.last_change(world.fleet.name)
+    assert newest is not None
+    assert (newest.kind, newest.release, newest.moved) == (ChangeKind.RELOAD, "credentials", 0)
+
+
+async def test_a_bad_file_on_the_first_gateway_keeps_all_others_from_it(world: World) -> None:
+    world.gateways["gw-1"].fail("reload", BAD)
+    result = await reloaded(world)
+    assert result.outcome is Outcome.REFUSED
+    assert result.reason == (
+        f"0 of 4 gateways use their hosts' present credentials, 0 of them new ones; "
+        f"gw-1: {BAD}; the others were not asked"
+    )
+    assert all(fake.effects == [] for fake in world.gateways.values())
+
+
+async def test_one_gateway_that_is_silent_later_is_named_and_hinders_nobody(world: World) -> None:
+    world.gateways["gw-4"].fail("observe", Unavailable("gw-4 does not answer"), times=1000)
+    result = await reloaded(world)
+    assert (result.outcome, result.touched, set(result.aside)) == (Outcome.HELD, 3, {"gw-4"})
+    assert world.gateways["gw-3"].effects == ["reload a"]
+
+
+async def test_an_instance_that_lets_nobody_in_afterwards_stops_the_reload(world: World) -> None:
+    world.gateways["gw-1"].bad_releases.add(OLD.digest)
+    result = await reloaded(world)
+    assert result.outcome is Outcome.REFUSED
+    assert "slot a of gw-1 fails its probe at auth" in result.reason
+    assert world.gateways["gw-2"].effects == []
+
+
+async def test_what_is_meant_to_be_older_is_said_to_every_host(world: World) -> None:
+    await reloaded(world, older=True)
+    assert world.gateways["gw-4"].effects == ["reload a older"]
+
+
+async def test_whoever_needs_the_fleet_stops_a_reload_where_it_is(world: World) -> None:
+    world.gateways["gw-2"].fail("reload", Unavailable("gw-2 does not answer"), times=1000)
+    running = await begun(world)
+    await until(lambda: world.gateways["gw-1"].effects == ["reload a"])
+    told = await status_of(running)
+    assert (told.version, told.users[:6]) == ("credentials", "nobody")
+    assert "is a reload of credentials" in await refusal_of(say(running, CommandKind.HOLD))
+    receipt = await say(running, CommandKind.ROLL_BACK, reason="1.3.0 drops calls")
+    assert receipt.sentence == "Stopping. Gateways that were not asked keep the credentials they have."
+    result = await result_of(running)
+    assert (result.outcome, result.reason[:25]) == (Outcome.ABORTED, "on call: 1.3.0 drops call")
+
+
+async def test_a_fleet_of_several_parts_is_reloaded_whole(server: Engine) -> None:
+    large = World.made(await server.client(), fleet_of("large", size=120))
+    async with working(large):
+        result = await reloaded(large)
+    assert (result.outcome, result.touched) == (Outcome.PROMOTED, 120)
+    assert all(fake.effects == ["reload a"] for fake in large.gateways.values())
+
+
+async def test_a_rollback_stops_a_reload_and_takes_the_upgrade_before_it_back(recorded: Recorded) -> None:
+    assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
+    fleet, gateways = recorded.world.fleet, recorded.world.gateways
+    async with blocked(gateways["gw-1"], "reload") as taken:
+        assert await recorded.service.reload(fleet, "ana", "ben has left") == "edge-3"
+        await asyncio.wait_for(taken.wait(), 30)
+        receipt = await recorded.service.roll_back(fleet, "ana", "users call")
+    assert receipt.accepted
+    await recorded.everybody_on(OLD)
+    newest, reload, *_ = recorded.ledger.history("edge")
+    assert (newest.kind, newest.outcome) == (ChangeKind.GO_BACK, Outcome.ROLLED_BACK)
+    assert (reload.name, reload.kind, reload.outcome) == ("edge-3", ChangeKind.RELOAD, Outcome.ABORTED)
+
+
+async def test_a_reload_ends_neither_the_bake_nor_a_drain_and_reaches_what_drains(recorded: Recorded) -> None:
+    fleet, gateways = recorded.world.fleet, recorded.world.gateways
+    gateways["gw-1"].login("192.0.2.7")
+    assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
+    [drain] = [one for one in await recorded.drains.drains(fleet) if one.slots[0].gateway == "gw-1"]
+    await recorded.service.reload(fleet, "ana", "ben has left")
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
+    assert gateways["gw-1"].effects[-1] == "reload a b"
+    assert await recorded.bakes()
+    assert drain.slots[0] in [slot for one in await recorded.drains.drains(fleet) for slot in one.slots]
+    gateways["gw-1"].logout("192.0.2.7")
+    await until(lambda: gateways["gw-1"].slots["a"].state is InstanceState.STOPPED)
+
+
+async def test_a_fleet_on_which_nothing_runs_has_nothing_to_reload(server: Engine) -> None:
+    async with recording(server, serving=None) as empty:
+        with pytest.raises(Refused, match="nothing runs on any gateway of edge"):
+            await empty.service.reload(empty.world.fleet, "ana", "ben has left")

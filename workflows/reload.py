@@ -1,0 +1,102 @@
+"""Reload: gateways give what runs on them their hosts' present credentials; no session is touched."""
+
+import asyncio
+from functools import reduce
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+from policies.model.instance import InstanceState
+from policies.model.plan_part import PartKey, PlanHeader
+from policies.model.value import Name, Value
+from workflows import control
+from workflows.children import in_parts
+from workflows.failures import sentence_of, stopped
+from workflows.gateway import GatewaySteps
+
+NAMED = 50
+"""Gateways whose failure a result tells; more are counted."""
+
+
+class ReloadOrder(Value):
+    """Which wave of a plan is reloaded; with a key only the gateways of that part."""
+
+    change: Name
+    header: PlanHeader
+    wave: int
+    epoch: int
+    older: bool = False
+    key: PartKey | None = None
+
+
+class ReloadResult(Value):
+    """How many gateways use their present credentials now, how many had others before, and who failed."""
+
+    done: int = 0
+    changed: int = 0
+    failures: int = 0
+    failed: dict[str, str] = {}
+    """Why, of the first of those that failed."""
+
+    def and_also(self, other: "ReloadResult") -> "ReloadResult":
+        """Return both as one."""
+        failed = sorted((self.failed | other.failed).items())[:NAMED]
+        return ReloadResult(
+            done=self.done + other.done,
+            changed=self.changed + other.changed,
+            failures=self.failures + other.failures,
+            failed=dict(failed),
+        )
+
+
+@workflow.defn(name="Reload")
+class Reload:
+    """All gateways of a wave side by side; one that fails hinders nobody."""
+
+    @workflow.run
+    async def run(self, order: ReloadOrder) -> ReloadResult:
+        """Return what became of the gateways."""
+        keys = (order.key,) if order.key else order.header.wave(order.wave).keys
+        if len(keys) == 1:
+            return await self._reload_part(order, keys[0])
+        parts = {f"{key.number:04}": order.model_copy(update={"key": key}) for key in keys}
+        found = await in_parts(Reload.run, parts)
+        return reduce(ReloadResult.and_also, found)
+
+    async def _reload_part(self, order: ReloadOrder, key: PartKey) -> ReloadResult:
+        part = await control.read_part(order.header.digest, key)
+        failed: dict[str, str] = {}
+
+        async def one(on: GatewaySteps) -> bool | None:
+            try:
+                return await self._reload(on, older=order.older)
+            except (ActivityError, ApplicationError) as error:
+                if is_cancelled_exception(error):
+                    raise
+                failed[on.gateway.name] = sentence_of(error)
+                return None
+
+        gateways = [
+            GatewaySteps(member.gateway, order.change, order.epoch, order.header.digest)
+            for member in part.members
+        ]
+        found = await asyncio.gather(*[one(on) for on in gateways])
+        done = len(found) - found.count(None)
+        changed = found.count(True)
+        return ReloadResult(done=done, changed=changed, failures=len(failed), failed=failed)
+
+    @staticmethod
+    async def _reload(on: GatewaySteps, *, older: bool) -> bool:
+        """Return whether credentials were others before; afterwards every instance has passed its probe."""
+        before = await on.observe()
+        ran = [one.slot for one in before.instances if one.state is InstanceState.RUNNING]
+        on.epoch = max(on.epoch, before.epoch + 1)
+        done = await on.reload(older=older)
+        if lost := sorted(set(ran) - set(done.slots)):
+            raise stopped(
+                f"slot {lost[0]} of {on.gateway.name} ran before and does not any more; see its log"
+            )
+        for slot in done.slots:
+            if doubt := await on.doubt_about(slot, f"probe {slot}"):
+                raise stopped(f"slot {slot} of {on.gateway.name} {doubt}")
+        return bool(done.credentials)
