@@ -212,8 +212,8 @@ class GatewayLab:
         self._credentials()
         self.compose()
 
-    def compose(self) -> None:
-        """Make the parts anew, as an agent that has just been started does."""
+    def compose(self, **more: str) -> None:
+        """Make the parts anew, as an agent that has just been started does, with more credentials."""
         self.admission = TreeAdmission(self.folder)
         login = ProbeLogin(user="probe", password=self.folder / "probe", authority=self.folder / "ca.pem")
         self.journal = Journal(self.root / "journal.jsonl", HostBounds(self.gateway.name))
@@ -229,7 +229,7 @@ class GatewayLab:
         self.adoption = HostAdoption(self.folders, self.journal, self.table)
         credentials = {
             name: Credentials({}).secret(f"file:{self.folder / file}")
-            for name, file in (("users", "users"), ("certificate", "gw.pem"), ("key", "gw.key"))
+            for name, file in {"users": "users", "certificate": "gw.pem", "key": "gw.key", **more}.items()
         }
         self.slots = HostSlots(self.folders, self.journal, self.table, self.admission, credentials)
         self.sessions = SlotSessions(self.folders, self.journal, self.table)
@@ -240,6 +240,25 @@ class GatewayLab:
         more = f'ip_address = "{address}"\nip_address = "fd77::1"\ntls_www_server\nsigning_key\n'
         self._certify(name, f"expiration_days = {days}\n{more}", by="ca", kind=kind)
         return hashlib.sha256(PEM_cert_to_DER_cert((self.folder / f"{name}.pem").read_text())).hexdigest()
+
+    def certify_user(self, number: int) -> None:
+        """Make a key and a certificate of that user, signed by the lab's authority."""
+        self._certify(f"user{number}", "expiration_days = 2\ntls_www_client\nsigning_key\n", by="ca")
+
+    def shown_by(self, number: int) -> tuple[str, ...]:
+        """Return the options by which that user's client shows its certificate."""
+        return "-c", f"{self.folder}/user{number}.pem", "-k", f"{self.folder}/user{number}.key"
+
+    def revoke(self, *numbers: int) -> None:
+        """Write the list of revoked certificates anew, with those of these users in it."""
+        template, revoked = self.folder / "crl.cfg", self.folder / "revoked.pem"
+        template.write_text("crl_next_update = 2\ncrl_number = 1\n")
+        revoked.write_text("".join((self.folder / f"user{number}.pem").read_text() for number in numbers))
+        command: list[str | Path] = ["certtool", "--generate-crl", "--template", template]
+        command += ["--load-ca-privkey", self.folder / "ca.key"]
+        command += ["--load-ca-certificate", self.folder / "ca.pem", "--outfile", self.folder / "crl"]
+        command += ["--load-certificate", revoked] if numbers else []
+        subprocess.run(command, check=True, capture_output=True)
 
     def daemons(self) -> list[int]:
         """Return the main processes of every ocserv in the gateway's namespace, whoever started it."""

@@ -34,6 +34,16 @@ def test_a_file_and_a_variable_are_read_at_the_moment_of_use(tmp_path: Path) -> 
         assert SECRET not in f"{found} {found!r}"
 
 
+def test_a_list_of_revoked_certificates_may_be_read_by_all(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "list").write_text("-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+    (tmp_path / "list").chmod(0o644)
+    reference = Credentials({}).secret(f"file:{tmp_path / 'list'}")
+    assert reference().startswith("-----BEGIN X509 CRL-----")
+    assert str(reference) == f"file:{tmp_path / 'list'}"
+
+
 def test_vault_is_asked_over_its_own_api(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("vault-token")
     (tmp_path / "token").chmod(0o600)

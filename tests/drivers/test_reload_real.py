@@ -207,6 +207,36 @@ async def test_what_is_stopped_is_left_alone_and_starts_with_the_present_files(
     assert await served(slot) == certificate
 
 
+async def test_a_revoked_client_certificate_is_refused_and_a_list_that_ends_daemons_is_not_given(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    """A real daemon that asks for client certificates; whoever was let in before goes on."""
+    asked = 'auth = "certificate"\ncert-user-oid = 2.5.4.3\nca-cert = $credential_ca\ncrl = $credential_crl'
+    kept = lab.admission.template.read_text()
+    lab.admission.template.write_text(kept.replace('auth = "plain[passwd=$credential_users]"', asked))
+    for number in (1, 2):
+        lab.certify_user(number)
+    lab.revoke()
+    lab.compose(ca="ca.pem", crl="crl")
+    try:
+        await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+        inside = await lab.client(1, more=lab.shown_by(1)).up()
+        inside.ping()
+        await (await lab.client(2, more=lab.shown_by(2)).up()).leave()
+        lab.revoke(2)
+        await lab.slots.reload(operation("reload"), older=False)
+        with pytest.raises(AssertionError, match="the client ended"):
+            await lab.client(2, more=lab.shown_by(2)).up()
+        (lab.folder / "crl").write_text("nothing\n")
+        (lab.folder / "crl").chmod(0o600)
+        with pytest.raises(BadInput, match=r"credential crl \(file:.*/crl\): it holds no list"):
+            await lab.slots.reload(operation("reload"), older=False)
+        sent, lost = inside.lost()
+        assert (sent > 5, lost, inside.alive) == (True, 0, True)
+    finally:
+        lab.admission.template.write_text(kept)
+
+
 def _contents(lab: GatewayLab, slot: str) -> dict[Path, bytes]:  # noqa: F811
     conf = lab.root / "slots" / slot / "conf"
     return {path: path.read_bytes() for path in conf.rglob("*") if path.is_file()}
