@@ -3,13 +3,14 @@
 from collections.abc import Collection
 from typing import Protocol
 
+from pydantic import Field
 from temporalio import activity
 
 from activities.liveness import in_a_thread
 from policies.model.change import KnownGoodBatch
 from policies.model.errors import BadInput
 from policies.model.plan import ReleaseRef
-from policies.model.plan_part import Member, Part, PartKey, PlanHeader
+from policies.model.plan_part import MOST_MEMBERS, Member, Part, PartKey, PlanHeader
 from policies.model.value import Digest, Name, Value
 
 
@@ -27,6 +28,14 @@ class PartEntry(PartQuery):
     fleet: Name
     only: tuple[Name, ...] = ()
     without: tuple[Name, ...] = ()
+
+
+class AdoptedEntry(Value):
+    """What was found running on gateways and is their known-good from now on, as nobody has signed it."""
+
+    fleet: Name
+    change: Name
+    releases: dict[str, ReleaseRef] = Field(max_length=MOST_MEMBERS)
 
 
 class PlanBook(Protocol):
@@ -79,6 +88,12 @@ class PlanActivities:
     async def take_back_part(self, entry: PartEntry) -> None:
         """Ensure that what the part's gateways go back to is their known-good."""
         await in_a_thread(self._take_back, entry)
+
+    @activity.defn(name="record_adopted")
+    async def record_adopted(self, entry: AdoptedEntry) -> None:
+        """Ensure that what was found running on these gateways is what they go back to."""
+        batch = KnownGoodBatch(fleet=entry.fleet, change=entry.change, releases=entry.releases)
+        await in_a_thread(self._book.record_known_good_batch, batch)
 
     def _find_moved(self, asked: PartQuery) -> dict[str, str]:
         members = self._book.plan_part(asked.plan, asked.key).members

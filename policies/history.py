@@ -6,7 +6,7 @@ Both follow from what changes did to known-good, never from how they are called 
 from collections.abc import Iterable, Iterator
 from itertools import tee
 
-from policies.model.change import ChangeKind, ChangeRecord, Outcome, WayBack
+from policies.model.change import MOVES_NOBODY, ChangeKind, ChangeRecord, Outcome, WayBack
 
 _UNFINISHED = {None, Outcome.HELD, Outcome.ROLLBACK_INCOMPLETE}
 
@@ -30,14 +30,14 @@ def targets_of_last_change(history: Iterable[ChangeRecord]) -> WayBack:
     That is what the last change with an effect did. When that already went back there is nothing:
     going back twice is the same as once, and never goes forward or one release too far; an abort
     is a person's going back, whether or not it came before the first session. Changes that moved
-    nothing (refused, the first install, reloads, strays brought back) are passed over, and so is the
-    return of single gateways that failed after a promotion, which the others still have; one
-    that has not ended, or not well, is to be taken back as a whole.
+    nothing (refused, the first install, a reload, strays brought back) are passed over, and so is an
+    adoption, and the return of single gateways that failed after a promotion, which the others still
+    have; one that has not ended, or not well, is to be taken back as a whole.
     """
     records, ahead = tee(history)
     older: dict[str, ChangeRecord] = {}
     for record in records:
-        if record.kind in {ChangeKind.INSTALL, ChangeKind.RELOAD}:
+        if record.kind in MOVES_NOBODY:
             continue
         if record.kind is ChangeKind.GO_BACK:
             # An incomplete one is finished by doing what it did: the change before it says what is left.

@@ -24,6 +24,7 @@ from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.plans import PartEntry, PlanActivities
 from activities.releases import AdmitOrder, ReleaseActivities
 from policies.model.change import (
+    MOVES_NOBODY,
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
@@ -46,6 +47,7 @@ from policies.model.way_back import Confirmation
 from policies.status.story import Story
 from policies.status.told import Told, listed
 from workflows import control, steps
+from workflows.adopt import Adopt, AdoptionOrder
 from workflows.bake import Bake, BakeOrder
 from workflows.children import guarded, left_behind, tell
 from workflows.commands import Receipts, conflict
@@ -144,6 +146,8 @@ class Change:
                 return await self._return()
             case ChangeKind.INSTALL:
                 return await self._install()
+            case ChangeKind.ADOPT:
+                return await self._adopt()
             case ChangeKind.RELOAD:
                 return await self._reload()
 
@@ -520,8 +524,7 @@ class Change:
         reason = sentence_of(error)
         if code_of(error) == ChangeEnded.__name__:  # somebody had the engine repeat it
             return self._result(Outcome.REFUSED, reason)
-        steers_nobody = self._order.kind in (ChangeKind.INSTALL, ChangeKind.RELOAD)
-        if self._header is None or not self._name or steers_nobody:
+        if self._header is None or not self._name or self._order.kind in MOVES_NOBODY:
             return self._result(Outcome.REFUSED, reason)
         if self._order.kind is ChangeKind.GO_BACK:
             return self._after_restore(await self._restore_parts(self._plan.keys, reason, None), reason)
@@ -683,6 +686,25 @@ class Change:
             why = f"{asked.person}: {asked.reason}" if asked else f"harm was found: {self._harmful}"
             sentence = f"{why}; {sentence}"
         return self._result(outcome, sentence).model_copy(update={"touched": done, "aside": found.failed})
+
+    async def _adopt(self) -> ChangeResult:
+        """Take over what serves gateways by itself; one that refuses is named and keeps nobody from it."""
+        found = await workflow.execute_child_workflow(
+            Adopt.run,
+            AdoptionOrder(
+                change=self._name, header=self._plan, epoch=self._epoch, without=self._order.without
+            ),
+            id=self._child("adopt"),
+        )
+        outcome = Outcome.PROMOTED
+        sentence = f"{found.gateways} gateways with {found.sessions} sessions were adopted as they ran"
+        if found.failed:
+            named = "; ".join(f"{name}: {why}" for name, why in sorted(found.failed.items()))
+            outcome = Outcome.HELD if found.gateways else Outcome.REFUSED
+            sentence = f"{sentence}; {named}"
+        return self._result(outcome, sentence).model_copy(
+            update={"touched": found.gateways, "aside": found.failed}
+        )
 
     # --- the end ----------------------------------------------------------------------------
 

@@ -137,3 +137,6 @@ def _ended(status: Json, deadline: float | None) -> ExitCode | None:
 
 def _is_late(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() >= deadline
+
+
+UNNAMED = "The order is stored, and begins when a worker is back"

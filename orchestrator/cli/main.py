@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli import (
+    adopt,
     agent,
     back,
     bundle,
@@ -54,6 +55,7 @@ app.add_typer(reload.app, name="credentials", rich_help_panel=CHANGE)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
 app.add_typer(agent.app, name="agent", rich_help_panel=RUN)
+fleets.command("adopt")(adopt.adopt)
 app.command("check", rich_help_panel=TOOLS)(check.check)
 app.command("verify-bundle", rich_help_panel=TOOLS)(bundle.verify_bundle)
 app.command("doctor", rich_help_panel=SEE)(doctor.doctor)

@@ -12,10 +12,12 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.adoption import AdoptionActivities
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.ocserv.probe import ProbeLogin
 from activities.drivers.rights import require_own
+from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
@@ -172,6 +174,7 @@ async def compose(settings: AgentSettings) -> tuple[SteadyWorker, Host]:
         SteeringActivities(host.table),
         SessionActivities(SlotSessions(host.folders, host.journal, host.table)),
         HostRecordActivities(host.audit),
+        AdoptionActivities(HostAdoption(host.folders, host.journal, host.table)),
     )
     make = partial(connected_worker, settings, host.audit.record_refusal, activities)
     return SteadyWorker(await make(), make), host
@@ -199,6 +202,7 @@ def gateway_activities(
     steering: SteeringActivities,
     sessions: SessionActivities,
     record: HostRecordActivities,
+    adoption: AdoptionActivities,
 ) -> list[Callable[..., Any]]:
     """Return the steps that workflows ask a gateway for."""
     return [
@@ -219,6 +223,8 @@ def gateway_activities(
         sessions.drain_instance,
         sessions.end_sessions,
         record.read_host_record,
+        adoption.examine_gateway,
+        adoption.adopt_gateway,
     ]
 
 

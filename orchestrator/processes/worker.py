@@ -54,6 +54,7 @@ from orchestrator.store.requests import REMEMBERED
 from policies.model.change import PENSTOCK
 from policies.model.errors import PenstockError, Unavailable
 from policies.model.fleet import Fleet
+from workflows.adopt import Adopt, Examine
 from workflows.bake import Bake
 from workflows.batch import Batch
 from workflows.change import Change
@@ -92,6 +93,8 @@ WORKFLOWS = (
     Preflight,
     Install,
     Reload,
+    Adopt,
+    Examine,
     Reconcile,
 )
 
@@ -160,6 +163,7 @@ def record_activities(
         plans.find_moved,
         plans.promote_part,
         plans.take_back_part,
+        plans.record_adopted,
         facts.read_fleet,
         facts.record_states,
         facts.find_short_of_capacity,

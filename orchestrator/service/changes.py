@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,21 +27,24 @@ from orchestrator.engine.task_timeout import task_within
 from orchestrator.service.looks import Looks
 from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, refusal_in, silence_of
 from orchestrator.store.ledger import Ledger
+from policies.model.adoption import Examined
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import BadInput, Conflict, NotAllowed, Refused, Unavailable
-from policies.model.fleet import Fleet
+from policies.model.fleet import Fleet, Gateway, GatewayRef
 from policies.model.gates import GatePolicy
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.people import ROOT, Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
+from policies.model.plan_part import MOST_MEMBERS
 from policies.model.status import ChangeStatus
 from policies.model.value import Digest, Value
 from policies.model.way_back import Confirmation
 from policies.planning.plan import plan as make_plan
 from policies.planning.reload import running
 from policies.rollback import confirmation_of, targets_of
+from workflows.adopt import Examine, ExamineOrder
 from workflows.change import Change, ChangeRun
 from workflows.failures import sentence_of
 from workflows.identities import change_of
@@ -53,6 +56,9 @@ KEY = "key"
 
 KIND = "kind"
 """Under which the engine keeps what kind of change it is."""
+
+EXAMINED_WITHIN = timedelta(minutes=1)
+"""How long the answers of fifty gateways may take; one that is silent takes half of it."""
 
 STUCK_AFTER = 3
 """Tries of one task of a workflow after which no worker can take it: the code that runs does not fit it."""
@@ -261,6 +267,53 @@ class ChangeService:
             key=key,
         )
         return await self._begin(order, fleet)
+
+    async def adopt(
+        self,
+        fleet: Fleet,
+        gateways: Collection[str],
+        without: Sequence[str],
+        person: str,
+        reason: str,
+        *,
+        key: str | None = None,
+    ) -> str | None:
+        """Begin to adopt gateways that serve by themselves, once under one key; return as `start` does."""
+        digest = await asyncio.to_thread(self.ledger.record_adoption, fleet, gateways)
+        order = ChangeOrder(
+            fleet=fleet.name,
+            kind=ChangeKind.ADOPT,
+            plan=digest,
+            requested_by=person,
+            reason=reason,
+            without=tuple(without),
+            key=key,
+        )
+        return await self._begin(order, fleet)
+
+    async def examine(self, fleet: Fleet, gateways: Collection[str]) -> Examined:
+        """Return what serves these gateways by themselves, fifty at most; nothing is changed.
+
+        Raises:
+            BadInput: More are asked than one answer holds.
+            Unavailable: Nobody takes the question to them.
+        """
+        if len(gateways) > MOST_MEMBERS:
+            raise BadInput(f"{len(gateways)} gateways of {fleet.name} at once; name at most {MOST_MEMBERS}")
+        asked = tuple(_reference(fleet.gateway(name)) for name in sorted(gateways))
+        try:
+            with engine_answers():
+                return await self.client.execute_workflow(
+                    Examine.run,
+                    ExamineOrder(gateways=asked),
+                    id=f"examine/{fleet.name}/{secrets.token_hex(4)}",
+                    task_queue=CONTROL_QUEUE,
+                    execution_timeout=EXAMINED_WITHIN,
+                    rpc_timeout=ANSWER,
+                )
+        except WorkflowFailureError as error:
+            nobody = Offer(verb=Verb.DOCTOR)
+            raise Unavailable(f"{fleet.name} was not examined within {EXAMINED_WITHIN}", nobody) from error
 
     async def _begin(self, order: ChangeOrder, fleet: Fleet) -> str | None:
         """Start a change and return its name; None when it is stored and no worker has named it yet.
@@ -682,3 +735,8 @@ def _begun(order: ChangeOrder) -> str:
         f"Waiting for a second person ({order.confirm.reason}) to approve it. "
         f"If nobody answers within {order.confirm.within}, {by_itself}."
     )
+
+
+def _reference(gateway: Gateway) -> GatewayRef:
+    """Return the gateway without its addresses and slots."""
+    return GatewayRef(**{field: getattr(gateway, field) for field in GatewayRef.model_fields})

@@ -32,6 +32,7 @@ from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tokens import TOKENS_BEGIN
 from policies.access import SAFE_DIRECTION, Action, action_of, is_known_to, may, open_to, refusal_of
+from policies.model.adoption import Examined
 from policies.model.approval import Approval
 from policies.model.audit import AuditEntry
 from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, HistoryRow, Outcome
@@ -457,6 +458,40 @@ class Service:
         asked = {"reason": reason, "older": older}
         return await self._acts.audited(caller, "reload asked for", fleet, asked, begin)
 
+    async def adopt(
+        self,
+        caller: Caller,
+        fleet: str,
+        gateways: tuple[str, ...],
+        without: tuple[str, ...],
+        reason: str,
+        key: str | None = None,
+    ) -> str | None:
+        """Adopt gateways that serve by themselves, all when none is named; return as `start` does.
+
+        Raises:
+            Unknown: The fleet has no gateway of that name.
+        """
+        named = await self._asked(caller, Action.START, fleet)
+        names = _named_in(named, gateways)
+
+        async def begin() -> str | None:
+            once = caller.request(key) if key is not None else None
+            return await self._changes.adopt(named, names, without, caller.person, reason, key=once)
+
+        said = {"gateways": list(gateways), "without": list(without), "reason": reason}
+        return await self._acts.audited(caller, "adoption asked for", fleet, said, begin)
+
+    async def examine_gateways(self, caller: Caller, fleet: str, gateways: tuple[str, ...]) -> Examined:
+        """Return what serves these gateways by themselves and what is in the way of adopting it.
+
+        Raises:
+            Unknown: The fleet has no gateway of that name.
+            BadInput: More are asked than one answer holds.
+        """
+        named = await self._asked(caller, Action.START, fleet)
+        return await self._changes.examine(named, _named_in(named, gateways))
+
     async def rebuild(self, caller: Caller, fleet: str, reason: str) -> Rebuilt:
         """Write down again what the fleet's gateways go back to, where the ledger has lost it."""
         named = await self._asked(caller, Action.ADMINISTER, fleet)
@@ -790,3 +825,11 @@ def _order_of(record: ChangeRecord) -> ChangeOrder:
         reason=record.reason,
         cause=record.cause,
     )
+
+
+def _named_in(fleet: Fleet, gateways: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the gateways that are meant: all when none is named; Unknown for one that is not there."""
+    known = [gateway.name for gateway in fleet.gateways]
+    if strangers := sorted(set(gateways) - set(known)):
+        raise Unknown(f"{fleet.name} has no gateway {strangers[0]}; look it up in the fleet's file")
+    return gateways or tuple(known)

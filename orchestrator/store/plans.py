@@ -20,7 +20,7 @@ from policies.model.people import Via
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import Part, PartKey, PlanHeader
 from policies.model.value import Digest
-from policies.planning.parts import PartedPlan, parted, parted_first, parted_return
+from policies.planning.parts import PartedPlan, parted, parted_adoption, parted_first, parted_return
 from policies.planning.reload import parted_reload
 
 
@@ -42,6 +42,10 @@ class Plans(Book):
     def record_reload(self, fleet: Fleet, names: tuple[str, ...]) -> str:
         """Write down that these gateways get their hosts' present credentials; return the digest."""
         return self._record(parted_reload(fleet, names), "")
+
+    def record_adoption(self, fleet: Fleet, names: Collection[str]) -> str:
+        """Write down which gateways keep what serves them; return the digest."""
+        return self._record(parted_adoption(fleet, names), "")
 
     def plan(self, digest: str) -> Plan:
         """Return the whole plan of an upgrade; BadInput when there is none of that digest."""

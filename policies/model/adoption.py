@@ -6,7 +6,7 @@ from policies.model.fleet import Slot
 from policies.model.instance import LAST_PID
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
-from policies.model.value import Count, Message, Name, Sentence
+from policies.model.value import Count, Message, Name, Sentence, Value
 
 ADOPTED = "adopted"
 """The slot of a daemon that was adopted: it has the users' own port, and no release can be put there."""
@@ -68,3 +68,10 @@ class Adopted(Message):
     config: Sentence = ""
     unit: Sentence = ""
     changed: bool
+
+
+class Examined(Value):
+    """What serves each gateway that answered, and why the others are silent."""
+
+    found: tuple[FoundDaemon, ...] = ()
+    silent: dict[str, str] = {}

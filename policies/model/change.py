@@ -19,6 +19,16 @@ class ChangeKind(StrEnum):
     GO_BACK = "go_back"
     INSTALL = "install"
     RELOAD = "reload"
+    ADOPT = "adopt"
+
+
+MOVES_NOBODY = (ChangeKind.INSTALL, ChangeKind.ADOPT, ChangeKind.RELOAD)
+"""Changes that move no session, so there is nothing to take back."""
+
+
+def label_without_release(kind: ChangeKind) -> str:
+    """Return what a change without a release of its own leads to, as people call it."""
+    return {ChangeKind.ADOPT: "what serves", ChangeKind.RELOAD: "credentials"}.get(kind, "known-good")
 
 
 class Phase(StrEnum):
@@ -71,6 +81,9 @@ class ChangeOrder(Value):
     bakes_on: bool = Field(default=False, description="single gateways return, the others are still watched")
     alone: tuple[Name, ...] = ()
     """The gateways that failed alone after a promotion; who cannot return soon is left to reconcile."""
+    without: tuple[str, ...] = Field(
+        default=(), description="keys of a daemon's own configuration that may stay behind when it is adopted"
+    )
     key: str | None = Field(
         default=None,
         description="of the request that asked for it; none begins without one",

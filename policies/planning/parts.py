@@ -1,7 +1,7 @@
 """Cut a plan into a header and parts, so that nobody has to carry all gateways of a large fleet."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 from policies.model.fleet import Fleet, Gateway, GatewayRef
@@ -65,6 +65,11 @@ def parted_return(fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> PartedPlan
 def parted_first(fleet: Fleet, release: ReleaseRef) -> PartedPlan:
     """Return a plan by which a fleet's empty gateways begin with their first release."""
     return _single(fleet, [_member(gateway) for gateway in fleet.gateways], release)
+
+
+def parted_adoption(fleet: Fleet, names: Collection[str]) -> PartedPlan:
+    """Return a plan by which these gateways keep what serves them as their first known-good."""
+    return _single(fleet, [_member(fleet.gateway(name)) for name in sorted(names)], None)
 
 
 def _single(fleet: Fleet, members: Sequence[Member], release: ReleaseRef | None) -> PartedPlan:

@@ -46,11 +46,15 @@ def _refusal_by_phase(order: ChangeOrder, told: Told) -> Refusal | None:
         sentence = f"{name} is a reload of credentials: it moves no session and cannot be held or promoted"
         return _refused(sentence, _offer(Verb.ABORT, order))
     if order.kind is not ChangeKind.UPGRADE:
-        sentence = f"{name} is an installation: it moves no session and cannot be held or promoted"
+        sentence = f"{name} is {_kind_of(order)}: it moves no session and cannot be held or promoted"
         return _refused(sentence, _offer(Verb.WATCH, order))
     if told.promoting:
         return _refused(f"{name} is being promoted", _offer(Verb.ROLL_BACK, order))
     return None
+
+
+def _kind_of(order: ChangeOrder) -> str:
+    return "an adoption" if order.kind is ChangeKind.ADOPT else "an installation"
 
 
 def _refusal_while_it_goes_on(order: ChangeOrder, told: Told, command: Command) -> Refusal | None:

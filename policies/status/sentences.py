@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
+from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase, label_without_release
 from policies.model.fleet import AtDeadline, Automation
 from policies.model.offer import Offer, Verb
 from policies.model.plan_part import PlanHeader
@@ -51,7 +51,7 @@ class Sentences:
             fleet=order.fleet,
             kind=order.kind,
             release=release.digest if release else "",
-            version=release.version if release else label_of(order),
+            version=release.version if release else label_without_release(order.kind),
             phase=told.phase,
             what=self._what(),
             users=self._users(counts),
@@ -201,11 +201,6 @@ class Sentences:
         if decision is not None and decision.action is Action.HOLD_FOR_HUMAN and not told.goes_back:
             return decision.reason
         return "held by " + listed(told.holds) if told.holds else None
-
-
-def label_of(order: ChangeOrder) -> str:
-    """Return what a change without a release leads to, as people call it."""
-    return "credentials" if order.kind is ChangeKind.RELOAD else "known-good"
 
 
 def acts(header: PlanHeader | None) -> bool:

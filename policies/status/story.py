@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Phase
+from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Phase, label_without_release
 from policies.model.command import Command, CommandKind
 from policies.model.offer import Refusal
 from policies.model.plan_part import PlanHeader
@@ -11,7 +11,7 @@ from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
 from policies.model.way_back import Confirmation
 from policies.status.refusals import refusal_of
-from policies.status.sentences import PHASE_SENTENCES, Sentences, acts, label_of
+from policies.status.sentences import PHASE_SENTENCES, Sentences, acts
 from policies.status.told import NAMED, Told, listed
 
 KEPT_EVENTS = 200
@@ -206,7 +206,7 @@ class Story:
     @property
     def label(self) -> str:
         """What a change without a release leads to, as people call it."""
-        return label_of(self._order)
+        return label_without_release(self._order.kind)
 
     @property
     def name(self) -> str:

@@ -49,7 +49,7 @@ def own(lab: GatewayLab) -> Iterator[Path]:  # noqa: F811
         folder.chmod(0o755)  # its workers are nobody
         (folder / "conf").write_text(OWN.format(folder=folder, secrets=lab.folder))
         (folder / "log").touch()
-        command = ["ip", "netns", "exec", lab.namespace, "ocserv", "-f", "-c", folder / "conf"]
+        command = ["ip", "netns", "exec", lab.namespace, "ocserv", "-f", "-c", str(folder / "conf")]
         with (folder / "log").open("wb") as log:
             daemon = subprocess.Popen(command, stdout=log, stderr=log)
         yield folder / "occtl.sock"

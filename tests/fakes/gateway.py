@@ -15,6 +15,7 @@ from activities.drivers.runtime.host.bounds import HostBounds
 from activities.host_record import HostRecordPage
 from activities.instances import Reloaded, Restored, Staged, Started
 from activities.snapshots import Evidence
+from policies.model.adoption import ADOPTED, Adopted, FoundDaemon
 from policies.model.drain import Look
 from policies.model.errors import (
     BadInput,
@@ -79,6 +80,8 @@ class FakeGateway:
         self.frozen: dict[str, bytes] = {}
         self.freezing = 0.0
         """Seconds that freezing evidence takes here."""
+        self.unprepared: FakeSlot | None = None
+        """The daemon that serves by itself, with its people, until it is adopted."""
         self._failures: dict[str, list[PenstockError]] = defaultdict(list)
 
     # --- HostRecord -------------------------------------------------------------------
@@ -272,6 +275,29 @@ class FakeGateway:
         """Return what was frozen."""
         return self.frozen[digest]
 
+    # --- Adoption ------------------------------------------------------------------
+
+    async def examine(self) -> FoundDaemon:
+        """Return what serves by itself."""
+        self._maybe_fail("examine")
+        held = self.unprepared
+        if held is None:
+            return FoundDaemon(gateway=self.gateway.name, obstacles=("there is nothing to adopt",))
+        return FoundDaemon(gateway=self.gateway.name, release=held.release, sessions=len(held.people))
+
+    async def adopt(self, operation: Operation, without: tuple[str, ...]) -> Adopted:
+        """Make what serves the instance of a slot of its own; nobody is moved."""
+        self._begin("adopt", operation)
+        held = self.slots.get(ADOPTED) or self.unprepared
+        if held is None or held.release is None:
+            raise Refused("there is nothing to adopt")
+        changed = self.serving != ADOPTED
+        self.slots[ADOPTED], self.serving, self.unprepared = held, ADOPTED, None
+        self._note(changed, f"adopt {held.release.version}")
+        return Adopted(
+            gateway=self.gateway.name, release=held.release, sessions=len(held.people), changed=changed
+        )
+
     # --- SteeringTable -------------------------------------------------------------
 
     async def read(self) -> Steering:
@@ -429,7 +455,7 @@ class FakeGateway:
         free = [
             name
             for name, held in self.slots.items()
-            if name not in (self.serving, self._steering(changed=False).trial)
+            if name not in (self.serving, self._steering(changed=False).trial, ADOPTED)
             and not held.people
             and name not in self.uncountable
         ]

@@ -18,9 +18,11 @@ from policies.model.change import ChangeKind, ChangeOrder, Phase
 from policies.model.command import CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainLimits, Step
 from policies.model.errors import Refused
+from policies.model.fleet import GatewayRef
 from policies.model.way_back import Confirmation
 from policies.rollback import confirmation_of
 from tests.fakes.control import AT_CAP, BLIND, HEALTHY, UNDECIDED, UNHEALTHY
+from tests.fakes.gateway import FakeSlot
 from tests.replay.commands import commands_now
 from tests.workflows.engine import engine
 from tests.workflows.world import (
@@ -35,6 +37,7 @@ from tests.workflows.world import (
     until,
     working,
 )
+from workflows.adopt import Examine, ExamineOrder
 from workflows.drain import Drain
 from workflows.steps import CONTROL_QUEUE
 
@@ -121,6 +124,28 @@ async def installed(world: World) -> None:
     await result_of(await world.run(order))
 
 
+async def adopted(world: World) -> None:
+    """Gateways that serve by themselves are examined, and become part of the fleet as they run."""
+    for fake in world.gateways.values():
+        fake.unprepared, fake.serving = fake.slots["a"], None
+        fake.slots["a"] = FakeSlot()
+    asked = tuple(GatewayRef.model_validate(_reference(one)) for one in world.fleet.gateways)
+    await world.client.execute_workflow(
+        Examine.run, ExamineOrder(gateways=asked), id="examine/edge", task_queue=CONTROL_QUEUE
+    )
+    order = ChangeOrder(
+        fleet="edge",
+        kind=ChangeKind.ADOPT,
+        plan=world.book.record_adoption(world.fleet, tuple(world.gateways)),
+        reason="adoption",
+    )
+    await result_of(await world.run(order))
+
+
+def _reference(gateway: GatewayRef) -> dict[str, object]:
+    return {field: getattr(gateway, field) for field in GatewayRef.model_fields}
+
+
 async def drained(world: World) -> None:
     """A deadline is announced, held for a person, and what is left is ended in batches."""
     fake = world.gateways["gw-1"]
@@ -180,6 +205,7 @@ CASES: tuple[Case, ...] = (
     one_aside,
     left_alone,
     installed,
+    adopted,
     drained,
     confirmed,
 )

@@ -20,6 +20,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Interceptor, Worker
 
+from activities.adoption import AdoptionActivities
 from activities.drivers.signature.host_lines import first_fault
 from activities.facts import FactActivities
 from activities.files import load
@@ -317,6 +318,7 @@ def steps_on(fake: FakeGateway) -> list[Callable[..., Any]]:
         SteeringActivities(fake),
         SessionActivities(fake),
         HostRecordActivities(fake),
+        AdoptionActivities(fake),
     )
 
 

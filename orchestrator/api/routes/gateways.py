@@ -14,6 +14,7 @@ from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Asking, Serving, limits_of
 from orchestrator.service.enrolment import EnrolmentToken
 from orchestrator.service.rebuilding import Rebuilt
+from policies.model.adoption import Examined
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension
 from policies.model.snapshot import SnapshotRow
@@ -22,6 +23,9 @@ from policies.model.value import Name, Value
 router = APIRouter(tags=["gateways"])
 
 Gateway = Annotated[Name, Path(description="a gateway's name")]
+Key = Annotated[str, Field(pattern=r"^[a-z0-9\[][a-zA-Z0-9.:*\] -]*$", max_length=80)]
+"""A key of a daemon's configuration, or a section's heading."""
+
 SnapshotName = Annotated[
     str, Path(min_length=4, max_length=71, pattern=r"^(?:sha256:)?[0-9a-f]*$", description="its digest")
 ]
@@ -74,6 +78,17 @@ class Install(Value):
 
     to: Release
     reason: Why = "first installation"
+
+
+class Adoption(Value):
+    """Which gateways keep what serves them; all of the fleet when none is named."""
+
+    gateways: tuple[Name, ...] = Field(default=(), max_length=10_000)
+    without: Annotated[
+        tuple[Key, ...],
+        Field(max_length=64, description="keys of their own configuration that may stay behind"),
+    ] = ()
+    reason: Why = "adoption"
 
 
 class Snapshots(Value):
@@ -162,6 +177,33 @@ async def install(fleet: Fleet, asked: Install, once: Once) -> Response:
         )
 
     return await once.answer(work, 202)
+
+
+@router.post("/fleets/{fleet}/adopt", response_model=Started, status_code=202)
+async def adopt(fleet: Fleet, asked: Adoption, once: Once) -> Response:
+    """Take over gateways that serve by themselves, as they run; nobody is moved."""
+
+    async def work() -> Started:
+        change = await once.service.adopt(
+            once.caller, fleet, asked.gateways, asked.without, asked.reason, once.key
+        )
+        return Started(change=change)
+
+    return await once.answer(work, 202)
+
+
+@router.get("/fleets/{fleet}/adoptable")
+async def examine(
+    fleet: Fleet,
+    caller: Asking,
+    service: Serving,
+    gateways: Annotated[
+        str, Query(max_length=3300, pattern=r"^[a-z0-9,.-]*$", description="only these, by commas")
+    ] = "",
+) -> Examined:
+    """Say what serves gateways by themselves, and what is in the way of adopting it; nothing is changed."""
+    named = tuple(name for name in gateways.split(",") if name)
+    return await service.examine_gateways(caller, fleet, named)
 
 
 @router.post("/fleets/{fleet}/rebuild", response_model=Rebuilt)

@@ -73,7 +73,8 @@ class HostAdoption:
 
     async def examine(self) -> FoundDaemon:
         """Return what serves here by itself, and all that keeps it from being adopted; nothing is changed."""
-        found = await self._find()
+        taken = self._taken((await self._table.read()).serving)
+        found = _Found((taken,)) if taken else await self._find()
         running = found.process
         return FoundDaemon(
             gateway=self._gateway.name,
@@ -97,12 +98,8 @@ class HostAdoption:
         """
         async with exclusive(self._folders.root / "slots.lock"):
             self._journal.admit(operation)
-            serving = (await self._table.read()).serving
-            if serving not in (None, ADOPTED):
-                raise Refused(
-                    f"slot {serving} of {self._gateway.name} serves already; only a host that serves by "
-                    "itself is adopted"
-                )
+            if taken := self._taken((await self._table.read()).serving):
+                raise Refused(taken)
             found = await self._find()
             if found.obstacles:
                 raise Refused(found.obstacles[0])
@@ -127,6 +124,15 @@ class HostAdoption:
                 unit=found.unit,
                 changed=changed,
             )
+
+    def _taken(self, serving: str | None) -> str | None:
+        """Return why a gateway that serves from its slots is left alone, None when it does not."""
+        if serving in (None, ADOPTED):
+            return None
+        return (
+            f"slot {serving} of {self._gateway.name} serves already; only a host that serves by itself is "
+            "adopted"
+        )
 
     def _refuse_losses(self, own: OwnConfig, without: Sequence[str]) -> None:
         lost = [line for line in own.left_behind if line.key not in without]

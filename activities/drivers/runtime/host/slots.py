@@ -281,9 +281,8 @@ class HostSlots:
     def _refuse_adopted(self, release: ReleaseRef) -> None:
         if is_adopted(release):
             raise Refused(
-                f"{release.product} {release.version} of {self._gateway.name} was adopted and does not run "
-                "any more; nobody but its own unit can start it, and then `penstock fleet adopt` takes it "
-                "over again"
+                f"{release.product} {release.version} of {self._gateway.name} was adopted and runs no more; "
+                "only its own unit can start it, and then `penstock fleet adopt` takes it over again"
             )
 
     def _require_staged(self, release: ReleaseRef) -> None:

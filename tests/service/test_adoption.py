@@ -1,0 +1,68 @@
+"""`penstock fleet adopt`, as people type it: what is found first, then the change, and what is refused."""
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from activities.files import load
+from orchestrator.processes.api import serving, socket_at
+from orchestrator.processes.composition import compose
+from policies.adoption import release_of
+from policies.model.fleet import Fleet
+from policies.model.instance import InstanceState
+from policies.model.value import digest_of
+from tests.fakes.gateway import FakeGateway, FakeSlot
+from tests.service.command_line import CommandLine
+from tests.service.conftest import installed
+from tests.workflows.engine import Engine
+from tests.workflows.world import World, working
+
+FOUND = release_of("ocserv", "1.1.6", digest_of(b"their own ocserv"))
+
+
+@dataclass(frozen=True)
+class Stand:
+    """An installation whose one gateway serves by itself."""
+
+    penstock: CommandLine
+    gateway: FakeGateway
+    world: World
+
+
+@pytest.fixture
+async def stand(tmp_path: Path, server: Engine) -> AsyncIterator[Stand]:
+    client = await server.client()
+    settings = installed(tmp_path, server.address, client.namespace)
+    world = World.made(client, load(settings.fleet / "edge.yaml", Fleet), serving=None)
+    gateway = world.gateways["edge-1"]
+    gateway.unprepared = FakeSlot(FOUND, InstanceState.RUNNING, gateway.now(), ["192.0.2.1"])
+    installation = await compose(settings.model_copy(update={"ledger_url": world.book.url}))
+    path = tmp_path / "penstock.sock"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd()), "TZ": "UTC"}
+    async with working(world), serving(installation.service, socket_at(path)):
+        yield Stand(CommandLine(environment | {"PENSTOCK_SOCKET": os.fspath(path)}), gateway, world)
+
+
+async def test_what_serves_is_shown_and_nothing_is_changed_before_it_is_adopted(stand: Stand) -> None:
+    shown = await stand.penstock("fleet", "adopt", "edge", "--dry-run")
+    assert shown.code == 0, shown.err
+    assert "edge-1: ocserv 1.1.6+adopted" in shown.out
+    assert "1 sessions" in shown.out
+    assert stand.gateway.effects == []
+    adopted = await stand.penstock("fleet", "adopt", "edge", "edge-1", "--reason", "ours now")
+    assert adopted.code == 0, adopted.err
+    assert "1 gateways with 1 sessions were adopted as they ran" in adopted.out
+    assert stand.world.book.known_good("edge") == {"edge-1": FOUND}
+    again = await stand.penstock("fleet", "adopt", "edge", "--dry-run")
+    assert "in the way: there is nothing to adopt" in again.out
+
+
+async def test_a_gateway_that_is_not_the_fleets_is_named_and_none_is_adopted(stand: Stand) -> None:
+    for more in ((), ("--dry-run",)):
+        refused = await stand.penstock("fleet", "adopt", "edge", "edge-1", "edge-9", *more)
+        assert refused.code == 2
+        assert "edge has no gateway edge-9" in refused.err
+    assert stand.gateway.effects == []

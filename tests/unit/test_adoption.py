@@ -1,0 +1,55 @@
+"""What a daemon that serves by itself would share with the slots beside it, and which ones would not."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from policies.adoption import derived_slots, is_adopted, obstacles_to, release_of
+from policies.model.adoption import ADOPTED
+from policies.model.fleet import Slot
+from policies.model.value import digest_of
+from policies.pools import Route
+from tests.unit.fleets import OLD, gateway
+
+EDGE = gateway("edge-1")
+
+
+def daemon(**more: object) -> Slot:
+    said = {"name": ADOPTED, "port": 443, "device": "vpns", "pool4": "192.168.1.0/24", "pool6": "fd00:1::/64"}
+    return Slot.model_validate(said | more)
+
+
+def test_a_daemon_that_shares_nothing_has_nothing_in_its_way() -> None:
+    assert obstacles_to(daemon(), EDGE) == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"port": 8443}, "it serves port 8443, and the users of edge-1 dial 443"),
+        ({"device": "pa"}, "its devices are called pa, those of slot a of edge-1 pa"),
+        ({"device": "p"}, "those of slot a of edge-1 pa"),
+        ({"pool4": str(EDGE.slots[0].pool4.supernet())}, f"overlaps {EDGE.slots[0].pool4} of slot a"),
+    ],
+)
+def test_what_it_shares_with_a_slot_is_named(more: dict[str, object], said: str) -> None:
+    assert said in obstacles_to(daemon(**more), EDGE)[0]
+
+
+def test_slots_beside_it_have_pools_of_its_size_that_nobody_uses() -> None:
+    used = [Route(network=ip_network("192.168.2.128/25"), device="eth1")]
+    slots = derived_slots(daemon(), used)
+    assert [str(slot.pool4) for slot in slots] == ["192.168.3.0/24", "192.168.4.0/24"]
+    assert [str(slot.pool6) for slot in slots] == ["fd00:1:0:1::/64", "fd00:1:0:2::/64"]
+    assert all(not slot.device.startswith("vpns") for slot in slots)
+
+
+def test_at_the_end_of_all_addresses_no_slot_is_made_up() -> None:
+    assert derived_slots(daemon(pool4="255.255.255.0/24", pool6=None), ()) == ()
+
+
+def test_what_was_adopted_is_told_from_every_signed_release() -> None:
+    found = release_of("ocserv", "1.1.6", digest_of(b"bytes"))
+    assert is_adopted(found)
+    assert not is_adopted(OLD)
+    assert found != release_of("ocserv", "1.1.6", digest_of(b"other bytes"))

@@ -1,0 +1,108 @@
+"""Adoption as a change: what serves by itself becomes known-good, is upgraded from, and is gone back to."""
+
+from temporalio.testing import WorkflowEnvironment
+
+from policies.adoption import release_of
+from policies.model.adoption import ADOPTED, Examined
+from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
+from policies.model.errors import Refused, Unavailable
+from policies.model.fleet import GatewayRef
+from policies.model.instance import InstanceState
+from policies.model.value import digest_of
+from tests.fakes.gateway import FakeSlot
+from tests.workflows.world import OLD, World, fleet_of, result_of, until, working
+from workflows.adopt import Examine, ExamineOrder
+from workflows.steps import CONTROL_QUEUE
+
+FOUND = release_of("ocserv", "1.1.6", digest_of(b"their own ocserv"))
+USERS = ("192.0.2.1", "192.0.2.2")
+
+
+def serving_by_themselves(environment: WorkflowEnvironment) -> World:
+    """Return a fleet whose gateways serve two users each without us."""
+    world = World.made(environment.client, fleet_of("edge", size=2), serving=None)
+    for fake in world.gateways.values():
+        fake.unprepared = FakeSlot(FOUND, InstanceState.RUNNING, fake.now(), list(USERS))
+    return world
+
+
+async def adopt(world: World, *names: str) -> ChangeResult:
+    order = ChangeOrder(
+        fleet=world.fleet.name,
+        kind=ChangeKind.ADOPT,
+        plan=world.book.record_adoption(world.fleet, names or tuple(world.gateways)),
+        reason="adoption",
+    )
+    return await result_of(await world.run(order))
+
+
+async def test_what_serves_is_known_good_as_it_runs_and_the_record_says_that_nobody_signed_it(
+    environment: WorkflowEnvironment,
+) -> None:
+    async with working(serving_by_themselves(environment)) as world:
+        result = await adopt(world)
+        assert (result.outcome, result.touched) == (Outcome.PROMOTED, 2)
+        assert result.reason == "2 gateways with 4 sessions were adopted as they ran"
+        assert world.book.known_good("edge") == dict.fromkeys(world.gateways, FOUND)
+        assert all(fake.lost == [] and fake.serving == ADOPTED for fake in world.gateways.values())
+        told = [entry for entry in world.book.events.values() if entry[0] == "gateway adopted"]
+        assert [subject for _, subject, _ in told] == ["edge/gw-1", "edge/gw-2"]
+        unsigned = f"no signature says what it is: its executable is {FOUND.executable}"
+        assert all(unsigned in str(body) for _, _, body in told)
+
+
+async def test_a_gateway_that_refuses_is_named_and_a_repeat_completes_the_adoption(
+    environment: WorkflowEnvironment,
+) -> None:
+    async with working(serving_by_themselves(environment)) as world:
+        world.gateways["gw-2"].fail("adopt", Refused("gw-2 has two daemons"))
+        result = await adopt(world)
+        assert (result.outcome, result.aside) == (Outcome.HELD, {"gw-2": "gw-2 has two daemons"})
+        assert world.book.known_good("edge") == {"gw-1": FOUND}
+        assert (await adopt(world)).outcome is Outcome.PROMOTED
+        assert world.book.known_good("edge") == dict.fromkeys(world.gateways, FOUND)
+        assert [fake.effects for fake in world.gateways.values()] == [["adopt 1.1.6+adopted"]] * 2
+
+
+async def test_only_the_gateways_that_are_named_are_adopted(environment: WorkflowEnvironment) -> None:
+    async with working(serving_by_themselves(environment)) as world:
+        await adopt(world, "gw-2")
+        assert world.book.known_good("edge") == {"gw-2": FOUND}
+        assert world.gateways["gw-1"].effects == []
+
+
+async def test_an_upgrade_from_what_was_adopted_leaves_its_users_and_goes_back_to_it(
+    environment: WorkflowEnvironment,
+) -> None:
+    async with working(serving_by_themselves(environment)) as world:
+        await adopt(world)
+        world.look()
+        world.gateways["gw-2"].bad_releases.add(OLD.digest)
+        result = await world.upgrade(("gw-1",), ("gw-2",), release=OLD)
+        assert result.outcome is Outcome.ROLLED_BACK
+        await until(lambda: set(world.serving().values()) == {FOUND.version})
+        assert [fake.slots[ADOPTED].people for fake in world.gateways.values()] == [list(USERS)] * 2
+        world.gateways["gw-2"].bad_releases.clear()
+        assert (await world.upgrade(("gw-1",), ("gw-2",), release=OLD)).outcome is Outcome.PROMOTED
+        assert all(fake.lost == [] for fake in world.gateways.values())
+        assert world.book.known_good("edge") == dict.fromkeys(world.gateways, OLD)
+
+
+async def test_what_serves_is_told_before_anything_is_adopted_and_silence_is_named(
+    environment: WorkflowEnvironment,
+) -> None:
+    async with working(serving_by_themselves(environment)) as world:
+        world.gateways["gw-2"].fail("examine", Unavailable("gw-2 does not answer"), times=10_000)
+        found: Examined = await world.client.execute_workflow(
+            Examine.run,
+            ExamineOrder(gateways=tuple(GatewayRef.model_validate(_named(g)) for g in world.fleet.gateways)),
+            id="examine/edge",
+            task_queue=CONTROL_QUEUE,
+        )
+        assert [(one.gateway, one.release, one.sessions) for one in found.found] == [("gw-1", FOUND, 2)]
+        assert found.silent == {"gw-2": "gw-2 does not answer"}
+        assert all(fake.effects == [] for fake in world.gateways.values())
+
+
+def _named(gateway: GatewayRef) -> dict[str, object]:
+    return {field: getattr(gateway, field) for field in GatewayRef.model_fields}
