@@ -32,11 +32,13 @@ def sessions(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> No
 def _instances(found: Any) -> list[tuple[str, ...]]:
     rows = []
     for name, state in sorted(found["states"].items()):
-        for instance in state["instances"]:
-            if instance["state"] != "stopped":
-                takes = "yes" if _serving(state) == instance["slot"] else "no"
-                counted = _count(instance["sessions"])
-                rows.append((name, instance["slot"], instance["state"], takes, counted))
+        running = [instance for instance in state["instances"] if instance["state"] != "stopped"]
+        for instance in running:
+            takes = "yes" if _serving(state) == instance["slot"] else "no"
+            counted = _count(instance["sessions"])
+            rows.append((name, instance["slot"], instance["state"], takes, counted))
+        if not running:
+            rows.append((name, "", "runs nothing of penstock's", "", UNKNOWN))
     silent = [(name, "", f"silent: {why}", "", UNKNOWN) for name, why in sorted(found["silent"].items())]
     return [*rows, *silent]
 

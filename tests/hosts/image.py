@@ -19,6 +19,8 @@ SUITE = "bookworm"
 SYSTEM = "systemd,systemd-sysv,dbus,iproute2,iputils-ping,procps,nftables,ca-certificates,man-db"
 PACKAGES = "ocserv openssl gpg"
 """What an unprepared gateway has; nothing of ours."""
+AT_HAND = "python3 openconnect"
+"""What apt finds in its own cache, not installed, with what each recommends: the hosts have no mirror."""
 WITHIN = 900.0
 """Seconds; on an idle machine beside a near mirror it takes about 60."""
 
@@ -29,6 +31,7 @@ printf '#!/bin/sh\\nexit 101\\n' >"$ROOT/usr/sbin/policy-rc.d"
 chmod 755 "$ROOT/usr/sbin/policy-rc.d"
 DEBIAN_FRONTEND=noninteractive chroot "$ROOT" apt-get -qq install -y --no-install-recommends $PACKAGES
 chroot "$ROOT" apt-get clean
+chroot "$ROOT" apt-get -qq install -y --download-only $AT_HAND
 # It cannot start before it has a certificate; who sets a gateway up turns it on.
 chroot "$ROOT" systemctl --quiet disable ocserv
 # Each host has its own name and identity, and no way to this machine's names.
@@ -43,7 +46,7 @@ def image() -> Path:
     Raises:
         Unavailable: debootstrap or the mirror failed; the sentence has its last words.
     """
-    recipe = repr((SUITE, SYSTEM, PACKAGES, _BUILD, architecture()))
+    recipe = repr((SUITE, SYSTEM, PACKAGES, AT_HAND, _BUILD, architecture()))
     made = FOLDER / f"{SUITE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     if not made.is_dir():
         with scratch(FOLDER) as folder:
@@ -59,8 +62,8 @@ def image() -> Path:
 def _build(root: Path, log: Path) -> None:
     """Build in namespaces of its own: what debootstrap mounts goes with it, also when it is killed."""
     script = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", _BUILD]
-    settings = {"ROOT": root, "SUITE": SUITE, "INCLUDE": SYSTEM, "PACKAGES": PACKAGES, "MIRROR": mirror()}
-    environment = ["env", *(f"{name}={value}" for name, value in settings.items())]
+    settings = {"ROOT": root, "SUITE": SUITE, "INCLUDE": SYSTEM, "PACKAGES": PACKAGES, "AT_HAND": AT_HAND}
+    environment = ["env", *(f"{name}={value}" for name, value in settings.items()), f"MIRROR={mirror()}"]
     with log.open("wb") as told:
         try:
             done = subprocess.run(

@@ -272,6 +272,21 @@ async def test_who_asks_every_gateway_hears_that_it_takes_a_while(
     assert said.err == "Every gateway is asked; one that is silent takes 20 s.\n"
 
 
+async def test_a_gateway_that_answers_and_runs_nothing_of_ours_is_not_called_silent(
+    service: Service, penstock: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = FakeGateway(load(tmp_path / "fleets" / "edge.yaml", Fleet).gateways[0])
+
+    async def survey(*_: object) -> Surveyed:
+        return Surveyed(states={fake.gateway.name: await fake.observe()}, silent={})
+
+    del service
+    monkeypatch.setattr(ChangeService, "survey", survey)
+    said = await penstock("sessions", "edge")
+    assert said.code == 0, said.err
+    assert said.out.splitlines()[1].split()[1:] == ["runs", "nothing", "of", "penstock's", "unknown"]
+
+
 async def test_no_operator_reads_what_the_engines_client_says_to_programmers(
     penstock: CommandLine, ledger: Ledger
 ) -> None:
