@@ -10,6 +10,7 @@ from orchestrator.processes.agent_file import AgentSettings
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
 from policies.model.people import People
+from policies.model.release import ChannelIndex, ReleaseManifest
 from policies.model.trust import TrustPolicy
 from policies.model.value import Value
 
@@ -49,6 +50,25 @@ READ = {
 """Who reads each file, and when."""
 
 
+STATEMENTS: dict[str, tuple[type[Value], str]] = {
+    "The manifest": (
+        ReleaseManifest,
+        """
+        What signers sign, as JSON: `penstock release build` makes it of a folder, a configuration template
+        and its options, and nobody writes it by hand. Its digest is the name of the release.
+        """,
+    ),
+    "The channel's index": (
+        ChannelIndex,
+        """
+        Which releases of a channel may be installed, as JSON: `penstock release index` makes it, and the
+        group that `index_group` of trust.yaml names signs it.
+        """,
+    ),
+}
+"""What is signed: nobody writes it, and whoever signs or audits reads it."""
+
+
 def pages() -> dict[str, str]:
     """Return every generated page of the reference, by the name of its file."""
     found = {
@@ -61,6 +81,11 @@ def pages() -> dict[str, str]:
         )
         for name, model in FILES.items()
     }
+    signed = [
+        f"## {title}\n\n{prose(about)}\n\n{models.text_of(model, '###', 'The whole')}"
+        for title, (model, about) in STATEMENTS.items()
+    ]
+    found["release.md"] = page("A release", *signed)
     return found | {"settings.md": settings.text(), "commands.md": commands.text()}
 
 

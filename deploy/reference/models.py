@@ -27,6 +27,9 @@ PATTERNS = {
     r"^[0-9]{1,2}(?:\.[0-9]{1,2})?%$": "a share below 100 %, like `5%` or `0.5%`",
     r"^(?:file|env|vault):": "`file:PATH`, `env:NAME` or `vault:PATH#FIELD`",
     r"^(?:https://|http://127\.0\.0\.1[:/])[^\s?#]+$": "an https URL; http on this host only",
+    r"^[0-9A-Za-z][0-9A-Za-z.+~_:-]*$": "letters, digits and `.+~_:-`, 64 at most",
+    r"^[a-z0-9]+$": "small letters and digits",
+    r"^[a-z0-9]+/[a-z0-9]+$": "like `linux/amd64`",
     r"\S": "text",
 }
 """What a pattern means to whoever writes a value; a pattern without words here is a mistake of ours."""
@@ -93,14 +96,14 @@ def sections(model: type[BaseModel]) -> Iterator[Section]:
         yield Section(tuple(dict.fromkeys(places[title])), found, tuple(_keys(found, schema)))
 
 
-def text_of(model: type[BaseModel], headings: str = "##") -> str:
-    """Return the tables of a file, one for each section."""
+def text_of(model: type[BaseModel], headings: str = "##", whole: str = "The file") -> str:
+    """Return the tables of a file, one for each section; `whole` is the title of the outermost."""
     parts = []
     for section in sections(model):
         about = prose(inspect.getdoc(section.model) or "")
         rows = [(f"`{key.name}`", key.kind, key.default, key.meaning) for key in section.keys]
         tag = next((f" (`kind: {key.kind.strip('`')}`)" for key in section.keys if _is_tag(key)), "")
-        title = ", ".join(f"`{place}`" for place in section.places if place) + tag or "The file"
+        title = ", ".join(f"`{place}`" for place in section.places if place) + tag or whole
         parts.append(f"{headings} {title}\n\n{about}\n\n{table(('Key', 'Value', 'Default', 'Means'), rows)}")
     return "\n\n".join(parts)
 
@@ -157,6 +160,8 @@ def _written(value: dict[str, Any]) -> str:
 def _plain(value: dict[str, Any]) -> str:
     match value.get("type"):
         case "array":
+            if pair := value.get("prefixItems"):
+                return f"list of {len(pair)}: {_kind(pair[0])}"
             return _bounded(f"list of {_kind(value.get('items', {}))}", value, _LENGTHS)
         case "object":
             inner = value.get("additionalProperties") or next(
@@ -178,7 +183,7 @@ _ENUMS: dict[str, list[str]] = {}
 
 
 def _default(value: Any) -> str:
-    if value is None or (isinstance(value, list | dict) and not value):
+    if value is None or (isinstance(value, list | dict | str) and not value):
         return "none"
     if isinstance(value, dict):
         return "as below"

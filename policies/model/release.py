@@ -34,8 +34,11 @@ class ReleaseFile(SignedWord):
     """One regular file of a release's tree."""
 
     path: TreePath
+    """Where it lies in the tree, without a leading slash."""
     sha256: Sha256
+    """Digest of its content."""
     size: int = Field(ge=0)
+    """Its bytes."""
     mode: int = Field(ge=0, le=0o777, description="permission bits; set-id bits do not fit")
 
 
@@ -43,7 +46,9 @@ class ReleaseLink(SignedWord):
     """One symbolic link of a release's tree; it leads to a place inside the tree."""
 
     path: TreePath
+    """Where it lies in the tree."""
     target: str = Field(min_length=1, max_length=240)
+    """Where it leads, relative to its own folder."""
 
     @model_validator(mode="after")
     def _is_relative(self) -> "ReleaseLink":
@@ -56,13 +61,21 @@ class Artifact(SignedWord):
     """Bytes of a release: an archive of its tree, or one file laid down under its own name."""
 
     name: TreePath
+    """How it is called beside the manifest."""
     sha256: Sha256
+    """Digest of its bytes, by which it is fetched."""
     size: int = Field(ge=0)
+    """Its bytes."""
     media_type: str = Field(min_length=1, max_length=127)
+    """What it is, as registries name it."""
     platform: str = Field(default="linux/amd64", pattern=r"^[a-z0-9]+/[a-z0-9]+$")
+    """What its programs run on."""
     unpack: Literal["none", "tar", "tar.gz"] = "none"
+    """How it is unpacked; `none` is a single file."""
     files: tuple[ReleaseFile, ...] = ()
+    """Every file of an archive."""
     links: tuple[ReleaseLink, ...] = ()
+    """Every symbolic link of an archive."""
 
     @property
     def digest(self) -> Digest:
@@ -92,14 +105,18 @@ class Daemon(SignedWord):
     """What the release runs: the product's name and its executable inside the tree."""
 
     kind: Name
+    """The product's driver, such as `ocserv`."""
     executable: TreePath
+    """Its program in the tree."""
 
 
 class Platform(SignedWord):
     """An operating system and processor the release runs on."""
 
     os: str = Field(pattern=r"^[a-z0-9]+$")
+    """Such as `linux`."""
     arch: str = Field(pattern=r"^[a-z0-9]+$")
+    """Such as `amd64`."""
 
     def __str__(self) -> str:
         return f"{self.os}/{self.arch}"
@@ -109,15 +126,20 @@ class ConfigSchema(SignedWord):
     """The configuration the release reads: the digest of its template, and its version."""
 
     sha256: Sha256
+    """Digest of the template."""
     size: int = Field(ge=0)
+    """Its bytes."""
     version: int = Field(ge=1)
+    """Its version, which grows when older releases could not read it."""
 
 
 class ConfigCompatibility(SignedWord):
     """Which configuration versions the release reads, first and last, and which one it writes."""
 
     reads: tuple[int, int]
+    """The first and the last version that it reads."""
     writes: int
+    """The version that it writes."""
 
     def understands(self, version: int) -> bool:
         """Return whether it reads a configuration of that version."""
@@ -138,7 +160,9 @@ class FromVersions(SignedWord):
     """
 
     min: int = Field(ge=0)
+    """Least rollback index; 0 lets it be the first one."""
     max: int | None = None
+    """Last one."""
 
     def allow(self, rollback_index: int) -> bool:
         """Return whether a gateway may come from the release of that index."""
@@ -149,7 +173,9 @@ class DrainBounds(SignedWord):
     """How long sessions of the release before may take to end: a fleet's deadline has to lie between."""
 
     min_seconds: int = Field(ge=0)
+    """Shortest deadline that its signers allow."""
     max_seconds: int = Field(ge=0)
+    """Longest one."""
 
     @property
     def least(self) -> timedelta:
@@ -175,25 +201,42 @@ class ReleaseManifest(SignedWord):
     """
 
     product: Name
+    """What it is a release of."""
     version: str = Field(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z][0-9A-Za-z.+~_:-]*$")
+    """What people call it."""
     channel: Name
+    """For which fleets."""
     rollback_index: int = Field(ge=1)
+    """The order of releases; a later one has a higher number."""
     serial: int = Field(ge=1)
+    """Unique and growing in its channel."""
     issued_at: AwareDatetime
+    """When it was made."""
     expires_at: AwareDatetime
+    """Until when it may be admitted, 180 days at most."""
     platforms: tuple[Platform, ...] = Field(min_length=1)
+    """What it runs on; one of them has to be the host's."""
     daemon: Daemon
+    """What it runs."""
     artifacts: tuple[Artifact, ...] = Field(min_length=1)
+    """Every byte of it: one archive, and single files."""
     config_schema: ConfigSchema
+    """Its configuration template, which is among the artifacts."""
     config_compat: ConfigCompatibility
+    """Which configurations it reads, and which it writes."""
     from_versions: FromVersions
+    """From which releases it may be reached."""
     protocol_compat: tuple[Name, ...]
     """The daemons whose clients it serves; its own is among them."""
     drain: DrainBounds
+    """How long sessions of the release before may take to end."""
     requires_approval_for: tuple[Literal["config", "credentials"], ...]
+    """Changes that need an approval, whatever trust.yaml says."""
     known_good_of: None = Field(default=None, description="reserved: nothing may be said here yet")
     sbom: Sha256 | None = None
+    """Digest of its bill of materials."""
     notes: str = Field(default="", max_length=4096)
+    """For people."""
     changelog: Changelog = ""
     """What it changes for people; hosts of before refuse a manifest that has one."""
 
@@ -228,20 +271,30 @@ class CurrentRelease(SignedWord):
     """A release that a channel offers now."""
 
     manifest_sha256: Sha256
+    """Digest of its manifest."""
     rollback_index: int = Field(ge=1)
+    """As its manifest has it."""
 
 
 class ChannelIndex(SignedWord):
     """What a channel offers now (`channel-index/v1`); short-lived, so that nobody can freeze a fleet."""
 
     product: Name
+    """The product whose channel it is."""
     channel: Name
+    """The channel."""
     serial: int = Field(ge=1)
+    """Growing: an older index is refused where a newer one was seen."""
     issued_at: AwareDatetime
+    """When it was made."""
     expires_at: AwareDatetime
+    """Until when it counts, seven days at most."""
     current: tuple[CurrentRelease, ...]
+    """Every release that may be installed."""
     revoked: tuple[Sha256, ...] = ()
+    """Manifests that may not be installed any more."""
     security_floor: int = Field(default=0, ge=0)
+    """Rollback index below which nothing is admitted."""
 
     @model_validator(mode="after")
     def _is_short_lived(self) -> "ChannelIndex":

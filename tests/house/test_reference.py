@@ -4,11 +4,12 @@ import re
 
 import pytest
 
-from deploy.reference.__main__ import FILES, FOLDER, pages
+from deploy.reference.__main__ import FILES, FOLDER, STATEMENTS, pages
 from deploy.reference.models import sections
 from tests.house.tree import modules
 
 PAGES = pages()
+MODELS = [*FILES.values(), *(model for model, _ in STATEMENTS.values())]
 
 
 def test_the_reference_is_as_the_code_has_it() -> None:
@@ -30,7 +31,7 @@ def test_every_key_setting_and_argument_says_what_it_means(name: str) -> None:
 
 
 def test_every_value_is_told_in_words_and_never_by_a_pattern() -> None:
-    kinds = [key.kind for model in FILES.values() for section in sections(model) for key in section.keys]
+    kinds = [key.kind for model in MODELS for section in sections(model) for key in section.keys]
     assert [kind for kind in kinds if "text that matches" in kind] == []
 
 
