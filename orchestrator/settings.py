@@ -179,7 +179,8 @@ def read_settings() -> Settings:
         where = variable if variable in os.environ else f"{Settings.file}: {key}"
         if wrong["type"] == "extra_forbidden":
             close = difflib.get_close_matches(key, Settings.model_fields, n=1)
-            hint = f"did you mean {close[0]}?" if close else "take it out"
+            known = f"known settings are {', '.join(Settings.model_fields)}"
+            hint = f"did you mean {close[0]}?" if close else known
             raise BadInput(f"{Settings.file}: there is no setting {key}; {hint}") from invalid
         said = wrong["msg"].removeprefix("Value error, ")
         raise BadInput(f"{where} is {wrong['input']!r}: {said[0].lower()}{said[1:]}; change it") from invalid

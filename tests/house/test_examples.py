@@ -78,6 +78,14 @@ def test_an_example_with_a_mistake_is_told_by_its_line(installation: Path) -> No
     assert "people[0] has no key sistem_users; did you mean system_users?" in done.stdout
 
 
+def test_a_setting_that_there_is_not_is_told_with_those_there_are(installation: Path) -> None:
+    settings = installation / "penstock.toml"
+    settings.write_text(f'{settings.read_text()}\nzzz = "x"\n')
+    done = checked(installation)
+    assert done.returncode == 2
+    assert "there is no setting zzz; known settings are temporal_address, " in done.stdout
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_an_example_shows_every_key_of_its_file(name: str) -> None:
     text = (EXAMPLES / f"{name}.yaml").read_text()
