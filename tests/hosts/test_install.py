@@ -1,4 +1,4 @@
-"""docs/install.md, typed word for word on booted hosts: a live gateway gets an agent, unnoticed."""
+"""docs/install.md, typed word for word on booted hosts: a live gateway is adopted, unnoticed."""
 
 import contextlib
 import shutil
@@ -27,11 +27,15 @@ SAYS = {
     "penstock check /etc/penstock/agent.yaml": "/etc/penstock/agent.yaml  ok",
     "penstock sessions edge": "runs nothing of penstock's",
     "penstock doctor": "1 fleets are described as they must",
+    "penstock fleet adopt edge gw-1 --dry-run": f"started by {ocserv.UNIT}, {USERS} sessions",
+    "penstock fleet adopt edge gw-1": f"1 gateways with {USERS} sessions were adopted as they ran",
 }
 """What a person looks for in the answer, as the document says."""
+ADOPTED = ["gw-1", "adopted", "running", "yes", f"{USERS}"]
+"""What `penstock sessions` says of a gateway whose daemon was adopted with all its users."""
 PATIENCE = 30.0
 """Seconds for which a person types a command again that does not say what it should."""
-pytestmark = [pytest.mark.lab, pytest.mark.sweep]
+pytestmark = [pytest.mark.lab, pytest.mark.sweep, pytest.mark.timeout(600)]
 
 
 class Hosts:
@@ -103,15 +107,26 @@ def hosts(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
             users.process.stop()
 
 
-def nobody_noticed(hosts: Hosts) -> None:
+def counted(hosts: Hosts) -> list[str]:
+    """What `penstock sessions` says of the gateway, once it has answered."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        said = hosts.control.run("penstock", "sessions", "edge", may_fail=True).out.splitlines()
+        if "silent" not in "".join(said) and len(said) > 1:
+            return said[1].split()
+        assert time.monotonic() < deadline, said
+        time.sleep(1)
+
+
+def harm(hosts: Hosts) -> int:
+    """How many sessions and pings the users have lost so far, those under way included."""
     time.sleep(ANSWER_WITHIN + 1)
     totals = hosts.users.view()["totals"]
-    assert (totals["up"], totals["lost"], totals["pings"]["lost"]) == (USERS, 0, 0)
+    lost: int = totals["lost"] + totals["pings"]["lost"]
+    return lost
 
 
-def test_what_the_document_has_people_type_gives_a_live_gateway_an_agent_and_no_user_notices(
-    hosts: Hosts,
-) -> None:
+def test_what_the_document_has_people_type_adopts_a_live_gateway_and_no_user_notices(hosts: Hosts) -> None:
     serves = hosts.gateway.wait_for(ocserv.UNIT)
     for step in steps():
         if step.file == "/etc/penstock/agent.yaml":
@@ -119,25 +134,42 @@ def test_what_the_document_has_people_type_gives_a_live_gateway_an_agent_and_no_
             hosts.gateway.put("/etc/penstock/trust.yaml", trust)
         hosts.follow(step)
     assert hosts.gateway.wait_for(ocserv.UNIT) == serves
-    nobody_noticed(hosts)
+    assert counted(hosts) == ADOPTED
+    assert harm(hosts) == 0
 
 
 def test_the_gateway_answers_again_when_its_control_host_has_lost_power_for_a_while(hosts: Hosts) -> None:
     hosts.control.cut_power()
     hosts.control.boot()
-    hosts.follow(Step(CONTROL, "penstock sessions edge"))
-    nobody_noticed(hosts)
+    assert counted(hosts) == ADOPTED
+    assert harm(hosts) == 0
 
 
-def test_the_agents_restart_reinstallation_and_removal_leave_the_gateway_serving(hosts: Hosts) -> None:
+def test_the_agents_restart_and_reinstallation_leave_the_gateway_serving(hosts: Hosts) -> None:
     serves, agent = hosts.gateway.wait_for(ocserv.UNIT), hosts.gateway.wait_for(AGENT)
     hosts.gateway.run("systemctl", "restart", AGENT)
     restarted = hosts.gateway.wait_for(AGENT)
     hosts.gateway.run("sh", "-c", "apt-get install --reinstall /root/penstock-agent_*_amd64.deb", within=180)
     assert len({agent, restarted, hosts.gateway.wait_for(AGENT)}) == 3
-    hosts.follow(Step(CONTROL, "penstock sessions edge"))
+    assert counted(hosts) == ADOPTED
+    assert hosts.gateway.wait_for(ocserv.UNIT) == serves
+    assert harm(hosts) == 0
+
+
+def test_after_a_reboot_the_gateways_own_unit_serves_and_it_is_adopted_once_more(hosts: Hosts) -> None:
+    hosts.gateway.reboot()
+    hosts.users.wait_until_up()
+    hosts.follow(Step(CONTROL, "penstock fleet adopt edge gw-1"))
+    assert counted(hosts) == ADOPTED
+    before = harm(hosts)
+    assert harm(hosts) == before
+
+
+def test_an_agent_that_is_removed_leaves_the_gateway_serving_and_can_come_back(hosts: Hosts) -> None:
+    serves, before = hosts.gateway.wait_for(ocserv.UNIT), harm(hosts)
     hosts.gateway.run("apt-get", "remove", "penstock-agent", within=180)
     assert hosts.gateway.run("systemctl", "is-active", AGENT, may_fail=True).out.strip() == "inactive"
-    assert hosts.gateway.run("cat", "/etc/penstock/agent.pem").out, "a removed agent can come back"
+    assert hosts.gateway.run("cat", "/etc/penstock/agent.pem").out
     assert hosts.gateway.wait_for(ocserv.UNIT) == serves
-    nobody_noticed(hosts)
+    assert hosts.users.view()["totals"]["up"] == USERS
+    assert harm(hosts) == before
