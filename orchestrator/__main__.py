@@ -15,13 +15,18 @@ def main() -> None:
         signal.SIGINT, lambda *_: os._exit(ExitCode.DETACHED)
     )  # what is still being loaded says nothing
     from orchestrator.cli.ending import ended, leave  # noqa: PLC0415
-    from orchestrator.cli.main import app  # noqa: PLC0415
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show must not end the command
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    leave(ended(app))
+    leave(ended(_command))
+
+
+def _command() -> None:
+    from orchestrator.cli.main import app  # noqa: PLC0415
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    app()
 
 
 if __name__ == "__main__":

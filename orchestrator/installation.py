@@ -49,6 +49,11 @@ def refuse_foreign_owners(owners: Mapping[str, Sequence[str]]) -> None:
             )
 
 
+def is_for_gateways() -> bool:
+    """Return whether this is what a gateway's host has: the agent and the exporter, without the service."""
+    return find_spec("orchestrator.service") is None
+
+
 def _home(room: str) -> Path | None:
     spec = find_spec(room)
     return Path(spec.origin).parent.parent if spec and spec.origin else None

@@ -9,6 +9,11 @@ from orchestrator.cli.output import printable
 from orchestrator.cli.spelling import all_spelled
 from orchestrator.exit_code import ExitCode
 
+ELSEWHERE = (
+    "this is what a gateway's host has: its agent, its exporter, and what asks an orchestrator's API. Type "
+    "this on a host that has the whole of penstock: the package penstock, not penstock-agent"
+)
+
 
 def ended(command: Callable[[], object]) -> int:
     """Run the command; return the code that the process ends with."""
@@ -42,6 +47,11 @@ def _last_resort(error: Exception) -> int:
     if isinstance(code, int):
         offers = [offer.model_dump(mode="json") for offer in getattr(error, "offers", ())]
         return _say(type(error).__name__, str(error), offers, code)
+    if isinstance(error, ModuleNotFoundError):
+        from orchestrator.installation import is_for_gateways  # noqa: PLC0415 - as below
+
+        if is_for_gateways():
+            return _say("BadInput", ELSEWHERE, [], ExitCode.USAGE)
     import tempfile  # noqa: PLC0415 - what goes well does not wait for it
     import traceback  # noqa: PLC0415
 

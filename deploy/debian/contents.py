@@ -1,0 +1,79 @@
+"""What each Debian package holds, apart from its files in the folder of its name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+OF_THE_ORCHESTRATOR = (
+    "activities/drivers/metrics/prometheus.py",
+    "activities/normality.py",
+    "orchestrator/api",
+    "orchestrator/cli/audit.py",
+    "orchestrator/cli/drill.py",
+    "orchestrator/cli/judge.py",
+    "orchestrator/cli/ledger.py",
+    "orchestrator/cli/release.py",
+    "orchestrator/engine/development.py",
+    "orchestrator/engine/schedules.py",
+    "orchestrator/enrolment/desk.py",
+    "orchestrator/enrolment/listener.py",
+    "orchestrator/processes/api.py",
+    "orchestrator/processes/composition.py",
+    "orchestrator/processes/last_resort.py",
+    "orchestrator/processes/ledger_files.py",
+    "orchestrator/processes/listening.py",
+    "orchestrator/processes/relay.py",
+    "orchestrator/processes/serve.py",
+    "orchestrator/processes/worker.py",
+    "orchestrator/publishing",
+    "orchestrator/relay",
+    "orchestrator/service",
+    "orchestrator/store",
+    "policies/judge/offline",
+    *(f"workflows/{path.name}" for path in sorted((HERE.parents[1] / "workflows").glob("[a-z]*.py"))),
+)
+"""Files and folders of the rooms that a gateway's host never loads; a workflow runs on the orchestrator's."""
+SANDBOX = "workflows/sandbox.py"
+"""How every worker is made, the agent's as well."""
+GATEWAYS = ("agent", "exporter")
+"""What is typed on a gateway's host, and explained there."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """One Debian package, and the environment of its own below /usr/lib/NAME."""
+
+    name: str
+    requirements: tuple[str, ...]
+    """How uv is told which part of the lock it has."""
+    left_out: tuple[str, ...] = ()
+    """Paths of our own code that it does not have."""
+    pages: tuple[str, ...] = ()
+    """Words after `penstock` whose manual pages it brings; those of no other package where it is empty."""
+    programs: tuple[str, ...] = ()
+    """Programs of its dependencies that it needs; all others are left out."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its control file, scripts and files lie in this repository."""
+        return HERE / self.name
+
+    def explains(self, word: str) -> bool:
+        """Say whether the manual page of this word is in this package: each is in one."""
+        return word in self.pages if self.pages else word not in GATEWAYS
+
+    @property
+    def environment(self) -> Path:
+        """Where its environment is, from the root of a host."""
+        return Path("usr/lib") / self.name
+
+
+PACKAGES = (
+    Package("penstock", ("--no-dev",), programs=("temporal",)),
+    Package(
+        "penstock-agent",
+        ("--only-group", "agent"),
+        left_out=tuple(p for p in OF_THE_ORCHESTRATOR if p != SANDBOX),
+        pages=GATEWAYS,
+    ),
+)
