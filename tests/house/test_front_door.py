@@ -34,7 +34,18 @@ def test_the_usage_names_every_verb() -> None:
     usage = run("help").stdout
     verbs = re.findall(r"^((?:\w+ \| )*\w+)\)", RUN.split("case $verb in", 1)[1], re.MULTILINE)
     named = {verb for line in verbs for verb in line.split(" | ")} - {"help"}
-    assert named == {"demo", "lab", "test", "bench", "check", "package", "reference", "serve", "penstock", "clean"}
+    assert named == {
+        "demo",
+        "lab",
+        "test",
+        "bench",
+        "check",
+        "package",
+        "reference",
+        "serve",
+        "penstock",
+        "clean",
+    }
     assert all(re.search(rf"^  {verb}\b", usage, re.MULTILINE) for verb in named)
 
 

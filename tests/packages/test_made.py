@@ -1,0 +1,120 @@
+"""Made packages: the same bytes each time, with signed sums and a bill of what is in them."""
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.debian import __main__ as package
+from deploy.debian import archive, sums
+
+MOMENT = 1_700_000_000
+MOST_INSTALLED = 150_000_000
+SCRIPTS = ("postinst", "prerm", "postrm")
+CONTROL = "Package: tiny\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.invalid>\nDescription: tiny\n"
+
+
+def tiny(folder: Path, *, mask: int, names: list[str]) -> Path:
+    """A tree with a library that is marked as a program, a program, and a text, made in this order."""
+    before = os.umask(mask)
+    try:
+        (folder / "DEBIAN").mkdir(parents=True)
+        (folder / "DEBIAN/control").write_text(CONTROL)
+        for name in names:
+            (folder / name).write_bytes(b"#!/bin/sh\n" if name == "program" else name.encode())
+            (folder / name).chmod(0o700 if name != "text" else 0o600)
+    finally:
+        os.umask(before)
+    return folder
+
+
+def test_a_package_has_the_same_bytes_whoever_makes_it_in_whatever_order(tmp_path: Path) -> None:
+    names = ["library.so", "program", "text"]
+    first = tiny(tmp_path / "a", mask=0o022, names=names)
+    second = tiny(tmp_path / "b", mask=0o077, names=names[::-1])
+    os.utime(second / "text", (1, 1))
+    for tree in (first, second):
+        archive.write(tree, tree.with_suffix(".deb"), MOMENT)
+    made = [(tmp_path / name).read_bytes() for name in ("a.deb", "b.deb")]
+    assert made[0] == made[1]
+    listed = subprocess.run(
+        ["dpkg-deb", "-c", tmp_path / "a.deb"], capture_output=True, text=True, check=True
+    ).stdout
+    rights = {line.split()[-1]: line.split()[:2] for line in listed.splitlines()}
+    assert rights["./program"] == ["-rwxr-xr-x", "root/root"]
+    assert rights["./library.so"] == rights["./text"] == ["-rw-r--r--", "root/root"]
+
+
+def test_the_sums_are_signed_by_the_key_that_was_named_and_told_when_it_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "gpg"
+    home.mkdir(mode=0o700)
+    monkeypatch.setenv("GNUPGHOME", str(home))
+    words = [
+        "gpg",
+        "--batch",
+        "--passphrase",
+        "",
+        "--quick-generate-key",
+        "packages@b.invalid",
+        "ed25519",
+        "sign",
+    ]
+    subprocess.run(words, check=True, capture_output=True)
+    made = tmp_path / "a.deb"
+    made.write_bytes(b"bytes")
+    try:
+        written = sums.write([made], "packages@b.invalid")
+        assert [path.name for path in written] == ["SHA256SUMS", "SHA256SUMS.asc"]
+        assert written[0].read_text() == f"{hashlib.sha256(b'bytes').hexdigest()}  a.deb\n"
+        verified = ["gpg", "--verify", str(written[1]), str(written[0])]
+        subprocess.run(verified, check=True, capture_output=True)
+        written[0].write_text("other")
+        assert subprocess.run(verified, check=False, capture_output=True).returncode == 1
+        with pytest.raises(package.Unavailable, match=r"gpg does not sign with nobody@b\.invalid"):
+            sums.write([made], "nobody@b.invalid")
+        assert not written[1].exists()  # a signature of other sums is not left beside these
+    finally:
+        subprocess.run(["gpgconf", "--kill", "gpg-agent"], check=False)
+
+
+def test_scripts_of_the_packages_are_plain_shell_and_remove_nothing_that_was_written() -> None:
+    for one in package.PACKAGES:
+        for name in SCRIPTS:
+            script = one.folder / "DEBIAN" / name
+            subprocess.run(["dash", "-n", script], check=True)
+            assert os.access(script, os.X_OK)
+            assert not [
+                line
+                for line in script.read_text().splitlines()
+                if "rm -r" in line or "/var/lib" in line.split("echo")[0]
+            ]
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(600)
+def test_packages_are_the_same_bytes_each_time_small_and_without_errors_of_lintian(tmp_path: Path) -> None:
+    first, second = (package.make(tmp_path / name, package.epoch()) for name in ("a", "b"))
+    assert [path.name for path in first] == [path.name for path in second]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
+    packages = [path for path in first if path.suffix == ".deb"]
+    assert [path.name for path in packages] == ["penstock_0.1.0_amd64.deb", "penstock-agent_0.1.0_amd64.deb"]
+    lintian = ["lintian", "--fail-on", "error", *packages]
+    done = subprocess.run(lintian, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    subprocess.run(["dpkg-deb", "-x", packages[1], tmp_path / "agent"], check=True)
+    compiled = ["python3", "-m", "compileall", "-q", tmp_path / "agent"]
+    subprocess.run(compiled, check=False, capture_output=True)  # as py3compile does when it is installed
+    size = sum(path.lstat().st_size for path in (tmp_path / "agent").rglob("*") if path.is_file())
+    assert size <= MOST_INSTALLED
+    bill = json.loads(
+        next(path for path in first if path.name.startswith("penstock-agent_0.1.0.cdx")).read_text()
+    )
+    assert bill["bomFormat"] == "CycloneDX"
+    assert {one["name"] for one in bill["components"]} >= {"temporalio", "cryptography"}
+    assert all(len(one["hashes"][0]["content"]) == 64 for one in bill["components"])

@@ -1,0 +1,59 @@
+"""Units of the packages, as systemd itself reads and scores them."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.debian.contents import PACKAGES
+
+UNITS = [unit for one in PACKAGES for unit in sorted((one.folder / "lib/systemd/system").glob("*.service"))]
+MOST_EXPOSED = {"penstock-agent.service": 5.5}
+OTHERS = 4.0
+
+
+def analyze(*words: object) -> subprocess.CompletedProcess[str]:
+    command = ["systemd-analyze", "--no-pager", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_there_is_a_unit_for_every_process() -> None:
+    started = {
+        re.findall(r"^ExecStart=\S+/penstock (.+)$", unit.read_text(), re.MULTILINE)[0] for unit in UNITS
+    }
+    words = {line.split(" --config")[0].split(" /")[0] for line in started}
+    assert words == {"serve", "worker", "api", "relay", "agent run", "exporter"}
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_is_exposed_no_more_than_its_work_asks_for(unit: Path) -> None:
+    said = analyze("security", "--offline=true", unit).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert found, said
+    assert float(found[1]) <= MOST_EXPOSED.get(unit.name, OTHERS)
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_understands_every_line_of_a_unit(unit: Path, tmp_path: Path) -> None:
+    program = tmp_path / "penstock"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    tried = tmp_path / unit.name
+    tried.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={program}", unit.read_text(), flags=re.MULTILINE))
+    done = analyze("verify", "--man=no", "--recursive-errors=no", tried)
+    assert (done.returncode, done.stderr.replace(str(tmp_path), "")) == (0, "")
+
+
+def test_daemons_outlive_the_agent_and_are_as_many_as_there_are_sessions() -> None:
+    agent = next(unit for unit in UNITS if unit.name == "penstock-agent.service").read_text().splitlines()
+    assert {"KillMode=process", "Delegate=yes", "TasksMax=infinity"} <= {*agent}
+    # What systemd removes or hides when the agent stops, a daemon that goes on would miss.
+    assert not [line for line in agent if line.startswith(("PrivateTmp", "PrivateDevices", "PrivateNetwork"))]
+
+
+def test_the_orchestrators_processes_have_an_own_user_and_no_capability() -> None:
+    for unit in (unit for unit in UNITS if unit.parts[-5] == "penstock"):
+        assert {"User=penstock", "CapabilityBoundingSet=", "NoNewPrivileges=yes"} <= {
+            *unit.read_text().splitlines()
+        }, unit.name
