@@ -10,6 +10,8 @@ import pytest
 
 from deploy.debian import __main__ as package
 from deploy.debian import archive, sums
+from deploy.debian.contents import PACKAGES
+from policies.model.errors import Unavailable
 
 MOMENT = 1_700_000_000
 MOST_INSTALLED = 150_000_000
@@ -75,7 +77,7 @@ def test_the_sums_are_signed_by_the_key_that_was_named_and_told_when_it_is_not_t
         subprocess.run(verified, check=True, capture_output=True)
         written[0].write_text("other")
         assert subprocess.run(verified, check=False, capture_output=True).returncode == 1
-        with pytest.raises(package.Unavailable, match=r"gpg does not sign with nobody@b\.invalid"):
+        with pytest.raises(Unavailable, match=r"gpg does not sign with nobody@b\.invalid"):
             sums.write([made], "nobody@b.invalid")
         assert not written[1].exists()  # a signature of other sums is not left beside these
     finally:
@@ -83,7 +85,7 @@ def test_the_sums_are_signed_by_the_key_that_was_named_and_told_when_it_is_not_t
 
 
 def test_scripts_of_the_packages_are_plain_shell_and_remove_nothing_that_was_written() -> None:
-    for one in package.PACKAGES:
+    for one in PACKAGES:
         for name in SCRIPTS:
             script = one.folder / "DEBIAN" / name
             subprocess.run(["dash", "-n", script], check=True)
@@ -104,11 +106,11 @@ def test_packages_are_the_same_bytes_each_time_small_and_without_errors_of_linti
         assert one.read_bytes() == other.read_bytes(), one.name
     packages = [path for path in first if path.suffix == ".deb"]
     assert [path.name for path in packages] == ["penstock_0.1.0_amd64.deb", "penstock-agent_0.1.0_amd64.deb"]
-    lintian = ["lintian", "--fail-on", "error", *packages]
+    lintian = ["lintian", "--fail-on", "error", *map(str, packages)]
     done = subprocess.run(lintian, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     subprocess.run(["dpkg-deb", "-x", packages[1], tmp_path / "agent"], check=True)
-    compiled = ["python3", "-m", "compileall", "-q", tmp_path / "agent"]
+    compiled = ["python3", "-m", "compileall", "-q", str(tmp_path / "agent")]
     subprocess.run(compiled, check=False, capture_output=True)  # as py3compile does when it is installed
     size = sum(path.lstat().st_size for path in (tmp_path / "agent").rglob("*") if path.is_file())
     assert size <= MOST_INSTALLED
