@@ -52,7 +52,14 @@ def test_the_usage_names_every_verb() -> None:
 def cleaned(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What `clean` does in a folder with a state: a lab's, an install's, and whatever is there already."""
     (folder / "run").write_text(RUN)
-    for made in (".state/lab/cache", ".state/lab-drill", ".state/snapshots", ".venv/bin"):
+    for made in (
+        ".state/lab/cache",
+        ".state/lab-drill",
+        ".state/snapshots",
+        ".state/wheels",
+        ".venv/bin",
+        "dist",
+    ):
         (folder / made).mkdir(parents=True)
     (folder / ".state/install.log").write_text("Setting up ocserv\n")
     return run_in(folder, "clean", *arguments)
