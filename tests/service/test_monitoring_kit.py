@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -28,10 +29,12 @@ from orchestrator.relay.metrics import ShownRelay
 from orchestrator.relay.server import Told
 from orchestrator.settings import Settings
 from policies.model.fleet import Fleet
+from tests.fakes.prometheus import PROGRAM, RealPrometheus
 from tests.house.tree import ROOT
 from tests.service.command_line import CommandLine
 from tests.service.conftest import FLEETS, installed
-from tests.service.test_exporter import free_port
+from tests.service.test_exporter import Keys, exporter, free_port, until_asked
+from tests.service.test_exporter import written as written_file
 from tests.service.test_monitoring import Known
 
 KIT = ROOT / "deploy" / "monitoring"
@@ -270,3 +273,45 @@ def test_the_document_names_the_settings_that_there_are_and_every_series(tmp_pat
     own = {name for name in produced(tmp_path) if name.startswith("penstock_")}
     bare = {re.sub(r"_(?:bucket|count|sum)$", "", name) for name in own}
     assert {name for name in bare if f"`{name}`" not in text} == set()
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed")
+async def test_prometheus_with_the_kit_finds_an_exporter_by_its_file_and_evaluates_every_rule(
+    tmp_path: Path, offline: CommandLine
+) -> None:
+    keys, port, kit = Keys(tmp_path / "keys"), free_port(), tmp_path / "kit"
+    shutil.copytree(KIT, kit)
+    (kit / "targets").mkdir()
+    fleet = tmp_path / "edge.yaml"
+    managed = "    management: 127.0.0.1\n    metrics_port: " + f"{port}\n    slots:"
+    fleet.write_text(fleet.read_text().replace("    slots:", managed))
+    said = await offline("monitoring", "targets", str(fleet), "--to", str(kit / "targets" / "penstock.json"))
+    assert said.code == 0, said.err
+    config = (kit / "prometheus.yaml").read_text()
+    for written, here in (
+        ("/etc/prometheus/penstock-exporters.pem", str(keys.authority.roots)),
+        ("/etc/prometheus/penstock-exporters.token", str(keys.token)),
+        ("scrape_timeout: 10s", "scrape_timeout: 1s"),
+        ("15s", "1s"),
+    ):
+        assert written in config
+        config = config.replace(written, here)
+    (kit / "prometheus.yml").write_text(config)
+    server = RealPrometheus(kit, free_port())
+    loopback = {"addresses": ["192.0.2.11"], "management": "127.0.0.1"}
+    settings = written_file(tmp_path, keys.settings, metrics_port=port, **loopback)
+    try:
+        async with exporter(settings):
+            await server.start()
+            await until_asked(server.url, 'up{job="vpngw",fleet="edge",gateway="edge-1"}', 1)
+            await until_asked(server.url, 'count(vpngw_tunnel_bytes_total{gateway="edge-1"})', 4)
+            async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(20):
+                rules: list[dict[str, Any]] = []
+                while not rules or "unknown" in {one["health"] for one in rules}:
+                    answer = await client.get(f"{server.url}/api/v1/rules")
+                    rules = [one for group in answer.json()["data"]["groups"] for one in group["rules"]]
+                    await asyncio.sleep(0.2)
+    finally:
+        server.kill()
+    assert {one["name"] for one in rules} == {one["alert"] for one in alerts()}
+    assert [(one["name"], one.get("lastError")) for one in rules if one["health"] != "ok"] == []
