@@ -28,6 +28,9 @@ def run(config: Config) -> None:
     """Run a gateway's agent until SIGTERM."""
     import asyncio  # noqa: PLC0415 - other commands do without, and come sooner
 
+    from orchestrator.processes import journal  # noqa: PLC0415 - as above
+
+    journal.begin()
     asyncio.run(_room().main(config))
 
 

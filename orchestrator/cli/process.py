@@ -28,4 +28,7 @@ def run(name: str, *arguments: Any) -> None:
     """Run the process of that name until it ends."""
     import asyncio  # noqa: PLC0415 - other commands do without, and come sooner
 
+    from orchestrator.processes import journal  # noqa: PLC0415 - as above
+
+    journal.begin()
     asyncio.run(loaded(name).main(*arguments))
