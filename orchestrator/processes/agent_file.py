@@ -40,6 +40,9 @@ class ExporterSettings(Value):
         None, description="what Prometheus shows, one token in each line; read anew for each scrape"
     )
     connections: int = Field(64, ge=8, le=1000, description="how many it has at most")
+    journal: bool = Field(
+        False, description="whether daemons' logs, which name users, also go to the host's journal"
+    )
     probe_tunnels: bool = Field(
         False,
         description="whether users' tunnels are pinged, each once in two minutes, to count lost packets",

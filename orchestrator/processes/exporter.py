@@ -21,8 +21,9 @@ from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.ocserv.log import LoginLog, process_age
 from activities.drivers.daemon.port import Session
 from activities.drivers.metrics.certificates import CertificateLives
-from activities.drivers.metrics.exporter import GatewayExporter, Running
+from activities.drivers.metrics.exporter import GatewayExporter, Hears, Running, nobody_hears
 from activities.drivers.metrics.interfaces import Interfaces
+from activities.drivers.metrics.journal import Journal
 from activities.drivers.metrics.tunnel_probes import Tunnel, TunnelProbes, require_pings
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.process import PROC, Process
@@ -134,12 +135,14 @@ class Shows:
     certificates: CertificateLives
     tunnels: TunnelProbes | None = None
     """Asked only where the agent's file says `probe_tunnels`."""
+    journal: Journal | None = None
+    """Told only where it says `journal`."""
 
     @property
     def registry(self) -> CollectorRegistry:
         """All of it."""
         registry = CollectorRegistry(auto_describe=False)
-        for one in (self.gateway, self.interfaces, self.certificates, self.tunnels):
+        for one in (self.gateway, self.interfaces, self.certificates, self.tunnels, self.journal):
             if one is not None:
                 registry.register(one)
         return registry
@@ -191,8 +194,11 @@ async def _again_and_again(step: Callable[[], Awaitable[None]], every: timedelta
         await asyncio.sleep(every.total_seconds())
 
 
-def exporter_of(gateway: Gateway, host: Host, memory: Path) -> GatewayExporter:
-    """Return what the gateway shows; how far logs were read is kept in the file `memory`."""
+def exporter_of(gateway: Gateway, host: Host, memory: Path, hears: Hears = nobody_hears) -> GatewayExporter:
+    """Return what the gateway shows; how far logs were read is kept in the file `memory`.
+
+    `hears` takes each line of them.
+    """
     own = frozenset(str(address) for address in gateway.addresses)
     return GatewayExporter(
         # a daemon that is adopted later has its sessions and processes counted, and no log of ours
@@ -201,6 +207,7 @@ def exporter_of(gateway: Gateway, host: Host, memory: Path) -> GatewayExporter:
         reader=lambda: LoginLog(ignored=own, age=process_age),
         serving=host.serving,
         memory=memory,
+        hears=hears,
     )
 
 
@@ -212,8 +219,11 @@ def shown_of(settings: AgentSettings, host: Host) -> Shows:
     """
     if settings.exporter.probe_tunnels:
         require_pings()
+    journal = Journal(settings.gateway.name, settings.product) if settings.exporter.journal else None
+    hears = journal.say if journal is not None else nobody_hears
     return Shows(
-        gateway=exporter_of(settings.gateway, host, settings.root / MEMORY),
+        gateway=exporter_of(settings.gateway, host, settings.root / MEMORY, hears),
+        journal=journal,
         interfaces=Interfaces(settings.gateway),
         certificates=CertificateLives(
             "vpngw",

@@ -1,4 +1,6 @@
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -6,7 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from activities.drivers.daemon.ocserv.log import LoginLog
-from activities.drivers.metrics.exporter import GatewayExporter, Running
+from activities.drivers.metrics.exporter import GatewayExporter, Hears, Running, nobody_hears
+from activities.drivers.metrics.journal import Journal
 from activities.drivers.runtime.host.process import Process, process
 
 LOG = Path(__file__).parent / "logs" / "ocserv-1.3.0.log"
@@ -43,13 +46,14 @@ class Gateway:
 class Shown:
     """An exporter as Prometheus sees it."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, hears: Hears = nobody_hears) -> None:
         self.exporter = GatewayExporter(
             logs={"a": gateway.log},
             find=gateway.find,
             reader=lambda: LoginLog(alive=lambda _: False),
             serving=lambda: gateway.serving,
             memory=gateway.memory,
+            hears=hears,
         )
         self.exporter.refresh()
         self._registry = CollectorRegistry(auto_describe=False)
@@ -242,3 +246,58 @@ def test_a_torn_memory_file_is_like_none(gateway: Gateway, show: Callable[[], Sh
     shown = show()
     gateway.writes(logins("alice"))
     assert shown.logins() == 1
+
+
+class HostJournal:
+    """The socket at which a journal takes lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.socket.setblocking(False)
+
+    def took(self) -> dict[str, str]:
+        fields = self.socket.recv(1 << 16).decode().splitlines()
+        return {name: value for name, _, value in (one.partition("=") for one in fields)}
+
+
+def test_each_line_of_a_daemon_reaches_the_journal_with_its_slot_release_and_executable(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    host = HostJournal(tmp_path / "socket")
+    journal = Journal("gw-1", "ocserv", tmp_path / "socket")
+    shown = Shown(gateway, hears=journal.say)
+    gateway.writes("main: user 'eve'\x1bPRIORITY=0 logged in\nanother line\n")
+    shown.exporter.follow()
+    took = host.took()
+    assert took["MESSAGE"] == "main: user 'eve' PRIORITY=0 logged in"
+    assert took["PRIORITY"] == "6"
+    assert took["SYSLOG_IDENTIFIER"] == "ocserv-a"
+    assert (took["VPN_GATEWAY"], took["VPN_SLOT"]) == ("gw-1", "a")
+    assert (took["VPN_EXECUTABLE"], took["VPN_VERSION"]) == (DIGEST, "1.3.0")
+    assert host.took()["MESSAGE"] == "another line"
+    host.socket.close()
+
+
+def test_nobody_waits_for_a_journal_that_is_full_or_away(gateway: Gateway, tmp_path: Path) -> None:
+    host = HostJournal(tmp_path / "socket")
+    journal = Journal("gw-1", "ocserv", tmp_path / "socket")
+    shown = Shown(gateway, hears=journal.say)
+    gateway.writes("a line\n" * 20_000)
+    began = time.monotonic()
+    shown.exporter.follow()
+    assert time.monotonic() - began < 5
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(journal)
+
+    def lines(outcome: str) -> float:
+        return registry.get_sample_value("vpngw_journal_lines_total", {"outcome": outcome}) or 0
+
+    assert lines("taken") > 0
+    assert lines("taken") + lines("dropped") == 20_000
+    before = lines("dropped")
+    assert before > 0
+    host.socket.close()
+    gateway.writes(logins("alice"))
+    assert shown.logins() == 1
+    assert lines("dropped") > before

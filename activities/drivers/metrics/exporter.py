@@ -61,6 +61,15 @@ class Running:
     version: str
 
 
+Hears = Callable[[Running, str], None]
+"""Takes each line of an instance's log."""
+
+
+def nobody_hears(running: Running, line: str) -> None:
+    """Take no line anywhere."""
+    del running, line
+
+
 class Kept(Value):
     """What must survive the exporter so that nothing counts twice: of one slot."""
 
@@ -96,6 +105,7 @@ class Watched:
     tail: LogTail
     logins: LoginReader
     first: FirstAttempts
+    hears: Hears
     outcomes: dict[LoginOutcome, int] = field(default_factory=lambda: dict.fromkeys(LoginOutcome, 0))
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
@@ -120,6 +130,7 @@ class Watched:
         """Count what the log has to say since the last time."""
         lines = self.tail.read()
         for line in lines:
+            self.hears(self.running, line)
             for attempt in self.logins.read(line, at, timed=self.caught_up):
                 self.count(attempt)
         self.caught_up = self.caught_up or not lines
@@ -144,6 +155,7 @@ class GatewayExporter(Collector):
         reader: Callable[[], LoginReader],
         serving: Callable[[], str | None],
         memory: Path,
+        hears: Hears = nobody_hears,
     ) -> None:
         """Compose an exporter; nothing is read yet.
 
@@ -153,11 +165,13 @@ class GatewayExporter(Collector):
             reader: Makes a reader for the log of one instance.
             serving: Tells which slot gets new sessions now; None when unknown.
             memory: The file in which the reading marks are kept.
+            hears: Takes each line that is read, as often as it is read.
         """
         self._find = find
         self._reader = reader
         self._serving = serving
         self._memory = memory
+        self._hears = hears
         self._kept = _remembered(memory)
         self._tails = {slot: _tail(path, self._kept.get(slot)) for slot, path in logs.items()}
         self._watched: dict[str, Watched] = {}
@@ -232,7 +246,8 @@ class GatewayExporter(Collector):
         same = kept is not None and running is not None and kept.process == running.process
         if running is not None:
             first = FirstAttempts(kept.seen if kept and same else None)
-            self._watched[slot] = Watched(running, self._tails[slot], self._reader(), first)
+            reader = self._reader()
+            self._watched[slot] = Watched(running, self._tails[slot], reader, first, self._hears)
 
     def _remember(self) -> None:
         kept = {**self._kept, **{slot: watched.kept for slot, watched in self._watched.items()}}
