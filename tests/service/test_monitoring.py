@@ -83,9 +83,13 @@ async def process(name: str, settings: Settings, **more: str) -> AsyncIterator[a
         async with asyncio.timeout(60):
             assert (await started.stdout.readline()).startswith(b"ready")
         yield started
+        started.terminate()
+        async with asyncio.timeout(20):
+            assert await started.wait() == 0
     finally:
-        started.kill()
-        await started.wait()
+        if started.returncode is None:
+            started.kill()
+            await started.wait()
 
 
 @pytest.fixture

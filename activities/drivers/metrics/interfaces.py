@@ -7,8 +7,10 @@ was last read is added up here; what a session moved in its last seconds before 
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from operator import add
 from pathlib import Path
+from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -23,8 +25,7 @@ OWN = ("lo",)
 DIRECTIONS = ("received", "sent")
 
 
-@dataclass(frozen=True)
-class Traffic:
+class Traffic(NamedTuple):
     """What one direction has counted: bytes, packets, packets with errors, packets dropped."""
 
     bytes: int = 0
@@ -34,16 +35,13 @@ class Traffic:
 
     def gained_since(self, before: "Traffic") -> "Traffic":
         """Return what was added since; a device that was made anew under its name began at zero."""
-        anew = self.bytes < before.bytes or self.packets < before.packets
-        return self if anew else self._with(before, -1)
+        if self.bytes < before.bytes or self.packets < before.packets:
+            return self
+        return Traffic(*(max(0, now - then) for now, then in zip(self, before, strict=True)))
 
     def plus(self, other: "Traffic") -> "Traffic":
         """Return both together."""
-        return self._with(other, 1)
-
-    def _with(self, other: "Traffic", sign: int) -> "Traffic":
-        names = [one.name for one in fields(self)]
-        return Traffic(*(max(0, getattr(self, name) + sign * getattr(other, name)) for name in names))
+        return Traffic(*map(add, self, other))
 
 
 Both = tuple[Traffic, Traffic]
@@ -115,9 +113,10 @@ class Interfaces(Collector):
 def _added(known: _Sum, now: Mapping[str, Both]) -> Both:
     received, sent = known.both
     for name, (into, out) in now.items():
-        into_before, out_before = known.before.get(name, NOTHING)
-        received = received.plus(into.gained_since(into_before))
-        sent = sent.plus(out.gained_since(out_before))
+        if (before := known.before.get(name, NOTHING)) == (into, out):
+            continue  # as most of thousands have it
+        received = received.plus(into.gained_since(before[0]))
+        sent = sent.plus(out.gained_since(before[1]))
     return received, sent
 
 
