@@ -49,13 +49,22 @@ def compose_releases(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     record: Callable[[Verification], None] | None = None,
     promoted: Callable[[], Collection[Digest]] = tuple,
+    fetched: Callable[[Verification], None] | None = None,
 ) -> Releases:
     """Return releases over a folder and a trust policy file.
 
     A host of one fleet names its product and channel; the orchestrator names them with each release.
     `record` takes every verdict; without one they go to `audit.jsonl` in the folder. `promoted`
     says which releases are known-good somewhere: they raise the floor, and stay admissible.
+    `fetched` hears of every verdict for which something was fetched, too.
     """
+    written = record or Trail(store / "audit.jsonl").append
+
+    def told(verification: Verification) -> None:
+        written(verification)
+        if fetched is not None and verification.accesses:
+            fetched(verification)
+
     blobs = BlobStore(store)
     tools = Tools(
         store=blobs,
@@ -68,7 +77,7 @@ def compose_releases(
         unpack=unpack,
         inspect=inspect,
         furnish=furnish,
-        record=record or Trail(store / "audit.jsonl").append,
+        record=told,
         clock=clock,
         promoted=promoted,
     )

@@ -134,7 +134,11 @@ def compose_host(settings: AgentSettings) -> Host:
     )
     folders = SlotFolders(gateway, root, Ocserv(login, settings.exempt))
     admission = compose_releases(
-        root / "store", settings.trust, product=settings.product, channel=settings.channel
+        root / "store",
+        settings.trust,
+        product=settings.product,
+        channel=settings.channel,
+        fetched=audit.record_fetch,
     )
 
     def kept(slot: str) -> None:

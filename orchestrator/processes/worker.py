@@ -110,7 +110,8 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
         """Return what any gateway of any fleet goes back to."""
         return {one.digest for name in fleets.all() for one in book.known_good(name).values()}
 
-    releases = ReleaseActivities(compose_releases(settings.store, settings.trust, promoted=promoted))
+    admission = compose_releases(settings.store, settings.trust, promoted=promoted, fetched=book.note_fetch)
+    releases = ReleaseActivities(admission)
     metrics = PrometheusSource(settings.prometheus_url)
     observation = ObservationActivities(
         metrics,

@@ -13,6 +13,7 @@ from policies.model.errors import BadInput, Unknown
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.release import ReleaseRow
+from policies.model.verification import Verification
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,27 @@ class ReleaseService:
     trust: Path
     source: str
 
-    async def verify(self, fleet: Fleet, digest: str) -> Admitted:
-        """Return who signed a release of the repository and why that is enough; nothing is kept.
+    async def verify(self, fleet: Fleet, digest: str, person: str) -> Admitted:
+        """Return who signed a release of the repository and why that is enough; it is not added.
+
+        Who had what fetched is in the audit record, also when it is refused.
 
         Raises:
             TrustError: It may not be used, with the reason.
         """
-        releases = compose_releases(self.store, self.trust, product=fleet.product, channel=fleet.channel)
-        return await releases.admit(digest, self.source)
+        made = list[Verification]()
+        releases = compose_releases(
+            self.store, self.trust, product=fleet.product, channel=fleet.channel, fetched=made.append
+        )
+        try:
+            return await releases.admit(digest, self.source)
+        finally:
+            for verification in made:
+                await asyncio.to_thread(self.ledger.note_fetch, verification, person, fleet.name)
 
     async def add(self, fleet: Fleet, digest: str, person: str) -> ReleaseRow:
         """Verify a release and have it in the ledger; return its row."""
-        admitted = await self.verify(fleet, digest)
+        admitted = await self.verify(fleet, digest, person)
         await asyncio.to_thread(
             self.ledger.add_release,
             admitted.reference,

@@ -503,7 +503,8 @@ class Service:
 
     async def verify_release(self, caller: Caller, fleet: str, digest: str) -> Admitted:
         """Verify a release of the repository for the fleet, without keeping anything."""
-        return await self._releases.verify(await self._asked(caller, Action.READ, fleet), digest)
+        named = await self._asked(caller, Action.READ, fleet)
+        return await self._releases.verify(named, digest, caller.person)
 
     async def add_release(self, caller: Caller, fleet: str, digest: str) -> ReleaseRow:
         """Verify a release for the fleet and have it in the ledger."""

@@ -17,6 +17,10 @@ from policies.model.offer import Offer, Verb
 from policies.model.people import Via
 from policies.model.plan import ReleaseRef
 from policies.model.release import ReleaseRow
+from policies.model.verification import Verification
+
+MOST_ANSWERS = 50
+"""Answers of a repository that an entry of the record names; the store's own record has all of them."""
 
 
 class Releases(Book):
@@ -58,6 +62,20 @@ class Releases(Book):
             connection.execute(insert(tables.releases).values(row))
             append(connection, person, Via.SYSTEM, "release added", reference.digest, {"signers": signers})
             return True
+
+    def note_fetch(
+        self, verification: Verification, person: str = PENSTOCK, fleet: str | None = None
+    ) -> None:
+        """Write down who had a release fetched from where, each of the answers, and what came of it."""
+        body = {
+            "from": verification.source,
+            "answers": verification.accesses[:MOST_ANSWERS],
+            "verdict": verification.verdict.code,
+            "said": verification.fetched,
+        }
+        with writing(self._engine) as connection:
+            about = verification.release
+            append(connection, person, Via.SYSTEM, "release fetched", about, body, fleet=fleet)
 
     def source_of(self, digests: Collection[str]) -> str | None:
         """Return where the newest of these releases came from, None when none of them was ever added."""

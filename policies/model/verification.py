@@ -75,3 +75,12 @@ class Verification(Value):
     index: Signed | None = None
     host: Host | None = Field(default=None, description="where it was to run; None where no host asked")
     accesses: tuple[str, ...] = ()
+    """One line for every answer of the source: its status, its bytes, its seconds, its address."""
+
+    @property
+    def fetched(self) -> str:
+        """What was fetched from where and what came of it, in a sentence; the same for the same fetch."""
+        size = sum(int(line.split()[1]) for line in self.accesses)
+        answers = "1 answer" if len(self.accesses) == 1 else f"{len(self.accesses)} answers"
+        release = f"{self.version} {self.release}".strip()
+        return f"{release} from {self.source}: {answers} of {size} bytes, {self.verdict.code}"

@@ -9,6 +9,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
+from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.trust_files import Trail, compose_releases, evidence_of, load_trust, recompute
 from activities.evidence import reverify
 from activities.refusals import (
@@ -75,6 +76,26 @@ async def test_a_release_signed_by_two_people_is_admitted_and_unpacked(
     assert (tmp_path / "gateway/config/ocserv.conf.template").read_text() == template.read_text()
     assert (tmp_path / "gateway/root/usr/lib/libexample.so").readlink() == Path("libexample.so.1")
     assert admitted.reference.digest == digest
+
+
+async def test_what_a_host_fetched_is_in_its_own_record_and_refusals_are_counted(
+    lab: LabReleases, tmp_path: Path
+) -> None:
+    audit = HostAudit(tmp_path / "audit.jsonl", tmp_path / "audit.key")
+    store, trust = tmp_path / "store", lab.trust_policy
+    releases = compose_releases(
+        store, trust, product="ocserv-gw", channel="stable", fetched=audit.record_fetch
+    )
+    good = lab.publish(*small_tree(tmp_path), version="1.3.0", rollback_index=1)
+    await releases.admit(good, lab.url)
+    bad = lab.publish(*small_tree(tmp_path), version="1.4.0", rollback_index=2, signers=[])
+    for _ in range(3):
+        with pytest.raises(SignatureMissing):
+            await releases.admit(bad, lab.url)
+    lines = [json.loads(line)["entry"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [line["action"] for line in lines] == ["release fetched", "fetched release refused"]
+    assert lines[0]["sentence"].startswith(f"1.3.0 {good} from {lab.url}: ")
+    assert lines[1]["sentence"].endswith("bytes, SignatureMissing")
 
 
 async def test_a_tampered_artifact_is_refused(lab: LabReleases, releases: Releases, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from orchestrator.cli.client import Problem
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
 from orchestrator.settings import Settings
+from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, PenstockError
 from policies.model.refusals import SignatureMissing, TrustError
 from tests.fakes.authority import EnterpriseCa
@@ -169,6 +170,23 @@ async def test_the_changelog_is_signed_with_the_release_and_shown(desk: Desk) ->
         changelog.write_bytes(wrong)
         with pytest.raises(BadInput, match=named):
             desk.run(*desk.build)
+
+
+async def test_who_had_what_fetched_is_in_the_audit_record_refused_or_not(desk: Desk) -> None:
+    digest = desk.published()
+    await desk.ask("verify", digest)
+    (desk.repository / "signatures" / digest.replace(":", "/")).with_suffix(".json").unlink()
+    with pytest.raises(Problem):
+        await desk.ask("add", digest)
+    ledger = Ledger.open(f"sqlite:///{desk.folder / 'ledger.db'}")
+    fetched = [entry for entry in ledger.audit_entries() if entry.action == "release fetched"]
+    assert [(entry.person, entry.subject, entry.fleet) for entry in fetched] == [("root", digest, "edge")] * 2
+    first, second = (json.loads(entry.body) for entry in fetched)
+    assert (first["verdict"], second["verdict"]) == ("Admitted", "SignatureMissing")
+    for said in (first, second):
+        place = f"{said['from']}/statements/{digest.replace(':', '/')}"
+        assert [line.split()[0] for line in said["answers"] if line.endswith(place)] == ["200"]
+    assert f"1.3.0 {digest} from {first['from']}: {len(first['answers'])} answers of " in first["said"]
 
 
 async def test_an_unsigned_release_is_not_added(desk: Desk) -> None:

@@ -32,6 +32,7 @@ from activities.drivers.runtime.host.repeats import Repeats
 from activities.host_record import HostRecordPage, page_of
 from policies.model.value import digest_of
 from policies.model.value import sentence as in_a_line
+from policies.model.verification import Verification
 
 LARGEST = 16 * 1024 * 1024
 """Bytes that the file may have: two weeks of refusals without end, and years of others."""
@@ -76,6 +77,17 @@ class HostAudit:
         said = _cut(sentence, LONGEST_SENTENCE)
         if not self._repeats.is_one(action, said):
             self._record_or_log(action, said)
+
+    def record_fetch(self, verification: Verification) -> None:
+        """Append what this host fetched of a repository; refusals that come again are counted.
+
+        Raises:
+            OSError: the disk does not take it, and the release was admitted.
+        """
+        if verification.verdict.admitted:
+            self.record("release fetched", verification.fetched)
+        else:
+            self.record_refusal("fetched release refused", verification.fetched)
 
     def record(self, action: str, sentence: str, person: str = "the engine") -> None:
         """Append what was done by whom and have it on the disk; OSError when the disk takes none.
