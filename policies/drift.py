@@ -1,9 +1,10 @@
-"""Known-good: does a gateway do what its last promotion says it does, and is it back already?"""
+"""Drift: does a gateway do what its last promotion says, and do its fleet's file and its agent's agree?"""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from policies.model.change import PENSTOCK, Quarantine
+from policies.model.fleet import Gateway
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import ReleaseRef
 
@@ -52,3 +53,34 @@ def astray(state: GatewayState, release: ReleaseRef) -> str | None:
     if serving.executable != release.executable:
         return "runs an executable that its manifest does not name"
     return None
+
+
+def described_by(gateway: Gateway) -> tuple[str, ...]:
+    """Return what a file says of a gateway, a line for each thing that its host acts on."""
+    lines = [f"{name}: {getattr(gateway, name)}" for name in ("fleet", "port")]
+    lines += [f"address {address}: yes" for address in gateway.addresses]
+    lines.append(f"management: {gateway.management}, port {gateway.metrics_port}")
+    for slot in gateway.slots:
+        pools = f"{slot.pool4}" if slot.pool6 is None else f"{slot.pool4} and {slot.pool6}"
+        lines.append(f"slot {slot.name}: port {slot.port}, device {slot.device}, users {pools}")
+    return tuple(lines)
+
+
+def disagreements(gateway: Gateway, state: GatewayState) -> tuple[str, ...]:
+    """Return, a sentence each, where the fleet's file and the agent's say different things of a gateway.
+
+    An agent that does not tell what its file says, since it is older, disagrees with nobody.
+    """
+    if not state.described:
+        return ()
+    ours, theirs = _things(described_by(gateway)), _things(state.described)
+    return tuple(
+        f"{thing}: fleet.yaml says {ours.get(thing, 'no')}, its agent's file {theirs.get(thing, 'no')}"
+        for thing in sorted(ours.keys() | theirs.keys())
+        if ours.get(thing) != theirs.get(thing)
+    )
+
+
+def _things(lines: tuple[str, ...]) -> dict[str, str]:
+    """Return what is said by what it is said of; an address of IPv6 has colons of its own."""
+    return {thing: said for thing, _, said in (line.rpartition(": ") for line in lines)}

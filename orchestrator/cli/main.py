@@ -27,10 +27,11 @@ from orchestrator.cli import (
 )
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import UNNAMED, code_of_fleet, follow, follow_begun
-from orchestrator.cli.output import Output, OutputOption, console, emit, say
+from orchestrator.cli.output import Output, OutputOption, console, emit, print_table, say
 from orchestrator.cli.screens import fleet_frame, history_lines, plan_lines
 from orchestrator.cli.tree import CHANGE, RUN, SEE, STOP, TOOLS, Tree, group
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, completed_releases, fleet_of
+from orchestrator.exit_code import ExitCode
 
 app = typer.Typer(
     name="penstock",
@@ -212,6 +213,27 @@ def show_fleet(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> 
             say(f"  last change: {found['change']['rollout']}: {found['change']['what']}")
 
     emit(output, "FleetStatus", found, table, names=[name])
+
+
+@fleets.command("drift")
+def show_drift(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
+    """Name where what runs, fleet.yaml and the agents' own files differ; ends with 10 when something does."""
+    api = Api()
+    name = fleet_of(api, fleet)
+    found = api.surveying().get("fleets", name, "drift")
+    rows, silent = found["differences"], found["silent"]
+
+    def table() -> None:
+        compared = f"Nothing differs on the {found['gateways']} gateways of {name} that answered."
+        columns = [(row["gateway"], row["sentence"]) for row in rows]
+        print_table(("GATEWAY", "DIFFERENCE"), columns, compared)
+        if found["count"] > len(rows):
+            say(f"{found['count'] - len(rows)} more differences are not shown.")
+        if silent:
+            say(f"Silent, so not compared: {', '.join(silent[:10])}{' and others' if silent[10:] else ''}")
+
+    emit(output, "Drift", found, table, rows=rows, names=[row["gateway"] for row in rows])
+    raise typer.Exit(ExitCode.DIFFERENCES if rows else ExitCode.HELD if silent else ExitCode.DONE)
 
 
 # --- change ------------------------------------------------------------------------------

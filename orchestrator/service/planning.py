@@ -7,9 +7,10 @@ from pathlib import Path
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.files import load
 from orchestrator.service.approvals import ApprovalService
-from orchestrator.service.changes import ChangeService
+from orchestrator.service.changes import LOOKED_AT_WITHIN, ChangeService
 from orchestrator.service.login_rate import attempts_per_minute
 from orchestrator.store.ledger import Ledger
+from policies.drift import disagreements
 from policies.judge.offline.predict import Prediction, Proof, predict, what_logins_prove
 from policies.model.approval import Approved
 from policies.model.errors import BadInput
@@ -116,12 +117,23 @@ class PlanService:
         )
 
     def _warnings(self, plan: Plan) -> tuple[str, ...]:
-        """Say that the fleet went back from this release before, since a start would try it again."""
-        row = self.ledger.went_back(plan.fleet.name, plan.release.digest)
-        if row is None:
+        """Say that the fleet went back from this release before, and where files disagree."""
+        row, warned = self.ledger.went_back(plan.fleet.name, plan.release.digest), list[str]()
+        if row is not None:
+            ended = f" at {row.ended:%Y-%m-%d %H:%M} UTC" if row.ended else ""
+            warned.append(f"{plan.release.version} was rolled back here{ended} by {row.name}: {row.sentence}")
+        return (*warned, *self._disagreements(plan.fleet))
+
+    def _disagreements(self, fleet: Fleet) -> tuple[str, ...]:
+        """Say where agents' files describe their gateways in another way than the fleet's file."""
+        states, _ = self.ledger.states(fleet.name, LOOKED_AT_WITHIN)
+        gateways = [gateway for gateway in fleet.gateways if gateway.name in states]
+        found = {one.name: said[0] for one in gateways if (said := disagreements(one, states[one.name]))}
+        if not found:
             return ()
-        ended = f" at {row.ended:%Y-%m-%d %H:%M} UTC" if row.ended else ""
-        return (f"{plan.release.version} was rolled back here{ended} by {row.name}: {row.sentence}",)
+        more = f" and on {len(found) - 1} more gateways" if len(found) > 1 else ""
+        name, first = next(iter(found.items()))
+        return (f"files differ: {name}: {first}{more}; see `penstock fleet drift {fleet.name}`",)
 
     async def _predict(self, plan: Plan) -> tuple[Prediction, ...]:
         """Return when each required gate of wave one will have decided; empty when traffic is unknown."""

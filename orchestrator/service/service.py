@@ -21,6 +21,7 @@ from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
 from orchestrator.service.complaints import ComplaintService
 from orchestrator.service.doctor import DoctorService, Finding
 from orchestrator.service.drains import DrainService
+from orchestrator.service.drift import Drift, DriftService
 from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
 from orchestrator.service.fleets import Fleets
 from orchestrator.service.people import PeopleFile
@@ -130,6 +131,7 @@ class Service:
         self._ledger = ledger
         self._changes = changes
         self._drains = DrainService(changes.client, changes)
+        self._drift = DriftService(changes)
         self._quarantine = QuarantineService(changes)
         self._plans = plans
         self._releases = releases
@@ -239,6 +241,10 @@ class Service:
     async def drains(self, caller: Caller, fleet: str) -> tuple[DrainStatus, ...]:
         """Return what drains on the fleet's gateways."""
         return await self._drains.drains(await self._asked(caller, Action.READ, fleet))
+
+    async def drift(self, caller: Caller, fleet: str) -> Drift:
+        """Return where what runs, the fleet's file and the agents' files differ."""
+        return await self._drift.drift(await self._asked(caller, Action.READ, fleet))
 
     async def releases(self, caller: Caller) -> tuple[ReleaseRow, ...]:
         """Return the releases of the products of the fleets that the caller may look at."""

@@ -75,6 +75,9 @@ class GatewayState(Message):
     boot: Token = ""
     changed: bool = False
     recorded: Count = Field(default=0, description="lines of the host's own record")
+    described: tuple[Sentence, ...] = Field(
+        default=(), max_length=MOST_SLOTS + 16, description="what the agent's file says of its gateway"
+    )
 
     def instance(self, slot: str) -> Instance:
         """Return what is in that slot: in one that the gateway does not name there is nothing."""

@@ -15,6 +15,7 @@ from activities.drivers.runtime.host.bounds import HostBounds
 from activities.host_record import HostRecordPage
 from activities.instances import Reloaded, Restored, Staged, Started
 from activities.snapshots import Evidence
+from policies.drift import described_by
 from policies.model.adoption import ADOPTED, Adopted, FoundDaemon
 from policies.model.drain import Look
 from policies.model.errors import (
@@ -411,6 +412,7 @@ class FakeGateway:
             boot=self.boot,
             changed=changed,
             recorded=self.record.length() if self.record else 0,
+            described=described_by(self.gateway),
         )
 
     def _instance(self, name: str, held: FakeSlot) -> Instance:

@@ -57,6 +57,7 @@ STORY = (
     Typed("whoami"),
     Typed("fleet list", remembers={"fleet": r"^(\S+)$"}),
     Typed("fleet show"),
+    Typed("fleet drift"),
     Typed("doctor", codes=(0, 10)),
     Typed("check"),
     Typed("release list"),

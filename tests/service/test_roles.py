@@ -34,6 +34,7 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/fleets/{fleet}": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/changes": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/gateways": (Action.READ, {}),
+    "GET /v1/fleets/{fleet}/drift": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/drains": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/events": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/snapshots": (Action.READ, {}),

@@ -12,6 +12,7 @@ from orchestrator.api.limits import Streams
 from orchestrator.api.who import Asking, Serving, recognised
 from orchestrator.service.changes import Surveyed
 from orchestrator.service.doctor import Finding
+from orchestrator.service.drift import Drift
 from orchestrator.service.service import FleetStatus
 from policies.model.change import HistoryRow
 from policies.model.drain import DrainStatus
@@ -124,6 +125,12 @@ async def gateways(fleet: Fleet, caller: Asking, service: Serving) -> Surveyed:
 async def drains(fleet: Fleet, caller: Asking, service: Serving) -> Drains:
     """Show what drains, with live counts."""
     return Drains(drains=await service.drains(caller, fleet))
+
+
+@router.get("/fleets/{fleet}/drift")
+async def drift(fleet: Fleet, caller: Asking, service: Serving) -> Drift:
+    """Ask every gateway what runs and what its agent's file says, and name what differs."""
+    return await service.drift(caller, fleet)
 
 
 @router.get(

@@ -28,6 +28,7 @@ from activities.instances import Reloaded, Restored, Staged, Started
 from activities.refusals import RunningMismatch
 from activities.steering import SteeringTable
 from policies.adoption import is_adopted
+from policies.drift import described_by
 from policies.model.adoption import ADOPTED
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.host import Host, Serving
@@ -74,6 +75,7 @@ class HostSlots:
         self._credentials = dict(credentials)
         self._of_instances = SlotCredentials(folders, journal, self._credentials)
         self._recorded = recorded
+        self._described = described_by(folders.gateway)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     async def observe(self) -> GatewayState:
@@ -95,6 +97,7 @@ class HostSlots:
             observed_at=datetime.now(UTC),
             boot=boot_id(),
             recorded=self._recorded(),
+            described=self._described,
         )
 
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:

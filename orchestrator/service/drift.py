@@ -1,0 +1,68 @@
+"""What differs on a fleet: what runs, what fleet.yaml says, and what the agents' own files say."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.service.changes import ChangeService, Surveyed
+from policies.drift import disagreements, strays
+from policies.model.fleet import Fleet
+from policies.model.plan import ReleaseRef
+from policies.model.value import Name, Value
+
+MOST = 500
+"""Differences that a look names; more are counted."""
+
+
+class Difference(Value):
+    """One thing of one gateway that is not as something else says."""
+
+    gateway: Name
+    sentence: str
+
+
+class Drift(Value):
+    """What differs, of the gateways that answered, and who did not."""
+
+    differences: tuple[Difference, ...]
+    count: int
+    """How many there are in all."""
+    gateways: int
+    """How many gateways were compared."""
+    silent: tuple[Name, ...] = ()
+
+
+@dataclass(frozen=True)
+class DriftService:
+    """Compares; nothing is changed."""
+
+    changes: ChangeService
+
+    async def drift(self, fleet: Fleet) -> Drift:
+        """Return what differs now.
+
+        Raises:
+            Unavailable: The fleet could not be looked at.
+        """
+        survey = await self.changes.survey(fleet)
+        known_good = await asyncio.to_thread(self.changes.ledger.known_good, fleet.name)
+        found = await asyncio.to_thread(lambda: tuple(differences(fleet, survey, known_good)))
+        return Drift(
+            differences=found[:MOST],
+            count=len(found),
+            gateways=len(survey.states),
+            silent=tuple(sorted(survey.silent)[:MOST]),
+        )
+
+
+def differences(fleet: Fleet, survey: Surveyed, known_good: dict[str, ReleaseRef]) -> Iterator[Difference]:
+    """Yield what differs, gateway by gateway."""
+    astray = strays(survey.states, known_good)
+    for gateway in fleet.gateways:
+        state = survey.states.get(gateway.name)
+        if state is None:
+            continue
+        if why := astray.get(gateway.name):
+            yield Difference(gateway=gateway.name, sentence=f"what runs: it {why}")
+        for sentence in disagreements(gateway, state):
+            yield Difference(gateway=gateway.name, sentence=sentence)
