@@ -131,9 +131,9 @@ class PlanService:
         found = {one.name: said[0] for one in gateways if (said := disagreements(one, states[one.name]))}
         if not found:
             return ()
-        more = f" and on {len(found) - 1} more gateways" if len(found) > 1 else ""
+        more = f" and {len(found) - 1} more gateways" if len(found) > 1 else ""
         name, first = next(iter(found.items()))
-        return (f"files differ: {name}: {first}{more}; see `penstock fleet drift {fleet.name}`",)
+        return (f"files differ on {name}{more}: {first}",)
 
     async def _predict(self, plan: Plan) -> tuple[Prediction, ...]:
         """Return when each required gate of wave one will have decided; empty when traffic is unknown."""
