@@ -142,6 +142,18 @@ async def adopted(world: World) -> None:
     await result_of(await world.run(order))
 
 
+async def reloaded(world: World) -> None:
+    """Every gateway but one, which is silent, gives what runs its host's present credentials."""
+    world.gateways["gw-4"].fail("observe", Refused("gw-4 does not say"))
+    order = ChangeOrder(
+        fleet="edge",
+        kind=ChangeKind.RELOAD,
+        plan=world.book.record_reload(world.fleet, tuple(world.gateways)),
+        reason="a user has left",
+    )
+    await result_of(await world.run(order))
+
+
 def _reference(gateway: GatewayRef) -> dict[str, object]:
     return {field: getattr(gateway, field) for field in GatewayRef.model_fields}
 
@@ -206,6 +218,7 @@ CASES: tuple[Case, ...] = (
     left_alone,
     installed,
     adopted,
+    reloaded,
     drained,
     confirmed,
 )
