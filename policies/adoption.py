@@ -1,10 +1,11 @@
 """Whether a daemon that serves by itself can be a gateway's first instance, and what slots it would have."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
 from policies.model.adoption import ADOPTED, MARK
+from policies.model.errors import Refused
 from policies.model.fleet import Gateway, Slot
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, digest_of
@@ -30,6 +31,24 @@ def release_of(product: str, version: str, executable: Digest) -> ReleaseRef:
 def is_adopted(release: ReleaseRef) -> bool:
     """Whether the release was found running and verified by nobody."""
     return release.version.endswith(MARK)
+
+
+def own_daemons(
+    gateways: Collection[str], proven: Mapping[str, Sequence[ReleaseRef]]
+) -> dict[str, ReleaseRef]:
+    """Return what was adopted last on each of these gateways.
+
+    Args:
+        gateways: Those that are to be handed back.
+        proven: What was known-good on each gateway of the fleet, the newest first.
+
+    Raises:
+        Refused: One of them was never adopted.
+    """
+    own = {name: next(filter(is_adopted, proven.get(name, ())), None) for name in gateways}
+    if never := sorted(name for name, release in own.items() if release is None):
+        raise Refused(f"{never[0]} was never adopted, so there is no daemon of its own to hand it back to")
+    return {name: release for name, release in own.items() if release is not None}
 
 
 def obstacles_to(own: Slot, gateway: Gateway) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Adopting gateways that serve by themselves: what is found on them first, then the change."""
+"""Adopting gateways that serve by themselves, and handing them back to their own daemons."""
 
 from typing import Annotated, Any
 
@@ -7,7 +7,8 @@ import typer
 from orchestrator.cli.client import Api
 from orchestrator.cli.following import follow_begun
 from orchestrator.cli.output import Output, OutputOption, emit, say
-from orchestrator.cli.words import Key
+from orchestrator.cli.words import Key, Reason
+from orchestrator.exit_code import ExitCode
 
 Fleet = Annotated[str, typer.Argument(help="the fleet")]
 Gateways = Annotated[list[str] | None, typer.Argument(help="only these gateways; all without one")]
@@ -39,6 +40,21 @@ def adopt(
     if output is Output.TABLE:
         say(Api().get("fleets", fleet)["change"]["why"])
     raise typer.Exit(code)
+
+
+def hand_back(
+    fleet: Fleet,
+    gateways: Annotated[list[str], typer.Argument(help="the gateways; start their own units before")],
+    reason: Reason,
+    key: Key = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Give gateways back to the daemons that were adopted on them; live sessions stay until they end."""
+    api = Api()
+    body = {"gateways": gateways, "reason": reason}
+    begun = api.post("fleets", fleet, "hand-back", body=body, key=key)
+    code = followed(api, fleet, begun["change"], output)
+    raise typer.Exit(ExitCode.DONE if code is ExitCode.ROLLED_BACK else code)
 
 
 def _names(examined: dict[str, Any]) -> list[str]:

@@ -118,6 +118,7 @@ class Host:
     table: NftablesTable
     runtime: HostSlots
     snapshots: HostSnapshots
+    adoption: HostAdoption
 
 
 def compose_host(settings: AgentSettings) -> Host:
@@ -152,9 +153,10 @@ def compose_host(settings: AgentSettings) -> Host:
     table = NftablesTable(gateway, journal, folders.live, root / "steering.json", kept=kept, adopted=adopted)
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
-    runtime = HostSlots(folders, journal, table, admission, given, audit.length)
+    adoption = HostAdoption(folders, journal, table)
+    runtime = HostSlots(folders, journal, table, admission, given, adoption, audit.length)
     snapshots = HostSnapshots(folders, runtime.observe, settings.pseudonyms, settings.snapshots_kept)
-    return Host(audit, journal, folders, table, runtime, snapshots)
+    return Host(audit, journal, folders, table, runtime, snapshots, adoption)
 
 
 async def compose(settings: AgentSettings) -> tuple[SteadyWorker, Host]:
@@ -178,7 +180,7 @@ async def compose(settings: AgentSettings) -> tuple[SteadyWorker, Host]:
         SteeringActivities(host.table),
         SessionActivities(SlotSessions(host.folders, host.journal, host.table)),
         HostRecordActivities(host.audit),
-        AdoptionActivities(HostAdoption(host.folders, host.journal, host.table)),
+        AdoptionActivities(host.adoption),
     )
     make = partial(connected_worker, settings, host.audit.record_refusal, activities)
     return SteadyWorker(await make(), make), host

@@ -27,6 +27,7 @@ from orchestrator.engine.task_timeout import task_within
 from orchestrator.service.looks import Looks
 from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, refusal_in, silence_of
 from orchestrator.store.ledger import Ledger
+from policies.adoption import own_daemons
 from policies.model.adoption import Examined
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
 from policies.model.command import Command, CommandKind, CommandReceipt
@@ -289,6 +290,18 @@ class ChangeService:
             without=tuple(without),
             key=key,
         )
+        return await self._begin(order, fleet)
+
+    async def hand_back(
+        self, fleet: Fleet, gateways: Collection[str], person: str, reason: str, *, key: str | None = None
+    ) -> str | None:
+        """Begin to send gateways back to the daemons that were adopted on them; return as `start` does.
+
+        Raises:
+            Refused: One of them was never adopted, or all are on their own daemon already.
+            NotAllowed: It waits for a second person, and whoever asks may be anybody.
+        """
+        order = await asyncio.to_thread(self._hand_back_order, fleet, gateways, person, reason, key)
         return await self._begin(order, fleet)
 
     async def examine(self, fleet: Fleet, gateways: Collection[str]) -> Examined:
@@ -593,11 +606,8 @@ class ChangeService:
             return CommandReceipt(id=fleet.name, accepted=False, sentence=f"Nothing to do: {nothing}")
         plan = self.ledger.record_return(fleet, targets)
         confirm = self._confirmation(fleet, plan, targets, known_good, previous)
-        if confirm is not None and to is not None and person == ROOT:
-            raise NotAllowed(
-                f"{confirm.reason}: a second person has to approve it, and root may be anybody on this host, "
-                "that person too; ask for it in your own name"
-            )
+        if to is not None:
+            _refuse_root(confirm, person)
         return ChangeOrder(
             fleet=fleet.name,
             kind=ChangeKind.GO_BACK,
@@ -606,6 +616,31 @@ class ChangeService:
             requested_by=person,
             on_behalf_of=self.ledger.makers_of(person),
             reason=f"{person}: {reason}",
+            cause=back.change,
+            confirm=confirm,
+            key=key,
+        )
+
+    def _hand_back_order(
+        self, fleet: Fleet, gateways: Collection[str], person: str, reason: str, key: str | None
+    ) -> ChangeOrder:
+        """Return how gateways go back to what was adopted on them, from what the ledger knows."""
+        own = own_daemons(gateways, self.ledger.ever_known_good(fleet.name))
+        now, back = self.ledger.known_good(fleet.name), self.ledger.way_back(fleet.name)
+        targets = {name: release for name, release in own.items() if now.get(name) != release}
+        if not targets:
+            raise Refused(f"{', '.join(sorted(own))} of {fleet.name}: known-good is their own daemon already")
+        previous = self.ledger.targets(fleet.name, back.change, finished=back.finished) if back.change else {}
+        plan = self.ledger.record_return(fleet, targets)
+        confirm = self._confirmation(fleet, plan, targets, now, previous)
+        _refuse_root(confirm, person)
+        return ChangeOrder(
+            fleet=fleet.name,
+            kind=ChangeKind.GO_BACK,
+            plan=plan,
+            requested_by=person,
+            on_behalf_of=self.ledger.makers_of(person),
+            reason=f"handed back by {person}: {reason}",
             cause=back.change,
             confirm=confirm,
             key=key,
@@ -735,6 +770,15 @@ def _begun(order: ChangeOrder) -> str:
         f"Waiting for a second person ({order.confirm.reason}) to approve it. "
         f"If nobody answers within {order.confirm.within}, {by_itself}."
     )
+
+
+def _refuse_root(confirm: Confirmation | None, person: str) -> None:
+    """Refuse what waits for a second person when whoever asks might be that person, too."""
+    if confirm is not None and person == ROOT:
+        raise NotAllowed(
+            f"{confirm.reason}: a second person has to approve it, and root may be anybody on this host, "
+            "that person too; ask for it in your own name"
+        )
 
 
 def _reference(gateway: Gateway) -> GatewayRef:

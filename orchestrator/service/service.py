@@ -488,6 +488,30 @@ class Service:
         said = {"gateways": list(gateways), "without": list(without), "reason": reason}
         return await self._acts.audited(caller, "adoption asked for", fleet, said, begin)
 
+    async def hand_back(
+        self,
+        caller: Caller,
+        fleet: str,
+        gateways: tuple[str, ...],
+        reason: str,
+        key: str | None = None,
+    ) -> str | None:
+        """Give gateways back to the daemons that were adopted on them; return as `start` does.
+
+        Raises:
+            Unknown: The fleet has no gateway of that name.
+            Refused: One of them was never adopted.
+        """
+        named = await self._asked(caller, Action.START, fleet)
+        names = _named_in(named, gateways)
+
+        async def begin() -> str | None:
+            once = caller.request(key) if key is not None else None
+            return await self._changes.hand_back(named, names, caller.person, reason, key=once)
+
+        said = {"gateways": list(gateways), "reason": reason}
+        return await self._acts.audited(caller, "hand-back asked for", fleet, said, begin)
+
     async def examine_gateways(self, caller: Caller, fleet: str, gateways: tuple[str, ...]) -> Examined:
         """Return what serves these gateways by themselves and what is in the way of adopting it.
 

@@ -231,7 +231,9 @@ class GatewayLab:
             name: Credentials({}).secret(f"file:{self.folder / file}")
             for name, file in {"users": "users", "certificate": "gw.pem", "key": "gw.key", **more}.items()
         }
-        self.slots = HostSlots(self.folders, self.journal, self.table, self.admission, credentials)
+        self.slots = HostSlots(
+            self.folders, self.journal, self.table, self.admission, credentials, self.adoption
+        )
         self.sessions = SlotSessions(self.folders, self.journal, self.table)
         self.snapshots = HostSnapshots(self.folders, self.slots.observe)
 

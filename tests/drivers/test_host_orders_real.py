@@ -35,6 +35,7 @@ def host_of(lab: GatewayLab, folder: Path) -> Host:  # noqa: F811
         table=lab.table,
         runtime=lab.slots,
         snapshots=lab.snapshots,
+        adoption=lab.adoption,
     )
 
 

@@ -1,6 +1,9 @@
 """A host that serves without us: it is never called empty, and nobody on it notices that we looked."""
 
 import asyncio
+import json
+import os
+import shutil
 import sys
 from datetime import timedelta
 from ipaddress import ip_network
@@ -10,8 +13,11 @@ import pytest
 
 from activities.drivers.programs import run, start
 from activities.drivers.runtime.host.process import digest_of_file
+from activities.snapshots import Evidence
+from orchestrator.processes.exporter import Host
 from policies.model.adoption import ADOPTED
-from policies.model.errors import Refused
+from policies.model.errors import Refused, Unavailable
+from policies.model.instance import InstanceState, Steering
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.unprepared import Unprepared
@@ -106,14 +112,13 @@ async def test_an_adopted_daemon_keeps_its_users_through_an_upgrade_and_the_way_
         person.ping(host=9)
     done = await lab.adoption.adopt(operation("adopt"), ())
     assert (done.sessions, done.changed, daemon.process.poll()) == (2, True, None)
-    await lab.client(3).up()
+    restless = await lab.client(3).up()
     new = await lab.running("1")
     await lab.table.start_trial(operation("trial"), new, timedelta(seconds=30))
     await lab.table.make_permanent(operation("keep"), new)
     await lab.client(4).up()
-    for person in people:
-        person.reconnect()
-        await person.until("Established DTLS", times=2)
+    restless.reconnect()  # loses a ping by itself when it drops its connection
+    await restless.until("Established DTLS", times=2)
     homes = [await lab.home_of(number) for number in (1, 2, 3, 4)]
     assert homes == [ADOPTED, ADOPTED, ADOPTED, new]
     assert (await lab.sessions.look(ADOPTED)).sessions == 3
@@ -176,3 +181,119 @@ async def test_nothing_to_adopt_and_too_much_to_adopt_are_told_as_they_are(lab: 
     Unprepared(lab)
     with pytest.raises(Refused, match="slot a of gw-1 serves already"):
         await lab.adoption.adopt(operation("adopt"), ())
+
+
+async def test_a_gateway_is_handed_back_to_its_own_daemon_once_its_unit_runs_it_and_nobody_is_lost(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    daemon = Unprepared(lab)
+    first = await lab.client(1).up()
+    own = (await lab.adoption.adopt(operation("adopt"), ())).release
+    slot = await lab.running("1")
+    await lab.table.make_permanent(operation("keep"), slot)
+    await first.leave()
+    await lab.sessions.end(operation("end"), ADOPTED, 9)
+    await lab.slots.stop(operation("stop"), ADOPTED)
+    daemon.process.wait(5)
+    person = await lab.client(2).up()
+    person.ping(slot)
+    back = operation("restart", rollout="r-2", epoch=2)
+    with pytest.raises(Refused, match="only its own unit can start it: nothing listens on port 443"):
+        await lab.slots.start(back, own)
+    Unprepared(lab)
+    assert (await lab.slots.start(back, own)).slot == ADOPTED
+    assert (await lab.slots.probe(ADOPTED)).passed
+    await lab.table.make_permanent(operation("keep own", rollout="r-2", epoch=2), ADOPTED)
+    await lab.client(3).up()
+    assert person.lost()[1] == 0
+    person.reconnect()
+    await person.until("Established DTLS", times=2)
+    assert [await lab.home_of(number) for number in (2, 3)] == [slot, ADOPTED]
+
+
+async def test_a_daemon_that_its_unit_has_started_anew_is_adopted_again_in_its_slot(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    daemon = await adopted(lab)
+    daemon.process.kill()
+    daemon.process.wait(5)
+    assert (await lab.slots.observe()).instance(ADOPTED).state is InstanceState.FAILED
+    for person in lab.people:
+        await person.leave()
+    anew = Unprepared(lab)
+    again = await lab.adoption.adopt(operation("adopt anew"), ())
+    assert again.changed
+    assert (await lab.slots.observe()).instance(ADOPTED).pid == anew.process.pid
+
+
+async def test_an_adoption_that_was_cut_short_before_the_steering_is_completed_by_its_repeat(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    daemon = Unprepared(lab)
+    await lab.client(1).up()
+
+    async def cut(*_: object) -> Steering:
+        raise Unavailable("the agent was killed here")
+
+    with monkeypatch.context() as killed:
+        killed.setattr(lab.table, "make_permanent", cut)
+        with pytest.raises(Unavailable):
+            await lab.adoption.adopt(operation("adopt"), ())
+    lab.compose()
+    assert (await lab.slots.observe()).serving is None
+    assert (await lab.adoption.adopt(operation("adopt"), ())).sessions == 1
+    serving = (await lab.slots.observe()).serving
+    assert serving is not None
+    assert serving.pid == daemon.process.pid
+
+
+async def test_a_daemon_in_a_container_is_refused_and_nothing_of_it_is_run(lab: GatewayLab) -> None:  # noqa: F811
+    Unprepared(lab, within=("unshare", "--pid", "--fork", "--kill-child"))
+    found = await lab.adoption.examine()
+    assert "serves gw-1 and runs in a container" in found.obstacles[0]
+    assert found.release is None
+
+
+async def test_a_daemon_of_somebody_elses_making_is_refused(lab: GatewayLab, tmp_path: Path) -> None:  # noqa: F811
+    copy = tmp_path / "ocserv"
+    shutil.copy("/usr/sbin/ocserv", copy)
+    os.chown(copy, 1000, 1000)
+    Unprepared(lab, program=copy)
+    found = await lab.adoption.examine()
+    assert "its executable belongs to user 1000" in found.obstacles[0]
+
+
+async def test_an_adopted_daemon_is_seen_by_the_exporter_and_in_the_evidence_of_a_failure(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    host = Host(lab.gateway, lab.root)
+    await adopted(lab)
+    assert list(host.find()) == []  # once seen it may still be a shell
+    [running] = host.find()
+    assert (running.slot, running.version) == (ADOPTED, "1.1.6+adopted")
+    await host.read_steering()
+    assert host.serving() == ADOPTED
+    assert await host.answers(ADOPTED)
+    assert await host.folders.count(ADOPTED) == 1
+    digest = await lab.snapshots.freeze(operation("freeze"), Evidence(reason="a test"))
+    frozen = json.loads(lab.snapshots.read_frozen(digest))
+    assert frozen["slots"][ADOPTED]["state"]["release"]["version"] == "1.1.6+adopted"
+    assert len(frozen["sessions"][ADOPTED]) == 1
+
+
+async def test_a_daemon_that_listens_on_one_address_alone_is_refused_with_the_line_that_says_so(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    Unprepared(lab, more="listen-host = 10.77.0.1\n")
+    assert "take listen-host out of its configuration" in (await lab.adoption.examine()).obstacles[0]
+
+
+async def test_a_daemon_whose_users_a_slot_would_get_too_is_refused(lab: GatewayLab) -> None:  # noqa: F811
+    daemon = Unprepared(lab, pool="10.90.0.0/24")
+    await lab.client(1).up()
+    found = await lab.adoption.examine()
+    assert "its pool 10.90.0.0/24 overlaps 10.90.0.0/24 of slot a of gw-1" in found.obstacles[0]
+    with pytest.raises(Refused, match="overlaps"):
+        await lab.adoption.adopt(operation("adopt"), ())
+    assert (lab.folders.adopted, daemon.process.poll()) == (None, None)

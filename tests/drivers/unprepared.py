@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tests.drivers.gateway_lab import GatewayLab
 
+PROGRAM = Path("/usr/sbin/ocserv")
+
 CONFIG = """\
 auth = "plain[passwd={folder}/users]"
 tcp-port = 443
@@ -20,7 +22,7 @@ server-cert = {folder}/gw.pem
 server-key = {folder}/gw.key
 isolate-workers = false
 device = vpns
-ipv4-network = 10.90.9.0/24
+ipv4-network = {pool}
 ipv6-network = fd90:9::/64
 max-ban-score = 0
 predictable-ips = true
@@ -32,14 +34,21 @@ route = 10.99.0.0/24
 class Unprepared:
     """One such daemon of a scratch gateway, in whose namespace this process is."""
 
-    def __init__(self, lab: GatewayLab, more: str = "") -> None:
+    def __init__(
+        self,
+        lab: GatewayLab,
+        more: str = "",
+        within: tuple[str, ...] = (),
+        program: Path = PROGRAM,
+        pool: str = "10.90.9.0/24",
+    ) -> None:
         self.folder = lab.root / "unprepared"
-        self.folder.mkdir(mode=0o755)
+        self.folder.mkdir(mode=0o755, exist_ok=True)
         self.config = self.folder / "ocserv.conf"
-        self.config.write_text(CONFIG.format(folder=lab.folder, own=self.folder) + more)
+        self.config.write_text(CONFIG.format(folder=lab.folder, own=self.folder, pool=pool) + more)
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                ["ocserv", "--foreground", "--config", self.config],
+                [*within, program, "--foreground", "--config", self.config],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

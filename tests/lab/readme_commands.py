@@ -88,6 +88,7 @@ STORY = (
     Typed("snapshot list", words("-o", "json"), remembers={"snapshot": r'"digest": "(sha256:[0-9a-f]+)"|$'}),
     Typed("snapshot get", words("sha256:0123456789ab"), codes=(2,)),
     Typed("fleet adopt", words("{fleet}", "--dry-run")),
+    Typed("fleet hand-back", words("{fleet}", "nobody", *WHY), codes=(2,)),
     Typed("fleet install", words("--to", "{newer}"), codes=(0, 5, 9)),
     Typed("credentials reload", words(*WHY), codes=(0, 9)),
     Typed("token create", words("robot", "--grant", "{fleet}=ci")),

@@ -11,6 +11,8 @@ from activities.files import load
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
 from policies.adoption import release_of
+from policies.model.adoption import ADOPTED
+from policies.model.change import Outcome
 from policies.model.fleet import Fleet
 from policies.model.instance import InstanceState
 from policies.model.value import digest_of
@@ -66,3 +68,18 @@ async def test_a_gateway_that_is_not_the_fleets_is_named_and_none_is_adopted(sta
         assert refused.code == 2
         assert "edge has no gateway edge-9" in refused.err
     assert stand.gateway.effects == []
+
+
+async def test_a_gateway_is_handed_back_to_the_daemon_that_was_adopted_and_only_to_one(stand: Stand) -> None:
+    never = await stand.penstock("fleet", "hand-back", "edge", "edge-1", "--reason", "not yet")
+    assert never.code == 5
+    assert "edge-1 was never adopted" in never.err
+    assert (await stand.penstock("fleet", "adopt", "edge")).code == 0
+    already = await stand.penstock("fleet", "hand-back", "edge", "edge-1", "--reason", "again")
+    assert "known-good is their own daemon already" in already.err
+    assert (await stand.world.upgrade(("edge-1",))).outcome is Outcome.PROMOTED
+    back = await stand.penstock("fleet", "hand-back", "edge", "edge-1", "--reason", "as it was")
+    assert back.code == 0, back.err
+    assert stand.gateway.serving == ADOPTED
+    assert stand.gateway.lost == []
+    assert stand.world.book.known_good("edge") == {"edge-1": FOUND}

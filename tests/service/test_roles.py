@@ -49,6 +49,7 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "POST /v1/fleets/{fleet}/install": (Action.START, {"to": "1.3.0"}),
     "POST /v1/fleets/{fleet}/credentials/reload": (Action.RELOAD, WHY),
     "POST /v1/fleets/{fleet}/adopt": (Action.START, {}),
+    "POST /v1/fleets/{fleet}/hand-back": (Action.START, WHY | {"gateways": ["edge-1"]}),
     "GET /v1/fleets/{fleet}/adoptable": (Action.START, {}),
     "POST /v1/fleets/{fleet}/rebuild": (Action.ADMINISTER, WHY),
     "POST /v1/plans": (Action.PLAN, {"fleet": "edge", "to": "1.3.0"}),

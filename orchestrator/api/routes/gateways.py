@@ -91,6 +91,13 @@ class Adoption(Value):
     reason: Why = "adoption"
 
 
+class HandBack(Value):
+    """Which gateways go back to their own daemons."""
+
+    gateways: tuple[Name, ...] = Field(min_length=1, max_length=10_000)
+    reason: Why
+
+
 class Snapshots(Value):
     """Evidence of failures that is kept, the newest first."""
 
@@ -188,6 +195,18 @@ async def adopt(fleet: Fleet, asked: Adoption, once: Once) -> Response:
             once.caller, fleet, asked.gateways, asked.without, asked.reason, once.key
         )
         return Started(change=change)
+
+    return await once.answer(work, 202)
+
+
+@router.post("/fleets/{fleet}/hand-back", response_model=Started, status_code=202)
+async def hand_back(fleet: Fleet, asked: HandBack, once: Once) -> Response:
+    """Give gateways back to the daemons that were adopted on them; live sessions stay until they end."""
+
+    async def work() -> Started:
+        return Started(
+            change=await once.service.hand_back(once.caller, fleet, asked.gateways, asked.reason, once.key)
+        )
 
     return await once.answer(work, 202)
 

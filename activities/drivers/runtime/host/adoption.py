@@ -53,6 +53,19 @@ class _Found:
     slots: tuple[Slot, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """A daemon that nothing keeps from being adopted."""
+
+    process: Process
+    release: ReleaseRef
+    own: OwnConfig
+    slot: Slot
+    config: str
+    unit: str
+    sessions: int
+
+
 class Table(SteeringTable, Protocol):
     """A steering table that can send new sessions to a daemon on the users' own port."""
 
@@ -100,30 +113,75 @@ class HostAdoption:
             self._journal.admit(operation)
             if taken := self._taken((await self._table.read()).serving):
                 raise Refused(taken)
-            found = await self._find()
-            if found.obstacles:
-                raise Refused(found.obstacles[0])
-            if found.process is None or found.release is None or found.own is None or found.slot is None:
-                raise Refused(f"the daemon of {self._gateway.name} has ended while it was looked at")
+            found = await self._whole()
             self._refuse_losses(found.own, without)
-            before = self._folders.adopted
-            known = before is not None and before.process() == found.process
             self._journal.check(operation)
-            if not known:
-                own = {"config": found.config, "control": found.own.control, "unit": found.unit}
-                self._folders.adopt(found.slot, found.process, found.release, own)
-            self._table.take(found.slot)
+            known = self._take(found)
             steering = await self._table.make_permanent(operation, ADOPTED)
             self._journal.finish(operation, {"adopted": found.release.model_dump(mode="json")})
             changed = steering.changed or not known
             return Adopted(
                 gateway=self._gateway.name,
                 release=found.release,
-                sessions=found.sessions or 0,
+                sessions=found.sessions,
                 config=found.config,
                 unit=found.unit,
                 changed=changed,
             )
+
+    async def take_again(self, release: ReleaseRef) -> None:
+        """Ensure that the slot of what was adopted has its daemon, which its own unit may have started anew.
+
+        It steers nobody. For who holds the lock of the slots.
+
+        Raises:
+            Refused: when it does not run, when another executable does, or when something is in its way.
+        """
+        before = self._folders.adopted
+        running = before.process() if before is not None else None
+        if before is not None and running is not None and before.release == release:
+            return
+        was = f"{release.product} {release.version} of {self._gateway.name} was adopted"
+        try:
+            found = await self._whole()
+        except Refused as refused:
+            raise Refused(f"{was}, and only its own unit can start it: {refused}") from refused
+        if found.release != release:
+            raise Refused(f"{was}, and what its unit runs now is another executable: adopt that one")
+        self._take(found)
+
+    async def _whole(self) -> _Whole:
+        """Return the daemon that serves here with all that was found of it; Refused if anything hinders."""
+        found = await self._find()
+        if found.obstacles:
+            raise Refused(found.obstacles[0])
+        if (
+            found.process is None
+            or found.release is None
+            or found.own is None
+            or found.slot is None
+            or found.sessions is None
+        ):
+            raise Refused(f"the daemon of {self._gateway.name} has ended while it was looked at")
+        return _Whole(
+            found.process,
+            found.release,
+            found.own,
+            found.slot,
+            found.config,
+            found.unit,
+            found.sessions,
+        )
+
+    def _take(self, found: _Whole) -> bool:
+        """Ensure that the slot has this daemon, and the steering knows the slot; say whether it had it."""
+        before = self._folders.adopted
+        known = before is not None and before.process() == found.process
+        if not known:
+            own = {"config": found.config, "control": found.own.control, "unit": found.unit}
+            self._folders.adopt(found.slot, found.process, found.release, own)
+        self._table.take(found.slot)
+        return known
 
     def _taken(self, serving: str | None) -> str | None:
         """Return why a gateway that serves from its slots is left alone, None when it does not."""
@@ -152,11 +210,13 @@ class HostAdoption:
         daemon = process(_holders(listeners)[0])
         if daemon is None or (executable := daemon.executable) is None:
             return _Found((f"the daemon of {self._gateway.name} has ended while it was looked at",))
+        if stranger := _why_not_trusted(daemon.pid):
+            return _Found((f"{program_of(daemon.pid)} serves {self._gateway.name} and {stranger}",))
         version = await _version(daemon.pid)
         release = release_of(self._folders.daemon.product, version, executable)
         found = _Found(process=daemon, release=release, unit=_unit(daemon.pid))
         problems = []
-        for path in dict.fromkeys([*_named_files(daemon.pid), *self._folders.daemon.own_files]):
+        for path in self._candidates(daemon.pid):
             try:
                 own = self._folders.daemon.read_own(_read(daemon.pid, path))
             except (BadInput, OSError) as error:
@@ -168,6 +228,12 @@ class HostAdoption:
         why = "; ".join(problems)
         none = f"the configuration of process {daemon.pid} on {self._gateway.name} was not found: {why}"
         return replace(found, obstacles=(f"{none}. Its workers name it: log in once and try again",))
+
+    def _candidates(self, pid: int) -> list[str]:
+        """Return where its configuration may be: as it says, as it was before, as its program has it."""
+        before = self._folders.adopted
+        known = [before.own["config"]] if before is not None else []
+        return list(dict.fromkeys([*_named_files(pid), *known, *self._folders.daemon.own_files]))
 
     def _no_daemon(self, listeners: Sequence[Listener]) -> str | None:
         """Return why what listens is not one daemon of the fleet's product at all addresses."""
@@ -199,7 +265,7 @@ class HostAdoption:
         if not own.answers:
             return True
         place = self._place(daemon, self._slot_of(own), own)
-        return await self._folders.daemon.main_process(place) == _own_number(daemon.pid)
+        return await self._folders.daemon.main_process(place) == daemon.pid
 
     async def _judged(self, found: _Found) -> _Found:
         """Return it with its sessions, the slots it would have, and all that is in the way."""
@@ -249,12 +315,21 @@ def _program(pid: int) -> str:
         return "unknown"
 
 
-def _own_number(pid: int) -> int:
-    """Return the number that the process has in its own namespace of processes (proc(5), NSpid)."""
-    with suppress(OSError, StopIteration, ValueError):
-        lines = (PROC / str(pid) / "status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("NSpid:")).split()[-1])
-    return pid
+def _why_not_trusted(pid: int) -> str | None:
+    """Return why no program of the daemon's may be run by us, None when it is one of this host's own.
+
+    Its occtl is run with our rights where it lives: what a container brought along is not ours to trust.
+    """
+    try:
+        owner = (PROC / str(pid) / "exe").stat().st_uid
+        ours = (PROC / "self/ns/pid").readlink() == (PROC / str(pid) / "ns/pid").readlink()
+    except OSError:
+        return "has just ended"
+    if not ours:
+        return "runs in a container: end it there when its last user has left, and install a release"
+    if owner:
+        return f"its executable belongs to user {owner}: only root's programs are adopted"
+    return None
 
 
 def _unit(pid: int) -> str:

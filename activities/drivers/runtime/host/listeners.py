@@ -45,8 +45,7 @@ async def serves_already(gateway: Gateway) -> tuple[str, ...]:
     """Return why this host is not empty though no slot serves: what takes users' connections here."""
     return tuple(
         f"{gateway.name} serves already: {_holder(one)} listens on {one.address} port {one.port}, so this "
-        "host is not empty and its users would be thrown out; end that daemon when its last user has left, "
-        "then install"
+        "host is not empty and its users would be thrown out; take it over as it runs: penstock fleet adopt"
         for one in (await asyncio.to_thread(listeners_for_users, gateway))[:1]
     )
 

@@ -16,7 +16,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
+<<<<<<< HEAD
 from activities.drivers.runtime.host.credentials import SlotCredentials
+=======
+from activities.drivers.runtime.host.adoption import HostAdoption
+from activities.drivers.runtime.host.handshake import probe_handshake
+>>>>>>> 3ffd87d (fleet hand-back: gateways go back to the daemons that were adopted on them; containers' daemons are refused)
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
@@ -60,12 +65,13 @@ class HostSlots:
         table: SteeringTable,
         admission: Admission,
         credentials: Mapping[str, Secret],
+        adoption: HostAdoption,
         recorded: Callable[[], int] = lambda: 0,
     ) -> None:
         """Take the parts.
 
-        `credentials` are what templates may ask for as `$credential_NAME`; `recorded` counts the lines
-        of the host's own record.
+        `credentials` are what templates may ask for as `$credential_NAME`; `adoption` knows the daemon that
+        serves here by itself; `recorded` counts the lines of the host's own record.
         """
         self._folders = folders
         self._gateway = folders.gateway
@@ -73,7 +79,11 @@ class HostSlots:
         self._table = table
         self._admission = admission
         self._credentials = dict(credentials)
+<<<<<<< HEAD
         self._of_instances = SlotCredentials(folders, journal, self._credentials)
+=======
+        self._adoption = adoption
+>>>>>>> 3ffd87d (fleet hand-back: gateways go back to the daemons that were adopted on them; containers' daemons are refused)
         self._recorded = recorded
         self._described = described_by(folders.gateway)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
@@ -146,11 +156,12 @@ class HostSlots:
         """
         async with exclusive(self._folders.root / "slots.lock") as lock:
             self._journal.admit(operation)
+            if is_adopted(release):
+                return await self._start_adopted(operation, release)
             await self._refuse_unless_empty()
             folder = self._running(release)
             changed = folder is None
             if folder is None:
-                self._refuse_adopted(release)
                 self._require_staged(release)
                 await self._admission.reconsider(release, host=await self._host())
                 folder = await self._choose(await self.observe())
@@ -163,12 +174,26 @@ class HostSlots:
             state = (await self.observe()).model_copy(update={"changed": changed})
             return Started(slot=folder.slot.name, state=state, changed=changed)
 
+    async def _start_adopted(self, operation: Operation, release: ReleaseRef) -> Started:
+        """Return the slot of what was adopted, once its own unit runs it; nothing of it is ours to start."""
+        before = self._running(release)
+        await self._adoption.take_again(release)
+        self._journal.finish(operation, {"slot": ADOPTED})
+        state = (await self.observe()).model_copy(update={"changed": before is None})
+        return Started(slot=ADOPTED, state=state, changed=before is None)
+
     async def probe(self, slot: str) -> Probe:
-        """Log in and ping through the instance's own port."""
+        """Log in and ping through the instance's own port; what was adopted has accounts of its own.
+
+        So that one is asked whether it completes a handshake, from this host, whose own connections the
+        steering does not touch.
+        """
         folder = self._folders.of(slot)
         if folder.process() is None:
             reason = f"nothing runs in slot {slot} of {self._gateway.name}"
             return Probe(passed=False, stage="tcp", reason=reason)
+        if slot == ADOPTED:
+            return await probe_handshake(self._gateway.addresses[0], folder.slot.port)
         return await self._folders.daemon.probe(folder.chroot)
 
     async def stop(self, operation: Operation, slot: str) -> GatewayState:
@@ -280,13 +305,6 @@ class HostSlots:
         except TrustError:  # admitting it anew finds what was renewed meanwhile, or says why not
             return False
         return True
-
-    def _refuse_adopted(self, release: ReleaseRef) -> None:
-        if is_adopted(release):
-            raise Refused(
-                f"{release.product} {release.version} of {self._gateway.name} was adopted and runs no more; "
-                "only its own unit can start it, and then `penstock fleet adopt` takes it over again"
-            )
 
     def _require_staged(self, release: ReleaseRef) -> None:
         if not self._folders.versions.complete(release.digest):
