@@ -53,7 +53,7 @@ def hand_back(
     api = Api()
     body = {"gateways": gateways, "reason": reason}
     begun = api.post("fleets", fleet, "hand-back", body=body, key=key)
-    code = followed(api, fleet, begun["change"], output)
+    code = follow_begun(api, fleet, begun["change"], output)
     raise typer.Exit(ExitCode.DONE if code is ExitCode.ROLLED_BACK else code)
 
 

@@ -16,12 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
-<<<<<<< HEAD
-from activities.drivers.runtime.host.credentials import SlotCredentials
-=======
 from activities.drivers.runtime.host.adoption import HostAdoption
+from activities.drivers.runtime.host.credentials import SlotCredentials
 from activities.drivers.runtime.host.handshake import probe_handshake
->>>>>>> 3ffd87d (fleet hand-back: gateways go back to the daemons that were adopted on them; containers' daemons are refused)
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
@@ -79,11 +76,8 @@ class HostSlots:
         self._table = table
         self._admission = admission
         self._credentials = dict(credentials)
-<<<<<<< HEAD
         self._of_instances = SlotCredentials(folders, journal, self._credentials)
-=======
         self._adoption = adoption
->>>>>>> 3ffd87d (fleet hand-back: gateways go back to the daemons that were adopted on them; containers' daemons are refused)
         self._recorded = recorded
         self._described = described_by(folders.gateway)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
