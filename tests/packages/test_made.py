@@ -111,7 +111,7 @@ def test_packages_are_the_same_bytes_each_time_small_and_without_errors_of_linti
     assert done.returncode == 0, done.stdout
     subprocess.run(["dpkg-deb", "-x", packages[1], tmp_path / "agent"], check=True)
     compiled = ["python3", "-m", "compileall", "-q", str(tmp_path / "agent")]
-    subprocess.run(compiled, check=False, capture_output=True)  # as py3compile does when it is installed
+    subprocess.run(compiled, check=True, capture_output=True)  # as py3compile does when it is installed
     size = sum(path.lstat().st_size for path in (tmp_path / "agent").rglob("*") if path.is_file())
     assert size <= MOST_INSTALLED
     bill = json.loads(
