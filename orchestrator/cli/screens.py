@@ -149,11 +149,20 @@ def history_lines(rows: list[Json]) -> "list[RenderableType]":
     return lines
 
 
+KINDS = {
+    "upgrade": "upgrade to",
+    "go_back": "back to",
+    "install": "install of",
+    "reload": "reload of",
+    "adopt": "adoption of",
+}
+"""How a change of each kind is called before the name of its release."""
+
+
 def what(row: Json) -> str:
     """Return what a change does, as people say it."""
     release = row["release"] or "known-good"
-    words = {"upgrade": "upgrade to", "go_back": "back to", "install": "install of", "reload": "reload of"}
-    return printable(f"{words[row['kind']]} {release}")
+    return printable(f"{KINDS[row['kind']]} {release}")
 
 
 def plan_lines(plan: Json) -> list[str]:

@@ -98,6 +98,8 @@ class Sentences:
     def _users(self, counts: Mapping[str, int]) -> str:
         if self._reloads:
             return "nobody who is logged in; whoever logs in meets the present credentials"
+        if self._order.kind is ChangeKind.ADOPT:
+            return "nobody; what serves goes on serving"
         if self._order.kind is not ChangeKind.UPGRADE:
             changing = self._header.changing if self._header else 0
             return f"new sessions of {changing} gateways; live ones stay until they end"

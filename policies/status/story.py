@@ -244,5 +244,7 @@ def _subject(order: ChangeOrder) -> str:
             return "a rollback"
         case ChangeKind.RELOAD:
             return "a reload of credentials"
-        case kind:
-            return f"a change: {kind.value}"
+        case ChangeKind.INSTALL:
+            return "a first install"
+        case ChangeKind.ADOPT:
+            return "an adoption"

@@ -58,6 +58,8 @@ async def test_what_serves_is_shown_and_nothing_is_changed_before_it_is_adopted(
     assert adopted.code == 0, adopted.err
     assert "1 gateways with 1 sessions were adopted as they ran" in adopted.out
     assert stand.world.book.known_good("edge") == {"edge-1": FOUND}
+    assert "adoption of what serves" in (await stand.penstock("history", "edge")).out
+    assert "adopted as they ran" in (await stand.penstock("explain", "edge-1")).out
     again = await stand.penstock("fleet", "adopt", "edge", "--dry-run")
     assert "in the way: there is nothing to adopt" in again.out
 

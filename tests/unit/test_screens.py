@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.output import console
-from orchestrator.cli.screens import change_frame, fleet_frame
+from orchestrator.cli.screens import KINDS, change_frame, fleet_frame
 from orchestrator.cli.spelling import all_spelled
 from orchestrator.service.changes import Standing
 from orchestrator.service.service import FleetStatus
-from policies.model.change import Phase
+from policies.model.change import ChangeKind, Phase
 from policies.model.offer import Offer, Verb
 from policies.model.report import GatewayProgress
 from policies.model.status import ChangeStatus, Event
@@ -108,3 +108,7 @@ def test_a_frame_fits_a_terminal_however_much_happens(capsys: pytest.CaptureFixt
     gateways = tuple(GatewayProgress(gateway=f"gw-{n}", wave=1, state="on trial") for n in range(10))
     said = shown(capsys, events=events, gateways=gateways, needs_you="held by ana: lunch")
     assert len(said.splitlines()) <= 24
+
+
+def test_history_has_words_for_every_kind_of_change() -> None:
+    assert set(KINDS) == set(ChangeKind)
