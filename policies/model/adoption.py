@@ -2,7 +2,6 @@
 
 from pydantic import Field
 
-from policies.model.fleet import Slot
 from policies.model.instance import LAST_PID
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
@@ -21,13 +20,23 @@ MOST_LINES = 64
 class OwnLine(Message):
     """A line of a daemon's own configuration that the release after it would be without, and why."""
 
-    number: int = Field(ge=1)
+    number: int = Field(ge=1, le=1_000_000)
     key: Sentence
     reason: Sentence
 
     def __str__(self) -> str:
         """Return it as people read it: where it is, what it says, and why it stays behind."""
         return f"line {self.number}, {self.key}: {self.reason}"
+
+
+class FreeSlot(Message):
+    """A slot that a gateway could have beside its own daemon, as the files of fleet and agent write it."""
+
+    name: Name
+    port: int = Field(ge=1, le=65535)
+    device: Sentence
+    pool4: Sentence
+    pool6: Sentence = ""
 
 
 class FoundDaemon(Message):
@@ -45,7 +54,7 @@ class FoundDaemon(Message):
     config: Sentence = ""
     unit: Sentence = ""
     sessions: Count | None = None
-    slots: tuple[Slot, ...] = Field(default=(), max_length=MOST_LINES)
+    slots: tuple[FreeSlot, ...] = Field(default=(), max_length=MOST_LINES)
     left_behind: tuple[OwnLine, ...] = Field(default=(), max_length=MOST_LINES)
 
 

@@ -21,7 +21,7 @@ from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.steering import SteeringTable
 from policies.adoption import derived_slots, obstacles_to, release_of
-from policies.model.adoption import ADOPTED, Adopted, FoundDaemon
+from policies.model.adoption import ADOPTED, Adopted, FoundDaemon, FreeSlot
 from policies.model.errors import BadInput, PenstockError, Refused
 from policies.model.fleet import Slot
 from policies.model.operation import Operation
@@ -97,7 +97,16 @@ class HostAdoption:
             config=found.config,
             unit=found.unit,
             sessions=found.sessions,
-            slots=found.slots,
+            slots=tuple(
+                FreeSlot(
+                    name=slot.name,
+                    port=slot.port,
+                    device=slot.device,
+                    pool4=str(slot.pool4),
+                    pool6=str(slot.pool6 or ""),
+                )
+                for slot in found.slots
+            ),
             left_behind=found.own.left_behind if found.own else (),
         )
 
