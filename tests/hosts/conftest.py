@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,31 @@ PROGRAMS = {
 """The programs that booted hosts need beside the lab's, each with the Debian package that brings it."""
 
 
+_TRY = """
+set -e
+mount --make-rprivate /
+umount -Rl /sys/fs/cgroup 2>/dev/null || true
+mount -t cgroup2 none /sys/fs/cgroup
+mkdir -p /run/systemd
+mount -t tmpfs tmpfs /run/systemd
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/disk
+mount -t overlay overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/disk
+systemd-nspawn --quiet --register=no --keep-unit --private-network --directory=/mnt/disk /bin/true
+"""
+"""What keeper.sh and a boot ask of a machine, and nothing of ours."""
+
+
 @pytest.fixture(scope="session")
 def image() -> Path:
     """The hosts' image, made if it is missing; skip where this machine cannot boot it, and say why."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     if missing := sorted(package for name, package in PROGRAMS.items() if not shutil.which(name, path=path)):
         pytest.skip(f"programs are missing: `apt-get install --no-install-recommends {' '.join(missing)}`")
-    return recipe.image()
+    made = recipe.image()
+    tried = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", _TRY, "sh", made], capture_output=True, text=True, check=False
+    )
+    if tried.returncode:
+        pytest.skip(f"this machine starts no system in a container: {tried.stderr.strip()}")
+    return made
