@@ -14,6 +14,7 @@ _SPELLED = {
     "plan": "plan {fleet} --to {release}",
     "start": "upgrade start {fleet} --to {release}{strategy}{plan}" + REASON,
     "install": "fleet install {fleet} --to {release}",
+    "examine": "fleet adopt {fleet} --dry-run",
     "hold": "hold {fleet}" + REASON,
     "resume": "resume {fleet}{hold_of}" + REASON,
     "promote": "promote {fleet}" + REASON,

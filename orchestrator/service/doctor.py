@@ -193,8 +193,8 @@ class DoctorService:
         without = [gateway.name for gateway in fleet.gateways if gateway.name not in known]
         if without:
             sentence = f"{len(without)} have none, so no upgrade takes them along: {_named(without)}"
-            asks = Offer(verb=Verb.INSTALL, fleet=fleet.name)
-            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(asks,))
+            asks = tuple(Offer(verb=verb, fleet=fleet.name) for verb in (Verb.EXAMINE, Verb.INSTALL))
+            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=asks)
         return _well(about, f"all {len(known)} gateways have what they go back to")
 
     async def _series(self, fleet: Fleet, heard: Awaitable[frozenset[str]]) -> Finding:

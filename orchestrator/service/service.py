@@ -189,9 +189,10 @@ class Service:
         newest, standing = await asyncio.to_thread(self._standing, named)
         drains = [Offer(verb=verb, fleet=fleet) for verb in OF_DRAINS if standing.held_drains]
         if newest is None:
-            begins = Offer(verb=Verb.PLAN if standing.taking else Verb.INSTALL, fleet=fleet)
+            first = (Verb.PLAN,) if standing.taking else (Verb.EXAMINE, Verb.INSTALL)
+            begins = [Offer(verb=verb, fleet=fleet) for verb in first]
             return FleetStatus(
-                fleet=fleet, standing=standing, offers=_open_to(caller, (begins, *drains), fleet)
+                fleet=fleet, standing=standing, offers=_open_to(caller, (*begins, *drains), fleet)
             )
         change = await asyncio.to_thread(self._told, newest)
         concern: str | None = None

@@ -15,6 +15,7 @@ class Verb(StrEnum):
     PLAN = "plan"
     START = "start"
     INSTALL = "install"
+    EXAMINE = "examine"
     HOLD = "hold"
     RESUME = "resume"
     PROMOTE = "promote"

@@ -32,6 +32,7 @@ async def test_every_line_says_how_it_is_what_was_found_and_what_helps(penstock:
     said = (await penstock("doctor")).out
     assert re.search(r"WRONG +engine +the engine cannot be", said)
     assert re.search(r"ok +ledger +sqlite answers", said)
+    assert "penstock fleet adopt edge --dry-run" in said
     assert "penstock fleet install edge" in said
 
 
