@@ -1,10 +1,8 @@
 """Credentials of running instances replaced: real daemons, real users, the certificate seen on the wire."""
 
 import asyncio
-import hashlib
 import shutil
 import signal
-import ssl
 import sys
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from policies.model.errors import BadInput, Fenced
 from policies.model.instance import InstanceState
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.drivers.wire import served as served_at
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -34,12 +33,7 @@ def files(built_lab: GatewayLab) -> None:  # noqa: F811
 
 async def served(slot: str) -> str:
     """Return the SHA-256 of the certificate that the slot's own port serves."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    _, writer = await asyncio.open_connection("10.77.0.1", PORTS[slot], ssl=context)
-    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    writer.close()
-    return hashlib.sha256(shown).hexdigest()
+    return await served_at(PORTS[slot])
 
 
 def renew(lab: GatewayLab, **more: object) -> str:  # noqa: F811

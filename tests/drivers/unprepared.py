@@ -1,7 +1,9 @@
 """A daemon that nobody prepared: ocserv on the users' own port, with a configuration of its own."""
 
+import re
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.drivers.gateway_lab import GatewayLab
@@ -41,11 +43,16 @@ class Unprepared:
         within: tuple[str, ...] = (),
         program: Path = PROGRAM,
         pool: str = "10.90.9.0/24",
+        own: Mapping[str, str] | None = None,
     ) -> None:
+        """Start it; `own` says other things than its configuration by itself, by key."""
         self.folder = lab.root / "unprepared"
         self.folder.mkdir(mode=0o755, exist_ok=True)
         self.config = self.folder / "ocserv.conf"
-        self.config.write_text(CONFIG.format(folder=lab.folder, own=self.folder, pool=pool) + more)
+        said = CONFIG.format(folder=lab.folder, own=self.folder, pool=pool) + more
+        for key, value in (own or {}).items():
+            said = re.sub(rf"^{key} = .*\n", "", said, flags=re.MULTILINE) + f"{key} = {value}\n"
+        self.config.write_text(said)
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [*within, program, "--foreground", "--config", self.config],

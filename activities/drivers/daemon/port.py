@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from signal import Signals
 from typing import Protocol
 
 from pydantic import Field
@@ -89,6 +90,28 @@ class Environment(Protocol):
         ...
 
 
+class OwnEnvironment(Environment, Protocol):
+    """Where a daemon lives that somebody else started, with a configuration and files of its own."""
+
+    @property
+    def file(self) -> str:
+        """Its configuration, as it was named to it."""
+        ...
+
+    @property
+    def program(self) -> str:
+        """What it was started from, as programs there name it, also when another one was installed since."""
+        ...
+
+    def seen(self, path: str) -> Path:
+        """Return where we find a file that the daemon knows by this path."""
+        ...
+
+    def tell(self, wish: Signals) -> None:
+        """Send its main process the signal; Unavailable when it has ended."""
+        ...
+
+
 class Daemon(Protocol):
     """What one product needs, says and can do; it keeps nothing between calls."""
 
@@ -143,6 +166,24 @@ class Daemon(Protocol):
 
     async def check(self, environment: Environment) -> None:
         """Let the release's own program test the config; Refused with its words when it says no."""
+        ...
+
+    async def check_own(self, environment: OwnEnvironment) -> None:
+        """Look at what a daemon that somebody else started would read again; nothing of it is written.
+
+        Raises:
+            BadInput: when a file of its own cannot be used.
+            Refused: when its own program refuses them, or they say other than what was adopted.
+            Unavailable: when it has ended.
+        """
+        ...
+
+    async def reload_own(self, environment: OwnEnvironment) -> None:
+        """Have a daemon that somebody else started read its own files again; sessions stay.
+
+        Raises:
+            Unavailable: when it does not do so in time, as new connections see it.
+        """
         ...
 
     def command(self) -> list[str]:

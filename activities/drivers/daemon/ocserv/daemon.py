@@ -19,12 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.ocserv import served
+from activities.drivers.daemon.ocserv import own_files, served
 from activities.drivers.daemon.ocserv.credentials import FOLDER, Given, require_fit
 from activities.drivers.daemon.ocserv.own_config import read_own_config
 from activities.drivers.daemon.ocserv.probe import ProbeLogin, probe
 from activities.drivers.daemon.ocserv.template import CREDENTIAL
-from activities.drivers.daemon.port import CONFIG, RUN, Environment, OwnConfig, Secret, Session
+from activities.drivers.daemon.port import (
+    CONFIG,
+    RUN,
+    Environment,
+    OwnConfig,
+    OwnEnvironment,
+    Secret,
+    Session,
+)
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.instance import Probe
@@ -131,6 +139,19 @@ class Ocserv:
             raise Refused(
                 f"ocserv's own test refuses the config of slot {environment.slot.name} on "
                 f"{environment.gateway.name}: {result.last_words}"
+            )
+
+    async def check_own(self, environment: OwnEnvironment) -> None:
+        """Look at the daemon's own configuration and files, as its own `ocserv -t` does, too."""
+        await own_files.require_fit(environment)
+
+    async def reload_own(self, environment: OwnEnvironment) -> None:
+        """Have the daemon read its own files again by SIGHUP, and still answer after that."""
+        await own_files.reload(environment)
+        if await self.main_process(environment) is None:
+            raise Unavailable(
+                f"the daemon that was adopted on {environment.gateway.name} was told to reload and does not "
+                "answer any more; look at its log"
             )
 
     def read_own(self, text: str) -> OwnConfig:

@@ -70,6 +70,11 @@ def read_own_config(text: str) -> OwnConfig:
     )
 
 
+def values_of(text: str, key: str) -> list[str]:
+    """Return all that the configuration says for the key, in its order, sections included."""
+    return [value for _, said, value in _lines(text) if said == key]
+
+
 def _lines(text: str) -> Iterator[tuple[int, str, str]]:
     """Yield number, key and value of each line that says something; sections keep their brackets."""
     for number, line in enumerate(text.splitlines(), start=1):

@@ -2,9 +2,11 @@
 
 import asyncio
 import ssl
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from activities.drivers.daemon.ocserv.credentials import FOLDER, leaves_in, roles_in
@@ -25,10 +27,25 @@ async def until_served(environment: Environment, config: str) -> None:
         Unavailable: It does not within five seconds.
     """
     folder = environment.config / FOLDER
-    wanted = set()
+    wanted = set[bytes]()
     for certificate, _ in roles_in(config).pairs:
-        leaf, *_ = leaves_in((folder / certificate).read_text())
-        wanted.add(leaf.public_bytes(Encoding.DER))
+        wanted |= first_of(leaves_in((folder / certificate).read_text()))
+    await until_one_of(environment, wanted)
+
+
+def first_of(chain: Sequence[x509.Certificate]) -> set[bytes]:
+    """Return the certificate of a chain that is served, in DER."""
+    return {leaf.public_bytes(Encoding.DER) for leaf in chain[:1]}
+
+
+async def until_one_of(
+    environment: Environment, wanted: Collection[bytes], advice: str = "look at its log"
+) -> None:
+    """Return when a handshake shows one of these certificates, in DER; at once where there are none.
+
+    Raises:
+        Unavailable: It does not within five seconds; the sentence ends with the advice.
+    """
     if not wanted:
         return
     with suppress(TimeoutError):
@@ -39,7 +56,7 @@ async def until_served(environment: Environment, config: str) -> None:
                 await asyncio.sleep(POLL_SECONDS)
     raise Unavailable(
         f"ocserv in slot {environment.slot.name} of {environment.gateway.name} was told to reload and does "
-        f"not serve its new certificate within {WITHIN.total_seconds():.0f} s; look at its log"
+        f"not serve its new certificate within {WITHIN.total_seconds():.0f} s; {advice}"
     )
 
 

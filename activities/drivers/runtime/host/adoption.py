@@ -13,7 +13,7 @@ from typing import Protocol
 
 from activities.drivers.daemon.port import OwnConfig
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.chroot import OwnPlace
+from activities.drivers.runtime.host.chroot import OwnPlace, seen_by
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import Listener, listeners_for_users, program_of
 from activities.drivers.runtime.host.process import PROC, Process, process
@@ -367,8 +367,7 @@ def _named_files(pid: int) -> Iterator[str]:
 
 def _read(pid: int, path: str) -> str:
     """Return the file as the process sees it: in its own root, from its own folder."""
-    base = PROC / str(pid) / ("root" if path.startswith("/") else "cwd")
-    with (base / path.lstrip("/")).open("rb") as file:
+    with seen_by(pid, path).open("rb") as file:
         content = file.read(LARGEST_CONFIG + 1)
     if len(content) > LARGEST_CONFIG:
         raise BadInput(f"it is longer than {LARGEST_CONFIG} bytes")

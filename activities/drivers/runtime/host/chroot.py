@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 
 from activities.drivers.daemon.port import RUN
+from activities.drivers.runtime.host.process import PROC, Process
+from policies.model.errors import Unavailable
 from policies.model.fleet import Gateway, Slot
 
 MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "etc/penstock", "run/penstock")
@@ -62,12 +65,47 @@ class OwnPlace(Chroot):
     """Where a daemon lives that somebody else started: the mounts and root that it was given there."""
 
     socket: str | None = None
+    file: str = ""
+    """Its configuration, as it was named to it."""
+    process: Process | None = None
+    """Exactly the process that is told things."""
 
     @property
     def control(self) -> str | None:
         """The control socket that its own configuration names."""
         return self.socket
 
+    @property
+    def program(self) -> str:
+        """What it runs, also where its package was upgraded since."""
+        return f"{PROC}/{self.pid}/exe"
+
     def inside(self, *command: str) -> list[str]:
-        """Return the command line that runs this command where the daemon lives."""
-        return self.beside(*command)
+        """Return the command line that runs this command where the daemon lives, in its own folder."""
+        return ["nsenter", "-t", str(self._alive()), "-m", "-r", "-w", *command]
+
+    def beside(self, *command: str) -> list[str]:
+        """Return the command line that runs this command where the daemon lives; it has to run."""
+        return ["nsenter", "-t", str(self._alive()), "-m", "-r", *command]
+
+    def seen(self, path: str) -> Path:
+        """Return where we find a file that the daemon knows by this path."""
+        return seen_by(self._alive(), path)
+
+    def tell(self, wish: Signals) -> None:
+        """Send exactly its main process the signal; Unavailable when it has ended."""
+        if self.process is None or not self.process.tell(wish):
+            raise self._ended()
+
+    def _alive(self) -> int:
+        if self.pid is None:
+            raise self._ended()
+        return self.pid
+
+    def _ended(self) -> Unavailable:
+        return Unavailable(f"the daemon that was adopted on {self.gateway.name} has ended")
+
+
+def seen_by(pid: int, path: str) -> Path:
+    """Return where we find a file that the process names so: in its own root, from its own folder."""
+    return PROC / str(pid) / ("root" if path.startswith("/") else "cwd") / path.lstrip("/")

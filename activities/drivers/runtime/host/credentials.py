@@ -1,5 +1,6 @@
 """Credentials of running instances: the host's present ones, put in place of those they were started with.
 
+A daemon that was adopted reads its own files at its own paths: they are looked at, and it is told.
 Everything is looked at before anything is put in place, and each file is replaced in one step. An
 agent that is killed at any line leaves instances that go on; the same order again ends the same way.
 """
@@ -7,7 +8,8 @@ agent that is killed at any line leaves instances that go on; the same order aga
 import asyncio
 import filecmp
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,8 +17,8 @@ from pathlib import Path
 from activities.drivers.daemon.port import Secret
 from activities.drivers.disk import sync_folder, sync_tree
 from activities.drivers.runtime.host.journal import Journal, exclusive
-from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
-from policies.model.errors import BadInput, Refused
+from activities.drivers.runtime.host.slot_folders import AdoptedFolder, SlotFolder, SlotFolders
+from policies.model.errors import BadInput, Refused, Unavailable
 from policies.model.operation import Operation
 
 NEXT = "conf.next"
@@ -35,7 +37,8 @@ class SlotCredentials:
 
         Nothing is taken over from a drain or a change that owns the gateway: whatever runs may have them.
         An instance whose files are the present ones is told all the same: who was killed before may not
-        have done so, and it costs nobody anything.
+        have done so, and it costs nobody anything. The own files of what was adopted are looked at last, and
+        it is told first, so that little time is left to change them in between.
 
         Returns:
             The slots of the instances, and the names of the credentials that were others before.
@@ -49,20 +52,33 @@ class SlotCredentials:
         async with exclusive(self._folders.root / "slots.lock"):
             self._journal.check(operation)
             running = [folder for folder in self._folders if folder.process() is not None]
+            adopted = [folder for folder in running if isinstance(folder, AdoptedFolder)]
+            ours = [folder for folder in running if folder not in adopted]
             # Each is read once: all slots get the same, also while somebody writes the file.
             given = {name: _Once(read) for name, read in self._credentials.items()}
             try:
-                for folder in running:
+                for folder in ours:
                     await self._prepare(folder, given, older=older)
+                for own in adopted:
+                    with self._changing_nothing():
+                        await self._folders.daemon.check_own(own.chroot)
                 self._journal.check(operation)
                 changed = set[str]()
-                for folder in running:
+                for folder in ours:
                     changed |= put(folder.path / NEXT, folder.path / "conf")
             finally:
                 for folder in self._folders:
                     shutil.rmtree(folder.path / NEXT, ignore_errors=True)
-            for folder in running:
+            late = None
+            for own in adopted:
+                try:
+                    await self._folders.daemon.reload_own(own.chroot)
+                except Unavailable as unavailable:  # the slots beside it have their files and are told
+                    late = unavailable
+            for folder in ours:
                 await self._folders.daemon.reload(folder.chroot)
+            if late is not None:
+                raise late
             return tuple(folder.slot.name for folder in running), tuple(sorted(changed))
 
     async def _prepare(self, folder: SlotFolder, given: Mapping[str, Secret], *, older: bool) -> None:
@@ -71,12 +87,18 @@ class SlotCredentials:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         daemon, chroot = self._folders.daemon, folder.chroot
-        try:
+        with self._changing_nothing():
             await asyncio.to_thread(daemon.renew, chroot, given, new, older=older)
             await daemon.check(replace(chroot, config=new))
-        except (BadInput, Refused) as error:
-            raise type(error)(f"{error}; nothing was changed on {chroot.gateway.name}") from error
         await asyncio.to_thread(sync_tree, new)
+
+    @contextmanager
+    def _changing_nothing(self) -> Iterator[None]:
+        """Have a refusal say that nothing was changed: so it is as long as files are looked at."""
+        try:
+            yield
+        except (BadInput, Refused) as error:
+            raise type(error)(f"{error}; nothing was changed on {self._folders.gateway.name}") from error
 
 
 class _Once:

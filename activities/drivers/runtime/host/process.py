@@ -3,6 +3,8 @@
 import hashlib
 import os
 import re
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +28,18 @@ class Process:
     def alive(self) -> bool:
         """Whether exactly this process runs; a zombie does not."""
         return (boot_id(), self.start) == (self.boot, _start_of(self.pid))
+
+    def tell(self, wish: signal.Signals) -> bool:
+        """Send exactly this process the signal, no later one with its number; return whether it was sent."""
+        with suppress(ProcessLookupError):
+            held = os.pidfd_open(self.pid)
+            try:
+                if self.alive:
+                    signal.pidfd_send_signal(held, wish)
+                    return True
+            finally:
+                os.close(held)
+        return False
 
     @property
     def started_at(self) -> datetime:

@@ -167,12 +167,22 @@ class AdoptedFolder(SlotFolder):
         return content
 
     @property
-    def chroot(self) -> Chroot:
+    def chroot(self) -> OwnPlace:
         """The place that the daemon was given by who started it."""
         running = self.process()
         pid = running.pid if running else None
-        root, none = Path("/proc") / str(pid or "self") / "root", self.path / "conf"
-        return OwnPlace(self._gateway, self.slot, root, none, self.path / "run", pid, self.own["control"])
+        root, none, own = Path("/proc") / str(pid or "self") / "root", self.path / "conf", self.own
+        return OwnPlace(
+            self._gateway,
+            self.slot,
+            root,
+            none,
+            self.path / "run",
+            pid,
+            own["control"],
+            own["config"],
+            running,
+        )
 
     def assign(
         self,
