@@ -251,9 +251,16 @@ class HostSlots:
 
         Raises:
             BadInput: when one of them cannot be used; nothing was changed.
-            Refused: when the daemon itself refuses them; nothing was changed.
+            Refused: when the daemon itself refuses them, or what serves is no longer the process that was
+                adopted, as after a reboot: nobody would have told it; nothing was changed.
             Unavailable: when an instance does not take them in time; a repeat tells it again.
         """
+        serves = (await self._table.read()).serving == ADOPTED
+        if serves and self._folders.of(ADOPTED).process() is None:
+            raise Refused(
+                f"the daemon that was adopted on {self._gateway.name} has ended, or was started anew: adopt "
+                f"it again; nothing was changed on {self._gateway.name}"
+            )
         slots, changed = await self._of_instances.reload(operation, older=older)
         state = (await self.observe()).model_copy(update={"changed": bool(changed)})
         return Reloaded(state=state, slots=slots, credentials=changed)
