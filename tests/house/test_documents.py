@@ -188,7 +188,8 @@ def test_every_place_that_contributing_sends_people_to_is_there() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     named = set(re.findall(r"`((?:[a-z_]+/)+[\w.]*)`", text))
     assert len(named) > 10
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    made = {"dist/"}
+    assert [name for name in sorted(named - made) if not (ROOT / name).exists()] == []
 
 
 def test_documents_name_only_commands_that_the_readme_lists() -> None:
