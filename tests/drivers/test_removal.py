@@ -4,10 +4,10 @@ import asyncio
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
@@ -41,8 +41,8 @@ def typed(lab: GatewayLab, *lines: str) -> str:  # noqa: F811
     return subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True, timeout=30).stdout
 
 
-@pytest.fixture
-def own(lab: GatewayLab) -> Iterator[Path]:  # noqa: F811
+@contextmanager
+def own_daemon(lab: GatewayLab) -> Iterator[Path]:  # noqa: F811
     """The socket of another daemon on the users' port, which nobody reaches yet."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -52,9 +52,15 @@ def own(lab: GatewayLab) -> Iterator[Path]:  # noqa: F811
         command = ["ip", "netns", "exec", lab.namespace, "ocserv", "-f", "-c", str(folder / "conf")]
         with (folder / "log").open("wb") as log:
             daemon = subprocess.Popen(command, stdout=log, stderr=log)
-        yield folder / "occtl.sock"
-        daemon.terminate()
-        daemon.wait(10)
+        try:
+            for _ in range(100):
+                if (folder / "occtl.sock").exists():
+                    break
+                time.sleep(0.05)
+            yield folder / "occtl.sock"
+        finally:
+            daemon.terminate()
+            daemon.wait(10)
 
 
 async def until(holds: Callable[[], Awaitable[bool]], within: float = 10) -> None:
@@ -67,8 +73,15 @@ async def until(holds: Callable[[], Awaitable[bool]], within: float = 10) -> Non
 
 async def test_a_gateway_is_given_to_another_daemon_without_a_lost_ping(
     lab: GatewayLab,  # noqa: F811
-    own: Path,
 ) -> None:
+    assert await lab.running("1") == "a"
+    await lab.table.make_permanent(operation("keep"), "a")
+    with own_daemon(lab) as own:
+        await removed(lab, own)
+
+
+async def removed(lab: GatewayLab, own: Path) -> None:  # noqa: F811
+    """Type the runbook beside the daemon that takes over, with people on both."""
     socket, pins, switch, delete, stop = TYPED
 
     async def empty() -> bool:
@@ -77,8 +90,6 @@ async def test_a_gateway_is_given_to_another_daemon_without_a_lost_ping(
     async def ended() -> bool:
         return len(lab.daemons()) == 1
 
-    assert await lab.running("1") == "a"
-    await lab.table.make_permanent(operation("keep"), "a")
     people = [await lab.client(number).up() for number in (1, 2)]
     people[1].ping("a")
     typed(lab, socket, pins, switch)
