@@ -88,7 +88,7 @@ def standings(ledger: Ledger) -> dict[str, str]:
 
 def test_every_change_of_whatever_kind_gets_the_next_number(ledger: Ledger) -> None:
     names = [ledger.open_change(opening(f"key {n}", kind)) for n, kind in enumerate(ChangeKind)]
-    assert names == ["edge-1", "edge-2", "edge-3", "edge-4"]
+    assert names == [f"edge-{number}" for number in range(1, len(ChangeKind) + 1)]
     assert ledger.open_change(opening("another", fleet="west")) == "west-1"
 
 

@@ -50,7 +50,7 @@ class Publisher:
         self.trust.write_text(json.dumps(policy))
 
     def signer_of(self, identity: str) -> Signer:
-        self.key, self.certificate = self.corp.leaf(identity)
+        self.key, self.certificate = self.corp.leaf(identity, starts=-DAY)
         key, certificate = self.key, self.certificate
         return Signer("cms", lambda said: sign_cms(said, key, certificate))
 

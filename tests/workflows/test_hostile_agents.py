@@ -50,7 +50,7 @@ from workflows.steps import CONTROL_QUEUE
 from workflows.survey import COLLECTING
 
 NONSENSE = {"state": 1}
-NEARLY_ALL_THAT_THE_ENGINE_TAKES = 2 * 1024 * 1024 - 1024
+NEARLY_ALL_THAT_THE_ENGINE_TAKES = 2 * 1024 * 1024 - 4096
 
 
 @asynccontextmanager
