@@ -106,7 +106,7 @@ async def test_the_status_of_a_change_comes_from_the_ledger_while_the_engine_is_
 async def test_a_fleet_that_was_never_changed_says_what_begins_it(api: httpx.AsyncClient) -> None:
     found = (await api.get("/fleets/edge")).json()
     assert found["change"] is None
-    assert [offer["verb"] for offer in found["offers"]] == ["install"]
+    assert [offer["verb"] for offer in found["offers"]] == ["examine", "install"]
 
 
 async def test_events_are_read_on_from_where_they_were_left(api: httpx.AsyncClient, ledger: Ledger) -> None:
