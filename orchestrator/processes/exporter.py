@@ -5,7 +5,6 @@ agent, changes nothing there, and holds no connection to the engine.
 """
 
 import asyncio
-import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.ocserv.log import LoginLog, process_age
 from activities.drivers.daemon.port import Session
+from activities.drivers.handshake import certificate_shown
 from activities.drivers.metrics.certificates import CertificateLives
 from activities.drivers.metrics.exporter import GatewayExporter, Hears, Running, nobody_hears
 from activities.drivers.metrics.interfaces import Interfaces
@@ -95,15 +95,9 @@ class Host:
 
     async def shown(self, slot: str) -> bytes | None:
         """Return the certificate that the slot's own port shows, None when no handshake ends in time."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        address, port = str(self.gateway.addresses[0]), self.folders.of(slot).slot.port
+        port = self.folders.of(slot).slot.port
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(PATIENCE.total_seconds()):
-                _, writer = await asyncio.open_connection(address, port, ssl=context)
-                secured: ssl.SSLObject = writer.get_extra_info("ssl_object")
-                writer.close()
-                return secured.getpeercert(binary_form=True)
+            return await certificate_shown(self.gateway.addresses[0], port, PATIENCE)
         return None
 
     async def sessions(self, slot: str) -> tuple[Session, ...] | None:

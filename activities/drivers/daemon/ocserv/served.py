@@ -1,7 +1,6 @@
 """The certificate that an ocserv serves, as whoever connects to its own port sees it."""
 
 import asyncio
-import ssl
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -11,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from activities.drivers.daemon.ocserv.credentials import FOLDER, leaves_in, roles_in
 from activities.drivers.daemon.port import Environment
+from activities.drivers.handshake import certificate_shown
 from policies.model.errors import Unavailable
 
 WITHIN = timedelta(seconds=5)
@@ -62,19 +62,6 @@ async def until_one_of(
 
 async def _served(environment: Environment) -> bytes | None:
     """Return the certificate served at the instance's own port in DER, None when no handshake ends well."""
-    context = ssl.create_default_context()
-    context.check_hostname = False  # whoever signed it: here it is only compared
-    context.verify_mode = ssl.CERT_NONE
-    address = str(environment.gateway.addresses[0])
-    connecting = asyncio.open_connection(address, environment.slot.port, ssl=context)
-    try:
-        _, writer = await asyncio.wait_for(connecting, ONE_LOOK.total_seconds())
-    except (OSError, ssl.SSLError, TimeoutError):
-        return None
-    try:
-        shown: ssl.SSLObject = writer.get_extra_info("ssl_object")
-        return shown.getpeercert(binary_form=True)
-    finally:
-        writer.close()
-        with suppress(OSError, ssl.SSLError):
-            await writer.wait_closed()
+    with suppress(OSError, TimeoutError):
+        return await certificate_shown(environment.gateway.addresses[0], environment.slot.port, ONE_LOOK)
+    return None

@@ -246,6 +246,8 @@ class SlotFolders:
 
     def of(self, slot: str) -> SlotFolder:
         """Return the slot's folder; BadInput when the gateway has no such slot."""
+        if slot in self._folders:  # asked often, and the adopted one is read from disk
+            return self._folders[slot]
         found = {folder.slot.name: folder for folder in self}
         if slot not in found:
             raise BadInput(f"{self.gateway.name} has no slot {slot}; it has {', '.join(found)}")
