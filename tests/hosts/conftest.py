@@ -17,16 +17,11 @@ PROGRAMS = {
 """The programs that booted hosts need beside the lab's, each with the Debian package that brings it."""
 
 
+DISK = Path(__file__).with_name("disk.sh")
 _TRY = """
-set -e
-mount --make-rprivate /
-umount -Rl /sys/fs/cgroup 2>/dev/null || true
-mount -t cgroup2 none /sys/fs/cgroup
-mkdir -p /run/systemd
-mount -t tmpfs tmpfs /run/systemd
-mount -t tmpfs tmpfs /mnt
-mkdir /mnt/upper /mnt/work /mnt/disk
-mount -t overlay overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/disk
+set -eu
+image=$1
+. "$2"
 systemd-nspawn --quiet --register=no --keep-unit --private-network --directory=/mnt/disk /bin/true
 """
 """What keeper.sh and a boot ask of a machine, and nothing of ours."""
@@ -40,7 +35,10 @@ def image() -> Path:
         pytest.skip(f"programs are missing: `apt-get install --no-install-recommends {' '.join(missing)}`")
     made = recipe.image()
     tried = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", _TRY, "sh", made], capture_output=True, text=True, check=False
+        ["unshare", "--mount", "sh", "-c", _TRY, "sh", made, Path(__file__).with_name("disk.sh")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if tried.returncode:
         pytest.skip(f"this machine starts no system in a container: {tried.stderr.strip()}")

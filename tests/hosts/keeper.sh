@@ -7,17 +7,7 @@ set -eu
 image=$1
 name=$2
 
-mount --make-rprivate /
-# One unified tree, whatever this machine has: hosts then see the same wherever the tests run.
-umount -Rl /sys/fs/cgroup 2>/dev/null || true
-mount -t cgroup2 none /sys/fs/cgroup
-# Where systemd-nspawn leaves its locks.
-mkdir -p /run/systemd
-mount -t tmpfs tmpfs /run/systemd
-# The disk is memory above the image: it outlives a reboot and a power cut, and not the test.
-mount -t tmpfs tmpfs /mnt
-mkdir /mnt/upper /mnt/work /mnt/disk
-mount -t overlay overlay -o "lowerdir=$image,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/disk
+. "$(dirname "$0")/disk.sh"
 # Without a group of its own a host would share the units' groups of every other one.
 group=$(mktemp -d "/sys/fs/cgroup/penstock-$name-XXXXXX")
 echo "$group"
