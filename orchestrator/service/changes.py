@@ -29,7 +29,7 @@ from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, ref
 from orchestrator.store.ledger import Ledger
 from policies.adoption import own_daemons
 from policies.model.adoption import Examined
-from policies.model.change import ChangeKind, ChangeOrder, ChangeResult
+from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, WayBack
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import BadInput, Conflict, NotAllowed, Refused, Unavailable
 from policies.model.fleet import Fleet, Gateway, GatewayRef
@@ -115,6 +115,15 @@ class Standing(Value):
     quarantined: dict[str, str] = {}
     held_drains: dict[str, str] = {}
     """Why drains wait for a person, by gateway and slot."""
+
+
+@dataclass(frozen=True)
+class _WaysBack:
+    """What the ledger knows of a fleet's going back: what is known-good, and the last way."""
+
+    known_good: dict[str, ReleaseRef]
+    last: WayBack
+    previous: dict[str, ReleaseRef]
 
 
 @dataclass(frozen=True)
@@ -587,11 +596,10 @@ class ChangeService:
         key: str | None,
     ) -> ChangeOrder | CommandReceipt:
         """Return what to go back to, from what the ledger knows; a receipt when there is nothing to do."""
-        known_good = self.ledger.known_good(fleet.name)
-        back = self.ledger.way_back(fleet.name)
-        previous = self.ledger.targets(fleet.name, back.change, finished=back.finished) if back.change else {}
+        ways = self._ways_back(fleet)
+        back, previous = ways.last, ways.previous
         if to is not None:
-            targets = targets_of(to, self.ledger.ever_known_good(fleet.name), known_good)
+            targets = targets_of(to, self.ledger.ever_known_good(fleet.name), ways.known_good)
             nothing = f"{fleet.name} is on {to.version} already."
         else:
             targets, nothing = previous, back.sentence
@@ -604,10 +612,42 @@ class ChangeService:
                 )
         if not targets:
             return CommandReceipt(id=fleet.name, accepted=False, sentence=f"Nothing to do: {nothing}")
-        plan = self.ledger.record_return(fleet, targets)
-        confirm = self._confirmation(fleet, plan, targets, known_good, previous)
+        order = self._going_back(fleet, targets, ways, person, f"{person}: {reason}", key, source=source)
         if to is not None:
-            _refuse_root(confirm, person)
+            _refuse_root(order.confirm, person)
+        return order
+
+    def _hand_back_order(
+        self, fleet: Fleet, gateways: Collection[str], person: str, reason: str, key: str | None
+    ) -> ChangeOrder:
+        """Return how gateways go back to what was adopted on them, from what the ledger knows."""
+        own = own_daemons(gateways, self.ledger.ever_known_good(fleet.name))
+        ways = self._ways_back(fleet)
+        targets = {name: release for name, release in own.items() if ways.known_good.get(name) != release}
+        if not targets:
+            raise Refused(f"{', '.join(sorted(own))} of {fleet.name}: known-good is their own daemon already")
+        order = self._going_back(fleet, targets, ways, person, f"handed back by {person}: {reason}", key)
+        _refuse_root(order.confirm, person)
+        return order
+
+    def _ways_back(self, fleet: Fleet) -> _WaysBack:
+        known_good, last = self.ledger.known_good(fleet.name), self.ledger.way_back(fleet.name)
+        previous = self.ledger.targets(fleet.name, last.change, finished=last.finished) if last.change else {}
+        return _WaysBack(known_good, last, previous)
+
+    def _going_back(
+        self,
+        fleet: Fleet,
+        targets: dict[str, ReleaseRef],
+        ways: _WaysBack,
+        person: str,
+        reason: str,
+        key: str | None,
+        *,
+        source: str | None = None,
+    ) -> ChangeOrder:
+        """Return the order by which gateways go back to these, with whoever has to confirm it."""
+        plan = self.ledger.record_return(fleet, targets)
         return ChangeOrder(
             fleet=fleet.name,
             kind=ChangeKind.GO_BACK,
@@ -615,34 +655,9 @@ class ChangeService:
             source=source,
             requested_by=person,
             on_behalf_of=self.ledger.makers_of(person),
-            reason=f"{person}: {reason}",
-            cause=back.change,
-            confirm=confirm,
-            key=key,
-        )
-
-    def _hand_back_order(
-        self, fleet: Fleet, gateways: Collection[str], person: str, reason: str, key: str | None
-    ) -> ChangeOrder:
-        """Return how gateways go back to what was adopted on them, from what the ledger knows."""
-        own = own_daemons(gateways, self.ledger.ever_known_good(fleet.name))
-        now, back = self.ledger.known_good(fleet.name), self.ledger.way_back(fleet.name)
-        targets = {name: release for name, release in own.items() if now.get(name) != release}
-        if not targets:
-            raise Refused(f"{', '.join(sorted(own))} of {fleet.name}: known-good is their own daemon already")
-        previous = self.ledger.targets(fleet.name, back.change, finished=back.finished) if back.change else {}
-        plan = self.ledger.record_return(fleet, targets)
-        confirm = self._confirmation(fleet, plan, targets, now, previous)
-        _refuse_root(confirm, person)
-        return ChangeOrder(
-            fleet=fleet.name,
-            kind=ChangeKind.GO_BACK,
-            plan=plan,
-            requested_by=person,
-            on_behalf_of=self.ledger.makers_of(person),
-            reason=f"handed back by {person}: {reason}",
-            cause=back.change,
-            confirm=confirm,
+            reason=reason,
+            cause=ways.last.change,
+            confirm=self._confirmation(fleet, plan, targets, ways.known_good, ways.previous),
             key=key,
         )
 
