@@ -26,6 +26,8 @@ WITHIN = 900.0
 
 _BUILD = """
 set -eu
+umask 022
+hostname image
 debootstrap --variant=minbase --include="$INCLUDE" "$SUITE" "$ROOT" "$MIRROR"
 printf '#!/bin/sh\\nexit 101\\n' >"$ROOT/usr/sbin/policy-rc.d"
 chmod 755 "$ROOT/usr/sbin/policy-rc.d"
@@ -60,20 +62,28 @@ def image() -> Path:
 
 
 def _build(root: Path, log: Path) -> None:
-    """Build in namespaces of its own: what debootstrap mounts goes with it, also when it is killed."""
-    script = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", _BUILD]
+    """Build in namespaces of its own: what debootstrap mounts goes with it, also when it is killed.
+
+    The packages' scripts make temporary files and a certificate for the host's name: neither this
+    machine's TMPDIR nor its name means anything inside the image.
+    """
+    apart = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
     settings = {"ROOT": root, "SUITE": SUITE, "INCLUDE": SYSTEM, "PACKAGES": PACKAGES, "AT_HAND": AT_HAND}
-    environment = ["env", *(f"{name}={value}" for name, value in settings.items()), f"MIRROR={mirror()}"]
+    given = [*(f"{name}={value}" for name, value in settings.items()), f"MIRROR={mirror()}"]
     with log.open("wb") as told:
         try:
             done = subprocess.run(
-                [*environment, *script], stdout=told, stderr=told, timeout=WITHIN, check=False
+                ["env", "--unset=TMPDIR", *given, *apart, "sh", "-c", _BUILD],
+                stdout=told,
+                stderr=told,
+                timeout=WITHIN,
+                check=False,
             )
             problem = f"ended with {done.returncode}" if done.returncode else ""
         except subprocess.TimeoutExpired:
             problem = f"was not done after {WITHIN:g} s"
     if problem:
-        said = " / ".join(log.read_text(errors="replace").splitlines()[-3:])
+        said = " / ".join(log.read_text(errors="replace").splitlines()[-12:])
         raise Unavailable(
             f"the hosts' image cannot be made: debootstrap {problem}: {said}; "
             "where there is a network, `python -m tests.hosts.image` makes it for later"

@@ -251,13 +251,24 @@ def test_late_entries_are_written_in_once_each_and_half_a_line_is_none(
     assert json.loads(ledger.audit_entries()[-1].body)["at"].startswith("2026-11-22T03:00:00")
 
 
-def test_nobody_who_keeps_an_entry_waits_for_a_ledger_that_takes_none(tmp_path: Path, ledger: Ledger) -> None:
+def test_nobody_who_keeps_an_entry_waits_for_a_ledger_that_takes_none(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     late, path = LateEntries(tmp_path / "late.jsonl"), tmp_path / "late.jsonl"
     late.keep(entry("one"))
+    entering = threading.Event()
+    enter = ledger.enter
+
+    def entered(late: LateEntry) -> None:
+        entering.set()
+        enter(late)
+
+    monkeypatch.setattr(ledger, "enter", entered)
     with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         delivering = threading.Thread(target=late.deliver, args=(ledger,))
         delivering.start()
+        assert entering.wait(5)
         keeping = threading.Thread(target=late.keep, args=(entry("two"),), daemon=True)
         keeping.start()
         keeping.join(5)
