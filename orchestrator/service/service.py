@@ -314,7 +314,7 @@ class Service:
             ApprovalRequired: The plan needs more people than have approved it.
         """
         named = await self._asked(caller, Action.START, fleet)
-        request = caller.request(key) if key is not None else None
+        request = caller.request(key)
         if begun := await self._changes.begun_before(request):
             return begun
 
@@ -375,7 +375,7 @@ class Service:
             sentence = f"{caller.person} is a machine: two people promote without proof"
             raise await self._acts.refuse(caller, fleet, sentence)
         command = Command(
-            id=f"{kind}-{secrets.token_hex(6)}" if key is None else caller.request(key),
+            id=caller.request(key) or f"{kind}-{secrets.token_hex(6)}",
             kind=kind,
             person=caller.person,
             reason=reason,
@@ -407,7 +407,7 @@ class Service:
         After its end both are asked; of a fleet without a file it counts how it was planned for last.
         """
         await self._stopped(caller, Action.GO_BACK, fleet)
-        request = caller.request(key) if key is not None else None
+        request = caller.request(key)
 
         async def back() -> CommandReceipt:
             await self._refuse_stale(fleet, change, safe=True)
@@ -445,7 +445,7 @@ class Service:
                 self._releases.source,
                 caller.person,
                 reason,
-                key=caller.request(key) if key is not None else None,
+                key=caller.request(key),
             )
 
         return await self._acts.audited(
@@ -457,7 +457,7 @@ class Service:
     ) -> str | None:
         """Give what runs on the fleet its hosts' present credentials; return as `start` does."""
         named = await self._asked(caller, Action.RELOAD, fleet)
-        request = caller.request(key) if key is not None else None
+        request = caller.request(key)
 
         async def begin() -> str | None:
             return await self._changes.reload(named, caller.person, reason, older=older, key=request)
@@ -483,7 +483,7 @@ class Service:
         names = _named_in(named, gateways)
 
         async def begin() -> str | None:
-            once = caller.request(key) if key is not None else None
+            once = caller.request(key)
             return await self._changes.adopt(named, names, without, caller.person, reason, key=once)
 
         said = {"gateways": list(gateways), "without": list(without), "reason": reason}
@@ -507,7 +507,7 @@ class Service:
         names = _named_in(named, gateways)
 
         async def begin() -> str | None:
-            once = caller.request(key) if key is not None else None
+            once = caller.request(key)
             return await self._changes.hand_back(named, names, caller.person, reason, key=once)
 
         said = {"gateways": list(gateways), "reason": reason}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from itertools import chain
-from typing import Annotated, Literal
+from typing import Annotated, Literal, overload
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -70,9 +70,13 @@ class Caller(Value):
         """Return the caller's roles on the fleet; empty when the fleet is none of its business."""
         return roles_of(self.grants, fleet)
 
-    def request(self, key: str) -> str:
-        """Return how engine and ledger know this caller's request of that key again."""
-        return f"{self.person}/{key}"
+    @overload
+    def request(self, key: str) -> str: ...
+    @overload
+    def request(self, key: None) -> None: ...
+    def request(self, key: str | None) -> str | None:
+        """Return how engine and ledger know this caller's request of that key again; None without a key."""
+        return None if key is None else f"{self.person}/{key}"
 
 
 class TokenRow(Value):

@@ -48,7 +48,8 @@ def test_everything_public_in_the_rooms_says_what_it_promises() -> None:
         tree = parse(path)
         silent += [place(path)] if ast.get_docstring(tree) is None else []
         for name, node in public_definitions(tree):
-            if ast.get_docstring(node) is None:
+            overload = "overload" in [dotted(mark) for mark in node.decorator_list]  # the one below it speaks
+            if ast.get_docstring(node) is None and not overload:
                 silent.append(f"{place(path)}:{node.lineno} {name}")
     assert silent == []
 
