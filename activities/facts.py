@@ -18,6 +18,7 @@ from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS
 from policies.model.value import Digest, Name, Value
 from policies.planning.capacity import Load, load_of, waits_for_capacity
+from policies.rebuilding import ahead
 
 FRESH = timedelta(minutes=30)
 """How long what a gateway said counts; a large fleet is looked at in turns."""
@@ -58,6 +59,8 @@ class Strays(Value):
     open_changes: tuple[str, ...] = ()
     source: str | None = None
     """Where a known-good of theirs comes from, for a host that has lost it."""
+    ahead: dict[str, str] = {}
+    """Gateways that changes have steered of which the ledger knows nothing: it is an older copy."""
 
 
 class ReturnQuery(Value):
@@ -120,6 +123,10 @@ class FactBook(HostRecordBook, Protocol):
 
     def targets(self, fleet: str, change: str, gateways: Collection[str]) -> dict[str, ReleaseRef]:
         """Return what these gateways had before the change, if no other has moved them since."""
+        ...
+
+    def newest_number(self, fleet: str) -> int:
+        """Return the number of the fleet's newest change, 0 when there never was one."""
         ...
 
     def open_changes(self, fleet: str) -> tuple[str, ...]:
@@ -217,29 +224,30 @@ class FactActivities:
         return self._book.record_return(fleet, targets) if targets else None
 
     def _find_strays(self, fleet: str) -> Strays:
+        states, _ = self._book.states(fleet, FRESH)  # before the number: a change is written down first
+        if unknown := ahead(fleet, states, self._book.newest_number(fleet)):
+            return Strays(ahead=dict(sorted(unknown.items())[:NAMED]))
         known_good = self._book.known_good(fleet)
-        found = self._strays(fleet, known_good)
+        found = self._strays(fleet, known_good, states)
         return Strays(
             strays=dict(sorted(found.items())[:NAMED]),
             open_changes=self._book.open_changes(fleet),
             source=self._book.source_of({known_good[name].digest for name in found}) if found else None,
         )
 
-    def _strays(self, fleet: str, known_good: Mapping[str, ReleaseRef]) -> dict[str, str]:
+    def _strays(
+        self, fleet: str, known_good: Mapping[str, ReleaseRef], states: Mapping[str, GatewayState]
+    ) -> dict[str, str]:
         """Return who is to be brought back now: of those in quarantine, whose turn it is to be tried."""
         now = datetime.now(UTC)
-        found: dict[str, str] = {}
         waiting = {one.gateway for one in self._book.quarantined(fleet) if waits(one, now)}
-        for name, state in self._book.each_state(fleet, FRESH):
-            if name not in waiting and not isinstance(state, str):
-                found |= strays({name: state}, known_good)
-        return found
+        return strays({name: state for name, state in states.items() if name not in waiting}, known_good)
 
     def _plan_return(self, asked: ReturnQuery) -> Digest | None:
         known_good = self._book.known_good(asked.fleet)
-        found = {*self._strays(asked.fleet, known_good)}
+        states, _ = self._book.states(asked.fleet, FRESH)
+        found = {*self._strays(asked.fleet, known_good, states)}
         if any(name != asked.change for name in self._book.open_changes(asked.fleet)):
-            states, _ = self._book.states(asked.fleet, FRESH)
             found |= {*left_behind(states)} & known_good.keys()
         if not found:
             return None

@@ -101,6 +101,7 @@ OF_VERBS = {
     Verb.REJECT: Action.ANSWER,
     Verb.QUARANTINE: Action.QUARANTINE,
     Verb.RETURN: Action.QUARANTINE,
+    Verb.REBUILD: Action.ADMINISTER,
     Verb.EXTEND: Action.DRAIN,
     Verb.END: Action.DRAIN,
 }

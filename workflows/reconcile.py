@@ -10,6 +10,7 @@ from temporalio import workflow
 from activities.facts import FactActivities, Strays
 from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.value import Name, Value
+from policies.rebuilding import older_than_gateways
 from workflows import control
 from workflows.change import Change, ChangeRun
 from workflows.children import left_behind
@@ -37,12 +38,17 @@ class Reconcile:
 
     @workflow.run
     async def run(self, order: ReconcileOrder) -> ReconcileResult:
-        """Start the way back of gateways that are not on known-good while no change is under way."""
+        """Start the way back of gateways that are not on known-good while no change is under way.
+
+        What an older copy of the ledger calls known-good moves nobody; a person says what is so.
+        """
         turn = int(workflow.now().timestamp() // 60)
         found = await self._look(order.fleet, turn, "survey")
         if found.strays or found.open_changes:
             # A change may have ended between the first answer of a gateway and the last word of the ledger.
             found = await self._look(order.fleet, turn, "survey-again")
+        if found.ahead:
+            return ReconcileResult(sentence=f"nobody is brought back: {older_than_gateways(found.ahead)}")
         if not found.strays and not found.open_changes:
             return ReconcileResult(sentence="every gateway is on its known-good")
         sentence = await self._end(order.fleet, found)

@@ -24,6 +24,7 @@ _SPELLED = {
     "reject": "reject {fleet}" + REASON,
     "quarantine": "gateway quarantine {fleet} {gateway}" + REASON,
     "return": "gateway return {fleet} {gateway}" + REASON,
+    "rebuild": "ledger rebuild {fleet}" + REASON,
     "sessions": "sessions {fleet}",
     "drains": "drains {fleet}",
     "extend": "drain extend {fleet} --by TIME" + REASON,

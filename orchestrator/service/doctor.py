@@ -28,6 +28,7 @@ from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.value import Value
+from policies.rebuilding import ahead, older_than_gateways
 from workflows.steps import CONTROL_QUEUE
 
 WITHIN = timedelta(seconds=2)
@@ -190,6 +191,12 @@ class DoctorService:
     async def _known_good(self, fleet: Fleet) -> Finding:
         about = f"{fleet.name}: known-good"
         known = await _read(self.ledger.known_good, fleet.name)
+        states, _ = await _read(self.ledger.states, fleet.name, LOOKED_AT_WITHIN)
+        newest = await _read(self.ledger.newest_number, fleet.name)
+        if unknown := ahead(fleet.name, states, newest):
+            sentence = f"{older_than_gateways(unknown)}; nobody is brought back by itself meanwhile"
+            rebuild = Offer(verb=Verb.REBUILD, fleet=fleet.name)
+            return Finding(about=about, health=Health.WRONG, sentence=sentence, next=(rebuild,))
         without = [gateway.name for gateway in fleet.gateways if gateway.name not in known]
         if without:
             sentence = f"{len(without)} have none, so no upgrade takes them along: {_named(without)}"

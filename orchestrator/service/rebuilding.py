@@ -1,4 +1,4 @@
-"""Rebuilding the ledger from what a fleet's gateways serve, after it was lost and no backup is left."""
+"""Rebuilding the ledger from what a fleet's gateways serve, after it was lost or an older copy came back."""
 
 import asyncio
 from collections import Counter
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.releases import ReleaseService
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.rebuilding import nothing_to_rebuild
 from policies.model.errors import Conflict, PenstockError, Refused
 from policies.model.fleet import Fleet
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 from policies.model.value import Value
-from policies.rebuilding import numbers_from, served_for_good
+from policies.rebuilding import highest_heard, knows_all, served_for_good
 
 
 class Rebuilt(Value):
@@ -38,24 +39,23 @@ class RebuildingService:
         """Write down again what each gateway goes back to: what it serves for good, if its signatures hold.
 
         Raises:
-            Conflict: A change is under way, or the ledger knows the fleet.
+            Conflict: A change is under way, or the ledger knows every change that the gateways heard of.
             Refused: No gateway serves anything that may be used.
         """
         if await self.changes.is_under_way(fleet.name):
             raise Conflict(
                 f"a change of {fleet.name} is under way", Offer(verb=Verb.STATUS, fleet=fleet.name)
             )
-        if await asyncio.to_thread(self.ledger.last_change, fleet.name) is not None:
-            history = Offer(verb=Verb.HISTORY, fleet=fleet.name)
-            raise Conflict(f"the ledger knows changes of {fleet.name}; there is nothing to rebuild", history)
         survey = await self.changes.survey(fleet)
+        heard = highest_heard(fleet.name, survey.states.values())
+        if knows_all(await asyncio.to_thread(self.ledger.newest_number, fleet.name), heard):
+            raise nothing_to_rebuild(fleet.name)
         lost = dict(survey.silent)
         serving = await self._serving(fleet, survey.states, lost, person)
         if not serving:
             why = "; ".join(sorted(set(lost.values()))) or "none of them serves anything"
             raise Refused(f"nothing can be rebuilt from the gateways of {fleet.name}: {why}")
-        above = numbers_from(fleet.name, survey.states.values())
-        name = await asyncio.to_thread(self.ledger.rebuild, fleet.name, serving, above, person, reason)
+        name = await asyncio.to_thread(self.ledger.rebuild, fleet.name, serving, heard, person, reason)
         versions = Counter(release.version for release in serving.values())
         return Rebuilt(change=name, versions=dict(sorted(versions.items())), lost=dict(sorted(lost.items())))
 

@@ -84,6 +84,11 @@ class Changes(Book):
         with reading(self._engine) as connection:
             return _record(row_of(connection, name))
 
+    def newest_number(self, fleet: str) -> int:
+        """Return the number of the fleet's newest change, 0 when there never was one."""
+        with reading(self._engine) as connection:
+            return newest_number(connection, fleet)
+
     def change_of_key(self, key: str) -> str | None:
         """Return the name of the change that was opened under this key, None when there is none."""
         table = tables.changes
@@ -145,7 +150,7 @@ def begin(connection: Connection, opening: ChangeOpening, name: str | None = Non
 
     Its number is higher than that of every other change, and than `above`.
     """
-    number = 1 + max(connection.execute(_highest(opening.fleet)).scalar_one() or 0, above)
+    number = 1 + max(newest_number(connection, opening.fleet), above)
     name = name or next_name(connection, opening.fleet, number)
     values = opening.model_dump()
     connection.execute(
@@ -213,8 +218,10 @@ def way_back(connection: Connection, fleet: str) -> WayBack:
         return targets_of_last_change(_record(row) for row in rows)
 
 
-def _highest(fleet: str) -> Any:
-    return select(func.max(tables.changes.c.number)).where(tables.changes.c.fleet == fleet)
+def newest_number(connection: Connection, fleet: str) -> int:
+    """Return the number of the fleet's newest change in the caller's transaction, 0 without any."""
+    wanted = select(func.max(tables.changes.c.number)).where(tables.changes.c.fleet == fleet)
+    return connection.execute(wanted).scalar_one() or 0
 
 
 def _refuse_another(opening: ChangeOpening, known: "Row[Any]") -> None:

@@ -91,6 +91,15 @@ class KnownGood(Book):
             return record(connection, batch)
 
 
+def forget(connection: Connection, fleet: str) -> None:
+    """Ensure in the caller's transaction that no gateway of the fleet has a known-good any more.
+
+    What is recorded next has nothing before it that a way back could lead to.
+    """
+    table = tables.known_good
+    connection.execute(update(table).where(table.c.fleet == fleet, table.c.newest).values(newest=False))
+
+
 def record(connection: Connection, batch: KnownGoodBatch) -> int:
     """Write known-good down in the caller's transaction; return for how many gateways that is new."""
     change = row_of(connection, batch.change)

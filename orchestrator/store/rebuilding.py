@@ -1,41 +1,49 @@
-"""Rebuilding: what a fleet's gateways go back to, written down again after the ledger was lost."""
+"""Rebuilding: what a fleet's gateways go back to, written down again after the ledger was lost.
+
+What an older copy of it says they go back to is no more than a record then.
+"""
 
 from collections.abc import Mapping
 
-from sqlalchemy import select
-
-from orchestrator.store import tables
 from orchestrator.store.book import Book
-from orchestrator.store.changes import begin, end
+from orchestrator.store.changes import begin, end, newest_number
 from orchestrator.store.database import writing
-from orchestrator.store.known_good import MOST, record
+from orchestrator.store.known_good import MOST, forget, record
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
 from policies.model.errors import Conflict
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
+from policies.rebuilding import knows_all, number_above
+
+
+def nothing_to_rebuild(fleet: str) -> Conflict:
+    """Return the refusal where nothing is lost."""
+    history = Offer(verb=Verb.HISTORY, fleet=fleet)
+    sentence = f"the ledger knows every change that gateways of {fleet} have heard of"
+    return Conflict(f"{sentence}; there is nothing to rebuild", history)
 
 
 class Rebuilding(Book):
-    """The first line of a fleet whose earlier lines are gone."""
+    """The first line of a fleet whose earlier lines are gone, or whose later ones are."""
 
     def rebuild(
-        self, fleet: str, serving: Mapping[str, ReleaseRef], above: int, person: str, reason: str
+        self, fleet: str, serving: Mapping[str, ReleaseRef], heard: int, person: str, reason: str
     ) -> str:
         """Write down that these gateways go back to what they serve; return the change that says so.
 
         Args:
             fleet: Whose gateways.
             serving: What each of them serves for good.
-            above: The highest number of a change that they have heard of: its name is never used again.
+            heard: The highest number of a change that they have heard of: its name is never used again.
             person: Who asked for it.
             reason: Why.
 
         Raises:
-            Conflict: The ledger knows changes of this fleet.
+            Conflict: The ledger knows this fleet, and every change that its gateways have heard of.
         """
         versions = sorted({release.version for release in serving.values()})
         opening = ChangeOpening(
-            key=f"rebuilt {fleet}",
+            key=f"rebuilt {fleet} after {heard}",
             fleet=fleet,
             kind=ChangeKind.INSTALL,
             requested_by=person,
@@ -43,11 +51,10 @@ class Rebuilding(Book):
             release=", ".join(versions),
         )
         with writing(self._engine) as connection:
-            known = select(tables.changes.c.name).where(tables.changes.c.fleet == fleet).limit(1)
-            if connection.execute(known).first() is not None:
-                history = Offer(verb=Verb.HISTORY, fleet=fleet)
-                raise Conflict(f"the ledger knows changes of {fleet}; there is nothing to rebuild", history)
-            name = begin(connection, opening, above=above)
+            if knows_all(newest_number(connection, fleet), heard):
+                raise nothing_to_rebuild(fleet)
+            forget(connection, fleet)
+            name = begin(connection, opening, above=number_above(heard))
             rows = sorted(serving.items())
             for first in range(0, len(rows), MOST):
                 releases = dict(rows[first : first + MOST])

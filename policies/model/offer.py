@@ -25,6 +25,7 @@ class Verb(StrEnum):
     REJECT = "reject"
     QUARANTINE = "quarantine"
     RETURN = "return"
+    REBUILD = "rebuild"
     SESSIONS = "sessions"
     DRAINS = "drains"
     EXTEND = "extend"

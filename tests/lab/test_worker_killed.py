@@ -15,18 +15,21 @@ from tests.house.leftovers import nothing_is_left
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
-    pytest.mark.timeout(200),
+    pytest.mark.timeout(260),
 ]
 
 STORY = """
-import asyncio, json, sys, time
+import asyncio, json, shutil, sqlite3, sys, time
 from pathlib import Path
 from deploy.lab.lab import FLEET, OPERATOR, Shape, lab
 from orchestrator.processes.composition import compose
+from policies.model.errors import Refused
 from policies.model.plan import Strategy
 from policies.model.change import Phase
 from orchestrator.processes.process import leave
 from tests.lab.attack import Thief, crowds
+from workflows.reconcile import Reconcile, ReconcileOrder
+from workflows.steps import CONTROL_QUEUE
 
 async def until(built, phase):
     while (await built.status()).phase is not phase:
@@ -34,6 +37,7 @@ async def until(built, phase):
 
 async def main():
     async with lab(print, Shape(prefix="pstw-", folder="lab-worker", sites=4)) as built:
+        older = older_ledger(built)
         before = built.figures()
         plan = await built.plan(built.newer, Strategy.CANARY)
         await built.start(plan, "a worker is killed")
@@ -53,6 +57,7 @@ async def main():
             "pings_lost": after["pings"]["lost"], "running": sorted(running),
             "newer": built.newer.executable,
         }), flush=True)
+        await restored(built, older)
         await rebuild(built)
 
 async def collected(ledger):
@@ -67,10 +72,50 @@ async def collected(ledger):
 def times_ready(worker):
     return sum(line.startswith("ready:") for line in worker.last_lines(100_000))
 
+def ledger_files(built):
+    database = Path(built.installation.settings.ledger_url.removeprefix("sqlite:///"))
+    return database, [*database.parent.glob("ledger.db*")]
+
+def older_ledger(built):
+    database, _ = ledger_files(built)
+    older = database.with_name("older.db")
+    with sqlite3.connect(database) as now, sqlite3.connect(older) as kept:
+        now.backup(kept)
+    return older
+
+async def restored(built, older):
+    # The ledger as it was before the change; its worker looks at gateways that it knows less of than they do.
+    built.worker.stop()
+    database, files = ledger_files(built)
+    for file in files:
+        file.unlink()
+    shutil.copy(older, database)
+    before = times_ready(built.worker)
+    built.worker.start()
+    while times_ready(built.worker) == before:
+        await asyncio.sleep(0.1)
+    installation = await compose(built.installation.settings)
+    looked = await installation.changes.client.execute_workflow(
+        Reconcile.run, ReconcileOrder(fleet=FLEET), id="looked", task_queue=CONTROL_QUEUE
+    )
+    findings = await installation.service.examine(OPERATOR)
+    try:
+        await installation.plans.plan(built.fleet, built.newer.digest, Strategy.CANARY)
+        refused = ""
+    except Refused as refusal:
+        refused = str(refusal)
+    rebuilt = await installation.service.rebuild(OPERATOR, FLEET, "an older copy was restored")
+    running = {s.serving.executable for s in (await built.states()).values() if s.serving}
+    print("RESTORED", json.dumps({
+        "looked": looked.sentence, "refused": refused, "versions": rebuilt.versions,
+        "running": sorted(running), "newer": built.newer.executable, "known": built.newer.version,
+        "doctor": [one.sentence for one in findings if one.about == f"{FLEET}: known-good"],
+    }), flush=True)
+
 async def rebuild(built):
     built.worker.stop()
     settings = built.installation.settings
-    for file in Path(settings.ledger_url.removeprefix("sqlite:///")).parent.glob("ledger.db*"):
+    for file in ledger_files(built)[1]:
         file.unlink()
     installation = await compose(settings)
     before = times_ready(built.worker)
@@ -103,7 +148,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
             env={**os.environ, "PENSTOCK_STATE": str(folder)},
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=240,
             check=False,
         )
     return done.stdout + done.stderr
@@ -163,3 +208,13 @@ def test_a_ledger_that_is_lost_is_rebuilt_from_the_gateways_and_the_next_upgrade
     assert told["change"] == "lab-101"
     assert told["changing"] == 4
     assert told["fault"] is None
+
+
+def test_an_older_copy_of_the_ledger_moves_nobody_and_is_rebuilt_by_a_persons_word(said: str) -> None:
+    told = told_in(said, "RESTORED")
+    older = "the ledger is older than its gateways: gw-1 was last steered by lab-"
+    assert told["looked"].startswith(f"nobody is brought back: {older}")
+    assert told["refused"].startswith(older)
+    assert [sentence.startswith(older) for sentence in told["doctor"]] == [True]
+    assert told["running"] == [told["newer"]]
+    assert told["versions"] == {told["known"]: 4}

@@ -55,6 +55,19 @@ async def test_a_fleet_on_its_known_good_is_not_touched(world: World) -> None:
     assert all(fake.owner == (0, "") for fake in world.gateways.values())
 
 
+async def test_an_older_copy_of_the_ledger_moves_nobody(world: World) -> None:
+    canary = world.gateways["gw-1"]
+    canary.serve(NEW, "b")
+    canary.generation = "edge-7/1"
+    found = await reconcile(world)
+    assert found.strays == {}
+    assert found.sentence == (
+        "nobody is brought back: the ledger is older than its gateways: gw-1 was last steered by edge-7, "
+        "of which the ledger knows nothing"
+    )
+    assert canary.effects == []
+
+
 async def test_a_change_that_ended_while_reconcile_looked_leaves_no_other_in_the_history(
     world: World,
 ) -> None:

@@ -1,0 +1,50 @@
+"""What gateways say of changes that their ledger has lost."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.model.instance import GatewayState
+from policies.rebuilding import ahead, highest_heard, knows_all, number_above, older_than_gateways
+from tests.unit.fleets import state
+
+NUMBERS = st.integers(0, 10**9 - 1)
+
+
+def steered_by(name: str, generation: str) -> GatewayState:
+    found = state(name)
+    return found.model_copy(update={"steering": found.steering.model_copy(update={"generation": generation})})
+
+
+@given(number=NUMBERS, newest=NUMBERS)
+def test_only_a_change_after_the_ledgers_newest_makes_a_gateway_know_more(number: int, newest: int) -> None:
+    states = {"gw-1": steered_by("gw-1", f"edge-{number}/1700000000")}
+    assert bool(ahead("edge", states, newest)) is (number > newest)
+
+
+def test_what_another_fleet_a_host_or_nobody_wrote_says_nothing_of_this_ledger() -> None:
+    written = ("core-9/1", "edge-x/1", "primed", "", "edge-9", "edge-9999999999/1", "my-edge-9/1")
+    states = {f"gw-{count}": steered_by(f"gw-{count}", one) for count, one in enumerate(written)}
+    assert ahead("edge", states, 0) == {}
+    assert highest_heard("edge", states.values()) == 0
+
+
+def test_the_first_gateway_is_named_and_the_others_are_counted() -> None:
+    states = {name: steered_by(name, "edge-9/1") for name in ("gw-2", "gw-1", "gw-3")}
+    assert older_than_gateways(ahead("edge", states, 7)) == (
+        "the ledger is older than its gateways: gw-1 was last steered by edge-9, of which the ledger "
+        "knows nothing, and 2 more were"
+    )
+
+
+@given(numbers=st.lists(NUMBERS, max_size=5))
+def test_the_next_number_was_given_to_no_change_that_a_gateway_heard_of(numbers: list[int]) -> None:
+    heard = highest_heard("edge", [steered_by("gw-1", f"edge-{number}/1") for number in numbers])
+    assert heard == max(numbers, default=0)
+    assert number_above(heard) > heard
+
+
+def test_a_ledger_without_a_change_knows_nothing_and_one_with_the_newest_knows_all() -> None:
+    assert not knows_all(0, 0)
+    assert knows_all(1, 0)
+    assert knows_all(7, 7)
+    assert not knows_all(7, 8)
