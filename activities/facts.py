@@ -225,15 +225,20 @@ class FactActivities:
 
     def _find_strays(self, fleet: str) -> Strays:
         states, _ = self._book.states(fleet, FRESH)  # before the number: a change is written down first
-        if unknown := ahead(fleet, states, self._book.newest_number(fleet)):
-            return Strays(ahead=dict(sorted(unknown.items())[:NAMED]))
-        known_good = self._book.known_good(fleet)
+        unknown = ahead(fleet, states, self._book.newest_number(fleet))
+        known_good = self._known_good(fleet, unknown)
         found = self._strays(fleet, known_good, states)
         return Strays(
+            ahead=dict(sorted(unknown.items())[:NAMED]),
             strays=dict(sorted(found.items())[:NAMED]),
             open_changes=self._book.open_changes(fleet),
             source=self._book.source_of({known_good[name].digest for name in found}) if found else None,
         )
+
+    def _known_good(self, fleet: str, unknown: Collection[str]) -> dict[str, ReleaseRef]:
+        """Return what gateways go back to: those that the ledger knows less of than they do, to nothing."""
+        known_good = self._book.known_good(fleet)
+        return {name: release for name, release in known_good.items() if name not in unknown}
 
     def _strays(
         self, fleet: str, known_good: Mapping[str, ReleaseRef], states: Mapping[str, GatewayState]
@@ -244,8 +249,9 @@ class FactActivities:
         return strays({name: state for name, state in states.items() if name not in waiting}, known_good)
 
     def _plan_return(self, asked: ReturnQuery) -> Digest | None:
-        known_good = self._book.known_good(asked.fleet)
         states, _ = self._book.states(asked.fleet, FRESH)
+        unknown = ahead(asked.fleet, states, self._book.newest_number(asked.fleet))
+        known_good = self._known_good(asked.fleet, unknown)
         found = {*self._strays(asked.fleet, known_good, states)}
         if any(name != asked.change for name in self._book.open_changes(asked.fleet)):
             found |= {*left_behind(states)} & known_good.keys()

@@ -40,17 +40,17 @@ class Reconcile:
     async def run(self, order: ReconcileOrder) -> ReconcileResult:
         """Start the way back of gateways that are not on known-good while no change is under way.
 
-        What an older copy of the ledger calls known-good moves nobody; a person says what is so.
+        Gateways that were changed since an older copy of the ledger was made are left as they are: what it
+        calls their known-good is not. A person says what is so.
         """
         turn = int(workflow.now().timestamp() // 60)
         found = await self._look(order.fleet, turn, "survey")
         if found.strays or found.open_changes:
             # A change may have ended between the first answer of a gateway and the last word of the ledger.
             found = await self._look(order.fleet, turn, "survey-again")
-        if found.ahead:
-            return ReconcileResult(sentence=f"nobody is brought back: {older_than_gateways(found.ahead)}")
         if not found.strays and not found.open_changes:
-            return ReconcileResult(sentence="every gateway is on its known-good")
+            well = "every gateway is on its known-good"
+            return ReconcileResult(sentence=older_than_gateways(found.ahead) if found.ahead else well)
         sentence = await self._end(order.fleet, found)
         return ReconcileResult(strays=found.strays, open_changes=found.open_changes, sentence=sentence)
 

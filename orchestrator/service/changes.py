@@ -44,7 +44,7 @@ from policies.model.value import Digest, Value
 from policies.model.way_back import Confirmation
 from policies.planning.plan import plan as make_plan
 from policies.planning.reload import running
-from policies.rebuilding import ahead, older_than_gateways
+from policies.rebuilding import ahead
 from policies.rollback import confirmation_of, targets_of
 from workflows.adopt import Examine, ExamineOrder
 from workflows.change import Change, ChangeRun
@@ -181,9 +181,6 @@ class ChangeService:
         """Return the plan of an upgrade; Refused when there is none. Nothing is changed."""
         survey = await self.survey(fleet)
         newest = await asyncio.to_thread(self.ledger.newest_number, fleet.name)
-        if unknown := ahead(fleet.name, survey.states, newest):
-            rebuild = Offer(verb=Verb.REBUILD, fleet=fleet.name)
-            raise Refused(older_than_gateways(unknown), rebuild)
         known_good = await asyncio.to_thread(self.ledger.known_good, fleet.name)
         left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
         return make_plan(
@@ -195,6 +192,7 @@ class ChangeService:
             gates=gates,
             trust_policy=trust_policy,
             quarantined={one.gateway: one.reason for one in left_out},
+            ahead=ahead(fleet.name, survey.states, newest),
         )
 
     async def start(

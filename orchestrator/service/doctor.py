@@ -194,7 +194,7 @@ class DoctorService:
         states, _ = await _read(self.ledger.states, fleet.name, LOOKED_AT_WITHIN)
         newest = await _read(self.ledger.newest_number, fleet.name)
         if unknown := ahead(fleet.name, states, newest):
-            sentence = f"{older_than_gateways(unknown)}; nobody is brought back by itself meanwhile"
+            sentence = f"{older_than_gateways(unknown)}; no change and no way back takes these along"
             rebuild = Offer(verb=Verb.REBUILD, fleet=fleet.name)
             return Finding(about=about, health=Health.WRONG, sentence=sentence, next=(rebuild,))
         without = [gateway.name for gateway in fleet.gateways if gateway.name not in known]

@@ -29,6 +29,7 @@ def plan(
     gates: GatePolicy,
     trust_policy: Digest,
     quarantined: Mapping[str, str] | None = None,
+    ahead: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return who changes in which wave; the same facts in any order give the same digest.
 
@@ -42,6 +43,8 @@ def plan(
             errors is shared out over the waves.
         trust_policy: The digest of the policy that admitted the release.
         quarantined: Gateways that are left out until somebody returns them, each with why.
+        ahead: Gateways that were changed by what the ledger does not know, each with how; what it calls
+            their known-good is not.
 
     Raises:
         Refused: The release is of another product, no gateway can change, there is nobody to compare
@@ -54,7 +57,8 @@ def plan(
     fleet = fleet.model_copy(update={"gateways": tuple(sorted(fleet.gateways, key=lambda g: g.name))})
     loads = {name: load_of(state) for name, state in states.items()}
     sessions = {gateway.name: loads.get(gateway.name, UNKNOWN).sessions for gateway in fleet.gateways}
-    skipped = _skipped(fleet, states, known_good, release, quarantined or {})
+    reasons = dict(ahead or {}) | {name: f"in quarantine: {why}" for name, why in (quarantined or {}).items()}
+    skipped = _skipped(fleet, states, known_good, release, reasons)
     left_alone = {skip.gateway for skip in skipped}
     able = Able(
         fleet=fleet.name,
@@ -86,13 +90,13 @@ def _skipped(
     states: Mapping[str, GatewayState],
     known_good: Mapping[str, ReleaseRef],
     release: ReleaseRef,
-    quarantined: Mapping[str, str],
+    left_out: Mapping[str, str],
 ) -> tuple[Skipped, ...]:
     reasons = {
         gateway.name: _why_not(states.get(gateway.name), known_good.get(gateway.name), release)
         for gateway in fleet.gateways
     }
-    reasons |= {name: f"in quarantine: {why}" for name, why in quarantined.items() if name in reasons}
+    reasons |= {name: why for name, why in left_out.items() if name in reasons}
     return tuple(Skipped(gateway=name, reason=reason) for name, reason in reasons.items() if reason)
 
 

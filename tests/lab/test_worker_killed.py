@@ -100,7 +100,8 @@ async def restored(built, older):
     )
     findings = await installation.service.examine(OPERATOR)
     try:
-        await installation.plans.plan(built.fleet, built.newer.digest, Strategy.CANARY)
+        await installation.service.add_release(OPERATOR, FLEET, built.faulty.digest)
+        await installation.plans.plan(built.fleet, built.faulty.digest, Strategy.CANARY)
         refused = ""
     except Refused as refusal:
         refused = str(refusal)
@@ -213,8 +214,8 @@ def test_a_ledger_that_is_lost_is_rebuilt_from_the_gateways_and_the_next_upgrade
 def test_an_older_copy_of_the_ledger_moves_nobody_and_is_rebuilt_by_a_persons_word(said: str) -> None:
     told = told_in(said, "RESTORED")
     older = "the ledger is older than its gateways: gw-1 was last steered by lab-"
-    assert told["looked"].startswith(f"nobody is brought back: {older}")
-    assert told["refused"].startswith(older)
+    assert told["looked"].startswith(older)
+    assert "gw-1 (was last steered by lab-" in told["refused"]
     assert [sentence.startswith(older) for sentence in told["doctor"]] == [True]
     assert told["running"] == [told["newer"]]
     assert told["versions"] == {told["known"]: 4}

@@ -62,10 +62,19 @@ async def test_an_older_copy_of_the_ledger_moves_nobody(world: World) -> None:
     found = await reconcile(world)
     assert found.strays == {}
     assert found.sentence == (
-        "nobody is brought back: the ledger is older than its gateways: gw-1 was last steered by edge-7, "
+        "the ledger is older than its gateways: gw-1 was last steered by edge-7, "
         "of which the ledger knows nothing"
     )
     assert canary.effects == []
+
+
+async def test_a_gateway_that_lies_about_who_steered_it_keeps_no_other_from_going_back(world: World) -> None:
+    world.gateways["gw-1"].generation = "edge-999/1"
+    orphan = world.gateways["gw-2"]
+    orphan.serve(NEW, "b")
+    found = await reconcile(world)
+    assert found.strays.keys() == {"gw-2"}
+    await until(lambda: orphan.serving == "a")
 
 
 async def test_a_change_that_ended_while_reconcile_looked_leaves_no_other_in_the_history(
