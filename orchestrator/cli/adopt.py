@@ -44,16 +44,18 @@ def adopt(
 
 def hand_back(
     fleet: Fleet,
-    gateways: Annotated[list[str], typer.Argument(help="the gateways; start their own units before")],
+    gateways: Annotated[list[str], typer.Argument(help="the gateways")],
     reason: Reason,
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Give gateways back to the daemons that were adopted on them; live sessions stay until they end."""
+    """Give gateways back to the daemons that were adopted on them and to their own units; sessions stay."""
     api = Api()
     body = {"gateways": gateways, "reason": reason}
     begun = api.post("fleets", fleet, "hand-back", body=body, key=key)
     code = follow_begun(api, fleet, begun["change"], output)
+    if code is ExitCode.ROLLED_BACK and output is Output.TABLE:
+        say("Their own units start them at boot again; what each host did is in `penstock audit list`.")
     raise typer.Exit(ExitCode.DONE if code is ExitCode.ROLLED_BACK else code)
 
 
@@ -85,7 +87,7 @@ def _daemon(found: dict[str, Any]) -> str:
         return "nothing that can be adopted"
     count = found["sessions"]
     sessions = "an unknown number of sessions" if count is None else f"{count} sessions"
-    unit = f", started by {found['unit']}" if found["unit"] else ""
+    unit = f", started by {found['unit']}" if found["unit"] else ", started by no unit of its host"
     what = f"{found['release']['product']} {found['release']['version']}, process {found['pid']}{unit}"
     return f"{what}, {sessions}, configured by {found['config'] or 'a file that was not found'}"
 

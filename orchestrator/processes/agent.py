@@ -21,10 +21,12 @@ from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.own_unit import OwnUnit
 from activities.drivers.runtime.host.sessions import SlotSessions
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.slots import HostSlots
 from activities.drivers.runtime.host.snapshots import HostSnapshots, read_fleet_key
+from activities.drivers.runtime.host.units import Units
 from activities.drivers.steering.nftables import NftablesTable
 from activities.drivers.trust_files import compose_releases
 from activities.files import load
@@ -153,7 +155,8 @@ def compose_host(settings: AgentSettings) -> Host:
     table = NftablesTable(gateway, journal, folders.live, root / "steering.json", kept=kept, adopted=adopted)
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
-    adoption = HostAdoption(folders, journal, table)
+    own_unit = OwnUnit(Units(), audit.note)
+    adoption = HostAdoption(folders, journal, table, own_unit, audit.record_refusal)
     runtime = HostSlots(folders, journal, table, admission, given, adoption, audit.length)
     snapshots = HostSnapshots(folders, runtime.observe, settings.pseudonyms, settings.snapshots_kept)
     return Host(audit, journal, folders, table, runtime, snapshots, adoption)
@@ -243,6 +246,7 @@ async def main(config: Path) -> None:
     works: dict[str, Callable[[], Awaitable[None]]] = {
         "keeping the steering table": host.table.keep,
         "removing old snapshots": host.snapshots.keep_forgetting,
+        "following what was adopted": host.adoption.keep,
     }
     if settings.certificate is not None:
         again = partial(connected, settings, host.audit.record_refusal)

@@ -18,10 +18,12 @@ from activities.drivers.daemon.ocserv.probe import ProbeLogin
 from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.own_unit import OwnUnit
 from activities.drivers.runtime.host.sessions import SlotSessions
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.slots import HostSlots
 from activities.drivers.runtime.host.snapshots import HostSnapshots
+from activities.drivers.runtime.host.units import Units
 from activities.drivers.steering.nftables import NftablesTable
 from activities.drivers.store.trees import furnish
 from activities.refusals import DownloadFailed
@@ -188,6 +190,8 @@ class GatewayLab:
         self.root = folder / "penstock"
         self.prefix = f"{PREFIX}{tag}"
         self.people: list[Client] = []
+        self.record: list[tuple[str, str]] = []
+        """What the host would have in its own record of what was done with units, and of refusals."""
 
     def build(self) -> None:
         self.clear()
@@ -209,6 +213,10 @@ class GatewayLab:
                 f"address add fd77::{10 + number}/64 dev eth0 nodad",
                 site,
             )
+        self.furnish()
+
+    def furnish(self) -> None:
+        """Make the credentials of the gateway and its users, and the parts."""
         self._credentials()
         self.compose()
 
@@ -226,7 +234,9 @@ class GatewayLab:
             self.root / "steering.json",
             adopted=adopted.slot if adopted else None,
         )
-        self.adoption = HostAdoption(self.folders, self.journal, self.table)
+        self.adoption = HostAdoption(
+            self.folders, self.journal, self.table, OwnUnit(Units(), self._note), self._note
+        )
         credentials = {
             name: Credentials({}).secret(f"file:{self.folder / file}")
             for name, file in {"users": "users", "certificate": "gw.pem", "key": "gw.key", **more}.items()
@@ -313,6 +323,7 @@ class GatewayLab:
 
     def reset(self) -> None:
         """Forget everything but the network, the credentials and the tree."""
+        self.record.clear()
         self.people.clear()
         clients = [f"{PREFIX}{self.tag}c{number}" for number in range(1, self.clients + 1)]
         end_inhabitants([self.namespace, *clients])
@@ -321,6 +332,9 @@ class GatewayLab:
         shutil.rmtree(self.root)
         self.root.mkdir()
         self.compose()
+
+    def _note(self, action: str, sentence: str) -> None:
+        self.record.append((action, sentence))
 
     def _ip(self, lines: str, namespace: str | None = None) -> None:
         inside = ["-n", namespace] if namespace else []

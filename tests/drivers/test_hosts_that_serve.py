@@ -227,6 +227,42 @@ async def test_a_daemon_that_its_unit_has_started_anew_is_adopted_again_in_its_s
     assert (await lab.slots.observe()).instance(ADOPTED).pid == anew.process.pid
 
 
+async def test_a_daemon_that_was_started_anew_as_it_was_is_the_first_instance_again_without_a_person(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    daemon = await started_anew(lab)
+    state = await lab.slots.resume()
+    assert state.instance(ADOPTED).pid == daemon.process.pid
+    assert (state.serving, lab.record) == (state.instance(ADOPTED), [])
+
+
+async def test_a_daemon_that_was_started_anew_with_another_configuration_waits_for_a_person(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    await started_anew(lab, more="banner = other\n")
+    state = await lab.slots.resume()
+    assert state.instance(ADOPTED).state is InstanceState.FAILED
+    [(action, why)] = lab.record
+    assert action == "adopted daemon not taken again"
+    assert why.startswith("gw-1: what its unit runs now has another configuration in /")
+    reasons = await lab.slots.preflight(lab.admission.release("1"))
+    assert any("has ended: what its unit runs now has another configuration" in one for one in reasons)
+    assert (await lab.adoption.adopt(operation("adopt anew"), ())).changed
+    await lab.adoption.follow()
+    assert (await lab.slots.observe()).instance(ADOPTED).state is InstanceState.RUNNING
+
+
+async def started_anew(lab: GatewayLab, more: str = "") -> Unprepared:  # noqa: F811
+    """Adopt a daemon, end it, start it again, and begin as an agent does."""
+    before = await adopted(lab)
+    before.process.kill()
+    before.process.wait(5)
+    for person in lab.people:
+        await person.leave()
+    lab.compose()
+    return Unprepared(lab, more=more)
+
+
 async def test_an_adoption_that_was_cut_short_before_the_steering_is_completed_by_its_repeat(
     lab: GatewayLab,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

@@ -86,6 +86,11 @@ class NftablesTable:
         self._ports[adopted.name] = adopted.port
         self._slots[adopted.port] = adopted.name
 
+    @property
+    def permanent(self) -> str | None:
+        """The slot that was made permanent last, and is so after a reboot; None before the first."""
+        return self._remembered()
+
     async def prime(self) -> Steering:
         """Ensure that the table is loaded; an existing one is left as it is.
 

@@ -5,10 +5,13 @@ sessions where they went anyway; from then on it is left, drained and gone back 
 """
 
 import asyncio
+import logging
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Protocol
 
 from activities.drivers.daemon.port import OwnConfig
@@ -16,9 +19,11 @@ from activities.drivers.programs import run
 from activities.drivers.runtime.host.chroot import OwnPlace, seen_by
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import Listener, listeners_for_users, program_of
+from activities.drivers.runtime.host.own_unit import OwnUnit, Record
 from activities.drivers.runtime.host.process import PROC, Process, process
 from activities.drivers.runtime.host.routes import routes
-from activities.drivers.runtime.host.slot_folders import SlotFolders
+from activities.drivers.runtime.host.slot_folders import AdoptedFolder, SlotFolders
+from activities.drivers.runtime.host.units import Units
 from activities.steering import SteeringTable
 from policies.adoption import derived_slots, obstacles_to, release_of
 from policies.model.adoption import ADOPTED, Adopted, FoundDaemon, FreeSlot
@@ -26,6 +31,7 @@ from policies.model.errors import BadInput, PenstockError, Refused
 from policies.model.fleet import Slot
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
+from policies.model.value import Digest, digest_of
 from policies.pools import pools_in_use
 
 FIRST_PROCESS = 1
@@ -34,8 +40,13 @@ FIRST_PROCESS = 1
 LARGEST_CONFIG = 1024 * 1024
 """Bytes of a configuration that is read."""
 
+OTHER_EXECUTABLE = "what its unit runs now is another executable"
+FOLLOW_EVERY = timedelta(seconds=5)
+UP_WITHIN, POLL_SECONDS = timedelta(seconds=15), 0.2
+"""How long a daemon may take to serve that its unit has just started, and how often it is looked for."""
+
+_log = logging.getLogger(__name__)
 _VERSION = re.compile(r"\b([0-9]+(?:\.[0-9]+)+[0-9a-z.~-]*)")
-_UNIT = re.compile(r"/([^/]+\.service)(?:/|$)")
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class _Found:
     process: Process | None = None
     release: ReleaseRef | None = None
     config: str = ""
+    digest: Digest | None = None
     own: OwnConfig | None = None
     slot: Slot | None = None
     unit: str = ""
@@ -62,6 +74,7 @@ class _Whole:
     own: OwnConfig
     slot: Slot
     config: str
+    digest: Digest | None
     unit: str
     sessions: int
 
@@ -73,16 +86,36 @@ class Table(SteeringTable, Protocol):
         """Know the slot of the daemon from now on."""
         ...
 
+    @property
+    def permanent(self) -> str | None:
+        """The slot that was made permanent last, and is so after a reboot."""
+        ...
+
 
 class HostAdoption:
     """The host's part of an adoption; safe to repeat after a crash at any line."""
 
-    def __init__(self, folders: SlotFolders, journal: Journal, table: Table) -> None:
-        """Take the gateway's slots, what says who may order, and what decides where new sessions go."""
+    def __init__(
+        self,
+        folders: SlotFolders,
+        journal: Journal,
+        table: Table,
+        unit: OwnUnit | None = None,
+        refused: Record = lambda _action, _sentence: None,
+    ) -> None:
+        """Take the gateway's slots, what says who may order, and what decides where new sessions go.
+
+        `unit` is what the host's service manager does with the daemon's own unit; `refused` hears why a
+        daemon that was started anew is not taken again.
+        """
         self._folders = folders
         self._gateway = folders.gateway
         self._journal = journal
         self._table = table
+        self._unit = unit or OwnUnit(Units())
+        self._refused = refused
+        self.not_again = ""
+        """Why a daemon that was started anew was not taken again, by the last look at it; empty if it was."""
 
     async def examine(self) -> FoundDaemon:
         """Return what serves here by itself, and all that keeps it from being adopted; nothing is changed."""
@@ -139,29 +172,86 @@ class HostAdoption:
             )
 
     async def take_again(self, release: ReleaseRef) -> None:
-        """Ensure that the slot of what was adopted has its daemon, which its own unit may have started anew.
+        """Ensure that the slot of what was adopted has its daemon, started by its own unit where none serves.
 
         It steers nobody. For who holds the lock of the slots.
 
         Raises:
             Refused: when it does not run, when another executable does, or when something is in its way.
+            Unavailable: when its unit does not start.
         """
         before = self._folders.adopted
         running = before.process() if before is not None else None
         if before is not None and running is not None and before.release == release:
             return
         was = f"{release.product} {release.version} of {self._gateway.name} was adopted"
+        started = before is not None and not await self._listeners() and await self._unit.start(before)
         try:
-            found = await self._whole()
+            found = await self._whole(UP_WITHIN if started else timedelta(0))
         except Refused as refused:
             raise Refused(f"{was}, and only its own unit can start it: {refused}") from refused
         if found.release != release:
-            raise Refused(f"{was}, and what its unit runs now is another executable: adopt that one")
+            raise Refused(f"{was}, and {OTHER_EXECUTABLE}: adopt that one")
         self._take(found)
 
-    async def _whole(self) -> _Whole:
+    async def end(self, running: Process) -> None:
+        """Have the unit of what was adopted end it, if it has one, since the unit might start it anew.
+
+        Raises:
+            Unavailable: when the unit does not stop.
+        """
+        if (folder := self._folders.adopted) is not None:
+            await self._unit.stop(folder, running)
+
+    async def keep(self) -> None:
+        """Follow what was adopted for ever; what cannot be done now is tried again."""
+        while True:
+            try:
+                await self.follow()
+            except (PenstockError, OSError) as error:
+                _log.warning("what was adopted on %s: %s", self._gateway.name, error)
+            await asyncio.sleep(FOLLOW_EVERY.total_seconds())
+
+    async def follow(self) -> None:
+        """Ensure that its own unit starts at boot while new sessions go to it, and that it is known then.
+
+        A daemon that was started again, as by a reboot, is taken as the first instance once more when it is
+        the same executable with the same configuration; nobody is steered by that.
+
+        Raises:
+            Unavailable: when systemd refuses something, or does not answer.
+        """
+        folder, serving = self._folders.adopted, self._table.permanent
+        if folder is None:
+            return
+        replaced, ended = serving not in (None, ADOPTED), serving == ADOPTED and folder.process() is None
+        if not ended and self._unit.is_settled(folder, replaced=replaced):
+            return
+        async with exclusive(self._folders.root / "slots.lock"):
+            await self._unit.settle(folder, replaced=replaced)
+            if ended and folder.process() is None:
+                await self._know_again(folder)
+
+    async def _know_again(self, folder: AdoptedFolder) -> None:
+        """Take the daemon once more if it is what was adopted, else say why not."""
+        name = self._gateway.name
+        try:
+            found = await self._whole()
+            self.not_again = _difference(folder, found)
+        except Refused as refused:
+            self.not_again = str(refused)
+        if self.not_again:
+            self._refused("adopted daemon not taken again", f"{name}: {self.not_again}")
+            return
+        self._take(found)
+        _log.warning("the daemon that was adopted on %s was started anew, and is taken again", name)
+
+    async def _whole(self, within: timedelta = timedelta(0)) -> _Whole:
         """Return the daemon that serves here with all that was found of it; Refused if anything hinders."""
-        found = await self._find()
+        until, found = time.monotonic() + within.total_seconds(), await self._find()
+        while found.obstacles and time.monotonic() < until:
+            await asyncio.sleep(POLL_SECONDS)
+            found = await self._find()
         if found.obstacles:
             raise Refused(found.obstacles[0])
         if (
@@ -178,6 +268,7 @@ class HostAdoption:
             found.own,
             found.slot,
             found.config,
+            found.digest,
             found.unit,
             found.sessions,
         )
@@ -187,7 +278,8 @@ class HostAdoption:
         before = self._folders.adopted
         known = before is not None and before.process() == found.process
         if not known:
-            own = {"config": found.config, "control": found.own.control, "unit": found.unit}
+            own = {"config": found.config, "digest": found.digest}
+            own |= {"control": found.own.control, "unit": found.unit}
             self._folders.adopt(found.slot, found.process, found.release, own)
         self._table.take(found.slot)
         return known
@@ -213,7 +305,7 @@ class HostAdoption:
 
     async def _find(self) -> _Found:
         """Return the daemon that serves here, as far as it was found, and what hinders its adoption."""
-        listeners = await asyncio.to_thread(listeners_for_users, self._gateway)
+        listeners = await self._listeners()
         if obstacle := self._no_daemon(listeners):
             return _Found((obstacle,))
         daemon = process(_holders(listeners)[0])
@@ -223,20 +315,26 @@ class HostAdoption:
             return _Found((f"{program_of(daemon.pid)} serves {self._gateway.name} and {stranger}",))
         version = await _version(daemon.pid)
         release = release_of(self._folders.daemon.product, version, executable)
-        found = _Found(process=daemon, release=release, unit=_unit(daemon.pid))
+        found = _Found(process=daemon, release=release, unit=await self._unit.of(daemon.pid))
         problems = []
         for path in self._candidates(daemon.pid):
             try:
-                own = self._folders.daemon.read_own(_read(daemon.pid, path))
+                said = _read(daemon.pid, path)
+                own = self._folders.daemon.read_own(said)
             except (BadInput, OSError) as error:
                 problems.append(f"{path}: {error.strerror if isinstance(error, OSError) else error}")
                 continue
             if await self._is_of(daemon, own):
-                return await self._judged(replace(found, config=path, own=own))
+                return await self._judged(
+                    replace(found, config=path, digest=digest_of(said.encode()), own=own)
+                )
             problems.append(f"{path}: nothing answers at its control socket as process {daemon.pid}")
         why = "; ".join(problems)
         none = f"the configuration of process {daemon.pid} on {self._gateway.name} was not found: {why}"
         return replace(found, obstacles=(f"{none}. Its workers name it: log in once and try again",))
+
+    async def _listeners(self) -> Sequence[Listener]:
+        return await asyncio.to_thread(listeners_for_users, self._gateway)
 
     def _candidates(self, pid: int) -> list[str]:
         """Return where its configuration may be: as it says, as it was before, as its program has it."""
@@ -304,6 +402,15 @@ class HostAdoption:
         return OwnPlace(self._gateway, slot, nowhere, nowhere, nowhere, daemon.pid, own.control)
 
 
+def _difference(before: AdoptedFolder, found: _Whole) -> str:
+    """Return in what the daemon that serves is not what was adopted, empty where it is the same."""
+    if found.release != before.release:
+        return OTHER_EXECUTABLE
+    if (found.config, found.digest) != (before.own["config"], before.own.get("digest")):
+        return f"what its unit runs now has another configuration in {found.config}"
+    return ""
+
+
 def _holders(listeners: Sequence[Listener]) -> list[int]:
     """Return the processes that serve: without the first of all, and without children of one of them."""
     pids = {pid for one in listeners for pid in one.processes} - {FIRST_PROCESS}
@@ -339,14 +446,6 @@ def _why_not_trusted(pid: int) -> str | None:
     if owner:
         return f"its executable belongs to user {owner}: only root's programs are adopted"
     return None
-
-
-def _unit(pid: int) -> str:
-    """Return the unit that the process belongs to, empty where it is none's (systemd.exec(5))."""
-    with suppress(OSError):
-        found = _UNIT.findall((PROC / str(pid) / "cgroup").read_text().replace("\n", "/\n"))
-        return found[-1] if found else ""
-    return ""
 
 
 def _named_files(pid: int) -> Iterator[str]:

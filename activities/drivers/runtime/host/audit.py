@@ -76,7 +76,7 @@ class HostAudit:
         self._settle()
         said = _cut(sentence, LONGEST_SENTENCE)
         if not self._repeats.is_one(action, said):
-            self._record_or_log(action, said)
+            self.note(action, said)
 
     def record_fetch(self, verification: Verification) -> None:
         """Append what this host fetched of a repository; refusals that come again are counted.
@@ -128,12 +128,13 @@ class HostAudit:
     def _settle(self) -> None:
         """Write down the numbers of refusals that were only counted, once their hour is over."""
         for action, sentence in self._repeats.counted():
-            self._record_or_log(action, sentence)
+            self.note(action, sentence)
 
-    def _record_or_log(self, action: str, sentence: str) -> None:
+    def note(self, action: str, sentence: str) -> None:
+        """Append what the host did or refused by itself; a disk that takes no line is no reason not to."""
         try:
             self.record(action, sentence)
-        except OSError as error:  # what cannot be written down is refused all the same
+        except OSError as error:
             _log.warning("%s: %s; not in the host's audit record: %s", action, sentence, error.strerror)
 
     def page(self, after: int) -> HostRecordPage:

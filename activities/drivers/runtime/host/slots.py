@@ -271,10 +271,14 @@ class HostSlots:
         What cannot be started is left as failed and told in the state: the agent must come up. That is so
         also for what was withdrawn before the reboot: nobody's tunnel is left in it, and the way back starts
         what was known-good.
+
+        What was adopted is started by its own unit, and is taken again when it is the same.
         """
+        with suppress(PenstockError):  # it is followed from now on, and tried again
+            await self._adoption.follow()
         async with exclusive(self._folders.root / "slots.lock") as lock:
             serving = (await self._table.read()).serving
-            ours = serving is not None and serving != ADOPTED  # its own unit starts what was adopted
+            ours = serving is not None and serving != ADOPTED
             folder = self._folders.of(serving) if serving and ours else None
             release = folder.release if folder else None
             ended = folder is not None and release is not None and folder.process() is None
@@ -417,7 +421,8 @@ class HostSlots:
             return []
         if serving == ADOPTED:
             runs = state.instance(serving).state is InstanceState.RUNNING
-            ended = f"the daemon that was adopted on {self._gateway.name} has ended: adopt it again"
+            why = f": {self._adoption.not_again}" if self._adoption.not_again else ""
+            ended = f"the daemon that was adopted on {self._gateway.name} has ended{why}: adopt it again"
             return [] if runs else [ended]
         release = state.instance(serving).release
         if release and self._folders.versions.complete(release):
@@ -495,6 +500,9 @@ class HostSlots:
         """End exactly this process, politely first; its folder remembers that this was meant."""
         if folder.release is not None:
             folder.record_intent(folder.release, wanted=False)
+        if folder.slot.name == ADOPTED:
+            with suppress(Unavailable):  # its unit may be slow, and signals are not
+                await self._adoption.end(running)
         for wish in (signal.SIGTERM, signal.SIGKILL):
             if running.alive:
                 os.kill(running.pid, wish)
