@@ -166,6 +166,18 @@ class Host:
         assert may_fail or not ended.code, said
         return ended
 
+    def beside(self, *command: str, within: float = 60.0) -> str:
+        """Run a program of this machine in the host's network, processes and control groups; what it printed.
+
+        Raises:
+            AssertionError: it failed; with all that it said.
+            subprocess.TimeoutExpired: it still ran after that many seconds.
+        """
+        there = ["nsenter", "--target", str(self._leader()), "--net", "--pid", "--cgroup", "--", *command]
+        done = subprocess.run(there, text=True, capture_output=True, timeout=within, check=False)
+        assert not done.returncode, f"{self.name}: {' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
     def wait_for(self, unit: str, within: float = 30.0) -> int:
         """Wait until a unit is active, and return the pid of its main process, 0 if it has none.
 
