@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -45,7 +45,9 @@ from policies.model.way_back import Confirmation
 from policies.planning.plan import plan as make_plan
 from policies.planning.reload import running
 from policies.rebuilding import ahead
+from policies.pools import Network, shared_pools
 from policies.rollback import confirmation_of, targets_of
+from policies.status.told import listed
 from workflows.adopt import Examine, ExamineOrder
 from workflows.change import Change, ChangeRun
 from workflows.failures import sentence_of
@@ -61,6 +63,9 @@ KIND = "kind"
 
 EXAMINED_WITHIN = timedelta(minutes=1)
 """How long the answers of fifty gateways may take; one that is silent takes half of it."""
+
+EXAMINED_AT_ONCE = 8
+"""Times fifty gateways."""
 
 STUCK_AFTER = 3
 """Tries of one task of a workflow after which no worker can take it: the code that runs does not fit it."""
@@ -181,6 +186,7 @@ class ChangeService:
         """Return the plan of an upgrade; Refused when there is none. Nothing is changed."""
         survey = await self.survey(fleet)
         newest = await asyncio.to_thread(self.ledger.newest_number, fleet.name)
+        _refuse_shared(fleet, _own_pools(survey.states))
         known_good = await asyncio.to_thread(self.ledger.known_good, fleet.name)
         left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
         return make_plan(
@@ -236,7 +242,15 @@ class ChangeService:
         *,
         key: str | None = None,
     ) -> str | None:
-        """Begin to bring up gateways that serve nobody yet, once under one key; return as `start` does."""
+        """Begin to bring up gateways that serve nobody yet, once under one key; return as `start` does.
+
+        Raises:
+            Refused: A daemon that was adopted on a gateway gives its users addresses of another gateway.
+            Conflict: Another change is under way.
+        """
+        if name := await self.begun_before(key):
+            return name
+        await self._refuse_shared_pools(fleet)
         digest = await asyncio.to_thread(self.ledger.record_first, fleet, release)
         order = ChangeOrder(
             fleet=fleet.name,
@@ -291,7 +305,15 @@ class ChangeService:
         *,
         key: str | None = None,
     ) -> str | None:
-        """Begin to adopt gateways that serve by themselves, once under one key; return as `start` does."""
+        """Begin to adopt gateways that serve by themselves, once under one key; return as `start` does.
+
+        Raises:
+            Refused: What serves a gateway gives its users addresses of another one; nothing was changed.
+            Conflict: Another change is under way.
+        """
+        if name := await self.begun_before(key):
+            return name
+        await self._refuse_shared_pools(fleet, gateways)
         digest = await asyncio.to_thread(self.ledger.record_adoption, fleet, gateways)
         order = ChangeOrder(
             fleet=fleet.name,
@@ -339,6 +361,20 @@ class ChangeService:
         except WorkflowFailureError as error:
             nobody = Offer(verb=Verb.DOCTOR)
             raise Unavailable(f"{fleet.name} was not examined within {EXAMINED_WITHIN}", nobody) from error
+
+    async def _refuse_shared_pools(self, fleet: Fleet, adopting: Collection[str] = ()) -> None:
+        """Refuse what would give addresses of one gateway to users of another, as far as gateways answer."""
+        own = _own_pools((await self.survey(fleet)).states)
+        names, turn = sorted(adopting), asyncio.Semaphore(EXAMINED_AT_ONCE)
+
+        async def examined(some: Collection[str]) -> Examined:
+            async with turn:
+                return await self.examine(fleet, some)
+
+        parts = [names[first : first + MOST_MEMBERS] for first in range(0, len(names), MOST_MEMBERS)]
+        for answer in await asyncio.gather(*map(examined, parts)):
+            own |= {one.gateway: one.pools for one in answer.found if one.pools}
+        _refuse_shared(fleet, own)
 
     async def _begin(self, order: ChangeOrder, fleet: Fleet) -> str | None:
         """Start a change and return its name; None when it is stored and no worker has named it yet.
@@ -718,6 +754,20 @@ class ChangeService:
 
     def _change(self, fleet: str) -> WorkflowHandle[Any, ChangeResult]:
         return self.client.get_workflow_handle(change_of(fleet), result_type=ChangeResult)
+
+
+def _own_pools(states: Mapping[str, GatewayState]) -> dict[str, tuple[Network, ...]]:
+    """Return what daemons that were adopted give to their users, by gateway."""
+    return {name: state.own_pools for name, state in states.items() if state.own_pools}
+
+
+def _refuse_shared(fleet: Fleet, own: Mapping[str, Sequence[Network]]) -> None:
+    """Refuse to go on where a daemon of a gateway's own gives addresses of another gateway to its users."""
+    if shared := shared_pools(fleet, own):
+        raise Refused(
+            f"{listed(shared)}: give each gateway pools of its own, or say `nat: true` in the fleet's file "
+            "if every gateway translates its users' addresses"
+        )
 
 
 def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:

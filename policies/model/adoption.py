@@ -1,5 +1,7 @@
 """Adoption: a daemon that serves a gateway by itself, as it was found, and as a change takes it over."""
 
+from ipaddress import IPv4Network, IPv6Network
+
 from pydantic import Field
 
 from policies.model.instance import LAST_PID
@@ -43,8 +45,8 @@ class FoundDaemon(Message):
     """What serves a gateway without us; `obstacles` say why it cannot be adopted, and nothing else may.
 
     `release` names what runs by its executable's digest: it was verified by nobody. `slots` are what its
-    own configuration would make of the gateway, for the files of the fleet and of the agent. `unit` is
-    empty where no unit of the host's started it.
+    own configuration would make of the gateway, for the files of the fleet and of the agent; `pools` are
+    its own. `unit` is empty where no unit of the host's started it.
     """
 
     gateway: Name
@@ -54,6 +56,7 @@ class FoundDaemon(Message):
     config: Sentence = ""
     unit: Sentence = ""
     sessions: Count | None = None
+    pools: tuple[IPv4Network | IPv6Network, ...] = Field(default=(), max_length=2)
     slots: tuple[FreeSlot, ...] = Field(default=(), max_length=MOST_LINES)
     left_behind: tuple[OwnLine, ...] = Field(default=(), max_length=MOST_LINES)
 

@@ -51,6 +51,11 @@ class Slot(Value):
     pool6: IPv6Network | None = None
     """The same for IPv6; without one, lines of the template that need it are left out."""
 
+    @property
+    def pools(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Its pools, the one of IPv4 first."""
+        return (self.pool4,) if self.pool6 is None else (self.pool4, self.pool6)
+
     @field_validator("pool4")
     @classmethod
     def _pool_has_users(cls, pool: IPv4Network) -> IPv4Network:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 
 from pydantic import Field
 
@@ -77,6 +78,9 @@ class GatewayState(Message):
     recorded: Count = Field(default=0, description="lines of the host's own record")
     described: tuple[Sentence, ...] = Field(
         default=(), max_length=MOST_SLOTS + 16, description="what the agent's file says of its gateway"
+    )
+    own_pools: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(), max_length=2, description="what a daemon that was adopted there gives to users"
     )
 
     def instance(self, slot: str) -> Instance:

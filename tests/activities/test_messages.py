@@ -6,6 +6,7 @@ import typing
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -46,6 +47,7 @@ PLAIN: dict[Any, Any] = {
     datetime: datetime(2026, 1, 1, tzinfo=UTC),
     AwareDatetime: datetime(2026, 1, 1, tzinfo=UTC),
     timedelta: timedelta(seconds=90),
+    IPv4Network: IPv4Network("192.0.2.0/24"),
 }
 
 

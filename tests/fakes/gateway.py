@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network
 
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.runtime.host.bounds import HostBounds
@@ -83,6 +84,8 @@ class FakeGateway:
         """Seconds that freezing evidence takes here."""
         self.unprepared: FakeSlot | None = None
         """The daemon that serves by itself, with its people, until it is adopted."""
+        self.own_pools: tuple[IPv4Network, ...] = ()
+        """What that daemon gives to its people."""
         self._failures: dict[str, list[PenstockError]] = defaultdict(list)
 
     # --- HostRecord -------------------------------------------------------------------
@@ -284,7 +287,12 @@ class FakeGateway:
         held = self.unprepared
         if held is None:
             return FoundDaemon(gateway=self.gateway.name, obstacles=("there is nothing to adopt",))
-        return FoundDaemon(gateway=self.gateway.name, release=held.release, sessions=len(held.people))
+        return FoundDaemon(
+            gateway=self.gateway.name,
+            release=held.release,
+            sessions=len(held.people),
+            pools=self.own_pools,
+        )
 
     async def adopt(self, operation: Operation, without: tuple[str, ...]) -> Adopted:
         """Make what serves the instance of a slot of its own; nobody is moved."""
@@ -413,6 +421,7 @@ class FakeGateway:
             changed=changed,
             recorded=self.record.length() if self.record else 0,
             described=described_by(self.gateway),
+            own_pools=self.own_pools if ADOPTED in self.slots else (),
         )
 
     def _instance(self, name: str, held: FakeSlot) -> Instance:

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -34,11 +36,35 @@ class Stand:
     world: World
 
 
+SECOND = """\
+  - name: edge-2
+    addresses: [192.0.2.2]
+    slots:
+      - {name: a, port: 4441, device: oca, pool4: 10.0.2.0/24}
+      - {name: b, port: 4442, device: ocb, pool4: 10.0.3.0/24}
+"""
+
+
 @pytest.fixture
 async def stand(tmp_path: Path, server: Engine) -> AsyncIterator[Stand]:
+    async with standing(tmp_path, server) as stand:
+        yield stand
+
+
+@pytest.fixture
+async def beside_another(tmp_path: Path, server: Engine) -> AsyncIterator[Stand]:
+    """The same with a second gateway that serves nobody yet."""
+    async with standing(tmp_path, server, SECOND) as stand:
+        yield stand
+
+
+@asynccontextmanager
+async def standing(tmp_path: Path, server: Engine, more: str = "") -> AsyncIterator[Stand]:
     client = await server.client()
     settings = installed(tmp_path, server.address, client.namespace)
-    world = World.made(client, load(settings.fleet / "edge.yaml", Fleet), serving=None)
+    file = settings.fleet / "edge.yaml"
+    file.write_text(file.read_text() + more)
+    world = World.made(client, load(file, Fleet), serving=None)
     gateway = world.gateways["edge-1"]
     gateway.unprepared = FakeSlot(FOUND, InstanceState.RUNNING, gateway.now(), ["192.0.2.1"])
     installation = await compose(settings.model_copy(update={"ledger_url": world.book.url}))
@@ -62,6 +88,21 @@ async def test_what_serves_is_shown_and_nothing_is_changed_before_it_is_adopted(
     assert "adopted as they ran" in (await stand.penstock("explain", "edge-1")).out
     again = await stand.penstock("fleet", "adopt", "edge", "--dry-run")
     assert "in the way: there is nothing to adopt" in again.out
+
+
+async def test_a_daemon_that_gives_its_users_addresses_of_another_gateway_is_refused_before_anything_changes(
+    beside_another: Stand,
+) -> None:
+    stand = beside_another
+    stand.gateway.own_pools = (IPv4Network("10.0.3.128/25"),)
+    shared = (
+        "edge-1: pool 10.0.3.128/25 of the daemon on edge-1 overlaps pool 10.0.3.0/24 of slot b on edge-2"
+    )
+    refused = await stand.penstock("fleet", "adopt", "edge", "edge-1")
+    assert (refused.code, shared in refused.err) == (5, True), refused.err
+    assert (stand.gateway.effects, stand.world.book.known_good("edge")) == ([], {})
+    stand.gateway.own_pools = ()
+    assert (await stand.penstock("fleet", "adopt", "edge", "edge-1")).code == 0
 
 
 async def test_a_gateway_that_is_not_the_fleets_is_named_and_none_is_adopted(stand: Stand) -> None:

@@ -32,7 +32,7 @@ from policies.model.fleet import Slot
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, digest_of
-from policies.pools import pools_in_use
+from policies.pools import own_pools_in_use, pools_in_use
 
 FIRST_PROCESS = 1
 """Holds sockets that it hands to services (systemd.socket(5)), and is no daemon of the users."""
@@ -130,6 +130,7 @@ class HostAdoption:
             config=found.config,
             unit=found.unit,
             sessions=found.sessions,
+            pools=found.slot.pools if found.slot else (),
             slots=tuple(
                 FreeSlot(
                     name=slot.name,
@@ -380,6 +381,7 @@ class HostAdoption:
             return found
         slot, known = self._slot_of(found.own), await routes()
         obstacles = [*obstacles_to(slot, self._gateway)]
+        obstacles += own_pools_in_use(slot, self._gateway, known)
         foreign = [route for route in known if not route.device.startswith(slot.device)]
         obstacles += pools_in_use(self._gateway, foreign)
         sessions = None

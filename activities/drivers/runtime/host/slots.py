@@ -102,6 +102,7 @@ class HostSlots:
             boot=boot_id(),
             recorded=self._recorded(),
             described=self._described,
+            own_pools=adopted.slot.pools if (adopted := self._folders.adopted) else (),
         )
 
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
