@@ -288,7 +288,7 @@ async def test_an_adoption_that_was_cut_short_before_the_steering_is_completed_b
 async def test_a_daemon_in_a_container_is_refused_and_nothing_of_it_is_run(lab: GatewayLab) -> None:  # noqa: F811
     Unprepared(lab, within=("unshare", "--pid", "--fork", "--kill-child"))
     found = await lab.adoption.examine()
-    assert "serves gw-1 and runs in a container" in found.obstacles[0]
+    assert "serves gw-1 and has process numbers of its own: what runs in a container" in found.obstacles[0]
     assert found.release is None
 
 

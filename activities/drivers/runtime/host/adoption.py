@@ -17,8 +17,15 @@ from typing import Protocol
 from activities.drivers.daemon.port import OwnConfig
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.chroot import OwnPlace, seen_by
+from activities.drivers.runtime.host.containers import WHAT_TO_DO, why_in_container
 from activities.drivers.runtime.host.journal import Journal, exclusive
-from activities.drivers.runtime.host.listeners import Listener, listeners_for_users, program_of
+from activities.drivers.runtime.host.listeners import (
+    Listener,
+    in_a_container,
+    listeners_for_users,
+    path_of,
+    program_of,
+)
 from activities.drivers.runtime.host.own_unit import OwnUnit, Record
 from activities.drivers.runtime.host.process import PROC, Process, process
 from activities.drivers.runtime.host.routes import routes
@@ -307,7 +314,7 @@ class HostAdoption:
     async def _find(self) -> _Found:
         """Return the daemon that serves here, as far as it was found, and what hinders its adoption."""
         listeners = await self._listeners()
-        if obstacle := self._no_daemon(listeners):
+        if obstacle := await in_a_container(self._gateway, listeners) or self._no_daemon(listeners):
             return _Found((obstacle,))
         daemon = process(_holders(listeners)[0])
         if daemon is None or (executable := daemon.executable) is None:
@@ -356,12 +363,12 @@ class HostAdoption:
             )
         holders = _holders(listeners)
         if not holders:
-            return f"what serves port {port} of {name} is a process that is not seen from here: a container's"
+            return f"what serves port {port} of {name} is a process that is not seen from here: {WHAT_TO_DO}"
         if len(holders) > 1:
             return (
                 f"{' and '.join(map(program_of, holders))} listen on port {port} of {name}: end all but one"
             )
-        program = _program(holders[0])
+        program = path_of(holders[0])
         if program.rpartition("/")[2] != product:
             return (
                 f"{program_of(holders[0])} serves port {port} of {name} and is no {product}: it is {program}"
@@ -426,13 +433,6 @@ def _parent(pid: int) -> int | None:
         return None
 
 
-def _program(pid: int) -> str:
-    try:
-        return str((PROC / str(pid) / "exe").readlink()).removesuffix(" (deleted)")
-    except OSError:
-        return "unknown"
-
-
 def _why_not_trusted(pid: int) -> str | None:
     """Return why no program of the daemon's may be run by us, None when it is one of this host's own.
 
@@ -440,11 +440,11 @@ def _why_not_trusted(pid: int) -> str | None:
     """
     try:
         owner = (PROC / str(pid) / "exe").stat().st_uid
-        ours = (PROC / "self/ns/pid").readlink() == (PROC / str(pid) / "ns/pid").readlink()
+        container = why_in_container(pid)
     except OSError:
         return "has just ended"
-    if not ours:
-        return "runs in a container: end it there when its last user has left, and install a release"
+    if container:
+        return f"{container}: {WHAT_TO_DO}"
     if owner:
         return f"its executable belongs to user {owner}: only root's programs are adopted"
     return None

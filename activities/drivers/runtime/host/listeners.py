@@ -5,12 +5,14 @@ from the descriptors of processes, which name their sockets by inode.
 """
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from activities.drivers.runtime.host.containers import WHAT_TO_DO, publishes
 from activities.drivers.runtime.host.process import PROC
+from activities.drivers.runtime.host.translated import sent_elsewhere
 from policies.model.fleet import Gateway
 
 TABLES = PROC / "thread-self/net"
@@ -43,11 +45,38 @@ def listeners_for_users(gateway: Gateway) -> tuple[Listener, ...]:
 
 async def serves_already(gateway: Gateway) -> tuple[str, ...]:
     """Return why this host is not empty though no slot serves: what takes users' connections here."""
+    listeners = await asyncio.to_thread(listeners_for_users, gateway)
+    if container := await in_a_container(gateway, listeners):
+        return (f"{gateway.name} serves already: {container}",)
     return tuple(
         f"{gateway.name} serves already: {_holder(one)} listens on {one.address} port {one.port}, so this "
         "host is not empty and its users would be thrown out; take it over as it runs: penstock fleet adopt"
-        for one in (await asyncio.to_thread(listeners_for_users, gateway))[:1]
+        for one in listeners[:1]
     )
+
+
+async def in_a_container(gateway: Gateway, listeners: Sequence[Listener]) -> str | None:
+    """Return why what serves the gateway's port is in a container, as far as this can be seen from its port.
+
+    Raises:
+        Unavailable: the host's packet filter does not say where it sends users.
+    """
+    port = f"port {gateway.port} of {gateway.name}"
+    if where := await sent_elsewhere(gateway):
+        return f"{port} is sent to {where}: {WHAT_TO_DO}"
+    holders = [pid for one in listeners for pid in one.processes]
+    publisher = next((pid for pid in holders if publishes(path_of(pid))), None)
+    if publisher is not None:
+        return f"{port} is published by {program_of(publisher)}: {WHAT_TO_DO}"
+    return None
+
+
+def path_of(pid: int) -> str:
+    """Return where the program is that the process runs, in its own root."""
+    try:
+        return str((PROC / str(pid) / "exe").readlink()).removesuffix(" (deleted)")
+    except OSError:
+        return "unknown"
 
 
 def _holder(listener: Listener) -> str:

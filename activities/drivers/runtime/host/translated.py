@@ -1,0 +1,194 @@
+"""Where the host's packet filter sends users' connections before any socket of this host has them.
+
+Container runtimes publish ports so. Rules of nftables are read as nft(8) tells them. Rules of iptables that
+it cannot tell, and those of the older kernel interface, are read as iptables-save(8) tells them.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from activities.drivers.programs import run
+from policies.model.errors import Unavailable
+from policies.model.fleet import Gateway
+
+OURS = "penstock"
+OLDER_TABLES = Path("/proc/thread-self/net")
+_SAVED = re.compile(r"-A (?P<chain>\S+) .*-j DNAT --to-destination (?P<to>\S+)")
+_SAVED_PORTS = re.compile(r"(?P<not>! )?--(?:dport|dports) (?P<ports>\S+)")
+_SAVED_ADDRESS = re.compile(r"(?P<not>! )?-d (?P<address>\S+)")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A gateway's users, as a rule meets them."""
+
+    gateway: Gateway
+
+    def at_port(self, first: int, last: int) -> bool:
+        return first <= self.gateway.port <= last
+
+    def at_address(self, network: str) -> bool:
+        with suppress(ValueError):
+            return any(one in ip_network(network, strict=False) for one in self.gateway.addresses)
+        return True  # a name, or a form that is not known: it may be them
+
+
+async def sent_elsewhere(gateway: Gateway) -> str | None:
+    """Return where connections to the gateway's port are sent, and by which rule; None when by none.
+
+    Raises:
+        Unavailable: nft does not say.
+    """
+    said = await run(["nft", "-j", "list", "ruleset"])
+    if said.status:
+        raise Unavailable(f"nft cannot list the rules of {gateway.name}: {said.last_words}")
+    asked, listed = _Asked(gateway), json.loads(said.out or '{"nftables": []}')["nftables"]
+    for rule in _rules(listed):
+        if where := _of_rule(rule, _Elements(listed, rule), asked):
+            return f"{where} by chain {rule['chain']} of table {rule['family']} {rule['table']}"
+    return await _by_iptables(listed, asked)
+
+
+class _Elements:
+    """The named sets and maps of a rule's table."""
+
+    def __init__(self, listed: Iterable[Mapping[str, Any]], rule: Mapping[str, Any]) -> None:
+        table = (rule["family"], rule["table"])
+        both = (one.get("set") or one.get("map") for one in listed)
+        found = [one for one in both if one and (one["family"], one["table"]) == table]
+        self._named = {f"@{one['name']}": one.get("elem", []) for one in found}
+
+    def of(self, right: Any) -> list[Any]:
+        """Return each thing that the right side of a match or a map names."""
+        if isinstance(right, str) and right.startswith("@"):
+            return list(self._named.get(right, []))
+        if isinstance(right, dict) and "set" in right:
+            return list(right["set"])
+        return [right]
+
+
+def _rules(listed: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    yield from (one["rule"] for one in listed if "rule" in one and one["rule"]["table"] != OURS)
+
+
+def _of_rule(rule: Mapping[str, Any], elements: _Elements, asked: _Asked) -> str | None:
+    """Return where the rule sends connections to the gateway's port; it has to name the port."""
+    names_port = False
+    for part in rule["expr"]:
+        if "match" in part:
+            field = _payload(part["match"]["left"])
+            meets = _meets(field, part["match"], elements, asked)
+            if meets is False:
+                return None
+            names_port = names_port or (meets is True and field.get("field") == "dport")
+        elif "dnat" in part:
+            to = part["dnat"].get("addr")
+            if isinstance(to, dict) and "map" in to:
+                return _of_map(to["map"], elements, asked)
+            return _spoken(to, part["dnat"].get("port")) if names_port else None
+        elif isinstance(part.get("xt"), dict) and part["xt"].get("name") == "DNAT":
+            return "a container" if names_port else None
+    return None
+
+
+def _payload(left: Any) -> dict[str, Any]:
+    """Return which field of a packet is looked at, nothing where it is none."""
+    found: dict[str, Any] = left.get("payload", {}) if isinstance(left, dict) else {}
+    return found
+
+
+def _meets(
+    field: Mapping[str, Any], match: Mapping[str, Any], elements: _Elements, asked: _Asked
+) -> bool | None:
+    """Say whether the match lets connections to the gateway's port through; None when it asks for others."""
+    tests: dict[str, Callable[[Any], bool]] = {
+        "dport": lambda one: asked.at_port(*_ports(one)),
+        "daddr": lambda one: asked.at_address(_network(one)),
+    }
+    if field.get("field") not in tests or match["op"] not in ("==", "!=", "in"):
+        return None
+    if field["field"] == "dport" and field["protocol"] not in ("tcp", "th"):
+        return False
+    listed = [_key(one) for one in elements.of(match["right"])]
+    through: bool = any(map(tests[field["field"]], listed)) != (match["op"] == "!=")
+    return through
+
+
+def _of_map(said: Mapping[str, Any], elements: _Elements, asked: _Asked) -> str | None:
+    """Return where a map from ports to addresses leads connections to the gateway's port."""
+    field = _payload(said["key"])
+    if field.get("field") != "dport" or field["protocol"] not in ("tcp", "th"):
+        return None
+    pairs = [one for one in elements.of(said["data"]) if isinstance(one, list)]
+    to = next((to for ports, to in pairs if asked.at_port(*_ports(_key(ports)))), None)
+    return None if to is None else _spoken(to, None)
+
+
+def _key(element: Any) -> Any:
+    """Return the element without its timeout and counters."""
+    return element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
+
+
+def _ports(said: Any) -> tuple[int, int]:
+    if isinstance(said, dict) and "range" in said:
+        said = said["range"]
+        return int(said[0]), int(said[1])
+    return (said, said) if isinstance(said, int) else (-1, -1)
+
+
+def _network(said: Any) -> str:
+    if isinstance(said, dict) and "prefix" in said:
+        return f"{said['prefix']['addr']}/{said['prefix']['len']}"
+    return str(said)
+
+
+def _spoken(to: Any, port: Any) -> str:
+    if isinstance(to, dict) and "concat" in to:
+        to, port = to["concat"]
+    if not isinstance(to, str):
+        return "other addresses"
+    with suppress(ValueError):
+        to = f"[{to}]" if port and ip_address(to).version == 6 else to  # noqa: PLR2004
+    return f"{to}:{port}" if port else to
+
+
+# --- iptables ------------------------------------------------------------------------
+
+
+async def _by_iptables(listed: Iterable[Mapping[str, Any]], asked: _Asked) -> str | None:
+    """Return where a rule of iptables sends them that nft does not tell whole.
+
+    The older interface is asked only where it has the table: asking would make it.
+    """
+    unread = {rule["family"] for rule in _rules(listed) if any("xt" in part for part in rule["expr"])}
+    for family, command in (("ip", "iptables"), ("ip6", "ip6tables")):
+        programs = [f"{command}-nft-save"] if family in unread else []
+        with suppress(OSError):
+            if "nat" in (OLDER_TABLES / f"{family}_tables_names").read_text().split():
+                programs.append(f"{command}-legacy-save")
+        for program in filter(shutil.which, programs):
+            if where := read_saved((await run([program, "-t", "nat"])).out, asked.gateway):
+                return f"{where} of {command}"
+    return None
+
+
+def read_saved(saved: str, gateway: Gateway) -> str | None:
+    """Return where a table, as iptables-save(8) writes it, sends connections to the gateway's port."""
+    asked = _Asked(gateway)
+    for line in saved.splitlines():
+        rule, ports, address = _SAVED.match(line), _SAVED_PORTS.search(line), _SAVED_ADDRESS.search(line)
+        if rule is None or ports is None or re.search(r"(?<!! )-p (?!tcp)", line):
+            continue
+        ranges = [[int(end) for end in one.split(":")] for one in ports["ports"].split(",")]
+        if any(asked.at_port(one[0], one[-1]) for one in ranges) == bool(ports["not"]):
+            continue
+        if address is None or asked.at_address(address["address"]) != bool(address["not"]):
+            return f"{rule['to']} by chain {rule['chain']} of table nat"
+    return None

@@ -1,0 +1,189 @@
+"""Gateways whose daemon runs in a container: each form is refused with the reason and what to do."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.programs import start
+from activities.drivers.runtime.host.translated import read_saved, sent_elsewhere
+from policies.model.errors import Refused
+from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_lab import GatewayLab, gateway, operation
+from tests.drivers.unprepared import Unprepared
+
+pytestmark = ON_A_REAL_GATEWAY
+
+WHAT_TO_DO = "what runs in a container is not adopted: when its last user has left, stop it there"
+A_ROOT_OF_ITS_OWN = """set -e
+mount -t tmpfs tmpfs /mnt
+for one in /*; do
+    [ "$one" = /mnt ] && continue
+    if [ -L "$one" ]; then cp -a "$one" /mnt; elif [ -d "$one" ]; then
+        mkdir "/mnt$one"; mount --rbind "$one" "/mnt$one"; fi
+done
+exec chroot /mnt "$@"
+"""
+LISTENS = "import socket, time; s = socket.create_server(('', 443)); print(flush=True); time.sleep(60)"
+PYTHON = Path(sys.executable).resolve()
+CONTAINER = "0123456789ab" + "c" * 52
+
+
+def nft(rules: str) -> None:
+    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+
+
+def published(rule: str, more: str = "") -> None:
+    """Load the table of a runtime that publishes ports, with one rule."""
+    chain = "type nat hook prerouting priority -100; policy accept;"
+    nft(f"table inet runtime {{\n{more}\nchain publish {{ {chain}\n{rule}\n}}\n}}\n")
+
+
+async def refusal(lab: GatewayLab) -> str:  # noqa: F811
+    """Return why what serves is not adopted; a first release is refused on the same host, too."""
+    [why] = (await lab.adoption.examine()).obstacles
+    release = lab.admission.release("1")
+    await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
+    with pytest.raises(Refused, match="gw-1 serves already"):
+        await lab.slots.start(operation("start", digest=release.digest), release)
+    return why
+
+
+@pytest.mark.parametrize(
+    ("rule", "more", "to"),
+    [
+        ("tcp dport 443 dnat ip to 10.88.0.2:443", "", "10.88.0.2:443"),
+        ("ip daddr 10.77.0.0/24 tcp dport { 80, 400-500 } dnat ip to 10.88.0.2", "", "10.88.0.2"),
+        ("dnat ip to tcp dport map { 443 : 10.88.0.2 . 8443 }", "", "10.88.0.2:8443"),
+        (
+            "dnat ip to tcp dport map @ports",
+            "map ports { type inet_service : ipv4_addr; elements = { 443 : 10.88.0.2 } }",
+            "10.88.0.2",
+        ),
+        (
+            "tcp dport @ports dnat ip6 to [fd88::2]:443",
+            "set ports { type inet_service; elements = { 443 } }",
+            "[fd88::2]:443",
+        ),
+    ],
+)
+async def test_a_port_that_is_sent_to_a_container_by_a_rule_alone_is_refused_with_the_rule(
+    lab: GatewayLab,  # noqa: F811
+    rule: str,
+    more: str,
+    to: str,
+) -> None:
+    published(rule, more)
+    why = await refusal(lab)
+    assert f"port 443 of gw-1 is sent to {to} by chain publish of table inet runtime: {WHAT_TO_DO}" in why
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "tcp dport 8443 dnat ip to 10.88.0.2:443",
+        "udp dport 443 dnat ip to 10.88.0.2:443",
+        "ip daddr 10.77.0.9 tcp dport 443 dnat ip to 10.88.0.2:443",
+        "tcp dport != 443 dnat ip to 10.88.0.2",
+        "dnat ip to tcp dport map { 80 : 10.88.0.2 }",
+        "tcp dport 443 counter accept",
+    ],
+)
+async def test_a_rule_for_others_than_the_gateways_users_is_in_nobodys_way(
+    lab: GatewayLab,  # noqa: F811
+    rule: str,
+) -> None:
+    published(rule)
+    assert await sent_elsewhere(lab.gateway) is None
+    daemon = Unprepared(lab)
+    assert (await lab.adoption.examine()).pid == daemon.process.pid
+
+
+SAVED = """\
+*nat
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+{rule}
+COMMIT
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "to"),
+    [
+        ("-A DOCKER ! -i docker0 -p tcp -m tcp --dport 443 -j DNAT --to-destination 172.17.0.2:443", True),
+        ("-A DOCKER -p tcp -m multiport --dports 80,443 -j DNAT --to-destination 172.17.0.2", True),
+        ("-A DOCKER -d 10.77.0.1/32 -p tcp -m tcp --dport 400:500 -j DNAT --to-destination 172.17.0.2", True),
+        ("-A DOCKER -d 10.0.0.1/32 -p tcp -m tcp --dport 443 -j DNAT --to-destination 172.17.0.2", False),
+        ("-A DOCKER -p udp -m udp --dport 443 -j DNAT --to-destination 172.17.0.2:443", False),
+        ("-A DOCKER -p tcp -m tcp ! --dport 443 -j DNAT --to-destination 172.17.0.2:443", False),
+        ("-A DOCKER -p tcp -m tcp --dport 443 -j ACCEPT", False),
+    ],
+)
+async def test_rules_that_iptables_saves_are_read_likewise(rule: str, *, to: bool) -> None:
+    found = read_saved(SAVED.format(rule=rule), gateway())
+    assert (found is not None and found.endswith("by chain DOCKER of table nat")) is to
+
+
+async def test_a_port_that_a_runtimes_program_publishes_is_refused_with_the_program(
+    lab: GatewayLab,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    proxy = shutil.copy(PYTHON, tmp_path / "docker-proxy")
+    process = await start([os.fspath(proxy), "-c", LISTENS], stderr=asyncio.subprocess.DEVNULL)
+    assert process.stdout
+    await process.stdout.readline()
+    why = await refusal(lab)
+    process.kill()
+    await process.wait()
+    assert f"port 443 of gw-1 is published by docker-proxy (process {process.pid}): {WHAT_TO_DO}" in why
+
+
+async def test_a_daemon_with_a_root_of_its_own_on_the_hosts_network_is_refused(lab: GatewayLab) -> None:  # noqa: F811
+    daemon = Unprepared(lab, within=("unshare", "--mount", "sh", "-c", A_ROOT_OF_ITS_OWN, "sh"))
+    why = await refusal(lab)
+    assert f"(process {daemon.process.pid}) serves gw-1 and has a root folder of its own: {WHAT_TO_DO}" in why
+
+
+async def test_a_daemon_with_mounts_of_its_own_as_units_have_them_is_no_containers(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    daemon = Unprepared(lab, within=("unshare", "--mount"))
+    await lab.client(1).up()
+    found = await lab.adoption.examine()
+    assert (found.obstacles, found.pid) == ((), daemon.process.pid)
+
+
+@contextmanager
+def group(name: str, pid: int) -> Iterator[None]:
+    """Have the process in a control group of that name, and back where it was."""
+    home = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()
+    mounted = [
+        line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " cgroup2 " in line
+    ]
+    root = Path(mounted[-1])
+    place = root / name
+    place.mkdir(parents=True)
+    (place / "cgroup.procs").write_text(str(pid))
+    try:
+        yield
+    finally:
+        (root / home.lstrip("/") / "cgroup.procs").write_text(str(pid))
+        place.rmdir()
+
+
+@pytest.mark.parametrize("name", [f"libpod-{CONTAINER}.scope", f"docker-{CONTAINER}.scope"])
+async def test_a_daemon_in_the_control_group_of_a_container_is_refused_with_its_name(
+    lab: GatewayLab,  # noqa: F811
+    name: str,
+) -> None:
+    daemon = Unprepared(lab)
+    with group(name, daemon.process.pid):
+        why = await refusal(lab)
+    assert f"is in the control group of container {CONTAINER[:12]}: {WHAT_TO_DO}" in why
