@@ -44,8 +44,8 @@ from policies.model.value import Digest, Value
 from policies.model.way_back import Confirmation
 from policies.planning.plan import plan as make_plan
 from policies.planning.reload import running
-from policies.rebuilding import ahead
 from policies.pools import Network, shared_pools
+from policies.rebuilding import ahead
 from policies.rollback import confirmation_of, targets_of
 from policies.status.told import listed
 from workflows.adopt import Examine, ExamineOrder
