@@ -81,6 +81,14 @@ def disagreements(gateway: Gateway, state: GatewayState) -> tuple[str, ...]:
     )
 
 
+def unlike_their_hosts(state: GatewayState) -> tuple[str, ...]:
+    """Return, a sentence each, where what runs has not the credentials of its host, or one is not renewed."""
+    names = ", ".join(state.unserved)
+    lies = (f"credentials: {names} lie on its host otherwise than in what runs; reload them",) * bool(names)
+    late = (f"certificate: it is not renewed {state.unrenewed}",) * bool(state.unrenewed)
+    return lies + late
+
+
 def _things(lines: tuple[str, ...]) -> dict[str, str]:
     """Return what is said by what it is said of; an address of IPv6 has colons of its own."""
     return {thing: said for thing, _, said in (line.rpartition(": ") for line in lines)}

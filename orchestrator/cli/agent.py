@@ -1,4 +1,4 @@
-"""Commands on a gateway's own host: run its agent, get and renew the certificate by which relays know it."""
+"""Commands on a gateway's own host: run its agent, and get the certificates that relays and users see."""
 
 import os
 import pwd
@@ -74,6 +74,31 @@ def renew(config: Config) -> None:
     files = _room().files_of(settings)
     _told(host.renew(files, settings.temporal_address, _room().server_name_of(settings)))
     _require_keys(files)
+
+
+@app.command("certify")
+def certify(
+    config: Config,
+    now: Annotated[
+        bool, typer.Option("--now", help="also where the one that is there is good for long")
+    ] = False,
+) -> None:
+    """Get the certificate that users see, where it is due; the agent does so by itself.
+
+    What came is proved before it counts, and what runs gets it by `penstock credentials reload`.
+    """
+    from orchestrator.processes.certificate import certificate_renewal  # noqa: PLC0415
+
+    settings = _settings(config)
+    renewal, whose = certificate_renewal(settings), settings.gateway.name
+    if not now and renewal.ends is not None and not renewal.is_due(datetime.now(UTC)):
+        say(f"{whose} has a certificate that is good until {renewal.ends:%Y-%m-%d %H:%M} UTC.")
+        if renewal.failing:
+            say(f"It is not renewed {renewal.failing}; --now asks at once.")
+        return
+    ends = renewal.renew()
+    say(f"{whose} has a new certificate, good until {ends:%Y-%m-%d %H:%M} UTC.")
+    say(f"What runs gets it by `penstock credentials reload {settings.gateway.fleet} --if-changed`.")
 
 
 @app.command("break-glass")

@@ -21,6 +21,13 @@ def reload(
         bool,
         typer.Option("--even-if-older", help="also what is older or names less than what is in use"),
     ] = False,
+    if_changed: Annotated[
+        bool,
+        typer.Option(
+            "--if-changed",
+            help="only where what runs has others than lie on its host",
+        ),
+    ] = False,
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -30,7 +37,11 @@ def reload(
     """
     api = Api()
     name = fleet_of(api, fleet)
-    body = {"reason": reason, "even_if_older": even_if_older}
+    if if_changed and not api.surveying().get("fleets", name, "drift")["unserved"]:
+        if output is Output.TABLE:
+            say(f"What runs on {name} has what lies on its hosts, as far as they answer; nothing was begun.")
+        return
+    body = {"reason": reason, "even_if_older": even_if_older, "if_changed": if_changed}
     begun = api.surveying().post("fleets", name, "credentials", "reload", body=body, key=key)
     code = follow_begun(api, name, begun["change"], output)
     if output is Output.TABLE:

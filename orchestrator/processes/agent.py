@@ -43,6 +43,7 @@ from orchestrator.enrolment.names import RELAY_NAME
 from orchestrator.enrolment.renewal import Renewal, ask_for_the_next
 from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.beside import begun_again
+from orchestrator.processes.certificate import ask_when_due, certificate_renewal, keep_renewed
 from orchestrator.processes.memory import make_no_more_heaps
 from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
@@ -157,7 +158,17 @@ def compose_host(settings: AgentSettings) -> Host:
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
     own_unit = OwnUnit(Units(), audit.note)
     adoption = HostAdoption(folders, journal, table, own_unit, audit.record_refusal)
-    runtime = HostSlots(folders, journal, table, admission, given, adoption, audit.length)
+    renewed = certificate_renewal(settings) if settings.server_certificate is not None else None
+    runtime = HostSlots(
+        folders,
+        journal,
+        table,
+        admission,
+        given,
+        adoption,
+        audit.length,
+        lambda: renewed.failing if renewed is not None else "",
+    )
     snapshots = HostSnapshots(folders, runtime.observe, settings.pseudonyms, settings.snapshots_kept)
     return Host(audit, journal, folders, table, runtime, snapshots, adoption)
 
@@ -248,6 +259,10 @@ async def main(config: Path) -> None:
         "removing old snapshots": host.snapshots.keep_forgetting,
         "following what was adopted": host.adoption.keep,
     }
+    if settings.server_certificate is not None:
+        ask = partial(ask_when_due, config)
+        renewed = partial(keep_renewed, certificate_renewal(settings), ask)
+        works["renewing the gateway's certificate"] = renewed
     if settings.certificate is not None:
         again = partial(connected, settings, host.audit.record_refusal)
         renewal = Renewal(files_of(settings), partial(ask_for_the_next, config))

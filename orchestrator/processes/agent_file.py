@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from activities.drivers.certificate.settings import CertificateSettings
 from activities.drivers.daemon.exempt import Exempt
 from policies.model.fleet import Gateway
 from policies.model.host_limits import HostLimits
@@ -76,6 +77,11 @@ class AgentSettings(Value):
     credentials: dict[str, str] = Field(
         default={}, description="what templates refer to by name: file:PATH, env:NAME or vault:PATH#FIELD"
     )
+    server_certificate: CertificateSettings | None = Field(
+        None,
+        description="how this host renews the certificate that users see, below `root`: credentials name "
+        "certificate/current/chain.pem and key.pem there",
+    )
     probe: ProbeSettings
     """Who logs in to see whether an instance works."""
     exporter: ExporterSettings = ExporterSettings()
@@ -88,6 +94,11 @@ class AgentSettings(Value):
     snapshots_kept: Duration = Field(timedelta(days=30), description="how long this host keeps its snapshots")
     exempt: Exempt = Field(default=Exempt(), description="whose sessions no drain deadline ends")
     limits: HostLimits = Field(default=HostLimits(), description="what this host does at most, by any order")
+
+    @property
+    def certificate_folder(self) -> Path:
+        """Where this host keeps the certificate that users see, where it renews it."""
+        return self.root / "certificate"
 
     @field_validator("gateway")
     @classmethod

@@ -224,6 +224,7 @@ def shown_of(settings: AgentSettings, host: Host) -> Shows:
             {
                 "agent": settings.certificate,
                 "authority": settings.authority,
+                "renewed": settings.certificate_folder / "current" / "chain.pem",
                 "exporter": settings.exporter.certificate,
             },
         ),

@@ -264,14 +264,22 @@ class ChangeService:
         return await self._begin(order, fleet)
 
     async def reload(
-        self, fleet: Fleet, person: str, reason: str, *, older: bool = False, key: str | None = None
+        self,
+        fleet: Fleet,
+        person: str,
+        reason: str,
+        *,
+        older: bool = False,
+        unserved: bool = False,
+        key: str | None = None,
     ) -> str | None:
         """Begin to give what runs its hosts' present credentials, once under one key; return as `start` does.
 
-        Gateways that do not answer now are asked last; those that are left out of changes are not.
+        Gateways that do not answer now are asked last; those that are left out of changes are not. With
+        `unserved` only those are asked that say that their hosts have others than what runs.
 
         Raises:
-            Refused: Nothing runs on any gateway.
+            Refused: Nothing runs on any gateway, or what runs has what its host has.
             Conflict: Another change is under way.
         """
         if name := await self.begun_before(key):
@@ -279,11 +287,13 @@ class ChangeService:
         survey = await self.survey(fleet)
         left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
         out = frozenset(one.gateway for one in left_out)
-        names = running(survey.states, out)
+        names = running(survey.states, out, unserved=unserved)
+        if not names and unserved:
+            raise Refused(f"what runs on {fleet.name} has what lies on its hosts, as far as they answer")
         if not names:
             nothing = f"nothing runs on any gateway of {fleet.name} that answers and takes part in changes"
             raise Refused(nothing, _offer(Verb.SESSIONS, fleet.name))
-        silent = tuple(sorted(set(survey.silent) - out))
+        silent = () if unserved else tuple(sorted(set(survey.silent) - out))
         order = ChangeOrder(
             fleet=fleet.name,
             kind=ChangeKind.RELOAD,

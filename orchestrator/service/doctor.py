@@ -100,6 +100,7 @@ class DoctorService:
             of_fleet = (
                 (f"{fleet.name}: gateways", partial(self._gateways, fleet)),
                 (f"{fleet.name}: known-good", partial(self._known_good, fleet)),
+                (f"{fleet.name}: certificates", partial(self._certificates, fleet)),
                 (f"{fleet.name}: metrics", partial(self._series, fleet, asyncio.shield(heard))),
             )
             found += [await _bounded(about, look) for about, look in of_fleet]
@@ -203,6 +204,16 @@ class DoctorService:
             asks = tuple(Offer(verb=verb, fleet=fleet.name) for verb in (Verb.EXAMINE, Verb.INSTALL))
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=asks)
         return _well(about, f"all {len(known)} gateways have what they go back to")
+
+    async def _certificates(self, fleet: Fleet) -> Finding:
+        about = f"{fleet.name}: certificates"
+        states, _ = await _read(self.ledger.states, fleet.name, LOOKED_AT_WITHIN)
+        late = {name: state.unrenewed for name, state in sorted(states.items()) if state.unrenewed}
+        if late:
+            first, why = next(iter(late.items()))
+            sentence = f"{len(late)} do not get the next one: {_named([*late])}; {first} {why}"
+            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence)
+        return _well(about, f"none of the {len(states)} gateways that answered lacks its next certificate")
 
     async def _series(self, fleet: Fleet, heard: Awaitable[frozenset[str]]) -> Finding:
         about, seen = f"{fleet.name}: metrics", await heard

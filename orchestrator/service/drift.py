@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.service.changes import ChangeService, Surveyed
-from policies.drift import disagreements, strays
+from policies.drift import disagreements, strays, unlike_their_hosts
 from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef
 from policies.model.value import Name, Value
+from policies.planning.reload import running
 
 MOST = 500
 """Differences that a look names; more are counted."""
@@ -29,6 +30,8 @@ class Drift(Value):
     """How many there are in all."""
     gateways: int
     """How many gateways were compared."""
+    unserved: int = 0
+    """How many a reload would give credentials that lie on their hosts and that nothing there has."""
     silent: tuple[Name, ...] = ()
 
 
@@ -46,11 +49,14 @@ class DriftService:
         """
         survey = await self.changes.survey(fleet)
         known_good = await asyncio.to_thread(self.changes.ledger.known_good, fleet.name)
+        left_out = await asyncio.to_thread(self.changes.ledger.quarantined, fleet.name)
+        out = frozenset(one.gateway for one in left_out)
         found = await asyncio.to_thread(lambda: tuple(differences(fleet, survey, known_good)))
         return Drift(
             differences=found[:MOST],
             count=len(found),
             gateways=len(survey.states),
+            unserved=len(running(survey.states, out, unserved=True)),
             silent=tuple(sorted(survey.silent)[:MOST]),
         )
 
@@ -64,5 +70,5 @@ def differences(fleet: Fleet, survey: Surveyed, known_good: dict[str, ReleaseRef
             continue
         if why := astray.get(gateway.name):
             yield Difference(gateway=gateway.name, sentence=f"what runs: it {why}")
-        for sentence in disagreements(gateway, state):
+        for sentence in (*disagreements(gateway, state), *unlike_their_hosts(state)):
             yield Difference(gateway=gateway.name, sentence=sentence)

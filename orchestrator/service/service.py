@@ -453,16 +453,25 @@ class Service:
         )
 
     async def reload(
-        self, caller: Caller, fleet: str, reason: str, *, older: bool = False, key: str | None = None
+        self,
+        caller: Caller,
+        fleet: str,
+        reason: str,
+        *,
+        older: bool = False,
+        unserved: bool = False,
+        key: str | None = None,
     ) -> str | None:
         """Give what runs on the fleet its hosts' present credentials; return as `start` does."""
         named = await self._asked(caller, Action.RELOAD, fleet)
         request = caller.request(key)
 
         async def begin() -> str | None:
-            return await self._changes.reload(named, caller.person, reason, older=older, key=request)
+            return await self._changes.reload(
+                named, caller.person, reason, older=older, unserved=unserved, key=request
+            )
 
-        asked = {"reason": reason, "older": older}
+        asked = {"reason": reason, "older": older, "unserved": unserved}
         return await self._acts.audited(caller, "reload asked for", fleet, asked, begin)
 
     async def adopt(

@@ -82,6 +82,10 @@ class GatewayState(Message):
     own_pools: tuple[IPv4Network | IPv6Network, ...] = Field(
         default=(), max_length=2, description="what a daemon that was adopted there gives to users"
     )
+    unserved: tuple[Name, ...] = Field(
+        default=(), max_length=100, description="credentials that lie on the host otherwise than in what runs"
+    )
+    unrenewed: Sentence = Field(default="", description="since when its certificate is not renewed, and why")
 
     def instance(self, slot: str) -> Instance:
         """Return what is in that slot: in one that the gateway does not name there is nothing."""

@@ -11,17 +11,20 @@ from policies.model.value import digest_of
 from policies.planning.parts import PartedPlan, cut, header_of
 
 
-def running(states: Mapping[str, GatewayState], but: frozenset[str]) -> tuple[str, ...]:
+def running(
+    states: Mapping[str, GatewayState], but: frozenset[str], *, unserved: bool = False
+) -> tuple[str, ...]:
     """Return the gateways on which something runs, the one with the fewest sessions first.
 
     Args:
         states: What every gateway that answered is like; one whose sessions are unknown comes last.
         but: Who is left out of changes.
+        unserved: Only those whose hosts have other credentials than what runs there.
     """
     found = []
     for name, state in states.items():
         alive = [one for one in state.instances if one.state is InstanceState.RUNNING]
-        if alive and name not in but:
+        if alive and name not in but and (state.unserved or not unserved):
             uncounted = any(one.sessions is None for one in alive)
             found.append((uncounted, sum(one.sessions or 0 for one in alive), name))
     return tuple(name for *_, name in sorted(found))

@@ -175,12 +175,12 @@ def test_the_command_says_what_it_did_and_what_is_wrong(publisher: Publisher) ->
     assert before & 0o005 == 0o005
 
 
-def _verified(unit: Path) -> str:
+def verified(unit: Path) -> str:
     command = ["systemd-analyze", "verify", "--man=no", str(unit)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"LC_ALL": "C"}
     )
-    return "\n".join(line for line in done.stderr.splitlines() if "penstock-index" in line)
+    return "\n".join(line for line in done.stderr.splitlines() if unit.stem in line)
 
 
 def test_the_timers_units_are_what_systemd_reads(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_the_timers_units_are_what_systemd_reads(tmp_path: Path) -> None:
     change: Callable[[str], str] = lambda text: text.replace("/usr/bin/penstock", "/bin/true")  # noqa: E731
     for unit in UNITS.iterdir():
         (tmp_path / unit.name).write_text(change(unit.read_text()))
-    assert _verified(tmp_path / "penstock-index.timer") == ""
-    assert _verified(tmp_path / "penstock-index.service") == ""
+    assert verified(tmp_path / "penstock-index.timer") == ""
+    assert verified(tmp_path / "penstock-index.service") == ""
     (tmp_path / "penstock-index.service").write_text("[Service]\nExecStart=nothing\n")
-    assert "penstock-index.service" in _verified(tmp_path / "penstock-index.service")
+    assert "penstock-index.service" in verified(tmp_path / "penstock-index.service")

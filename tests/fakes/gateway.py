@@ -54,6 +54,7 @@ class FakeGateway:
         self.slots = {slot.name: FakeSlot() for slot in gateway.slots}
         self.staged: dict[str, ReleaseRef] = {}
         self.effects: list[str] = []
+        self.unserved: tuple[str, ...] = ()
         """Everything that changed something, oldest first: `start b`, `steer b`, `stop a` …"""
         self.bad_releases: set[str] = set()
         """Manifest digests whose instances take no logins: their probe fails at auth."""
@@ -261,6 +262,7 @@ class FakeGateway:
         self._refuse_overtaken(operation)
         running = [name for name, held in self.slots.items() if held.state is InstanceState.RUNNING]
         self._note(True, f"reload {' '.join(running)}{' older' if older else ''}")
+        self.unserved = ()
         state = self._state(changed=True)
         return Reloaded(state=state, slots=tuple(running), credentials=("users",))
 
@@ -422,6 +424,7 @@ class FakeGateway:
             recorded=self.record.length() if self.record else 0,
             described=described_by(self.gateway),
             own_pools=self.own_pools if ADOPTED in self.slots else (),
+            unserved=self.unserved,
         )
 
     def _instance(self, name: str, held: FakeSlot) -> Instance:

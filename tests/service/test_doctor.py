@@ -62,6 +62,7 @@ async def test_whoever_sees_one_fleet_hears_of_no_file_disk_or_other_fleet(
         "metrics",
         "core: gateways",
         "core: known-good",
+        "core: certificates",
         "core: metrics",
     ]
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from orchestrator.service.drift import DriftService
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
 from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Refused, Unavailable
@@ -146,3 +147,24 @@ async def test_a_fleet_on_which_nothing_runs_has_nothing_to_reload(server: Engin
     async with recording(server, serving=None) as empty:
         with pytest.raises(Refused, match="nothing runs on any gateway of edge"):
             await empty.service.reload(empty.world.fleet, "ana", "ben has left")
+
+
+async def test_only_gateways_whose_hosts_have_other_credentials_are_reloaded_when_told_so(
+    recorded: Recorded,
+) -> None:
+    fleet, gateways = recorded.world.fleet, recorded.world.gateways
+    compared = DriftService(recorded.service)
+    gateways["gw-2"].unserved = ("certificate", "key")
+    found = await compared.drift(fleet)
+    assert found.unserved == 1
+    [said] = [one for one in found.differences if one.gateway == "gw-2" and "credentials" in one.sentence]
+    assert said.sentence.startswith(
+        "credentials: certificate, key lie on its host otherwise"
+    )
+    await recorded.service.reload(fleet, "ana", "renewed", unserved=True)
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
+    reloaded = [name for name, fake in gateways.items() if "reload a" in fake.effects]
+    assert reloaded == ["gw-2"]
+    assert (await compared.drift(fleet)).unserved == 0
+    with pytest.raises(Refused, match="what runs on edge has what lies on its hosts"):
+        await recorded.service.reload(fleet, "ana", "renewed", unserved=True)

@@ -65,6 +65,9 @@ class ReloadAsked(Value):
 
     reason: Why
     even_if_older: bool = Field(default=False, description="also what is older than what is in use")
+    if_changed: bool = Field(
+        default=False, description="only where what lies on the host is other than what runs there has"
+    )
 
 
 class Started(Value):
@@ -130,7 +133,12 @@ async def reload(fleet: Fleet, asked: ReloadAsked, once: Once) -> Response:
 
     async def begin() -> Started:
         name = await once.service.reload(
-            once.caller, fleet, asked.reason, older=asked.even_if_older, key=once.key
+            once.caller,
+            fleet,
+            asked.reason,
+            older=asked.even_if_older,
+            unserved=asked.if_changed,
+            key=once.key,
         )
         return Started(change=name)
 

@@ -64,11 +64,13 @@ class HostSlots:
         credentials: Mapping[str, Secret],
         adoption: HostAdoption,
         recorded: Callable[[], int] = lambda: 0,
+        unrenewed: Callable[[], str] = lambda: "",
     ) -> None:
         """Take the parts.
 
         `credentials` are what templates may ask for as `$credential_NAME`; `adoption` knows the daemon that
-        serves here by itself; `recorded` counts the lines of the host's own record.
+        serves here by itself; `recorded` counts the lines of the host's own record; `unrenewed` says since
+        when the certificate is not renewed, and why.
         """
         self._folders = folders
         self._gateway = folders.gateway
@@ -79,6 +81,7 @@ class HostSlots:
         self._of_instances = SlotCredentials(folders, journal, self._credentials)
         self._adoption = adoption
         self._recorded = recorded
+        self._unrenewed = unrenewed
         self._described = described_by(folders.gateway)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -103,6 +106,8 @@ class HostSlots:
             recorded=self._recorded(),
             described=self._described,
             own_pools=adopted.slot.pools if (adopted := self._folders.adopted) else (),
+            unserved=self._of_instances.unserved(),
+            unrenewed=self._unrenewed(),
         )
 
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""The certificate that a gateway's users see: asked for, proved, laid down whole."""

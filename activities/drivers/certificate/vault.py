@@ -1,0 +1,93 @@
+"""Certificates by the PKI of a Vault or an OpenBao: it signs a request for a key that was made here.
+
+https://developer.hashicorp.com/vault/api-docs/secret/pki#sign-certificate
+"""
+
+import ipaddress
+import ssl
+
+import httpx
+
+from activities.drivers.certificate.pending import Pending
+from activities.drivers.certificate.port import Pair
+from activities.drivers.certificate.settings import VaultSettings
+from activities.drivers.credentials import Credentials
+from policies.model.errors import BadInput, Refused, Unavailable
+
+PATIENCE_SECONDS = 20.0
+AGAIN = frozenset({408, 412, 425, 429, 500, 502, 503, 504})
+"""Statuses of one that is sealed, on stand-by, busy or out of order: it may give a certificate later."""
+
+
+class Vault:
+    """One role of one PKI."""
+
+    def __init__(self, settings: VaultSettings, credentials: Credentials) -> None:
+        """Take where to ask, and who reads the token when it is used."""
+        self._settings = settings
+        self._credentials = credentials
+
+    def obtain(self, pending: Pending) -> Pair:
+        """Return the next certificate; a repeat asks for another one of the same key."""
+        addresses = [name for name in pending.names if _is_address(name)]
+        names = [name for name in pending.names if name not in addresses]
+        asked = {
+            "csr": pending.request().decode(),
+            "common_name": names[0] if names else "",
+            "alt_names": ",".join(names),
+            "ip_sans": ",".join(addresses),
+            "format": "pem",
+        }
+        given = self._signed(asked)
+        return Pair(_chain(given, self._settings.address), pending.key())
+
+    def _signed(self, asked: dict[str, str]) -> dict[str, object]:
+        settings = self._settings
+        token = self._credentials.resolve(settings.token).get_secret_value()
+        headers = {"x-vault-token": token}
+        if settings.namespace is not None:
+            headers["x-vault-namespace"] = settings.namespace
+        try:
+            trusted = ssl.create_default_context(cafile=settings.authority)
+        except (OSError, ssl.SSLError) as error:
+            raise BadInput(f"{settings.authority} cannot be read as certificates in PEM: {error}") from error
+        try:
+            with httpx.Client(verify=trusted, timeout=PATIENCE_SECONDS, trust_env=False) as client:
+                answer = client.post(f"{settings.address}/v1/{settings.path}", json=asked, headers=headers)
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"{settings.address} does not answer: {str(error) or type(error).__name__}"
+            ) from error
+        if answer.status_code in AGAIN:
+            raise Unavailable(f"{settings.address} answers {answer.status_code}: {_errors(answer)}")
+        if not answer.is_success:
+            raise Refused(f"{settings.address} does not sign by {settings.path}: {_errors(answer)}")
+        try:
+            found = answer.json()["data"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unavailable(f"{settings.address} answers with something else than a certificate") from error
+        return found if isinstance(found, dict) else {}
+
+
+def _chain(given: dict[str, object], address: str) -> str:
+    """Return the certificate and those above it, in one text."""
+    leaf, above = given.get("certificate"), given.get("ca_chain") or [given.get("issuing_ca")]
+    if not isinstance(leaf, str) or not isinstance(above, list):
+        raise Unavailable(f"{address} answers without a certificate")
+    return "".join(f"{one.strip()}\n" for one in (leaf, *above) if isinstance(one, str) and one.strip())
+
+
+def _errors(answer: httpx.Response) -> str:
+    try:
+        said = answer.json()["errors"]
+        return "; ".join(str(one) for one in said)[:300] or "it does not say why"
+    except (ValueError, KeyError, TypeError):
+        return "it does not say why"
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

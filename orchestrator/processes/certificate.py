@@ -1,0 +1,93 @@
+"""An agent has its gateway's certificate renewed when it is due, by a process of its own."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from activities.drivers.certificate.dropped import DroppedFiles
+from activities.drivers.certificate.folder import CertificateFolder
+from activities.drivers.certificate.port import Source
+from activities.drivers.certificate.renewal import CertificateRenewal
+from activities.drivers.certificate.settings import AcmeSettings, CertificateSettings
+from activities.drivers.certificate.vault import Vault
+from activities.drivers.credentials import Credentials
+from activities.drivers.programs import run
+from orchestrator.processes.agent_file import AgentSettings
+from policies.model.errors import BadInput, PenstockError, Unavailable
+
+LOOK = timedelta(minutes=1)
+"""How often it is looked whether the certificate is due."""
+WITHIN = timedelta(minutes=15)
+"""How long the process that asks may take: an authority and a DNS server take their time."""
+
+_log = logging.getLogger(__name__)
+
+
+def certificate_renewal(settings: AgentSettings) -> CertificateRenewal:
+    """Return who renews the certificate of this host's gateway.
+
+    Raises:
+        BadInput: The agent's file names no source of certificates.
+    """
+    given = settings.server_certificate
+    if given is None:
+        raise BadInput("the agent's file says nothing of server_certificate; docs/certificates.md shows it")
+    path = settings.certificate_folder
+    folder = CertificateFolder(path, given.names)
+    whose, users_trust = settings.gateway.name, settings.probe.authority
+    if given.file is not None:
+        dropped = DroppedFiles(given.file)
+        return CertificateRenewal(
+            whose, given.names, users_trust, folder, lambda: dropped, dropped.has_another
+        )
+    return CertificateRenewal(whose, given.names, users_trust, folder, lambda: _source(given, path))
+
+
+def _source(given: CertificateSettings, path: Path) -> Source:
+    if given.acme is not None:
+        return _acme(given.acme, path)
+    if given.vault is not None:
+        return Vault(given.vault, Credentials(os.environ))
+    raise BadInput("server_certificate names no source")
+
+
+def _acme(given: AcmeSettings, path: Path) -> Source:
+    from activities.drivers.certificate.acme import Acme  # noqa: PLC0415 - 20 MB that no agent needs
+    from activities.drivers.certificate.shown import ShownInDns, ShownOverHttp  # noqa: PLC0415 - as above
+
+    if given.dns_hook is not None:
+        return Acme(given, path / "account.pem", ShownInDns(given.dns_hook))
+    return Acme(given, path / "account.pem", ShownOverHttp(given.http_port or 80))
+
+
+async def ask_when_due(config: Path) -> None:
+    """Have a process of its own get the next certificate.
+
+    Raises:
+        Unavailable: There is none; the sentence is what that process said.
+    """
+    command = (sys.executable, "-m", "orchestrator", "agent", "certify", "--config", str(config))
+    asked = await run(command, within=WITHIN)
+    if asked.status:
+        raise Unavailable(asked.err.strip().removeprefix("penstock: ")[-1000:] or "it did not say why")
+
+
+async def keep_renewed(renewal: CertificateRenewal, ask: Callable[[], Awaitable[None]]) -> None:
+    """Have the certificate renewed whenever it is due, until cancelled; what fails is noted and waits."""
+    while True:
+        if await asyncio.to_thread(renewal.is_due, datetime.now(UTC)):
+            try:
+                await ask()
+                _log.info("the gateway has a new certificate; a reload of credentials has it served")
+            except PenstockError as error:
+                failed = renewal.note(error, datetime.now(UTC))
+                _log.warning(
+                    "the gateway's certificate was not renewed, and is asked for again at %s: %s",
+                    f"{failed.again:%H:%M} UTC",
+                    error,
+                )
+        await asyncio.sleep(LOOK.total_seconds())
