@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -23,6 +24,8 @@ from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.unprepared import Unprepared
 
 pytestmark = ON_A_REAL_GATEWAY
+
+LOCAL_USER = 1000
 
 
 async def test_a_first_release_is_refused_where_a_daemon_serves_and_its_users_stay(
@@ -299,6 +302,58 @@ async def test_a_daemon_of_somebody_elses_making_is_refused(lab: GatewayLab, tmp
     Unprepared(lab, program=copy)
     found = await lab.adoption.examine()
     assert "its executable belongs to user 1000" in found.obstacles[0]
+
+
+class LocalUsers(Unprepared):
+    """A daemon that takes connections and has no answer for this host's root, whom its namespace does not know."""
+
+    def _wait(self) -> None:
+        while "listening (UDP) on [::]:443" not in self.words():
+            assert self.process.poll() is None, self.words()
+            time.sleep(0.05)
+
+
+async def test_a_daemon_that_a_local_user_started_is_refused_and_nothing_among_its_mounts_is_run(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    folder = lab.root / "unprepared"
+    folder.mkdir()
+    os.chown(folder, LOCAL_USER, LOCAL_USER)
+    for above in folder.parents:
+        if above != Path("/"):
+            above.chmod(above.stat().st_mode | 0o011)
+    trap, sprung = folder / "occtl", folder / "ran as root"
+    trap.write_text(f"#!/bin/sh\nid > '{sprung}'\n")
+    trap.chmod(0o755)
+    for name in ("gw.key", "users"):
+        (lab.folder / name).chmod(0o644)
+    Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")  # as a port above 1023 is
+    user = ("setpriv", f"--reuid={LOCAL_USER}", f"--regid={LOCAL_USER}", "--clear-groups")
+    mounts = ("unshare", "-Urm", "sh", "-c", f'mount --bind "{trap}" /usr/bin/occtl; exec "$@"', "sh")
+    LocalUsers(lab, within=(*user, *mounts))
+    found = await lab.adoption.examine()
+    assert not sprung.exists()
+    assert f"runs as user {LOCAL_USER}: only root's daemons are adopted" in found.obstacles[0]
+    with pytest.raises(Refused, match="only root's daemons"):
+        await lab.adoption.adopt(operation("adopt"), ())
+
+
+@pytest.mark.parametrize(
+    ("whose", "mode", "said"), [(0, 0o666, "chmod go-w"), (LOCAL_USER, 0o644, "chown 0")]
+)
+async def test_a_configuration_that_a_local_user_may_write_counts_as_nobodys(
+    lab: GatewayLab,  # noqa: F811
+    whose: int,
+    mode: int,
+    said: str,
+) -> None:
+    daemon = Unprepared(lab)
+    await lab.client(1).up()
+    daemon.config.chmod(mode)
+    os.chown(daemon.config, whose, whose)
+    found = await lab.adoption.examine()
+    assert said in found.obstacles[0]
+    assert (found.config, found.sessions) == ("", None)
 
 
 async def test_an_adopted_daemon_is_seen_by_the_exporter_and_in_the_evidence_of_a_failure(

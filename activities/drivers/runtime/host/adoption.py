@@ -6,16 +6,20 @@ sessions where they went anyway; from then on it is left, drained and gone back 
 
 import asyncio
 import logging
+import os
 import re
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Protocol
 
 from activities.drivers.daemon.port import OwnConfig
 from activities.drivers.programs import run
+from activities.drivers.rights import OTHERS_WRITE
 from activities.drivers.runtime.host.chroot import OwnPlace, seen_by
 from activities.drivers.runtime.host.containers import WHAT_TO_DO, why_in_container
 from activities.drivers.runtime.host.journal import Journal, exclusive
@@ -436,18 +440,36 @@ def _parent(pid: int) -> int | None:
 def _why_not_trusted(pid: int) -> str | None:
     """Return why no program of the daemon's may be run by us, None when it is one of this host's own.
 
-    Its occtl is run with our rights where it lives: what a container brought along is not ours to trust.
+    Its occtl is run with our rights where it lives: what a container brought along is not ours to trust,
+    nor what a local user mounted there, who gives any program any mounts in a user namespace.
     """
     try:
-        owner = (PROC / str(pid) / "exe").stat().st_uid
+        program = (PROC / str(pid) / "exe").stat().st_uid
+        ours = _user_namespace("self") == _user_namespace(str(pid))
+        user = next((one for one in _users(pid) if one), 0)
         container = why_in_container(pid)
-    except OSError:
+    except (OSError, StopIteration):
         return "has just ended"
+    if user:
+        return f"runs as user {user}: only root's daemons are adopted"
     if container:
         return f"{container}: {WHAT_TO_DO}"
-    if owner:
-        return f"its executable belongs to user {owner}: only root's programs are adopted"
+    if not ours:
+        return f"runs in a user namespace of its own: {WHAT_TO_DO}"
+    if program:
+        return f"its executable belongs to user {program}: only root's programs are adopted"
     return None
+
+
+def _user_namespace(pid: str) -> Path:
+    return (PROC / pid / "ns" / "user").readlink()
+
+
+def _users(pid: int) -> tuple[int, ...]:
+    """Return as whom the process runs: real, effective, saved and for files, as we number users."""
+    status = (PROC / str(pid) / "status").read_text().splitlines()
+    said = next(line for line in status if line.startswith("Uid:"))
+    return tuple(map(int, said.split()[1:]))
 
 
 def _named_files(pid: int) -> Iterator[str]:
@@ -467,12 +489,33 @@ def _named_files(pid: int) -> Iterator[str]:
 
 
 def _read(pid: int, path: str) -> str:
-    """Return the file as the process sees it: in its own root, from its own folder."""
-    with seen_by(pid, path).open("rb") as file:
+    """Return the file as the process sees it: in its own root, from its own folder.
+
+    A worker may say anything on its command line, so only what root alone may write is believed.
+    """
+    place = seen_by(pid, path)
+    descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise BadInput("it is no file")
+        _require_roots(path, found)
+        _require_roots(str(Path(path).parent), place.parent.stat())
         content = file.read(LARGEST_CONFIG + 1)
     if len(content) > LARGEST_CONFIG:
         raise BadInput(f"it is longer than {LARGEST_CONFIG} bytes")
     return content.decode(errors="replace")
+
+
+def _require_roots(named: str, found: os.stat_result) -> None:
+    """Refuse a file, or a folder, in which others than root may write; of a folder, replace what is there."""
+    if found.st_uid:
+        raise BadInput(
+            f"{named} belongs to user {found.st_uid}, who may change it; chown 0 {named}, and check what it says"
+        )
+    sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    if found.st_mode & OTHERS_WRITE and not sticky:
+        raise BadInput(f"others may write {named}; chmod go-w {named}, and check what it says")
 
 
 async def _version(pid: int) -> str:
