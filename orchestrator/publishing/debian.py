@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from orchestrator.publishing.linking import Root
 from orchestrator.publishing.tree import lay_out
 from policies.model.errors import BadInput, Unavailable
 
@@ -157,15 +158,38 @@ def package_root(
 def unpack(files: Sequence[Path], into: Path) -> None:
     """Lay the packages' files out under a folder; none of their scripts runs.
 
+    Each is unpacked alone and then moved there along the folder's own links: what one package has beside a
+    link of another one is written inside the folder, and nowhere else on this machine. Devices stay away.
+
     Raises:
-        BadInput: one of them is no Debian package, or is damaged.
+        BadInput: one of them is no Debian package, is damaged, or has files that would lie elsewhere.
     """
     require_tools()
+    root = Root(into)
     for file in files:
-        command = ["dpkg-deb", "--extract", str(file), str(into)]
-        done = subprocess.run(command, text=True, capture_output=True, check=False)
-        if done.returncode:
-            raise BadInput(f"{file} cannot be unpacked as a Debian package: {_last_line(done.stderr)}")
+        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=into.parent) as alone:
+            command = ["dpkg-deb", "--extract", str(file), alone]
+            done = subprocess.run(command, text=True, capture_output=True, check=False)
+            if done.returncode:
+                raise BadInput(f"{file} cannot be unpacked as a Debian package: {_last_line(done.stderr)}")
+            try:
+                _move(Path(alone), root)
+            except OSError as error:
+                wrong = f"{file} cannot be laid out beside the packages before it: {error.strerror}"
+                raise BadInput(wrong) from error
+
+
+def _move(package: Path, root: Root, at: str = "") -> None:
+    """Move what is below a folder of an unpacked package to the same place of the root."""
+    there = root.path / root.place(at)
+    there.mkdir(parents=True, exist_ok=True)
+    for one in sorted((package / at).iterdir()):
+        if one.is_dir() and not one.is_symlink():
+            _move(package, root, f"{at}/{one.name}".lstrip("/"))
+        elif one.is_symlink() and (there / one.name).is_dir():
+            continue  # as dpkg does: a folder that is there stays one
+        elif one.is_symlink() or one.is_file():
+            one.replace(there / one.name)
 
 
 def described(file: Path) -> Package:

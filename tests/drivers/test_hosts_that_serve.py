@@ -305,7 +305,7 @@ async def test_a_daemon_of_somebody_elses_making_is_refused(lab: GatewayLab, tmp
 
 
 class LocalUsers(Unprepared):
-    """A daemon that takes connections and has no answer for this host's root, whom its namespace does not know."""
+    """A daemon that takes connections, and has no answer for root, whom its namespace does not know."""
 
     def _wait(self) -> None:
         while "listening (UDP) on [::]:443" not in self.words():
@@ -327,7 +327,7 @@ async def test_a_daemon_that_a_local_user_started_is_refused_and_nothing_among_i
     trap.chmod(0o755)
     for name in ("gw.key", "users"):
         (lab.folder / name).chmod(0o644)
-    Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")  # as a port above 1023 is
+    assert (await run(["sysctl", "-w", "net.ipv4.ip_unprivileged_port_start=0"])).status == 0
     user = ("setpriv", f"--reuid={LOCAL_USER}", f"--regid={LOCAL_USER}", "--clear-groups")
     mounts = ("unshare", "-Urm", "sh", "-c", f'mount --bind "{trap}" /usr/bin/occtl; exec "$@"', "sh")
     LocalUsers(lab, within=(*user, *mounts))

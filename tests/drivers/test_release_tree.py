@@ -1,17 +1,19 @@
 """Trees are made of packages and folders with exactly what their programs load, and nothing else."""
 
+import io
 import shutil
 import stat
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import release
-from orchestrator.publishing.debian import package_root
+from orchestrator.publishing.debian import package_root, unpack
 from orchestrator.publishing.linking import Root
-from orchestrator.publishing.tree import MOUNT_POINTS, collect
+from orchestrator.publishing.tree import MOUNT_POINTS, collect, lay_out
 from policies.model.errors import BadInput
 
 DAEMON = "usr/sbin/daemon"
@@ -120,6 +122,58 @@ def test_a_tree_of_a_folder_follows_its_links_and_never_out_of_it(tmp_path: Path
     (root / DAEMON).symlink_to("../../../outside")
     with pytest.raises(BadInput, match="leads out of the tree"):
         collect(root, tmp_path / "other", [DAEMON])
+
+
+def bare_deb(folder: Path, name: str, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    """Build a package with exactly these members, as dpkg-deb itself never would."""
+    control = f"Package: {name}\nVersion: 1.0-1\nArchitecture: all\nMaintainer: a test\nDescription: -\n"
+    parts = {"debian-binary": b"2.0\n"}
+    for part, inside in (
+        ("control.tar", [(tarfile.TarInfo("./control"), control.encode())]),
+        ("data.tar", members),
+    ):
+        with tarfile.open(folder / part, "w") as archive:
+            for info, content in inside:
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        parts[part] = (folder / part).read_bytes()
+    file = folder / f"{name}.deb"
+    written = b"!<arch>\n"
+    for part, said in parts.items():
+        head = f"{part:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(said):<10}`\n"
+        written += head.encode() + said + b"\n" * (len(said) % 2)
+    file.write_bytes(written)
+    return file
+
+
+def link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = tarfile.SYMTYPE, target
+    return made, b""
+
+
+def test_a_package_writes_through_no_link_of_another_one_to_this_machine(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    outside.mkdir()
+    root.mkdir()
+    job = bare_deb(tmp_path, "job", (tarfile.TarInfo("./usr/share/x/job"), b"* * * * * root id\n"))
+    unpack([bare_deb(tmp_path, "whole", link("./usr/share/x", str(outside))), job], root)
+    assert [path.name for path in (root / str(outside).lstrip("/")).iterdir()] == ["job"]
+    (root / "usr/share/x").unlink()
+    with pytest.raises(BadInput, match="leads out of the tree"):
+        unpack([bare_deb(tmp_path, "short", link("./usr/share/x", "../../../outside")), job], root)
+    assert list(outside.iterdir()) == []
+
+
+def test_packages_of_a_merged_usr_and_of_before_meet_in_one_folder(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    lay_out(root)
+    before = deb(tmp_path, "before", {"lib/libold.so": SLEEP, "usr/share/doc/a": SLEEP})
+    merged = deb(tmp_path, "merged", {"usr/lib/libnew.so": SLEEP, "usr/share/doc/b": SLEEP})
+    unpack([before, merged], root)
+    assert (root / "lib").readlink() == Path("usr/lib")
+    assert {path.name for path in (root / "usr/lib").iterdir()} == {"libold.so", "libnew.so"}
+    assert {path.name for path in (root / "usr/share/doc").iterdir()} == {"a", "b"}
 
 
 def test_modules_that_are_opened_later_come_along_with_what_they_load(

@@ -494,8 +494,8 @@ def _read(pid: int, path: str) -> str:
     A worker may say anything on its command line, so only what root alone may write is believed.
     """
     place = seen_by(pid, path)
-    descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
+    descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK)  # nobody is waited for at a pipe
+    with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise BadInput("it is no file")
@@ -511,7 +511,8 @@ def _require_roots(named: str, found: os.stat_result) -> None:
     """Refuse a file, or a folder, in which others than root may write; of a folder, replace what is there."""
     if found.st_uid:
         raise BadInput(
-            f"{named} belongs to user {found.st_uid}, who may change it; chown 0 {named}, and check what it says"
+            f"{named} belongs to user {found.st_uid}, who may change it; chown 0 {named}, and check what "
+            "it says"
         )
     sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
     if found.st_mode & OTHERS_WRITE and not sticky:
