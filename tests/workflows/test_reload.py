@@ -158,9 +158,7 @@ async def test_only_gateways_whose_hosts_have_other_credentials_are_reloaded_whe
     found = await compared.drift(fleet)
     assert found.unserved == 1
     [said] = [one for one in found.differences if one.gateway == "gw-2" and "credentials" in one.sentence]
-    assert said.sentence.startswith(
-        "credentials: certificate, key lie on its host otherwise"
-    )
+    assert said.sentence.startswith("credentials: certificate, key lie on its host otherwise")
     await recorded.service.reload(fleet, "ana", "renewed", unserved=True)
     assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
     reloaded = [name for name, fake in gateways.items() if "reload a" in fake.effects]
