@@ -1,5 +1,6 @@
 """Instances on a gateway's host: stage a release, start it in a free slot, probe it, stop it when empty."""
 
+from collections.abc import Sequence
 from typing import Annotated, Protocol
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from activities.liveness import answering
 from policies.model.instance import MOST_SLOTS, GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
+from policies.model.settings import MOST_SETTINGS, Setting
 from policies.model.value import Message, Name, Sentence
 
 Obstacles = Annotated[tuple[Sentence, ...], Field(max_length=64)]
@@ -80,8 +82,22 @@ class ReloadOrder(Message):
     older: bool = Field(default=False, description="also what is older or names less than those in use")
 
 
+class ConfigureOrder(Message):
+    """Have whatever runs use these settings, and whatever starts later; none but these."""
+
+    operation: Operation
+    settings: tuple[Setting, ...] = Field(max_length=MOST_SETTINGS)
+
+
+class TakeBackOrder(Message):
+    """Put back what the instances had before this reload or change of settings."""
+
+    operation: Operation
+    change: Name
+
+
 class Reloaded(Message):
-    """Which instances use the host's present credentials now, and which of these were others before."""
+    """Which instances use what they were to get, and which files of theirs were others before."""
 
     state: GatewayState
     slots: tuple[Name, ...] = Field(max_length=MOST_SLOTS)
@@ -125,6 +141,14 @@ class Runtime(Protocol):
 
     async def reload(self, operation: Operation, *, older: bool) -> Reloaded:
         """Give every running instance the host's present credentials, all or none; sessions stay."""
+        ...
+
+    async def configure(self, operation: Operation, settings: Sequence[Setting]) -> Reloaded:
+        """Give every running instance these settings, all or none; sessions stay."""
+        ...
+
+    async def take_back(self, operation: Operation, change: Name) -> Reloaded:
+        """Give every running instance what it had before that reload, all or none; sessions stay."""
         ...
 
 
@@ -187,3 +211,15 @@ class InstanceActivities:
         """Ensure that whatever runs uses the host's present credentials; a bad one changes nothing."""
         async with answering():
             return await self._runtime.reload(order.operation, older=order.older)
+
+    @activity.defn(name="configure_gateway")
+    async def configure_gateway(self, order: ConfigureOrder) -> Reloaded:
+        """Ensure that whatever runs or starts later has these settings; a bad one changes nothing."""
+        async with answering():
+            return await self._runtime.configure(order.operation, order.settings)
+
+    @activity.defn(name="take_back_reload")
+    async def take_back_reload(self, order: TakeBackOrder) -> Reloaded:
+        """Ensure that whatever runs has again what it had before that reload, unless a later one came."""
+        async with answering():
+            return await self._runtime.take_back(order.operation, order.change)

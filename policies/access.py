@@ -91,6 +91,8 @@ OF_VERBS = {
     Verb.PLAN: Action.PLAN,
     Verb.START: Action.START,
     Verb.INSTALL: Action.START,
+    Verb.RELOAD: Action.RELOAD,
+    Verb.CONFIGURE: Action.START,
     Verb.EXAMINE: Action.START,
     Verb.HOLD: Action.STOP,
     Verb.ABORT: Action.STOP,

@@ -50,6 +50,21 @@ def required(
     return max(found, key=lambda one: one.count)
 
 
+def required_without_release(settings: Sequence[str], rules: ApprovalRules, by_fleet: int) -> Required:
+    """Return how many people must approve a reload, and why.
+
+    Args:
+        settings: The keys that it changes; none where it is one of credentials.
+        rules: What the trust policy asks for, by kind of change.
+        by_fleet: What the fleet's own file asks of every such reload.
+    """
+    what = "change of settings" if settings else "reload of credentials"
+    found = [Required(count=by_fleet, reason=f"the fleet's file asks for it of every {what}")]
+    if wider := sorted(set(settings) - set(rules.config.unless_keys_in)):
+        found.append(_by_rule(rules.config, "config", f"it changes {', '.join(wider)}"))
+    return max(found, key=lambda one: one.count)
+
+
 def approved(
     wanted: Required,
     given: Sequence[Approval],

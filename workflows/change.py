@@ -25,6 +25,7 @@ from activities.plans import PartEntry, PlanActivities
 from activities.releases import AdmitOrder, ReleaseActivities
 from policies.model.change import (
     MOVES_NOBODY,
+    RELOADS,
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
@@ -148,7 +149,7 @@ class Change:
                 return await self._install()
             case ChangeKind.ADOPT:
                 return await self._adopt()
-            case ChangeKind.RELOAD:
+            case ChangeKind.RELOAD | ChangeKind.CONFIGURE:
                 return await self._reload()
 
     # --- what people say ---------------------------------------------------------------
@@ -628,7 +629,7 @@ class Change:
             update={"touched": len(found.installed), "aside": found.failed}
         )
 
-    # --- credentials ----------------------------------------------------------------------
+    # --- credentials and settings ----------------------------------------------------------------------
 
     async def _reload(self) -> ChangeResult:
         """Give what runs its hosts' present credentials, wave after wave; it ends no bake and no drain."""
@@ -659,6 +660,7 @@ class Change:
             wave=number,
             epoch=self._epoch,
             older=self._order.even_if_older,
+            takes_back=self._order.takes_back,
         )
         wave = await guarded(Reload.run, order, self._child(f"reload/{number:03}"))
         await workflow.wait_condition(lambda: wave.done() or self._is_stopped)
@@ -669,11 +671,18 @@ class Change:
             await wave
         return None
 
+    @property
+    def _given(self) -> str:
+        if self._order.takes_back is not None:
+            return f"what they had before {self._order.takes_back}"
+        configures = self._order.kind is ChangeKind.CONFIGURE
+        return "the settings of the fleet's file" if configures else "their hosts' present credentials"
+
     def _reloaded(self, found: ReloadResult) -> ChangeResult:
         done, of, asked = found.done, self._plan.changing, self._asked_back
-        sentence = (
-            f"{done} of {of} gateways use their hosts' present credentials, {found.changed} of them new ones"
-        )
+        sentence = f"{done} of {of} gateways use {self._given}"
+        if self._order.takes_back is None:
+            sentence = f"{sentence}, {found.changed} of them new ones"
         outcome = Outcome.PROMOTED
         if done < of:
             outcome = Outcome.HELD if done else Outcome.REFUSED
@@ -712,7 +721,7 @@ class Change:
         """Write down the end; until it is written, a promotion is still taken back when somebody asks."""
         if self._name:
             await control.record(LedgerActivities.close_change, _ending(result))
-        reloads = self._order.kind is ChangeKind.RELOAD  # what it put in place is not taken back
+        reloads = self._order.kind in RELOADS  # what it put in place is not taken back
         if result.outcome is Outcome.PROMOTED and self._asked_back is not None and not reloads:
             return await self._close(await self._take_back())
         self._story.end(result, workflow.now())

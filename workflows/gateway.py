@@ -8,6 +8,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError
 
 from activities.instances import (
+    ConfigureOrder,
     InstanceActivities,
     Reloaded,
     ReloadOrder,
@@ -18,6 +19,7 @@ from activities.instances import (
     StageOrder,
     Started,
     StartOrder,
+    TakeBackOrder,
 )
 from activities.sessions import Drained, DrainOrder, Ended, EndOrder, SessionActivities
 from activities.steering import SteeringActivities, TrialOrder
@@ -26,6 +28,7 @@ from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
+from policies.model.settings import Setting
 from policies.model.value import Digest, Name
 from workflows import steps
 from workflows.answers import GatewayStep, answer_of, read_answer
@@ -120,6 +123,22 @@ class GatewaySteps:
             InstanceActivities.reload_credentials,
             steps.CHANGE,
             ReloadOrder(operation=self.operation("reload"), older=older),
+        )
+
+    async def configure(self, settings: tuple[Setting, ...]) -> Reloaded:
+        """Have whatever runs there use these settings; sessions stay."""
+        return await self._do(
+            InstanceActivities.configure_gateway,
+            steps.CHANGE,
+            ConfigureOrder(operation=self.operation("configure"), settings=settings),
+        )
+
+    async def take_back(self, change: Name) -> Reloaded:
+        """Give whatever runs there what it had before that reload; sessions stay."""
+        return await self._do(
+            InstanceActivities.take_back_reload,
+            steps.CHANGE,
+            TakeBackOrder(operation=self.operation("take-back"), change=change),
         )
 
     # --- back ---------------------------------------------------------------------

@@ -1,13 +1,15 @@
-"""Reload: gateways give what runs on them their hosts' present credentials; no session is touched."""
+"""Reload: gateways give what runs on them other credentials or settings; no session is touched."""
 
 import asyncio
 from functools import reduce
 
+from pydantic import Field
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from policies.model.instance import InstanceState
 from policies.model.plan_part import PartKey, PlanHeader
+from policies.model.settings import Setting
 from policies.model.value import Name, Value
 from workflows import control
 from workflows.children import in_parts
@@ -26,11 +28,12 @@ class ReloadOrder(Value):
     wave: int
     epoch: int
     older: bool = False
+    takes_back: Name | None = Field(default=None, exclude_if=lambda change: change is None)
     key: PartKey | None = None
 
 
 class ReloadResult(Value):
-    """How many gateways use their present credentials now, how many had others before, and who failed."""
+    """How many gateways use what they were to get, how many had something else before, and who failed."""
 
     done: int = 0
     changed: int = 0
@@ -66,10 +69,11 @@ class Reload:
     async def _reload_part(self, order: ReloadOrder, key: PartKey) -> ReloadResult:
         part = await control.read_part(order.header.digest, key)
         failed: dict[str, str] = {}
+        settings = {member.gateway.name: member.settings for member in part.members}
 
         async def one(on: GatewaySteps) -> bool | None:
             try:
-                return await self._reload(on, older=order.older)
+                return await self._reload(on, order, settings[on.gateway.name])
             except (ActivityError, ApplicationError) as error:
                 if is_cancelled_exception(error):
                     raise
@@ -86,13 +90,18 @@ class Reload:
         return ReloadResult(done=done, changed=changed, failures=len(failed), failed=failed)
 
     @staticmethod
-    async def _reload(on: GatewaySteps, *, older: bool) -> bool:
-        """Return whether credentials were others before; afterwards every instance has passed its probe."""
+    async def _reload(on: GatewaySteps, order: ReloadOrder, settings: tuple[Setting, ...] | None) -> bool:
+        """Return whether files were others before; afterwards every instance has passed its probe."""
         before = await on.observe()
         ran = [one.slot for one in before.instances if one.state is InstanceState.RUNNING]
         on.epoch = max(on.epoch, before.epoch + 1)
-        done = await on.reload(older=older)
-        if lost := sorted(set(ran) - set(done.slots)):
+        if order.takes_back is not None:
+            done = await on.take_back(order.takes_back)
+        elif settings is not None:
+            done = await on.configure(settings)
+        else:
+            done = await on.reload(older=order.older)
+        if order.takes_back is None and (lost := sorted(set(ran) - set(done.slots))):
             raise stopped(
                 f"slot {lost[0]} of {on.gateway.name} ran before and does not any more; see its log"
             )

@@ -30,6 +30,7 @@ PATTERNS = {
     r"^[0-9A-Za-z][0-9A-Za-z.+~_:-]*$": "letters, digits and `.+~_:-`, 64 at most",
     r"^[a-z0-9]+$": "small letters and digits",
     r"^[a-z0-9]+/[a-z0-9]+$": "like `linux/amd64`",
+    r"^[a-z][a-z0-9-]*$": "a key of the daemon's configuration",
     r"\S": "text",
 }
 """What a pattern means to whoever writes a value; a pattern without words here is a mistake of ours."""

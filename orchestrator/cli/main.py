@@ -14,6 +14,7 @@ from orchestrator.cli import (
     back,
     bundle,
     check,
+    config,
     doctor,
     drain,
     explain,
@@ -53,6 +54,7 @@ app.add_typer(fleets, name="fleet", rich_help_panel=SEE)
 app.add_typer(gateway.app, name="gateway", rich_help_panel=CHANGE)
 app.add_typer(drain.app, name="drain", rich_help_panel=CHANGE)
 app.add_typer(reload.app, name="credentials", rich_help_panel=CHANGE)
+app.add_typer(config.app, name="config", rich_help_panel=CHANGE)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
 app.add_typer(agent.app, name="agent", rich_help_panel=RUN)

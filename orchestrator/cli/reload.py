@@ -28,6 +28,9 @@ def reload(
             help="only where what runs has others than lie on its host",
         ),
     ] = False,
+    plan_digest: Annotated[
+        str | None, typer.Option("--plan", help="start only this plan, which others have approved")
+    ] = None,
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -41,7 +44,7 @@ def reload(
         if output is Output.TABLE:
             say(f"What runs on {name} has what lies on its hosts, as far as they answer; nothing was begun.")
         return
-    body = {"reason": reason, "even_if_older": even_if_older, "if_changed": if_changed}
+    body = {"reason": reason, "even_if_older": even_if_older, "if_changed": if_changed, "plan": plan_digest}
     begun = api.surveying().post("fleets", name, "credentials", "reload", body=body, key=key)
     code = follow_begun(api, name, begun["change"], output)
     if output is Output.TABLE:

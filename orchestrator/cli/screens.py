@@ -167,12 +167,9 @@ def what(row: Json) -> str:
 
 def plan_lines(plan: Json) -> list[str]:
     """Return what a plan would do, to whom, for how long, and what starts exactly it."""
-    lines = [
-        (
-            f"PLAN {plan['fleet']} to {plan['version']}  strategy {plan['strategy'].replace('_', '-')}  "
-            f"digest {plan['digest'][7:19]}"
-        )
-    ]
+    strategy = f"  strategy {plan['strategy'].replace('_', '-')}" if plan["strategy"] else ""
+    leads = "to " if plan["release"] else ""
+    lines = [f"PLAN {plan['fleet']} {leads}{plan['version']}{strategy}  digest {plan['digest'][7:19]}"]
     lines += [f" WARNING     {warning}" for warning in plan["warnings"]]
     lines += [f" {sentence}" for sentence in plan["sentences"]]
     lines += [
@@ -181,7 +178,7 @@ def plan_lines(plan: Json) -> list[str]:
     lines += [f" Gate        {prediction_line(one)}" for one in plan["predictions"]]
     lines += [f" Proof       {proof['sentence']}" for proof in plan["proofs"]]
     back = ", ".join(f"{version} on {count}" for version, count in plan["known_good"].items())
-    lines += [f" Known-good  {back} gateways"]
+    lines += [f" Known-good  {back} gateways"] if back else []
     lines += [f" Signed by   {signer}" for signer in plan["signers"]]
     lines += [f" Changes     {line}" for line in changelog_lines(plan["changelog"], plan["version"])]
     lines += [f" Approval    {line}" for line in approval_lines(plan["approved"])]

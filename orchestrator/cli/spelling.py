@@ -13,6 +13,8 @@ _SPELLED = {
     "history": "history {fleet}",
     "plan": "plan {fleet} --to {release}",
     "start": "upgrade start {fleet} --to {release}{strategy}{plan}" + REASON,
+    "reload": "credentials reload {fleet}{plan}" + REASON,
+    "configure": "config start {fleet}{plan}" + REASON,
     "install": "fleet install {fleet} --to {release}",
     "examine": "fleet adopt {fleet} --dry-run",
     "hold": "hold {fleet}" + REASON,

@@ -235,6 +235,8 @@ def gateway_activities(
         instances.fence_gateway,
         instances.restore_gateway,
         instances.reload_credentials,
+        instances.configure_gateway,
+        instances.take_back_reload,
         snapshots.snapshot_gateway,
         snapshots.read_snapshot,
         steering.start_trial,

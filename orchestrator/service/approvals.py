@@ -1,4 +1,4 @@
-"""Approvals of plans: how many people an upgrade needs, who approved it, and whether that is enough."""
+"""Approvals of plans: how many people a change needs, who approved it, and whether that is enough."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,12 +8,21 @@ from activities.drivers.trust_files import compose_releases
 from orchestrator.service.people import PeopleFile
 from orchestrator.store.ledger import Ledger
 from policies.access import Action
-from policies.approvals import approved, require_approved, required
+from policies.approvals import approved, require_approved, required, required_without_release
 from policies.model.approval import Approval, Approved, Required
 from policies.model.errors import NotAllowed
 from policies.model.offer import Offer, Verb
 from policies.model.plan import Plan
+from policies.model.plan_part import PlanHeader
 from policies.trust.admission import identity_in
+
+AnyPlan = Plan | PlanHeader
+"""The plan of an upgrade, or the header of a reload of credentials or settings, which leads to no release."""
+
+
+def fleet_of(plan: AnyPlan) -> str:
+    """Return the name of the fleet that the plan is for."""
+    return plan.fleet if isinstance(plan, PlanHeader) else plan.fleet.name
 
 
 @dataclass(frozen=True)
@@ -25,13 +34,15 @@ class ApprovalService:
     store: Path
     trust: Path
 
-    def required(self, plan: Plan) -> Required:
+    def required(self, plan: AnyPlan) -> Required:
         """Return how many people must approve the plan, and what in it asks for them.
 
         Raises:
             DigestMismatch: The release is not in this installation's store.
         """
         releases = compose_releases(self.store, self.trust)
+        if isinstance(plan, PlanHeader):
+            return required_without_release(plan.settings, releases.approval_rules, plan.approvals)
         before = {known_good.digest for known_good in plan.known_good.values()}
         changes = releases.changes(plan.release.digest, before)
         releases.keep_policy()
@@ -52,18 +63,18 @@ class ApprovalService:
         releases.require_follows(digest, {known_good.digest for known_good in plan.known_good.values()})
         releases.require_drains(digest, plan.fleet.limits.drain_deadline)
 
-    def state(self, plan: Plan, requester: str) -> Approved:
+    def state(self, plan: AnyPlan, requester: str) -> Approved:
         """Return how far the plan has come, if that person starts it."""
         given = self.ledger.approvals(plan.digest)
         return approved(
             self.required(plan),
-            [one for one in given if self.people.may_still(one.person, Action.ANSWER, plan.fleet.name)],
+            [one for one in given if self.people.may_still(one.person, Action.ANSWER, fleet_of(plan))],
             requesters=self._requesters(requester),
             signers=self._signers(plan),
             now=datetime.now(UTC),
         )
 
-    def seen_by(self, plan: Plan, person: str) -> Approved:
+    def seen_by(self, plan: AnyPlan, person: str) -> Approved:
         """Return how far the plan has come as that person sees it.
 
         As if they started it, unless they have approved it: then somebody else starts it.
@@ -71,28 +82,28 @@ class ApprovalService:
         has_approved = any(one.person == person for one in self.ledger.approvals(plan.digest))
         return self.state(plan, "" if has_approved else person)
 
-    def require(self, plan: Plan, requester: str) -> None:
+    def require(self, plan: AnyPlan, requester: str) -> None:
         """Return once enough people have approved the plan.
 
         Raises:
             ApprovalRequired: Too few have who neither start it nor signed the release.
         """
-        asks = Offer(verb=Verb.APPROVE, fleet=plan.fleet.name, plan=plan.digest)
+        asks = Offer(verb=Verb.APPROVE, fleet=fleet_of(plan), plan=plan.digest)
         require_approved(self.state(plan, requester), asks)
 
-    def approve(self, plan: Plan, person: str, reason: str) -> Approval:
+    def approve(self, plan: AnyPlan, person: str, reason: str) -> Approval:
         """Write down that the person approves the plan.
 
         Raises:
             NotAllowed: The person signed the release.
         """
         if person in self._signers(plan):
-            raise NotAllowed(f"{person} signed {plan.release.version}; somebody else has to approve it")
+            raise NotAllowed(f"{person} signed what this plan leads to; somebody else has to approve it")
         lasts = self.required(plan).lasts
-        return self.ledger.approve_plan(plan.digest, plan.fleet.name, person, reason, lasts)
+        return self.ledger.approve_plan(plan.digest, fleet_of(plan), person, reason, lasts)
 
-    def _signers(self, plan: Plan) -> frozenset[str]:
-        """Return by which names those who signed the release may be known here."""
+    def _signers(self, plan: AnyPlan) -> frozenset[str]:
+        """Return by which names those who signed the release may be known here; a reload has none."""
         rows = (row for row in self.ledger.releases() if row.release == plan.release)
         identities = {identity_in(signer) for row in rows for signer in row.signers}
         # Whom only groups give roles has the provider's name for them, by which releases are signed, too.

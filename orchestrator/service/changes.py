@@ -23,13 +23,14 @@ from temporalio.client import (
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.drivers.daemon.ocserv.settings import require_settings
 from orchestrator.engine.task_timeout import task_within
 from orchestrator.service.looks import Looks
 from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, refusal_in, silence_of
 from orchestrator.store.ledger import Ledger
 from policies.adoption import own_daemons
 from policies.model.adoption import Examined
-from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, WayBack
+from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, WayBack
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import BadInput, Conflict, NotAllowed, Refused, Unavailable
 from policies.model.fleet import Fleet, Gateway, GatewayRef
@@ -38,12 +39,13 @@ from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.people import ROOT, Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
-from policies.model.plan_part import MOST_MEMBERS
+from policies.model.plan_part import MOST_MEMBERS, PlanHeader
 from policies.model.status import ChangeStatus
 from policies.model.value import Digest, Value
 from policies.model.way_back import Confirmation
 from policies.planning.plan import plan as make_plan
 from policies.planning.reload import running
+from policies.planning.settings import changing
 from policies.pools import Network, shared_pools
 from policies.rebuilding import ahead
 from policies.rollback import confirmation_of, targets_of
@@ -263,41 +265,73 @@ class ChangeService:
         )
         return await self._begin(order, fleet)
 
-    async def reload(
-        self,
-        fleet: Fleet,
-        person: str,
-        reason: str,
-        *,
-        older: bool = False,
-        unserved: bool = False,
-        key: str | None = None,
-    ) -> str | None:
-        """Begin to give what runs its hosts' present credentials, once under one key; return as `start` does.
+    async def plan_reload(self, fleet: Fleet, *, unserved: bool = False) -> PlanHeader:
+        """Return the plan by which what runs gets its hosts' present credentials; it is kept.
 
         Gateways that do not answer now are asked last; those that are left out of changes are not. With
         `unserved` only those are asked that say that their hosts have others than what runs.
 
         Raises:
             Refused: Nothing runs on any gateway, or what runs has what its host has.
-            Conflict: Another change is under way.
         """
-        if name := await self.begun_before(key):
-            return name
-        survey = await self.survey(fleet)
-        left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
-        out = frozenset(one.gateway for one in left_out)
+        survey, out = await self._surveyed(fleet)
         names = running(survey.states, out, unserved=unserved)
         if not names and unserved:
             raise Refused(f"what runs on {fleet.name} has what lies on its hosts, as far as they answer")
         if not names:
             nothing = f"nothing runs on any gateway of {fleet.name} that answers and takes part in changes"
             raise Refused(nothing, _offer(Verb.SESSIONS, fleet.name))
-        silent = () if unserved else tuple(sorted(set(survey.silent) - out))
+        silent = () if unserved else _silent(survey, out)
+        digest = await asyncio.to_thread(self.ledger.record_reload, fleet, names + silent)
+        return await asyncio.to_thread(self.ledger.plan_header, digest)
+
+    async def plan_settings(self, fleet: Fleet) -> PlanHeader:
+        """Return the plan by which gateways get the settings of the fleet's file; it is kept.
+
+        Gateways that do not answer now are asked last; those that are left out of changes are not.
+
+        Raises:
+            BadInput: A setting is none that a fleet may have.
+            Refused: Every gateway that answers has them already.
+        """
+        for gateway in fleet.gateways:
+            require_settings(fleet.settings_of(gateway))
+        survey, out = await self._surveyed(fleet)
+        states = {name: state for name, state in survey.states.items() if name not in out}
+        found = await asyncio.to_thread(changing, fleet, states)
+        if not found.gateways:
+            raise Refused(f"there is nothing to do: the gateways of {fleet.name} have these settings already")
+        differing = {name: states[name] for name in found.gateways}
+        first = running(differing, out)
+        names = first + tuple(sorted(set(differing) - set(first))) + _silent(survey, out)
+        digest = await asyncio.to_thread(self.ledger.record_settings, fleet, names, found)
+        return await asyncio.to_thread(self.ledger.plan_header, digest)
+
+    async def _surveyed(self, fleet: Fleet) -> tuple[Surveyed, frozenset[str]]:
+        """Return what is true of the gateways, and which are left out of changes."""
+        survey = await self.survey(fleet)
+        left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
+        return survey, frozenset(one.gateway for one in left_out)
+
+    async def reload(
+        self,
+        fleet: Fleet,
+        plan: PlanHeader,
+        person: str,
+        reason: str,
+        *,
+        older: bool = False,
+        key: str | None = None,
+    ) -> str | None:
+        """Begin to give what runs other files by that plan, once under one key; return as `start` does.
+
+        Raises:
+            Conflict: Another change is under way.
+        """
         order = ChangeOrder(
             fleet=fleet.name,
-            kind=ChangeKind.RELOAD,
-            plan=await asyncio.to_thread(self.ledger.record_reload, fleet, names + silent),
+            kind=ChangeKind.CONFIGURE if plan.settings else ChangeKind.RELOAD,
+            plan=plan.digest,
             requested_by=person,
             reason=reason,
             even_if_older=older,
@@ -596,7 +630,7 @@ class ChangeService:
         try:
             receipt = await self.command(fleet, command)
             # A reload stops for whatever is to be taken back, and has nothing itself that could be.
-            reloads = (await under_way.memo()).get(KIND) == ChangeKind.RELOAD
+            reloads = (await under_way.memo()).get(KIND) in RELOADS
             return None if reloads and await self._has_stopped(fleet) else receipt
         except Conflict:
             if await self._is_free_soon(fleet, tell):
@@ -778,6 +812,10 @@ def _refuse_shared(fleet: Fleet, own: Mapping[str, Sequence[Network]]) -> None:
             f"{listed(shared)}: give each gateway pools of its own, or say `nat: true` in the fleet's file "
             "if every gateway translates its users' addresses"
         )
+
+
+def _silent(survey: Surveyed, out: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(survey.silent) - out))
 
 
 def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:

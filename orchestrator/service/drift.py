@@ -10,6 +10,7 @@ from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef
 from policies.model.value import Name, Value
 from policies.planning.reload import running
+from policies.planning.settings import difference
 
 MOST = 500
 """Differences that a look names; more are counted."""
@@ -72,3 +73,5 @@ def differences(fleet: Fleet, survey: Surveyed, known_good: dict[str, ReleaseRef
             yield Difference(gateway=gateway.name, sentence=f"what runs: it {why}")
         for sentence in (*disagreements(gateway, state), *unlike_their_hosts(state)):
             yield Difference(gateway=gateway.name, sentence=sentence)
+        if lines := difference(fleet, gateway, state):
+            yield Difference(gateway=gateway.name, sentence=f"settings of fleet.yaml: {'; '.join(lines)}")

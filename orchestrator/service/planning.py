@@ -6,7 +6,7 @@ from pathlib import Path
 
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.files import load
-from orchestrator.service.approvals import ApprovalService
+from orchestrator.service.approvals import AnyPlan, ApprovalService
 from orchestrator.service.changes import LOOKED_AT_WITHIN, ChangeService
 from orchestrator.service.login_rate import attempts_per_minute
 from orchestrator.store.ledger import Ledger
@@ -18,6 +18,7 @@ from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy, lint
 from policies.model.offer import Offer, Verb
 from policies.model.plan import Plan, Skipped, Strategy
+from policies.model.plan_part import PlanHeader
 from policies.model.value import Digest, Value, digest_of
 from policies.planning.summary import describe
 
@@ -30,9 +31,10 @@ class PlanView(Value):
 
     digest: Digest
     fleet: str
-    release: Digest
+    release: Digest | None
+    """None where it leads to none: then it gives running instances other files."""
     version: str
-    strategy: Strategy
+    strategy: Strategy | None
     waves: tuple[int, ...]
     """How many gateways each wave changes."""
     sentences: tuple[str, ...]
@@ -75,8 +77,10 @@ class PlanService:
         await asyncio.to_thread(self.approvals.require_as_signed, plan)
         return plan
 
-    async def view(self, plan: Plan, person: str) -> PlanView:
+    async def view(self, plan: AnyPlan, person: str) -> PlanView:
         """Return the plan as that person sees it."""
+        if isinstance(plan, PlanHeader):
+            return await asyncio.to_thread(self._view_of_reload, plan, person)
         predictions = await self._predict(plan)
         return await asyncio.to_thread(self._view, plan, predictions, person)
 
@@ -114,6 +118,32 @@ class PlanService:
             warnings=self._warnings(plan),
             approved=found,
             offers=offers if plan.waves else (),
+        )
+
+    def _view_of_reload(self, plan: PlanHeader, person: str) -> PlanView:
+        """Return the plan of a reload as that person sees it."""
+        found = self.approvals.seen_by(plan, person)
+        note = f"by {found.lacking} who did not ask for it" if found.lacking else ""
+        approve = Offer(verb=Verb.APPROVE, fleet=plan.fleet, plan=plan.digest, note=note)
+        verb = Verb.CONFIGURE if plan.settings else Verb.RELOAD
+        start = Offer(verb=verb, fleet=plan.fleet, plan=plan.digest)
+        waves = tuple(wave.gateways for wave in plan.waves)
+        first = f"{plan.changing} of {plan.gateways} gateways in waves of {', '.join(map(str, waves))}"
+        touched = "no session is touched: whoever logs in afterwards meets what is new"
+        return PlanView(
+            digest=plan.digest,
+            fleet=plan.fleet,
+            release=None,
+            version="settings" if plan.settings else "credentials",
+            strategy=None,
+            waves=waves,
+            sentences=(first, touched, *plan.differences),
+            left_alone=(),
+            left_alone_count=plan.gateways - plan.changing,
+            signers=(),
+            known_good={},
+            approved=found,
+            offers=(approve, start) if found.lacking else (start,),
         )
 
     def _warnings(self, plan: Plan) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from activities.drivers.store.snapshots import SnapshotArchive
 from activities.files import FleetFiles
 from activities.releases import Admitted
 from orchestrator.service.acting import Acting
+from orchestrator.service.approvals import AnyPlan, fleet_of
 from orchestrator.service.changes import ChangeService, Standing, Surveyed, standing_of
 from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
 from orchestrator.service.complaints import ComplaintService
@@ -51,7 +52,8 @@ from policies.model.errors import (
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, TokenRow, Via
-from policies.model.plan import Plan, Strategy
+from policies.model.plan import Strategy
+from policies.model.plan_part import PlanHeader
 from policies.model.release import ReleaseRow
 from policies.model.request import Answer
 from policies.model.snapshot import SnapshotRow
@@ -348,7 +350,7 @@ class Service:
             return await asyncio.to_thread(self._plans.approvals.approve, found, caller.person, reason)
 
         asked = {"plan": found.digest, "reason": reason}
-        return await self._acts.audited(caller, "approval asked for", found.fleet.name, asked, approve)
+        return await self._acts.audited(caller, "approval asked for", fleet_of(found), asked, approve)
 
     async def command(
         self,
@@ -460,19 +462,78 @@ class Service:
         *,
         older: bool = False,
         unserved: bool = False,
+        digest: str | None = None,
         key: str | None = None,
     ) -> str | None:
-        """Give what runs on the fleet its hosts' present credentials; return as `start` does."""
+        """Give what runs on the fleet its hosts' present credentials; return as `start` does.
+
+        Raises:
+            ApprovalRequired: The plan needs more people than have approved it; it names the plan.
+        """
         named = await self._asked(caller, Action.RELOAD, fleet)
+        asked = {"reason": reason, "older": older, "unserved": unserved, "plan": digest}
+
+        async def begin(request: str | None) -> str | None:
+            plan = await self._reload_plan(caller, named, digest) if digest else None
+            plan = plan or await self._changes.plan_reload(named, unserved=unserved)
+            await asyncio.to_thread(self._plans.approvals.require, plan, caller.person)
+            return await self._changes.reload(named, plan, caller.person, reason, older=older, key=request)
+
+        return await self._begun_once(caller, "reload asked for", fleet, asked, key, begin)
+
+    async def plan_settings(self, caller: Caller, fleet: str) -> PlanView:
+        """Return what the settings of the fleet's file would change where; the plan is kept.
+
+        Raises:
+            Refused: The gateways have them already.
+        """
+        named = await self._asked(caller, Action.PLAN, fleet)
+        return await self._plans.view(await self._changes.plan_settings(named), caller.person)
+
+    async def configure(
+        self, caller: Caller, fleet: str, reason: str, *, digest: str | None = None, key: str | None = None
+    ) -> str | None:
+        """Give the fleet's gateways the settings of its file; return as `start` does.
+
+        Raises:
+            Conflict: Another change is under way, or the plan is another one now.
+            ApprovalRequired: The plan needs more people than have approved it; it names the plan.
+        """
+        named = await self._asked(caller, Action.START, fleet)
+
+        async def begin(request: str | None) -> str | None:
+            plan = await self._changes.plan_settings(named)
+            if digest is not None and not is_beginning(digest, plan.digest):
+                again = Offer(verb=Verb.CONFIGURE, fleet=fleet, plan=plan.digest)
+                sentence = f"{digest} is not, or not any more, what would be done: that is {plan.digest}"
+                raise Conflict(sentence, again)
+            await asyncio.to_thread(self._plans.approvals.require, plan, caller.person)
+            return await self._changes.reload(named, plan, caller.person, reason, key=request)
+
+        asked = {"reason": reason, "plan": digest}
+        return await self._begun_once(caller, "change of settings asked for", fleet, asked, key, begin)
+
+    async def _begun_once(
+        self,
+        caller: Caller,
+        action: str,
+        fleet: str,
+        asked: object,
+        key: str | None,
+        begin: Callable[[str | None], Awaitable[str | None]],
+    ) -> str | None:
+        """Begin a change unless the request of that key has begun it before."""
         request = caller.request(key)
+        if begun := await self._changes.begun_before(request):
+            return begun
+        return await self._acts.audited(caller, action, fleet, asked, partial(begin, request))
 
-        async def begin() -> str | None:
-            return await self._changes.reload(
-                named, caller.person, reason, older=older, unserved=unserved, key=request
-            )
-
-        asked = {"reason": reason, "older": older, "unserved": unserved}
-        return await self._acts.audited(caller, "reload asked for", fleet, asked, begin)
+    async def _reload_plan(self, caller: Caller, fleet: Fleet, digest: str) -> PlanHeader:
+        """Return the plan of a reload of credentials that somebody made; Conflict for any other one."""
+        plan = await self._plan_of(caller, Action.RELOAD, digest)
+        if not isinstance(plan, PlanHeader) or plan.settings or plan.fleet != fleet.name:
+            raise Conflict(f"{digest} is no plan of a reload of credentials of {fleet.name}")
+        return plan
 
     async def adopt(
         self,
@@ -779,12 +840,12 @@ class Service:
             raise Unknown(f"no change {change} in the ledger", Offer(verb=Verb.HISTORY)) from unknown
         return record
 
-    async def _plan_of(self, caller: Caller, action: Action, name: str) -> Plan:
+    async def _plan_of(self, caller: Caller, action: Action, name: str) -> AnyPlan:
         """Return a recorded plan; of a fleet that the caller may not know, as if there were none."""
         known = await asyncio.to_thread(self._fleets.names, caller)
         digest, fleet = await asyncio.to_thread(self._ledger.plan_named, name, known)
         await self._asked(caller, action, fleet)
-        return await asyncio.to_thread(self._ledger.plan, digest)
+        return await asyncio.to_thread(self._ledger.any_plan, digest)
 
     async def _administers(self, caller: Caller, fleet: str) -> None:
         if not self._may_administer(caller, fleet):

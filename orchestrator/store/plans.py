@@ -21,7 +21,8 @@ from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import Part, PartKey, PlanHeader
 from policies.model.value import Digest
 from policies.planning.parts import PartedPlan, parted, parted_adoption, parted_first, parted_return
-from policies.planning.reload import parted_reload
+from policies.planning.reload import parted_reload, parted_settings
+from policies.planning.settings import Changing
 
 
 class Plans(Book):
@@ -43,6 +44,10 @@ class Plans(Book):
         """Write down that these gateways get their hosts' present credentials; return the digest."""
         return self._record(parted_reload(fleet, names), "")
 
+    def record_settings(self, fleet: Fleet, names: tuple[str, ...], changing: Changing) -> str:
+        """Write down that these gateways get the settings of the fleet's file; return the digest."""
+        return self._record(parted_settings(fleet, names, changing), "")
+
     def record_adoption(self, fleet: Fleet, names: Collection[str]) -> str:
         """Write down which gateways keep what serves them; return the digest."""
         return self._record(parted_adoption(fleet, names), "")
@@ -50,6 +55,21 @@ class Plans(Book):
     def plan(self, digest: str) -> Plan:
         """Return the whole plan of an upgrade; BadInput when there is none of that digest."""
         return _read_plan(self, digest)
+
+    def any_plan(self, digest: str) -> Plan | PlanHeader:
+        """Return the whole plan of an upgrade; of what leads to no release, and has no such plan, its header.
+
+        Raises:
+            BadInput: There is none of that digest, or it is of a change that nobody approves by its plan.
+        """
+        if self._body(digest):
+            return self.plan(digest)
+        header = self.plan_header(digest)
+        if any(wave.number == 0 for wave in header.waves):
+            raise BadInput(
+                f"plan {digest} is a way back, an installation or an adoption: it waits for nobody"
+            )
+        return header
 
     def fleet_as_planned(self, fleet: str) -> Fleet | None:
         """Return the fleet as it was when an upgrade of it was last planned, None when none ever was."""

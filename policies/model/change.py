@@ -19,16 +19,27 @@ class ChangeKind(StrEnum):
     GO_BACK = "go_back"
     INSTALL = "install"
     RELOAD = "reload"
+    CONFIGURE = "configure"
     ADOPT = "adopt"
 
 
-MOVES_NOBODY = (ChangeKind.INSTALL, ChangeKind.ADOPT, ChangeKind.RELOAD)
+RELOADS = (ChangeKind.RELOAD, ChangeKind.CONFIGURE)
+"""Changes that give running instances other files, and touch no session."""
+
+MOVES_NOBODY = (ChangeKind.INSTALL, ChangeKind.ADOPT, *RELOADS)
 """Changes that move no session, so there is nothing to take back."""
 
 
 def label_without_release(kind: ChangeKind) -> str:
     """Return what a change without a release of its own leads to, as people call it."""
-    return {ChangeKind.ADOPT: "what serves", ChangeKind.RELOAD: "credentials"}.get(kind, "known-good")
+    return _LABELS.get(kind, "known-good")
+
+
+_LABELS = {
+    ChangeKind.ADOPT: "what serves",
+    ChangeKind.RELOAD: "credentials",
+    ChangeKind.CONFIGURE: "settings",
+}
 
 
 class Phase(StrEnum):
@@ -76,6 +87,11 @@ class ChangeOrder(Value):
         default=False,
         exclude_if=lambda older: not older,  # what no reload asked for reads as it always did
         description="of a reload: also credentials that are older or name less than those in use",
+    )
+    takes_back: Name | None = Field(
+        default=None,
+        exclude_if=lambda change: change is None,
+        description="of a reload or change of settings: the one whose files before it are put back",
     )
     confirm: Confirmation | None = Field(default=None, description="what a second person has to say yes to")
     bakes_on: bool = Field(default=False, description="single gateways return, the others are still watched")

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from policies.model.drain import DrainLimits
+from policies.model.settings import Setting, Settings
 from policies.model.value import Duration, Name, Value, twice
 
 Step = Annotated[str, Field(pattern=r"^[1-9][0-9]*%?$", coerce_numbers_to_str=True)]
@@ -106,6 +107,11 @@ class Gateway(GatewayRef):
     """Where the exporter answers Prometheus."""
     slots: tuple[Slot, ...] = Field(min_length=2)
     """Where instances run, two or more: the new one starts beside the old one."""
+    settings: Settings = Field(
+        default={},
+        exclude_if=lambda settings: not settings,
+        description="of this gateway alone, key by key in place of the fleet's; no use in an agent's file",
+    )
 
     @property
     def every_address(self) -> tuple[IPv4Address | IPv6Address, ...]:
@@ -289,7 +295,23 @@ class Fleet(Value):
     rollback: RollbackRules = RollbackRules()
     """Which rollbacks wait for a second person."""
     approvals: int = Field(
-        default=0, ge=0, le=9, description="people who must approve each upgrade, beside who starts it"
+        default=0,
+        ge=0,
+        le=9,
+        description="people who must approve each upgrade and change of settings, beside who starts it",
+    )
+    reload_approvals: int = Field(
+        default=0,
+        ge=0,
+        le=9,
+        exclude_if=lambda count: not count,
+        description="people who must approve each reload of credentials, beside who asks for it",
+    )
+    settings: Settings = Field(
+        default={},
+        exclude_if=lambda settings: not settings,
+        description="what daemons say in place of their release's template, such as `dns` and `route`; "
+        "put on gateways by `penstock config start`",
     )
 
     @model_validator(mode="before")
@@ -329,6 +351,11 @@ class Fleet(Value):
         for gateway in sorted(self.gateways, key=lambda g: g.name):
             found.setdefault(gateway.group, []).append(gateway)
         return {group: tuple(found[group]) for group in sorted(found)}
+
+    def settings_of(self, gateway: Gateway) -> tuple[Setting, ...]:
+        """Return the gateway's settings in the order of their keys; its own come before the fleet's."""
+        said = self.settings | gateway.settings
+        return tuple(Setting(key=key, values=said[key]) for key in sorted(said))
 
     def gateway(self, name: str) -> Gateway:
         """Return the gateway of that name; KeyError if the fleet has none."""

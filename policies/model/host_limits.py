@@ -5,6 +5,7 @@ from datetime import timedelta
 from pydantic import Field
 
 from policies.model.fleet import LONGEST_LEASE
+from policies.model.settings import Key
 from policies.model.value import Duration, Value
 
 CLOCK_DIFFERENCE = timedelta(minutes=10)
@@ -19,6 +20,10 @@ class HostLimits(Value):
     )
     endings_per_minute: int = Field(
         default=600, ge=0, description="sessions that may be ended in any minute; 0 ends nobody by order"
+    )
+    settings: tuple[Key, ...] | None = Field(
+        default=None,
+        description="settings that orders may change; left out, all that a fleet may have, [] none",
     )
     clock_difference: Duration = Field(
         default=CLOCK_DIFFERENCE,

@@ -12,6 +12,9 @@ from policies.model.value import Count, Digest, Message, Moment, Name, Sentence,
 MOST_SLOTS = 64
 """Slots that a gateway's answer may name."""
 
+MOST_LINES = 2000
+"""Lines of settings that a gateway's answer may have."""
+
 LAST_PID = 2**22
 """The kernel gives no process a larger number (proc_sys_kernel(5), pid_max)."""
 
@@ -86,6 +89,9 @@ class GatewayState(Message):
         default=(), max_length=100, description="credentials that lie on the host otherwise than in what runs"
     )
     unrenewed: Sentence = Field(default="", description="since when its certificate is not renewed, and why")
+    settings: tuple[Sentence, ...] = Field(
+        default=(), max_length=MOST_LINES, description="what instances here say in place of their release"
+    )
 
     def instance(self, slot: str) -> Instance:
         """Return what is in that slot: in one that the gateway does not name there is nothing."""

@@ -15,6 +15,8 @@ class Verb(StrEnum):
     PLAN = "plan"
     START = "start"
     INSTALL = "install"
+    RELOAD = "reload"
+    CONFIGURE = "configure"
     EXAMINE = "examine"
     HOLD = "hold"
     RESUME = "resume"

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from policies.model.fleet import GatewayRef, Limits
 from policies.model.plan import ReleaseRef, Strategy
+from policies.model.settings import Setting
 from policies.model.value import Digest, Name, Value
 
 MOST_MEMBERS = 50
@@ -35,6 +36,11 @@ class Member(Value):
     target: str = Field(default="", description="its instance label in Prometheus")
     back: ReleaseRef | None = None
     drains_within: timedelta | None = Field(default=None, description="its own deadline among the fleet's")
+    settings: tuple[Setting, ...] | None = Field(
+        default=None,
+        exclude_if=lambda settings: settings is None,
+        description="what its instances are to say in place of their release, where the plan changes that",
+    )
 
 
 class Part(Value):
@@ -78,6 +84,15 @@ class PlanHeader(Value):
     trust_policy: Digest | None = None
     window_minimum: timedelta = timedelta(0)
     window_cap: timedelta = timedelta(0)
+    settings: tuple[str, ...] = Field(
+        default=(), exclude_if=lambda keys: not keys, description="keys of settings that the plan changes"
+    )
+    differences: tuple[str, ...] = Field(
+        default=(), exclude_if=lambda said: not said, description="how, for people to read"
+    )
+    approvals: int = Field(
+        default=0, exclude_if=lambda count: not count, description="people that the fleet's file asks for"
+    )
 
     @property
     def changing(self) -> int:

@@ -1,4 +1,4 @@
-"""Cut a reload of credentials into waves: one gateway first, then as the fleet's steps say."""
+"""Cut a reload of credentials or settings into waves: one gateway first, then as the fleet's steps say."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -6,9 +6,10 @@ from math import floor
 
 from policies.model.fleet import Fleet, amount
 from policies.model.instance import GatewayState, InstanceState
-from policies.model.plan_part import Part, WaveHeader
+from policies.model.plan_part import Member, Part, WaveHeader
 from policies.model.value import digest_of
 from policies.planning.parts import PartedPlan, cut, header_of
+from policies.planning.settings import Changing
 
 
 def running(
@@ -32,6 +33,35 @@ def running(
 
 def parted_reload(fleet: Fleet, names: tuple[str, ...]) -> PartedPlan:
     """Return a plan by which these gateways, in this order, get their hosts' present credentials."""
+    return _parted(fleet, names, "credentials", {"approvals": fleet.reload_approvals})
+
+
+def parted_settings(fleet: Fleet, names: tuple[str, ...], changing: Changing) -> PartedPlan:
+    """Return a plan by which these gateways, in this order, get the settings of the fleet's file.
+
+    Its digest is of who gets what, and not of the order, which follows live counts: what was approved is
+    still the same plan when users have come and gone.
+    """
+    more = {"settings": changing.keys, "differences": changing.sentences, "approvals": fleet.approvals}
+    made = _parted(fleet, names, "settings", more)
+    parts = tuple(
+        part.model_copy(update={"members": tuple(_configured(fleet, member) for member in part.members)})
+        for part in made.parts
+    )
+    members = sorted(member.model_dump_json() for part in parts for member in part.members)
+    waves = [wave.model_dump_json() for wave in made.header.waves]
+    said = [f"{key}: {value}" for key, value in sorted(more.items()) if value]
+    content = [fleet.name, "settings", *said, *waves, *members]
+    header = made.header.model_copy(update={"digest": digest_of("\n".join(content).encode())})
+    return PartedPlan(header=header, parts=parts)
+
+
+def _configured(fleet: Fleet, member: Member) -> Member:
+    settings = fleet.settings_of(fleet.gateway(member.gateway.name))
+    return member.model_copy(update={"settings": settings})
+
+
+def _parted(fleet: Fleet, names: tuple[str, ...], what: str, more: Mapping[str, object]) -> PartedPlan:
     waves, parts, done = list[WaveHeader](), list[Part](), 0
     for step in ("1", *fleet.limits.steps):
         upto = min(len(names), amount(step, len(names)))
@@ -50,8 +80,9 @@ def parted_reload(fleet: Fleet, names: tuple[str, ...]) -> PartedPlan:
         )
         parts += of_wave
         done = upto
-    content = [fleet.name, "credentials", *(part.model_dump_json() for part in parts)]
-    header = header_of(fleet, digest_of("\n".join(content).encode()), waves)
+    said = [f"{key}: {value}" for key, value in sorted(more.items()) if value]
+    content = [fleet.name, what, *said, *(part.model_dump_json() for part in parts)]
+    header = header_of(fleet, digest_of("\n".join(content).encode()), waves).model_copy(update=more)
     return PartedPlan(header=header, parts=tuple(parts))
 
 

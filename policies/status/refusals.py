@@ -1,6 +1,6 @@
 """Refusals: which command makes no sense to a change now, and what does."""
 
-from policies.model.change import ChangeKind, ChangeOrder
+from policies.model.change import RELOADS, ChangeKind, ChangeOrder, label_without_release
 from policies.model.command import Command, CommandKind
 from policies.model.offer import Offer, Refusal, Verb
 from policies.status.told import Told, listed
@@ -20,7 +20,7 @@ def refusal_of(order: ChangeOrder, told: Told, command: Command) -> Refusal | No
             return _refused(f"{alone} return alone, within a minute; ask again then", watch, back)
         case CommandKind.ROLL_BACK:
             return None
-        case CommandKind.ABORT if order.kind is ChangeKind.RELOAD:
+        case CommandKind.ABORT if order.kind in RELOADS:
             return None
         case CommandKind.APPROVE | CommandKind.REJECT:
             return _refusal_of_answer(order, told, command)
@@ -42,8 +42,9 @@ def _refusal_by_phase(order: ChangeOrder, told: Told) -> Refusal | None:
     if told.goes_back or order.kind is ChangeKind.GO_BACK:
         sentence = f"{name} is rolling back; nothing else can be ordered until it has"
         return _refused(sentence, _offer(Verb.WATCH, order))
-    if order.kind is ChangeKind.RELOAD:
-        sentence = f"{name} is a reload of credentials: it moves no session and cannot be held or promoted"
+    if order.kind in RELOADS:
+        what = f"a reload of {label_without_release(order.kind)}"
+        sentence = f"{name} is {what}: it moves no session and cannot be held or promoted"
         return _refused(sentence, _offer(Verb.ABORT, order))
     if order.kind is not ChangeKind.UPGRADE:
         sentence = f"{name} is {_kind_of(order)}: it moves no session and cannot be held or promoted"

@@ -3,7 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase, label_without_release
+from policies.model.change import (
+    RELOADS,
+    ChangeKind,
+    ChangeOrder,
+    Outcome,
+    Phase,
+    label_without_release,
+)
 from policies.model.fleet import AtDeadline, Automation
 from policies.model.offer import Offer, Verb
 from policies.model.plan_part import PlanHeader
@@ -88,16 +95,24 @@ class Sentences:
             return "a rollback waits for a second person"
         where = f"wave {told.wave} of {len(header.waves)}, " if told.wave and header else ""
         if self._reloads:
-            return f"{where}giving what runs the present credentials of its host"
+            return f"{where}giving what runs {self._what_is_given}"
         return f"{where}{PHASE_SENTENCES[told.phase]}"
 
     @property
     def _reloads(self) -> bool:
-        return self._order.kind is ChangeKind.RELOAD
+        return self._order.kind in RELOADS
+
+    @property
+    def _what_is_given(self) -> str:
+        if self._order.takes_back is not None:
+            return f"what it had before {self._order.takes_back}"
+        configures = self._order.kind is ChangeKind.CONFIGURE
+        return "the settings of the fleet's file" if configures else "the present credentials of its host"
 
     def _users(self, counts: Mapping[str, int]) -> str:
         if self._reloads:
-            return "nobody who is logged in; whoever logs in meets the present credentials"
+            given = label_without_release(self._order.kind)
+            return f"nobody who is logged in; whoever logs in meets the present {given}"
         if self._order.kind is ChangeKind.ADOPT:
             return "nobody; what serves goes on serving"
         if self._order.kind is not ChangeKind.UPGRADE:

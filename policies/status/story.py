@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Phase, label_without_release
+from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Phase, label_without_release
 from policies.model.command import Command, CommandKind
 from policies.model.offer import Refusal
 from policies.model.plan_part import PlanHeader
@@ -177,8 +177,8 @@ class Story:
                 return "Resumed. The next verdict decides."
             case CommandKind.PROMOTE:
                 return "Noted. Without proof a promotion needs two people; with it the wave passes by itself."
-            case CommandKind.ABORT | CommandKind.ROLL_BACK if self._order.kind is ChangeKind.RELOAD:
-                return "Stopping. Gateways that were not asked keep the credentials they have."
+            case CommandKind.ABORT | CommandKind.ROLL_BACK if self._order.kind in RELOADS:
+                return f"Stopping. Gateways that were not asked keep the {self.label} they have."
             case CommandKind.ABORT:
                 return "Aborting. No session has moved; what was started is stopped again."
             case CommandKind.ROLL_BACK:
@@ -244,6 +244,8 @@ def _subject(order: ChangeOrder) -> str:
             return "a rollback"
         case ChangeKind.RELOAD:
             return "a reload of credentials"
+        case ChangeKind.CONFIGURE:
+            return "a change of settings"
         case ChangeKind.INSTALL:
             return "a first install"
         case ChangeKind.ADOPT:

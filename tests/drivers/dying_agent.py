@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.runtime.host import credentials, versions
+from activities.drivers.runtime.host import reloads, versions
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.runtime.host.slot_folders import SlotFolder
 from activities.drivers.runtime.host.versions import Versions
@@ -32,7 +32,7 @@ LINES: dict[str, tuple[Any, str, str]] = {
     "prepared": (Ocserv, "renew", "after"),
     "checked": (Ocserv, "check", "after"),
     "half put": (Path, "replace", "after"),
-    "put": (credentials, "put", "after"),
+    "put": (reloads, "put", "after"),
     "told": (Ocserv, "reload", "after"),
     "unreported": (Journal, "finish", "before"),
 }

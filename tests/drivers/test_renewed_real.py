@@ -62,10 +62,10 @@ async def test_a_reload_in_the_moment_between_two_generations_gives_a_pair_or_no
     await lab.running("1")
     before = await served(PORT)
     drop(lab, days=3)
-    given = lab.slots._of_instances._credentials
+    given = lab.slots._reloads._credentials
     chain = given["certificate"]()
     host.renewal.renew()
-    lab.slots._of_instances._credentials = {**given, "certificate": lambda: chain}
+    lab.slots._reloads._credentials = {**given, "certificate": lambda: chain}
     with pytest.raises(BadInput, match=r"not the key of credential certificate .*; nothing was changed"):
         await lab.slots.reload(operation("reload"), older=False)
     assert await served(PORT) == before

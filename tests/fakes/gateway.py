@@ -6,7 +6,7 @@ It passes the same contract tests as the real drivers (tests/drivers/test_slots_
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
@@ -32,6 +32,7 @@ from policies.model.fleet import Gateway
 from policies.model.instance import GatewayState, Instance, InstanceState, Probe, Steering
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
+from policies.model.settings import Setting, lines_of
 from policies.model.value import digest_of
 
 
@@ -53,6 +54,9 @@ class FakeGateway:
         self.now = now
         self.slots = {slot.name: FakeSlot() for slot in gateway.slots}
         self.staged: dict[str, ReleaseRef] = {}
+        self.settings: tuple[Setting, ...] = ()
+        self.before: tuple[str, tuple[Setting, ...]] | None = None
+        """The last change of settings, and what was there before it."""
         self.effects: list[str] = []
         self.unserved: tuple[str, ...] = ()
         """Everything that changed something, oldest first: `start b`, `steer b`, `stop a` …"""
@@ -266,6 +270,29 @@ class FakeGateway:
         state = self._state(changed=True)
         return Reloaded(state=state, slots=tuple(running), credentials=("users",))
 
+    async def configure(self, operation: Operation, settings: Sequence[Setting]) -> Reloaded:
+        """Have what runs and what starts later use these settings."""
+        self._maybe_fail("configure")
+        self._refuse_overtaken(operation)
+        if lines_of(settings) != lines_of(self.settings):
+            self.before = (operation.rollout, self.settings)
+        self.settings = tuple(settings)
+        return self._told(f"configure {'; '.join(lines_of(settings))}")
+
+    async def take_back(self, operation: Operation, change: str) -> Reloaded:
+        """Have what runs use again what it had before that reload."""
+        self._maybe_fail("take_back")
+        self._refuse_overtaken(operation)
+        if self.before is None or self.before[0] != change:
+            return Reloaded(state=self._state(changed=False), slots=(), credentials=())
+        self.settings = self.before[1]
+        return self._told(f"take back {change}")
+
+    def _told(self, effect: str) -> Reloaded:
+        running = [name for name, held in self.slots.items() if held.state is InstanceState.RUNNING]
+        self._note(True, effect)
+        return Reloaded(state=self._state(changed=True), slots=tuple(running), credentials=("ocserv.conf",))
+
     # --- SnapshotStore -----------------------------------------------------------
 
     async def freeze(self, operation: Operation, evidence: Evidence) -> str:
@@ -425,6 +452,7 @@ class FakeGateway:
             described=described_by(self.gateway),
             own_pools=self.own_pools if ADOPTED in self.slots else (),
             unserved=self.unserved,
+            settings=lines_of(self.settings),
         )
 
     def _instance(self, name: str, held: FakeSlot) -> Instance:

@@ -93,6 +93,8 @@ STORY = (
     Typed("fleet install", words("--to", "{newer}"), codes=(0, 5, 9)),
     Typed("credentials reload", words(*WHY), codes=(0, 9)),
     Typed("credentials reload", words("--if-changed", *WHY)),
+    Typed("config plan", codes=(0, 5)),
+    Typed("config start", words(*WHY), codes=(0, 5, 9)),
     Typed("token create", words("robot", "--grant", "{fleet}=ci")),
     Typed("token list"),
     Typed("token revoke", words("robot", *WHY)),

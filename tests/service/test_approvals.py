@@ -15,6 +15,7 @@ from activities.files import load
 from orchestrator.cli.screens import plan_lines
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import Installation, compose
+from orchestrator.service.approvals import AnyPlan
 from orchestrator.service.identity import IdentityProvider, Vouched
 from orchestrator.settings import Settings
 from orchestrator.store import tables
@@ -25,9 +26,11 @@ from policies.model.gates import GatePolicy
 from policies.model.instance import GatewayState
 from policies.model.people import Caller, Role, Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
+from policies.model.plan_part import PlanHeader
 from policies.model.refusals import ApprovalRequired
 from policies.model.value import digest_of
 from policies.planning.plan import plan as make_plan
+from policies.planning.settings import changing
 from tests.fakes.gateway import FakeGateway
 from tests.fakes.stage import PRODUCT, Stage
 from tests.service.system_user import SystemUser
@@ -128,7 +131,14 @@ class House:
         self.ledger.record_plan(made)
         return made
 
-    def refusal_of(self, plan: Plan, starts: str) -> str | None:
+    async def plan_of(self, **settings: tuple[str, ...]) -> PlanHeader:
+        """Record the plan of a change of settings of all gateways."""
+        fleet = load(self.folder / "fleet.yaml", Fleet).model_copy(update={"settings": settings})
+        states = {gateway.name: await FakeGateway(gateway).observe() for gateway in fleet.gateways}
+        digest = self.ledger.record_settings(fleet, tuple(states), changing(fleet, states))
+        return self.ledger.plan_header(digest)
+
+    def refusal_of(self, plan: AnyPlan, starts: str) -> str | None:
         """Return why that person may not start the plan."""
         try:
             self.installation.approvals.require(plan, starts)
@@ -414,4 +424,48 @@ async def test_another_trust_policy_asks_for_as_many_people_as_the_one_before_it
     assert "the trust policy is another one than that of the last upgrade: 2 people must approve" in refused
     for uid in (BERT, CAROL):
         await approve(house, uid, plan.digest)
+    assert house.refusal_of(plan, "dora") is None
+
+
+async def test_a_change_of_settings_is_shown_and_approved_like_a_release_that_changes_them(
+    house: House,
+) -> None:
+    house.stage.change_policy(lambda policy: policy.pop("approvals"))
+    plan = await house.plan_of(dns=("10.0.0.53",), route=("10.0.0.0/8",))
+    assert "it changes dns, route: 2 people must approve" in str(house.refusal_of(plan, "dora"))
+    _, shown = await house.by(BERT)("GET", f"/plans/{plan.digest[7:19]}")
+    lines = plan_lines(shown)
+    assert lines[0] == f"PLAN edge settings  digest {plan.digest[7:19]}"
+    assert "   + route = 10.0.0.0/8" in lines
+    assert any(f"penstock config start edge --plan {plan.digest[7:19]}" in line for line in lines)
+    for uid in (BERT, CAROL):
+        assert (await approve(house, uid, plan.digest))[0] == 201
+    assert house.refusal_of(plan, "dora") is None
+    assert "and carol did" in str(house.refusal_of(plan, "bert"))
+    other = await house.plan_of(dns=("10.0.0.66",), route=("10.0.0.0/8",))
+    assert "and nobody did" in str(house.refusal_of(other, "dora"))
+
+
+async def test_settings_that_the_policy_names_need_nobody_but_whom_the_fleet_asks_for(house: House) -> None:
+    def whitelisted(policy: dict[str, Any]) -> None:
+        policy["approvals"] = {"config": {"count": 2, "unless_keys_in": ["banner"]}}
+
+    house.stage.change_policy(whitelisted)
+    assert house.refusal_of(await house.plan_of(banner=("hello",)), "dora") is None
+    house.write_fleet(approvals=1)
+    asked = house.refusal_of(await house.plan_of(banner=("hello",)), "dora")
+    assert "the fleet's file asks for it of every change of settings: one person must" in str(asked)
+
+
+async def test_a_fleet_asks_for_people_at_every_reload_of_credentials_where_its_file_says_so(
+    house: House,
+) -> None:
+    fleet = load(house.folder / "fleet.yaml", Fleet)
+    names = tuple(gateway.name for gateway in fleet.gateways)
+    free = house.ledger.plan_header(house.ledger.record_reload(fleet, names))
+    assert house.refusal_of(free, "dora") is None
+    asking = fleet.model_copy(update={"reload_approvals": 1})
+    plan = house.ledger.plan_header(house.ledger.record_reload(asking, names))
+    assert "asks for it of every reload of credentials" in str(house.refusal_of(plan, "dora"))
+    assert (await approve(house, BERT, plan.digest))[0] == 201
     assert house.refusal_of(plan, "dora") is None

@@ -48,6 +48,8 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "POST /v1/fleets/{fleet}/drains/end": (Action.DRAIN, WHY),
     "POST /v1/fleets/{fleet}/install": (Action.START, {"to": "1.3.0"}),
     "POST /v1/fleets/{fleet}/credentials/reload": (Action.RELOAD, WHY),
+    "POST /v1/fleets/{fleet}/settings": (Action.START, WHY),
+    "POST /v1/fleets/{fleet}/settings/plan": (Action.PLAN, {}),
     "POST /v1/fleets/{fleet}/adopt": (Action.START, {}),
     "POST /v1/fleets/{fleet}/hand-back": (Action.START, WHY | {"gateways": ["edge-1"]}),
     "GET /v1/fleets/{fleet}/adoptable": (Action.START, {}),

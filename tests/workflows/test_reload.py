@@ -41,6 +41,13 @@ async def begun(world: World, *names: str, older: bool = False) -> Running:
     return await world.run(order)
 
 
+async def reload(recorded: Recorded, *, unserved: bool = False) -> str | None:
+    """Begin a reload as the service does; return its name."""
+    fleet = recorded.world.fleet
+    plan = await recorded.service.plan_reload(fleet, unserved=unserved)
+    return await recorded.service.reload(fleet, plan, "ana", "ben has left")
+
+
 async def reloaded(world: World, *names: str, older: bool = False) -> ChangeResult:
     return await result_of(await begun(world, *names, older=older))
 
@@ -119,14 +126,14 @@ async def test_a_rollback_stops_a_reload_and_takes_the_upgrade_before_it_back(re
     assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
     fleet, gateways = recorded.world.fleet, recorded.world.gateways
     async with blocked(gateways["gw-1"], "reload") as taken:
-        assert await recorded.service.reload(fleet, "ana", "ben has left") == "edge-3"
+        assert await reload(recorded) == "edge-3"
         await asyncio.wait_for(taken.wait(), 30)
         receipt = await recorded.service.roll_back(fleet, "ana", "users call")
     assert receipt.accepted
     await recorded.everybody_on(OLD)
-    newest, reload, *_ = recorded.ledger.history("edge")
+    newest, stopped, *_ = recorded.ledger.history("edge")
     assert (newest.kind, newest.outcome) == (ChangeKind.GO_BACK, Outcome.ROLLED_BACK)
-    assert (reload.name, reload.kind, reload.outcome) == ("edge-3", ChangeKind.RELOAD, Outcome.ABORTED)
+    assert (stopped.name, stopped.kind, stopped.outcome) == ("edge-3", ChangeKind.RELOAD, Outcome.ABORTED)
 
 
 async def test_a_reload_ends_neither_the_bake_nor_a_drain_and_reaches_what_drains(recorded: Recorded) -> None:
@@ -134,7 +141,7 @@ async def test_a_reload_ends_neither_the_bake_nor_a_drain_and_reaches_what_drain
     gateways["gw-1"].login("192.0.2.7")
     assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
     [drain] = [one for one in await recorded.drains.drains(fleet) if one.slots[0].gateway == "gw-1"]
-    await recorded.service.reload(fleet, "ana", "ben has left")
+    await reload(recorded)
     assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
     assert gateways["gw-1"].effects[-1] == "reload a b"
     assert await recorded.bakes()
@@ -146,7 +153,7 @@ async def test_a_reload_ends_neither_the_bake_nor_a_drain_and_reaches_what_drain
 async def test_a_fleet_on_which_nothing_runs_has_nothing_to_reload(server: Engine) -> None:
     async with recording(server, serving=None) as empty:
         with pytest.raises(Refused, match="nothing runs on any gateway of edge"):
-            await empty.service.reload(empty.world.fleet, "ana", "ben has left")
+            await empty.service.plan_reload(empty.world.fleet)
 
 
 async def test_only_gateways_whose_hosts_have_other_credentials_are_reloaded_when_told_so(
@@ -159,10 +166,10 @@ async def test_only_gateways_whose_hosts_have_other_credentials_are_reloaded_whe
     assert found.unserved == 1
     [said] = [one for one in found.differences if one.gateway == "gw-2" and "credentials" in one.sentence]
     assert said.sentence.startswith("credentials: certificate, key lie on its host otherwise")
-    await recorded.service.reload(fleet, "ana", "renewed", unserved=True)
+    await reload(recorded, unserved=True)
     assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
     reloaded = [name for name, fake in gateways.items() if "reload a" in fake.effects]
     assert reloaded == ["gw-2"]
     assert (await compared.drift(fleet)).unserved == 0
     with pytest.raises(Refused, match="what runs on edge has what lies on its hosts"):
-        await recorded.service.reload(fleet, "ana", "renewed", unserved=True)
+        await reload(recorded, unserved=True)

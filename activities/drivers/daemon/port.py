@@ -1,6 +1,6 @@
 """The port of a daemon: all that hosts, pods and steering need to know of a product."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
@@ -13,6 +13,7 @@ from pydantic import Field
 from policies.model.adoption import OwnLine
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Probe
+from policies.model.settings import Setting
 from policies.model.value import Message
 
 CONFIG = Path("/etc/penstock")
@@ -134,13 +135,29 @@ class Daemon(Protocol):
         ...
 
     def render(
-        self, environment: Environment, template: Path, credentials: Mapping[str, Secret], into: Path
+        self,
+        environment: Environment,
+        template: Path,
+        credentials: Mapping[str, Secret],
+        into: Path,
+        settings: Sequence[Setting] = (),
     ) -> None:
-        """Write the instance's config, made of the release's template, to the folder `into`.
+        """Write the instance's config, made of the release's template and the gateway's settings, to `into`.
 
         Raises:
-            BadInput: when the template or a credential it names is missing.
+            BadInput: when the template or a credential it names is missing, or a setting does not fit.
             Unavailable: when the store of a credential does not answer.
+        """
+        ...
+
+    def reconfigure(
+        self, environment: Environment, template: Path, settings: Sequence[Setting], into: Path
+    ) -> None:
+        """Write the running instance's config to the folder `into`, with these settings and its credentials.
+
+        Raises:
+            BadInput: when a setting is none that a fleet may have, or has a value that does not fit.
+            Refused: when only a new instance would take what differs.
         """
         ...
 

@@ -35,6 +35,11 @@ PLAN = r"^(?:sha256:|p-)?[0-9a-f]{8,64}$"
 """How a plan is written: its digest, or enough of the beginning."""
 
 
+ThisPlan = Annotated[
+    str | None, Field(pattern=PLAN, description="start only this plan: its digest or the beginning")
+]
+
+
 class CommandAsked(Value):
     """A command to the change that is under way."""
 
@@ -54,9 +59,7 @@ class UpgradeAsked(Value):
     to: Release
     strategy: Strategy = Strategy.CANARY
     reason: Why
-    plan: Annotated[
-        str | None, Field(pattern=PLAN, description="start only this plan: its digest or the beginning")
-    ] = None
+    plan: ThisPlan = None
     even_if_unusual: bool = False
 
 
@@ -68,6 +71,14 @@ class ReloadAsked(Value):
     if_changed: bool = Field(
         default=False, description="only where what lies on the host is other than what runs there has"
     )
+    plan: ThisPlan = None
+
+
+class SettingsAsked(Value):
+    """A change of settings."""
+
+    reason: Why
+    plan: ThisPlan = None
 
 
 class Started(Value):
@@ -138,8 +149,20 @@ async def reload(fleet: Fleet, asked: ReloadAsked, once: Once) -> Response:
             asked.reason,
             older=asked.even_if_older,
             unserved=asked.if_changed,
+            digest=asked.plan,
             key=once.key,
         )
+        return Started(change=name)
+
+    return await once.answer(begin, 202)
+
+
+@router.post("/fleets/{fleet}/settings", status_code=202, response_model=Started)
+async def configure(fleet: Fleet, asked: SettingsAsked, once: Once) -> Response:
+    """Give the fleet's gateways the settings of its file; no session is touched."""
+
+    async def begin() -> Started:
+        name = await once.service.configure(once.caller, fleet, asked.reason, digest=asked.plan, key=once.key)
         return Started(change=name)
 
     return await once.answer(begin, 202)

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import PLAN, Release, Why
+from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Asking, Serving
 from orchestrator.service.planning import PlanView
 from policies.model.approval import Approval
@@ -84,6 +85,12 @@ class Withdrawn(Value):
 async def plan(asked: PlanAsked, caller: Asking, service: Serving) -> PlanView:
     """Say what an upgrade would do, to whom, and how long it takes; no gateway is changed."""
     return await service.plan(caller, asked.fleet, asked.to, asked.strategy)
+
+
+@router.post("/fleets/{fleet}/settings/plan")
+async def plan_settings(fleet: Fleet, caller: Asking, service: Serving) -> PlanView:
+    """Say which settings of the fleet's file would change on which gateways; none is changed."""
+    return await service.plan_settings(caller, fleet)
 
 
 @router.get("/plans/{plan}")

@@ -11,9 +11,10 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import string
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from activities.drivers.daemon.ocserv import own_files, served
 from activities.drivers.daemon.ocserv.credentials import FOLDER, Given, require_fit
 from activities.drivers.daemon.ocserv.own_config import read_own_config
 from activities.drivers.daemon.ocserv.probe import ProbeLogin, probe
+from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
 from activities.drivers.daemon.ocserv.template import CREDENTIAL
 from activities.drivers.daemon.port import (
     CONFIG,
@@ -36,6 +38,7 @@ from activities.drivers.daemon.port import (
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.instance import Probe
+from policies.model.settings import Setting
 
 NOT_YET = ("pre-auth", "authenticating", "auth failed")
 """States of `show users` in which a connection is not yet, or never, a session."""
@@ -60,9 +63,45 @@ class Ocserv:
         self._probing = asyncio.Lock()
 
     def render(
-        self, environment: Environment, template: Path, credentials: Mapping[str, Secret], into: Path
+        self,
+        environment: Environment,
+        template: Path,
+        credentials: Mapping[str, Secret],
+        into: Path,
+        settings: Sequence[Setting] = (),
     ) -> None:
-        """Write ocserv.conf and the credentials it names, readable by root only.
+        """Write ocserv.conf and the credentials it names, readable by root only."""
+        require_settings(settings)
+        config, wanted = self._filled(environment, template)
+        missing = sorted(wanted - set(credentials))
+        if missing:
+            raise BadInput(f"{template.name} needs credential {missing[0]}, which this gateway was not given")
+        secrets = into / FOLDER
+        secrets.mkdir(mode=0o700)
+        for name in sorted(wanted):
+            _write_secret(credentials[name], secrets / name)
+        (into / "ocserv.conf").write_text(with_settings(config, settings))
+
+    def reconfigure(
+        self, environment: Environment, template: Path, settings: Sequence[Setting], into: Path
+    ) -> None:
+        """Write ocserv.conf with these settings, and the credentials that the instance has already.
+
+        What else differs, such as a port in the agent's file, is no reload's to change.
+        """
+        require_settings(settings)
+        before = (environment.config / "ocserv.conf").read_text()
+        after = with_settings(self._filled(environment, template)[0], settings)
+        if beyond := beyond_a_reload(before, after):
+            raise Refused(
+                f"{', '.join(beyond)} of slot {environment.slot.name} of {environment.gateway.name} would "
+                "change, which only a new instance takes: bring it with an upgrade"
+            )
+        shutil.copytree(environment.config / FOLDER, into / FOLDER)
+        (into / "ocserv.conf").write_text(after)
+
+    def _filled(self, environment: Environment, template: Path) -> tuple[str, set[str]]:
+        """Return the template with its placeholders filled, and the names of the credentials it wants.
 
         A line that needs the slot's IPv6 pool is left out where the slot has none.
         """
@@ -77,14 +116,7 @@ class Ocserv:
                 continue
             wanted |= {name.removeprefix(CREDENTIAL) for name in names if name.startswith(CREDENTIAL)}
             lines.append(_filled(line, values, template))
-        missing = sorted(wanted - set(credentials))
-        if missing:
-            raise BadInput(f"{template.name} needs credential {missing[0]}, which this gateway was not given")
-        secrets = into / FOLDER
-        secrets.mkdir(mode=0o700)
-        for name in sorted(wanted):
-            _write_secret(credentials[name], secrets / name)
-        (into / "ocserv.conf").write_text("\n".join(lines) + "\n")
+        return "\n".join(lines) + "\n", wanted
 
     def renew(
         self, environment: Environment, credentials: Mapping[str, Secret], into: Path, *, older: bool

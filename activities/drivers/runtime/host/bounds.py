@@ -6,7 +6,7 @@ fleet's owner until then, so it is refused and raises nothing.
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
@@ -83,6 +83,18 @@ class HostBounds:
                 BeyondHostLimits(
                     f"slot {slot} of {self._gateway} gets new sessions, so none of its sessions is ended: "
                     "steer them elsewhere first"
+                )
+            )
+
+    def check_settings(self, keys: Iterable[str]) -> None:
+        """Refuse to change settings that this host's own file does not leave to orders; BeyondHostLimits."""
+        allowed = self._limits.settings
+        wrong = [key for key in keys if allowed is not None and key not in allowed]
+        if wrong:
+            self._refuse(
+                BeyondHostLimits(
+                    f"{', '.join(wrong)} of {self._gateway} would be set by order, and limits.settings in "
+                    f"the agent's file allows {', '.join(allowed or ()) or 'none'}: nothing was changed"
                 )
             )
 

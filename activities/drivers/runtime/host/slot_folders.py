@@ -5,11 +5,13 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from activities.drivers.daemon.port import Daemon, Secret, Session
 from activities.drivers.disk import point, write_whole
@@ -21,6 +23,7 @@ from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Instance, InstanceState
 from policies.model.plan import ReleaseRef
+from policies.model.settings import Setting
 from policies.model.value import Digest, digest_of
 
 Answer = TypeVar("Answer")
@@ -42,6 +45,7 @@ DAEMON_UMASK = 0o022
 """The agent keeps what it writes to itself; a daemon has the rights that it was made for."""
 PATIENCE = timedelta(seconds=3)
 LOG_BYTES = 64 * 2**20
+_SETTINGS = TypeAdapter(tuple[Setting, ...])
 
 
 class SlotFolder:
@@ -93,8 +97,14 @@ class SlotFolder:
             return None
         return found if found.alive else None
 
-    def assign(self, release: ReleaseRef, daemon: Daemon, credentials: Mapping[str, Secret]) -> None:
-        """Give the slot a release and its rendered config; nothing of the one before remains."""
+    def assign(
+        self,
+        release: ReleaseRef,
+        daemon: Daemon,
+        credentials: Mapping[str, Secret],
+        settings: Sequence[Setting] = (),
+    ) -> None:
+        """Give the slot a release and its config with these settings; nothing of the one before remains."""
         version = self._versions.path(release.digest)
         if not self._versions.complete(release.digest):
             raise BadInput(
@@ -104,7 +114,7 @@ class SlotFolder:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         point(self.path / "current", version)
-        daemon.render(self.chroot, self._versions.template(release.digest), credentials, new)
+        daemon.render(self.chroot, self._versions.template(release.digest), credentials, new, settings)
         shutil.rmtree(self.path / "conf", ignore_errors=True)
         new.rename(self.path / "conf")
         self.record_intent(release, wanted=False)
@@ -189,6 +199,7 @@ class AdoptedFolder(SlotFolder):
         release: ReleaseRef,
         daemon: Daemon,  # noqa: ARG002 - it is refused whatever it is given
         credentials: Mapping[str, Secret],  # noqa: ARG002
+        settings: Sequence[Setting] = (),  # noqa: ARG002
     ) -> None:
         """Refuse: nothing of ours can be started in the place of somebody else's daemon."""
         raise Refused(
@@ -235,6 +246,24 @@ class SlotFolders:
             return AdoptedFolder(self.gateway, Slot.model_validate(own["slot"]), self.root, self.versions)
         except (OSError, ValueError, KeyError):
             return None
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """What the fleet's file was last made to say of the instances here, in place of their release."""
+        try:
+            return _SETTINGS.validate_json((self.root / "settings.json").read_bytes())
+        except FileNotFoundError:
+            return ()
+
+    def keep_settings(self, settings: Sequence[Setting]) -> None:
+        """Have every instance that is started from now on get these settings."""
+        write_whole(self.root / "settings.json", _SETTINGS.dump_json(tuple(settings)).decode())
+
+    def template(self, folder: SlotFolder) -> Path:
+        """Return the template of the release that the slot was given."""
+        if folder.release is None:
+            raise BadInput(f"slot {folder.slot.name} of {self.gateway.name} was given no release")
+        return self.versions.template(folder.release.digest)
 
     def adopt(
         self, slot: Slot, process: Process, release: ReleaseRef, own: Mapping[str, Any]

@@ -10,21 +10,22 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.host.adoption import HostAdoption
-from activities.drivers.runtime.host.credentials import SlotCredentials
 from activities.drivers.runtime.host.handshake import probe_handshake
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
 from activities.drivers.runtime.host.process import Process, boot_id, mapped_digests
+from activities.drivers.runtime.host.reloads import SlotReloads
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolder, SlotFolders
+from activities.drivers.runtime.host.unserved import UnservedCredentials
 from activities.drivers.runtime.host.versions import KEPT_KNOWN_GOOD, Admission
 from activities.instances import Reloaded, Restored, Staged, Started
 from activities.refusals import RunningMismatch
@@ -38,7 +39,8 @@ from policies.model.instance import GatewayState, InstanceState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import TrustError
-from policies.model.value import Digest
+from policies.model.settings import Setting, lines_of
+from policies.model.value import Digest, Name
 from policies.pools import pools_in_use
 
 UP_WITHIN = timedelta(seconds=15)
@@ -78,7 +80,8 @@ class HostSlots:
         self._table = table
         self._admission = admission
         self._credentials = dict(credentials)
-        self._of_instances = SlotCredentials(folders, journal, self._credentials)
+        self._reloads = SlotReloads(folders, journal, self._credentials)
+        self._unserved = UnservedCredentials(folders, self._credentials)
         self._adoption = adoption
         self._recorded = recorded
         self._unrenewed = unrenewed
@@ -106,8 +109,9 @@ class HostSlots:
             recorded=self._recorded(),
             described=self._described,
             own_pools=adopted.slot.pools if (adopted := self._folders.adopted) else (),
-            unserved=self._of_instances.unserved(),
+            unserved=self._unserved.names(),
             unrenewed=self._unrenewed(),
+            settings=lines_of(self._folders.settings),
         )
 
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
@@ -165,7 +169,7 @@ class HostSlots:
                 self._require_staged(release)
                 await self._admission.reconsider(release, host=await self._host())
                 folder = await self._choose(await self.observe())
-                await asyncio.to_thread(folder.assign, release, self._folders.daemon, self._credentials)
+                await asyncio.to_thread(self._assign, folder, release)
                 await self._verified(folder, release)
                 self._journal.check(operation)
                 self._launch(folder, release, lock)
@@ -267,7 +271,29 @@ class HostSlots:
                 f"the daemon that was adopted on {self._gateway.name} has ended, or was started anew: adopt "
                 f"it again; nothing was changed on {self._gateway.name}"
             )
-        slots, changed = await self._of_instances.reload(operation, older=older)
+        return await self._reloaded(*await self._reloads.reload(operation, older=older))
+
+    async def configure(self, operation: Operation, settings: Sequence[Setting]) -> Reloaded:
+        """Ensure that whatever runs uses these settings for new sessions, and all that starts later does.
+
+        Raises:
+            BadInput: when one of them is none that a fleet may have of its own.
+            BeyondHostLimits: when this host's own file does not let orders change one of them.
+            Refused: when only a new instance takes what differs, what serves was adopted and has a file of
+                its own, or nobody could log in with them: those before are back.
+        """
+        if (await self._table.read()).serving == ADOPTED:
+            raise Refused(
+                f"{self._gateway.name} is served by the daemon that was adopted, which has a configuration "
+                "of its own: change that file and reload, or upgrade the gateway first"
+            )
+        return await self._reloaded(*await self._reloads.configure(operation, settings))
+
+    async def take_back(self, operation: Operation, change: Name) -> Reloaded:
+        """Ensure that whatever runs has again what it had before that reload; a later one is left alone."""
+        return await self._reloaded(*await self._reloads.take_back(operation, change))
+
+    async def _reloaded(self, slots: tuple[str, ...], changed: tuple[str, ...]) -> Reloaded:
         state = (await self.observe()).model_copy(update={"changed": bool(changed)})
         return Reloaded(state=state, slots=slots, credentials=changed)
 
@@ -292,7 +318,7 @@ class HostSlots:
                 folder.record_intent(release, wanted=True)
                 with suppress(PenstockError):
                     await self._admission.reconsider(release, host=await self._host())
-                    await asyncio.to_thread(folder.assign, release, self._folders.daemon, self._credentials)
+                    await asyncio.to_thread(self._assign, folder, release)
                     await self._verified(folder, release)
                     self._launch(folder, release, lock)
                     await self._up(folder, release)
@@ -316,6 +342,10 @@ class HostSlots:
         except TrustError:  # admitting it anew finds what was renewed meanwhile, or says why not
             return False
         return True
+
+    def _assign(self, folder: SlotFolder, release: ReleaseRef) -> None:
+        """Give the slot the release with this gateway's credentials and settings."""
+        folder.assign(release, self._folders.daemon, self._credentials, self._folders.settings)
 
     def _require_staged(self, release: ReleaseRef) -> None:
         if not self._folders.versions.complete(release.digest):

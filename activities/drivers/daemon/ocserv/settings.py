@@ -1,0 +1,150 @@
+"""Which of ocserv's settings a fleet may have of its own, and how they stand in its configuration.
+
+Measured on 1.1.6 and 1.3.0: whoever logs in after a reload gets the new ones, and live sessions keep what
+they have. What is not here belongs to the release: it is signed with it, and comes with a new instance.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Network, ip_address, ip_network
+
+from policies.model.errors import BadInput
+from policies.model.settings import Setting
+
+Fits = Callable[[str], bool]
+
+_DOMAIN = re.compile(
+    r"(?=.{1,253}$)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9-]{1,63}\.?"
+)
+_DAY = 86_400
+_MOST = 2**31 - 1
+
+
+def _address(value: str) -> bool:
+    with suppress(ValueError):
+        return bool(ip_address(value))
+    return False
+
+
+def _network(value: str) -> bool:
+    """Whether it is a network as ocserv takes it; `default` is every address."""
+    with suppress(ValueError):
+        return value == "default" or bool(ip_network(value))
+    return False
+
+
+def _between(least: int, most: int) -> Fits:
+    return lambda value: value.isascii() and value.isdecimal() and least <= int(value) <= most
+
+
+def _domain(value: str) -> bool:
+    return _DOMAIN.fullmatch(value) is not None
+
+
+def _text(value: str) -> bool:
+    return not set(value) & set("\"'\\")
+
+
+def _switch(value: str) -> bool:
+    return value in ("true", "false")
+
+
+SEVERAL: dict[str, tuple[Fits, str]] = {
+    "dns": (_address, "an address"),
+    "nbns": (_address, "an address"),
+    "route": (_network, "a network like 10.1.0.0/16, or default"),
+    "no-route": (_network, "a network like 10.1.0.0/16"),
+    "split-dns": (_domain, "a domain"),
+}
+"""Keys that may have several values, what fits each, and how that is called."""
+
+_SECONDS = "seconds, as a whole number"
+ONE: dict[str, tuple[Fits, str]] = {
+    "default-domain": (_domain, "a domain"),
+    "banner": (_text, "a text without quotation marks and backslashes"),
+    "tunnel-all-dns": (_switch, "true or false"),
+    "mtu": (_between(576, 9000), "576 to 9000 bytes"),
+    "keepalive": (_between(0, _DAY), _SECONDS),
+    "dpd": (_between(1, _DAY), _SECONDS),
+    "mobile-dpd": (_between(1, _DAY), _SECONDS),
+    "rekey-time": (_between(60, _MOST), f"{_SECONDS}, 60 at least"),
+    "idle-timeout": (_between(60, _MOST), f"{_SECONDS}, 60 at least"),
+    "mobile-idle-timeout": (_between(60, _MOST), f"{_SECONDS}, 60 at least"),
+    "session-timeout": (_between(60, _MOST), f"{_SECONDS}, 60 at least"),
+    "max-same-clients": (_between(0, _MOST), "a number; 0 is no limit"),
+    "rx-data-per-sec": (_between(0, _MOST), "bytes a second"),
+    "tx-data-per-sec": (_between(0, _MOST), "bytes a second"),
+}
+"""Keys that have one value."""
+
+SETTABLE = SEVERAL | ONE
+POOL = frozenset({"ipv4-network", "ipv4-netmask"})
+"""Lines of the pool of IPv4 addresses: a larger one is taken by a reload as well."""
+
+
+def require_settings(settings: Iterable[Setting]) -> None:
+    """Return if ocserv takes these settings on a reload.
+
+    Raises:
+        BadInput: One of them is not a fleet's to say, or has a value that does not fit.
+    """
+    for setting in settings:
+        if setting.key not in SETTABLE:
+            raise BadInput(
+                f"settings: {setting.key} belongs into the template of a release, which comes with a new "
+                f"instance; a fleet may have of its own {', '.join(sorted(SETTABLE))}"
+            )
+        fits, what = SETTABLE[setting.key]
+        if wrong := next((value for value in setting.values if not fits(value)), None):
+            raise BadInput(f"settings: {setting.key} {wrong} is not {what}; correct it in the fleet's file")
+        if setting.key in ONE and len(setting.values) > 1:
+            raise BadInput(
+                f"settings: {setting.key} has {len(setting.values)} values, and ocserv takes one of it"
+            )
+
+
+def with_settings(config: str, settings: Sequence[Setting]) -> str:
+    """Return the configuration with these settings in place of its own; sections keep theirs."""
+    keys = {setting.key for setting in settings}
+    lines = config.splitlines()
+    section = next((at for at, line in enumerate(lines) if line.lstrip().startswith("[")), len(lines))
+    kept = [line for line in lines[:section] if key_of(line) not in keys]
+    said = [_written(setting.key, value) for setting in settings for value in setting.values]
+    return "\n".join([*kept, *said, *lines[section:]]) + "\n"
+
+
+def key_of(line: str) -> str | None:
+    """Return the key of a line that says something, None for every other line."""
+    key, equals, _ = line.partition("=")
+    return key.strip() if equals and not line.lstrip().startswith("#") else None
+
+
+def _written(key: str, value: str) -> str:
+    return f'{key} = "{value}"' if key == "banner" else f"{key} = {value}"
+
+
+def beyond_a_reload(before: str, after: str) -> tuple[str, ...]:
+    """Return the keys that differ and that only a new instance takes; a pool that has grown is none."""
+    old, new = _said(before), _said(after)
+    changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)} - SETTABLE.keys()
+    if changed & POOL and _has_grown(old, new):
+        changed -= POOL
+    return tuple(sorted(changed))
+
+
+def _said(config: str) -> dict[str, tuple[str, ...]]:
+    found = dict[str, tuple[str, ...]]()
+    for line in config.splitlines():
+        if (key := key_of(line)) is not None:
+            found[key] = (*found.get(key, ()), line.partition("=")[2].strip())
+    return found
+
+
+def _has_grown(old: dict[str, tuple[str, ...]], new: dict[str, tuple[str, ...]]) -> bool:
+    with suppress(ValueError, IndexError):
+        before, after = (
+            IPv4Network(f"{said['ipv4-network'][0]}/{said['ipv4-netmask'][0]}") for said in (old, new)
+        )
+        return after.supernet_of(before)
+    return False

@@ -1,0 +1,126 @@
+"""Settings of running instances replaced: real daemons, real users, and what whoever logs in is told."""
+
+import asyncio
+
+import pytest
+
+from activities.drivers.runtime.host.bounds import HostBounds
+from policies.model.errors import BadInput, BeyondHostLimits, Refused
+from policies.model.host_limits import HostLimits
+from policies.model.settings import Setting
+from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_lab import GatewayLab, operation
+
+pytestmark = ON_A_REAL_GATEWAY
+
+TOLD = "env | grep -E '^(CISCO_|INTERNAL_)|^X-CSTP'; echo penstock: tunnel"
+SETTINGS = (
+    Setting(key="dns", values=("10.1.2.3", "10.1.2.4")),
+    Setting(key="route", values=("10.66.0.0/16",)),
+    Setting(key="banner", values=("maintenance on Sunday",)),
+    Setting(key="dpd", values=("77",)),
+)
+
+
+async def told(lab: GatewayLab, number: int, port: int) -> str:  # noqa: F811
+    """Log in at an instance's own port; return all that the client was told."""
+    client = lab.client(number, url_port=port, more=("--script", TOLD))
+    try:
+        await client.until("penstock: tunnel")
+        return client.log.read_text()
+    finally:
+        await client.leave()
+        lab.people.remove(client)
+
+
+def conf(lab: GatewayLab, slot: str) -> str:  # noqa: F811
+    return (lab.root / "slots" / slot / "conf/ocserv.conf").read_text()
+
+
+async def test_who_logs_in_after_a_change_of_settings_is_told_them_and_no_ping_is_lost(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    inside = await lab.client(1).up()
+    inside.ping()
+    pids, before = lab.daemons(), conf(lab, "a")
+    done = await lab.slots.configure(operation("configure", rollout="r-settings", epoch=9), SETTINGS)
+    assert (done.slots, done.credentials) == (("a",), ("ocserv.conf",))
+    assert done.state.settings[:2] == ("dns = 10.1.2.3", "dns = 10.1.2.4")
+    said = await told(lab, 2, 4431)
+    for words in (
+        "INTERNAL_IP4_DNS=10.1.2.3 10.1.2.4",
+        "CISCO_SPLIT_INC_0_ADDR=10.66.0.0",
+        "X-CSTP-DPD=77",
+        "CISCO_BANNER=maintenance on Sunday",
+    ):
+        assert words in said
+    assert "10.99.0.0" not in said  # what the release says of the key is replaced whole
+    again = await lab.slots.configure(operation("configure", rollout="r-settings", epoch=9), SETTINGS)
+    assert (again.credentials, lab.daemons()) == ((), pids)
+    assert await lab.running("2") == "b"  # an upgrade keeps them
+    assert "route = 10.66.0.0/16" in conf(lab, "b")
+    back = await lab.slots.take_back(operation("back", rollout="r-back", epoch=10), "r-settings")
+    assert (back.credentials, back.state.settings, conf(lab, "a")) == (("ocserv.conf",), (), before)
+    assert "CISCO_SPLIT_INC_0_ADDR=10.99.0.0" in await told(lab, 2, 4431)
+    await asyncio.sleep(1)  # however fast all that was, its pings went on for a second
+    sent, lost = inside.lost()
+    assert (sent > 20, lost, inside.alive) == (True, 0, True)
+
+
+async def test_settings_that_do_not_fit_change_nothing(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.running("1")
+    before = conf(lab, "a")
+    for setting, why in (
+        (Setting(key="tcp-port", values=("443",)), "tcp-port belongs into the template of a release"),
+        (Setting(key="connect-script", values=("/bin/sh",)), "connect-script belongs into the template"),
+        (Setting(key="route", values=("nonsense",)), "route nonsense is not a network"),
+        (Setting(key="banner", values=('x"\\ny',)), "banner .* is not a text without quotation marks"),
+        (Setting(key="dpd", values=("10", "20")), "dpd has 2 values"),
+    ):
+        with pytest.raises(BadInput, match=f"settings: {why}.*; nothing was changed on gw-1$"):
+            await lab.slots.configure(operation("configure"), (setting,))
+    lab.journal.bounds = HostBounds("gw-1", HostLimits(settings=("banner",)))
+    with pytest.raises(BeyondHostLimits, match="dns of gw-1 would be set by order"):
+        await lab.slots.configure(operation("configure"), SETTINGS[:1])
+    assert (conf(lab, "a"), lab.folders.settings) == (before, ())
+
+
+async def test_a_larger_pool_is_taken_and_another_port_is_not(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    folder = lab.folders.of("a")
+    slot = folder.slot
+    inside = await lab.client(1).up()
+    inside.ping()
+    try:
+        folder.slot = slot.model_copy(update={"port": 4439})
+        with pytest.raises(Refused, match=r"tcp-port, udp-port of slot a of gw-1 would change, which only"):
+            await lab.slots.configure(operation("configure"), ())
+        larger = slot.pool4.supernet(new_prefix=22)
+        folder.slot = slot.model_copy(update={"pool4": larger})
+        assert (await lab.slots.configure(operation("configure"), ())).credentials == ("ocserv.conf",)
+        assert "255.255.252.0" in await told(lab, 2, 4431)
+    finally:
+        folder.slot = slot
+    await asyncio.sleep(1)  # however fast all that was, its pings went on for a second
+    sent, lost = inside.lost()
+    assert (sent > 20, lost, inside.alive) == (True, 0, True)
+
+
+async def test_limits_of_mobiles_and_of_one_name_count_from_the_next_login_on(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.running("1")
+    settings = (
+        Setting(key="mobile-dpd", values=("1777",)),
+        Setting(key="mobile-idle-timeout", values=("2345",)),
+        Setting(key="max-same-clients", values=("1",)),
+    )
+    first = lab.client(1, url_port=4431)
+    await first.until("penstock: tunnel")
+    await lab.slots.configure(operation("configure"), settings)
+    second = lab.client(1, url_port=4431)
+    with pytest.raises(AssertionError, match="the client ended"):
+        await second.until("penstock: tunnel")
+    phone = lab.client(2, url_port=4431, more=("--os", "android", "--script", TOLD))
+    await phone.until("penstock: tunnel")
+    assert "X-CSTP-DPD=1777" in phone.log.read_text()
+    assert "X-CSTP-Idle-Timeout=2345" in phone.log.read_text()
