@@ -6,7 +6,8 @@ Both follow from what changes did to known-good, never from how they are called 
 from collections.abc import Iterable, Iterator
 from itertools import tee
 
-from policies.model.change import MOVES_NOBODY, ChangeKind, ChangeRecord, Outcome, WayBack
+from policies.model.change import MOVES_NOBODY, RELOADS, ChangeKind, ChangeRecord, Outcome, WayBack
+from policies.model.errors import Conflict
 
 _UNFINISHED = {None, Outcome.HELD, Outcome.ROLLBACK_INCOMPLETE}
 
@@ -16,7 +17,9 @@ def standing(record: ChangeRecord) -> str:
     if record.outcome is None:
         return "under way"
     ended = record.outcome.replace("_", " ")
-    if record.taken_back_by is None or record.outcome is not Outcome.PROMOTED:
+    if record.taken_back_by is None or (
+        record.outcome is not Outcome.PROMOTED and record.kind not in RELOADS
+    ):
         return ended
     if record.taken_back >= record.moved:
         return f"{ended}, taken back by {record.taken_back_by}"
@@ -60,6 +63,28 @@ def targets_of_last_change(history: Iterable[ChangeRecord]) -> WayBack:
             sentence = f"the gateways that {record.name} changed return to what they had before it"
             return WayBack(change=record.name, since=record.ended, sentence=sentence)
     return _nothing("no change that could be taken back has been promoted")
+
+
+def reload_to_take_back(history: Iterable[ChangeRecord], named: str | None = None) -> ChangeRecord | None:
+    """Return the reload whose files a rollback puts back, given the fleet's changes with the newest first.
+
+    Without a name that is a change of settings, when nothing with an effect came after it; when it was taken
+    back already, what took it back, whose cause it is. A reload of credentials is routine and is taken back
+    by its name alone. None when there is no such reload.
+
+    Raises:
+        Conflict: The one that is named is not the last reload with an effect: hosts keep no others.
+    """
+    for record in history:
+        if record.outcome is Outcome.REFUSED or not (record.kind in RELOADS or record.moved):
+            continue
+        if named is not None and record.kind in RELOADS:
+            if named not in (record.name, record.cause):
+                raise Conflict(f"{named} is not the last reload any more, and what was before it is not kept")
+            return record
+        if named is None and record.kind is not ChangeKind.RELOAD:
+            return record if record.kind is ChangeKind.CONFIGURE else None
+    return None
 
 
 def _cause_of(

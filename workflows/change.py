@@ -680,10 +680,11 @@ class Change:
 
     def _reloaded(self, found: ReloadResult) -> ChangeResult:
         done, of, asked = found.done, self._plan.changing, self._asked_back
+        back = self._order.takes_back is not None
         sentence = f"{done} of {of} gateways use {self._given}"
-        if self._order.takes_back is None:
+        if not back:
             sentence = f"{sentence}, {found.changed} of them new ones"
-        outcome = Outcome.PROMOTED
+        outcome = Outcome.ROLLED_BACK if back else Outcome.PROMOTED
         if done < of:
             outcome = Outcome.HELD if done else Outcome.REFUSED
         if found.failures:

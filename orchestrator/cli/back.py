@@ -16,6 +16,12 @@ from orchestrator.exit_code import ExitCode
 Within = Annotated[str, typer.Option("--timeout", help="how long --wait waits, for example 90s or 5m")]
 Force = Annotated[bool, typer.Option("--force", help="end a change first that no worker can go on with")]
 ThisPlan = Annotated[str | None, typer.Option("--plan", help="the plan's digest, or the beginning of it")]
+Of = Annotated[
+    str | None,
+    typer.Option(
+        "--of", metavar="CHANGE", help="a reload or change of settings, whose files of before come back"
+    ),
+]
 To = Annotated[str | None, typer.Option("--to", help="an earlier release instead of known-good")]
 
 
@@ -23,6 +29,7 @@ def rollback(  # an option each
     reason: Reason,
     fleet: FleetName = None,
     to: To = None,
+    of: Of = None,
     wait: Wait = False,
     timeout: Within = "5m",
     force: Force = False,
@@ -31,7 +38,7 @@ def rollback(  # an option each
 ) -> None:
     """Send every touched gateway back to its known-good, at any moment, any number of times."""
     within, api = seconds(timeout), Api()
-    body = {"kind": "roll_back", "reason": reason, "to": to, "force": force}
+    body = {"kind": "roll_back", "reason": reason, "to": to, "of": of, "force": force}
     name, receipt = safely.command(api, fleet, body, key)
     emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
     if not (wait and receipt["accepted"]):

@@ -25,7 +25,13 @@ async def _command(fleet: str, body: dict[str, Any], key: str) -> CommandReceipt
     caller = service.people.at_the_socket(os.geteuid()).model_copy(update={"address": "in this process"})
     if body["kind"] == CommandKind.ROLL_BACK:
         return await service.roll_back(
-            caller, fleet, body["reason"], to=body.get("to"), force=bool(body.get("force")), key=key
+            caller,
+            fleet,
+            body["reason"],
+            to=body.get("to"),
+            of=body.get("of"),
+            force=bool(body.get("force")),
+            key=key,
         )
     kind = CommandKind(body["kind"])
     return await service.command(caller, fleet, kind, body["reason"], key=key)

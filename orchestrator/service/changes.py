@@ -30,7 +30,7 @@ from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, ref
 from orchestrator.store.ledger import Ledger
 from policies.adoption import own_daemons
 from policies.model.adoption import Examined
-from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, WayBack
+from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Outcome, WayBack
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import BadInput, Conflict, NotAllowed, Refused, Unavailable
 from policies.model.fleet import Fleet, Gateway, GatewayRef
@@ -568,6 +568,7 @@ class ChangeService:
         via: Via = Via.SYSTEM,
         to: ReleaseRef | None = None,
         source: str | None = None,
+        of: str | None = None,
         force: bool = False,
         key: str | None = None,
         tell: Callable[[str], None] = lambda _: None,
@@ -577,8 +578,9 @@ class ChangeService:
         While a change is under way it is told to go back. Afterwards, within the kept window, what
         the last change did is undone, or every gateway goes to the release `to`. What the fleet's
         rules ask a second person for waits; known-good by itself does not, and asking for it ends
-        a wait. With `force` a change that no worker can go on with is ended first. Single gateways that
-        return alone are waited for; `tell` hears of it.
+        a wait. A change of settings that came last is undone by the files that hosts have kept, and so is the
+        reload that `of` names. With `force` a change that no worker can go on with is ended first. Single
+        gateways that return alone are waited for; `tell` hears of it.
 
         Raises:
             Conflict: `to` is given while another change is under way.
@@ -597,7 +599,7 @@ class ChangeService:
             await self._end_by_force(fleet.name, person, via, reason)
         if name := await self.begun_before(key):
             return CommandReceipt(id=name, accepted=True, sentence=f"{name} has begun.")
-        order = await asyncio.to_thread(self._return_order, fleet, person, reason, to, source, key)
+        order = await asyncio.to_thread(self._back_order, fleet, person, reason, to, of, source, key)
         if isinstance(order, CommandReceipt):
             return order
         name = await self._begin(order, fleet)
@@ -668,6 +670,44 @@ class ChangeService:
         body = {"reason": reason, "stuck": stuck is not None}
         record = partial(self.ledger.audit, person, via, "change ended by force", fleet, body, fleet=fleet)
         await asyncio.to_thread(record)
+
+    def _back_order(
+        self,
+        fleet: Fleet,
+        person: str,
+        reason: str,
+        to: ReleaseRef | None,
+        of: str | None,
+        source: str | None,
+        key: str | None,
+    ) -> ChangeOrder | CommandReceipt:
+        """Return how to go back, of files or of releases; a receipt when there is nothing to do."""
+        files = self._files_back(fleet, person, reason, of, key) if to is None else None
+        return files or self._return_order(fleet, person, reason, to, source, key)
+
+    def _files_back(
+        self, fleet: Fleet, person: str, reason: str, of: str | None, key: str | None
+    ) -> ChangeOrder | CommandReceipt | None:
+        """Return how instances get again what they had before a reload; None where no reload is meant."""
+        found = self.ledger.reload_to_take_back(fleet.name, of)
+        if found is None or (
+            of is None and found.ended and datetime.now(UTC) - found.ended > fleet.limits.kept
+        ):
+            if of is not None:
+                raise Conflict(f"{of} is no reload of {fleet.name} that could be taken back")
+            return None
+        if found.cause is not None and found.outcome is Outcome.ROLLED_BACK:
+            taken = f"Nothing to do: {found.name} took {found.cause} back already."
+            return CommandReceipt(id=fleet.name, accepted=False, sentence=taken)
+        return ChangeOrder(
+            fleet=fleet.name,
+            kind=found.kind,
+            plan=found.plan,
+            requested_by=person,
+            reason=f"{person}: {reason}",
+            cause=found.cause or found.name,
+            key=key,
+        )
 
     def _return_order(
         self,
@@ -878,6 +918,11 @@ def _offer(verb: Verb, fleet: str) -> Offer:
 
 
 def _begun(order: ChangeOrder) -> str:
+    if order.takes_back is not None:
+        return (
+            f"Rolling back: what runs gets again what it had before {order.takes_back}; no session is "
+            "touched. Mend the files that it was given: the next reload or start takes them again."
+        )
     if order.confirm is None:
         return "Rolling back: every gateway goes to an earlier known-good."
     nothing = order.confirm.at_deadline == "nothing"

@@ -399,6 +399,7 @@ class Service:
         reason: str,
         *,
         to: str | None = None,
+        of: str | None = None,
         force: bool = False,
         change: str | None = None,
         key: str | None = None,
@@ -413,7 +414,7 @@ class Service:
 
         async def back() -> CommandReceipt:
             await self._refuse_stale(fleet, change, safe=True)
-            if not (force or to) and (
+            if not (force or to or of) and (
                 receipt := await self._changes.turn_round(fleet, caller.person, reason, key=request)
             ):
                 return receipt
@@ -426,11 +427,12 @@ class Service:
                 via=caller.via,
                 to=release,
                 source=self._releases.source,
+                of=of,
                 force=force,
                 key=request,
             )
 
-        asked = {"reason": reason, "to": to, "force": force, "id": request}
+        asked = {"reason": reason, "to": to, "of": of, "force": force, "id": request}
         return await self._acts.audited(caller, "rollback asked for", fleet, asked, back, safe=True)
 
     async def install(

@@ -9,9 +9,10 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.history import standing, targets_of_last_change
+from policies.history import reload_to_take_back, standing, targets_of_last_change
 from policies.model.change import (
     PENSTOCK,
+    RELOADS,
     ChangeEnding,
     ChangeOpening,
     ChangeRecord,
@@ -139,6 +140,14 @@ class Changes(Book):
             row = connection.execute(wanted).one_or_none()
             return _record(row) if row is not None else None
 
+    def reload_to_take_back(self, fleet: str, named: str | None) -> ChangeRecord | None:
+        """Return the reload that a rollback takes back; see `policies.history.reload_to_take_back`."""
+        table = tables.changes
+        wanted = select(table).where(table.c.fleet == fleet).order_by(table.c.number.desc())
+        with reading(self._engine) as connection:
+            rows = connection.execute(wanted.execution_options(yield_per=_PAGE))
+            return reload_to_take_back((_record(row) for row in rows), named)
+
     def way_back(self, fleet: str) -> WayBack:
         """Return what going back means for the fleet now, from what its last changes did."""
         with reading(self._engine) as connection:
@@ -183,6 +192,9 @@ def end(connection: Connection, ending: ChangeEnding) -> None:
     if append(connection, PENSTOCK, Via.SYSTEM, "change ended", row.name, body, key, fleet=row.fleet):
         values = {"outcome": ending.outcome.value, "sentence": ending.sentence, "ended": datetime.now(UTC)}
         connection.execute(update(table).where(table.c.name == row.name).values(values))
+        if row.kind in RELOADS and ending.outcome is Outcome.ROLLED_BACK:
+            taken = update(table).where(table.c.name == row.cause)
+            connection.execute(taken.values(taken_back_by=row.name))
 
 
 def next_name(connection: Connection, fleet: str, number: int) -> str:

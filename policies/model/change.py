@@ -88,11 +88,6 @@ class ChangeOrder(Value):
         exclude_if=lambda older: not older,  # what no reload asked for reads as it always did
         description="of a reload: also credentials that are older or name less than those in use",
     )
-    takes_back: Name | None = Field(
-        default=None,
-        exclude_if=lambda change: change is None,
-        description="of a reload or change of settings: the one whose files before it are put back",
-    )
     confirm: Confirmation | None = Field(default=None, description="what a second person has to say yes to")
     bakes_on: bool = Field(default=False, description="single gateways return, the others are still watched")
     alone: tuple[Name, ...] = ()
@@ -104,6 +99,11 @@ class ChangeOrder(Value):
         default=None,
         description="of the request that asked for it; none begins without one",
     )
+
+    @property
+    def takes_back(self) -> Name | None:
+        """The reload whose files of before are put back, None where new ones are given."""
+        return self.cause if self.kind in RELOADS else None
 
     @property
     def requesters(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.model.errors import BadInput, Fenced
+from policies.model.errors import BadInput, Fenced, Refused
 from policies.model.instance import InstanceState
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
@@ -188,6 +188,37 @@ async def test_a_reload_takes_nothing_over_from_who_owns_the_gateway(lab: Gatewa
     await lab.slots.fence(operation("fence", rollout="r-back", epoch=10))
     with pytest.raises(Fenced):
         await lab.slots.reload(operation("reload", rollout="r-reload", epoch=9), older=False)
+
+
+async def test_a_list_with_which_nobody_gets_in_is_taken_back_in_every_slot(lab: GatewayLab) -> None:  # noqa: F811
+    """Another password of the probe: the file is sound, and yet no login goes well with it."""
+    await serving_beside(lab)
+    client = await lab.client(1).up()
+    client.ping("a")
+    before = [_contents(lab, slot) for slot in "ab"]
+    users = lab.folder / "users"
+    other = next(line for line in users.open() if line.startswith("user1:")).partition(":")[2]
+    lines = [f"probe:{other[:-5]}AAAA\n" if line.startswith("probe:") else line for line in users.open()]
+    users.write_text("".join(lines))
+    with pytest.raises(Refused, match=r"slot a of gw-1 failed its probe at auth .* is as it was before"):
+        await lab.slots.reload(operation("reload", rollout="r-bad", epoch=9), older=False)
+    assert [_contents(lab, slot) for slot in "ab"] == before
+    assert [(await lab.slots.probe(slot)).passed for slot in "ab"] == [True, True]
+    await asyncio.sleep(1)  # however fast all that was, its pings went on for a second
+    sent, lost = client.lost()
+    assert (sent > 10, lost, client.alive) == (True, 0, True)
+
+
+async def test_a_reload_that_is_taken_back_lets_in_again_whom_it_had_taken_out(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.running("1")
+    without(lab, "user3")
+    await lab.slots.reload(operation("reload", rollout="r-reload", epoch=9), older=False)
+    assert not await is_let_in(lab, 3, PORTS["a"])
+    other = await lab.slots.take_back(operation("back", rollout="r-back", epoch=10), "r-other")
+    assert (other.slots, other.credentials) == ((), ())
+    done = await lab.slots.take_back(operation("back", rollout="r-back", epoch=10), "r-reload")
+    assert (done.slots, done.credentials) == (("a",), ("users",))
+    assert await is_let_in(lab, 3, PORTS["a"])
 
 
 async def test_what_is_stopped_is_left_alone_and_starts_with_the_present_files(

@@ -3,9 +3,10 @@
 import pytest
 
 from policies.model.change import ChangeKind, Outcome
-from policies.model.errors import BadInput, Refused
+from policies.model.errors import BadInput, Conflict, Refused
 from policies.model.fleet import Fleet
 from tests.workflows.recorded import Recorded
+from tests.workflows.world import NEW
 
 DNS = {"dns": ("10.0.0.53",)}
 
@@ -66,3 +67,52 @@ async def test_settings_with_which_nobody_can_log_in_stop_at_the_first_gateway(r
     assert result.outcome is Outcome.REFUSED
     assert "gw-1: slot a of gw-1 failed its probe" in result.reason
     assert all(fake.effects == [] for fake in recorded.world.gateways.values())
+
+
+async def test_a_rollback_puts_back_what_was_before_the_settings_and_twice_is_once(
+    recorded: Recorded,
+) -> None:
+    assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
+    name = await configured(recorded, with_settings(recorded))
+    await recorded.service.end_of("edge")
+    receipt = await recorded.roll_back()
+    assert receipt.accepted
+    gateways = recorded.world.gateways.values()
+    assert all(fake.effects[-1] == f"take back {name}" and not fake.settings for fake in gateways)
+    newest, taken, *_ = recorded.ledger.history("edge")
+    assert (newest.kind, newest.outcome, newest.cause) == (ChangeKind.CONFIGURE, Outcome.ROLLED_BACK, name)
+    assert newest.sentence == f"4 of 4 gateways use what they had before {name}"
+    assert taken.standing == f"promoted, taken back by {newest.name}"
+    again = await recorded.roll_back()
+    assert (again.accepted, again.sentence) == (
+        False,
+        f"Nothing to do: {newest.name} took {name} back already.",
+    )
+    await recorded.everybody_on(NEW)
+
+
+async def test_a_reload_of_credentials_is_taken_back_by_its_name_alone(recorded: Recorded) -> None:
+    fleet, service = recorded.world.fleet, recorded.service
+    for _ in range(2):
+        name = await service.reload(fleet, await service.plan_reload(fleet), "ana", "ben has left")
+        await service.end_of("edge")
+    before = f"{fleet.name}-{int(str(name).rpartition('-')[2]) - 1}"
+    with pytest.raises(Conflict, match=f"{before} is not the last reload any more"):
+        await service.roll_back(fleet, "ana", "nobody gets in", of=before)
+    receipt = await service.roll_back(fleet, "ana", "nobody gets in", of=name)
+    assert (await service.end_of("edge")).outcome is Outcome.ROLLED_BACK
+    assert "what it had before" in receipt.sentence
+    assert recorded.ledger.history("edge")[0].cause == name
+
+
+async def test_a_gateway_that_did_not_get_back_is_asked_again_by_the_next_rollback(
+    recorded: Recorded,
+) -> None:
+    await configured(recorded, with_settings(recorded))
+    await recorded.service.end_of("edge")
+    recorded.world.gateways["gw-4"].fail("take_back", Refused("gw-4: nft says no"))
+    await recorded.roll_back()
+    assert recorded.ledger.history("edge")[0].outcome is Outcome.HELD
+    assert (await recorded.roll_back()).accepted
+    assert recorded.ledger.history("edge")[0].outcome is Outcome.ROLLED_BACK
+    assert recorded.world.gateways["gw-4"].settings == ()

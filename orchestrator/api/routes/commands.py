@@ -49,6 +49,7 @@ class CommandAsked(Value):
     hold_of: PersonName | None = Field(default=None, description="whose hold a resume lifts")
     approves: Digest | None = Field(default=None, description="what an approval was shown")
     to: Release | None = Field(default=None, description="where a rollback goes, if not to known-good")
+    of: Name | None = Field(default=None, description="of a rollback: the reload that is taken back")
     force: bool = Field(default=False, description="end a change that no worker can go on with")
 
 
@@ -99,6 +100,7 @@ async def command(fleet: Fleet, asked: CommandAsked, once: Once) -> Response:
                 fleet,
                 asked.reason,
                 to=asked.to,
+                of=asked.of,
                 force=asked.force,
                 change=asked.change,
                 key=once.key,
