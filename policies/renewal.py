@@ -15,6 +15,7 @@ To a clock that is weeks ahead each new certificate is due at once, and of too m
 FIRST_AGAIN = timedelta(minutes=5)
 """After the first failure; each further one doubles it. Let's Encrypt takes five failures an hour."""
 LONGEST_AGAIN = timedelta(hours=6)
+"""At most, before a gateway's own share of as much again."""
 _DOUBLINGS = 7
 
 

@@ -3,8 +3,9 @@
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from activities.drivers.certificate.settings import CertificateSettings
 from activities.drivers.daemon.exempt import Exempt
@@ -94,6 +95,14 @@ class AgentSettings(Value):
     snapshots_kept: Duration = Field(timedelta(days=30), description="how long this host keeps its snapshots")
     exempt: Exempt = Field(default=Exempt(), description="whose sessions no drain deadline ends")
     limits: HostLimits = Field(default=HostLimits(), description="what this host does at most, by any order")
+
+    @model_validator(mode="after")
+    def _what_is_renewed_is_served(self) -> Self:
+        chain = f"file:{self.certificate_folder}/current/chain.pem"
+        named = self.credentials.values()
+        if self.server_certificate is not None and named and chain not in named:
+            raise ValueError(f"nothing would serve what server_certificate gets: name {chain} in credentials")
+        return self
 
     @property
     def certificate_folder(self) -> Path:

@@ -17,7 +17,7 @@ from activities.drivers.certificate.vault import Vault
 from activities.drivers.credentials import Credentials
 from activities.drivers.programs import run
 from orchestrator.processes.agent_file import AgentSettings
-from policies.model.errors import BadInput, PenstockError, Unavailable
+from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
 
 LOOK = timedelta(minutes=1)
 """How often it is looked whether the certificate is due."""
@@ -68,10 +68,13 @@ async def ask_when_due(config: Path) -> None:
     """Have a process of its own get the next certificate.
 
     Raises:
+        Conflict: Somebody else is getting it.
         Unavailable: There is none; the sentence is what that process said.
     """
     command = (sys.executable, "-m", "orchestrator", "agent", "certify", "--config", str(config))
     asked = await run(command, within=WITHIN)
+    if asked.status == Conflict.exit_code:
+        raise Conflict("another process gets the certificate")
     if asked.status:
         raise Unavailable(asked.err.strip().removeprefix("penstock: ")[-1000:] or "it did not say why")
 
@@ -83,6 +86,8 @@ async def keep_renewed(renewal: CertificateRenewal, ask: Callable[[], Awaitable[
             try:
                 await ask()
                 _log.info("the gateway has a new certificate; a reload of credentials has it served")
+            except Conflict:
+                _log.info("another process gets the gateway's certificate")
             except PenstockError as error:
                 failed = renewal.note(error, datetime.now(UTC))
                 _log.warning(

@@ -75,8 +75,8 @@ class Dropping:
         self.live = folder / "live"
         self.live.mkdir()
         self.chain, self.key = self.live / "fullchain.pem", self.live / "privkey.pem"
-        source = {"file": {"certificate": str(self.chain), "key": str(self.key)}}
-        self.host = CertifiedHost(folder, source, self.corp.roots)
+        self.source = {"file": {"certificate": str(self.chain), "key": str(self.key)}}
+        self.host = CertifiedHost(folder, self.source, self.corp.roots)
 
     def drop(
         self,

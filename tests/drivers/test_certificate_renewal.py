@@ -13,8 +13,9 @@ from activities.drivers.certificate.folder import KEPT
 from activities.drivers.certificate.settings import CertificateSettings
 from orchestrator.cli import agent
 from orchestrator.processes import certificate
+from orchestrator.processes.agent_file import AgentSettings
 from policies.model.errors import Conflict, Refused, Unavailable
-from tests.drivers.certificates import MONTH, NAME, Dropping
+from tests.drivers.certificates import MONTH, NAME, CertifiedHost, Dropping
 from tests.drivers.dying_renewal import BEFORE_IT_COUNTS, WHEN_IT_COUNTS
 from tests.drivers.test_index_renewal import verified
 from tests.fakes.authority import EnterpriseCa
@@ -125,6 +126,49 @@ def test_it_is_due_at_two_thirds_of_its_life_and_never_where_it_has_just_come(dr
     dropping.drop(begins=-10 * MONTH, ends=MONTH + DAY)
     host.renewal.renew()
     assert not host.is_due()
+
+
+def test_a_name_that_was_added_is_asked_for_at_once_and_one_below_a_star_is_there(
+    dropping: Dropping,
+) -> None:
+    dropping.drop(f"*.{NAME.partition('.')[2]}")
+    dropping.host.renewal.renew()
+    assert not dropping.host.is_due()
+    more = CertifiedHost(dropping.host.folder, dropping.source, dropping.corp.roots, "new.vpn.penstock.test")
+    assert more.is_due()
+
+
+def test_a_wait_that_was_noted_under_a_clock_far_ahead_is_not_waited_for(dropping: Dropping) -> None:
+    dropping.host.renewal.note(Unavailable("nobody answers"), datetime.now(UTC) + timedelta(days=365))
+    assert dropping.host.is_due()
+
+
+def test_an_agents_file_whose_credentials_do_not_name_what_is_renewed_is_refused(dropping: Dropping) -> None:
+    content = dropping.host.settings.model_dump(mode="json")
+    chain = f"file:{dropping.host.current}/chain.pem"
+    AgentSettings.model_validate({**content, "credentials": {"certificate": chain}})
+    with pytest.raises(ValueError, match=f"name {chain} in credentials"):
+        AgentSettings.model_validate({**content, "credentials": {"certificate": "file:/etc/vpn.pem"}})
+
+
+async def test_while_somebody_else_renews_it_nothing_is_noted(
+    dropping: Dropping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificate, "LOOK", timedelta(0))
+    dropping.drop()
+    asked = asyncio.Semaphore(0)
+
+    async def ask() -> None:
+        asked.release()
+        await certificate.ask_when_due(dropping.host.file)
+
+    with dropping.host.renewal._folder.alone():
+        keeping = asyncio.create_task(certificate.keep_renewed(dropping.host.renewal, ask))
+        await asyncio.wait_for(asked.acquire(), 20)
+        await asyncio.wait_for(asked.acquire(), 20)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+    assert dropping.host.renewal.failing == ""
 
 
 def test_two_processes_never_renew_the_same_certificate_at_once(dropping: Dropping) -> None:

@@ -20,9 +20,6 @@ from tests.drivers.certificates import NAME, CertifiedHost
 from tests.drivers.dying_renewal import BEFORE_IT_COUNTS, OF_AN_ORDER, WHEN_IT_COUNTS
 from tests.drivers.pebble import BLOCKED, Pebble
 
-MISSING = pebble.why_not_here()
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
-
 HOOK = """#!{python}
 import json, sys, urllib.request
 what, name, value = sys.argv[1:]
@@ -33,8 +30,15 @@ open("{told}", "a").write(what + " " + name + chr(10))
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs() -> None:
+    """Pebble itself; without a network at first use there is none."""
+    if (missing := pebble.why_not_here()) is not None:
+        pytest.skip(missing)
+
+
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
+def authority(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
     with Pebble(tmp_path_factory.mktemp("acme") / "pebble").running() as found:
         yield found
 

@@ -3,6 +3,8 @@
 import ssl
 from pathlib import Path
 
+from cryptography import x509
+
 from activities.drivers.certificate.port import Pair
 from policies.model.errors import BadInput, Refused
 
@@ -35,12 +37,23 @@ def require_proved(pair: Pair, folder: Path, names: tuple[str, ...], authority: 
     if "PRIVATE KEY" in pair.chain:
         raise Refused("a key lies in one file with the certificate, which everybody sees")
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.hostname_checks_common_name = False
     try:
         client.load_verify_locations(authority)
     except (OSError, ssl.SSLError) as error:
         raise BadInput(f"{authority} cannot be read as certificates in PEM: {error}") from error
     for name in names:
         _shake_hands(server, client, name)
+
+
+def names_all(certificate: x509.Certificate, names: tuple[str, ...]) -> bool:
+    """Say whether a certificate is for all of these, each written out or by a `*` in its first place."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    said = {str(one.value) for one in found}
+    return all(name in said or f"*.{name.partition('.')[2]}" in said for name in names)
 
 
 def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> None:

@@ -4,7 +4,7 @@ What runs gets it by a reload, which is a change: docs/decisions/0028.
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from activities.drivers.certificate.folder import CertificateFolder, Failed
 from activities.drivers.certificate.port import Pair, Source
-from activities.drivers.certificate.proof import require_proved
+from activities.drivers.certificate.proof import names_all, require_proved
 from policies.model.errors import PenstockError, Refused
-from policies.renewal import again, due
+from policies.renewal import LONGEST_AGAIN, again, due
 
 
 class CertificateRenewal:
@@ -47,14 +47,14 @@ class CertificateRenewal:
         self._lies_ready = lies_ready
 
     def is_due(self, now: datetime) -> bool:
-        """Say whether it is time: where none is, at two thirds of its life, or where another lies ready.
+        """Say whether it is time: at two thirds of its life, where it names too little or another is ready.
 
         After a failure it is time again when the wait is over. Nobody is asked for that.
         """
         failed, leaf = self._folder.failed, self._folder.leaf
-        if failed is not None and now < failed.again:
-            return False
-        if leaf is None or self._lies_ready(self._folder.current):
+        if failed is not None and timedelta(0) < failed.again - now <= LONGEST_AGAIN * 2:
+            return False  # of a wait that a clock set back has made longer nothing is known
+        if leaf is None or self._lies_ready(self._folder.current) or not names_all(leaf, self._names):
             return True
         begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
         return now >= due(begin, end, self._folder.came, now, self._gateway)
