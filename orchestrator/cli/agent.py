@@ -82,6 +82,9 @@ def certify(
     now: Annotated[
         bool, typer.Option("--now", help="also where the one that is there is good for long")
     ] = False,
+    even_if_older: Annotated[
+        bool, typer.Option("--even-if-older", help="also one that ends sooner than the one in use")
+    ] = False,
 ) -> None:
     """Get the certificate that users see, where it is due; the agent does so by itself.
 
@@ -91,12 +94,12 @@ def certify(
 
     settings = _settings(config)
     renewal, whose = certificate_renewal(settings), settings.gateway.name
-    if not now and renewal.ends is not None and not renewal.is_due(datetime.now(UTC)):
+    if not (now or even_if_older) and renewal.ends is not None and not renewal.is_due(datetime.now(UTC)):
         say(f"{whose} has a certificate that is good until {renewal.ends:%Y-%m-%d %H:%M} UTC.")
         if renewal.failing:
             say(f"It is not renewed {renewal.failing}; --now asks at once.")
         return
-    ends = renewal.renew()
+    ends = renewal.renew(older=even_if_older)
     say(f"{whose} has a new certificate, good until {ends:%Y-%m-%d %H:%M} UTC.")
     say(f"What runs gets it by `penstock credentials reload {settings.gateway.fleet} --if-changed`.")
 

@@ -18,6 +18,7 @@ from activities.drivers.credentials import Credentials
 from activities.drivers.programs import run
 from orchestrator.processes.agent_file import AgentSettings
 from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
+from policies.renewal import FIRST_AGAIN
 
 LOOK = timedelta(minutes=1)
 """How often it is looked whether the certificate is due."""
@@ -59,9 +60,9 @@ def _acme(given: AcmeSettings, path: Path) -> Source:
     from activities.drivers.certificate.acme import Acme  # noqa: PLC0415 - 20 MB that no agent needs
     from activities.drivers.certificate.shown import ShownInDns, ShownOverHttp  # noqa: PLC0415 - as above
 
-    if given.dns_hook is not None:
-        return Acme(given, path / "account.pem", ShownInDns(given.dns_hook))
-    return Acme(given, path / "account.pem", ShownOverHttp(given.http_port or 80))
+    hook, port = given.dns_hook, given.http_port or 80
+    shown = ShownInDns(hook) if hook is not None else ShownOverHttp(port)
+    return Acme(given, path / "account.pem", shown, Credentials(os.environ))
 
 
 async def ask_when_due(config: Path) -> None:
@@ -89,10 +90,20 @@ async def keep_renewed(renewal: CertificateRenewal, ask: Callable[[], Awaitable[
             except Conflict:
                 _log.info("another process gets the gateway's certificate")
             except PenstockError as error:
-                failed = renewal.note(error, datetime.now(UTC))
-                _log.warning(
-                    "the gateway's certificate was not renewed, and is asked for again at %s: %s",
-                    f"{failed.again:%H:%M} UTC",
-                    error,
-                )
+                await _noted(renewal, error)
         await asyncio.sleep(LOOK.total_seconds())
+
+
+async def _noted(renewal: CertificateRenewal, error: PenstockError) -> None:
+    """Note that it failed; where nothing can be written, wait here for as long as the first note would."""
+    again = datetime.now(UTC) + FIRST_AGAIN
+    try:
+        again = renewal.note(error, datetime.now(UTC)).again
+    except OSError as full:
+        _log.warning("that the certificate is not renewed cannot be noted: %s", full.strerror)
+        await asyncio.sleep(FIRST_AGAIN.total_seconds())
+    _log.warning(
+        "the gateway's certificate was not renewed, and is asked for again at %s: %s",
+        f"{again:%H:%M} UTC",
+        error,
+    )

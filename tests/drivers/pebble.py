@@ -12,7 +12,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def why_not_here() -> str | None:
 class Pebble:
     """An authority that gives certificates to whoever proves a name, by HTTP here or by DNS."""
 
-    def __init__(self, folder: Path, *, days: float = 30) -> None:
+    def __init__(self, folder: Path, *, customers: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         folder.mkdir()
         names = ("api", "management", "http", "dns", "records")
@@ -81,9 +81,11 @@ class Pebble:
             "privateKey": str(key),
             "httpPort": self.ports["http"],
             "tlsPort": 1,
+            "externalAccountBindingRequired": customers is not None,
+            "externalAccountMACKeys": dict(customers or {}),
             "domainBlocklist": [BLOCKED],
             "retryAfter": {"authz": 1, "order": 1},
-            "profiles": {"default": {"description": "all", "validityPeriod": int(days * 86_400)}},
+            "profiles": {"default": {"description": "all", "validityPeriod": 30 * 86_400}},
         }
         (folder / "config.json").write_text(json.dumps({"pebble": content}))
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 from datetime import UTC, datetime, timedelta
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,37 @@ def test_a_name_that_was_added_is_asked_for_at_once_and_one_below_a_star_is_ther
     assert not dropping.host.is_due()
     more = CertifiedHost(dropping.host.folder, dropping.source, dropping.corp.roots, "new.vpn.penstock.test")
     assert more.is_due()
+
+
+def test_who_means_it_gets_a_certificate_that_ends_sooner(dropping: Dropping) -> None:
+    dropping.drop()
+    dropping.host.renewal.renew()
+    sooner = dropping.drop(ends=DAY)
+    with pytest.raises(Refused, match="--even-if-older takes it"):
+        dropping.host.renewal.renew()
+    dropping.host.renewal.renew(older=True)
+    assert dropping.host.leaf == sooner
+
+
+def test_a_disk_that_takes_nothing_is_named_and_the_old_one_counts(
+    dropping: Dropping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = dropping.drop()
+    dropping.host.renewal.renew()
+    dropping.drop(ends=2 * MONTH)
+
+    def full(*_: object) -> None:
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+    monkeypatch.setattr("activities.drivers.certificate.folder.write_private", full)
+    with pytest.raises(Unavailable, match="certificate cannot be written: No space left on device"):
+        dropping.host.renewal.renew()
+    assert dropping.host.leaf == good
+    monkeypatch.undo()
+    (dropping.host.current / "chain.pem").write_text("spoilt\n")
+    assert dropping.host.is_due()
+    dropping.host.renewal.renew()
+    assert dropping.host.leaf != good
 
 
 def test_a_wait_that_was_noted_under_a_clock_far_ahead_is_not_waited_for(dropping: Dropping) -> None:

@@ -1,5 +1,6 @@
 """Certificates by ACME, from a real Pebble: proved by HTTP and by DNS, killed at any step."""
 
+import base64
 import socket
 import sys
 from collections.abc import Iterator
@@ -135,6 +136,20 @@ def test_an_order_that_the_authority_has_forgotten_is_made_anew(tmp_path: Path) 
     with forgetful.running():
         host.renewal.renew()
     assert named_in(host.leaf) == [NAME]
+
+
+def test_an_authority_that_serves_its_customers_alone_is_shown_whose_host_it_is(tmp_path: Path) -> None:
+    shared = base64.urlsafe_b64encode(b"k" * 32).decode().rstrip("=")
+    key = tmp_path / "eab.key"
+    key.write_text(f"{shared}\n")
+    key.chmod(0o600)
+    with Pebble(tmp_path / "pebble", customers={"key-1": shared}).running() as authority:
+        with pytest.raises(Refused, match=r"gives no certificate: .*'externalAccountBinding'"):
+            host_of(authority, tmp_path).renewal.renew()
+        bound = {"name": "key-1", "key": f"file:{key}"}
+        host = host_of(authority, tmp_path, external_account=bound)
+        host.renewal.renew()
+        assert named_in(host.leaf) == [NAME]
 
 
 def test_what_an_authority_refuses_or_cannot_see_is_named_and_leaves_the_old_one(

@@ -22,6 +22,7 @@ from activities.drivers.certificate.pending import Pending, new_key
 from activities.drivers.certificate.port import Pair
 from activities.drivers.certificate.settings import AcmeSettings
 from activities.drivers.certificate.shown import Shown
+from activities.drivers.credentials import Credentials
 from activities.drivers.private_files import make_private, read_private
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 
@@ -37,9 +38,17 @@ _BUSY = frozenset({"rateLimited", "serverInternal", "badNonce"})
 class Acme:
     """One account at one authority."""
 
-    def __init__(self, settings: AcmeSettings, account: Path, shown: Shown) -> None:
-        """Take where to ask, where the account's key is kept, and how it is shown whose the names are."""
+    def __init__(self, settings: AcmeSettings, account: Path, shown: Shown, credentials: Credentials) -> None:
+        """Take the parts.
+
+        Args:
+            settings: Where to ask.
+            account: Where the key of the account is kept.
+            shown: How it is shown whose the names are.
+            credentials: Who reads the key of an external account when it is used.
+        """
         self._settings = settings
+        self._credentials = credentials
         self._account = account
         self._shown = shown
 
@@ -58,8 +67,9 @@ class Acme:
         if not self._account.exists():
             make_private(self._account, new_key())
         found = load_pem_private_key(read_private(self._account, "the key of the ACME account"), None)
+        key = JWKEC(key=ComparableECKey(found))  # type: ignore[arg-type]
         network = client.ClientNetwork(
-            JWKEC(key=ComparableECKey(found)),  # type: ignore[arg-type]
+            key,
             alg=ES256,
             user_agent="penstock",
             timeout=ANSWER_SECONDS,
@@ -69,12 +79,27 @@ class Acme:
             network.verify_ssl = str(self._settings.authority)  # type: ignore[assignment]
         directory = client.ClientV2.get_directory(self._settings.directory, network)
         authority = client.ClientV2(directory, network)
-        asked = messages.NewRegistration.from_data(email=self._settings.contact, terms_of_service_agreed=True)
+        asked = messages.NewRegistration.from_data(
+            email=self._settings.contact,
+            terms_of_service_agreed=True,
+            external_account_binding=self._bound(key, directory),
+        )
         try:
             authority.new_account(asked)
         except errors.ConflictError as known:
             network.account = messages.RegistrationResource(uri=known.location, body=messages.Registration())
         return authority
+
+    def _bound(self, key: JWKEC, directory: messages.Directory) -> dict[str, Any] | None:
+        """Return the proof that the account is the customer's, where the authority wants one."""
+        given = self._settings.external_account
+        if given is None:
+            return None
+        shared = self._credentials.resolve(given.key).get_secret_value()
+        found: dict[str, Any] = messages.ExternalAccountBinding.from_data(
+            key.public_key(), given.name, shared, directory
+        )
+        return found
 
     def _ordered(self, authority: client.ClientV2, pending: Pending) -> messages.OrderResource:
         """Return the order that was begun, where it still leads to a certificate, else a new one."""

@@ -53,14 +53,17 @@ class CertificateFolder:
         try:
             there = (self.path / "current").resolve(strict=True)
             return Pair((there / "chain.pem").read_text(), (there / "key.pem").read_bytes())
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return None
 
     @property
     def leaf(self) -> x509.Certificate | None:
-        """The certificate that counts, None before the first one."""
+        """The certificate that counts, None before the first one, or where somebody has spoilt it."""
         pair = self.current
-        return None if pair is None else x509.load_pem_x509_certificate(pair.chain.encode())
+        try:
+            return None if pair is None else x509.load_pem_x509_certificate(pair.chain.encode())
+        except ValueError:
+            return None
 
     @property
     def came(self) -> datetime:
@@ -95,9 +98,9 @@ class CertificateFolder:
         new = self.path / str(max(generations, default=0) + 1)
         self.next.rename(new)
         sync_folder(self.path)
+        (self.path / "failed.json").unlink(missing_ok=True)
         point(self.path / "current", new)
         self.pending.forget()
-        (self.path / "failed.json").unlink(missing_ok=True)
         for number in generations[: -(KEPT - 1)]:
             shutil.rmtree(self.path / str(number), ignore_errors=True)
 

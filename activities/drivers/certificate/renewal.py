@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from activities.drivers.certificate.folder import CertificateFolder, Failed
 from activities.drivers.certificate.port import Pair, Source
 from activities.drivers.certificate.proof import names_all, require_proved
-from policies.model.errors import PenstockError, Refused
+from policies.model.errors import PenstockError, Refused, Unavailable
 from policies.renewal import LONGEST_AGAIN, again, due
 
 
@@ -59,23 +59,28 @@ class CertificateRenewal:
         begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
         return now >= due(begin, end, self._folder.came, now, self._gateway)
 
-    def renew(self) -> datetime:
+    def renew(self, *, older: bool = False) -> datetime:
         """Have the next certificate count; return when it ends. Killed anywhere, a repeat goes on.
+
+        Args:
+            older: Whether it may also end sooner than the one that counts.
 
         Raises:
             Refused: None came, or one that users would not take; the one before counts.
             BadInput: What the host was told is wrong; nobody was asked in vain.
-            Unavailable: The source does not answer; what was begun is kept.
+            Unavailable: The source does not answer, or the disk takes nothing; what was begun is kept.
             Conflict: Another process renews it.
         """
         with self._folder.alone():
             self._drop_what_is_done()
             try:
-                ends = self._proved()
+                ends = self._proved(older=older)
+                self._folder.lay()
             except Refused:
                 self._folder.pending.forget()
                 raise
-            self._folder.lay()
+            except OSError as error:
+                raise Unavailable(f"{self._folder.path} cannot be written: {error.strerror}") from error
         return ends
 
     @property
@@ -107,20 +112,17 @@ class CertificateRenewal:
             if key.public_key() == leaf.public_key():
                 self._folder.pending.forget()
 
-    def _proved(self) -> datetime:
+    def _proved(self, *, older: bool) -> datetime:
         """Have the next certificate ready to be laid down; return when it ends."""
         pair = self._source().obtain(self._folder.pending)
         if pair == self._folder.current:
             raise Refused(f"its source has only the certificate that {self._gateway} has already")
         require_proved(pair, self._folder.propose(pair), self._names, self._authority)
         leaf = x509.load_pem_x509_certificate(pair.chain.encode())
-        self._require_later(leaf)
-        return leaf.not_valid_after_utc
-
-    def _require_later(self, leaf: x509.Certificate) -> None:
-        before = self._folder.leaf
-        if before is not None and leaf.not_valid_after_utc <= before.not_valid_after_utc:
+        end, before = leaf.not_valid_after_utc, self._folder.leaf
+        if before is not None and end <= before.not_valid_after_utc and not older:
             raise Refused(
-                f"the certificate that came ends at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, not later "
-                "than the one in use"
+                f"the certificate that came ends at {end:%Y-%m-%d %H:%M} UTC, not later than the one in use; "
+                "penstock agent certify --even-if-older takes it"
             )
+        return end

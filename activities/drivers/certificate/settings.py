@@ -46,10 +46,19 @@ SignPath = Annotated[str, AfterValidator(_sign_path)]
 """Where a role of a PKI signs requests."""
 
 
+class ExternalAccount(Value):
+    """What an authority gave its customer, so that a host's account is taken for his (RFC 8555, 7.3.4)."""
+
+    name: str = Field(description="how the authority calls it: the key identifier")
+    key: str = Field(description="its key in base64url: file:PATH, env:NAME or vault:PATH#FIELD")
+
+
 class AcmeSettings(Value):
     """An authority that speaks ACME (RFC 8555), and how it is shown whose the names are: one of two ways."""
 
     directory: Https = Field(description="where it begins: https://acme-v02.api.letsencrypt.org/directory")
+    external_account: ExternalAccount | None = None
+    """For authorities that give certificates to their customers alone."""
     contact: str | None = Field(None, description="a mail address that the authority may write to")
     authority: Path | None = Field(
         None, description="who vouches for the directory itself, in PEM; the system's own where left out"
