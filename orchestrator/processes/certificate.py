@@ -6,13 +6,14 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from activities.drivers.certificate.dropped import DroppedFiles
 from activities.drivers.certificate.folder import CertificateFolder
 from activities.drivers.certificate.port import Source
 from activities.drivers.certificate.renewal import CertificateRenewal
-from activities.drivers.certificate.settings import AcmeSettings, CertificateSettings
+from activities.drivers.certificate.settings import AcmeSettings, FileSettings, VaultSettings
 from activities.drivers.certificate.vault import Vault
 from activities.drivers.credentials import Credentials
 from activities.drivers.programs import run
@@ -40,24 +41,21 @@ def certificate_renewal(settings: AgentSettings) -> CertificateRenewal:
     path = settings.certificate_folder
     folder = CertificateFolder(path, given.names)
     whose, users_trust = settings.gateway.name, settings.probe.authority
-    if given.file is not None:
-        dropped = DroppedFiles(given.file)
-        return CertificateRenewal(
-            whose, given.names, users_trust, folder, lambda: dropped, dropped.has_another
-        )
-    return CertificateRenewal(whose, given.names, users_trust, folder, lambda: _source(given, path))
-
-
-def _source(given: CertificateSettings, path: Path) -> Source:
-    if given.acme is not None:
-        return _acme(given.acme, path)
-    if given.vault is not None:
-        return Vault(given.vault, Credentials(os.environ))
-    raise BadInput("server_certificate names no source")
+    match given.source:
+        case FileSettings() as files:
+            dropped = DroppedFiles(files)
+            return CertificateRenewal(
+                whose, given.names, users_trust, folder, lambda: dropped, dropped.has_another
+            )
+        case VaultSettings() as vault:
+            asked: Callable[[], Source] = partial(Vault, vault, Credentials(os.environ))
+        case AcmeSettings() as acme:
+            asked = partial(_acme, acme, path)
+    return CertificateRenewal(whose, given.names, users_trust, folder, asked)
 
 
 def _acme(given: AcmeSettings, path: Path) -> Source:
-    from activities.drivers.certificate.acme import Acme  # noqa: PLC0415 - 20 MB that no agent needs
+    from activities.drivers.certificate.acme import Acme  # noqa: PLC0415 - 8 MB that no agent needs
     from activities.drivers.certificate.shown import ShownInDns, ShownOverHttp  # noqa: PLC0415 - as above
 
     hook, port = given.dns_hook, given.http_port or 80

@@ -42,7 +42,7 @@ class Pending:
         key = load_pem_private_key(self.key(), None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise TypeError("the key was made here, of another kind")
-        said = x509.SubjectAlternativeName([_general(name) for name in self.names])
+        said = x509.SubjectAlternativeName([general_name(name) for name in self.names])
         asked = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
         return asked.add_extension(said, critical=False).sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
@@ -70,7 +70,8 @@ def new_key() -> bytes:
     return made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _general(name: str) -> x509.GeneralName:
+def general_name(name: str) -> x509.GeneralName:
+    """Return what a certificate calls a name of DNS or an address."""
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

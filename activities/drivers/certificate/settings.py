@@ -114,9 +114,18 @@ class CertificateSettings(Value):
     file: FileSettings | None = None
     """Files that something else renews."""
 
+    @property
+    def source(self) -> AcmeSettings | VaultSettings | FileSettings:
+        """The one source that was named."""
+        return self._sources[0]
+
+    @property
+    def _sources(self) -> list[AcmeSettings | VaultSettings | FileSettings]:
+        return [one for one in (self.acme, self.vault, self.file) if one is not None]
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if len([one for one in (self.acme, self.vault, self.file) if one is not None]) != 1:
+        if len(self._sources) != 1:
             raise ValueError("say acme, vault or file: exactly one of them")
         if self.acme is not None and self.acme.dns_hook is None and any("*" in one for one in self.names):
             raise ValueError("an authority gives names with * for dns-01 only; say dns_hook")

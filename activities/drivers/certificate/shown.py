@@ -4,7 +4,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import TimeoutExpired, run
@@ -33,7 +33,7 @@ class Shown(Protocol):
 
     kind: type[challenges.Challenge]
 
-    def showing(self, asked: Sequence[Asked]) -> Any:
+    def showing(self, asked: Sequence[Asked]) -> AbstractContextManager[None]:
         """Show the answers for the length of a block.
 
         Raises:

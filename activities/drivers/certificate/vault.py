@@ -3,12 +3,12 @@
 https://developer.hashicorp.com/vault/api-docs/secret/pki#sign-certificate
 """
 
-import ipaddress
 import ssl
 
 import httpx
+from cryptography import x509
 
-from activities.drivers.certificate.pending import Pending
+from activities.drivers.certificate.pending import Pending, general_name
 from activities.drivers.certificate.port import Pair
 from activities.drivers.certificate.settings import VaultSettings
 from activities.drivers.credentials import Credentials
@@ -29,7 +29,7 @@ class Vault:
 
     def obtain(self, pending: Pending) -> Pair:
         """Return the next certificate; a repeat asks for another one of the same key."""
-        addresses = [name for name in pending.names if _is_address(name)]
+        addresses = [one for one in pending.names if isinstance(general_name(one), x509.IPAddress)]
         names = [name for name in pending.names if name not in addresses]
         asked = {
             "csr": pending.request().decode(),
@@ -83,11 +83,3 @@ def _errors(answer: httpx.Response) -> str:
         return "; ".join(str(one) for one in said)[:300] or "it does not say why"
     except (ValueError, KeyError, TypeError):
         return "it does not say why"
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
