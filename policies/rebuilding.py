@@ -1,17 +1,28 @@
 """Read from gateways what a ledger has lost: what they serve for good, and which changes they know of.
 
-A ledger that knows none of the changes by which its gateways were last steered is an older copy, or
-another installation's. What it calls their known-good is no reason to move anybody.
+A gateway that was last steered by a change that the ledger does not know is left alone: what the ledger
+calls its known-good is no reason to move it. When so many say so that no thief of a few hosts could, the
+ledger is an older copy, or another installation's, and what it says of silent ones counts for nothing either.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.value import Digest
 
 GAP = 100
 """Numbers are taken up at the next multiple: a host may know of a change that no table names any more."""
+
+
+FEW = 10
+"""Fewer than one in so many gateways, and one in any case, may be lying hosts."""
+
+MOST_LOST = 1_000_000
+"""Changes that a ledger which knows some may have lost; a host that speaks of a later one is not believed."""
+
+LARGEST = 10**9 - 1
+"""The last number that a ledger which knows none takes from a host; the table has room for twice as many."""
 
 
 def served_for_good(state: GatewayState) -> Digest | None:
@@ -22,9 +33,14 @@ def served_for_good(state: GatewayState) -> Digest | None:
     return instance.release if instance.state is InstanceState.RUNNING else None
 
 
-def highest_heard(fleet: str, states: Iterable[GatewayState]) -> int:
-    """Return the number of the newest change that a gateway of the fleet was steered by; 0 without any."""
-    return max((number for state in states if (number := _written_by(fleet, state)) is not None), default=0)
+def highest_heard(fleet: str, states: Iterable[GatewayState], newest: int) -> int:
+    """Return the number of the newest change that a gateway of the fleet was steered by; 0 without any.
+
+    `newest` is that of the ledger's newest change: numbers that are too far from it are a liar's.
+    """
+    last = newest + MOST_LOST if newest else LARGEST
+    heard = (_written_by(fleet, state) for state in states)
+    return max((number for number in heard if number is not None and number <= last), default=0)
 
 
 def number_above(heard: int) -> int:
@@ -47,6 +63,11 @@ def ahead(fleet: str, states: Mapping[str, GatewayState], newest: int) -> dict[s
     }
 
 
+def is_older(unknown: Collection[str], answered: int) -> bool:
+    """Return whether so many of those that answered are ahead that it is the ledger which is behind."""
+    return bool(unknown) and len(unknown) >= min(answered, max(2, answered // FEW))
+
+
 def older_than_gateways(unknown: Mapping[str, str]) -> str:
     """Return the sentence for what `ahead` has found; it names the first gateway and counts the others."""
     name, why = min(unknown.items())
@@ -56,5 +77,5 @@ def older_than_gateways(unknown: Mapping[str, str]) -> str:
 
 def _written_by(fleet: str, state: GatewayState) -> int | None:
     """Return the number of the change that wrote the gateway's steering table last."""
-    found = re.fullmatch(rf"{re.escape(fleet)}-([0-9]{{1,9}})/.*", state.steering.generation)
+    found = re.fullmatch(rf"{re.escape(fleet)}-([0-9]{{1,10}})/.*", state.steering.generation)
     return int(found[1]) if found is not None else None

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.releases import ReleaseService
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.rebuilding import nothing_to_rebuild
+from orchestrator.store.rebuilding import not_believed, nothing_to_rebuild
 from policies.model.errors import Conflict, PenstockError, Refused
 from policies.model.fleet import Fleet
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 from policies.model.value import Value
-from policies.rebuilding import highest_heard, knows_all, served_for_good
+from policies.rebuilding import ahead, highest_heard, is_older, knows_all, served_for_good
 
 
 class Rebuilt(Value):
@@ -38,24 +38,33 @@ class RebuildingService:
     async def rebuild(self, fleet: Fleet, person: str, reason: str) -> Rebuilt:
         """Write down again what each gateway goes back to: what it serves for good, if its signatures hold.
 
+        Where only a few gateways know of changes that the ledger does not, it is written again for these.
+
         Raises:
             Conflict: A change is under way, or the ledger knows every change that the gateways heard of.
-            Refused: No gateway serves anything that may be used.
+            Refused: No gateway serves anything that may be used, or what one says of a change is no number
+                that a ledger can have lost.
         """
         if await self.changes.is_under_way(fleet.name):
             raise Conflict(
                 f"a change of {fleet.name} is under way", Offer(verb=Verb.STATUS, fleet=fleet.name)
             )
         survey = await self.changes.survey(fleet)
-        heard = highest_heard(fleet.name, survey.states.values())
-        if knows_all(await asyncio.to_thread(self.ledger.newest_number, fleet.name), heard):
-            raise nothing_to_rebuild(fleet.name)
-        lost = dict(survey.silent)
-        serving = await self._serving(fleet, survey.states, lost, person)
+        newest = await asyncio.to_thread(self.ledger.newest_number, fleet.name)
+        heard = highest_heard(fleet.name, survey.states.values(), newest)
+        unknown = ahead(fleet.name, survey.states, newest)
+        if knows_all(newest, heard):
+            raise not_believed(fleet.name, unknown) if unknown else nothing_to_rebuild(fleet.name)
+        few = set(unknown) if newest and not is_older(unknown, len(survey.states)) else None
+        states = {name: state for name, state in survey.states.items() if few is None or name in few}
+        lost = dict(survey.silent) if few is None else {}
+        serving = await self._serving(fleet, states, lost, person)
         if not serving:
             why = "; ".join(sorted(set(lost.values()))) or "none of them serves anything"
             raise Refused(f"nothing can be rebuilt from the gateways of {fleet.name}: {why}")
-        name = await asyncio.to_thread(self.ledger.rebuild, fleet.name, serving, heard, person, reason)
+        name = await asyncio.to_thread(
+            self.ledger.rebuild, fleet.name, serving, heard, person, reason, only=few
+        )
         versions = Counter(release.version for release in serving.values())
         return Rebuilt(change=name, versions=dict(sorted(versions.items())), lost=dict(sorted(lost.items())))
 

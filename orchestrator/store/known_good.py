@@ -91,13 +91,15 @@ class KnownGood(Book):
             return record(connection, batch)
 
 
-def forget(connection: Connection, fleet: str) -> None:
-    """Ensure in the caller's transaction that no gateway of the fleet has a known-good any more.
+def forget(connection: Connection, fleet: str, only: Collection[str] | None) -> None:
+    """Ensure in the caller's transaction that no gateway of the fleet, or none of these, has a known-good.
 
     What is recorded next has nothing before it that a way back could lead to.
     """
     table = tables.known_good
-    connection.execute(update(table).where(table.c.fleet == fleet, table.c.newest).values(newest=False))
+    theirs = update(table).where(table.c.fleet == fleet, table.c.newest)
+    theirs = theirs if only is None else theirs.where(table.c.gateway.in_(only))
+    connection.execute(theirs.values(newest=False))
 
 
 def record(connection: Connection, batch: KnownGoodBatch) -> int:

@@ -3,14 +3,14 @@
 What an older copy of it says they go back to is no more than a record then.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from orchestrator.store.book import Book
 from orchestrator.store.changes import begin, end, newest_number
 from orchestrator.store.database import writing
 from orchestrator.store.known_good import MOST, forget, record
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
-from policies.model.errors import Conflict
+from policies.model.errors import Conflict, Refused
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 from policies.rebuilding import knows_all, number_above
@@ -23,11 +23,25 @@ def nothing_to_rebuild(fleet: str) -> Conflict:
     return Conflict(f"{sentence}; there is nothing to rebuild", history)
 
 
+def not_believed(fleet: str, unknown: Mapping[str, str]) -> Refused:
+    """Return the refusal where a gateway speaks of a change that no ledger can have lost."""
+    name, why = min(unknown.items())
+    leave_out = Offer(verb=Verb.QUARANTINE, fleet=fleet, gateway=name)
+    return Refused(f"{name} {why}; there can be none of that number, so look whose its host is", leave_out)
+
+
 class Rebuilding(Book):
     """The first line of a fleet whose earlier lines are gone, or whose later ones are."""
 
     def rebuild(
-        self, fleet: str, serving: Mapping[str, ReleaseRef], heard: int, person: str, reason: str
+        self,
+        fleet: str,
+        serving: Mapping[str, ReleaseRef],
+        heard: int,
+        person: str,
+        reason: str,
+        *,
+        only: Collection[str] | None = None,
     ) -> str:
         """Write down that these gateways go back to what they serve; return the change that says so.
 
@@ -37,6 +51,7 @@ class Rebuilding(Book):
             heard: The highest number of a change that they have heard of: its name is never used again.
             person: Who asked for it.
             reason: Why.
+            only: Whose known-good of before is no more than a record then; None for everybody's.
 
         Raises:
             Conflict: The ledger knows this fleet, and every change that its gateways have heard of.
@@ -53,7 +68,7 @@ class Rebuilding(Book):
         with writing(self._engine) as connection:
             if knows_all(newest_number(connection, fleet), heard):
                 raise nothing_to_rebuild(fleet)
-            forget(connection, fleet)
+            forget(connection, fleet, only)
             name = begin(connection, opening, above=number_above(heard))
             rows = sorted(serving.items())
             for first in range(0, len(rows), MOST):

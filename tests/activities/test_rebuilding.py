@@ -49,6 +49,12 @@ def test_what_an_older_copy_called_known_good_moves_nobody_once_it_was_rebuilt(l
         ledger.rebuild("edge", {"gw-1": NEW}, 7, "ana", "once more")
 
 
+def test_what_one_gateway_says_changes_what_it_goes_back_to_itself_and_nobody_else(ledger: Ledger) -> None:
+    promote(ledger, "one", OLD, "gw-1", "gw-2")
+    ledger.rebuild("edge", {"gw-1": NEW}, 7, "ana", "one change was lost", only={"gw-1"})
+    assert ledger.known_good("edge") == {"gw-1": NEW, "gw-2": OLD}
+
+
 def test_an_empty_ledger_is_written_again_whatever_its_gateways_heard_of(ledger: Ledger) -> None:
     assert ledger.newest_number("edge") == 0
     assert ledger.rebuild("edge", {"gw-1": NEW}, 0, "ana", "the disk has died") == "edge-101"

@@ -4,7 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.model.instance import GatewayState
-from policies.rebuilding import ahead, highest_heard, knows_all, number_above, older_than_gateways
+from policies.rebuilding import (
+    LARGEST,
+    MOST_LOST,
+    ahead,
+    highest_heard,
+    is_older,
+    knows_all,
+    number_above,
+    older_than_gateways,
+)
 from tests.unit.fleets import state
 
 NUMBERS = st.integers(0, 10**9 - 1)
@@ -22,10 +31,10 @@ def test_only_a_change_after_the_ledgers_newest_makes_a_gateway_know_more(number
 
 
 def test_what_another_fleet_a_host_or_nobody_wrote_says_nothing_of_this_ledger() -> None:
-    written = ("core-9/1", "edge-x/1", "primed", "", "edge-9", "edge-9999999999/1", "my-edge-9/1")
+    written = ("core-9/1", "edge-x/1", "primed", "", "edge-9", "edge-99999999999/1", "my-edge-9/1")
     states = {f"gw-{count}": steered_by(f"gw-{count}", one) for count, one in enumerate(written)}
     assert ahead("edge", states, 0) == {}
-    assert highest_heard("edge", states.values()) == 0
+    assert highest_heard("edge", states.values(), 0) == 0
 
 
 def test_the_first_gateway_is_named_and_the_others_are_counted() -> None:
@@ -38,7 +47,7 @@ def test_the_first_gateway_is_named_and_the_others_are_counted() -> None:
 
 @given(numbers=st.lists(NUMBERS, max_size=5))
 def test_the_next_number_was_given_to_no_change_that_a_gateway_heard_of(numbers: list[int]) -> None:
-    heard = highest_heard("edge", [steered_by("gw-1", f"edge-{number}/1") for number in numbers])
+    heard = highest_heard("edge", [steered_by("gw-1", f"edge-{number}/1") for number in numbers], 0)
     assert heard == max(numbers, default=0)
     assert number_above(heard) > heard
 
@@ -48,3 +57,20 @@ def test_a_ledger_without_a_change_knows_nothing_and_one_with_the_newest_knows_a
     assert knows_all(1, 0)
     assert knows_all(7, 7)
     assert not knows_all(7, 8)
+
+
+@given(newest=st.integers(0, 10**6), lie=st.integers(0, 10**10))
+def test_one_liar_takes_few_of_the_numbers_that_changes_may_have(newest: int, lie: int) -> None:
+    heard = highest_heard("edge", [steered_by("gw-1", f"edge-{lie}/1")], newest)
+    assert heard in {0, lie}
+    assert heard <= (newest + MOST_LOST if newest else LARGEST)
+    after = number_above(heard) + 1
+    assert ahead("edge", {"gw-2": steered_by("gw-2", f"edge-{after + 1}/1")}, after)
+
+
+def test_a_few_gateways_make_no_ledger_an_older_copy_and_all_of_a_small_fleet_do() -> None:
+    answered = {1: 1, 2: 2, 3: 2, 19: 2, 40: 4, 10_000: 1_000}
+    for gateways, enough in answered.items():
+        names = [f"gw-{number}" for number in range(gateways)]
+        assert is_older(names[:enough], gateways)
+        assert not is_older(names[: enough - 1], gateways)
