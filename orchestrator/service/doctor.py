@@ -254,6 +254,8 @@ async def _bounded(about: str, look: Callable[[], Awaitable[Finding]]) -> Findin
         sentence = silence_of(error)
     except RuntimeError:  # what the engine's client says of its first connection is for programmers
         sentence = "the engine cannot be reached"
+    except httpx.HTTPStatusError as error:  # its own words have the whole address, with a login in it
+        sentence = f"it answers with status {error.response.status_code}"
     except (PenstockError, OSError, httpx.HTTPError) as error:
         sentence = f"it does not answer: {str(error) or type(error).__name__}"
     except (ValueError, KeyError, TypeError, IndexError) as error:

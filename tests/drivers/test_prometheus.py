@@ -196,6 +196,22 @@ async def test_a_whole_answer_is_read() -> None:
     assert found.samples == ((1000.0, 1.0), (1001.0, 2.0))
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [page(b"no", status=401), page(b"not json"), page(envelope([{}]))],
+    ids=["refused", "not-prometheus", "shapeless"],
+)
+async def test_no_sentence_shows_the_login_of_prometheus(
+    answer: Callable[[BaseHTTPRequestHandler], None],
+) -> None:
+    with server(answer) as url:
+        async with source_of(url.replace("//", "//reader:a-secret-word@")) as source:
+            with pytest.raises(MetricsUnavailable) as refused:
+                await ask(source)
+    assert "secret" not in str(refused.value)
+    assert url in str(refused.value)
+
+
 async def test_a_query_prometheus_cannot_parse_is_the_policys_fault() -> None:
     for status in (400, 422):
         with server(page(b"parse error", status)) as url:

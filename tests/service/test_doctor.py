@@ -12,7 +12,8 @@ from orchestrator.processes.composition import compose
 from orchestrator.service.doctor import Health
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
-from policies.model.people import Role
+from policies.model.people import Caller, Role, Via
+from tests.drivers.test_prometheus import page, server
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
 from tests.service.test_api import token
@@ -65,6 +66,19 @@ async def test_whoever_sees_one_fleet_hears_of_no_file_disk_or_other_fleet(
         "core: certificates",
         "core: metrics",
     ]
+
+
+ANYBODY = Caller(person="ana", grants={}, via=Via.API)
+
+
+async def test_nobody_is_told_the_login_of_prometheus(tmp_path: Path) -> None:
+    with server(page(b"who are you", status=401)) as url:
+        place = url.replace("//", "//reader:a-secret-word@")
+        settings = installed(tmp_path).model_copy(update={"prometheus_url": place})
+        found = await (await compose(settings)).service.examine(ANYBODY)
+    metrics = next(one for one in found if one.about == "metrics")
+    assert metrics.sentence == "it answers with status 401"
+    assert "secret" not in "".join(one.sentence for one in found)
 
 
 async def test_it_answers_however_many_do_not(service: Service, api: httpx.AsyncClient) -> None:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
@@ -44,12 +45,12 @@ class PrometheusSource:
     """Raw samples from one Prometheus (or anything that answers its query API)."""
 
     def __init__(self, url: str, *, headers: dict[str, str] | None = None) -> None:
-        self._url = url.rstrip("/")
+        self._named = _named(url)
         session = Session()
         session.trust_env = False
         session.hooks["response"].append(_read_whole)
         self._client = PrometheusConnect(
-            url=self._url,
+            url=url.rstrip("/"),
             headers=headers,
             retry=Retry(0),
             session=session,
@@ -74,7 +75,7 @@ class PrometheusSource:
             return await asyncio.wait_for(asked, TOTAL_SECONDS)
         except TimeoutError:
             raise MetricsUnavailable(
-                f"Prometheus at {self._url} did not answer within {TOTAL_SECONDS:g} s"
+                f"Prometheus at {self._named} did not answer within {TOTAL_SECONDS:g} s"
             ) from None
 
     def close(self) -> None:
@@ -88,14 +89,20 @@ class PrometheusSource:
         except PrometheusApiClientException as error:
             if str(error).startswith(_BAD_QUERY):
                 raise BadQuery(f"Prometheus refuses {query}: {error}; correct the gate policy") from error
-            raise MetricsUnavailable(f"Prometheus at {self._url} answers {str(error)[:200]}") from error
+            raise MetricsUnavailable(f"Prometheus at {self._named} answers {str(error)[:200]}") from error
         except (RequestException, HTTPError) as error:
             raise MetricsUnavailable(
-                f"Prometheus at {self._url} cannot be read: {type(error).__name__}"
+                f"Prometheus at {self._named} cannot be read: {type(error).__name__}"
             ) from error
         except (KeyError, TypeError, ValueError) as error:
-            raise MetricsUnavailable(f"Prometheus at {self._url} answers in an unknown shape") from error
-        return _series(answer, self._url)
+            raise MetricsUnavailable(f"Prometheus at {self._named} answers in an unknown shape") from error
+        return _series(answer, self._named)
+
+
+def _named(url: str) -> str:
+    """Return the address as sentences name it: whoever reads them gets no login for it."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
 def _read_whole(response: Response, *_: object, **__: object) -> Response:
@@ -108,9 +115,7 @@ def _read_whole(response: Response, *_: object, **__: object) -> Response:
         body += chunk
         if monotonic() > deadline or len(body) > MOST_BYTES:
             response.close()
-            raise MetricsUnavailable(
-                f"the answer of {response.url.partition('?')[0]} takes too long or too much"
-            )
+            raise MetricsUnavailable(f"the answer of {_named(response.url)} takes too long or too much")
     response._content = bytes(body)  # noqa: SLF001 - where requests itself keeps what it has read
     response._content_consumed = True  # noqa: SLF001 - or it would read again
     if response.status_code == 200:  # noqa: PLR2004 - HTTP's word for well
@@ -125,7 +130,7 @@ def _check_envelope(response: Response) -> None:
         sound = envelope["status"] == "success"
     except (KeyError, TypeError, ValueError) as error:
         raise MetricsUnavailable(
-            f"{response.url.partition('?')[0]} answers something that is not Prometheus"
+            f"{_named(response.url)} answers something that is not Prometheus"
         ) from error
     if not sound or kind != "matrix":
         raise MetricsUnavailable(f"Prometheus answers {kind!r} where raw samples were asked for")
