@@ -33,6 +33,11 @@ def is_adopted(release: ReleaseRef) -> bool:
     return release.version.endswith(MARK)
 
 
+def is_named_as_found(release: ReleaseRef) -> bool:
+    """Whether an agent calls what it found as `release_of` does, and not by the name of a signed release."""
+    return release == release_of(release.product, release.version.removesuffix(MARK), release.executable)
+
+
 def own_daemons(
     gateways: Collection[str], proven: Mapping[str, Sequence[ReleaseRef]]
 ) -> dict[str, ReleaseRef]:

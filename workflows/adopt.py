@@ -8,6 +8,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from activities.adoption import AdoptionActivities
 from activities.ledger import EventEntry, LedgerActivities
 from activities.plans import AdoptedEntry, PlanActivities
+from policies.adoption import is_named_as_found
 from policies.model.adoption import Adopted, AdoptOrder, Examined, FoundDaemon
 from policies.model.fleet import GatewayRef
 from policies.model.operation import Operation
@@ -89,6 +90,9 @@ class Adopt:
             answer = await answer_of(gateway, AdoptionActivities.adopt_gateway, steps.CHANGE, wanted)
             if answer.gateway != gateway.name:
                 raise stopped(f"its agent answers as {answer.gateway}")
+            if not is_named_as_found(answer.release):
+                said = f"{answer.release.product} {answer.release.version}"
+                raise stopped(f"its agent calls what it found {said}, which is no name of what is adopted")
         except (ActivityError, ApplicationError) as error:
             failed[gateway.name] = sentence_of(error)
             return None

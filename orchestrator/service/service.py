@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.files import FleetFiles
@@ -145,6 +146,7 @@ class Service:
         self._enrolment = enrolment
         self._late = late
         self._one_examination = asyncio.Lock()
+        self._own_turns = WeakValueDictionary[str, asyncio.Lock]()
 
     # --- who asks --------------------------------------------------------------------
 
@@ -273,7 +275,8 @@ class Service:
     async def examine(self, caller: Caller) -> tuple[Finding, ...]:
         """Return what is well and what is not, of the fleets that the caller may look at."""
         fleets = await asyncio.to_thread(self._fleets.of, caller)
-        async with self._one_examination:
+        own_turn = self._own_turns.setdefault(caller.person, asyncio.Lock())
+        async with own_turn, self._one_examination:  # whoever asks a hundred times is one of those who wait
             return await self._doctor.examine(fleets, everything=self._may_everywhere(caller, Action.READ))
 
     async def release(self, caller: Caller, name: str) -> ReleaseRow:

@@ -1,15 +1,17 @@
 """What `penstock doctor` finds: of an installation whose peers are away, and of one whose peers are there."""
 
+import asyncio
 import json
 import os
 import re
 from pathlib import Path
 
 import httpx
+import pytest
 
 from activities.drivers.private_files import write_private
 from orchestrator.processes.composition import compose
-from orchestrator.service.doctor import Health
+from orchestrator.service.doctor import DoctorService, Finding, Health
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.people import Caller, Role, Via
@@ -79,6 +81,22 @@ async def test_nobody_is_told_the_login_of_prometheus(tmp_path: Path) -> None:
     metrics = next(one for one in found if one.about == "metrics")
     assert metrics.sentence == "it answers with status 401"
     assert "secret" not in "".join(one.sentence for one in found)
+
+
+async def test_whoever_asks_a_hundred_times_at_once_has_one_place_in_the_queue(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def examine(*_: object, **__: object) -> tuple[Finding, ...]:
+        await asyncio.sleep(0.05)
+        return ()
+
+    monkeypatch.setattr(DoctorService, "examine", examine)
+    noise = [asyncio.create_task(service.examine(ANYBODY)) for _ in range(100)]
+    await asyncio.sleep(0.1)
+    await service.examine(ANYBODY.model_copy(update={"person": "ben"}))
+    assert sum(one.done() for one in noise) <= 5
+    for one in noise:
+        one.cancel()
 
 
 async def test_it_answers_however_many_do_not(service: Service, api: httpx.AsyncClient) -> None:

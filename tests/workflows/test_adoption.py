@@ -10,7 +10,7 @@ from policies.model.fleet import GatewayRef
 from policies.model.instance import InstanceState
 from policies.model.value import digest_of
 from tests.fakes.gateway import FakeSlot
-from tests.workflows.world import OLD, World, fleet_of, result_of, until, working
+from tests.workflows.world import NEW, OLD, World, fleet_of, result_of, until, working
 from workflows.adopt import Examine, ExamineOrder
 from workflows.steps import CONTROL_QUEUE
 
@@ -62,6 +62,20 @@ async def test_a_gateway_that_refuses_is_named_and_a_repeat_completes_the_adopti
         assert (await adopt(world)).outcome is Outcome.PROMOTED
         assert world.book.known_good("edge") == dict.fromkeys(world.gateways, FOUND)
         assert [fake.effects for fake in world.gateways.values()] == [["adopt 1.1.6+adopted"]] * 2
+
+
+async def test_a_lying_agent_has_no_signed_release_written_down_as_what_it_found_running(
+    environment: WorkflowEnvironment,
+) -> None:
+    async with working(serving_by_themselves(environment)) as world:
+        thief = world.gateways["gw-2"].unprepared
+        assert thief is not None
+        thief.release = NEW
+        result = await adopt(world)
+        said = f"{NEW.product} {NEW.version}"
+        told = f"its agent calls what it found {said}, which is no name of what is adopted"
+        assert (result.outcome, result.aside) == (Outcome.HELD, {"gw-2": told})
+        assert world.book.known_good("edge") == {"gw-1": FOUND}
 
 
 async def test_only_the_gateways_that_are_named_are_adopted(environment: WorkflowEnvironment) -> None:
