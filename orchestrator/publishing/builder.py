@@ -32,6 +32,8 @@ from policies.trust.statements import parse_release
 
 LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/lintian", "usr/share/locale")
 """Parts of a packaged tree that nothing runs."""
+SETTLED = 0o755
+"""Rights of files that a release keeps: whoever else is on a gateway's host writes none of them."""
 _NAMED = 10
 """Keys that a sentence names; more are counted."""
 TEMPLATES = {"ocserv": require_template}
@@ -258,7 +260,7 @@ def _list(tree: Path, left_out: Sequence[str]) -> tuple[list[dict[str, Any]], li
             content = path.read_bytes()
             keys += keys_in(content, name)
             sha256 = hashlib.sha256(content).hexdigest()
-            files.append({"path": name, "sha256": sha256, "size": len(content), "mode": mode & 0o777})
+            files.append({"path": name, "sha256": sha256, "size": len(content), "mode": mode & SETTLED})
         else:
             raise BadInput(f"{path} is neither a file nor a link; a release cannot carry it")
     _refuse_keys(keys)

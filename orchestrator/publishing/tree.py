@@ -115,7 +115,8 @@ def _files(root: Root, name: str) -> list[str]:
     path = name.strip("/")
     place = root.path / root.place(path)
     if place.is_dir():
-        return [f"{path}/{one.relative_to(place).as_posix()}" for one in place.rglob("*") if one.is_file()]
+        below = [f"{path}/{one.relative_to(place).as_posix()}" for one in place.rglob("*")]
+        return [one for one in below if root.has(one)]  # as a process with this root sees it
     if place.is_file():
         return [path]
     raise BadInput(f"{root.path} has no {path}; leave it out, or add the package that has it")

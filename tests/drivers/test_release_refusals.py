@@ -1,6 +1,7 @@
 """What no host could run, and what nobody may read, never becomes a release."""
 
 import io
+import json
 import shutil
 import subprocess
 import tarfile
@@ -159,3 +160,16 @@ def test_programs_for_another_processor_than_was_said_are_refused(small: tuple[P
     build(tree, template)
     with pytest.raises(BadInput, match=r"has programs for amd64, and the release is for linux/arm64"):
         build(tree, template, "linux/arm64")
+
+
+def test_no_file_of_a_release_may_be_written_by_others_on_a_gateways_host(small: tuple[Path, Path]) -> None:
+    tree, template = small
+    (tree / "usr/sbin/ocserv").chmod(0o6777)
+    (tree / "etc").mkdir(exist_ok=True)
+    (tree / "etc/settings").write_text("shared")
+    (tree / "etc/settings").chmod(0o666)
+    labels = ReleaseLabels(product="gw", version="1")
+    made = build_release(tree, template, labels, tree.parent / "blobs")
+    root = next(one for one in json.loads(made.statement)["predicate"]["artifacts"] if one["files"])
+    modes = {one["path"]: one["mode"] for one in root["files"]}
+    assert (modes["usr/sbin/ocserv"], modes["etc/settings"]) == (0o755, 0o644)

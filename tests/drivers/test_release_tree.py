@@ -187,6 +187,14 @@ def test_modules_that_are_opened_later_come_along_with_what_they_load(
         make(tmp_path / "other", *of(packages), "--also", "usr/share/none")
 
 
+def test_a_link_to_a_file_of_this_machine_brings_nothing_of_it_along(
+    tmp_path: Path, packages: tuple[Path, Path]
+) -> None:
+    linked = bare_deb(tmp_path, "linked", link("./opt/modules/mine", "/etc/passwd"))
+    make(tmp_path / "tree", *of((*packages, linked)), "--also", "opt/modules")
+    assert not (tmp_path / "tree/opt").exists()
+
+
 def test_what_is_no_package_or_no_program_is_named(tmp_path: Path, packages: tuple[Path, Path]) -> None:
     (tmp_path / "wrong.deb").write_text("nothing of the kind")
     with pytest.raises(BadInput, match=r"wrong\.deb is no Debian package"):
