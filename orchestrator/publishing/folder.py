@@ -5,8 +5,10 @@ all, and an index is pointed to only after everything it names is there.
 """
 
 import json
+import os
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from policies.model.errors import BadInput
 from policies.model.trust import Envelope
 from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
+
+LARGEST = 1 << 20
+"""Bytes of a statement, a signature or a list of these; manifests have at most 64 KiB."""
 
 
 def publish(
@@ -41,7 +46,7 @@ def publish(
 def add_signature(root: Path, digest: Digest, kind: str, content: bytes, token: bytes | None = None) -> None:
     """Add a signature to a statement in the folder; the same one again changes nothing."""
     path = _listing(root, digest)
-    listed = strict_json.loads(path.read_bytes()) if path.exists() else []
+    listed = strict_json.loads(_read(path)) if path.exists() else []
     entry = _signature(root, kind, content, token)
     if entry not in listed:
         _write(path, json.dumps([*listed, entry]).encode())
@@ -59,7 +64,7 @@ def read_statement(root: Path, digest: Digest) -> bytes:
         BadInput: the folder has no such statement.
     """
     try:
-        return place(root, "statements", digest).read_bytes()
+        return _read(place(root, "statements", digest))
     except OSError as error:
         raise BadInput(f"{root} holds no statement {digest}; build the release into it first") from error
 
@@ -72,7 +77,7 @@ def offered(root: Path, product: str, channel: str) -> Digest:
     """
     pointer = root / "channels" / product / channel
     try:
-        return TypeAdapter[str](Digest).validate_python(pointer.read_text().strip())
+        return TypeAdapter[str](Digest).validate_python(_read(pointer).decode().strip())
     except OSError as error:
         raise BadInput(f"{root} offers no index of {product}/{channel}; make one: release index") from error
     except ValueError as error:
@@ -90,10 +95,10 @@ def read_signatures(root: Path, digest: Digest) -> tuple[Envelope, ...]:
         return tuple(
             Envelope(
                 kind=entry["kind"],
-                content=place(root, "blobs", entry["digest"]).read_bytes(),
-                token=place(root, "blobs", entry["token"]).read_bytes() if "token" in entry else None,
+                content=_read(place(root, "blobs", entry["digest"])),
+                token=_read(place(root, "blobs", entry["token"])) if "token" in entry else None,
             )
-            for entry in (strict_json.loads(path.read_bytes()) if path.exists() else [])
+            for entry in (strict_json.loads(_read(path)) if path.exists() else [])
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} or what it names cannot be read: {type(error).__name__}") from error
@@ -118,6 +123,20 @@ def _signature(root: Path, kind: str, content: bytes, token: bytes | None = None
             entry[name] = digest_of(part)
             _write(place(root, "blobs", entry[name]), part)
     return entry
+
+
+def _read(path: Path) -> bytes:
+    """Return what is in a file of the folder; others may write there, and put a pipe or anything large.
+
+    Raises:
+        BadInput: it is no file, or larger than what this module writes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+            raise BadInput(f"{path} is no file of at most {LARGEST >> 20} MiB; look who writes to the folder")
+        return file.read(LARGEST)
 
 
 def _write(path: Path, content: bytes) -> None:

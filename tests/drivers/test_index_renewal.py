@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -193,3 +194,31 @@ def test_the_timers_units_are_what_systemd_reads(tmp_path: Path) -> None:
     assert verified(tmp_path / "penstock-index.service") == ""
     (tmp_path / "penstock-index.service").write_text("[Service]\nExecStart=nothing\n")
     assert "penstock-index.service" in verified(tmp_path / "penstock-index.service")
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def huge(path: Path) -> None:
+    os.truncate(path, 1 << 40)
+
+
+@pytest.mark.parametrize("spoiled", [pipe, endless, huge])
+@pytest.mark.parametrize("which", ["channels/gw/stable", "statements/sha256/*", "signatures/sha256/*.json"])
+def test_whoever_writes_to_the_repository_keeps_no_signer_waiting_and_takes_no_memory(
+    publisher: Publisher, spoiled: Callable[[Path], None], which: str
+) -> None:
+    publisher.index(1, left=DAY)
+    [path] = publisher.root.glob(which)
+    spoiled(path)
+    began = time.monotonic()
+    with pytest.raises(BadInput, match=path.name):
+        publisher.renew()
+    assert time.monotonic() - began < 2
