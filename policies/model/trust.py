@@ -186,8 +186,6 @@ class ApprovalRule(SignedWord):
     """How many people, beside who starts it."""
     unless_keys_in: tuple[str, ...] = ()
     """Of `config`: settings whose change needs nobody."""
-    reason_required: bool = False
-    """Not asked yet: every approval has a reason."""
     ttl_minutes: int | None = Field(default=None, ge=1)
     """How long an approval is good; 240 where it is left out."""
 
@@ -203,10 +201,6 @@ class ApprovalRules(SignedWord):
     """Settings change that lead to secrets."""
     trust_policy_change: ApprovalRule = ApprovalRule(count=2)
     """The upgrade is under another trust.yaml than the last one."""
-    override_downgrade: ApprovalRule = ApprovalRule(count=2, reason_required=True, ttl_minutes=60)
-    """Not asked yet: what is below the floor is refused, whoever approves."""
-    automatic_rollback: ApprovalRule = ApprovalRule(count=0)
-    """Not asked yet: an automatic way back waits for nobody."""
 
 
 SecretReference = Annotated[str, Field(pattern=r"^(?:file|env|vault):")]

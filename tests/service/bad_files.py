@@ -156,6 +156,8 @@ def _trusts() -> Bad:
         (swapped(TRUST, "https://repository.example", "repository"), "repository"),
         (TRUST + "approvals: {config: {count: -1}}\n", "count"),
         (TRUST + "approvals: {config: 2}\n", "config"),
+        (TRUST + "approvals: {override_downgrade: {count: 2}}\n", "override_downgrade"),
+        (TRUST + "approvals: {config: {count: 2, reason_required: true}}\n", "reason_required"),
         (TRUST + TRUST[TRUST.index("rules:") :], "already given"),
     )
 
