@@ -155,12 +155,22 @@ class DoctorService:
 
     async def _audit(self) -> Finding:
         newest = await asyncio.to_thread(self.checkpoints.newest)
-        signed = datetime.fromisoformat(str(newest.at)) if newest is not None else None
-        if signed is None or datetime.now(UTC) - signed > CHECKPOINT_WITHIN:
-            when = "never" if signed is None else f"last at {signed:%Y-%m-%d %H:%M} UTC"
-            sentence = f"the head of the record was signed {when}; a worker does it every hour"
+        signed = newest.seq if newest is not None else 0
+        unsigned = await asyncio.to_thread(self.ledger.audit_entries, signed, limit=1)
+        head = await asyncio.to_thread(self.ledger.audit_head)
+        if head.seq < signed:
+            sentence = (
+                f"the record ends with entry {head.seq}, and {signed} were signed; penstock audit verify"
+            )
+            return Finding(about="audit", health=Health.WRONG, sentence=sentence)
+        since = datetime.fromisoformat(unsigned[0].at) if unsigned else None
+        if since is not None and datetime.now(UTC) - since > CHECKPOINT_WITHIN:
+            entered = f"what was entered since {since:%Y-%m-%d %H:%M} UTC is not signed"
+            sentence = f"{entered}; a worker does it every hour"
             return Finding(about="audit", health=Health.DOUBTFUL, sentence=sentence)
-        return _well("audit", f"the head of the record was signed at {signed:%H:%M} UTC")
+        return _well(
+            "audit", f"{signed} of {head.seq} entries are signed; what is new waits for an hour at most"
+        )
 
     async def _disk(self) -> Finding:
         scarce = []

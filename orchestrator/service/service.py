@@ -608,8 +608,11 @@ class Service:
         return await self._acts.audited(caller, "rebuild asked for", fleet, {"reason": reason}, ask)
 
     async def verify_release(self, caller: Caller, fleet: str, digest: str) -> Admitted:
-        """Verify a release of the repository for the fleet, without keeping anything."""
-        named = await self._asked(caller, Action.READ, fleet)
+        """Verify a release of the repository for the fleet, without adding it.
+
+        It is fetched, and the record says for whom: that is more than to look at what is there already.
+        """
+        named = await self._asked(caller, Action.PLAN, fleet)
         return await self._releases.verify(named, digest, caller.person)
 
     async def add_release(self, caller: Caller, fleet: str, digest: str) -> ReleaseRow:

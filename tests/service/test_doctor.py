@@ -4,13 +4,15 @@ import asyncio
 import json
 import os
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
 from activities.drivers.private_files import write_private
-from orchestrator.processes.composition import compose
+from orchestrator.processes.composition import checkpoints_of, compose
+from orchestrator.service import doctor
 from orchestrator.service.doctor import DoctorService, Finding, Health
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
@@ -26,8 +28,8 @@ async def test_what_is_away_is_named_and_hides_nothing_else(penstock: CommandLin
     assert found.code == 10, found
     health = {one["about"]: one["health"] for one in json.loads(found.out)["data"]}
     assert [health[name] for name in ("engine", "worker", "metrics")] == ["wrong"] * 3
-    assert [health[name] for name in ("ledger", "files", "disk")] == ["well"] * 3
-    assert health["audit"] == health["sealing"] == "doubtful"
+    assert [health[name] for name in ("ledger", "audit", "files", "disk")] == ["well"] * 4
+    assert health["sealing"] == "doubtful"
     assert health["edge: gateways"] == health["core: known-good"] == "doubtful"
 
 
@@ -114,3 +116,26 @@ async def test_whether_orders_are_sealed_is_said(penstock: CommandLine, tmp_path
     service = (await compose(settings)).service
     found = {one.about: one for one in await service.examine(service.people.at_the_socket(os.geteuid()))}
     assert (found["sealing"].health, "for: spring" in found["sealing"].sentence) == (Health.WELL, True)
+
+
+async def test_a_record_is_doubtful_when_entries_wait_for_their_signature_and_not_when_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = installed(tmp_path)
+    made = await compose(settings)
+    points = checkpoints_of(settings, made.ledger)
+
+    async def said() -> Finding:
+        found = await made.service.examine(made.service.people.at_the_socket(os.geteuid()))
+        return next(one for one in found if one.about == "audit")
+
+    made.ledger.audit("root", "cli", "tried", "ledger", {})
+    assert (await said()).health is Health.WELL  # a worker has an hour for it
+    monkeypatch.setattr(doctor, "CHECKPOINT_WITHIN", timedelta(0))
+    assert "is not signed" in (await said()).sentence
+    signed = points.note(now=True)
+    assert signed is not None
+    assert (await said()).health is Health.WELL  # nobody did anything for however long
+    ahead = signed.model_copy(update={"seq": 9})  # as if the newest entries had been taken away
+    settings.audit_checkpoints.write_text(f"{ahead.model_dump_json()}\n")
+    assert (await said()).sentence == "the record ends with entry 1, and 9 were signed; penstock audit verify"

@@ -67,7 +67,7 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/releases": (None, {}),
     "GET /v1/releases/{release}": (None, {}),
     "POST /v1/releases": (Action.ADD_RELEASES, {"fleet": "edge", "digest": DIGEST}),
-    "POST /v1/releases/verify": (Action.READ, {"fleet": "edge", "digest": DIGEST}),
+    "POST /v1/releases/verify": (Action.PLAN, {"fleet": "edge", "digest": DIGEST}),
     "POST /v1/releases/{release}/yank": (None, WHY),
     "GET /v1/tokens": (None, {}),
     "POST /v1/tokens": (Action.ADMINISTER, {"name": "x", "grants": [{"fleet": "edge", "roles": ["viewer"]}]}),
