@@ -16,6 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from orchestrator.variables import PREFIX, unread
 from policies.model.errors import BadInput
 
 MOST_PORT = 65535
@@ -58,11 +59,11 @@ def state_folder() -> Path:
 
 
 class Settings(BaseSettings):
-    """Read from `PENSTOCK_…` variables, then `penstock.toml` in the state folder; unknown keys refused."""
+    """Read from `PENSTOCK_…` variables, then `penstock.toml` in the state folder; unknown names refused."""
 
     file: ClassVar[Path] = state_folder() / "penstock.toml"
 
-    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     temporal_address: Address = Field("127.0.0.1:7233", description="host and port of the Temporal frontend")
     temporal_namespace: str = Field("default", description="namespace of this installation in Temporal")
@@ -164,18 +165,22 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls.file)
 
 
-def read_settings() -> Settings:
+def read_settings(*, unread_variables: bool = False) -> Settings:
     """Return what the environment and the file say.
+
+    Variables that nobody reads are let be where `unread_variables` says so.
 
     Raises:
         BadInput: One of them is wrong; the sentence names which, the key, and what to do.
     """
+    if not unread_variables:
+        _refuse_unread_variables()
     try:
         return Settings()
     except ValidationError as invalid:
         wrong = invalid.errors()[0]
         key = ".".join(map(str, wrong["loc"]))
-        variable = f"PENSTOCK_{key.upper()}"
+        variable = f"{PREFIX}{key.upper()}"
         where = variable if variable in os.environ else f"{Settings.file}: {key}"
         if wrong["type"] == "extra_forbidden":
             close = difflib.get_close_matches(key, Settings.model_fields, n=1)
@@ -188,3 +193,8 @@ def read_settings() -> Settings:
         raise BadInput(f"{Settings.file} is no TOML: {invalid}") from invalid
     except OSError as error:
         raise BadInput(f"{Settings.file} cannot be read: {error.strerror}") from error
+
+
+def _refuse_unread_variables() -> None:
+    for wrong in unread(os.environ, (f"{PREFIX}{name.upper()}" for name in Settings.model_fields)):
+        raise BadInput(wrong)

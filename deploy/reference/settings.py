@@ -9,16 +9,13 @@ from pydantic import AfterValidator
 
 from deploy.reference.markdown import page, sentence, table
 from orchestrator.settings import Settings, state_folder
+from orchestrator.variables import BESIDE
 
-BESIDE = {
-    "PENSTOCK_STATE": "folder of what this installation must not lose; else `.state` beside its environment",
-    "PENSTOCK_URL": "of commands: the API of another host, like `https://penstock.example:9700`",
-    "PENSTOCK_TOKEN": "of commands: a machine's token, as `penstock token create` printed it",
-    "PENSTOCK_AUTHORITIES": "of commands: certificates by which that API is known, instead of the system's",
+VAULT = {
     "VAULT_ADDR": "where `vault:` references are read, like `https://vault.example:8200`",
     "VAULT_TOKEN_FILE": "file with the token that is shown there",
 }
-"""What is read from the environment and is no setting of the installation's processes."""
+"""Where secrets are read that a file refers to as `vault:`."""
 
 CHECKED = {"_address": "`HOST:PORT`", "_place": "a URL", "_database": "a database's URL"}
 """What text has to be, by the check that the settings make."""
@@ -39,12 +36,13 @@ def text() -> str:
     return page(
         "Settings",
         "Read by `serve`, `worker`, `api` and `relay` when they start: from the environment, else from "
-        "`penstock.toml` in the state folder, where `PENSTOCK_LEDGER_URL` is `ledger_url`. A key that is not "
-        "known is refused. `STATE` stands for the state folder. An agent reads its own file instead: "
-        "[agent.yaml](agent.md). A commented example: `deploy/examples/penstock.toml`.",
+        "`penstock.toml` in the state folder, where `PENSTOCK_LEDGER_URL` is `ledger_url`. A key and a "
+        "`PENSTOCK_` variable that nobody knows are refused. `STATE` stands for the state folder. An agent "
+        "reads its own file instead: [agent.yaml](agent.md). A commented example: "
+        "`deploy/examples/penstock.toml`.",
         table(("Variable", "Value", "Default", "Means"), settings),
         "## Beside the settings",
-        table(("Variable", "Means"), [(f"`{name}`", means) for name, means in BESIDE.items()]),
+        table(("Variable", "Means"), [(f"`{name}`", means) for name, means in (BESIDE | VAULT).items()]),
     )
 
 

@@ -41,7 +41,7 @@ from orchestrator.engine.secured import secured
 from orchestrator.enrolment.host import HostFiles
 from orchestrator.enrolment.names import RELAY_NAME
 from orchestrator.enrolment.renewal import Renewal, ask_for_the_next
-from orchestrator.processes.agent_file import AgentSettings
+from orchestrator.processes.agent_file import AgentSettings, tell_of_unread_variables
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.certificate import ask_when_due, certificate_renewal, keep_renewed
 from orchestrator.processes.memory import make_no_more_heaps
@@ -254,6 +254,7 @@ async def main(config: Path) -> None:
     """Run until told to stop; the instances outlive this process."""
     require_own(config)
     make_no_more_heaps()
+    tell_of_unread_variables()
     settings = load(config, AgentSettings)
     worker, host = await compose(settings)
     works: dict[str, Callable[[], Awaitable[None]]] = {

@@ -1,5 +1,7 @@
 """A gateway's own file: what its agent and its exporter are told there, and nowhere else."""
 
+import logging
+import os
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -9,9 +11,18 @@ from pydantic import Field, field_validator, model_validator
 
 from activities.drivers.certificate.settings import CertificateSettings
 from activities.drivers.daemon.exempt import Exempt
+from orchestrator.variables import unread
 from policies.model.fleet import Gateway
 from policies.model.host_limits import HostLimits
 from policies.model.value import Duration, Name, Value
+
+_log = logging.getLogger(__name__)
+
+
+def tell_of_unread_variables() -> None:
+    """Name each variable that nobody reads on a gateway's host, and go on: users need the gateway."""
+    for wrong in unread(os.environ):
+        _log.warning("%s", wrong)
 
 
 class ProbeSettings(Value):

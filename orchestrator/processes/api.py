@@ -19,6 +19,7 @@ from orchestrator.processes.listening import answering_at, port_at
 from orchestrator.processes.monitored import engine_look, ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself, leave
 from orchestrator.processes.stopping import told_to_stop
+from orchestrator.processes.supervisor import say_ready
 from orchestrator.service.service import Service
 from orchestrator.settings import Settings, read_settings, state_folder
 from policies.model.errors import BadInput, Conflict, PenstockError
@@ -156,7 +157,7 @@ async def main() -> None:
     enter_network_namespace(settings.network_namespace)
     told = told_to_stop()
     async with answering(settings):
-        print(f"ready: {settings.socket}", flush=True)  # noqa: T201 - the supervisor waits for this line
+        say_ready(os.fspath(settings.socket))
         await told.wait()
 
 

@@ -31,9 +31,10 @@ from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.steering.nftables import TABLE
 from activities.drivers.steering.nftables_ruleset import parse
 from activities.files import load
-from orchestrator.processes.agent_file import AgentSettings
+from orchestrator.processes.agent_file import AgentSettings, tell_of_unread_variables
 from orchestrator.processes.scraping import scraped
 from orchestrator.processes.stopping import told_to_stop
+from orchestrator.processes.supervisor import say_ready
 from policies.model.adoption import ADOPTED
 from policies.model.errors import PenstockError
 from policies.model.fleet import Gateway
@@ -238,6 +239,7 @@ async def main(config: Path) -> None:
     Raises:
         BadInput: The file is not as it must be, or nobody can listen where it says.
     """
+    tell_of_unread_variables()
     settings = load(config, AgentSettings)
     asyncio.get_running_loop().set_default_executor(
         ThreadPoolExecutor(THREADS, thread_name_prefix="exporter")
@@ -247,7 +249,7 @@ async def main(config: Path) -> None:
     shows = shown_of(settings, host)
     async with scraped(settings, shows.registry) as where:
         watching = asyncio.create_task(watch(host, shows))
-        print(f"ready: {where}", flush=True)  # noqa: T201 - the supervisor waits for this line
+        say_ready(where)
         await asyncio.wait({watching, asyncio.create_task(told.wait())}, return_when=asyncio.FIRST_COMPLETED)
         if watching.done():
             watching.result()

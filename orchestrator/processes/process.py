@@ -13,8 +13,10 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from orchestrator.processes.beside import begun_again
+from orchestrator.processes.labels import Labelled
 from orchestrator.processes.memory import keep_giving_back
 from orchestrator.processes.stopping import told_to_stop
+from orchestrator.processes.supervisor import say_ready
 from workflows.sandbox import RUNNER
 
 GRACE = timedelta(seconds=20)
@@ -78,6 +80,7 @@ def make_worker(
         max_concurrent_workflow_tasks=AT_ONCE,
         max_cached_workflows=MOST_CACHED,
         identity=identity(),
+        interceptors=[Labelled()],
     )
 
 
@@ -124,7 +127,7 @@ async def run_until_told(worker: Runs) -> None:
     giving_back = asyncio.create_task(begun_again("giving memory back", keep_giving_back))
     try:
         async with ending_within(worker, GRACE + LAST_WORDS) as running:
-            print(f"ready: {worker.task_queue}", flush=True)  # noqa: T201 - the supervisor waits for this line
+            say_ready(worker.task_queue)
             waiting = asyncio.create_task(told.wait())
             await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()

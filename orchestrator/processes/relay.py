@@ -30,6 +30,7 @@ from orchestrator.processes.monitored import ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself, leave
 from orchestrator.processes.read_again import ReadAgain
 from orchestrator.processes.stopping import told_to_stop
+from orchestrator.processes.supervisor import say_ready
 from orchestrator.relay.calls import Calls
 from orchestrator.relay.engine import EngineSide
 from orchestrator.relay.metrics import ShownRelay
@@ -237,7 +238,7 @@ async def main() -> None:
     allow_descriptors(settings.relay_connections)
     told = told_to_stop()
     async with relaying(settings):
-        print(f"ready: {settings.relay_address}", flush=True)  # noqa: T201 - the supervisor waits for this line
+        say_ready(str(settings.relay_address))
         await told.wait()
 
 

@@ -45,6 +45,13 @@ def test_systemd_understands_every_line_of_a_unit(unit: Path, tmp_path: Path) ->
     assert (done.returncode, done.stderr.replace(str(tmp_path), "")) == (0, "")
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_has_started_when_its_process_says_that_it_does_its_work(unit: Path) -> None:
+    lines = unit.read_text().splitlines()
+    assert "Type=notify" in lines
+    assert not [line for line in lines if line.startswith(("NotifyAccess", "WatchdogSec"))]
+
+
 def test_daemons_outlive_the_agent_and_are_as_many_as_there_are_sessions() -> None:
     agent = next(unit for unit in UNITS if unit.name == "penstock-agent.service").read_text().splitlines()
     assert {"KillMode=process", "Delegate=yes", "TasksMax=infinity"} <= {*agent}

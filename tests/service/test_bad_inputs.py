@@ -67,6 +67,9 @@ async def test_the_file_of_which_all_others_are_bad_copies_is_sound(name: str, t
         ("", {"PENSTOCK_LEDGER_URL": "nonsense"}, "nonsense"),
         ("", {"PENSTOCK_PROMETHEUS_URL": "prometheus"}, "prometheus"),
         ("", {"PENSTOCK_API_ADDRESS": "0.0.0.0"}, "0.0.0.0"),
+        ("", {"PENSTOCK_METRICS_TOKNE": "/t"}, "did you mean PENSTOCK_METRICS_TOKEN?"),
+        ("", {"PENSTOK_FLEET": "/f"}, "did you mean PENSTOCK_FLEET?"),
+        ("", {"PENSTOCK_9": "x"}, "take it out"),
     ],
 )
 @pytest.mark.parametrize("process", ["serve", "api", "worker"])

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,49 @@ process.run("stranger")
 
 def test_whatever_the_command_line_runs_says_warnings_with_their_priority(tmp_path: Path) -> None:
     assert said(tmp_path / "log", "{own}", RUNS) == "<4>as every process says it\n"
+
+
+TELLS = """
+import logging, pathlib, sys
+from orchestrator.processes import journal
+logging.getLogger().addHandler(journal.Told(pathlib.Path(sys.argv[1])))
+journal.LABELS.set({"VPN_CHANGE": "edge-7", "VPN_GATEWAY": "gw-1"})
+try:
+    raise ValueError("as it was meant to")
+except ValueError:
+    logging.getLogger("penstock.tried").exception("it failed")
+"""
+
+
+def told(path: Path) -> str:
+    """Return what a process writes to standard error that tells its log to the journal at this socket."""
+    command = [sys.executable, "-c", TELLS, str(path)]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30)
+    return done.stderr
+
+
+def test_an_entry_of_the_journal_says_whose_it_is_and_keeps_its_trace_in_one(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(tmp_path / "socket"))
+        assert told(tmp_path / "socket") == ""
+        entry = journald.recv(100_000)
+    name, _, rest = entry.partition(b"\n")
+    length = int.from_bytes(rest[:8], "little")
+    trace, fields = rest[8 : 8 + length].decode(), rest[8 + length :].decode().strip().splitlines()
+    assert (name, trace.splitlines()[0], trace.splitlines()[-1]) == (
+        b"MESSAGE",
+        "it failed",
+        "ValueError: as it was meant to",
+    )
+    assert fields == [
+        "PRIORITY=3",
+        "SYSLOG_IDENTIFIER=penstock",
+        "LOGGER=penstock.tried",
+        "VPN_CHANGE=edge-7",
+        "VPN_GATEWAY=gw-1",
+    ]
+
+
+def test_what_the_journal_does_not_take_is_said_on_standard_error(tmp_path: Path) -> None:
+    assert told(tmp_path / "none").splitlines()[0] == "<3>it failed"

@@ -82,6 +82,7 @@ class Night:
             "PENSTOCK_SOCKET": self.folder / "nobody.sock",
         }
         base = {"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd()), "TZ": "UTC"}
+        base["PENSTOCK_MISSPELT"] = "no reason to let a change go on"
         return CommandLine(base | {name: str(value) for name, value in given.items()})
 
 
