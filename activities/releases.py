@@ -30,6 +30,7 @@ from activities.verdicts import (
     refusal,
     refused,
 )
+from policies.adoption import is_adopted
 from policies.changes import change_between
 from policies.model.errors import BadInput, PenstockError
 from policies.model.host import Host, Serving
@@ -223,7 +224,7 @@ class Releases:
         scope = self._scope_or(scope)
         return self._tools.states.read(scope.product, scope.channel).promoted
 
-    def require_follows(self, release: Digest, before: Collection[Digest]) -> None:
+    def require_follows(self, release: Digest, before: Collection[ReleaseRef]) -> None:
         """Return if the release may follow each of these, as far as their manifests are on this host.
 
         Raises:
@@ -231,9 +232,13 @@ class Releases:
             DigestMismatch: The release itself is not on this host.
         """
         manifest = parse_release(self._tools.evidence.read(release))
-        for digest in sorted({*before} - {release}):
-            with contextlib.suppress(DigestMismatch):
-                require_follows(manifest, Serving.of(parse_release(self._tools.evidence.read(digest))))
+        for one in sorted(set(before), key=lambda one: one.digest):
+            if is_adopted(one):
+                require_follows(manifest, Serving.adopted(one))
+            elif one.digest != release:
+                with contextlib.suppress(DigestMismatch):
+                    known = parse_release(self._tools.evidence.read(one.digest))
+                    require_follows(manifest, Serving.of(known))
 
     def require_drains(self, release: Digest, deadline: timedelta) -> None:
         """Return if sessions of the release before may take that long to end.

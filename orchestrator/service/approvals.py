@@ -60,7 +60,7 @@ class ApprovalService:
             DigestMismatch: The release is not in this installation's store.
         """
         releases, digest = compose_releases(self.store, self.trust), plan.release.digest
-        releases.require_follows(digest, {known_good.digest for known_good in plan.known_good.values()})
+        releases.require_follows(digest, plan.known_good.values())
         releases.require_drains(digest, plan.fleet.limits.drain_deadline)
 
     def state(self, plan: AnyPlan, requester: str) -> Approved:

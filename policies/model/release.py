@@ -156,7 +156,8 @@ class ConfigCompatibility(SignedWord):
 class FromVersions(SignedWord):
     """From which rollback indexes this release may be reached; no maximum means any later one.
 
-    A gateway that serves no release yet counts as index 0, which is below that of every release.
+    A gateway that serves no release yet counts as index 0, which is below that of every release. So does a
+    daemon that was adopted, unless its program is this release's own, byte for byte.
     """
 
     min: int = Field(ge=0)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from policies.model.host import Host, Serving
 from policies.model.refusals import DoesNotFit
-from policies.model.release import ReleaseManifest
+from policies.model.release import ConfigCompatibility, ReleaseManifest
 
 
 def require_fits(manifest: ReleaseManifest, host: Host) -> None:
@@ -25,21 +25,29 @@ def require_fits(manifest: ReleaseManifest, host: Host) -> None:
 def require_follows(manifest: ReleaseManifest, serving: Serving | None) -> None:
     """Return if the release may follow that one; None where nothing serves yet, which counts as index 0.
 
+    A daemon that was adopted counts as the release whose very program it is, when that is this one.
+
     Raises:
         DoesNotFit: It may not, or one of the two cannot read the configuration that the other one writes.
     """
-    bounds = manifest.from_versions
-    if not bounds.allow(serving.rollback_index if serving else 0):
+    bounds, index = manifest.from_versions, _index_of(serving, manifest)
+    if not bounds.allow(index):
         least = f"{bounds.min} or more"
         wanted = least if bounds.max is None else f"from {bounds.min} to {bounds.max}"
-        there = f"{serving.version} with {serving.rollback_index} serves" if serving else "nothing serves yet"
+        there = f"{serving.version} with {index} serves" if serving else "nothing serves yet"
         raise DoesNotFit(
             f"{manifest.version} may only follow a release with rollback index {wanted}, and {there}; go by "
             "one that may follow it",
             reason="from_versions",
         )
-    if serving is not None:
-        _require_config(manifest, serving)
+    if serving is not None and serving.config_compat is not None:
+        _require_config(manifest, serving, serving.config_compat)
+
+
+def _index_of(serving: Serving | None, manifest: ReleaseManifest) -> int:
+    if serving is not None and serving.executable == f"sha256:{manifest.executable.sha256}":
+        return manifest.rollback_index
+    return serving.rollback_index if serving is not None else 0
 
 
 def require_drains(manifest: ReleaseManifest, deadline: timedelta) -> None:
@@ -68,9 +76,9 @@ def _require_platform(manifest: ReleaseManifest, host: Host) -> None:
         )
 
 
-def _require_config(manifest: ReleaseManifest, serving: Serving) -> None:
+def _require_config(manifest: ReleaseManifest, serving: Serving, there: ConfigCompatibility) -> None:
     """Both ways, because the way back leads to what serves now."""
-    there, new = serving.config_compat, manifest.config_compat
+    new = manifest.config_compat
     if not new.understands(there.writes):
         unread, reader, writer = there.writes, manifest.version, serving.version
     elif not there.understands(new.writes):

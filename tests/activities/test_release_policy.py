@@ -9,6 +9,7 @@ import pytest
 from activities.drivers.runtime.host.machine import this_platform
 from activities.drivers.trust_files import Trail, evidence_of, recompute
 from activities.refusals import PolicyInvalid
+from policies.adoption import release_of
 from policies.model.errors import BadInput, PenstockError
 from policies.model.host import Host, Serving
 from policies.model.refusals import (
@@ -21,7 +22,7 @@ from policies.model.refusals import (
     TrustError,
 )
 from policies.model.release import ConfigCompatibility, Platform
-from policies.model.value import Digest
+from policies.model.value import Digest, digest_of
 from tests.fakes.stage import Stage
 
 HERE = Host(platform=Platform(os="linux", arch="amd64"))
@@ -78,6 +79,36 @@ async def test_a_release_follows_only_what_its_signers_said(stage: Stage, host: 
     with pytest.raises(DoesNotFit):
         await admitted(stage, host)
     await admitted(stage, after(900))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "program", "counts_as"),
+    [
+        ({"min": 0}, "another", None),
+        ({"min": 1}, "another", 0),
+        ({"min": 1}, "its own", None),
+        ({"min": 900}, "its own", 5),
+    ],
+)
+async def test_what_was_adopted_is_followed_as_nothing_is_unless_it_is_the_releases_very_program(
+    stage: Stage, bounds: dict[str, int], program: str, counts_as: int | None
+) -> None:
+    """The host and whoever plans say the same of it, and name it."""
+    stage.publish_predicate(from_versions=bounds, rollback_index=5)
+    stage.publish_index(serial=2)
+    release = (await stage.admit()).reference
+    executable = release.executable if program == "its own" else digest_of(b"another")
+    found = release_of(release.product, "1.1.6", executable)
+    adopted = HERE.model_copy(update={"serving": Serving.adopted(found)})
+    if counts_as is None:
+        await admitted(stage, adopted)
+        stage.releases.require_follows(release.digest, [found])
+        return
+    said = rf"and 1\.1\.6\+adopted with {counts_as} serves"
+    with pytest.raises(DoesNotFit, match=said):
+        await admitted(stage, adopted)
+    with pytest.raises(DoesNotFit, match=said):
+        stage.releases.require_follows(release.digest, [found])
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ class TreeAdmission:
             shutil.copy(TEMPLATE, self.template)
         self.revoked = False
         self.reachable = True
+        self.met: Host | None = None
+        """What it was asked last to fit."""
 
     def manifest(self, version: str) -> ReleaseManifest:
         files, links = [], []
@@ -150,6 +152,7 @@ class TreeAdmission:
         return ()
 
     async def reconsider(self, release: ReleaseRef, *, host: Host) -> Admitted:
+        self.met = host
         if self.revoked:
             raise SignerRevoked(f"{release.version} was revoked")
         return Admitted(

@@ -167,6 +167,16 @@ async def test_an_adopted_daemon_that_was_drained_is_ended_and_never_taken_for_a
     assert ADOPTED not in others
 
 
+async def test_the_first_release_after_an_adoption_has_to_follow_what_was_adopted(lab: GatewayLab) -> None:  # noqa: F811
+    await adopted(lab)
+    await lab.running("1")
+    assert lab.admission.met is not None
+    there = lab.admission.met.serving
+    assert there is not None
+    assert (there.version, there.rollback_index) == ("1.1.6+adopted", 0)
+    assert there.executable == digest_of_file(Path("/usr/sbin/ocserv"))
+
+
 async def test_nothing_to_adopt_and_too_much_to_adopt_are_told_as_they_are(lab: GatewayLab) -> None:  # noqa: F811
     assert "nothing listens on port 443" in (await lab.adoption.examine()).obstacles[0]
     stranger = await start([sys.executable, "-m", "http.server", "443"], stderr=asyncio.subprocess.DEVNULL)

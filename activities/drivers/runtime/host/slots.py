@@ -330,6 +330,8 @@ class HostSlots:
         """Return what a release meets here: the platform, and what serves."""
         serving = (await self._table.read()).serving
         release = self._folders.of(serving).release if serving else None
+        if release is not None and is_adopted(release):
+            return Host(platform=this_platform(), serving=Serving.adopted(release))
         manifest = self._folders.versions.manifest_or_none(release.digest) if release else None
         return Host(platform=this_platform(), serving=Serving.of(manifest) if manifest else None)
 
