@@ -13,9 +13,11 @@ import pytest
 
 from activities.drivers.runtime.host.snapshots import HostSnapshots, read_fleet_key
 from activities.snapshots import Evidence
+from policies.model.adoption import ADOPTED
 from policies.model.errors import BadInput
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.drivers.unprepared import Unprepared
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -38,6 +40,30 @@ def told_of_sessions(snapshot: str, slot: str) -> dict[str, Any]:
     [session] = json.loads(snapshot)["sessions"][slot]
     assert isinstance(session, dict)
     return session
+
+
+async def test_a_snapshot_has_what_an_adopted_daemon_is_configured_with_and_has_logged_without_its_users(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    daemon = Unprepared(lab, more="log-level = 3\nbanner = password=hunter2\n")
+    await lab.client(1).up()
+    await lab.adoption.adopt(operation("adopt"), ())
+    shown = await frozen(lab.snapshots, "adopted")
+    slot = json.loads(shown)["slots"][ADOPTED]
+    assert "ipv4-network = 10.90.9.0/24" in slot["config"][str(daemon.config)]
+    assert "user logged in" in slot["log"]
+    assert slot["missing"] == []
+    for secret in ("user1", "10.77.0.11", "hunter"):
+        assert not re.search(rf"(?<![\w.:-]){re.escape(secret)}(?![\w.-])", shown), secret
+    daemon.config.unlink()
+    daemon.process.kill()
+    daemon.process.wait(5)
+    without = json.loads(await frozen(lab.snapshots, "ended"))["slots"][ADOPTED]
+    assert (without["config"], without["log"]) == ({}, "")
+    assert without["missing"] == [
+        f"its configuration {daemon.config} cannot be read: No such file or directory",
+        "what it has logged is not known: it has ended",
+    ]
 
 
 async def test_a_users_address_and_name_are_in_no_part_of_a_snapshot(

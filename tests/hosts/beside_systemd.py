@@ -11,18 +11,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from activities.snapshots import Evidence
 from policies.model.adoption import ADOPTED
 from policies.model.errors import Refused
 from policies.model.plan import ReleaseRef
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.hosts.host import Host
 
-# The socket by which systemctl speaks to systemd is the host's; a program that sees another root than that of
-# process 1 would take itself for one in a chroot.
+# The socket by which systemctl speaks to systemd, and the journal, are the host's; a program that sees
+# another root than that of process 1 would take itself for one in a chroot.
 _BESIDE = """set -e
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
-ln -s /proc/1/root/run/systemd /run/systemd
+mount -t tmpfs tmpfs /var/log
+for one in run/systemd run/log var/log/journal; do ln -s "/proc/1/root/$one" "/$one"; done
+cat /proc/1/root/etc/machine-id >/run/machine-id
+mount --bind /run/machine-id /etc/machine-id
 SYSTEMD_IGNORE_CHROOT=1 exec "$@"
 """
 
@@ -50,6 +54,10 @@ async def _take(lab: GatewayLab, step: str, epoch: int) -> None:
             await lab.table.make_permanent(operation(f"keep {step}", epoch=epoch), ADOPTED)
         case "follow":
             await lab.adoption.follow()
+        case "freeze":
+            digest = await lab.snapshots.freeze(operation(step, epoch=epoch), Evidence(reason="a test"))
+            frozen = json.loads(lab.snapshots.read_frozen(digest))["slots"][ADOPTED]
+            lab.record += [("config", str(frozen["config"])), ("log", frozen["log"])]
         case _:
             raise AssertionError(step)
 

@@ -56,6 +56,9 @@ def test_a_unit_is_disabled_after_the_first_promotion_and_started_again_when_it_
     told = on(host, agent, "adopt", "follow")
     assert (told["serving"], told["adopted"], told["record"]) == ("adopted", "running", [])
     assert gateway.unit == ("active", "enabled")
+    evidence = dict(on(host, agent, "freeze")["record"])
+    assert ocserv.FILE in evidence["config"]
+    assert "sec-mod initialized" in evidence["log"]
     host.reboot()
     host.wait_for(ocserv.UNIT)
     told = on(host, agent, "resume")

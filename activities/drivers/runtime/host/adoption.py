@@ -30,6 +30,7 @@ from activities.drivers.runtime.host.listeners import (
     path_of,
     program_of,
 )
+from activities.drivers.runtime.host.own_evidence import LARGEST_CONFIG
 from activities.drivers.runtime.host.own_unit import OwnUnit, Record
 from activities.drivers.runtime.host.process import PROC, Process, process
 from activities.drivers.runtime.host.routes import routes
@@ -47,9 +48,6 @@ from policies.pools import own_pools_in_use, pools_in_use
 
 FIRST_PROCESS = 1
 """Holds sockets that it hands to services (systemd.socket(5)), and is no daemon of the users."""
-
-LARGEST_CONFIG = 1024 * 1024
-"""Bytes of a configuration that is read."""
 
 OTHER_EXECUTABLE = "what its unit runs now is another executable"
 FOLLOW_EVERY = timedelta(seconds=5)

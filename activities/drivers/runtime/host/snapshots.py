@@ -17,9 +17,11 @@ from activities.drivers.disk import write_whole
 from activities.drivers.metrics.process_tree import usage
 from activities.drivers.programs import run
 from activities.drivers.rights import require_own
+from activities.drivers.runtime.host.own_evidence import OwnEvidence, own_evidence
 from activities.drivers.runtime.host.process import PROC, boot_id
-from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
+from activities.drivers.runtime.host.slot_folders import AdoptedFolder, SlotFolder, SlotFolders
 from activities.snapshots import Evidence
+from policies.model.adoption import ADOPTED
 from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import Gateway
 from policies.model.instance import GatewayState
@@ -87,6 +89,8 @@ class HostSnapshots:
         """Write the snapshot and return its digest."""
         live, words = await self._folders.live(), self._words()
         slots = {folder.slot.name: self._slot(folder) for folder in self._folders}
+        if (adopted := self._folders.adopted) is not None:
+            slots[ADOPTED] |= _own(adopted, await own_evidence(adopted, LOG_BYTES))
         names = frozenset[str]().union(
             *(self._folders.daemon.names_in(slot["log"]) for slot in slots.values())
         )
@@ -191,6 +195,12 @@ class HostSnapshots:
             "process": (PROC / str(process.pid) / "status").read_text() if process else None,
             "usage": asdict(used) if used else None,
         }
+
+
+def _own(folder: AdoptedFolder, found: OwnEvidence) -> dict[str, Any]:
+    """Return what a daemon that was adopted has by itself, in the form of a slot's."""
+    config = {folder.own["config"]: without_secrets(found.config)} if found.config else {}
+    return {"config": config, "log": found.log, "missing": found.missing}
 
 
 def known_addresses(gateway: Gateway) -> frozenset[Address]:
