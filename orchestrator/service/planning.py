@@ -10,6 +10,7 @@ from orchestrator.service.approvals import AnyPlan, ApprovalService
 from orchestrator.service.changes import LOOKED_AT_WITHIN, ChangeService
 from orchestrator.service.login_rate import attempts_per_minute
 from orchestrator.store.ledger import Ledger
+from policies.adoption import is_adopted
 from policies.drift import disagreements
 from policies.judge.offline.predict import Prediction, Proof, predict, what_logins_prove
 from policies.model.approval import Approved
@@ -147,12 +148,12 @@ class PlanService:
         )
 
     def _warnings(self, plan: Plan) -> tuple[str, ...]:
-        """Say that the fleet went back from this release before, and where files disagree."""
+        """Say that the fleet went back from this release before, what nobody counts, where files disagree."""
         row, warned = self.ledger.went_back(plan.fleet.name, plan.release.digest), list[str]()
         if row is not None:
             ended = f" at {row.ended:%Y-%m-%d %H:%M} UTC" if row.ended else ""
             warned.append(f"{plan.release.version} was rolled back here{ended} by {row.name}: {row.sentence}")
-        return (*warned, *self._disagreements(plan.fleet))
+        return (*warned, *_uncounted(plan), *self._disagreements(plan.fleet))
 
     def _disagreements(self, fleet: Fleet) -> tuple[str, ...]:
         """Say where agents' files describe their gateways in another way than the fleet's file."""
@@ -190,6 +191,19 @@ class PlanService:
                 f"the trust policy {self.trust} cannot be read: {why}; see PENSTOCK_TRUST"
             ) from error
         return gates, digest_of(trust)
+
+
+def _uncounted(plan: Plan) -> tuple[str, ...]:
+    """Say whose logins are in no metric: an exporter reads the logs of slots, and no daemon's own."""
+    found = [name for name, release in sorted(plan.known_good.items()) if is_adopted(release)]
+    if not found:
+        return ()
+    more = f" and {len(found) - 1} more gateways" if len(found) > 1 else ""
+    said = (
+        f"logins to the daemon that was adopted are not counted on {found[0]}{more}: gates that compare with "
+        "them wait for logins elsewhere, or for a person"
+    )
+    return (said,)
 
 
 def _proofs(plan: Plan) -> tuple[Proof, ...]:
