@@ -76,6 +76,13 @@ def test_a_unit_is_disabled_after_the_first_promotion_and_started_again_when_it_
     host.reboot()
     told = on(host, agent, "resume")
     assert (told["serving"], told["record"], gateway.unit) == ("a", [], ("inactive", "disabled"))
+    program = host.disk / "usr/sbin/ocserv"
+    kept = program.read_bytes()
+    program.write_bytes(kept + b"another")
+    told = on(host, agent, "hand back")
+    assert "what its unit runs now is another executable" in told["refused"]
+    assert (told["serving"], gateway.unit) == ("a", ("inactive", "disabled"))
+    program.write_bytes(kept)
     told = on(host, agent, "hand back", "follow")
     assert [action for action, _ in told["record"]] == ["own unit started", "own unit enabled"]
     assert (told["serving"], told["adopted"]) == ("adopted", "running")

@@ -187,7 +187,8 @@ class HostAdoption:
         It steers nobody. For who holds the lock of the slots.
 
         Raises:
-            Refused: when it does not run, when another executable does, or when something is in its way.
+            Refused: when it does not run, when another executable does, or when something is in its way; a
+                unit that was started for it is stopped again.
             Unavailable: when its unit does not start.
         """
         before = self._folders.adopted
@@ -198,10 +199,11 @@ class HostAdoption:
         started = before is not None and not await self._listeners() and await self._unit.start(before)
         try:
             found = await self._whole(UP_WITHIN if started else timedelta(0))
+            _require_same(release, found.release)
         except Refused as refused:
+            if before is not None and started:
+                await self._unit.withdraw(before)
             raise Refused(f"{was}, and only its own unit can start it: {refused}") from refused
-        if found.release != release:
-            raise Refused(f"{was}, and {OTHER_EXECUTABLE}: adopt that one")
         self._take(found)
 
     async def end(self, running: Process) -> None:
@@ -411,6 +413,11 @@ class HostAdoption:
     def _place(self, daemon: Process, slot: Slot, own: OwnConfig) -> OwnPlace:
         nowhere = PROC / str(daemon.pid) / "root"
         return OwnPlace(self._gateway, slot, nowhere, nowhere, nowhere, daemon.pid, own.control)
+
+
+def _require_same(adopted: ReleaseRef, found: ReleaseRef) -> None:
+    if found != adopted:
+        raise Refused(OTHER_EXECUTABLE)
 
 
 def _difference(before: AdoptedFolder, found: _Whole) -> str:

@@ -56,6 +56,12 @@ class OwnUnit:
         self._record("own unit started", f"{unit}: the daemon that was adopted is needed again")
         return True
 
+    async def withdraw(self, folder: AdoptedFolder) -> None:
+        """Ensure that a unit does not run which `start` has started for nothing."""
+        unit = folder.own["unit"]
+        await self._units.stop(unit)
+        self._record("own unit stopped", f"{unit}: what it runs is not the daemon that was adopted")
+
     async def stop(self, folder: AdoptedFolder, running: Process) -> None:
         """Have the unit end its daemon, where this is its main process: the unit might start it anew."""
         unit = await self._units.of(running.pid)
