@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from policies.adoption import is_adopted
 from policies.model.change import GatewayResult
 from policies.model.plan import Plan
 from policies.model.verdict import Cohorts, old_instance_of
@@ -15,23 +16,25 @@ def cohorts_of(plan: Plan, wave: int, results: Sequence[GatewayResult]) -> Cohor
 
     A gateway of an earlier wave runs the release, so it is no control; one that was set aside
     is neither canary nor control. A wave that is compared with itself has the old instances on
-    its own gateways as control, and nobody else.
+    its own gateways as control, and nobody else. What was adopted is no control, since nobody counts
+    its logins: with none to compare, neither harm nor health would ever be proven.
     """
     fleet = plan.fleet
     standing = {one.gateway: one for one in results if one.state in _CHANGED}
     canary = [name for name in standing if wave in {0, plan.wave_of.get(name)}]
     itself = wave > 0 and plan.waves[wave - 1].compared_with_itself
+    counted = {name for name, release in plan.known_good.items() if not is_adopted(release)}
     control = [
         gateway.name
         for gateway in fleet.gateways
-        if not itself and gateway.name in plan.known_good and 0 < wave < plan.wave_of.get(gateway.name, 0)
+        if not itself and gateway.name in counted and 0 < wave < plan.wave_of.get(gateway.name, 0)
     ]
     before = [name for name in standing if 0 < plan.wave_of.get(name, 0) < wave]
     target = {name: fleet.gateway(name).metrics_target for name in (*canary, *before, *control)}
     expected = {target[name]: plan.release.executable for name in (*canary, *before)} | {
         target[name]: plan.known_good[name].executable for name in control
     }
-    old = {name: old_instance_of(target[name]) for name in sorted(canary) if itself}
+    old = {name: old_instance_of(target[name]) for name in sorted(canary) if itself and name in counted}
     expected |= {label: plan.known_good[name].executable for name, label in old.items()}
     return Cohorts(
         canary=tuple(target[name] for name in sorted(canary)),

@@ -1,5 +1,8 @@
 """A gateway that is compared with itself: the old instance on it is the control."""
 
+import pytest
+
+from policies.adoption import release_of
 from policies.judge.counts import Series, planned
 from policies.judge.look import Memory
 from policies.judge.needs import what_to_read
@@ -64,3 +67,23 @@ def test_a_wave_that_is_compared_with_itself_has_no_other_control() -> None:
     cohorts = cohorts_of(plan, 1, trial)
     assert set(cohorts.beside) == set(cohorts.control)
     assert set(cohorts.beside.values()) == set(cohorts.canary)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.CANARY, Strategy.BLUE_GREEN])
+def test_what_was_adopted_is_no_control_since_nobody_counts_its_logins(strategy: Strategy) -> None:
+    plan = plan_of(facts_of(4), strategy)
+    waiting = [name for name in plan.known_good if plan.wave_of.get(name) != 1]
+    adopted = {*waiting[:1], *plan.waves[0].gateways}
+    known = {
+        name: release_of("ocserv", "1.1.6", release.executable) if name in adopted else release
+        for name, release in plan.known_good.items()
+    }
+    trial = [
+        GatewayResult(gateway=name, wave=1, state="on trial", slot="b", started=1.0, at=NOON)
+        for name in plan.waves[0].gateways
+    ]
+    cohorts = cohorts_of(plan.model_copy(update={"known_good": known}), 1, trial)
+    compared = set() if strategy is Strategy.BLUE_GREEN else {*waiting} - adopted
+    assert cohorts.beside == {}
+    assert set(cohorts.control) == {plan.fleet.gateway(name).metrics_target for name in compared}
+    assert len(cohorts.canary) == len(trial)
