@@ -85,6 +85,10 @@ def _lay_out(
     shutil.copytree(package.folder, tree)
     environment.install(package, requirements, WHEELS, wheel, tree)
     release_notes.write(package.name, tree, moment, MAINTAINER)
+    for example in package.examples:
+        documents = tree / "usr/share/doc" / package.name / "examples"
+        documents.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / example, documents / Path(example).name)
     bom = tree / "usr/share/doc" / package.name / "sbom.cdx.json"
     bom.write_text(bill.bill(package.name, requirements, WHEELS, moment))
     root = whole_tree()

@@ -54,6 +54,8 @@ class Package:
     """Words after `penstock` whose manual pages it brings; those of no other package where it is empty."""
     programs: tuple[str, ...] = ()
     """Programs of its dependencies that it needs; all others are left out."""
+    examples: tuple[str, ...] = ()
+    """Files of this repository that it brings as examples."""
 
     @property
     def folder(self) -> Path:
@@ -71,7 +73,7 @@ class Package:
 
 
 PACKAGES = (
-    Package("penstock", ("--no-dev",), programs=("temporal",)),
+    Package("penstock", ("--no-dev",), programs=("temporal",), examples=("deploy/prometheus/gates.yaml",)),
     Package(
         "penstock-agent",
         ("--only-group", "agent"),

@@ -60,7 +60,7 @@ def test_daemons_outlive_the_agent_and_are_as_many_as_there_are_sessions() -> No
 
 
 def test_the_agent_may_ask_for_paths_beneath_one_folder() -> None:
-    # RestrictSUIDSGID answers openat2(2) with "not implemented" (systemd.exec(5)): no release could be staged.
+    # RestrictSUIDSGID makes openat2(2) "not implemented" (systemd.exec(5)), and no release could be staged.
     agent = next(unit for unit in UNITS if unit.name == "penstock-agent.service").read_text().splitlines()
     assert not [line for line in agent if line.startswith("RestrictSUIDSGID")]
 
