@@ -21,6 +21,8 @@ PACKAGES = "ocserv openssl gpg"
 """What an unprepared gateway has; nothing of ours."""
 AT_HAND = "python3 openconnect"
 """What apt finds in its own cache, not installed, with what each recommends: the hosts have no mirror."""
+ALONE_AT_HAND = "prometheus nginx-light gnupg"
+"""The same without what they recommend."""
 WITHIN = 900.0
 """Seconds; on an idle machine beside a near mirror it takes about 60."""
 
@@ -34,6 +36,7 @@ chmod 755 "$ROOT/usr/sbin/policy-rc.d"
 DEBIAN_FRONTEND=noninteractive chroot "$ROOT" apt-get -qq install -y --no-install-recommends $PACKAGES
 chroot "$ROOT" apt-get clean
 chroot "$ROOT" apt-get -qq install -y --download-only $AT_HAND
+chroot "$ROOT" apt-get -qq install -y --download-only --no-install-recommends $ALONE_AT_HAND
 # It cannot start before it has a certificate; who sets a gateway up turns it on.
 chroot "$ROOT" systemctl --quiet disable ocserv
 # Each host has its own name and identity, and no way to this machine's names.
@@ -48,7 +51,7 @@ def image() -> Path:
     Raises:
         Unavailable: debootstrap or the mirror failed; the sentence has its last words.
     """
-    recipe = repr((SUITE, SYSTEM, PACKAGES, AT_HAND, _BUILD, architecture()))
+    recipe = repr((SUITE, SYSTEM, PACKAGES, AT_HAND, ALONE_AT_HAND, _BUILD, architecture()))
     made = FOLDER / f"{SUITE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     if not made.is_dir():
         with scratch(FOLDER) as folder:
@@ -68,7 +71,14 @@ def _build(root: Path, log: Path) -> None:
     machine's TMPDIR nor its name means anything inside the image.
     """
     apart = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    settings = {"ROOT": root, "SUITE": SUITE, "INCLUDE": SYSTEM, "PACKAGES": PACKAGES, "AT_HAND": AT_HAND}
+    settings = {
+        "ROOT": root,
+        "SUITE": SUITE,
+        "INCLUDE": SYSTEM,
+        "PACKAGES": PACKAGES,
+        "AT_HAND": AT_HAND,
+        "ALONE_AT_HAND": ALONE_AT_HAND,
+    }
     given = [*(f"{name}={value}" for name, value in settings.items()), f"MIRROR={mirror()}"]
     with log.open("wb") as told:
         try:

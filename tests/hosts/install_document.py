@@ -10,7 +10,7 @@ _ON = {
     CONTROL: re.compile(r"^## The control host|\*\*control host\*\*"),
     GATEWAY: re.compile(r"^## A gateway's host|\*\*gateway's host\*\*"),
 }
-_FILE = re.compile(r"`(/etc/[^`]+)`")
+_FILE = re.compile(r"`(/(?:etc|root)/[^`]+)`")
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,15 @@ class Step:
 
     @property
     def codes(self) -> tuple[int, ...]:
-        """How it may end: a doctor who finds that metrics are missing ends with 10."""
-        return (0, 10) if "doctor" in self.command else (0,)
+        """How it may end: a doctor who finds that metrics are missing ends with 10, a rollback with 3."""
+        return {"doctor": (0, 10), "rollback": (3,)}.get(self.command.split()[1], (0,))
 
 
 def steps(document: Path = DOCUMENT) -> list[Step]:
     """Return what the document has people do, in its order.
 
-    A heading or a bold name says on which host; the last file that is named before a block of YAML is it.
+    A heading or a bold name says on which host; the last file that is named before a block of another
+    kind is what that block is written into.
     """
     found: list[Step] = []
     host = file = ""
@@ -39,7 +40,7 @@ def steps(document: Path = DOCUMENT) -> list[Step]:
         kind, _, content = part.removesuffix("```").partition("\n")
         if kind == "```console":
             found += [Step(host, command=line[2:]) for line in content.splitlines() if line.startswith("# ")]
-        elif kind == "```yaml":
+        elif kind.startswith("```"):
             found.append(Step(host, file=file, content=content))
         else:
             for line in part.splitlines():
