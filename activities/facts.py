@@ -10,12 +10,12 @@ from temporalio import activity
 
 from activities.host_record import HostRecordBook
 from activities.liveness import in_a_thread
-from policies.drift import left_behind, strays, waits
-from policies.model.change import Quarantine
+from policies.drift import left_behind, missed, strays, waits
+from policies.model.change import ChangeRecord, Quarantine
 from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.plan import Plan, ReleaseRef
-from policies.model.plan_part import MOST_MEMBERS
+from policies.model.plan_part import MOST_MEMBERS, Part, PartKey, PlanHeader
 from policies.model.value import Digest, Name, Value
 from policies.planning.capacity import Load, load_of, waits_for_capacity
 from policies.rebuilding import ahead
@@ -61,6 +61,8 @@ class Strays(Value):
     """Where a known-good of theirs comes from, for a host that has lost it."""
     ahead: dict[str, str] = {}
     """Gateways that changes have steered of which the ledger knows nothing: it is an older copy."""
+    missed: tuple[Name, ...] = ()
+    """Gateways that answer again and were silent when credentials were reloaded."""
 
 
 class ReturnQuery(Value):
@@ -137,6 +139,22 @@ class FactBook(HostRecordBook, Protocol):
         """Return where the newest of these releases comes from."""
         ...
 
+    def unfinished_reload(self, fleet: str) -> ChangeRecord | None:
+        """Return the last reload of credentials if it did not reach some gateways."""
+        ...
+
+    def plan_header(self, digest: str) -> PlanHeader:
+        """Return a plan without its gateways."""
+        ...
+
+    def plan_part(self, digest: str, key: PartKey) -> Part:
+        """Return one part of a plan."""
+        ...
+
+    def record_reload(self, fleet: Fleet, names: tuple[str, ...]) -> str:
+        """Write down that these gateways get their hosts' present credentials; return the plan's digest."""
+        ...
+
     def record_return(self, fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> str:
         """Write down which gateways go back to what; return the plan's digest."""
         ...
@@ -184,6 +202,14 @@ class FactActivities:
         Of a change without an end, what it left running beside goes back, too.
         """
         return await in_a_thread(self._plan_return, asked)
+
+    @activity.defn(name="plan_missed_reload")
+    async def plan_missed_reload(self, fleet: str) -> Digest | None:
+        """Write a plan that asks those again who missed the last reload of credentials; None for nobody.
+
+        Who is still silent is in it, too, and last: so long as they are named they are not forgotten.
+        """
+        return await in_a_thread(self._plan_missed_reload, fleet)
 
     @activity.defn(name="plan_undo")
     async def plan_undo(self, asked: UndoQuery) -> Digest | None:
@@ -233,12 +259,30 @@ class FactActivities:
             strays=dict(sorted(found.items())[:NAMED]),
             open_changes=self._book.open_changes(fleet),
             source=self._book.source_of({known_good[name].digest for name in found}) if found else None,
+            missed=self._missed(fleet)[0][:NAMED],
         )
 
     def _known_good(self, fleet: str, unknown: Collection[str]) -> dict[str, ReleaseRef]:
         """Return what gateways go back to: those that the ledger knows less of than they do, to nothing."""
         known_good = self._book.known_good(fleet)
         return {name: release for name, release in known_good.items() if name not in unknown}
+
+    def _missed(self, fleet: str) -> tuple[tuple[Name, ...], tuple[Name, ...]]:
+        """Return who answers again after the last reload of credentials, and who is silent yet."""
+        record = self._book.unfinished_reload(fleet)
+        if record is None or record.plan is None:
+            return (), ()
+        out = {one.gateway for one in self._book.quarantined(fleet)}
+        keys = self._book.plan_header(record.plan).keys
+        parts = [self._book.plan_part(record.plan, key) for key in keys]
+        asked = {member.gateway.name for part in parts for member in part.members} - out
+        known = {name: said for name, said in self._book.each_state(fleet, FRESH) if name in asked}
+        states = {name: said for name, said in known.items() if not isinstance(said, str)}
+        return missed(states, record.name, record.began), tuple(sorted(known.keys() - states.keys()))
+
+    def _plan_missed_reload(self, fleet: str) -> Digest | None:
+        back, silent = self._missed(fleet)
+        return self._book.record_reload(self._fleets.fleet(fleet), back + silent) if back else None
 
     def _strays(
         self, fleet: str, known_good: Mapping[str, ReleaseRef], states: Mapping[str, GatewayState]

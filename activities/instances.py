@@ -11,7 +11,7 @@ from policies.model.instance import MOST_SLOTS, GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.settings import MOST_SETTINGS, Setting
-from policies.model.value import Message, Name, Sentence
+from policies.model.value import Count, Message, Name, Sentence
 
 Obstacles = Annotated[tuple[Sentence, ...], Field(max_length=64)]
 """Why a release cannot be put on a gateway, a sentence each; there are none where it can."""
@@ -80,6 +80,11 @@ class ReloadOrder(Message):
 
     operation: Operation
     older: bool = Field(default=False, description="also what is older or names less than those in use")
+    end_removed: bool = Field(
+        default=False,
+        exclude_if=lambda end: not end,
+        description="also end the sessions of users whom the present list does not name",
+    )
 
 
 class ConfigureOrder(Message):
@@ -102,6 +107,7 @@ class Reloaded(Message):
     state: GatewayState
     slots: tuple[Name, ...] = Field(max_length=MOST_SLOTS)
     credentials: tuple[Sentence, ...] = Field(max_length=64)
+    ended: Count = Field(default=0, description="sessions of users who were taken out")
 
 
 class Runtime(Protocol):
@@ -139,8 +145,11 @@ class Runtime(Protocol):
         """Raise the epoch and send new sessions to the release where it is alive; sessions stay."""
         ...
 
-    async def reload(self, operation: Operation, *, older: bool) -> Reloaded:
-        """Give every running instance the host's present credentials, all or none; sessions stay."""
+    async def reload(self, operation: Operation, *, older: bool, end_removed: bool = False) -> Reloaded:
+        """Give every running instance the host's present credentials, all or none; sessions stay.
+
+        Those of users who are not in the present list any more do not, if they are to be ended.
+        """
         ...
 
     async def configure(self, operation: Operation, settings: Sequence[Setting]) -> Reloaded:
@@ -210,7 +219,9 @@ class InstanceActivities:
     async def reload_credentials(self, order: ReloadOrder) -> Reloaded:
         """Ensure that whatever runs uses the host's present credentials; a bad one changes nothing."""
         async with answering():
-            return await self._runtime.reload(order.operation, older=order.older)
+            return await self._runtime.reload(
+                order.operation, older=order.older, end_removed=order.end_removed
+            )
 
     @activity.defn(name="configure_gateway")
     async def configure_gateway(self, order: ConfigureOrder) -> Reloaded:

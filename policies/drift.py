@@ -7,6 +7,7 @@ from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import Gateway
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import ReleaseRef
+from policies.model.value import Name
 
 AN_HOUR = 60
 """Minutes."""
@@ -53,6 +54,19 @@ def astray(state: GatewayState, release: ReleaseRef) -> str | None:
     if serving.executable != release.executable:
         return "runs an executable that its manifest does not name"
     return None
+
+
+def missed(states: Mapping[str, GatewayState], change: Name, began: datetime) -> tuple[str, ...]:
+    """Return the gateways on which something runs since before that reload, and which never answered it."""
+    return tuple(
+        name
+        for name, state in sorted(states.items())
+        if state.reload_answered != change
+        and any(
+            one.state is InstanceState.RUNNING and one.started_at is not None and one.started_at < began
+            for one in state.instances
+        )
+    )
 
 
 def described_by(gateway: Gateway) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from activities.plans import PartEntry, PlanActivities
 from activities.releases import AdmitOrder, ReleaseActivities
 from policies.model.change import (
     MOVES_NOBODY,
+    NOT_ASKED,
     RELOADS,
     ChangeEnding,
     ChangeKind,
@@ -687,10 +688,12 @@ class Change:
         outcome = Outcome.ROLLED_BACK if back else Outcome.PROMOTED
         if done < of:
             outcome = Outcome.HELD if done else Outcome.REFUSED
+        if found.ended:
+            sentence = f"{sentence}; {found.ended} sessions of users who were taken out were ended"
         if found.failures:
             sentence = f"{sentence}; {listed(found.failed)}"
         if done + found.failures < of:
-            sentence = f"{sentence}; the others were not asked"
+            sentence = f"{sentence}; {NOT_ASKED}"
         if done < of and self._is_stopped:
             outcome = Outcome.ABORTED
             why = f"{asked.person}: {asked.reason}" if asked else f"harm was found: {self._harmful}"

@@ -117,12 +117,12 @@ class GatewaySteps:
             SlotOrder(operation=self.operation("keep"), slot=slot),
         )
 
-    async def reload(self, *, older: bool) -> Reloaded:
+    async def reload(self, *, older: bool, end_removed: bool = False) -> Reloaded:
         """Give whatever runs there its host's present credentials; sessions stay."""
         return await self._do(
             InstanceActivities.reload_credentials,
             steps.CHANGE,
-            ReloadOrder(operation=self.operation("reload"), older=older),
+            ReloadOrder(operation=self.operation("reload"), older=older, end_removed=end_removed),
         )
 
     async def configure(self, settings: tuple[Setting, ...]) -> Reloaded:

@@ -49,6 +49,8 @@ class Reconcile:
             # A change may have ended between the first answer of a gateway and the last word of the ledger.
             found = await self._look(order.fleet, turn, "survey-again")
         if not found.strays and not found.open_changes:
+            if found.missed:
+                return ReconcileResult(sentence=await self._reload(order.fleet, found.missed))
             well = "every gateway is on its known-good"
             return ReconcileResult(sentence=older_than_gateways(found.ahead) if found.ahead else well)
         sentence = await self._end(order.fleet, found)
@@ -62,6 +64,22 @@ class Reconcile:
             id=f"{workflow.info().workflow_id}/{child}",
         )
         return await control.ask(FactActivities.find_strays, fleet)
+
+    @staticmethod
+    async def _reload(fleet: str, missed: tuple[Name, ...]) -> str:
+        """Ask those again who were silent when credentials were reloaded: who was revoked gets in there."""
+        plan = await control.ask(FactActivities.plan_missed_reload, fleet)
+        names = ", ".join(missed)
+        order = ChangeOrder(
+            fleet=fleet,
+            kind=ChangeKind.RELOAD,
+            plan=plan,
+            key=str(workflow.uuid4()),
+            reason=f"silent at the last reload of credentials, and back now: {names}",
+        )
+        if plan is None or not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
+            return "a change is under way"
+        return f"reloading credentials on {names}, which were silent before"
 
     @staticmethod
     async def _end(fleet: str, left: Strays) -> str:

@@ -7,6 +7,8 @@ from pydantic import Field
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
+from activities.instances import Reloaded
+from policies.model.fleet import RemovedUsers
 from policies.model.instance import InstanceState
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.settings import Setting
@@ -37,6 +39,8 @@ class ReloadResult(Value):
 
     done: int = 0
     changed: int = 0
+    ended: int = 0
+    """Sessions of users who were taken out."""
     failures: int = 0
     failed: dict[str, str] = {}
     """Why, of the first of those that failed."""
@@ -47,6 +51,7 @@ class ReloadResult(Value):
         return ReloadResult(
             done=self.done + other.done,
             changed=self.changed + other.changed,
+            ended=self.ended + other.ended,
             failures=self.failures + other.failures,
             failed=dict(failed),
         )
@@ -71,7 +76,7 @@ class Reload:
         failed: dict[str, str] = {}
         settings = {member.gateway.name: member.settings for member in part.members}
 
-        async def one(on: GatewaySteps) -> bool | None:
+        async def one(on: GatewaySteps) -> Reloaded | None:
             try:
                 return await self._reload(on, order, settings[on.gateway.name])
             except (ActivityError, ApplicationError) as error:
@@ -85,13 +90,18 @@ class Reload:
             for member in part.members
         ]
         found = await asyncio.gather(*[one(on) for on in gateways])
-        done = len(found) - found.count(None)
-        changed = found.count(True)
-        return ReloadResult(done=done, changed=changed, failures=len(failed), failed=failed)
+        done = [one for one in found if one is not None]
+        return ReloadResult(
+            done=len(done),
+            changed=sum(bool(one.credentials) for one in done),
+            ended=sum(one.ended for one in done),
+            failures=len(failed),
+            failed=failed,
+        )
 
     @staticmethod
-    async def _reload(on: GatewaySteps, order: ReloadOrder, settings: tuple[Setting, ...] | None) -> bool:
-        """Return whether files were others before; afterwards every instance has passed its probe."""
+    async def _reload(on: GatewaySteps, order: ReloadOrder, settings: tuple[Setting, ...] | None) -> Reloaded:
+        """Return what the host answered; afterwards every instance has passed its probe."""
         before = await on.observe()
         ran = [one.slot for one in before.instances if one.state is InstanceState.RUNNING]
         on.epoch = max(on.epoch, before.epoch + 1)
@@ -100,7 +110,8 @@ class Reload:
         elif settings is not None:
             done = await on.configure(settings)
         else:
-            done = await on.reload(older=order.older)
+            ends = order.header.limits.removed_users is RemovedUsers.END
+            done = await on.reload(older=order.older, end_removed=ends)
         if order.takes_back is None and (lost := sorted(set(ran) - set(done.slots))):
             raise stopped(
                 f"slot {lost[0]} of {on.gateway.name} ran before and does not any more; see its log"
@@ -108,4 +119,4 @@ class Reload:
         for slot in done.slots:
             if doubt := await on.doubt_about(slot, f"probe {slot}"):
                 raise stopped(f"slot {slot} of {on.gateway.name} {doubt}")
-        return bool(done.credentials)
+        return done

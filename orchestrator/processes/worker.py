@@ -169,6 +169,7 @@ def record_activities(
         facts.record_states,
         facts.find_short_of_capacity,
         facts.find_strays,
+        facts.plan_missed_reload,
         facts.plan_return,
         facts.plan_undo,
         collecting.collect_host_record,

@@ -11,9 +11,11 @@ from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.history import reload_to_take_back, standing, targets_of_last_change
 from policies.model.change import (
+    NOT_ASKED,
     PENSTOCK,
     RELOADS,
     ChangeEnding,
+    ChangeKind,
     ChangeOpening,
     ChangeRecord,
     HistoryRow,
@@ -147,6 +149,18 @@ class Changes(Book):
         with reading(self._engine) as connection:
             rows = connection.execute(wanted.execution_options(yield_per=_PAGE))
             return reload_to_take_back((_record(row) for row in rows), named)
+
+    def unfinished_reload(self, fleet: str) -> ChangeRecord | None:
+        """Return the fleet's last reload of credentials if it reached all but some gateways, else None."""
+        table = tables.changes
+        of_fleet = (table.c.fleet == fleet, table.c.kind == ChangeKind.RELOAD.value)
+        wanted = select(table).where(*of_fleet).order_by(table.c.number.desc()).limit(1)
+        with reading(self._engine) as connection:
+            row = connection.execute(wanted).one_or_none()
+        record = _record(row) if row is not None else None
+        if record is None or record.outcome is not Outcome.HELD or record.cause is not None:
+            return None
+        return None if NOT_ASKED in record.sentence else record
 
     def way_back(self, fleet: str) -> WayBack:
         """Return what going back means for the fleet now, from what its last changes did."""

@@ -26,6 +26,9 @@ class ChangeKind(StrEnum):
 RELOADS = (ChangeKind.RELOAD, ChangeKind.CONFIGURE)
 """Changes that give running instances other files, and touch no session."""
 
+NOT_ASKED = "the others were not asked"
+"""What the end of a reload says that was stopped: nobody goes on with it by itself."""
+
 MOVES_NOBODY = (ChangeKind.INSTALL, ChangeKind.ADOPT, *RELOADS)
 """Changes that move no session, so there is nothing to take back."""
 

@@ -157,6 +157,15 @@ class Automation(StrEnum):
     """Harm goes back by itself, health goes on by itself."""
 
 
+class RemovedUsers(StrEnum):
+    """What becomes of live sessions of users whom a reload of credentials has taken out."""
+
+    KEEP = "keep"
+    """They go on until they end; nobody of that name logs in again."""
+    END = "end"
+    """Their own gateway ends them, once nobody of that name can log in."""
+
+
 class Limits(Value):
     """How much may change at once, and how long things may take.
 
@@ -191,6 +200,11 @@ class Limits(Value):
     """How long old sessions may last, one minute at least; what is left is ended as `drain` says."""
     drain: DrainLimits = DrainLimits()
     """How what is left at the deadline is ended."""
+    removed_users: RemovedUsers = Field(
+        default=RemovedUsers.KEEP,
+        exclude_if=lambda what: what is RemovedUsers.KEEP,
+        description="what a reload of credentials does with sessions of users it takes out: `keep` or `end`",
+    )
     lease: Duration = Field(
         default=timedelta(minutes=2),
         description="how long an unconfirmed release keeps new sessions; longer in large waves",

@@ -89,6 +89,7 @@ class GatewayState(Message):
         default=(), max_length=100, description="credentials that lie on the host otherwise than in what runs"
     )
     unrenewed: Sentence = Field(default="", description="since when its certificate is not renewed, and why")
+    reload_answered: Token = Field(default="", description="the last reload of credentials that it answered")
     settings: tuple[Sentence, ...] = Field(
         default=(), max_length=MOST_LINES, description="what instances here say in place of their release"
     )

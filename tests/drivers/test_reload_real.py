@@ -221,6 +221,25 @@ async def test_a_reload_that_is_taken_back_lets_in_again_whom_it_had_taken_out(l
     assert await is_let_in(lab, 3, PORTS["a"])
 
 
+async def test_sessions_of_removed_users_end_when_that_is_meant_and_no_others(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    gone, stays = await lab.client(1).up(), await lab.client(2).up()
+    stays.ping()
+    without(lab, "user1")
+    done = await lab.slots.reload(operation("reload", rollout="r-1"), older=False)
+    assert (done.credentials, done.ended, gone.alive) == (("users",), 0, True)
+    done = await lab.slots.reload(operation("reload"), older=False, end_removed=True)
+    assert (done.credentials, done.ended) == ((), 1)
+    for _ in range(100):
+        if not gone.alive:
+            break
+        await asyncio.sleep(0.05)
+    assert not gone.alive
+    assert not await is_let_in(lab, 1, 443)
+    sent, lost = stays.lost()
+    assert (sent > 5, lost, stays.alive) == (True, 0, True)
+
+
 async def test_what_is_stopped_is_left_alone_and_starts_with_the_present_files(
     lab: GatewayLab,  # noqa: F811
 ) -> None:

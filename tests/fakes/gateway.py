@@ -55,6 +55,7 @@ class FakeGateway:
         self.slots = {slot.name: FakeSlot() for slot in gateway.slots}
         self.staged: dict[str, ReleaseRef] = {}
         self.settings: tuple[Setting, ...] = ()
+        self.reload_answered = ""
         self.before: tuple[str, tuple[Setting, ...]] | None = None
         """The last change of settings, and what was there before it."""
         self.effects: list[str] = []
@@ -260,15 +261,17 @@ class FakeGateway:
         back = slot is not None and (state.steering.serving, state.steering.trial) == (slot, None)
         return Restored(state=state, slot=slot, back=back, changed=state.changed)
 
-    async def reload(self, operation: Operation, *, older: bool) -> Reloaded:
+    async def reload(self, operation: Operation, *, older: bool, end_removed: bool = False) -> Reloaded:
         """Give what runs the host's present credentials; nothing is taken over from who owns the gateway."""
         self._maybe_fail("reload")
         self._refuse_overtaken(operation)
         running = [name for name, held in self.slots.items() if held.state is InstanceState.RUNNING]
         self._note(True, f"reload {' '.join(running)}{' older' if older else ''}")
         self.unserved = ()
+        self.reload_answered = operation.rollout
         state = self._state(changed=True)
-        return Reloaded(state=state, slots=tuple(running), credentials=("users",))
+        ended = 1 if end_removed else 0
+        return Reloaded(state=state, slots=tuple(running), credentials=("users",), ended=ended)
 
     async def configure(self, operation: Operation, settings: Sequence[Setting]) -> Reloaded:
         """Have what runs and what starts later use these settings."""
@@ -453,6 +456,7 @@ class FakeGateway:
             own_pools=self.own_pools if ADOPTED in self.slots else (),
             unserved=self.unserved,
             settings=lines_of(self.settings),
+            reload_answered=self.reload_answered,
         )
 
     def _instance(self, name: str, held: FakeSlot) -> Instance:

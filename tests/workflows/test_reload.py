@@ -8,6 +8,7 @@ from orchestrator.service.drift import DriftService
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
 from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Refused, Unavailable
+from policies.model.fleet import RemovedUsers
 from policies.model.instance import InstanceState
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded, blocked, recording
@@ -173,3 +174,31 @@ async def test_only_gateways_whose_hosts_have_other_credentials_are_reloaded_whe
     assert (await compared.drift(fleet)).unserved == 0
     with pytest.raises(Refused, match="what runs on edge has what lies on its hosts"):
         await reload(recorded, unserved=True)
+
+
+async def test_a_gateway_that_was_silent_is_reloaded_when_it_is_back_and_nobody_twice(
+    recorded: Recorded,
+) -> None:
+    away = recorded.world.gateways["gw-4"]
+    away.fail("observe", Unavailable("gw-4 does not answer"), times=1000)
+    name = await reload(recorded)
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.HELD
+    assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
+    away.recover("observe")
+    found = await recorded.reconcile()
+    assert found.sentence == "reloading credentials on gw-4, which were silent before"
+    again = await recorded.service.end_of("edge")
+    assert (again.outcome, again.touched) == (Outcome.PROMOTED, 1)
+    assert again.rollout != name
+    assert [fake.effects for fake in recorded.world.gateways.values()] == [["reload a"]] * 4
+    assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
+
+
+async def test_sessions_of_whom_a_reload_takes_out_are_ended_where_the_fleet_says_so(
+    recorded: Recorded,
+) -> None:
+    limits = recorded.world.fleet.limits.model_copy(update={"removed_users": RemovedUsers.END})
+    fleet, service = recorded.world.fleet.model_copy(update={"limits": limits}), recorded.service
+    await service.reload(fleet, await service.plan_reload(fleet), "ana", "ben has left")
+    result = await service.end_of("edge")
+    assert result.reason.endswith("; 4 sessions of users who were taken out were ended")

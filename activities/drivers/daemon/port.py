@@ -223,6 +223,13 @@ class Daemon(Protocol):
         """End these sessions; return how many were told to go."""
         ...
 
+    async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:
+        """Return the connected sessions of users whom the instance's own list does not name any more.
+
+        There are none where users are known by something else than a list, or the instance does not say.
+        """
+        ...
+
     def names_in(self, log: str) -> frozenset[str]:
         """Return every user's name that the instance's log shows."""
         ...

@@ -26,6 +26,7 @@ FOLDER = "credentials"
 _KEY = re.compile(r"^\s*([a-z-]+)\s*=\s*(.*?)\s*$")
 _OURS = re.compile(rf"{re.escape(str(CONFIG))}/{FOLDER}/([\w.-]+)")
 _PASSWORDS = re.compile(r"passwd=([^,\]]+)")
+_LIST_ALONE = re.compile(rf"plain\[passwd={re.escape(str(CONFIG))}/{FOLDER}/([\w.-]+)\]")
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _KIND = re.compile(r"^!?\$([156])(?:\$|$)")
 LENGTHS = {"1": 22, "5": 43, "6": 86}
@@ -87,6 +88,16 @@ def roles_in(config: str) -> Roles:
             places[key] += _OURS.findall(value)
     roles.pairs += zip(certificates, keys, strict=False)
     return roles
+
+
+def names_listed(config: Path) -> set[str] | None:
+    """Return all users that an instance's lists name; None where its config lets in others, too."""
+    said = [_KEY.match(line) for line in (config / "ocserv.conf").read_text().splitlines()]
+    ways = [one[2].strip('"') for one in said if one is not None and one[1] in ("auth", "enable-auth")]
+    lists = [found[1] for way in ways if (found := _LIST_ALONE.fullmatch(way)) is not None]
+    if not lists or len(lists) < len(ways):
+        return None
+    return {name for one in lists for name in _users((config / FOLDER / one).read_text())}
 
 
 def require_fit(

@@ -21,7 +21,7 @@ from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv import own_files, served
-from activities.drivers.daemon.ocserv.credentials import FOLDER, Given, require_fit
+from activities.drivers.daemon.ocserv.credentials import FOLDER, Given, names_listed, require_fit
 from activities.drivers.daemon.ocserv.own_config import read_own_config
 from activities.drivers.daemon.ocserv.probe import ProbeLogin, probe
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
@@ -229,6 +229,15 @@ class Ocserv:
             return tuple(map(self._connected, present)) + tuple(map(self._resumable, broken))
         except (KeyError, TypeError, ValueError):
             return None
+
+    async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:
+        """Return sessions of whom the list of users does not name; none where it is not the only way in."""
+        names = names_listed(environment.config)
+        users = await self._ask(environment, "show", "users")
+        if names is None or not isinstance(users, list):
+            return ()
+        gone = [user for user in users if user["State"] not in NOT_YET and user["Username"] not in names]
+        return tuple(map(self._connected, gone))
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """Disconnect each session by its id; one that has ended meanwhile does not count."""

@@ -66,8 +66,28 @@ class SlotReloads:
             async def renew(folder: SlotFolder, new: Path) -> None:
                 await asyncio.to_thread(self._folders.daemon.renew, folder.chroot, given, new, older=older)
 
-            changed = await self._replace(operation, ours, renew, adopted)
+            try:
+                changed = await self._replace(operation, ours, renew, adopted)
+            except (BadInput, Refused):
+                self._folders.answer_reload(operation.rollout)
+                raise
+            self._folders.answer_reload(operation.rollout)
             return tuple(folder.slot.name for folder in (*ours, *adopted)), changed
+
+    async def end_removed(self, operation: Operation) -> int:
+        """End the sessions of users whom the instances' own lists do not name; return how many there were.
+
+        Raises:
+            BeyondHostLimits: They are more than this host's file allows in a minute; none was ended.
+            Fenced: A newer change owns the gateway.
+        """
+        async with exclusive(self._folders.root / "slots.lock"):
+            self._journal.check(operation)
+            ours, _ = self._running()
+            daemon = self._folders.daemon
+            found = {folder: await daemon.sessions_of_removed(folder.chroot) for folder in ours}
+            self._journal.bounds.count_endings(sum(map(len, found.values())))
+            return sum([await daemon.end(folder.chroot, gone) for folder, gone in found.items()])
 
     async def configure(self, operation: Operation, settings: Sequence[Setting]) -> Done:
         """Ensure that all instances have these settings, and those that start later; sessions stay.

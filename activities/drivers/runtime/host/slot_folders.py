@@ -259,6 +259,19 @@ class SlotFolders:
         """Have every instance that is started from now on get these settings."""
         write_whole(self.root / "settings.json", _SETTINGS.dump_json(tuple(settings)).decode())
 
+    @property
+    def reload_answered(self) -> str:
+        """The last reload of credentials that this host has answered, well or not; empty before the first."""
+        try:
+            return (self.root / "reload-answered").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def answer_reload(self, change: str) -> None:
+        """Remember that the reload was answered: it need not be asked for again when this host is back."""
+        if self.reload_answered != change:
+            write_whole(self.root / "reload-answered", change)
+
     def template(self, folder: SlotFolder) -> Path:
         """Return the template of the release that the slot was given."""
         if folder.release is None:

@@ -112,6 +112,7 @@ class HostSlots:
             unserved=self._unserved.names(),
             unrenewed=self._unrenewed(),
             settings=lines_of(self._folders.settings),
+            reload_answered=self._folders.reload_answered,
         )
 
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
@@ -256,13 +257,15 @@ class HostSlots:
             return (await self._table.end_trial(operation)).changed
         return (await self._table.make_permanent(operation, slot)).changed
 
-    async def reload(self, operation: Operation, *, older: bool) -> Reloaded:
+    async def reload(self, operation: Operation, *, older: bool, end_removed: bool = False) -> Reloaded:
         """Ensure that whatever runs uses the host's present credentials, draining instances as well.
 
         Raises:
             BadInput: when one of them cannot be used; nothing was changed.
             Refused: when the daemon itself refuses them, or what serves is no longer the process that was
                 adopted, as after a reboot: nobody would have told it; nothing was changed.
+            BeyondHostLimits: when more users were taken out than this host ends sessions in a minute; they
+                go on, and the credentials are in use.
             Unavailable: when an instance does not take them in time; a repeat tells it again.
         """
         serves = (await self._table.read()).serving == ADOPTED
@@ -271,7 +274,9 @@ class HostSlots:
                 f"the daemon that was adopted on {self._gateway.name} has ended, or was started anew: adopt "
                 f"it again; nothing was changed on {self._gateway.name}"
             )
-        return await self._reloaded(*await self._reloads.reload(operation, older=older))
+        done = await self._reloads.reload(operation, older=older)
+        ended = await self._reloads.end_removed(operation) if end_removed else 0
+        return (await self._reloaded(*done)).model_copy(update={"ended": ended})
 
     async def configure(self, operation: Operation, settings: Sequence[Setting]) -> Reloaded:
         """Ensure that whatever runs uses these settings for new sessions, and all that starts later does.
