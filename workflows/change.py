@@ -630,7 +630,7 @@ class Change:
             update={"touched": len(found.installed), "aside": found.failed}
         )
 
-    # --- credentials and settings ----------------------------------------------------------------------
+    # --- credentials and settings ------------------------------------------------------------
 
     async def _reload(self) -> ChangeResult:
         """Give what runs its hosts' present credentials, wave after wave; it ends no bake and no drain."""

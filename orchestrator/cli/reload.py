@@ -28,6 +28,10 @@ def reload(
             help="only where what runs has others than lie on its host",
         ),
     ] = False,
+    at_once: Annotated[
+        bool,
+        typer.Option("--at-once", help="all gateways together after the first: somebody has to be kept out"),
+    ] = False,
     plan_digest: Annotated[
         str | None, typer.Option("--plan", help="start only this plan, which others have approved")
     ] = None,
@@ -44,7 +48,13 @@ def reload(
         if output is Output.TABLE:
             say(f"What runs on {name} has what lies on its hosts, as far as they answer; nothing was begun.")
         return
-    body = {"reason": reason, "even_if_older": even_if_older, "if_changed": if_changed, "plan": plan_digest}
+    body = {
+        "reason": reason,
+        "even_if_older": even_if_older,
+        "if_changed": if_changed,
+        "at_once": at_once,
+        "plan": plan_digest,
+    }
     begun = api.surveying().post("fleets", name, "credentials", "reload", body=body, key=key)
     code = follow_begun(api, name, begun["change"], output)
     if output is Output.TABLE:

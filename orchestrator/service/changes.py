@@ -265,11 +265,12 @@ class ChangeService:
         )
         return await self._begin(order, fleet)
 
-    async def plan_reload(self, fleet: Fleet, *, unserved: bool = False) -> PlanHeader:
+    async def plan_reload(self, fleet: Fleet, *, unserved: bool = False, at_once: bool = False) -> PlanHeader:
         """Return the plan by which what runs gets its hosts' present credentials; it is kept.
 
         Gateways that do not answer now are asked last; those that are left out of changes are not. With
-        `unserved` only those are asked that say that their hosts have others than what runs.
+        `unserved` only those are asked that say that their hosts have others than what runs, with `at_once`
+        all follow the first one together.
 
         Raises:
             Refused: Nothing runs on any gateway, or what runs has what its host has.
@@ -281,8 +282,9 @@ class ChangeService:
         if not names:
             nothing = f"nothing runs on any gateway of {fleet.name} that answers and takes part in changes"
             raise Refused(nothing, _offer(Verb.SESSIONS, fleet.name))
-        silent = () if unserved else _silent(survey, out)
-        digest = await asyncio.to_thread(self.ledger.record_reload, fleet, names + silent)
+        everybody = names if unserved else names + _silent(survey, out)
+        record = partial(self.ledger.record_reload, fleet, everybody, at_once=at_once)
+        digest = await asyncio.to_thread(record)
         return await asyncio.to_thread(self.ledger.plan_header, digest)
 
     async def plan_settings(self, fleet: Fleet) -> PlanHeader:

@@ -467,6 +467,7 @@ class Service:
         *,
         older: bool = False,
         unserved: bool = False,
+        at_once: bool = False,
         digest: str | None = None,
         key: str | None = None,
     ) -> str | None:
@@ -476,11 +477,17 @@ class Service:
             ApprovalRequired: The plan needs more people than have approved it; it names the plan.
         """
         named = await self._asked(caller, Action.RELOAD, fleet)
-        asked = {"reason": reason, "older": older, "unserved": unserved, "plan": digest}
+        asked = {
+            "reason": reason,
+            "older": older,
+            "unserved": unserved,
+            "at_once": at_once,
+            "plan": digest,
+        }
 
         async def begin(request: str | None) -> str | None:
             plan = await self._reload_plan(caller, named, digest) if digest else None
-            plan = plan or await self._changes.plan_reload(named, unserved=unserved)
+            plan = plan or await self._changes.plan_reload(named, unserved=unserved, at_once=at_once)
             await asyncio.to_thread(self._plans.approvals.require, plan, caller.person)
             return await self._changes.reload(named, plan, caller.person, reason, older=older, key=request)
 

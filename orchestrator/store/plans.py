@@ -40,9 +40,9 @@ class Plans(Book):
         """Write down that the fleet's empty gateways begin with this release; return the digest."""
         return self._record(parted_first(fleet, release), "")
 
-    def record_reload(self, fleet: Fleet, names: tuple[str, ...]) -> str:
+    def record_reload(self, fleet: Fleet, names: tuple[str, ...], *, at_once: bool = False) -> str:
         """Write down that these gateways get their hosts' present credentials; return the digest."""
-        return self._record(parted_reload(fleet, names), "")
+        return self._record(parted_reload(fleet, names, at_once=at_once), "")
 
     def record_settings(self, fleet: Fleet, names: tuple[str, ...], changing: Changing) -> str:
         """Write down that these gateways get the settings of the fleet's file; return the digest."""

@@ -31,9 +31,13 @@ def running(
     return tuple(name for *_, name in sorted(found))
 
 
-def parted_reload(fleet: Fleet, names: tuple[str, ...]) -> PartedPlan:
-    """Return a plan by which these gateways, in this order, get their hosts' present credentials."""
-    return _parted(fleet, names, "credentials", {"approvals": fleet.reload_approvals})
+def parted_reload(fleet: Fleet, names: tuple[str, ...], *, at_once: bool = False) -> PartedPlan:
+    """Return a plan by which these gateways, in this order, get their hosts' present credentials.
+
+    All after the first one come at once if that is meant: somebody is to be kept out everywhere now.
+    """
+    steps = ("100%",) if at_once else fleet.limits.steps
+    return _parted(fleet, names, "credentials", {"approvals": fleet.reload_approvals}, steps)
 
 
 def parted_settings(fleet: Fleet, names: tuple[str, ...], changing: Changing) -> PartedPlan:
@@ -43,16 +47,14 @@ def parted_settings(fleet: Fleet, names: tuple[str, ...], changing: Changing) ->
     still the same plan when users have come and gone.
     """
     more = {"settings": changing.keys, "differences": changing.sentences, "approvals": fleet.approvals}
-    made = _parted(fleet, names, "settings", more)
+    made = _parted(fleet, names, "settings", more, fleet.limits.steps)
     parts = tuple(
         part.model_copy(update={"members": tuple(_configured(fleet, member) for member in part.members)})
         for part in made.parts
     )
     members = sorted(member.model_dump_json() for part in parts for member in part.members)
-    waves = [wave.model_dump_json() for wave in made.header.waves]
-    said = [f"{key}: {value}" for key, value in sorted(more.items()) if value]
-    content = [fleet.name, "settings", *said, *waves, *members]
-    header = made.header.model_copy(update={"digest": digest_of("\n".join(content).encode())})
+    unnamed = made.header.model_copy(update={"digest": ""}).model_dump_json()
+    header = made.header.model_copy(update={"digest": digest_of("\n".join([unnamed, *members]).encode())})
     return PartedPlan(header=header, parts=parts)
 
 
@@ -61,9 +63,11 @@ def _configured(fleet: Fleet, member: Member) -> Member:
     return member.model_copy(update={"settings": settings})
 
 
-def _parted(fleet: Fleet, names: tuple[str, ...], what: str, more: Mapping[str, object]) -> PartedPlan:
+def _parted(
+    fleet: Fleet, names: tuple[str, ...], what: str, more: Mapping[str, object], steps: tuple[str, ...]
+) -> PartedPlan:
     waves, parts, done = list[WaveHeader](), list[Part](), 0
-    for step in ("1", *fleet.limits.steps):
+    for step in ("1", *steps):
         upto = min(len(names), amount(step, len(names)))
         if upto <= done:
             continue

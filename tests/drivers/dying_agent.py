@@ -34,6 +34,7 @@ LINES: dict[str, tuple[Any, str, str]] = {
     "half put": (Path, "replace", "after"),
     "put": (reloads, "put", "after"),
     "told": (Ocserv, "reload", "after"),
+    "given": (reloads.SlotReloads, "_give", "after"),
     "unreported": (Journal, "finish", "before"),
 }
 

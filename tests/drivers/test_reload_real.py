@@ -190,16 +190,21 @@ async def test_a_reload_takes_nothing_over_from_who_owns_the_gateway(lab: Gatewa
         await lab.slots.reload(operation("reload", rollout="r-reload", epoch=9), older=False)
 
 
+def change_the_probes_password(lab: GatewayLab) -> None:  # noqa: F811
+    """Make the list one that is sound, and yet no login of the probe goes well with it."""
+    users = lab.folder / "users"
+    hashed = next(line for line in users.open() if line.startswith("user1:")).strip().partition(":")[2]
+    lines = [f"probe:{hashed[:-5]}AAAA.\n" if one.startswith("probe:") else one for one in users.open()]
+    users.write_text("".join(lines))
+
+
 async def test_a_list_with_which_nobody_gets_in_is_taken_back_in_every_slot(lab: GatewayLab) -> None:  # noqa: F811
     """Another password of the probe: the file is sound, and yet no login goes well with it."""
     await serving_beside(lab)
     client = await lab.client(1).up()
     client.ping("a")
     before = [_contents(lab, slot) for slot in "ab"]
-    users = lab.folder / "users"
-    other = next(line for line in users.open() if line.startswith("user1:")).partition(":")[2]
-    lines = [f"probe:{other[:-5]}AAAA\n" if line.startswith("probe:") else line for line in users.open()]
-    users.write_text("".join(lines))
+    change_the_probes_password(lab)
     with pytest.raises(Refused, match=r"slot a of gw-1 failed its probe at auth .* is as it was before"):
         await lab.slots.reload(operation("reload", rollout="r-bad", epoch=9), older=False)
     assert [_contents(lab, slot) for slot in "ab"] == before
@@ -207,6 +212,21 @@ async def test_a_list_with_which_nobody_gets_in_is_taken_back_in_every_slot(lab:
     await asyncio.sleep(1)  # however fast all that was, its pings went on for a second
     sent, lost = client.lost()
     assert (sent > 10, lost, client.alive) == (True, 0, True)
+
+
+async def test_a_reload_killed_while_it_is_taken_back_is_taken_back_by_its_repeat(lab: GatewayLab) -> None:  # noqa: F811
+    await lab.running("1")
+    before = _contents(lab, "a")
+    change_the_probes_password(lab)
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.drivers.dying_agent", lab.folder, lab.tag, "reload", "1", "given"
+    )
+    assert await asyncio.wait_for(agent.wait(), 60) == -signal.SIGKILL
+    lab.compose()
+    with pytest.raises(Refused, match="is as it was before"):
+        await lab.slots.reload(operation("reload"), older=False)
+    assert _contents(lab, "a") == before
+    assert not list(lab.root.glob("slots/*/conf.*"))
 
 
 async def test_a_reload_that_is_taken_back_lets_in_again_whom_it_had_taken_out(lab: GatewayLab) -> None:  # noqa: F811

@@ -145,7 +145,7 @@ class Daemon(Protocol):
         """Write the instance's config, made of the release's template and the gateway's settings, to `into`.
 
         Raises:
-            BadInput: when the template or a credential it names is missing, or a setting does not fit.
+            BadInput: when the template or a credential it names is missing.
             Unavailable: when the store of a credential does not answer.
         """
         ...

@@ -72,6 +72,7 @@ class ReloadAsked(Value):
     if_changed: bool = Field(
         default=False, description="only where what lies on the host is other than what runs there has"
     )
+    at_once: bool = Field(default=False, description="all gateways together, once the first one is done")
     plan: ThisPlan = None
 
 
@@ -151,6 +152,7 @@ async def reload(fleet: Fleet, asked: ReloadAsked, once: Once) -> Response:
             asked.reason,
             older=asked.even_if_older,
             unserved=asked.if_changed,
+            at_once=asked.at_once,
             digest=asked.plan,
             key=once.key,
         )
