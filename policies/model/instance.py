@@ -83,7 +83,7 @@ class GatewayState(Message):
         default=(), max_length=MOST_SLOTS + 16, description="what the agent's file says of its gateway"
     )
     own_pools: tuple[IPv4Network | IPv6Network, ...] = Field(
-        default=(), max_length=2, description="what a daemon that was adopted there gives to users"
+        default=(), max_length=2, description="what a daemon that was adopted and runs there gives to users"
     )
     unserved: tuple[Name, ...] = Field(
         default=(), max_length=100, description="credentials that lie on the host otherwise than in what runs"

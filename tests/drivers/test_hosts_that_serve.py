@@ -161,8 +161,10 @@ async def test_an_adopted_daemon_that_was_drained_is_ended_and_never_taken_for_a
     with pytest.raises(Refused, match="still has 1 sessions"):
         await lab.slots.stop(operation("stop"), ADOPTED)
     assert await lab.sessions.end(operation("end"), ADOPTED, 9) == 1
+    assert [str(pool) for pool in (await lab.slots.observe()).own_pools] == ["10.90.9.0/24", "fd90:9::/64"]
     await lab.slots.stop(operation("stop"), ADOPTED)
     assert daemon.process.wait(5) is not None
+    assert (await lab.slots.observe()).own_pools == ()
     others = [await lab.running("2"), await lab.running("3")]
     assert ADOPTED not in others
 

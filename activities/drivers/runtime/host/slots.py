@@ -99,6 +99,7 @@ class HostSlots:
         instances = await asyncio.gather(
             *(self._folders.instance(folder, patience) for folder in self._folders)
         )
+        adopted = self._folders.adopted
         return GatewayState(
             gateway=self._gateway.name,
             instances=tuple(instances),
@@ -108,7 +109,7 @@ class HostSlots:
             boot=boot_id(),
             recorded=self._recorded(),
             described=self._described,
-            own_pools=adopted.slot.pools if (adopted := self._folders.adopted) else (),
+            own_pools=adopted.slot.pools if adopted is not None and adopted.process() else (),
             unserved=self._unserved.names(),
             unrenewed=self._unrenewed(),
             settings=lines_of(self._folders.settings),
