@@ -10,7 +10,7 @@ import pytest
 from tests.hosts import ocserv
 from tests.hosts.host import Host
 from tests.hosts.installation import GATEWAYS, USERS, Installation, installation, parts
-from tests.hosts.packages import AGENT
+from tests.hosts.packages import AGENT, NEWER, made, newer
 
 PREFIX = "psti-"
 UNIT = f"{AGENT}.service"
@@ -75,6 +75,32 @@ def test_the_fleet_is_upgraded_and_rolled_back_and_no_user_notices(fleet: Instal
     assert fleet.pings() > PINGS
 
 
+def test_an_agents_restart_and_upgrade_in_the_middle_of_a_change_are_noticed_by_nobody(
+    fleet: Installation, tmp_path: Path
+) -> None:
+    deb = newer(made(AGENT), tmp_path)
+    for host in fleet.gateways:
+        host.put(f"/root/{deb.name}", deb.read_bytes())
+    begin(fleet, "agents are upgraded under it")
+    canary = on_trial(fleet)
+    agents = [host.wait_for(UNIT) for host in fleet.gateways]
+    canary.run("systemctl", "restart", UNIT)
+    fleet.at_each(lambda number: install(fleet.gateways[number - 1], deb.name))
+    assert not {*agents} & {host.wait_for(UNIT) for host in fleet.gateways}
+    assert NEWER in canary.run("dpkg-query", "--show", AGENT).out
+    fleet.penstock("watch edge", codes=(0,))
+    assert promoted(fleet)
+    assert fleet.lost() == (0, 0)
+
+
+def test_a_gateway_is_handed_back_to_its_own_daemon_and_unit_and_no_user_notices(fleet: Installation) -> None:
+    *_, upgrade = parts()
+    fleet.follow([step for step in upgrade if "hand-back" in step.command], {})
+    assert serving(fleet) == {"adopted"}
+    wait_for(lambda: all(enabled(host) for host in fleet.gateways))
+    assert fleet.lost() == (0, 0)
+
+
 def test_the_control_host_loses_power_in_the_middle_of_a_change_which_goes_on(fleet: Installation) -> None:
     begin(fleet, "the control host loses power under it")
     on_trial(fleet)
@@ -116,6 +142,16 @@ def on_trial(fleet: Installation) -> Host:
     wait_for(watched, 60)
     (name,) = re.findall(r"^(gw-\d)\s.*on trial", said, re.MULTILINE)
     return next(host for host in fleet.gateways if host.name == name)
+
+
+def install(host: Host, package: str) -> None:
+    """Install a package's file."""
+    host.run("apt-get", "install", f"/root/{package}", within=200)
+
+
+def enabled(host: Host) -> bool:
+    """Whether the daemon's own unit is started at boot."""
+    return host.run("systemctl", "is-enabled", ocserv.UNIT, may_fail=True).code == 0
 
 
 def serving(fleet: Installation) -> set[str]:
