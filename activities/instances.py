@@ -10,6 +10,7 @@ from activities.liveness import answering
 from policies.model.instance import MOST_SLOTS, GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
+from policies.model.release_tests import MOST_MEASUREMENTS, Load, Measurement
 from policies.model.settings import MOST_SETTINGS, Setting
 from policies.model.value import Count, Message, Name, Sentence
 
@@ -110,6 +111,21 @@ class Reloaded(Message):
     ended: Count = Field(default=0, description="sessions of users who were taken out")
 
 
+class LoadOrder(Message):
+    """Load the instance in a slot and the one that serves beside it."""
+
+    operation: Operation
+    slot: Name
+    load: Load
+
+
+class Inspected(Message):
+    """What the release tests of the instance in a slot measured."""
+
+    slot: Name
+    measurements: tuple[Measurement, ...] = Field(max_length=MOST_MEASUREMENTS)
+
+
 class Runtime(Protocol):
     """How instances exist on one gateway: slots on a host, containers, pods."""
 
@@ -131,6 +147,14 @@ class Runtime(Protocol):
 
     async def probe(self, slot: str) -> Probe:
         """Log in and ping through the instance's own port."""
+        ...
+
+    async def inspect(self, operation: Operation, slot: str) -> tuple[Measurement, ...]:
+        """Make the release tests of an instance that runs; nobody is steered and no session of users ends."""
+        ...
+
+    async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
+        """Measure a load on an instance that runs and on the one that serves; users of the host feel it."""
         ...
 
     async def stop(self, operation: Operation, slot: str) -> GatewayState:
@@ -196,6 +220,21 @@ class InstanceActivities:
         """Log in and ping through the slot's own port."""
         async with answering():
             return await self._runtime.probe(order.slot)
+
+    @activity.defn(name="inspect_instance")
+    async def inspect_instance(self, order: SlotOrder) -> Inspected:
+        """Make the release tests through the slot's own port; a repeat makes them again."""
+        async with answering():
+            return Inspected(
+                slot=order.slot, measurements=await self._runtime.inspect(order.operation, order.slot)
+            )
+
+    @activity.defn(name="load_instance")
+    async def load_instance(self, order: LoadOrder) -> Inspected:
+        """Load the instance and the one that serves, in turn; a repeat loads them again."""
+        async with answering():
+            measured = await self._runtime.load(order.operation, order.slot, order.load)
+            return Inspected(slot=order.slot, measurements=measured)
 
     @activity.defn(name="stop_instance")
     async def stop_instance(self, order: SlotOrder) -> GatewayState:

@@ -12,7 +12,9 @@ from pydantic import Field
 from temporalio import activity
 
 from activities.liveness import in_a_thread
+from policies.exposure import Exposure
 from policies.model.change import (
+    PENSTOCK,
     ChangeEnding,
     ChangeOpening,
     ChangeOrder,
@@ -20,6 +22,8 @@ from policies.model.change import (
     Outcome,
     Quarantine,
 )
+from policies.model.fleet import GatewayRef
+from policies.model.release_tests import Finding
 from policies.model.status import Event
 from policies.model.value import Name, Value, digest_of
 from policies.model.verdict import Decision
@@ -45,6 +49,19 @@ class EventEntry(Value):
     key: str
     person: str = "penstock"
     fleet: Name | None = None
+
+
+class TestsEntry(Value):
+    """What the release tests of one instance found; one per change, gateway and time."""
+
+    __test__ = False  # for pytest, which takes the name for a test's
+
+    change: Name
+    gateway: GatewayRef
+    slot: Name
+    at: datetime
+    exposure: Exposure
+    findings: tuple[Finding, ...]
 
 
 class GatewayResults(Value):
@@ -161,6 +178,16 @@ class LedgerActivities:
         body = {"sentence": entry.sentence}
         key = digest_of(entry.key.encode())
         await in_a_thread(write, entry.person, "workflow", entry.action, entry.subject, body, key)
+
+    @activity.defn(name="record_tests")
+    async def record_tests(self, entry: TestsEntry) -> None:
+        """Ensure that what the tests of an instance asked, measured and allow is in the audit record."""
+        gateway = entry.gateway
+        body = entry.model_dump(mode="json", include={"slot", "exposure", "findings"})
+        key = digest_of(f"tests {entry.change} {gateway.name} {entry.at.isoformat()}".encode())
+        subject = f"{entry.change}/{gateway.name}"
+        write = partial(self._book.audit, fleet=gateway.fleet)
+        await in_a_thread(write, PENSTOCK, "workflow", "release tested", subject, body, key)
 
     @activity.defn(name="open_change")
     async def open_change(self, opening: ChangeOpening) -> str:

@@ -6,7 +6,7 @@ reported, and the wave decides whose fault it is.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Container
+from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,11 +15,14 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from activities.facts import CapacityQuery, FactActivities
-from activities.ledger import GatewayResults, LedgerActivities
+from activities.instances import Inspected
+from activities.ledger import GatewayResults, LedgerActivities, TestsEntry
+from policies.exposure import Exposure, exposure, findings_of
 from policies.model.change import GatewayResult
 from policies.model.fleet import GatewayRef
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey
+from policies.model.release_tests import Outcome, ReleaseTests
 from policies.model.report import BatchReport, GatewayProgress
 from policies.model.value import Digest, Name, Value
 from policies.planning.batches import next_to_start
@@ -61,6 +64,8 @@ class BatchOrder(Value):
     wave: str
     lease: timedelta
     share: int = 100
+    tests: ReleaseTests | None = None
+    """What each new instance has to pass before it gets a session; None where the probe is all."""
     phase: float = 1.0
     """When it renews, as a part of the pause between two renewals: batches take turns."""
     switching: int = 1
@@ -78,6 +83,8 @@ class BatchOrder(Value):
     rebooted: tuple[str, ...] = ()
     silent_since: dict[str, float] = {}
     """Gateways that wait and are silent, each with since when, in seconds since 1970."""
+    untested_since: dict[str, float] = {}
+    """Gateways that were to be tested, each with since when."""
     switched: bool = False
     held: bool = False
     told: int = 0
@@ -114,6 +121,9 @@ class Batch:
         self._written: dict[str, tuple[str, float | None]] = {}
         self._rebooted = set(order.rebooted)
         self._returning: dict[str, asyncio.Task[None]] = {}
+        self._untested: dict[str, str] = {}
+        self._untested_since = dict(order.untested_since)
+        self._asleep: set[str] = set()
         self._share = order.share
         self._released = not order.barrier
         self._held = order.held
@@ -193,7 +203,7 @@ class Batch:
                 heed_cancellation()
                 if await self._start_some():
                     pause = steps.NEXT_CAPACITY
-                self._idle = not self._under_way
+                self._idle = True
                 with suppress(TimeoutError):
                     await workflow.wait_condition(self._may_go_on, timeout=pause if self._short else None)
                 self._idle = False
@@ -287,12 +297,84 @@ class Batch:
         probe = await on.probe(started.slot)
         if not probe.passed:
             raise stopped(f"the probe of {name} failed at {probe.stage}, before any user: {probe.reason}")
+        if self._order.tests is not None:
+            await self._test(on, started.slot, self._order.tests)
         trial = OnTrial(slot=started.slot, started=at, boot=started.state.boot)
         if not self._released:
             self._ready[name] = trial
             self._enter(name, "ready")
             return
         await self._begin_trial(member, trial)
+
+    async def _test(self, on: GatewaySteps, slot: str, tests: ReleaseTests) -> None:
+        """Return when the instance has passed its tests, with a load where the fleet names this gateway."""
+        self._enter(on.gateway.name, "testing")
+        await self._until_passed(on, slot, tests, partial(on.inspect, slot), load=False)
+        load, name = tests.load, on.gateway.name
+        if load is not None and load.gateway == name and name not in self._rebooted:
+            self._enter(name, "loaded")
+            await self._until_passed(on, slot, tests, partial(on.load, slot, load.load), load=True)
+
+    async def _until_passed(
+        self,
+        on: GatewaySteps,
+        slot: str,
+        tests: ReleaseTests,
+        measure: Callable[[], Awaitable[Inspected]],
+        *,
+        load: bool,
+    ) -> None:
+        """Return when the tests have passed; while one cannot be made, say so and try again."""
+        name, pause = on.gateway.name, steps.NEXT_TEST
+        since = self._untested_since.setdefault(name, workflow.now().timestamp())
+        try:
+            while (
+                found := await self._found(on, slot, tests, measure, load=load)
+            ).outcome is Outcome.UNKNOWN:
+                waited = workflow.now().timestamp() - since
+                if waited >= tests.patience.total_seconds() or name in self._returning:
+                    raise stopped(f"{name} could not be tested before any user: {found.sentence}")
+                self._untested[name] = found.sentence
+                self._changed(urgent=True)
+                self._asleep.add(name)
+                await workflow.sleep(pause)
+                self._asleep.discard(name)
+                pause = min(2 * pause, steps.LAST_CAPACITY)
+        finally:
+            self._untested.pop(name, None)
+            self._asleep.discard(name)
+        if found.outcome is Outcome.FAILED:
+            raise stopped(f"{name} failed a test before any user: {found.sentence}")
+
+    async def _found(
+        self,
+        on: GatewaySteps,
+        slot: str,
+        tests: ReleaseTests,
+        measure: Callable[[], Awaitable[Inspected]],
+        *,
+        load: bool,
+    ) -> Exposure:
+        """Make the tests and write down what they found; nobody is exposed to what is not written down."""
+        try:
+            inspected = await measure()
+        except ActivityError as error:
+            if code_of(error) in {"Fenced", "ForeignOrder", "Refused"}:
+                raise  # nobody will test it here any more
+            return Exposure(outcome=Outcome.UNKNOWN, sentence=sentence_of(error))
+        findings = findings_of(tests, inspected.measurements, load=load)
+        found = exposure(findings)
+        if found.sentence != self._untested.get(on.gateway.name):
+            entry = TestsEntry(
+                change=self._order.change,
+                gateway=on.gateway,
+                slot=slot,
+                at=workflow.now(),
+                exposure=found,
+                findings=findings,
+            )
+            await control.record(LedgerActivities.record_tests, entry)
+        return found
 
     async def _begin_trial(self, member: Member, trial: OnTrial) -> None:
         name = member.gateway.name
@@ -388,7 +470,10 @@ class Batch:
 
     def _go_on_with_a_short_history(self) -> None:
         """Cut the history where no other coroutine is about to ask the engine for something."""
-        quiet = (self._switched or self._idle) and not (self._ending or self._returning or self._telling)
+        asleep = self._under_way.keys() <= self._asleep  # whose steps before may all be repeated
+        quiet = (self._switched or (self._idle and asleep)) and not (
+            self._ending or self._returning or self._telling
+        )
         if not quiet or self._untold or not steps.history_is_long():
             return
         workflow.continue_as_new(
@@ -400,6 +485,7 @@ class Batch:
                     "ended": tuple(self._ended),
                     "rebooted": tuple(sorted(self._rebooted)),
                     "silent_since": self._silent_since,
+                    "untested_since": self._untested_since,
                     "switched": self._switched,
                     "barrier": not self._released,
                     "share": self._share,
@@ -495,6 +581,7 @@ class Batch:
             aside=self._aside,
             ended=tuple(self._ended),
             short=tuple(sorted({*self._short.values()})),
+            untested=dict(sorted(self._untested.items())),
             gateways=self._progress() if self._order.detailed else (),
         )
         await self._write_down()

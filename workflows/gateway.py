@@ -9,7 +9,9 @@ from temporalio.exceptions import ActivityError
 
 from activities.instances import (
     ConfigureOrder,
+    Inspected,
     InstanceActivities,
+    LoadOrder,
     Reloaded,
     ReloadOrder,
     Restored,
@@ -28,6 +30,7 @@ from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
+from policies.model.release_tests import Load
 from policies.model.settings import Setting
 from policies.model.value import Digest, Name
 from workflows import steps
@@ -74,6 +77,19 @@ class GatewaySteps:
         return await self._do(
             InstanceActivities.probe_instance, patience, SlotOrder(operation=self.operation(step), slot=slot)
         )
+
+    async def inspect(self, slot: str) -> Inspected:
+        """Make the release tests of the instance in the slot, which no user has met yet."""
+        return await self._do(
+            InstanceActivities.inspect_instance,
+            steps.CHANGE,
+            SlotOrder(operation=self.operation("inspect"), slot=slot),
+        )
+
+    async def load(self, slot: str, load: Load) -> Inspected:
+        """Load the instance in the slot, and the one that serves beside it, to compare them."""
+        order = LoadOrder(operation=self.operation("load"), slot=slot, load=load)
+        return await self._do(InstanceActivities.load_instance, steps.LOAD, order)
 
     async def doubt_about(self, slot: str, step: str, patience: steps.Options = steps.CHANGE) -> str | None:
         """Return why the slot may take no logins, None after a passed probe; no probe is a doubt, too."""

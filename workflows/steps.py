@@ -81,6 +81,14 @@ CHANGE = Options(
 An agent that takes no step for as long as a host takes to boot is silent.
 """
 
+LOAD = Options(
+    start_to_close_timeout=timedelta(minutes=4),
+    heartbeat_timeout=HEARD_WITHIN,
+    schedule_to_close_timeout=timedelta(minutes=10),
+    retry_policy=_retry(2),
+)
+"""Loads two instances in six rounds of ten seconds at most, with their logins."""
+
 PROBE = Options(
     start_to_close_timeout=timedelta(seconds=60),
     heartbeat_timeout=HEARD_WITHIN,
@@ -195,6 +203,9 @@ SILENT_FOR = timedelta(minutes=2)
 
 NEXT_CAPACITY, LAST_CAPACITY = timedelta(seconds=30), timedelta(minutes=5)
 """Between two looks for capacity that gateways wait for: twice as long each time, from this to that."""
+
+NEXT_TEST = timedelta(seconds=3)
+"""Between two tries of release tests that cannot be made; twice as long each time, up to LAST_CAPACITY."""
 
 HELD_PACE = timedelta(seconds=5)
 """Between two looks at the metrics while nothing but time can change the decision."""

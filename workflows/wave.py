@@ -231,6 +231,7 @@ class Wave:
             lease=self._wave.lease,
             share=self._wave.shares[0],
             phase=key.number / self._wave.parts,
+            tests=header.tests,
             switching=switching,
             switching_per_domain=self._limits.switching_per_domain,
             barrier=self._is_blue_green,
@@ -467,6 +468,11 @@ class Wave:
         found = {name: why for report in self._reports.values() for name, why in report.aside.items()}
         return found | {name: why for result in self._results.values() for name, why in result.aside.items()}
 
+    def _untested(self) -> dict[str, str]:
+        """Return a few of those that wait for a test which cannot be made."""
+        found = {name: why for heard in self._reports.values() for name, why in heard.untested.items()}
+        return dict(sorted(found.items())[:NAMED])
+
     def _aside_untold(self) -> dict[str, str]:
         """Return who was set aside since the last report, so that reports stay small."""
         fresh = {name: why for name, why in self._aside().items() if name not in self._aside_told}
@@ -535,6 +541,7 @@ class Wave:
             decision=self._decision,
             switching=not self._all_switched,
             short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),
+            untested=self._untested(),
         )
         await tell(self._order.parent, "report", report)
 

@@ -231,6 +231,8 @@ def gateway_activities(
         instances.stage_release,
         instances.start_instance,
         instances.probe_instance,
+        instances.inspect_instance,
+        instances.load_instance,
         instances.stop_instance,
         instances.fence_gateway,
         instances.restore_gateway,

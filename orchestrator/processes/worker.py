@@ -159,6 +159,7 @@ def record_activities(
         ledger.quarantine_gateway,
         ledger.return_gateways,
         ledger.record_event,
+        ledger.record_tests,
         plans.read_header,
         plans.read_part,
         plans.find_moved,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from policies.model.drain import DrainLimits
+from policies.model.release_tests import ReleaseTests
 from policies.model.settings import Setting, Settings
 from policies.model.value import Duration, Name, Value, twice
 
@@ -35,6 +36,9 @@ SHORTEST_LEASE, LONGEST_LEASE = timedelta(seconds=5), timedelta(minutes=15)
 SHORTEST_DEADLINE = timedelta(minutes=1)
 """A drain deadline below this ends nearly every session by force."""
 
+
+NAMED = 10
+"""Gateways that a sentence names."""
 
 SMALLEST_POOL = 30
 """Length of the prefix beyond which a pool has no address beside the daemon's own."""
@@ -308,6 +312,11 @@ class Fleet(Value):
     """How much may change at once, and how long things may take."""
     rollback: RollbackRules = RollbackRules()
     """Which rollbacks wait for a second person."""
+    tests: ReleaseTests | None = Field(
+        default=None,
+        exclude_if=lambda tests: tests is None,  # plans made before there were any keep their digests
+        description="what a new instance has to pass before it gets a user; without it only the probe",
+    )
     approvals: int = Field(
         default=0,
         ge=0,
@@ -346,6 +355,12 @@ class Fleet(Value):
             holders = [gateway.name for gateway in self.gateways if address in gateway.every_address]
             raise ValueError(
                 f"address {address} is given twice ({_spoken(holders)}); each gateway has its own"
+            )
+        load = self.tests.load if self.tests else None
+        if load is not None and load.gateway not in self._by_name:
+            raise ValueError(
+                f"tests.load.gateway is {load.gateway}, which is no gateway of this fleet; name one of "
+                f"{_spoken(sorted(self._by_name)[:NAMED])}"
             )
         if not self.nat and (shared := _shared_pool(self.gateways)):
             raise ValueError(

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from policies.model.fleet import GatewayRef, Limits
 from policies.model.plan import ReleaseRef, Strategy
+from policies.model.release_tests import ReleaseTests
 from policies.model.settings import Setting
 from policies.model.value import Digest, Name, Value
 
@@ -82,6 +83,7 @@ class PlanHeader(Value):
     release: ReleaseRef | None = Field(default=None, description="None when each goes back to its own")
     strategy: Strategy | None = None
     trust_policy: Digest | None = None
+    tests: ReleaseTests | None = Field(default=None, description="what comes before exposure; None for none")
     window_minimum: timedelta = timedelta(0)
     window_cap: timedelta = timedelta(0)
     settings: tuple[str, ...] = Field(

@@ -30,6 +30,10 @@ class Report(Value):
         return heard is None or (self.at, self.number) > (heard.at, heard.number)
 
 
+SWITCHING = ("waiting", "staging", "starting", "probing", "testing", "loaded")
+"""States of a gateway on its way to the trial."""
+
+
 class BatchReport(Report):
     """What a batch tells its wave; gateways by name only where the fleet is small."""
 
@@ -40,12 +44,13 @@ class BatchReport(Report):
     aside: dict[str, str] = {}
     ended: tuple[str, ...] = Field(default=(), description="whose new instance ended by itself")
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity, each once")
+    untested: dict[str, str] = Field(default={}, description="who waits for a test that cannot be made")
     gateways: tuple[GatewayProgress, ...] = ()
 
     @property
     def switching(self) -> int:
         """How many gateways are on their way to the trial, or wait for their turn."""
-        return sum(self.counts.get(state, 0) for state in ("waiting", "staging", "starting", "probing"))
+        return sum(self.counts.get(state, 0) for state in SWITCHING)
 
 
 class WatchReport(Report):
@@ -68,6 +73,7 @@ class WaveReport(Report):
     decision: Decision | None = None
     switching: bool = Field(default=False, description="some are being started, which a hold lets finish")
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity: a few sentences")
+    untested: dict[str, str] = Field(default={}, description="a few gateways that wait for a test, and why")
 
 
 class RestoreReport(Report):

@@ -51,6 +51,7 @@ def parted(plan: Plan) -> PartedPlan:
             "trust_policy": plan.trust_policy,
             "window_minimum": plan.window.minimum,
             "window_cap": plan.window.cap,
+            "tests": plan.fleet.tests,
         }
     )
     return PartedPlan(header=header, parts=tuple(parts))

@@ -73,7 +73,7 @@ def plan(
         fleet=fleet,
         release=release,
         strategy=strategy,
-        waves=waves_of(able, fleet.limits, strategy),
+        waves=waves_of(able, fleet.limits, strategy, _loaded_first(fleet, able, states, release)),
         skipped=skipped,
         known_good={gateway.name: known_good[gateway.name] for gateway in able.gateways},
         sessions=sessions,
@@ -108,6 +108,24 @@ def _why_not(state: GatewayState | None, back: ReleaseRef | None, release: Relea
     if back is None:
         return "no known-good release to go back to"
     return None
+
+
+def _loaded_first(
+    fleet: Fleet, able: Able, states: Mapping[str, GatewayState], release: ReleaseRef
+) -> str | None:
+    """Return who has to change first because its load tells of the release; None when it has it already."""
+    load = fleet.tests.load if fleet.tests is not None else None
+    if load is None or not able.gateways:
+        return None
+    if any(gateway.name == load.gateway for gateway in able.gateways):
+        return load.gateway
+    state = states.get(load.gateway)
+    if state is not None and astray(state, release) is None:
+        return None
+    raise Refused(
+        f"fleet {fleet.name}: {load.gateway} cannot change now, and nobody else is tested under load; mend "
+        "it, or name another gateway in tests.load.gateway"
+    )
 
 
 def _refuse_if_nobody_can(

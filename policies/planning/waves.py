@@ -49,8 +49,10 @@ class Able:
         return blake2b(name.encode(), key=key, digest_size=16).digest()
 
 
-def waves_of(able: Able, limits: Limits, strategy: Strategy) -> tuple[Wave, ...]:
+def waves_of(able: Able, limits: Limits, strategy: Strategy, lead: str | None = None) -> tuple[Wave, ...]:
     """Return the waves of the strategy, numbered from 1, each with its shares and its lease.
+
+    `lead` changes before all others, alone or with its whole group.
 
     Raises:
         Refused: There is nobody to compare with, or a wave would be larger than its leases allow.
@@ -59,14 +61,17 @@ def waves_of(able: Able, limits: Limits, strategy: Strategy) -> tuple[Wave, ...]
         return ()
     groups = _groups(able)
     if strategy is Strategy.BLUE_GREEN:
-        return _numbered(_blue_green(able, groups, limits), limits)
-    held = _held_out(groups, able, limits)
+        return _numbered(_blue_green(able, groups, limits, lead), limits)
+    held = [name for name in _held_out(groups, able, limits) if name != lead]
     last = {*held}
     row = _interleaved([[g for g in found if g.name not in last] for found in groups.values()], able)
     shares = WHOLE
     if strategy is Strategy.CANARY:
-        row, shares = _canary_first(row, groups, able, limits)
-    stages = [0, *_ends(len(row), len(row) + len(held), limits.steps, strategy)]
+        row, shares = _canary_first(row, groups, able, limits, lead)
+    row.sort(key=lambda gateway: gateway.name != lead)
+    stages = sorted(
+        {0, int(lead is not None), *_ends(len(row), len(row) + len(held), limits.steps, strategy)}
+    )
     parts = [
         Wave(number=1, gateways=part, shares=WHOLE if begin else shares)
         for begin, end in pairwise(stages)
@@ -111,7 +116,11 @@ def _interleaved(groups: Sequence[Sequence[Gateway]], able: Able) -> list[Gatewa
 
 
 def _canary_first(
-    row: Sequence[Gateway], groups: Mapping[str, Sequence[Gateway]], able: Able, limits: Limits
+    row: Sequence[Gateway],
+    groups: Mapping[str, Sequence[Gateway]],
+    able: Able,
+    limits: Limits,
+    lead: str | None,
 ) -> tuple[list[Gateway], tuple[int, ...]]:
     """Put first the living gateway with fewest sessions; one without a neighbour is compared with itself."""
     alive = [gateway for gateway in row if gateway.name in able.alive]
@@ -122,6 +131,14 @@ def _canary_first(
         )
     living = {group: sum(g.name in able.alive for g in found) for group, found in groups.items()}
     neighboured = [gateway for gateway in alive if living[gateway.group] > 1]
+    if lead is not None:
+        neighboured = [gateway for gateway in neighboured if gateway.name == lead]
+        alive = [gateway for gateway in alive if gateway.name == lead]
+        if not alive:
+            raise Refused(
+                f"fleet {able.fleet}: {lead} takes no users now, and its load test makes it the canary; "
+                "bring it back, or name another gateway in tests.load.gateway"
+            )
     canary = min(neighboured or alive, key=able.order)
     shares = (limits.canary_share, 100) if limits.canary_share < 100 else WHOLE  # noqa: PLR2004 - %
     if not neighboured and shares == WHOLE:
@@ -129,11 +146,14 @@ def _canary_first(
     return [canary, *(gateway for gateway in row if gateway is not canary)], shares
 
 
-def _blue_green(able: Able, groups: Mapping[str, Sequence[Gateway]], limits: Limits) -> list[Wave]:
+def _blue_green(
+    able: Able, groups: Mapping[str, Sequence[Gateway]], limits: Limits, lead: str | None
+) -> list[Wave]:
     """One wave a group, small groups first; a gateway is compared with itself, so nobody is held out."""
     shares = _compared_with_itself(able.fleet, limits)
     waves = []
-    for _, group in sorted((len(groups[group]), group) for group in groups):
+    follow = {group: all(gateway.name != lead for gateway in found) for group, found in groups.items()}
+    for _, _, group in sorted((follow[group], len(groups[group]), group) for group in groups):
         names = tuple(gateway.name for gateway in groups[group])
         if len(names) > limits.draining:
             raise Refused(

@@ -122,7 +122,7 @@ class Sentences:
         of = self._header.gateways if self._header else 0
         return f"{touched} of {of} gateways; live sessions are never moved"
 
-    def _why(self) -> str:
+    def _why(self) -> str:  # noqa: PLR0911 - a sentence a case
         told = self._told
         if told.result is not None:
             return told.result.reason
@@ -134,6 +134,8 @@ class Sentences:
             return "held by " + listed(told.holds)
         if self._waits_for_capacity:
             return f"gateways wait for capacity: {'; '.join(told.short)}"
+        if self._waits_for_tests:
+            return f"release tests cannot be made: {listed(told.untested)}"
         return told.decision.reason if told.decision else self._order.reason
 
     def _next(self) -> str:  # noqa: PLR0911 - a sentence a case
@@ -149,13 +151,8 @@ class Sentences:
             by_itself = "nothing, the rollback is given up" if nothing else "back to known-good"
             return f"{by_itself} at {told.waits_until:%Y-%m-%d %H:%M:%S} UTC, unless somebody answers"
         match told.phase:
-            case Phase.SWITCHING if self._waits_for_capacity:
-                return (
-                    "gateways that wait start by themselves when there is capacity, looked for every "
-                    "30 seconds to 5 minutes: bring gateways back, add some, or wait for fewer users"
-                )
             case Phase.STARTING | Phase.SWITCHING:
-                return "the window begins when the new instances have been probed"
+                return self._next_while_switching()
             case Phase.OBSERVING if self._header is not None:
                 minimum, cap = self._header.window_minimum, self._header.window_cap
                 return f"promotion on proof after {minimum}, a person is asked at {cap}"
@@ -169,9 +166,26 @@ class Sentences:
             case _:
                 return "the next wave, or the end"
 
+    def _next_while_switching(self) -> str:
+        if self._waits_for_capacity:
+            return (
+                "gateways that wait start by themselves when there is capacity, looked for every "
+                "30 seconds to 5 minutes: bring gateways back, add some, or wait for fewer users"
+            )
+        if self._waits_for_tests:
+            return (
+                "the tests are tried again by themselves, every 3 seconds to 5 minutes: mend what they "
+                "name; a gateway that stays untested is set aside without a user"
+            )
+        return "the window begins when the new instances have been probed"
+
     @property
     def _waits_for_capacity(self) -> bool:
         return bool(self._told.short) and self._told.phase is Phase.SWITCHING
+
+    @property
+    def _waits_for_tests(self) -> bool:
+        return bool(self._told.untested) and not self._told.goes_back
 
     @property
     def _proposes_to_go_back(self) -> bool:
@@ -217,7 +231,9 @@ class Sentences:
         decision = told.decision
         if decision is not None and decision.action is Action.HOLD_FOR_HUMAN and not told.goes_back:
             return decision.reason
-        return "held by " + listed(told.holds) if told.holds else None
+        if told.holds:
+            return "held by " + listed(told.holds)
+        return self._why() if self._waits_for_tests else None
 
 
 def acts(header: PlanHeader | None) -> bool:

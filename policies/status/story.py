@@ -84,6 +84,7 @@ class Story:
             switching=report.switching,
         )
         self._take_short(report)
+        self._take_untested(report)
         if self._told.phase is not Phase.ROLLING_BACK:
             self.enter(report.phase, report.at)
         self._take_decision(report)
@@ -95,6 +96,13 @@ class Story:
         elif self._told.short and not report.short:
             self.note("no gateway waits for capacity any more", report.at)
         self._tell(short=report.short)
+
+    def _take_untested(self, report: WaveReport) -> None:
+        """Tell of each gateway once that it waits for a test, with what keeps it."""
+        for name, why in sorted(report.untested.items()):
+            if self._told.untested.get(name) != why:
+                self.note(f"{name} is not tested yet: {why}", report.at)
+        self._tell(untested=report.untested)
 
     def _take_progress(self, progress: GatewayProgress, at: datetime) -> None:
         before = self._told.gateways.get(progress.gateway)

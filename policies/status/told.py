@@ -31,6 +31,8 @@ class Told(Value):
     """Whether the promotion is being written down, after which nothing is left to hold."""
     short: tuple[str, ...] = ()
     """Why gateways wait for capacity."""
+    untested: dict[str, str] = {}
+    """Gateways that wait for a test which cannot be made, and why."""
     missing: dict[str, dict[str, str]] = {}
     given_up: dict[str, str] = {}
     waits_until: datetime | None = None

@@ -32,6 +32,7 @@ from policies.model.fleet import Gateway
 from policies.model.instance import GatewayState, Instance, InstanceState, Probe, Steering
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
+from policies.model.release_tests import UNDER_LOAD, Asked, Load, Measurement
 from policies.model.settings import Setting, lines_of
 from policies.model.value import digest_of
 
@@ -65,6 +66,8 @@ class FakeGateway:
         """Manifest digests whose instances take no logins: their probe fails at auth."""
         self.dead_tunnels: set[str] = set()
         """Manifest digests whose instances take logins and then carry nothing: their probe fails at ping."""
+        self.spoiled: dict[str, dict[Asked, float | None]] = {}
+        """What the release tests of a manifest's instances measure where it is not what a good one does."""
         self.uncountable: set[str] = set()
         """Slots whose instance does not say how many sessions it has."""
         self.exempt: set[str] = set()
@@ -224,6 +227,33 @@ class FakeGateway:
         if held.release is not None and held.release.digest in self.dead_tunnels:
             return Probe(passed=False, stage="ping", reason="0 of 5", connect_seconds=0.05, pings_sent=5)
         return Probe(passed=True, stage="ping", reason="5 of 5", connect_seconds=0.05, pings_sent=5)
+
+    async def inspect(self, operation: Operation, slot: str) -> tuple[Measurement, ...]:
+        """Pass every test but those that this release was given another measurement for."""
+        self._maybe_fail("inspect")
+        held = self._slot(slot)
+        if held.state is not InstanceState.RUNNING or held.release is None:
+            raise Refused(f"nothing that could be tested runs in slot {slot}")
+        self.effects.append(f"inspect {slot}")
+        return self._measured(
+            held, {test: 2.0 if test is Asked.LOGIN else 0.0 for test in Asked if test not in UNDER_LOAD}
+        )
+
+    async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
+        """Carry as much as the old instance, unless this release was given another measurement."""
+        self._begin("load", operation)
+        held = self._slot(slot)
+        self._note(True, f"load {slot}")
+        return self._measured(
+            held, dict.fromkeys(UNDER_LOAD, float(load.sessions)) | {Asked.LOAD_SESSIONS: 0.0}
+        )
+
+    def _measured(self, held: FakeSlot, good: dict[Asked, float]) -> tuple[Measurement, ...]:
+        spoiled = self.spoiled.get(held.release.digest, {}) if held.release else {}
+        return tuple(
+            Measurement(test=test, measured=spoiled.get(test, usual), control=usual, said="as it was found")
+            for test, usual in good.items()
+        )
 
     async def stop(self, operation: Operation, slot: str) -> GatewayState:
         """Stop an instance nobody uses."""

@@ -58,7 +58,9 @@ def named(package: tuple[str, ...]) -> set[str]:
 def given(package: tuple[str, ...]) -> set[str]:
     """The names that can be imported of what the lock gives to a package."""
     names, owners = named(package), importlib.metadata.packages_distributions()
-    return {top for top, dists in owners.items() if {re.sub(r"[-_.]+", "-", d).lower() for d in dists} & names}
+    return {
+        top for top, dists in owners.items() if {re.sub(r"[-_.]+", "-", d).lower() for d in dists} & names
+    }
 
 
 def imported(source: str) -> set[str]:

@@ -13,6 +13,7 @@ from pydantic import Field
 from policies.model.adoption import OwnLine
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Probe
+from policies.model.release_tests import Load, Measurement
 from policies.model.settings import Setting
 from policies.model.value import Message
 
@@ -57,6 +58,23 @@ class OwnConfig:
     answers: bool
     """Whether it may be asked for its sessions at all."""
     left_behind: tuple[OwnLine, ...]
+
+
+@dataclass(frozen=True)
+class Burden:
+    """What an instance did under a load; `cpu_seconds` is None where nobody could say."""
+
+    sessions: int
+    """Those that were there at the beginning and at the end."""
+    megabits: float
+    """Through all tunnels, both ways."""
+    seconds: float
+    """For how long."""
+    cpu_seconds: float | None
+    handshakes: float
+    """Full ones per second."""
+    resumed: float
+    """Resumed ones per second."""
 
 
 class Environment(Protocol):
@@ -236,4 +254,20 @@ class Daemon(Protocol):
 
     async def probe(self, environment: Environment) -> Probe:
         """Log in and ping through the instance's own port."""
+        ...
+
+    async def inspect(self, environment: Environment) -> tuple[Measurement, ...]:
+        """Make the functional release tests through the instance's own port; who is in it stays in it.
+
+        A test that cannot be made says why, which speaks neither for the instance nor against it.
+        """
+        ...
+
+    async def load(self, environment: Environment, load: Load, cpu: Callable[[], float | None]) -> Burden:
+        """Carry a load through the instance's own port; `cpu` says what it has used so far.
+
+        Raises:
+            BadInput: the probe's login cannot be read, or there is none.
+            Unavailable: the clients could not be made ready here.
+        """
         ...

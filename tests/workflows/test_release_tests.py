@@ -1,0 +1,146 @@
+"""Release tests in a change: a release that fails one meets no user, and one that cannot be made waits."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from policies.model.change import Outcome
+from policies.model.command import CommandKind
+from policies.model.errors import Refused, Unavailable
+from policies.model.release_tests import Asked, ReleaseTests
+from tests.fakes.control import HEALTHY
+from tests.workflows.engine import Engine
+from tests.workflows.world import NEW, World, fleet_of, result_of, say, status_of, until, working
+
+
+async def fleet_with_tests(server: Engine, **tests: Any) -> World:
+    """Return a fleet whose releases are tested before exposure."""
+    fleet = fleet_of("edge", lease=timedelta(seconds=15))
+    fleet = fleet.model_copy(update={"tests": ReleaseTests.model_validate(tests)})
+    world = World.made(await server.client(), fleet)
+    world.judge.says(HEALTHY)
+    return world
+
+
+def written_down(world: World) -> list[tuple[str, str]]:
+    entries = world.book.audit_entries(fleets=[world.fleet.name])
+    return sorted(
+        (entry.subject, str(json.loads(entry.body)["exposure"]["outcome"]))
+        for entry in entries
+        if entry.action == "release tested"
+    )
+
+
+async def test_every_gateway_is_tested_before_it_gets_a_session_and_it_is_written_down(
+    server: Engine,
+) -> None:
+    world = await fleet_with_tests(server)
+    async with working(world):
+        result = await world.upgrade()
+    assert result.outcome is Outcome.PROMOTED, result.reason
+    for name in ("gw-1", "gw-2", "gw-3"):
+        done = world.effects()[name]
+        assert done.index("start b") < done.index("inspect b") < done.index("steer b")
+    assert written_down(world) == [(f"{world.newest}/gw-{number}", "passed") for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("test", [Asked.WRONG_PASSWORD, Asked.CLEARTEXT])
+async def test_a_canary_that_fails_a_test_meets_no_user_and_nobody_else_gets_the_release(
+    server: Engine, test: Asked
+) -> None:
+    world = await fleet_with_tests(server)
+    world.gateways["gw-1"].spoiled[NEW.digest] = {test: 1.0}
+    async with working(world):
+        result = await world.upgrade()
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason.startswith(f"gw-1 failed a test before any user: {test} (1, at most 0): ")
+    assert "steer b" not in world.effects()["gw-1"]
+    assert world.effects()["gw-2"] == world.effects()["gw-3"] == []
+    assert written_down(world) == [(f"{world.newest}/gw-1", "failed")]
+
+
+async def test_a_test_that_cannot_be_made_waits_says_what_to_do_and_goes_on_by_itself(
+    server: Engine,
+) -> None:
+    world = await fleet_with_tests(server)
+    spoiled = world.gateways["gw-1"].spoiled
+    spoiled[NEW.digest] = {Asked.LOGIN: None}
+    async with working(world):
+        rollout = await world.start(("gw-1",))
+
+        async def waits() -> bool:
+            status = await status_of(rollout)
+            return (
+                status.needs_you == "release tests cannot be made: gw-1: login (at least 2): as it was found"
+            )
+
+        await until(waits)
+        assert "steer b" not in world.effects()["gw-1"]
+        spoiled.clear()
+        result = await result_of(rollout)
+    assert result.outcome is Outcome.PROMOTED, result.reason
+    assert written_down(world) == [(f"{world.newest}/gw-1", outcome) for outcome in ("passed", "unknown")]
+
+
+async def test_whoever_waits_for_a_test_can_be_told_to_go_back(server: Engine) -> None:
+    world = await fleet_with_tests(server)
+    world.gateways["gw-1"].spoiled[NEW.digest] = {Asked.LOGIN: None}
+    async with working(world):
+        rollout = await world.start(("gw-1",))
+        await until(lambda: "inspect b" in world.effects()["gw-1"])
+        await say(rollout, CommandKind.ABORT)
+        result = await result_of(rollout)
+    assert result.outcome is Outcome.ABORTED
+    assert "steer b" not in world.effects()["gw-1"]
+
+
+async def test_a_gateway_that_stays_untested_is_set_aside_without_a_user(server: Engine) -> None:
+    world = await fleet_with_tests(server, patience=timedelta(seconds=0))
+    world.gateways["gw-1"].fail("inspect", Unavailable("openconnect cannot be started here"), times=99)
+    async with working(world):
+        result = await world.upgrade(("gw-1",))
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason == ("gw-1 could not be tested before any user: openconnect cannot be started here")
+    assert "steer b" not in world.effects()["gw-1"]
+
+
+async def test_an_instance_that_dies_under_its_tests_is_not_waited_for(server: Engine) -> None:
+    world = await fleet_with_tests(server)
+    world.gateways["gw-1"].fail("inspect", Refused("nothing that could be tested runs in slot b"), times=9)
+    async with working(world):
+        result = await world.upgrade(("gw-1",))
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert "nothing that could be tested runs" in result.reason
+
+
+async def test_a_fleet_that_asks_for_no_tests_has_none(server: Engine) -> None:
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=15)))
+    world.judge.says(HEALTHY)
+    async with working(world):
+        await world.upgrade(("gw-1",))
+    assert "inspect b" not in world.effects()["gw-1"]
+
+
+async def test_a_release_that_is_slower_under_load_meets_no_user(server: Engine) -> None:
+    world = await fleet_with_tests(server, load={"gateway": "gw-1", "sessions": 10})
+    world.gateways["gw-1"].spoiled[NEW.digest] = {Asked.THROUGHPUT: 5.0}
+    async with working(world):
+        result = await world.upgrade()
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason == (
+        "gw-1 failed a test before any user: throughput (5 beside 10, at least 0.7 of the old instance's): "
+        "as it was found"
+    )
+    assert "steer b" not in world.effects()["gw-1"]
+    assert world.effects()["gw-2"] == []
+
+
+async def test_only_the_gateway_that_the_file_names_is_loaded_and_once(server: Engine) -> None:
+    world = await fleet_with_tests(server, load={"gateway": "gw-1"})
+    async with working(world):
+        result = await world.upgrade()
+    assert result.outcome is Outcome.PROMOTED, result.reason
+    loads = {name: effects.count("load b") for name, effects in world.effects().items()}
+    assert loads == {"gw-1": 1, "gw-2": 0, "gw-3": 0, "gw-4": 0}
