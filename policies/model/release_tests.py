@@ -62,7 +62,7 @@ class Load(Message):
     """How much load, as a host is asked for it: bounded, whoever asks."""
 
     sessions: int = Field(ge=1, le=50)
-    within: timedelta = Field(ge=timedelta(seconds=1), le=timedelta(seconds=10))
+    seconds: int = Field(ge=1, le=10, description="how long each round lasts")
 
 
 class LoadTest(Value):
@@ -94,7 +94,7 @@ class LoadTest(Value):
     @property
     def load(self) -> Load:
         """What the host is asked for."""
-        return Load(sessions=self.sessions, within=self.within)
+        return Load(sessions=self.sessions, seconds=round(self.within.total_seconds()))
 
 
 class ReleaseTests(Value):

@@ -73,9 +73,8 @@ async def burden(
     Raises:
         Unavailable: the clients could not be made ready here, which says nothing about the instance.
     """
-    seconds = load.within.total_seconds()
-    arguments = [target, str(load.sessions), f"{seconds:.0f}", f"{LOGINS_WITHIN.total_seconds():.0f}"]
-    most = LOGINS_WITHIN + load.within + ENDS_WITHIN
+    arguments = [target, str(load.sessions), str(load.seconds), f"{LOGINS_WITHIN.total_seconds():.0f}"]
+    most = LOGINS_WITHIN + timedelta(seconds=load.seconds) + ENDS_WITHIN
     async with client(
         SCRIPT, *arguments, str(PAYLOAD), *options, environment={"PROBE_TARGET": target}
     ) as callers:
