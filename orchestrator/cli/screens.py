@@ -154,6 +154,7 @@ KINDS = {
     "go_back": "back to",
     "install": "install of",
     "reload": "reload of",
+    "configure": "change of",
     "adopt": "adoption of",
 }
 """How a change of each kind is called before the name of its release."""

@@ -244,7 +244,9 @@ class Story:
         self._told = self._told.model_copy(update=news)
 
 
-def _subject(order: ChangeOrder) -> str:
+def _subject(order: ChangeOrder) -> str:  # noqa: PLR0911 - a sentence a case
+    if order.takes_back is not None:
+        return f"what was before {order.takes_back}"
     match order.kind:
         case ChangeKind.UPGRADE:
             return "an upgrade"

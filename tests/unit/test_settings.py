@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, with_settings
+from orchestrator.cli.screens import KINDS
 from policies.history import reload_to_take_back
 from policies.model.adoption import ADOPTED
 from policies.model.change import ChangeKind, Outcome
@@ -96,3 +97,7 @@ def test_only_the_last_reload_can_be_taken_back_by_its_name() -> None:
     assert reload_to_take_back(reloads, "edge-3") == reloads[0]
     with pytest.raises(Conflict, match="edge-2 is not the last reload any more"):
         reload_to_take_back(reloads, "edge-2")
+
+
+def test_every_kind_of_change_has_words_in_the_history() -> None:
+    assert set(KINDS) == {kind.value for kind in ChangeKind}
