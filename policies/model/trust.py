@@ -262,8 +262,8 @@ class TrustPolicy(SignedWord):
     """Enterprise CAs, by a name that signers refer to."""
     revoked: Revoked = Revoked()
     """What is no longer trusted, whoever signed it."""
-    rules: tuple[Rule, ...] = Field(min_length=1)
-    """Who signs what; the first one of product and channel decides."""
+    rules: tuple[Rule, ...]
+    """Who signs what; the first one of product and channel decides, and with none nobody's releases count."""
     approvals: ApprovalRules = ApprovalRules()
     """How many people must approve which change."""
     sources: Sources = Sources()

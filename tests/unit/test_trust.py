@@ -256,6 +256,13 @@ def test_a_scope_nobody_may_sign_for_admits_nothing() -> None:
     assert verdict(*BOTH, scope=("ocserv-gw", "canary")).code == "ScopeMismatch"
 
 
+def test_a_policy_without_rules_is_read_and_admits_nobodys_release() -> None:
+    """docs/install.md has people begin with it."""
+    nobody = TrustPolicy.model_validate_json('{"version": 1, "rules": []}')
+    with pytest.raises(ScopeMismatch, match="add one"):
+        rule_for(nobody, "ocserv-gw", "stable")
+
+
 # --- time and order ----------------------------------------------------------------------
 
 
