@@ -128,7 +128,12 @@ def read_keys(path: Path) -> dict[str, bytes]:
             f"the payload key file {path} is not there: penstock agent renew gets that of a gateway, and the "
             "orchestrator's is written by hand; where nothing is sealed, take payload_keys away"
         ) from None
-    except (OSError, ValueError):
+    except OSError as error:
+        raise BadInput(
+            f"the payload key file {path} cannot be read: {error.strerror}; it has to belong to the user "
+            "whom this process runs as"
+        ) from error
+    except ValueError:
         raise BadInput(f"the payload key file {path} cannot be read as lines of name:hex") from None
     if not keys or any(not name or len(key) != KEY_BYTES for name, key in keys.items()):
         raise BadInput(f"the payload key file {path} needs lines of a name and {KEY_BYTES} bytes in hex")

@@ -154,6 +154,12 @@ def test_a_key_file_that_is_missing_is_said_to_be(tmp_path: Path) -> None:
         read_keys(tmp_path / "none")
 
 
+def test_a_key_file_that_this_process_may_not_read_is_said_to_be_another_users(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir(mode=0o700)
+    with pytest.raises(BadInput, match="has to belong to the user whom this process runs as"):
+        read_keys(tmp_path / "folder")
+
+
 def test_nothing_kept_in_the_repository_holds_a_private_key() -> None:
     kept = [path for path in ROOT.rglob("*") if path.is_file() and not _is_made(path)]
     assert kept
