@@ -9,7 +9,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from deploy.debian import archive, bill, completion, environment, manual, release_notes, sums
+from deploy.debian import archive, bill, completion, documents, environment, manual, release_notes, sums
 from deploy.debian.command_line import whole_tree
 from deploy.debian.contents import PACKAGES, Package
 from deploy.debian.lock import Locked, locked
@@ -85,10 +85,7 @@ def _lay_out(
     shutil.copytree(package.folder, tree)
     environment.install(package, requirements, WHEELS, wheel, tree)
     release_notes.write(package.name, tree, moment, MAINTAINER)
-    for example in package.examples:
-        documents = tree / "usr/share/doc" / package.name / "examples"
-        documents.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / example, documents / Path(example).name)
+    documents.write(package, tree)
     bom = tree / "usr/share/doc" / package.name / "sbom.cdx.json"
     bom.write_text(bill.bill(package.name, requirements, WHEELS, moment))
     root = whole_tree()

@@ -52,10 +52,10 @@ class Package:
     """Paths of our own code that it does not have."""
     pages: tuple[str, ...] = ()
     """Words after `penstock` whose manual pages it brings; those of no other package where it is empty."""
+    documents: tuple[str, ...] = ()
+    """Files and folders of this repository that lie below /usr/share/doc/NAME, to be read and copied."""
     programs: tuple[str, ...] = ()
     """Programs of its dependencies that it needs; all others are left out."""
-    examples: tuple[str, ...] = ()
-    """Files of this repository that it brings as examples."""
 
     @property
     def folder(self) -> Path:
@@ -73,11 +73,20 @@ class Package:
 
 
 PACKAGES = (
-    Package("penstock", ("--no-dev",), programs=("temporal",), examples=("deploy/prometheus/gates.yaml",)),
+    Package(
+        "penstock",
+        ("--no-dev",),
+        documents=(
+            *("README.md", "docs", "runbooks", "deploy/examples", "deploy/monitoring"),
+            *("deploy/prometheus", "deploy/publishing", "deploy/reloading"),
+        ),
+        programs=("temporal",),
+    ),
     Package(
         "penstock-agent",
         ("--only-group", "agent"),
         left_out=tuple(p for p in OF_THE_ORCHESTRATOR if p != SANDBOX),
         pages=GATEWAYS,
+        documents=("deploy/examples/agent.yaml", "runbooks/host-refuses.md"),
     ),
 )

@@ -159,7 +159,7 @@ class Installation:
         names = "$(for file in /root/next/*.deb; do echo --package $file; done)"
         text = text.replace("--package ocserv --suite trixie", names)
         # Production's gates take twenty minutes and more for a wave.
-        return text.replace("/usr/share/doc/penstock/examples/gates.yaml", "/root/gates.yaml")
+        return text.replace("/usr/share/doc/penstock/deploy/prometheus/gates.yaml", "/root/gates.yaml")
 
     def _note(self, command: str, printed: str, number: int) -> None:
         if "gateway enrol" in command:

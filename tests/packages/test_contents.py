@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.debian import documents
 from deploy.debian.contents import PACKAGES
 from deploy.debian.lock import locked, parsed
 from orchestrator.installation import ROOMS
@@ -117,6 +118,18 @@ def test_what_is_not_on_a_gateways_host_says_so_in_a_sentence(gateways_tree: Pat
         )
         assert done.returncode == 2, done.stderr
         assert "the package penstock, not penstock-agent" in done.stderr
+
+
+def test_what_people_copy_and_what_explanations_name_comes_with_the_package(tmp_path: Path) -> None:
+    documents.write(ORCHESTRATOR, tmp_path)
+    brought = tmp_path / "usr/share/doc/penstock"
+    for name in ("deploy/examples/trust.yaml", "deploy/prometheus/gates.yaml", "docs/releases.md"):
+        assert (brought / name).read_bytes() == (ROOT / name).read_bytes()
+    for page in (ROOT / "runbooks").glob("*.md"):
+        assert (brought / "runbooks" / page.name).is_file()
+    assert {path.suffix for path in brought.rglob("*") if path.is_file()} <= {
+        *(".md", ".yaml", ".json", ".toml", ".template", ".service", ".timer"),
+    }
 
 
 def test_the_lock_is_read_as_debian_12_reads_it() -> None:
