@@ -582,6 +582,7 @@ class Batch:
             ended=tuple(self._ended),
             short=tuple(sorted({*self._short.values()})),
             untested=dict(sorted(self._untested.items())),
+            rebooted=tuple(sorted(self._rebooted)),
             gateways=self._progress() if self._order.detailed else (),
         )
         await self._write_down()

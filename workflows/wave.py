@@ -473,6 +473,10 @@ class Wave:
         found = {name: why for heard in self._reports.values() for name, why in heard.untested.items()}
         return dict(sorted(found.items())[:NAMED])
 
+    def _rebooted(self) -> tuple[str, ...]:
+        """Return a few of those whose trial began anew after a reboot."""
+        return tuple(sorted(name for heard in self._reports.values() for name in heard.rebooted)[:NAMED])
+
     def _aside_untold(self) -> dict[str, str]:
         """Return who was set aside since the last report, so that reports stay small."""
         fresh = {name: why for name, why in self._aside().items() if name not in self._aside_told}
@@ -542,6 +546,7 @@ class Wave:
             switching=not self._all_switched,
             short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),
             untested=self._untested(),
+            rebooted=self._rebooted(),
         )
         await tell(self._order.parent, "report", report)
 

@@ -45,6 +45,7 @@ class BatchReport(Report):
     ended: tuple[str, ...] = Field(default=(), description="whose new instance ended by itself")
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity, each once")
     untested: dict[str, str] = Field(default={}, description="who waits for a test that cannot be made")
+    rebooted: tuple[str, ...] = Field(default=(), description="whose trial began anew after a reboot")
     gateways: tuple[GatewayProgress, ...] = ()
 
     @property
@@ -74,6 +75,7 @@ class WaveReport(Report):
     switching: bool = Field(default=False, description="some are being started, which a hold lets finish")
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity: a few sentences")
     untested: dict[str, str] = Field(default={}, description="a few gateways that wait for a test, and why")
+    rebooted: tuple[str, ...] = Field(default=(), description="a few whose trial began anew after a reboot")
 
 
 class RestoreReport(Report):

@@ -85,6 +85,7 @@ class Story:
         )
         self._take_short(report)
         self._take_untested(report)
+        self._take_rebooted(report)
         if self._told.phase is not Phase.ROLLING_BACK:
             self.enter(report.phase, report.at)
         self._take_decision(report)
@@ -103,6 +104,13 @@ class Story:
             if self._told.untested.get(name) != why:
                 self.note(f"{name} is not tested yet: {why}", report.at)
         self._tell(untested=report.untested)
+
+    def _take_rebooted(self, report: WaveReport) -> None:
+        """Tell of each host once that it rebooted, so that nobody takes it for the release's doing."""
+        for name in report.rebooted:
+            if name not in self._told.rebooted:
+                self.note(f"the host of {name} rebooted, which no release is blamed for", report.at)
+        self._tell(rebooted=tuple(sorted({*self._told.rebooted, *report.rebooted})))
 
     def _take_progress(self, progress: GatewayProgress, at: datetime) -> None:
         before = self._told.gateways.get(progress.gateway)

@@ -33,6 +33,8 @@ class Told(Value):
     """Why gateways wait for capacity."""
     untested: dict[str, str] = {}
     """Gateways that wait for a test which cannot be made, and why."""
+    rebooted: tuple[str, ...] = ()
+    """Gateways whose host rebooted in its trial, which began anew."""
     missing: dict[str, dict[str, str]] = {}
     given_up: dict[str, str] = {}
     waits_until: datetime | None = None

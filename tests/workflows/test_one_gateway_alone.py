@@ -180,7 +180,9 @@ async def test_a_gateway_whose_host_reboots_on_trial_comes_up_again_and_fails_no
         await until(lambda: rebooted.effects.count("start b") == 2, SOON)
         world.judge.says(HEALTHY, wave=2)
         result = await soon(result_of(rollout))
+        told = [event.sentence for event in (await status_of(rollout)).events]
     assert (result.outcome, result.aside) == (Outcome.PROMOTED, {})
+    assert told.count("the host of gw-9 rebooted, which no release is blamed for") == 1
     assert set(world.serving().values()) == {"1.3.0"}
 
 
