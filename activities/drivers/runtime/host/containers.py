@@ -10,7 +10,8 @@ from pathlib import Path
 
 from activities.drivers.runtime.host.process import PROC
 
-FIRST_PROCESS = PROC / "1"
+OURSELVES = PROC / "self"
+"""Whose root folder is the host's: what may read the first process' is not given everywhere, root or not."""
 
 WHAT_TO_DO = (
     "what runs in a container is not adopted: when its last user has left, stop it there together with what "
@@ -43,12 +44,12 @@ def why_in_container(pid: int) -> str | None:
     A mount namespace of its own is none: units have them. A root of its own is. OSError when it has ended.
     """
     process = PROC / str(pid)
-    if (PROC / "self/ns/pid").readlink() != (process / "ns/pid").readlink():
+    if (OURSELVES / "ns/pid").readlink() != (process / "ns/pid").readlink():
         return "has process numbers of its own"
     name = _container(process)
-    if name is not None and name != _container(PROC / "self"):
+    if name is not None and name != _container(OURSELVES):
         return f"is in the control group of container {name}"
-    if not (process / "root").samefile(FIRST_PROCESS / "root"):
+    if not (process / "root").samefile(OURSELVES / "root"):
         return "has a root folder of its own"
     return None
 
