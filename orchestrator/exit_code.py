@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
     NOT_ALLOWED = 4, "not allowed for this person, or not logged in"
     REFUSED = 5, "refused by a policy: signature, capacity, known-good"
     HELD = 6, "held; a person has to decide"
-    ROLLBACK_INCOMPLETE = 7, "rollback incomplete; wake somebody"
+    ROLLBACK_INCOMPLETE = 7, "rolled back, but some gateways are not on their known-good; wake somebody"
     TIMED_OUT = 8, "the wait was over before the change was; it goes on"
     CONFLICT = 9, "conflict: another change is under way, or the plan is stale"
     DIFFERENCES = 10, "differences were found"

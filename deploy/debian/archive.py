@@ -17,11 +17,13 @@ def write(tree: Path, into: Path, epoch: int) -> None:
         Unavailable: dpkg-deb refuses it.
     """
     _normalise(tree, epoch)
-    command = ["dpkg-deb", "--root-owner-group", *COMPRESSION, "--build", str(tree), str(into)]
+    making = into.with_name(f".{into.name}")  # what was cut short has no package's name
+    command = ["dpkg-deb", "--root-owner-group", *COMPRESSION, "--build", str(tree), str(making)]
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(epoch), "LC_ALL": "C"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(f"dpkg-deb cannot make {into.name}: {done.stderr.strip()}")
+    making.replace(into)
 
 
 def size_of(tree: Path) -> int:

@@ -864,6 +864,8 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
     """Return what the fleet is on, by what its gateways said when they were last looked at."""
     taking, silent = ledger.taking(fleet.name, LOOKED_AT_WITHIN)
     versions = ledger.versions(taking)
+    if taking.keys() - versions.keys() - {""}:  # what was adopted is no release that was added
+        versions |= {one.digest: one.version for one in ledger.known_good(fleet.name).values()}
     return Standing(
         fleet=fleet.name,
         versions=tuple(sorted({versions.get(release, "an unknown release") for release in taking})),

@@ -86,6 +86,8 @@ async def test_what_serves_is_shown_and_nothing_is_changed_before_it_is_adopted(
     assert stand.world.book.known_good("edge") == {"edge-1": FOUND}
     assert "adoption of what serves" in (await stand.penstock("history", "edge")).out
     assert "adopted as they ran" in (await stand.penstock("explain", "edge-1")).out
+    await stand.penstock("sessions", "edge")  # which looks at the gateways
+    assert "1.1.6+adopted" in (await stand.penstock("fleet", "show", "edge")).out
     again = await stand.penstock("fleet", "adopt", "edge", "--dry-run")
     assert "in the way: there is nothing to adopt" in again.out
 

@@ -97,7 +97,7 @@ async def test_a_change_is_explained_by_its_gates_numbers_and_the_runbook(
 @pytest.mark.parametrize(
     ("word", "meaning"),
     [
-        ("7", "rollback incomplete; wake somebody"),
+        ("7", "some gateways are not on their known-good; wake somebody"),
         ("ThresholdNotMet", "Fewer distinct people than required signed exactly these bytes."),
         ("LeaseLapsed", "Exit code   9"),
     ],

@@ -114,8 +114,8 @@ class Beneath:
         code = ctypes.get_errno()
         if code == errno.ENOSYS:
             raise BadInput(
-                f"Linux {os.uname().release} cannot write a release beneath one folder only (openat2); this "
-                "host needs Linux 5.6 or later"
+                f"Linux {os.uname().release} cannot write a release beneath one folder only (openat2): that "
+                "takes Linux 5.6, and a unit that does not forbid it, as RestrictSUIDSGID=yes does"
             )
         error = OSError(code, os.strerror(code), path)
         raise _meaning(error, path) from error
