@@ -24,6 +24,8 @@ class Limit(Value):
     least: float | None = None
     most: float | None = None
     compared: bool = False
+    optional: bool = False
+    """Whether a daemon may do without it: where the old one does, the new one may, too."""
 
     def __str__(self) -> str:
         bound = f"at least {self.least:g}" if self.least is not None else f"at most {self.most:g}"
@@ -75,7 +77,7 @@ def _limits(tests: ReleaseTests) -> Mapping[Asked, Limit]:
             Asked.THROUGHPUT: Limit(least=tests.load.throughput, compared=True),
             Asked.CPU: Limit(most=tests.load.cpu, compared=True),
             Asked.HANDSHAKES: Limit(least=tests.load.handshakes, compared=True),
-            Asked.RESUMED: Limit(least=tests.load.resumed, compared=True),
+            Asked.RESUMED: Limit(least=tests.load.resumed, compared=True, optional=True),
         }
     return limits
 
@@ -98,9 +100,8 @@ def _outcome(limit: Limit, measured: float | None, control: float | None) -> Out
     if measured is None or (limit.compared and control is None):
         return Outcome.UNKNOWN
     if limit.compared:
-        # An old instance that does nothing can be no measure, except of one that does nothing either.
-        if not control:
-            return Outcome.PASSED if measured == control else Outcome.UNKNOWN
+        if not control:  # an old instance that does nothing can be no measure
+            return Outcome.PASSED if limit.optional and measured == control else Outcome.UNKNOWN
         measured /= control
     return Outcome.PASSED if limit.keeps(measured) else Outcome.FAILED
 

@@ -84,6 +84,7 @@ def test_pings_may_be_lost_as_far_as_the_file_allows() -> None:
         (Asked.THROUGHPUT, 500.0, None, Outcome.UNKNOWN),
         (Asked.THROUGHPUT, None, 100.0, Outcome.UNKNOWN),
         (Asked.THROUGHPUT, 70.0, 0.0, Outcome.UNKNOWN),
+        (Asked.THROUGHPUT, 0.0, 0.0, Outcome.UNKNOWN),
         (Asked.CPU, 0.014, 0.01, Outcome.PASSED),
         (Asked.CPU, 0.016, 0.01, Outcome.FAILED),
         (Asked.HANDSHAKES, 80.0, 100.0, Outcome.PASSED),
