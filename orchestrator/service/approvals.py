@@ -97,8 +97,8 @@ class ApprovalService:
         Raises:
             NotAllowed: The person signed the release.
         """
-        if person in self._signers(plan):
-            raise NotAllowed(f"{person} signed what this plan leads to; somebody else has to approve it")
+        if plan.release is not None and person in self._signers(plan):
+            raise NotAllowed(f"{person} signed {plan.release.version}; somebody else has to approve it")
         lasts = self.required(plan).lasts
         return self.ledger.approve_plan(plan.digest, fleet_of(plan), person, reason, lasts)
 
