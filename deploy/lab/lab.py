@@ -44,6 +44,7 @@ from policies.model.fleet import Fleet, Gateway, Limits, Slot
 from policies.model.instance import GatewayState
 from policies.model.people import Caller, Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
+from policies.model.release_tests import ReleaseTests
 from policies.model.status import ChangeStatus
 from policies.model.value import Value
 
@@ -72,6 +73,8 @@ class Shape:
     limits: Limits = LIMITS
     metrics_port: int = PROMETHEUS_PORT
     """Where in the hub the judge asks for metrics; Prometheus' own, or a door in front of it."""
+    tests: ReleaseTests | None = None
+    """What the fleet asks of each new instance before it gets users."""
 
 
 DEMO = Shape()
@@ -199,13 +202,14 @@ class Lab:
         return last
 
 
-def fleet_of(topology: Topology, limits: Limits) -> Fleet:
+def fleet_of(topology: Topology, limits: Limits, tests: ReleaseTests | None = None) -> Fleet:
     """Return the lab's fleet: every gateway in a failure domain of its own, three slots each."""
     return Fleet(
         name=FLEET,
         product=PRODUCT,
         gateways=tuple(_gateway(host, number) for number, host in enumerate(topology.gateways, start=1)),
         limits=limits,
+        tests=tests,
     )
 
 
@@ -285,7 +289,7 @@ async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[
     # namespace they were made in, so none is made before.
     offers = Offers(published, state_folder() / "lab" / "cache")
     namespaces.enter(topology.hub.namespace)
-    fleet = fleet_of(topology, shape.limits)
+    fleet = fleet_of(topology, shape.limits, shape.tests)
     files = folder / "etc"
     write_yaml(files / "fleet.yaml", fleet)
     shutil.copy(shape.gates, files / "gates.yaml")

@@ -1,11 +1,13 @@
 """What the lab offers to upgrade to: two real versions of ocserv, a faulty one and a tampered one."""
 
+import shutil
 import sys
 from pathlib import Path
 
 from deploy.lab import trees
 from deploy.lab.processes import Process
 from deploy.lab.releases import LabReleases
+from deploy.lab.spoiled import Spoiled, spoil
 from policies.model.plan import ReleaseRef
 from policies.trust.statements import parse_release
 
@@ -53,6 +55,18 @@ class Offers:
             self._publish(self._cache / "newer", TEMPLATE, f"{newer}+same", 1),
             self._publish(self._cache / "newer", self._cache / "stale.conf.template", f"{faulty}+same", 1),
         )
+
+    def spoiled(self, how: Spoiled) -> ReleaseRef:
+        """Publish the newer ocserv with a library in it that does harm; signed like the others.
+
+        Raises:
+            Unavailable: there is no compiler here.
+        """
+        tree = self._cache / "spoiled"
+        shutil.rmtree(tree, ignore_errors=True)
+        shutil.copytree(self._cache / "newer", tree, symlinks=True)
+        spoil(tree, how)
+        return self._publish(tree, TEMPLATE, f"{self.newer.version}+{how.name.lower().replace('_', '.')}", 2)
 
     def _publish(self, tree: Path, template: Path, version: str, number: int) -> ReleaseRef:
         digest = self._published.publish(tree, template, version=version, rollback_index=number)
