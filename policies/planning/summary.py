@@ -7,6 +7,7 @@ from math import ceil
 
 from policies.model.fleet import Automation
 from policies.model.plan import Affected, Plan, Strategy, Wave
+from policies.model.release_tests import UNDER_LOAD, Asked
 from policies.planning.failure_budget import may_fail
 from policies.planning.naming import counted, named
 from policies.planning.stagger import deadlines
@@ -71,6 +72,7 @@ def _sentences(plan: Plan) -> Iterator[str]:
         yield f"Left alone: {counted(len(skipped), 'gateway')} ({named(skipped)})."
     if not any(wave.holdout for wave in plan.waves) and plan.strategy is not Strategy.BLUE_GREEN:
         yield "No hold-out: the last wave has nobody unchanged to be compared with."
+    yield from _tests(plan)
     yield f"Automation {limits.automation}: {_AUTOMATION[limits.automation]}."
     unknown = f", unknown on {named(reach.uncounted)}" if reach.uncounted else ""
     yield (
@@ -89,6 +91,24 @@ def _wave(plan: Plan, wave: Wave) -> str:
         f"{counted(_users(plan, wave.gateways), 'user')}; {_failing(may_fail(plan, wave))}; "
         f"lease {wave.lease}{walked}."
     )
+
+
+def _tests(plan: Plan) -> Iterator[str]:
+    """Say what each new instance has to pass, and whose users feel a load."""
+    if (tests := plan.fleet.tests) is None:
+        return
+    asked = [test for test in Asked if test not in tests.skip]
+    alone = [test for test in asked if test not in UNDER_LOAD]
+    left_out = f"; left out: {', '.join(tests.skip)}" if tests.skip else ""
+    yield f"Tests of each new instance, before its first user: {', '.join(alone) or 'none'}{left_out}."
+    load, loaded = tests.load, [test for test in asked if test in UNDER_LOAD]
+    if load is None:
+        yield "No load test: a release that is slower is only seen by its users."
+    elif any(load.gateway in wave.gateways for wave in plan.waves):
+        yield (
+            f"Load on {load.gateway}, whose users feel it: {counted(load.sessions, 'session')}, "
+            f"six rounds of {load.within}; {', '.join(loaded) or 'nothing'} beside the old instance."
+        )
 
 
 def _folded(plan: Plan, waves: Collection[Wave]) -> str:

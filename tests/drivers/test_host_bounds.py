@@ -109,6 +109,25 @@ def test_more_endings_in_a_minute_than_the_host_allows_end_nobody(tmp_path: Path
     host.bounds.count_endings(10)
 
 
+def test_more_loads_in_an_hour_than_the_host_allows_disturb_nobody(tmp_path: Path) -> None:
+    host = Host(tmp_path, HostLimits(loads_per_hour=2))
+    for _ in range(2):
+        host.bounds.count_load("b", gets_new_sessions=False)
+    host.uptime += HOUR - 1
+    with pytest.raises(BeyondHostLimits, match="gw-1 was to be loaded, 2 loads were in the last hour"):
+        host.bounds.count_load("b", gets_new_sessions=False)
+    host.uptime += 1
+    host.bounds.count_load("b", gets_new_sessions=False)
+    assert host.refusals == ["refused: BeyondHostLimits"]
+
+
+def test_an_instance_that_has_users_is_never_loaded_by_order(tmp_path: Path) -> None:
+    host = Host(tmp_path, HostLimits(loads_per_hour=1))
+    with pytest.raises(BeyondHostLimits, match="slot a of gw-1 gets new sessions, so it is not loaded"):
+        host.bounds.count_load("a", gets_new_sessions=True)
+    host.bounds.count_load("b", gets_new_sessions=False)
+
+
 def test_a_clock_that_is_set_back_stops_no_endings_and_no_record(tmp_path: Path) -> None:
     host = Host(tmp_path, HostLimits(endings_per_minute=10))
     host.bounds.count_endings(10)

@@ -13,7 +13,7 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.service import RPCError, TLSConfig
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.instances import SlotOrder, StartOrder
+from activities.instances import LoadOrder, SlotOrder, StartOrder
 from activities.sessions import EndOrder
 from activities.steering import TrialOrder
 from deploy.lab import namespaces
@@ -22,6 +22,7 @@ from deploy.lab.services import EXPORTER_PORT
 from orchestrator.engine.sealing import data_converter
 from orchestrator.enrolment.names import RELAY_NAME
 from policies.model.operation import LAST_EPOCH, Operation
+from policies.model.release_tests import Load
 from policies.model.value import digest_of
 
 CROWD = 300
@@ -122,6 +123,11 @@ class Thief:
                 insider,
                 "end_sessions",
                 EndOrder(operation=self._operation(), slot=serving, leave=0, exempt_too=True, reason="evil"),
+            ),
+            "a load of the slot that serves": (
+                insider,
+                "load_instance",
+                LoadOrder(operation=self._operation(), slot=serving, load=Load(sessions=50, seconds=10)),
             ),
             "a trial of a day": (
                 insider,

@@ -65,6 +65,15 @@ def test_the_agent_may_ask_for_paths_beneath_one_folder() -> None:
     assert not [line for line in agent if line.startswith("RestrictSUIDSGID")]
 
 
+def test_the_agent_may_look_at_the_wire_for_what_lies_open_there() -> None:
+    # The test for cleartext reads packets (packet(7)); without the right a fleet with tests would only wait.
+    agent = next(unit for unit in UNITS if unit.name == "penstock-agent.service").read_text().splitlines()
+    bounding = [line for line in agent if line.startswith("CapabilityBoundingSet=")]
+    families = [line for line in agent if line.startswith("RestrictAddressFamilies=")]
+    assert "CAP_NET_RAW" in " ".join(bounding).replace("=", " ").split()
+    assert "AF_PACKET" in " ".join(families).replace("=", " ").split()
+
+
 def test_the_orchestrators_processes_have_an_own_user_and_no_capability() -> None:
     for unit in (unit for unit in UNITS if unit.parts[-5] == "penstock"):
         assert {"User=penstock", "CapabilityBoundingSet=", "NoNewPrivileges=yes"} <= {

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.model.fleet import Limits
-from policies.model.plan import Strategy
+from policies.model.plan import Plan, Strategy
+from policies.model.release_tests import Asked, LoadTest, ReleaseTests
 from policies.planning.summary import MOST_WAVES, affected, describe
 from tests.unit.fleets import NEW, Facts, any_facts, facts_of, planned, some_plan, state
 
@@ -49,6 +50,32 @@ def test_a_plan_is_said_in_sentences() -> None:
     )
     assert said[8].startswith("Time: expected ")
     assert len(said) == 9
+
+
+def planned_with(tests: ReleaseTests | None) -> Plan:
+    upgraded, states, known_good = facts_of(2)
+    return planned((upgraded.model_copy(update={"tests": tests}), states, known_good))
+
+
+def test_a_plan_says_which_tests_come_before_users_and_who_feels_a_load() -> None:
+    load = LoadTest(gateway="gw-1", sessions=4)
+    said = describe(planned_with(ReleaseTests(skip=(Asked.GARBAGE, Asked.RESUMED), load=load)))
+    assert (
+        "Tests of each new instance, before its first user: files, config, plain-http, null-cipher, "
+        "wrong-password, login, pings-lost, full-size-lost, cleartext, routes; "
+        "left out: garbage, resumed-handshakes."
+    ) in said
+    assert (
+        "Load on gw-1, whose users feel it: 4 sessions, six rounds of 0:00:03; "
+        "load-sessions, throughput, cpu, handshakes beside the old instance."
+    ) in said
+
+
+def test_a_plan_without_a_load_says_what_is_not_seen_before_users() -> None:
+    assert "No load test: a release that is slower is only seen by its users." in describe(
+        planned_with(ReleaseTests())
+    )
+    assert not [line for line in describe(planned_with(None)) if "test" in line.lower()]
 
 
 def test_a_plan_without_anybody_unchanged_to_the_end_says_so() -> None:

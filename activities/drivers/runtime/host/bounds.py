@@ -15,7 +15,7 @@ from policies.model.errors import BeyondHostLimits, ForeignOrder, Refused
 from policies.model.host_limits import HostLimits
 from policies.model.operation import Operation
 
-MINUTE = 60.0
+MINUTE, HOUR = 60.0, 3600.0
 """Seconds."""
 
 
@@ -32,7 +32,7 @@ class HostBounds:
     ) -> None:
         """Take the host's own name, its limits, and what hears of every refusal.
 
-        Orders are dated by the clock; a minute is one of `uptime`, which nobody sets.
+        Orders are dated by the clock; minutes and hours are those of `uptime`, which nobody sets.
         """
         self._gateway = gateway
         self._limits = limits or HostLimits()
@@ -40,6 +40,7 @@ class HostBounds:
         self._clock = clock
         self._uptime = uptime
         self._endings: deque[tuple[float, int]] = deque()
+        self._loads: deque[float] = deque()
 
     @property
     def epoch_now(self) -> int:
@@ -112,6 +113,30 @@ class HostBounds:
                 )
             )
         self._endings.append((now, wanted))
+
+    def count_load(self, slot: str, *, gets_new_sessions: bool) -> None:
+        """Take one off the loads of this hour; BeyondHostLimits if it is too much, or people are in it.
+
+        A load is for what has no users yet; those of the instance beside it feel it.
+        """
+        if gets_new_sessions:
+            self._refuse(
+                BeyondHostLimits(
+                    f"slot {slot} of {self._gateway} gets new sessions, so it is not loaded: a load is for "
+                    "an instance before its first user"
+                )
+            )
+        now, most = self._uptime(), self._limits.loads_per_hour
+        while self._loads and now - self._loads[0] >= HOUR:
+            self._loads.popleft()
+        if len(self._loads) >= most:
+            self._refuse(
+                BeyondHostLimits(
+                    f"{self._gateway} was to be loaded, {len(self._loads)} loads were in the last hour, and "
+                    f"limits.loads_per_hour in the agent's file is {most}: nobody was disturbed"
+                )
+            )
+        self._loads.append(now)
 
     def _refuse(self, refusal: Refused) -> NoReturn:
         self._record(f"refused: {refusal.code}", str(refusal))

@@ -20,12 +20,12 @@ from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.handshake import probe_handshake
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
-from activities.drivers.runtime.host.load import compared
 from activities.drivers.runtime.host.machine import this_platform
-from activities.drivers.runtime.host.process import Process, boot_id, mapped_digests
+from activities.drivers.runtime.host.process import Process, boot_id
 from activities.drivers.runtime.host.reloads import SlotReloads
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolder, SlotFolders
+from activities.drivers.runtime.host.slot_tests import SlotTests, unsigned_file
 from activities.drivers.runtime.host.unserved import UnservedCredentials
 from activities.drivers.runtime.host.versions import KEPT_KNOWN_GOOD, Admission
 from activities.instances import Reloaded, Restored, Staged, Started
@@ -40,7 +40,7 @@ from policies.model.instance import GatewayState, InstanceState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import TrustError
-from policies.model.release_tests import Asked, Load, Measurement
+from policies.model.release_tests import Load, Measurement
 from policies.model.settings import Setting, lines_of
 from policies.model.value import Digest, Name
 from policies.pools import pools_in_use
@@ -83,6 +83,7 @@ class HostSlots:
         self._admission = admission
         self._credentials = dict(credentials)
         self._reloads = SlotReloads(folders, journal, self._credentials)
+        self._tests = SlotTests(folders, journal, table)
         self._unserved = UnservedCredentials(folders, self._credentials)
         self._adoption = adoption
         self._recorded = recorded
@@ -205,40 +206,12 @@ class HostSlots:
         return await self._folders.daemon.probe(folder.chroot)
 
     async def inspect(self, operation: Operation, slot: str) -> tuple[Measurement, ...]:
-        """Make the release tests of an instance: what it is made of, and what it does.
-
-        Raises:
-            Refused: when nothing of ours runs there.
-        """
-        self._journal.check(operation)
-        folder = self._folders.of(slot)
-        running, release = folder.process(), folder.release
-        if running is None or release is None or slot == ADOPTED:
-            raise Refused(f"nothing that could be tested runs in slot {slot} of {self._gateway.name}")
-        made = [await self._files_of(folder, running, release), await self._config_of(folder)]
-        return (*made, *await self._folders.daemon.inspect(folder.chroot))
+        """Make the release tests of an instance; see `SlotTests`."""
+        return await self._tests.inspect(operation, slot)
 
     async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
-        """Load the instance and the one that serves here, in turn."""
-        self._journal.check(operation)
-        serving = (await self._table.read()).serving
-        old = None if serving in (None, slot, ADOPTED) else self._folders.of(str(serving))
-        return await compared(self._folders.daemon, self._folders.of(slot), old, load)
-
-    async def _files_of(self, folder: SlotFolder, running: Process, release: ReleaseRef) -> Measurement:
-        stranger = await asyncio.to_thread(self._stranger, folder, running, release)
-        signed = "every file that runs, its libraries too, is as it was signed"
-        said = f"{stranger} runs and was not signed" if stranger else signed
-        return Measurement(test=Asked.FILES, measured=int(stranger is not None), said=said)
-
-    async def _config_of(self, folder: SlotFolder) -> Measurement:
-        try:
-            await self._folders.daemon.check(folder.chroot)
-        except Refused as refused:
-            return Measurement(test=Asked.CONFIG, measured=1, said=str(refused))
-        except Unavailable as error:
-            return Measurement(test=Asked.CONFIG, said=str(error))
-        return Measurement(test=Asked.CONFIG, measured=0, said="the daemon's own test takes its config")
+        """Load the instance and the one that serves here, in turn; see `SlotTests`."""
+        return await self._tests.load(operation, slot, load)
 
     async def stop(self, operation: Operation, slot: str) -> GatewayState:
         """Stop an instance that has no sessions and gets no new ones.
@@ -551,21 +524,12 @@ class HostSlots:
             raise Unavailable(
                 f"the instance in slot {folder.slot.name} of {self._gateway.name} has just ended"
             )
-        if stranger := self._stranger(folder, running, release):
+        if stranger := unsigned_file(self._folders, folder, running, release):
             await self._end(folder, running)
             raise RunningMismatch(
                 f"{stranger} runs in slot {folder.slot.name} of {self._gateway.name} and was not signed for "
                 f"{release.product} {release.version}; the instance was ended before it got a user"
             )
-
-    def _stranger(self, folder: SlotFolder, running: Process, release: ReleaseRef) -> str | None:
-        """Return the first file that runs and is not, byte for byte, in the manifest."""
-        if running.executable != release.executable:
-            return "another executable"
-        manifest = self._folders.versions.manifest(release.digest)
-        signed = {f"sha256:{file.sha256}" for artifact in manifest.artifacts for file in artifact.files}
-        mapped = mapped_digests(running.pid, folder.chroot.root)
-        return next((path for path, digest in sorted(mapped.items()) if digest not in signed), None)
 
     async def _refuse_if_in_use(self, folder: SlotFolder) -> None:
         steering, slot = await self._table.read(), folder.slot.name

@@ -1,0 +1,80 @@
+"""Release tests of the instance in a slot: what it is made of, what it does, and what it does under load."""
+
+import asyncio
+
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.load import compared
+from activities.drivers.runtime.host.process import Process, mapped_digests
+from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
+from activities.steering import SteeringTable
+from policies.model.adoption import ADOPTED
+from policies.model.errors import Refused, Unavailable
+from policies.model.operation import Operation
+from policies.model.plan import ReleaseRef
+from policies.model.release_tests import Asked, Load, Measurement
+
+
+def unsigned_file(
+    folders: SlotFolders, folder: SlotFolder, running: Process, release: ReleaseRef
+) -> str | None:
+    """Return the first file that runs and is not, byte for byte, in the release's manifest."""
+    if running.executable != release.executable:
+        return "another executable"
+    manifest = folders.versions.manifest(release.digest)
+    signed = {f"sha256:{file.sha256}" for artifact in manifest.artifacts for file in artifact.files}
+    mapped = mapped_digests(running.pid, folder.chroot.root)
+    return next((path for path, digest in sorted(mapped.items()) if digest not in signed), None)
+
+
+class SlotTests:
+    """What is asked of an instance that has no user yet."""
+
+    def __init__(self, folders: SlotFolders, journal: Journal, table: SteeringTable) -> None:
+        """Take the slots, who may order, and where new sessions go."""
+        self._folders = folders
+        self._journal = journal
+        self._table = table
+
+    async def inspect(self, operation: Operation, slot: str) -> tuple[Measurement, ...]:
+        """Make the release tests of an instance: what it is made of, and what it does.
+
+        Raises:
+            Refused: when nothing of ours runs there.
+        """
+        self._journal.check(operation)
+        folder = self._folders.of(slot)
+        running, release = folder.process(), folder.release
+        if running is None or release is None or slot == ADOPTED:
+            gateway = self._folders.gateway.name
+            raise Refused(f"nothing that could be tested runs in slot {slot} of {gateway}")
+        made = [await self._files_of(folder, running, release), await self._config_of(folder)]
+        return (*made, *await self._folders.daemon.inspect(folder.chroot))
+
+    async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
+        """Load the instance and the one that serves here, in turn.
+
+        Raises:
+            BeyondHostLimits: when the instance gets new sessions, or this host was loaded too often.
+        """
+        self._journal.check(operation)
+        steering = await self._table.read()
+        exposed = slot in (steering.serving, steering.trial)
+        self._journal.bounds.count_load(slot, gets_new_sessions=exposed)
+        compares = steering.serving not in (None, ADOPTED)
+        old = self._folders.of(str(steering.serving)) if compares else None
+        return await compared(self._folders.daemon, self._folders.of(slot), old, load)
+
+    async def _files_of(self, folder: SlotFolder, running: Process, release: ReleaseRef) -> Measurement:
+        stranger = await asyncio.to_thread(unsigned_file, self._folders, folder, running, release)
+        signed = "every file that runs, its libraries too, is as it was signed"
+        said = f"{stranger} runs and was not signed" if stranger else signed
+        return Measurement(test=Asked.FILES, measured=int(stranger is not None), said=said)
+
+    async def _config_of(self, folder: SlotFolder) -> Measurement:
+        try:
+            await self._folders.daemon.check(folder.chroot)
+        except Refused as refused:
+            return Measurement(test=Asked.CONFIG, measured=1, said=str(refused))
+        except Unavailable as error:
+            return Measurement(test=Asked.CONFIG, said=str(error))
+        return Measurement(test=Asked.CONFIG, measured=0, said="the daemon's own test takes its config")
