@@ -5,9 +5,9 @@ A measurement is what the host saw; a finding is what a limit makes of it (`poli
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from policies.model.value import Duration, Message, Name, Sentence, Value
 
@@ -111,6 +111,15 @@ class ReleaseTests(Value):
     patience: Duration = timedelta(hours=1)
     """How long a gateway waits for a test that cannot be made, before it is set aside untested."""
     load: LoadTest | None = Field(default=None, description="a load on one gateway; without it there is none")
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> Self:
+        """Refuse to wait for tests of which none is made: no finding is never a pass."""
+        if {*self.skip} >= {*Asked} - {*UNDER_LOAD}:
+            raise ValueError("tests.skip leaves no test without load: skip fewer, or leave `tests` out")
+        if self.load is not None and {*self.skip} >= {*UNDER_LOAD}:
+            raise ValueError("tests.skip leaves no test under load: skip fewer, or leave `tests.load` out")
+        return self
 
 
 class Measurement(Message):

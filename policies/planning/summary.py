@@ -100,14 +100,14 @@ def _tests(plan: Plan) -> Iterator[str]:
     asked = [test for test in Asked if test not in tests.skip]
     alone = [test for test in asked if test not in UNDER_LOAD]
     left_out = f"; left out: {', '.join(tests.skip)}" if tests.skip else ""
-    yield f"Tests of each new instance, before its first user: {', '.join(alone) or 'none'}{left_out}."
+    yield f"Tests of each new instance, before its first user: {', '.join(alone)}{left_out}."
     load, loaded = tests.load, [test for test in asked if test in UNDER_LOAD]
     if load is None:
         yield "No load test: a release that is slower is only seen by its users."
     elif any(load.gateway in wave.gateways for wave in plan.waves):
         yield (
             f"Load on {load.gateway}, whose users feel it: {counted(load.sessions, 'session')}, "
-            f"six rounds of {load.within}; {', '.join(loaded) or 'nothing'} beside the old instance."
+            f"six rounds of {load.within}; {', '.join(loaded)} beside the old instance."
         )
 
 

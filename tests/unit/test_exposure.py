@@ -124,3 +124,11 @@ def test_a_finding_says_what_was_measured_and_within_which_limit() -> None:
 def test_a_load_beyond_its_bounds_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         LoadTest.model_validate({"gateway": "gw-1", **wrong})
+
+
+def test_whoever_skips_every_test_is_told_instead_of_waiting_for_none() -> None:
+    with pytest.raises(ValidationError, match="skip leaves no test without load"):
+        ReleaseTests(skip=UNLOADED)
+    with pytest.raises(ValidationError, match="skip leaves no test under load"):
+        ReleaseTests(skip=UNDER_LOAD, load=LoadTest(gateway="gw-1"))
+    assert ReleaseTests(skip=(*UNLOADED[1:], *UNDER_LOAD)).load is None
