@@ -191,10 +191,7 @@ def installation(prefix: str, image: Path, scratch: Path) -> Iterator[Installati
             return host
 
         control = new(at_control, CONTROL, debs[0])
-        control.put(
-            "/root/gates.yaml",
-            GATES.read_text().replace("held: 3s", "held: 20s").replace("held: 5s", "held: 45s"),
-        )
+        control.put("/root/gates.yaml", _patient(GATES.read_text()))
         for file in packages.fetch(packages.read_lock(), PACKAGES_AT_HAND):
             control.put(f"/root/next/{file.name}", file.read_bytes())
         gateways = [new(place, place.name, debs[1]) for place in places]

@@ -115,8 +115,21 @@ def test_the_control_host_loses_power_in_the_middle_of_a_change_which_goes_on(fl
     assert fleet.lost() == (0, 0)
 
 
+def test_a_reboot_in_the_middle_of_a_change_is_named_and_no_release_is_blamed(fleet: Installation) -> None:
+    begin(fleet, "a host reboots under it")
+    canary = on_trial(fleet)
+    others = [host for host in fleet.gateways if host is not canary]
+    ended, undisturbed = fleet.lost(canary)[0], fleet.lost(*others)
+    canary.reboot()
+    fleet.penstock("watch edge", codes=(0,))
+    assert f"the host of {canary.name} rebooted" in fleet.penstock("status edge --output json")
+    assert fleet.lost(canary)[0] - ended == USERS
+    assert fleet.lost(*others) == undisturbed
+    assert serving(fleet).isdisjoint({"adopted"})
+
+
 def test_an_agent_that_is_removed_leaves_its_gateway_serving(fleet: Installation) -> None:
-    host = fleet.gateways[0]
+    host = fleet.gateways[-1]  # the first one, which is the canary, has rebooted
     before = fleet.lost(host)
     host.run("apt-get", "remove", AGENT, within=200)
     assert host.run("systemctl", "is-active", UNIT, may_fail=True).out.strip() == "inactive"
