@@ -121,7 +121,7 @@ def test_more_loads_in_an_hour_than_the_host_allows_disturb_nobody(tmp_path: Pat
     assert host.refusals == ["refused: BeyondHostLimits"]
 
 
-def test_an_instance_that_has_users_is_never_loaded_by_order(tmp_path: Path) -> None:
+def test_no_load_is_for_an_instance_that_gets_new_sessions(tmp_path: Path) -> None:
     host = Host(tmp_path, HostLimits(loads_per_hour=1))
     with pytest.raises(BeyondHostLimits, match="slot a of gw-1 gets new sessions, so it is not loaded"):
         host.bounds.count_load("a", gets_new_sessions=True)

@@ -1,6 +1,7 @@
 """The whole story of a spoiled release: real engine, worker, agents and users, and nobody ever meets it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.lab.exposure import CANARY, PREFIX, SHAPE
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.sweep,
+    pytest.mark.skipif(not shutil.which("cc"), reason="needs cc"),
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
     pytest.mark.timeout(320),
 ]

@@ -115,9 +115,9 @@ class HostBounds:
         self._endings.append((now, wanted))
 
     def count_load(self, slot: str, *, gets_new_sessions: bool) -> None:
-        """Take one off the loads of this hour; BeyondHostLimits if it is too much, or people are in it.
+        """Take one off the loads of this hour; BeyondHostLimits if it is too much, or comes too late.
 
-        A load is for what has no users yet; those of the instance beside it feel it.
+        It is for an instance that gets no users yet; those of the one that serves beside it feel it.
         """
         if gets_new_sessions:
             self._refuse(
