@@ -19,7 +19,7 @@ from activities.drivers.daemon.port import Environment
 from policies.model.errors import PenstockError
 from policies.model.release_tests import Asked, Measurement
 
-ANSWERED_WITHIN = timedelta(seconds=5)
+ANSWERED_WITHIN = timedelta(seconds=10)
 GARBAGE_BYTES = 4096
 NO_ENCRYPTION = "eNULL:@SECLEVEL=0"
 """What openssl-ciphers(1) calls all ciphers without encryption, which no default has."""
