@@ -17,7 +17,7 @@ UNIT = f"{AGENT}.service"
 SAYS = {
     "penstock whoami": "root",
     "penstock check /etc/penstock/agent.yaml": "/etc/penstock/agent.yaml  ok",
-    "penstock doctor": "1 fleets are described as they must",
+    "penstock doctor": "1 fleets are described",
     "penstock release add sha256:MANIFEST": "signed by publishers",
     **{
         f"penstock fleet adopt edge gw-{number}{more}": said
