@@ -25,6 +25,8 @@ from tests.fakes.authority import EnterpriseCa
 
 MODULE, VERSION = "github.com/letsencrypt/pebble/v2", "v2.10.1"
 PROGRAMS = ("pebble", "pebble-challtestsrv")
+CALM = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}
+"""Pebble refuses one good nonce of twenty by chance, and two in a row end a try."""
 FOLDER = Path(__file__).parents[2] / ".state" / f"pebble-{VERSION}"
 BUILT_WITHIN = 150.0
 """Seconds; with a proxy for Go modules near by it takes 20."""
@@ -101,7 +103,7 @@ class Pebble:
         )
         with self.log.open("ab") as log:
             begun = [
-                subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PEBBLE_VA_NOSLEEP": "1"})
+                subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | CALM)
                 for command in commands
             ]
         try:
