@@ -11,7 +11,6 @@ from pathlib import Path
 from activities.drivers.runtime.host.process import PROC
 
 OURSELVES = PROC / "self"
-"""Whose root folder is the host's: what may read the first process' is not given everywhere, root or not."""
 
 WHAT_TO_DO = (
     "what runs in a container is not adopted: when its last user has left, stop it there together with what "
@@ -49,9 +48,19 @@ def why_in_container(pid: int) -> str | None:
     name = _container(process)
     if name is not None and name != _container(OURSELVES):
         return f"is in the control group of container {name}"
-    if not (process / "root").samefile(OURSELVES / "root"):
+    if not (process / "root").samefile(_root_of_the_host()):
         return "has a root folder of its own"
     return None
+
+
+def _root_of_the_host() -> Path:
+    """Return the first process' root folder, or our own where nobody may look at that one."""
+    root = PROC / "1/root"
+    try:
+        root.stat()
+    except PermissionError:
+        return OURSELVES / "root"
+    return root
 
 
 def _container(process: Path) -> str | None:
