@@ -26,6 +26,7 @@ ON_THIS_HOST = (
     "tests/house/test_leftovers.py",
 )
 WITHOUT_GATEWAYS = ("unit", "workflows", "replay")
+UMASK = 0o022
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
 
 # An example that takes long on a busy machine is no broken promise; what hangs is ended by pytest's timeout.
@@ -63,6 +64,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if sweeps:
         items[:] = [item for item in items if item not in sweeps]
         config.hook.pytest_deselected(items=sweeps)
+
+
+def pytest_runtest_teardown() -> None:
+    """Give back the rights of new files: what a test runs in this process as a program takes them away."""
+    os.umask(UMASK)
 
 
 def pytest_configure() -> None:
