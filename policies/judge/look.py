@@ -15,13 +15,14 @@ ALL = float("inf")
 class Memory(Value):
     """What reading the next tick needs from the ones before.
 
-    `based` says that counting has begun, `counted` when counters were last folded, `cursor` up to
-    where; `last_shown` and `last_reached` when series and instances were last there, `boots` when
-    and in which boot a host was first seen.
+    `based` says that counting has begun, `counted` when counters were last folded, `folded` up to
+    which scrape of each instance, `cursor` to which values; `last_shown` and `last_reached` when
+    series and instances were last there, `boots` when and in which boot a host was first seen.
     """
 
     based: bool = False
     counted: float = 0.0
+    folded: dict[str, float] = {}
     cursor: dict[str, tuple[float, float]] = {}
     last_shown: dict[str, dict[str, float]] = {}
     last_reached: dict[str, float] = {}

@@ -88,8 +88,9 @@ def _fold_counters(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memo
         return memory, None
     every = {one.key: one for selector in policy.counters for one in reading.series.get(selector, ())}
     ours = planned(every.values(), look.cohorts, look.label)
-    cursor, growth = fold_series(memory.cursor, ours, scrapes)
-    memory = memory.model_copy(update={"cursor": cursor, "counted": reading.at})
+    cursor, growth = fold_series(memory.cursor, ours, _foldable(look))
+    folded = memory.folded | {instance: times[-1] for instance, times in scrapes.items()}
+    memory = memory.model_copy(update={"cursor": cursor, "counted": reading.at, "folded": folded})
     if memory.based:
         return memory, growth
     baseline = Baseline(look.cohorts, look.label, reading, scrapes)
@@ -100,6 +101,22 @@ def _fold_counters(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memo
         "baseline": {gate: counts for gate, (_, counts) in before.items() if counts is not None},
     }
     return memory.model_copy(update=started), {}
+
+
+def _foldable(look: Look) -> dict[str, tuple[float, ...]]:
+    """Return when each instance was reached: the last scrape that was folded, and as far back as all is read.
+
+    Presence may be read from further back than counters. A scrape of that time says nothing of whether a
+    counter was there, and must not have one that has counted for years be taken for newborn.
+    """
+    folded = look.memory.folded
+    return {
+        instance: (
+            *((folded[instance],) if instance in folded else ()),
+            *(at for at in times if at > look.oldest or at == times[-1]),
+        )
+        for instance, times in look.scrapes.items()
+    }
 
 
 def _boots(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memory, tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """Reading a tick: what is fresh, whose it is, and what cannot be known from it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,6 +96,36 @@ def watch(gates: GatePolicy, looks: Sequence[Reading]) -> list[tuple[Tick, Decis
 def test_counting_begins_at_the_first_tick() -> None:
     seen = watch(policy(), [look(0), look(1), look(2)])
     assert [tick.counts["logins"][CANARY] for tick, _ in seen] == [(0, 0), (2, 0), (2, 0)]
+
+
+LATE = "10.0.0.9:9500"
+"""A gateway that joins the canary while the others are watched already."""
+
+
+def joined(at: float, found: Found | None = None) -> Reading:
+    """Return a look at which the late gateway is read, too, of which presence is known for longer."""
+    times = [at - back for back in range(4, -1, -1)]
+    years = series("attempts", LATE, [(START + t, 5000 + 2 * t) for t in times], outcome="ok", digest=TARGET)
+    present = [series("up", LATE, [(START + at - back, 1.0) for back in range(9, -1, -1)])]
+    more = {UP: [*lines("up", until=at), *present], ALL: [*counting(at)[ALL], years], **(found or {})}
+    return look(at, more)
+
+
+@pytest.mark.parametrize("unread", [(), (ALL,)])
+def test_a_gateway_that_joins_counts_from_then_on_and_not_what_its_instance_had_counted_in_years(
+    unread: Sequence[str],
+) -> None:
+    gates, state, counts = policy(), WindowState(), []
+    both = COHORTS.model_copy(
+        update={"canary": (CANARY, LATE), "expected": {**COHORTS.expected, LATE: TARGET}}
+    )
+    without = [replace(joined(2), unread=dict.fromkeys(unread, "it does not answer"))] if unread else []
+    for one in (look(0), look(1)):
+        state, _, _ = fold_reading(gates, gates.window, COHORTS, state, one)
+    for one in (*without, *(joined(at) for at in (9, 10, 11))):
+        state, tick, _ = fold_reading(gates, gates.window, both, state, one)
+        counts.append(tick.counts.get("logins", {}).get(LATE))
+    assert counts[-3:] == [(8, 0), (2, 0), (2, 0)]
 
 
 def test_only_the_executable_under_judgement_counts() -> None:
