@@ -1,6 +1,7 @@
 """The routes of this host, as `ip` tells them of every table."""
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_network
@@ -25,7 +26,9 @@ async def routes() -> tuple[Route, ...]:
         if said.status:
             raise Unavailable(f"ip cannot list the routes of this host: {said.last_words}")
         found += _read(json.loads(said.out or "[]"))
-    return tuple(found)
+    # A tunnel that ends while ip lists routes takes its route with it; ip then calls its interface by number.
+    there = {"", *(name for _, name in socket.if_nameindex())}
+    return tuple(route for route in found if route.device in there)
 
 
 def _read(listed: list[dict[str, Any]]) -> Iterator[Route]:
