@@ -97,6 +97,22 @@ def test_cleaning_refuses_what_it_does_not_know_before_it_removes_anything(tmp_p
     assert (tmp_path / ".venv").is_dir()
 
 
+@pytest.mark.parametrize(("verb", "why"), [("check", "was made of another"), ("clean", "would be removed")])
+def test_an_environment_that_is_mounted_is_refused_and_left_as_it_is(
+    tmp_path: Path, verb: str, why: str
+) -> None:
+    (tmp_path / "run").write_text(RUN)
+    for name in ("requirements.lock", "pyproject.toml", "shared/stamp", ".venv/.keep"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("another one\n")
+    mounted = 'mount --bind shared .venv && exec sh ./run "$0"'
+    alone = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, verb]
+    done = subprocess.run(alone, cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert f"run: .venv is a mount point, whose files others may use, and it {why}" in done.stderr
+    assert (tmp_path / "shared/stamp").read_text() == "another one\n"
+
+
 def test_every_program_the_lab_asks_for_is_one_the_door_installs() -> None:
     installed = dict(
         pair.split(":") for pair in re.findall(r"[\w.-]+:[\w.-]+(?=[\s\"])", RUN.split("usage()")[0])
