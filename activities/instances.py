@@ -10,7 +10,7 @@ from activities.liveness import answering
 from policies.model.instance import MOST_SLOTS, GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
-from policies.model.release_tests import MOST_MEASUREMENTS, Load, Measurement
+from policies.model.release_tests import MOST_MEASUREMENTS, Load, Measurement, Names
 from policies.model.settings import MOST_SETTINGS, Setting
 from policies.model.value import Count, Message, Name, Sentence
 
@@ -38,6 +38,16 @@ class SlotOrder(Message):
 
     operation: Operation
     slot: Name
+
+
+class InspectOrder(SlotOrder):
+    """Make the release tests of the instance in a slot, also of these names."""
+
+    names: Names | None = Field(
+        default=None,
+        exclude_if=lambda names: names is None,
+        description="what its clients resolve inside and outside of the tunnel",
+    )
 
 
 class Staged(Message):
@@ -149,7 +159,9 @@ class Runtime(Protocol):
         """Log in and ping through the instance's own port."""
         ...
 
-    async def inspect(self, operation: Operation, slot: str) -> tuple[Measurement, ...]:
+    async def inspect(
+        self, operation: Operation, slot: str, names: Names | None = None
+    ) -> tuple[Measurement, ...]:
         """Make the release tests of an instance that runs; nobody is steered and no session of users ends."""
         ...
 
@@ -222,12 +234,11 @@ class InstanceActivities:
             return await self._runtime.probe(order.slot)
 
     @activity.defn(name="inspect_instance")
-    async def inspect_instance(self, order: SlotOrder) -> Inspected:
+    async def inspect_instance(self, order: InspectOrder) -> Inspected:
         """Make the release tests through the slot's own port; a repeat makes them again."""
         async with answering():
-            return Inspected(
-                slot=order.slot, measurements=await self._runtime.inspect(order.operation, order.slot)
-            )
+            measured = await self._runtime.inspect(order.operation, order.slot, order.names)
+            return Inspected(slot=order.slot, measurements=measured)
 
     @activity.defn(name="load_instance")
     async def load_instance(self, order: LoadOrder) -> Inspected:

@@ -287,12 +287,20 @@ class Releases:
         Raises:
             DigestMismatch: The release itself is not on this host.
         """
-        after = self._template(parse_release(self._tools.evidence.read(release)))
+        after = self.template(release)
         return tuple(change_between(release, self._template_before(one), after) for one in sorted({*before}))
+
+    def template(self, release: Digest) -> str:
+        """Return the template of the release's configuration.
+
+        Raises:
+            DigestMismatch: The release is not on this host.
+        """
+        return self._template(parse_release(self._tools.evidence.read(release)))
 
     def _template_before(self, release: Digest) -> str | None:
         try:
-            return self._template(parse_release(self._tools.evidence.read(release)))
+            return self.template(release)
         except DigestMismatch:
             return None
 

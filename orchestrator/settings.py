@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -16,10 +17,17 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from activities.drivers.rights import everybody_reads
 from orchestrator.variables import PREFIX, unread
 from policies.model.errors import BadInput
 
 MOST_PORT = 65535
+
+PACKAGED = Path("/etc/default/penstock")
+"""Where the packages' units, and the command beside them, have variables from."""
+
+_PASSWORD = re.compile(r"^\s*(\w+)\s*=.*://[^/\s@:]*:[^/\s@]+@", re.MULTILINE)
+"""A line that gives an address with a password in it."""
 
 
 def _address(said: str) -> str:
@@ -144,12 +152,16 @@ class Settings(BaseSettings):
         None, description="who signs the client certificates that are asked for there, in PEM"
     )
     metrics_token: Path | None = Field(
-        None, description="what Prometheus shows there, one token in each line; read anew for each scrape"
+        None,
+        description="what Prometheus shows there, one token in each line, read anew for each scrape; without "
+        "it or metrics_clients nothing is told of fleets",
     )
     complaints_key: Path | None = Field(
         None, description="file with the line that complaints are signed with, or a folder: FLEET.key"
     )
-    source: Place = Field("http://127.0.0.1:8080", description="the release repository")
+    source: Place | None = Field(
+        None, description="the release repository, at one of the origins that trust.yaml allows"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -165,16 +177,19 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls.file)
 
 
-def read_settings(*, unread_variables: bool = False) -> Settings:
+def read_settings(*, lenient: bool = False) -> Settings:
     """Return what the environment and the file say.
 
-    Variables that nobody reads are let be where `unread_variables` says so.
+    Variables that nobody reads and passwords that everybody reads are refused, except for who is `lenient`.
 
     Raises:
-        BadInput: One of them is wrong; the sentence names which, the key, and what to do.
+        BadInput: One of them is wrong, or everybody may read a password in it; the sentence names which, the
+            key, and what to do.
     """
-    if not unread_variables:
+    if not lenient:
         _refuse_unread_variables()
+        for file in (Settings.file, PACKAGED):
+            _refuse_readable_passwords(file)
     try:
         return Settings()
     except ValidationError as invalid:
@@ -193,6 +208,18 @@ def read_settings(*, unread_variables: bool = False) -> Settings:
         raise BadInput(f"{Settings.file} is no TOML: {invalid}") from invalid
     except OSError as error:
         raise BadInput(f"{Settings.file} cannot be read: {error.strerror}") from error
+
+
+def _refuse_readable_passwords(file: Path) -> None:
+    try:
+        found = _PASSWORD.search(file.read_text())
+    except (OSError, UnicodeDecodeError):
+        return
+    if found is not None and everybody_reads(file):
+        raise BadInput(
+            f"{file} has a password in {found[1]}, and everybody may read it; chmod o-r {file}, and replace "
+            "the password"
+        )
 
 
 def _refuse_unread_variables() -> None:

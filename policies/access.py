@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from policies.model.command import CommandKind
 from policies.model.offer import Offer, Verb
-from policies.model.people import Caller, Grants, Role, roles_of
+from policies.model.people import EVERY_FLEET, Caller, Grants, Role, roles_of
 
 
 class Action(StrEnum):
@@ -99,6 +99,7 @@ OF_VERBS = {
     Verb.RESUME: Action.RESUME,
     Verb.PROMOTE: Action.PROMOTE,
     Verb.ROLL_BACK: Action.GO_BACK,
+    Verb.HAND_BACK: Action.START,
     Verb.APPROVE: Action.ANSWER,
     Verb.REJECT: Action.ANSWER,
     Verb.QUARANTINE: Action.QUARANTINE,
@@ -128,6 +129,14 @@ def may(caller: Caller, action: Action, fleet: str) -> bool:
     if caller.machine and action in OF_PEOPLE:
         return False
     return allows(caller.grants, action, fleet)
+
+
+def may_there(caller: Caller, action: Action, fleet: str) -> bool:
+    """Return whether the caller may do this on the fleet; on `*`, on every one, those of later too."""
+    if fleet != EVERY_FLEET:
+        return may(caller, action, fleet)
+    everywhere = {EVERY_FLEET: caller.grants.get(EVERY_FLEET, frozenset())}
+    return may(caller.model_copy(update={"grants": everywhere}), action, EVERY_FLEET)
 
 
 def allows(grants: Grants, action: Action, fleet: str) -> bool:

@@ -1,8 +1,10 @@
 """Drift: does a gateway do what its last promotion says, and do its fleet's file and its agent's agree?"""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
+from policies.history import UnfinishedSettings
+from policies.model.adoption import ADOPTED
 from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import Gateway
 from policies.model.instance import GatewayState, InstanceState
@@ -56,17 +58,45 @@ def astray(state: GatewayState, release: ReleaseRef) -> str | None:
     return None
 
 
-def missed(states: Mapping[str, GatewayState], change: Name, began: datetime) -> tuple[str, ...]:
-    """Return the gateways on which something runs since before that reload, and which never answered it."""
+def missed(states: Mapping[str, GatewayState], reloads: Collection[Name]) -> tuple[str, ...]:
+    """Return the gateways on which something runs and which answered none of these reloads.
+
+    No host's clock is asked when that was started: one more reload harms nobody, and one too few lets
+    people in who are to be kept out.
+    """
     return tuple(
         name
         for name, state in sorted(states.items())
-        if state.reload_answered != change
-        and any(
-            one.state is InstanceState.RUNNING and one.started_at is not None and one.started_at < began
-            for one in state.instances
-        )
+        if state.reload_answered not in reloads
+        and any(one.state is InstanceState.RUNNING for one in state.instances)
     )
+
+
+def unset(
+    states: Mapping[str, GatewayState],
+    settings: Mapping[str, tuple[str, ...]],
+    unfinished: UnfinishedSettings,
+) -> tuple[str, ...]:
+    """Return the gateways that never answered the change of settings that the fleet is on.
+
+    Args:
+        states: What gateways that answer again are like.
+        settings: The lines that each was to be given.
+        unfinished: That change, and which answers are as good.
+    """
+    return tuple(
+        name
+        for name, state in sorted(states.items())
+        if state.settings_answered is not None
+        and state.steering.serving != ADOPTED
+        and _has_missed(state.settings_answered, state.settings == settings[name], unfinished)
+    )
+
+
+def _has_missed(answered: str, has_them: bool, unfinished: UnfinishedSettings) -> bool:
+    if (taken_back := unfinished.change.cause) is not None:
+        return answered == taken_back
+    return answered not in unfinished.answered and not (answered in unfinished.went_back and has_them)
 
 
 def described_by(gateway: Gateway) -> tuple[str, ...]:

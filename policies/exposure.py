@@ -2,14 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from policies.model.release_tests import (
-    UNDER_LOAD,
-    Asked,
-    Finding,
-    Measurement,
-    Outcome,
-    ReleaseTests,
-)
+from policies.model.release_tests import Asked, Finding, Measurement, Outcome, ReleaseTests
 from policies.model.value import Value
 
 BOTH_SESSIONS = 2
@@ -49,9 +42,8 @@ def findings_of(tests: ReleaseTests, measured: Sequence[Measurement], *, load: b
     A test of which the host says nothing was not made: what is missing is never a pass.
     """
     found = {one.test: one for one in measured}
-    wanted = [test for test in Asked if (test in UNDER_LOAD) is load and test not in tests.skip]
     limits = _limits(tests)
-    return tuple(_finding(test, limits[test], found.get(test)) for test in wanted)
+    return tuple(_finding(test, limits[test], found.get(test)) for test in tests.asked(load=load))
 
 
 def exposure(findings: Sequence[Finding]) -> Exposure:

@@ -3,13 +3,40 @@
 Both follow from what changes did to known-good, never from how they are called or when they were.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import tee
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import takewhile, tee
 
-from policies.model.change import MOVES_NOBODY, RELOADS, ChangeKind, ChangeRecord, Outcome, WayBack
+from policies.model.change import (
+    MOVES_NOBODY,
+    NOT_ASKED,
+    PENSTOCK,
+    RELOADS,
+    ChangeKind,
+    ChangeRecord,
+    Outcome,
+    WayBack,
+)
 from policies.model.errors import Conflict
+from policies.model.value import Name, Value
+
+LONGEST_UNTIL_AGAIN = timedelta(hours=1)
 
 _UNFINISHED = {None, Outcome.HELD, Outcome.ROLLBACK_INCOMPLETE}
+
+
+class UnfinishedSettings(Value):
+    """A change of settings that not every gateway has answered, and what to look for in their answers.
+
+    Hosts say which change of settings they answered last, by the name that they were told: one of `answered`
+    is this one or a later one. One of `went_back` says only that a later one was taken back there.
+    """
+
+    change: ChangeRecord
+    answered: frozenset[Name]
+    went_back: frozenset[Name] = frozenset()
+    rests_until: datetime | None = None
+    """When it is tried again after tries with which nobody got it."""
 
 
 def standing(record: ChangeRecord) -> str:
@@ -79,12 +106,93 @@ def reload_to_take_back(history: Iterable[ChangeRecord], named: str | None = Non
         if record.outcome is Outcome.REFUSED or not (record.kind in RELOADS or record.moved):
             continue
         if named is not None and record.kind in RELOADS:
-            if named not in (record.name, record.cause):
+            if named not in (record.name, record.cause, record.repeats):
                 raise Conflict(f"{named} is not the last reload any more, and what was before it is not kept")
             return record
         if named is None and record.kind is not ChangeKind.RELOAD:
             return record if record.kind is ChangeKind.CONFIGURE else None
     return None
+
+
+class UnfinishedReload(Value):
+    """A person's reload that some gateways did not answer, and what was done about it since."""
+
+    record: ChangeRecord
+    repeats: tuple[ChangeRecord, ...] = ()
+    """Reloads by which penstock asked the others again, the newest first."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Changes of which a gateway may have answered any."""
+        return frozenset({self.record.name, *(repeat.name for repeat in self.repeats)})
+
+    def is_time(self, at: datetime) -> bool:
+        """Return whether to ask again: after repeats that reached nobody less and less often.
+
+        Who comes back and goes again, or refuses each time, must not keep the fleet's lock from people.
+        """
+        in_vain = [*takewhile(lambda repeat: repeat.outcome is not Outcome.HELD, self.repeats)]
+        if not in_vain:
+            return True
+        last = in_vain[0].ended or in_vain[0].began
+        return at - last >= min(LONGEST_UNTIL_AGAIN, timedelta(minutes=1 << min(len(in_vain) - 1, 6)))
+
+
+def unfinished_reload(history: Iterable[ChangeRecord]) -> UnfinishedReload | None:
+    """Return the reload of credentials that gateways are still to answer, None without one.
+
+    Given are the fleet's reloads of credentials with the newest first. What penstock asks again by itself
+    ends that only when it has reached everybody: who is silent once more is not forgotten for it.
+    """
+    repeats = list[ChangeRecord]()
+    for record in history:
+        if record.cause is not None:
+            return None
+        if record.requested_by != PENSTOCK:
+            missed = record.outcome is Outcome.HELD and NOT_ASKED not in record.sentence
+            return UnfinishedReload(record=record, repeats=tuple(repeats)) if missed else None
+        if record.outcome is Outcome.PROMOTED:
+            return None
+        repeats.append(record)
+    return None
+
+
+def unfinished_settings(history: Iterable[ChangeRecord]) -> UnfinishedSettings | None:
+    """Return the change of settings that the fleet is on, if some gateways may have missed it; else None.
+
+    Given are the fleet's changes of settings with the newest first. What was refused changed nothing, and
+    what was taken back is passed over with all that repeated it. Nobody goes on by itself with one that was
+    stopped; what only repeats it may have been stopped for the sake of something else.
+    """
+    later = list[ChangeRecord]()
+    gone: Name | None = None
+    for record in history:
+        if gone is not None:
+            gone = None if record.name == gone else gone
+        elif record.outcome is Outcome.ROLLED_BACK:
+            gone = record.cause
+        elif record.outcome is Outcome.HELD and NOT_ASKED not in record.sentence:
+            return _unfinished(record, later)
+        elif record.outcome is not Outcome.REFUSED and not _was_stopped_again(record):
+            return None
+        later.append(record)
+    return None
+
+
+def _was_stopped_again(record: ChangeRecord) -> bool:
+    return record.outcome is Outcome.ABORTED and record.repeats is not None
+
+
+def _unfinished(record: ChangeRecord, later: Sequence[ChangeRecord]) -> UnfinishedSettings:
+    """Return what to look for; after each try in vain it rests twice as long, up to an hour."""
+    tries = [one.ended for one in later if one.repeats == record.told and one.ended is not None]
+    pause = min(LONGEST_UNTIL_AGAIN, timedelta(minutes=1 << min(len(tries), 6)))
+    return UnfinishedSettings(
+        change=record,
+        answered=frozenset({record.told, *(one.told for one in later if one.cause is None)}),
+        went_back=frozenset(one.told for one in later if one.cause is not None),
+        rests_until=max(tries) + pause if tries else None,
+    )
 
 
 def _cause_of(

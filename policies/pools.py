@@ -25,8 +25,18 @@ class Route(Value):
     answers: bool = False
 
 
-def pools_in_use(gateway: Gateway, routes: Iterable[Route]) -> tuple[str, ...]:
-    """Return one sentence for each slot whose pool the host has another use for.
+def has_grown(before: Network, after: Network) -> bool:
+    """Whether the pool has all addresses that it had, and more behind them.
+
+    What it begins with is the daemon's own address, which those have as their gateway who are logged in.
+    """
+    return before.network_address == after.network_address and before.prefixlen > after.prefixlen
+
+
+def pools_in_use(
+    gateway: Gateway, routes: Iterable[Route], slots: Iterable[Slot] | None = None
+) -> tuple[str, ...]:
+    """Return one sentence for each of these slots, or of all, whose pool the host has another use for.
 
     Users' own routes lead to the slots' devices and are no other use. A wider route through another router
     is none either: the tunnels' routes are narrower and win. A default route is the widest of these.
@@ -35,7 +45,7 @@ def pools_in_use(gateway: Gateway, routes: Iterable[Route]) -> tuple[str, ...]:
     return tuple(
         f"the pool {pool} of slot {slot.name} of {gateway.name} overlaps the host's route to "
         f"{route.network} on {route.device}; give the slot a pool of its own, or remove the route"
-        for pool, slot, route in _in_use(gateway.slots, ours, routes)
+        for pool, slot, route in _in_use(gateway.slots if slots is None else slots, ours, routes)
     )
 
 

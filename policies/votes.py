@@ -8,13 +8,18 @@ from policies.model.verdict import Decision
 PERSONS_NEEDED = 2
 
 
+def needed_for(requesters: Collection[str]) -> int:
+    """Return how many people promote without proof what these asked for."""
+    return PERSONS_NEEDED + (ROOT in requesters)
+
+
 class Votes:
     """Who has voted, and for which verdict; a vote ends with the verdict it saw."""
 
     def __init__(self, requesters: Collection[str]) -> None:
         """Count votes for what these asked for; with root among them, who may be one of those who vote."""
         self._requesters = frozenset(requesters)
-        self._needed = PERSONS_NEEDED + (ROOT in self._requesters)
+        self._needed = needed_for(self._requesters)
         self._seen: tuple[str, str] | None = None
         self._persons: list[str] = []
 

@@ -16,7 +16,7 @@ from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Name, Value
 from workflows import control, steps
 from workflows.answers import answer_of
-from workflows.children import in_parts, merged
+from workflows.children import first_named, in_parts
 from workflows.failures import sentence_of, stopped
 
 
@@ -31,11 +31,13 @@ class AdoptionOrder(Value):
 
 
 class Adoptions(Value):
-    """How many gateways with how many sessions were adopted, and why others were not."""
+    """How many gateways with how many sessions were adopted, and how many were not."""
 
     gateways: int = 0
     sessions: int = 0
+    failures: int = 0
     failed: dict[str, str] = {}
+    """Why, of the first of those that were not."""
 
 
 @workflow.defn(name="Adopt")
@@ -53,7 +55,8 @@ class Adopt:
         return Adoptions(
             gateways=sum(part.gateways for part in found),
             sessions=sum(part.sessions for part in found),
-            failed=merged(part.failed for part in found),
+            failures=sum(part.failures for part in found),
+            failed=first_named(part.failed for part in found),
         )
 
     async def _adopt_part(self, order: AdoptionOrder, key: PartKey) -> Adoptions:
@@ -71,7 +74,10 @@ class Adopt:
         for answer in adopted:
             await control.record(LedgerActivities.record_event, _evidence(order, answer))
         return Adoptions(
-            gateways=len(adopted), sessions=sum(answer.sessions for answer in adopted), failed=failed
+            gateways=len(adopted),
+            sessions=sum(answer.sessions for answer in adopted),
+            failures=len(failed),
+            failed=failed,
         )
 
     @staticmethod

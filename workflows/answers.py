@@ -12,6 +12,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError, RetryState
 
+from policies.model.errors import BadInput
 from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState
 from workflows import steps
@@ -51,6 +52,9 @@ def read_answer(gateway: GatewayRef, step: GatewayStep[T], raw: RawValue | None)
         raise _bad(name, f"its agent's answer is longer than any ({name.replace('_', ' ')})")
     try:
         answer: T = _read(step, raw)
+    except BadInput as refused:
+        unread = f"its agent's answer cannot be read ({name.replace('_', ' ')}): {refused}"
+        raise _bad(name, unread) from None
     except Exception:  # noqa: BLE001 - whatever an answer does to its decoder is the gateway's fault
         raise _bad(name, f"its agent's answer cannot be read ({name.replace('_', ' ')})") from None
     state = getattr(answer, "state", answer)

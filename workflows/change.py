@@ -49,7 +49,7 @@ from policies.model.way_back import Confirmation
 from policies.status.story import Story
 from policies.status.told import Told, listed
 from workflows import control, steps
-from workflows.adopt import Adopt, AdoptionOrder
+from workflows.adopt import Adopt, AdoptionOrder, Adoptions
 from workflows.bake import Bake, BakeOrder
 from workflows.children import guarded, left_behind, tell
 from workflows.commands import Receipts, conflict
@@ -57,7 +57,7 @@ from workflows.compensation import to_the_end
 from workflows.drain import start_drains_of
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.identities import bake_of, end_bake
-from workflows.install import Install, InstallOrder
+from workflows.install import Install, Installed, InstallOrder
 from workflows.preflight import Preflight, PreflightOrder
 from workflows.reload import Reload, ReloadOrder, ReloadResult
 from workflows.restore import Restore, RestoreOrder, RestoreResult, restores_of
@@ -261,13 +261,26 @@ class Change:
 
         What has nothing to do gets no name and is no change in the ledger.
         """
-        if self._order.kind is not ChangeKind.GO_BACK or self._order.plan is not None:
+        if self._order.plan is not None:
+            return True
+        if self._order.kind is ChangeKind.CONFIGURE:
+            return await self._find_who_missed_settings()
+        if self._order.kind is not ChangeKind.GO_BACK:
             return True
         await workflow.execute_child_workflow(
             Survey.run, SurveyOrder(fleet=self._order.fleet), id=self._child("survey")
         )
         found = await control.ask(FactActivities.find_strays, self._order.fleet)
         return bool(found.strays or found.open_changes)
+
+    async def _find_who_missed_settings(self) -> bool:
+        """Plan, under the lock, what brings the last settings to who missed them; False for nobody."""
+        found = await control.record(FactActivities.plan_missed_settings, self._order.fleet)
+        if found is None:
+            return False
+        update = {"plan": found.plan, "cause": found.takes_back, "repeats": found.repeats}
+        self._order = self._order.model_copy(update=update)
+        return True
 
     async def _open(self) -> None:
         """Get the change's own name, which no other ever has."""
@@ -286,6 +299,7 @@ class Change:
             release_digest=release.digest if release else None,
             plan=self._order.plan,
             cause=self._order.cause,
+            repeats=self._order.repeats,
         )
         self._name = await control.record(LedgerActivities.open_change, opening)
         self._epoch = steps.epoch_now()
@@ -621,11 +635,8 @@ class Change:
         outcome = Outcome.PROMOTED
         sentence = f"{len(found.installed)} gateways were empty and serve now"
         if found.failed:
-            named = "; ".join(f"{name}: {why}" for name, why in sorted(found.failed.items()))
-            outcome, sentence = (
-                Outcome.REFUSED if not found.installed else Outcome.HELD,
-                f"{sentence}; {named}",
-            )
+            outcome = Outcome.HELD if found.installed else Outcome.REFUSED
+            sentence = f"{sentence}; {_failed(found)}"
         return self._result(outcome, sentence).model_copy(
             update={"touched": len(found.installed), "aside": found.failed}
         )
@@ -656,7 +667,7 @@ class Change:
         """Return what became of the wave; None when somebody needed the fleet before it had ended."""
         await control.record(LedgerActivities.require_open, self._name)
         order = ReloadOrder(
-            change=self._name,
+            change=self._order.repeats or self._name,
             header=self._plan,
             wave=number,
             epoch=self._epoch,
@@ -676,6 +687,8 @@ class Change:
     def _given(self) -> str:
         if self._order.takes_back is not None:
             return f"what they had before {self._order.takes_back}"
+        if self._order.repeats is not None:
+            return f"the settings of {self._order.repeats}"
         configures = self._order.kind is ChangeKind.CONFIGURE
         return "the settings of the fleet's file" if configures else "their hosts' present credentials"
 
@@ -687,7 +700,9 @@ class Change:
             sentence = f"{sentence}, {found.changed} of them new ones"
         outcome = Outcome.ROLLED_BACK if back else Outcome.PROMOTED
         if done < of:
-            outcome = Outcome.HELD if done else Outcome.REFUSED
+            outcome = Outcome.HELD if done or found.unsure else Outcome.REFUSED
+        if found.unsure:
+            sentence = f"{sentence}; {found.unsure} of those that failed may use them, too"
         if found.ended:
             sentence = f"{sentence}; {found.ended} sessions of users who were taken out were ended"
         if found.failures:
@@ -712,9 +727,8 @@ class Change:
         outcome = Outcome.PROMOTED
         sentence = f"{found.gateways} gateways with {found.sessions} sessions were adopted as they ran"
         if found.failed:
-            named = "; ".join(f"{name}: {why}" for name, why in sorted(found.failed.items()))
             outcome = Outcome.HELD if found.gateways else Outcome.REFUSED
-            sentence = f"{sentence}; {named}"
+            sentence = f"{sentence}; {_failed(found)}"
         return self._result(outcome, sentence).model_copy(
             update={"touched": found.gateways, "aside": found.failed}
         )
@@ -759,6 +773,13 @@ class Change:
 
     def _child(self, name: str) -> str:
         return f"{workflow.info().workflow_id}/{self._name}/{name}"
+
+
+def _failed(found: Adoptions | Installed) -> str:
+    """Return why gateways failed, of the first of them, and how many others did."""
+    named = "; ".join(f"{name}: {why}" for name, why in sorted(found.failed.items()))
+    more = found.failures - len(found.failed)
+    return f"{named}; and {more} more" if more > 0 else named
 
 
 def _ending(result: ChangeResult) -> ChangeEnding:

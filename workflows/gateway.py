@@ -10,6 +10,7 @@ from temporalio.exceptions import ActivityError
 from activities.instances import (
     ConfigureOrder,
     Inspected,
+    InspectOrder,
     InstanceActivities,
     LoadOrder,
     Reloaded,
@@ -30,7 +31,7 @@ from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
-from policies.model.release_tests import Load
+from policies.model.release_tests import Load, Names
 from policies.model.settings import Setting
 from policies.model.value import Digest, Name
 from workflows import steps
@@ -78,13 +79,10 @@ class GatewaySteps:
             InstanceActivities.probe_instance, patience, SlotOrder(operation=self.operation(step), slot=slot)
         )
 
-    async def inspect(self, slot: str) -> Inspected:
+    async def inspect(self, slot: str, names: Names | None) -> Inspected:
         """Make the release tests of the instance in the slot, which no user has met yet."""
-        return await self._do(
-            InstanceActivities.inspect_instance,
-            steps.CHANGE,
-            SlotOrder(operation=self.operation("inspect"), slot=slot),
-        )
+        order = InspectOrder(operation=self.operation("inspect"), slot=slot, names=names)
+        return await self._do(InstanceActivities.inspect_instance, steps.INSPECT, order)
 
     async def load(self, slot: str, load: Load) -> Inspected:
         """Load the instance in the slot, and the one that serves beside it, to compare them."""

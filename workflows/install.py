@@ -10,7 +10,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Name, Value
 from workflows import control
-from workflows.children import in_parts, merged
+from workflows.children import first_named, in_parts
 from workflows.failures import sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
@@ -27,10 +27,12 @@ class InstallOrder(Value):
 
 
 class Installed(Value):
-    """Which gateways serve now and did not before, and why others do not."""
+    """Which gateways serve now and did not before, and how many do not."""
 
     installed: tuple[str, ...] = ()
+    failures: int = 0
     failed: dict[str, str] = {}
+    """Why, of the first of those that do not."""
 
 
 @workflow.defn(name="Install")
@@ -47,7 +49,8 @@ class Install:
         found = await in_parts(Install.run, parts)
         return Installed(
             installed=tuple(name for part in found for name in part.installed),
-            failed=merged(part.failed for part in found),
+            failures=sum(part.failures for part in found),
+            failed=first_named(part.failed for part in found),
         )
 
     async def _install_part(self, order: InstallOrder, key: PartKey) -> Installed:
@@ -62,7 +65,7 @@ class Install:
                 change=order.change, fleet=order.header.fleet, plan=order.header.digest, key=key, only=names
             )
             await control.record(PlanActivities.promote_part, entry)
-        return Installed(installed=names, failed=failed)
+        return Installed(installed=names, failures=len(failed), failed=failed)
 
     @staticmethod
     async def _install(order: InstallOrder, member: Member, failed: dict[str, str]) -> bool:

@@ -51,6 +51,8 @@ class Reconcile:
         if not found.strays and not found.open_changes:
             if found.missed:
                 return ReconcileResult(sentence=await self._reload(order.fleet, found.missed))
+            if found.unset:
+                return ReconcileResult(sentence=await self._configure(order.fleet, found.unset))
             well = "every gateway is on its known-good"
             return ReconcileResult(sentence=older_than_gateways(found.ahead) if found.ahead else well)
         sentence = await self._end(order.fleet, found)
@@ -80,6 +82,20 @@ class Reconcile:
         if plan is None or not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
             return "a change is under way"
         return f"reloading credentials on {names}, which were silent before"
+
+    @staticmethod
+    async def _configure(fleet: str, unset: tuple[Name, ...]) -> str:
+        """Have those get the fleet's settings who were silent then; the change plans it, under the lock."""
+        names = ", ".join(unset)
+        order = ChangeOrder(
+            fleet=fleet,
+            kind=ChangeKind.CONFIGURE,
+            key=str(workflow.uuid4()),
+            reason=f"silent at the last change of settings, and back now: {names}",
+        )
+        if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
+            return "a change is under way"
+        return f"bringing the fleet's settings to {names}, which were silent before"
 
     @staticmethod
     async def _end(fleet: str, left: Strays) -> str:

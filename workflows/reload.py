@@ -14,12 +14,14 @@ from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.settings import Setting
 from policies.model.value import Name, Value
 from workflows import control
-from workflows.children import in_parts
-from workflows.failures import sentence_of, stopped
+from workflows.children import first_named, in_parts
+from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
-NAMED = 50
-"""Gateways whose failure a result tells; more are counted."""
+NOTHING_GIVEN = frozenset(
+    {"BadInput", "BeyondHostLimits", "Fenced", "ForeignOrder", "NotFoundError", "Refused"}
+)
+"""Answers to a change of settings by which a host has changed nothing, or put back what was there."""
 
 
 class ReloadOrder(Value):
@@ -42,18 +44,20 @@ class ReloadResult(Value):
     ended: int = 0
     """Sessions of users who were taken out."""
     failures: int = 0
+    unsure: int = 0
+    """How many of those that failed may have what they were to get all the same."""
     failed: dict[str, str] = {}
     """Why, of the first of those that failed."""
 
     def and_also(self, other: "ReloadResult") -> "ReloadResult":
         """Return both as one."""
-        failed = sorted((self.failed | other.failed).items())[:NAMED]
         return ReloadResult(
             done=self.done + other.done,
             changed=self.changed + other.changed,
             ended=self.ended + other.ended,
             failures=self.failures + other.failures,
-            failed=dict(failed),
+            unsure=self.unsure + other.unsure,
+            failed=first_named([self.failed, other.failed]),
         )
 
 
@@ -74,11 +78,12 @@ class Reload:
     async def _reload_part(self, order: ReloadOrder, key: PartKey) -> ReloadResult:
         part = await control.read_part(order.header.digest, key)
         failed: dict[str, str] = {}
+        given = set[str]()
         settings = {member.gateway.name: member.settings for member in part.members}
 
         async def one(on: GatewaySteps) -> Reloaded | None:
             try:
-                return await self._reload(on, order, settings[on.gateway.name])
+                return await self._reload(on, order, settings[on.gateway.name], given)
             except (ActivityError, ApplicationError) as error:
                 if is_cancelled_exception(error):
                     raise
@@ -96,19 +101,31 @@ class Reload:
             changed=sum(bool(one.credentials) for one in done),
             ended=sum(one.ended for one in done),
             failures=len(failed),
+            unsure=len(given & failed.keys()),
             failed=failed,
         )
 
     @staticmethod
-    async def _reload(on: GatewaySteps, order: ReloadOrder, settings: tuple[Setting, ...] | None) -> Reloaded:
-        """Return what the host answered; afterwards every instance has passed its probe."""
+    async def _reload(
+        on: GatewaySteps, order: ReloadOrder, settings: tuple[Setting, ...] | None, given: set[str]
+    ) -> Reloaded:
+        """Return what the host answered; afterwards every instance has passed its probe.
+
+        Its name is added to `given` when it may have other settings from then on, whatever comes after.
+        """
         before = await on.observe()
         ran = [one.slot for one in before.instances if one.state is InstanceState.RUNNING]
         on.epoch = max(on.epoch, before.epoch + 1)
         if order.takes_back is not None:
             done = await on.take_back(order.takes_back)
         elif settings is not None:
-            done = await on.configure(settings)
+            given.add(on.gateway.name)
+            try:
+                done = await on.configure(settings)
+            except ActivityError as error:
+                if code_of(error) in NOTHING_GIVEN:
+                    given.remove(on.gateway.name)
+                raise
         else:
             ends = order.header.limits.removed_users is RemovedUsers.END
             done = await on.reload(older=order.older, end_removed=ends)

@@ -81,6 +81,15 @@ CHANGE = Options(
 An agent that takes no step for as long as a host takes to boot is silent.
 """
 
+INSPECT = Options(
+    start_to_close_timeout=timedelta(minutes=2),
+    heartbeat_timeout=HEARD_WITHIN,
+    schedule_to_start_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=6),
+    retry_policy=_retry(3),
+)
+"""Makes up to eight connections, each with a bound of its own: a good instance takes ten seconds."""
+
 LOAD = Options(
     start_to_close_timeout=timedelta(minutes=4),
     heartbeat_timeout=HEARD_WITHIN,

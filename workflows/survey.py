@@ -23,6 +23,9 @@ PAGES_A_LOOK = 12
 COLLECTING = timedelta(seconds=10)
 """How long a look collects hosts' own records: whoever looks waits, and the next look takes the rest."""
 
+SETTINGS_OF_AN_ENTRY = 100_000
+"""Characters of settings in one entry of states, which are most of it: the engine warns from 256 KiB on."""
+
 PAGES_AT_ONCE = 8
 """Pages of hosts' records that are passed on together: each has 130 KiB at most, the engine takes 4 MiB."""
 
@@ -70,11 +73,26 @@ class Survey:
                 silent[gateway.name] = sentence_of(answer)
             elif isinstance(answer, BaseException):
                 raise answer
-        rows = StateRows(fleet=fleet, states=tuple(states.values()), silent=silent)
-        behind = await control.ask(FactActivities.record_states, rows)
+        behind: dict[str, int] = {}
+        for rows in entries_of(fleet, tuple(states.values()), silent):
+            behind |= await control.ask(FactActivities.record_states, rows)
         late = [gateway for gateway in gateways if gateway.name in behind]
         if late:
             await _collect_all(fleet, late, behind)
+
+
+def entries_of(fleet: str, states: tuple[GatewayState, ...], silent: dict[str, str]) -> tuple[StateRows, ...]:
+    """Return what was heard in as few entries as the engine takes well; who was silent is in the first."""
+    entries, size = list[list[GatewayState]]([[]]), 0
+    for state in states:
+        its = sum(map(len, state.settings))
+        if entries[-1] and size + its > SETTINGS_OF_AN_ENTRY:
+            entries.append([])
+            size = 0
+        entries[-1].append(state)
+        size += its
+    said = [StateRows(fleet=fleet, states=tuple(one)) for one in entries]
+    return (said[0].model_copy(update={"silent": silent}), *said[1:])
 
 
 async def _collect_all(fleet: str, late: list[GatewayRef], behind: dict[str, int]) -> None:

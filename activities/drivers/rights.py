@@ -33,6 +33,15 @@ def require_own(path: Path, *, secret: bool = False) -> None:
         raise BadInput(f"others may replace {path}; chmod go-w {above}, and check what the file says")
 
 
+def everybody_reads(path: Path) -> bool:
+    """Return whether every user of this host may read the file; one that is not there is read by nobody."""
+    try:
+        above = [folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents]
+        return bool(path.stat().st_mode & stat.S_IROTH) and all(above)
+    except OSError:
+        return False
+
+
 def _require_owner(path: Path, found: os.stat_result) -> None:
     us = os.geteuid()
     if found.st_uid not in (0, us):

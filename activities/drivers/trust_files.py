@@ -128,7 +128,10 @@ def load_trust(path: Path) -> LoadedTrust:
         with path.open("rb") as file:
             raw = file.read(LARGEST + 1)
     except OSError as error:
-        raise PolicyInvalid(f"the trust policy {path} cannot be read: {error}") from error
+        raise PolicyInvalid(
+            f"the trust policy {path} cannot be read ({error.strerror}); write it, or say where it is: "
+            "PENSTOCK_TRUST, on a gateway's host `trust` of the agent's file"
+        ) from error
     policy = parse_policy(raw, str(path))
     return assemble(policy, {POLICY: raw, **_named_files(policy, path)})
 

@@ -11,5 +11,7 @@ if [ -r "$settings" ]; then
             ;;
         esac
     done <"$settings"
+elif [ -e "$settings" ]; then # it may hold passwords; who may not read it still finds the API of this host
+    export PENSTOCK_SOCKET="${PENSTOCK_SOCKET-/run/penstock/penstock.sock}"
 fi
 exec /usr/lib/@NAME@/bin/penstock "$@"

@@ -152,7 +152,7 @@ class Lab:
         Raises:
             Unavailable: No worker has begun it.
         """
-        source = self.installation.settings.source
+        source = self.installation.releases.repository
         name = await self.installation.changes.start(plan, source, OPERATOR.person, reason)
         if name is None:
             raise Unavailable("no worker begins the change; see the lab's worker.log")
@@ -175,7 +175,7 @@ class Lab:
 
     async def states(self) -> dict[str, GatewayState]:
         """Return what is true of every gateway now."""
-        return (await self.installation.changes.survey(self.fleet)).states
+        return (await self.installation.changes.surveys.of(self.fleet)).states
 
     def figures(self) -> dict[str, Any]:
         """Return what users notice: tunnels up and lost, pings, logins."""
@@ -323,7 +323,7 @@ async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[
     tell(f"engine, Prometheus, worker, relay and {len(agents)} enrolled agents are ready")
     for release in (offers.older, offers.newer, offers.faulty):
         await installation.service.add_release(OPERATOR, FLEET, release.digest)
-    await installation.changes.install(fleet, offers.older, settings.source, OPERATOR.person)
+    await installation.changes.install(fleet, offers.older, installation.releases.repository, OPERATOR.person)
     installed = await installation.changes.end_of(FLEET)
     if installed.outcome is not Outcome.PROMOTED:
         raise Unavailable(f"the lab's fleet could not be installed: {installed.reason}")

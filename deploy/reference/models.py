@@ -31,6 +31,7 @@ PATTERNS = {
     r"^[a-z0-9]+$": "small letters and digits",
     r"^[a-z0-9]+/[a-z0-9]+$": "like `linux/amd64`",
     r"^[a-z][a-z0-9-]*$": "a key of the daemon's configuration",
+    r"^(?:[a-z0-9_-]{1,63}\.)+[a-z0-9-]{1,63}$": "a DNS name with its domain, in small letters",
     r"\S": "text",
 }
 """What a pattern means to whoever writes a value; a pattern without words here is a mistake of ours."""

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from orchestrator.api.limits import Kind, TooMany
+from orchestrator.api.written import wrong
 from policies.model.errors import (
     BadInput,
     Conflict,
@@ -95,9 +96,7 @@ def install(app: FastAPI) -> None:
                 request.app.state.limits.take(person, Kind.LOOK)
             except TooMany as refused:
                 return answer(request, refused)
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        detail = sentence(f"{place}: {first['msg']}")
+        detail = sentence(wrong(error.errors()[0]))
         status = HTTPStatus.UNPROCESSABLE_ENTITY
         return _problem(request, status, BadInput.__name__, detail, exit_code=BadInput.exit_code)
 

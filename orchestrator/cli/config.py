@@ -17,7 +17,7 @@ app = group("Settings of the fleet's file, such as dns and route, put on running
 
 @app.command("plan")
 def plan(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
-    """Print which settings would change on which gateways, and who has to approve; none is changed."""
+    """Print which settings and pools would change on which gateways, and who approves; none is changed."""
     api = Api()
     found = _planned(api, fleet_of(api, fleet))
     emit(output, "Plan", found, lambda: say(*plan_lines(found)), names=[found["digest"]])
@@ -31,7 +31,7 @@ def start(
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Give what runs the settings of the fleet's file, draining instances as well; nobody is logged out.
+    """Give what runs the settings and pools of the fleet's file, what drains as well; nobody is logged out.
 
     One gateway goes first. Where nobody could log in any more, what was there before is put back by itself.
     """

@@ -30,7 +30,7 @@ def reload(
     ] = False,
     at_once: Annotated[
         bool,
-        typer.Option("--at-once", help="all gateways together after the first: somebody has to be kept out"),
+        typer.Option("--at-once", help="all gateways together, none first: somebody has to be kept out"),
     ] = False,
     plan_digest: Annotated[
         str | None, typer.Option("--plan", help="start only this plan, which others have approved")

@@ -22,6 +22,7 @@ _SPELLED = {
     "promote": "promote {fleet}" + REASON,
     "abort": "abort {fleet}" + REASON,
     "roll_back": "rollback {fleet}{to}{force}" + REASON,
+    "hand_back": "fleet hand-back {fleet} {gateway}" + REASON,
     "approve": "approve {fleet}{plan}" + REASON,
     "reject": "reject {fleet}" + REASON,
     "quarantine": "gateway quarantine {fleet} {gateway}" + REASON,

@@ -13,6 +13,12 @@ that it was too long (`limit.mutableStateActivityFailureSize.error`); the log ha
 SEALED_MESSAGE = "sealed"
 """What a failure says to whoever has no key."""
 
+UNREAD = (
+    "what it says is sealed with a key that is not here: have the agent get its keys anew (penstock agent "
+    "renew), or put the key back"
+)
+"""What is read in the place of words that cannot be opened."""
+
 
 class Failures(DefaultFailureConverter):
     """Writes failures that the engine keeps whole; reads one without details that cannot be decoded.
@@ -33,6 +39,16 @@ class Failures(DefaultFailureConverter):
 
     def from_failure(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
         """Return the error, with its details where they can be decoded."""
+        error = self._read(failure, payload_converter)
+        if getattr(error, "message", "") != SEALED_MESSAGE:
+            return error
+        unread = Failure()
+        unread.CopyFrom(failure)
+        unread.ClearField("encoded_attributes")
+        unread.message = UNREAD
+        return self._read(unread, payload_converter)
+
+    def _read(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
         try:
             return super().from_failure(failure, payload_converter)
         except Exception:  # noqa: BLE001 - whatever the details do to their decoder

@@ -49,6 +49,12 @@ WRAPPED = "penstock-key/"
 
 NONCE_BYTES = 12
 
+RENEW = (
+    ": name payload_keys in its agent's file, type `penstock agent renew --config FILE` on its host, and "
+    "restart the agent"
+)
+"""What mends an agent that seals nothing, or with keys that are not the orchestrator's any more."""
+
 _SCHEDULED = re.compile(r"^(reconcile/.*)-\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
 """What the engine puts behind the id of a workflow that a schedule starts: whoever seals cannot know it."""
 
@@ -75,6 +81,42 @@ class OpenedPayloads(CompositePayloadConverter):
         super().__init__(_Unopened(), *PydanticPayloadConverter().converters.values())
 
 
+class _Sealed(EncodingPayloadConverter):
+    """Says to who has no keys why what is sealed cannot be read."""
+
+    def __init__(self, mend: str) -> None:
+        """Take what mends it."""
+        self._mend = mend
+
+    @property
+    def encoding(self) -> str:
+        return ENCODING.decode()
+
+    def to_payload(self, value: Any) -> Payload | None:  # noqa: ARG002 - the port's
+        return None
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:  # noqa: ARG002 - the port's
+        raise BadInput(f"a payload is sealed, and there are no payload keys here: {self._mend}")
+
+
+class PlainPayloads(CompositePayloadConverter):
+    """Values of an orchestrator that seals nothing, as JSON of their models."""
+
+    def __init__(self) -> None:
+        """Put what is sealed before all else."""
+        mend = "set PENSTOCK_PAYLOAD_KEYS, or take payload_keys out of its agent's file"
+        super().__init__(_Sealed(mend), *PydanticPayloadConverter().converters.values())
+
+
+class PlainPayloadsOfAgents(CompositePayloadConverter):
+    """Values of an agent that seals nothing, as JSON of their models."""
+
+    def __init__(self) -> None:
+        """Put what is sealed before all else."""
+        mend = "name payload_keys in the agent's file, type `penstock agent renew`, and restart the agent"
+        super().__init__(_Sealed(mend), *PydanticPayloadConverter().converters.values())
+
+
 class SealedPayloads(PayloadCodec, WithSerializationContext):
     """Seals every payload for every key; opens those for one of them that belong where they are."""
 
@@ -90,6 +132,7 @@ class SealedPayloads(PayloadCodec, WithSerializationContext):
         self._refused = refused
         self._context = context
         self._queue = _queue_of(context)
+        self._mend = RENEW if self._queue is not None and not keys.obeys else ""
         self._place = _place_of(context)
 
     @property
@@ -142,12 +185,12 @@ class SealedPayloads(PayloadCodec, WithSerializationContext):
 
     def _open(self, payload: Payload) -> Payload:
         if payload.metadata.get("encoding") != ENCODING:
-            raise BadInput("a payload is not sealed, and only sealed ones are opened here")
+            raise BadInput(f"a payload is not sealed, and only sealed ones are opened here{self._mend}")
         for name in self._keys.names:
             wrapped, key = payload.metadata.get(WRAPPED + name), self._keys.key(name, self._queue)
             if wrapped is not None and key is not None:
                 return self._open_with(key, wrapped, payload.data)
-        raise BadInput("a payload is sealed with a key that is not in the payload key file")
+        raise BadInput(f"a payload is sealed with a key that is not in the payload key file{self._mend}")
 
     def _open_with(self, key: AESGCM, wrapped: bytes, sealed: bytes) -> Payload:
         try:
@@ -211,7 +254,10 @@ def data_converter(
         BadInput: the key file cannot be read, or holds something else than keys.
     """
     if keys is None:
-        return replace(pydantic_data_converter, failure_converter_class=Failures)
+        plain = PlainPayloads if queue is None else PlainPayloadsOfAgents
+        return replace(
+            pydantic_data_converter, payload_converter_class=plain, failure_converter_class=Failures
+        )
     return replace(
         pydantic_data_converter,
         payload_converter_class=OpenedPayloads,

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from activities.files import FleetFiles
-from orchestrator.service.changes import LOOKED_AT_WITHIN
 from orchestrator.service.checkpoints import Checkpoints
+from orchestrator.service.standing import looked_at_within
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.overview import LookedAt, OpenChange
 from policies.model.change import Outcome, Phase
@@ -107,7 +107,8 @@ class InstallationFacts:
         self, described: Mapping[str, Fleet], told: Mapping[str, _Told]
     ) -> Iterator[tuple[str, FleetFacts]]:
         ledger, nothing = self._ledger, _Told()
-        looked_at, ended = ledger.gateways_looked_at(LOOKED_AT_WITHIN), ledger.ended_changes()
+        within = {name: looked_at_within(len(fleet.gateways)) for name, fleet in described.items()}
+        looked_at, ended = ledger.gateways_looked_at(within), ledger.ended_changes()
         lives, aside, now = ledger.certificate_lives(), ledger.quarantined_gateways(), datetime.now(UTC)
         for name in sorted(described.keys() | told.keys()):
             fleet, mine = described.get(name), told.get(name, nothing)

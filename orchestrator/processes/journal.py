@@ -23,6 +23,9 @@ _PLAIN = logging.Formatter()
 STREAM = "JOURNAL_STREAM"
 """systemd says in this variable which file the journal reads, by device and inode (systemd.exec(5))."""
 
+WITHOUT_COLOURS = "NO_COLOR"
+"""Programs that are asked by this variable write no colours (no-color.org); the engine's client is one."""
+
 STEPS = "orchestrator.processes.labels"
 """Who says of each step that it is done: worth a line in the journal, and none at a terminal."""
 
@@ -66,7 +69,12 @@ def _priority(record: logging.LogRecord) -> int:
 
 
 def begin() -> None:
-    """Tell the journal from now on what this process logs, where it reads what it says."""
+    """Tell the journal from now on what this process logs, where it reads what it says.
+
+    What the engine's client says on standard output has colours for a terminal only.
+    """
+    if not sys.stdout.isatty():
+        os.environ.setdefault(WITHOUT_COLOURS, "1")
     if not _is_read_by_the_journal():
         return
     logging.getLogger().addHandler(Told())

@@ -19,7 +19,7 @@ def command(fleet: str, body: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 async def _command(fleet: str, body: dict[str, Any], key: str) -> CommandReceipt:
-    settings = read_settings(unread_variables=True)  # nothing that can wait is in the way of going back
+    settings = read_settings(lenient=True)  # nothing that can wait is in the way of going back
     enter_network_namespace(settings.network_namespace)
     service = (await compose(settings)).service
     caller = service.people.at_the_socket(os.geteuid()).model_copy(update={"address": "in this process"})

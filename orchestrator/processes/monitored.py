@@ -59,7 +59,9 @@ async def monitored(
 ) -> AsyncIterator[None]:
     """Answer there for the length of the body what this process tells; without an address nobody is answered.
 
-    `certificates` are files that the process shows or needs, by what they are for.
+    `collectors` tell of the installation and its fleets: only to callers of whom a token or a certificate is
+    asked, since everybody on a host reaches its loopback. `certificates` are files that the process shows or
+    needs, by what they are for.
 
     Raises:
         BadInput: Others could read along, a file is not as it must be, or nobody can listen there.
@@ -72,7 +74,14 @@ async def monitored(
     GCCollector(registry=registry)
     files = {"engine": settings.temporal_certificate, "metrics": settings.metrics_certificate}
     ends = CertificateLives("penstock", {**files, **(certificates or {})})
-    for one in (ShownProcess(process, readiness), ends, *collectors):
+    asked = settings.metrics_token is not None or settings.metrics_clients is not None
+    if not asked:
+        _log.warning(
+            "at %s everybody on this host may ask, so nothing is told there of the installation; set "
+            "PENSTOCK_METRICS_TOKEN, and show it in the jobs of Prometheus",
+            address,
+        )
+    for one in (ShownProcess(process, readiness), ends, *(collectors if asked else ())):
         registry.register(one)
     door = Door(
         certificate=settings.metrics_certificate,

@@ -52,7 +52,7 @@ from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.requests import REMEMBERED
 from policies.model.change import PENSTOCK
-from policies.model.errors import PenstockError, Unavailable
+from policies.model.errors import BadInput, PenstockError, Unavailable
 from policies.model.fleet import Fleet
 from workflows.adopt import Adopt, Examine
 from workflows.bake import Bake
@@ -171,6 +171,7 @@ def record_activities(
         facts.find_short_of_capacity,
         facts.find_strays,
         facts.plan_missed_reload,
+        facts.plan_missed_settings,
         facts.plan_return,
         facts.plan_undo,
         collecting.collect_host_record,
@@ -204,15 +205,15 @@ async def watched(settings: Settings, worker: Worker, fleets: FleetFiles) -> Asy
     book = Ledger.open(settings.ledger_url)
     facts = InstallationFacts(book, fleets, checkpoints_of(settings, book))
     shown = ShownInstallation(IndexEnds(partial(fetch_index, settings)))
+    works = {"reading what goes on": partial(keep_reading, facts, shown)}
+    if settings.source is not None:
+        works["fetching indexes"] = partial(keep_fetching, shown)
     looks = {"worker": runs, "engine": engine_look(worker.client), "ledger": ledger_look(book)}
     async with (
         looking(looks) as readiness,
         monitored(settings, "worker", settings.worker_metrics_address, readiness, [shown]),
     ):
-        keeping = [
-            asyncio.create_task(begun_again("reading what goes on", partial(keep_reading, facts, shown))),
-            asyncio.create_task(begun_again("fetching indexes", partial(keep_fetching, shown))),
-        ]
+        keeping = [asyncio.create_task(begun_again(what, work)) for what, work in works.items()]
         try:
             yield
         finally:
@@ -226,6 +227,8 @@ async def fetch_index(settings: Settings, product: str, channel: str) -> bytes:
     Raises:
         PenstockError: It cannot be had; the sentence says why.
     """
+    if settings.source is None:
+        raise BadInput("no release repository is set; set PENSTOCK_SOURCE")
     trust = await asyncio.to_thread(load_trust, settings.trust)
     source = open_source(settings.source, trust, BlobStore(settings.store), Credentials(os.environ))
     statement, _ = await source.index(product, channel)

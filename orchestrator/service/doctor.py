@@ -20,12 +20,13 @@ from temporalio.service import RPCError
 
 from activities.files import FleetFiles
 from orchestrator.engine.sealing import sealing_keys
-from orchestrator.service.changes import LOOKED_AT_WITHIN
 from orchestrator.service.checkpoints import Checkpoints
+from orchestrator.service.standing import looked_at_within
 from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
+from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.value import Value
 from policies.rebuilding import ahead, older_than_gateways
@@ -44,6 +45,8 @@ NAMED = 5
 
 READER = ThreadPoolExecutor(1, thread_name_prefix="doctor")
 T = TypeVar("T")
+Said = tuple[dict[str, GatewayState], dict[str, str]]
+"""What gateways said of themselves, and why others were silent."""
 
 BOOTED = "vpngw_boot_info"
 """What every exporter says, whatever runs beside it."""
@@ -97,10 +100,12 @@ class DoctorService:
         found = list(await asyncio.gather(*[_bounded(about, look) for about, look in looks]))
         heard = asyncio.ensure_future(self._heard())
         for fleet in fleets:  # one after the other: the installation has other things to do
+            within = looked_at_within(len(fleet.gateways))
+            said = asyncio.ensure_future(_read(self.ledger.states, fleet.name, within))
             of_fleet = (
-                (f"{fleet.name}: gateways", partial(self._gateways, fleet)),
-                (f"{fleet.name}: known-good", partial(self._known_good, fleet)),
-                (f"{fleet.name}: certificates", partial(self._certificates, fleet)),
+                (f"{fleet.name}: gateways", partial(self._gateways, fleet, asyncio.shield(said))),
+                (f"{fleet.name}: known-good", partial(self._known_good, fleet, asyncio.shield(said))),
+                (f"{fleet.name}: certificates", partial(self._certificates, fleet, asyncio.shield(said))),
                 (f"{fleet.name}: metrics", partial(self._series, fleet, asyncio.shield(heard))),
             )
             found += [await _bounded(about, look) for about, look in of_fleet]
@@ -183,26 +188,27 @@ class DoctorService:
             return Finding(about="disk", health=Health.WRONG, sentence="; ".join(scarce))
         return _well("disk", "there is room where the installation writes")
 
-    async def _gateways(self, fleet: Fleet) -> Finding:
+    async def _gateways(self, fleet: Fleet, said: Awaitable[Said]) -> Finding:
         about = f"{fleet.name}: gateways"
-        states, silent = await _read(self.ledger.states, fleet.name, LOOKED_AT_WITHIN)
+        states, silent = await said
         left_out = [one.gateway for one in await _read(self.ledger.quarantined, fleet.name)]
         unseen = [one.name for one in fleet.gateways if one.name not in states and one.name not in silent]
         if silent or unseen:
             who = _named([*sorted(silent), *unseen])
-            sentence = f"{len(silent)} are silent and {len(unseen)} were not looked at lately: {who}"
+            why = "".join(f"; {name}: {said}" for name, said in sorted(silent.items())[:1])
+            sentence = f"{len(silent)} are silent and {len(unseen)} were not looked at lately: {who}{why}"
             asks = Offer(verb=Verb.SESSIONS, fleet=fleet.name)
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(asks,))
         if left_out:
             sentence = f"{len(left_out)} are in quarantine, and take part in no change: {_named(left_out)}"
             back = Offer(verb=Verb.RETURN, fleet=fleet.name, gateway=left_out[0])
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(back,))
-        return _well(about, f"all {len(states)} have answered within {LOOKED_AT_WITHIN}")
+        return _well(about, f"all {len(states)} have answered within {looked_at_within(len(states))}")
 
-    async def _known_good(self, fleet: Fleet) -> Finding:
+    async def _known_good(self, fleet: Fleet, said: Awaitable[Said]) -> Finding:
         about = f"{fleet.name}: known-good"
         known = await _read(self.ledger.known_good, fleet.name)
-        states, _ = await _read(self.ledger.states, fleet.name, LOOKED_AT_WITHIN)
+        states, _ = await said
         newest = await _read(self.ledger.newest_number, fleet.name)
         if unknown := ahead(fleet.name, states, newest):
             sentence = f"{older_than_gateways(unknown)}; no change and no way back takes these along"
@@ -215,9 +221,9 @@ class DoctorService:
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=asks)
         return _well(about, f"all {len(known)} gateways have what they go back to")
 
-    async def _certificates(self, fleet: Fleet) -> Finding:
+    async def _certificates(self, fleet: Fleet, said: Awaitable[Said]) -> Finding:
         about = f"{fleet.name}: certificates"
-        states, _ = await _read(self.ledger.states, fleet.name, LOOKED_AT_WITHIN)
+        states, _ = await said
         late = {name: state.unrenewed for name, state in sorted(states.items()) if state.unrenewed}
         if late:
             first, why = next(iter(late.items()))

@@ -32,7 +32,7 @@ class DrainService:
 
     async def drains(self, fleet: Fleet) -> tuple[DrainStatus, ...]:
         """Return the drains that are under way on the fleet's gateways, with live counts."""
-        survey, found = await self.service.survey(fleet), []
+        survey, found = await self.service.surveys.of(fleet), []
         for handle in await self._running(fleet.name):
             try:
                 status: DrainStatus = await handle.query(

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from orchestrator.service.changes import ChangeService, Surveyed
+from orchestrator.service.changes import ChangeService
+from orchestrator.service.surveys import Surveyed
 from policies.drift import disagreements, strays, unlike_their_hosts
 from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef
@@ -14,6 +15,10 @@ from policies.planning.settings import difference
 
 MOST = 500
 """Differences that a look names; more are counted."""
+
+
+LINES = 8
+"""Lines of settings that a difference shows; `config plan` shows more of them."""
 
 
 class Difference(Value):
@@ -48,10 +53,8 @@ class DriftService:
         Raises:
             Unavailable: The fleet could not be looked at.
         """
-        survey = await self.changes.survey(fleet)
+        survey, out = await self.changes.surveys.participants(fleet)
         known_good = await asyncio.to_thread(self.changes.ledger.known_good, fleet.name)
-        left_out = await asyncio.to_thread(self.changes.ledger.quarantined, fleet.name)
-        out = frozenset(one.gateway for one in left_out)
         found = await asyncio.to_thread(lambda: tuple(differences(fleet, survey, known_good)))
         return Drift(
             differences=found[:MOST],
@@ -74,4 +77,6 @@ def differences(fleet: Fleet, survey: Surveyed, known_good: dict[str, ReleaseRef
         for sentence in (*disagreements(gateway, state), *unlike_their_hosts(state)):
             yield Difference(gateway=gateway.name, sentence=sentence)
         if lines := difference(fleet, gateway, state):
-            yield Difference(gateway=gateway.name, sentence=f"settings of fleet.yaml: {'; '.join(lines)}")
+            more = f"; and {len(lines) - LINES} more lines" if len(lines) > LINES else ""
+            said = f"settings of fleet.yaml: {'; '.join(lines[:LINES])}{more}"
+            yield Difference(gateway=gateway.name, sentence=said)

@@ -1,27 +1,35 @@
 """Plans as people see them: what would happen, to whom, what the traffic can prove, and what starts it."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from activities.drivers.daemon.ocserv.template import credentials_in
 from activities.drivers.metrics.prometheus import PrometheusSource
+from activities.drivers.trust_files import compose_releases
 from activities.files import load
 from orchestrator.service.approvals import AnyPlan, ApprovalService
-from orchestrator.service.changes import LOOKED_AT_WITHIN, ChangeService
+from orchestrator.service.changes import ChangeService
 from orchestrator.service.login_rate import attempts_per_minute
+from orchestrator.service.standing import looked_at_within
 from orchestrator.store.ledger import Ledger
 from policies.adoption import is_adopted
+from policies.credentials import lacking, untold
 from policies.drift import disagreements
 from policies.judge.offline.predict import Prediction, Proof, predict, what_logins_prove
 from policies.model.approval import Approved
-from policies.model.errors import BadInput
+from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy, lint
+from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
-from policies.model.plan import Plan, Skipped, Strategy
+from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.value import Digest, Value, digest_of
+from policies.planning.pools import POOLS, WITH_A_LARGER_POOL
 from policies.planning.summary import describe
+from policies.status.told import listed
 
 NAMED = 50
 """Gateways left alone that a view names; more are counted."""
@@ -74,9 +82,28 @@ class PlanService:
         """
         release = await asyncio.to_thread(self.ledger.release, to, fleet.product)
         gates, trust = await asyncio.to_thread(self._read_files)
-        plan = await self.changes.plan(fleet, release, strategy, gates, trust)
+        plan = await self.changes.plan(fleet, release, strategy, gates, trust, self._asked_for)
         await asyncio.to_thread(self.approvals.require_as_signed, plan)
         return plan
+
+    async def require_credentials(self, fleet: Fleet, release: ReleaseRef) -> None:
+        """Return if no gateway that serves nobody yet is known to lack a credential of its first release.
+
+        Raises:
+            Refused: Some lack one; the sentence names gateways and credentials.
+            DigestMismatch: The release is not in this installation's store.
+        """
+        states = (await self.changes.surveys.of(fleet)).states
+        asked = await asyncio.to_thread(self._asked_for, release)
+        empty = {name: state for name, state in states.items() if state.steering.serving is None}
+        without = {name: why for name, state in empty.items() if (why := lacking(state, asked))}
+        if without:
+            raise Refused(f"{listed(without)}; mend their agents' files, and install again")
+
+    def _asked_for(self, release: ReleaseRef) -> frozenset[str]:
+        """Return the names of the credentials that instances of the release are to be given."""
+        releases = compose_releases(self.approvals.store, self.trust)
+        return credentials_in(releases.template(release.digest))
 
     async def view(self, plan: AnyPlan, person: str) -> PlanView:
         """Return the plan as that person sees it."""
@@ -98,9 +125,6 @@ class PlanService:
             strategy=plan.strategy,
         )
         found = self.approvals.seen_by(plan, person)
-        note = f"by {found.lacking} who did not ask for it" if found.lacking else ""
-        approve = Offer(verb=Verb.APPROVE, fleet=plan.fleet.name, plan=plan.digest, note=note)
-        offers = (approve, start) if found.lacking else (start,)
         return PlanView(
             digest=plan.digest,
             fleet=plan.fleet.name,
@@ -118,19 +142,18 @@ class PlanService:
             proofs=_proofs(plan),
             warnings=self._warnings(plan),
             approved=found,
-            offers=offers if plan.waves else (),
+            offers=_offers(found, start) if plan.waves else (),
         )
 
     def _view_of_reload(self, plan: PlanHeader, person: str) -> PlanView:
         """Return the plan of a reload as that person sees it."""
         found = self.approvals.seen_by(plan, person)
-        note = f"by {found.lacking} who did not ask for it" if found.lacking else ""
-        approve = Offer(verb=Verb.APPROVE, fleet=plan.fleet, plan=plan.digest, note=note)
         verb = Verb.CONFIGURE if plan.settings else Verb.RELOAD
         start = Offer(verb=verb, fleet=plan.fleet, plan=plan.digest)
         waves = tuple(wave.gateways for wave in plan.waves)
         first = f"{plan.changing} of {plan.gateways} gateways in waves of {', '.join(map(str, waves))}"
         touched = "no session is touched: whoever logs in afterwards meets what is new"
+        pools = (WITH_A_LARGER_POOL,) * bool(POOLS & set(plan.settings))
         return PlanView(
             digest=plan.digest,
             fleet=plan.fleet,
@@ -138,13 +161,13 @@ class PlanService:
             version="settings" if plan.settings else "credentials",
             strategy=None,
             waves=waves,
-            sentences=(first, touched, *plan.differences),
+            sentences=(first, touched, *pools, *plan.differences),
             left_alone=(),
             left_alone_count=plan.gateways - plan.changing,
             signers=(),
             known_good={},
             approved=found,
-            offers=(approve, start) if found.lacking else (start,),
+            offers=_offers(found, start),
         )
 
     def _warnings(self, plan: Plan) -> tuple[str, ...]:
@@ -153,18 +176,10 @@ class PlanService:
         if row is not None:
             ended = f" at {row.ended:%Y-%m-%d %H:%M} UTC" if row.ended else ""
             warned.append(f"{plan.release.version} was rolled back here{ended} by {row.name}: {row.sentence}")
-        return (*warned, *_uncounted(plan), *self._disagreements(plan.fleet))
-
-    def _disagreements(self, fleet: Fleet) -> tuple[str, ...]:
-        """Say where agents' files describe their gateways in another way than the fleet's file."""
-        states, _ = self.ledger.states(fleet.name, LOOKED_AT_WITHIN)
-        gateways = [gateway for gateway in fleet.gateways if gateway.name in states]
-        found = {one.name: said[0] for one in gateways if (said := disagreements(one, states[one.name]))}
-        if not found:
-            return ()
-        more = f" and {len(found) - 1} more gateways" if len(found) > 1 else ""
-        name, first = next(iter(found.items()))
-        return (f"files differ on {name}{more}: {first}",)
+        states, _ = self.ledger.states(plan.fleet.name, looked_at_within(len(plan.fleet.gateways)))
+        changing = {name: states[name] for wave in plan.waves for name in wave.gateways if name in states}
+        unknown = untold(changing, self._asked_for(plan.release))
+        return (*warned, *_uncounted(plan), *unknown, *_disagreements(plan.fleet, states))
 
     async def _predict(self, plan: Plan) -> tuple[Prediction, ...]:
         """Return when each required gate of wave one will have decided; empty when traffic is unknown."""
@@ -188,9 +203,29 @@ class PlanService:
         except OSError as error:
             why = error.strerror
             raise BadInput(
-                f"the trust policy {self.trust} cannot be read: {why}; see PENSTOCK_TRUST"
+                f"the trust policy {self.trust} cannot be read ({why}); write it, or say where it is: "
+                "PENSTOCK_TRUST"
             ) from error
         return gates, digest_of(trust)
+
+
+def _offers(approved: Approved, start: Offer) -> tuple[Offer, ...]:
+    """Return how the plan is begun, and before that how it is approved as long as people lack."""
+    if not approved.lacking:
+        return (start,)
+    note = f"by {approved.lacking} who did not ask for it"
+    return Offer(verb=Verb.APPROVE, fleet=start.fleet, plan=start.plan, note=note), start
+
+
+def _disagreements(fleet: Fleet, states: Mapping[str, GatewayState]) -> tuple[str, ...]:
+    """Say where agents' files describe their gateways in another way than the fleet's file."""
+    gateways = [gateway for gateway in fleet.gateways if gateway.name in states]
+    found = {one.name: said[0] for one in gateways if (said := disagreements(one, states[one.name]))}
+    if not found:
+        return ()
+    more = f" and {len(found) - 1} more gateways" if len(found) > 1 else ""
+    name, first = next(iter(found.items()))
+    return (f"files differ on {name}{more}: {first}",)
 
 
 def _uncounted(plan: Plan) -> tuple[str, ...]:

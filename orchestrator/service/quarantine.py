@@ -65,7 +65,7 @@ class QuarantineService:
         left_out = await asyncio.to_thread(ledger.quarantined, fleet.name)
         if gateway not in {one.gateway for one in left_out}:
             raise Conflict(f"{gateway} is not in quarantine; nothing to do")
-        survey = await self.service.survey(fleet, gateway)
+        survey = await self.service.surveys.of(fleet, gateway)
         if gateway not in survey.states:
             why = survey.silent.get(gateway, "its agent did not answer")
             raise Refused(f"{gateway} stays in quarantine, it is silent: {why}")

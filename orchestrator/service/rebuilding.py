@@ -49,7 +49,7 @@ class RebuildingService:
             raise Conflict(
                 f"a change of {fleet.name} is under way", Offer(verb=Verb.STATUS, fleet=fleet.name)
             )
-        survey = await self.changes.survey(fleet)
+        survey = await self.changes.surveys.of(fleet)
         newest = await asyncio.to_thread(self.ledger.newest_number, fleet.name)
         heard = highest_heard(fleet.name, survey.states.values(), newest)
         unknown = ahead(fleet.name, survey.states, newest)

@@ -23,7 +23,21 @@ class ReleaseService:
     ledger: Ledger
     store: Path
     trust: Path
-    source: str
+    source: str | None
+
+    @property
+    def repository(self) -> str:
+        """Where releases come from.
+
+        Raises:
+            BadInput: The settings do not say.
+        """
+        if self.source is None:
+            raise BadInput(
+                "no release repository is set: set PENSTOCK_SOURCE to its address, at one of the origins "
+                f"under sources.allow of {self.trust}, and restart penstock"
+            )
+        return self.source
 
     async def verify(self, fleet: Fleet, digest: str, person: str) -> Admitted:
         """Return who signed a release of the repository and why that is enough; it is not added.
@@ -33,12 +47,12 @@ class ReleaseService:
         Raises:
             TrustError: It may not be used, with the reason.
         """
-        made = list[Verification]()
+        repository, made = self.repository, list[Verification]()
         releases = compose_releases(
             self.store, self.trust, product=fleet.product, channel=fleet.channel, fetched=made.append
         )
         try:
-            return await releases.admit(digest, self.source)
+            return await releases.admit(digest, repository)
         finally:
             for verification in made:
                 await asyncio.to_thread(self.ledger.note_fetch, verification, person, fleet.name)
@@ -49,7 +63,7 @@ class ReleaseService:
         await asyncio.to_thread(
             self.ledger.add_release,
             admitted.reference,
-            source=CREDENTIALS.sub("//", self.source),
+            source=CREDENTIALS.sub("//", self.repository),
             signers=admitted.signers,
             manifest_json=admitted.manifest.model_dump_json(),
             person=person,

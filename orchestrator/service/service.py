@@ -5,12 +5,12 @@ Frontends parse, ask and show; they import this package and nothing below it.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from activities.drivers.store.snapshots import SnapshotArchive
@@ -18,8 +18,9 @@ from activities.files import FleetFiles
 from activities.releases import Admitted
 from orchestrator.service.acting import Acting
 from orchestrator.service.approvals import AnyPlan, fleet_of
-from orchestrator.service.changes import ChangeService, Standing, Surveyed, standing_of
-from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
+from orchestrator.service.auditing import AuditService
+from orchestrator.service.changes import ChangeService
+from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.complaints import ComplaintService
 from orchestrator.service.doctor import DoctorService, Finding
 from orchestrator.service.drains import DrainService
@@ -31,19 +32,20 @@ from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.rebuilding import RebuildingService, Rebuilt
 from orchestrator.service.releases import ReleaseService, named
+from orchestrator.service.standing import Standing, standing_of
+from orchestrator.service.surveys import Surveyed
+from orchestrator.service.tokens import TokenService
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tokens import TOKENS_BEGIN
-from policies.access import SAFE_DIRECTION, Action, action_of, is_known_to, may, open_to, refusal_of
+from policies.access import SAFE_DIRECTION, Action, action_of, is_known_to, may_there, open_to, refusal_of
 from policies.model.adoption import Examined
 from policies.model.approval import Approval
-from policies.model.audit import AuditEntry
-from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, HistoryRow, Outcome
+from policies.model.change import ChangeKind, ChangeOrder, ChangeRecord, ChangeResult, HistoryRow, Outcome
 from policies.model.changelog import headline
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import (
-    BadInput,
     Conflict,
     NotAllowed,
     Refused,
@@ -52,7 +54,7 @@ from policies.model.errors import (
 )
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
-from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, TokenRow, Via
+from policies.model.people import EVERY_FLEET, Caller, Via
 from policies.model.plan import Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.release import ReleaseRow
@@ -140,7 +142,8 @@ class Service:
         self._releases = releases
         self._rebuilding = RebuildingService(ledger, changes, releases)
         self._archive = archive
-        self._checkpoints = checkpoints
+        self.audit = AuditService(ledger, checkpoints, self._fleets, self._acts, SLOW)
+        self.tokens = TokenService(ledger, people, self._acts)
         self.complaints = complaints
         self._doctor = doctor
         self._enrolment = enrolment
@@ -201,7 +204,9 @@ class Service:
         change = await asyncio.to_thread(self._told, newest)
         concern: str | None = None
         offers = (*change.can_do, *drains)
-        if newest.outcome is None and (stuck := await self._changes.concern_about(fleet)):
+        if newest.outcome is not None:
+            offers += await asyncio.to_thread(self._ways_back, newest)
+        elif stuck := await self._changes.concern_about(fleet):
             concern, more = stuck
             offers = (*more, *offers)
         found = FleetStatus(fleet=fleet, change=change, standing=standing, concern=concern)
@@ -241,7 +246,7 @@ class Service:
 
     async def sessions(self, caller: Caller, fleet: str) -> Surveyed:
         """Return what is true of every gateway now."""
-        return await self._changes.survey(await self._asked(caller, Action.READ, fleet))
+        return await self._changes.surveys.of(await self._asked(caller, Action.READ, fleet))
 
     async def drains(self, caller: Caller, fleet: str) -> tuple[DrainStatus, ...]:
         """Return what drains on the fleet's gateways."""
@@ -277,7 +282,7 @@ class Service:
         fleets = await asyncio.to_thread(self._fleets.of, caller)
         own_turn = self._own_turns.setdefault(caller.person, asyncio.Lock())
         async with own_turn, self._one_examination:  # whoever asks a hundred times is one of those who wait
-            return await self._doctor.examine(fleets, everything=self._may_everywhere(caller, Action.READ))
+            return await self._doctor.examine(fleets, everything=may_there(caller, Action.READ, EVERY_FLEET))
 
     async def release(self, caller: Caller, name: str) -> ReleaseRow:
         """Return one release of a product that the caller has to do with, and what it changes."""
@@ -319,31 +324,23 @@ class Service:
             ApprovalRequired: The plan needs more people than have approved it.
         """
         named = await self._asked(caller, Action.START, fleet)
-        request = caller.request(key)
-        if begun := await self._changes.begun_before(request):
-            return begun
 
-        async def begin() -> str | None:
+        async def begin(request: str | None) -> str | None:
             plan = await self._plans.plan(named, to, strategy)
             if not plan.waves:
                 raise Refused(f"there is nothing to do: {to} would change no gateway of {fleet}")
-            if digest is not None and not is_beginning(digest, plan.digest):
-                again = Offer(verb=Verb.PLAN, fleet=fleet, release=to)
-                sentence = f"{digest} is not, or not any more, what would be done: that is {plan.digest}"
-                raise Conflict(sentence, again)
-            await asyncio.to_thread(self._plans.approvals.require, plan, caller.person)
+            await self._require(caller, plan, digest, Offer(verb=Verb.PLAN, fleet=fleet, release=to))
             return await self._changes.start(
                 plan,
-                self._releases.source,
+                self._releases.repository,
                 caller.person,
                 reason,
                 even_if_unusual=even_if_unusual,
                 key=request,
             )
 
-        return await self._acts.audited(
-            caller, "upgrade asked for", fleet, {"to": to, "reason": reason}, begin
-        )
+        asked = {"to": to, "reason": reason}
+        return await self._begun_once(caller, "upgrade asked for", fleet, asked, key, begin)
 
     async def approve_plan(self, caller: Caller, plan: str, reason: str) -> Approval:
         """Approve a plan that somebody else means to start; it binds to everything the plan names."""
@@ -444,20 +441,14 @@ class Service:
         """Bring up the fleet's gateways that serve nobody yet; return as `start` does."""
         named = await self._asked(caller, Action.START, fleet)
 
-        async def begin() -> str | None:
+        async def begin(request: str | None) -> str | None:
             release = await asyncio.to_thread(self._ledger.release, to, named.product)
-            return await self._changes.install(
-                named,
-                release,
-                self._releases.source,
-                caller.person,
-                reason,
-                key=caller.request(key),
-            )
+            await self._plans.require_credentials(named, release)
+            source = self._releases.repository
+            return await self._changes.install(named, release, source, caller.person, reason, key=request)
 
-        return await self._acts.audited(
-            caller, "install asked for", fleet, {"to": to, "reason": reason}, begin
-        )
+        asked = {"to": to, "reason": reason}
+        return await self._begun_once(caller, "install asked for", fleet, asked, key, begin)
 
     async def reload(
         self,
@@ -488,7 +479,7 @@ class Service:
         async def begin(request: str | None) -> str | None:
             plan = await self._reload_plan(caller, named, digest) if digest else None
             plan = plan or await self._changes.plan_reload(named, unserved=unserved, at_once=at_once)
-            await asyncio.to_thread(self._plans.approvals.require, plan, caller.person)
+            await self._require(caller, plan)
             return await self._changes.reload(named, plan, caller.person, reason, older=older, key=request)
 
         return await self._begun_once(caller, "reload asked for", fleet, asked, key, begin)
@@ -515,11 +506,8 @@ class Service:
 
         async def begin(request: str | None) -> str | None:
             plan = await self._changes.plan_settings(named)
-            if digest is not None and not is_beginning(digest, plan.digest):
-                again = Offer(verb=Verb.CONFIGURE, fleet=fleet, plan=plan.digest)
-                sentence = f"{digest} is not, or not any more, what would be done: that is {plan.digest}"
-                raise Conflict(sentence, again)
-            await asyncio.to_thread(self._plans.approvals.require, plan, caller.person)
+            again = Offer(verb=Verb.CONFIGURE, fleet=fleet, plan=plan.digest)
+            await self._require(caller, plan, digest, again)
             return await self._changes.reload(named, plan, caller.person, reason, key=request)
 
         asked = {"reason": reason, "plan": digest}
@@ -539,6 +527,15 @@ class Service:
         if begun := await self._changes.begun_before(request):
             return begun
         return await self._acts.audited(caller, action, fleet, asked, partial(begin, request))
+
+    async def _require(
+        self, caller: Caller, plan: AnyPlan, shown: str | None = None, *instead: Offer
+    ) -> None:
+        """Refuse a plan that is not the one that was shown, or that too few people have approved."""
+        if shown is not None and not is_beginning(shown, plan.digest):
+            sentence = f"{shown} is not, or not any more, what would be done: that is {plan.digest}"
+            raise Conflict(sentence, *instead)
+        await asyncio.to_thread(self._plans.approvals.require, plan, caller.person)
 
     async def _reload_plan(self, caller: Caller, fleet: Fleet, digest: str) -> PlanHeader:
         """Return the plan of a reload of credentials that somebody made; Conflict for any other one."""
@@ -564,12 +561,11 @@ class Service:
         named = await self._asked(caller, Action.START, fleet)
         names = _named_in(named, gateways)
 
-        async def begin() -> str | None:
-            once = caller.request(key)
-            return await self._changes.adopt(named, names, without, caller.person, reason, key=once)
+        async def begin(request: str | None) -> str | None:
+            return await self._changes.adopt(named, names, without, caller.person, reason, key=request)
 
-        said = {"gateways": list(gateways), "without": list(without), "reason": reason}
-        return await self._acts.audited(caller, "adoption asked for", fleet, said, begin)
+        asked = {"gateways": list(gateways), "without": list(without), "reason": reason}
+        return await self._begun_once(caller, "adoption asked for", fleet, asked, key, begin)
 
     async def hand_back(
         self,
@@ -588,12 +584,11 @@ class Service:
         named = await self._asked(caller, Action.START, fleet)
         names = _named_in(named, gateways)
 
-        async def begin() -> str | None:
-            once = caller.request(key)
-            return await self._changes.hand_back(named, names, caller.person, reason, key=once)
+        async def begin(request: str | None) -> str | None:
+            return await self._changes.hand_back(named, names, caller.person, reason, key=request)
 
-        said = {"gateways": list(gateways), "reason": reason}
-        return await self._acts.audited(caller, "hand-back asked for", fleet, said, begin)
+        asked = {"gateways": list(gateways), "reason": reason}
+        return await self._begun_once(caller, "hand-back asked for", fleet, asked, key, begin)
 
     async def examine_gateways(self, caller: Caller, fleet: str, gateways: tuple[str, ...]) -> Examined:
         """Return what serves these gateways by themselves and what is in the way of adopting it.
@@ -603,7 +598,7 @@ class Service:
             BadInput: More are asked than one answer holds.
         """
         named = await self._asked(caller, Action.START, fleet)
-        return await self._changes.examine(named, _named_in(named, gateways))
+        return await self._changes.surveys.examine(named, _named_in(named, gateways))
 
     async def rebuild(self, caller: Caller, fleet: str, reason: str) -> Rebuilt:
         """Write down again what the fleet's gateways go back to, where the ledger has lost it."""
@@ -738,82 +733,6 @@ class Service:
         """Do the work once for each key of the caller; see `Acting.once`."""
         return await self._acts.once(caller, key, content, work, safe=safe)
 
-    # --- tokens ----------------------------------------------------------------------
-
-    async def make_token(
-        self, caller: Caller, name: str, grants: Grants, lives: timedelta
-    ) -> tuple[str, TokenRow]:
-        """Make a machine's token, of fleets that the caller administers."""
-        for fleet in grants:
-            await self._administers(caller, fleet)
-        if "@" in name:
-            raise BadInput(f"{name} could be what an identity provider calls somebody: leave out the @")
-        if name in {*RESERVED, ROOT} or await asyncio.to_thread(self.people.knows, name):
-            raise BadInput(f"{name} is or could be somebody's name, and a token is nobody: call it otherwise")
-
-        async def make() -> tuple[str, TokenRow]:
-            return await asyncio.to_thread(self._ledger.make_token, name, grants, lives, caller.person)
-
-        return await self._acts.audited(
-            caller, "token asked for", None, {"lives": str(lives)}, make, about=name
-        )
-
-    async def tokens(self, caller: Caller) -> tuple[TokenRow, ...]:
-        """Return the tokens of fleets that the caller administers."""
-        rows = await asyncio.to_thread(self._ledger.tokens)
-        return tuple(row for row in rows if all(self._may_administer(caller, fleet) for fleet in row.grants))
-
-    async def revoke_token(self, caller: Caller, name: str, reason: str) -> bool:
-        """Make a token worthless."""
-        if name not in {row.name for row in await self.tokens(caller)}:
-            raise Unknown(f"there is no token {name}", Offer(verb=Verb.TOKENS))
-
-        async def revoke() -> bool:
-            return await asyncio.to_thread(self._ledger.revoke_token, name, caller.person, reason)
-
-        return await self._acts.audited(
-            caller, "revocation asked for", None, {"reason": reason}, revoke, about=name
-        )
-
-    # --- the audit record --------------------------------------------------------------
-
-    async def audit_entries(self, caller: Caller, after: int, limit: int) -> tuple[AuditEntry, ...]:
-        """Return entries of the fleets that the caller audits; all of them where that is every fleet."""
-        fleets = None if self._audits_everything(caller) else await self._audited_by(caller)
-        if fleets is not None and not fleets:
-            sentence = f"{caller.person} audits no fleet: that takes auditor or admin"
-            raise await self._acts.refuse(caller, None, sentence)
-        read = partial(self._ledger.audit_entries, after, fleets=fleets, limit=limit)
-        return await asyncio.to_thread(read)
-
-    async def audit_state(self, caller: Caller) -> tuple[str, Checkpoint | None]:
-        """Return the public key of the checkpoints and the newest of them."""
-        await self._must_audit_everything(caller)
-        return self._checkpoints.public_key, await asyncio.to_thread(self._checkpoints.newest)
-
-    async def verify_audit(self, caller: Caller) -> Verified:
-        """Check the whole record and every checkpoint that is kept here."""
-        await self._must_audit_everything(caller)
-        return await self._slowly(self._checkpoints.verify)
-
-    async def export_audit(self, caller: Caller) -> Iterator[Mapping[str, Any]]:
-        """Return the whole record, the oldest entry first; who has it is written down."""
-        await self._must_audit_everything(caller)
-        write = partial(self._ledger.audit, caller.person, caller.via.value, "audit exported", "audit", {})
-        await asyncio.to_thread(write)
-        return self._ledger.each_audit_row()
-
-    async def _audited_by(self, caller: Caller) -> tuple[str, ...]:
-        return tuple(name for name in await self.fleets(caller) if may(caller, Action.READ_AUDIT, name))
-
-    def _audits_everything(self, caller: Caller) -> bool:
-        return self._may_everywhere(caller, Action.READ_AUDIT)
-
-    async def _must_audit_everything(self, caller: Caller) -> None:
-        if not self._audits_everything(caller):
-            sentence = f"{caller.person} does not audit every fleet: that takes auditor or admin on '*'"
-            raise await self._acts.refuse(caller, None, sentence)
-
     async def _slowly(self, work: Callable[[], T]) -> T:
         """Do what takes seconds in a thread that no other question waits for, one after the other."""
         return await asyncio.get_running_loop().run_in_executor(SLOW, work)
@@ -862,23 +781,6 @@ class Service:
         await self._asked(caller, action, fleet)
         return await asyncio.to_thread(self._ledger.any_plan, digest)
 
-    async def _administers(self, caller: Caller, fleet: str) -> None:
-        if not self._may_administer(caller, fleet):
-            sentence = (
-                f"{caller.person} may not administer {'every fleet' if fleet == EVERY_FLEET else fleet}"
-            )
-            raise await self._acts.refuse(caller, None if fleet == EVERY_FLEET else fleet, sentence)
-
-    def _may_administer(self, caller: Caller, fleet: str) -> bool:
-        if fleet == EVERY_FLEET:
-            return self._may_everywhere(caller, Action.ADMINISTER)
-        return may(caller, Action.ADMINISTER, fleet)
-
-    def _may_everywhere(self, caller: Caller, action: Action) -> bool:
-        """Whether the caller may do this on every fleet, those of later too."""
-        everywhere = {EVERY_FLEET: caller.grants.get(EVERY_FLEET, frozenset())}
-        return may(caller.model_copy(update={"grants": everywhere}), action, EVERY_FLEET)
-
     def _no_withdrawal(self, caller: Caller, row: ReleaseRow) -> str | None:
         """Return why the caller may not withdraw the release wherever it could be installed."""
         for name in self._fleets.names_of_product(row.release.product):
@@ -910,6 +812,21 @@ class Service:
     def _standing(self, fleet: Fleet) -> tuple[ChangeRecord | None, Standing]:
         """Return the newest change, and what the fleet is on by what its gateways last said."""
         return self._ledger.last_change(fleet.name), standing_of(fleet, self._ledger)
+
+    def _ways_back(self, newest: ChangeRecord) -> tuple[Offer, ...]:
+        """Return which ways back there are besides those that the newest change offers by itself.
+
+        One that adopted is passed over by a rollback; gateways on which something was adopted once are given
+        back by name.
+        """
+        fleet, offers = newest.fleet, list[Offer]()
+        if newest.kind is ChangeKind.ADOPT and self._ledger.way_back(fleet).change is not None:
+            offers.append(Offer(verb=Verb.ROLL_BACK, fleet=fleet))
+        if displaced := self._ledger.displaced(fleet, 2):
+            one = displaced[0] if len(displaced) == 1 else None
+            note = "to the daemon that was adopted there"
+            offers.append(Offer(verb=Verb.HAND_BACK, fleet=fleet, gateway=one, note=note))
+        return tuple(offers)
 
     def _told(self, record: ChangeRecord) -> ChangeStatus:
         """Return what the change tells, and from its line what it could not tell itself."""

@@ -9,9 +9,16 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.history import reload_to_take_back, standing, targets_of_last_change
+from policies.history import (
+    UnfinishedReload,
+    UnfinishedSettings,
+    reload_to_take_back,
+    standing,
+    targets_of_last_change,
+    unfinished_reload,
+    unfinished_settings,
+)
 from policies.model.change import (
-    NOT_ASKED,
     PENSTOCK,
     RELOADS,
     ChangeEnding,
@@ -150,17 +157,23 @@ class Changes(Book):
             rows = connection.execute(wanted.execution_options(yield_per=_PAGE))
             return reload_to_take_back((_record(row) for row in rows), named)
 
-    def unfinished_reload(self, fleet: str) -> ChangeRecord | None:
-        """Return the fleet's last reload of credentials if it reached all but some gateways, else None."""
+    def unfinished_reload(self, fleet: str) -> UnfinishedReload | None:
+        """Return the reload of credentials that gateways are still to answer; see `policies.history`."""
         table = tables.changes
         of_fleet = (table.c.fleet == fleet, table.c.kind == ChangeKind.RELOAD.value)
-        wanted = select(table).where(*of_fleet).order_by(table.c.number.desc()).limit(1)
+        wanted = select(table).where(*of_fleet).order_by(table.c.number.desc())
         with reading(self._engine) as connection:
-            row = connection.execute(wanted).one_or_none()
-        record = _record(row) if row is not None else None
-        if record is None or record.outcome is not Outcome.HELD or record.cause is not None:
-            return None
-        return None if NOT_ASKED in record.sentence else record
+            rows = connection.execute(wanted.execution_options(yield_per=_PAGE))
+            return unfinished_reload(_record(row) for row in rows)
+
+    def unfinished_settings(self, fleet: str) -> UnfinishedSettings | None:
+        """Return the change of settings that some gateways may have missed; see `policies.history`."""
+        table = tables.changes
+        of_fleet = (table.c.fleet == fleet, table.c.kind == ChangeKind.CONFIGURE.value)
+        wanted = select(table).where(*of_fleet).order_by(table.c.number.desc())
+        with reading(self._engine) as connection:
+            rows = connection.execute(wanted.execution_options(yield_per=_PAGE))
+            return unfinished_settings(_record(row) for row in rows)
 
     def way_back(self, fleet: str) -> WayBack:
         """Return what going back means for the fleet now, from what its last changes did."""
@@ -207,7 +220,7 @@ def end(connection: Connection, ending: ChangeEnding) -> None:
         values = {"outcome": ending.outcome.value, "sentence": ending.sentence, "ended": datetime.now(UTC)}
         connection.execute(update(table).where(table.c.name == row.name).values(values))
         if row.kind in RELOADS and ending.outcome is Outcome.ROLLED_BACK:
-            taken = update(table).where(table.c.name == row.cause)
+            taken = update(table).where((table.c.name == row.cause) | (table.c.repeats == row.cause))
             connection.execute(taken.values(taken_back_by=row.name))
 
 

@@ -12,6 +12,7 @@ from orchestrator.store.book import Book
 from orchestrator.store.changes import row_of, way_back
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
+from policies.model.adoption import MARK
 from policies.model.change import PENSTOCK, ChangeKind, KnownGoodBatch
 from policies.model.errors import BadInput, Conflict
 from policies.model.people import Via
@@ -48,6 +49,15 @@ class KnownGood(Book):
             for row in connection.execute(wanted.order_by(table.c.gateway, table.c.id.desc())):
                 found.setdefault(row.gateway, []).append(read(row.release))
         return {gateway: tuple(releases) for gateway, releases in found.items()}
+
+    def displaced(self, fleet: str, most: int) -> tuple[str, ...]:
+        """Return gateways, so many at most, where a daemon was adopted that is not known-good any more."""
+        table = tables.known_good
+        adopted = table.c.release.contains(f'{MARK}"', autoescape=True)
+        before = select(table.c.gateway).where(table.c.fleet == fleet, adopted)
+        wanted = _newest(fleet, None, table.c.gateway).where(~adopted, table.c.gateway.in_(before))
+        with reading(self._engine) as connection:
+            return tuple(connection.execute(wanted.order_by(table.c.gateway).limit(most)).scalars())
 
     def targets(
         self, fleet: str, change: str, gateways: Collection[str] | None = None, *, finished: bool = True

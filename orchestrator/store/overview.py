@@ -46,15 +46,18 @@ class Overview(Book):
             rows = connection.execute(wanted.group_by(table.c.fleet, table.c.outcome))
             return {(fleet, outcome): int(count) for fleet, outcome, count in rows}
 
-    def gateways_looked_at(self, within: timedelta) -> Mapping[str, LookedAt]:
-        """Return which gateways of each fleet were looked at within that time."""
-        table, oldest = tables.gateway_states, datetime.now(UTC) - within
-        wanted = select(table.c.fleet, table.c.gateway, table.c.silent.is_not(None)).where(
-            table.c.at >= oldest
+    def gateways_looked_at(self, within: Mapping[str, timedelta]) -> Mapping[str, LookedAt]:
+        """Return which gateways of these fleets were looked at within the time given for each."""
+        table, now = tables.gateway_states, datetime.now(UTC)
+        oldest = {fleet: now - time for fleet, time in within.items()}
+        wanted = select(table.c.fleet, table.c.gateway, table.c.silent.is_not(None), table.c.at).where(
+            table.c.at >= min(oldest.values(), default=now)
         )
         found: dict[str, tuple[set[str], set[str]]] = {}
         with reading(self._engine) as connection:
-            for fleet, gateway, silent in connection.execute(wanted):
+            for fleet, gateway, silent, at in connection.execute(wanted):
+                if at < oldest.get(fleet, now):
+                    continue
                 everybody, quiet = found.setdefault(fleet, (set(), set()))
                 everybody.add(gateway)
                 if silent:

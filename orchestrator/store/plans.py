@@ -1,7 +1,7 @@
 """Plans: recorded whole under their digest, and in parts so that nobody has to read all of a large one."""
 
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -18,10 +18,10 @@ from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.people import Via
 from policies.model.plan import Plan, ReleaseRef
-from policies.model.plan_part import Part, PartKey, PlanHeader
+from policies.model.plan_part import Member, Part, PartKey, PlanHeader
 from policies.model.value import Digest
 from policies.planning.parts import PartedPlan, parted, parted_adoption, parted_first, parted_return
-from policies.planning.reload import parted_reload, parted_settings
+from policies.planning.reload import parted_reload, parted_repeat, parted_settings
 from policies.planning.settings import Changing
 
 
@@ -47,6 +47,10 @@ class Plans(Book):
     def record_settings(self, fleet: Fleet, names: tuple[str, ...], changing: Changing) -> str:
         """Write down that these gateways get the settings of the fleet's file; return the digest."""
         return self._record(parted_settings(fleet, names, changing), "")
+
+    def record_repeat(self, header: PlanHeader, members: Sequence[Member]) -> str:
+        """Write down that these gateways get what that plan had for them; return the digest."""
+        return self._record(parted_repeat(header, members), "")
 
     def record_adoption(self, fleet: Fleet, names: Collection[str]) -> str:
         """Write down which gateways keep what serves them; return the digest."""

@@ -83,6 +83,7 @@ changes = Table(
     Column("release_digest", String(71)),
     Column("plan", String(71)),
     Column("cause", String(63)),
+    Column("repeats", String(63)),
     Column("began", Moment, nullable=False),
     Column("ended", Moment),
     Column("outcome", String(63)),

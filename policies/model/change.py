@@ -71,7 +71,8 @@ class Outcome(StrEnum):
 class ChangeOrder(Value):
     """Everything a change needs to know before its first step; its plan is read by digest.
 
-    Without a plan a change that goes back looks up, under the lock, what is not on its known-good.
+    Without a plan a change that goes back looks up, under the lock, what is not on its known-good, and one
+    of settings who missed the last one.
     `source` is where a release comes from that is not on a host; `cause` is the change before this one.
     """
 
@@ -101,6 +102,11 @@ class ChangeOrder(Value):
     key: str | None = Field(
         default=None,
         description="of the request that asked for it; none begins without one",
+    )
+    repeats: Name | None = Field(
+        default=None,
+        exclude_if=lambda change: change is None,
+        description="the change of settings that it brings to those who missed it; hosts know it as that one",
     )
 
     @property
@@ -144,6 +150,7 @@ class ChangeOpening(Value):
     release_digest: Digest | None = None
     plan: Digest | None = None
     cause: Name | None = Field(default=None, description="the change that this one follows")
+    repeats: Name | None = Field(default=None, description="the change that it brings to who missed it")
 
 
 class ChangeEnding(Value):
@@ -171,6 +178,7 @@ class ChangeRecord(Value):
     release_digest: Digest | None = None
     plan: Digest | None = None
     cause: Name | None = None
+    repeats: Name | None = None
     began: datetime
     ended: datetime | None = None
     outcome: Outcome | None = None
@@ -178,6 +186,11 @@ class ChangeRecord(Value):
     moved: int = Field(default=0, ge=0)
     taken_back: int = Field(default=0, ge=0)
     taken_back_by: Name | None = None
+
+    @property
+    def told(self) -> Name:
+        """The change as hosts know it: what repeats another one is that one to them."""
+        return self.repeats or self.name
 
 
 class HistoryRow(ChangeRecord):

@@ -52,7 +52,7 @@ class Slot(Value):
     port: int = Field(ge=1, le=65535, description="TCP and UDP port of the instance in this slot")
     device: str = Field(max_length=8, description="prefix of the tun devices of the instance")
     pool4: IPv4Network
-    """Addresses of its users; no other slot has any of them."""
+    """Addresses of its users; no other slot has any of them. It may grow at its end under live sessions."""
     pool6: IPv6Network | None = None
     """The same for IPv6; without one, lines of the template that need it are left out."""
 

@@ -42,6 +42,9 @@ class Instance(Message):
     pid: int | None = Field(default=None, ge=1, le=LAST_PID)
     started_at: Moment | None = None
     sessions: Count | None = None
+    pools: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(), max_length=2, description="what it gives to its users, where its agent tells that"
+    )
 
 
 class Steering(Message):
@@ -62,6 +65,14 @@ class Steering(Message):
     pinned: Count = 0
     generation: Sentence = Field(default="", description="who wrote the table last: rollout and epoch")
     changed: bool = False
+
+
+class GivenCredential(Message):
+    """A credential that an agent's file names for its gateway's instances."""
+
+    name: Sentence
+    missing: Sentence = Field(default="", description="why nothing can be read there now; empty otherwise")
+    elsewhere: bool = Field(default=False, description="another host has it, and is asked at a start only")
 
 
 class GatewayState(Message):
@@ -85,11 +96,19 @@ class GatewayState(Message):
     own_pools: tuple[IPv4Network | IPv6Network, ...] = Field(
         default=(), max_length=2, description="what a daemon that was adopted and runs there gives to users"
     )
-    unserved: tuple[Name, ...] = Field(
+    credentials: tuple[GivenCredential, ...] | None = Field(
+        default=None, max_length=100, description="what the agent's file names; None where it does not tell"
+    )
+    unserved: tuple[Sentence, ...] = Field(
         default=(), max_length=100, description="credentials that lie on the host otherwise than in what runs"
     )
     unrenewed: Sentence = Field(default="", description="since when its certificate is not renewed, and why")
     reload_answered: Token = Field(default="", description="the last reload of credentials that it answered")
+    settings_answered: Token | None = Field(
+        default=None,
+        description="the last change of settings that it answered, or what took that one back; None where an "
+        "older agent does not tell",
+    )
     settings: tuple[Sentence, ...] = Field(
         default=(), max_length=MOST_LINES, description="what instances here say in place of their release"
     )

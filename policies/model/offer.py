@@ -23,6 +23,7 @@ class Verb(StrEnum):
     PROMOTE = "promote"
     ABORT = "abort"
     ROLL_BACK = "roll_back"
+    HAND_BACK = "hand_back"
     APPROVE = "approve"
     REJECT = "reject"
     QUARANTINE = "quarantine"

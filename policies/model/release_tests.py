@@ -5,16 +5,29 @@ A measurement is what the host saw; a finding is what a limit makes of it (`poli
 
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from policies.model.value import Duration, Message, Name, Sentence, Value
 
 MOST_MEASUREMENTS = 32
 
+MOST_NAMES = 16
+"""Names of one kind, and addresses of one name: all are asked for within one session."""
+
+LOAD_ROUNDS = 6
+"""Rounds of a load: three on each instance, in turn, so that what else the host does meets both."""
+
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 """A part of what the old instance does, which is 1."""
+
+
+DnsName = Annotated[str, Field(pattern=r"^(?:[a-z0-9_-]{1,63}\.)+[a-z0-9-]{1,63}$", max_length=253)]
+"""A whole name as DNS has it, in small letters and without a dot at its end; others as `xn--`."""
+
+NameAddresses = Annotated[tuple[IPv4Address | IPv6Address, ...], Field(max_length=MOST_NAMES)]
 
 
 class Asked(StrEnum):
@@ -42,6 +55,10 @@ class Asked(StrEnum):
     """Packets between client and daemon that carried what went through the tunnel as it is."""
     ROUTES = "routes"
     """Routes that were pushed and are not in the configuration, and the other way round."""
+    NAMES_INSIDE = "names-inside"
+    """Names that clients do not ask inside the tunnel, or that its DNS servers do not answer as wanted."""
+    NAMES_OUTSIDE = "names-outside"
+    """Names that clients send into the tunnel, and that were to stay outside."""
     LOAD_SESSIONS = "load-sessions"
     """Sessions of the load that the new instance did not give or did not hold."""
     THROUGHPUT = "throughput"
@@ -56,6 +73,10 @@ class Asked(StrEnum):
 
 UNDER_LOAD = (Asked.LOAD_SESSIONS, Asked.THROUGHPUT, Asked.CPU, Asked.HANDSHAKES, Asked.RESUMED)
 """What only a load can tell."""
+
+
+OF_NAMES = (Asked.NAMES_INSIDE, Asked.NAMES_OUTSIDE)
+"""What is asked for only where the file has names."""
 
 
 class Load(Message):
@@ -97,6 +118,40 @@ class LoadTest(Value):
         return Load(sessions=self.sessions, seconds=round(self.within.total_seconds()))
 
 
+class Names(Message):
+    """Names that clients resolve, as a host is asked for them: bounded, whoever asks."""
+
+    inside: dict[DnsName, NameAddresses] = Field(
+        default={},
+        max_length=MOST_NAMES,
+        description="answered through the tunnel by every DNS server that is pushed and answers, with these "
+        "addresses and no other; with any where the list is empty",
+    )
+    outside: tuple[DnsName, ...] = Field(
+        default=(),
+        max_length=MOST_NAMES,
+        description="never sent into the tunnel: `split-dns` is pushed and does not cover them",
+    )
+
+
+class NameTests(Names):
+    """What a client of the new instance resolves inside of its tunnel, and what stays outside (split DNS).
+
+    Its settings are taken as clients that obey them take them: with `tunnel-all-dns`, or DNS servers and no
+    `split-dns`, every name goes into the tunnel; without DNS servers none does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="after")
+    def _says_one_thing_of_each(self) -> Self:
+        if not self.inside and not self.outside:
+            raise ValueError("it has no name; write some below inside or outside, or leave `tests.names` out")
+        if both := sorted({*self.inside} & {*self.outside}):
+            raise ValueError(f"{both[0]} cannot be both inside and outside; take it out of one of them")
+        return self
+
+
 class ReleaseTests(Value):
     """What each new instance has to pass before it gets a user; `tests` of fleet.yaml.
 
@@ -110,16 +165,34 @@ class ReleaseTests(Value):
     )
     patience: Duration = timedelta(hours=1)
     """How long a gateway waits for a test that cannot be made, before it is set aside untested."""
+    names: NameTests | None = Field(
+        default=None,
+        exclude_if=lambda names: names is None,  # plans made before there were any keep their digests
+        description="names inside and outside of the tunnel; without them none is asked for",
+    )
     load: LoadTest | None = Field(default=None, description="a load on one gateway; without it there is none")
 
     @model_validator(mode="after")
     def _leaves_some(self) -> Self:
         """Refuse to wait for tests of which none is made: no finding is never a pass."""
-        if {*self.skip} >= {*Asked} - {*UNDER_LOAD}:
+        if not self.asked(load=False):
             raise ValueError("tests.skip leaves no test without load: skip fewer, or leave `tests` out")
-        if self.load is not None and {*self.skip} >= {*UNDER_LOAD}:
+        if self.load is not None and not self.asked(load=True):
             raise ValueError("tests.skip leaves no test under load: skip fewer, or leave `tests.load` out")
         return self
+
+    def asked(self, *, load: bool) -> tuple[Asked, ...]:
+        """Return the tests that are made under load, or all others, in their order."""
+        left_out = {*self.skip} | ({*OF_NAMES} - {*self._named})
+        return tuple(test for test in Asked if (test in UNDER_LOAD) is load and test not in left_out)
+
+    @property
+    def _named(self) -> tuple[Asked, ...]:
+        """The tests of names for which the file has any."""
+        if self.names is None:
+            return ()
+        kinds = zip(OF_NAMES, (self.names.inside, self.names.outside), strict=True)
+        return tuple(test for test, names in kinds if names)
 
 
 class Measurement(Message):

@@ -20,10 +20,16 @@ from pydantic import (
 
 T = TypeVar("T")
 
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+"""How a digest is written."""
+
+Digest = Annotated[str, Field(pattern=DIGEST)]
 """`sha256:` and 64 lower-case hex digits; the only identity the code compares."""
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$", max_length=63)]
+NAME = r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$"
+"""How a name is written."""
+
+Name = Annotated[str, Field(pattern=NAME, max_length=63)]
 """A name that is safe in files, workflow ids and labels."""
 
 _DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|s|m|h|d)")
@@ -53,6 +59,8 @@ Duration = Annotated[
 
 def sentence(said: str, most: int = 500) -> str:
     """Return what somebody else said as one line of at most so many printable characters."""
+    if said.isprintable() and "  " not in said and said == said.strip() and len(said) <= most:
+        return said  # a space is the only one that can be printed; of large fleets these are millions
     printable = " ".join("".join(one if one.isprintable() else " " for one in said).split())
     return printable if len(printable) <= most else f"{printable[: most - 1]}…"
 

@@ -12,6 +12,9 @@ from policies.planning.batches import batches
 from policies.planning.failure_budget import may_fail
 from policies.planning.stagger import deadlines
 
+MOST_CHARACTERS = 160_000
+"""Of the settings of a part: with its gateways it stays below the 256 KiB from which the engine warns."""
+
 
 class PartedPlan(Value):
     """A plan as it is stored: its header, and its parts wave after wave."""
@@ -30,7 +33,7 @@ def parted(plan: Plan) -> PartedPlan:
         of_wave = batches(plan, wave)
         in_domain = Counter(plan.fleet.gateway(name).domain for name in wave.gateways)
         for number, names in enumerate(of_wave, start=1):
-            members = [_member(plan.fleet.gateway(n), plan.known_good[n], within[n]) for n in names]
+            members = [member_of(plan.fleet.gateway(n), plan.known_good[n], within[n]) for n in names]
             parts.append(_part(wave.number, number, members))
         waves.append(
             WaveHeader(
@@ -59,22 +62,22 @@ def parted(plan: Plan) -> PartedPlan:
 
 def parted_return(fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> PartedPlan:
     """Return a plan that only goes back: each gateway to the release given for it."""
-    members = [_member(fleet.gateway(name), back) for name, back in sorted(targets.items())]
+    members = [member_of(fleet.gateway(name), back) for name, back in sorted(targets.items())]
     return _single(fleet, members, None)
 
 
 def parted_first(fleet: Fleet, release: ReleaseRef) -> PartedPlan:
     """Return a plan by which a fleet's empty gateways begin with their first release."""
-    return _single(fleet, [_member(gateway) for gateway in fleet.gateways], release)
+    return _single(fleet, [member_of(gateway) for gateway in fleet.gateways], release)
 
 
 def parted_adoption(fleet: Fleet, names: Collection[str]) -> PartedPlan:
     """Return a plan by which these gateways keep what serves them as their first known-good."""
-    return _single(fleet, [_member(fleet.gateway(name)) for name in sorted(names)], None)
+    return _single(fleet, [member_of(fleet.gateway(name)) for name in sorted(names)], None)
 
 
 def _single(fleet: Fleet, members: Sequence[Member], release: ReleaseRef | None) -> PartedPlan:
-    parts = _cut(0, members)
+    parts = in_parts(0, members)
     lease = fleet.limits.lease
     waves = [WaveHeader(number=0, gateways=len(members), parts=len(parts), lease=lease)] if members else []
     content = [fleet.name, release.digest if release else "", *(part.model_dump_json() for part in parts)]
@@ -83,16 +86,26 @@ def _single(fleet: Fleet, members: Sequence[Member], release: ReleaseRef | None)
     return PartedPlan(header=header, parts=tuple(parts))
 
 
-def cut(wave: int, gateways: Sequence[Gateway]) -> list[Part]:
-    """Return the gateways of a wave that have nothing to go back to, in parts."""
-    return _cut(wave, [_member(gateway) for gateway in gateways])
+def most_together(members: Sequence[Member]) -> int:
+    """Return how many members of a plan one part holds: the more settings one of them has, the fewer."""
+    largest = max((_characters(member) for member in members), default=0)
+    return max(1, min(MOST_MEMBERS, MOST_CHARACTERS // max(1, largest)))
 
 
-def _cut(wave: int, members: Sequence[Member]) -> list[Part]:
+def in_parts(wave: int, members: Sequence[Member], most: int = MOST_MEMBERS) -> list[Part]:
+    """Return the members of a wave in parts, in their order."""
     return [
-        _part(wave, number, members[first : first + MOST_MEMBERS])
-        for number, first in enumerate(range(0, len(members), MOST_MEMBERS), start=1)
+        _part(wave, number, members[first : first + most])
+        for number, first in enumerate(range(0, len(members), most), start=1)
     ]
+
+
+def _characters(member: Member) -> int:
+    """Return how long the member's settings are as JSON; three characters stand around each value."""
+    return sum(
+        len(setting.key) + sum(len(value) + 3 for value in setting.values)
+        for setting in member.settings or ()
+    )
 
 
 def header_of(fleet: Fleet, digest: Digest, waves: Sequence[WaveHeader]) -> PlanHeader:
@@ -112,7 +125,7 @@ def _part(wave: int, number: int, members: Sequence[Member]) -> Part:
     return Part(key=PartKey(wave=wave, number=number), members=tuple(members))
 
 
-def _member(gateway: Gateway, back: ReleaseRef | None = None, within: timedelta | None = None) -> Member:
+def member_of(gateway: Gateway, back: ReleaseRef | None = None, within: timedelta | None = None) -> Member:
     """Return the gateway without its addresses and slots: only its own host needs those."""
     return Member(
         gateway=GatewayRef(**{field: getattr(gateway, field) for field in GatewayRef.model_fields}),

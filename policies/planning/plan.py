@@ -5,8 +5,9 @@ approve and what is started. What may start right now is asked again before ever
 `capacity.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from policies.credentials import lacking
 from policies.drift import astray
 from policies.model.errors import Refused
 from policies.model.fleet import Fleet
@@ -30,6 +31,7 @@ def plan(
     trust_policy: Digest,
     quarantined: Mapping[str, str] | None = None,
     ahead: Mapping[str, str] | None = None,
+    credentials: Collection[str] = (),
 ) -> Plan:
     """Return who changes in which wave; the same facts in any order give the same digest.
 
@@ -45,6 +47,7 @@ def plan(
         quarantined: Gateways that are left out until somebody returns them, each with why.
         ahead: Gateways that were changed by what the ledger does not know, each with how; what it calls
             their known-good is not.
+        credentials: What the release asks of each host; one that lacks some of it is left alone.
 
     Raises:
         Refused: The release is of another product, no gateway can change, there is nobody to compare
@@ -58,7 +61,7 @@ def plan(
     loads = {name: load_of(state) for name, state in states.items()}
     sessions = {gateway.name: loads.get(gateway.name, UNKNOWN).sessions for gateway in fleet.gateways}
     reasons = dict(ahead or {}) | {name: f"in quarantine: {why}" for name, why in (quarantined or {}).items()}
-    skipped = _skipped(fleet, states, known_good, release, reasons)
+    skipped = _skipped(fleet, states, known_good, release, credentials, reasons)
     left_alone = {skip.gateway for skip in skipped}
     able = Able(
         fleet=fleet.name,
@@ -90,24 +93,27 @@ def _skipped(
     states: Mapping[str, GatewayState],
     known_good: Mapping[str, ReleaseRef],
     release: ReleaseRef,
+    credentials: Collection[str],
     left_out: Mapping[str, str],
 ) -> tuple[Skipped, ...]:
     reasons = {
-        gateway.name: _why_not(states.get(gateway.name), known_good.get(gateway.name), release)
+        gateway.name: _why_not(states.get(gateway.name), known_good.get(gateway.name), release, credentials)
         for gateway in fleet.gateways
     }
     reasons |= {name: why for name, why in left_out.items() if name in reasons}
     return tuple(Skipped(gateway=name, reason=reason) for name, reason in reasons.items() if reason)
 
 
-def _why_not(state: GatewayState | None, back: ReleaseRef | None, release: ReleaseRef) -> str | None:
+def _why_not(
+    state: GatewayState | None, back: ReleaseRef | None, release: ReleaseRef, credentials: Collection[str]
+) -> str | None:
     if state is None:
         return "silent: its agent did not answer, so nothing is known of it"
     if astray(state, release) is None:
         return f"already on {release.version}"
     if back is None:
         return "no known-good release to go back to"
-    return None
+    return lacking(state, credentials)
 
 
 def _loaded_first(

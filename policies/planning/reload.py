@@ -1,14 +1,14 @@
 """Cut a reload of credentials or settings into waves: one gateway first, then as the fleet's steps say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import floor
 
 from policies.model.fleet import Fleet, amount
 from policies.model.instance import GatewayState, InstanceState
-from policies.model.plan_part import Member, Part, WaveHeader
+from policies.model.plan_part import Member, Part, PlanHeader, WaveHeader
 from policies.model.value import digest_of
-from policies.planning.parts import PartedPlan, cut, header_of
+from policies.planning.parts import PartedPlan, header_of, in_parts, member_of, most_together
 from policies.planning.settings import Changing
 
 
@@ -34,10 +34,12 @@ def running(
 def parted_reload(fleet: Fleet, names: tuple[str, ...], *, at_once: bool = False) -> PartedPlan:
     """Return a plan by which these gateways, in this order, get their hosts' present credentials.
 
-    All after the first one come at once if that is meant: somebody is to be kept out everywhere now.
+    All come at once if that is meant: somebody is to be kept out everywhere within seconds. Then it is the
+    hosts alone that take back with what nobody can log in.
     """
-    steps = ("100%",) if at_once else fleet.limits.steps
-    return _parted(fleet, names, "credentials", {"approvals": fleet.reload_approvals}, steps)
+    steps = ("100%",) if at_once else ("1", *fleet.limits.steps)
+    members = [member_of(fleet.gateway(name)) for name in names]
+    return _parted(fleet, members, "credentials", {"approvals": fleet.reload_approvals}, steps)
 
 
 def parted_settings(fleet: Fleet, names: tuple[str, ...], changing: Changing) -> PartedPlan:
@@ -47,32 +49,44 @@ def parted_settings(fleet: Fleet, names: tuple[str, ...], changing: Changing) ->
     still the same plan when users have come and gone.
     """
     more = {"settings": changing.keys, "differences": changing.sentences, "approvals": fleet.approvals}
-    made = _parted(fleet, names, "settings", more, fleet.limits.steps)
-    parts = tuple(
-        part.model_copy(update={"members": tuple(_configured(fleet, member) for member in part.members)})
-        for part in made.parts
-    )
-    members = sorted(member.model_dump_json() for part in parts for member in part.members)
+    members = [_configured(fleet, name) for name in names]
+    made = _parted(fleet, members, "settings", more, ("1", *fleet.limits.steps))
+    unordered = sorted(member.model_dump_json() for member in members)
     unnamed = made.header.model_copy(update={"digest": ""}).model_dump_json()
-    header = made.header.model_copy(update={"digest": digest_of("\n".join([unnamed, *members]).encode())})
-    return PartedPlan(header=header, parts=parts)
+    digest = digest_of("\n".join([unnamed, *unordered]).encode())
+    return made.model_copy(update={"header": made.header.model_copy(update={"digest": digest})})
 
 
-def _configured(fleet: Fleet, member: Member) -> Member:
-    settings = fleet.settings_of(fleet.gateway(member.gateway.name))
-    return member.model_copy(update={"settings": settings})
+def parted_repeat(header: PlanHeader, members: Sequence[Member]) -> PartedPlan:
+    """Return a plan by which these members of another plan get what that one had for them, all at once.
+
+    That was looked at on the first gateway then; here one that fails hinders nobody.
+    """
+    parts = tuple(in_parts(1, members, most_together(members)))
+    wave = WaveHeader(
+        number=1, gateways=len(members), parts=len(parts), lease=header.limits.lease, may_fail=len(members)
+    )
+    content = ["again", header.digest, *(part.model_dump_json() for part in parts)]
+    digest = digest_of("\n".join(content).encode())
+    return PartedPlan(header=header.model_copy(update={"digest": digest, "waves": (wave,)}), parts=parts)
+
+
+def _configured(fleet: Fleet, name: str) -> Member:
+    gateway = fleet.gateway(name)
+    return member_of(gateway).model_copy(update={"settings": fleet.settings_of(gateway)})
 
 
 def _parted(
-    fleet: Fleet, names: tuple[str, ...], what: str, more: Mapping[str, object], steps: tuple[str, ...]
+    fleet: Fleet, members: Sequence[Member], what: str, more: Mapping[str, object], steps: tuple[str, ...]
 ) -> PartedPlan:
     waves, parts, done = list[WaveHeader](), list[Part](), 0
-    for step in ("1", *steps):
-        upto = min(len(names), amount(step, len(names)))
+    most = most_together(members)
+    for step in steps:
+        upto = min(len(members), amount(step, len(members)))
         if upto <= done:
             continue
         number = len(waves) + 1
-        of_wave = cut(number, [fleet.gateway(name) for name in names[done:upto]])
+        of_wave = in_parts(number, members[done:upto], most)
         waves.append(
             WaveHeader(
                 number=number,

@@ -1,6 +1,7 @@
-"""What the settings of a fleet's file would change: which lines on which gateways."""
+"""What the settings and pools of a fleet's file would change: which lines on which gateways."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from policies.model.adoption import ADOPTED
 from policies.model.fleet import Fleet, Gateway
@@ -8,6 +9,7 @@ from policies.model.instance import GatewayState
 from policies.model.settings import lines_of
 from policies.model.value import Value
 from policies.planning.naming import named
+from policies.planning.pools import other_pools
 from policies.redaction import without_secrets
 
 MOST_SENTENCES = 40
@@ -43,18 +45,38 @@ def changing(fleet: Fleet, states: Mapping[str, GatewayState]) -> Changing:
 
 
 def difference(fleet: Fleet, gateway: Gateway, state: GatewayState) -> tuple[str, ...]:
-    """Return how the gateway's settings would change, `- key = value` before `+ key = value`.
+    """Return how the gateway's settings, and the pools of what runs, would change: `-` before `+`.
 
     One that is served by what was adopted has a configuration of its own, and is left alone.
     """
-    before, after = state.settings, lines_of(fleet.settings_of(gateway))
-    if before == after or state.steering.serving == ADOPTED:
+    if state.steering.serving == ADOPTED:
         return ()
-    lost = [line for line in before if line not in after]
-    new = [line for line in after if line not in before]
+    return (*_settings(state.settings, lines_of(fleet.settings_of(gateway))), *_pools(gateway, state))
+
+
+def _settings(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[str, ...]:
+    if before == after:
+        return ()
+    return _changed(before, after)
+
+
+@lru_cache(maxsize=64)
+def _changed(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the lines that differ, which are the same ones on most gateways of a fleet."""
+    old, wanted = frozenset(before), frozenset(after)
+    lost = [line for line in before if line not in wanted]
+    new = [line for line in after if line not in old]
     if not lost and not new:
         lost, new = list(before), list(after)  # in another order, in which daemons tell them
     return (*(f"- {_shown(line)}" for line in lost), *(f"+ {_shown(line)}" for line in new))
+
+
+def _pools(gateway: Gateway, state: GatewayState) -> tuple[str, ...]:
+    said = list[str]()
+    for one in other_pools(gateway, state):
+        said += [f"- {one.key} of slot {one.slot} = {one.before}"] if one.before else []
+        said += [f"+ {one.key} of slot {one.slot} = {one.after}"] if one.after else []
+    return tuple(said)
 
 
 def _shown(line: str) -> str:

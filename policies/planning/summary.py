@@ -7,7 +7,7 @@ from math import ceil
 
 from policies.model.fleet import Automation
 from policies.model.plan import Affected, Plan, Strategy, Wave
-from policies.model.release_tests import UNDER_LOAD, Asked
+from policies.model.release_tests import LOAD_ROUNDS, LoadTest, ReleaseTests
 from policies.planning.failure_budget import may_fail
 from policies.planning.naming import counted, named
 from policies.planning.stagger import deadlines
@@ -17,6 +17,18 @@ SWITCH_EXPECTED = timedelta(minutes=1)
 
 SWITCH_LONGEST = timedelta(minutes=10)
 """The same when every step has to be tried again until its last deadline."""
+
+TESTED_EXPECTED = timedelta(seconds=10)
+"""Making the release tests of one gateway without load: three logins, and pings; 2 to 7 s in the lab."""
+
+TESTED_LONGEST = timedelta(minutes=10)
+"""How much longer than the fleet's patience they last: the pause before the last try, and that try."""
+
+LOADED_EXPECTED = timedelta(seconds=30)
+"""What the logins and handshakes of a load take beside its rounds, all together."""
+
+LOADED_LONGEST = timedelta(minutes=10)
+"""How long a load lasts that begins when the patience is over already."""
 
 MOST_WAVES = 6
 """More waves than this are folded into one sentence."""
@@ -37,13 +49,15 @@ def affected(plan: Plan) -> Affected:
     """Return whom the plan touches and how long it takes, drain of the last old session included."""
     names = [name for wave in plan.waves for name in wave.gateways]
     rounds = sum(_rounds(plan, wave) for wave in plan.waves)
+    tests_expected, tests_longest = _tests_take(plan, rounds)
     watched = sum((_shares_before(plan, wave) for wave in plan.waves), timedelta(0))
     return Affected(
         users=_users(plan, names),
         exposed=max((_users(plan, wave.gateways) for wave in plan.waves), default=0),
         uncounted=tuple(sorted(name for name in names if plan.sessions.get(name) is None)),
-        expected=rounds * SWITCH_EXPECTED + watched + len(plan.waves) * plan.window.nominal,
+        expected=rounds * SWITCH_EXPECTED + tests_expected + watched + len(plan.waves) * plan.window.nominal,
         longest=rounds * SWITCH_LONGEST
+        + tests_longest
         + watched
         + len(plan.waves) * plan.window.cap
         + (plan.fleet.limits.kept if plan.strategy is Strategy.BLUE_GREEN else timedelta(0))
@@ -97,18 +111,27 @@ def _tests(plan: Plan) -> Iterator[str]:
     """Say what each new instance has to pass, and whose users feel a load."""
     if (tests := plan.fleet.tests) is None:
         return
-    asked = [test for test in Asked if test not in tests.skip]
-    alone = [test for test in asked if test not in UNDER_LOAD]
+    alone, loaded = (", ".join(tests.asked(load=load)) for load in (False, True))
     left_out = f"; left out: {', '.join(tests.skip)}" if tests.skip else ""
-    yield f"Tests of each new instance, before its first user: {', '.join(alone)}{left_out}."
-    load, loaded = tests.load, [test for test in asked if test in UNDER_LOAD]
+    yield f"Tests of each new instance, before its first user: {alone}{left_out}."
+    yield from _names(tests)
+    load = tests.load
     if load is None:
         yield "No load test: a release that is slower is only seen by its users."
-    elif any(load.gateway in wave.gateways for wave in plan.waves):
+    elif _is_loaded(plan, load):
         yield (
             f"Load on {load.gateway}, whose users feel it: {counted(load.sessions, 'session')}, "
-            f"six rounds of {load.within}; {', '.join(loaded)} beside the old instance."
+            f"{LOAD_ROUNDS} rounds of {load.within}; {loaded} beside the old instance."
         )
+
+
+def _names(tests: ReleaseTests) -> Iterator[str]:
+    """Say which names a client has to find where, as far as that is asked."""
+    if (names := tests.names) is None:
+        return
+    inside = f"{named([*names.inside])} answered through it" if names.inside else ""
+    outside = f"{named(names.outside)} never sent into it" if names.outside else ""
+    yield f"Names of clients in a tunnel: {'; '.join(filter(None, (inside, outside)))}."
 
 
 def _folded(plan: Plan, waves: Collection[Wave]) -> str:
@@ -140,6 +163,22 @@ def _rounds(plan: Plan, wave: Wave) -> int:
         ceil(len(wave.gateways) / limits.switching),
         ceil(max(per_domain.values()) / limits.switching_per_domain),
     )
+
+
+def _tests_take(plan: Plan, rounds: int) -> tuple[timedelta, timedelta]:
+    """Return how long the release tests take, as expected and at the longest: none where there are none."""
+    if (tests := plan.fleet.tests) is None:
+        return timedelta(0), timedelta(0)
+    expected, longest = rounds * TESTED_EXPECTED, rounds * (tests.patience + TESTED_LONGEST)
+    if (load := tests.load) is not None and _is_loaded(plan, load):
+        expected += LOAD_ROUNDS * load.within + LOADED_EXPECTED
+        longest += LOADED_LONGEST
+    return expected, longest
+
+
+def _is_loaded(plan: Plan, load: LoadTest) -> bool:
+    """Whether the gateway of the load is one that changes."""
+    return any(load.gateway in wave.gateways for wave in plan.waves)
 
 
 def _shares_before(plan: Plan, wave: Wave) -> timedelta:

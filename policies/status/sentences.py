@@ -198,6 +198,9 @@ class Sentences:
         back = self._offer(Verb.ROLL_BACK)
         if self._reloads:
             return (self._offer(Verb.HISTORY if told.result else Verb.ABORT),)
+        if told.result is not None and self._order.kind is ChangeKind.ADOPT:  # it moved nobody
+            adopted = told.result.outcome is Outcome.PROMOTED
+            return (self._offer(Verb.PLAN if adopted else Verb.EXAMINE),)
         if told.result is not None:
             return (back,)
         if self._waits:
@@ -214,7 +217,8 @@ class Sentences:
             lift = Offer(verb=Verb.RESUME, fleet=self._order.fleet, hold_of=min(told.holds))
             return lift, back
         if told.phase is Phase.HELD:
-            return self._offer(Verb.PROMOTE, note="two people, neither of them who asked"), back
+            voted = f"{' and '.join(told.votes)} did; others have to, too" if told.votes else ""
+            return self._offer(Verb.PROMOTE, note=voted or "two people, neither of them who asked"), back
         return self._offer(Verb.HOLD), back
 
     def _offer(self, verb: Verb, *, gateway: str | None = None, note: str = "") -> Offer:

@@ -13,6 +13,7 @@ from policies.model.way_back import Confirmation
 from policies.status.refusals import refusal_of
 from policies.status.sentences import PHASE_SENTENCES, Sentences, acts
 from policies.status.told import NAMED, Told, listed
+from policies.votes import needed_for
 
 KEPT_EVENTS = 200
 """Events kept in memory; the ledger's audit record has commands and decisions for good."""
@@ -72,7 +73,7 @@ class Story:
             return
         self._wave_heard = report
         if report.wave != self._told.wave:
-            self._tell(wave=report.wave, decision=None)
+            self._tell(wave=report.wave, decision=None, votes=())
             waves = len(self._header.waves) if self._header else 0
             self.note(f"wave {report.wave} of {waves}", report.at)
         for progress in report.gateways:
@@ -121,8 +122,10 @@ class Story:
     def _take_decision(self, report: WaveReport) -> None:
         before, decision = self._told.decision, report.decision
         if decision is None:
+            self._tell(votes=())
             return
         if before is None or (before.action, before.verdict) != (decision.action, decision.verdict):
+            self._tell(votes=())
             action = decision.action.replace("_", " ")
             self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
         self._tell(decision=decision)
@@ -192,7 +195,7 @@ class Story:
                     return f"The hold of {lifted} is lifted; still held by {listed(left)}."
                 return "Resumed. The next verdict decides."
             case CommandKind.PROMOTE:
-                return "Noted. Without proof a promotion needs two people; with it the wave passes by itself."
+                return self._vote(command.person)
             case CommandKind.ABORT | CommandKind.ROLL_BACK if self._order.kind in RELOADS:
                 return f"Stopping. Gateways that were not asked keep the {self.label} they have."
             case CommandKind.ABORT:
@@ -203,6 +206,21 @@ class Story:
                 return f"{command.gateway} is given up here and tried on; it is named until it returns."
             case CommandKind.APPROVE | CommandKind.REJECT:
                 return f"{command.kind.capitalize()}: heard."
+
+    def _vote(self, person: str) -> str:
+        """Count a vote to promote; return how many there are, and what follows."""
+        self._tell(votes=tuple(sorted({*self._told.votes, person})))
+        votes, needed = self._told.votes, needed_for(self._order.requesters)
+        counted = f"{len(votes)} of {needed} votes, by {' and '.join(votes)}"
+        if (lacking := needed - len(votes)) > 0:
+            more = "one more person says so" if lacking == 1 else f"{lacking} more people say so"
+            return (
+                f"{counted}: nothing follows until {more}, about this verdict; with proof the wave passes "
+                "by itself."
+            )
+        return (
+            f"{counted}: wave {self._told.wave} goes on without proof once each of its gateways has switched."
+        )
 
     def end(self, result: ChangeResult, at: datetime) -> None:
         """Close the story with its outcome."""

@@ -24,6 +24,8 @@ class Told(Value):
     aside: dict[str, str] = {}
     decision: Decision | None = None
     holds: dict[str, str] = {}
+    votes: tuple[str, ...] = ()
+    """Who wants the wave promoted without proof, having seen the verdict of now."""
     moved: bool = False
     """Whether new sessions went to the new release anywhere, for however short a time."""
     switching: bool = False

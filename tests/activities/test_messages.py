@@ -6,7 +6,7 @@ import typing
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -29,6 +29,7 @@ from activities.instances import InstanceActivities, RestoreOrder
 from activities.steering import SteeringActivities
 from orchestrator.engine.sealing import data_converter
 from policies.model.errors import Unavailable
+from policies.model.release_tests import DnsName
 from policies.model.value import Message, digest_of
 from tests.drivers.gateway_lab import gateway, operation
 from tests.fakes.gateway import FakeGateway
@@ -47,8 +48,13 @@ PLAIN: dict[Any, Any] = {
     datetime: datetime(2026, 1, 1, tzinfo=UTC),
     AwareDatetime: datetime(2026, 1, 1, tzinfo=UTC),
     timedelta: timedelta(seconds=90),
+    IPv4Address: IPv4Address("192.0.2.1"),
     IPv4Network: IPv4Network("192.0.2.0/24"),
 }
+
+
+HOST = "edge-1.example"
+"""The same of names that need a domain."""
 
 
 def travelling() -> Iterator[tuple[str, Any]]:
@@ -63,7 +69,9 @@ def example(hint: Any) -> Any:
     """Return a value of the type in which nothing is left out: every field, one item of each list."""
     origin, arguments = get_origin(hint), get_args(hint)
     made: Any
-    if origin is typing.Annotated:
+    if hint == DnsName:
+        made = HOST
+    elif origin is typing.Annotated:
         made = digest_of(b"example") if "sha256" in str(arguments[1:]) else example(arguments[0])
     elif origin in (typing.Union, types.UnionType):
         made = example(next(argument for argument in arguments if argument is not type(None)))
@@ -88,7 +96,7 @@ def with_unknown(content: Any) -> Any:
     if not isinstance(content, dict):
         return content
     grown = {key: with_unknown(value) for key, value in content.items()}
-    names = PLAIN[str] in content  # a mapping of names, not a message
+    names = {PLAIN[str], HOST} & content.keys()  # a mapping of names, not a message
     return grown if names else {**grown, "of_a_later_version": {"deep": [1]}}
 
 

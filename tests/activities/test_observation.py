@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +25,7 @@ from policies.model.gates import Blindness, GatePolicy
 from policies.model.verdict import Action, Cohorts, GateVerdict
 from tests.fakes.metrics import DIGEST, OLD, Exported, exporting
 from tests.fakes.prometheus import PROGRAM, RealPrometheus, prometheus_over
+from tests.side_by_side import Playing, SideBySide
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed here")
 
@@ -39,9 +40,25 @@ FAST = LAB.model_copy(
 """The same, deciding sooner at thrice the traffic."""
 
 
-@pytest.fixture
-def gateways() -> Iterator[dict[str, Exported]]:
+@asynccontextmanager
+async def four() -> AsyncIterator[dict[str, Exported]]:
+    """A canary and three that were not changed."""
     with exporting(DIGEST, OLD, OLD, OLD) as exported:
+        yield exported
+
+
+scenes = SideBySide[dict[str, Exported]](at_once=5)
+
+
+@pytest.fixture(scope="module")
+async def playing(request: pytest.FixtureRequest) -> AsyncIterator[Playing]:
+    async with scenes.playing(request.session.items, four) as begun:
+        yield begun
+
+
+@pytest.fixture
+async def gateways() -> AsyncIterator[dict[str, Exported]]:
+    async with four() as exported:
         yield exported
 
 
@@ -92,6 +109,7 @@ async def watch(prometheus: RealPrometheus, order: ObservationOrder) -> Observat
         source.close()
 
 
+@scenes.plays
 async def test_a_clean_canary_is_promoted_on_proof(gateways: dict[str, Exported]) -> None:
     with prometheus_over(list(gateways)) as prometheus:
         async with users(gateways, per_second=2):
@@ -102,6 +120,7 @@ async def test_a_clean_canary_is_promoted_on_proof(gateways: dict[str, Exported]
     assert timedelta(seconds=12) <= found.observed <= timedelta(seconds=25)
 
 
+@scenes.plays
 async def test_a_canary_on_which_logins_fail_is_rolled_back_within_ten_seconds(
     gateways: dict[str, Exported],
 ) -> None:
@@ -154,6 +173,7 @@ async def all_scraped(prometheus: RealPrometheus, gateways: dict[str, Exported])
 DECIDED = frozenset({Action.PROMOTE, Action.ROLL_BACK, Action.HOLD, Action.HOLD_FOR_HUMAN})
 
 
+@scenes.plays
 async def test_bar_12_a_killed_canary_is_rolled_back_within_twenty_seconds(
     gateways: dict[str, Exported],
 ) -> None:
@@ -171,6 +191,7 @@ async def test_bar_12_a_killed_canary_is_rolled_back_within_twenty_seconds(
     assert took <= 20
 
 
+@scenes.plays
 async def test_bar_12_a_restarted_canary_is_rolled_back_and_a_fleet_that_restarts_holds(
     gateways: dict[str, Exported],
 ) -> None:
@@ -185,6 +206,7 @@ async def test_bar_12_a_restarted_canary_is_rolled_back_and_a_fleet_that_restart
                 await asyncio.sleep(6)
 
 
+@scenes.plays
 async def test_bar_10_prometheus_killed_in_the_window_holds_and_then_goes_on_without_a_lost_login(
     gateways: dict[str, Exported],
 ) -> None:
@@ -220,6 +242,7 @@ def end_minus_start(first: str, last: str) -> float:
     return sum(value - start[key][1] for key, (_, value) in end.items())
 
 
+@scenes.plays
 async def test_bar_9_a_frozen_prometheus_holds_and_keeps_its_heartbeat(gateways: dict[str, Exported]) -> None:
     beats: list[float] = []
     with prometheus_over(list(gateways)) as prometheus:
@@ -237,6 +260,7 @@ async def test_bar_9_a_frozen_prometheus_holds_and_keeps_its_heartbeat(gateways:
     assert max(late - early for early, late in pairwise(beats)) <= 2
 
 
+@scenes.plays
 async def test_counts_that_no_gateway_can_have_are_no_evidence_and_a_person_hears_of_them(
     gateways: dict[str, Exported],
 ) -> None:
@@ -252,6 +276,7 @@ async def test_counts_that_no_gateway_can_have_are_no_evidence_and_a_person_hear
     assert "the judge cannot work on what it read" in found.decision.reason
 
 
+@scenes.plays
 async def test_a_lost_metric_holds_and_is_no_bad_release(gateways: dict[str, Exported]) -> None:
     canary = next(iter(gateways.values()))
     with prometheus_over(list(gateways)) as prometheus:
@@ -285,6 +310,7 @@ async def test_a_gateway_outside_the_sample_that_restarts_is_found_by_filter_and
     assert found.decision.action is Action.CONTINUE
 
 
+@scenes.plays
 async def test_an_outage_of_all_is_not_the_canarys(gateways: dict[str, Exported]) -> None:
     order = order_for(gateways).model_copy(update={"slice": timedelta(seconds=12)})
     with prometheus_over(list(gateways)) as prometheus:
@@ -299,6 +325,7 @@ async def test_an_outage_of_all_is_not_the_canarys(gateways: dict[str, Exported]
     assert found.decision.readings[0].numbers["canary_bad"] >= 20
 
 
+@scenes.plays
 async def test_a_canary_that_runs_something_else_holds(gateways: dict[str, Exported]) -> None:
     order = order_for(gateways)
     next(iter(gateways.values())).digest = OLD
@@ -309,6 +336,7 @@ async def test_a_canary_that_runs_something_else_holds(gateways: dict[str, Expor
     assert found.decision.verdict in {GateVerdict.CONFLICTING, GateVerdict.METRICS_UNAVAILABLE}
 
 
+@scenes.plays
 async def test_bar_11_a_repeated_activity_goes_on_from_its_heartbeat(gateways: dict[str, Exported]) -> None:
     details: list[str] = []
     with prometheus_over(list(gateways)) as prometheus:

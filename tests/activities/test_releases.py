@@ -46,7 +46,7 @@ def lab(tmp_path: Path) -> Iterator[LabReleases]:
     root = tmp_path / "repository"
     root.mkdir()
     server = RepositoryServer(("127.0.0.1", 0), root)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield LabReleases(tmp_path / "lab", root, server.url, product="ocserv-gw")
     server.shutdown()
     server.server_close()

@@ -299,7 +299,7 @@ class Setup:
 
     async def serving(self, version: str, simulated: Fleet) -> int:
         """Return how many gateways say that they give new sessions to this version."""
-        states = (await (await self.service()).survey(simulated)).states
+        states = (await (await self.service()).surveys.of(simulated)).states
         wanted = release(version).digest
         return sum(state.serving is not None and state.serving.release == wanted for state in states.values())
 

@@ -155,7 +155,9 @@ class Chaos:
         """Start it and return its name; the reconcile ring may have the fleet's lock for a moment."""
         while True:
             try:
-                return await self.service.start(plan, self.lab.installation.settings.source, "chaos", "a run")
+                return await self.service.start(
+                    plan, self.lab.installation.releases.repository, "chaos", "a run"
+                )
             except Conflict:
                 await asyncio.sleep(0.2)
 

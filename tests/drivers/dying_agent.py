@@ -11,10 +11,12 @@ from typing import Any
 
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.runtime.host import reloads, versions
+from activities.drivers.runtime.host.before import Before
 from activities.drivers.runtime.host.journal import Journal
-from activities.drivers.runtime.host.slot_folders import SlotFolder
+from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
 from activities.drivers.runtime.host.versions import Versions
 from activities.drivers.steering.nftables import NftablesTable
+from policies.model.settings import Setting
 from tests.drivers.gateway_lab import GatewayLab, TreeAdmission, operation
 
 LINES: dict[str, tuple[Any, str, str]] = {
@@ -30,6 +32,10 @@ LINES: dict[str, tuple[Any, str, str]] = {
     "ended": (SlotFolder, "record_intent", "after"),
     "written": (NftablesTable, "_write", "after"),
     "prepared": (Ocserv, "renew", "after"),
+    "reconfigured": (Ocserv, "reconfigure", "after"),
+    "before kept": (Before, "keep", "after"),
+    "settings kept": (SlotFolders, "keep_settings", "after"),
+    "answered": (SlotFolders, "answer_settings", "after"),
     "checked": (Ocserv, "check", "after"),
     "half put": (Path, "replace", "after"),
     "put": (reloads, "put", "after"),
@@ -60,6 +66,17 @@ def die_at(line: str) -> None:
     setattr(owner, name, deadly_async if asyncio.iscoroutinefunction(original) else deadly)
 
 
+async def steer(lab: GatewayLab, step: str) -> None:
+    """Send new sessions to slot b for a time or for good, or back."""
+    match step:
+        case "trial":
+            await lab.table.start_trial(operation("trial"), "b", timedelta(seconds=30))
+        case "keep":
+            await lab.table.make_permanent(operation("keep new"), "b")
+        case _:
+            await lab.table.end_trial(operation("back"))
+
+
 async def work(lab: GatewayLab, step: str, version: str) -> None:
     """Do one step of release `version` as its rollout's orders say."""
     release = lab.admission.release(version)
@@ -68,12 +85,8 @@ async def work(lab: GatewayLab, step: str, version: str) -> None:
             await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
         case "start":
             await lab.slots.start(operation("start", digest=release.digest), release)
-        case "trial":
-            await lab.table.start_trial(operation("trial"), "b", timedelta(seconds=30))
-        case "keep":
-            await lab.table.make_permanent(operation("keep new"), "b")
-        case "back":
-            await lab.table.end_trial(operation("back"))
+        case "trial" | "keep" | "back":
+            await steer(lab, step)
         case "restore":
             known_good = lab.admission.release("1")
             await lab.slots.restore(operation("restore", rollout="r-back", epoch=2), known_good)
@@ -81,6 +94,8 @@ async def work(lab: GatewayLab, step: str, version: str) -> None:
             await lab.slots.stop(operation("stop"), "a")
         case "reload":
             await lab.slots.reload(operation("reload"), older=False)
+        case "configure":
+            await lab.slots.configure(operation("configure"), (Setting(key="dpd", values=("77",)),))
         case "probe":
             await lab.slots.probe("a")
         case _:

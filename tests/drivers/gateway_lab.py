@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.daemon.ocserv.probe import ProbeLogin
+from activities.drivers.daemon.ocserv.login import ProbeLogin
 from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
@@ -217,6 +217,19 @@ class GatewayLab:
                 site,
             )
         self.furnish()
+
+    def lead_to(self, number: int, *addresses: str) -> str:
+        """Give a client's site these addresses, reach them through the gateway; return its namespace."""
+        site = f"{self.prefix}c{number}"
+        for address in map(ip_address, addresses):
+            size, by = (32, "10.77.0") if address.version == 4 else (128, "fd77:")
+            joint = "." if address.version == 4 else ":"
+            self._ip(f"address replace {address}/{size} dev lo", site)
+            self._ip(f"route replace {address} via {by}{joint}{10 + number}", self.namespace)
+        self._ip("route replace 10.90.0.0/16 via 10.77.0.1\nroute replace fd90::/16 via fd77::1", site)
+        forward = "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"
+        subprocess.run(["ip", "netns", "exec", self.namespace, "sysctl", "-qw", *forward], check=True)
+        return site
 
     def furnish(self) -> None:
         """Make the credentials of the gateway and its users, and the parts."""

@@ -2,23 +2,30 @@
 
 import asyncio
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from activities.drivers.daemon.ocserv import probe as ocserv_probe
+from activities.drivers.daemon.ocserv import client as ocserv_client
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.daemon.ocserv.probe import ProbeLogin
+from activities.drivers.daemon.ocserv.login import ProbeLogin
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.chroot import Chroot
+from deploy.lab.namespaces import inside
 from policies.drains import mode_of
+from policies.exposure import exposure, findings_of
 from policies.model.drain import DrainMode
 from policies.model.errors import Unavailable
+from policies.model.release_tests import Asked, Outcome, ReleaseTests
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab
 
@@ -51,6 +58,15 @@ async def seen(*, cable: bool) -> None:
     raise AssertionError(f"cables: {cables()}")
 
 
+async def counted(lab: GatewayLab, chroot: Chroot, sessions: int) -> None:  # noqa: F811
+    """Wait until so many are logged in."""
+    for _ in range(200):
+        if await lab.sessions.count(chroot.slot.name) == sessions:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"never {sessions} sessions")
+
+
 @pytest.mark.parametrize("before", ["exec sleep 60", "echo ready; exec sleep 60"])
 async def test_a_probe_that_gets_no_network_says_nothing_about_the_release(
     lab: GatewayLab,  # noqa: F811
@@ -58,8 +74,8 @@ async def test_a_probe_that_gets_no_network_says_nothing_about_the_release(
     before: str,
 ) -> None:
     chroot, login = await chroot_of_running(lab)
-    monkeypatch.setattr(ocserv_probe, "CLIENT", before)
-    monkeypatch.setattr(ocserv_probe, "WITHIN", timedelta(seconds=1))
+    monkeypatch.setattr(ocserv_client, "NETWORK", before)
+    monkeypatch.setattr(ocserv_client, "WITHIN", timedelta(seconds=1))
     with pytest.raises(Unavailable, match="no network of its own"):
         await Ocserv(login).probe(chroot)
     await seen(cable=False)
@@ -113,10 +129,90 @@ async def test_a_probe_without_a_login_says_so(lab: GatewayLab) -> None:  # noqa
     assert (found.passed, found.stage) == (False, "auth")
 
 
+async def test_release_tests_without_a_login_say_so_and_not_that_the_agent_is_of_before(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    chroot, _ = await chroot_of_running(lab)
+    skipped = ReleaseTests(skip=(Asked.FILES, Asked.CONFIG))  # what needs no daemon is the host's to measure
+    found = exposure(findings_of(skipped, await Ocserv().inspect(chroot), load=False))
+    assert found.outcome is Outcome.UNKNOWN
+    assert "was given no probe login; add one to its credentials" in found.sentence
+    assert "upgrade it" not in found.sentence
+
+
+@pytest.mark.parametrize("first", [b"G", b"H", b"\r", b"\n"])
+async def test_garbage_is_measured_whatever_it_is_made_of(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    first: bytes,
+) -> None:
+    chroot, login = await chroot_of_running(lab)
+    monkeypatch.setattr(secrets, "token_bytes", lambda size: first + b"\xf3" * (size - 1))
+    garbage = next(one for one in await Ocserv(login).inspect(chroot) if one.test == Asked.GARBAGE)
+    assert garbage.measured == 0, garbage.said
+
+
+def answer_late(site: str, seconds: float, leave_out: int = 0) -> socket.socket:
+    """Answer pings of the site so late, all but this one; it ends when its socket is closed."""
+    with inside(site):
+        Path("/proc/sys/net/ipv4/icmp_echo_ignore_all").write_text("1")
+        here = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+
+    def answer(icmp: bytes, peer: tuple[str, int]) -> None:
+        checksum = (int.from_bytes(icmp[2:4], "big") + 0x0800) % 0xFFFF  # 8 became 0 (RFC 1624)
+        with suppress(OSError):
+            here.sendto(b"\0\0" + checksum.to_bytes(2, "big") + icmp[4:], peer)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while packet := here.recv(4096):
+                icmp, peer = packet[20:], (socket.inet_ntoa(packet[12:16]), 0)
+                if icmp[0] == 8 and int.from_bytes(icmp[6:8], "big") != leave_out:
+                    threading.Timer(seconds, answer, (icmp, peer)).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return here
+
+
+@pytest.mark.parametrize(("left_out", "lost"), [(0, 0.0), (4, 1 / 11)])
+async def test_a_far_target_loses_the_pings_that_it_loses_and_none_that_are_under_way(
+    lab: GatewayLab,  # noqa: F811
+    left_out: int,
+    lost: float,
+) -> None:
+    chroot, login = await chroot_of_running(lab)
+    site = lab.lead_to(6, "10.99.0.77")
+    late = answer_late(site, 0.3, left_out)
+    try:
+        found = await Ocserv(replace(login, target="10.99.0.77")).probe(chroot)
+        measured = await Ocserv(replace(login, target="10.99.0.77")).inspect(chroot)
+    finally:
+        with suppress(OSError):
+            late.shutdown(socket.SHUT_RDWR)
+        late.close()
+    pings = next(one for one in measured if one.test == Asked.PINGS_LOST)
+    assert pings.measured == pytest.approx(lost), pings.said
+    assert (found.passed, found.pings_lost) == (True, 1 if left_out else 0), found.reason
+
+
 async def test_two_probes_do_not_disturb_each_other(lab: GatewayLab) -> None:  # noqa: F811
     chroot, login = await chroot_of_running(lab)
     both = await asyncio.gather(*(Ocserv(login).probe(chroot) for _ in range(2)))
     assert [found.passed for found in both] == [True, True], both
+
+
+async def test_a_probe_killed_in_its_tunnel_keeps_no_drain_waiting(lab: GatewayLab) -> None:  # noqa: F811
+    chroot, login = await chroot_of_running(lab)
+    probing = asyncio.create_task(Ocserv(replace(login, pings=30)).probe(chroot))
+    await counted(lab, chroot, 1)
+    probing.cancel()
+    await asyncio.gather(probing, return_exceptions=True)
+    await counted(lab, chroot, 0)
+    broken = await Ocserv().sessions(chroot)
+    assert broken is not None
+    # Whoever else it were would be waited for.
+    assert [session.connected for session in broken] == [False]
+    assert await Ocserv(login).sessions(chroot) == ()
 
 
 async def test_a_probe_killed_in_the_middle_leaves_nothing(lab: GatewayLab) -> None:  # noqa: F811

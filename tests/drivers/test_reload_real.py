@@ -50,6 +50,17 @@ def without(lab: GatewayLab, user: str) -> None:  # noqa: F811
     users.write_text("".join(line for line in users.open() if not line.startswith(f"{user}:")))
 
 
+async def test_a_host_tells_which_of_its_credentials_cannot_be_read(lab: GatewayLab) -> None:  # noqa: F811
+    (lab.folder / "gw.key").write_text("")
+    lab.compose(authorities="none.pem")
+    told = {one.name: one.missing for one in (await lab.slots.observe()).credentials or ()}
+    assert (told.pop("users"), told.pop("certificate")) == ("", "")
+    assert told == {
+        "key": f"the credential file {lab.folder / 'gw.key'} is empty",
+        "authorities": f"the credential file {lab.folder / 'none.pem'} cannot be read: FileNotFoundError",
+    }
+
+
 async def is_let_in(lab: GatewayLab, number: int, port: int) -> bool:  # noqa: F811
     """Log in at an instance's own port; return whether it lets the user in."""
     client = lab.client(number, url_port=port)
@@ -272,7 +283,19 @@ async def test_what_is_stopped_is_left_alone_and_starts_with_the_present_files(
     assert await served(slot) == certificate
 
 
-async def test_a_revoked_client_certificate_is_refused_and_a_list_that_ends_daemons_is_not_given(
+async def test_a_credential_may_have_any_name_that_a_template_can_say(lab: GatewayLab) -> None:  # noqa: F811
+    kept = lab.admission.template.read_text()
+    lab.admission.template.write_text(kept.replace("$credential_users", "$credential_VPN_users"))
+    lab.compose(VPN_users="users")
+    try:
+        await lab.running("1")
+        (lab.folder / "users").write_text((lab.folder / "users").read_text() + "# another line\n")
+        assert (await lab.slots.observe()).unserved == ("VPN_users",)
+    finally:
+        lab.admission.template.write_text(kept)
+
+
+async def test_a_revoked_client_certificate_is_refused_everywhere_and_a_list_that_ends_daemons_not_given(
     lab: GatewayLab,  # noqa: F811
 ) -> None:
     """A real daemon that asks for client certificates; whoever was let in before goes on."""
@@ -284,14 +307,16 @@ async def test_a_revoked_client_certificate_is_refused_and_a_list_that_ends_daem
     lab.revoke()
     lab.compose(ca="ca.pem", crl="crl")
     try:
-        await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+        await serving_beside(lab)
         inside = await lab.client(1, more=lab.shown_by(1)).up()
         inside.ping()
-        await (await lab.client(2, more=lab.shown_by(2)).up()).leave()
+        for port in PORTS.values():
+            await (await lab.client(2, url_port=port, more=lab.shown_by(2)).up()).leave()
         lab.revoke(2)
         await lab.slots.reload(operation("reload"), older=False)
-        with pytest.raises(AssertionError, match="the client ended"):
-            await lab.client(2, more=lab.shown_by(2)).up()
+        for port in PORTS.values():
+            with pytest.raises(AssertionError, match="the client ended"):
+                await lab.client(2, url_port=port, more=lab.shown_by(2)).up()
         (lab.folder / "crl").write_text("nothing\n")
         (lab.folder / "crl").chmod(0o600)
         with pytest.raises(BadInput, match=r"credential crl \(file:.*/crl\): it holds no list"):

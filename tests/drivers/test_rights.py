@@ -41,6 +41,14 @@ def test_a_trust_policy_that_others_may_write_is_refused_with_what_mends_it(stag
         load_trust(stage.lab.trust_policy)
 
 
+def test_a_trust_policy_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "trust.yaml"
+    with pytest.raises(PolicyInvalid) as told:
+        load_trust(path)
+    missing = f"the trust policy {path} cannot be read (No such file or directory); write it, or say where"
+    assert str(told.value).startswith(missing)
+
+
 def test_a_trusted_root_that_others_may_write_is_refused(stage: Stage) -> None:
     """M6: the files that the policy names count as it does."""
     stage.signer.trusted_root_path.chmod(0o666)

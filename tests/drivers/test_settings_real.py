@@ -1,10 +1,17 @@
 """Settings of running instances replaced: real daemons, real users, and what whoever logs in is told."""
 
 import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Network
 
 import pytest
 
 from activities.drivers.runtime.host.bounds import HostBounds
+from activities.drivers.runtime.host.slot_folders import SlotFolder
 from policies.model.errors import BadInput, BeyondHostLimits, Refused
 from policies.model.host_limits import HostLimits
 from policies.model.settings import Setting
@@ -84,27 +91,117 @@ async def test_settings_that_do_not_fit_change_nothing(lab: GatewayLab) -> None:
     with pytest.raises(BeyondHostLimits, match="dns of gw-1 would be set by order"):
         await lab.slots.configure(operation("configure"), SETTINGS[:1])
     assert (conf(lab, "a"), lab.folders.settings) == (before, ())
+    assert lab.folders.settings_answered == "r-1"  # what refuses has answered, and is not asked again
 
 
-async def test_a_larger_pool_is_taken_and_another_port_is_not(lab: GatewayLab) -> None:  # noqa: F811
-    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+@contextmanager
+def given(lab: GatewayLab, **changed: object) -> Iterator[SlotFolder]:  # noqa: F811
+    """Have the agent's file say something else of slot a, as after a restart with another file."""
     folder = lab.folders.of("a")
-    slot = folder.slot
-    inside = await lab.client(1).up()
-    inside.ping()
+    before, folder.slot = folder.slot, folder.slot.model_copy(update=changed)
     try:
-        folder.slot = slot.model_copy(update={"port": 4439})
-        with pytest.raises(Refused, match=r"tcp-port, udp-port of slot a of gw-1 would change, which only"):
-            await lab.slots.configure(operation("configure"), ())
-        larger = slot.pool4.supernet(new_prefix=22)
-        folder.slot = slot.model_copy(update={"pool4": larger})
-        assert (await lab.slots.configure(operation("configure"), ())).credentials == ("ocserv.conf",)
-        assert "255.255.252.0" in await told(lab, 2, 4431)
+        yield folder
     finally:
-        folder.slot = slot
+        folder.slot = before
+
+
+@contextmanager
+def routed(lab: GatewayLab, network: str) -> Iterator[None]:  # noqa: F811
+    """Have the gateway's host lead packets to that network elsewhere."""
+    command = ["ip", "netns", "exec", lab.namespace, "ip", "route"]
+    subprocess.run([*command, "add", network, "dev", "br0"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*command, "del", network], check=True)
+
+
+SMALL, LARGE = IPv4Network("10.90.0.0/30"), IPv4Network("10.90.0.0/22")
+"""Room for one user beside the daemon, and for a thousand."""
+
+
+async def test_a_full_pool_grows_and_lets_the_next_user_in_and_no_ping_is_lost(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    with given(lab, pool4=SMALL):
+        await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+        inside = await lab.client(1).up()
+        inside.ping()
+        with pytest.raises(AssertionError, match="the client ended"):
+            await lab.client(2).up()
+    with given(lab, pool4=LARGE):
+        pids = lab.daemons()
+        done = await lab.slots.configure(operation("configure", rollout="r-pool", epoch=9), ())
+        assert (done.slots, done.credentials) == (("a",), ("ocserv.conf",))
+        assert done.state.instance("a").pools[0] == LARGE
+        second = await lab.client(2).up()
+        second.ping()
+        assert [(await lab.slots.probe("a")).passed, lab.daemons()] == [True, pids]
+        await lab.slots.take_back(operation("back", rollout="r-back", epoch=10), "r-pool")
+        assert (await lab.slots.observe()).instance("a").pools[0] == SMALL
+        await asyncio.sleep(1)  # however fast all that was, their pings went on for a second
+        for client in (inside, second):
+            sent, lost = client.lost()
+            assert (sent > 20, lost, client.alive) == (True, 0, True)
+
+
+async def test_a_session_that_breaks_after_its_pool_has_grown_logs_in_again_as_its_plan_says(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    """The day on which this fails is a good one: take the sentence out of the plan."""
+    with given(lab, pool4=SMALL):
+        await lab.running("1")
+        inside = lab.client(1, url_port=4431)
+        await inside.until("penstock: tunnel")
+    with given(lab, pool4=LARGE):
+        await lab.slots.configure(operation("configure"), ())
+        inside.reconnect()
+        await inside.until("Reconnect gave different Legacy IP address")
+
+
+async def test_a_pool_that_has_not_only_grown_or_that_the_host_has_a_use_for_changes_nothing(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    before = conf(lab, "a")
+    for changed, why in (
+        ({"port": 4439}, r"tcp-port, udp-port of slot a of gw-1 would change, which only"),
+        ({"pool4": IPv4Network("10.90.0.0/25")}, "ipv4-netmask of slot a of gw-1 would change, which only"),
+        ({"pool4": IPv4Network("10.91.0.0/24")}, "ipv4-network of slot a of gw-1 would change, which only"),
+    ):
+        with given(lab, **changed), pytest.raises(Refused, match=why):
+            await lab.slots.configure(operation("configure"), ())
+    overlaps = r"the pool 10.90.0.0/22 of slot a of gw-1 overlaps the host's route to 10.90.3.0/24"
+    with routed(lab, "10.90.3.0/24"), given(lab, pool4=LARGE), pytest.raises(Refused, match=overlaps):
+        await lab.slots.configure(operation("configure"), ())
+    assert conf(lab, "a") == before
+
+
+@pytest.mark.parametrize(
+    "line", ["reconfigured", "before kept", "half put", "put", "told", "settings kept", "answered"]
+)
+async def test_a_change_of_settings_killed_anywhere_is_finished_by_its_repeat(
+    lab: GatewayLab,  # noqa: F811
+    line: str,
+) -> None:
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    inside, before = await lab.client(1).up(), conf(lab, "a")
+    inside.ping()
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.drivers.dying_agent", lab.folder, lab.tag, "configure", "1", line
+    )
+    assert await asyncio.wait_for(agent.wait(), 60) == -signal.SIGKILL
+    lab.compose()
+    if line != "answered":
+        assert lab.folders.settings_answered == ""  # so that it is asked again when nobody repeats it
+    done = await lab.slots.configure(operation("configure"), SETTINGS[3:])
+    assert (done.state.settings, done.state.settings_answered) == (("dpd = 77",), "r-1")
+    assert "dpd = 77" in conf(lab, "a")
+    back = await lab.slots.take_back(operation("back", rollout="r-back", epoch=10), "r-1")
+    assert (conf(lab, "a"), back.state.settings_answered) == (before, "r-back")
     await asyncio.sleep(1)  # however fast all that was, its pings went on for a second
     sent, lost = inside.lost()
-    assert (sent > 20, lost, inside.alive) == (True, 0, True)
+    assert (sent > 10, lost, inside.alive) == (True, 0, True)
 
 
 async def test_limits_of_mobiles_and_of_one_name_count_from_the_next_login_on(lab: GatewayLab) -> None:  # noqa: F811

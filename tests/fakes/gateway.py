@@ -29,10 +29,17 @@ from policies.model.errors import (
     Unavailable,
 )
 from policies.model.fleet import Gateway
-from policies.model.instance import GatewayState, Instance, InstanceState, Probe, Steering
+from policies.model.instance import (
+    GatewayState,
+    GivenCredential,
+    Instance,
+    InstanceState,
+    Probe,
+    Steering,
+)
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
-from policies.model.release_tests import UNDER_LOAD, Asked, Load, Measurement
+from policies.model.release_tests import OF_NAMES, UNDER_LOAD, Asked, Load, Measurement, Names
 from policies.model.settings import Setting, lines_of
 from policies.model.value import digest_of
 
@@ -50,17 +57,29 @@ class FakeSlot:
 class FakeGateway:
     """One gateway; tests speak to it through its ports, and as its users, faults and clock."""
 
+    boot = "first boot"
+    settings: tuple[Setting, ...] = ()
+    reload_answered = ""
+    settings_answered = ""
+    before: tuple[str, tuple[Setting, ...]] | None = None
+    """The last change of settings, and what was there before it."""
+    names: Names | None = None
+    """The names that it was asked for last."""
+    knows_names = True
+    """Whether its agent is one that can ask for names."""
+
     def __init__(self, gateway: Gateway, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.gateway = gateway
         self.now = now
         self.slots = {slot.name: FakeSlot() for slot in gateway.slots}
+        self.pools = {slot.name: slot.pools for slot in gateway.slots}
+        """What instances were started with, or were given since."""
         self.staged: dict[str, ReleaseRef] = {}
-        self.settings: tuple[Setting, ...] = ()
-        self.reload_answered = ""
-        self.before: tuple[str, tuple[Setting, ...]] | None = None
-        """The last change of settings, and what was there before it."""
-        self.effects: list[str] = []
         self.unserved: tuple[str, ...] = ()
+        self.credentials: tuple[GivenCredential, ...] | None = tuple(
+            GivenCredential(name=name) for name in ("certificate", "key", "users")
+        )
+        self.effects: list[str] = []
         """Everything that changed something, oldest first: `start b`, `steer b`, `stop a` …"""
         self.bad_releases: set[str] = set()
         """Manifest digests whose instances take no logins: their probe fails at auth."""
@@ -72,7 +91,6 @@ class FakeGateway:
         """Slots whose instance does not say how many sessions it has."""
         self.exempt: set[str] = set()
         """Addresses whose sessions no deadline ends."""
-        self.boot = "first boot"
         self.lost: list[str] = []
         """Addresses whose session ended without anybody having ordered it."""
         self.primed = True
@@ -213,6 +231,7 @@ class FakeGateway:
             raise Refused(f"{self.gateway.name} has no free slot")
         slot = free[0]
         self.slots[slot] = FakeSlot(release, InstanceState.RUNNING, self.now())
+        self.pools |= {one.name: one.pools for one in self.gateway.slots if one.name == slot}
         self._note(True, f"start {slot}")
         return Started(slot=slot, state=self._state(changed=True), changed=True)
 
@@ -228,15 +247,19 @@ class FakeGateway:
             return Probe(passed=False, stage="ping", reason="0 of 5", connect_seconds=0.05, pings_sent=5)
         return Probe(passed=True, stage="ping", reason="5 of 5", connect_seconds=0.05, pings_sent=5)
 
-    async def inspect(self, operation: Operation, slot: str) -> tuple[Measurement, ...]:
+    async def inspect(
+        self, operation: Operation, slot: str, names: Names | None = None
+    ) -> tuple[Measurement, ...]:
         """Pass every test but those that this release was given another measurement for."""
         self._maybe_fail("inspect")
         held = self._slot(slot)
         if held.state is not InstanceState.RUNNING or held.release is None:
             raise Refused(f"nothing that could be tested runs in slot {slot}")
         self.effects.append(f"inspect {slot}")
+        self.names = names if self.knows_names else None
+        unasked = UNDER_LOAD if self.names is not None else (*UNDER_LOAD, *OF_NAMES)
         return self._measured(
-            held, {test: 2.0 if test is Asked.LOGIN else 0.0 for test in Asked if test not in UNDER_LOAD}
+            held, {test: 2.0 if test is Asked.LOGIN else 0.0 for test in Asked if test not in unasked}
         )
 
     async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
@@ -304,18 +327,26 @@ class FakeGateway:
         return Reloaded(state=state, slots=tuple(running), credentials=("users",), ended=ended)
 
     async def configure(self, operation: Operation, settings: Sequence[Setting]) -> Reloaded:
-        """Have what runs and what starts later use these settings."""
-        self._maybe_fail("configure")
+        """Have what runs and what starts later use these settings; what refuses them has answered, too."""
+        try:
+            self._maybe_fail("configure")
+        except (BadInput, Refused):
+            self.settings_answered = operation.rollout
+            raise
         self._refuse_overtaken(operation)
         if lines_of(settings) != lines_of(self.settings):
             self.before = (operation.rollout, self.settings)
         self.settings = tuple(settings)
+        self.settings_answered = operation.rollout
+        self.pools |= {slot.name: slot.pools for slot in self.gateway.slots}
         return self._told(f"configure {'; '.join(lines_of(settings))}")
 
     async def take_back(self, operation: Operation, change: str) -> Reloaded:
         """Have what runs use again what it had before that reload."""
         self._maybe_fail("take_back")
         self._refuse_overtaken(operation)
+        if self.settings_answered == change:
+            self.settings_answered = operation.rollout
         if self.before is None or self.before[0] != change:
             return Reloaded(state=self._state(changed=False), slots=(), credentials=())
         self.settings = self.before[1]
@@ -484,9 +515,11 @@ class FakeGateway:
             recorded=self.record.length() if self.record else 0,
             described=described_by(self.gateway),
             own_pools=self.own_pools if ADOPTED in self.slots else (),
+            credentials=self.credentials,
             unserved=self.unserved,
             settings=lines_of(self.settings),
             reload_answered=self.reload_answered,
+            settings_answered=self.settings_answered,
         )
 
     def _instance(self, name: str, held: FakeSlot) -> Instance:
@@ -499,6 +532,7 @@ class FakeGateway:
             pid=1000 + sorted(self.slots).index(name) if running else None,
             started_at=held.started_at if running else None,
             sessions=None if name in self.uncountable else len(held.people),
+            pools=self.pools.get(name, ()) if running else (),
         )
 
     def _begin(self, step: str, operation: Operation) -> None:

@@ -65,7 +65,7 @@ def exporting(*digests: str) -> Iterator[dict[str, Exported]]:
     for digest in digests:
         exported = Exported(digest)
         server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(exported))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         servers.append(server)
         gateways[f"127.0.0.1:{server.server_port}"] = exported
     try:

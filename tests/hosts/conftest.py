@@ -1,13 +1,20 @@
-"""What tests on booted hosts start from: the image, and the programs that boot it."""
+"""What tests on booted hosts start from: the image, the programs that boot it, and a host that many share."""
 
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deploy.lab import credentials
 from tests.hosts import image as recipe
+from tests.hosts import ocserv
+from tests.hosts.host import Host
+from tests.lab.network import network
+
+PREFIX = "pstu-"
 
 PROGRAMS = {
     "debootstrap": "debootstrap",
@@ -43,3 +50,16 @@ def image() -> Path:
     if tried.returncode:
         pytest.skip(f"this machine starts no system in a container: {tried.stderr.strip()}")
     return made
+
+
+@pytest.fixture(scope="package")
+def booted(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One host with Debian's ocserv on 443, for all tests here that need no other one beside it."""
+    scratch = tmp_path_factory.mktemp("booted")
+    with network(PREFIX, gateways=1, sites=1) as topology:
+        given = credentials.issue(topology, scratch / "credentials", people=0)
+        with Host(topology.gateways[0], topology, image, scratch) as host:
+            ocserv.set_up(host, given, 1)
+            host.boot()
+            host.wait_for(ocserv.UNIT)
+            yield host

@@ -1,19 +1,21 @@
 """docs/install.md, typed word for word on booted hosts: a live fleet is adopted and upgraded, unnoticed."""
 
-import re
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.hosts import ocserv
 from tests.hosts.host import Host
 from tests.hosts.installation import GATEWAYS, USERS, Installation, installation, parts
-from tests.hosts.packages import AGENT, NEWER, made, newer
+from tests.hosts.packages import AGENT, NEWER, ORCHESTRATOR, made, newer
 
 PREFIX = "psti-"
 UNIT = f"{AGENT}.service"
+CONTROL_UNIT = f"{ORCHESTRATOR}.service"
 SAYS = {
     "penstock whoami": "root",
     "penstock check /etc/penstock/agent.yaml": "/etc/penstock/agent.yaml  ok",
@@ -82,7 +84,7 @@ def test_an_agents_restart_and_upgrade_in_the_middle_of_a_change_are_noticed_by_
     for host in fleet.gateways:
         host.put(f"/root/{deb.name}", deb.read_bytes())
     begin(fleet, "agents are upgraded under it")
-    canary = on_trial(fleet)
+    (canary,) = on_trial(fleet)
     agents = [host.wait_for(UNIT) for host in fleet.gateways]
     canary.run("systemctl", "restart", UNIT)
     fleet.at_each(lambda number: install(fleet.gateways[number - 1], deb.name))
@@ -101,9 +103,23 @@ def test_a_gateway_is_handed_back_to_its_own_daemon_and_unit_and_no_user_notices
     assert fleet.lost() == (0, 0)
 
 
-def test_the_control_host_loses_power_in_the_middle_of_a_change_which_goes_on(fleet: Installation) -> None:
-    begin(fleet, "the control host loses power under it")
-    on_trial(fleet)
+def test_a_held_trial_outlives_an_upgrade_of_penstock_and_the_change_goes_on_through_a_power_cut(
+    fleet: Installation, tmp_path: Path
+) -> None:
+    deb = newer(made(ORCHESTRATOR), tmp_path)
+    fleet.control.put(f"/root/{deb.name}", deb.read_bytes())
+    begin(fleet, "penstock is upgraded under it, and loses power")
+    (canary,) = on_trial(fleet)
+    fleet.penstock("hold edge --reason 'penstock is upgraded'")
+    tried, ran = taking(fleet), fleet.control.wait_for(CONTROL_UNIT)
+    assert {name for name, slot in tried.items() if slot != "adopted"} == {canary.name}
+    install(fleet.control, deb.name)
+    assert fleet.control.wait_for(CONTROL_UNIT) != ran
+    assert NEWER in fleet.control.run("dpkg-query", "--show", ORCHESTRATOR).out
+    fleet.penstock("status edge", wanted="held by root: penstock is upgraded", codes=(0, 6))
+    assert taking(fleet) == tried
+    fleet.penstock("resume edge --reason 'it runs again'")
+    assert {*on_trial(fleet, wave=2)} == {*fleet.gateways} - {canary}
     fleet.control.cut_power()
     time.sleep(5)
     fleet.control.boot()
@@ -117,7 +133,7 @@ def test_the_control_host_loses_power_in_the_middle_of_a_change_which_goes_on(fl
 
 def test_a_reboot_in_the_middle_of_a_change_is_named_and_no_release_is_blamed(fleet: Installation) -> None:
     begin(fleet, "a host reboots under it")
-    canary = on_trial(fleet)
+    (canary,) = on_trial(fleet)
     others = [host for host in fleet.gateways if host is not canary]
     ended, undisturbed = fleet.lost(canary)[0], fleet.lost(*others)
     canary.reboot()
@@ -143,18 +159,19 @@ def begin(fleet: Installation, reason: str) -> None:
     fleet.penstock(f"upgrade start edge --to 1.3.0 --reason '{reason}'")
 
 
-def on_trial(fleet: Installation) -> Host:
-    """Return the first gateway's host once its new instance has users, while it is watched."""
-    said = ""
+def on_trial(fleet: Installation, wave: int = 1) -> list[Host]:
+    """Return a wave's hosts once their new instances have users, while they are watched."""
+    change: dict[str, Any] = {}
 
     def watched() -> bool:
-        nonlocal said
-        said = fleet.penstock("status edge", codes=(0, 6))
-        return "OBSERVING" in said
+        nonlocal change
+        said = fleet.penstock("status edge --output json", codes=(0, 6))
+        change = json.loads(said)["data"]["change"]
+        return (change["phase"], change["wave"]) == ("observing", wave)
 
     wait_for(watched, 60)
-    (name,) = re.findall(r"^(gw-\d)\s.*on trial", said, re.MULTILINE)
-    return next(host for host in fleet.gateways if host.name == name)
+    names = {one["gateway"] for one in change["gateways"] if one["state"] == "on trial"}
+    return [host for host in fleet.gateways if host.name in names]
 
 
 def install(host: Host, package: str) -> None:
@@ -167,9 +184,16 @@ def enabled(host: Host) -> bool:
     return host.run("systemctl", "is-enabled", ocserv.UNIT, may_fail=True).code == 0
 
 
+def taking(fleet: Installation) -> dict[str, str]:
+    """Return the slot of each gateway that gets its new sessions."""
+    return {
+        name: slot for name, slots in fleet.slots().items() for slot, row in slots.items() if row[1] == "yes"
+    }
+
+
 def serving(fleet: Installation) -> set[str]:
     """Return the slots that get the new sessions of the gateways."""
-    return {slot for slots in fleet.slots().values() for slot, row in slots.items() if row[1] == "yes"}
+    return {*taking(fleet).values()}
 
 
 def promoted(fleet: Installation) -> bool:

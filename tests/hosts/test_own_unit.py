@@ -1,20 +1,15 @@
 """The unit of a daemon that was adopted, on a booted host: who starts what after which reboot."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from deploy.debian.contents import PACKAGES
-from deploy.lab import credentials
 from tests.hosts import ocserv
 from tests.hosts.beside_systemd import on
 from tests.hosts.host import Host
-from tests.lab.network import network
 
-PREFIX = "pstu-"
 pytestmark = [pytest.mark.lab, pytest.mark.sweep]
 
 
@@ -36,17 +31,8 @@ class Gateway:
 
 
 @pytest.fixture(scope="module")
-def gateway(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    scratch = tmp_path_factory.mktemp("units")
-    with network(PREFIX, gateways=1, sites=1) as topology, contextlib.ExitStack() as opened:
-        given = credentials.issue(topology, scratch / "credentials", people=0)
-        host = opened.enter_context(Host(topology.gateways[0], topology, image, scratch))
-        ocserv.set_up(host, given, 1)
-        host.boot()
-        host.wait_for(ocserv.UNIT)
-        agent = scratch / "agent"
-        agent.mkdir()
-        yield Gateway(host, agent)
+def gateway(booted: Host, tmp_path_factory: pytest.TempPathFactory) -> Gateway:
+    return Gateway(booted, tmp_path_factory.mktemp("agent"))
 
 
 def test_a_unit_is_disabled_after_the_first_promotion_and_started_again_when_it_is_handed_back(

@@ -1,23 +1,28 @@
 """Spoiled releases on a lab with users, one change after the other, and then the good one.
 
 `python -m tests.lab.exposure` tells what became of each as a line of JSON. Who got new sessions is told by
-the kernel, which reports every change of a gateway's table, and who came by the new daemon's own log.
+the kernel, which reports every change of a gateway's table, and who came by the new daemon's own log. At the
+end, while the older instances drain, a user is taken out of the list.
 """
 
 import asyncio
 import json
 import re
+import ssl
+import time
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
-from deploy.lab.lab import FLEET, Lab, Shape, lab
+from deploy.lab.anyconnect import Outcome, log_in
+from deploy.lab.lab import FLEET, OPERATOR, Lab, Shape, lab
 from deploy.lab.rehearsal import Rehearsal
 from deploy.lab.spoiled import Spoiled
 from orchestrator.processes.process import leave
 from policies.model.audit import AuditEntry
+from policies.model.instance import InstanceState
 from policies.model.plan import ReleaseRef, Strategy
-from policies.model.release_tests import Asked, LoadTest, ReleaseTests
+from policies.model.release_tests import Asked, LoadTest, NameTests, ReleaseTests
 from policies.model.verdict import Window
 from tests.lab.kernel_witness import KernelWitness
 
@@ -27,6 +32,7 @@ TESTS = ReleaseTests(
     # Resumed handshakes are too few in so short a round to say anything on a machine with other work.
     skip=(Asked.RESUMED,),
     pings_lost=0.3,
+    names=NameTests(outside=("www.example.org",)),
     load=LoadTest(
         gateway=CANARY, sessions=3, within=timedelta(seconds=1), throughput=0.4, handshakes=0.2, cpu=3.0
     ),
@@ -42,6 +48,9 @@ SHORT = Window(
 SHAPE = Shape(prefix=PREFIX, folder="lab-exposure", gateways=3, sites=6, tests=TESTS)
 PINGS_END_WITHIN = 1.5
 """Seconds after which a ping has come back, or is lost."""
+
+GIVEN_UP_AFTER = 20.0
+"""Seconds after which somebody who still gets in is not tried any more."""
 
 _CAME = re.compile(r"auth init for user '(?P<user>[^']*)'")
 
@@ -103,8 +112,74 @@ class Exposure:
         }
 
 
+class Doors:
+    """Every instance of every gateway, at its own port, and who gets in there."""
+
+    def __init__(self, built: Lab) -> None:
+        """Take the lab."""
+        self._lab, self._who = built, built.logins.settings.who
+        self._trust = ssl.create_default_context(cafile=str(self._who.authority))
+
+    async def take_out(self) -> dict[str, Any]:
+        """Take a user out of the list, and return the seconds from the order to where it gets in no more."""
+        built, leaver, stays = self._lab, self._who.people[-1], self._who.people[-2]
+        states, before = await built.states(), built.figures()
+        running = {
+            name: [one for one in state.instances if one.state is InstanceState.RUNNING]
+            for name, state in states.items()
+        }
+        doors = {
+            f"{host.name} {one.slot}": (host.address4, self._port(host.name, one.slot))
+            for host in built.topology.gateways
+            for one in running[host.name]
+        }
+        came = [(await self._tried(*door, leaver)).value for door in doors.values()]
+        for path in (self._who.users, self._who.legacy_users):
+            kept = [line for line in path.read_text().splitlines() if not line.startswith(f"{leaver}:")]
+            path.write_text("\n".join(kept) + "\n")
+        began = time.monotonic()
+        asked = asyncio.create_task(
+            built.installation.service.reload(OPERATOR, FLEET, "has left", at_once=True)
+        )
+        refused = await asyncio.gather(*(self._refused(*door, leaver, began) for door in doors.values()))
+        await asked
+        result, after = await built.result(), built.figures()
+        return {
+            "outcome": result.outcome,
+            "reason": result.reason,
+            "came": came,
+            "refused": dict(zip(doors, refused, strict=True)),
+            "later": [(await self._tried(*door, leaver)).value for door in doors.values()],
+            "others": [(await self._tried(*door, stays)).value for door in doors.values()],
+            "draining": {
+                name: sum(
+                    one.sessions or 0 for one in running[name] if one.slot != states[name].steering.serving
+                )
+                for name in running
+            },
+            "up": after["up"],
+            "lost": after["lost"] - before["lost"],
+        }
+
+    async def _refused(self, address: str, port: int, user: str, began: float) -> float | None:
+        """Return when the user was first refused there, in seconds; None when that was not to be seen."""
+        while time.monotonic() < began + GIVEN_UP_AFTER:
+            found = await self._tried(address, port, user)
+            if found is Outcome.REJECTED:
+                return time.monotonic() - began
+            await asyncio.sleep(0.2)
+        return None
+
+    async def _tried(self, address: str, port: int, user: str) -> Outcome:
+        outcome, _ = await log_in(address, port, user, self._who.password, trust=self._trust)
+        return outcome
+
+    def _port(self, gateway: str, slot: str) -> int:
+        return next(one.port for one in self._lab.fleet.gateway(gateway).slots if one.name == slot)
+
+
 async def main() -> None:
-    """Change the lab's fleet to each spoiled release and to the good one."""
+    """Change the lab's fleet to each spoiled release and to the good one; then take a user out."""
     async with lab(print, SHAPE) as built:
         releases = {how.name: built.offers.spoiled(how) for how in Spoiled} | {"GOOD": built.newer}
         with ExitStack() as watched:
@@ -117,6 +192,7 @@ async def main() -> None:
             exposure = Exposure(built, witnesses)
             for name, release in releases.items():
                 print(name, json.dumps(await exposure.change_to(release)), flush=True)
+        print("TAKEN_OUT", json.dumps(await Doors(built).take_out()), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from deploy.lab import preflight
+from deploy.lab.__main__ import USUAL, parse
 from deploy.lab.topology import Claim
 from orchestrator.exit_code import ExitCode
 from tests.house.leftovers import nothing_is_left
+from tests.lab.own_state import own_state
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(420),
 ]
 
 HOME = Path(__file__).parents[2]
@@ -62,16 +64,26 @@ def fail_if_hindered(code: int, said: str) -> None:
         pytest.fail(f"hindered: {said.strip().splitlines()[-1]}", pytrace=False)
 
 
+def stories(folder: Path) -> dict[str, Any]:
+    """What the demo wrote into the folder, by the name of the story."""
+    document = json.loads((folder / "out.json").read_text())
+    return {story["name"]: story for story in document["stories"]}
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The usual demo, once, with nothing left behind."""
+    """Blue-green that fails at its first share, then one taken back after the switch, and the usual demo."""
     folder = tmp_path_factory.mktemp("demo")
+    words = [word for name in ("bad-green", "green-back", *USUAL) for word in ("--scenario", name)]
     with nothing_is_left():
-        process = demo("--json", str(folder / "out.json"), state=folder / "state")
-        said = ended(process, 280)
+        process = demo(*words, "--json", str(folder / "out.json"), state=own_state(folder / "state"))
+        said = ended(process, 400)
     assert process.returncode == 0, said
-    document: dict[str, Any] = json.loads((folder / "out.json").read_text())
-    return {story["name"]: story for story in document["stories"]}
+    return stories(folder)
+
+
+def test_the_usual_demo_tells_of_a_clean_upgrade_and_of_logins_that_fail() -> None:
+    assert parse([]) == (("clean", "bad-auth"), None)
 
 
 def test_nobody_loses_a_session_or_a_ping_in_an_upgrade_or_a_rollback(told: dict[str, Any]) -> None:
@@ -98,36 +110,23 @@ def test_a_signed_release_on_which_logins_fail_is_rolled_back_by_itself(told: di
     assert bad["seconds"]["fault_to_decision"] > 0
 
 
-@pytest.fixture(scope="module")
-def greens(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Blue-green, failing at its first share and taken back after the switch, on one lab."""
-    folder = tmp_path_factory.mktemp("greens")
-    stories = ("--scenario", "bad-green", "--scenario", "green-back")
-    with nothing_is_left():
-        process = demo(*stories, "--json", str(folder / "out.json"), state=folder / "state")
-        said = ended(process, 280)
-    assert process.returncode == 0, said
-    document: dict[str, Any] = json.loads((folder / "out.json").read_text())
-    return {story["name"]: story for story in document["stories"]}
-
-
-def test_nobody_loses_a_session_or_a_ping_in_blue_green(greens: dict[str, Any]) -> None:
-    for story in greens.values():
+def test_nobody_loses_a_session_or_a_ping_in_blue_green(told: dict[str, Any]) -> None:
+    for story in (told["bad-green"], told["green-back"]):
         assert story["sessions"] == {"before": 24, "after": 24, "lost": 0}, story
         assert story["pings"]["lost"] == 0
 
 
-def test_green_that_fails_at_its_first_share_goes_back(greens: dict[str, Any]) -> None:
-    bad = greens["bad-green"]
+def test_green_that_fails_at_its_first_share_goes_back(told: dict[str, Any]) -> None:
+    bad = told["bad-green"]
     assert (bad["outcome"], bad["decision"]["verdict"]) == ("rolled_back", "unhealthy")
     assert bad["decision"]["readings"]["connect-success"]["control_total"] > 0
     assert bad["seconds"]["decision_to_steered"] < BACK_WITHIN
 
 
-def test_green_is_taken_back_after_the_switch(greens: dict[str, Any]) -> None:
-    back = greens["green-back"]
+def test_green_is_taken_back_after_the_switch(told: dict[str, Any]) -> None:
+    back = told["green-back"]
     assert back["outcome"] == "rolled_back"
-    assert back["gateways"] == greens["bad-green"]["gateways"]
+    assert back["gateways"] == told["bad-green"]["gateways"]
     assert 0 < back["seconds"]["decision_to_steered"] < BACK_WITHIN
 
 
@@ -136,38 +135,44 @@ def test_two_people_signed_what_ran(told: dict[str, Any]) -> None:
     assert roles == ["builder", "release_manager"]
 
 
-def test_a_release_changed_after_signing_is_refused_and_touches_nothing(tmp_path: Path) -> None:
-    with nothing_is_left():
-        process = demo(
-            "--scenario", "bad-signature", "--json", str(tmp_path / "out.json"), state=tmp_path / "state"
-        )
-        said = ended(process, 120)
-    assert process.returncode == 5, said
-    (story,) = json.loads((tmp_path / "out.json").read_text())["stories"]
-    assert (story["outcome"], story["exit"], story["sessions"]["lost"]) == ("refused", 5, 0)
-    assert "DigestMismatch" in story["decision"]["reason"]
-
-
 def test_ctrl_c_in_the_middle_of_a_wave_leaves_nothing(tmp_path: Path) -> None:
     with nothing_is_left():
-        process = demo("--scenario", "clean", state=tmp_path / "state")
+        process = demo("--scenario", "clean", state=own_state(tmp_path / "state"))
         said_until(process, "on trial")
         process.send_signal(signal.SIGINT)
         said = ended(process, 60)
     assert process.returncode == 130, said
 
 
-def test_what_a_killed_demo_leaves_is_cleared_away_by_the_next(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def following(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """What the next demo said and told after one was killed, of a release that was changed after signing."""
+    folder = tmp_path_factory.mktemp("following")
+    state = own_state(folder / "state")
     with nothing_is_left():
-        killed = demo("--scenario", "clean", state=tmp_path / "state")
+        killed = demo("--scenario", "clean", state=state)
         said_until(killed, "users are connected")
         killed.kill()
         killed.wait()
         time.sleep(1)
-        following = demo("--scenario", "bad-signature", state=tmp_path / "state")
-        said = ended(following, 120)
-    assert following.returncode == 5, said
+        process = demo("--scenario", "bad-signature", "--json", str(folder / "out.json"), state=state)
+        said = ended(process, 120)
+    assert process.returncode == 5, said
+    return said, stories(folder)
+
+
+def test_what_a_killed_demo_leaves_is_cleared_away_by_the_next(following: tuple[str, dict[str, Any]]) -> None:
+    said, _ = following
     assert "cleared away what an earlier lab left" in said
+
+
+def test_a_release_changed_after_signing_is_refused_and_touches_nothing(
+    following: tuple[str, dict[str, Any]],
+) -> None:
+    _, told = following
+    story = told["bad-signature"]
+    assert (story["outcome"], story["exit"], story["sessions"]["lost"]) == ("refused", 5, 0)
+    assert "DigestMismatch" in story["decision"]["reason"]
 
 
 def test_a_demo_beside_another_lab_names_its_process_and_touches_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.lab import preflight
 from deploy.lab.spoiled import Spoiled
-from policies.model.release_tests import Asked
+from policies.model.release_tests import OF_NAMES, Asked
 from tests.house.leftovers import nothing_is_left
 from tests.lab.exposure import CANARY, PREFIX, SHAPE
 
@@ -24,6 +24,8 @@ pytestmark = [
 ]
 
 GATEWAYS = {f"gw-{number}" for number in range(1, SHAPE.gateways + 1)}
+TAKEN_OUT_WITHIN = 5.0
+"""Seconds."""
 STOPPED_BY = {
     Spoiled.LETS_ANYBODY_IN: {Asked.WRONG_PASSWORD},
     Spoiled.IS_SLOWER: {Asked.THROUGHPUT, Asked.CPU},
@@ -84,6 +86,10 @@ def test_a_good_release_passes_the_same_tests_and_is_promoted_to_users(
     assert change["outcome"] == "promoted", change["reason"]
     assert {entry["exposure"]["outcome"] for entry in change["tested"]} == {"passed"}
     assert len(change["tested"]) == len(GATEWAYS) + 1  # and the load, on the canary alone
+    of_names = [one for entry in change["tested"] for one in entry["findings"] if one["test"] in OF_NAMES]
+    assert [one["said"] for one in of_names] == ["www.example.org asked outside of the tunnel"] * len(
+        GATEWAYS
+    )
     assert change["running"] == [change["release"]]
     # The witnesses of what the spoiled ones were not given see it here.
     given = {name: set(slots) for name, slots in change["exposed"].items()}
@@ -99,3 +105,18 @@ def test_nobody_loses_a_ping_or_a_session_while_a_release_is_tested(
     change = told[name]
     assert (change["up"], change["lost"]) == (SHAPE.sites, 0)
     assert (change["pings"] > 0, change["pings_lost"]) == (True, 0)
+
+
+def test_who_is_taken_out_gets_in_nowhere_within_five_seconds_draining_instances_too(
+    told: dict[str, dict[str, Any]],
+) -> None:
+    """The order is `credentials reload --at-once`; each instance is asked at its own port."""
+    found = told["TAKEN_OUT"]
+    assert found["outcome"] == "promoted", found["reason"]
+    assert found["draining"].keys() == GATEWAYS
+    assert all(sessions > 0 for sessions in found["draining"].values())
+    assert found["came"] == found["others"] == ["accepted"] * 2 * len(GATEWAYS)
+    assert {door.partition(" ")[0] for door in found["refused"]} == GATEWAYS
+    assert all(seconds is not None and seconds < TAKEN_OUT_WITHIN for seconds in found["refused"].values())
+    assert found["later"] == ["rejected"] * 2 * len(GATEWAYS)
+    assert (found["up"], found["lost"]) == (SHAPE.sites, 0)

@@ -13,6 +13,7 @@ import pytest
 from deploy.lab import preflight
 from orchestrator.exit_code import ExitCode
 from tests.house.leftovers import nothing_is_left
+from tests.lab.own_state import own_state
 from tests.lab.readme_commands import STORY
 
 pytestmark = [
@@ -45,7 +46,7 @@ class Desk:
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, str]]:
     """A lab, and what was said when it was up."""
-    state = tmp_path_factory.mktemp("state")
+    state = own_state(tmp_path_factory.mktemp("state"))
     (state / "penstock.toml").write_text("# a real installation\n")
     desk = Desk(state)
     with nothing_is_left():

@@ -11,8 +11,8 @@ from deploy.lab import packages, preflight, trees
 from orchestrator.publishing import debian
 from orchestrator.publishing.tree import MOUNT_POINTS
 from policies.model.errors import BadInput, Unavailable
+from tests.lab.own_state import SHARED as CACHE
 
-CACHE = Path(__file__).parents[2] / ".state/packages"
 pytestmark = pytest.mark.lab
 
 

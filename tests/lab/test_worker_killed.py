@@ -11,6 +11,7 @@ import pytest
 
 from deploy.lab import preflight
 from tests.house.leftovers import nothing_is_left
+from tests.lab.own_state import own_state
 
 pytestmark = [
     pytest.mark.lab,
@@ -141,7 +142,7 @@ leave(0)
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the story has told."""
-    folder = tmp_path_factory.mktemp("state")
+    folder = own_state(tmp_path_factory.mktemp("state"))
     with nothing_is_left("pstw-"):
         done = subprocess.run(
             [sys.executable, "-c", STORY],
@@ -176,7 +177,7 @@ REFUSED = {
     "another gateway's queue": "nothing came",
     "a change by a gateway's certificate": "may not",
     "a list by a gateway's certificate": "may not",
-    "a plain order": "BadInput: sealed",
+    "a plain order": "BadInput: what it says is sealed",
     "an epoch of 2^53": "ahead of the clock of",
     "an order for another gateway": "is for gw-9, and this host is",
     "the sessions of the slot that serves": "gets new sessions, so none of its sessions is ended",

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.debian import __main__ as package
 from deploy.debian import archive, sums
-from deploy.debian.contents import PACKAGES
+from deploy.debian.contents import PACKAGES, Package
 from policies.model.errors import Unavailable
 
 MOMENT = 1_700_000_000
@@ -48,6 +48,36 @@ def test_a_package_has_the_same_bytes_whoever_makes_it_in_whatever_order(tmp_pat
     rights = {line.split()[-1]: line.split()[:2] for line in listed.splitlines()}
     assert rights["./program"] == ["-rwxr-xr-x", "root/root"]
     assert rights["./library.so"] == rights["./text"] == ["-rw-r--r--", "root/root"]
+
+
+INSTALLED = """
+mount --bind default /etc/default && mount --bind group /etc/group
+PATH=$PWD/programs:$PATH
+sh "$1" configure && stat -c '%a %U:%G' "$2" && rm "$2" && sh "$1" configure
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a folder over /etc/default, for itself alone")
+@pytest.mark.parametrize(
+    ("package", "rights"), [(PACKAGES[0], "640 root:penstock"), (PACKAGES[1], "640 root:root")]
+)
+def test_an_installation_leaves_what_may_hold_passwords_to_those_who_need_it(
+    tmp_path: Path, package: Package, rights: str
+) -> None:
+    for name in ("systemd-sysusers", "systemd-tmpfiles", "py3compile", "update-alternatives", "systemctl"):
+        program = tmp_path / "programs" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / package.name).touch(0o644)
+    (tmp_path / "group").write_text(Path("/etc/group").read_text() + "penstock:x:4711:\n")
+    script = os.fspath(package.folder / "DEBIAN/postinst")
+    words = ["sh", "-c", INSTALLED, "sh", script, f"/etc/default/{package.name}"]
+    done = subprocess.run(
+        ["unshare", "--mount", *words], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{rights}\n"
 
 
 def test_the_sums_are_signed_by_the_key_that_was_named_and_told_when_it_is_not_there(

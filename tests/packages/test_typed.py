@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -67,6 +68,22 @@ def test_groff_finds_nothing_wrong_in_a_page(tmp_path: Path) -> None:
         controls = [line for line in lines if line.startswith((".", "'"))]
         known = {".TH", ".SH", ".SS", ".TP", ".B", ".br"}
         assert {line.split(" ")[0] for line in controls} <= known, node.words
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody who may not read a file")
+def test_who_may_not_read_the_settings_of_the_host_asks_the_api_at_its_socket() -> None:
+    text = environment.COMMAND.read_text().replace("/usr/lib/@NAME@/bin/penstock", "env")
+    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c"]
+    with TemporaryDirectory() as folder:
+        settings = Path(folder) / "default"
+        settings.write_text("PENSTOCK_SOCKET=/elsewhere\nPENSTOCK_URL=https://a\n")
+        Path(folder).chmod(0o755)
+        settings.chmod(0o640)
+        for said in ("PENSTOCK_SOCKET=/run/penstock/penstock.sock", "PENSTOCK_SOCKET=/mine"):
+            given = [said] * (said == "PENSTOCK_SOCKET=/mine")
+            command = ["env", *given, *nobody, text.replace("/etc/default/@NAME@", str(settings)), "penstock"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            assert [one for one in done.stdout.splitlines() if one.startswith("PENSTOCK_")] == [said]
 
 
 def test_the_command_has_the_settings_of_its_host_unless_its_caller_says_otherwise(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`penstock fleet adopt`, as people type it: what is found first, then the change, and what is refused."""
 
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from activities.files import load
+from orchestrator.cli.spelling import all_spelled
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
 from policies.adoption import release_of
@@ -34,6 +36,11 @@ class Stand:
     penstock: CommandLine
     gateway: FakeGateway
     world: World
+
+    async def offered(self) -> str:
+        """What the fleet's status says that can be done, as people type it."""
+        said = json.loads((await self.penstock("status", "edge", "-o", "json")).out)
+        return all_spelled(said["data"]["offers"])
 
 
 SECOND = """\
@@ -122,9 +129,13 @@ async def test_a_gateway_is_handed_back_to_the_daemon_that_was_adopted_and_only_
     assert (await stand.penstock("fleet", "adopt", "edge")).code == 0
     already = await stand.penstock("fleet", "hand-back", "edge", "edge-1", "--reason", "again")
     assert "known-good is their own daemon already" in already.err
+    assert await stand.offered() == "penstock plan edge --to RELEASE"
     assert (await stand.world.upgrade(("edge-1",))).outcome is Outcome.PROMOTED
+    own = "penstock fleet hand-back edge edge-1 --reason TEXT (to the daemon that was adopted there)"
+    assert await stand.offered() == f"penstock rollback edge --reason TEXT | {own}"
     back = await stand.penstock("fleet", "hand-back", "edge", "edge-1", "--reason", "as it was")
     assert back.code == 0, back.err
     assert stand.gateway.serving == ADOPTED
     assert stand.gateway.lost == []
     assert stand.world.book.known_good("edge") == {"edge-1": FOUND}
+    assert "hand-back" not in await stand.offered()

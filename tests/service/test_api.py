@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import re
 import socket
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -180,6 +181,27 @@ async def test_bad_input_is_a_problem_that_names_the_place(api: httpx.AsyncClien
     refused = await api.post("/fleets/edge/commands", json=body, headers={"Idempotency-Key": "1"})
     assert refused.status_code == 422
     assert refused.json()["detail"].startswith("body")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/releases", {"fleet": "edge", "digest": "1.4.1"}),
+        ("POST", "/releases/verify", {"fleet": "edge", "digest": "1.4.1"}),
+        ("POST", "/changes", {"fleet": "edge", "to": "2", "reason": "why", "plan": "1.4.1"}),
+        ("GET", "/plans/1.4.1", None),
+        ("POST", "/plans/1.4.1/approvals", {"reason": "why"}),
+    ],
+)
+async def test_what_is_no_digest_is_named_with_how_one_is_written(
+    api: httpx.AsyncClient, method: str, path: str, body: object
+) -> None:
+    refused = await api.request(method, path, json=body, headers={"Idempotency-Key": "1"})
+    assert refused.status_code == 422
+    assert re.fullmatch(
+        r"(body|path)\.(digest|plan): '1\.4\.1' is no digest.*; write .* digits\b.*",
+        refused.json()["detail"],
+    )
 
 
 async def test_an_expired_and_a_revoked_token_are_named(api: httpx.AsyncClient, ledger: Ledger) -> None:

@@ -13,10 +13,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from activities.drivers.rights import everybody_reads
 from orchestrator.store.ledger import Ledger
 from tests.service.bad_files import SOUND, TABLES
 from tests.service.command_line import CommandLine
@@ -84,6 +87,39 @@ async def test_a_process_with_wrong_settings_ends_at_once_and_names_them(
     said = await CommandLine(ALONE | given)(process)
     assert (said.code, place in said.err) == (2, True), said.err
     assert not list(state.glob("*.db"))
+
+
+@pytest.fixture
+def open_to_everybody() -> Iterator[Path]:
+    """A folder that every user of this host may enter, with settings that have a password."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        file = Path(folder) / "penstock.toml"
+        file.write_text('ledger_url = "postgresql+psycopg://penstock:hunter2@db.example/penstock"\n')
+        file.chmod(0o644)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("words", [("serve",), ("api",), ("worker",), ("check", "-o", "json")])
+async def test_settings_with_a_password_that_everybody_may_read_are_refused(
+    words: tuple[str, ...], open_to_everybody: Path
+) -> None:
+    said = await CommandLine(ALONE | {"PENSTOCK_STATE": str(open_to_everybody)})(*words)
+    file = open_to_everybody / "penstock.toml"
+    assert said.code == 2, said.err
+    why = f"{file} has a password in ledger_url, and everybody may read it; chmod o-r {file}"
+    assert why in said.err + said.out
+    assert "hunter2" not in said.err + said.out
+
+
+def test_who_may_not_enter_a_folder_or_read_a_file_there_reads_no_password(open_to_everybody: Path) -> None:
+    file = open_to_everybody / "penstock.toml"
+    assert everybody_reads(file)
+    file.chmod(0o640)
+    assert not everybody_reads(file)
+    file.chmod(0o644)
+    open_to_everybody.chmod(0o750)
+    assert not everybody_reads(file)
 
 
 @pytest.mark.parametrize("content", [b"this is no database", b"SQLite format 3\x00" + b"\xff" * 4096])

@@ -11,8 +11,8 @@ import yaml
 from activities.files import load
 from orchestrator.cli.client import ANSWER_SECONDS
 from orchestrator.exit_code import OF_OUTCOMES
-from orchestrator.service.changes import ChangeService, Surveyed
 from orchestrator.service.service import Service
+from orchestrator.service.surveys import Surveyed, SurveyService
 from orchestrator.store.ledger import Ledger
 from policies.model.change import Outcome
 from policies.model.drain import DrainEvent
@@ -167,14 +167,23 @@ def test_every_outcome_of_a_change_has_its_code() -> None:
         (("hold", "edge"), 2, "--reason"),
         (("hold", "nowhere", "--reason", "x"), 2, "nowhere"),
         (("rollback", "edge-us", "--reason", "x"), 2, "edge-us"),
-        (("status", "EDGE"), 2, "path.fleet"),
+        (("status", "EDGE"), 2, "path.fleet: 'EDGE' is no name; one has small letters"),
         (("status", "../core"), 2, "../core"),
         (("status", "edge; rm -rf"), 2, "path.fleet"),
         (("status", ""), 2, "no name"),
         (("status", "e" * 64), 2, "path.fleet"),
         (("plan", "edge", "--to", ""), 2, "body.to"),
         (("plan", "edge", "--to", "1.3.0", "--strategy", "fast"), 2, "body.strategy"),
-        (("upgrade", "start", "edge", "--to", "1.3.0", "--reason", "x", "--plan", "zz"), 2, "body.plan"),
+        (
+            ("upgrade", "start", "edge", "--to", "1.3.0", "--reason", "x", "--plan", "zz"),
+            2,
+            "body.plan: 'zz' is",
+        ),
+        (
+            ("release", "add", "1.4.1", "--fleet", "edge"),
+            2,
+            "body.digest: '1.4.1' is no digest; write sha256:",
+        ),
         (("rollback", "edge", "--reason", "x", "--timeout", "soon"), 2, '"soon"'),
         (("drain", "extend", "edge", "--by", "8", "--reason", "x"), 2, '"8"'),
         (("drain", "extend", "edge", "--by", "0s", "--reason", "x"), 2, "by_seconds"),
@@ -182,7 +191,7 @@ def test_every_outcome_of_a_change_has_its_code() -> None:
         (("history", "edge", "--limit", "0"), 2, "--limit"),
         (("history", "edge", "--before", "edge-99"), 2, "edge-99"),
         (("gateway", "quarantine", "edge", "GW", "--reason", "x"), 2, "path.gateway"),
-        (("snapshot", "get", "xyz", "edge"), 2, "path.name"),
+        (("snapshot", "get", "xyz", "edge"), 2, "path.name: 'xyz' is no digest of a snapshot; write"),
         (("snapshot", "get", "abcdef", "edge"), 2, "abcdef"),
         (("token", "create", "Robot", "--grant", "edge=ci"), 2, "body.name"),
         (("token", "create", "robot", "--grant", "edge"), 2, '"edge"'),
@@ -266,7 +275,7 @@ async def test_who_asks_every_gateway_hears_that_it_takes_a_while(
         return Surveyed(states={}, silent={"edge-1": "its agent did not answer"})
 
     del service
-    monkeypatch.setattr(ChangeService, "survey", survey)
+    monkeypatch.setattr(SurveyService, "of", survey)
     said = await penstock("sessions", "edge")
     assert said.code == 0, said.err
     assert said.err == "Every gateway is asked; one that is silent takes 20 s.\n"
@@ -281,7 +290,7 @@ async def test_a_gateway_that_answers_and_runs_nothing_of_ours_is_not_called_sil
         return Surveyed(states={fake.gateway.name: await fake.observe()}, silent={})
 
     del service
-    monkeypatch.setattr(ChangeService, "survey", survey)
+    monkeypatch.setattr(SurveyService, "of", survey)
     said = await penstock("sessions", "edge")
     assert said.code == 0, said.err
     assert said.out.splitlines()[1].split()[1:] == ["runs", "nothing", "of", "penstock's", "unknown"]

@@ -41,6 +41,15 @@ async def test_every_line_says_how_it_is_what_was_found_and_what_helps(penstock:
     assert "penstock fleet install edge" in said
 
 
+async def test_the_first_silent_gateway_is_named_with_what_keeps_it(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    ledger.record_states("edge", [], {"edge-1": "its agent seals with another key"})
+    found = json.loads((await penstock("doctor", "-o", "json")).out)["data"]
+    gateways = next(one for one in found if one["about"] == "edge: gateways")
+    assert gateways["sentence"].endswith("edge-1; edge-1: its agent seals with another key")
+
+
 async def test_a_file_that_is_wrong_is_named_and_takes_no_other_fleet_away(
     penstock: CommandLine, tmp_path: Path
 ) -> None:

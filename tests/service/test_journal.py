@@ -59,6 +59,38 @@ def test_whatever_the_command_line_runs_says_warnings_with_their_priority(tmp_pa
     assert said(tmp_path / "log", "{own}", RUNS) == "<4>as every process says it\n"
 
 
+CONNECTS = """
+import asyncio, os, sys, types
+import grpc
+from orchestrator.cli import process
+class Empty(grpc.GenericRpcHandler):
+    def service(self, call):
+        async def answer(request, context): return b""
+        return grpc.unary_unary_rpc_method_handler(answer)
+async def main():
+    from activities.instances import InstanceActivities
+    from orchestrator.engine.client import connect
+    from orchestrator.processes.process import make_worker
+    engine = grpc.aio.server(handlers=[Empty()])
+    address = f"127.0.0.1:{engine.add_insecure_port('127.0.0.1:0')}"
+    await engine.start()
+    steps = [InstanceActivities(None).observe_gateway]
+    working = asyncio.create_task(make_worker(await connect(address, "default"), "q", activities=steps).run())
+    await asyncio.wait([working], timeout=0.5)
+    os._exit(0)
+sys.modules["orchestrator.processes.stranger"] = types.SimpleNamespace(main=main)
+process.run("stranger")
+"""
+
+
+def test_what_the_engines_client_says_has_no_colours_where_no_terminal_shows_them() -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", CONNECTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30)
+    assert "WARN temporalio_sdk_core" in done.stdout  # it warns of an engine that says nothing of itself
+    assert "\x1b" not in done.stdout + done.stderr
+
+
 TELLS = """
 import logging, pathlib, sys
 from orchestrator.processes import journal

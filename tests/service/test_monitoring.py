@@ -19,6 +19,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from activities.drivers.private_files import write_private
 from activities.files import FleetFiles
 from orchestrator.monitoring import readiness as looks
 from orchestrator.monitoring.ends import IndexEnds
@@ -39,10 +40,13 @@ from tests.service.conftest import installed
 from tests.service.test_exporter import Keys, free_port
 from tests.workflows.engine import Engine, engine
 
+TOKEN = "0" * 64
+
 
 async def answer(port: int, path: str) -> tuple[int, str]:
+    shown = {"Authorization": f"Bearer {TOKEN}"} if path == "/metrics" else {}
     async with httpx.AsyncClient(trust_env=False) as client:
-        found = await client.get(f"http://127.0.0.1:{port}{path}")
+        found = await client.get(f"http://127.0.0.1:{port}{path}", headers=shown)
     return found.status_code, found.text
 
 
@@ -112,9 +116,11 @@ async def test_each_process_says_that_it_is_ready_and_why_not_when_the_engine_or
             "relay_key": tmp_path / "relay.key",
             "authority": tmp_path / "authority",
             "windows": tmp_path / "windows",
+            "metrics_token": tmp_path / "metrics.token",
             **{f"{name}_metrics_address": f"127.0.0.1:{port}" for name, port in ports.items()},
         }
     )
+    write_private(tmp_path / "metrics.token", TOKEN.encode())
     assert settings.api_address is not None
     doors = {**ports, "the API's own": int(settings.api_address.rpartition(":")[2])}
     Ledger.open(settings.ledger_url).close()
@@ -173,7 +179,7 @@ class Known:
     """An installation's ledger, and what its metrics say of it."""
 
     def __init__(self, folder: Path) -> None:
-        settings = installed(folder)
+        self.settings = settings = installed(folder)
         self.ledger = Ledger.open(settings.ledger_url)
         points = checkpoints_of(settings, self.ledger)
         self.points = points
@@ -416,6 +422,26 @@ async def test_beyond_loopback_metrics_take_a_certificate_and_a_token_and_readin
         scraped = await client.get(f"{at}/metrics", headers=keys.shown)
         assert "penstock_build_info" in scraped.text
         assert "process_cpu_seconds_total" in scraped.text
+
+
+async def test_on_loopback_only_who_is_asked_for_a_token_hears_of_fleets(
+    known: Known, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known.read()
+    plain = known.settings
+    write_private(tmp_path / "metrics.token", TOKEN.encode())
+    asked = plain.model_copy(update={"metrics_token": tmp_path / "metrics.token"})
+    heard = {}
+    for name, settings in (("everybody", plain), ("known", asked)):
+        port = free_port()
+        async with monitored(settings, "worker", f"127.0.0.1:{port}", Readiness({}), [known.shown]):
+            heard[name] = (await answer(port, "/metrics"))[1]
+    assert "penstock_build_info" in heard["everybody"]
+    assert "edge" not in heard["everybody"]
+    assert 'penstock_gateways{fleet="edge"}' in heard["known"]
+    assert [one.message.partition("; ")[2] for one in caplog.records] == [
+        "set PENSTOCK_METRICS_TOKEN, and show it in the jobs of Prometheus"
+    ]
 
 
 async def test_a_port_in_use_is_named_with_the_setting_that_changes_it(tmp_path: Path) -> None:

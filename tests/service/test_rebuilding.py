@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.service.changes import Surveyed
 from orchestrator.service.rebuilding import RebuildingService
+from orchestrator.service.surveys import Surveyed
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import Conflict, Refused
 from policies.model.fleet import Fleet
@@ -27,7 +27,11 @@ class Gateways:
         del fleet
         return False
 
-    async def survey(self, fleet: Fleet) -> Surveyed:
+    @property
+    def surveys(self) -> "Gateways":
+        return self
+
+    async def of(self, fleet: Fleet) -> Surveyed:
         del fleet
         return Surveyed(states=self.states)
 

@@ -109,7 +109,7 @@ class Desk:
 async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     (tmp_path / "repository").mkdir()
     with RepositoryServer(("127.0.0.1", 0), tmp_path / "repository") as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         settings = {
             "SOURCE": server.url,
             "STORE": str(tmp_path / "store"),
@@ -145,6 +145,20 @@ async def test_a_release_goes_from_a_tree_into_the_ledger(desk: Desk) -> None:
     assert "is withdrawn" in (await desk.ask("yank", digest, "--reason", "found a hole")).output
     assert "was withdrawn before" in (await desk.ask("yank", digest, "--reason", "again")).output
     assert "withdrawn:" in (await desk.ask("list")).output
+
+
+async def test_without_a_repository_in_the_settings_people_hear_what_to_set(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PENSTOCK_SOURCE")
+    socket = desk.folder / "other.sock"
+    monkeypatch.setenv("PENSTOCK_SOCKET", str(socket))
+    async with serving((await compose(Settings())).service, socket_at(socket)):
+        for verb in ("add", "verify"):
+            with pytest.raises(
+                Problem, match=r"no release repository is set: set PENSTOCK_SOURCE to .*trust\.yaml"
+            ):
+                await desk.ask(verb, "sha256:" + "0" * 64)
 
 
 async def test_the_same_tree_makes_the_same_release_but_for_its_date(desk: Desk) -> None:

@@ -327,3 +327,21 @@ async def test_a_sealed_failure_is_kept_whole_by_the_engine_however_long_it_was(
     read = await converter.decode_failure(failure)
     assert str(read).startswith("\N{SNOWMAN}\n\N{SNOWMAN}")
     assert str(read.__cause__).startswith('"\N{SNOWMAN}')
+
+
+@pytest.mark.parametrize("keys", ["theirs", None])
+async def test_a_failure_whose_words_cannot_be_opened_says_so_and_what_to_do(
+    tmp_path: Path, keys: str | None
+) -> None:
+    """Of an agent whose keys were not changed yet, or of one that seals while nobody else does."""
+    sealed = data_converter(keys_of(master(tmp_path, "old").parent, MINE), MINE).with_context(
+        step_of("change", MINE)
+    )
+    failure = Failure()
+    await sealed.encode_failure(ApplicationError("the disk is full"), failure)
+    (tmp_path / "master.keys").unlink()
+    other = data_converter(master(tmp_path, "new") if keys else None).with_context(step_of("change", MINE))
+    read = await other.decode_failure(failure)
+    assert str(read).startswith(
+        "what it says is sealed with a key that is not here: have the agent get its keys"
+    )

@@ -5,15 +5,20 @@ from pydantic import ValidationError
 
 from policies.exposure import exposure, findings_of
 from policies.model.release_tests import (
+    OF_NAMES,
     UNDER_LOAD,
     Asked,
     Finding,
     LoadTest,
     Measurement,
+    NameTests,
     Outcome,
     ReleaseTests,
 )
 
+NAMED = ReleaseTests(
+    names=NameTests(inside={"intranet.example.com": ()}, outside=("www.example.org",)),
+)
 LOADED = ReleaseTests(load=LoadTest(gateway="gw-1"))
 GOOD = {test: 2.0 if test is Asked.LOGIN else 0.0 for test in Asked if test not in UNDER_LOAD}
 UNLOADED = tuple(GOOD)
@@ -29,13 +34,13 @@ def outcome_of(tests: ReleaseTests, found: list[Measurement], test: Asked, *, lo
 
 
 def test_an_instance_that_passes_everything_may_be_exposed() -> None:
-    found = exposure(findings_of(ReleaseTests(), measured(), load=False))
+    found = exposure(findings_of(NAMED, measured(), load=False))
     assert (found.outcome, found.sentence) == (Outcome.PASSED, f"passed {len(UNLOADED)} tests")
 
 
 @pytest.mark.parametrize("test", [test for test in UNLOADED if test is not Asked.LOGIN])
 def test_one_above_its_limit_forbids_exposure_and_says_which(test: Asked) -> None:
-    found = exposure(findings_of(ReleaseTests(), measured(**{test.name.lower(): 1.0}), load=False))
+    found = exposure(findings_of(NAMED, measured(**{test.name.lower(): 1.0}), load=False))
     assert found.outcome is Outcome.FAILED
     assert found.sentence == f"{test} (1, at most 0): seen"
 
@@ -50,12 +55,12 @@ def test_a_test_that_could_not_be_made_is_neither_a_pass_nor_a_failure(test: Ask
         measured(**{test.name.lower(): None}),
         [one for one in measured() if one.test != test],
     ):
-        assert exposure(findings_of(ReleaseTests(), found, load=False)).outcome is Outcome.UNKNOWN
+        assert exposure(findings_of(NAMED, found, load=False)).outcome is Outcome.UNKNOWN
 
 
 def test_a_failure_outweighs_what_is_unknown() -> None:
     found = measured(wrong_password=1.0, cleartext=None)
-    assert exposure(findings_of(ReleaseTests(), found, load=False)).outcome is Outcome.FAILED
+    assert exposure(findings_of(NAMED, found, load=False)).outcome is Outcome.FAILED
 
 
 def test_without_any_test_nothing_is_proven() -> None:
@@ -63,7 +68,7 @@ def test_without_any_test_nothing_is_proven() -> None:
 
 
 def test_what_is_skipped_is_not_asked() -> None:
-    tests = ReleaseTests(skip=(Asked.ROUTES,))
+    tests = NAMED.model_copy(update={"skip": (Asked.ROUTES,)})
     findings = findings_of(tests, measured(routes=3.0), load=False)
     assert Asked.ROUTES not in [one.test for one in findings]
     assert exposure(findings).outcome is Outcome.PASSED
@@ -132,3 +137,36 @@ def test_whoever_skips_every_test_is_told_instead_of_waiting_for_none() -> None:
     with pytest.raises(ValidationError, match="skip leaves no test under load"):
         ReleaseTests(skip=UNDER_LOAD, load=LoadTest(gateway="gw-1"))
     assert ReleaseTests(skip=(*UNLOADED[1:], *UNDER_LOAD)).load is None
+
+
+def test_names_are_asked_for_only_where_the_file_has_some() -> None:
+    for names, asked in (
+        ({}, set()),
+        ({"inside": {"intranet.example.com": ["10.0.0.80"]}}, {Asked.NAMES_INSIDE}),
+        ({"outside": ["www.example.org"]}, {Asked.NAMES_OUTSIDE}),
+    ):
+        tests = ReleaseTests.model_validate({"names": names} if names else {})
+        assert {*tests.asked(load=False)} & {*OF_NAMES} == asked
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({}, "has no name; write some below inside or outside"),
+        ({"inside": {"a.example.com": []}, "outside": ["a.example.com"]}, "both inside and outside"),
+        ({"inside": {"intranet": []}}, "should match pattern"),
+        ({"outside": ["WWW.example.org"]}, "should match pattern"),
+        ({"outside": ["*.example.org"]}, "should match pattern"),
+        ({"outside": ["a.example.org; reboot"]}, "should match pattern"),
+        ({"inside": {"a.example.com": ["b.example.com"]}}, "not a valid IPv4 address"),
+        ({"inside": {f"a{number}.example.com": [] for number in range(17)}}, "at most 16"),
+        ({"insde": {"a.example.com": []}}, "Extra inputs are not permitted"),
+    ],
+)
+def test_names_that_nobody_can_mean_are_refused(names: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ReleaseTests.model_validate({"names": names})
+
+
+def test_a_fleet_without_names_is_written_as_before_there_were_any() -> None:
+    assert "names" not in ReleaseTests().model_dump()

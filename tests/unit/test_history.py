@@ -17,6 +17,7 @@ def change(
     moved: int = 0,
     taken_back: int = 0,
     cause: str | None = None,
+    repeats: str | None = None,
 ) -> ChangeRecord:
     return ChangeRecord(
         name=f"edge-{number}",
@@ -27,6 +28,7 @@ def change(
         reason="CVE",
         release="1.3.0",
         cause=cause,
+        repeats=repeats,
         began=AT,
         ended=None if outcome is None else AT + timedelta(hours=number),
         outcome=outcome,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.daemon.ocserv.template import require_template
+from activities.drivers.daemon.ocserv.template import credentials_in, require_template
 from policies.model.errors import BadInput
 from tests.fakes.trees import SMALL_TEMPLATE
 
@@ -44,6 +44,12 @@ def test_what_is_wrong_is_quoted_with_its_line(line: str, instead: str, named: s
     said = refusal(SMALL_TEMPLATE.replace(line, instead))
     assert named in said
     assert ";" not in said, "one thing is wrong"
+
+
+def test_the_credentials_of_a_template_are_known_without_those_of_its_comments() -> None:
+    assert credentials_in(LAB.read_text()) == {"users", "certificate", "key"}
+    text = "# $credential_old\nauth = x[$credential_a,${credential_b_2}]\n$$credential_no\n"
+    assert credentials_in(text) == {"a", "b_2"}
 
 
 def test_a_key_may_stay_in_a_device() -> None:

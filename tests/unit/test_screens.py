@@ -8,8 +8,8 @@ import pytest
 from orchestrator.cli.output import console
 from orchestrator.cli.screens import KINDS, change_frame, fleet_frame
 from orchestrator.cli.spelling import all_spelled
-from orchestrator.service.changes import Standing
 from orchestrator.service.service import FleetStatus
+from orchestrator.service.standing import Standing
 from policies.model.change import ChangeKind, Phase
 from policies.model.offer import Offer, Verb
 from policies.model.report import GatewayProgress

@@ -22,3 +22,9 @@ def test_what_is_a_sentence_already_stays_as_it_is() -> None:
 
 def test_what_is_cut_shows_it() -> None:
     assert sentence("twelve words", 8) == "twelve …"
+
+
+def test_a_line_that_is_one_already_is_not_made_anew() -> None:
+    """Gateways tell hundreds of lines of settings, and reconcile reads those of thousands of them."""
+    said = "route = 10.1.0.0/255.255.0.0"
+    assert sentence(said) is said

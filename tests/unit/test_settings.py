@@ -1,28 +1,35 @@
 """Settings of a fleet's file: how they are written, whose count, and what of them would change where."""
 
+from datetime import timedelta
+
 import pytest
 from pydantic import ValidationError
 
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, with_settings
 from orchestrator.cli.screens import KINDS
-from policies.history import reload_to_take_back
+from orchestrator.service.drift import differences
+from orchestrator.service.surveys import Surveyed
+from policies.drift import unset
+from policies.history import UnfinishedSettings, reload_to_take_back, unfinished_settings
 from policies.model.adoption import ADOPTED
-from policies.model.change import ChangeKind, Outcome
+from policies.model.change import NOT_ASKED, ChangeKind, ChangeRecord, Outcome
 from policies.model.errors import Conflict
 from policies.model.fleet import Fleet
 from policies.model.instance import Steering
 from policies.model.settings import Setting
+from policies.planning import settings
+from policies.planning.reload import parted_reload, parted_settings
 from policies.planning.settings import changing, difference
 from tests.unit.fleets import fleet, gateway, state
-from tests.unit.test_history import change
+from tests.unit.test_history import AT, change
 
-RELOAD, CONFIGURE = ChangeKind.RELOAD, ChangeKind.CONFIGURE
+RELOAD, CONFIGURE, HELD = ChangeKind.RELOAD, ChangeKind.CONFIGURE, Outcome.HELD
 
 
-def written(**settings: object) -> Fleet:
+def written(**given: object) -> Fleet:
     """Return a fleet of two whose file says these settings, and gw-2's own name server."""
     said = fleet(gateway("gw-1"), gateway("gw-2")).model_dump(mode="json")
-    said["settings"] = {key.replace("_", "-"): value for key, value in settings.items()}
+    said["settings"] = {key.replace("_", "-"): value for key, value in given.items()}
     said["gateways"][1]["settings"] = {"dns": "10.2.0.53"}
     return Fleet.model_validate(said)
 
@@ -64,6 +71,43 @@ def test_what_differs_is_said_once_for_all_alike_and_what_was_adopted_is_left_al
     )
 
 
+def test_lines_that_differ_alike_on_many_gateways_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = list[str]()
+
+    def noted(line: str) -> str:
+        shown.append(line)
+        return line
+
+    monkeypatch.setattr(settings, "without_secrets", noted)
+    routes = [f"10.77.{number}.0/24" for number in range(200)]
+    many = fleet(*[gateway(f"gw-{number}") for number in range(40)]).model_dump(mode="json")
+    said = Fleet.model_validate(many | {"settings": {"route": routes}})
+    found = changing(said, {one.name: state(one.name) for one in said.gateways})
+    assert (len(found.gateways), len(shown)) == (40, 200)
+
+
+def test_a_plan_of_hundreds_of_lines_is_cut_into_parts_that_the_engine_carries_in_whatever_order() -> None:
+    many = {key: [f"{n}.department.corp.example.com" for n in range(200)] for key in ("split-dns", "nbns")}
+    names = tuple(f"gw-{n}" for n in range(1, 121))
+    said = fleet(*map(gateway, names)).model_dump(mode="json") | {"settings": many}
+    made = Fleet.model_validate(said)
+    found = changing(made, {name: state(name) for name in names})
+    plan, turned = parted_settings(made, names, found), parted_settings(made, names[::-1], found)
+    assert plan.header.digest == turned.header.digest
+    assert [member.gateway.name for part in plan.parts for member in part.members] == [*names]
+    assert max(len(part.model_dump_json()) for part in plan.parts) < 256 * 1024
+    assert plan.header.waves[-1].parts > parted_reload(made, names).header.waves[-1].parts
+
+
+def test_a_difference_of_hundreds_of_lines_shows_the_first_of_them() -> None:
+    """Drift names 500 gateways, each with a line or two on a screen."""
+    many = fleet(gateway("gw-1")).model_dump(mode="json")
+    said = Fleet.model_validate(many | {"settings": {"route": [f"10.78.{n}.0/24" for n in range(200)]}})
+    [found] = differences(said, Surveyed(states={"gw-1": state("gw-1")}), {})
+    assert found.sentence.startswith("settings of fleet.yaml: + route = 10.78.0.0/24; ")
+    assert found.sentence.endswith("10.78.7.0/24; and 192 more lines")
+
+
 def test_a_key_of_the_fleet_takes_the_place_of_every_line_of_it_but_those_of_sections() -> None:
     config = (
         "route = 10.1.0.0/16\n# route = x\nroute = 10.2.0.0/16\ndpd = 10\n[vhost:a]\nroute = 10.3.0.0/16\n"
@@ -92,11 +136,90 @@ def test_a_rollback_takes_settings_back_that_came_last_and_passes_over_routine_r
     assert reload_to_take_back([back, configured]) == back
 
 
+def test_what_repeats_settings_is_taken_back_with_them_by_either_name() -> None:
+    repeat, first = change(3, kind=CONFIGURE, repeats="edge-2"), held(2)
+    assert reload_to_take_back([repeat, first]) == repeat
+    assert reload_to_take_back([repeat, first], "edge-2") == repeat
+
+
 def test_only_the_last_reload_can_be_taken_back_by_its_name() -> None:
     reloads = [change(3, kind=RELOAD), change(2, kind=CONFIGURE)]
     assert reload_to_take_back(reloads, "edge-3") == reloads[0]
     with pytest.raises(Conflict, match="edge-2 is not the last reload any more"):
         reload_to_take_back(reloads, "edge-2")
+
+
+def held(number: int, cause: str | None = None, repeats: str | None = None) -> ChangeRecord:
+    return change(number, HELD, CONFIGURE, cause=cause, repeats=repeats)
+
+
+def looked_for(*history: ChangeRecord) -> tuple[str, set[str], set[str]] | None:
+    """Return the change that some may have missed, and which answers are as good; None for no such change."""
+    found = unfinished_settings(history)
+    return (found.change.name, {*found.answered}, {*found.went_back}) if found else None
+
+
+def test_settings_are_missed_of_the_last_change_that_did_anything_and_of_no_older_one() -> None:
+    assert looked_for(held(2), held(1)) == ("edge-2", {"edge-2"}, set())
+    assert looked_for(change(2, kind=CONFIGURE), held(1)) is None
+    refused = change(2, Outcome.REFUSED, CONFIGURE)
+    assert looked_for(refused, held(1)) == ("edge-1", {"edge-1", "edge-2"}, set())
+    again = held(2, repeats="edge-1")
+    assert looked_for(again, held(1)) == ("edge-2", {"edge-1"}, set())
+    assert looked_for(change(2, None, CONFIGURE), held(1)) is None
+
+
+def test_nobody_goes_on_by_itself_with_settings_that_were_stopped() -> None:
+    stopped = held(1).model_copy(update={"sentence": f"gw-1 says no; {NOT_ASKED}"})
+    assert looked_for(stopped) is None
+    assert looked_for(change(2, Outcome.ABORTED, CONFIGURE), held(1)) is None
+    repeat = change(2, Outcome.ABORTED, CONFIGURE, repeats="edge-1")
+    assert looked_for(repeat, held(1)) == ("edge-1", {"edge-1"}, set())
+
+
+def test_after_a_rollback_the_settings_of_before_are_those_that_may_be_missed() -> None:
+    back = change(5, Outcome.ROLLED_BACK, CONFIGURE, cause="edge-2")
+    repeat = change(3, kind=CONFIGURE, repeats="edge-2")
+    assert looked_for(back, repeat, held(2), held(1)) == ("edge-1", {"edge-1", "edge-2"}, {"edge-5"})
+    assert looked_for(held(5, cause="edge-2"), held(2)) == ("edge-5", {"edge-5"}, set())
+
+
+def test_a_try_in_vain_makes_the_next_one_wait_twice_as_long() -> None:
+    tries = [change(number, Outcome.REFUSED, CONFIGURE, repeats="edge-1") for number in (3, 2)]
+    found = unfinished_settings([*tries, held(1)])
+    assert found is not None
+    assert found.rests_until == AT + timedelta(hours=3, minutes=4)
+
+
+@pytest.mark.parametrize(
+    ("answered", "settings", "missed"),
+    [
+        ("", (), True),
+        ("edge-0", ("dns = 10.0.0.53",), True),  # it has them by chance, and was not asked
+        ("edge-1", (), False),  # it refused them
+        ("edge-2", (), False),  # it refused later ones
+        ("edge-5", (), True),
+        ("edge-5", ("dns = 10.0.0.53",), False),
+        (None, (), False),
+    ],
+)
+def test_who_has_answered_settings_or_later_ones_has_not_missed_them(
+    answered: str | None, settings: tuple[str, ...], *, missed: bool
+) -> None:
+    unfinished = UnfinishedSettings(
+        change=held(1), answered=frozenset({"edge-1", "edge-2"}), went_back=frozenset({"edge-5"})
+    )
+    said = state("gw-1").model_copy(update={"settings_answered": answered, "settings": settings})
+    wanted = {"gw-1": ("dns = 10.0.0.53",)}
+    assert unset({"gw-1": said}, wanted, unfinished) == (("gw-1",) if missed else ())
+    own = said.model_copy(update={"steering": Steering(serving=ADOPTED)})
+    assert unset({"gw-1": own}, wanted, unfinished) == ()
+
+
+def test_a_rollback_of_settings_is_missed_by_those_alone_who_have_them() -> None:
+    back = UnfinishedSettings(change=held(2, cause="edge-1"), answered=frozenset({"edge-2"}))
+    has, never = (state("gw-1").model_copy(update={"settings_answered": one}) for one in ("edge-1", ""))
+    assert unset({"gw-1": has, "gw-2": never}, {"gw-1": (), "gw-2": ()}, back) == ("gw-1",)
 
 
 def test_every_kind_of_change_has_words_in_the_history() -> None:

@@ -211,6 +211,34 @@ def test_whoever_asked_for_an_upgrade_cannot_promote_it_without_proof() -> None:
     assert "two other people" in refusal.sentence
 
 
+def test_each_vote_to_promote_is_answered_with_how_many_there_are_and_what_follows() -> None:
+    story = story_of()
+    story.take(wave(1, phase=Phase.HELD, decision=decided(Action.HOLD_FOR_HUMAN)))
+    once = story.hear(command(CommandKind.PROMOTE), BEGAN)
+    assert once.startswith("1 of 2 votes, by ben: nothing follows until one more person says so")
+    assert story.hear(command(CommandKind.PROMOTE), BEGAN) == once
+    assert story.status().can_do[0].note == "ben did; others have to, too"
+    twice = story.hear(command(CommandKind.PROMOTE, "carla"), BEGAN)
+    assert twice.startswith("2 of 2 votes, by ben and carla: wave 1 goes on without proof")
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        wave(2, decision=decided(Action.HOLD)),
+        wave(2),
+        wave(2, wave=2, decision=decided(Action.HOLD_FOR_HUMAN)),
+    ],
+)
+def test_a_vote_counts_no_more_once_there_is_another_verdict_window_or_wave(report: WaveReport) -> None:
+    story = story_of()
+    story.take(wave(1, decision=decided(Action.HOLD_FOR_HUMAN)))
+    story.hear(command(CommandKind.PROMOTE), BEGAN)
+    story.take(report)
+    said = story.hear(command(CommandKind.PROMOTE, "carla"), BEGAN)
+    assert said.startswith("1 of 2 votes, by carla:")
+
+
 def test_an_approval_is_somebody_elses_and_of_what_was_shown() -> None:
     story = story_of(ChangeKind.GO_BACK, CONFIRM)
     yes = command(CommandKind.APPROVE, approves=CONFIRM.change)

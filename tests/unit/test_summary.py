@@ -7,8 +7,16 @@ from hypothesis import strategies as st
 
 from policies.model.fleet import Limits
 from policies.model.plan import Plan, Strategy
-from policies.model.release_tests import Asked, LoadTest, ReleaseTests
-from policies.planning.summary import MOST_WAVES, affected, describe
+from policies.model.release_tests import Asked, LoadTest, NameTests, ReleaseTests
+from policies.planning.summary import (
+    LOADED_EXPECTED,
+    LOADED_LONGEST,
+    MOST_WAVES,
+    TESTED_EXPECTED,
+    TESTED_LONGEST,
+    affected,
+    describe,
+)
 from tests.unit.fleets import NEW, Facts, any_facts, facts_of, planned, some_plan, state
 
 
@@ -66,9 +74,51 @@ def test_a_plan_says_which_tests_come_before_users_and_who_feels_a_load() -> Non
         "left out: garbage, resumed-handshakes."
     ) in said
     assert (
-        "Load on gw-1, whose users feel it: 4 sessions, six rounds of 0:00:03; "
+        "Load on gw-1, whose users feel it: 4 sessions, 6 rounds of 0:00:03; "
         "load-sessions, throughput, cpu, handshakes beside the old instance."
     ) in said
+
+
+def test_a_plan_says_which_names_have_to_be_inside_and_outside_of_the_tunnel() -> None:
+    inside = {f"host{number}.example.com": () for number in range(5)}
+    outside = "www.example.org never sent into it"
+    answered = "host0.example.com, host1.example.com, host2.example.com and 2 more answered through it"
+    for names, words in (
+        (NameTests(inside=inside, outside=("www.example.org",)), f"{answered}; {outside}"),
+        (NameTests(outside=("www.example.org",)), outside),
+    ):
+        said = describe(planned_with(ReleaseTests(names=names)))
+        assert f"Names of clients in a tunnel: {words}." in said
+        tests = next(line for line in said if line.startswith("Tests of each"))
+        assert ("names-inside" in tests, "names-outside" in tests) == (bool(names.inside), True)
+    assert not [line for line in describe(planned_with(ReleaseTests())) if "name" in line.lower()]
+
+
+def test_the_time_of_a_plan_counts_its_tests_the_wait_for_them_and_its_load() -> None:
+    patience = timedelta(minutes=20)
+    untested, tested, loaded = (
+        affected(planned_with(tests))
+        for tests in (
+            None,
+            ReleaseTests(patience=patience),
+            ReleaseTests(patience=patience, load=LoadTest(gateway="gw-2", within=timedelta(seconds=5))),
+        )
+    )
+    assert tested.expected - untested.expected == 2 * TESTED_EXPECTED
+    assert tested.longest - untested.longest == 2 * (patience + TESTED_LONGEST)
+    assert loaded.expected - tested.expected == timedelta(seconds=6 * 5) + LOADED_EXPECTED
+    assert loaded.longest - tested.longest == LOADED_LONGEST
+
+
+def test_a_load_on_a_gateway_that_does_not_change_takes_no_time() -> None:
+    upgraded, states, known_good = facts_of(3)
+    states["gw-1"] = state("gw-1", on=NEW)
+    quiet, loaded = (
+        upgraded.model_copy(update={"tests": tests})
+        for tests in (ReleaseTests(), ReleaseTests(load=LoadTest(gateway="gw-1")))
+    )
+    times = [affected(planned((one, states, known_good))).expected for one in (quiet, loaded)]
+    assert times[0] == times[1]
 
 
 def test_a_plan_without_a_load_says_what_is_not_seen_before_users() -> None:

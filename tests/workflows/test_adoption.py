@@ -10,6 +10,7 @@ from policies.model.fleet import GatewayRef
 from policies.model.instance import InstanceState
 from policies.model.value import digest_of
 from tests.fakes.gateway import FakeSlot
+from tests.workflows.engine import Engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, result_of, until, working
 from workflows.adopt import Examine, ExamineOrder
 from workflows.steps import CONTROL_QUEUE
@@ -62,6 +63,16 @@ async def test_a_gateway_that_refuses_is_named_and_a_repeat_completes_the_adopti
         assert (await adopt(world)).outcome is Outcome.PROMOTED
         assert world.book.known_good("edge") == dict.fromkeys(world.gateways, FOUND)
         assert [fake.effects for fake in world.gateways.values()] == [["adopt 1.1.6+adopted"]] * 2
+
+
+async def test_of_many_that_refuse_the_first_are_named_and_the_others_counted(server: Engine) -> None:
+    large = World.made(await server.client(), fleet_of("large", size=120), serving=None)
+    for fake in large.gateways.values():
+        fake.fail("adopt", Refused(f"{fake.gateway.name}: {'two daemons ' * 30}"))
+    async with working(large):
+        result = await adopt(large)
+    assert (result.outcome, len(result.aside)) == (Outcome.REFUSED, 50)
+    assert result.reason.endswith("; and 70 more")
 
 
 async def test_a_lying_agent_has_no_signed_release_written_down_as_what_it_found_running(

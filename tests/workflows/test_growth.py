@@ -3,12 +3,13 @@
 import asyncio
 import time
 from contextlib import AsyncExitStack
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from itertools import pairwise
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import update
 from temporalio import workflow
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -19,16 +20,23 @@ from temporalio.worker import (
     WorkflowInterceptorClassInput,
 )
 
+from orchestrator.cli.client import SURVEY_SECONDS
 from orchestrator.service.changes import ChangeService
+from orchestrator.service.standing import looked_at_within, standing_of
+from orchestrator.service.surveys import SURVEY_OF_A_GATEWAY, SURVEYED_WITHIN
+from orchestrator.store import tables
 from orchestrator.store.ledger import Ledger
 from policies.model.change import Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict, Unavailable
 from policies.model.fleet import Fleet
-from tests.fakes.control import UNDECIDED
+from policies.model.plan_part import MOST_MEMBERS
+from tests.fakes.control import UNDECIDED, ObservedLedger
+from tests.fakes.gateway import FakeGateway
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, recording
 from tests.workflows.world import (
+    OLD,
     World,
     agent_worker,
     control_worker,
@@ -37,6 +45,7 @@ from tests.workflows.world import (
     in_phase,
     until,
 )
+from workflows.survey import PAGES_A_LOOK, entries_of
 
 AT_ONCE = 50
 """Gateways that one workflow may have to do with at the same time."""
@@ -161,6 +170,45 @@ def test_a_fleet_file_is_checked_in_a_time_that_grows_like_the_fleet() -> None:
     assert seconds(8000) < 32 * small  # 64 times as long where every pair is looked at
 
 
+def test_a_fleet_that_reconcile_looks_at_in_turns_counts_as_seen() -> None:
+    """A thousand gateways more than five looks have, each looked at when its turn came last."""
+    fleet, book = Fleet.model_validate(large(4000)), ObservedLedger()
+    names, state = [member.name for member in fleet.gateways], FakeGateway(fleet.gateways[0])
+    state.serve(OLD)
+    seen, a_look = state._state(changed=False), PAGES_A_LOOK * MOST_MEMBERS
+    for turn, first in enumerate(range(0, len(names), a_look)):
+        said = [seen.model_copy(update={"gateway": name}) for name in names[first : first + a_look]]
+        book.record_states(fleet.name, said, {})
+        when = datetime.now(UTC) - timedelta(minutes=turn, seconds=30)
+        with book.engine.begin() as connection:
+            table, these = tables.gateway_states, names[first : first + a_look]
+            connection.execute(update(table).where(table.c.gateway.in_(these)).values(at=when))
+    assert standing_of(fleet, book).taking == len(names)
+    [seen_of_it] = book.gateways_looked_at({fleet.name: looked_at_within(len(names))}).values()
+    assert seen_of_it.all == {*names}
+    assert looked_at_within(50) == timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(("lines", "entries"), [(0, 1), (200, 4), (600, 10)])
+def test_no_entry_of_states_is_larger_than_the_engine_takes_well(lines: int, entries: int) -> None:
+    """D11; fifty gateways with 600 routes each were 1.2 MB; the engine takes no more than 2."""
+    fake = FakeGateway(gateway("gw-1", 1))
+    said = tuple(f"route = 10.{number % 256}.0.0/255.255.0.0" for number in range(lines))
+    state = fake._state(changed=False).model_copy(update={"settings": said})
+    states = tuple(state.model_copy(update={"gateway": f"gw-{number}"}) for number in range(AT_ONCE))
+    found = entries_of("edge", states, {"gw-99": "it does not answer"})
+    assert len(found) == entries
+    assert [one for rows in found for one in rows.states] == list(states)
+    assert [rows.silent for rows in found if rows.silent] == [{"gw-99": "it does not answer"}]
+    assert max(len(rows.model_dump_json()) for rows in found) < 256 * 1024
+    assert entries_of("edge", (), {"gw-1": "silent"})[0].silent == {"gw-1": "silent"}
+
+
+def test_nobody_stops_waiting_for_a_look_at_10000_gateways_before_it_is_over() -> None:
+    """Silent gateways in every part of such a fleet take 20 s in each of 17 rounds."""
+    assert timedelta(seconds=SURVEY_SECONDS) > SURVEYED_WITHIN + 10_000 * SURVEY_OF_A_GATEWAY
+
+
 async def test_no_workflow_waits_for_more_than_fifty_gateways_at_once(server: Engine) -> None:
     """D11; the engine ends what has 2,000 steps or children under way at once."""
     fleet = fleet_of("edge", size=80, switching=80)
@@ -168,7 +216,7 @@ async def test_no_workflow_waits_for_more_than_fifty_gateways_at_once(server: En
     names = tuple(world.gateways)
     async with control_worker(world.client, world):  # and not one agent, so that everything asked waits
         await world.start(names[:1], names[1:])
-        looking = asyncio.create_task(ChangeService(world.client, world.book).survey(fleet))
+        looking = asyncio.create_task(ChangeService(world.client, world.book).surveys.of(fleet))
         most = 0
 
         async def fifty_are_asked() -> bool:

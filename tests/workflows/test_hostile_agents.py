@@ -1,9 +1,11 @@
 """Agents that answer nonsense: whatever one of them says, the others are upgraded, watched and taken back."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,11 @@ from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RawValue
 from temporalio.worker import Worker
 
+from activities.drivers.private_files import write_private
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.sessions import Drained
 from activities.snapshots import Evidence, Piece
+from orchestrator.engine.sealing import data_converter
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.drain import Look
@@ -90,6 +94,41 @@ def state_of(name: str) -> dict[str, Any]:
     fake = FakeGateway(fleet_of("edge").gateway(name))
     fake.serve(OLD)
     return fake._state(changed=False).model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "why"),
+    [
+        (
+            "now",
+            None,
+            "not sealed, and only sealed ones are opened here: name payload_keys in its agent's file",
+        ),
+        ("now", "before", "a key that is not in the payload key file: name payload_keys in its agent's file"),
+        (None, "before", "no payload keys here: set PENSTOCK_PAYLOAD_KEYS, or take payload_keys out of its"),
+    ],
+)
+async def test_an_agent_that_seals_otherwise_than_its_orchestrator_is_silent_with_what_mends_it(
+    server: Engine, tmp_path: Path, ours: str | None, theirs: str | None, why: str
+) -> None:
+    """Sealing is switched on, off or to other keys, and the hosts know nothing of it yet."""
+    plain = await server.client()
+
+    async def sealed(name: str | None, queue: str | None = None) -> Client:
+        path = tmp_path / f"{name}{queue is None}" if name is not None else None
+        if path is not None:
+            key = f"{name}:{secrets.token_hex(32)}\n".encode()
+            write_private(path, key)
+        converter = data_converter(path, queue)
+        return await Client.connect(server.address, namespace=plain.namespace, data_converter=converter)
+
+    queue = fleet_of("edge", size=1).gateways[0].task_queue
+    agents = await sealed(theirs, queue)
+    world = World.made(await sealed(ours), fleet_of("edge", size=1))
+    async with working(world, agent=lambda _, fake: agent_worker(agents, fake)):
+        await reconcile(world)
+        _, silent = world.book.states("edge", timedelta(minutes=1))
+    assert why in silent["gw-1"]
 
 
 @pytest.mark.parametrize("step", ["stage_release", "start_instance", "probe_instance"])

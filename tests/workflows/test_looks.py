@@ -1,14 +1,23 @@
 """Looks: however many people ask what is true of a fleet, each of its gateways is asked once at a time."""
 
 import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 
+import pytest
+from sqlalchemy import update
+
+from orchestrator.service import surveys
 from orchestrator.service.changes import ChangeService
+from orchestrator.service.drift import DriftService
 from orchestrator.service.looks import Looks
-from policies.model.errors import Unavailable
+from orchestrator.store import tables
+from policies.model.errors import Refused, Unavailable
+from policies.model.instance import GatewayState
 from tests.workflows.world import NEW, World, fleet_of, steps_of, until
 
 
-async def surveys(world: World) -> list[str]:
+async def surveyed(world: World) -> list[str]:
     """Return the workflows that have looked at the fleet so far, as soon as the engine lists any."""
     found: list[str] = []
 
@@ -22,27 +31,27 @@ async def surveys(world: World) -> list[str]:
 
 async def test_who_asks_while_the_fleet_is_looked_at_gets_what_that_look_finds(real: World) -> None:
     service = ChangeService(real.client, real.book)
-    found = await asyncio.gather(*[service.survey(real.fleet) for _ in range(20)])
+    found = await asyncio.gather(*[service.surveys.of(real.fleet) for _ in range(20)])
     assert [set(one.states) for one in found] == [set(real.gateways)] * 20
-    (survey,) = await surveys(real)
+    (survey,) = await surveyed(real)
     assert len(await steps_of(real.client, survey, "observe_gateway")) == len(real.gateways)
 
 
 async def test_who_stops_waiting_ends_nobody_elses_look(real: World) -> None:
     service = ChangeService(real.client, real.book)
-    first, second = (asyncio.create_task(service.survey(real.fleet)) for _ in range(2))
+    first, second = (asyncio.create_task(service.surveys.of(real.fleet)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     assert set((await second).states) == set(real.gateways)
     assert first.cancelled()
-    assert len(await surveys(real)) == 1
+    assert len(await surveyed(real)) == 1
 
 
 async def test_the_next_look_sees_what_has_changed_since(real: World) -> None:
     service = ChangeService(real.client, real.book)
-    before = (await service.survey(real.fleet)).states["gw-1"]
+    before = (await service.surveys.of(real.fleet)).states["gw-1"]
     real.gateways["gw-1"].serve(NEW, "b")
-    after = (await service.survey(real.fleet)).states["gw-1"]
+    after = (await service.surveys.of(real.fleet)).states["gw-1"]
     assert (before.steering.serving, after.steering.serving) == ("a", "b")
 
 
@@ -69,3 +78,37 @@ async def test_a_fleet_whose_file_has_changed_is_looked_at_anew() -> None:
 
     fleets = [fleet_of("edge"), fleet_of("edge", size=5)]
     assert await asyncio.gather(*[looks.at(fleet, look) for fleet in fleets]) == [1, 2]
+
+
+async def test_a_clock_that_is_set_back_during_a_look_hides_nobody(
+    real: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = ChangeService(real.client, real.book)
+    ahead = [timedelta(minutes=1)]  # at the first question, and never again
+
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + (ahead.pop() if ahead else timedelta(0))
+
+    monkeypatch.setattr(surveys, "datetime", SetBack)
+    found = await service.surveys.of(real.fleet)
+    assert (set(found.states), found.silent) == (set(real.gateways), {})
+
+
+async def test_what_a_worker_with_another_clock_has_written_is_silence_and_never_all_well(
+    real: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, record = ChangeService(real.client, real.book), real.book.record_states
+
+    def late(fleet: str, states: Sequence[GatewayState], silent: dict[str, str]) -> None:
+        record(fleet, states, silent)
+        with real.book.engine.begin() as connection:
+            past = datetime.now(UTC) - timedelta(seconds=30)
+            connection.execute(update(tables.gateway_states).values(at=past))
+
+    monkeypatch.setattr(real.book, "record_states", late)
+    found = await DriftService(service).drift(real.fleet)
+    assert (found.gateways, found.silent) == (0, tuple(sorted(real.gateways)))
+    with pytest.raises(Refused, match="no gateway of edge answers"):
+        await service.plan_settings(real.fleet.model_copy(update={"settings": {"dns": ("10.0.0.53",)}}))

@@ -14,17 +14,22 @@ from temporalio.service import RPCError
 
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
+from orchestrator.service.changes import ChangeService
 from orchestrator.settings import Settings
-from policies.model.change import Outcome, Phase
+from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.command import CommandKind
+from policies.model.errors import Unavailable
 from tests.fakes.control import HEALTHY, UNDECIDED
 from tests.workflows.engine import Engine
+from tests.workflows.recorded import blocked
 from tests.workflows.world import (
     Running,
     World,
     agent_worker,
     fleet_of,
     in_phase,
+    is_heard,
+    reconcile,
     refusal_of,
     result_of,
     say,
@@ -81,6 +86,30 @@ async def test_a_worker_killed_in_a_window_changes_nothing_about_its_end(server:
             assert time.monotonic() - ready < PROGRESS_WITHIN
             assert (await result_of(rollout)).outcome is Outcome.PROMOTED
     assert world.gateways["gw-1"].effects[:4] == ["stage 1.3.0", "start b", "steer b", "keep b"]
+
+
+async def test_a_worker_killed_while_it_brings_missed_settings_brings_them_once(server: Engine) -> None:
+    world = World.made(await server.client(), fleet_of("edge"))
+    service, last = ChangeService(world.client, world.book), world.gateways["gw-4"]
+    fleet = world.fleet.model_copy(update={"settings": {"dns": ("10.0.0.53",)}})
+    change = world.client.get_workflow_handle("change/edge", result_type=ChangeResult)
+    async with AsyncExitStack() as stack:
+        for fake in world.gateways.values():
+            await stack.enter_async_context(agent_worker(world.client, fake))
+        async with worker_process(world) as first:
+            last.fail("observe", Unavailable("gw-4 does not answer"), times=1000)
+            await until(lambda: is_heard(world.client))
+            await service.reload(fleet, await service.plan_settings(fleet), "ana", "new name server")
+            assert (await service.end_of("edge")).outcome is Outcome.HELD
+            last.recover("observe")
+            async with blocked(last, "configure") as taken:
+                assert "gw-4" in (await reconcile(world)).sentence
+                await asyncio.wait_for(taken.wait(), 30)
+                first.kill()
+                await first.wait()
+        async with worker_process(world):
+            assert (await result_of(change)).outcome is Outcome.PROMOTED
+    assert [fake.effects for fake in world.gateways.values()] == [["configure dns = 10.0.0.53"]] * 4
 
 
 async def test_a_wave_watched_for_long_goes_on_with_a_short_history(real: World) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from orchestrator.service.changes import ChangeService, standing_of
+from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
+from orchestrator.service.standing import standing_of
 from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.errors import BadInput, Conflict, Refused
 from policies.model.plan import Strategy
@@ -87,7 +88,7 @@ async def test_only_gateways_of_the_fleet_are_left_out_or_taken_in(world: World)
 
 async def test_a_fleet_that_was_only_installed_says_what_it_is_on(world: World) -> None:
     world.book.add_release(OLD, source="http://repository", signers=(), manifest_json="{}")
-    await ChangeService(world.client, world.book).survey(world.fleet)
+    await ChangeService(world.client, world.book).surveys.of(world.fleet)
     standing = standing_of(world.fleet, world.book)
     assert (standing.versions, standing.taking, standing.gateways) == (("1.1.6",), 4, 4)
     assert [row.kind for row in world.book.history(world.fleet.name)] == [ChangeKind.INSTALL]

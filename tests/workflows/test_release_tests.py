@@ -96,6 +96,41 @@ async def test_whoever_waits_for_a_test_can_be_told_to_go_back(server: Engine) -
     assert "steer b" not in world.effects()["gw-1"]
 
 
+NAMES = {"inside": {"intranet.example.com": ["10.0.0.80"]}, "outside": ["www.example.org"]}
+
+
+async def test_the_names_of_the_file_are_asked_for_on_each_gateway(server: Engine) -> None:
+    world = await fleet_with_tests(server, names=NAMES)
+    async with working(world):
+        result = await world.upgrade()
+    assert result.outcome is Outcome.PROMOTED, result.reason
+    asked = [world.gateways[f"gw-{number}"].names for number in (1, 2, 3)]
+    assert [names and names.model_dump(mode="json") for names in asked] == [NAMES] * 3
+
+
+async def test_a_release_with_which_a_name_is_answered_wrongly_meets_no_user(server: Engine) -> None:
+    world = await fleet_with_tests(server, names=NAMES)
+    world.gateways["gw-1"].spoiled[NEW.digest] = {Asked.NAMES_INSIDE: 1.0}
+    async with working(world):
+        result = await world.upgrade()
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason.startswith("gw-1 failed a test before any user: names-inside (1, at most 0): ")
+    assert "steer b" not in world.effects()["gw-1"]
+
+
+async def test_an_agent_of_before_that_asks_for_no_names_is_waited_for(server: Engine) -> None:
+    world = await fleet_with_tests(server, names=NAMES, patience=timedelta(seconds=0))
+    world.gateways["gw-1"].knows_names = False
+    async with working(world):
+        result = await world.upgrade(("gw-1",))
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason.startswith(
+        "gw-1 could not be tested before any user: names-inside (at most 0): the host's agent does not know "
+        "this test: upgrade it"
+    )
+    assert "steer b" not in world.effects()["gw-1"]
+
+
 async def test_a_gateway_that_stays_untested_is_set_aside_without_a_user(server: Engine) -> None:
     world = await fleet_with_tests(server, patience=timedelta(seconds=0))
     world.gateways["gw-1"].fail("inspect", Unavailable("openconnect cannot be started here"), times=99)

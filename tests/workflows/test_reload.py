@@ -1,10 +1,14 @@
 """A reload of credentials: one gateway first, nobody steered, drains and the way back as they were."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
+from orchestrator.service import changes
+from orchestrator.service.changes import ChangeService
 from orchestrator.service.drift import DriftService
+from policies import history
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
 from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Refused, Unavailable
@@ -137,6 +141,17 @@ async def test_a_rollback_stops_a_reload_and_takes_the_upgrade_before_it_back(re
     assert (stopped.name, stopped.kind, stopped.outcome) == ("edge-3", ChangeKind.RELOAD, Outcome.ABORTED)
 
 
+async def test_a_rollback_behind_a_reload_that_no_worker_stops_does_not_count_as_taken(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "STOPPED_WITHIN", timedelta(seconds=0.1))
+    world = World.made(await server.client(), fleet_of("edge"))
+    service, plan = ChangeService(world.client, world.book), world.book.record_reload(world.fleet, ("gw-1",))
+    await service.reload(world.fleet, world.book.plan_header(plan), "ana", "ben has left")
+    with pytest.raises(Unavailable, match="nothing is taken back yet: ask again"):
+        await service.roll_back(world.fleet, "ana", "users call")
+
+
 async def test_a_reload_ends_neither_the_bake_nor_a_drain_and_reaches_what_drains(recorded: Recorded) -> None:
     fleet, gateways = recorded.world.fleet, recorded.world.gateways
     gateways["gw-1"].login("192.0.2.7")
@@ -192,6 +207,59 @@ async def test_a_gateway_that_was_silent_is_reloaded_when_it_is_back_and_nobody_
     assert again.rollout != name
     assert [fake.effects for fake in recorded.world.gateways.values()] == [["reload a"]] * 4
     assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
+
+
+async def test_who_goes_again_before_its_reload_is_asked_once_more_and_so_is_who_is_silent_still(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, flapping = recorded.world.gateways["gw-3"], recorded.world.gateways["gw-4"]
+    for fake in (away, flapping):
+        fake.fail("observe", Unavailable("it does not answer"), times=1000)
+    await reload(recorded)
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.HELD
+    flapping.recover("observe")
+    flapping.fail("reload", Unavailable("it has just gone again"), times=1000)
+    assert "gw-4" in (await recorded.reconcile()).sentence
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.REFUSED
+    assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"  # not yet again
+    flapping.recover("reload")
+    away.recover("observe")
+    monkeypatch.setattr(history, "LONGEST_UNTIL_AGAIN", timedelta(0))
+    assert {"gw-3", "gw-4"} <= {*(await recorded.reconcile()).sentence.replace(",", "").split()}
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
+    assert [fake.effects for fake in recorded.world.gateways.values()] == [["reload a"]] * 4
+    assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
+
+
+async def test_one_that_refuses_each_time_keeps_no_other_from_its_credentials(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, back = recorded.world.gateways["gw-3"], recorded.world.gateways["gw-4"]
+    for fake in (full, back):
+        fake.fail("observe", Unavailable("it does not answer"), times=1000)
+    await reload(recorded)
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.HELD
+    monkeypatch.setattr(history, "LONGEST_UNTIL_AGAIN", timedelta(0))
+    full.fail("reload", Unavailable("no space left on device"), times=1000)
+    for fake in (full, back):
+        fake.recover("observe")
+    for _ in range(2):
+        await recorded.reconcile()
+        await recorded.nothing_under_way()
+    assert back.effects == ["reload a"]
+
+
+async def test_who_is_to_be_kept_out_at_once_is_out_elsewhere_while_a_gateway_is_silent(
+    recorded: Recorded,
+) -> None:
+    fleet, service, gateways = recorded.world.fleet, recorded.service, recorded.world.gateways
+    async with blocked(gateways["gw-4"], "observe", times=range(1, 100)):
+        plan = await service.plan_reload(fleet, at_once=True)
+        assert [wave.gateways for wave in plan.waves] == [4]
+        await service.reload(fleet, plan, "ana", "ben has left")
+        await until(lambda: all("reload a" in gateways[name].effects for name in ("gw-1", "gw-2", "gw-3")))
+        assert gateways["gw-4"].effects == []
+    assert (await service.end_of("edge")).outcome is Outcome.PROMOTED
 
 
 async def test_sessions_of_whom_a_reload_takes_out_are_ended_where_the_fleet_says_so(

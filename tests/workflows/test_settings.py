@@ -1,9 +1,11 @@
 """A change of settings: planned by what gateways were given, one gateway first, nobody steered."""
 
+from ipaddress import IPv4Network
+
 import pytest
 
 from policies.model.change import ChangeKind, Outcome
-from policies.model.errors import BadInput, Conflict, Refused
+from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
 from tests.workflows.recorded import Recorded
 from tests.workflows.world import NEW
@@ -69,6 +71,24 @@ async def test_settings_with_which_nobody_can_log_in_stop_at_the_first_gateway(r
     assert all(fake.effects == [] for fake in recorded.world.gateways.values())
 
 
+async def test_settings_that_a_host_has_taken_before_it_went_silent_are_what_a_rollback_takes_back(
+    recorded: Recorded,
+) -> None:
+    assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
+    first = recorded.world.gateways["gw-1"]
+    first.fail("probe", Unavailable("its agent is started anew"), times=1000)
+    name = await configured(recorded, with_settings(recorded))
+    result = await recorded.service.end_of("edge")
+    assert result.outcome is Outcome.HELD
+    assert "1 of those that failed may use them, too" in result.reason
+    assert first.settings
+    first.recover("probe")
+    await recorded.roll_back()
+    newest = recorded.ledger.history("edge")[0]
+    assert (newest.kind, newest.cause, first.settings) == (ChangeKind.CONFIGURE, name, ())
+    await recorded.everybody_on(NEW)
+
+
 async def test_a_rollback_puts_back_what_was_before_the_settings_and_twice_is_once(
     recorded: Recorded,
 ) -> None:
@@ -116,3 +136,124 @@ async def test_a_gateway_that_did_not_get_back_is_asked_again_by_the_next_rollba
     assert (await recorded.roll_back()).accepted
     assert recorded.ledger.history("edge")[0].outcome is Outcome.ROLLED_BACK
     assert recorded.world.gateways["gw-4"].settings == ()
+
+
+def silent(recorded: Recorded, name: str) -> None:
+    away = Unavailable(f"{name} does not answer")
+    recorded.world.gateways[name].fail("observe", away, times=1000)
+
+
+WELL = "every gateway is on its known-good"
+
+
+async def test_who_was_silent_gets_what_the_fleet_is_on_and_not_what_its_file_says_meanwhile(
+    recorded: Recorded,
+) -> None:
+    """The file of the world has no settings: as if somebody had taken them out and started nothing yet."""
+    silent(recorded, "gw-4")
+    first = await configured(recorded, with_settings(recorded))
+    result = await recorded.service.end_of("edge")
+    assert (result.outcome, set(result.aside)) == (Outcome.HELD, {"gw-4"})
+    assert "gw-4" in result.reason
+    assert (await recorded.reconcile()).sentence == WELL
+    recorded.world.gateways["gw-4"].recover("observe")
+    found = await recorded.reconcile()
+    assert found.sentence == "bringing the fleet's settings to gw-4, which were silent before"
+    again = await recorded.service.end_of("edge")
+    assert (again.outcome, again.touched) == (Outcome.PROMOTED, 1)
+    gateways = recorded.world.gateways.values()
+    assert [fake.effects for fake in gateways] == [["configure dns = 10.0.0.53"]] * 4
+    assert recorded.ledger.history("edge")[0].repeats == first
+    assert (await recorded.reconcile()).sentence == WELL
+    await recorded.roll_back()
+    assert all(fake.effects[-1] == f"take back {first}" and not fake.settings for fake in gateways)
+    _, repeat, taken, *_ = recorded.ledger.history("edge")
+    assert {repeat.standing, taken.standing} == {
+        f"promoted, taken back by {recorded.world.newest}",
+        f"held, taken back by {recorded.world.newest}",
+    }
+    assert (await recorded.reconcile()).sentence == WELL
+
+
+async def test_who_was_silent_while_settings_were_taken_back_gets_rid_of_them_when_it_is_back(
+    recorded: Recorded,
+) -> None:
+    name = await configured(recorded, with_settings(recorded))
+    await recorded.service.end_of("edge")
+    silent(recorded, "gw-4")
+    await recorded.roll_back()
+    assert recorded.ledger.history("edge")[0].outcome is Outcome.HELD
+    recorded.world.gateways["gw-4"].recover("observe")
+    found = await recorded.reconcile()
+    assert found.sentence == "bringing the fleet's settings to gw-4, which were silent before"
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.ROLLED_BACK
+    assert recorded.world.gateways["gw-4"].effects[-1] == f"take back {name}"
+    assert (await recorded.reconcile()).sentence == WELL
+
+
+async def test_who_missed_two_changes_gets_the_first_after_the_second_was_taken_back(
+    recorded: Recorded,
+) -> None:
+    fleet = with_settings(recorded)
+    silent(recorded, "gw-4")
+    await configured(recorded, fleet)
+    await recorded.service.end_of("edge")
+    await configured(recorded, fleet.model_copy(update={"settings": {"dns": ("10.0.0.54",)}}))
+    await recorded.service.end_of("edge")
+    recorded.world.gateways["gw-4"].recover("observe")
+    await recorded.roll_back()
+    assert recorded.ledger.history("edge")[0].outcome is Outcome.ROLLED_BACK
+    assert recorded.world.gateways["gw-4"].effects == []
+    await recorded.reconcile()
+    await recorded.service.end_of("edge")
+    lines = {setting.lines for fake in recorded.world.gateways.values() for setting in fake.settings}
+    assert lines == {("dns = 10.0.0.53",)}
+    assert (await recorded.reconcile()).sentence == WELL
+
+
+async def test_who_refused_settings_is_not_asked_again(recorded: Recorded) -> None:
+    recorded.world.gateways["gw-4"].fail("configure", Refused("gw-4: its file allows no dns"))
+    await configured(recorded, with_settings(recorded))
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.HELD
+    assert (await recorded.reconcile()).sentence == WELL
+
+
+def larger(recorded: Recorded, *names: str) -> Fleet:
+    """Return the fleet with slots a of a larger pool; the agents' files of these gateways say so, too."""
+    members = []
+    for gateway in recorded.world.fleet.gateways:
+        number = int(gateway.name[3:])
+        first, *others = gateway.slots
+        grown = first.model_copy(update={"pool4": IPv4Network(f"10.{100 + number}.0.0/16")})
+        members.append(gateway.model_copy(update={"slots": (grown, *others)}))
+        recorded.world.gateways[gateway.name].pools["a"] = (IPv4Network(f"10.{100 + number}.0.0/24"),)
+        if gateway.name in names:
+            recorded.world.gateways[gateway.name].gateway = members[-1]
+    return recorded.world.fleet.model_copy(update={"gateways": tuple(members)})
+
+
+async def test_a_larger_pool_is_planned_and_given_as_settings_are(recorded: Recorded) -> None:
+    fleet = larger(recorded, "gw-1", "gw-2", "gw-3", "gw-4")
+    plan = await recorded.service.plan_settings(fleet)
+    assert plan.settings == ("pool4",)
+    assert plan.differences[:3] == (
+        "gw-1:",
+        "  - pool4 of slot a = 10.101.0.0/24",
+        "  + pool4 of slot a = 10.101.0.0/16",
+    )
+    await recorded.service.reload(fleet, plan, "ana", "more users")
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
+    assert recorded.world.gateways["gw-3"].pools["a"] == (IPv4Network("10.103.0.0/16"),)
+    with pytest.raises(Refused, match="the gateways of edge have these settings already"):
+        await recorded.service.plan_settings(fleet)
+
+
+async def test_a_pool_that_an_agents_file_does_not_have_is_refused_before_any_gateway_is_asked(
+    recorded: Recorded,
+) -> None:
+    fleet = larger(recorded, "gw-1", "gw-2", "gw-3")
+    with pytest.raises(
+        Refused, match=r"^gw-4: slot a: fleet.yaml says .*, its agent's file .*; have both say"
+    ):
+        await recorded.service.plan_settings(fleet)
+    assert all(fake.effects == [] for fake in recorded.world.gateways.values())

@@ -347,11 +347,11 @@ async def working(
         await stack.enter_async_context(ending(control_worker(world.client, world, interceptors, failures)))
         for fake in world.gateways.values():
             await stack.enter_async_context(ending(agent(world.client, fake)))
-        await until(lambda: _is_heard(world.client))
+        await until(lambda: is_heard(world.client))
         yield world
 
 
-async def _is_heard(client: Client) -> bool:
+async def is_heard(client: Client) -> bool:
     """Whether the server knows that somebody takes tasks: until then it answers no question to a workflow."""
     asked = DescribeTaskQueueRequest(
         namespace=client.namespace,

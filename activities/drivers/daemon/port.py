@@ -13,7 +13,7 @@ from pydantic import Field
 from policies.model.adoption import OwnLine
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Probe
-from policies.model.release_tests import Load, Measurement
+from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting
 from policies.model.value import Message
 
@@ -179,6 +179,10 @@ class Daemon(Protocol):
         """
         ...
 
+    def pools(self, environment: Environment) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Return the addresses that the instance gives to its users, by its own config; none if unknown."""
+        ...
+
     def renew(
         self, environment: Environment, credentials: Mapping[str, Secret], into: Path, *, older: bool
     ) -> None:
@@ -256,7 +260,7 @@ class Daemon(Protocol):
         """Log in and ping through the instance's own port."""
         ...
 
-    async def inspect(self, environment: Environment) -> tuple[Measurement, ...]:
+    async def inspect(self, environment: Environment, names: Names | None = None) -> tuple[Measurement, ...]:
         """Make the functional release tests through the instance's own port; who is in it stays in it.
 
         A test that cannot be made says why, which speaks neither for the instance nor against it.

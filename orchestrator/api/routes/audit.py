@@ -41,27 +41,27 @@ async def entries(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> AuditPage:
     """Read entries of the fleets that whoever asks audits; all entries where that is every fleet."""
-    found = await service.audit_entries(caller, after, limit)
+    found = await service.audit.entries(caller, after, limit)
     return AuditPage(entries=found, after=found[-1].seq if found else after)
 
 
 @router.get("/audit/head")
 async def head(caller: Asking, service: Serving) -> AuditState:
     """Show the newest checkpoint, and the public key."""
-    public_key, newest = await service.audit_state(caller)
+    public_key, newest = await service.audit.state(caller)
     return AuditState(public_key=public_key, newest=newest)
 
 
 @router.post("/audit/verify")
 async def verify(caller: Asking, service: Serving) -> Verified:
     """Check the whole record, and every checkpoint that is kept here."""
-    return await service.verify_audit(caller)
+    return await service.audit.verify(caller)
 
 
 @router.get("/audit/export", response_class=StreamingResponse)
 async def export(caller: Asking, service: Serving) -> StreamingResponse:
     """Give the whole record as JSON lines, to be verified elsewhere."""
-    found = await service.export_audit(caller)
+    found = await service.audit.export(caller)
 
     def lines() -> Iterator[str]:
         while some := list(islice(found, AT_ONCE)):

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from orchestrator.api.limits import Kind
 from orchestrator.api.once import Once
 from orchestrator.api.routes.fleets import Fleet
+from orchestrator.api.written import PLAN
 from policies.access import SAFE_DIRECTION
 from policies.model.command import CommandKind, CommandReceipt
 from policies.model.people import PersonName
@@ -29,10 +30,6 @@ Why = Annotated[
 Release = Annotated[
     str, Field(min_length=1, max_length=128, description="a release: digest, its beginning, or version")
 ]
-
-
-PLAN = r"^(?:sha256:|p-)?[0-9a-f]{8,64}$"
-"""How a plan is written: its digest, or enough of the beginning."""
 
 
 ThisPlan = Annotated[
@@ -72,7 +69,7 @@ class ReloadAsked(Value):
     if_changed: bool = Field(
         default=False, description="only where what lies on the host is other than what runs there has"
     )
-    at_once: bool = Field(default=False, description="all gateways together, once the first one is done")
+    at_once: bool = Field(default=False, description="all gateways together, and none first")
     plan: ThisPlan = None
 
 

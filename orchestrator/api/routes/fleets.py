@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from orchestrator.api.limits import Streams
 from orchestrator.api.who import Asking, Serving, recognised
-from orchestrator.service.changes import Surveyed
 from orchestrator.service.doctor import Finding
 from orchestrator.service.drift import Drift
 from orchestrator.service.service import FleetStatus
+from orchestrator.service.surveys import Surveyed
 from policies.model.change import HistoryRow
 from policies.model.drain import DrainStatus
 from policies.model.errors import PenstockError

@@ -12,6 +12,7 @@ from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Release, Started, Why
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Asking, Serving, limits_of
+from orchestrator.api.written import SNAPSHOT
 from orchestrator.service.enrolment import EnrolmentToken
 from orchestrator.service.rebuilding import Rebuilt
 from policies.model.adoption import Examined
@@ -27,7 +28,7 @@ Key = Annotated[str, Field(pattern=r"^[a-z0-9\[][a-zA-Z0-9.:*\] -]*$", max_lengt
 """A key of a daemon's configuration, or a section's heading."""
 
 SnapshotName = Annotated[
-    str, Path(min_length=4, max_length=71, pattern=r"^(?:sha256:)?[0-9a-f]*$", description="its digest")
+    str, Path(max_length=71, pattern=SNAPSHOT, description="its digest, or the beginning of it")
 ]
 
 

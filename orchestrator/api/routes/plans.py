@@ -7,9 +7,10 @@ from pydantic import Field
 from starlette.responses import Response
 
 from orchestrator.api.once import Once
-from orchestrator.api.routes.commands import PLAN, Release, Why
+from orchestrator.api.routes.commands import Release, Why
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Asking, Serving
+from orchestrator.api.written import PLAN
 from orchestrator.service.planning import PlanView
 from policies.model.approval import Approval
 from policies.model.plan import Strategy
@@ -21,15 +22,7 @@ router = APIRouter(tags=["plans and releases"])
 ReleaseName = Annotated[
     str, Path(min_length=1, max_length=128, description="a release: digest, its beginning, or version")
 ]
-PlanName = Annotated[
-    str,
-    Path(
-        min_length=8,
-        max_length=71,
-        pattern=PLAN,
-        description="a plan's digest, or the beginning of it",
-    ),
-]
+PlanName = Annotated[str, Path(pattern=PLAN, description="a plan's digest, or the beginning of it")]
 
 
 class PlanAsked(Value):

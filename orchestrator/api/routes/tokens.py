@@ -63,7 +63,7 @@ class Revoked(Value):
 @router.get("/tokens")
 async def tokens(caller: Asking, service: Serving) -> TokenList:
     """List the tokens of fleets that whoever asks administers."""
-    return TokenList(tokens=await service.tokens(caller))
+    return TokenList(tokens=await service.tokens.all(caller))
 
 
 @router.post("/tokens", status_code=201)
@@ -71,11 +71,11 @@ async def make(asked: TokenAsked, request: Request, caller: Asking, service: Ser
     """Make a token. Its answer is kept nowhere: a repeat under another name makes another one."""
     limits_of(request).take(caller.person, Kind.CHANGE)
     grants = joined({one.fleet: frozenset(one.roles)} for one in asked.grants)
-    secret, row = await service.make_token(caller, asked.name, grants, timedelta(days=asked.days))
+    secret, row = await service.tokens.make(caller, asked.name, grants, timedelta(days=asked.days))
     return MadeToken(token=secret, known=row)
 
 
 @router.post("/tokens/{name}/revoke")
 async def revoke(name: TokenName, asked: Revocation, caller: Asking, service: Serving) -> Revoked:
     """Make a token worthless."""
-    return Revoked(name=name, new=await service.revoke_token(caller, name, asked.reason))
+    return Revoked(name=name, new=await service.tokens.revoke(caller, name, asked.reason))

@@ -5,20 +5,19 @@ and are answered by the gateway's own end, so that nobody else on the network ha
 """
 
 import asyncio
-import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
-from activities.drivers.daemon.ocserv.client import address_of, client
+from activities.drivers.daemon.ocserv.client import COUNTS, WITHIN, address_of, client
+from activities.drivers.daemon.ocserv.login import ProbeLogin, options, password_of, target_of
 from activities.drivers.daemon.port import Burden, Environment
 from policies.model.errors import Unavailable
 from policies.model.release_tests import Load
 
-LOGINS_WITHIN = timedelta(seconds=15)
 ENDS_WITHIN = timedelta(seconds=10)
 HANDSHAKES_FOR = 1.0
 """Seconds of each kind of handshake."""
@@ -27,11 +26,8 @@ HEADERS = 28
 BITS_BOTH_WAYS = 2 * 8 * (PAYLOAD + HEADERS)
 
 SCRIPT = r"""
-echo ready; read -r near far; read -r password
-ip link set lo up
 for kind in all default; do echo 0 > "/proc/sys/net/ipv4/conf/$kind/rp_filter"; done
-ip address add "$far/30" dev probe; ip link set probe up; ip route add default via "$near"
-target=$1 sessions=$2 seconds=$3 patience=$4 payload=$5; shift 5
+sessions=$1 seconds=$2 patience=$3 payload=$4; shift 4
 n=0; clients=
 while [ $n -lt "$sessions" ]; do
   printf '%s\n' "$password" | openconnect --protocol=anyconnect --passwd-on-stdin --non-inter \
@@ -57,30 +53,24 @@ echo "penstock: sessions $(up)"
 read -r end
 kill -INT $clients 2>/dev/null; wait
 """
-_COUNTS = re.compile(r"(\d+) packets transmitted, (\d+) received")
 
 
 async def burden(
-    environment: Environment,
-    password: str,
-    target: str,
-    options: Sequence[str],
-    load: Load,
-    cpu: Callable[[], float | None],
+    environment: Environment, login: ProbeLogin, load: Load, cpu: Callable[[], float | None]
 ) -> Burden:
     """Carry the load and return what the instance did with it; `cpu` is asked before and after the traffic.
 
     Raises:
+        BadInput: the login's password cannot be read.
         Unavailable: the clients could not be made ready here, which says nothing about the instance.
     """
-    arguments = [target, str(load.sessions), str(load.seconds), f"{LOGINS_WITHIN.total_seconds():.0f}"]
-    most = LOGINS_WITHIN + timedelta(seconds=load.seconds) + ENDS_WITHIN
-    async with client(
-        SCRIPT, *arguments, str(PAYLOAD), *options, environment={"PROBE_TARGET": target}
-    ) as callers:
+    asked = (str(load.sessions), str(load.seconds), f"{WITHIN.total_seconds():.0f}", str(PAYLOAD))
+    arguments = (*asked, *options(environment, login))
+    most = WITHIN + timedelta(seconds=load.seconds) + ENDS_WITHIN
+    async with client(environment, SCRIPT, target_of(environment, login), *arguments) as callers:
+        out = await callers.connect(password_of(login))
         try:
             async with asyncio.timeout(most.total_seconds()):
-                out = await callers.connect(f"{password}\n")
                 begun, _ = await _until_counted(out)
                 before, at = cpu(), time.monotonic()
                 await callers.say("go\n")
@@ -111,7 +101,7 @@ async def _until_counted(out: asyncio.StreamReader) -> tuple[int, int]:
         line = raw.decode(errors="replace").strip()
         if line.startswith("penstock: sessions "):
             return int(line.rpartition(" ")[2]), answered
-        if found := _COUNTS.search(line):
+        if found := COUNTS.search(line):
             answered += int(found[2])
         words = line or words
     raise Unavailable(f"the clients of a load ended early: {words}")

@@ -5,15 +5,37 @@ namespaces and cable. Its tunnels and routes exist only there, so the host's own
 """
 
 import asyncio
+import re
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import IPv4Address
 
 from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import run, start
 from policies.model.errors import Unavailable
+
+WITHIN = timedelta(seconds=15)
+"""How long a client has for a network of its own, and then again for one login and its pings."""
+COUNTS = re.compile(r"(\d+) packets transmitted, (\d+) received")
+"""What ping(8) says at its end: how many it sent, and how many came back."""
+ANSWERED = re.compile(r"bytes from \S+ icmp_seq=(\d+)")
+"""What it says of each answer.
+
+With a deadline it leaves as soon as it has the answers that it wants: what it sent after the last of them
+is under way then, and not lost.
+"""
+
+NETWORK = r"""
+echo ready; read -r near far; read -r password
+ip link set lo up
+ip address add "$far/30" dev probe; ip link set probe up; ip route add default via "$near"
+target=$1; shift
+echo asking
+"""
+"""How each script begins: with a network, the password, and what is pinged through the tunnel."""
 
 ALONE = ("setpriv", "--pdeathsig", "KILL", "unshare", "-n", "-p", "--fork", "--kill-child", "sh", "-c")
 
@@ -22,32 +44,49 @@ ALONE = ("setpriv", "--pdeathsig", "KILL", "unshare", "-n", "-p", "--fork", "--k
 class Client:
     """The client's process, whose pipes are open, and the name of its cable's end on this host."""
 
+    environment: Environment
     process: asyncio.subprocess.Process
     cable: str
 
-    async def connect(self, more: str) -> asyncio.StreamReader:
-        """Give the client its network, then these lines; return what it says from then on.
-
-        Its script says `ready` first, and reads the addresses of both ends of the cable from one line.
+    async def connect(self, password: str) -> asyncio.StreamReader:
+        """Give the client its network and the password; return what it says from then on.
 
         Raises:
-            Unavailable: it could not be given one, which says nothing about the instance.
+            Unavailable: it could not be given one in time, which says nothing about the instance.
         """
         out = self.process.stdout
         if out is None:  # pragma: no cover - it was asked for
             raise Unavailable("the probe's client has no pipes")
-        if (await out.readline()).strip() != b"ready":
-            raise Unavailable("the probe's client could not be given a network of its own")
-        near, far = _addresses()
-        await self._lay_cable(near)
-        await self.say(f"{near} {far}\n{more}")
+        try:
+            async with asyncio.timeout(WITHIN.total_seconds()):
+                words = await self._asking(out, password)
+        except TimeoutError:
+            words = f"nothing came within {WITHIN.total_seconds():.0f} s: this host is too busy"
+        if words:
+            raise Unavailable(
+                f"a client of slot {self.environment.slot.name} on {self.environment.gateway.name} got no "
+                f"network of its own: {words}; it is tried again"
+            )
         return out
 
+    async def _asking(self, out: asyncio.StreamReader, password: str) -> str:
+        """Lay the cable and wait until the client asks the instance; its last words where it never does."""
+        if (line := await out.readline()) == b"ready\n":
+            near, far = _addresses()
+            await self._lay_cable(near)
+            await self.say(f"{near} {far}\n{password}\n")
+            line = await out.readline()
+        words = b"it said nothing"
+        while line not in (b"asking\n", b""):
+            words, line = line, await out.readline()
+        return "" if line else words.decode(errors="replace").strip()
+
     async def say(self, words: str) -> None:
-        """Give the client more words."""
+        """Give the client more words; one that has ended hears nothing and says nothing more."""
         if self.process.stdin is not None:
-            self.process.stdin.write(words.encode())
-            await self.process.stdin.drain()
+            with suppress(ConnectionError):
+                self.process.stdin.write(words.encode())
+                await self.process.stdin.drain()
 
     async def _lay_cable(self, near: str) -> None:
         cable, pid = self.cable, self.process.pid
@@ -58,16 +97,21 @@ class Client:
 
 
 @asynccontextmanager
-async def client(script: str, *arguments: str, environment: Mapping[str, str]) -> AsyncIterator[Client]:
-    """Run the script in namespaces of its own; at the end nothing of it is left."""
+async def client(
+    environment: Environment, script: str, target: str, *arguments: str
+) -> AsyncIterator[Client]:
+    """Run the script in namespaces of its own, after NETWORK; at the end nothing of it is left.
+
+    What is pinged through the tunnel is the script's `$target`, and PROBE_TARGET of what it starts.
+    """
     cable = f"probe{secrets.token_hex(3)}"
     process = await start(
-        [*ALONE, script, "probe", *arguments],
+        [*ALONE, NETWORK + script, "probe", target, *arguments],
         stderr=asyncio.subprocess.STDOUT,
-        environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment},
+        environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PROBE_TARGET": target},
     )
     try:
-        yield Client(process, cable)
+        yield Client(environment, process, cable)
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):

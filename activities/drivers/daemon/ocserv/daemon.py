@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv import own_files, served
 from activities.drivers.daemon.ocserv.burden import burden
 from activities.drivers.daemon.ocserv.credentials import FOLDER, Given, names_listed, require_fit
-from activities.drivers.daemon.ocserv.inspection import inspect
-from activities.drivers.daemon.ocserv.own_config import read_own_config
-from activities.drivers.daemon.ocserv.probe import ProbeLogin, options, password_of, probe, target_of
+from activities.drivers.daemon.ocserv.inspection import MADE, inspect
+from activities.drivers.daemon.ocserv.login import ProbeLogin
+from activities.drivers.daemon.ocserv.own_config import pools_of, read_own_config
+from activities.drivers.daemon.ocserv.probe import probe
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
 from activities.drivers.daemon.ocserv.template import CREDENTIAL
 from activities.drivers.daemon.port import (
@@ -42,7 +44,7 @@ from activities.drivers.daemon.port import (
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.instance import Probe
-from policies.model.release_tests import Asked, Load, Measurement
+from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting
 
 NOT_YET = ("pre-auth", "authenticating", "auth failed")
@@ -106,6 +108,13 @@ class Ocserv:
             )
         shutil.copytree(environment.config / FOLDER, into / FOLDER)
         (into / "ocserv.conf").write_text(after)
+
+    def pools(self, environment: Environment) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Return the pools of the instance's ocserv.conf; none where it cannot be read."""
+        try:
+            return pools_of((environment.config / "ocserv.conf").read_text())
+        except (OSError, BadInput):
+            return ()
 
     def _filled(self, environment: Environment, template: Path) -> tuple[str, set[str]]:
         """Return the template with its placeholders filled, and the names of the credentials it wants.
@@ -232,7 +241,11 @@ class Ocserv:
             present = [user for user in users if user["State"] not in NOT_YET]
             known = {user["Session"] for user in present}
             opened = [session for session in valid if session["session_is_open"]]
-            broken = [session for session in opened if session["Session"] not in known]
+            broken = [
+                session
+                for session in opened
+                if session["Session"] not in known and not self._is_of_a_probe(session)
+            ]
             return tuple(map(self._connected, present)) + tuple(map(self._resumable, broken))
         except (KeyError, TypeError, ValueError):
             return None
@@ -261,33 +274,23 @@ class Ocserv:
     async def probe(self, environment: Environment) -> Probe:
         """Log in as the probe's own user and ping the gateway's end of the tunnel."""
         if self._login is None:
-            reason = f"{environment.gateway.name} was given no probe login; add one to its credentials"
-            return Probe(passed=False, stage="auth", reason=reason)
+            return Probe(passed=False, stage="auth", reason=_no_login(environment))
         async with self._probing:
             return await probe(environment, self._login)
 
-    async def inspect(self, environment: Environment) -> tuple[Measurement, ...]:
-        """Make the functional tests; without a probe's login none of them can be made."""
+    async def inspect(self, environment: Environment, names: Names | None = None) -> tuple[Measurement, ...]:
+        """Make the functional tests; without a probe's login none of them is made, and each says so."""
         if self._login is None:
-            said = f"{environment.gateway.name} was given no probe login; add one to its credentials"
-            return (Measurement(test=Asked.LOGIN, said=said),)
+            return tuple(Measurement(test=test, said=_no_login(environment)) for test in MADE)
         async with self._probing:
-            return await inspect(environment, self._login, partial(self.main_process, environment))
+            return await inspect(environment, self._login, partial(self.main_process, environment), names)
 
     async def load(self, environment: Environment, load: Load, cpu: Callable[[], float | None]) -> Burden:
         """Hold so many sessions of the probe's user at once and fill them."""
         if self._login is None:
-            raise BadInput(f"{environment.gateway.name} was given no probe login; add one to its credentials")
-        login = self._login
+            raise BadInput(_no_login(environment))
         async with self._probing:
-            return await burden(
-                environment,
-                password_of(login),
-                target_of(environment, login),
-                options(environment, login),
-                load,
-                cpu,
-            )
+            return await burden(environment, self._login, load, cpu)
 
     def _values(self, environment: Environment) -> dict[str, str]:
         slot = environment.slot
@@ -300,6 +303,10 @@ class Ocserv:
             "config": str(CONFIG),
             "run": str(RUN),
         }
+
+    def _is_of_a_probe(self, session: Mapping[str, Any]) -> bool:
+        """Whether a probe that was killed in its tunnel has left it: nobody comes back to it."""
+        return self._login is not None and session.get("Username") == self._login.user
 
     def _connected(self, user: Mapping[str, Any]) -> Session:
         return Session(
@@ -333,6 +340,10 @@ class Ocserv:
             return json.loads(_TRAILING_COMMA.sub(r"\1", result.out)) if result.status == 0 else None
         except (PenstockError, ValueError):
             return None
+
+
+def _no_login(environment: Environment) -> str:
+    return f"{environment.gateway.name} was given no probe login; add one to its credentials"
 
 
 def _names(line: str) -> set[str]:

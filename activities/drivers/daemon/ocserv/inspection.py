@@ -13,22 +13,32 @@ from datetime import timedelta
 from ipaddress import ip_network
 
 from activities.drivers.daemon.ocserv.client import address_of
-from activities.drivers.daemon.ocserv.probe import ProbeLogin, options, password_of, target_of
+from activities.drivers.daemon.ocserv.login import ProbeLogin
+from activities.drivers.daemon.ocserv.names import resolved
 from activities.drivers.daemon.ocserv.session import Session, hold_session
 from activities.drivers.daemon.port import Environment
 from policies.model.errors import PenstockError
-from policies.model.release_tests import Asked, Measurement
+from policies.model.release_tests import OF_NAMES, Asked, Measurement, Names
 
 ANSWERED_WITHIN = timedelta(seconds=10)
 GARBAGE_BYTES = 4096
+NO_REQUEST = b"\0"
+"""What begins no request: of one whose first letter could be a method's, ocserv waits for the rest."""
 NO_ENCRYPTION = "eNULL:@SECLEVEL=0"
 """What openssl-ciphers(1) calls all ciphers without encryption, which no default has."""
+
+IN_TUNNELS = (Asked.LOGIN, Asked.PINGS_LOST, Asked.FULL_SIZE_LOST, Asked.CLEARTEXT, Asked.ROUTES, *OF_NAMES)
+"""What sessions of the probe's user tell."""
+MADE = (Asked.GARBAGE, Asked.PLAIN_HTTP, Asked.NULL_CIPHER, Asked.WRONG_PASSWORD, *IN_TUNNELS)
+"""All that `inspect` measures."""
 
 Answers = Callable[[], Awaitable[int | None]]
 """Asks the daemon for the number of its main process; None for no answer."""
 
 
-async def inspect(environment: Environment, login: ProbeLogin, answers: Answers) -> tuple[Measurement, ...]:
+async def inspect(
+    environment: Environment, login: ProbeLogin, answers: Answers, names: Names | None = None
+) -> tuple[Measurement, ...]:
     """Return what every functional test measured; one that cannot be made says what is missing."""
     alone = [
         await _or_unknown(Asked.GARBAGE, _garbage(environment, answers)),
@@ -36,7 +46,7 @@ async def inspect(environment: Environment, login: ProbeLogin, answers: Answers)
         await _or_unknown(Asked.NULL_CIPHER, _null_cipher(environment)),
         await _or_unknown(Asked.WRONG_PASSWORD, _wrong_password(environment, login)),
     ]
-    return (*alone, *await _in_tunnels(environment, login))
+    return (*alone, *await _in_tunnels(environment, login, names or Names()))
 
 
 async def _or_unknown(test: Asked, asking: Awaitable[Measurement]) -> Measurement:
@@ -54,7 +64,8 @@ async def _garbage(environment: Environment, answers: Answers) -> Measurement:
     before = await answers()
     if before is None:
         return Measurement(test=Asked.GARBAGE, said="the daemon does not say which process it is")
-    words = await _ask(environment, secrets.token_bytes(GARBAGE_BYTES) + b"\r\n\r\n", _trusting())
+    garbage = NO_REQUEST + secrets.token_bytes(GARBAGE_BYTES - len(NO_REQUEST)) + b"\r\n\r\n"
+    words = await _ask(environment, garbage, _trusting())
     after = await answers()
     said = f"{GARBAGE_BYTES} bytes of garbage over TLS were answered by {words or b'a closed connection'!r}"
     if after == before:
@@ -115,9 +126,7 @@ async def _ask(environment: Environment, request: bytes, context: ssl.SSLContext
 
 
 async def _wrong_password(environment: Environment, login: ProbeLogin) -> Measurement:
-    session = await hold_session(
-        environment, secrets.token_hex(8), target_of(environment, login), options(environment, login)
-    )
+    session = await hold_session(environment, login, password=secrets.token_hex(8))
     if not session.tls:
         said = f"no TLS with slot {environment.slot.name}: {session.words}"
         return Measurement(test=Asked.WRONG_PASSWORD, said=said)
@@ -126,25 +135,23 @@ async def _wrong_password(environment: Environment, login: ProbeLogin) -> Measur
     return Measurement(test=Asked.WRONG_PASSWORD, measured=int(session.let_in), said=said)
 
 
-async def _in_tunnels(environment: Environment, login: ProbeLogin) -> list[Measurement]:
+async def _in_tunnels(environment: Environment, login: ProbeLogin, names: Names) -> list[Measurement]:
     """Hold a session with UDP beside TLS and one over TLS alone; look at both of them together."""
-    target = target_of(environment, login)
     try:
-        password = password_of(login)
         held = [
-            await hold_session(environment, password, target, [*more, *options(environment, login)])
+            await hold_session(environment, login, *more, names=[*names.inside])
             for more in ((), ("--no-dtls",))
         ]
     except PenstockError as error:
         said = f"no session could be tried: {error}"
-        tests = (Asked.LOGIN, Asked.PINGS_LOST, Asked.FULL_SIZE_LOST, Asked.CLEARTEXT, Asked.ROUTES)
-        return [Measurement(test=test, said=said) for test in tests]
+        return [Measurement(test=test, said=said) for test in IN_TUNNELS]
     return [
         _logins(held),
         _lost(Asked.PINGS_LOST, "small", held),
         _lost(Asked.FULL_SIZE_LOST, "full", held),
         _cleartext(held),
         _routes(environment, held),
+        *await resolved(held, names),
     ]
 
 

@@ -70,6 +70,13 @@ def read_own_config(text: str) -> OwnConfig:
     )
 
 
+def pools_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the pools that the configuration names, the one of IPv4 first; BadInput when it has none."""
+    said = {key: (number, value) for number, key, value in reversed(list(_lines(text)))}
+    pool6 = _pool6(said)
+    return (_pool4(said),) if pool6 is None else (_pool4(said), pool6)
+
+
 def values_of(text: str, key: str) -> list[str]:
     """Return all that the configuration says for the key, in its order, sections included."""
     return [value for _, said, value in _lines(text) if said == key]

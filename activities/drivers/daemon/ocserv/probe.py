@@ -7,24 +7,17 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
 
-from activities.drivers.daemon.ocserv.client import Client, address_of, client
+from activities.drivers.daemon.ocserv.client import ANSWERED, COUNTS, WITHIN, Client, client
+from activities.drivers.daemon.ocserv.login import ProbeLogin, options, password_of, target_of
 from activities.drivers.daemon.port import Environment
-from policies.model.errors import BadInput, Unavailable
 from policies.model.instance import Probe
 
 STAGES = ("tcp", "tls", "auth", "tunnel", "ping")
-WITHIN = timedelta(seconds=15)
 MOST_LOST = 0.2
 
 CLIENT = """
-echo ready; read -r near far; read -r password
-ip link set lo up
-ip address add "$far/30" dev probe; ip link set probe up; ip route add default via "$near"
-echo asking
-target=$1 pings=$2; shift 2
+pings=$1; shift
 printf '%s\\n' "$password" | openconnect --protocol=anyconnect --passwd-on-stdin --non-inter \\
   --interface=tunnel --reconnect-timeout=1 --script='
     [ "$reason" = connect ] || exit 0
@@ -37,38 +30,22 @@ done
 ip route get "$target" | grep -q 'dev tunnel' && ping -n -i 0.1 -c "$pings" -w 3 "$target"
 kill -INT $client 2>/dev/null; wait $client
 """
-_COUNTS = re.compile(r"(\d+) packets transmitted, (\d+) received")
 _MARKS = (
     ("tcp", re.compile(r"^Connected to [0-9\[]")),
     ("tls", re.compile(r"^Connected to HTTPS on ")),
     ("auth", re.compile(r"^Got CONNECT response: HTTP/1\.1 200")),
     ("tunnel", re.compile(r"^penstock: tunnel")),
-    ("ping", _COUNTS),
+    ("ping", COUNTS),
 )
-
-
-@dataclass(frozen=True)
-class ProbeLogin:
-    """Who the probe logs in as: a user of its own, whose password stays in a file."""
-
-    user: str
-    password: Path
-    authority: Path
-    """The certificate authority that must have signed the gateway's certificate."""
-    name: str | None = None
-    """The name in the gateway's certificate, where it is not the address."""
-    pings: int = 5
-    target: str | None = None
-    """What is pinged through the tunnel; the gateway's own end of it unless given."""
 
 
 @dataclass
 class _Progress:
-    asked: bool = False
-    """Whether the instance was asked at all: until then a failure is this host's, not the release's."""
     reached: int = 0
     words: str = "it said nothing"
     connect_seconds: float | None = None
+    last: int = 0
+    """The last ping that was answered."""
     sent: int = 0
     received: int = 0
 
@@ -79,52 +56,35 @@ async def probe(environment: Environment, login: ProbeLogin) -> Probe:
     Raises:
         Unavailable: the probe could not be made ready here, which says nothing about the instance.
     """
-    password = password_of(login)
-    progress = _Progress()
-    async with client(
-        CLIENT, *_arguments(environment, login), environment={"PROBE_TARGET": target_of(environment, login)}
-    ) as caller:
+    password, progress = password_of(login), _Progress()
+    arguments = (str(login.pings), *options(environment, login))
+    async with client(environment, CLIENT, target_of(environment, login), *arguments) as caller:
+        out = await caller.connect(password)
         try:
-            async with asyncio.timeout(WITHIN.total_seconds()) as patience:
-                await _converse(caller, password, progress, patience)
+            async with asyncio.timeout(WITHIN.total_seconds()):
+                await _listen(caller, out, progress, login.pings)
         except TimeoutError:
             progress.words = (
                 f"nothing more came within {WITHIN.total_seconds():.0f} s after {progress.words!r}"
             )
-            if not progress.asked:
-                raise Unavailable(
-                    f"the probe of slot {environment.slot.name} on {environment.gateway.name} got no "
-                    f"network of its own within {WITHIN.total_seconds():.0f} s: this host is too busy; it is "
-                    "tried again"
-                ) from None
     return _verdict(environment, progress)
 
 
-def password_of(login: ProbeLogin) -> str:
-    """Return the probe's password; BadInput when its file cannot be read."""
-    try:
-        return login.password.read_text().splitlines()[0]
-    except (OSError, IndexError) as error:
-        raise BadInput(f"the probe's password cannot be read at {login.password}") from error
-
-
-async def _converse(caller: Client, password: str, progress: _Progress, patience: asyncio.Timeout) -> None:
-    """Tell the client to ask, and note what it says; its time begins when its own network is there."""
-    out = await caller.connect(f"{password}\n")
-    while (line := await out.readline()) not in (b"asking\n", b""):
-        progress.words = line.decode(errors="replace").strip()
-    if not line:
-        raise Unavailable(f"the probe's client ended before it asked anything: {progress.words}")
-    progress.asked, begun = True, time.monotonic()
-    patience.reschedule(asyncio.get_running_loop().time() + WITHIN.total_seconds())
+async def _listen(caller: Client, out: asyncio.StreamReader, progress: _Progress, pings: int) -> None:
+    """Note what the client says, until it has left."""
+    begun = time.monotonic()
     async for line in out:
         _note(progress, line.decode(errors="replace").strip(), begun)
+    if progress.received >= pings:
+        progress.sent = progress.last
     await caller.process.wait()
 
 
 def _note(progress: _Progress, line: str, begun: float) -> None:
     if not line or line.startswith(("---", "rtt ")):
         return
+    if answered := ANSWERED.search(line):
+        progress.last = max(progress.last, int(answered[1]))
     for number, (stage, mark) in enumerate(_MARKS, start=1):
         found = mark.search(line)
         if found is None:
@@ -152,20 +112,3 @@ def _verdict(environment: Environment, progress: _Progress) -> Probe:
         pings_sent=progress.sent,
         pings_lost=lost,
     )
-
-
-def target_of(environment: Environment, login: ProbeLogin) -> str:
-    """Return what is pinged through the tunnel."""
-    return login.target or str(environment.slot.pool4[1])
-
-
-def _arguments(environment: Environment, login: ProbeLogin) -> list[str]:
-    return [target_of(environment, login), str(login.pings), *options(environment, login)]
-
-
-def options(environment: Environment, login: ProbeLogin) -> list[str]:
-    """Return the options by which openconnect reaches the instance's own port as the probe's user."""
-    address = address_of(environment)
-    resolve = [f"--resolve={login.name}:{address}"] if login.name else []
-    url = f"https://{login.name or address}:{environment.slot.port}"
-    return [f"--user={login.user}", f"--cafile={login.authority}", *resolve, url]

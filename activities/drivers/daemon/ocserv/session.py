@@ -11,13 +11,14 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from ipaddress import ip_address
 
-from activities.drivers.daemon.ocserv.client import Client, client
+from activities.drivers.daemon.ocserv.client import ANSWERED, COUNTS, WITHIN, Client, client
+from activities.drivers.daemon.ocserv.login import ProbeLogin, options, password_of, target_of
 from activities.drivers.daemon.port import Environment
+from activities.drivers.resolving import Answers, answer_in, program, questions
 from policies.model.errors import Unavailable
 
-WITHIN = timedelta(seconds=15)
 PINGS = 10
 SMALL = 120
 """Bytes of a small ping with its headers."""
@@ -25,24 +26,29 @@ ANY_PROTOCOL = 0x0003
 """ETH_P_ALL (packet(7)): what comes and what goes."""
 FRAME = 2**17
 """Bytes of the largest frame: the kernel may hand over several segments as one."""
+RIGHT = "give the agent CAP_NET_RAW"
+"""What mends a wire that cannot be read."""
 
 SCRIPT = r"""
-echo ready; read -r near far; read -r password
-ip link set lo up
-ip address add "$far/30" dev probe; ip link set probe up; ip route add default via "$near"
-echo asking
-target=$1 pings=$2 small=$3 pattern=$4; shift 4
+pings=$1 small=$2 pattern=$3 resolving=$4; shift 4
 printf '%s\n' "$password" | openconnect --protocol=anyconnect --passwd-on-stdin --non-inter \
   --interface=tunnel --reconnect-timeout=1 --compression=none --script='
     [ "$reason" = connect ] || exit 0
     ip link set tunnel up mtu "$INTERNAL_IP4_MTU" || exit 1
     ip address add "$INTERNAL_IP4_ADDRESS/32" dev tunnel || exit 1
+    [ -z "$INTERNAL_IP6_ADDRESS" ] || ip address add "$INTERNAL_IP6_ADDRESS/128" dev tunnel nodad
     for kind in CISCO_SPLIT CISCO_IPV6_SPLIT; do
       eval count=\${${kind}_INC:-0}; n=0
       while [ $n -lt $count ]; do
         eval echo "penstock: route \$${kind}_INC_${n}_ADDR/\$${kind}_INC_${n}_MASKLEN"; n=$((n + 1))
       done
     done
+    for server in $INTERNAL_IP4_DNS; do
+      case $server in *:*) [ -n "$INTERNAL_IP6_ADDRESS" ] || continue ;; esac
+      echo "penstock: dns $server"
+    done
+    [ -z "$CISCO_SPLIT_DNS" ] || echo "penstock: split-dns $CISCO_SPLIT_DNS"
+    env | sed -n "s/^X-CSTP-Tunnel-All-DNS=/penstock: all-dns /p"
     echo "penstock: mtu $INTERNAL_IP4_MTU"
     ip route add "$PROBE_TARGET" dev tunnel && echo penstock: tunnel' "$@" 2>&1 &
 client=$!
@@ -54,10 +60,13 @@ if ip route get "$target" | grep -q 'dev tunnel'; then
   mtu=$(ip -o link show dev tunnel | sed 's/.* mtu \([0-9]*\) .*/\1/')
   echo penstock: small; ping -n -i 0.02 -c "$pings" -w 3 -p "$pattern" -s $((small - 28)) "$target"
   echo penstock: full; ping -n -i 0.02 -c "$pings" -w 3 -p "$pattern" -M do -s $((mtu - 28)) "$target"
+  echo penstock: carried; read -r questions
+  for server in ${questions%% -- *}; do ip route replace "$server" dev tunnel; done
+  [ -z "$questions" ] || $resolving $questions
 fi
 kill -INT $client 2>/dev/null; wait $client
 """
-_COUNTS = re.compile(r"(\d+) packets transmitted, (\d+) received")
+_GIVEN = re.compile(r"^penstock: (?P<what>route|mtu|dns|split-dns|all-dns) (?P<said>\S+)$")
 _TLS = re.compile(r"^Connected to HTTPS on .* with ciphersuite (.+)$")
 _DTLS = re.compile(r"^Established DTLS connection .*Ciphersuite (.+?)\.?$")
 _LET_IN = "Got CONNECT response: HTTP/1.1 200"
@@ -76,7 +85,6 @@ class Wire:
 class Session:
     """How far a client got, what it was given, and how its pings fared."""
 
-    asked: bool = False
     let_in: bool = False
     tls: str = ""
     dtls: str = ""
@@ -84,6 +92,14 @@ class Session:
     routes: set[str] = field(default_factory=set)
     pings: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Sent and received, of `small` and `full` ones."""
+    dns: list[str] = field(default_factory=list)
+    """DNS servers that were pushed, of the kinds of address that the tunnel has."""
+    split_dns: list[str] = field(default_factory=list)
+    """Domains that were pushed as the only ones to be asked for inside the tunnel."""
+    all_dns: bool = False
+    """Whether clients were told to ask for every name inside the tunnel."""
+    answers: Answers = field(default_factory=dict)
+    """What these servers answered through the tunnel."""
     words: str = "it said nothing"
     wire: Wire = field(default_factory=Wire)
 
@@ -95,61 +111,81 @@ class Session:
 
 
 async def hold_session(
-    environment: Environment, password: str, target: str, options: Sequence[str]
+    environment: Environment,
+    login: ProbeLogin,
+    *more: str,
+    password: str | None = None,
+    names: Sequence[str] = (),
 ) -> Session:
-    """Log in with these options, ping with small and with full-size packets, and log out.
+    """Log in with more options, ping with small and full-size packets, ask for the names, and log out.
+
+    Another password may be given than the login's own.
 
     Raises:
+        BadInput: the login's password cannot be read.
         Unavailable: the client could not be made ready here, or the wire cannot be read, which says
             nothing about the instance.
     """
     session, payload = Session(), secrets.token_bytes(16)
-    arguments = (target, str(PINGS), str(SMALL), payload.hex(), *options)
-    async with client(SCRIPT, *arguments, environment={"PROBE_TARGET": target}) as caller:
+    asked = (str(PINGS), str(SMALL), payload.hex(), " ".join(program()))
+    arguments = (*asked, *more, *options(environment, login))
+    async with client(environment, SCRIPT, target_of(environment, login), *arguments) as caller:
+        out = await caller.connect(password or password_of(login))
         try:
             async with asyncio.timeout(WITHIN.total_seconds()):
-                out = await caller.connect(f"{password}\n")
                 with _watched(caller, payload, session.wire):
-                    await _listen(out, session)
+                    await _listen(caller, out, session, names)
                     await caller.process.wait()
         except TimeoutError:
             session.words = f"nothing more came within {WITHIN.total_seconds():.0f} s after {session.words!r}"
-    if not session.asked:
-        raise Unavailable(
-            f"a client of slot {environment.slot.name} on {environment.gateway.name} got no network of its "
-            f"own: {session.words}"
-        )
     return session
 
 
-async def _listen(out: asyncio.StreamReader, session: Session) -> None:
-    kind = "small"
+async def _listen(caller: Client, out: asyncio.StreamReader, session: Session, names: Sequence[str]) -> None:
+    kind, last = "small", 0
     async for raw in out:
         line = raw.decode(errors="replace").strip()
         if line in ("penstock: small", "penstock: full"):
-            kind = line.rpartition(" ")[2]
-        elif found := _COUNTS.search(line):
-            session.pings[kind] = int(found[1]), int(found[2])
+            kind, last = line.rpartition(" ")[2], 0
+        elif line == "penstock: carried":
+            asked = questions(session.dns, names) if session.dns and names else []
+            await caller.say(f"{' '.join(asked)}\n")
+        elif found := COUNTS.search(line):
+            sent, received = int(found[1]), int(found[2])
+            session.pings[kind] = last if received >= PINGS else sent, received
+        elif found := ANSWERED.search(line):
+            last = max(last, int(found[1]))
         else:
             _note(session, line)
 
 
 def _note(session: Session, line: str) -> None:
-    """Take over what the client says of what it was given."""
-    said = line.rpartition(" ")[2]
-    if line == "asking":
-        session.asked = True
-    elif line.startswith("penstock: route "):
-        session.routes.add(said)
-    elif line.startswith("penstock: mtu "):
-        session.mtu = int(said)
+    """Take over what the client says of what it was given, and of what it heard."""
+    if found := _GIVEN.match(line):
+        _given(session, found["what"], found["said"])
     elif found := _TLS.match(line):
         session.tls = found[1]
     elif found := _DTLS.match(line):
         session.dtls = found[1]
+    session.answers |= answer_in(line)
     session.let_in |= line.startswith(_LET_IN)
     if line and not session.pings:
         session.words = line
+
+
+def _given(session: Session, what: str, said: str) -> None:
+    match what:
+        case "route":
+            session.routes.add(said)
+        case "mtu":
+            session.mtu = int(said)
+        case "dns":
+            with suppress(ValueError):
+                session.dns.append(str(ip_address(said)))
+        case "split-dns":
+            session.split_dns += said.lower().split(",")
+        case _:
+            session.all_dns = said == "true"
 
 
 @contextmanager
@@ -176,6 +212,3 @@ def _watched(caller: Client, payload: bytes, wire: Wire) -> Iterator[None]:
         finally:
             look()
             loop.remove_reader(seen)
-
-
-RIGHT = "give the agent CAP_NET_RAW"

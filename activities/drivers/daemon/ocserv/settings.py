@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, ip_address, ip_network
 
 from policies.model.errors import BadInput
 from policies.model.settings import Setting
+from policies.pools import has_grown
 
 Fits = Callable[[str], bool]
 
@@ -80,7 +81,11 @@ ONE: dict[str, tuple[Fits, str]] = {
 
 SETTABLE = SEVERAL | ONE
 POOL = frozenset({"ipv4-network", "ipv4-netmask"})
-"""Lines of the pool of IPv4 addresses: a larger one is taken by a reload as well."""
+"""Lines of the pool of IPv4 addresses: a larger one is taken by a reload as well, by whoever logs in next.
+
+An address follows from the user's name and the size of the pool (`ip-lease.c`), and is asked for anew when a
+session comes back whose worker has ended: then it is another one, and openconnect ends the session.
+"""
 
 
 def require_settings(settings: Iterable[Setting]) -> None:
@@ -142,9 +147,9 @@ def _said(config: str) -> dict[str, tuple[str, ...]]:
 
 
 def _has_grown(old: dict[str, tuple[str, ...]], new: dict[str, tuple[str, ...]]) -> bool:
-    with suppress(ValueError, IndexError):
+    with suppress(ValueError, LookupError):
         before, after = (
             IPv4Network(f"{said['ipv4-network'][0]}/{said['ipv4-netmask'][0]}") for said in (old, new)
         )
-        return after.supernet_of(before)
+        return has_grown(before, after)
     return False

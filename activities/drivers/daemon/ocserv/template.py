@@ -42,6 +42,13 @@ def require_template(text: str, name: str) -> None:
         raise BadInput(f"{name} is no template of ocserv's configuration: {'; '.join(wrong)}")
 
 
+def credentials_in(text: str) -> frozenset[str]:
+    """Return the names of the credentials that instances of a template are to be given."""
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    names = string.Template("\n".join(lines)).get_identifiers()
+    return frozenset(name.removeprefix(CREDENTIAL) for name in names if name.startswith(CREDENTIAL))
+
+
 def _is_left(value: str, filler: str) -> bool:
     """Return whether the value is left to penstock; a credential may have any name, or stay in a device."""
     if filler.startswith(f"${CREDENTIAL}"):

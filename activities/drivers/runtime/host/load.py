@@ -7,10 +7,7 @@ from activities.drivers.daemon.port import Burden, Daemon
 from activities.drivers.metrics.process_tree import usage
 from activities.drivers.runtime.host.slot_folders import SlotFolder
 from policies.model.errors import PenstockError
-from policies.model.release_tests import UNDER_LOAD, Asked, Load, Measurement
-
-ROUNDS = 3
-"""On each instance, new and old in turn: what else the host does meets both."""
+from policies.model.release_tests import LOAD_ROUNDS, UNDER_LOAD, Asked, Load, Measurement
 
 
 async def compared(
@@ -21,7 +18,7 @@ async def compared(
         return _unknown("no older release of ours serves on this host; name another gateway for the load")
     rounds: dict[str, list[Burden]] = {new.slot.name: [], old.slot.name: []}
     try:
-        for folder in (new, old) * ROUNDS:
+        for folder in (new, old) * (LOAD_ROUNDS // 2):
             process = folder.process()
             if process is None:
                 return _unknown(f"nothing runs in slot {folder.slot.name} any more")

@@ -9,6 +9,7 @@ An instance that lets nobody in afterwards has what it had before again, if that
 
 import asyncio
 import filecmp
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,17 +21,22 @@ from activities.drivers.daemon.port import Secret
 from activities.drivers.disk import sync_folder, sync_tree
 from activities.drivers.runtime.host.before import Before
 from activities.drivers.runtime.host.journal import Journal, exclusive
+from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import AdoptedFolder, SlotFolder, SlotFolders
-from policies.model.errors import BadInput, Refused, Unavailable
+from policies.model.errors import BadInput, Fenced, Refused, Unavailable
 from policies.model.instance import Probe
 from policies.model.operation import Operation
 from policies.model.settings import Setting
 from policies.model.value import Name
+from policies.pools import pools_in_use
 
 NEXT, GOT = "conf.next", "conf.got"
 
 Done = tuple[tuple[str, ...], tuple[str, ...]]
 """The slots of the instances that run, and the names of their files that were others before."""
+
+Prepare = Callable[[SlotFolder, Path], Awaitable[None]]
+"""Writes what an instance is to get to a folder."""
 
 
 class SlotReloads:
@@ -95,35 +101,47 @@ class SlotReloads:
         Raises:
             BadInput: One of them is none that a fleet may have; no instance got any.
             BeyondHostLimits: This host's own file does not leave one of them to orders.
-            Refused: The daemon itself refuses them, or only a new instance would take what differs, and no
-                instance got any; or nobody could log in with them, and those before are back.
+            Refused: The daemon itself refuses them, only a new instance would take what differs, or this host
+                has another use for a pool, and no instance got any; or nobody could log in with them, and
+                those before are back.
             Unavailable: An instance does not take them; a repeat tells it again.
             Fenced: A newer change owns the gateway.
         """
         async with exclusive(self._folders.root / "slots.lock"):
             self._journal.check(operation)
-            before = {one.key: one for one in self._folders.settings}
-            after = {one.key: one for one in settings}
-            other = [key for key in before | after if before.get(key) != after.get(key)]
-            self._journal.bounds.check_settings(sorted(other))
-            ours, _ = self._running()
+            try:
+                done = await self._configure(operation, settings)
+            except (BadInput, Refused) as refused:
+                if not isinstance(refused, Fenced):  # whoever was overtaken got no answer
+                    self._folders.answer_settings(operation.rollout)
+                raise
+            self._folders.answer_settings(operation.rollout)
+            return done
 
-            async def reconfigure(folder: SlotFolder, new: Path) -> None:
-                template = self._folders.template(folder)
-                await asyncio.to_thread(
-                    self._folders.daemon.reconfigure, folder.chroot, template, settings, new
-                )
+    async def _configure(self, operation: Operation, settings: Sequence[Setting]) -> Done:
+        before = {one.key: one for one in self._folders.settings}
+        after = {one.key: one for one in settings}
+        other = [key for key in before | after if before.get(key) != after.get(key)]
+        self._journal.bounds.check_settings(sorted(other))
+        ours, _ = self._running()
+        await self._refuse_pools_in_use(ours)
+        changed = await self._replace(operation, ours, self._reconfigured(settings), other=bool(other))
+        if other:
+            await asyncio.to_thread(self._folders.keep_settings, settings)
+        return tuple(folder.slot.name for folder in ours), changed
 
-            changed = await self._replace(operation, ours, reconfigure, other=bool(other))
-            if other:
-                await asyncio.to_thread(self._folders.keep_settings, settings)
-            return tuple(folder.slot.name for folder in ours), changed
+    async def _refuse_pools_in_use(self, ours: Sequence[SlotFolder]) -> None:
+        """Refuse a pool that would be another one and that this host has another use for."""
+        daemon, gateway = self._folders.daemon, self._folders.gateway
+        others = [one.slot for one in ours if daemon.pools(one.chroot) != one.slot.pools]
+        if others and (reasons := pools_in_use(gateway, await routes(), others)):
+            raise Refused(f"{reasons[0]}; nothing was changed on {gateway.name}")
 
     async def take_back(self, operation: Operation, change: Name) -> Done:
         """Ensure that what runs has again what it had before that change; sessions stay.
 
         Where a later change has come, or this one has changed nothing, nothing is done. Instances that were
-        started since keep what they were started with.
+        started since keep the credentials that they were started with, and get the settings of before.
 
         Raises:
             Unavailable: An instance does not take it; a repeat tells it again.
@@ -131,13 +149,22 @@ class SlotReloads:
         """
         async with exclusive(self._folders.root / "slots.lock"):
             self._journal.check(operation)
-            if self._before.change != change:
-                return (), ()
-            running, _ = self._running()
-            had = {folder: conf for folder in running if (conf := self._before.conf_of(folder)) is not None}
-            changed = await self._give(had)
-            await asyncio.to_thread(self._folders.keep_settings, self._before.settings)
-            return tuple(folder.slot.name for folder in had), tuple(sorted(changed))
+            done: Done = (), ()
+            if self._before.change == change:
+                done = await self._put_back()
+            if self._folders.settings_answered == change:
+                self._folders.answer_settings(operation.rollout)
+            return done
+
+    async def _put_back(self) -> Done:
+        running, _ = self._running()
+        settings = self._before.settings
+        had = {folder: conf for folder in running if (conf := self._before.conf_of(folder)) is not None}
+        changed = await self._give(had)
+        since = [folder for folder in running if folder not in had and settings != self._folders.settings]
+        changed |= await self._give_settings(since, settings)
+        await asyncio.to_thread(self._folders.keep_settings, settings)
+        return tuple(folder.slot.name for folder in (*had, *since)), tuple(sorted(changed))
 
     def _running(self) -> tuple[list[SlotFolder], list[AdoptedFolder]]:
         """Return the folders in which an instance of ours runs, and that of what was adopted."""
@@ -149,7 +176,7 @@ class SlotReloads:
         self,
         operation: Operation,
         ours: Sequence[SlotFolder],
-        prepare: Callable[[SlotFolder, Path], Awaitable[None]],
+        prepare: Prepare,
         adopted: Sequence[AdoptedFolder] = (),
         *,
         other: bool = False,
@@ -203,8 +230,7 @@ class SlotReloads:
         got = {folder: folder.path / GOT for folder in had}
         try:
             for folder, kept in got.items():
-                shutil.rmtree(kept, ignore_errors=True)
-                await asyncio.to_thread(shutil.copytree, folder.path / "conf", kept)
+                await _linked(folder.path / "conf", kept)
             await self._give(had)
             if (await self._folders.daemon.probe(failing.chroot)).passed:
                 raise Refused(
@@ -221,8 +247,7 @@ class SlotReloads:
         changed = set[str]()
         try:
             for folder, conf in confs.items():
-                shutil.rmtree(folder.path / NEXT, ignore_errors=True)
-                await asyncio.to_thread(shutil.copytree, conf, folder.path / NEXT)
+                await _linked(conf, folder.path / NEXT)
                 changed |= put(folder.path / NEXT, folder.path / "conf")
         finally:
             self._clear()
@@ -230,9 +255,29 @@ class SlotReloads:
             await self._folders.daemon.reload(folder.chroot)
         return changed
 
-    async def _lay_beside(
-        self, ours: Sequence[SlotFolder], prepare: Callable[[SlotFolder, Path], Awaitable[None]]
-    ) -> None:
+    async def _give_settings(self, folders: Sequence[SlotFolder], settings: Sequence[Setting]) -> set[str]:
+        """Put a config with these settings in place and tell the instances; return what was another file."""
+        changed = set[str]()
+        try:
+            await self._lay_beside(folders, self._reconfigured(settings))
+            for folder in folders:
+                changed |= put(folder.path / NEXT, folder.path / "conf")
+        finally:
+            self._clear()
+        for folder in folders:
+            await self._folders.daemon.reload(folder.chroot)
+        return changed
+
+    def _reconfigured(self, settings: Sequence[Setting]) -> Prepare:
+        """Return what writes the config of an instance with these settings to a folder."""
+
+        async def reconfigure(folder: SlotFolder, new: Path) -> None:
+            template = self._folders.template(folder)
+            await asyncio.to_thread(self._folders.daemon.reconfigure, folder.chroot, template, settings, new)
+
+        return reconfigure
+
+    async def _lay_beside(self, ours: Sequence[SlotFolder], prepare: Prepare) -> None:
         """Lay beside what each instance has what it is to get, looked at by us and by the daemon itself."""
         for folder in ours:
             new = folder.path / NEXT
@@ -268,6 +313,12 @@ class _Once:
 
     def __str__(self) -> str:
         return self._text
+
+
+async def _linked(conf: Path, there: Path) -> None:
+    """Have a folder with the same files: files are only ever replaced whole, and a full disk takes links."""
+    shutil.rmtree(there, ignore_errors=True)
+    await asyncio.to_thread(shutil.copytree, conf, there, copy_function=os.link)
 
 
 def different(new: Path, there: Path) -> list[Path]:

@@ -262,15 +262,35 @@ class SlotFolders:
     @property
     def reload_answered(self) -> str:
         """The last reload of credentials that this host has answered, well or not; empty before the first."""
-        try:
-            return (self.root / "reload-answered").read_text()
-        except FileNotFoundError:
-            return ""
+        return self._answered("reload-answered")
 
     def answer_reload(self, change: str) -> None:
         """Remember that the reload was answered: it need not be asked for again when this host is back."""
-        if self.reload_answered != change:
-            write_whole(self.root / "reload-answered", change)
+        self._answer("reload-answered", change)
+
+    @property
+    def settings_answered(self) -> str:
+        """The last change of settings that this host has answered, or what took that one back."""
+        return self._answered("settings-answered")
+
+    def answer_settings(self, change: str) -> None:
+        """Remember that the change of settings was answered, well or not."""
+        self._answer("settings-answered", change)
+
+    def _answered(self, name: str) -> str:
+        try:
+            return (self.root / name).read_text()
+        except FileNotFoundError:
+            return ""
+
+    def _answer(self, name: str, change: str) -> None:
+        """Remember what was answered.
+
+        A disk that takes nothing is no other answer: then it is asked for once more, which harms nobody.
+        """
+        if self._answered(name) != change:
+            with suppress(OSError):
+                write_whole(self.root / name, change)
 
     def template(self, folder: SlotFolder) -> Path:
         """Return the template of the release that the slot was given."""
@@ -310,6 +330,7 @@ class SlotFolders:
             pid=process.pid,
             started_at=process.started_at,
             sessions=await answered(self.daemon.count(folder.chroot), within),
+            pools=self.daemon.pools(folder.chroot),
         )
 
     async def count(self, slot: str) -> int | None:

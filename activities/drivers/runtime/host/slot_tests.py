@@ -11,7 +11,7 @@ from policies.model.adoption import ADOPTED
 from policies.model.errors import Refused, Unavailable
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
-from policies.model.release_tests import Asked, Load, Measurement
+from policies.model.release_tests import Asked, Load, Measurement, Names
 
 
 def unsigned_file(
@@ -35,7 +35,9 @@ class SlotTests:
         self._journal = journal
         self._table = table
 
-    async def inspect(self, operation: Operation, slot: str) -> tuple[Measurement, ...]:
+    async def inspect(
+        self, operation: Operation, slot: str, names: Names | None = None
+    ) -> tuple[Measurement, ...]:
         """Make the release tests of an instance: what it is made of, and what it does.
 
         Raises:
@@ -48,7 +50,7 @@ class SlotTests:
             gateway = self._folders.gateway.name
             raise Refused(f"nothing that could be tested runs in slot {slot} of {gateway}")
         made = [await self._files_of(folder, running, release), await self._config_of(folder)]
-        return (*made, *await self._folders.daemon.inspect(folder.chroot))
+        return (*made, *await self._folders.daemon.inspect(folder.chroot, names))
 
     async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
         """Load the instance and the one that serves here, in turn.

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.host.adoption import HostAdoption
+from activities.drivers.runtime.host.given import given
 from activities.drivers.runtime.host.handshake import probe_handshake
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
@@ -40,7 +41,7 @@ from policies.model.instance import GatewayState, InstanceState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import TrustError
-from policies.model.release_tests import Load, Measurement
+from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting, lines_of
 from policies.model.value import Digest, Name
 from policies.pools import pools_in_use
@@ -113,10 +114,12 @@ class HostSlots:
             recorded=self._recorded(),
             described=self._described,
             own_pools=adopted.slot.pools if adopted is not None and adopted.process() else (),
+            credentials=await asyncio.to_thread(given, self._credentials),
             unserved=self._unserved.names(),
             unrenewed=self._unrenewed(),
             settings=lines_of(self._folders.settings),
             reload_answered=self._folders.reload_answered,
+            settings_answered=self._folders.settings_answered,
         )
 
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
@@ -205,9 +208,11 @@ class HostSlots:
             return await probe_handshake(self._gateway.addresses[0], folder.slot.port)
         return await self._folders.daemon.probe(folder.chroot)
 
-    async def inspect(self, operation: Operation, slot: str) -> tuple[Measurement, ...]:
+    async def inspect(
+        self, operation: Operation, slot: str, names: Names | None = None
+    ) -> tuple[Measurement, ...]:
         """Make the release tests of an instance; see `SlotTests`."""
-        return await self._tests.inspect(operation, slot)
+        return await self._tests.inspect(operation, slot, names)
 
     async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
         """Load the instance and the one that serves here, in turn; see `SlotTests`."""

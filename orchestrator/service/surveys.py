@@ -1,0 +1,178 @@
+"""Surveys: what is true of a fleet's gateways now, asked of all of them through the engine."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from temporalio.client import (
+    Client,
+    WorkflowExecutionDescription,
+    WorkflowFailureError,
+)
+
+from orchestrator.engine.task_timeout import task_within
+from orchestrator.service.looks import Looks
+from orchestrator.service.updates import ANSWER, engine_answers
+from orchestrator.store.ledger import Ledger
+from policies.model.adoption import Examined
+from policies.model.errors import BadInput, Refused, Unavailable
+from policies.model.fleet import Fleet, Gateway, GatewayRef
+from policies.model.instance import GatewayState
+from policies.model.offer import Offer, Verb
+from policies.model.plan_part import MOST_MEMBERS
+from policies.model.value import Value
+from policies.pools import Network, shared_pools
+from policies.status.told import listed
+from workflows.adopt import Examine, ExamineOrder
+from workflows.steps import CONTROL_QUEUE
+from workflows.survey import Survey, SurveyOrder
+
+SURVEYED_WITHIN, SURVEY_OF_A_GATEWAY = timedelta(minutes=2), timedelta(milliseconds=50)
+"""How long a survey may take, and how much longer for each gateway of the fleet."""
+
+BEGUN_WITHIN = timedelta(seconds=5)
+"""How long a survey waits for a worker; longer than one that lives is busy with something else."""
+
+NEVER_TAKEN = 2
+"""Events of a workflow that no worker has begun: it was started, and its first task is scheduled."""
+
+UNHEARD = "no answer of it came into the ledger; have worker and API the same clock and fleet file?"
+"""Why a gateway counts as silent that was asked: what nobody can see is never taken for well."""
+
+EXAMINED_WITHIN = timedelta(minutes=1)
+"""How long the answers of fifty gateways may take; one that is silent takes half of it."""
+
+EXAMINED_AT_ONCE = 8
+"""Times fifty gateways."""
+
+
+class Surveyed(Value):
+    """What each gateway that answered is like, and why the others are silent."""
+
+    states: dict[str, GatewayState]
+    silent: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class SurveyService:
+    """Asks gateways; nothing is changed on any."""
+
+    client: Client
+    ledger: Ledger
+    _looks: Looks[Surveyed] = field(default_factory=Looks, init=False, repr=False, compare=False)
+
+    async def of(self, fleet: Fleet, first: str | None = None) -> Surveyed:
+        """Return what is true of every gateway now, or of some from the first on; and why others are silent.
+
+        Whoever asks while the whole fleet is looked at gets what that look finds.
+
+        Raises:
+            Unavailable: It could not be looked at in the time that a fleet of its size takes.
+        """
+        if first is not None:
+            return await self._look(fleet, first)
+        return await self._looks.at(fleet, partial(self._look, fleet))
+
+    async def _look(self, fleet: Fleet, first: str | None = None) -> Surveyed:
+        names = [gateway.name for gateway in fleet.gateways]
+        within = SURVEYED_WITHIN + len(fleet.gateways) * SURVEY_OF_A_GATEWAY
+        began, clock = datetime.now(UTC), time.monotonic()
+        try:
+            with engine_answers():
+                survey = await self.client.start_workflow(
+                    Survey.run,
+                    SurveyOrder(fleet=fleet.name, first=None if first is None else names.index(first)),
+                    id=f"survey/{fleet.name}/{secrets.token_hex(4)}",
+                    task_queue=CONTROL_QUEUE,
+                    execution_timeout=within,
+                    task_timeout=task_within(fleet),
+                    rpc_timeout=ANSWER,
+                )
+                answer = asyncio.create_task(survey.result())
+                await asyncio.wait([answer], timeout=BEGUN_WITHIN.total_seconds())
+                if not answer.done() and _was_never_taken(await survey.describe(rpc_timeout=ANSWER)):
+                    answer.cancel()
+                    await survey.terminate("no worker has begun it", rpc_timeout=ANSWER)
+                    nobody = Offer(verb=Verb.DOCTOR)
+                    raise Unavailable("no worker takes questions to gateways: is one running?", nobody)
+                await answer
+        except WorkflowFailureError as error:
+            raise Unavailable(f"{fleet.name} was not looked at within {within}: {error.cause}") from error
+        # A clock that was set back meanwhile must not make what was just written older than the question.
+        took = max(datetime.now(UTC) - began, timedelta(seconds=time.monotonic() - clock))
+        states, silent = await asyncio.to_thread(self.ledger.states, fleet.name, took + timedelta(seconds=1))
+        asked = names if first is None else names[names.index(first) :][:MOST_MEMBERS]
+        unheard = {name: UNHEARD for name in asked if name not in states and name not in silent}
+        return Surveyed(states=states, silent=silent | unheard)
+
+    async def participants(self, fleet: Fleet) -> tuple[Surveyed, frozenset[str]]:
+        """Return what is true of the gateways, and which are left out of changes."""
+        survey = await self.of(fleet)
+        left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
+        return survey, frozenset(one.gateway for one in left_out)
+
+    async def examine(self, fleet: Fleet, gateways: Collection[str]) -> Examined:
+        """Return what serves these gateways by themselves, fifty at most; nothing is changed.
+
+        Raises:
+            BadInput: More are asked than one answer holds.
+            Unavailable: Nobody takes the question to them.
+        """
+        if len(gateways) > MOST_MEMBERS:
+            raise BadInput(f"{len(gateways)} gateways of {fleet.name} at once; name at most {MOST_MEMBERS}")
+        asked = tuple(_reference(fleet.gateway(name)) for name in sorted(gateways))
+        try:
+            with engine_answers():
+                return await self.client.execute_workflow(
+                    Examine.run,
+                    ExamineOrder(gateways=asked),
+                    id=f"examine/{fleet.name}/{secrets.token_hex(4)}",
+                    task_queue=CONTROL_QUEUE,
+                    execution_timeout=EXAMINED_WITHIN,
+                    rpc_timeout=ANSWER,
+                )
+        except WorkflowFailureError as error:
+            nobody = Offer(verb=Verb.DOCTOR)
+            raise Unavailable(f"{fleet.name} was not examined within {EXAMINED_WITHIN}", nobody) from error
+
+    async def refuse_shared_pools(self, fleet: Fleet, adopting: Collection[str] = ()) -> None:
+        """Refuse what would give addresses of one gateway to users of another, as far as gateways answer."""
+        own = own_pools((await self.of(fleet)).states)
+        names, turn = sorted(adopting), asyncio.Semaphore(EXAMINED_AT_ONCE)
+
+        async def examined(some: Collection[str]) -> Examined:
+            async with turn:
+                return await self.examine(fleet, some)
+
+        parts = [names[first : first + MOST_MEMBERS] for first in range(0, len(names), MOST_MEMBERS)]
+        for answer in await asyncio.gather(*map(examined, parts)):
+            own |= {one.gateway: one.pools for one in answer.found if one.pools}
+        refuse_shared(fleet, own)
+
+
+def own_pools(states: Mapping[str, GatewayState]) -> dict[str, tuple[Network, ...]]:
+    """Return what daemons that were adopted give to their users, by gateway."""
+    return {name: state.own_pools for name, state in states.items() if state.own_pools}
+
+
+def refuse_shared(fleet: Fleet, own: Mapping[str, Sequence[Network]]) -> None:
+    """Refuse to go on where a daemon of a gateway's own gives addresses of another gateway to its users."""
+    if shared := shared_pools(fleet, own):
+        raise Refused(
+            f"{listed(shared)}: give each gateway pools of its own, or say `nat: true` in the fleet's file "
+            "if every gateway translates its users' addresses"
+        )
+
+
+def _was_never_taken(description: WorkflowExecutionDescription) -> bool:
+    """Whether no worker has begun even the workflow's first task."""
+    return description.raw_description.workflow_execution_info.history_length <= NEVER_TAKEN
+
+
+def _reference(gateway: Gateway) -> GatewayRef:
+    """Return the gateway without its addresses and slots."""
+    return GatewayRef(**{field: getattr(gateway, field) for field in GatewayRef.model_fields})

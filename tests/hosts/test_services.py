@@ -1,0 +1,171 @@
+"""Worker, API and relay of the package, each by itself under systemd, beside an engine that is not theirs."""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orchestrator.engine import development
+from tests.hosts.host import Ended, Host
+from tests.hosts.install_document import CONTROL, steps
+from tests.hosts.packages import ORCHESTRATOR, made
+
+PORTS = {"worker": 9511, "api": 9512, "relay": 9513}
+"""Where each says how it is, as the package's own file of settings proposes."""
+SETTINGS = "/etc/default/penstock"
+KEYS = "/etc/penstock/payload.keys"
+KEY = f"first:{secrets.token_hex(32)}\n"
+FILES = ("/etc/penstock/fleet.yaml", "/etc/penstock/trust.yaml")
+SET = "TEMPORAL_ADDRESS|PAYLOAD_KEYS|RELAY_ADDRESS|METRICS_ADDRESS"
+ENGINE = ("127.0.0.1", 7233)
+WITHIN = 30.0
+"""Seconds until a service that is tried again every two is as it should be, on a busy machine."""
+_ASK = """
+import sys, urllib.error, urllib.request
+try:
+    answer = urllib.request.urlopen(sys.argv[1], timeout=5)
+except urllib.error.HTTPError as refused:
+    answer = refused
+print(answer.status, answer.read().decode(), end="")
+"""
+pytestmark = [pytest.mark.lab, pytest.mark.sweep]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One of the units on the host."""
+
+    host: Host
+    name: str
+
+    @property
+    def unit(self) -> str:
+        return f"penstock-{self.name}.service"
+
+    def start(self) -> Ended:
+        return self.host.run("systemctl", "start", self.unit, may_fail=True)
+
+    def shown(self, name: str, of: str = "") -> str:
+        """Return a property of this unit, or of another one."""
+        return self.host.run(
+            "systemctl", "show", "--value", f"--property={name}", of or self.unit
+        ).out.strip()
+
+    def said(self) -> list[str]:
+        """Return what its process has said, not what systemd says of it."""
+        asked = ("--no-pager", "--output=cat", "--identifier=penstock", f"--unit={self.unit}")
+        return self.host.run("journalctl", *asked).out.splitlines()
+
+    def answer(self, path: str) -> str:
+        """Return status and text; nothing where nobody answers."""
+        url = f"http://127.0.0.1:{PORTS[self.name]}{path}"
+        return self.host.run("python3", "-c", _ASK, url, may_fail=True).out
+
+
+@pytest.fixture(scope="module")
+def control(booted: Host) -> Host:
+    """The shared host with the package on it, set up for services that run singly; nothing of it runs."""
+    deb = made(ORCHESTRATOR)
+    booted.put(f"/root/{deb.name}", deb.read_bytes())
+    booted.run("apt-get", "install", "--yes", f"/root/{deb.name}", within=200)
+    for step in steps():
+        if step.host == CONTROL and step.file in FILES:
+            booted.put(step.file, step.content)
+    booted.run("sed", "-i", "-E", f"/{SET}/s/^#//", SETTINGS)
+    return booted
+
+
+@pytest.fixture(params=PORTS)
+def service(control: Host, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """One of them, which is off before and after the test; the others are off all the time."""
+    one = Service(control, request.param)
+    write_keys(control)
+    yield one
+    control.run("systemctl", "stop", one.unit)
+    control.run("systemctl", "reset-failed", one.unit, may_fail=True)
+
+
+def test_a_service_that_lacks_a_file_names_it_in_one_sentence_and_runs_once_it_is_there(
+    service: Service, engine: None
+) -> None:
+    host = service.host
+    host.run("rm", KEYS)
+    assert service.start().code
+    told = {line for line in service.said() if KEYS in line}
+    assert len(told) == 1, told
+    assert told.pop().startswith(f"BadInput: the payload key file {KEYS} is not there: ")
+    assert "Traceback" not in "\n".join(service.said())
+    write_keys(host)
+    host.wait_for(service.unit)
+
+
+def test_a_service_alone_says_that_it_lacks_the_engine_is_ready_when_it_is_there_and_ends_when_told(
+    service: Service,
+) -> None:
+    started, host = service.start(), service.host
+    if service.name == "worker":
+        assert started.code
+        lacks = "Unavailable: the engine at 127.0.0.1:7233 does not answer: "
+        assert [line for line in service.said() if line.startswith(lacks)]
+    else:
+        assert (started.code, service.shown("ActiveState")) == (0, "active")
+        assert service.answer("/healthz") == "200 alive\n"
+        wait_for(lambda: service.answer("/readyz").startswith("503 not ready: engine: "))
+    with engine(host):
+        pid = host.wait_for(service.unit)
+        wait_for(lambda: service.answer("/readyz") == "200 ready\n")
+        assert service.answer("/healthz") == "200 alive\n"
+        assert service.shown("Type") == "notify"
+        assert alone(service)
+        if service.name == "api":
+            assert "root" in host.run("penstock", "whoami").out
+        host.run("systemctl", "stop", service.unit)
+    ended = [service.shown(name) for name in ("ActiveState", "Result", "ExecMainStatus")]
+    assert (ended, service.shown("MainPID")) == (["inactive", "success", "0"], "0")
+    assert host.run("test", "-d", f"/proc/{pid}", may_fail=True).code
+    assert "Traceback" not in "\n".join(service.said())
+
+
+def alone(service: Service) -> bool:
+    """Whether no other process of penstock runs."""
+    units = [f"penstock-{name}.service" for name in PORTS] + ["penstock.service"]
+    running = [unit for unit in units if service.shown("ActiveState", unit) != "inactive"]
+    return running == [service.unit]
+
+
+def write_keys(host: Host) -> None:
+    """Write the key that seals, as docs/install.md has it; what the engine was given stays to be read."""
+    host.put(KEYS, KEY, 0o600)
+    host.run("chown", "penstock", KEYS)
+
+
+@pytest.fixture(name="engine")
+def engine_on(control: Host) -> Iterator[None]:
+    with engine(control):
+        yield
+
+
+@contextlib.contextmanager
+def engine(host: Host) -> Iterator[None]:
+    """Run what stands for a cluster of one's own: the development server, as a unit beside penstock's."""
+    address, port = ENGINE
+    program = "/usr/lib/penstock/bin/temporal"
+    _, *arguments = development.command(address, port, Path("/var/tmp/engine.sqlite"))
+    host.run("systemd-run", "--quiet", "--unit=engine", "--property=Type=exec", program, *arguments)
+    described = (program, "operator", "namespace", "describe", "default", "--address", f"{address}:{port}")
+    try:
+        wait_for(lambda: not host.run(*described, may_fail=True).code)
+        yield
+    finally:
+        host.run("systemctl", "stop", "engine")
+
+
+def wait_for(seen: Callable[[], bool], seconds: float = WITHIN) -> None:
+    deadline = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)
