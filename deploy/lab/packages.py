@@ -1,8 +1,7 @@
-"""Packages of the next Debian release, pinned by digest, fetched without touching this machine's own apt.
+"""Packages of the next Debian release, fetched without touching this machine's own apt, and kept.
 
-apt checks the archive's signature and its index; we check what came against `packages.lock`.
-A version the mirror has dropped since comes from Debian's archive of every day.
-`python -m deploy.lab.renew_lock` writes the lock anew when the archive has moved on.
+apt checks the archive's signature and its index. What came is pinned by digest beside the files: every later
+lab of this machine has the same trees and needs no archive, which soon has other versions.
 """
 
 import os
@@ -10,83 +9,56 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.publishing.debian import Archive, Package, architecture, digest_of_file, mirror
-from policies.model.errors import BadInput, Unavailable
 
-LOCK = Path(__file__).with_name("packages.lock")
 SUITE = "trixie"
-EVERY_DAY = "http://snapshot.debian.org/archive/debian"
-_RENEW = "`.venv/bin/python -m deploy.lab.renew_lock` pins what the archive has now"
 
 
-@dataclass(frozen=True)
-class Lock:
-    """What may be unpacked: nothing else is."""
-
-    suite: str
-    architecture: str
-    taken: str
-    """When, as the archive of every day names it: 20261120T100000Z."""
-    packages: tuple[Package, ...]
+def lock(cache: Path) -> Path:
+    """Return where a cache says which packages it has: name, version and SHA-256, one in each line."""
+    return cache / f"{SUITE}-{architecture()}.lock"
 
 
-def read_lock(path: Path = LOCK) -> Lock:
-    """Return the pinned packages.
+def fetch(cache: Path) -> list[Path]:
+    """Return the files of the next Debian's ocserv and of all it depends on, as they are pinned in the cache.
+
+    Where one is missing or damaged, all are fetched as the archive has them now, and pinned anew.
 
     Raises:
-        BadInput: a line is not `name version sha256`, or the first not `suite architecture time`.
+        BadInput: apt or the archive's keyring is not installed.
+        Unavailable: the archive cannot be read, or its signature does not hold.
     """
-    rows = [line.split() for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    try:
-        (suite, architecture, taken), *pinned = rows
-        return Lock(suite, architecture, taken, tuple(Package(*row) for row in pinned))
-    except (TypeError, ValueError):
-        raise BadInput(f"{path}: not a list of pinned packages; {_RENEW}") from None
-
-
-def write_lock(lock: Lock, path: Path = LOCK) -> None:
-    """Write the pinned packages, sorted, one per line."""
-    lines = [
-        "# The next Debian's ocserv and what it links to. First line: suite, architecture, time;",
-        "# then name, version and SHA-256 of each package. Made by `python -m deploy.lab.renew_lock`.",
-        f"{lock.suite} {lock.architecture} {lock.taken}",
-        *(
-            f"{each.name} {each.version} {each.sha256}"
-            for each in sorted(lock.packages, key=lambda p: p.name)
-        ),
-    ]
-    path.write_text("\n".join(lines) + "\n")
-
-
-def fetch(lock: Lock, cache: Path) -> list[Path]:
-    """Return the pinned packages' files, from the cache or the archive, each with its pinned digest.
-
-    Raises:
-        BadInput: this machine's architecture is not the lock's.
-        Unavailable: the archive cannot be read, has moved on, or sent other bytes.
-    """
-    if (here := architecture()) != lock.architecture:
-        raise BadInput(f"{LOCK.name} pins packages for {lock.architecture}, this machine is {here}; {_RENEW}")
     cache.mkdir(parents=True, exist_ok=True)
-    missing = [each for each in lock.packages if digest_of_file(cache / f"{each.sha256}.deb") != each.sha256]
-    if missing:
+    pinned = _read(lock(cache))
+    if not pinned or any(digest_of_file(_file(cache, one)) != one.sha256 for one in pinned):
         with scratch(cache) as home:
-            for package, file in _download(lock, missing, home):
-                file.replace(cache / f"{package.sha256}.deb")
-    return [cache / f"{each.sha256}.deb" for each in lock.packages]
+            pinned = _fetch_anew(cache, home)
+    return [_file(cache, one) for one in pinned]
 
 
-def _download(lock: Lock, missing: list[Package], home: Path) -> list[tuple[Package, Path]]:
+def _fetch_anew(cache: Path, home: Path) -> list[Package]:
+    archive = Archive.read(SUITE, home / "archive", mirror())
+    found = archive.pin(archive.closure("ocserv"))
+    for package, file in found:
+        file.replace(_file(cache, package))
+    pinned = [package for package, _ in found]
+    lines = "".join(f"{one.name} {one.version} {one.sha256}\n" for one in pinned)
+    (home / "lock").write_text(lines)
+    (home / "lock").replace(lock(cache))
+    return pinned
+
+
+def _read(path: Path) -> list[Package]:
     try:
-        return Archive.read(lock.suite, home / "now", mirror()).download(missing)
-    except Unavailable as today:
-        try:
-            return Archive.read(lock.suite, home / "then", f"{EVERY_DAY}/{lock.taken}").download(missing)
-        except Unavailable as then:
-            raise Unavailable(f"{today}; {EVERY_DAY} did not help ({then}); {_RENEW}") from then
+        return [Package(*line.split()) for line in path.read_text().splitlines()]
+    except (FileNotFoundError, TypeError, UnicodeDecodeError):
+        return []
+
+
+def _file(cache: Path, package: Package) -> Path:
+    return cache / f"{package.sha256}.deb"
 
 
 @contextmanager

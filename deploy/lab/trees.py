@@ -1,4 +1,4 @@
-"""The lab's two trees: this Debian's own ocserv, and the next Debian's of pinned packages."""
+"""The lab's two trees: this Debian's own ocserv, and the next Debian's."""
 
 import re
 import shutil
@@ -7,7 +7,6 @@ from pathlib import Path
 
 from deploy.lab import packages
 from orchestrator.publishing.debian import unpack
-from orchestrator.publishing.linking import Root
 from orchestrator.publishing.tree import PROGRAMS, collect, lay_out
 from policies.model.errors import BadInput
 
@@ -23,14 +22,14 @@ def collect_host_tree(into: Path) -> str:
     return _collect(Path("/"), into)
 
 
-def collect_next_tree(into: Path, cache: Path, lock: packages.Lock | None = None) -> str:
-    """Make a tree of the next Debian's ocserv from its pinned packages; return its version.
+def collect_next_tree(into: Path, cache: Path) -> str:
+    """Make a tree of the next Debian's ocserv from the packages of the cache; return its version.
 
     Raises:
-        BadInput: the lock is for another architecture.
-        Unavailable: a package cannot be had with its pinned digest.
+        BadInput: apt or the archive's keyring is not installed.
+        Unavailable: the cache has them not, and neither has the archive.
     """
-    files = packages.fetch(lock or packages.read_lock(), cache)
+    files = packages.fetch(cache)
     with packages.scratch(cache) as home:
         root = home / "root"
         lay_out(root)
@@ -52,23 +51,6 @@ def version(tree: Path) -> str:
     if not found:
         raise BadInput(f"{tree}: its ocserv does not run here: {said.strip()[:200] or 'no output'}")
     return found[1]
-
-
-def linked_packages(found: list[tuple[str, Path]], scratch: Path) -> set[str]:
-    """Return the names of those packages from which the programs take themselves or a library."""
-    root = scratch / "root"
-    lay_out(root)
-    unpack([file for _, file in found], root)
-    wanted = {(root / path).resolve() for path in Root(root).closure(PROGRAMS).found}
-    linked = set()
-    for name, file in found:
-        alone = scratch / name
-        lay_out(alone)
-        unpack([file], alone)
-        mine = {root / path.relative_to(alone) for path in alone.rglob("*") if path.is_file()}
-        if wanted & mine:
-            linked.add(name)
-    return linked
 
 
 def _collect(root: Path, into: Path) -> str:

@@ -72,24 +72,8 @@ class Archive:
         rows = [line.split() for line in told.splitlines() if line.startswith("Inst ")]
         return [(row[1], row[2].lstrip("(")) for row in rows]
 
-    def download(self, packages: list[Package]) -> list[tuple[Package, Path]]:
-        """Fetch these versions; every file has the pinned digest.
-
-        Raises:
-            Unavailable: a version is gone from the archive, or other bytes came.
-        """
-        got = self._home / "got"
-        self._apt("download", *(f"{package.name}={package.version}" for package in packages), folder=got)
-        files = {field(file, "Package"): file for file in got.glob("*.deb")}
-        for package in packages:
-            if (digest := digest_of_file(files[package.name])) != package.sha256:
-                raise Unavailable(
-                    f"{package.name} {package.version} has SHA-256 {digest}, not {package.sha256}"
-                )
-        return [(package, files[package.name]) for package in packages]
-
     def pin(self, names: list[tuple[str, str]]) -> list[tuple[Package, Path]]:
-        """Fetch these versions, whatever their digests are, and return them pinned."""
+        """Fetch these versions as the signed index has them, and return them with their digests."""
         got = self._home / "got"
         self._apt("download", *(f"{name}={version}" for name, version in names), folder=got)
         files = sorted(got.glob("*.deb"))
@@ -108,8 +92,6 @@ class Archive:
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
             "Acquire::http::Timeout": "20",
-            # An archive of a past day says truly that it is past; what comes has a pinned digest.
-            "Acquire::Check-Valid-Until": "false",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
             "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
         }

@@ -192,7 +192,7 @@ def installation(prefix: str, image: Path, scratch: Path) -> Iterator[Installati
 
         control = new(at_control, CONTROL, debs[0])
         control.put("/root/gates.yaml", _patient(GATES.read_text()))
-        for file in packages.fetch(packages.read_lock(), PACKAGES_AT_HAND):
+        for file in packages.fetch(PACKAGES_AT_HAND):
             control.put(f"/root/next/{file.name}", file.read_bytes())
         gateways = [new(place, place.name, debs[1]) for place in places]
         for number, host in enumerate(gateways, 1):

@@ -14,7 +14,7 @@ def own_state(folder: Path) -> Path:
     Raises:
         Unavailable: This machine has not all of them, and they cannot be fetched.
     """
-    packages.fetch(packages.read_lock(), SHARED)
+    packages.fetch(SHARED)
     cache = folder / "lab" / "cache"
     cache.mkdir(parents=True)
     (cache / SHARED.name).symlink_to(SHARED)

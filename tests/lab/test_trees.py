@@ -1,6 +1,6 @@
-"""Trees of ocserv run anywhere, are always the same, and contain only what was pinned."""
+"""Trees of ocserv run anywhere, are always the same, and come from packages that stay the same."""
 
-import dataclasses
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -65,59 +65,40 @@ def test_a_tree_has_the_places_penstock_mounts_and_only_two_accounts(tmp_path: P
     assert names == ["root", "nobody"]
 
 
-def test_a_tampered_package_in_the_cache_is_fetched_again(tmp_path: Path) -> None:
-    lock = packages.read_lock()
-    one = dataclasses.replace(lock, packages=tuple(p for p in lock.packages if p.name == "libtalloc2"))
-    (tmp_path / f"{one.packages[0].sha256}.deb").write_bytes(b"something else")
-    (file,) = packages.fetch(one, tmp_path)
-    assert packages.fetch(one, tmp_path) == [file]
-    assert file.stat().st_size > 1000
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A cache with the packages that this machine has already."""
+    for file in packages.fetch(CACHE):
+        shutil.copy(file, tmp_path)
+    shutil.copy(packages.lock(CACHE), tmp_path)
+    return tmp_path
 
 
-def test_a_package_with_another_digest_than_pinned_is_refused(tmp_path: Path) -> None:
-    lock = packages.read_lock()
-    wrong = tuple(dataclasses.replace(p, sha256="0" * 64) for p in lock.packages if p.name == "libtalloc2")
-    with pytest.raises(Unavailable, match=r"libtalloc2 .* has SHA-256 [0-9a-f]{64}, not 0{64}"):
-        packages.fetch(dataclasses.replace(lock, packages=wrong), tmp_path)
-    assert list(tmp_path.glob("*.deb")) == []
+def test_what_a_cache_has_needs_no_archive(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "mirror", lambda: f"file:{cache}/nothing-here")
+    assert [file.name for file in packages.fetch(cache)] == [file.name for file in packages.fetch(CACHE)]
 
 
-def test_a_version_the_archive_no_longer_has_says_how_to_renew_the_lock(tmp_path: Path) -> None:
-    lock = packages.read_lock()
-    gone = (debian.Package("ocserv", "0.0.1-1", "0" * 64),)
-    with pytest.raises(Unavailable, match=r"ocserv.*deploy\.lab\.renew_lock"):
-        packages.fetch(dataclasses.replace(lock, packages=gone), tmp_path)
+def test_a_tampered_package_in_the_cache_is_fetched_again(cache: Path) -> None:
+    tampered = packages.fetch(cache)[0]
+    tampered.write_bytes(b"something else")
+    assert all(f"{debian.digest_of_file(file)}.deb" == file.name for file in packages.fetch(cache))
 
 
-def test_a_version_the_mirror_has_dropped_comes_from_the_archive_of_every_day(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Today's mirror, reached by another name, stands in for the archive of the day the lock was made.
-    parent, name = debian.mirror().rstrip("/").rsplit("/", 1)
-    monkeypatch.setattr(packages, "EVERY_DAY", parent)
+@pytest.mark.parametrize("lock", [b"libc6 2.41-12 " + b"0" * 64, b"cut off in a li"])
+def test_a_version_that_the_archive_no_longer_has_is_not_asked_for(tmp_path: Path, lock: bytes) -> None:
+    packages.lock(tmp_path).write_bytes(lock)
+    kept = packages.fetch(tmp_path)
+    names = {debian.described(file).name for file in kept}
+    assert {"libc6", "ocserv"} <= names
+    assert packages.fetch(tmp_path) == kept
+
+
+def test_an_archive_that_is_away_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "mirror", lambda: f"file:{tmp_path}/nothing-here")
-    lock = dataclasses.replace(packages.read_lock(), taken=name)
-    one = dataclasses.replace(lock, packages=tuple(p for p in lock.packages if p.name == "libtalloc2"))
-    (file,) = packages.fetch(one, tmp_path / "cache")
-    assert file.stem == one.packages[0].sha256
-
-
-def test_a_lock_for_another_architecture_is_refused(tmp_path: Path) -> None:
-    lock = dataclasses.replace(packages.read_lock(), architecture="s390x")
-    with pytest.raises(BadInput, match="pins packages for s390x, this machine is"):
-        packages.fetch(lock, tmp_path)
-
-
-def test_a_malformed_lock_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "packages.lock").write_text("trixie amd64 20261120T100000Z\nocserv 1.3.0-2\n")
-    with pytest.raises(BadInput, match=r"packages\.lock: not a list of pinned packages"):
-        packages.read_lock(tmp_path / "packages.lock")
-
-
-def test_writing_a_lock_and_reading_it_gives_the_same(tmp_path: Path) -> None:
-    packages.write_lock(packages.read_lock(), tmp_path / "packages.lock")
-    assert packages.read_lock(tmp_path / "packages.lock") == packages.read_lock()
-    assert (tmp_path / "packages.lock").read_bytes() == packages.LOCK.read_bytes()
+    with pytest.raises(Unavailable, match=r"apt-get update failed: .*nothing-here"):
+        packages.fetch(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_what_a_killed_fetch_left_in_the_cache_is_removed_by_the_next(tmp_path: Path) -> None:
