@@ -39,6 +39,11 @@ class UnfinishedSettings(Value):
     """When it is tried again after tries with which nobody got it."""
 
 
+def pause_after(tries: int) -> timedelta:
+    """Return how long nobody is asked after so many tries in vain: twice as long each time, up to an hour."""
+    return min(LONGEST_UNTIL_AGAIN, timedelta(minutes=1 << min(tries - 1, 6)))
+
+
 def standing(record: ChangeRecord) -> str:
     """Return how the change ended and what became of it since: what was taken back is never just promoted."""
     if record.outcome is None:
@@ -135,7 +140,7 @@ class UnfinishedReload(Value):
         if not in_vain:
             return True
         last = in_vain[0].ended or in_vain[0].began
-        return at - last >= min(LONGEST_UNTIL_AGAIN, timedelta(minutes=1 << min(len(in_vain) - 1, 6)))
+        return at - last >= pause_after(len(in_vain))
 
 
 def unfinished_reload(history: Iterable[ChangeRecord]) -> UnfinishedReload | None:
@@ -184,14 +189,13 @@ def _was_stopped_again(record: ChangeRecord) -> bool:
 
 
 def _unfinished(record: ChangeRecord, later: Sequence[ChangeRecord]) -> UnfinishedSettings:
-    """Return what to look for; after each try in vain it rests twice as long, up to an hour."""
+    """Return what to look for in answers, and when the next try is due."""
     tries = [one.ended for one in later if one.repeats == record.told and one.ended is not None]
-    pause = min(LONGEST_UNTIL_AGAIN, timedelta(minutes=1 << min(len(tries), 6)))
     return UnfinishedSettings(
         change=record,
         answered=frozenset({record.told, *(one.told for one in later if one.cause is None)}),
         went_back=frozenset(one.told for one in later if one.cause is not None),
-        rests_until=max(tries) + pause if tries else None,
+        rests_until=max(tries) + pause_after(len(tries)) if tries else None,
     )
 
 

@@ -1,5 +1,7 @@
 """Changes: every one has a name of its own, given here, and one line in the history of its fleet."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -151,29 +153,24 @@ class Changes(Book):
 
     def reload_to_take_back(self, fleet: str, named: str | None) -> ChangeRecord | None:
         """Return the reload that a rollback takes back; see `policies.history.reload_to_take_back`."""
-        table = tables.changes
-        wanted = select(table).where(table.c.fleet == fleet).order_by(table.c.number.desc())
-        with reading(self._engine) as connection:
-            rows = connection.execute(wanted.execution_options(yield_per=_PAGE))
-            return reload_to_take_back((_record(row) for row in rows), named)
+        with reading(self._engine) as connection, _newest_first(connection, fleet) as records:
+            return reload_to_take_back(records, named)
 
     def unfinished_reload(self, fleet: str) -> UnfinishedReload | None:
         """Return the reload of credentials that gateways are still to answer; see `policies.history`."""
-        table = tables.changes
-        of_fleet = (table.c.fleet == fleet, table.c.kind == ChangeKind.RELOAD.value)
-        wanted = select(table).where(*of_fleet).order_by(table.c.number.desc())
-        with reading(self._engine) as connection:
-            rows = connection.execute(wanted.execution_options(yield_per=_PAGE))
-            return unfinished_reload(_record(row) for row in rows)
+        with (
+            reading(self._engine) as connection,
+            _newest_first(connection, fleet, ChangeKind.RELOAD) as records,
+        ):
+            return unfinished_reload(records)
 
     def unfinished_settings(self, fleet: str) -> UnfinishedSettings | None:
         """Return the change of settings that some gateways may have missed; see `policies.history`."""
-        table = tables.changes
-        of_fleet = (table.c.fleet == fleet, table.c.kind == ChangeKind.CONFIGURE.value)
-        wanted = select(table).where(*of_fleet).order_by(table.c.number.desc())
-        with reading(self._engine) as connection:
-            rows = connection.execute(wanted.execution_options(yield_per=_PAGE))
-            return unfinished_settings(_record(row) for row in rows)
+        with (
+            reading(self._engine) as connection,
+            _newest_first(connection, fleet, ChangeKind.CONFIGURE) as records,
+        ):
+            return unfinished_settings(records)
 
     def way_back(self, fleet: str) -> WayBack:
         """Return what going back means for the fleet now, from what its last changes did."""
@@ -251,10 +248,21 @@ def row_of(connection: Connection, name: str) -> "Row[Any]":
 
 def way_back(connection: Connection, fleet: str) -> WayBack:
     """Return what going back means for the fleet now; reads no further back than the answer lies."""
+    with _newest_first(connection, fleet) as records:
+        return targets_of_last_change(records)
+
+
+@contextmanager
+def _newest_first(
+    connection: Connection, fleet: str, kind: ChangeKind | None = None
+) -> Iterator[Iterator[ChangeRecord]]:
+    """Give the fleet's changes, or those of one kind, page by page: no more are read than are looked at."""
     table = tables.changes
     wanted = select(table).where(table.c.fleet == fleet).order_by(table.c.number.desc())
+    if kind is not None:
+        wanted = wanted.where(table.c.kind == kind.value)
     with connection.execute(wanted.execution_options(yield_per=_PAGE)) as rows:
-        return targets_of_last_change(_record(row) for row in rows)
+        yield (_record(row) for row in rows)
 
 
 def newest_number(connection: Connection, fleet: str) -> int:

@@ -188,7 +188,7 @@ def test_a_try_in_vain_makes_the_next_one_wait_twice_as_long() -> None:
     tries = [change(number, Outcome.REFUSED, CONFIGURE, repeats="edge-1") for number in (3, 2)]
     found = unfinished_settings([*tries, held(1)])
     assert found is not None
-    assert found.rests_until == AT + timedelta(hours=3, minutes=4)
+    assert found.rests_until == AT + timedelta(hours=3, minutes=2)
 
 
 @pytest.mark.parametrize(

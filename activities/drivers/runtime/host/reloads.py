@@ -244,24 +244,22 @@ class SlotReloads:
 
     async def _give(self, confs: Mapping[SlotFolder, Path]) -> set[str]:
         """Put these configs in place and tell the instances; return the files that were others."""
-        changed = set[str]()
-        try:
+
+        async def link() -> None:
             for folder, conf in confs.items():
                 await _linked(conf, folder.path / NEXT)
-                changed |= put(folder.path / NEXT, folder.path / "conf")
-        finally:
-            self._clear()
-        for folder in confs:
-            await self._folders.daemon.reload(folder.chroot)
-        return changed
+
+        return await self._put_and_tell([*confs], link())
 
     async def _give_settings(self, folders: Sequence[SlotFolder], settings: Sequence[Setting]) -> set[str]:
         """Put a config with these settings in place and tell the instances; return what was another file."""
-        changed = set[str]()
+        return await self._put_and_tell(folders, self._lay_beside(folders, self._reconfigured(settings)))
+
+    async def _put_and_tell(self, folders: Sequence[SlotFolder], laying: Awaitable[None]) -> set[str]:
+        """Put in place what this lays beside each instance, and tell them; return what was another file."""
         try:
-            await self._lay_beside(folders, self._reconfigured(settings))
-            for folder in folders:
-                changed |= put(folder.path / NEXT, folder.path / "conf")
+            await laying
+            changed = {name for folder in folders for name in put(folder.path / NEXT, folder.path / "conf")}
         finally:
             self._clear()
         for folder in folders:
