@@ -41,7 +41,8 @@ def quick_paces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(steps, "NEXT_LOOK", timedelta(seconds=1))
     monkeypatch.setattr(steps, "NEXT_CAPACITY", timedelta(seconds=0.5))
     monkeypatch.setattr(steps, "LAST_CAPACITY", timedelta(seconds=2))
-    monkeypatch.setitem(steps.GO_BACK, "schedule_to_close_timeout", timedelta(seconds=5))
+    for asking in (steps.SURVEY, steps.LOOK, steps.CONFIRM, steps.GO_BACK):
+        monkeypatch.setitem(asking, "schedule_to_close_timeout", timedelta(seconds=5))
 
 
 @pytest.fixture(scope="session")
