@@ -20,11 +20,11 @@ from tests.hosts.host import Ended, Host
 from tests.hosts.install_document import CONTROL, Step, steps
 from tests.hosts.packages import AGENT, ORCHESTRATOR, made
 from tests.lab.network import network
+from tests.lab.own_state import SHARED
 
 GATEWAYS = 3
 USERS = 20
 """Of each gateway: the first is idle, the last dials IPv6."""
-PACKAGES_AT_HAND = Path(packages.__file__).parents[2] / ".state" / "lab" / "cache" / "packages"
 WITHIN = 200.0
 """Seconds that a command may take."""
 PATIENCE = 90.0
@@ -192,7 +192,7 @@ def installation(prefix: str, image: Path, scratch: Path) -> Iterator[Installati
 
         control = new(at_control, CONTROL, debs[0])
         control.put("/root/gates.yaml", _patient(GATES.read_text()))
-        for file in packages.fetch(PACKAGES_AT_HAND):
+        for file in packages.fetch(SHARED):
             control.put(f"/root/next/{file.name}", file.read_bytes())
         gateways = [new(place, place.name, debs[1]) for place in places]
         for number, host in enumerate(gateways, 1):

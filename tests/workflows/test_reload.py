@@ -14,6 +14,7 @@ from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Refused, Unavailable
 from policies.model.fleet import RemovedUsers
 from policies.model.instance import InstanceState
+from tests.fakes.gateway import FakeGateway
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded, blocked, recording
 from tests.workflows.world import (
@@ -191,13 +192,20 @@ async def test_only_gateways_whose_hosts_have_other_credentials_are_reloaded_whe
         await reload(recorded, unserved=True)
 
 
+async def held_by_silence(recorded: Recorded, *silent: FakeGateway) -> str | None:
+    """Reload while these gateways answer nobody, which ends as held; return the reload's name."""
+    for fake in silent:
+        fake.fail("observe", Unavailable("it does not answer"), times=1000)
+    name = await reload(recorded)
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.HELD
+    return name
+
+
 async def test_a_gateway_that_was_silent_is_reloaded_when_it_is_back_and_nobody_twice(
     recorded: Recorded,
 ) -> None:
     away = recorded.world.gateways["gw-4"]
-    away.fail("observe", Unavailable("gw-4 does not answer"), times=1000)
-    name = await reload(recorded)
-    assert (await recorded.service.end_of("edge")).outcome is Outcome.HELD
+    name = await held_by_silence(recorded, away)
     assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
     away.recover("observe")
     found = await recorded.reconcile()
@@ -213,10 +221,7 @@ async def test_who_goes_again_before_its_reload_is_asked_once_more_and_so_is_who
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away, flapping = recorded.world.gateways["gw-3"], recorded.world.gateways["gw-4"]
-    for fake in (away, flapping):
-        fake.fail("observe", Unavailable("it does not answer"), times=1000)
-    await reload(recorded)
-    assert (await recorded.service.end_of("edge")).outcome is Outcome.HELD
+    await held_by_silence(recorded, away, flapping)
     flapping.recover("observe")
     flapping.fail("reload", Unavailable("it has just gone again"), times=1000)
     assert "gw-4" in (await recorded.reconcile()).sentence
@@ -235,10 +240,7 @@ async def test_one_that_refuses_each_time_keeps_no_other_from_its_credentials(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full, back = recorded.world.gateways["gw-3"], recorded.world.gateways["gw-4"]
-    for fake in (full, back):
-        fake.fail("observe", Unavailable("it does not answer"), times=1000)
-    await reload(recorded)
-    assert (await recorded.service.end_of("edge")).outcome is Outcome.HELD
+    await held_by_silence(recorded, full, back)
     monkeypatch.setattr(history, "LONGEST_UNTIL_AGAIN", timedelta(0))
     full.fail("reload", Unavailable("no space left on device"), times=1000)
     for fake in (full, back):
