@@ -32,7 +32,9 @@ class Action(StrEnum):
     DRILL = "rehearse on"
     ENROL = "enrol gateways of"
     REVOKE = "revoke certificates of"
+    FOLLOW_UP = "write down what follows from changes of"
     ADMINISTER = "administer"
+    UNPIN = "release pins of"
 
 
 _LOOKS = frozenset({Action.READ})
@@ -50,19 +52,29 @@ _OPERATES = _LOOKS | {
     Action.ADD_RELEASES,
     Action.WITHDRAW_RELEASES,
     Action.DRILL,
+    Action.FOLLOW_UP,
+    Action.UNPIN,
 }
 
 ALLOWED: dict[Role, frozenset[Action]] = {
     Role.VIEWER: _LOOKS,
     Role.AUDITOR: _LOOKS | {Action.READ_AUDIT, Action.READ_SNAPSHOTS},
     Role.OPERATOR: _OPERATES | {Action.READ_SNAPSHOTS},
-    Role.APPROVER: _LOOKS | {Action.ANSWER, Action.STOP, Action.PROMOTE, Action.GO_BACK},
+    Role.APPROVER: _LOOKS
+    | {
+        Action.ANSWER,
+        Action.STOP,
+        Action.PROMOTE,
+        Action.GO_BACK,
+        Action.FOLLOW_UP,
+        Action.UNPIN,
+    },
     Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT},
     Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.RELOAD, Action.ADD_RELEASES},
 }
 """What each role may do; a person of several roles may do all of theirs."""
 
-OF_PEOPLE = frozenset({Action.ANSWER, Action.ENROL, Action.ADMINISTER})
+OF_PEOPLE = frozenset({Action.ANSWER, Action.ENROL, Action.ADMINISTER, Action.UNPIN})
 """What no machine does, whatever its token was given."""
 
 
@@ -107,6 +119,7 @@ OF_VERBS = {
     Verb.REBUILD: Action.ADMINISTER,
     Verb.EXTEND: Action.DRAIN,
     Verb.END: Action.DRAIN,
+    Verb.UNPIN: Action.UNPIN,
 }
 """What somebody has to be allowed to take an offer; whatever else is offered, everybody may ask."""
 

@@ -24,17 +24,29 @@ def _lacking(name: str, given: GivenCredential | None) -> str | None:
     return f"credential {name} ({given.missing})" if given.missing else None
 
 
-def untold(states: Mapping[str, GatewayState], asked: Collection[str]) -> tuple[str, ...]:
-    """Return, a sentence each, of which gateways nobody knows whether they have what is asked for."""
+def elsewhere_of(credentials: Collection[GivenCredential] | None) -> tuple[str, ...] | None:
+    """Return the names of those credentials that a vault has; None where an older agent tells of none."""
+    if credentials is None:
+        return None
+    return tuple(one.name for one in credentials if one.elsewhere)
+
+
+def untold(vaults: Mapping[str, Collection[str] | None], asked: Collection[str]) -> tuple[str, ...]:
+    """Return, a sentence each, of which gateways nobody knows whether they have what is asked for.
+
+    Args:
+        vaults: Of each gateway the credentials that a vault has for it; None where its agent does not tell.
+        asked: The names of the credentials that are asked for.
+    """
     if not asked:
         return ()
     silent, elsewhere = list[str](), dict[str, list[str]]()
-    for gateway, state in sorted(states.items()):
-        if state.credentials is None:
+    for gateway, names in sorted(vaults.items()):
+        if names is None:
             silent.append(gateway)
-        for one in state.credentials or ():
-            if one.elsewhere and one.name in asked:
-                elsewhere.setdefault(one.name, []).append(gateway)
+        for name in names or ():
+            if name in asked:
+                elsewhere.setdefault(name, []).append(gateway)
     told = [
         f"whether {named(gateways)} can read credential {name} is not known before a start: a vault has it"
         for name, gateways in sorted(elsewhere.items())

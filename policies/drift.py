@@ -9,7 +9,7 @@ from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import Gateway
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import ReleaseRef
-from policies.model.value import Name
+from policies.model.value import Digest, Name, digest_of
 
 AN_HOUR = 60
 """Minutes."""
@@ -110,14 +110,22 @@ def described_by(gateway: Gateway) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def disagreements(gateway: Gateway, state: GatewayState) -> tuple[str, ...]:
+def digest_of_file(lines: Collection[str]) -> Digest | None:
+    """Return the digest of what a file says of a gateway, in whatever order; None where that is nothing."""
+    return digest_of("\n".join(sorted(lines)).encode()) if lines else None
+
+
+def disagreements(gateway: Gateway, told: tuple[str, ...]) -> tuple[str, ...]:
     """Return, a sentence each, where the fleet's file and the agent's say different things of a gateway.
 
-    An agent that does not tell what its file says, since it is older, disagrees with nobody.
+    Args:
+        gateway: As the fleet's file describes it.
+        told: The lines that its agent tells of its own file; an older agent tells none, and disagrees with
+            nobody.
     """
-    if not state.described:
+    if not told:
         return ()
-    ours, theirs = _things(described_by(gateway)), _things(state.described)
+    ours, theirs = _things(described_by(gateway)), _things(told)
     return tuple(
         f"{thing}: fleet.yaml says {ours.get(thing, 'no')}, its agent's file {theirs.get(thing, 'no')}"
         for thing in sorted(ours.keys() | theirs.keys())

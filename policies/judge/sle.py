@@ -11,7 +11,7 @@ Source: ter Schure, Pérez-Ortiz, Ly, Grünwald, "The anytime-valid logrank test
 (arXiv 2203.03532). The margin, the cap and the spending of onset weight together are ours.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
 from math import exp, lgamma, log
@@ -34,6 +34,10 @@ MEMORY = 0.98
 PRIOR = 400.0
 """Most control events the past before the window counts for."""
 _CEILING = 1e250
+_ROUNDED = 2.0**-50
+"""The share of a value that a step's rounding may change: four times what one operation does (IEEE 754)."""
+_MOST_WRONG = 1e-9
+"""By how much an e-value may be wrong that is folded on: weights of onsets are a thousandth and more."""
 _SAFE_EXPONENT = 300.0
 _FEW = 40
 _MOST = 100_000
@@ -225,6 +229,57 @@ def sle_step(state: SleState, counts: Counts, margin: Margin, memory: int) -> Sl
         unspent=max(0.0, state.unspent - weight),
         recent=(*state.recent[-memory + 1 :], row) if memory > 1 else (row,),
     )
+
+
+def sle_rewound(state: SleState, margin: Margin) -> SleState | None:
+    """Return the state before its recent scrapes, so that they can be folded otherwise.
+
+    Exact but for rounding, since a step only multiplies and adds. None where a step was cut off at the
+    ceiling, or has made a value so small beside what was added later that dividing by it is to divide what
+    was rounded: neither can be undone.
+    """
+    if max(*state.margin, *state.equal) >= _CEILING:
+        return None
+    nothing = (0.0,) * len(EFFECTS)
+    wrong_margin, wrong_equal = nothing, nothing
+    for canary, canary_bad, control, control_bad in reversed(state.recent):
+        before = replace(
+            state,
+            ticks=state.ticks - 1,
+            baseline=max(0.0, (state.baseline - control) / MEMORY),
+            baseline_bad=max(0.0, (state.baseline_bad - control_bad) / MEMORY),
+        )
+        weight, ones = _onset_weight(before), (1.0,) * len(EFFECTS)
+        grown_margin, grown_equal = ones, ones
+        if canary and control and canary_bad + control_bad:
+            odds = odds_margin(baseline_share(before, margin.delta), margin.delta, margin.odds_floor)
+            counts = Counts(canary, canary_bad, control, control_bad)
+            grown_margin, grown_equal = _weigh(counts, log(odds), ones, ones)
+        if not (min(grown_margin) and min(grown_equal)):
+            return None
+        wrong_margin = _wrong(wrong_margin, state.margin, grown_margin)
+        wrong_equal = _wrong(wrong_equal, state.equal, grown_equal)
+        state = replace(
+            before,
+            margin=_shrunk(state.margin, grown_margin, weight),
+            equal=_shrunk(state.equal, grown_equal, weight),
+            unspent=state.unspent + weight,
+        )
+    if state.ticks == 0:  # nothing was folded before the first scrape
+        return replace(state, margin=nothing, equal=nothing, unspent=1.0, recent=())
+    return replace(state, recent=()) if max(*wrong_margin, *wrong_equal) <= _MOST_WRONG else None
+
+
+def _wrong(
+    wrong: tuple[float, ...], values: tuple[float, ...], grown: tuple[float, ...]
+) -> tuple[float, ...]:
+    """Return by how much values may be wrong once divided, which may have been wrong so much before."""
+    each = zip(wrong, values, grown, strict=True)
+    return tuple((before + _ROUNDED * value) / by for before, value, by in each)
+
+
+def _shrunk(values: tuple[float, ...], grown: tuple[float, ...], weight: float) -> tuple[float, ...]:
+    return tuple(max(0.0, value / by - weight) for value, by in zip(values, grown, strict=True))
 
 
 def _weigh(

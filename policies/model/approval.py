@@ -7,6 +7,9 @@ from pydantic import AwareDatetime, Field, model_validator
 from policies.model.people import PersonName
 from policies.model.value import Digest, Value
 
+PLAN_APPROVED = "plan approved"
+"""What the audit record says when somebody says yes to a plan."""
+
 
 class Approval(Value):
     """A named person's yes to exactly one plan, for a limited time."""

@@ -59,6 +59,11 @@ class Loss(StrEnum):
     REBOOT = "lost_reboot"
 
 
+def loss_event(loss: Loss | None) -> str:
+    """Return what the audit record hears of sessions that went away with their process."""
+    return f"sessions {loss}"
+
+
 class Look(Message):
     """What is true of one slot's sessions at one moment, read from its host.
 
@@ -164,3 +169,7 @@ class DrainEvent(StrEnum):
     ENDED = "drain ended by a person"
     ENDING = "sessions are being ended"
     HANDED_OVER = "drain handed over"
+
+
+SESSIONS_TAKEN = frozenset({DrainEvent.ENDING, DrainEvent.ENDED, *map(loss_event, Loss)})
+"""What the audit record says of sessions that were ended, or lost with their process."""

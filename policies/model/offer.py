@@ -33,6 +33,7 @@ class Verb(StrEnum):
     DRAINS = "drains"
     EXTEND = "extend"
     END = "end"
+    UNPIN = "unpin"
     RELEASES = "releases"
     SNAPSHOTS = "snapshots"
     TOKENS = "list_tokens"

@@ -47,6 +47,9 @@ class ChangeStatus(Value):
     gateways: tuple[GatewayProgress, ...] = ()
     """Every gateway of a small fleet; of a large one those that need attention."""
     counts: dict[str, int] = Field(default={}, description="how many gateways are in which state")
+    planned: dict[int, int] = Field(default={}, description="how many gateways each wave changes")
+    by_wave: dict[int, dict[str, int]] = Field(default={}, description="the counts of each wave that began")
+    executable: str = Field(default="", description="the digest that its instances run, where it has one")
     aside: dict[str, str] = Field(default={}, description="gateways that were left out, each with why")
     decision: Decision | None = None
     events: tuple[Event, ...] = ()

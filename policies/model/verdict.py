@@ -1,6 +1,6 @@
 """Verdicts of gates and the decision they add up to."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pydantic import Field
@@ -52,11 +52,37 @@ class GateReading(Message):
     instances: tuple[str, ...] = ()
 
 
+class Differing(StrEnum):
+    """In what the world would have had to differ."""
+
+    FEWER_BAD = "fewer_bad"
+    MORE_BAD = "more_bad"
+    MORE_GOOD = "more_good"
+    FEWER_FAILED = "fewer_failed"
+
+
+class Otherwise(Message):
+    """The least that would have changed what a gate has said, by the same rule.
+
+    `count` bad events of the changed side, the newest first, would have been good (or good ones bad), or so
+    many good ones would have come beside what was counted, or so many gateways fewer would have failed by
+    themselves. One less would have changed nothing. `then` is what the gate would have said, `within` how
+    long so many events take to come at the recent rate, None where none came.
+    """
+
+    gate: str
+    differing: Differing
+    count: int = Field(ge=1)
+    then: GateVerdict
+    within: timedelta | None = None
+
+
 class Decision(Message):
     """What to do now and why, with every gate's reading as evidence.
 
     `failed` are gateways that failed by themselves, `rebooted` those whose host did: both are set
     aside, judged no further until they are started again, and somebody has to bring them back.
+    `otherwise` is what would have changed it, as far as that can be told.
     """
 
     action: Action
@@ -65,6 +91,15 @@ class Decision(Message):
     readings: tuple[GateReading, ...] = ()
     failed: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
+    otherwise: tuple[Otherwise, ...] = Field(default=(), exclude_if=lambda least: not least)
+
+
+class VerdictRow(Value):
+    """One decision of a wave, as the ledger keeps it."""
+
+    wave: int
+    at: datetime
+    decision: Decision
 
 
 class Cohorts(Value):

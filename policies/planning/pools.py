@@ -62,7 +62,7 @@ def _in_the_way(gateway: Gateway, state: GatewayState) -> Iterator[str]:
     runs = [one.slot for one in state.instances if one.state is InstanceState.RUNNING]
     differing = [
         said
-        for said in disagreements(gateway, state)
+        for said in disagreements(gateway, state.described)
         if said.startswith(tuple(f"slot {one}:" for one in runs))
     ]
     for said in differing:

@@ -37,6 +37,10 @@ _OUTCOME_SENTENCES = {
 }
 
 
+WAITING, BACK = "waiting", "back on known-good"
+"""States of gateways that nobody has touched, and that take their users as before."""
+
+
 class Sentences:
     """Spells one moment of a change."""
 
@@ -50,8 +54,9 @@ class Sentences:
         """Return the five sentences and the facts under them."""
         order, told = self._order, self._told
         release = self._header.release if self._header else None
+        by_wave = self._by_wave()
         counts: Counter[str] = Counter()
-        for of_wave in told.counts.values():
+        for of_wave in by_wave.values():
             counts.update(of_wave)
         return ChangeStatus(
             rollout=told.name,
@@ -69,6 +74,9 @@ class Sentences:
             waves=len(self._header.waves) if self._header else 0,
             gateways=tuple(told.gateways.values()),
             counts=dict(counts),
+            planned={wave.number: wave.gateways for wave in self._header.waves} if self._header else {},
+            by_wave=by_wave,
+            executable=release.executable if release else "",
             aside=told.aside,
             decision=told.decision,
             events=told.events,
@@ -80,6 +88,13 @@ class Sentences:
             needs_you=self._needs_you(),
             alone=order.bakes_on,
         )
+
+    def _by_wave(self) -> dict[int, dict[str, int]]:
+        """Return how many gateways of each wave are in which state; once all are back, none is on trial."""
+        told = self._told
+        if told.outcome is not Outcome.ROLLED_BACK:
+            return told.counts
+        return {wave: _all_back(counts) for wave, counts in told.counts.items()}
 
     def _what(self) -> str:
         told, header = self._told, self._header
@@ -118,7 +133,7 @@ class Sentences:
         if self._order.kind is not ChangeKind.UPGRADE:
             changing = self._header.changing if self._header else 0
             return f"new sessions of {changing} gateways; live ones stay until they end"
-        touched = sum(count for state, count in counts.items() if state != "waiting")
+        touched = sum(count for state, count in counts.items() if state != WAITING)
         of = self._header.gateways if self._header else 0
         return f"{touched} of {of} gateways; live sessions are never moved"
 
@@ -238,6 +253,13 @@ class Sentences:
         if told.holds:
             return "held by " + listed(told.holds)
         return self._why() if self._waits_for_tests else None
+
+
+def _all_back(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return a wave's counts when every gateway that was touched is back."""
+    touched = sum(count for state, count in counts.items() if state != WAITING)
+    waiting = {WAITING: counts[WAITING]} if WAITING in counts else {}
+    return waiting | ({BACK: touched} if touched else {})
 
 
 def acts(header: PlanHeader | None) -> bool:

@@ -10,8 +10,9 @@ from policies.model.plan_part import PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
 from policies.model.way_back import Confirmation
+from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
-from policies.status.sentences import PHASE_SENTENCES, Sentences, acts
+from policies.status.sentences import BACK, PHASE_SENTENCES, WAITING, Sentences, acts
 from policies.status.told import NAMED, Told, listed
 from policies.votes import needed_for
 
@@ -115,8 +116,8 @@ class Story:
 
     def _take_progress(self, progress: GatewayProgress, at: datetime) -> None:
         before = self._told.gateways.get(progress.gateway)
-        if (before is None or before.state != progress.state) and progress.state != "waiting":
-            self.note(f"{progress.gateway} {progress.state}", at)
+        if (before is None or before.state != progress.state) and progress.state != WAITING:
+            self.note(gateway_line(progress.gateway, progress.state), at)
         self._tell(gateways=self._told.gateways | {progress.gateway: progress})
 
     def _take_decision(self, report: WaveReport) -> None:
@@ -146,7 +147,7 @@ class Story:
         """Turn round."""
         if self._told.phase is not Phase.ROLLING_BACK:
             self._tell(phase=Phase.ROLLING_BACK)
-            self.note(f"rolling back: {reason}", at)
+            self.note(turn_line(reason), at)
 
     def take_restore(self, report: RestoreReport) -> None:
         """Take over what a restore says of one of its parts."""
@@ -158,7 +159,7 @@ class Story:
         if self._is_small:
             for name in report.names:
                 self._take_progress(
-                    GatewayProgress(gateway=name, wave=report.part.wave, state="back on known-good"),
+                    GatewayProgress(gateway=name, wave=report.part.wave, state=BACK),
                     report.at,
                 )
         known = {name for missing in self._told.missing.values() for name in missing}

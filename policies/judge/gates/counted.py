@@ -1,6 +1,7 @@
 """What gates that count bad events among events have in common: proof of harm, proof of health."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from statistics import median
 
 from pydantic import Field, model_validator
@@ -88,9 +89,17 @@ class Counted(Kind):
         begun = self._begun(setup, state, tick.baseline.get(self.id, (0, 0)))
         if found is not None:
             state = begun = self._folded(setup, begun, found)
-        if begun.limit is not None:
-            return state, self._guarded(setup, begun, begun.limit)
-        return state, self._compared(setup, begun)
+        return state, self.said(setup, begun)
+
+    def said(self, setup: Setup, state: GateState) -> GateReading:
+        """Return the verdict on what was folded so far."""
+        if state.limit is not None:
+            return self._guarded(setup, state, state.limit)
+        return self._compared(setup, state)
+
+    def memory(self, scrape: timedelta) -> int:
+        """Return how many scrapes count as recent."""
+        return max(1, min(MOST_RECENT, round(self.margin.over / scrape)))
 
     def response(self, reading: GateReading) -> Response:
         """Return what this reading may cause: without a control it may hold and never roll back."""
@@ -117,7 +126,7 @@ class Counted(Kind):
     def _folded(self, setup: Setup, state: GateState, found: dict[str, tuple[int, int]]) -> GateState:
         cohorts, sle = setup.cohorts, state.sle or sle_init(setup.horizon)
         counts = _sides(found, cohorts.canary, cohorts.control)
-        memory = max(1, min(MOST_RECENT, round(self.margin.over / setup.scrape)))
+        memory = self.memory(setup.scrape)
         share = baseline_share(sle, self.margin.delta)
         health, overall, placebo, guard = state.health, state.overall, state.placebo, state.guard
         if self.health is not None:

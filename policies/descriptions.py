@@ -1,0 +1,298 @@
+"""Compare two descriptions of a fleet: what differs, and which of it makes a safeguard weaker.
+
+Whatever is not known to be as strict as before counts as weaker: a key that is added to fleet.yaml asks for
+a second administrator until it has a line here.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+from policies.model.fleet import AtDeadline, Automation, Fleet, Gateway, Slot
+from policies.model.release_tests import ReleaseTests
+from policies.model.value import Name
+
+_SAFEGUARDS = ("product", "channel", "nat", "approvals", "reload_approvals", "limits", "rollback")
+"""Keys of a fleet's file that say how careful a change of it has to be; `tests` besides."""
+
+_LESS_IS_STRICTER = frozenset(
+    {
+        "limits.canary_share",
+        "limits.failures",
+        "limits.switching",
+        "limits.switching_per_domain",
+        "limits.draining",
+        "limits.lease",
+        "limits.drain.batch",
+        "limits.drain.forced",
+        "limits.drain.logins_per_minute",
+        "tests.pings_lost",
+        "tests.load.cpu",
+    }
+)
+_MORE_IS_STRICTER = frozenset(
+    {
+        "approvals",
+        "reload_approvals",
+        "limits.headroom",
+        "limits.drain_deadline",
+        "limits.kept",
+        "limits.snapshots_kept",
+        "limits.drain.warning",
+        "limits.drain.pause",
+        "rollback.confirm_other_release",
+        "rollback.confirm_whole_group",
+        "tests.patience",
+        "tests.load.sessions",
+        "tests.load.within",
+        "tests.load.throughput",
+        "tests.load.handshakes",
+        "tests.load.resumed",
+    }
+)
+_INDIFFERENT = frozenset({"limits.removed_users", "rollback.answer_within", "tests.load.gateway"})
+"""Keys that make nothing more or less careful."""
+
+_ABSENT = "nothing"
+
+
+def differences(before: Fleet | None, after: Fleet) -> Iterator[str]:
+    """Yield, a sentence each, what the description after says otherwise than the one before."""
+    if before is None:
+        yield f"the fleet {after.name} is new, with {_counted(len(after.gateways))}"
+        return
+    without = {"gateways"}
+    yield from _changed(_flat(before.model_dump(exclude=without)), _flat(after.model_dump(exclude=without)))
+    known, wanted = _by_name(before), _by_name(after)
+    for name in sorted(wanted.keys() - known.keys()):
+        yield f"gateway {name} joins, at {', '.join(map(str, wanted[name].addresses))}"
+    for name in sorted(known.keys() - wanted.keys()):
+        yield f"gateway {name} leaves"
+    for name in sorted(known.keys() & wanted.keys()):
+        if known[name] != wanted[name]:
+            pair = (_flat(known[name].model_dump()), _flat(wanted[name].model_dump()))
+            yield from (f"gateway {name}: {said}" for said in _changed(*pair))
+
+
+def joining(before: Fleet | None, after: Fleet) -> tuple[Name, ...]:
+    """Return the gateways that only the description after has, in its order."""
+    known = _by_name(before) if before is not None else {}
+    return tuple(gateway.name for gateway in after.gateways if gateway.name not in known)
+
+
+def leaving(before: Fleet | None, after: Fleet) -> tuple[Name, ...]:
+    """Return the gateways that only the description before has, in its order."""
+    wanted = _by_name(after)
+    return tuple(one.name for one in before.gateways if one.name not in wanted) if before is not None else ()
+
+
+def weakened(before: Fleet | None, after: Fleet, serving: Collection[Name]) -> tuple[str, ...]:
+    """Return, a sentence each, where the description after is less careful than the one before.
+
+    Args:
+        before: What is so now; None where it cannot be read or there is none.
+        after: What is wanted.
+        serving: Gateways of which it is known that something serves there.
+    """
+    if before is None:
+        return ()
+    known, wanted = (_flat(one.model_dump(include={*_SAFEGUARDS})) for one in (before, after))
+    found = [
+        _said(key, known.get(key), wanted.get(key))
+        for key in sorted(known.keys() | wanted.keys())
+        if known.get(key) != wanted.get(key) and not _as_strict(key, known.get(key), wanted.get(key))
+    ]
+    found += _fewer_tests(before.tests, after.tests)
+    found += _weaker_gateways(before, after, serving)
+    found += [
+        f"gateway {name} leaves the fleet, and something serves there"
+        for name in leaving(before, after)
+        if name in serving
+    ]
+    return tuple(found)
+
+
+def _as_strict(key: str, before: Any, after: Any) -> bool:
+    """Whether what is wanted is surely no less careful than what was there."""
+    if key in {"limits.steps", "limits.shares"}:
+        return len(after) >= len(before) and all(map(_is_no_larger, after, before))
+    if key == "limits.holdout":
+        return _is_no_larger(before, after)
+    if key == "limits.automation":
+        order = list(Automation)
+        return order.index(after) >= order.index(before)
+    if key == "rollback.at_deadline":
+        return bool(after == AtDeadline.KNOWN_GOOD)
+    stricter = (key in _LESS_IS_STRICTER and _number(after) <= _number(before)) or (
+        key in _MORE_IS_STRICTER and _number(after) >= _number(before)
+    )
+    return stricter or key in _INDIFFERENT
+
+
+def _weaker_gateways(before: Fleet, after: Fleet, serving: Collection[Name]) -> Iterator[str]:
+    """Yield what is said otherwise of gateways that stay, where it says how many fail apart or who is judged.
+
+    Other names for the same domains or groups change nothing. A domain that is made larger lets fewer fail
+    apart, and one that is split lets more switch at once, so every other partition counts.
+    """
+    known, wanted = _by_name(before), _by_name(after)
+    both = [(one, wanted[name]) for name, one in known.items() if name in wanted]
+    regrouped = {key: _apart_from_before(both, key) for key in ("domain", "group")}
+    for was, now in both:
+        said = [
+            _said(key, getattr(was, key), getattr(now, key))
+            for key, names in regrouped.items()
+            if was.name in names
+        ]
+        if now.capacity > was.capacity:
+            said.append(_said("capacity", was.capacity, now.capacity))
+        if now.metrics_target != was.metrics_target:
+            said.append(f"Prometheus finds it at {now.metrics_target}, was {was.metrics_target}")
+        if was.name in serving:
+            said += _no_longer_served(was, now)
+        yield from (f"gateway {was.name}: {one}" for one in said)
+
+
+def _apart_from_before(both: Sequence[tuple[Gateway, Gateway]], key: str) -> frozenset[Name]:
+    """Return the gateways whose domain or group holds others of these than it did."""
+    mates = []
+    for side in (0, 1):
+        held: dict[str, set[Name]] = {}
+        for pair in both:
+            held.setdefault(getattr(pair[side], key), set()).add(pair[side].name)
+        mates.append({name: names for names in held.values() for name in names})
+    return frozenset(name for name, names in mates[0].items() if names != mates[1][name])
+
+
+def _no_longer_served(was: Gateway, now: Gateway) -> Iterator[str]:
+    """Yield what users have now on a gateway that serves, and would not have."""
+    lost = [str(address) for address in was.addresses if address not in now.addresses]
+    if lost:
+        yield f"{', '.join(lost)} is no address of it any more, and something serves there"
+    if now.port != was.port:
+        yield f"{_said('port', was.port, now.port)}, and something serves there"
+    slots = {slot.name: slot for slot in now.slots}
+    for slot in was.slots:
+        if slot.name not in slots or not _holds(slots[slot.name], slot):
+            yield f"slot {slot.name} is not what it was, and something serves there"
+
+
+def _holds(wider: Slot, slot: Slot) -> bool:
+    """Whether whoever has an address of a slot keeps it: at most, its pools have grown at their end."""
+    pools = {"pool4", "pool6"}
+    if wider.model_dump(exclude=pools) != slot.model_dump(exclude=pools):
+        return False
+    return all(map(_has_grown, (slot.pool4, slot.pool6), (wider.pool4, wider.pool6)))
+
+
+def _has_grown(pool: IPv4Network | IPv6Network | None, wider: IPv4Network | IPv6Network | None) -> bool:
+    if pool is None or wider is None:
+        return pool is None
+    return pool.network_address == wider.network_address and pool.prefixlen >= wider.prefixlen
+
+
+def _fewer_tests(before: ReleaseTests | None, after: ReleaseTests | None) -> list[str]:
+    if before is None or before == after:
+        return []
+    if after is None:
+        return ["new instances are not tested any more (tests)"]
+    found = [f"the test {test} is left out (tests.skip)" for test in after.skip if test not in {*before.skip}]
+    if before.names is not None and (lost := _lost_names(before, after)):
+        found.append(f"names are not asked for as before: {', '.join(lost)} (tests.names)")
+    if before.load is not None and after.load is None:
+        found.append("no load is put on a new instance any more (tests.load)")
+    known, wanted = (_flat({"tests": one.model_dump(exclude={"skip", "names"})}) for one in (before, after))
+    both = sorted(known.keys() & wanted.keys())
+    found += [
+        _said(key, known[key], wanted[key])
+        for key in both
+        if known[key] != wanted[key] and not _as_strict(key, known[key], wanted[key])
+    ]
+    return found
+
+
+def _lost_names(before: ReleaseTests, after: ReleaseTests) -> list[str]:
+    """Return the names of which less is asked than before."""
+    known, wanted = before.names, after.names
+    if known is None:
+        return []
+    inside = wanted.inside if wanted is not None else {}
+    outside = wanted.outside if wanted is not None else ()
+    lost = {
+        name
+        for name, addresses in known.inside.items()
+        if name not in inside or (addresses and inside[name] != addresses)
+    }
+    return sorted(lost | {*known.outside} - {*outside})
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            yield _said(key, before.get(key), after.get(key))
+
+
+def _said(key: str, before: Any, after: Any) -> str:
+    return f"{key} is {_written(after)}, was {_written(before)}"
+
+
+def _written(value: Any) -> str:
+    match value:
+        case None:
+            return _ABSENT
+        case bool():
+            return str(value).lower()
+        case Enum():
+            return str(value.value)
+        case tuple() | list():
+            return f"[{', '.join(map(_written, value))}]"
+        case Mapping():
+            return "{" + ", ".join(f"{key}: {_written(one)}" for key, one in value.items()) + "}"
+        case _:
+            return str(value)
+
+
+def _flat(value: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """Return the values of a document by where they stand; lists are values."""
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            found |= _flat(inner, f"{at}{key}.")
+        elif inner is not None:
+            found[f"{at}{key}"] = inner
+    return found
+
+
+def _number(value: Any) -> Any:
+    """Return what can be compared; what is absent is the least there is."""
+    if value is None:
+        return 0
+    if isinstance(value, str):
+        return float(value.removesuffix("%"))
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def _is_no_larger(one: Any, other: Any) -> bool:
+    """Whether one count or share is surely no larger than another; a count and a share cannot be compared."""
+    if other == "100%":
+        return True
+    if str(one).endswith("%") != str(other).endswith("%"):
+        return False
+    return bool(_number(one) <= _number(other))
+
+
+def _by_name(fleet: Fleet) -> dict[Name, Gateway]:
+    return {gateway.name: gateway for gateway in fleet.gateways}
+
+
+def _counted(gateways: int) -> str:
+    return "one gateway" if gateways == 1 else f"{gateways} gateways"
+
+
+def shortened(sentences: Sequence[str], most: int) -> tuple[str, ...]:
+    """Return the first of these sentences, and how many there are beside them."""
+    if len(sentences) <= most:
+        return tuple(sentences)
+    return (*sentences[:most], f"and {len(sentences) - most} more")
