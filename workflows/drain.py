@@ -27,6 +27,7 @@ from policies.model.drain import (
     DrainStatus,
     Loss,
     Step,
+    loss_event,
 )
 from policies.model.instance import GatewayState, InstanceState, Probe
 from policies.model.plan import ReleaseRef, Strategy
@@ -418,7 +419,8 @@ class Drain:
         emptying.see(drained)
         if drained.lost:
             sentence = f"{drained.lost} sessions ended with their process"
-            await self._tell_of(emptying, f"sessions {drained.loss}", sentence, f"lost {drained.look.boot}")
+            event = loss_event(drained.loss)
+            await self._tell_of(emptying, event, sentence, f"lost {drained.look.boot}")
         if not drained.empty and workflow.now() < until - steps.NEXT_LOOK:
             await workflow.sleep(steps.NEXT_LOOK)  # an agent that does not wait is not asked at its own pace
         return drained.empty

@@ -9,7 +9,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 
 from activities.instances import Reloaded
 from policies.model.fleet import RemovedUsers
-from policies.model.instance import InstanceState
+from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.settings import Setting
 from policies.model.value import Name, Value
@@ -22,6 +22,10 @@ NOTHING_GIVEN = frozenset(
     {"BadInput", "BeyondHostLimits", "Fenced", "ForeignOrder", "NotFoundError", "Refused"}
 )
 """Answers to a change of settings by which a host has changed nothing, or put back what was there."""
+
+
+EMPTIED = "an instance that was emptied in mid-reload"
+"""Histories from before do not ask again what became of one that does not run any more."""
 
 
 class ReloadOrder(Value):
@@ -129,11 +133,22 @@ class Reload:
         else:
             ends = order.header.limits.removed_users is RemovedUsers.END
             done = await on.reload(older=order.older, end_removed=ends)
-        if order.takes_back is None and (lost := sorted(set(ran) - set(done.slots))):
-            raise stopped(
-                f"slot {lost[0]} of {on.gateway.name} ran before and does not any more; see its log"
-            )
+        name, lost = on.gateway.name, sorted(set(ran) - set(done.slots)) if order.takes_back is None else []
+        for slot in lost:
+            if not (workflow.patched(EMPTIED) and _was_stopped(slot, done.state)):
+                raise stopped(f"slot {slot} of {name} ran before and does not any more; see its log")
         for slot in done.slots:
-            if doubt := await on.doubt_about(slot, f"probe {slot}"):
-                raise stopped(f"slot {slot} of {on.gateway.name} {doubt}")
+            doubt = await on.doubt_about(slot, f"probe {slot}")
+            if doubt and not (workflow.patched(EMPTIED) and _was_stopped(slot, await on.observe())):
+                raise stopped(f"slot {slot} of {name} {doubt}")
         return done
+
+
+def _was_stopped(slot: str, state: GatewayState) -> bool:
+    """Whether an instance that gets nobody was stopped by order, as by a drain whose last user left.
+
+    A gateway that does not name the slot any more, as that of a daemon that was adopted, has not said so.
+    """
+    gets_users = slot in (state.steering.serving, state.steering.trial)
+    said = any(one.slot == slot and one.state is InstanceState.STOPPED for one in state.instances)
+    return said and not gets_users
