@@ -66,9 +66,9 @@ def load(path: Path, model: type[W]) -> W:
 
 def parse(text: str, path: str, model: type[W]) -> W:
     """Return what this text says that was read at that path; raises as `load` does."""
-    root = _compose(path, text)
-    lines: dict[Location, int] = {}
-    value = _Document(path, lines).value(root, ())
+    _refuse_depth(path, text)
+    document = _Document(path, text)
+    value, lines = document.read(), document.lines
     try:
         return model.model_validate_json(json.dumps(value))
     except ValidationError as invalid:
@@ -114,76 +114,113 @@ def _refuse_depth(path: str, text: str) -> None:
         raise BadInput(f"{path} is nested too deeply; check that it is the file you mean")
 
 
-def _compose(path: str, text: str) -> yaml.Node:
-    _refuse_depth(path, text)
-    try:
-        root = yaml.compose(text, Loader=PlainLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise BadInput(f"{path}, line {line}: not valid YAML: {error.problem}; mend this line") from error
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if root is None:
-        raise BadInput(f"{path} is empty; write keys and values into it")
-    if not isinstance(root, yaml.MappingNode):
-        raise BadInput(f"{path}, line 1: not a mapping; the file starts with keys like `name: …`")
-    return root
-
-
 class _Document:
-    """Turns nodes into plain values and notes the line of each."""
+    """Turns what libyaml tells into plain values and notes the line of each.
 
-    def __init__(self, path: str, lines: dict[Location, int]) -> None:
+    It is read piece by piece: a tree of nodes of a fleet of thousands costs eight times as much, most of it
+    for Python's collector of garbage.
+    """
+
+    def __init__(self, path: str, text: str) -> None:
+        self.lines: dict[Location, int] = {}
         self._path = path
-        self._lines = lines
-        self._seen: set[int] = set()
+        self._loader = PlainLoader(text)
 
-    def value(self, node: yaml.Node, at: Location) -> Any:
-        """Return the node as plain values; BadInput for whatever plain YAML does not have."""
-        self._lines.setdefault(at, node.start_mark.line + 1)
-        if id(node) in self._seen:
-            raise self._wrong(node, "an alias (`*name`) is not understood; write the value out")
-        self._seen.add(id(node))
-        match node:
-            case yaml.MappingNode(tag="tag:yaml.org,2002:map"):
-                return dict(self._pairs(node, at))
-            case yaml.SequenceNode(tag="tag:yaml.org,2002:seq"):
-                return [self.value(item, (*at, index)) for index, item in enumerate(node.value)]
-            case yaml.ScalarNode():
-                return self._scalar(node)
+    def read(self) -> dict[str, Any]:
+        """Return the mapping that the text is; BadInput for whatever plain YAML does not have."""
+        try:
+            return self._read()
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            raise BadInput(
+                f"{self._path}, line {line}: not valid YAML: {error.problem}; mend this line"
+            ) from error
+        except yaml.YAMLError as error:
+            raise BadInput(f"{self._path} is not valid YAML: {' '.join(str(error).split())}") from error
+        finally:
+            self._loader.dispose()
+
+    def _read(self) -> dict[str, Any]:
+        self._next()  # the stream begins
+        if isinstance(self._next(), yaml.StreamEndEvent):
+            raise BadInput(f"{self._path} is empty; write keys and values into it")
+        root = self._next()
+        if not isinstance(root, yaml.MappingStartEvent):
+            raise BadInput(f"{self._path}, line 1: not a mapping; the file starts with keys like `name: …`")
+        value: dict[str, Any] = self._value(root, ())
+        self._next()  # the document ends
+        if isinstance(another := self._next(), yaml.DocumentStartEvent):
+            raise self._wrong(another, "not valid YAML: another document begins; mend this line")
+        return value
+
+    def _next(self) -> yaml.Event:
+        found = self._loader.get_event()
+        if found is None:
+            raise yaml.YAMLError("it ends too early")
+        return found
+
+    def _value(self, event: yaml.Event, at: Location) -> Any:
+        self.lines.setdefault(at, _line_of(event))
+        match event:
+            case yaml.ScalarEvent():
+                return self._scalar(event)
+            case yaml.MappingStartEvent(tag=None | "!" | "tag:yaml.org,2002:map"):
+                return self._mapping(at)
+            case yaml.SequenceStartEvent(tag=None | "!" | "tag:yaml.org,2002:seq"):
+                return self._sequence(at)
+            case yaml.AliasEvent():
+                raise self._wrong(event, "an alias (`*name`) is not understood; write the value out")
             case _:
-                raise self._wrong(node, f"the tag {node.tag} is not understood; write plain values")
+                tag = getattr(event, "tag", None)
+                raise self._wrong(event, f"the tag {tag} is not understood; write plain values")
 
-    def _pairs(self, node: yaml.MappingNode, at: Location) -> Iterator[tuple[str, Any]]:
+    def _mapping(self, at: Location) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         first: dict[str, int] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise self._wrong(key, "a key is a list or mapping; write a word")
-            line = key.start_mark.line + 1
-            if key.value in first:
-                earlier = first[key.value]
-                raise self._wrong(key, f"{key.value} was already given in line {earlier}; keep one of them")
-            first[key.value] = self._lines[(*at, key.value)] = line
-            yield key.value, self.value(value, (*at, key.value))
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            if isinstance(event, yaml.AliasEvent):
+                raise self._wrong(event, "an alias (`*name`) is not understood; write the value out")
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self._wrong(event, "a key is a list or mapping; write a word")
+            key, line = str(event.value), _line_of(event)
+            if key in first:
+                raise self._wrong(event, f"{key} was already given in line {first[key]}; keep one of them")
+            first[key] = self.lines[(*at, key)] = line
+            found[key] = self._value(self._next(), (*at, key))
+        return found
 
-    def _scalar(self, node: yaml.ScalarNode) -> str | float | bool | None:
-        match node.tag.removeprefix("tag:yaml.org,2002:"):
+    def _sequence(self, at: Location) -> list[Any]:
+        found: list[Any] = []
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            found.append(self._value(event, (*at, len(found))))
+        return found
+
+    def _scalar(self, event: yaml.ScalarEvent) -> str | float | bool | None:
+        value = str(event.value)
+        tag = event.tag
+        if tag is None or tag == "!":
+            tag = self._loader.resolve(yaml.ScalarNode, value, event.implicit)  # type: ignore[no-untyped-call]
+        match tag.removeprefix("tag:yaml.org,2002:"):
             case "str":
-                return str(node.value)
+                return value
             case "null":
                 return None
             case "bool":
-                return bool(node.value == "true")
-            case "int" if len(node.value) <= len(str(1 << 64)):
-                return int(node.value)
+                return value == "true"
+            case "int" if len(value) <= len(str(1 << 64)):
+                return int(value)
             case "float":
-                return float(node.value)
+                return float(value)
             case _:
-                raise self._wrong(node, f"{_shown(node.value)} is not understood; write a plain value")
+                raise self._wrong(event, f"{_shown(value)} is not understood; write a plain value")
 
-    def _wrong(self, node: yaml.Node, sentence: str) -> BadInput:
-        return BadInput(f"{self._path}, line {node.start_mark.line + 1}: {sentence}")
+    def _wrong(self, event: yaml.Event, sentence: str) -> BadInput:
+        return BadInput(f"{self._path}, line {_line_of(event)}: {sentence}")
+
+
+def _line_of(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark is not None else 1
 
 
 def _causes(errors: Sequence[ErrorDetails], lines: dict[Location, int]) -> list[ErrorDetails]:
@@ -339,6 +376,7 @@ class FleetFiles:
         self._reading: Future[Described] | None = None
         self._lately: Described | None = None
         self._known: tuple[list[Fleet], dict[str, tuple[Fleet, Gateway]]] = ([], {})
+        self._described_in: dict[str, list[Path]] = {}
 
     def all(self) -> dict[str, Fleet]:
         """Return every fleet by name, as far as its file is as it must be."""
@@ -378,6 +416,31 @@ class FleetFiles:
         there = f"{self._path} describes {', '.join(found) or 'no fleet'}, not {name}"
         raise BadInput("; ".join([there, *map(str, wrong)]))
 
+    def place_of(self, name: str) -> Path:
+        """Return the file that describes the fleet, or in which it would be described.
+
+        Raises:
+            BadInput: Two files describe it, or there is no place for a fleet of that name.
+        """
+        _, wrong = self._read()
+        places = self._described_in.get(name, [])
+        if len(places) > 1:
+            raise BadInput(f"{' and '.join(map(str, places))} both describe the fleet {name}; keep one")
+        if places:
+            return places[0].resolve()
+        if self._path.is_dir():
+            place = self._path / f"{name}.yaml"
+        elif wrong and self._path.exists():
+            raise BadInput(f"{wrong[0]}; which fleet it describes cannot be told before that is mended")
+        else:
+            place = self._path
+        if other := next((fleet for fleet, found in self._described_in.items() if place in found), None):
+            raise BadInput(
+                f"{place} describes the fleet {other}, so there is no place for {name}; "
+                "PENSTOCK_FLEET names a folder with one file for each fleet, or one file"
+            )
+        return place.resolve()
+
     def fleets_at(self, targets: Iterable[str]) -> dict[str, Fleet]:
         """Return the fleets of the gateways that Prometheus scrapes there, by name."""
         places = self._places()
@@ -413,5 +476,6 @@ class FleetFiles:
                 del found[name]
                 told = " and ".join(map(str, files))
                 wrong.append(BadInput(f"{told} both describe the fleet {name}; one of them is meant"))
+        self._described_in = places
         self._lately = said = (found, tuple(wrong))
         return said

@@ -3,6 +3,7 @@
 Answers are small whatever the size of the fleet: a header, counts, or at most 500 named gateways.
 """
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -28,6 +29,8 @@ from policies.model.status import Event
 from policies.model.value import Name, Value, digest_of
 from policies.model.verdict import Decision
 from policies.status.told import Told
+
+_log = logging.getLogger(__name__)
 
 
 class VerdictEntry(Value):
@@ -192,7 +195,9 @@ class LedgerActivities:
     @activity.defn(name="open_change")
     async def open_change(self, opening: ChangeOpening) -> str:
         """Ensure that the change's beginning is in the ledger; return its name, the same for the same key."""
-        return await in_a_thread(self._book.open_change, opening)
+        name = await in_a_thread(self._book.open_change, opening)
+        _log.info("%s: opened", name, extra={"VPN_CHANGE": name})  # its step could not know it before
+        return name
 
     @activity.defn(name="require_open")
     async def require_open(self, name: str) -> None:
@@ -203,6 +208,7 @@ class LedgerActivities:
     async def close_change(self, ending: ChangeEnding) -> None:
         """Ensure that the change's end is in the ledger."""
         await in_a_thread(self._book.close_change, ending)
+        _log.info("%s: ended, %s", ending.change, ending.outcome.value)
 
     @activity.defn(name="close_others")
     async def close_others(self, entry: OthersEntry) -> None:

@@ -14,14 +14,16 @@ from temporalio import activity
 from activities.failures import as_application_errors
 from policies.judge.counts import Series
 from policies.judge.needs import Needs, offending, unreached, what_to_read
+from policies.judge.otherwise import explained
 from policies.judge.reading import COMPLAINTS, Reading, with_old_instances
 from policies.judge.selectors import contained, read_selector
 from policies.judge.tick import Offence, Tick
 from policies.judge.window import WindowState, fold_reading, next_window
 from policies.model.errors import BadInput, Unavailable
 from policies.model.gates import GatePolicy
+from policies.model.sample import is_due
 from policies.model.value import Name, Value, sentence
-from policies.model.verdict import Action, Cohorts, Decision, GateVerdict, Window
+from policies.model.verdict import Action, Cohorts, Decision, GateReading, GateVerdict, Window
 
 _log = logging.getLogger(__name__)
 
@@ -120,6 +122,14 @@ class Recorder(Protocol):
         ...
 
 
+class Sampler(Protocol):
+    """Where what gates measured goes, for people to look at; a repeat of a sample is the same sample."""
+
+    def sample(self, order: ObservationOrder, at: float, readings: Sequence[GateReading]) -> None:
+        """Have this kept of this order's rollout and wave, soon or never: nothing waits for it."""
+        ...
+
+
 class ObservationActivities:
     """Watching; safe to repeat after any crash, since counters are read by what was last folded."""
 
@@ -131,12 +141,14 @@ class ObservationActivities:
         probes: Probes | None = None,
         complaints: ComplaintBook | None = None,
         recorder: Recorder | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self._source = source
         self._offenders = offenders
         self._probes = probes
         self._complaints = complaints
         self._recorder = recorder
+        self._sampler = sampler
 
     @activity.defn(name="observe_slice")
     async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
@@ -158,13 +170,17 @@ class ObservationActivities:
             async with _beating(so_far):
                 while True:
                     await self._until_due(order.gates, state)
+                    before = state.wall
                     state, tick, decision = await self._tick(order, state)
                     activity.heartbeat(so_far())
                     folded += 1
                     if self._recorder is not None and tick is not None:
                         await self._recorder.record(order, tick)
+                    if tick is not None and is_due(before, state.wall, order.gates.tick.total_seconds()):
+                        self._sample(order, tick, decision)
                     news = decision.action is not Action.CONTINUE or held or set(state.aside) != aside
                     if news or _now() >= ends:
+                        decision = await asyncio.to_thread(_explained, order, state, decision)
                         return ObservationSlice(
                             state=so_far(),
                             carry=packed(next_window(state)),
@@ -173,6 +189,10 @@ class ObservationActivities:
                             wall=timedelta(seconds=state.wall),
                             ticks=folded,
                         )
+
+    def _sample(self, order: ObservationOrder, tick: Tick, decision: Decision) -> None:
+        if self._sampler is not None:
+            self._sampler.sample(order, tick.at, decision.readings)
 
     async def _until_due(self, policy: GatePolicy, state: WindowState) -> None:
         due = state.last + policy.tick.total_seconds()
@@ -301,6 +321,15 @@ class ObservationActivities:
             return await self._complaints.distinct(needs.instances, since, at), {}
         except Unavailable as error:
             return {}, {COMPLAINTS: str(error)}
+
+
+def _explained(order: ObservationOrder, state: WindowState, decision: Decision) -> Decision:
+    """Return the decision with what would have changed it; one that cannot be explained stands as it is."""
+    try:
+        return explained(order.gates, order.window, order.cohorts, state, decision)
+    except Exception:  # noqa: BLE001 - the decision matters more than its explanation
+        _log.exception("what would have changed a decision of %s cannot be told", order.rollout)
+        return decision
 
 
 def _unjudged(error: Exception) -> Decision:

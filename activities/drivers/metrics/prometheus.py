@@ -23,7 +23,7 @@ from requests import RequestException, Response, Session
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
-from activities.drivers.metrics.promql import offenders_query, raw_query
+from activities.drivers.metrics.promql import offenders_query, over_time, raw_query
 from activities.observation import BadQuery, MetricsUnavailable
 from policies.judge.counts import Series
 from policies.judge.tick import Offence
@@ -68,6 +68,16 @@ class PrometheusSource:
         """Return who may offend; see OffenderSource."""
         found = await self._within(offenders_query(offence), at)
         return frozenset(one.instance for one in found)
+
+    async def summed(
+        self, expression: str, at: datetime, lookback: timedelta, step: timedelta
+    ) -> tuple[Series, ...]:
+        """Return what an expression over many series was, step by step, up to `at`.
+
+        Raises:
+            MetricsUnavailable: Nobody answers, or not as Prometheus does.
+        """
+        return await self._within(over_time(expression, lookback, step), at)
 
     async def _within(self, query: str, at: datetime) -> tuple[Series, ...]:
         asked = asyncio.get_running_loop().run_in_executor(self._threads, self._ask, query, at.timestamp())

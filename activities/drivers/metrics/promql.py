@@ -41,5 +41,11 @@ def offenders_query(offence: Offence) -> str:
     return f"(group by (instance) ({found}))[1s:1s]"
 
 
+def over_time(expression: str, lookback: timedelta, step: timedelta) -> str:
+    """Return the query for what an expression was at each step: a subquery has the shape of raw samples."""
+    back, each = round(lookback.total_seconds() * 1000), round(step.total_seconds() * 1000)
+    return f"({expression})[{back}ms:{each}ms]"
+
+
 def _everybody(selector: str) -> str:
     return selector.replace("$cohort", 'instance!=""')
