@@ -8,7 +8,7 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.model.approval import Approval
+from policies.model.approval import PLAN_APPROVED, Approval
 from policies.model.people import Via
 from policies.model.value import Digest
 
@@ -16,8 +16,19 @@ from policies.model.value import Digest
 class Approvals(Book):
     """People's yes to plans."""
 
-    def approve_plan(self, plan: Digest, fleet: str, person: str, reason: str, lasts: timedelta) -> Approval:
-        """Write down that the person approves the plan from now on; a repeat renews it."""
+    def approve_plan(
+        self,
+        plan: Digest,
+        fleet: str,
+        person: str,
+        reason: str,
+        lasts: timedelta,
+        action: str = PLAN_APPROVED,
+    ) -> Approval:
+        """Write down that the person approves the plan from now on; a repeat renews it.
+
+        What has a digest and is no plan is approved likewise; `action` is what the record says of it.
+        """
         table, now = tables.approvals, datetime.now(UTC)
         given = Approval(plan=plan, person=person, reason=reason, given_at=now, expires_at=now + lasts)
         with writing(self._engine) as connection:
@@ -25,7 +36,7 @@ class Approvals(Book):
             values = {"plan": plan, "person": person, "reason": reason}
             connection.execute(insert(table).values(**values, at=now, expires=given.expires_at))
             said = {"reason": reason, "expires": given.expires_at.isoformat()}
-            append(connection, person, Via.SYSTEM, "plan approved", plan, said, fleet=fleet)
+            append(connection, person, Via.SYSTEM, action, plan, said, fleet=fleet)
         return given
 
     def approvals(self, plan: Digest) -> tuple[Approval, ...]:

@@ -8,11 +8,11 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, LargeBinary, Table, insert, select, text
+from sqlalchemy import Connection, Date, Engine, LargeBinary, Table, insert, select, text
 
 from orchestrator.store.database import reading, writing
 from orchestrator.store.tables import Moment, Serial, metadata
@@ -134,7 +134,7 @@ def _count_on(connection: Connection) -> None:
 
 
 def _said(value: object) -> object:
-    if isinstance(value, datetime):
+    if isinstance(value, date):  # and every time of a day is one
         return value.isoformat()
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
@@ -145,4 +145,6 @@ def _value(table: Table, name: str, said: Any) -> Any:
         return None
     if isinstance(kind, Moment):
         return datetime.fromisoformat(said)
+    if isinstance(kind, Date):
+        return date.fromisoformat(said)
     return base64.b64decode(said) if isinstance(kind, LargeBinary) else said

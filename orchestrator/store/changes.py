@@ -1,11 +1,11 @@
 """Changes: every one has a name of its own, given here, and one line in the history of its fleet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -43,6 +43,8 @@ _LATER_ENDS = {
 }
 """What may replace an end: somebody asked for the way back while it was being written."""
 _PAGE = 20
+_LEADING = (ChangeKind.UPGRADE.value, ChangeKind.GO_BACK.value)
+"""Kinds of changes that lead a whole fleet from one release to another."""
 
 
 class Changes(Book):
@@ -101,6 +103,13 @@ class Changes(Book):
         with reading(self._engine) as connection:
             return newest_number(connection, fleet)
 
+    def newest_run(self, fleet: str) -> str | None:
+        """Return the engine's own name of the fleet's newest change, None where it has none."""
+        table = tables.changes
+        wanted = select(table.c.run).where(table.c.fleet == fleet).order_by(table.c.number.desc()).limit(1)
+        with reading(self._engine) as connection:
+            return connection.execute(wanted).scalar_one_or_none() or None
+
     def change_of_key(self, key: str) -> str | None:
         """Return the name of the change that was opened under this key, None when there is none."""
         table = tables.changes
@@ -111,6 +120,22 @@ class Changes(Book):
     def last_change(self, fleet: str) -> ChangeRecord | None:
         """Return the fleet's newest change, None when there never was one."""
         return next(iter(self.history(fleet, limit=1)), None)
+
+    def fleets_with_changes(self) -> tuple[str, ...]:
+        """Return the fleets that ever had a change, by name."""
+        fleet = tables.changes.c.fleet
+        with reading(self._engine) as connection:
+            return tuple(connection.execute(select(fleet).distinct().order_by(fleet)).scalars())
+
+    def newest_changes(self) -> Mapping[str, ChangeRecord]:
+        """Return the newest change of every fleet that ever had one."""
+        table = tables.changes
+        newest = select(table.c.fleet, func.max(table.c.number).label("number")).group_by(table.c.fleet)
+        last = newest.subquery()
+        which = (table.c.fleet == last.c.fleet) & (table.c.number == last.c.number)
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(table).join(last, which))
+            return {row.fleet: _record(row) for row in rows}
 
     def history(
         self, fleet: str, limit: int | None = None, before: str | None = None
@@ -147,6 +172,31 @@ class Changes(Book):
             .order_by(table.c.number.desc())
             .limit(1)
         )
+        with reading(self._engine) as connection:
+            row = connection.execute(wanted).one_or_none()
+            return _record(row) if row is not None else None
+
+    def newest_to(self, fleet: str, release: Digest) -> ChangeRecord | None:
+        """Return the newest change that led to this release and was not refused, None without one."""
+        table = tables.changes
+        led = (table.c.fleet == fleet, table.c.release_digest == release, table.c.kind.in_(_LEADING))
+        kept = table.c.outcome.is_(None) | (table.c.outcome != Outcome.REFUSED.value)
+        return self._newest(*led, kept)
+
+    def newest_upgrade(self, fleet: str) -> ChangeRecord | None:
+        """Return the fleet's newest upgrade that was not refused, None without one."""
+        table = tables.changes
+        kept = table.c.outcome.is_(None) | (table.c.outcome != Outcome.REFUSED.value)
+        return self._newest(table.c.fleet == fleet, table.c.kind == ChangeKind.UPGRADE.value, kept)
+
+    def last_move(self, fleet: str) -> ChangeRecord | None:
+        """Return the newest change that gave gateways of the fleet another known-good, None without one."""
+        table = tables.changes
+        return self._newest(table.c.fleet == fleet, table.c.moved > 0, table.c.kind.in_(_LEADING))
+
+    def _newest(self, *conditions: ColumnElement[bool]) -> ChangeRecord | None:
+        table = tables.changes
+        wanted = select(table).where(*conditions).order_by(table.c.number.desc()).limit(1)
         with reading(self._engine) as connection:
             row = connection.execute(wanted).one_or_none()
             return _record(row) if row is not None else None

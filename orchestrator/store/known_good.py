@@ -33,6 +33,13 @@ class KnownGood(Book):
         """Return what these gateways, at most 500, go back to; without those that have no known-good."""
         return self._of(fleet, gateways)
 
+    def known_good_releases(self, fleet: str) -> tuple[ReleaseRef, ...]:
+        """Return what any gateway of the fleet goes back to, each release once."""
+        read = _Reader()
+        with reading(self._engine) as connection:
+            wanted = _newest(fleet, None, tables.known_good.c.release).distinct()
+            return tuple(map(read, connection.execute(wanted).scalars()))
+
     def _of(self, fleet: str, gateways: Collection[str] | None) -> dict[str, ReleaseRef]:
         table, read = tables.known_good, _Reader()
         with reading(self._engine) as connection:

@@ -1,21 +1,27 @@
 """The ledger: what was, what is allowed and what is good; the engine is the truth only for what runs."""
 
+from orchestrator.store.agent_certificates import AgentCertificates
 from orchestrator.store.approvals import Approvals
 from orchestrator.store.certificates import Certificates
 from orchestrator.store.changes import Changes
+from orchestrator.store.drills import Drills
+from orchestrator.store.ends import Ends
 from orchestrator.store.evidence import EvidenceList
+from orchestrator.store.follow_ups import FollowUps
 from orchestrator.store.gateway_results import GatewayResults
 from orchestrator.store.held_drains import HeldDrains
 from orchestrator.store.host_records import HostRecords
 from orchestrator.store.known_good import KnownGood
 from orchestrator.store.logins import Logins
 from orchestrator.store.overview import Overview
+from orchestrator.store.page_sessions import PageSessions
 from orchestrator.store.plans import Plans
 from orchestrator.store.proofs import Proofs
 from orchestrator.store.quarantine import Quarantines
 from orchestrator.store.rebuilding import Rebuilding
 from orchestrator.store.releases import Releases
 from orchestrator.store.requests import Requests
+from orchestrator.store.revisions import Revisions
 from orchestrator.store.states import GatewayStates
 from orchestrator.store.stories import Stories
 from orchestrator.store.tokens import Tokens
@@ -38,11 +44,17 @@ class Ledger(
     HeldDrains,
     Proofs,
     EvidenceList,
+    Ends,
+    FollowUps,
+    Drills,
     Stories,
     Tokens,
     Logins,
+    PageSessions,
     Certificates,
+    AgentCertificates,
     Requests,
+    Revisions,
     Overview,
     Trail,
 ):

@@ -1,5 +1,6 @@
 """Logins: under which name each subject of the identity provider is known here, from the first time on."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from sqlalchemy import insert, select
@@ -41,3 +42,17 @@ class Logins(Book):
                     f"the provider calls {subject} {name}, and here {row.subject} is {row.name}: an "
                     "administrator adds the subject to people.yaml"
                 )
+
+    def subjects_known_as(self, names: Collection[str]) -> frozenset[str]:
+        """Return which subjects have had one of these names."""
+        table = tables.logins
+        with reading(self._engine) as connection:
+            asked = select(table.c.subject).where(table.c.name.in_(names))
+            return frozenset(connection.execute(asked).scalars())
+
+    def names_known_of(self, subjects: Collection[str]) -> frozenset[str]:
+        """Return which names these subjects have had."""
+        table = tables.logins
+        with reading(self._engine) as connection:
+            asked = select(table.c.name).where(table.c.subject.in_(subjects))
+            return frozenset(connection.execute(asked).scalars())

@@ -1,10 +1,10 @@
 """The whole installation at a glance, for its metrics: sums and ends by fleet, in few rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, case, func, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -28,8 +28,51 @@ class LookedAt(NamedTuple):
     silent: frozenset[str]
 
 
+class Looked(NamedTuple):
+    """How many gateways of a fleet have answered lately, and when any was looked at last, whenever it was."""
+
+    heard: int = 0
+    at: datetime | None = None
+
+
+def _alike(within: Mapping[str, timedelta]) -> Iterator[tuple[timedelta, list[str]]]:
+    """Yield each length of time with the fleets that have it: one question serves them all."""
+    for time in sorted(set(within.values())):
+        yield time, sorted(fleet for fleet, one in within.items() if one == time)
+
+
 class Overview(Book):
     """What is under way in all fleets, and what was."""
+
+    def taking_everywhere(self, within: Mapping[str, timedelta]) -> Mapping[str, Mapping[str, int]]:
+        """Return how many gateways of these fleets take users on each release, of those looked at lately.
+
+        A release that nobody knows is empty.
+        """
+        table, now = tables.gateway_states, datetime.now(UTC)
+        found: dict[str, dict[str, int]] = {}
+        with reading(self._engine) as connection:
+            for time, fleets in _alike(within):
+                wanted = select(table.c.fleet, table.c.takes, func.count()).where(
+                    table.c.fleet.in_(fleets), table.c.at >= now - time, table.c.takes.is_not(None)
+                )
+                for fleet, takes, count in connection.execute(wanted.group_by(table.c.fleet, table.c.takes)):
+                    found.setdefault(fleet, {})[takes] = int(count)
+        return found
+
+    def looked_at_everywhere(self, within: Mapping[str, timedelta]) -> Mapping[str, Looked]:
+        """Return how many gateways of these fleets have answered lately, of those looked at ever."""
+        table, now = tables.gateway_states, datetime.now(UTC)
+        last = func.max(table.c.at, type_=tables.Moment())
+        found: dict[str, Looked] = {}
+        with reading(self._engine) as connection:
+            for time, fleets in _alike(within):
+                lately = (table.c.at >= now - time) & table.c.state.is_not(None)
+                wanted = select(table.c.fleet, func.sum(case((lately, 1), else_=0)), last)
+                wanted = wanted.where(table.c.fleet.in_(fleets)).group_by(table.c.fleet)
+                for fleet, heard, at in connection.execute(wanted):
+                    found[fleet] = Looked(int(heard), at)
+        return found
 
     def every_open_change(self) -> tuple[OpenChange, ...]:
         """Return the changes of all fleets that have no end yet."""
@@ -66,9 +109,15 @@ class Overview(Book):
 
     def certificate_lives(self) -> Mapping[tuple[str, str], tuple[datetime, datetime]]:
         """Return from when until when the newest certificate of each gateway is good."""
-        table, moment = tables.gateway_certificates, tables.Moment()
-        lives = (func.max(table.c.issued_at, type_=moment), func.max(table.c.expires, type_=moment))
-        wanted = select(table.c.fleet, table.c.gateway, *lives).group_by(table.c.fleet, table.c.gateway)
+        table = tables.gateway_certificates
+        whose = (table.c.fleet, table.c.gateway)
+        newest = select(*whose, func.max(table.c.issued_at).label("issued")).group_by(*whose).subquery()
+        is_newest = and_(
+            table.c.fleet == newest.c.fleet,
+            table.c.gateway == newest.c.gateway,
+            table.c.issued_at == newest.c.issued,
+        )
+        wanted = select(*whose, table.c.issued_at, table.c.expires).join(newest, is_newest)
         with reading(self._engine) as connection:
             rows = connection.execute(wanted)
             return {(fleet, gateway): (begin, end) for fleet, gateway, begin, end in rows}

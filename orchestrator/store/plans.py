@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, Row, insert, select
 
 from orchestrator.store import tables
@@ -20,6 +21,7 @@ from policies.model.people import Via
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import Member, Part, PartKey, PlanHeader
 from policies.model.value import Digest
+from policies.planning.outline import PlanOutline, outlined
 from policies.planning.parts import PartedPlan, parted, parted_adoption, parted_first, parted_return
 from policies.planning.reload import parted_reload, parted_repeat, parted_settings
 from policies.planning.settings import Changing
@@ -30,7 +32,7 @@ class Plans(Book):
 
     def record_plan(self, plan: Plan, person: str = PENSTOCK) -> str:
         """Write down the plan that somebody made; return its digest. One that is there stays as it is."""
-        return self._record(parted(plan), plan.model_dump_json(), person)
+        return self._record(parted(plan), plan.model_dump_json(), person, outlined(plan).model_dump_json())
 
     def record_return(self, fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> str:
         """Write down which gateways go back to what; return the digest."""
@@ -60,14 +62,14 @@ class Plans(Book):
         """Return the whole plan of an upgrade; BadInput when there is none of that digest."""
         return _read_plan(self, digest)
 
-    def any_plan(self, digest: str) -> Plan | PlanHeader:
-        """Return the whole plan of an upgrade; of what leads to no release, and has no such plan, its header.
+    def outline(self, digest: str) -> PlanOutline | PlanHeader:
+        """Return the outline of an upgrade's plan; of what leads to no release, and has none, its header.
 
         Raises:
             BadInput: There is none of that digest, or it is of a change that nobody approves by its plan.
         """
-        if self._body(digest):
-            return self.plan(digest)
+        if (found := _read_outline(self, digest)) is not None:
+            return found
         header = self.plan_header(digest)
         if any(wave.number == 0 for wave in header.waves):
             raise BadInput(
@@ -119,7 +121,15 @@ class Plans(Book):
             row = _known(connection, digest, tables.plans.c.header)
         if row.header is None:
             raise BadInput(f"plan {digest} was made by an older penstock and is only a record; plan anew")
-        return PlanHeader.model_validate_json(zlib.decompress(row.header))
+        return _read_header(row.header)
+
+    def plan_headers(self, digests: Collection[str]) -> dict[str, PlanHeader]:
+        """Return these plans without their gateways, by digest; without those that are only records."""
+        table = tables.plans
+        wanted = select(table.c.digest, table.c.header).where(table.c.digest.in_(sorted(digests)))
+        with reading(self._engine) as connection:
+            rows = connection.execute(wanted.where(table.c.header.is_not(None))).all()
+        return {row.digest: _read_header(row.header) for row in rows}
 
     def last_trust_policy(self, fleet: str) -> Digest | None:
         """Return by which trust policy the fleet was upgraded last; None when it never was."""
@@ -148,14 +158,15 @@ class Plans(Book):
             raise BadInput(f"plan {digest} has no part {key.number} of wave {key.wave}")
         return Part.model_validate_json(zlib.decompress(row.body))
 
-    def _record(self, plan: PartedPlan, body: str, person: str = PENSTOCK) -> str:
+    def _record(self, plan: PartedPlan, body: str, person: str = PENSTOCK, outline: str = "") -> str:
         header, now = plan.header, datetime.now(UTC)
         with writing(self._engine) as connection:
             if connection.execute(_plan(header.digest, tables.plans.c.digest)).first():
                 return header.digest
             row = {"digest": header.digest, "fleet": header.fleet, "at": now}
-            texts = {"body": _deflated(body), "header": _deflated(header.model_dump_json())}
-            connection.execute(insert(tables.plans).values(**row, **texts))
+            texts = {"body": body, "header": header.model_dump_json(), "outline": outline}
+            deflated = {name: _deflated(text) for name, text in texts.items()}
+            connection.execute(insert(tables.plans).values(**row, **deflated))
             if plan.parts:
                 connection.execute(insert(tables.plan_parts), [_part(header.digest, p) for p in plan.parts])
             said = {"fleet": header.fleet, "gateways": header.changing, "waves": len(header.waves)}
@@ -167,11 +178,33 @@ class Plans(Book):
             row = _known(connection, digest, tables.plans.c.body)
         return zlib.decompress(row.body)
 
+    def _outline(self, digest: str) -> bytes | None:
+        with reading(self._engine) as connection:
+            row = _known(connection, digest, tables.plans.c.outline)
+        return zlib.decompress(row.outline) if row.outline is not None else None
+
 
 @lru_cache(maxsize=4)
 def _read_plan(book: Plans, digest: str) -> Plan:
     """Return a whole plan; it never changes, and of a large fleet it takes a while to read."""
     return Plan.model_validate_json(book._body(digest))  # noqa: SLF001 - its own module
+
+
+@lru_cache(maxsize=16)
+def _read_outline(book: Plans, digest: str) -> PlanOutline | None:
+    """Return what is shown of a plan; of one that an older penstock made, as it follows from the whole."""
+    try:
+        if (written := book._outline(digest)) is not None:  # noqa: SLF001 - its own module
+            return PlanOutline.model_validate_json(written) if written else None
+    except ValidationError:
+        pass
+    return outlined(book.plan(digest)) if book._body(digest) else None  # noqa: SLF001 - its own module
+
+
+@lru_cache(maxsize=512)
+def _read_header(deflated: bytes) -> PlanHeader:
+    """Return a plan's header; whoever looks at a fleet asks for the same one every second."""
+    return PlanHeader.model_validate_json(zlib.decompress(deflated))
 
 
 def _part(digest: str, part: Part) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Proofs: the decisions of a change with all their readings, and which stored bytes prove what."""
 
+import json
+import zlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, insert, select
@@ -9,16 +12,8 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.change import PENSTOCK
-from policies.model.value import Value
-from policies.model.verdict import Decision
-
-
-class VerdictRow(Value):
-    """One decision of a wave."""
-
-    wave: int
-    at: datetime
-    decision: Decision
+from policies.model.sample import Sample
+from policies.model.verdict import Decision, VerdictRow
 
 
 class Proofs(Book):
@@ -52,15 +47,41 @@ class Proofs(Book):
                 fleet=_fleet_of(connection, rollout),
             )
 
-    def verdicts(self, rollout: str) -> tuple[VerdictRow, ...]:
-        """Return the rollout's decisions, the oldest first."""
+    def verdicts(self, rollout: str, limit: int | None = None, after: int = 0) -> tuple[VerdictRow, ...]:
+        """Return the rollout's decisions, the oldest first; with a limit only so many, after that number."""
         table = tables.verdicts
+        wanted = select(table).where(table.c.rollout == rollout).order_by(table.c.id)
+        if limit is not None:  # ids are in an index: no decision is read to be passed over
+            ids = select(table.c.id).where(table.c.rollout == rollout).order_by(table.c.id)
+            wanted = wanted.where(table.c.id.in_(ids.limit(limit).offset(after).scalar_subquery()))
         with reading(self._engine) as connection:
-            rows = connection.execute(select(table).where(table.c.rollout == rollout).order_by(table.c.id))
             return tuple(
                 VerdictRow(wave=row.wave, at=row.at, decision=Decision.model_validate_json(row.decision))
-                for row in rows
+                for row in connection.execute(wanted)
             )
+
+    def record_samples(self, rollout: str, wave: int, at: datetime, samples: Sequence[Sample]) -> None:
+        """Ensure that what gates had measured at that moment is in the ledger."""
+        table, key = tables.samples, {"change": rollout, "wave": wave, "at": at}
+        said = [one.model_dump(mode="json", exclude={"at", "wave"}) for one in samples]
+        body = zlib.compress(json.dumps(said, separators=(",", ":")).encode())
+        with writing(self._engine) as connection:
+            if connection.execute(select(table.c.at).filter_by(**key)).first() is None:
+                connection.execute(insert(table).values(**key, body=body))
+
+    def samples(self, rollout: str, after: datetime | None = None) -> tuple[Sample, ...]:
+        """Return what the rollout's gates measured after that moment, the oldest first."""
+        table = tables.samples
+        wanted = select(table).where(table.c.change == rollout).order_by(table.c.at, table.c.wave)
+        if after is not None:
+            wanted = wanted.where(table.c.at > after)
+        with reading(self._engine) as connection:
+            rows = connection.execute(wanted).all()
+        return tuple(
+            Sample(at=row.at, wave=row.wave, **said)
+            for row in rows
+            for said in json.loads(zlib.decompress(row.body))
+        )
 
     def record_snapshot(self, rollout: str, gateway: str, digest: str) -> None:
         """Ensure that the digest of a gateway's frozen evidence is in the ledger."""

@@ -87,19 +87,13 @@ class Releases(Book):
     def releases(self) -> tuple[ReleaseRow, ...]:
         """Return every release, the newest first, withdrawn ones too."""
         with reading(self._engine) as connection:
-            columns = [column for column in tables.releases.c if column.name != "manifest"]
-            found = connection.execute(select(*columns).order_by(tables.releases.c.added_at.desc()))
-            return tuple(
-                ReleaseRow(
-                    release=_release(row),
-                    source=row.source,
-                    signers=json.loads(row.signers),
-                    added_at=row.added_at,
-                    added_by=row.added_by,
-                    yanked_reason=row.yanked_reason,
-                )
-                for row in found
-            )
+            return tuple(map(_row, connection.execute(_ROWS)))
+
+    def release_row(self, digest: str) -> ReleaseRow | None:
+        """Return what is known of the release of this digest, None when it was never added."""
+        with reading(self._engine) as connection:
+            found = connection.execute(_ROWS.where(tables.releases.c.digest == digest)).one_or_none()
+        return _row(found) if found is not None else None
 
     def versions(self, digests: Collection[str]) -> dict[str, str]:
         """Return the versions of the releases of these digests, as far as they are known."""
@@ -175,6 +169,23 @@ class Releases(Book):
                 connection, person, "release", "floor raised", f"{product}/{channel}/{group}", {"to": index}
             )
             return index
+
+
+_ROWS = select(*(column for column in tables.releases.c if column.name != "manifest")).order_by(
+    tables.releases.c.added_at.desc()
+)
+"""Every release but its manifest, which is long and seldom wanted."""
+
+
+def _row(row: "Row[Any]") -> ReleaseRow:
+    return ReleaseRow(
+        release=_release(row),
+        source=row.source,
+        signers=json.loads(row.signers),
+        added_at=row.added_at,
+        added_by=row.added_by,
+        yanked_reason=row.yanked_reason,
+    )
 
 
 def _release(row: "Row[Any]") -> ReleaseRef:

@@ -1,18 +1,25 @@
 """Gateway states: what every gateway said of itself when it was last asked, and who was silent."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Row, case, delete, func, insert, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
+from policies.credentials import elsewhere_of
+from policies.drift import digest_of_file
 from policies.model.instance import GatewayState, InstanceState
+from policies.model.value import Digest, Value
 
 PAGE = 500
 """Gateways that are read at once."""
+
+_SILENT = {"state": None, "takes": None, "described": None, "elsewhere": None}
 
 UNREADABLE = "what it said last cannot be read any more"
 
@@ -25,8 +32,35 @@ def read_state(written: str) -> GatewayState | None:
         return None
 
 
+class GatewayRow(Value):
+    """What a gateway said of itself when it was last looked at, or why it was silent."""
+
+    gateway: str
+    state: GatewayState | None = None
+    silent: str | None = None
+    at: datetime | None = None
+    """When it was looked at; None for one that never was."""
+
+
+class AgentsFile(NamedTuple):
+    """What a gateway told of its agent's file."""
+
+    described: Digest | None
+    """Of how the file describes the gateway; None where an older agent does not tell."""
+    elsewhere: tuple[str, ...] | None
+    """Which of the credentials that it names a vault has; None where an older agent does not tell."""
+
+
 class GatewayStates(Book):
     """The newest facts of each gateway; a plan is made of them, and reconcile compares them."""
+
+    def gateway_rows(self, fleet: str, gateways: Sequence[str]) -> tuple[GatewayRow, ...]:
+        """Return what these gateways said last, in this order."""
+        table = tables.gateway_states
+        wanted = select(table).where(table.c.fleet == fleet, table.c.gateway.in_(gateways))
+        with reading(self._engine) as connection:
+            known = {row.gateway: row for row in connection.execute(wanted)}
+        return tuple(_read_row(name, known.get(name)) for name in gateways)
 
     def record_states(self, fleet: str, states: Sequence[GatewayState], silent: Mapping[str, str]) -> None:
         """Write down what these gateways said, and why others said nothing."""
@@ -37,9 +71,10 @@ class GatewayStates(Book):
                 "state": state.model_dump_json(),
                 "takes": _takes(state),
                 "silent": None,
+                **_of_file(state),
             }
             for state in states
-        ] + [{"gateway": name, "state": None, "takes": None, "silent": why} for name, why in silent.items()]
+        ] + [_SILENT | {"gateway": name, "silent": why} for name, why in silent.items()]
         if not rows:
             return
         names = [row["gateway"] for row in rows]
@@ -72,6 +107,25 @@ class GatewayStates(Book):
                 states[name] = said
         return states, silent
 
+    def heard_of(self, fleet: str, within: timedelta) -> frozenset[str]:
+        """Return the gateways that said something within that time, whatever it was."""
+        table, oldest = tables.gateway_states, datetime.now(UTC) - within
+        said = (table.c.fleet == fleet, table.c.at >= oldest, table.c.state.is_not(None))
+        with reading(self._engine) as connection:
+            return frozenset(connection.execute(select(table.c.gateway).where(*said)).scalars())
+
+    def agents_files(self, fleet: str, within: timedelta) -> dict[str, AgentsFile]:
+        """Return what the agents' files of gateways that answered within that time say."""
+        table, oldest = tables.gateway_states, datetime.now(UTC) - within
+        older = case((table.c.described.is_(None), table.c.state), else_=None).label("state")
+        wanted = select(table.c.gateway, table.c.described, table.c.elsewhere, older).where(
+            table.c.fleet == fleet, table.c.at >= oldest, table.c.state.is_not(None)
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(wanted).all()
+        read = ((gateway, _agents_file(*said)) for gateway, *said in rows)
+        return {gateway: told for gateway, told in read if told is not None}
+
     def each_state(self, fleet: str, within: timedelta) -> Iterator[tuple[str, GatewayState | str]]:
         """Yield what each gateway said within that time, or why it was silent, a page at a time."""
         table, oldest, last = tables.gateway_states, datetime.now(UTC) - within, ""
@@ -86,6 +140,32 @@ class GatewayStates(Book):
             if len(rows) < PAGE:
                 return
             last = rows[-1].gateway
+
+
+def _agents_file(described: str | None, elsewhere: str | None, state: str | None) -> AgentsFile | None:
+    """Return what a row says of an agent's file; None where what an older penstock wrote cannot be read."""
+    if described is not None:
+        return AgentsFile(described or None, tuple(json.loads(elsewhere)) if elsewhere is not None else None)
+    found = read_state(state) if state is not None else None
+    return _agents_file_of(found) if found is not None else None
+
+
+def _agents_file_of(state: GatewayState) -> AgentsFile:
+    return AgentsFile(digest_of_file(state.described), elsewhere_of(state.credentials))
+
+
+def _read_row(gateway: str, row: "Row[Any] | None") -> GatewayRow:
+    if row is None:
+        return GatewayRow(gateway=gateway)
+    state = read_state(row.state) if row.state is not None else None
+    silent = UNREADABLE if row.state is not None and state is None else row.silent
+    return GatewayRow(gateway=gateway, state=state, silent=silent, at=row.at)
+
+
+def _of_file(state: GatewayState) -> dict[str, str | None]:
+    file = _agents_file_of(state)
+    elsewhere = json.dumps(file.elsewhere) if file.elsewhere is not None else None
+    return {"described": file.described or "", "elsewhere": elsewhere}
 
 
 def _takes(state: GatewayState) -> str | None:

@@ -1,6 +1,6 @@
 """Stories: what every change has to tell, and each of its events, for whoever looks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,14 +61,14 @@ class Stories(Book):
         table = tables.stories
         with reading(self._engine) as connection:
             row = connection.execute(select(table).where(table.c.change == change)).one_or_none()
-        if row is None:
-            return None
-        return StoryRow(
-            change=row.change,
-            order=ChangeOrder.model_validate_json(row.order),
-            told=Told.model_validate_json(row.told),
-            at=row.at,
-        )
+        return _story(row) if row is not None else None
+
+    def stories_of(self, changes: Collection[str]) -> dict[str, StoryRow]:
+        """Return what each of these changes told when it was last heard, of those that ever were."""
+        table = tables.stories
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(table).where(table.c.change.in_(sorted(changes))))
+            return {row.change: _story(row) for row in rows}
 
     def events_of_fleet(self, fleet: str, after: int = 0, limit: int = 200) -> tuple[EventRow, ...]:
         """Return the fleet's events after that number, the oldest first."""
@@ -85,12 +85,21 @@ class Stories(Book):
     def newest_events(self, change: str, limit: int) -> tuple[EventRow, ...]:
         """Return the change's newest events, the oldest of them first."""
         table = tables.events
-        wanted = select(table).where(table.c.change == change).order_by(table.c.id.desc()).limit(limit)
+        wanted = select(table).where(table.c.change == change).order_by(table.c.number.desc()).limit(limit)
         return tuple(reversed(self._events(wanted)))
 
     def _events(self, wanted: Any) -> tuple[EventRow, ...]:
         with reading(self._engine) as connection:
             return tuple(_event(row) for row in connection.execute(wanted))
+
+
+def _story(row: "Row[Any]") -> StoryRow:
+    return StoryRow(
+        change=row.change,
+        order=ChangeOrder.model_validate_json(row.order),
+        told=Told.model_validate_json(row.told),
+        at=row.at,
+    )
 
 
 def _event(row: "Row[Any]") -> EventRow:

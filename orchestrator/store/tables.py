@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Dialect,
     Float,
@@ -135,9 +136,11 @@ plans = Table(
     Column("fleet", String(63), nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("header", LargeBinary),
+    Column("outline", LargeBinary),
     Column("at", Moment, nullable=False),
 )
-"""Bodies are JSON, deflated. A plan that an older penstock made has no header and is only a record."""
+"""Bodies are JSON, deflated. A plan that an older penstock made has no header and is only a record, or no
+outline yet; what leads to no release has neither body nor outline."""
 
 plan_parts = Table(
     "plan_parts",
@@ -169,13 +172,18 @@ gateway_states = Table(
     Column("state", Text),
     Column("takes", String(71)),
     Column("silent", Text),
+    Column("described", String(71)),
+    Column("elsewhere", Text),
     Column("at", Moment, nullable=False),
     PrimaryKeyConstraint("fleet", "gateway"),
 )
 """What a gateway said when it was last asked, or why it was silent.
 
-`takes` is the release that takes new sessions there, read out of `state` so that a status of thousands of
-gateways reads none of them: empty where nobody knows which, NULL where nothing alive does.
+Three are read out of `state`, so that whoever asks about thousands of gateways reads none of them. `takes` is
+the release that takes new sessions there: empty where nobody knows which, NULL where nothing alive does.
+`described` is the digest of how its agent's file describes it: empty where an older agent does not tell, NULL
+in rows of an older penstock. `elsewhere` names, as JSON, credentials that a vault has; NULL where an older
+agent does not tell.
 """
 
 gateway_results = Table(
@@ -229,6 +237,18 @@ verdicts = Table(
     Column("decision", Text, nullable=False),
     UniqueConstraint("rollout", "wave", "at"),
 )
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("change", String(63), nullable=False),
+    Column("wave", Integer, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("change", "wave", "at"),
+    Index("ix_samples_at", "change", "at"),
+)
+"""What gates had measured at moments of a window, as JSON that is deflated."""
 
 evidence = Table(
     "evidence",
@@ -330,6 +350,23 @@ gateway_revocations = Table(
 )
 """Whose certificates were revoked: of these gateways, only those in `gateway_certificates` are good."""
 
+page_sessions = Table(
+    "page_sessions",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("link", Boolean, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("uid", BigInteger),
+    Column("vouched", Text),
+    Column("begun", Moment, nullable=False),
+    Column("expires", Moment, nullable=False, index=True),
+)
+"""Who is logged in at the page, by the hash of a secret: a one-time link until it is opened, then a session.
+
+`uid` is the user at the local socket who made the link, `vouched` what the identity provider said of whoever
+logged in there; which roles that gives is looked up at each request.
+"""
+
 requests = Table(
     "requests",
     metadata,
@@ -366,6 +403,40 @@ events = Table(
     Index("ix_events_fleet", "fleet", "id"),
 )
 
+causes = Table(
+    "causes",
+    metadata,
+    Column("change", String(63), ForeignKey("changes.name"), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+)
+"""What people found to be the cause of a change's end; the audit record has what they said before."""
+
+follow_ups = Table(
+    "follow_ups",
+    metadata,
+    Column("change", String(63), ForeignKey("changes.name"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("fleet", String(63), nullable=False),
+    Column("key", Text, unique=True),
+    Column("text", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("due", Date, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("done_at", Moment),
+    Column("done_by", Text),
+    PrimaryKeyConstraint("change", "number"),
+)
+Index(
+    "ix_follow_ups_open",
+    follow_ups.c.fleet,
+    follow_ups.c.due,
+    sqlite_where=follow_ups.c.done_at.is_(None),
+    postgresql_where=follow_ups.c.done_at.is_(None),
+)
+
 floors = Table(
     "floors",
     metadata,
@@ -376,6 +447,52 @@ floors = Table(
     Column("at", Moment, nullable=False),
     PrimaryKeyConstraint("product", "channel", "group"),
 )
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("fleet", String(63), nullable=False),
+    Column("kind", String(63), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", String(71), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("commit", String(64)),
+    Column("author", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    PrimaryKeyConstraint("fleet", "kind", "number"),
+)
+"""Files that were applied to fleets, each text deflated, with the commit it is from and who applied it."""
+
+pin_releases = Table(
+    "pin_releases",
+    metadata,
+    Column("fleet", String(63), nullable=False),
+    Column("change", String(63), nullable=False),
+    Column("person", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    PrimaryKeyConstraint("fleet", "change"),
+)
+"""Changes that were taken back and pin their fleet no more: people have said so."""
+
+drills = Table(
+    "drills",
+    metadata,
+    Column("name", String(63), nullable=False),
+    Column("place", String(63), nullable=False),
+    Column("began", Moment, nullable=False),
+    Column("outcome", String(63), nullable=False),
+    Column("seconds", Float),
+    Column("budget", Float, nullable=False),
+    Column("report", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("recorded", Moment, nullable=False),
+    PrimaryKeyConstraint("name", "place", "began"),
+    Index("ix_drills_began", "began"),
+    Index("ix_drills_name_began", "name", "began"),
+)
+"""What was seen whenever somebody rehearsed a failure."""
 
 logins = Table(
     "logins",

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -62,11 +62,26 @@ class Trail(Book):
             limit: How many at most.
         """
         table = tables.audit
-        wanted = select(table).where(table.c.seq > after).order_by(table.c.seq).limit(limit)
+        wanted = select(table).where(table.c.seq > after).order_by(table.c.seq)
+        return self._audit_entries_of(wanted, fleets, limit)
+
+    def newest_audit_entries(
+        self, before: int | None, *, fleets: Collection[str] | None = None, limit: int
+    ) -> tuple[AuditEntry, ...]:
+        """Return the audit record backwards from the entry before that number, or from its end."""
+        table = tables.audit
+        wanted = select(table).order_by(table.c.seq.desc())
+        return self._audit_entries_of(
+            wanted if before is None else wanted.where(table.c.seq < before), fleets, limit
+        )
+
+    def _audit_entries_of(
+        self, wanted: Select[Any], fleets: Collection[str] | None, limit: int | None
+    ) -> tuple[AuditEntry, ...]:
         if fleets is not None:
-            wanted = wanted.where(table.c.fleet.in_(sorted(fleets)))
+            wanted = wanted.where(tables.audit.c.fleet.in_(sorted(fleets)))
         with reading(self._engine) as connection:
-            rows = connection.execute(wanted)
+            rows = connection.execute(wanted.limit(limit))
             return tuple(AuditEntry.model_validate(dict(row._mapping)) for row in rows)  # noqa: SLF001 - public
 
     def each_audit_row(self) -> Iterator[Mapping[str, Any]]:
