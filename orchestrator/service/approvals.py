@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from activities.drivers.trust_files import compose_releases
+from orchestrator.service.one_person import KnownNames
 from orchestrator.service.people import PeopleFile
 from orchestrator.store.ledger import Ledger
 from policies.access import Action
@@ -14,15 +15,11 @@ from policies.model.errors import NotAllowed
 from policies.model.offer import Offer, Verb
 from policies.model.plan import Plan
 from policies.model.plan_part import PlanHeader
+from policies.planning.outline import PlanOutline
 from policies.trust.admission import identity_in
 
-AnyPlan = Plan | PlanHeader
-"""The plan of an upgrade, or the header of a reload of credentials or settings, which leads to no release."""
-
-
-def fleet_of(plan: AnyPlan) -> str:
-    """Return the name of the fleet that the plan is for."""
-    return plan.fleet if isinstance(plan, PlanHeader) else plan.fleet.name
+AnyPlan = PlanOutline | PlanHeader
+"""The outline of an upgrade's plan, or the header of one of credentials or settings, which has no release."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,13 @@ class ApprovalService:
         releases = compose_releases(self.store, self.trust)
         if isinstance(plan, PlanHeader):
             return required_without_release(plan.settings, releases.approval_rules, plan.approvals)
-        before = {known_good.digest for known_good in plan.known_good.values()}
-        changes = releases.changes(plan.release.digest, before)
+        changes = releases.changes(plan.release.digest, plan.known_good)
         releases.keep_policy()
-        last = self.ledger.last_trust_policy(plan.fleet.name)
+        last = self.ledger.last_trust_policy(plan.fleet)
         is_other = last is not None and last != plan.trust_policy
         replaced = [releases.approval_rules_of(last)] if last is not None and is_other else []
         signed = releases.asks_approval_for(plan.release.digest)
-        return required(changes, releases.approval_rules, plan.fleet.approvals, replaced, signed=signed)
+        return required(changes, releases.approval_rules, plan.approvals, replaced, signed=signed)
 
     def require_as_signed(self, plan: Plan) -> None:
         """Return if the release may follow whatever its gateways go back to, and be drained for so long.
@@ -68,7 +64,9 @@ class ApprovalService:
         given = self.ledger.approvals(plan.digest)
         return approved(
             self.required(plan),
-            [one for one in given if self.people.may_still(one.person, Action.ANSWER, fleet_of(plan))],
+            self._names.of_different_people(
+                [one for one in given if self.people.may_still(one.person, Action.ANSWER, plan.fleet)]
+            ),
             requesters=self._requesters(requester),
             signers=self._signers(plan),
             now=datetime.now(UTC),
@@ -88,7 +86,7 @@ class ApprovalService:
         Raises:
             ApprovalRequired: Too few have who neither start it nor signed the release.
         """
-        asks = Offer(verb=Verb.APPROVE, fleet=fleet_of(plan), plan=plan.digest)
+        asks = Offer(verb=Verb.APPROVE, fleet=plan.fleet, plan=plan.digest)
         require_approved(self.state(plan, requester), asks)
 
     def approve(self, plan: AnyPlan, person: str, reason: str) -> Approval:
@@ -100,15 +98,20 @@ class ApprovalService:
         if plan.release is not None and person in self._signers(plan):
             raise NotAllowed(f"{person} signed {plan.release.version}; somebody else has to approve it")
         lasts = self.required(plan).lasts
-        return self.ledger.approve_plan(plan.digest, fleet_of(plan), person, reason, lasts)
+        return self.ledger.approve_plan(plan.digest, plan.fleet, person, reason, lasts)
 
     def _signers(self, plan: AnyPlan) -> frozenset[str]:
         """Return by which names those who signed the release may be known here; a reload has none."""
-        rows = (row for row in self.ledger.releases() if row.release == plan.release)
-        identities = {identity_in(signer) for row in rows for signer in row.signers}
+        row = self.ledger.release_row(plan.release.digest) if plan.release is not None else None
+        identities = {identity_in(signer) for signer in row.signers} if row is not None else set()
         # Whom only groups give roles has the provider's name for them, by which releases are signed, too.
-        return self.people.named_by(identities) | {identity.lower() for identity in identities}
+        called = self.people.named_by(identities) | {identity.lower() for identity in identities}
+        return self._names.of(called)
 
     def _requesters(self, requester: str) -> frozenset[str]:
         """Return who asks: a machine may be asking for whoever made its token."""
-        return frozenset({requester, *self.ledger.makers_of(requester)})
+        return self._names.of({requester, *self.ledger.makers_of(requester)})
+
+    @property
+    def _names(self) -> KnownNames:
+        return KnownNames(self.ledger, self.people)

@@ -1,8 +1,7 @@
 """The audit record, as auditors read and check it."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from orchestrator.service.acting import Acting
 from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
 from orchestrator.service.fleets import Fleets
+from orchestrator.service.slowly import slowly
 from orchestrator.store.ledger import Ledger
 from policies.access import Action, may, may_there
 from policies.model.audit import AuditEntry
@@ -26,8 +26,6 @@ class AuditService:
     checkpoints: Checkpoints
     fleets: Fleets
     acts: Acting
-    slow: Executor
-    """Where the whole record is read, which takes seconds."""
 
     async def entries(self, caller: Caller, after: int, limit: int) -> tuple[AuditEntry, ...]:
         """Return entries of the fleets that the caller audits; all of them where that is every fleet.
@@ -35,12 +33,31 @@ class AuditService:
         Raises:
             NotAllowed: The caller audits no fleet.
         """
+        fleets = await self._fleets_of(caller)
+        read = partial(self.ledger.audit_entries, after, fleets=fleets, limit=limit)
+        return await asyncio.to_thread(read)
+
+    async def newest_entries(self, caller: Caller, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
+        """Return the newest of them that are older than the entry of that number, the newest first.
+
+        Raises:
+            NotAllowed: The caller audits no fleet.
+        """
+        fleets = await self._fleets_of(caller)
+        read = partial(self.ledger.newest_audit_entries, before, fleets=fleets, limit=limit)
+        return await asyncio.to_thread(read)
+
+    async def _fleets_of(self, caller: Caller) -> Collection[str] | None:
+        """Return the fleets that the caller audits, None for all there are.
+
+        Raises:
+            NotAllowed: It is none.
+        """
         fleets = None if _audits_everything(caller) else await self._audited_by(caller)
         if fleets is not None and not fleets:
             sentence = f"{caller.person} audits no fleet: that takes auditor or admin"
             raise await self.acts.refuse(caller, None, sentence)
-        read = partial(self.ledger.audit_entries, after, fleets=fleets, limit=limit)
-        return await asyncio.to_thread(read)
+        return fleets
 
     async def state(self, caller: Caller) -> tuple[str, Checkpoint | None]:
         """Return the public key of the checkpoints and the newest of them."""
@@ -50,7 +67,7 @@ class AuditService:
     async def verify(self, caller: Caller) -> Verified:
         """Check the whole record and every checkpoint that is kept here."""
         await self._must_audit_everything(caller)
-        return await self._slowly(self.checkpoints.verify)
+        return await slowly(self.checkpoints.verify)
 
     async def export(self, caller: Caller) -> Iterator[Mapping[str, Any]]:
         """Return the whole record, the oldest entry first; who has it is written down."""
@@ -67,10 +84,6 @@ class AuditService:
         if not _audits_everything(caller):
             sentence = f"{caller.person} does not audit every fleet: that takes auditor or admin on '*'"
             raise await self.acts.refuse(caller, None, sentence)
-
-    async def _slowly(self, work: Callable[[], T]) -> T:
-        """Do it in a thread that no other question waits for, one after the other."""
-        return await asyncio.get_running_loop().run_in_executor(self.slow, work)
 
 
 def _audits_everything(caller: Caller) -> bool:

@@ -1,6 +1,7 @@
 """Changes of a fleet: started, told, taken back, and asked how they stand."""
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -25,6 +26,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.drivers.daemon.ocserv.settings import require_settings
 from orchestrator.engine.task_timeout import task_within
+from orchestrator.service.slowly import slowly
 from orchestrator.service.surveys import Surveyed, SurveyService, own_pools, refuse_shared
 from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, refusal_in, silence_of
 from orchestrator.service.ways_back import WaysBack
@@ -48,6 +50,8 @@ from workflows.change import Change, ChangeRun
 from workflows.failures import sentence_of
 from workflows.identities import change_of
 from workflows.steps import CONTROL_QUEUE
+
+_log = logging.getLogger(__name__)
 
 KEY = "key"
 """Under which the engine keeps the key of the request that a change began with."""
@@ -107,17 +111,20 @@ class ChangeService:
         refuse_shared(fleet, own_pools(survey.states))
         known_good = await asyncio.to_thread(self.ledger.known_good, fleet.name)
         left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
-        return make_plan(
-            fleet,
-            survey.states,
-            known_good,
-            release,
-            strategy,
-            gates=gates,
-            trust_policy=trust_policy,
-            quarantined={one.gateway: one.reason for one in left_out},
-            ahead=ahead(fleet.name, survey.states, newest),
-            credentials=await asyncio.to_thread(asked_for, release),
+        credentials = await asyncio.to_thread(asked_for, release)
+        return await slowly(
+            lambda: make_plan(
+                fleet,
+                survey.states,
+                known_good,
+                release,
+                strategy,
+                gates=gates,
+                trust_policy=trust_policy,
+                quarantined={one.gateway: one.reason for one in left_out},
+                ahead=ahead(fleet.name, survey.states, newest),
+                credentials=credentials,
+            )
         )
 
     async def start(
@@ -343,6 +350,8 @@ class ChangeService:
                 while True:
                     status = await handle.query(Change.status, rpc_timeout=ANSWER)
                     if status.rollout:
+                        labels = {"VPN_CHANGE": status.rollout, "VPN_FLEET": order.fleet}
+                        _log.info("%s: %s is begun", status.rollout, order.kind.value, extra=labels)
                         return status.rollout
                     await asyncio.sleep(0.05)
         except (TimeoutError, RPCError, WorkflowQueryFailedError):

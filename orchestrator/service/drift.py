@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.service.changes import ChangeService
+from orchestrator.service.slowly import slowly
 from orchestrator.service.surveys import Surveyed
 from policies.drift import disagreements, strays, unlike_their_hosts
 from policies.model.fleet import Fleet
@@ -55,7 +56,7 @@ class DriftService:
         """
         survey, out = await self.changes.surveys.participants(fleet)
         known_good = await asyncio.to_thread(self.changes.ledger.known_good, fleet.name)
-        found = await asyncio.to_thread(lambda: tuple(differences(fleet, survey, known_good)))
+        found = await slowly(lambda: tuple(differences(fleet, survey, known_good)))
         return Drift(
             differences=found[:MOST],
             count=len(found),
@@ -74,7 +75,7 @@ def differences(fleet: Fleet, survey: Surveyed, known_good: dict[str, ReleaseRef
             continue
         if why := astray.get(gateway.name):
             yield Difference(gateway=gateway.name, sentence=f"what runs: it {why}")
-        for sentence in (*disagreements(gateway, state), *unlike_their_hosts(state)):
+        for sentence in (*disagreements(gateway, state.described), *unlike_their_hosts(state)):
             yield Difference(gateway=gateway.name, sentence=sentence)
         if lines := difference(fleet, gateway, state):
             more = f"; and {len(lines) - LINES} more lines" if len(lines) > LINES else ""

@@ -3,11 +3,15 @@
 from datetime import UTC, datetime
 
 from activities.files import FleetFiles
+from orchestrator.store.ledger import Ledger
 from orchestrator.store.trail import Trail
 from policies.access import Action, is_known_to, refusal_of
+from policies.model.change import ChangeRecord
 from policies.model.errors import BadInput, NotAllowed, Unknown
 from policies.model.fleet import Fleet
+from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, Caller
+from policies.planning.naming import named
 
 FRESH = frozenset({Action.PLAN, Action.START})
 """What is done with a fleet as its file describes it at this moment, however long it takes to read."""
@@ -71,7 +75,7 @@ class Fleets:
             raise NotAllowed(refusal)
 
     def _unknown(self, caller: Caller, name: str) -> Unknown:
-        known = ", ".join(self.names(caller)) or "none that you may see"
+        known = named(self.names(caller)) or "none that you may see"
         # Once an hour: whoever asks for names that are none must not fill a record that is kept for ever.
         of_whom = name if name in self._files.lately()[0] else "no fleet"
         key = f"unknown/{caller.person}/{of_whom}/{datetime.now(UTC):%Y-%m-%dT%H}"
@@ -106,3 +110,20 @@ class Fleets:
         if found is None:
             raise Unknown(f"there is no fleet {name}")
         return found
+
+
+def record_for(ledger: Ledger, fleets: Fleets, caller: Caller, action: Action, change: str) -> ChangeRecord:
+    """Return a change's line, once it is clear that the caller may do that with changes of its fleet.
+
+    Of a fleet that the caller may not know it is as if there were no such change.
+
+    Raises:
+        Unknown: There is none, as far as the caller may know.
+        NotAllowed: The caller knows the fleet, and may not do that there.
+    """
+    record = ledger.change(change)
+    try:  # a change is remembered longer than its fleet has a file
+        fleets.require(caller, action, record.fleet)
+    except Unknown as unknown:
+        raise Unknown(f"no change {change} in the ledger", Offer(verb=Verb.HISTORY)) from unknown
+    return record

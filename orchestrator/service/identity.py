@@ -1,19 +1,28 @@
 """The identity provider: whom its ID tokens vouch for (OpenID Connect Core 1.0, section 3.1.3.7).
 
-Keys are looked up by the provider's own discovery document and read again when a token names one that is
-not known yet, so that a provider may change its keys at any time (section 10.1.1).
+People log in at the page by its authorization code flow (section 3.1) with a proof key (RFC 7636):
+penstock is a public client there, and keeps no secret.
+
+Keys and endpoints are looked up by the provider's own discovery document and read again when a token names
+a key that is not known yet, so that a provider may change its keys at any time (section 10.1.1).
 """
 
+import hmac
+import re
 import ssl
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlencode
 
 import httpx
 import jwt
 
-from policies.model.errors import BadInput, NotAllowed, Unavailable
+from orchestrator.service.login_attempts import LEEWAY_SECONDS, LoginAttempt
+from policies.model.errors import BadInput, NotAllowed, Refused, Unavailable
 from policies.model.people import Oidc
 from policies.model.value import Value
 
@@ -29,15 +38,26 @@ FAILED_SECONDS = 10.0
 KEYS_AGAIN_SECONDS = 10.0
 """How often a token that names an unknown key may have the keys read again."""
 
-LEEWAY_SECONDS = 30.0
-"""How far the provider's clock may be from ours."""
+MOST_BYTES = 256 * 1024
+"""How long an answer of the provider may be."""
 
 NEEDED = ("iss", "aud", "exp", "iat")
+
+ENDPOINT = re.compile(r"(?:https://|http://127\.0\.0\.1[:/])[^\s#]+")
+"""Without TLS only on this host itself, as the issuer."""
+
+ERROR = re.compile(r"[a-z_]{1,40}")
+"""A code of an error (RFC 6749, sections 4.1.2.1 and 5.2); what else the provider says is shown to nobody."""
+
+EXAMINERS = ThreadPoolExecutor(2, thread_name_prefix="examiner")
+"""Who asks the identity provider about logins: one that hangs takes no thread that a rollback needs."""
 
 
 class Vouched(Value):
     """Whom the provider vouches for."""
 
+    issuer: str
+    """Which provider it was: another one's subjects are other people."""
     subject: str
     name: str | None = None
     """What the provider calls this person, where people.yaml wants to know."""
@@ -61,13 +81,24 @@ class Keys(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Discovered:
+    """What the provider's discovery document says."""
+
+    keys: Keys
+    authorization: str
+    """Where browsers are sent to log in; empty where nobody can."""
+    token: str
+    """Where a code is redeemed."""
+
+
 class IdentityProvider:
     """One provider, asked for its keys and believed for what they sign."""
 
     def __init__(self, settings: Oidc, authorities: Path | None) -> None:
         self.settings = settings
         self._authorities = authorities
-        self._keys: Keys | None = None
+        self._discovered: _Discovered | None = None
         self._looked_at = 0.0
         self._failed: tuple[float, str] | None = None
 
@@ -76,8 +107,58 @@ class IdentityProvider:
         pem = self._authorities.read_text() if self._authorities is not None else None
         return Login(issuer=self.settings.issuer, client=self.settings.client, authorities=pem)
 
-    def vouched(self, token: str) -> Vouched:
-        """Return whom an ID token vouches for.
+    def authorization(self, attempt: LoginAttempt, back: str) -> str:
+        """Return where a browser is sent to log in, which comes back to that address of ours.
+
+        Raises:
+            Refused: The provider logs nobody in by browser.
+            Unavailable: It does not answer now.
+        """
+        place = self._found().authorization
+        if not place:
+            raise Refused(f"{self.settings.issuer} logs nobody in by browser")
+        asked = {
+            "response_type": "code",
+            "client_id": self.settings.client,
+            "redirect_uri": back,
+            "scope": "openid",
+            "state": attempt.state,
+            "nonce": attempt.nonce,
+            "code_challenge": attempt.challenge,
+            "code_challenge_method": "S256",
+        }
+        return f"{place}{'&' if '?' in place else '?'}{urlencode(asked)}"
+
+    def redeemed(self, code: str, attempt: LoginAttempt, back: str) -> Vouched:
+        """Return whom the provider vouches for to whoever shows this code and began this attempt.
+
+        Raises:
+            NotAllowed: The code is none, was redeemed before, or is of another attempt.
+            Unavailable: The provider does not answer now.
+        """
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": back,
+            "client_id": self.settings.client,
+            "code_verifier": attempt.verifier,
+        }
+        place = self._found().token
+        try:
+            answer = httpx.post(place, data=form, verify=self._context(), timeout=ANSWER_SECONDS)
+            said = answer.json() if len(answer.content) <= MOST_BYTES else None
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise Unavailable(f"{self.settings.issuer} does not answer as it must: {error}") from error
+        if answer.is_server_error:
+            raise Unavailable(f"{self.settings.issuer} answers {answer.status_code} now; log in again later")
+        token = said.get("id_token") if isinstance(said, dict) and answer.is_success else None
+        if not isinstance(token, str):
+            why = error_code(said.get("error") if isinstance(said, dict) else None)
+            raise NotAllowed(f"{self.settings.issuer} did not take this login ({why}); log in again")
+        return self.vouched(token, attempt.nonce)
+
+    def vouched(self, token: str, nonce: str | None = None) -> Vouched:
+        """Return whom an ID token vouches for, which was asked for with this nonce.
 
         Raises:
             NotAllowed: It is not of this provider, not for penstock, over, or not to be believed.
@@ -101,21 +182,27 @@ class IdentityProvider:
         except (jwt.PyJWTError, ValueError) as error:
             raise NotAllowed(f"this login is none of {wanted.issuer} for penstock: {error}") from error
         _require_party(claims, wanted)
+        said = claims.get("nonce")
+        if nonce is not None and not (isinstance(said, str) and hmac.compare_digest(said, nonce)):
+            raise NotAllowed("this login was begun by somebody else; log in again")
         return _vouched(claims, wanted)
 
     def _key_of(self, token: str) -> jwt.PyJWK:
+        return self._found().keys.get_signing_key_from_jwt(token)
+
+    def _found(self) -> _Discovered:
         if self._failed is not None and time.monotonic() - self._failed[0] < FAILED_SECONDS:
             raise Unavailable(self._failed[1])
-        if self._keys is None or time.monotonic() - self._looked_at > KNOWN_SECONDS:
+        if self._discovered is None or time.monotonic() - self._looked_at > KNOWN_SECONDS:
             try:
-                self._keys, self._looked_at = self._found_keys(), time.monotonic()
+                self._discovered, self._looked_at = self._looked_up(), time.monotonic()
             except Unavailable as error:
                 self._failed = (time.monotonic(), str(error))
                 raise
-        return self._keys.get_signing_key_from_jwt(token)
+        return self._discovered
 
-    def _found_keys(self) -> Keys:
-        """Return the keys that the discovery document names (OpenID Connect Discovery 1.0, section 4)."""
+    def _looked_up(self) -> _Discovered:
+        """Return what the discovery document says (OpenID Connect Discovery 1.0, section 4)."""
         issuer = self.settings.issuer
         context = self._context()
         place = issuer.rstrip("/") + "/.well-known/openid-configuration"
@@ -126,9 +213,14 @@ class IdentityProvider:
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise Unavailable(f"{place} does not say where the provider's keys are: {error}") from error
         if stated != issuer:
-            raise NotAllowed(f"{place} speaks for {stated}; people.yaml believes {issuer}")
-        return jwt.PyJWKClient(
+            raise Unavailable(f"{place} speaks for {stated}; people.yaml believes {issuer}")
+        if not isinstance(keys, str) or not ENDPOINT.fullmatch(keys):
+            raise Unavailable(f"{place} names no place of the provider's keys that can be reached by TLS")
+        client = jwt.PyJWKClient(
             keys, ssl_context=context, timeout=ANSWER_SECONDS, cooldown_duration=KEYS_AGAIN_SECONDS
+        )
+        return _Discovered(
+            client, _endpoint(found, "authorization_endpoint"), _endpoint(found, "token_endpoint")
         )
 
     def _context(self) -> ssl.SSLContext:
@@ -136,6 +228,16 @@ class IdentityProvider:
             return ssl.create_default_context(cafile=self._authorities)
         except (OSError, ssl.SSLError) as error:
             raise BadInput(f"{self._authorities} holds no certificates that can be read: {error}") from error
+
+
+def error_code(written: object) -> str:
+    """Return the code by which the provider names what is wrong; a word for what is no such code."""
+    return written if isinstance(written, str) and ERROR.fullmatch(written) else "it does not say why"
+
+
+def _endpoint(found: Mapping[str, Any], name: str) -> str:
+    place = found.get(name)
+    return place if isinstance(place, str) and ENDPOINT.fullmatch(place) else ""
 
 
 def _require_party(claims: Mapping[str, Any], wanted: Oidc) -> None:
@@ -153,6 +255,7 @@ def _vouched(claims: Mapping[str, Any], wanted: Oidc) -> Vouched:
     if not isinstance(subject, str) or not subject:
         raise NotAllowed(f"{wanted.subject_claim} of this login is no text that could be a person")
     return Vouched(
+        issuer=wanted.issuer,
         subject=subject,
         name=name.lower() if isinstance(name, str) else None,
         groups=tuple(one for one in listed if isinstance(one, str)),

@@ -4,13 +4,13 @@ What a caller says of itself, and every variable of its environment, counts for 
 """
 
 import pwd
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from activities.drivers.rights import require_own
 from activities.files import Reread
-from orchestrator.service.identity import IdentityProvider
+from orchestrator.service.identity import IdentityProvider, Vouched
 from policies.access import Action, allows
 from policies.model.errors import BadInput, NotAllowed
 from policies.model.offer import Offer, Verb
@@ -89,11 +89,19 @@ class PeopleFile:
             NotAllowed: The token is not to be believed, or gives nobody a role here.
             Unavailable: The provider's keys cannot be read now.
         """
-        people, provider = self.people(), self.provider()
+        provider = self.provider()
         if provider is None:
             sentence = "that is no token of penstock's, and no identity provider is believed here"
             raise NotAllowed(sentence, Offer(verb=Verb.CREDENTIAL))
-        vouched = provider.vouched(token)
+        return self.of_vouched(provider.vouched(token))
+
+    def of_vouched(self, vouched: Vouched) -> LoggedIn:
+        """Return who this is for whom the provider has vouched, with the roles that people.yaml gives now.
+
+        Raises:
+            NotAllowed: That gives nobody a role here.
+        """
+        people = self.people()
         member = next((one for one in people.people if vouched.subject in one.subjects), None)
         granted = joined(one.roles for one in people.groups if one.name in vouched.groups)
         if member is not None:
@@ -129,6 +137,12 @@ class PeopleFile:
         """Return whose names or subjects these are."""
         known = {*identities}
         return frozenset(one.name for one in self.people().people if known & {one.name, *one.subjects})
+
+    def subjects_of(self, names: Collection[str]) -> frozenset[str]:
+        """Return which subjects of the provider have one of these names."""
+        return frozenset(
+            subject for one in self.people().people if one.name in names for subject in one.subjects
+        )
 
     def may_still(self, name: str, action: Action, fleet: str) -> bool:
         """Return whether the person of that name may do this, as far as people.yaml can say.

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from activities.drivers.daemon.ocserv.template import credentials_in
@@ -12,27 +13,24 @@ from activities.files import load
 from orchestrator.service.approvals import AnyPlan, ApprovalService
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.login_rate import attempts_per_minute
+from orchestrator.service.slowly import slowly
 from orchestrator.service.standing import looked_at_within
 from orchestrator.store.ledger import Ledger
-from policies.adoption import is_adopted
+from orchestrator.store.states import AgentsFile
 from policies.credentials import lacking, untold
-from policies.drift import disagreements
-from policies.judge.offline.predict import Prediction, Proof, predict, what_logins_prove
+from policies.drift import described_by, digest_of_file, disagreements
+from policies.judge.offline.predict import Prediction, Proof, predict
 from policies.model.approval import Approved
 from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy, lint
-from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.value import Digest, Value, digest_of
+from policies.planning.outline import PlanOutline
 from policies.planning.pools import POOLS, WITH_A_LARGER_POOL
-from policies.planning.summary import describe
 from policies.status.told import listed
-
-NAMED = 50
-"""Gateways left alone that a view names; more are counted."""
 
 
 class PlanView(Value):
@@ -72,6 +70,8 @@ class PlanService:
     trust: Path
     prometheus_url: str
     approvals: ApprovalService
+    _described: dict[str, tuple[Fleet, Mapping[str, Digest | None]]] = field(default_factory=dict, init=False)
+    """How files describe the gateways of fleets, by fleet."""
 
     async def plan(self, fleet: Fleet, to: str, strategy: Strategy) -> Plan:
         """Return what an upgrade would do; no gateway is changed.
@@ -105,21 +105,20 @@ class PlanService:
         releases = compose_releases(self.approvals.store, self.trust)
         return credentials_in(releases.template(release.digest))
 
-    async def view(self, plan: AnyPlan, person: str) -> PlanView:
-        """Return the plan as that person sees it."""
+    async def view(self, plan: AnyPlan, fleet: Fleet, person: str) -> PlanView:
+        """Return the plan of that fleet, as its file describes it now, as that person sees it."""
         if isinstance(plan, PlanHeader):
-            return await asyncio.to_thread(self._view_of_reload, plan, person)
-        predictions = await self._predict(plan)
-        return await asyncio.to_thread(self._view, plan, predictions, person)
+            return await slowly(partial(self._view_of_reload, plan, person))
+        predictions = await self._predict(plan, fleet)
+        return await slowly(partial(self._view, plan, fleet, predictions, person))
 
-    def _view(self, plan: Plan, predictions: tuple[Prediction, ...], person: str) -> PlanView:
-        row = next((row for row in self.ledger.releases() if row.release == plan.release), None)
-        versions: dict[str, int] = {}
-        for release in plan.known_good.values():
-            versions[release.version] = versions.get(release.version, 0) + 1
+    def _view(
+        self, plan: PlanOutline, fleet: Fleet, predictions: tuple[Prediction, ...], person: str
+    ) -> PlanView:
+        row = self.ledger.release_row(plan.release.digest)
         start = Offer(
             verb=Verb.START,
-            fleet=plan.fleet.name,
+            fleet=plan.fleet,
             release=plan.release.version,
             plan=plan.digest,
             strategy=plan.strategy,
@@ -127,20 +126,20 @@ class PlanService:
         found = self.approvals.seen_by(plan, person)
         return PlanView(
             digest=plan.digest,
-            fleet=plan.fleet.name,
+            fleet=plan.fleet,
             release=plan.release.digest,
             version=plan.release.version,
             strategy=plan.strategy,
-            waves=tuple(len(wave.gateways) for wave in plan.waves),
-            sentences=describe(plan),
-            left_alone=plan.skipped[:NAMED],
-            left_alone_count=len(plan.skipped),
+            waves=plan.waves,
+            sentences=plan.sentences,
+            left_alone=plan.left_alone,
+            left_alone_count=plan.left_alone_count,
             signers=row.signers if row is not None else (),
             changelog=self.ledger.changelogs([plan.release.digest]).get(plan.release.digest, ""),
-            known_good=dict(sorted(versions.items())),
+            known_good=plan.versions,
             predictions=predictions,
-            proofs=_proofs(plan),
-            warnings=self._warnings(plan),
+            proofs=plan.proofs,
+            warnings=self._warnings(plan, fleet),
             approved=found,
             offers=_offers(found, start) if plan.waves else (),
         )
@@ -170,29 +169,50 @@ class PlanService:
             offers=_offers(found, start),
         )
 
-    def _warnings(self, plan: Plan) -> tuple[str, ...]:
+    def _warnings(self, plan: PlanOutline, fleet: Fleet) -> tuple[str, ...]:
         """Say that the fleet went back from this release before, what nobody counts, where files disagree."""
-        row, warned = self.ledger.went_back(plan.fleet.name, plan.release.digest), list[str]()
+        row, warned = self.ledger.went_back(plan.fleet, plan.release.digest), list[str]()
         if row is not None:
             ended = f" at {row.ended:%Y-%m-%d %H:%M} UTC" if row.ended else ""
             warned.append(f"{plan.release.version} was rolled back here{ended} by {row.name}: {row.sentence}")
-        states, _ = self.ledger.states(plan.fleet.name, looked_at_within(len(plan.fleet.gateways)))
-        changing = {name: states[name] for wave in plan.waves for name in wave.gateways if name in states}
-        unknown = untold(changing, self._asked_for(plan.release))
-        return (*warned, *_uncounted(plan), *unknown, *_disagreements(plan.fleet, states))
+        told = self.ledger.agents_files(plan.fleet, looked_at_within(len(fleet.gateways)))
+        vaults = {name: told[name].elsewhere for name in plan.changing if name in told}
+        unknown = untold(vaults, self._asked_for(plan.release))
+        return (*warned, *plan.uncounted, *unknown, *self._disagreements(fleet, told))
 
-    async def _predict(self, plan: Plan) -> tuple[Prediction, ...]:
+    def _disagreements(self, fleet: Fleet, told: Mapping[str, AgentsFile]) -> tuple[str, ...]:
+        """Say where agents' files describe their gateways in another way than the fleet's file."""
+        files = {name: file for name, one in told.items() if (file := one.described) is not None}
+        found = [name for name, ours in self._described_by(fleet).items() if files.get(name, ours) != ours]
+        if not found:
+            return ()
+        (row,) = self.ledger.gateway_rows(fleet.name, found[:1])
+        if row.state is None:
+            return ()
+        first = disagreements(fleet.gateway(row.gateway), row.state.described)
+        more = f" and {len(found) - 1} more gateways" if len(found) > 1 else ""
+        return tuple(f"files differ on {row.gateway}{more}: {said}" for said in first[:1])
+
+    def _described_by(self, fleet: Fleet) -> Mapping[str, Digest | None]:
+        """Return the digest of how the fleet's file describes each gateway; made once for each file."""
+        known = self._described.get(fleet.name)
+        if known is None or known[0] is not fleet:
+            digests = {one.name: digest_of_file(described_by(one)) for one in fleet.gateways}
+            known = self._described[fleet.name] = (fleet, digests)
+        return known[1]
+
+    async def _predict(self, plan: PlanOutline, fleet: Fleet) -> tuple[Prediction, ...]:
         """Return when each required gate of wave one will have decided; empty when traffic is unknown."""
         if not plan.waves:
             return ()
         source = PrometheusSource(self.prometheus_url)
         try:
-            rate = await attempts_per_minute(source, plan.fleet)
+            rate = await attempts_per_minute(source, fleet)
         finally:
             source.close()
-        canaries = len(plan.waves[0].gateways)
-        controls = max(1, len(plan.fleet.gateways) - canaries)
-        return predict(plan.gates, rate, canaries=canaries, controls=controls) if rate else ()
+        if not rate:
+            return ()
+        return predict(plan.gates, rate, canaries=plan.waves[0], controls=plan.controls)
 
     def _read_files(self) -> tuple[GatePolicy, str]:
         gates = load(self.gates, GatePolicy)
@@ -215,36 +235,3 @@ def _offers(approved: Approved, start: Offer) -> tuple[Offer, ...]:
         return (start,)
     note = f"by {approved.lacking} who did not ask for it"
     return Offer(verb=Verb.APPROVE, fleet=start.fleet, plan=start.plan, note=note), start
-
-
-def _disagreements(fleet: Fleet, states: Mapping[str, GatewayState]) -> tuple[str, ...]:
-    """Say where agents' files describe their gateways in another way than the fleet's file."""
-    gateways = [gateway for gateway in fleet.gateways if gateway.name in states]
-    found = {one.name: said[0] for one in gateways if (said := disagreements(one, states[one.name]))}
-    if not found:
-        return ()
-    more = f" and {len(found) - 1} more gateways" if len(found) > 1 else ""
-    name, first = next(iter(found.items()))
-    return (f"files differ on {name}{more}: {first}",)
-
-
-def _uncounted(plan: Plan) -> tuple[str, ...]:
-    """Say whose logins are in no metric: an exporter reads the logs of slots, and no daemon's own."""
-    found = [name for name, release in sorted(plan.known_good.items()) if is_adopted(release)]
-    if not found:
-        return ()
-    more = f" and {len(found) - 1} more gateways" if len(found) > 1 else ""
-    said = (
-        f"logins to the daemon that was adopted are not counted on {found[0]}{more}: gates that compare with "
-        "them wait for logins elsewhere, or for a person"
-    )
-    return (said,)
-
-
-def _proofs(plan: Plan) -> tuple[Proof, ...]:
-    """Return what the first wave can prove at usual rates of logins."""
-    if not plan.waves:
-        return ()
-    canaries = len(plan.waves[0].gateways)
-    controls = len(plan.fleet.gateways) - canaries
-    return what_logins_prove(plan.gates, canaries=canaries, controls=controls)

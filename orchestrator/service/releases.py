@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from activities.drivers.trust_files import compose_releases
+from activities.drivers.trust_files import compose_releases, load_trust
 from activities.releases import CREDENTIALS, Admitted
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.releases import is_named
@@ -38,6 +38,14 @@ class ReleaseService:
                 f"under sources.allow of {self.trust}, and restart penstock"
             )
         return self.source
+
+    def read_trust(self) -> None:
+        """Read the trust policy, and with it the libraries of the kinds of signatures that it names.
+
+        Raises:
+            PolicyInvalid: It is not as it must be.
+        """
+        load_trust(self.trust)
 
     async def verify(self, fleet: Fleet, digest: str, person: str) -> Admitted:
         """Return who signed a release of the repository and why that is enough; it is not added.

@@ -6,44 +6,77 @@ Frontends parse, ask and show; they import this package and nothing below it.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.files import FleetFiles
+from activities.refusals import PolicyInvalid
 from activities.releases import Admitted
 from orchestrator.service.acting import Acting
-from orchestrator.service.approvals import AnyPlan, fleet_of
+from orchestrator.service.agent_certificates import AgentCertificateService
+from orchestrator.service.approvals import AnyPlan
 from orchestrator.service.auditing import AuditService
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.complaints import ComplaintService
+from orchestrator.service.decisions import DecisionRow, DecisionView, decision_of, decisions_of
+from orchestrator.service.desired import (
+    AppliedUpgrade,
+    DesiredService,
+    UpgradeApplied,
+    Wish,
+    action_to_apply,
+    is_following,
+    pinned,
+    require_following,
+    upgrade_in,
+)
 from orchestrator.service.doctor import DoctorService, Finding
 from orchestrator.service.drains import DrainService
 from orchestrator.service.drift import Drift, DriftService
+from orchestrator.service.drills import DrillService
 from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
-from orchestrator.service.fleets import Fleets
+from orchestrator.service.fleets import Fleets, record_for
+from orchestrator.service.glances import Glance, glances_of
+from orchestrator.service.identity import EXAMINERS
+from orchestrator.service.one_person import KnownNames, one_person
+from orchestrator.service.page_logins import PageLogins
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.rebuilding import RebuildingService, Rebuilt
 from orchestrator.service.releases import ReleaseService, named
+from orchestrator.service.reports import ReportService
+from orchestrator.service.slowly import slowly
 from orchestrator.service.standing import Standing, standing_of
 from orchestrator.service.surveys import Surveyed
+from orchestrator.service.telling import ChangeView, told_of
 from orchestrator.service.tokens import TokenService
+from orchestrator.service.traffic import TrafficService
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.states import GatewayRow
 from orchestrator.store.tokens import TOKENS_BEGIN
-from policies.access import SAFE_DIRECTION, Action, action_of, is_known_to, may_there, open_to, refusal_of
+from policies.access import (
+    SAFE_DIRECTION,
+    Action,
+    action_of,
+    is_known_to,
+    may,
+    may_there,
+    open_to,
+    refusal_of,
+)
 from policies.model.adoption import Examined
 from policies.model.approval import Approval
-from policies.model.change import ChangeKind, ChangeOrder, ChangeRecord, ChangeResult, HistoryRow, Outcome
+from policies.model.change import ChangeKind, ChangeRecord, HistoryRow, Outcome
 from policies.model.changelog import headline
 from policies.model.command import Command, CommandKind, CommandReceipt
+from policies.model.desired import AppliedKind, Pin, StartWhen, WishState
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import (
     Conflict,
@@ -59,11 +92,13 @@ from policies.model.plan import Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.release import ReleaseRow
 from policies.model.request import Answer
+from policies.model.sample import Sample
 from policies.model.snapshot import SnapshotRow
-from policies.model.status import ChangeStatus, Event, EventRow
+from policies.model.status import ChangeStatus, EventRow
 from policies.model.value import Value
-from policies.status.story import Story
-from policies.status.told import Told
+from policies.model.verdict import VerdictRow
+from policies.planning.outline import outlined
+from policies.traffic import Traffic
 
 T = TypeVar("T")
 
@@ -73,19 +108,16 @@ def is_beginning(written: str, digest: str) -> bool:
     return digest.removeprefix("sha256:").startswith(written.removeprefix("sha256:").removeprefix("p-"))
 
 
-EXAMINERS = ThreadPoolExecutor(2, thread_name_prefix="examiner")
-"""Who asks the identity provider about logins."""
-
-SLOW = ThreadPoolExecutor(1, thread_name_prefix="slow")
-"""Where the audit record is verified, and evidence listed."""
-
 MOST_SNAPSHOTS = 200
 """Snapshots that are listed, the newest; older ones are found by their change."""
 
-OF_DRAINS = (Verb.DRAINS, Verb.EXTEND, Verb.END)
+ANOTHER_PERSONS = {CommandKind.PROMOTE, CommandKind.APPROVE}
+"""What whoever asked for a change cannot give it themselves."""
 
-NEWEST = 50
-"""Events of a change that its status shows; the others are asked for by page."""
+ASKED_AT_ONCE = 32
+"""Changes that the engine is asked about side by side."""
+
+OF_DRAINS = (Verb.DRAINS, Verb.EXTEND, Verb.END)
 
 
 class FleetStatus(Value):
@@ -97,18 +129,13 @@ class FleetStatus(Value):
     concern: str | None = None
     """What is wrong with the telling itself: nobody who can go on with the change, an engine that is away."""
     offers: tuple[Offer, ...] = ()
+    pin: Pin | None = None
+    """The release of its newest upgrade, where the fleet went back from it and does not get it by itself."""
 
     @property
     def outcome(self) -> Outcome | None:
         """How the newest change ended, None while it goes on or when there never was one."""
         return self.change.outcome if self.change is not None else None
-
-
-class ChangeView(Value):
-    """One change: its line in the history, and what it tells."""
-
-    record: ChangeRecord
-    status: ChangeStatus
 
 
 class Service:
@@ -122,6 +149,7 @@ class Service:
         ledger: Ledger,
         changes: ChangeService,
         plans: PlanService,
+        traffic: TrafficService,
         releases: ReleaseService,
         archive: SnapshotArchive,
         checkpoints: Checkpoints,
@@ -129,6 +157,7 @@ class Service:
         doctor: DoctorService,
         enrolment: EnrolmentService,
         late: LateEntries,
+        page: str | None = None,
     ) -> None:
         self.people = people
         self._acts = Acting(ledger, late)
@@ -139,11 +168,17 @@ class Service:
         self._drift = DriftService(changes)
         self._quarantine = QuarantineService(changes)
         self._plans = plans
+        self._traffic = traffic
         self._releases = releases
         self._rebuilding = RebuildingService(ledger, changes, releases)
         self._archive = archive
-        self.audit = AuditService(ledger, checkpoints, self._fleets, self._acts, SLOW)
+        self.reports = ReportService(ledger, self._fleets, self._acts, partial(told_of, ledger))
+        self.drills = DrillService(ledger, self._acts)
+        self.audit = AuditService(ledger, checkpoints, self._fleets, self._acts)
         self.tokens = TokenService(ledger, people, self._acts)
+        self.page_logins = PageLogins(ledger, people, self._acts, page)
+        self.certificates = AgentCertificateService(ledger, self._fleets)
+        self.desired = DesiredService(self._fleets, fleets, ledger, people, self._acts)
         self.complaints = complaints
         self._doctor = doctor
         self._enrolment = enrolment
@@ -164,11 +199,7 @@ class Service:
             found = await asyncio.to_thread(self._ledger.caller_of, token, Via.API)
         else:  # a provider that hangs takes no thread that a hold or a rollback needs
             login = await asyncio.get_running_loop().run_in_executor(EXAMINERS, self.people.of_login, token)
-            found = login.caller
-            if await asyncio.to_thread(self._ledger.makers_of, found.person):
-                raise NotAllowed(f"{found.person} is a machine's name here; nobody else can have it")
-            if login.named is not None:
-                await asyncio.to_thread(self._ledger.know_login, login.named, found.person)
+            found = await asyncio.to_thread(one_person, self._ledger, login)
         return found.model_copy(update={"address": caller_at})
 
     def note_refused_token(self, caller_at: str, refused: NotAllowed) -> None:
@@ -181,8 +212,13 @@ class Service:
         return await asyncio.to_thread(self._fleets.names, caller)
 
     async def read_files(self) -> None:
-        """Have every fleet's file read: nobody who asks first waits for a fleet of thousands."""
+        """Have every fleet's file and the trust policy read: who asks first does not wait for them.
+
+        A trust policy that is wrong is told to whoever needs it.
+        """
         await asyncio.to_thread(self._fleets.read)
+        with suppress(PolicyInvalid):
+            await asyncio.to_thread(self._releases.read_trust)
 
     async def deliver_late_entries(self) -> int:
         """Write into the record what the ledger could not take before; return how many entries."""
@@ -201,7 +237,7 @@ class Service:
             return FleetStatus(
                 fleet=fleet, standing=standing, offers=_open_to(caller, (*begins, *drains), fleet)
             )
-        change = await asyncio.to_thread(self._told, newest)
+        change = await asyncio.to_thread(told_of, self._ledger, newest)
         concern: str | None = None
         offers = (*change.can_do, *drains)
         if newest.outcome is not None:
@@ -209,8 +245,35 @@ class Service:
         elif stuck := await self._changes.concern_about(fleet):
             concern, more = stuck
             offers = (*more, *offers)
-        found = FleetStatus(fleet=fleet, change=change, standing=standing, concern=concern)
+        pin = await asyncio.to_thread(self.desired.pin, fleet)
+        if pin is not None:
+            offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version),)
+        found = FleetStatus(fleet=fleet, change=change, standing=standing, concern=concern, pin=pin)
         return found.model_copy(update={"offers": _open_to(caller, offers, fleet)})
+
+    async def require_readable(self, caller: Caller, fleet: str) -> None:
+        """Return when the caller may look at the fleet.
+
+        Raises:
+            Unknown: There is no such fleet, as far as the caller may know.
+        """
+        await self._asked(caller, Action.READ, fleet)
+
+    async def glances(self, caller: Caller) -> tuple[Glance, ...]:
+        """Return how every fleet stands that the caller may look at, those that need somebody first."""
+        known = await asyncio.to_thread(self._fleets.of, caller)
+        fleets = [fleet for fleet in known if may(caller, Action.READ, fleet.name)]
+        found = await asyncio.to_thread(glances_of, self._ledger, fleets)
+        turn = asyncio.Semaphore(ASKED_AT_ONCE)
+
+        async def with_concern(one: Glance) -> Glance:
+            if one.change is None or not one.change.under_way:
+                return one
+            async with turn:
+                stuck = await self._changes.concern_about(one.fleet)
+            return one.model_copy(update={"concern": stuck[0]}) if stuck else one
+
+        return tuple(sorted(await asyncio.gather(*map(with_concern, found)), key=lambda one: one.urgency))
 
     async def history(
         self, caller: Caller, fleet: str, limit: int, before: str | None = None
@@ -230,7 +293,37 @@ class Service:
     async def change(self, caller: Caller, name: str) -> ChangeView:
         """Return one change of whatever fleet the caller may look at, and what it tells."""
         record = await self._record(caller, Action.READ, name)
-        return ChangeView(record=record, status=await asyncio.to_thread(self._told, record))
+        return ChangeView(record=record, status=await asyncio.to_thread(told_of, self._ledger, record))
+
+    async def decisions(self, caller: Caller, name: str, after: int, limit: int) -> tuple[DecisionRow, ...]:
+        """Return a page of what the gates of a change decided, from the ledger alone."""
+        record = await self._record(caller, Action.READ, name)
+        return await asyncio.to_thread(decisions_of, self._ledger, record.name, after, limit)
+
+    async def decision(self, caller: Caller, name: str, number: int) -> DecisionView:
+        """Return one decision of a change, with the rules that made it; from the ledger alone."""
+        record = await self._record(caller, Action.READ, name)
+        return await asyncio.to_thread(decision_of, self._ledger, record, number)
+
+    async def verdicts(
+        self, caller: Caller, name: str, after: int = 0, limit: int = 500
+    ) -> tuple[VerdictRow, ...]:
+        """Return what was decided in one change after so many decisions, with every gate's reading."""
+        record = await self._record(caller, Action.READ, name)
+        return await asyncio.to_thread(self._ledger.verdicts, record.name, limit, after)
+
+    async def samples(self, caller: Caller, name: str, after: datetime | None = None) -> tuple[Sample, ...]:
+        """Return what the gates of one change measured after that moment, the oldest first."""
+        record = await self._record(caller, Action.READ, name)
+        return await asyncio.to_thread(self._ledger.samples, record.name, after)
+
+    async def margins(self, caller: Caller, name: str) -> dict[str, float]:
+        """Return how much worse than control each gate of a change allows, as its plan says."""
+        record = await self._record(caller, Action.READ, name)
+        if record.plan is None:
+            return {}
+        planned = await asyncio.to_thread(self._ledger.planned, record.plan)
+        return dict(planned.margins) if planned is not None else {}
 
     async def events_of_change(
         self, caller: Caller, name: str, after: int, limit: int = 200
@@ -247,6 +340,34 @@ class Service:
     async def sessions(self, caller: Caller, fleet: str) -> Surveyed:
         """Return what is true of every gateway now."""
         return await self._changes.surveys.of(await self._asked(caller, Action.READ, fleet))
+
+    async def gateways(self, caller: Caller, fleet: str, after: str, limit: int) -> tuple[GatewayRow, ...]:
+        """Return what gateways said of themselves when they were last looked at; none is asked now.
+
+        Args:
+            caller: Who asks.
+            fleet: Whose gateways.
+            after: Only those whose name comes after this one.
+            limit: How many at most.
+        """
+        named = await self._asked(caller, Action.READ, fleet)
+        names = sorted(one.name for one in named.gateways if one.name > after)[:limit]
+        return await asyncio.to_thread(self._ledger.gateway_rows, fleet, names)
+
+    async def gateway(self, caller: Caller, fleet: str, gateway: str) -> GatewayRow:
+        """Return what one gateway said of itself when it was last looked at; Unknown without such a one."""
+        named = await self._asked(caller, Action.READ, fleet)
+        names = _named_in(named, (gateway,))
+        return (await asyncio.to_thread(self._ledger.gateway_rows, fleet, names))[0]
+
+    async def traffic(self, caller: Caller, fleet: str) -> Traffic:
+        """Return how many sessions live on which release now, by the fleet's metrics."""
+        named = await self._asked(caller, Action.READ, fleet)
+        newest = await asyncio.to_thread(self._ledger.last_change, fleet)
+        header = None
+        if newest is not None and newest.plan is not None:
+            header = await asyncio.to_thread(self._ledger.plan_header, newest.plan)
+        return await self._traffic.of(named, header.release if header is not None else None)
 
     async def drains(self, caller: Caller, fleet: str) -> tuple[DrainStatus, ...]:
         """Return what drains on the fleet's gateways."""
@@ -270,12 +391,13 @@ class Service:
         named = await self._asked(caller, Action.PLAN, fleet)
         made = await self._plans.plan(named, to, strategy)
         await asyncio.to_thread(self._ledger.record_plan, made, caller.person)
-        return await self._plans.view(made, caller.person)
+        return await self._plans.view(await asyncio.to_thread(outlined, made), named, caller.person)
 
     async def planned(self, caller: Caller, plan: str) -> PlanView:
         """Return a plan that somebody made, by its digest or the beginning of it, and who approved it."""
         found = await self._plan_of(caller, Action.READ, plan)
-        return await self._plans.view(found, caller.person)
+        fleet = await self._asked(caller, Action.READ, found.fleet)
+        return await self._plans.view(found, fleet, caller.person)
 
     async def examine(self, caller: Caller) -> tuple[Finding, ...]:
         """Return what is well and what is not, of the fleets that the caller may look at."""
@@ -295,7 +417,7 @@ class Service:
     ) -> tuple[SnapshotRow, ...]:
         """Return which evidence of failures is kept of the fleet, the newest first."""
         await self._asked(caller, Action.READ, fleet)
-        return await self._slowly(partial(self._ledger.kept_snapshots, fleet, change, limit=MOST_SNAPSHOTS))
+        return await slowly(partial(self._ledger.kept_snapshots, fleet, change, limit=MOST_SNAPSHOTS))
 
     async def snapshot(self, caller: Caller, fleet: str, name: str) -> bytes:
         """Return one failure's evidence, its digest checked again."""
@@ -329,7 +451,10 @@ class Service:
             plan = await self._plans.plan(named, to, strategy)
             if not plan.waves:
                 raise Refused(f"there is nothing to do: {to} would change no gateway of {fleet}")
-            await self._require(caller, plan, digest, Offer(verb=Verb.PLAN, fleet=fleet, release=to))
+            if caller.machine:  # a person who names the release knows what became of it: the plan says so
+                await asyncio.to_thread(self.desired.require_unpinned, fleet, plan.release.digest)
+            again = Offer(verb=Verb.PLAN, fleet=fleet, release=to)
+            await self._require(caller, await asyncio.to_thread(outlined, plan), digest, again)
             return await self._changes.start(
                 plan,
                 self._releases.repository,
@@ -342,6 +467,52 @@ class Service:
         asked = {"to": to, "reason": reason}
         return await self._begun_once(caller, "upgrade asked for", fleet, asked, key, begin)
 
+    async def apply_upgrade(
+        self, caller: Caller, fleet: str, asked: UpgradeApplied, *, key: str | None = None
+    ) -> AppliedUpgrade:
+        """Bring the fleet to the release of a file, as far as that says; a repeat changes nothing.
+
+        Raises:
+            Refused: The fleet went back from it, or the file may be older than what was applied last.
+            Conflict: Another change is under way, or the plan is another one now.
+            ApprovalRequired: The plan needs more people than have approved it.
+        """
+        await self._asked(caller, Action.READ, fleet)
+        wanted = upgrade_in(asked.file, fleet)
+        named = await self._asked(caller, action_to_apply(wanted), fleet)
+        if begun := await self._changes.begun_before(caller.request(key)):
+            return AppliedUpgrade(state=WishState.UNDER_WAY, start=wanted.start, change=begun, started=True)
+
+        async def look() -> Wish:
+            found = await asyncio.to_thread(self.desired.wish, named, wanted)
+            if found.pin is not None and found.state is not WishState.REACHED:
+                raise pinned(fleet, found.pin)
+            if found.state is WishState.WANTED:
+                require_following(found.last, asked)
+            if found.state is WishState.BUSY:
+                sentence = f"{found.change} is under way, which leads {fleet} elsewhere; apply it afterwards"
+                raise Conflict(sentence, Offer(verb=Verb.WATCH, fleet=fleet))
+            return found
+
+        said = {"release": wanted.release, "commit": asked.commit, "reason": wanted.reason}
+        found = await self._acts.audited(caller, "upgrade applied", fleet, said, look)
+        starts = found.state is WishState.WANTED and wanted.start is StartWhen.ON_APPROVAL
+        change = found.change
+        if starts:
+            change = await self.start(
+                caller,
+                fleet,
+                wanted.release,
+                wanted.strategy,
+                wanted.reason,
+                digest=asked.plan,
+                key=key,
+            )
+        if is_following(found.last, asked):  # what is there anyway does not make an older commit the newest
+            record = partial(self._ledger.record_revision, fleet, AppliedKind.UPGRADE, asked.file.text)
+            await asyncio.to_thread(record, caller.person, commit=asked.commit, author=asked.author)
+        return AppliedUpgrade(state=found.state, start=wanted.start, change=change, started=starts)
+
     async def approve_plan(self, caller: Caller, plan: str, reason: str) -> Approval:
         """Approve a plan that somebody else means to start; it binds to everything the plan names."""
         found = await self._plan_of(caller, Action.ANSWER, plan)
@@ -350,7 +521,7 @@ class Service:
             return await asyncio.to_thread(self._plans.approvals.approve, found, caller.person, reason)
 
         asked = {"plan": found.digest, "reason": reason}
-        return await self._acts.audited(caller, "approval asked for", fleet_of(found), asked, approve)
+        return await self._acts.audited(caller, "approval asked for", found.fleet, asked, approve)
 
     async def command(
         self,
@@ -387,6 +558,8 @@ class Service:
 
         async def give() -> CommandReceipt:
             await self._refuse_stale(fleet, change, safe=safe)
+            if kind in ANOTHER_PERSONS:
+                await asyncio.to_thread(self._require_another_person, caller.person, fleet)
             return await self._changes.command(fleet, command)
 
         what, asked = f"{kind.replace('_', ' ')} asked for", {"reason": reason, "id": command.id}
@@ -443,6 +616,8 @@ class Service:
 
         async def begin(request: str | None) -> str | None:
             release = await asyncio.to_thread(self._ledger.release, to, named.product)
+            if caller.machine:
+                await asyncio.to_thread(self.desired.require_unpinned, fleet, release.digest)
             await self._plans.require_credentials(named, release)
             source = self._releases.repository
             return await self._changes.install(named, release, source, caller.person, reason, key=request)
@@ -491,7 +666,7 @@ class Service:
             Refused: The gateways have them already.
         """
         named = await self._asked(caller, Action.PLAN, fleet)
-        return await self._plans.view(await self._changes.plan_settings(named), caller.person)
+        return await self._plans.view(await self._changes.plan_settings(named), named, caller.person)
 
     async def configure(
         self, caller: Caller, fleet: str, reason: str, *, digest: str | None = None, key: str | None = None
@@ -733,10 +908,6 @@ class Service:
         """Do the work once for each key of the caller; see `Acting.once`."""
         return await self._acts.once(caller, key, content, work, safe=safe)
 
-    async def _slowly(self, work: Callable[[], T]) -> T:
-        """Do what takes seconds in a thread that no other question waits for, one after the other."""
-        return await asyncio.get_running_loop().run_in_executor(SLOW, work)
-
     # --- one place for each thing that all of them need --------------------------------
 
     async def _asked(self, caller: Caller, action: Action, fleet: str) -> Fleet:
@@ -767,19 +938,14 @@ class Service:
 
     async def _record(self, caller: Caller, action: Action, change: str) -> ChangeRecord:
         """Return a change's line; of a fleet that the caller may not know, as if there were none."""
-        record = await asyncio.to_thread(self._ledger.change, change)
-        try:  # a change is remembered longer than its fleet has a file
-            await asyncio.to_thread(self._fleets.require, caller, action, record.fleet)
-        except Unknown as unknown:
-            raise Unknown(f"no change {change} in the ledger", Offer(verb=Verb.HISTORY)) from unknown
-        return record
+        return await asyncio.to_thread(record_for, self._ledger, self._fleets, caller, action, change)
 
     async def _plan_of(self, caller: Caller, action: Action, name: str) -> AnyPlan:
         """Return a recorded plan; of a fleet that the caller may not know, as if there were none."""
         known = await asyncio.to_thread(self._fleets.names, caller)
         digest, fleet = await asyncio.to_thread(self._ledger.plan_named, name, known)
         await self._asked(caller, action, fleet)
-        return await asyncio.to_thread(self._ledger.any_plan, digest)
+        return await asyncio.to_thread(self._ledger.outline, digest)
 
     def _no_withdrawal(self, caller: Caller, row: ReleaseRow) -> str | None:
         """Return why the caller may not withdraw the release wherever it could be installed."""
@@ -792,6 +958,14 @@ class Service:
                     "that takes operator on '*'"
                 )
         return None
+
+    def _require_another_person(self, person: str, fleet: str) -> None:
+        """Return unless the person asked for the fleet's change, or has voted on it, by another name."""
+        newest = self._ledger.last_change(fleet)
+        story = self._ledger.story(newest.name) if newest is not None else None
+        if story is not None:
+            involved = {*story.order.requesters, *story.told.votes}
+            KnownNames(self._ledger, self.people).require_another_person(person, involved)
 
     async def _refuse_stale(self, fleet: str, shown: str | None, *, safe: bool) -> None:
         """Refuse what was asked of a change that is not the fleet's newest any more.
@@ -828,37 +1002,9 @@ class Service:
             offers.append(Offer(verb=Verb.HAND_BACK, fleet=fleet, gateway=one, note=note))
         return tuple(offers)
 
-    def _told(self, record: ChangeRecord) -> ChangeStatus:
-        """Return what the change tells, and from its line what it could not tell itself."""
-        row = self._ledger.story(record.name)
-        newest = self._ledger.newest_events(record.name, NEWEST)
-        events = {
-            "events": tuple(Event(at=event.at, sentence=event.sentence) for event in newest),
-            "earlier_events": newest[0].number if newest else 0,
-        }
-        told = (row.told if row is not None else Told(name=record.name)).model_copy(update=events)
-        order = row.order if row is not None else _order_of(record)
-        story = Story(order, record.began, told)
-        story.know(record.name, self._ledger.plan_header(order.plan) if order.plan is not None else None)
-        if told.result is None and record.outcome is not None:
-            end = ChangeResult(rollout=record.name, outcome=Outcome(record.outcome), reason=record.sentence)
-            story.end(end, record.ended or datetime.now(UTC))
-        return story.status()
-
 
 def _open_to(caller: Caller, offers: Iterable[Offer], fleet: str) -> tuple[Offer, ...]:
     return tuple(offer for offer in offers if open_to(caller, offer, fleet))
-
-
-def _order_of(record: ChangeRecord) -> ChangeOrder:
-    """Return what was asked, as far as the line of a change says that never told its story."""
-    return ChangeOrder(
-        fleet=record.fleet,
-        kind=record.kind,
-        requested_by=record.requested_by,
-        reason=record.reason,
-        cause=record.cause,
-    )
 
 
 def _named_in(fleet: Fleet, gateways: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,0 +1,102 @@
+"""A glance at every fleet: what it is on and what its newest change tells, in as few questions as for one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+
+from orchestrator.service.standing import looked_at_within
+from orchestrator.service.telling import order_of, status_of
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.overview import Looked
+from policies.model.change import ChangeRecord, Outcome, Phase
+from policies.model.fleet import Fleet
+from policies.model.status import ChangeStatus
+from policies.model.value import Value
+from policies.status.told import Told
+
+
+class ChangeGlance(Value):
+    """A fleet's newest change in a line."""
+
+    rollout: str
+    phase: Phase
+    outcome: Outcome | None
+    what: str
+    needs_you: str | None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it has no end yet."""
+        return self.phase is not Phase.ENDED
+
+
+class Glance(Value):
+    """How one of many fleets stands."""
+
+    fleet: str
+    versions: tuple[str, ...]
+    taking: int
+    """Gateways that take users."""
+    gateways: int
+    heard: int = 0
+    """Gateways that answered when they were looked at lately; of the others nobody knows."""
+    looked_at: datetime | None = None
+    """When any was looked at last, None when none ever was."""
+    change: ChangeGlance | None = None
+    concern: str | None = None
+    """What is wrong with the telling itself."""
+
+    @property
+    def urgency(self) -> tuple[bool, bool, str]:
+        """What orders fleets: what needs somebody, then what is under way, then the others by name."""
+        change = self.change
+        needs = self.concern or (change.needs_you if change is not None else None)
+        return not needs, not (change is not None and change.under_way), self.fleet
+
+
+def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
+    """Return how each of these fleets stands, from the ledger alone."""
+    names = {fleet.name for fleet in fleets}
+    newest = {name: record for name, record in ledger.newest_changes().items() if name in names}
+    told = dict(_told(ledger, newest))
+    within = {one.name: looked_at_within(len(one.gateways)) for one in fleets}
+    taking, looked = ledger.taking_everywhere(within), ledger.looked_at_everywhere(within)
+    versions = ledger.versions({release for releases in taking.values() for release in releases})
+    return tuple(
+        Glance(
+            fleet=fleet.name,
+            versions=_versions(ledger, fleet.name, taking.get(fleet.name, {}), versions),
+            taking=sum(taking.get(fleet.name, {}).values()),
+            gateways=len(fleet.gateways),
+            heard=looked.get(fleet.name, Looked()).heard,
+            looked_at=looked.get(fleet.name, Looked()).at,
+            change=_glance(told[fleet.name]) if fleet.name in told else None,
+        )
+        for fleet in fleets
+    )
+
+
+def _told(ledger: Ledger, newest: Mapping[str, ChangeRecord]) -> Iterator[tuple[str, ChangeStatus]]:
+    """Yield what the newest change of each fleet tells, without its events."""
+    stories = ledger.stories_of([record.name for record in newest.values()])
+    orders = {
+        record.name: stories[record.name].order if record.name in stories else order_of(record)
+        for record in newest.values()
+    }
+    headers = ledger.plan_headers({order.plan for order in orders.values() if order.plan is not None})
+    for fleet, record in newest.items():
+        order = orders[record.name]
+        told = stories[record.name].told if record.name in stories else Told(name=record.name)
+        yield fleet, status_of(record, order, told, headers.get(order.plan or ""))
+
+
+def _versions(
+    ledger: Ledger, fleet: str, taking: Mapping[str, int], versions: Mapping[str, str]
+) -> tuple[str, ...]:
+    known = dict(versions)
+    if taking.keys() - known.keys() - {""}:  # what was adopted is no release that was added
+        known |= {one.digest: one.version for one in ledger.known_good_releases(fleet)}
+    return tuple(sorted({known.get(release, "an unknown release") for release in taking}))
+
+
+def _glance(told: ChangeStatus) -> ChangeGlance:
+    return ChangeGlance(**{name: getattr(told, name) for name in ChangeGlance.model_fields})

@@ -1,0 +1,58 @@
+"""Telling: what one change has to say, from its rows in the ledger."""
+
+from datetime import UTC, datetime
+
+from orchestrator.store.ledger import Ledger
+from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, Outcome
+from policies.model.plan_part import PlanHeader
+from policies.model.status import ChangeStatus, Event
+from policies.model.value import Value
+from policies.status.story import Story
+from policies.status.told import Told
+
+NEWEST = 50
+"""Events of a change that its status shows; the others are asked for by page."""
+
+
+class ChangeView(Value):
+    """One change: its line in the history, and what it tells."""
+
+    record: ChangeRecord
+    status: ChangeStatus
+
+
+def told_of(ledger: Ledger, record: ChangeRecord) -> ChangeStatus:
+    """Return what the change tells, and from its line what it could not tell itself."""
+    newest = ledger.newest_events(record.name, NEWEST)
+    events = {
+        "events": tuple(Event(at=event.at, sentence=event.sentence) for event in newest),
+        "earlier_events": newest[0].number if newest else 0,
+    }
+    row = ledger.story(record.name)
+    order = row.order if row is not None else order_of(record)
+    told = (row.told if row is not None else Told(name=record.name)).model_copy(update=events)
+    header = ledger.plan_header(order.plan) if order.plan is not None else None
+    return status_of(record, order, told, header)
+
+
+def status_of(
+    record: ChangeRecord, order: ChangeOrder, told: Told, header: PlanHeader | None
+) -> ChangeStatus:
+    """Return what a change tells that told this, and from its line what it could not tell itself."""
+    story = Story(order, record.began, told)
+    story.know(record.name, header)
+    if told.result is None and record.outcome is not None:
+        end = ChangeResult(rollout=record.name, outcome=Outcome(record.outcome), reason=record.sentence)
+        story.end(end, record.ended or datetime.now(UTC))
+    return story.status()
+
+
+def order_of(record: ChangeRecord) -> ChangeOrder:
+    """Return what was asked, as far as the line of a change says that never told its story."""
+    return ChangeOrder(
+        fleet=record.fleet,
+        kind=record.kind,
+        requested_by=record.requested_by,
+        reason=record.reason,
+        cause=record.cause,
+    )
