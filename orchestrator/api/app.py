@@ -8,16 +8,20 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from orchestrator.api import problems
-from orchestrator.api.limits import Limits, Streams
+from orchestrator.api.limits import Limits, descriptions, streams
 from orchestrator.api.routes import (
     audit,
+    certificates,
     changes,
     commands,
     complaints,
+    desired,
+    drills,
     fleets,
     gateways,
     login,
     plans,
+    reports,
     tokens,
 )
 from orchestrator.api.size import Short
@@ -45,7 +49,8 @@ def application(service: Service, limits: Limits | None = None, watch: Watch | N
     )
     app.state.service = service
     app.state.limits = limits or Limits()
-    app.state.streams = Streams()
+    app.state.streams = streams()
+    app.state.descriptions = descriptions()
     app.add_middleware(Short)
     problems.install(app)
 
@@ -57,10 +62,24 @@ def application(service: Service, limits: Limits | None = None, watch: Watch | N
         if watch is not None:
             watch.requests.count(request.method, response.status_code, time.monotonic() - began)
         response.headers["X-Request-Id"] = request.state.number
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
-    for routes in (audit, fleets, changes, commands, plans, gateways, tokens, login, complaints):
+    for routes in (
+        audit,
+        fleets,
+        changes,
+        reports,
+        drills,
+        commands,
+        plans,
+        gateways,
+        certificates,
+        desired,
+        tokens,
+        login,
+        complaints,
+    ):
         app.include_router(routes.router, prefix="/v1", responses=DOCUMENTED)
     if watch is not None:
         app.include_router(health(watch.readiness))

@@ -6,7 +6,8 @@ from holding a change or taking it back.
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import TypeVar
 
@@ -19,6 +20,11 @@ MOST_STREAMS = 16
 
 STREAM_AFTER_SECONDS = 15.0
 
+MOST_DESCRIPTIONS = 2
+"""Descriptions of one person that are read and looked through at a time: each takes many times its length."""
+
+DESCRIPTION_AFTER_SECONDS = 2.0
+
 MOST_CALLERS = 10_000
 """Buckets kept; the one that was used longest ago goes first, and is full when it comes again."""
 
@@ -30,6 +36,7 @@ class Kind(Enum):
     CHANGE = "change"
     SAFE = "safe"
     STRANGER = "stranger"
+    LOGIN = "login"
     COMPLAINT = "complaint"
 
     @property
@@ -43,7 +50,14 @@ class Kind(Enum):
         return self.size / 60
 
 
-PER_MINUTE = {Kind.LOOK: 600, Kind.CHANGE: 20, Kind.SAFE: 20, Kind.STRANGER: 30, Kind.COMPLAINT: 600}
+PER_MINUTE = {
+    Kind.LOOK: 600,
+    Kind.CHANGE: 20,
+    Kind.SAFE: 20,
+    Kind.STRANGER: 30,
+    Kind.LOGIN: 120,
+    Kind.COMPLAINT: 600,
+}
 """A frame that is drawn twice a second asks 240 times a minute."""
 
 
@@ -78,23 +92,49 @@ class Limits:
             after = (1 - level) / kind.per_second
             raise TooMany(f"{who} asks more often than {kind.size} times a minute", after)
 
+    def give_back(self, who: str, kind: Kind) -> None:
+        """Put back what was taken for something that turned out well, and is counted for nobody."""
+        level, filled = self._buckets.get((who, kind), (float(kind.size), self._clock()))
+        self._buckets[who, kind] = (min(float(kind.size), level + 1), filled)
 
-class Streams:
-    """How many streams everybody follows now."""
 
-    def __init__(self) -> None:
-        self._followed = Counter[str]()
+class AtOnce:
+    """How many of something each person has under way; whoever has none is forgotten."""
+
+    def __init__(self, most: int, refusal: str, after: float) -> None:
+        """Take how many there may be, what is said after a person's name to one more, and seconds to wait."""
+        self._most, self._refusal, self._after = most, refusal, after
+        self._under_way = Counter[str]()
 
     def refuse_another(self, person: str) -> None:
-        """Return while the person may follow one more; TooMany otherwise."""
-        if self._followed[person] >= MOST_STREAMS:
-            raise TooMany(f"{person} follows {MOST_STREAMS} streams already", STREAM_AFTER_SECONDS)
+        """Return while the person may have one more; TooMany otherwise."""
+        if self._under_way[person] >= self._most:
+            raise TooMany(f"{person} {self._refusal}", self._after)
+
+    @contextmanager
+    def one(self, person: str) -> Iterator[None]:
+        """Count one more for the length of the body."""
+        self._under_way[person] += 1
+        try:
+            yield
+        finally:
+            self._under_way[person] -= 1
+            if not self._under_way[person]:
+                del self._under_way[person]
 
     async def counted(self, person: str, stream: AsyncIterator[T]) -> AsyncIterator[T]:
         """Yield what the stream yields, and count it for as long as it does."""
-        self._followed[person] += 1
-        try:
+        with self.one(person):
             async for one in stream:
                 yield one
-        finally:
-            self._followed[person] -= 1
+
+
+def streams() -> AtOnce:
+    """Return what counts the streams that everybody follows."""
+    return AtOnce(MOST_STREAMS, f"follows {MOST_STREAMS} streams already", STREAM_AFTER_SECONDS)
+
+
+def descriptions() -> AtOnce:
+    """Return what counts the descriptions that are read and looked through."""
+    said = f"sends {MOST_DESCRIPTIONS} descriptions already; send this one after them"
+    return AtOnce(MOST_DESCRIPTIONS, said, DESCRIPTION_AFTER_SECONDS)

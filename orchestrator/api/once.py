@@ -6,7 +6,9 @@ from typing import Annotated
 from fastapi import Depends, Header, Request, Response
 
 from orchestrator.api.limits import Kind
-from orchestrator.api.who import Recognised, Serving, limits_of
+from orchestrator.api.texts import KEY, LONGEST_KEY
+from orchestrator.api.who import Recognised, Serving, limits_of, service_of
+from policies.model.people import Caller
 from policies.model.request import Answer
 from policies.model.value import Value
 
@@ -15,8 +17,8 @@ Key = Annotated[
     Header(
         alias="Idempotency-Key",
         min_length=1,
-        max_length=128,
-        pattern=r"^[!-~]+$",
+        max_length=LONGEST_KEY,
+        pattern=KEY,
         description="the same key with the same request is the same request, carried out once",
     ),
 ]
@@ -40,15 +42,39 @@ class Keyed:
         self, work: Callable[[], Awaitable[Value]], status: int = 200, kind: Kind = Kind.CHANGE
     ) -> Response:
         """Return the answer of the work, or of the equal request that came first."""
-        request = self._request
-        limits_of(request).take(self.caller.person, kind)
-        content = request.method.encode() + b" " + request.url.path.encode() + b"\n" + await request.body()
-
-        async def answer() -> Answer:
-            return Answer(status=status, body=(await work()).model_dump_json())
-
-        found = await self.service.once(self.caller, self.key, content, answer, safe=kind is Kind.SAFE)
+        body = await self._request.body()
+        found = await once(self._request, self.caller, self.key, body, work, status=status, kind=kind)
         return Response(found.body, found.status, media_type="application/json")
+
+
+async def once(
+    request: Request,
+    caller: Caller,
+    key: str,
+    said: bytes,
+    work: Callable[[], Awaitable[Value]],
+    *,
+    status: int = 200,
+    kind: Kind = Kind.CHANGE,
+) -> Answer:
+    """Return the answer of the work, or of the equal request of the caller that came first.
+
+    Args:
+        request: What asks for it.
+        caller: Who asks.
+        key: The caller's own, by which a repeat is known.
+        said: What was asked; another content under the same key is refused.
+        work: What is done.
+        status: What it is answered with.
+        kind: Of which bucket it takes.
+    """
+    limits_of(request).take(caller.person, kind)
+    content = request.method.encode() + b" " + request.url.path.encode() + b"\n" + said
+
+    async def answer() -> Answer:
+        return Answer(status=status, body=(await work()).model_dump_json())
+
+    return await service_of(request).once(caller, key, content, answer, safe=kind is Kind.SAFE)
 
 
 Once = Annotated[Keyed, Depends()]

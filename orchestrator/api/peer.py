@@ -30,7 +30,8 @@ CONNECTION = "connection"
 class Connections:
     """The connections of one server; where all places are taken, a newcomer gets that of a stranger.
 
-    Refusing the newcomer instead would let whoever opens connections and says nothing keep everybody out.
+    Refusing the newcomer instead would let whoever opens connections and says nothing keep everybody out;
+    so would it within a crowd, which may be everybody behind one proxy.
     """
 
     def __init__(self, most: int) -> None:
@@ -39,12 +40,19 @@ class Connections:
         self._held: dict[PeerProtocol, None] = {}
 
     def take(self, newcomer: "PeerProtocol") -> None:
-        """Give the newcomer a place, unless its own crowd has enough of them."""
+        """Give the newcomer a place; where its own crowd has enough of them, one of these makes room."""
+        before = [one for one in self._held if one.crowd == newcomer.crowd]
         self._held[newcomer] = None
-        if Counter(one.crowd for one in self._held)[newcomer.crowd] > MOST_OF_ONE:
-            newcomer.dismiss()
+        if len(before) >= MOST_OF_ONE:
+            next((one for one in before if one.waits), before[0]).dismiss()
         elif len(self._held) > self._most:
             self._who_makes_room().dismiss()
+
+    def recognise(self, shown: "PeerProtocol") -> None:
+        """Let one person have no more places than one crowd may: their oldest connection makes room."""
+        theirs = [one for one in self._held if one.crowd == shown.crowd]
+        if len(theirs) > MOST_OF_ONE:
+            theirs[0].dismiss()
 
     def forget(self, gone: "PeerProtocol") -> None:
         """Give the place of a connection that has ended free."""
@@ -65,6 +73,8 @@ class PeerProtocol(H11Protocol):
 
     known = False
     """Whether it has shown who it is."""
+
+    _person: str | None = None
 
     _seen: object = None
     _check: asyncio.TimerHandle | None = None
@@ -94,16 +104,28 @@ class PeerProtocol(H11Protocol):
         self.held.forget(self)
         self.transport.abort()
 
+    def recognise(self, person: str) -> None:
+        """Take down who has shown here who they are."""
+        if self._person != person:
+            self.known, self._person = True, person
+            self.held.recognise(self)
+
     @property
     def crowd(self) -> str:
-        """Whose connection it is, as far as can be told."""
+        """Whose connection it is, as far as can be told: of many behind one address each is their own."""
+        if self._person is not None:
+            return f"person:{self._person}"
         return crowd_of(self.client[0]) if self.client is not None else ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether no whole request has come that would have to be answered."""
+        return self.conn.their_state in {h11.IDLE, h11.SEND_BODY}
 
     def _look_after(self) -> None:
         """Close a connection on which a request has not become whole since the last look."""
         seen = (self.conn.their_state, self.cycle)
-        waits = self.conn.their_state in {h11.IDLE, h11.SEND_BODY}
-        if waits and seen == self._seen:
+        if self.waits and seen == self._seen:
             self.transport.close()
             return
         self._seen = seen

@@ -28,6 +28,13 @@ from policies.model.value import Value, sentence
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger(__name__)
 
+
+class NotLoggedIn(PenstockError):
+    """Nobody has said who asks."""
+
+    exit_code = 4
+
+
 _STATUS: tuple[tuple[type[PenstockError], HTTPStatus], ...] = (
     (Unknown, HTTPStatus.NOT_FOUND),
     (OtherContent, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -37,6 +44,7 @@ _STATUS: tuple[tuple[type[PenstockError], HTTPStatus], ...] = (
     (Conflict, HTTPStatus.CONFLICT),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (TooMany, HTTPStatus.TOO_MANY_REQUESTS),
+    (NotLoggedIn, HTTPStatus.UNAUTHORIZED),
 )
 
 
@@ -56,29 +64,40 @@ class Problem(Value):
     request_id: str
 
 
-class NotLoggedIn(PenstockError):
-    """Nobody has said who asks."""
-
-    exit_code = 4
-
-
 def answer(request: Request, error: PenstockError) -> JSONResponse:
     """Return an error of ours as a problem."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), None)
+    status = status_of(error)
     headers = None
     if isinstance(error, TooMany):
         headers = {"Retry-After": str(ceil(error.after))}
     if isinstance(error, NotLoggedIn):
-        status, headers = HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"}
+        headers = {"WWW-Authenticate": "Bearer"}
     return _problem(
         request,
-        status or HTTPStatus.INTERNAL_SERVER_ERROR,
+        status,
         error.code,
         str(error),
         offers=error.offers,
         headers=headers,
         exit_code=error.exit_code,
     )
+
+
+def status_of(error: PenstockError) -> HTTPStatus:
+    """Return with which status of HTTP an error of ours is answered."""
+    found = (status for kind, status in _STATUS if isinstance(error, kind))
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def unforeseen(request: Request, error: Exception) -> str:
+    """Write an error of penstock's own into the log, and return the number that names it there.
+
+    Which route it was is written down, not the path: a link that logs somebody in is part of one.
+    """
+    number = secrets.token_hex(8)
+    route = getattr(request.scope.get("route"), "path", "no route")
+    _log.error("request %s failed: %s %s", number, request.method, route, exc_info=error)
+    return number
 
 
 def install(app: FastAPI) -> None:
@@ -107,8 +126,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-        number = secrets.token_hex(8)
-        _log.error("request %s failed: %s", number, request.url.path, exc_info=error)
+        number = unforeseen(request, error)
         detail = f"an internal error; the log names it under {number}"
         return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", detail, number=number)
 

@@ -39,15 +39,37 @@ async def recognised(request: Request, service: Annotated[Service, Depends(servi
         NotAllowed: Whoever it is is not known here.
     """
     caller = await _recognised(request, service)
-    connection = request.scope.get("state", {}).get(CONNECTION)
-    if isinstance(connection, PeerProtocol):
-        connection.known = True
+    known(request, caller)
     request.state.uncharged = caller.person
     return caller
 
 
+def known(request: Request, caller: Caller) -> None:
+    """Note who has the connection: one person's connections are a crowd of their own."""
+    connection = request.scope.get("state", {}).get(CONNECTION)
+    if isinstance(connection, PeerProtocol):
+        connection.recognise(caller.person)
+
+
+def let_go(request: Request) -> None:
+    """End the connection at once, whatever is still to be said: nobody takes it."""
+    connection = request.scope.get("state", {}).get(CONNECTION)
+    if isinstance(connection, PeerProtocol):
+        connection.dismiss()
+
+
+def crowd_asking(request: Request) -> str:
+    """Return the crowd that a stranger belongs to."""
+    return crowd_of(address_of(request))
+
+
+def address_of(request: Request) -> str:
+    """Return where the caller called from: an address, or the user number at the local socket."""
+    return request.client.host if request.client is not None else ""
+
+
 async def _recognised(request: Request, service: Service) -> Caller:
-    limits, address = limits_of(request), request.client.host if request.client is not None else ""
+    limits, address = limits_of(request), address_of(request)
     shown = request.headers.get("authorization", "")
     if shown.lower().startswith(BEARER):
         secret = shown[len(BEARER) :].strip()

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from orchestrator.api.limits import Kind
 from orchestrator.api.once import Once
 from orchestrator.api.routes.fleets import Fleet
+from orchestrator.api.texts import LONGEST_REASON, LONGEST_RELEASE, TEXT
 from orchestrator.api.written import PLAN
 from policies.access import SAFE_DIRECTION
 from policies.model.command import CommandKind, CommandReceipt
@@ -22,13 +23,16 @@ Why = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=500,
-        pattern=r"^[^\x00]*[^\x00\s][^\x00]*$",
+        max_length=LONGEST_REASON,
+        pattern=TEXT,
         description="why, for whoever reads the history",
     ),
 ]
 Release = Annotated[
-    str, Field(min_length=1, max_length=128, description="a release: digest, its beginning, or version")
+    str,
+    Field(
+        min_length=1, max_length=LONGEST_RELEASE, description="a release: digest, its beginning, or version"
+    ),
 ]
 
 

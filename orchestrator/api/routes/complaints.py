@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Request
 
 from orchestrator.api.limits import Kind
 from orchestrator.api.routes.fleets import Fleet
-from orchestrator.api.who import Serving, limits_of
+from orchestrator.api.who import Serving, crowd_asking, limits_of
 from policies.judge.complaints import MOST_BYTES, Complaint
 from policies.model.errors import BadInput, PenstockError
 from policies.model.value import Value
@@ -42,13 +42,13 @@ async def complain(
     fleet: Fleet, request: Request, service: Serving, at: At = "", signature: Signature = ""
 ) -> Recorded:
     """Record that a user complained about a gateway; signed over `at.fleet.body` as it is sent."""
-    address, limits = request.client.host if request.client is not None else "", limits_of(request)
-    limits.take(address, Kind.COMPLAINT)
+    crowd, limits = crowd_asking(request), limits_of(request)
+    limits.take(crowd, Kind.COMPLAINT)
     body = await request.body()
     if len(body) > MOST_BYTES:
         raise BadInput(f"a complaint has at most {MOST_BYTES} bytes")
     try:
         return Recorded(new=await service.complain(fleet, body, at, signature))
     except PenstockError:
-        limits.take(address, Kind.STRANGER)
+        limits.take(crowd, Kind.STRANGER)
         raise

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
-from orchestrator.api.limits import Streams
+from orchestrator.api.limits import AtOnce
 from orchestrator.api.who import Asking, Serving, recognised
 from orchestrator.service.doctor import Finding
 from orchestrator.service.drift import Drift
@@ -20,6 +20,7 @@ from policies.model.errors import PenstockError
 from policies.model.people import Grants
 from policies.model.status import EventRow
 from policies.model.value import Name, Value
+from policies.traffic import Traffic
 
 router = APIRouter(tags=["fleets"])
 
@@ -121,6 +122,12 @@ async def gateways(fleet: Fleet, caller: Asking, service: Serving) -> Surveyed:
     return await service.sessions(caller, fleet)
 
 
+@router.get("/fleets/{fleet}/traffic")
+async def traffic(fleet: Fleet, caller: Asking, service: Serving) -> Traffic:
+    """Say how many sessions live on which release, as the fleet's metrics count them."""
+    return await service.traffic(caller, fleet)
+
+
 @router.get("/fleets/{fleet}/drains")
 async def drains(fleet: Fleet, caller: Asking, service: Serving) -> Drains:
     """Show what drains, with live counts."""
@@ -152,7 +159,7 @@ async def events(
     if "text/event-stream" not in request.headers.get("accept", ""):
         return Response(EventPage.of(first, begin).model_dump_json(), media_type="application/json")
 
-    streams: Streams = request.app.state.streams
+    streams: AtOnce = request.app.state.streams
     streams.refuse_another(caller.person)
 
     async def stream() -> AsyncIterator[ServerSentEvent]:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Release, Why
 from orchestrator.api.routes.fleets import Fleet
+from orchestrator.api.texts import LONGEST_RELEASE
 from orchestrator.api.who import Asking, Serving
 from orchestrator.api.written import PLAN
 from orchestrator.service.planning import PlanView
@@ -20,7 +21,10 @@ from policies.model.value import Digest, Name, Value
 router = APIRouter(tags=["plans and releases"])
 
 ReleaseName = Annotated[
-    str, Path(min_length=1, max_length=128, description="a release: digest, its beginning, or version")
+    str,
+    Path(
+        min_length=1, max_length=LONGEST_RELEASE, description="a release: digest, its beginning, or version"
+    ),
 ]
 PlanName = Annotated[str, Path(pattern=PLAN, description="a plan's digest, or the beginning of it")]
 

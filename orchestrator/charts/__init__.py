@@ -1,0 +1,1 @@
+"""Charts: what gates measured, as SVG text that the page and reports share; series in and text out."""

@@ -1,0 +1,16 @@
+"""The whole application: the API under /v1, and the page for everything else."""
+
+from fastapi import FastAPI
+
+from orchestrator.api.app import application
+from orchestrator.api.limits import Limits
+from orchestrator.api.watch import Watch
+from orchestrator.page.site import site
+from orchestrator.service.service import Service
+
+
+def whole(service: Service, limits: Limits | None = None, watch: Watch | None = None) -> FastAPI:
+    """Return API and page of this service; both share what everybody may ask how often."""
+    app = application(service, limits, watch)
+    app.mount("/", site(service, app.state.limits, app.state.streams, watch))
+    return app

@@ -1,0 +1,140 @@
+"""Orders: one sheet for each, which says what will happen and asks why; given once, however often sent."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+
+from orchestrator.api.limits import Kind
+from orchestrator.api.once import once
+from orchestrator.api.routes.commands import Release
+from orchestrator.api.routes.fleets import Fleet
+from orchestrator.api.routes.gateways import Told
+from orchestrator.api.who import Serving
+from orchestrator.page.forms import Key, Reason, Sent, with_form
+from orchestrator.page.render import rendered
+from orchestrator.page.session import Looking, Own
+from orchestrator.words.offers import EFFECTS, spelled
+from policies.access import SAFE_DIRECTION
+from policies.model.command import CommandKind, CommandReceipt
+from policies.model.errors import PenstockError, Unknown
+from policies.model.offer import Offer, Verb
+from policies.model.people import Caller, PersonName
+from policies.model.value import Digest, Name, Value
+
+router = APIRouter()
+
+OF_GATEWAYS = frozenset({Verb.QUARANTINE, Verb.RETURN})
+
+Order = Annotated[Verb, Path(description="what is to be done")]
+
+
+class Given(Value):
+    """What an order names besides its fleet."""
+
+    change: Name | None = None
+    """The change that was shown."""
+    gateway: Name | None = None
+    hold_of: PersonName | None = None
+    approves: Digest | None = None
+    to: Release | None = None
+    force: bool = False
+
+
+@router.get("/fleets/{fleet}/orders/{verb}")
+async def sheet(
+    request: Request,
+    fleet: Fleet,
+    verb: Order,
+    caller: Looking,
+    service: Serving,
+    given: Annotated[Given, Query()],
+) -> Response:
+    """Say what the order does and to whom, and ask why."""
+    status = await service.status(caller, fleet)
+    shown = given.change or (status.change.rollout if status.change is not None else None)
+    confirm = status.change.confirm if status.change is not None else None
+    meant = given.model_copy(update={"change": shown, "approves": given.approves or confirm})
+    return _sheet(request, fleet, verb, meant, status.model_dump(mode="json"), Sent())
+
+
+@router.post("/fleets/{fleet}/orders/{verb}", dependencies=[Own])
+async def give(
+    request: Request,
+    fleet: Fleet,
+    verb: Order,
+    caller: Looking,
+    service: Serving,
+    given: Annotated[Given, Query()],
+    reason: Reason,
+    key: Key,
+) -> Response:
+    """Carry the order out, and say what became of it; a refusal keeps what was written."""
+
+    async def work() -> Value:
+        return await _carried_out(service, caller, fleet, verb, given, reason, key)
+
+    kind = Kind.SAFE if verb.value in SAFE_DIRECTION else Kind.CHANGE
+    said = f"{given.model_dump_json()}\n{reason}".encode()
+    try:
+        answer = await once(request, caller, key, said, work, kind=kind)
+    except PenstockError as error:
+        status = await service.status(caller, fleet)
+        sent = Sent(key, {"reason": reason}, error)
+        return _sheet(request, fleet, verb, given, status.model_dump(mode="json"), sent)
+    told = CommandReceipt if verb not in OF_GATEWAYS else Told
+    sentence = told.model_validate_json(answer.body).sentence
+    return rendered(request, "given.html", fleet=fleet, verb=verb.value, sentence=sentence)
+
+
+async def _carried_out(  # who asks whom for what, why, and under which key
+    service: Serving, caller: Caller, fleet: str, verb: Verb, given: Given, reason: str, key: str
+) -> Value:
+    if verb is Verb.ROLL_BACK:
+        return await service.roll_back(
+            caller, fleet, reason, to=given.to, force=given.force, change=given.change, key=key
+        )
+    if verb in OF_GATEWAYS:
+        act = service.leave_out if verb is Verb.QUARANTINE else service.take_in
+        return Told(sentence=await act(caller, fleet, given.gateway or "", reason))
+    return await service.command(
+        caller,
+        fleet,
+        CommandKind(verb.value),
+        reason,
+        key=key,
+        hold_of=given.hold_of,
+        approves=given.approves if verb is Verb.APPROVE else None,
+        change=given.change,
+    )
+
+
+def _sheet(
+    request: Request, fleet: str, verb: Verb, given: Given, status: dict[str, Any], sent: Sent
+) -> Response:
+    """Return the sheet of an order.
+
+    Raises:
+        Unknown: It is none that is given here.
+    """
+    if verb.value not in EFFECTS:
+        raise Unknown(f"{verb.value} is no order", Offer(verb=Verb.STATUS, fleet=fleet))
+    offer = Offer(
+        verb=verb,
+        fleet=fleet,
+        gateway=given.gateway,
+        release=given.to,
+        hold_of=given.hold_of,
+        force=given.force,
+    )
+    return with_form(
+        request,
+        "sheet.html",
+        sent,
+        fleet=fleet,
+        verb=verb.value,
+        effect=EFFECTS[verb.value],
+        command=spelled(offer.model_dump(mode="json")),
+        fields=given.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
+        stands=status,
+    )

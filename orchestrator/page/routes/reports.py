@@ -1,0 +1,114 @@
+"""Reports: one change told whole, what caused it to end as it did, and what is still to be done."""
+
+from datetime import UTC, date, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from orchestrator.api.once import once
+from orchestrator.api.routes.changes import ChangeName
+from orchestrator.api.routes.reports import MEDIA, POLICY, Number
+from orchestrator.api.routes.reports import Form as Written
+from orchestrator.api.who import Serving
+from orchestrator.page.forms import Cause, Key, Reason, Sent, new_key
+from orchestrator.page.render import rendered
+from orchestrator.page.routes.changes import shown
+from orchestrator.page.session import Looking, Own
+from orchestrator.reporting.render import as_html, as_markdown
+from policies.model.errors import PenstockError
+from policies.model.people import PersonName
+from policies.model.value import Value
+
+router = APIRouter()
+
+
+@router.get("/changes/{change}/report")
+async def report(request: Request, change: ChangeName, caller: Looking, service: Serving) -> Response:
+    """Show the report in one file, which may show itself and nothing else."""
+    del request
+    made = await service.reports.report(caller, change)
+    content = as_html(made.model_dump(mode="json"))
+    return HTMLResponse(content, headers={"Content-Security-Policy": POLICY})
+
+
+@router.get("/changes/{change}/report.{form}")
+async def file(form: Written, change: ChangeName, caller: Looking, service: Serving) -> Response:
+    """Give the report as a file to keep."""
+    made = await service.reports.report(caller, change)
+    document = made.model_dump(mode="json")
+    kept = {"Content-Disposition": f'attachment; filename="{change}.{_ENDS[form]}"'}
+    match form:
+        case Written.HTML:
+            content = as_html(document)
+        case Written.MARKDOWN:
+            content = as_markdown(document)
+        case Written.JSON:
+            content = made.model_dump_json()
+    media = MEDIA.get(form, "application/json")
+    return Response(content, media_type=media, headers=kept | {"Content-Security-Policy": POLICY})
+
+
+_ENDS = {Written.HTML: "html", Written.MARKDOWN: "md", Written.JSON: "json"}
+
+
+@router.get("/follow-ups")
+async def follow_ups(request: Request, caller: Looking, service: Serving) -> Response:
+    """List what is still to be done, what is due first before the others."""
+    found = await service.reports.follow_ups(caller)
+    today = datetime.now(UTC).date()
+    rows = [one.model_dump(mode="json") | {"overdue": one.is_overdue(today)} for one in found]
+    return rendered(request, "follow_ups.html", rows=rows, key=new_key())
+
+
+@router.post("/changes/{change}/cause", dependencies=[Own])
+async def cause(
+    request: Request, change: ChangeName, caller: Looking, service: Serving, text: Cause, key: Key
+) -> Response:
+    """Write down what caused the change to end as it did."""
+
+    async def work() -> Value:
+        return await service.reports.write_cause(caller, change, text)
+
+    try:
+        await once(request, caller, key, text.encode(), work)
+    except PenstockError as error:
+        return await shown(request, change, caller, service, "cause", Sent(key, {"text": text}, error))
+    return RedirectResponse(f"/changes/{change}", 303)
+
+
+@router.post("/changes/{change}/follow-ups", dependencies=[Own])
+async def add(
+    request: Request,
+    change: ChangeName,
+    caller: Looking,
+    service: Serving,
+    text: Reason,
+    owner: Annotated[PersonName, Form()],
+    due: Annotated[date, Form()],
+    key: Key,
+) -> Response:
+    """Write down what is to be done because of the change."""
+
+    async def work() -> Value:
+        return await service.reports.add_follow_up(caller, change, text, owner, due, key)
+
+    try:
+        await once(request, caller, key, f"{owner}\n{due}\n{text}".encode(), work)
+    except PenstockError as error:
+        sent = Sent(key, {"text": text, "owner": owner, "due": due.isoformat()}, error)
+        return await shown(request, change, caller, service, "follow-up", sent)
+    return RedirectResponse(f"/changes/{change}", 303)
+
+
+@router.post("/changes/{change}/follow-ups/{number}/done", dependencies=[Own])
+async def done(
+    request: Request, change: ChangeName, number: Number, caller: Looking, service: Serving, key: Key
+) -> Response:
+    """Write down that it is done."""
+
+    async def work() -> Value:
+        return await service.reports.finish_follow_up(caller, change, number)
+
+    await once(request, caller, key, b"", work)
+    return RedirectResponse("/follow-ups", 303)

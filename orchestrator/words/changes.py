@@ -1,0 +1,24 @@
+"""What a change is, in a line."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.words.text import printable
+
+Json = Mapping[str, Any]
+
+KINDS = {
+    "upgrade": "upgrade to",
+    "go_back": "back to",
+    "install": "install of",
+    "reload": "reload of",
+    "configure": "change of",
+    "adopt": "adoption of",
+}
+"""How a change of each kind is called before the name of its release."""
+
+
+def what(row: Json) -> str:
+    """Return what a change does, as people say it."""
+    release = row["release"] or "known-good"
+    return printable(f"{KINDS[row['kind']]} {release}")

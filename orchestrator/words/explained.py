@@ -1,0 +1,119 @@
+"""Explanations: which numbers and which rule decided a change, and what a word of penstock's means."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.exit_code import ExitCode
+from orchestrator.words.changes import what
+from orchestrator.words.decisions import decision_lines, evidence_lines
+from orchestrator.words.times import span
+
+ERRORS = (
+    "policies.model.errors",
+    "policies.model.refusals",
+    "activities.refusals",
+    "orchestrator.relay.limits",
+    "orchestrator.api.limits",
+    "orchestrator.api.problems",
+)
+"""Where errors are that a person may see, those that come most often first."""
+RUNBOOKS = {
+    "held": "held-decide",
+    "metrics_unavailable": "metrics-blind",
+    "not_enough_data": "held-decide",
+    "rolled_back": "canary-rejected",
+    "rollback_incomplete": "rollback-incomplete",
+    "unhealthy": "canary-rejected",
+    "hard": "canary-rejected",
+    "ForeignOrder": "host-refuses",
+    "BeyondHostLimits": "host-refuses",
+    "ChangeEnded": "host-refuses",
+    "InstanceGone": "canary-rejected",
+    "LeaseLapsed": "worker-or-temporal-down",
+    "RunningMismatch": "wrong-version-running",
+    "Unavailable": "worker-or-temporal-down",
+}
+"""Which runbook begins with which word; refusals of a signature all have another one."""
+
+
+def change_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return what a change did, how it stands, and the evidence under its last decision."""
+    record, status = found["record"], found["status"]
+    lines = [
+        f"{record['name']}  {what(record)}  {span(record['began'], record['ended'])}",
+        f" Asked by    {record['requested_by']}: {record['reason']}",
+        f" What        {status['what']}",
+        f" Why         {status['why']}",
+        f" Next        {status['next']}",
+    ]
+    decision = status["decision"]
+    if decision is None:
+        lines.append(" Decision    no gate has decided anything about it")
+    else:
+        lines.append(f" Decision    {decision['action']}, {decision['verdict']}: {decision['reason']}")
+        lines += evidence_lines(decision)
+    if runbook := _runbook_of(record, decision):
+        lines.append(f" Runbook     runbooks/{runbook}.md")
+    return lines
+
+
+def verdict_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return what one decision of a change was and why, what would have changed it, and the runbook."""
+    lines, decision = decision_lines(found), found["decision"]
+    runbook = RUNBOOKS.get(decision["verdict"])
+    if runbook is None or decision["action"] not in {"hold", "hold_for_human", "roll_back"}:
+        return lines
+    return [*lines, f" Runbook     runbooks/{runbook}.md"]
+
+
+def _runbook_of(record: Mapping[str, Any], decision: Mapping[str, Any] | None) -> str | None:
+    words = [record["outcome"] or "", decision["verdict"] if decision else ""]
+    return next((RUNBOOKS[word] for word in words if word in RUNBOOKS), None)
+
+
+_DECISION = re.compile(r"(?P<change>[^#]+)#(?P<number>[0-9]{1,9})")
+
+
+def decision_named(word: str) -> tuple[str, int] | None:
+    """Return the change and the number of a decision that is written like edge-1#3; None for another word."""
+    found = _DECISION.fullmatch(word)
+    return (found["change"], int(found["number"])) if found is not None else None
+
+
+def meaning_of(word: str) -> dict[str, Any] | None:
+    """Return what an exit code or a refusal's name means, None when the word is neither."""
+    if word.isdigit():
+        code = next((one for one in ExitCode if one.value == int(word)), None)
+        if code is None:
+            return None
+        name = code.name.lower()
+        meaning = f"{name.replace('_', ' ')}: {code.meaning}"
+        return {"word": word, "meaning": meaning, "runbook": RUNBOOKS.get(name)}
+    if word == "Internal":
+        meaning = "An error of penstock itself; the sentence says where its trace is. Please report it."
+        return {"word": word, "meaning": meaning, "exit_code": ExitCode.INTERNAL, "runbook": None}
+    for name in ERRORS if word[:1].isupper() else ():  # names of changes are written small
+        error = getattr(importlib.import_module(name), word, None)
+        if inspect.isclass(error) and hasattr(error, "exit_code"):
+            refused = any(kind.__name__ == "TrustError" for kind in inspect.getmro(error))
+            return {
+                "word": word,
+                "meaning": " ".join((inspect.getdoc(error) or "").split()),
+                "exit_code": error.exit_code,
+                "runbook": RUNBOOKS.get(word, "signature-refused" if refused else None),
+            }
+    return None
+
+
+def meaning_lines(meant: Mapping[str, Any]) -> list[str]:
+    """Return what a word means, in lines."""
+    lines = [f"{meant['word']}  {meant['meaning']}"]
+    if "exit_code" in meant:
+        code = next(one for one in ExitCode if one.value == meant["exit_code"])
+        lines.append(f" Exit code   {code.value}: {code.meaning}")
+    if meant.get("runbook"):
+        lines.append(f" Runbook     runbooks/{meant['runbook']}.md")
+    return lines
