@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.client import Api
-from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
+from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
 from orchestrator.cli.tree import group
 from orchestrator.exit_code import ExitCode
 from orchestrator.settings import read_settings
+from orchestrator.words.times import moment
 from policies.model.errors import BadInput
 
 if TYPE_CHECKING:

@@ -8,10 +8,12 @@ import typer
 from orchestrator.cli import safely
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import follow
-from orchestrator.cli.output import Output, OutputOption, emit, moment, printable, say
-from orchestrator.cli.screens import plan_lines
+from orchestrator.cli.output import Output, OutputOption, emit, say
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, fleet_of, seconds
 from orchestrator.exit_code import ExitCode
+from orchestrator.words.plans import plan_lines
+from orchestrator.words.text import printable
+from orchestrator.words.times import moment
 
 Within = Annotated[str, typer.Option("--timeout", help="how long --wait waits, for example 90s or 5m")]
 Force = Annotated[bool, typer.Option("--force", help="end a change first that no worker can go on with")]

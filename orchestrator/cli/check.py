@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Given = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="files to read, by their names fleet, gates, trust, people, agent; all of the settings when none"
+        help="files to read, by their names fleet, upgrade, gates, trust, people, agent; all of the settings "
+        "when none"
     ),
 ]
 
@@ -56,18 +57,24 @@ def _readings(files: list[Path]) -> Iterator[tuple[Path, Callable[[], object]]]:
 
 
 def _reading_of(path: Path) -> Callable[[], object]:
-    """Return how a file is read that was named; its name says what it is."""
-    kinds = ("gates", "trust", "people", "agent")
-    kind = next((kind for kind in kinds if kind in path.stem), "agent" if _is_agents(path) else "fleet")
-    return _reader(kind, path)
+    """Return how a file is read that was named."""
+    return _reader(kind_of(path), path)
 
 
-def _is_agents(path: Path) -> bool:
-    """Return whether the file has the key that agents' files alone have."""
+def kind_of(path: Path) -> str:
+    """Return what a file is: by a line that no other kind has, else by its name; else it is a fleet's."""
     try:
-        return any(line.startswith(b"temporal_address:") for line in path.read_bytes().splitlines())
+        lines = path.read_bytes().splitlines()
     except OSError:
-        return False  # whoever reads it says what is wrong
+        lines = []  # whoever reads it says what is wrong
+    if any(line.startswith(b"kind: Upgrade") for line in lines):
+        return "upgrade"
+    named = next(
+        (kind for kind in ("gates", "trust", "people", "agent", "upgrade") if kind in path.stem), None
+    )
+    if named is not None:
+        return named
+    return "agent" if any(line.startswith(b"temporal_address:") for line in lines) else "fleet"
 
 
 def _reader(kind: str, path: Path) -> Callable[[], object]:
@@ -75,6 +82,7 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
         from activities.drivers.rights import require_own  # noqa: PLC0415 - only who checks waits for it
         from activities.drivers.trust_files import load_trust  # noqa: PLC0415 - only who checks waits for it
         from activities.files import load  # noqa: PLC0415
+        from policies.model.desired import Upgrade  # noqa: PLC0415
         from policies.model.fleet import Fleet  # noqa: PLC0415
         from policies.model.gates import GatePolicy, lint  # noqa: PLC0415
         from policies.model.people import People  # noqa: PLC0415
@@ -90,6 +98,8 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
 
                 require_own(path)
                 return load(path, AgentSettings)
+            case "upgrade":
+                return load(path, Upgrade)
             case "gates":
                 gates = load(path, GatePolicy)
                 if problems := lint(gates):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 from orchestrator.cli import credentials
@@ -22,6 +22,9 @@ ANSWER_SECONDS = 5.0
 
 SURVEY_SECONDS = 660.0
 """How long it may take until each of 10,000 gateways was asked, many silent; the API ends it itself."""
+
+COMPARE_SECONDS = 120.0
+"""How long it may take to read the descriptions of 10,000 gateways, where others compare as well."""
 
 STOP_SECONDS = 10.0
 """Longer than the service itself waits for a ledger, a change and an engine, one after the other."""
@@ -66,6 +69,13 @@ def socket_path() -> Path:
     return Path(written) if isinstance(written, str) else folder / "penstock.sock"
 
 
+class Answers(Protocol):
+    """Whoever answers as the API does: the API, or a copy of its ledger."""
+
+    def get(self, *path: str, **query: str | int | None) -> Json:
+        """Return what is there."""
+
+
 class Api:
     """One API, asked by one command."""
 
@@ -85,6 +95,10 @@ class Api:
     def surveying(self) -> "Api":
         """Return the same API, asked for what takes until every gateway has answered or is silent."""
         return self._waiting(SURVEY_SECONDS, "Every gateway is asked; one that is silent takes 20 s.")
+
+    def comparing(self) -> "Api":
+        """Return the same API, asked for what takes until a large description is read and compared."""
+        return self._waiting(COMPARE_SECONDS, "The description is compared with what is so.")
 
     def stopping(self) -> "Api":
         """Return the same API, asked for what it may have to leave with an engine where nothing answers."""

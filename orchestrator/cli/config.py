@@ -8,9 +8,9 @@ import typer
 from orchestrator.cli.client import Api
 from orchestrator.cli.following import follow_begun
 from orchestrator.cli.output import Output, OutputOption, emit, say
-from orchestrator.cli.screens import plan_lines
 from orchestrator.cli.tree import group
 from orchestrator.cli.words import FleetName, Key, Reason, fleet_of
+from orchestrator.words.plans import plan_lines
 
 app = group("Settings of the fleet's file, such as dns and route, put on running instances.")
 

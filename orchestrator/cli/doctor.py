@@ -4,8 +4,8 @@ import typer
 
 from orchestrator.cli.client import Api
 from orchestrator.cli.output import Output, OutputOption, emit, print_table
-from orchestrator.cli.spelling import all_spelled
 from orchestrator.exit_code import ExitCode
+from orchestrator.words.offers import all_spelled
 
 SHOWN = {"well": "ok", "doubtful": "LOOK", "wrong": "WRONG"}
 

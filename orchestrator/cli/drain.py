@@ -5,9 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.client import Api
-from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
+from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
 from orchestrator.cli.tree import group
 from orchestrator.cli.words import FleetName, Key, Reason, fleet_of, seconds
+from orchestrator.words.times import moment
 
 app = group("Wait longer for old sessions, or no longer.")
 

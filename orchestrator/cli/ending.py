@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable
 
 from orchestrator.cli.client import Problem
-from orchestrator.cli.output import printable
-from orchestrator.cli.spelling import all_spelled
 from orchestrator.exit_code import ExitCode
+from orchestrator.words.offers import all_spelled
+from orchestrator.words.text import printable
 
 ELSEWHERE = (
     "this is what a gateway's host has: its agent, its exporter, and what asks an orchestrator's API. Type "

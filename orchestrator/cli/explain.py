@@ -1,129 +1,103 @@
 """Explaining: which numbers and which rule decided a change, and what a word of penstock's means."""
 
 import importlib
-import inspect
-from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.output import Output, OutputOption, emit, say, span
-from orchestrator.cli.screens import what
-from orchestrator.exit_code import ExitCode
-
-ERRORS = (
-    "policies.model.errors",
-    "policies.model.refusals",
-    "activities.refusals",
-    "orchestrator.relay.limits",
-    "orchestrator.api.limits",
-    "orchestrator.api.problems",
+from orchestrator.cli.client import Answers, Api, Problem
+from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
+from orchestrator.cli.words import newest_change
+from orchestrator.words.decisions import decision_name, decision_row
+from orchestrator.words.explained import (
+    change_lines,
+    decision_named,
+    meaning_lines,
+    meaning_of,
+    verdict_lines,
 )
-"""Where errors are that a person may see, those that come most often first."""
-RUNBOOKS = {
-    "held": "held-decide",
-    "metrics_unavailable": "metrics-blind",
-    "not_enough_data": "held-decide",
-    "rolled_back": "canary-rejected",
-    "rollback_incomplete": "rollback-incomplete",
-    "unhealthy": "canary-rejected",
-    "hard": "canary-rejected",
-    "ForeignOrder": "host-refuses",
-    "BeyondHostLimits": "host-refuses",
-    "ChangeEnded": "host-refuses",
-    "InstanceGone": "canary-rejected",
-    "LeaseLapsed": "worker-or-temporal-down",
-    "RunningMismatch": "wrong-version-running",
-    "Unavailable": "worker-or-temporal-down",
-}
-"""Which runbook begins with which word; refusals of a signature all have another one."""
+
+COPY = "orchestrator.processes.ledger_copy"
+"""Reads a ledger without any API; loaded when it is meant."""
+Json = Any
 
 
 def explain(
-    word: Annotated[str, typer.Argument(help="a change, an exit code, or the name of a refusal")],
+    word: Annotated[
+        str | None,
+        typer.Argument(
+            help="a change, one of its decisions like edge-1#3, an exit code, or the name of a refusal; the "
+            "newest change of the only fleet when left out"
+        ),
+    ] = None,
+    decisions: Annotated[bool, typer.Option("--decisions", help="list the change's decisions")] = False,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            "--ledger", exists=True, dir_okay=False, help="ask this backup or copy of a ledger, and no API"
+        ),
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Say which numbers and which rule decided a change, or what an exit code or refusal means."""
-    meant = meaning_of(word)
+    """Say which numbers and which rule decided a change, or what an exit code or refusal means.
+
+    Of a decision also what would have changed it.
+    """
+    meant = meaning_of(word) if word is not None else None
     if meant is not None:
-        emit(output, "Meaning", meant, lambda: say(*_meaning_lines(meant)), names=[word])
+        emit(output, "Meaning", meant, lambda: say(*meaning_lines(meant)), names=[meant["word"]])
         return
-    api = Api()
+    if word is not None and word.isdigit():
+        raise Problem("BadInput", f"no command of penstock ends with {word}", exit_code=2)
+    with _asked(ledger) as answers:
+        name = word if word is not None else newest_change(answers)
+        of_one = decision_named(name)
+        if of_one is not None:
+            _explain_decision(answers, *of_one, output)
+        elif decisions:
+            _list_decisions(answers, name, output)
+        else:
+            found = _looked_up(answers, name, name)
+            emit(output, "Explanation", found, lambda: say(*change_lines(found)), names=[name])
+
+
+def _asked(ledger: Path | None) -> AbstractContextManager[Answers]:
+    if ledger is None:
+        return nullcontext(Api())
+    opened: AbstractContextManager[Answers] = importlib.import_module(COPY).answers_of(ledger)
+    return opened
+
+
+def _explain_decision(answers: Answers, change: str, number: int, output: Output) -> None:
+    name = decision_name(change, number)
+    found = _looked_up(answers, name, change, "decisions", str(number))
+    emit(output, "Decision", found, lambda: say(*verdict_lines(found)), names=[name])
+
+
+def _list_decisions(answers: Answers, change: str, output: Output) -> None:
+    rows: list[Json] = []
+    while page := _looked_up(answers, change, change, "decisions", after=len(rows))["decisions"]:
+        rows += page
+    lines = [decision_row(change, row) for row in rows]
+
+    def table() -> None:
+        nothing = f"No gate has decided anything about {change}."
+        print_table(("DECISION", "WHEN", "WAVE", "TO DO", "VERDICT", "WHY"), lines, nothing)
+
+    names = [decision_name(change, row["number"]) for row in rows]
+    emit(output, "DecisionList", rows, table, rows=rows, names=names)
+
+
+def _looked_up(answers: Answers, word: str, *path: str, after: int | None = None) -> Json:
+    """Return what is known of a change; Problem names the word that somebody wrote."""
     try:
-        found = api.get("changes", word)
+        return answers.get("changes", *path, after=after)
     except Problem as problem:
         if problem.code not in {"Unknown", "BadInput"}:
             raise
         sentence = f"{word} is no change that you may see, no exit code and no name of a refusal"
+        if len(path) > 1 and problem.code == "Unknown":
+            sentence = f"{word} is no decision of a change that you may see: {problem}"
         raise Problem("Unknown", sentence, exit_code=2, offers=problem.offers) from problem
-    emit(output, "Explanation", found, lambda: say(*change_lines(found)), names=[word])
-
-
-def change_lines(found: Mapping[str, Any]) -> list[str]:
-    """Return what a change did, how it stands, and the evidence under its last decision."""
-    record, status = found["record"], found["status"]
-    lines = [
-        f"{record['name']}  {what(record)}  {span(record['began'], record['ended'])}",
-        f" Asked by    {record['requested_by']}: {record['reason']}",
-        f" What        {status['what']}",
-        f" Why         {status['why']}",
-        f" Next        {status['next']}",
-    ]
-    decision = status["decision"]
-    if decision is None:
-        lines.append(" Decision    no gate has decided anything about it")
-    else:
-        lines.append(f" Decision    {decision['action']}, {decision['verdict']}: {decision['reason']}")
-        lines += [f" Gate        {reading_line(one)}" for one in decision["readings"]]
-        lines += [f" Failed      {name} by itself" for name in decision["failed"]]
-        lines += [f" Rebooted    {name}" for name in decision["rebooted"]]
-    if runbook := _runbook_of(record, decision):
-        lines.append(f" Runbook     runbooks/{runbook}.md")
-    return lines
-
-
-def reading_line(reading: Mapping[str, Any]) -> str:
-    """Return what one gate has said, against what, and the numbers behind it."""
-    against = f" against {reading['against']}" if reading["against"] else ""
-    numbers = ", ".join(f"{name} {value:g}" for name, value in sorted(reading["numbers"].items()))
-    behind = f" ({numbers})" if numbers else ""
-    return f"{reading['gate']}{against}: {reading['verdict']}: {reading['reason']}{behind}"
-
-
-def _runbook_of(record: Mapping[str, Any], decision: Mapping[str, Any] | None) -> str | None:
-    words = [record["outcome"] or "", decision["verdict"] if decision else ""]
-    return next((RUNBOOKS[word] for word in words if word in RUNBOOKS), None)
-
-
-def meaning_of(word: str) -> dict[str, Any] | None:
-    """Return what an exit code or a refusal's name means, None when the word is neither."""
-    if word.isdigit():
-        code = next((one for one in ExitCode if one.value == int(word)), None)
-        if code is None:
-            raise Problem("BadInput", f"no command of penstock ends with {word}", exit_code=2)
-        return {"word": word, "meaning": f"{code.name.lower().replace('_', ' ')}: {code.meaning}"}
-    if word == "Internal":
-        meaning = "An error of penstock itself; the sentence says where its trace is. Please report it."
-        return {"word": word, "meaning": meaning, "exit_code": ExitCode.INTERNAL, "runbook": None}
-    for name in ERRORS if word[:1].isupper() else ():  # names of changes are written small
-        error = getattr(importlib.import_module(name), word, None)
-        if inspect.isclass(error) and hasattr(error, "exit_code"):
-            refused = any(kind.__name__ == "TrustError" for kind in inspect.getmro(error))
-            return {
-                "word": word,
-                "meaning": " ".join((inspect.getdoc(error) or "").split()),
-                "exit_code": error.exit_code,
-                "runbook": RUNBOOKS.get(word, "signature-refused" if refused else None),
-            }
-    return None
-
-
-def _meaning_lines(meant: Mapping[str, Any]) -> list[str]:
-    lines = [f"{meant['word']}  {meant['meaning']}"]
-    if "exit_code" in meant:
-        code = next(one for one in ExitCode if one.value == meant["exit_code"])
-        lines.append(f" Exit code   {code.value}: {code.meaning}")
-    if meant.get("runbook"):
-        lines.append(f" Runbook     runbooks/{meant['runbook']}.md")
-    return lines

@@ -5,8 +5,9 @@ import time
 from typing import Any
 
 from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.output import Output, console, emit, printable
+from orchestrator.cli.output import Output, console, emit
 from orchestrator.exit_code import OF_OUTCOMES, ExitCode
+from orchestrator.words.text import printable
 
 EVERY_SECONDS = 0.5
 UNNAMED = "The order is stored, and begins when a worker is back"

@@ -1,14 +1,16 @@
 """Commands about one gateway: leave it out of changes, take it in; let its host in, and keep it out."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from orchestrator.cli.client import Api
-from orchestrator.cli.output import Output, OutputOption, emit, moment, say
+from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
 from orchestrator.cli.tree import group
 from orchestrator.cli.words import Key, Reason
+from orchestrator.words.certificates import STATES, certificate_line, certificates_line, mended_by
+from orchestrator.words.times import moment
 
 app = group("Leave a gateway out, take it in again; give its host a certificate, or take it away.")
 
@@ -47,6 +49,27 @@ def enrol(fleet: Fleet, name: Named, output: OutputOption = Output.TABLE) -> Non
     emit(output, "EnrolmentToken", made, table, names=[made["token"]])
 
 
+@app.command("certificates")
+def certificates(
+    fleet: Fleet,
+    after: Annotated[str | None, typer.Option("--after", help="only what comes after this place")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="how many gateways")] = 100,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Say whose certificates hold until when, those that need somebody first; no gateway is asked."""
+    found = Api().get("fleets", fleet, "certificates", after=after, limit=limit)
+    rows = found["certificates"]
+
+    def table() -> None:
+        say(certificates_line(found))
+        lines = [(one["gateway"], STATES[one["state"]], _line(fleet, one)) for one in rows]
+        print_table(("GATEWAY", "STATE", "UNTIL WHEN, AND WHY"), lines, "No gateway.")
+        if found["more"]:
+            say(f"{found['more']} more: penstock gateway certificates {fleet} --after {found['after']}")
+
+    emit(output, "FleetCertificates", found, table, rows=rows, names=[one["gateway"] for one in rows])
+
+
 @app.command("revoke")
 def revoke(
     fleet: Fleet, name: Named, reason: Reason, key: Key = None, output: OutputOption = Output.TABLE
@@ -59,6 +82,11 @@ def revoke(
     if not done["known"]:
         sentence += f" {fleet} has no gateway of that name now; check the spelling."
     emit(output, "CertificatesRevoked", done, lambda: say(sentence), names=[name])
+
+
+def _line(fleet: str, one: dict[str, Any]) -> str:
+    command = mended_by(fleet, one)
+    return certificate_line(one) if command is None else f"{certificate_line(one)}. Next: {command}"
 
 
 def _tell(fleet: str, name: str, verb: str, reason: str, key: str | None, output: Output) -> None:

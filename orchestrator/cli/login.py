@@ -6,8 +6,9 @@ from typing import Any
 
 from orchestrator.cli import credentials
 from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.output import Output, OutputOption, emit, printable, say
+from orchestrator.cli.output import Output, OutputOption, emit, say
 from orchestrator.exit_code import ExitCode
+from orchestrator.words.text import printable
 
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 SLOWER_SECONDS = 5.0

@@ -15,13 +15,16 @@ from orchestrator.cli import (
     bundle,
     check,
     config,
+    desired,
     doctor,
     drain,
     explain,
     gateway,
     login,
+    page,
     process,
     reload,
+    report,
     safely,
     snapshot,
     token,
@@ -29,10 +32,12 @@ from orchestrator.cli import (
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import UNNAMED, code_of_fleet, follow, follow_begun
 from orchestrator.cli.output import Output, OutputOption, console, emit, print_table, say
-from orchestrator.cli.screens import fleet_frame, history_lines, plan_lines
+from orchestrator.cli.screens import fleet_frame, history_lines
 from orchestrator.cli.tree import CHANGE, RUN, SEE, STOP, TOOLS, Tree, group
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, completed_releases, fleet_of
 from orchestrator.exit_code import ExitCode
+from orchestrator.words.plans import plan_lines
+from orchestrator.words.standing import on_line, taking_line
 
 app = typer.Typer(
     name="penstock",
@@ -55,6 +60,7 @@ app.add_typer(gateway.app, name="gateway", rich_help_panel=CHANGE)
 app.add_typer(drain.app, name="drain", rich_help_panel=CHANGE)
 app.add_typer(reload.app, name="credentials", rich_help_panel=CHANGE)
 app.add_typer(config.app, name="config", rich_help_panel=CHANGE)
+app.add_typer(report.app, name="report", rich_help_panel=SEE)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
 app.add_typer(agent.app, name="agent", rich_help_panel=RUN)
@@ -66,9 +72,13 @@ app.command("doctor", rich_help_panel=SEE)(doctor.doctor)
 app.command("explain", rich_help_panel=SEE)(explain.explain)
 app.command("login", rich_help_panel=TOOLS)(login.login)
 app.command("logout", rich_help_panel=TOOLS)(login.logout)
+app.command("page", rich_help_panel=SEE)(page.page)
 app.command("rollback", rich_help_panel=STOP)(back.rollback)
 app.command("approve", rich_help_panel=CHANGE)(back.approve)
 app.command("reject", rich_help_panel=CHANGE)(back.reject)
+app.command("diff", rich_help_panel=SEE)(desired.diff)
+app.command("apply", rich_help_panel=CHANGE)(desired.apply)
+app.command("unpin", rich_help_panel=CHANGE)(desired.unpin)
 app.command("sessions", rich_help_panel=SEE)(drain.sessions)
 app.command("drains", rich_help_panel=SEE)(drain.drains)
 
@@ -78,7 +88,7 @@ OFFLINE = {
     "audit": ("The audit record: who did what, and whether it is whole.", TOOLS),
     "ledger": ("The ledger: backed up, restored, rebuilt.", TOOLS),
     "monitoring": ("Monitoring: what Prometheus scrapes.", TOOLS),
-    "drill": ("Rehearse failures on a lab, with the seconds of every step.", TOOLS),
+    "drill": ("Rehearse failures on a lab, with the seconds of every step; see who did when.", TOOLS),
 }
 """Groups that need more than the API: they are loaded when one of them is meant, and named always."""
 
@@ -207,8 +217,7 @@ def show_fleet(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> 
     standing = found["standing"]
 
     def table() -> None:
-        versions = ", ".join(standing["versions"]) or "nothing that was seen yet"
-        say(f"{name} on {versions}, {standing['taking']}/{standing['gateways']} taking users")
+        say(f"{name} {on_line(standing)}, {taking_line(standing)}")
         for word in ("silent", "quarantined"):
             for gateway_name, why in sorted(standing[word].items()):
                 say(f"  {word}: {gateway_name}: {why}")

@@ -6,11 +6,12 @@ What people wrote is never markup, and control characters of theirs reach no ter
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from orchestrator.words.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,23 +104,3 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: st
         console().print(table)
     else:
         say(empty)
-
-
-def printable(text: str) -> str:
-    """Return the text without control characters, which could move a terminal's cursor or worse."""
-    return "".join(one if one.isprintable() else "�" for one in text)
-
-
-def moment(at: str | None) -> str:
-    """Return a time as people read it here, with its zone; empty for none."""
-    return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M:%S %Z}" if at else ""
-
-
-def span(began: str, ended: str | None) -> str:
-    """Return from when to when as people read it here, with the zone; the day is said once if it is one."""
-    if ended is None:
-        return f"since {moment(began)}"
-    start, stop = moment(began).split(" "), moment(ended).split(" ")
-    if start[0] == stop[0] and start[2] == stop[2]:
-        return f"{start[0]} {start[1]} to {stop[1]} {stop[2]}"
-    return f"{' '.join(start)} to {' '.join(stop)}"

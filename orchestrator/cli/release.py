@@ -6,9 +6,10 @@ import typer
 
 from orchestrator.cli import making
 from orchestrator.cli.client import Api
-from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
+from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
 from orchestrator.cli.tree import group
 from orchestrator.cli.words import Reason, fleet_of
+from orchestrator.words.times import moment
 
 app = group("Releases: make, sign, add, verify and withdraw them.")
 for command in (making.tree, making.build, making.index, making.refresh, making.sign):

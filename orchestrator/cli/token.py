@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.output import Output, OutputOption, emit, moment, print_table, say
+from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
 from orchestrator.cli.tree import group
 from orchestrator.cli.words import Reason
+from orchestrator.words.times import moment
 
 app = group("Tokens of machines.")
 

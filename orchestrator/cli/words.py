@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.client import Api, Problem
+from orchestrator.cli.client import Answers, Api, Problem
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _WRITTEN = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|s|m|h|d)")
-_ISO = re.compile(r"P(?:([0-9]+)D)?(?:T(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9.]+)S)?)?")
 
 
 def _not_empty(text: str) -> str:
@@ -63,18 +62,21 @@ def fleet_of(api: Api, name: str | None) -> str:
     raise Problem("BadInput", f"say which fleet; there is {seen}", exit_code=2)
 
 
+def newest_change(answers: Answers) -> str:
+    """Return the newest change of the only fleet; Problem when there are several, or none."""
+    fleets = answers.get("fleets")["fleets"]
+    if len(fleets) != 1:
+        seen = ", ".join(fleets) or "none that you may see"
+        raise Problem("BadInput", f"say which change; there are the fleets {seen}", exit_code=2)
+    changes = answers.get("fleets", fleets[0], "changes", limit=1)["changes"]
+    if not changes:
+        raise Problem("Unknown", f"{fleets[0]} has had no change yet", exit_code=2)
+    return str(changes[0]["name"])
+
+
 def seconds(text: str) -> float:
     """Return a length of time written like 90s, 30m or 8h, in seconds; Problem for anything else."""
     written = _WRITTEN.fullmatch(text)
     if written is None:
         raise Problem("BadInput", f'"{text}" is not a duration; write it like 90s, 30m or 8h', exit_code=2)
     return float(written[1]) * _UNITS[written[2]]
-
-
-def seconds_of(duration: str) -> float:
-    """Return an ISO 8601 duration, as the API answers it, in seconds."""
-    parts = _ISO.fullmatch(duration)
-    if parts is None:
-        return 0.0
-    days, hours, minutes, rest = (float(part or 0) for part in parts.groups())
-    return days * 86400 + hours * 3600 + minutes * 60 + rest
