@@ -96,11 +96,17 @@ class Settings(BaseSettings):
     store: Path = Field(state_folder() / "store", description="content-addressed files of verified releases")
     windows: Path = Field(state_folder() / "windows", description="recorded observation windows, for replay")
     snapshots: Path = Field(state_folder() / "snapshots", description="evidence of failures, by digest")
+    reports: Path = Field(
+        state_folder() / "reports", description="where a report of every change is written when it has ended"
+    )
     fleet: Path = Field(Path("fleet.yaml"), description="the fleet's gateways and limits")
     people: Path = Field(Path("people.yaml"), description="who is known, and what each may do")
     socket: Path = Field(state_folder() / "penstock.sock", description="where the API answers on this host")
     api_address: Address | None = Field(
         None, description="host and port where the API answers on the network, too"
+    )
+    page_url: Place | None = Field(
+        None, description="where people reach the page, when that is not the API's own address"
     )
     api_certificate: Path | None = Field(None, description="its certificate and those above it, in PEM")
     api_key: Path | None = Field(None, description="the certificate's key, in PEM")
@@ -155,6 +161,11 @@ class Settings(BaseSettings):
         None,
         description="what Prometheus shows there, one token in each line, read anew for each scrape; without "
         "it or metrics_clients nothing is told of fleets",
+    )
+    tracing_url: Place | None = Field(
+        None,
+        description="collector that gets one trace a change by OTLP over HTTP, like http://127.0.0.1:4318; "
+        "needs penstock[tracing]",
     )
     complaints_key: Path | None = Field(
         None, description="file with the line that complaints are signed with, or a folder: FLEET.key"

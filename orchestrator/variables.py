@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 PREFIX = "PENSTOCK_"
 BESIDE = {
     "PENSTOCK_STATE": "folder of what this installation must not lose; else `.state` beside its environment",
+    "PENSTOCK_LOG": "of processes: `json` has each entry of their log be a JSON object in one line",
     "PENSTOCK_URL": "of commands: the API of another host, like `https://penstock.example:9700`",
     "PENSTOCK_TOKEN": "of commands: a machine's token, as `penstock token create` printed it",
     "PENSTOCK_AUTHORITIES": "of commands: certificates by which that API is known, instead of the system's",

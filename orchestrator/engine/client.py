@@ -2,9 +2,10 @@
 
 import ctypes
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from temporalio.client import Client
+from temporalio.client import Client, Interceptor
 from temporalio.service import RPCError
 
 from activities.refusals import Hears, only_logged
@@ -47,6 +48,7 @@ async def connect(
     refused: Hears = only_logged,
     lazily: bool = False,
     shown: Secured = PLAIN,
+    traced: Sequence[Interceptor] = (),
     peer: str = "the engine",
     mend: str = "start ./run serve, or set PENSTOCK_TEMPORAL_ADDRESS",
 ) -> Client:
@@ -55,6 +57,7 @@ async def connect(
     An agent names its queue, since its keys are those of its gateway alone; `refused` hears of every payload
     that is not opened. One that connects lazily says so with its first question, and reaches an engine
     that comes later. What is `shown` secures the connection: TLS, a certificate of one's own, an API key.
+    What has `traced` stands in front of every call, and of what workers with this client do.
     Sentences call the other side `peer`, and tell people to `mend` what may be wrong.
 
     Raises:
@@ -69,7 +72,7 @@ async def connect(
             address,
             namespace=namespace,
             data_converter=data_converter(payload_keys, queue, refused),
-            interceptors=[TaskTimeout(), Reaching()],
+            interceptors=[TaskTimeout(), *traced, Reaching()],
             identity=identity,
             lazy=lazily,
             tls=shown.client_tls,

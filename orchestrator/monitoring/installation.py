@@ -17,15 +17,13 @@ from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.standing import looked_at_within
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.overview import LookedAt, OpenChange
+from policies.agent_certificates import LATE
 from policies.model.change import Outcome, Phase
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
 from policies.model.status import ChangeStatus
 from policies.model.verdict import GateVerdict
 from policies.status.story import Story
-
-LATE = 0.25
-"""The share of a certificate's life that is left when its renewal, due at a third, has failed for a while."""
 
 NOBODY = LookedAt(frozenset(), frozenset())
 

@@ -47,6 +47,7 @@ from orchestrator.processes.certificate import ask_when_due, certificate_renewal
 from orchestrator.processes.memory import make_no_more_heaps
 from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
+from orchestrator.tracing.chosen import tracing_at
 from policies.model.adoption import ADOPTED
 from policies.model.errors import BadInput
 
@@ -106,6 +107,7 @@ async def connected(settings: AgentSettings, refused: Hears) -> Client:
         queue=settings.gateway.task_queue,
         refused=refused,
         shown=shown,
+        traced=[tracing_at(settings.tracing_url, "agent")] if settings.tracing_url is not None else [],
         peer="the engine" if settings.certificate is None else "the relay",
         mend="check temporal_address in the agent's file",
     )

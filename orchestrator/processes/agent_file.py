@@ -86,6 +86,10 @@ class AgentSettings(Value):
         None, description="file with the engine's API key, where no relay is between"
     )
     payload_keys: Path | None = Field(None, description="this gateway's own keys, which seal its orders")
+    tracing_url: str | None = Field(
+        None,
+        description="collector that hears of this host's steps by OTLP over HTTP; needs penstock[tracing]",
+    )
     credentials: dict[str, str] = Field(
         default={}, description="what templates refer to by name: file:PATH, env:NAME or vault:PATH#FIELD"
     )
@@ -119,6 +123,13 @@ class AgentSettings(Value):
     def certificate_folder(self) -> Path:
         """Where this host keeps the certificate that users see, where it renews it."""
         return self.root / "certificate"
+
+    @field_validator("tracing_url")
+    @classmethod
+    def _collector_has_an_address(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url} is no address of a collector; write it like http://127.0.0.1:4318")
+        return url
 
     @field_validator("gateway")
     @classmethod

@@ -1,6 +1,7 @@
 """The API's process: the local socket, and a port where the settings name one."""
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -10,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from orchestrator.api.app import application
 from orchestrator.api.limits import Limits
 from orchestrator.api.watch import Watch
 from orchestrator.engine.client import enter_network_namespace
+from orchestrator.page.app import whole
 from orchestrator.processes.composition import compose
 from orchestrator.processes.listening import answering_at, port_at
 from orchestrator.processes.monitored import engine_look, ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself, leave
+from orchestrator.processes.reports import keep_reporting
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
 from orchestrator.service.service import Service
@@ -46,7 +48,7 @@ async def serving(
     watch: Watch | None = None,
 ) -> AsyncIterator[None]:
     """Answer at these sockets for the length of the body; they are closed at its end."""
-    async with answering_at(application(service, limits, watch), *sockets, tls=tls, most=MOST_CONNECTIONS):
+    async with answering_at(whole(service, limits, watch), *sockets, tls=tls, most=MOST_CONNECTIONS):
         yield
 
 
@@ -67,6 +69,7 @@ def socket_at(path: Path) -> socket.socket:
             path.unlink()
         bound.bind(os.fspath(path))
         path.chmod(EVERYBODY)
+        bound.listen()  # who knocks from now on waits until it is served, and is not refused
     except OSError as error:
         bound.close()
         wrong = (
@@ -88,8 +91,15 @@ def _refuse_another(path: Path) -> None:
     raise Conflict(f"another process answers at {path}: stop that one first")
 
 
+def listening(settings: Settings) -> socket.socket | None:
+    """Return a socket at the address of the settings, None where they name none; BadInput if it is taken."""
+    if settings.api_address is None:
+        return None
+    return port_at(settings.api_address, "PENSTOCK_API_ADDRESS")
+
+
 @asynccontextmanager
-async def answering(settings: Settings) -> AsyncIterator[None]:
+async def answering(settings: Settings, network: socket.socket | None) -> AsyncIterator[None]:
     """Answer at the local socket, and on the network where the settings say so.
 
     Each has a server of its own, so that no crowd of strangers takes the places of those on this host.
@@ -110,15 +120,16 @@ async def answering(settings: Settings) -> AsyncIterator[None]:
         await held.enter_async_context(
             monitored(settings, "api", address, watch.readiness, shown, certificates)
         )
-        if settings.api_address is not None:
+        if network is not None and settings.api_address is not None:
             tls = _certified(settings, settings.api_address)
-            at = port_at(settings.api_address, "PENSTOCK_API_ADDRESS")
-            await held.enter_async_context(serving(service, at, tls=tls, limits=limits, watch=watch))
+            await held.enter_async_context(serving(service, network, tls=tls, limits=limits, watch=watch))
         await held.enter_async_context(
             serving(service, socket_at(settings.socket), limits=limits, watch=watch)
         )
         delivering = asyncio.create_task(_keep_delivering(service))
         held.callback(delivering.cancel)
+        reporting = asyncio.create_task(keep_reporting(service, settings.reports))
+        held.callback(reporting.cancel)
         yield
 
 
@@ -154,9 +165,11 @@ def _certified(settings: Settings, address: str) -> ssl.SSLContext | None:
 async def main() -> None:
     """Answer until told to stop."""
     settings = read_settings()
+    network = listening(settings)  # where people are, wherever everything else is
     enter_network_namespace(settings.network_namespace)
     told = told_to_stop()
-    async with answering(settings):
+    async with answering(settings, network):
+        gc.freeze()  # 10,000 gateways stay: to look through them for cycles halts everybody for 0.3 s
         say_ready(os.fspath(settings.socket))
         await told.wait()
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from temporalio.client import Client
 
+from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.files import FleetFiles
 from orchestrator.engine.client import connect
@@ -21,9 +22,12 @@ from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService
 from orchestrator.service.releases import ReleaseService
 from orchestrator.service.service import Service
+from orchestrator.service.traffic import TrafficService
 from orchestrator.settings import Settings
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
+from orchestrator.tracing.chosen import tracing_at
+from orchestrator.tracing.interceptor import RunOf
 
 
 @dataclass(frozen=True)
@@ -76,28 +80,50 @@ def shown_to_the_engine_now(settings: Settings) -> Callable[[], Secured]:
     return ReadAgain(what, files, partial(shown_to_the_engine, settings)).value
 
 
-async def engine_client(settings: Settings, *, lazily: bool = False) -> Client:
-    """Return a client of this installation's engine, which seals with its keys.
+async def engine_client(
+    settings: Settings, process: str, *, lazily: bool = False, run_of: RunOf | None = None
+) -> Client:
+    """Return a client of this installation's engine, which seals with its keys and traces where it is to.
+
+    `process` is who asks, in its traces, and `run_of` finds the change there that a command is for.
 
     One that connects lazily finds an engine that does not answer yet.
 
     Raises:
         Unavailable: It does not answer.
-        BadInput: A file for it is missing or wrong.
+        BadInput: A file for it is missing or wrong, or the packages for tracing are.
     """
+    url = settings.tracing_url
     return await connect(
         settings.temporal_address,
         settings.temporal_namespace,
         payload_keys=settings.payload_keys,
         lazily=lazily,
         shown=shown_to_the_engine(settings),
+        traced=[tracing_at(url, process, run_of)] if url is not None else [],
     )
+
+
+EVERY_ADDRESS = frozenset({"0.0.0.0", "[::]", "::", ""})  # noqa: S104 - nothing is bound here
+
+
+def page_of(settings: Settings) -> str | None:
+    """Return where people reach the page: as the settings say, or at the API's own address.
+
+    None where that is every address of this host: no browser opens it, and no provider sends anybody there.
+    """
+    if settings.page_url is not None or settings.api_address is None:
+        return settings.page_url
+    if settings.api_address.rpartition(":")[0] in EVERY_ADDRESS:
+        return None
+    scheme = "http" if settings.api_certificate is None else "https"
+    return f"{scheme}://{settings.api_address}"
 
 
 async def compose(settings: Settings) -> Installation:
     """Return the service of this installation; the engine need not answer yet."""
-    client = await engine_client(settings, lazily=True)
     ledger = Ledger.open(settings.ledger_url)
+    client = await engine_client(settings, "api", lazily=True, run_of=ledger.newest_run)
     changes = ChangeService(client, ledger)
     people = PeopleFile(settings.people)
     approvals = ApprovalService(ledger=ledger, people=people, store=settings.store, trust=settings.trust)
@@ -120,6 +146,7 @@ async def compose(settings: Settings) -> Installation:
         ledger=ledger,
         changes=changes,
         plans=plans,
+        traffic=TrafficService(ledger, PrometheusSource(settings.prometheus_url)),
         releases=releases,
         archive=SnapshotArchive(settings.snapshots),
         checkpoints=points,
@@ -127,5 +154,6 @@ async def compose(settings: Settings) -> Installation:
         complaints=ComplaintService(ledger.engine, settings.complaints_key),
         enrolment=EnrolmentService(ledger, settings.authority),
         late=LateEntries(settings.audit_late),
+        page=page_of(settings),
     )
     return Installation(settings, ledger, changes, approvals, plans, releases, service)

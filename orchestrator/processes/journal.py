@@ -5,15 +5,21 @@ does not take goes to standard error, where it reads a number in angle brackets 
 priority (sd-daemon(3)). A person at a terminal, or a file, gets the line alone.
 """
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 from activities.drivers.journald import SOCKET, Journald
+from policies.model.errors import BadInput
+
+FORM = "PENSTOCK_LOG"
+"""The variable that says in which form entries are written: as text, or as JSON."""
 
 PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 """Priorities of syslog(3), by the levels of Python's log."""
@@ -26,11 +32,18 @@ STREAM = "JOURNAL_STREAM"
 WITHOUT_COLOURS = "NO_COLOR"
 """Programs that are asked by this variable write no colours (no-color.org); the engine's client is one."""
 
-STEPS = "orchestrator.processes.labels"
-"""Who says of each step that it is done: worth a line in the journal, and none at a terminal."""
+STORY = ("activities.ledger", "orchestrator.processes.labels", "orchestrator.service.changes")
+"""Who says of each change that it began and ended, and of each step that it is done: worth a line in the
+journal, and none at a terminal."""
 
 LABELS: ContextVar[Mapping[str, str]] = ContextVar("labels", default={})  # noqa: B039 - nobody writes into it
 """Fields of what is logged here and now."""
+
+TRACE: ContextVar[str] = ContextVar("trace", default="")
+"""The trace that what is logged here and now belongs to, where there is one."""
+
+NAMES = {"VPN_CHANGE": "change", "VPN_FLEET": "fleet", "VPN_GATEWAY": "gateway", "VPN_STEP": "step"}
+"""How an entry in JSON calls the journal's fields."""
 
 
 class Told(logging.StreamHandler[TextIO]):
@@ -48,7 +61,7 @@ class Told(logging.StreamHandler[TextIO]):
             "PRIORITY": _priority(record),
             "SYSLOG_IDENTIFIER": "penstock",
             "LOGGER": record.name,
-            **LABELS.get(),
+            **_labels(record),
         }
         if not self._journald.say(fields):
             super().emit(record)
@@ -63,6 +76,37 @@ class Weighed(logging.Formatter):
         return "\n".join(f"<{_priority(record)}>{line}" for line in lines)
 
 
+class AsJson(logging.Formatter):
+    """Writes each entry as a JSON object in one line, whatever is in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the entry; what cannot be put together is shown as it was given."""
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - an entry that is wrong is still one
+            message = f"{record.msg} {record.args!r}"
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        said = {
+            "time": at.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+        }
+        fields = _labels(record)
+        said |= {name: fields[label] for label, name in NAMES.items() if label in fields}
+        if trace := TRACE.get():
+            said["trace_id"] = trace
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        # Bytes that were no UTF-8 come as lone surrogates, which many readers of JSON refuse.
+        return json.dumps({name: text.encode(errors="replace").decode() for name, text in said.items()})
+
+
+def _labels(record: logging.LogRecord) -> Mapping[str, str]:
+    """Return the labels of what is done here and now, and those that the entry was given with."""
+    return {**LABELS.get(), **{label: getattr(record, label) for label in NAMES if hasattr(record, label)}}
+
+
 def _priority(record: logging.LogRecord) -> int:
     level = max((one for one in PRIORITIES if one <= record.levelno), default=logging.DEBUG)
     return PRIORITIES[level]
@@ -71,14 +115,27 @@ def _priority(record: logging.LogRecord) -> int:
 def begin() -> None:
     """Tell the journal from now on what this process logs, where it reads what it says.
 
-    What the engine's client says on standard output has colours for a terminal only.
+    Whoever wants JSON gets that on standard error instead. What the engine's client says on standard output
+    has colours for a terminal only.
+
+    Raises:
+        BadInput: Entries are wanted in a form that there is not.
     """
     if not sys.stdout.isatty():
         os.environ.setdefault(WITHOUT_COLOURS, "1")
-    if not _is_read_by_the_journal():
+    form = os.environ.get(FORM, "text")
+    if form not in {"text", "json"}:
+        raise BadInput(f"{FORM} is {form!r}: write json, or text, which is what there is without it")
+    if form == "json":
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(AsJson())
+        logging.getLogger().addHandler(handler)
+    elif _is_read_by_the_journal():
+        logging.getLogger().addHandler(Told())
+    else:
         return
-    logging.getLogger().addHandler(Told())
-    logging.getLogger(STEPS).setLevel(logging.INFO)
+    for teller in STORY:
+        logging.getLogger(teller).setLevel(logging.INFO)
 
 
 def _is_read_by_the_journal() -> bool:

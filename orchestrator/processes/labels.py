@@ -9,7 +9,15 @@ from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from orchestrator.processes.journal import LABELS
+from orchestrator.tracing.spans import attributes_of
 from policies.model.operation import Operation
+
+FIELDS = {
+    "penstock.change": "VPN_CHANGE",
+    "penstock.fleet": "VPN_FLEET",
+    "penstock.gateway": "VPN_GATEWAY",
+}
+"""The journal's fields, by what traces call the same."""
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +35,7 @@ class _Labelled(ActivityInboundInterceptor):
         step = activity.info().activity_type
         operation = _operation_in(input.args)
         # Each step is a task with a context of its own, and a failure is logged after it: nothing is reset.
-        LABELS.set(_labels(step, operation))
+        LABELS.set(_labels(activity.info().workflow_id or "", step, input.args))
         began = time.monotonic()
         done = await self.next.execute_activity(input)
         if operation is not None:
@@ -42,11 +50,8 @@ def _operation_in(arguments: Any) -> Operation | None:
     return next((one for one in found if isinstance(one, Operation)), None)
 
 
-def _labels(step: str, operation: Operation | None) -> Mapping[str, str]:
-    if operation is None:
-        return {"VPN_STEP": step}
-    return {
-        "VPN_STEP": step,
-        "VPN_CHANGE": operation.rollout,
-        "VPN_GATEWAY": operation.gateway,
-    }
+def _labels(workflow: str, step: str, arguments: Any) -> Mapping[str, str]:
+    """Return what is known of a step: which change it is for, of which fleet and gateway."""
+    known = attributes_of(workflow, arguments)
+    found = {label: str(known[name]) for name, label in FIELDS.items() if name in known}
+    return {"VPN_STEP": step, **found}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from orchestrator.engine import development as development_engine
 from orchestrator.engine.client import connect
-from orchestrator.processes.api import answering
+from orchestrator.processes.api import answering, listening
 from orchestrator.processes.worker import run_beside
 from orchestrator.settings import Settings, read_settings, state_folder
 from policies.model.errors import BadInput, Conflict, Unavailable
@@ -140,5 +140,5 @@ async def main() -> None:
         raise BadInput(f"there is no {settings.fleet}: write it as the README shows, or set PENSTOCK_FLEET")
     async with engine(settings):
         print(f"engine at {settings.temporal_address}; Ctrl-C stops it, nothing is lost", flush=True)  # noqa: T201
-        async with answering(settings), relaying_where_asked(settings):
+        async with answering(settings, listening(settings)), relaying_where_asked(settings):
             await run_beside(settings)

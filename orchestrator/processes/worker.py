@@ -27,6 +27,7 @@ from activities.normality import NormalityActivities
 from activities.observation import ObservationActivities
 from activities.plans import PlanActivities
 from activities.releases import ReleaseActivities
+from activities.sampling import LedgerSampler
 from activities.snapshots import ArchiveActivities
 from activities.watching import WatchActivities
 from orchestrator.engine.client import enter_network_namespace
@@ -101,7 +102,7 @@ WORKFLOWS = (
 
 async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
     """Return the worker of these fleets, with the drivers that the settings choose."""
-    client = await engine_client(settings)
+    client = await engine_client(settings, "worker")
     book = Ledger.open(settings.ledger_url)
     ledger = LedgerActivities(book)
     archive = ArchiveActivities(SnapshotArchive(settings.snapshots), book)
@@ -119,6 +120,7 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
         probes=PortProbes(fleets),
         complaints=ComplaintLists(book.engine, fleets),
         recorder=FolderRecorder(settings.windows),
+        sampler=LedgerSampler(book),
     )
     return make_worker(
         client,
