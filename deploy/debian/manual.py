@@ -29,12 +29,14 @@ def page(node: Node, moment: int) -> str:
     """Return one page, in the language of man(7)."""
     day = datetime.fromtimestamp(moment, UTC).date()
     name = "-".join(node.words)
+    commands = _commands_of(node)
+    typed = (node,) if len(node.words) == 1 else commands
     lines = [
         f'.TH {_plain(name.upper())} 1 "{day}" "penstock {version("penstock")}" "User Commands"',
         ".SH NAME",
         f"{_plain(name)} \\- {_plain(_sentence(node).removesuffix('.'))}",
         ".SH SYNOPSIS",
-        *(line for one in _typed(node) for line in (f".B {_plain(one.usage)}", ".br")),
+        *(line for one in typed for line in (f".B {_plain(one.usage)}", ".br")),
         ".SH DESCRIPTION",
         _plain(node.says),
         *_rows(node),
@@ -43,15 +45,15 @@ def page(node: Node, moment: int) -> str:
         lines += [".SH COMMANDS", *_commands(node), ".SH ENVIRONMENT", *_settings()]
     elif node.children:
         lines.append(".SH COMMANDS")
-        for one in node.children:
-            lines += [f".SS {_plain(one.words[-1])}", _plain(one.says), *_rows(one)]
+        for one in commands:
+            lines += [f".SS {_plain(' '.join(one.words[2:]))}", _plain(one.says), *_rows(one)]
     lines += [".SH EXIT STATUS", *(line for code in ExitCode for line in _item(str(int(code)), code.meaning))]
     return "\n".join([*lines, ""])
 
 
-def _typed(node: Node) -> tuple[Node, ...]:
-    """Return what a page's synopsis shows: the command, or a group's commands; the root's are below it."""
-    return (node,) if len(node.words) == 1 else (node.children or (node,))
+def _commands_of(node: Node) -> tuple[Node, ...]:
+    """Return what can be typed: the command itself, or a group's commands and those of its groups."""
+    return tuple(one for one in node.walk() if not one.children)
 
 
 def _rows(node: Node) -> Iterator[str]:

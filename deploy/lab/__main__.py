@@ -57,6 +57,7 @@ async def demo(stories: Sequence[str], report: Path | None) -> int:
     began = time.monotonic()
     with Screen() as screen:
         async with lab(screen.tell) as built:
+            screen.tell(f"look at it in a browser: {await built.page_link()}")
             teller = Storyteller(built, screen)
             tellings = {
                 "clean": teller.clean,

@@ -160,11 +160,11 @@ class BadDays:
     @asynccontextmanager
     async def prometheus_frozen(self) -> AsyncIterator[None]:
         """Stop it in its tracks: it accepts connections and never answers."""
-        self._lab.prometheus.process.send(signal.SIGSTOP)
+        self._lab.prometheus.process.freeze()
         try:
             yield
         finally:
-            self._lab.prometheus.process.send(signal.SIGCONT)
+            self._lab.prometheus.process.thaw()
 
     @asynccontextmanager
     async def prometheus_dripping(self) -> AsyncIterator[None]:

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,8 +26,12 @@ from deploy.lab.rehearsal import Rehearsal, Trial, said, verdict_at
 from deploy.lab.topology import Host
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.process import leave
+from orchestrator.words.drills import run_line
+from policies.drills import DRILLS
+from policies.model.drill import DrillOutcome, DrillReport, DrillStep
 from policies.model.errors import BadInput, PenstockError, Unavailable
 from policies.model.status import ChangeStatus
+from policies.model.value import sentence
 from policies.model.verdict import Action, Window
 
 GATEWAYS = 3
@@ -40,38 +43,6 @@ LONG = Window(
 )
 """A window in which nothing is promoted, so that the drill has all the time it needs."""
 PATIENCE = 90.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """Something that happened, in seconds after the failure."""
-
-    what: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Drill:
-    """A failure to rehearse; within the budget the users must be safe."""
-
-    summary: str
-    budget: timedelta
-    play: Callable[["Stage"], Awaitable[list[Step]]]
-
-
-@dataclass(frozen=True)
-class Played:
-    """What a drill showed."""
-
-    name: str
-    steps: tuple[Step, ...]
-    sessions_lost: int
-    budget: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether users were safe in time, and none was cut off."""
-        return bool(self.steps) and self.steps[-1].seconds <= self.budget and not self.sessions_lost
 
 
 class Stage:
@@ -86,20 +57,20 @@ class Stage:
 
     # --- failures of a release -----------------------------------------------------
 
-    async def bad_logins(self) -> list[Step]:
+    async def bad_logins(self) -> list[DrillStep]:
         """A release on which a third of the people cannot log in."""
         self.days.forget_people(FORGOTTEN)
         trial = await self.rehearsal.on_trial(self.lab.faulty, "drill")
         return await self._undone(trial, trial.since)
 
-    async def crash(self) -> list[Step]:
+    async def crash(self) -> list[DrillStep]:
         """An instance that dies."""
         trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
         began = datetime.now(UTC)
         async with self.days.crash(trial.pid):
             return await self._undone(trial, began)
 
-    async def _undone(self, trial: Trial, began: datetime) -> list[Step]:
+    async def _undone(self, trial: Trial, began: datetime) -> list[DrillStep]:
         """Follow the judge's own way back to its end."""
         status = await self.rehearsal.until(lambda _: False)
         decided = verdict_at(status)
@@ -107,13 +78,13 @@ class Stage:
         steps = [
             _step("decided", decided, began),
             *_told(status, began, rolling="rolling back", back=f"{trial.gateway} back on known-good"),
-            Step("the last user met it", round(max(0.0, safe - began.timestamp()), 1)),
+            DrillStep(what="the last user met it", seconds=round(max(0.0, safe - began.timestamp()), 1)),
         ]
         return sorted(steps, key=lambda step: step.seconds)
 
     # --- failures of what watches --------------------------------------------------
 
-    async def metrics_down(self) -> list[Step]:
+    async def metrics_down(self) -> list[DrillStep]:
         """No metrics: nobody is blamed, nothing is promoted, and it goes on when they are back."""
         trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
         await asyncio.sleep(5)
@@ -131,19 +102,19 @@ class Stage:
 
     # --- failures of penstock itself -----------------------------------------------
 
-    async def worker_killed(self) -> list[Step]:
+    async def worker_killed(self) -> list[DrillStep]:
         """The orchestrator's worker dies while a canary is watched."""
         return await self._ended(Fault.WORKER_KILLED)
 
-    async def engine_killed(self) -> list[Step]:
+    async def engine_killed(self) -> list[DrillStep]:
         """The engine dies while a canary is watched."""
         return await self._ended(Fault.ENGINE_KILLED)
 
-    async def agent_killed(self) -> list[Step]:
+    async def agent_killed(self) -> list[DrillStep]:
         """The canary's agent dies."""
         return await self._ended(Fault.AGENT_KILLED)
 
-    async def _ended(self, fault: Fault) -> list[Step]:
+    async def _ended(self, fault: Fault) -> list[DrillStep]:
         trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
         began = datetime.now(UTC)
         self.faults.strike(fault, trial.gateway)
@@ -154,7 +125,7 @@ class Stage:
         answers = _step("status answers", datetime.now(UTC), began)
         return [started, answers, *await self._ordered_back(trial, began)]
 
-    async def worker_frozen(self) -> list[Step]:
+    async def worker_frozen(self) -> list[DrillStep]:
         """The orchestrator's worker stops in its tracks and wakes up when another has its place."""
         steps = await self._ended(Fault.WORKER_FROZEN)
         self.faults.thaw()
@@ -164,7 +135,7 @@ class Stage:
 
     # --- failures of a gateway's host ----------------------------------------------
 
-    async def control_plane_cut(self) -> list[Step]:
+    async def control_plane_cut(self) -> list[DrillStep]:
         """The canary's host is cut off from everything that could confirm its trial."""
         trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
         began = datetime.now(UTC)
@@ -173,17 +144,17 @@ class Stage:
         connected = _step("connected again", datetime.now(UTC), began)
         return [ended, connected, *await self._ordered_back(trial, began)]
 
-    async def nft_refuses(self) -> list[Step]:
+    async def nft_refuses(self) -> list[DrillStep]:
         """The canary's kernel takes no change of its steering table while a person orders the way back."""
         trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
         return await self._back_in_spite_of(nft_refuses(self.lab, trial.gateway), trial)
 
-    async def disk_full(self) -> list[Step]:
+    async def disk_full(self) -> list[DrillStep]:
         """The canary's agent can write nothing down while a person orders the way back."""
         trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
         return await self._back_in_spite_of(no_room(self.lab.agents[trial.gateway]), trial)
 
-    async def nftables_flushed(self) -> list[Step]:
+    async def nftables_flushed(self) -> list[DrillStep]:
         """Something on the canary's host removes every table of its firewall."""
         trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
         began = datetime.now(UTC)
@@ -192,7 +163,7 @@ class Stage:
         loaded = _step("the agent loaded its table again", datetime.now(UTC), began)
         return [loaded, *await self._ordered_back(trial, began)]
 
-    async def _back_in_spite_of(self, trouble: AbstractContextManager[None], trial: Trial) -> list[Step]:
+    async def _back_in_spite_of(self, trouble: AbstractContextManager[None], trial: Trial) -> list[DrillStep]:
         """Order the way back in the middle of the trouble: the kernel's lease does what the agent cannot."""
         began = datetime.now(UTC)
         with trouble:
@@ -209,7 +180,7 @@ class Stage:
         back = _told(status, began, back=f"{trial.gateway} back on known-good")
         return [*sorted([ordered, ended, told], key=lambda step: step.seconds), mended, *back]
 
-    async def _lease_ended(self, trial: Trial, began: datetime) -> Step:
+    async def _lease_ended(self, trial: Trial, began: datetime) -> DrillStep:
         await self._until(
             lambda: not _map_of(self._host(trial), "trial"), f"the lease of {trial.gateway} never ended"
         )
@@ -226,62 +197,64 @@ class Stage:
     def _host(self, trial: Trial) -> Host:
         return next(host for host in self.lab.topology.gateways if host.name == trial.gateway)
 
-    async def _ordered_back(self, trial: Trial, began: datetime) -> list[Step]:
+    async def _ordered_back(self, trial: Trial, began: datetime) -> list[DrillStep]:
         """Let a person end it, and see that it ends."""
         ordered = _step("a person orders the way back", datetime.now(UTC), began)
         status = await self.rehearsal.end()
         return [ordered, *_told(status, began, back=f"{trial.gateway} back on known-good")]
 
 
-DRILLS: dict[str, Drill] = {
-    "bad-logins": Drill("a third of all logins fail on the canary", timedelta(seconds=60), Stage.bad_logins),
-    "crash": Drill("the canary's daemon dies", timedelta(seconds=30), Stage.crash),
-    "metrics-down": Drill(
-        "Prometheus dies while a canary is watched", timedelta(seconds=90), Stage.metrics_down
-    ),
-    "worker-killed": Drill("the orchestrator's worker dies", timedelta(seconds=60), Stage.worker_killed),
-    "engine-killed": Drill("the engine dies", timedelta(seconds=60), Stage.engine_killed),
-    "agent-killed": Drill("the canary's agent dies", timedelta(seconds=60), Stage.agent_killed),
-    "worker-frozen": Drill(
-        "the orchestrator's worker stops in its tracks", timedelta(seconds=60), Stage.worker_frozen
-    ),
-    "control-plane-cut": Drill(
-        "the canary's host is cut off from the control plane", timedelta(seconds=60), Stage.control_plane_cut
-    ),
-    "nft-refuses": Drill(
-        "the canary's kernel takes no change of its steering", timedelta(seconds=60), Stage.nft_refuses
-    ),
-    "disk-full": Drill("the canary's agent can write nothing down", timedelta(seconds=60), Stage.disk_full),
-    "nftables-flushed": Drill(
-        "a firewall's reload removes the canary's steering", timedelta(seconds=60), Stage.nftables_flushed
-    ),
+PLAYS: dict[str, Callable[[Stage], Awaitable[list[DrillStep]]]] = {
+    "bad-logins": Stage.bad_logins,
+    "crash": Stage.crash,
+    "metrics-down": Stage.metrics_down,
+    "worker-killed": Stage.worker_killed,
+    "engine-killed": Stage.engine_killed,
+    "agent-killed": Stage.agent_killed,
+    "worker-frozen": Stage.worker_frozen,
+    "control-plane-cut": Stage.control_plane_cut,
+    "nft-refuses": Stage.nft_refuses,
+    "disk-full": Stage.disk_full,
+    "nftables-flushed": Stage.nftables_flushed,
 }
+"""How each drill that there is, is played."""
 
 
-async def rehearse(name: str) -> Played:
-    """Build a lab, play the drill on it, and remove the lab."""
+async def rehearse(name: str) -> DrillReport:
+    """Build a lab, play the drill on it, and remove the lab; what went wrong while it was played is told."""
     shape = Shape(
         prefix="psd-", folder="lab-drill", gateways=GATEWAYS, sites=GATEWAYS, metrics_port=DOOR_PORT
     )
     async with lab(_tell, shape) as built, Door(built).open() as door:
-        stage, before = Stage(built, door), built.figures()["lost"]
-        steps = await DRILLS[name].play(stage)
+        stage, before, began = Stage(built, door), built.figures()["lost"], datetime.now(UTC)
+        steps, failure = list[DrillStep](), None
+        try:
+            steps = await PLAYS[name](stage)
+        except PenstockError as error:
+            failure = sentence(f"{error.code}: {error}")
         lost = built.figures()["lost"] - before
-    return Played(name, tuple(steps), lost, DRILLS[name].budget.total_seconds())
+    return DrillReport(
+        name=name,
+        began=began,
+        budget=DRILLS[name].budget.total_seconds(),
+        steps=tuple(steps),
+        sessions_lost=lost,
+        failure=failure,
+    )
 
 
-def _step(what: str, at: datetime, began: datetime) -> Step:
-    return Step(what, round((at - began).total_seconds(), 1))
+def _step(what: str, at: datetime, began: datetime) -> DrillStep:
+    return DrillStep(what=what, seconds=max(0.0, round((at - began).total_seconds(), 1)))
 
 
-def _told(status: ChangeStatus, began: datetime, **sentences: str) -> list[Step]:
+def _told(status: ChangeStatus, began: datetime, **sentences: str) -> list[DrillStep]:
     """Return what the rollout itself told, and its end; Unavailable when it did not say so."""
     words = {"rolling": "the way back begins", "back": "read back: on known-good"}
     steps = []
-    for key, sentence in sentences.items():
-        at = said(status, sentence)
+    for key, wanted in sentences.items():
+        at = said(status, wanted)
         if at is None:
-            raise Unavailable(f"the rollout never said {sentence!r}; it says: {status.why}")
+            raise Unavailable(f"the rollout never said {wanted!r}; it says: {status.why}")
         steps.append(_step(words[key], at, began))
     return steps
 
@@ -311,19 +284,16 @@ def _tell(sentence: str) -> None:
     sys.stderr.write(f"{sentence}\n")
 
 
-def _show(played: Played) -> None:
-    table = Table(title=f"{played.name}: {DRILLS[played.name].summary}", title_justify="left")
+def _show(report: DrillReport) -> None:
+    table = Table(title=f"{report.name}: {DRILLS[report.name].summary}", title_justify="left")
     table.add_column("step")
     table.add_column("seconds after", justify="right")
-    for step in played.steps:
+    for step in report.steps:
         table.add_row(step.what, f"{step.seconds:.1f}")
-    console = Console()
+    console = Console(markup=False, highlight=False)
     console.print(table)
-    verdict = "passed" if played.passed else "FAILED"
-    console.print(
-        f"{verdict}: safe after {played.steps[-1].seconds:.1f} s of {played.budget:.0f} s, "
-        f"{played.sessions_lost} sessions lost"
-    )
+    said = {"report": report.model_dump(mode="json"), "outcome": report.outcome, "seconds": report.seconds}
+    console.print(run_line(said))
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -346,11 +316,13 @@ def main(arguments: Sequence[str]) -> int:
         for name, drill in DRILLS.items():
             sys.stdout.write(f"{name:20}{drill.summary}; safe within {drill.budget.total_seconds():.0f} s\n")
         return ExitCode.DONE
-    played = asyncio.run(rehearse(chosen.name))
-    _show(played)
+    report = asyncio.run(rehearse(chosen.name))
+    _show(report)
+    passed = report.outcome is DrillOutcome.PASSED
     if chosen.json:
-        chosen.json.write_text(json.dumps(asdict(played) | {"passed": played.passed}, indent=1) + "\n")
-    return ExitCode.DONE if played.passed else ExitCode.INTERNAL
+        document = report.model_dump(mode="json") | {"passed": passed}
+        chosen.json.write_text(json.dumps(document, indent=1) + "\n")
+    return ExitCode.DONE if passed else ExitCode.INTERNAL
 
 
 if __name__ == "__main__":

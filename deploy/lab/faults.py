@@ -4,7 +4,6 @@ Every accident is the real one: SIGKILL, SIGSTOP, packets dropped in the hub, fi
 not grow. The daemons that carry sessions are never touched.
 """
 
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +48,7 @@ class Faults:
                 self._lab.engine.kill()
             case Fault.WORKER_FROZEN:
                 self._frozen = self.worker
-                self._frozen.send(signal.SIGSTOP)
+                self._frozen.freeze()
 
     def mend(self, fault: Fault, gateway: str) -> Process:
         """Start what ended, or a second worker beside a frozen one; return who goes on."""
@@ -69,7 +68,7 @@ class Faults:
     def thaw(self) -> None:
         """Let a frozen worker go on, in a world that has moved on without it."""
         if self._frozen:
-            self._frozen.send(signal.SIGCONT)
+            self._frozen.thaw()
 
     def tidy(self) -> None:
         """End the worker that was frozen once; its place is taken."""

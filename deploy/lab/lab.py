@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from activities.files import load
 from deploy.lab import credentials as lab_credentials
 from deploy.lab import namespaces, preflight
 from deploy.lab.offers import Offers, server
+from deploy.lab.places import DEMO_FOLDER
 from deploy.lab.processes import Process
 from deploy.lab.releases import LabReleases
 from deploy.lab.services import EXPORTER_PORT, PROMETHEUS_PORT, Engine, Prometheus
@@ -66,7 +68,7 @@ class Shape:
     gateways: int = 4
     sites: int = 24
     prefix: str = PREFIX
-    folder: str = "lab"
+    folder: str = DEMO_FOLDER
     """Folder in the state folder, its own for each lab that runs at the same time."""
     logins_per_second: float = 2.0
     gates: Path = GATES
@@ -106,6 +108,12 @@ class Lab:
     engine: Engine
     prometheus: Prometheus
     installation: Installation
+
+    async def page_link(self) -> str:
+        """Return an address of the page that logs whoever opens it in as root, once."""
+        service = self.installation.service
+        caller = await asyncio.to_thread(service.people.at_the_socket, os.getuid())
+        return (await service.page_logins.make_link(caller, os.getuid())).url
 
     @property
     def older(self) -> ReleaseRef:
@@ -259,8 +267,8 @@ async def lab(tell: Callable[[str], None], shape: Shape = Shape()) -> AsyncItera
         folder = state_folder().absolute() / shape.folder / "run"
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            with namespaces.home_again():
-                yield await _build(shape, topology, folder, tell)
+            with namespaces.home_again() as outside:
+                yield await _build(shape, topology, folder, outside, tell)
         finally:
             with _undisturbed():
                 topology.tear_down()
@@ -280,7 +288,9 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[[str], None]) -> Lab:
+async def _build(
+    shape: Shape, topology: Topology, folder: Path, outside: int, tell: Callable[[str], None]
+) -> Lab:
     began = time.monotonic()
     topology.build()
     source = f"http://{topology.hub.address4}:{REPOSITORY_PORT}"
@@ -305,9 +315,9 @@ async def _build(shape: Shape, topology: Topology, folder: Path, tell: Callable[
     ).start()
     settings = _settings(shape, topology, folder, files, published, engine, prometheus)
     installation = await compose(settings)
-    api = _program(folder, "api", topology.hub, ["-m", "orchestrator.processes.api"], settings)
-    worker = _program(folder, "worker", topology.hub, ["-m", "orchestrator.processes.worker"], settings)
-    relay = _program(folder, "relay", topology.hub, ["-m", "orchestrator.processes.relay"], settings)
+    api = _program(folder, "api", outside, ["-m", "orchestrator", "api"], settings)
+    worker = _program(folder, "worker", topology.hub.namespace, ["-m", "orchestrator", "worker"], settings)
+    relay = _program(folder, "relay", topology.hub.namespace, ["-m", "orchestrator", "relay"], settings)
     agents = {
         host.name: _agent(folder, files, host, fleet.gateway(host.name), issued, published, settings)
         for host in topology.gateways
@@ -374,12 +384,14 @@ def _settings(
         "ledger_url": f"sqlite:///{home / 'ledger.db'}",
         "store": str(folder / "store"),
         "snapshots": str(folder / "snapshots"),
+        "reports": str(folder / "reports"),
         "windows": str(folder / "windows"),
         "fleet": str(files / "fleet.yaml"),
         "trust": str(published.trust_policy),
         "gates": str(files / "gates.yaml"),
         "people": str(files / "people.yaml"),
         "socket": str(folder / "penstock.sock"),
+        "api_address": f"127.0.0.1:{_free_port()}",
         "audit_key": str(folder / "audit.key"),
         "audit_checkpoints": str(folder / "audit-checkpoints.jsonl"),
         "source": published.url,
@@ -393,13 +405,20 @@ def _settings(
     return Settings.model_validate(values)
 
 
+def _free_port() -> int:
+    """Return a port of this machine, outside of the lab, where a browser finds the page."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
 def stand_ins(folder: Path, program: str) -> Path:
     """Return where a fault may put programs that this one then starts instead of the machine's own."""
     return folder / "stand-ins" / program
 
 
 def _program(
-    folder: Path, name: str, host: Host, arguments: list[str], settings: Settings | None = None
+    folder: Path, name: str, namespace: str | int, arguments: list[str], settings: Settings | None = None
 ) -> Process:
     """Return one of penstock's own programs; it finds what `stand_ins` holds before the machine's own."""
     chosen = settings.model_dump(mode="json", exclude_none=True) if settings else {}
@@ -407,7 +426,7 @@ def _program(
         name,
         [sys.executable, *arguments],
         log=folder / f"{name}.log",
-        namespace=host.namespace,
+        namespace=namespace,
         environment={
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "PYTHONUNBUFFERED": "1",
@@ -441,6 +460,7 @@ def _agent(
         "key": str(own / "agent.key"),
         "authority": str(own / "authority.pem"),
         "payload_keys": str(own / "payload.keys"),
+        "tracing_url": settings.tracing_url,
         "credentials": {
             "users": f"file:{issued.users}",
             "users_legacy": f"file:{issued.legacy_users}",
@@ -462,7 +482,7 @@ def _agent(
     }
     path = write_yaml(_agent_file(files, host), config)
     arguments = ["-m", "orchestrator", "agent", "run", "--config", str(path)]
-    return _program(folder, f"agent-{host.name}", host, arguments)
+    return _program(folder, f"agent-{host.name}", host.namespace, arguments)
 
 
 async def _enrol(installation: Installation, settings: Settings, path: Path) -> None:
@@ -485,7 +505,7 @@ def _agent_file(files: Path, host: Host) -> Path:
 
 def _exporter(folder: Path, files: Path, host: Host) -> Process:
     arguments = ["-m", "orchestrator", "exporter", str(_agent_file(files, host))]
-    return _program(folder, f"exporter-{host.name}", host, arguments)
+    return _program(folder, f"exporter-{host.name}", host.namespace, arguments)
 
 
 def _crowds(

@@ -47,11 +47,11 @@ def inside(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def home_again() -> Iterator[None]:
-    """Return at the end to the namespace of now, wherever `enter` has led meanwhile."""
+def home_again() -> Iterator[int]:
+    """Return at the end to the namespace of now, wherever `enter` has led meanwhile; yield its open file."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield
+        yield home
     finally:
         _set(home)
         os.close(home)

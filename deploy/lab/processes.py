@@ -4,9 +4,21 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from policies.model.errors import Unavailable
+
+
+def freeze(child: "subprocess.Popen[bytes]") -> None:
+    """Stop a child of ours without ending it, and return once all of its threads stand still.
+
+    Nothing happens when it is gone. kill(2) returns before that: on a busy machine a frozen server
+    still answers the next request.
+    """
+    child.send_signal(signal.SIGSTOP)
+    with suppress(ChildProcessError):  # it has ended, and its end was waited for
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 class Process:
@@ -23,13 +35,16 @@ class Process:
         command: Sequence[str | Path],
         *,
         log: Path,
-        namespace: str | None = None,
+        namespace: str | int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        """Take what it is; its namespace is that of a name, or of an open file, or ours."""
         self.name = name
         self.log = log
         self._program, self._namespace = command, namespace
-        enter = ["nsenter", f"--net=/run/netns/{namespace}", "--"] if namespace else []
+        self._inherited = (namespace,) if isinstance(namespace, int) else ()
+        where = f"/proc/self/fd/{namespace}" if self._inherited else f"/run/netns/{namespace}"
+        enter = ["nsenter", f"--net={where}", "--"] if namespace is not None else []
         self.command = ["setpriv", "--pdeathsig", "KILL", *enter, *map(str, command)]
         self._environment = {**os.environ, **environment} if environment else None
         self._child: subprocess.Popen[bytes] | None = None
@@ -58,6 +73,7 @@ class Process:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,
+                pass_fds=self._inherited,
             )
         if stdin is not None and self._child.stdin:
             self._child.stdin.write(stdin)
@@ -91,6 +107,15 @@ class Process:
         """Send it a signal; nothing happens when it is gone."""
         if self._child:
             self._child.send_signal(number)
+
+    def freeze(self) -> None:
+        """Stop it without ending it; nothing of it runs after that. Nothing happens when it is gone."""
+        if self._child:
+            freeze(self._child)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.send(signal.SIGCONT)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, grace: float = 5.0) -> int | None:
         """Ask it to end, kill it after the grace, and return its exit code; None if it never ran."""

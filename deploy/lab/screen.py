@@ -12,7 +12,7 @@ from rich.text import Text
 
 from orchestrator.cli.output import console
 from orchestrator.cli.screens import change_frame
-from orchestrator.cli.spelling import all_spelled
+from orchestrator.words.offers import all_spelled
 from policies.model.status import ChangeStatus
 
 

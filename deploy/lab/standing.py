@@ -13,14 +13,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.lab.faults import cut_off, flush_nftables, nft_refuses, no_room
-from deploy.lab.lab import DEMO, FLEET, Lab, lab
-from deploy.lab.topology import Topology
+from deploy.lab.places import DEMO_FOLDER
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.process import leave
 from orchestrator.settings import state_folder
@@ -28,23 +25,8 @@ from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
 
 UP_WITHIN, DOWN_WITHIN = 240.0, 60.0
 ANSWER_WITHIN = 30.0
-READY, FAILED = "ready: ", "failed: "
-"""How the keeper's report ends."""
 KEEPER = "keeper.log"
 """What only the folder of a standing lab has, also when the lab is down."""
-
-OF_A_GATEWAY = ("agent", "cut", "firewall", "steering", "disk")
-OF_ALL = ("worker", "engine", "metrics")
-KINDS = {
-    "agent": "the gateway's agent is killed; its daemons go on",
-    "cut": "the gateway is cut off from the orchestrator; its users are not",
-    "firewall": "every table of the gateway's kernel is flushed, the steering table too",
-    "steering": "every change of the gateway's steering table fails",
-    "disk": "the agent's disk is full",
-    "worker": "the orchestrator's worker is killed",
-    "engine": "the engine is killed",
-    "metrics": "Prometheus is killed",
-}
 
 
 def home() -> Path:
@@ -54,8 +36,8 @@ def home() -> Path:
     without `./run lab`: the lab beside this environment is found all the same.
     """
     said = state_folder().absolute()
-    own = said if (said / KEEPER).exists() else said / DEMO.folder
-    places = (own, said / DEMO.folder, Path(sys.prefix).parent / ".state" / DEMO.folder)
+    own = said if (said / KEEPER).exists() else said / DEMO_FOLDER
+    places = (own, said / DEMO_FOLDER, Path(sys.prefix).parent / ".state" / DEMO_FOLDER)
     return next((place for place in places if keeper_of(place) is not None), own)
 
 
@@ -64,140 +46,6 @@ def forget_other_installations(folder: Path) -> None:
     for name in [name for name in os.environ if name.startswith("PENSTOCK_")]:
         del os.environ[name]
     os.environ["PENSTOCK_STATE"] = str(folder.parent)
-
-
-class Keeper:
-    """Keeps a lab up, and does to it what it is told."""
-
-    def __init__(self, kept: Lab) -> None:
-        self._lab = kept
-        self._broken: dict[tuple[str, str], AbstractContextManager[object] | None] = {}
-
-    def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Do what was asked, and return what became of it."""
-        match asked["verb"]:
-            case "counts":
-                return self._lab.figures()
-            case "break":
-                return self._break(asked["kind"], asked["gateway"])
-            case "mend":
-                return self._mend(asked["kind"], asked["gateway"])
-            case other:
-                raise BadInput(f"the lab knows no {other}")
-
-    def mend_everything(self) -> None:
-        """Undo what is still broken, before the lab is removed."""
-        for kind, gateway in list(self._broken):
-            with suppress(PenstockError, subprocess.CalledProcessError):
-                self._mend(kind, gateway)
-
-    def _break(self, kind: str, gateway: str) -> dict[str, Any]:
-        self._require(kind, gateway)
-        if (kind, gateway) in self._broken:
-            raise Conflict(f"{_named(kind, gateway)} is broken already; ./run lab mend {kind} {gateway}")
-        self._broken[kind, gateway] = self._strike(kind, gateway)
-        return {"broken": kind, "gateway": gateway, "sentence": f"{KINDS[kind]}."}
-
-    def _mend(self, kind: str, gateway: str) -> dict[str, Any]:
-        self._require(kind, gateway)
-        if (kind, gateway) not in self._broken:
-            raise Conflict(f"{_named(kind, gateway)} is not broken")
-        held = self._broken.pop((kind, gateway))
-        if held is not None:
-            held.__exit__(None, None, None)
-        match kind:
-            case "agent":
-                self._lab.agents[gateway].start()
-            case "worker":
-                self._lab.worker.start()
-            case "engine":
-                self._lab.engine.start()
-            case "metrics":
-                self._lab.prometheus.start()
-            case _:
-                pass  # what held it broken has been let go
-        return {"mended": kind, "gateway": gateway, "sentence": f"{_named(kind, gateway)} is mended."}
-
-    def _strike(self, kind: str, gateway: str) -> AbstractContextManager[object] | None:
-        """Do it; return what undoes it, None where starting a program or the agent itself does."""
-        held: AbstractContextManager[object] | None = None
-        match kind:
-            case "agent":
-                self._lab.agents[gateway].kill()
-            case "cut":
-                held = cut_off(self._lab, self._host(gateway))
-            case "firewall":
-                flush_nftables(self._host(gateway))
-            case "steering":
-                held = nft_refuses(self._lab, gateway)
-            case "disk":
-                held = no_room(self._lab.agents[gateway])
-            case "worker":
-                self._lab.worker.kill()
-            case "engine":
-                self._lab.engine.kill()
-            case _:
-                self._lab.prometheus.kill()
-        if held is not None:
-            held.__enter__()
-        return held
-
-    def _require(self, kind: str, gateway: str) -> None:
-        known = ", ".join(host.name for host in self._lab.topology.gateways)
-        if kind not in KINDS:
-            raise BadInput(f"nothing here is called {kind}; there is {', '.join(KINDS)}")
-        if kind in OF_A_GATEWAY and gateway not in self._lab.agents:
-            raise BadInput(f"say of which gateway: {known}")
-        if kind in OF_ALL and gateway:
-            raise BadInput(f"there is one {kind} for all gateways; leave {gateway} out")
-
-    def _host(self, gateway: str) -> Any:
-        return next(host for host in self._lab.topology.gateways if host.name == gateway)
-
-
-def _named(kind: str, gateway: str) -> str:
-    return f"{kind} of {gateway}" if gateway else kind
-
-
-async def keep(folder: Path) -> None:
-    """Build the lab, say when it is ready, and do what is asked until told to end."""
-    report = (folder / "up.log").open("w", buffering=1)
-    told = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
-
-    def tell(sentence: str) -> None:
-        report.write(sentence + "\n")
-
-    try:
-        async with lab(tell) as kept:
-            keeper = Keeper(kept)
-            await kept.states()  # so that the first status has seen every gateway
-            server = await asyncio.start_unix_server(_listener(keeper), folder / "control.sock")
-            (folder / "control.sock").chmod(0o600)
-            try:
-                tell(f"{READY}{kept.newer.version}")
-                await told.wait()
-            finally:
-                server.close()
-                (folder / "control.sock").unlink(missing_ok=True)
-                keeper.mend_everything()
-    except PenstockError as error:
-        tell(f"{FAILED}{error.code}: {error}")
-
-
-def _listener(keeper: Keeper) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
-    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            found = keeper.answer(json.loads(await reader.readline()))
-        except PenstockError as error:
-            found = {"code": error.code, "error": str(error)}
-        except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
-            found = {"code": Unavailable.__name__, "error": str(error)}
-        writer.write(json.dumps(found).encode() + b"\n")
-        writer.close()
-
-    return listen
 
 
 # --- what people type ----------------------------------------------------------------------
@@ -217,27 +65,30 @@ def up(folder: Path) -> int:
         )
     (folder / "keeper.pid").write_text(f"{child.pid}\n")
     try:
-        newer = _follow(folder, child, began)
+        newer, page = _follow(folder, child, began)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the lab is being removed\n")
         down(folder)
         return ExitCode.DETACHED
-    sys.stdout.write(_greeting(folder, newer, time.monotonic() - began))
+    sys.stdout.write(_greeting(folder, newer, page, time.monotonic() - began))
     return ExitCode.DONE
 
 
-def _follow(folder: Path, child: "subprocess.Popen[bytes]", began: float) -> str:
-    """Show the keeper's sentences until it is ready; return the version to upgrade to.
+def _follow(folder: Path, child: "subprocess.Popen[bytes]", began: float) -> tuple[str, str]:
+    """Show the keeper's sentences until it is ready; return the version to upgrade to, and a login's link.
 
     Raises:
         Unavailable: It has ended, or is not ready in time.
     """
+    from deploy.lab.keeper import FAILED, READY  # noqa: PLC0415 - who types a command waits for no lab
+
     shown = 0
     while True:
         lines = (folder / "up.log").read_text().splitlines() if (folder / "up.log").exists() else []
         for line in lines[shown:]:
             if line.startswith(READY):
-                return line.removeprefix(READY)
+                newer, page = line.removeprefix(READY).split(" ")
+                return newer, page
             if line.startswith(FAILED):
                 raise Unavailable(line.removeprefix(FAILED))
             sys.stdout.write(f"{time.monotonic() - began:5.0f} s  {line}\n")
@@ -251,7 +102,10 @@ def _follow(folder: Path, child: "subprocess.Popen[bytes]", began: float) -> str
         time.sleep(0.1)
 
 
-def _greeting(folder: Path, newer: str, seconds: float) -> str:
+def _greeting(folder: Path, newer: str, page: str, seconds: float) -> str:
+    from deploy.lab.keeper import KINDS  # noqa: PLC0415 - who types a command waits for no lab
+    from deploy.lab.lab import FLEET  # noqa: PLC0415 - who types a command waits for no lab
+
     run = "./run lab"
     rows = [
         (f"{run} penstock status", "what is happening, in five sentences"),
@@ -264,7 +118,9 @@ def _greeting(folder: Path, newer: str, seconds: float) -> str:
     tries = "\n".join(f"  {command:<66} {what}" for command, what in rows)
     return (
         f"\nThe lab is up after {seconds:.0f} s and stays until ./run lab down.\n"
-        f"Address   {folder / 'run' / 'penstock.sock'}\n"
+        f"Page      {page}\n"
+        f"          logs you in once, within ten minutes; {run} penstock page prints another\n"
+        f"Socket    {folder / 'run' / 'penstock.sock'}\n"
         f"Login     none needed: at that socket the kernel says who you are\n"
         f"Fleet     {FLEET}\n"
         f"Try\n{tries}\n"
@@ -273,6 +129,9 @@ def _greeting(folder: Path, newer: str, seconds: float) -> str:
 
 def down(folder: Path) -> int:
     """Have the keeper remove the lab; remove what is left of one that was killed."""
+    from deploy.lab.lab import DEMO  # noqa: PLC0415 - who types a command waits for no lab
+    from deploy.lab.topology import Topology  # noqa: PLC0415 - who types a command waits for no lab
+
     pid = keeper_of(folder)
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
@@ -339,6 +198,8 @@ def main(arguments: Sequence[str]) -> int:
     forget_other_installations(folder)
     if arguments[:1] == ["penstock"]:
         return _penstock(folder, arguments[1:])
+    from deploy.lab.keeper import KINDS, keep  # noqa: PLC0415 - who types a command waits for no lab
+
     parser = argparse.ArgumentParser(prog="./run lab", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("up", help="build the lab, and keep it up in the background")

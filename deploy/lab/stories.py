@@ -9,14 +9,15 @@ from typing import Any
 
 from deploy.lab.lab import OPERATOR, Lab
 from deploy.lab.screen import Screen
-from orchestrator.cli.screens import prediction_line
 from orchestrator.exit_code import ExitCode, code_of
+from orchestrator.words.plans import prediction_line
 from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.errors import BadInput
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.refusals import TrustError
 from policies.model.status import ChangeStatus
+from policies.planning.outline import outlined
 
 LOOK_EVERY = 0.3
 DAY_ENDS_IN_GROUPS_OF = 12
@@ -146,7 +147,8 @@ class Storyteller:
         plan = await lab.plan(release, strategy)
         for wave in plan.waves:
             self._screen.tell(f"plan: wave {wave.number} is {', '.join(wave.gateways)}")
-        for prediction in (await lab.installation.plans.view(plan, OPERATOR.person)).predictions:
+        seen = await lab.installation.plans.view(outlined(plan), plan.fleet, OPERATOR.person)
+        for prediction in seen.predictions:
             self._screen.tell(f"plan: {prediction_line(prediction.model_dump(mode='json'))}")
         name = await lab.start(plan, reason)
         self._screen.tell(f"{name} started; the same from another terminal: {lab.watch_command}")

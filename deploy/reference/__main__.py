@@ -7,6 +7,7 @@ from deploy.reference import commands, models, settings
 from deploy.reference.markdown import page, prose
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.agent_file import AgentSettings
+from policies.model.desired import Upgrade
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
 from policies.model.people import People
@@ -19,6 +20,7 @@ EXAMPLES = "deploy/examples"
 
 FILES: dict[str, type[Value]] = {
     "fleet": Fleet,
+    "upgrade": Upgrade,
     "gates": GatePolicy,
     "trust": TrustPolicy,
     "people": People,
@@ -27,7 +29,10 @@ FILES: dict[str, type[Value]] = {
 READ = {
     "fleet": """
         Read by the orchestrator, and again whenever it changes: `PENSTOCK_FLEET`, a file or a folder of
-        them.
+        them. `penstock apply` writes it there.
+    """,
+    "upgrade": """
+        Read by `penstock diff` and `penstock apply` in a folder or a checkout; no process reads it by itself.
     """,
     "gates": """
         Read by the orchestrator when a change is planned: `PENSTOCK_GATES`. A series is named as Prometheus
