@@ -1,7 +1,7 @@
 """Backups of the ledger: whole or refused, and the same on either kind of database."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeEnding, Outcome, Quarantine
 from policies.model.errors import BadInput, Conflict
 from policies.model.people import Role
+from tests.activities.test_drills import report
 from tests.activities.test_ledger import NEW, OLD, add, opened, recorded
 from tests.activities.test_recorded_plans import plan_of
 from tests.fakes.postgresql import PostgreSQL
@@ -29,6 +30,8 @@ def filled(url: str) -> Ledger:
     recorded(ledger, name, NEW, "gw-1", "gw-2")
     ledger.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="on 1.3.0"))
     ledger.make_token("robot", {"north": frozenset({Role.CI})}, timedelta(days=1), "root")
+    ledger.add_follow_up(name, "read the changelog", "ada", date(2030, 12, 31), "bert", None)
+    ledger.record_drill(report(), "ada")
     left_out = {"fleet": "north", "gateway": "gw-3", "reason": "its disk is full", "person": "ada"}
     ledger.set_quarantine(Quarantine.model_validate(left_out | {"since": datetime.now(UTC)}))
     return ledger
@@ -68,6 +71,7 @@ def test_a_ledger_comes_back_as_it_was_and_goes_on(url: str, other: str) -> None
     assert again.known_good("north") == ledger.known_good("north")
     assert again.tokens() == ledger.tokens()
     assert again.verify_audit(head) is None
+    assert again.drill_pasts(5) == ledger.drill_pasts(5) != {}
     plan = plan_of(7, waves=(1, 4))
     assert again.plan(plan.digest) == plan
     assert again.approvals(plan.digest) == ledger.approvals(plan.digest)

@@ -43,6 +43,16 @@ class Metrics:
         return self.series
 
 
+class Steady(Metrics):
+    """Prometheus of a fleet where each gateway has three logins a minute."""
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        self.asked = instances
+        return (counter(0, 3, 6),) * len(instances)
+
+
 class NoMetrics(Metrics):
     async def raw(
         self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
@@ -67,6 +77,18 @@ async def test_the_rate_is_what_the_counters_rose_by_per_gateway_and_minute(
     series: tuple[Series, ...], rate: float
 ) -> None:
     assert await attempts_per_minute(Metrics(*series), FLEET) == rate
+
+
+@pytest.mark.parametrize(("gateways", "asked"), [(1, 1), (200, 200), (201, 101), (10_000, 200)])
+async def test_of_a_large_fleet_gateways_from_all_over_it_are_asked(gateways: int, asked: int) -> None:
+    named = tuple(
+        FLEET.gateways[0].model_copy(update={"addresses": (IPv4Address("192.0.2.0") + number,)})
+        for number in range(gateways)
+    )
+    metrics, targets = Steady(), [one.metrics_target for one in named]
+    assert await attempts_per_minute(metrics, FLEET.model_copy(update={"gateways": named})) == 3.0
+    assert (len(metrics.asked), metrics.asked[0]) == (asked, targets[0])
+    assert targets.index(metrics.asked[-1]) >= gateways * 0.99 - 1
 
 
 async def test_traffic_that_is_not_known_is_not_zero() -> None:

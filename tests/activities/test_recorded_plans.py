@@ -1,11 +1,14 @@
 """Plans in a real ledger: whole under their digest, and in parts that a workflow can carry."""
 
+import zlib
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import create_engine, update
 from temporalio.testing import ActivityEnvironment
 
 from activities.plans import PartEntry, PartQuery, PlanActivities
+from orchestrator.store import tables
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening
 from policies.model.errors import BadInput
@@ -15,6 +18,7 @@ from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy, Wave
 from policies.model.plan_part import MOST_MEMBERS, PartKey
 from policies.model.value import digest_of
 from policies.model.verdict import Window
+from policies.planning.outline import PlanOutline, outlined
 from tests.unit.fleets import gateway
 
 LARGEST_PAYLOAD = 262_144
@@ -66,9 +70,37 @@ def test_a_plan_comes_back_as_it_was_under_its_digest(ledger: Ledger) -> None:
     assert [entry.action for entry in ledger.audit_entries()] == ["plan recorded"]
 
 
+@pytest.mark.parametrize("written", [None, b"{}", b'{"digest": 1}'])
+def test_the_outline_of_a_plan_that_another_penstock_recorded_follows_from_the_whole(
+    ledger: Ledger, url: str, written: bytes | None
+) -> None:
+    plan = plan_of(7, waves=(1, 4))
+    ledger.record_plan(plan)
+    with create_engine(url).begin() as connection:
+        outline = zlib.compress(written) if written is not None else None
+        connection.execute(update(tables.plans).values(outline=outline))
+    found = ledger.outline(plan.digest)
+    assert found == outlined(plan)
+    assert isinstance(found, PlanOutline)
+    assert (found.waves, found.left_alone_count, found.versions) == ((1, 4), 2, {"1.1.6": 7})
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_leads_to_no_release_has_a_header_for_an_outline(ledger: Ledger, url: str, older: bool) -> None:
+    fleet = plan_of(2, waves=(2,)).fleet
+    reload = ledger.record_reload(fleet, ("gw-00001",))
+    back = ledger.record_return(fleet, {"gw-00001": OLD})
+    if older:
+        with create_engine(url).begin() as connection:
+            connection.execute(update(tables.plans).values(outline=None))
+    assert ledger.outline(reload) == ledger.plan_header(reload)
+    with pytest.raises(BadInput, match="it waits for nobody"):
+        ledger.outline(back)
+
+
 def test_a_plan_that_nobody_recorded_is_bad_input(ledger: Ledger) -> None:
     unknown = digest_of(b"no plan")
-    for ask in (ledger.plan, ledger.plan_header):
+    for ask in (ledger.plan, ledger.plan_header, ledger.outline):
         with pytest.raises(BadInput, match="no plan"):
             ask(unknown)
     with pytest.raises(BadInput, match="no part 1 of wave 1"):

@@ -7,7 +7,8 @@ from sqlalchemy import create_engine, update
 
 from orchestrator.store import tables
 from orchestrator.store.ledger import Ledger
-from policies.model.instance import GatewayState, Instance, InstanceState, Steering
+from policies.drift import digest_of_file
+from policies.model.instance import GatewayState, GivenCredential, Instance, InstanceState, Steering
 from policies.model.value import digest_of
 
 RELEASE, TRIED = digest_of(b"release"), digest_of(b"tried")
@@ -55,3 +56,23 @@ def test_what_an_earlier_version_took_and_does_not_fit_any_more_hides_one_gatewa
         connection.execute(rows.values(state=unfit.model_dump_json()))
     states, silent = ledger.states("edge", LATELY)
     assert (list(states), silent) == (["gw-1"], {"gw-2": "what it said last cannot be read any more"})
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_agents_files_say_is_read_without_their_states_and_out_of_those_of_an_older_penstock(
+    ledger: Ledger, url: str, older: bool
+) -> None:
+    said = state("gw-1", Steering(serving="a"))
+    key, users = GivenCredential(name="key", elsewhere=True), GivenCredential(name="users")
+    lines = ("port: 443", "fleet: edge")
+    tells = said.model_copy(update={"described": lines, "credentials": (key, users)})
+    silent = said.model_copy(update={"gateway": "gw-2"})
+    ledger.record_states("edge", (tells, silent), {"gw-3": "does not answer"})
+    if older:
+        with create_engine(url).begin() as connection:
+            connection.execute(update(tables.gateway_states).values(described=None, elsewhere=None))
+    assert ledger.agents_files("edge", LATELY) == {
+        "gw-1": (digest_of_file(sorted(lines)), ("key",)),
+        "gw-2": (None, None),
+    }
+    assert ledger.agents_files("edge", timedelta(0)) == {}

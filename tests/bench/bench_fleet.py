@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -47,7 +47,7 @@ from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
 from policies.model.instance import GatewayState
-from policies.model.plan import Plan, Strategy
+from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.value import digest_of
 from policies.planning.parts import parted
 from policies.planning.plan import plan as make_plan
@@ -226,9 +226,9 @@ def _many(names: Sequence[int]) -> Faults:
     return Faults(dead=frozenset(names[:60]))
 
 
-def plan_of(count: int, size: Size, gates: GatePolicy) -> Plan:
-    """Return the plan of the upgrade, timed from facts to parts."""
-    old, new = release(OLD_VERSION), release(NEW_VERSION)
+def plan_of(count: int, size: Size, gates: GatePolicy, new: ReleaseRef | None = None) -> Plan:
+    """Return the plan of the upgrade to `new`, a simulated one unless given, timed from facts to parts."""
+    old, new = release(OLD_VERSION), new or release(NEW_VERSION)
     simulated = fleet(
         count,
         steps=STEPS,
@@ -421,28 +421,31 @@ async def standing(
     address = f"127.0.0.1:{port}"
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        _start(
+        start_process(
             stack,
             development_engine.command("127.0.0.1", port, folder / "engine.sqlite", settings=MANY_AGENTS),
             folder / "engine.log",
         )
-        await _answering(address)
+        await answering_engine(address)
         given = (faults or Faults()).model_dump_json()
         agents = [sys.executable, "-m", "tests.bench.simulated_agents", address, str(count)]
-        _start(stack, [*agents, str(folder / "counts.jsonl"), given], folder / "agents.log")
+        start_process(stack, [*agents, str(folder / "counts.jsonl"), given], folder / "agents.log")
         url = ledger or f"sqlite:///{folder / 'ledger.db'}"
         worker = [sys.executable, "-m", "tests.bench.fleet_worker", address, url]
         Ledger.open(url).close()
-        running = _start(
+        running = start_process(
             stack, [*worker, str(count), str(harm_in_wave), str(patience)], folder / "worker.log"
         )
         await asyncio.sleep(5 + count / 500)  # the simulated agents connect over twenty seconds
         yield Setup(address=address, folder=folder, url=url, worker=running)
 
 
-def _start(stack: ExitStack, command: list[str], log: Path) -> "subprocess.Popen[str]":
+def start_process(
+    stack: ExitStack, command: list[str], log: Path, environment: Mapping[str, str] | None = None
+) -> "subprocess.Popen[str]":
+    """Start a process that ends with the stack; what it says goes into the log."""
     file = stack.enter_context(log.open("w"))
-    process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, text=True, env=environment)
     stack.callback(_end, process)
     return process
 
@@ -456,7 +459,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
         process.wait()
 
 
-async def _answering(address: str) -> None:
+async def answering_engine(address: str) -> None:
     """Return once the engine serves."""
     async with asyncio.timeout(60):
         while True:

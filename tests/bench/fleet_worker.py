@@ -76,11 +76,10 @@ class ScriptedJudge:
         )
 
 
-async def main(address: str, ledger: str, count: int, harm_in_wave: int, patience: float) -> None:
-    """Run until told to stop, then print what it cost."""
+async def run(address: str, ledger: str, count: int, judge: ScriptedJudge) -> None:
+    """Run with this judge until told to stop, then print what it cost."""
     client = await connect(address, "default")
     book = Ledger.open(ledger)
-    judge = ScriptedJudge(harm_in_wave, patience)
     worker: Worker = make_worker(
         client,
         CONTROL_QUEUE,
@@ -104,5 +103,6 @@ async def main(address: str, ledger: str, count: int, harm_in_wave: int, patienc
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))
+    scripted = ScriptedJudge(int(sys.argv[4]), float(sys.argv[5]))
+    asyncio.run(run(sys.argv[1], sys.argv[2], int(sys.argv[3]), scripted))
     leave(0)

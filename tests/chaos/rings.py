@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -134,9 +133,9 @@ class Rings:
 
         @contextmanager
         def frozen() -> Iterator[None]:
-            agent.send(signal.SIGSTOP)
+            agent.freeze()
             yield
-            agent.send(signal.SIGCONT)
+            agent.thaw()
 
         @contextmanager
         def killed() -> Iterator[None]:

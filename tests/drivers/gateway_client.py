@@ -4,8 +4,13 @@ import asyncio
 import re
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
+
+PINGS_A_SECOND = 20
+ANSWERED_WITHIN = 0.5
+"""Seconds in which a ping comes back on a busy machine; one that was sent later may be under way."""
 
 
 class Client:
@@ -71,12 +76,14 @@ class Client:
         target = f"10.90.{'abc'.index(slot) if host is None else host}.1"
         with self.answers.open("wb") as answers:
             self.pings = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, "ping", "-n", "-i", "0.05", target], stdout=answers
+                ["ip", "netns", "exec", self.name, "ping", "-n", "-i", str(1 / PINGS_A_SECOND), target],
+                stdout=answers,
             )
 
     def lost(self) -> tuple[int, int]:
-        """Stop counting; return pings sent and lost. The last one may still have been under way."""
+        """Stop counting; return pings sent and lost, of those that had half a second to be answered."""
         assert self.pings
+        time.sleep(ANSWERED_WITHIN)
         self.pings.send_signal(signal.SIGINT)
         self.pings.wait(10)
         said = self.answers.read_text()
@@ -84,7 +91,11 @@ class Client:
         assert found, said
         sent = int(found[1])
         answered = {int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", said)}
-        return sent, len(set(range(1, sent)) - answered)
+        under_way = 1 + round(ANSWERED_WITHIN * PINGS_A_SECOND)
+        missing = sorted(set(range(1, sent + 1 - under_way)) - answered)
+        if missing:
+            print(f"{self.name}: of {sent} pings these were not answered: {missing}")
+        return sent, len(missing)
 
     def reconnect(self) -> None:
         """Let openconnect drop its connections and come back with its cookie (SIGUSR2)."""

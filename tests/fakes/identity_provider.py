@@ -5,6 +5,8 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -101,7 +103,7 @@ class IdentityProvider:
 
     def add_client(self, client: str) -> None:
         """Have another program that people log in to."""
-        kinds = ["device_authorization", "refresh_token"]
+        kinds = ["code", "device_authorization", "refresh_token"]
         self._ask(
             "POST",
             "/client/",
@@ -112,15 +114,41 @@ class IdentityProvider:
                 "confidential": False,
                 "authorization_type": kinds,
                 "token_endpoint_auth_method": ["none"],
+                "redirect_uri": [],
             },
         )
 
+    def send_back_to(self, place: str, client: str = CLIENT) -> None:
+        """Have people of that program come back to this address, and to no other."""
+        known = self._ask("GET", f"/client/{client}").json()
+        self._ask("PUT", f"/client/{client}", known | {"redirect_uri": [place]})
+
+    def agreed(self, person: str, place: str, client: str = CLIENT) -> str:
+        """Log in where a page has sent a browser, agree, and return where that sends the browser back to."""
+        with self.browser_of(person, client) as browser:
+            answer = browser.get(place + "&g_continue")
+            return str(answer.headers["location"])
+
+    @property
+    def password_page(self) -> str:
+        """Where a browser sends who somebody is."""
+        return f"{self._api}/auth/"
+
+    def password_of(self, person: str) -> dict[str, str]:
+        """Return what a person types there."""
+        return {"username": person, "password": f"password of {person}"}
+
+    @contextmanager
+    def browser_of(self, person: str, client: str = CLIENT) -> Iterator[httpx.Client]:
+        """Give a browser in which somebody has logged in at the provider and agreed to that program."""
+        with httpx.Client() as browser:
+            browser.post(self.password_page, json=self.password_of(person)).raise_for_status()
+            browser.put(f"{self._api}/auth/grant/{client}/", json={"scope": "openid"}).raise_for_status()
+            yield browser
+
     def confirm(self, person: str, place: str, client: str = CLIENT) -> None:
         """Do in a browser what whoever logs in is asked to: log in there, and say yes."""
-        with httpx.Client() as browser:
-            login = {"username": person, "password": f"password of {person}"}
-            browser.post(f"{self._api}/auth/", json=login).raise_for_status()
-            browser.put(f"{self._api}/auth/grant/{client}/", json={"scope": "openid"}).raise_for_status()
+        with self.browser_of(person, client) as browser:
             answer = browser.get(place + "&g_continue")
             assert "deviceComplete" in answer.headers["location"], answer.headers["location"]
 

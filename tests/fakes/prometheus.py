@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from deploy.lab.processes import freeze
+
 PROGRAM = shutil.which("prometheus")
 
 
@@ -62,7 +64,7 @@ class RealPrometheus:
     def freeze(self) -> None:
         """Stop it without ending it."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process)
 
     def thaw(self) -> None:
         """Let it go on."""

@@ -26,8 +26,8 @@ PRODUCT, CHANNEL = "ocserv-gw", "stable"
 class Stage:
     """A good release, published; attacks change something and then ask for it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, product: str = PRODUCT) -> None:
+        self.folder, self.product = folder, product
         self.root = folder / "repository"
         self.overrides: dict[str, Script] = {}
         """Answers instead of the repository's own, by the beginning of the path."""
@@ -38,10 +38,10 @@ class Stage:
 
     def __enter__(self) -> Self:
         self.server.__enter__()
-        self.lab = LabReleases(self.folder / "lab", self.root, self.server.url, product=PRODUCT)
+        self.lab = LabReleases(self.folder / "lab", self.root, self.server.url, product=self.product)
         self.signer: LabSigner = self.lab.signer
         tree, self.template = small_tree(self.folder)
-        labels = ReleaseLabels(product=PRODUCT, version="1.3.0", rollback_index=5, serial=5)
+        labels = ReleaseLabels(product=self.product, version="1.3.0", rollback_index=5, serial=5)
         self.built = build_release(tree, self.template, labels, self.folder / "blobs")
         self.statement: dict[str, Any] = json.loads(self.built.statement)
         self.digest = self.lab.publish_built(self.built, 5)
@@ -57,7 +57,7 @@ class Stage:
         return compose_releases(
             self.folder / "store",
             self.lab.trust_policy,
-            product=PRODUCT,
+            product=self.product,
             channel=CHANNEL,
             clock=lambda: self.time or datetime.now(UTC),
         )
@@ -128,13 +128,13 @@ class Stage:
         """Offer another channel index, signed by the builder, with the release alone."""
         current = [CurrentRelease(manifest_sha256=self.digest[7:], rollback_index=rollback_index)]
         now = (issued_at or datetime.now(UTC)).replace(microsecond=0)
-        more = {"product": PRODUCT, "channel": CHANNEL} | more
+        more = {"product": self.product, "channel": CHANNEL} | more
         statement = index_statement(current=current, serial=serial, issued_at=now, **more)
         usual, self.signer.now = self.signer.now, lambda: now
         bundle = self.signer.sign(statement, *self.lab.builder)
         self.signer.now = usual
         publish(self.root, statement, [("sigstore", bundle)], {})
-        offer(self.root, PRODUCT, CHANNEL, digest_of(statement))
+        offer(self.root, self.product, CHANNEL, digest_of(statement))
 
     def add_signature(self, kind: str, content: bytes, token: bytes | None = None) -> None:
         """Add a signature beside the release."""

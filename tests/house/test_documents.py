@@ -9,10 +9,10 @@ import pytest
 import activities.failures
 import activities.refusals  # noqa: F401
 from activities.files import load
-from orchestrator.cli.explain import meaning_of
 from orchestrator.exit_code import ExitCode, code_of
 from orchestrator.processes.agent import files_of
 from orchestrator.processes.agent_file import AgentSettings
+from orchestrator.words.explained import meaning_of
 from policies.access import ALLOWED, Action
 from policies.model import refusals  # noqa: F401
 from policies.model.change import Outcome

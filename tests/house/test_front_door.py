@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.lab import preflight
+from tests.bench import __main__ as bench
 from tests.bench import bench_trust
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,14 @@ def test_an_unknown_verb_is_named_and_changes_nothing() -> None:
     assert "there is no verb 'upgrade-everything'" in done.stderr
 
 
+def test_whoever_asks_how_to_measure_is_told_and_nothing_is_measured() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "tests.bench", "--help"], cwd=ROOT, text=True, capture_output=True, check=True
+    )
+    assert told.stdout.startswith("usage: ")
+    assert all(name in told.stdout for name in bench.names())
+
+
 def test_the_usage_names_every_verb() -> None:
     usage = run("help").stdout
     verbs = re.findall(r"^((?:\w+ \| )*\w+)\)", RUN.split("case $verb in", 1)[1], re.MULTILINE)
@@ -41,6 +50,7 @@ def test_the_usage_names_every_verb() -> None:
         "bench",
         "check",
         "package",
+        "picture",
         "reference",
         "serve",
         "penstock",

@@ -20,7 +20,7 @@ from deploy.lab.rehearsal import Rehearsal
 from deploy.lab.spoiled import Spoiled
 from orchestrator.processes.process import leave
 from policies.model.audit import AuditEntry
-from policies.model.instance import InstanceState
+from policies.model.instance import GatewayState, Instance, InstanceState
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.release_tests import Asked, LoadTest, NameTests, ReleaseTests
 from policies.model.verdict import Window
@@ -48,6 +48,9 @@ SHORT = Window(
 SHAPE = Shape(prefix=PREFIX, folder="lab-exposure", gateways=3, sites=6, tests=TESTS)
 PINGS_END_WITHIN = 1.5
 """Seconds after which a ping has come back, or is lost."""
+
+EMPTIED_WITHIN = 60.0
+"""Seconds after which an instance without a session has been stopped."""
 
 GIVEN_UP_AFTER = 20.0
 """Seconds after which somebody who still gets in is not tried any more."""
@@ -123,11 +126,8 @@ class Doors:
     async def take_out(self) -> dict[str, Any]:
         """Take a user out of the list, and return the seconds from the order to where it gets in no more."""
         built, leaver, stays = self._lab, self._who.people[-1], self._who.people[-2]
-        states, before = await built.states(), built.figures()
-        running = {
-            name: [one for one in state.instances if one.state is InstanceState.RUNNING]
-            for name, state in states.items()
-        }
+        states, running = await self._emptied()
+        before = built.figures()
         doors = {
             f"{host.name} {one.slot}": (host.address4, self._port(host.name, one.slot))
             for host in built.topology.gateways
@@ -160,6 +160,28 @@ class Doors:
             "up": after["up"],
             "lost": after["lost"] - before["lost"],
         }
+
+    async def _emptied(self) -> tuple[dict[str, GatewayState], dict[str, list[Instance]]]:
+        """Return what gateways say, and what runs there, once what nobody is logged in to was stopped.
+
+        The instance of a release that was refused is emptied after its change has ended.
+        """
+        until = time.monotonic() + EMPTIED_WITHIN
+        while True:
+            states = await self._lab.states()
+            running = {
+                name: [one for one in state.instances if one.state is InstanceState.RUNNING]
+                for name, state in states.items()
+            }
+            if all(
+                one.sessions or one.slot == states[name].steering.serving
+                for name in running
+                for one in running[name]
+            ):
+                return states, running
+            if time.monotonic() > until:
+                raise AssertionError(f"what nobody is logged in to still runs: {running}")
+            await asyncio.sleep(0.5)
 
     async def _refused(self, address: str, port: int, user: str, began: float) -> float | None:
         """Return when the user was first refused there, in seconds; None when that was not to be seen."""

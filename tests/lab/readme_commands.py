@@ -9,6 +9,9 @@ Found = dict[str, str]
 """What was said before and later commands name: `folder`, `newer` (a sound release), a plan, a change."""
 
 ELSEWHERE = {
+    "diff": "tests/service/test_desired_state.py",
+    "apply": "tests/service/test_desired_state.py",
+    "unpin": "tests/service/test_desired_state.py",
     "login": "tests/service/test_people.py",
     "logout": "tests/service/test_people.py",
     "release tree": "tests/drivers/test_release_tree.py",
@@ -21,6 +24,7 @@ ELSEWHERE = {
     "release yank": "tests/service/test_release_commands.py",
     "verify-bundle": "tests/service/test_release_commands.py",
     "audit reverify": "tests/service/test_release_commands.py",
+    "drill record": "tests/service/test_drills.py",
     "monitoring targets": "tests/service/test_monitoring_kit.py",
     "judge replay": "tests/unit/test_judge_commands.py",
     "judge backtest": "tests/drivers/test_prometheus_history.py",
@@ -56,6 +60,7 @@ def words(*given: str) -> Callable[[Found], tuple[str, ...]]:
 WHY = ("--reason", "as the README has it")
 STORY = (
     Typed("whoami"),
+    Typed("page"),
     Typed("fleet list", remembers={"fleet": r"^(\S+)$"}),
     Typed("fleet show"),
     Typed("fleet drift"),
@@ -66,6 +71,7 @@ STORY = (
     Typed("sessions"),
     Typed("gateway quarantine", words("{fleet}", "gw-3", *WHY)),
     Typed("gateway return", words("{fleet}", "gw-3", *WHY)),
+    Typed("gateway certificates", words("{fleet}")),
     Typed("gateway enrol", words("{fleet}", "gw-3")),
     Typed("gateway revoke", words("{fleet}", "gw-99", *WHY)),  # one of the lab's would be silent from now on
     Typed(
@@ -86,6 +92,14 @@ STORY = (
     Typed("drain end", words(*WHY), codes=(0, 9)),
     Typed("history", words("-o", "name"), remembers={"change": r"^(\S+)"}),
     Typed("explain", words("{change}")),
+    Typed("report show", words("{change}", "--html", "--write", "{folder}/report.html")),
+    Typed("report cause", words("{change}", "--text", "as the README has it")),
+    Typed(
+        "report follow-up add",
+        words("{change}", "--text", "as the README has it", "--owner", "ada", "--due", "2030-12-31"),
+    ),
+    Typed("report follow-up list"),
+    Typed("report follow-up done", words("{change}", "1")),
     Typed("snapshot list", words("-o", "json"), remembers={"snapshot": r'"digest": "(sha256:[0-9a-f]+)"|$'}),
     Typed("snapshot get", words("sha256:0123456789ab"), codes=(2,)),
     Typed("fleet adopt", words("{fleet}", "--dry-run")),
@@ -108,6 +122,7 @@ STORY = (
     Typed("ledger rebuild", words(*WHY), codes=(9,)),
     Typed("drill list"),
     Typed("drill run", words("nothing-of-that-name"), codes=(2,)),
+    Typed("drill history"),
     Typed("agent run", words("--config", "{folder}/no-agent.yaml"), codes=(2,)),
     Typed("exporter", words("{folder}/no-agent.yaml"), codes=(2,)),
 )

@@ -166,3 +166,35 @@ def test_the_commands_of_the_readme_do_what_it_says_on_a_live_fleet(
             assert match is not None, told
             found[name] = match[1] or ""
     assert json.loads(desk("counts").stdout)["lost"] == 0
+
+
+def test_a_file_that_undoes_a_rollback_is_refused_until_a_person_says_so(
+    up: tuple[Desk, str], tmp_path: Path
+) -> None:
+    desk, _ = up
+    releases = json.loads(desk("penstock", "release", "list", "-o", "json").stdout)["data"]
+    [bad] = [one["release"] for one in releases if one["release"]["version"].endswith("+fix1")]
+    lines = (
+        "kind: Upgrade",
+        "fleet: lab",
+        f"release: {bad['digest']}",
+        "reason: a fix",
+        "start: on-approval",
+    )
+    (tmp_path / "upgrade.yaml").write_text("\n".join(lines))
+    applied = desk("penstock", "apply", str(tmp_path), "--wait")
+    assert applied.returncode == ExitCode.ROLLED_BACK, applied.stdout + applied.stderr
+    again = desk("penstock", "apply", str(tmp_path))
+    assert again.returncode == ExitCode.REFUSED, again.stdout
+    assert f"lab is pinned against {bad['version']}: lab-" in again.stderr
+    assert "PINNED" in desk("penstock", "status").stdout
+    assert bad["digest"] not in _additions(desk("penstock", "diff", str(tmp_path), "--as-patch").stdout)
+    said = desk("penstock", "unpin", "--reason", "the authenticator was at fault")
+    assert said.returncode == 0, said.stderr
+    assert json.loads(desk("counts").stdout)["lost"] == 0
+
+
+def _additions(patch: str) -> str:
+    lines = [line for line in patch.splitlines() if line.startswith("+release: ")]
+    assert len(lines) == 1, patch
+    return lines[0]

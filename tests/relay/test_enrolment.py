@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import httpx
@@ -200,6 +201,27 @@ async def test_a_host_enrols_by_the_commands_and_its_agent_works(house: House) -
         ("enrolment token made", "root", "edge/edge-1"),
         ("gateway enrolled", "root", "edge/edge-1"),
     ]
+
+
+async def test_what_is_said_of_certificates_is_what_hosts_have(house: House) -> None:
+    async def told() -> dict[str, Any]:
+        said = await house.penstock("gateway", "certificates", "edge", "-o", "json")
+        assert said.code == 0, said.err
+        (one,) = json.loads(said.out)["data"]["certificates"]
+        return cast(dict[str, Any], one)
+
+    assert (await told())["state"] == "unknown"
+    token = await house.token()
+    assert (await told())["token"]["person"] == "root"
+    await house.enrol(token)
+    one, held = await told(), house.files.held()[0]
+    assert (one["state"], one["token"]) == ("good", None)
+    assert datetime.fromisoformat(one["expires"]) == held.not_valid_after_utc
+    done = await house.penstock("gateway", "revoke", "edge", "edge-1", "--reason", "stolen from rack 7")
+    assert done.code == 0, done.err
+    one = await told()
+    assert (one["state"], one["expires"]) == ("revoked", None)
+    assert (one["revocation"]["person"], one["revocation"]["reason"]) == ("root", "stolen from rack 7")
 
 
 async def test_a_token_is_used_once_even_by_many_at_once(house: House) -> None:

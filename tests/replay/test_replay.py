@@ -4,11 +4,14 @@ import json
 import re
 from collections.abc import AsyncIterator
 
+import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
 from orchestrator.engine.sealing import data_converter
 from orchestrator.processes.worker import WORKFLOWS
+from orchestrator.tracing.interceptor import Tracing
+from orchestrator.tracing.spans import Span
 from tests.replay.commands import commands_now, commands_of
 from tests.replay.record import BASELINE, HISTORIES
 from workflows.sandbox import STRICT
@@ -27,9 +30,12 @@ async def _histories() -> AsyncIterator[WorkflowHistory]:
         yield WorkflowHistory.from_json(said["id"], said["history"])
 
 
-async def test_every_recorded_history_replays() -> None:
+@pytest.mark.parametrize("traced", [False, True])
+async def test_every_recorded_history_replays(traced: bool) -> None:
+    told: list[Span] = []
     replayer = Replayer(
         workflows=WORKFLOWS,
+        interceptors=[Tracing(told.append)] if traced else [],
         workflow_runner=STRICT,
         data_converter=data_converter(None),
         workflow_failure_exception_types=[Exception],
@@ -42,6 +48,7 @@ async def test_every_recorded_history_replays() -> None:
             assert failure is None, f"{name} does not replay, {WHAT_TO_DO}: {failure}"
             replayed += 1
     assert replayed == len(RECORDED)
+    assert not told, "what is replayed was told before"
 
 
 def test_every_workflow_has_a_recorded_history() -> None:

@@ -34,6 +34,8 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 NOBODY = "127.0.0.1:1"
+PAGE = "http://penstock"
+"""Where people reach the page."""
 
 
 def installed(folder: Path, temporal_address: str = NOBODY, temporal_namespace: str = "default") -> Settings:
@@ -46,6 +48,7 @@ def installed(folder: Path, temporal_address: str = NOBODY, temporal_namespace: 
     return Settings(
         temporal_address=temporal_address,
         temporal_namespace=temporal_namespace,
+        page_url=PAGE,
         prometheus_url=f"http://{NOBODY}",
         source=f"http://{NOBODY}",
         ledger_url=f"sqlite:///{folder / 'ledger.db'}",
@@ -55,6 +58,8 @@ def installed(folder: Path, temporal_address: str = NOBODY, temporal_namespace: 
         trust=folder / "trust.yaml",
         store=folder / "store",
         snapshots=folder / "snapshots",
+        windows=folder / "windows",
+        reports=folder / "reports",
         audit_key=folder / "audit.key",
         audit_checkpoints=folder / "checkpoints.jsonl",
         audit_late=folder / "audit-late.jsonl",
@@ -76,6 +81,19 @@ async def api(service: Service, tmp_path: Path) -> AsyncIterator[httpx.AsyncClie
         serving(service, socket_at(path)),
         httpx.AsyncClient(transport=transport, base_url="http://penstock/v1") as client,
     ):
+        yield client
+
+
+@pytest.fixture
+async def page(api: httpx.AsyncClient, service: Service, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the page at which root has logged in by a link."""
+    del api  # it answers for as long as the fixture stands
+    root = service.people.at_the_socket(0)
+    link = await service.page_logins.make_link(root, 0)
+    transport = httpx.AsyncHTTPTransport(uds=os.fspath(tmp_path / "penstock.sock"))
+    async with httpx.AsyncClient(transport=transport, base_url=PAGE) as client:
+        answer = await client.post(link.url, headers={"Origin": PAGE})
+        assert answer.status_code == httpx.codes.SEE_OTHER, answer.text
         yield client
 
 

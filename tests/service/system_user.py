@@ -36,9 +36,10 @@ class SystemUser:
         self, method: str, route: str, body: object = None, key: str | None = None
     ) -> tuple[int, Any]:
         """Return the status and the body of what is answered."""
-        return await asyncio.to_thread(self._ask, method, route, body, key or secrets.token_hex(8))
+        return await asyncio.to_thread(self.ask, method, route, body, key or secrets.token_hex(8))
 
-    def _ask(self, method: str, route: str, body: object, key: str) -> tuple[int, Any]:
+    def ask(self, method: str, route: str, body: object, key: str) -> tuple[int, Any]:
+        """Return the same, waiting for it."""
         heard, told = os.pipe()
         child = os.fork()
         if child == 0:

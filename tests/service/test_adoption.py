@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from activities.files import load
-from orchestrator.cli.spelling import all_spelled
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
+from orchestrator.words.offers import all_spelled
 from policies.adoption import release_of
 from policies.model.adoption import ADOPTED
 from policies.model.change import Outcome

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,15 +13,15 @@ import pytest
 import sqlalchemy
 
 from activities.files import load
-from orchestrator.cli.screens import plan_lines
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import Installation, compose
-from orchestrator.service.approvals import AnyPlan
 from orchestrator.service.identity import IdentityProvider, Vouched
 from orchestrator.settings import Settings
 from orchestrator.store import tables
-from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, Outcome
-from policies.model.errors import NotAllowed
+from orchestrator.words.plans import plan_lines
+from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, ChangeOrder, Outcome
+from policies.model.command import CommandKind
+from policies.model.errors import NotAllowed, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
 from policies.model.instance import GatewayState
@@ -31,6 +32,7 @@ from policies.model.refusals import ApprovalRequired
 from policies.model.value import digest_of
 from policies.planning.plan import plan as make_plan
 from policies.planning.settings import changing
+from policies.status.told import Told
 from tests.fakes.gateway import FakeGateway
 from tests.fakes.stage import PRODUCT, Stage
 from tests.service.system_user import SystemUser
@@ -44,6 +46,8 @@ people:
   - {{name: carol, system_users: ["{CAROL}"], roles: {{edge: [approver]}}}}
   - {{name: dora, system_users: ["{DORA}"], roles: {{edge: [viewer, operator]}}}}
 """
+OIDC = "oidc: {issuer: https://idp.example, audience: penstock, client: penstock, name_claim: email}\n"
+KNOWN_TO_THE_PROVIDER = re.sub(r"name: (\w+),", r"name: \1, subjects: [s-\1],", PEOPLE)
 FLEET = f"""\
 name: edge
 product: {PRODUCT}
@@ -138,13 +142,26 @@ class House:
         digest = self.ledger.record_settings(fleet, tuple(states), changing(fleet, states))
         return self.ledger.plan_header(digest)
 
-    def refusal_of(self, plan: AnyPlan, starts: str) -> str | None:
+    def refusal_of(self, plan: Plan | PlanHeader, starts: str) -> str | None:
         """Return why that person may not start the plan."""
         try:
-            self.installation.approvals.require(plan, starts)
+            self.installation.approvals.require(self.ledger.outline(plan.digest), starts)
         except ApprovalRequired as refused:
             return str(refused)
         return None
+
+    def begun(self, plan: Plan, person: str) -> str:
+        """Open the upgrade that the person started by this plan; return its name."""
+        opening = ChangeOpening(
+            key="started",
+            fleet="edge",
+            kind=ChangeKind.UPGRADE,
+            requested_by=person,
+            reason="tuesday",
+            release=plan.release.version,
+            plan=plan.digest,
+        )
+        return self.ledger.open_change(opening)
 
     def audited(self, action: str) -> list[Any]:
         return [entry for entry in self.ledger.audit_entries() if entry.action == action]
@@ -270,16 +287,7 @@ async def test_an_approval_expires_and_one_start_uses_it_up(house: House, releas
     plan = await house.plan(old, wider)
     for uid in (BERT, CAROL):
         await approve(house, uid, plan.digest)
-    opening = ChangeOpening(
-        key="started",
-        fleet="edge",
-        kind=ChangeKind.UPGRADE,
-        requested_by="dora",
-        reason="tuesday",
-        release=plan.release.version,
-        plan=plan.digest,
-    )
-    house.ledger.open_change(opening)
+    house.begun(plan, "dora")
     assert "and nobody did" in str(house.refusal_of(plan, "dora"))
     for uid in (BERT, CAROL):
         await approve(house, uid, plan.digest)
@@ -387,11 +395,10 @@ async def test_who_signed_and_is_known_by_a_group_alone_does_not_approve_it(
 ) -> None:
     old, _, wider = releases
     signer = house.stage.lab.manager[0]
-    oidc = "oidc: {issuer: https://idp.example, audience: penstock, client: penstock, name_claim: email}\n"
     groups = "groups: [{name: approvers, roles: {edge: [approver]}}]\n"
     people = "apiVersion: penstock/v1\n"
-    (house.folder / "people.yaml").write_text(people + oidc + groups)
-    vouched = Vouched(subject="s-1", name=signer.lower(), groups=("approvers",))
+    (house.folder / "people.yaml").write_text(people + OIDC + groups)
+    vouched = Vouched(issuer="https://idp.example", subject="s-1", name=signer.lower(), groups=("approvers",))
     monkeypatch.setattr(IdentityProvider, "vouched", lambda *_: vouched)
     plan = await house.plan(old, wider)
     caller = await house.installation.service.caller_of_token("eyJ", "192.0.2.1")
@@ -400,22 +407,56 @@ async def test_who_signed_and_is_known_by_a_group_alone_does_not_approve_it(
         await house.installation.service.approve_plan(caller, plan.digest, "mine")
 
 
+async def test_who_got_another_name_is_no_second_person(house: House, releases: Releases) -> None:
+    """Known by a group as annika, who approves; then by people.yaml as anna, who starts or approves again."""
+    old, newer, _ = releases
+    house.write_fleet(approvals=1)
+    plan = await house.plan(old, newer)
+    groups = "groups: [{name: approvers, roles: {edge: [approver]}}]\n"
+    house.ledger.know_login("s-anna", "annika")
+    house.ledger.approve_plan(plan.digest, "edge", "annika", "read it", timedelta(days=1))
+    (house.folder / "people.yaml").write_text(KNOWN_TO_THE_PROVIDER + OIDC + groups)
+    house.ledger.make_token("deploy-bot", {"edge": frozenset({Role.CI})}, timedelta(days=1), "anna")
+    assert house.refusal_of(plan, "dora") is None
+    assert house.refusal_of(plan, "anna") is not None
+    assert house.refusal_of(plan, "deploy-bot") is not None
+    house.write_fleet(approvals=2)
+    twice = await house.plan(old, newer)
+    for name in ("annika", "anna"):
+        house.ledger.approve_plan(twice.digest, "edge", name, "read it", timedelta(days=1))
+    assert house.refusal_of(twice, "dora") is not None
+    await approve(house, BERT, twice.digest)
+    assert house.refusal_of(twice, "dora") is None
+
+
+async def test_who_asked_or_voted_by_another_name_has_no_vote_on_a_change_under_way(
+    house: House, releases: Releases
+) -> None:
+    old, newer, _ = releases
+    plan = await house.plan(old, newer)
+    change = house.begun(plan, "annika")
+    asked = {"fleet": "edge", "kind": ChangeKind.UPGRADE, "plan": plan.digest, "source": "http://repository"}
+    order = ChangeOrder.model_validate(asked | {"requested_by": "annika", "reason": "tuesday"})
+    house.ledger.record_story(order, Told(name=change, votes=("bertram",)), 0, [])
+    house.ledger.know_login("s-anna", "annika")
+    house.ledger.know_login("s-bert", "bertram")
+    (house.folder / "people.yaml").write_text(KNOWN_TO_THE_PROVIDER + OIDC)
+    service = house.installation.service
+    for uid, other in ((ANNA, "annika"), (BERT, "bertram")):
+        caller = service.people.at_the_socket(uid)
+        with pytest.raises(NotAllowed, match=f"is {other} by another name"):
+            await service.command(caller, "edge", CommandKind.PROMOTE, "it is well")
+    with pytest.raises(Unavailable):  # hers would count, were there an engine
+        await service.command(service.people.at_the_socket(CAROL), "edge", CommandKind.PROMOTE, "it is well")
+
+
 async def test_another_trust_policy_asks_for_as_many_people_as_the_one_before_it_says(
     house: House, releases: Releases
 ) -> None:
     old, same, _ = releases
     first = await house.plan(old, same)
     assert house.refusal_of(first, "dora") is None
-    opening = ChangeOpening(
-        key="started",
-        fleet="edge",
-        kind=ChangeKind.UPGRADE,
-        requested_by="dora",
-        reason="tuesday",
-        release=same.version,
-        plan=first.digest,
-    )
-    change = house.ledger.open_change(opening)
+    change = house.begun(first, "dora")
     house.ledger.close_change(ChangeEnding(change=change, outcome=Outcome.PROMOTED, sentence="it held"))
     nobody = {"trust_policy_change": {"count": 0}}
     house.stage.change_policy(lambda policy: policy.update(approvals=nobody))

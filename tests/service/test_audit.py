@@ -1,6 +1,7 @@
 """The audit record: its checkpoints, its program for auditors, and who may read it."""
 
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -82,6 +83,21 @@ async def test_the_command_verifies_exports_and_ends_with_ten_when_something_is_
     attack(ledger.engine, edit)
     said = await penstock("audit", "verify")
     assert (said.code, said.out.strip()) == (10, "BROKEN  audit entry 7 was changed")
+
+
+async def test_the_page_begins_with_the_newest_entry_and_leads_back_to_the_first(
+    page: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    for number in range(230):
+        ledger.audit("ana", "cli", f"act {number}", "edge", {})
+    path, numbers = "/audit", []
+    for _ in range(4):
+        shown = (await page.get(path)).text
+        numbers += [int(found) for found in re.findall(r'<th scope="row">(\d+)</th>', shown)]
+        if (earlier := re.search(r'href="(/audit\?before=\d+)"', shown)) is None:
+            break
+        path = earlier[1]
+    assert numbers == [*range(ledger.audit_head().seq, 0, -1)]
 
 
 async def test_an_auditor_of_one_fleet_reads_its_entries_and_no_others(

@@ -90,7 +90,7 @@ async def test_a_change_is_explained_by_its_gates_numbers_and_the_runbook(
     said = await penstock("explain", name)
     assert said.code == 0, said.err
     assert "roll_back, unhealthy: worse than control" in said.out
-    assert "login-success against control: unhealthy: 9 of 60 failed (canary_n 60, log_e 5.25)" in said.out
+    assert "login-success against control: proven worse: 9 of 60 failed (canary_n 60, log_e 5.25)" in said.out
     assert "runbooks/canary-rejected.md" in said.out
 
 

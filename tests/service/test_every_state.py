@@ -1,6 +1,7 @@
-"""Every state of a change: the same words from the API and on the terminal, and what can be done."""
+"""Every state of a change: the same words from the API, on terminal, page and report; what can be done."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,8 +9,8 @@ import httpx
 import pytest
 
 from orchestrator.cli.following import code_of_fleet
-from orchestrator.cli.spelling import all_spelled
 from orchestrator.store.ledger import Ledger
+from orchestrator.words.offers import EFFECTS, all_spelled, spelled
 from policies.model.change import (
     ChangeEnding,
     ChangeKind,
@@ -27,6 +28,7 @@ from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from policies.model.way_back import Confirmation
 from policies.status.told import Told
 from tests.service.command_line import CommandLine
+from tests.service.shown import Element, shown
 
 AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 PLAN = digest_of(b"plan")
@@ -42,6 +44,10 @@ GATEWAYS = {
     "gw-2": GatewayProgress(gateway="gw-2", wave=2, state="waiting"),
 }
 SENTENCES = ("what", "users", "why", "next")
+REPORTED = SENTENCES[:3]
+"""Those that outlast the moment: a report is read when what comes next has come."""
+LINES = re.compile(r"^- (What|Users|Why): (.*)$", re.MULTILINE)
+"""The same in Markdown, after what each is called."""
 State = tuple[ChangeKind, dict[str, Any], Outcome | None]
 
 
@@ -158,6 +164,99 @@ async def test_the_terminal_says_what_the_api_says(
     if change["needs_you"]:
         assert f"NEEDS YOU {change['needs_you']}" in words
     assert len(shown.out.splitlines()) <= 24
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_the_page_says_what_the_api_says(
+    state: str, page: httpx.AsyncClient, api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    written(ledger, STATES[state])
+    asked = (await api.get("/fleets/edge")).json()
+    change = asked["change"]
+    fleet = await looked_at(page, "/fleets/edge")
+    assert sentences(fleet) == {name: one_line(change[name]) for name in SENTENCES}
+    assert needs(fleet) == [one_line(said) for said in (asked["concern"], change["needs_you"]) if said]
+    (orders,) = fleet.all("ul", "orders")
+    assert [one.text for one in orders.all("code")] == [one_line(spelled(one)) for one in asked["offers"]]
+    buttons = [one.attributes["href"].partition("?")[0] for one in orders.all("a", "button")]
+    ordered = [one for one in asked["offers"] if one["verb"] in {*EFFECTS, "plan"}]
+    assert [one.rpartition("/")[2] for one in buttons] == [one["verb"] for one in ordered]
+    plans = [one for one in fleet.all("a", "button") if one.attributes["href"] == "/fleets/edge/plan"]
+    assert len(plans) == (change["phase"] == Phase.ENDED or "plan" in {one["verb"] for one in ordered})
+    for name in (change["rollout"], change["version"], change["outcome"] or change["phase"]):
+        assert name.replace("_", " ") in fleet.text
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_the_page_of_a_change_says_what_the_api_says(
+    state: str, page: httpx.AsyncClient, api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    written(ledger, STATES[state])
+    (said,) = (await api.get("/fleets/edge/changes")).json()["changes"]
+    change = (await api.get(f"/changes/{said['name']}")).json()["status"]
+    alone = await looked_at(page, f"/changes/{said['name']}")
+    assert sentences(alone) == {name: one_line(change[name]) for name in SENTENCES}
+    assert needs(alone) == [one_line(told) for told in (change["needs_you"],) if told]
+    offers = [one.text for one in alone.all("code", "offer")]
+    goes_on = change["phase"] != Phase.ENDED
+    assert offers == [one_line(spelled(one)) for one in change["can_do"] if goes_on]
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_the_report_says_what_the_api_says(
+    state: str, api: httpx.AsyncClient, penstock: CommandLine, ledger: Ledger
+) -> None:
+    written(ledger, STATES[state])
+    (said,) = (await api.get("/fleets/edge/changes")).json()["changes"]
+    name = said["name"]
+    change = (await api.get(f"/changes/{name}")).json()["status"]
+    told = [stopped(one_line(change[sentence])) for sentence in REPORTED]
+    page = await api.get(f"/changes/{name}/report", headers={"Accept": "text/html"})
+    (short,) = [
+        one for one in shown(page.text).all("section") if one.attributes["aria-labelledby"] == "short"
+    ]
+    assert [one.text for one in short.all("p")] == told
+    text = (await api.get(f"/changes/{name}/report", headers={"Accept": "text/markdown"})).text
+    lines = dict(re.findall(LINES, text))
+    assert [read(lines[sentence.capitalize()]) for sentence in REPORTED] == told
+    goes_on = "while the change goes on"
+    assert (goes_on in page.text, goes_on in text) == (change["phase"] != Phase.ENDED,) * 2
+    assert dict(re.findall(LINES, (await penstock("report", name)).out)) == lines
+
+
+async def looked_at(page: httpx.AsyncClient, path: str) -> Element:
+    """Return what is shown there to whoever is logged in."""
+    answer = await page.get(path)
+    assert answer.status_code == httpx.codes.OK, answer.text
+    (main,) = shown(answer.text).all("main")
+    return main
+
+
+def sentences(page: Element) -> dict[str, str]:
+    """Return the four sentences that the page tells; the fifth is what it offers."""
+    told = page.told()
+    return {name: told[name.capitalize()] for name in SENTENCES}
+
+
+def needs(page: Element) -> list[str]:
+    """Return what the page says that waits for a person."""
+    texts = [one.text for one in page.all("p", "needs")]
+    return [text.removeprefix("Needs you: ") for text in texts if text.startswith("Needs you: ")]
+
+
+def stopped(sentence: str) -> str:
+    """Return a sentence as prose has it, which a report is: with a full stop if nothing else ends it."""
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
+
+
+def read(markdown: str) -> str:
+    """Return a line of Markdown as it is read: what escapes and marks stand for."""
+    return re.sub(r"\\(.)|`+ ?([^`]*?) ?`+", lambda found: found[1] or found[2], markdown)
+
+
+def one_line(text: str) -> str:
+    """Return a text as it is read, however it is broken into lines."""
+    return " ".join(text.split())
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -1,5 +1,7 @@
 """The fleet that a command names is the fleet that it means, or nothing happens."""
 
+from pathlib import Path
+
 import pytest
 
 from orchestrator.exit_code import ExitCode
@@ -36,6 +38,17 @@ async def test_an_unknown_fleet_is_refused_with_the_names_of_the_known_ones(
     refused = await penstock(*arguments)
     assert refused.code == ExitCode.USAGE, refused
     assert "there is no fleet edge-us; there is core, edge" in refused.err
+
+
+async def test_of_hundreds_of_fleets_a_refusal_names_the_first_and_counts_the_others(
+    penstock: CommandLine, tmp_path: Path
+) -> None:
+    described = (tmp_path / "fleets" / "edge.yaml").read_text()
+    for number in range(300):
+        name = f"site-{number:03}"
+        (tmp_path / "fleets" / f"{name}.yaml").write_text(described.replace("edge", name))
+    refused = await penstock("status", "edge-us")
+    assert "there is no fleet edge-us; there is core, edge, site-000 and 299 more" in refused.err
 
 
 @pytest.mark.parametrize("command", ["hold", "rollback", "approve"])

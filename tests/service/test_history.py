@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.cli.output import span
 from orchestrator.store.ledger import Ledger
+from orchestrator.words.times import span
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
 from policies.model.plan import ReleaseRef
 from policies.model.value import digest_of

@@ -1,10 +1,12 @@
 """What processes say on standard error: with its priority for the journal, alone for people."""
 
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from tests.house.tree import ROOT
@@ -135,3 +137,51 @@ def test_an_entry_of_the_journal_says_whose_it_is_and_keeps_its_trace_in_one(tmp
 
 def test_what_the_journal_does_not_take_is_said_on_standard_error(tmp_path: Path) -> None:
     assert told(tmp_path / "none").splitlines()[0] == "<3>it failed"
+
+
+SAYS_JSON = """
+import logging
+from orchestrator.processes import journal
+journal.begin()
+journal.LABELS.set({"VPN_CHANGE": "edge-7", "VPN_FLEET": "edge", "VPN_GATEWAY": "gw-1", "VPN_STEP": "probe"})
+journal.TRACE.set("ab" * 16)
+log = logging.getLogger("penstock")
+log.warning("daemon said %s", b"a\\nb\\x1b[31m\\xff\\r\\x00".decode(errors="surrogateescape") + chr(0x2028))
+log.warning("%d of what", "nothing")
+try:
+    raise ValueError("as it\\nwas meant to")
+except ValueError:
+    log.exception("it failed")
+"""
+
+
+def as_json(form: str, program: str = SAYS_JSON) -> "subprocess.CompletedProcess[str]":
+    """Return how a process ended that writes its log in this form."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PENSTOCK_LOG": form}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_each_entry_is_one_json_object_in_one_line_whatever_is_in_it() -> None:
+    lines = as_json("json").stderr.split("\n")
+    assert lines.pop() == ""
+    first, wrong, failed = (json.loads(line) for line in lines)
+    assert datetime.fromisoformat(first.pop("time")).utcoffset() == timedelta(0)
+    assert first == {
+        "level": "warning",
+        "logger": "penstock",
+        "message": "daemon said a\nb\x1b[31m?\r\x00\u2028",
+        "change": "edge-7",
+        "fleet": "edge",
+        "gateway": "gw-1",
+        "step": "probe",
+        "trace_id": "ab" * 16,
+    }
+    assert "nothing" in wrong["message"]
+    assert failed["exception"].endswith("ValueError: as it\nwas meant to")
+
+
+def test_a_form_of_the_log_that_there_is_not_is_refused() -> None:
+    done = as_json("xml")
+    assert done.returncode != 0
+    assert "PENSTOCK_LOG is 'xml': write json" in done.stderr

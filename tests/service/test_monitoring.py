@@ -286,12 +286,12 @@ def test_entries_without_a_checkpoint_are_told_from_a_record_that_nobody_added_t
 
 
 def test_a_gateway_whose_certificate_was_not_renewed_in_time_is_late_whatever_its_life(known: Known) -> None:
-    def issue(serial: str, gateway: str, **spent: float) -> None:
+    def issue(serial: str, gateway: str, life: int = 30, **spent: float) -> None:
         issued = datetime.now(UTC) - timedelta(**spent)
         row = {"serial": serial, "fleet": "edge", "gateway": gateway, "issued_at": issued}
         with known.ledger.engine.begin() as connection:
             table = tables.gateway_certificates
-            connection.execute(table.insert().values(**row, expires=issued + timedelta(days=30)))
+            connection.execute(table.insert().values(**row, expires=issued + timedelta(days=life)))
         known.read()
 
     issue("1", "not-of-the-file", days=40)
@@ -305,6 +305,8 @@ def test_a_gateway_whose_certificate_was_not_renewed_in_time_is_late_whatever_it
     assert known("gateway_certificates_late", fleet="edge") == 1
     issue("4", "edge-1", days=1)
     assert known("gateway_certificates_late", fleet="edge") == 0
+    issue("5", "edge-1", life=1, hours=20)  # the one before it would have held longer
+    assert known("gateway_certificates_late", fleet="edge") == 1
 
 
 async def test_the_end_of_an_index_is_fetched_once_an_hour_and_stays_known_while_its_repository_is_away() -> (

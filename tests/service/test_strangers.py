@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from orchestrator.api import peer
-from orchestrator.api.limits import PER_MINUTE, Kind, Limits, TooMany
+from orchestrator.api.limits import MOST_DESCRIPTIONS, PER_MINUTE, Kind, Limits, TooMany
 from orchestrator.api.routes import fleets
 from orchestrator.crowd import crowd_of
+from orchestrator.page.app import whole
 from orchestrator.processes import api as api_process
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.listening import port_at
@@ -138,6 +139,23 @@ async def test_nobody_at_the_port_names_their_own_address(
         assert 429 in answers
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/login"), ("POST", "/v1/fleets/edge/complaints")])
+async def test_a_network_of_ipv6_is_one_stranger_at_the_doors_that_ask_for_no_login(
+    service: Service, method: str, path: str
+) -> None:
+    """Its owner has 2**64 addresses, and each had a bucket of its own."""
+    application = whole(service)
+
+    async def asked_from(address: str) -> int:
+        transport = httpx.ASGITransport(app=application, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://penstock") as client:
+            return (await client.request(method, path)).status_code
+
+    answers = [await asked_from(f"2001:db8::{number:x}") for number in range(Kind.STRANGER.size + 10)]
+    assert answers[-1] == 429
+    assert await asked_from("2001:db8:0:1::1") != 429
+
+
 async def test_one_user_of_this_host_leaves_places_for_the_others(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +166,7 @@ async def test_one_user_of_this_host_leaves_places_for_the_others(
         async with serving(service, socket_at(place)):
             mine = [await asyncio.open_unix_connection(os.fspath(place)) for _ in range(8)]
             async with asyncio.timeout(5):
-                ended = [await reader.read() for reader, _ in mine[5:]]
+                ended = [await reader.read() for reader, _ in mine[:3]]
             status, _ = await SystemUser(place, SOMEBODY_ELSE)("GET", "/whoami")
             for _, writer in mine:
                 writer.close()
@@ -254,7 +272,9 @@ async def test_nobody_of_the_provider_has_the_name_of_a_machine(
 ) -> None:
     token(ledger, Role.CI, name="deploy-bot")
     (tmp_path / "people.yaml").write_text(PROVIDER.format(issuer="https://id.example.org"))
-    vouched = identity.Vouched(subject="s-1", name="deploy-bot", groups=("ops",))
+    vouched = identity.Vouched(
+        issuer="https://id.example.org", subject="s-1", name="deploy-bot", groups=("ops",)
+    )
     monkeypatch.setattr(identity.IdentityProvider, "vouched", lambda *_: vouched)
     with pytest.raises(NotAllowed, match="a machine's name"):
         await service.caller_of_token("eyJ", "192.0.2.1")
@@ -274,3 +294,121 @@ async def test_what_is_wrong_with_a_file_is_said_to_who_looks_after_all_of_them(
     assert answer.status_code == 400, answer.text
     assert "secret_of_core" not in answer.text
     assert "secret_of_core" in (await api.get("/fleets/core")).text
+
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def whoami(connection: Connection, shown: dict[str, str]) -> int | None:
+    """Ask on this connection, and leave it open; return the status, None where it has been ended."""
+    reader, writer = connection
+    lines = ["GET /v1/whoami HTTP/1.1", "Host: x", f"Authorization: {shown['Authorization']}", "", ""]
+    writer.write("\r\n".join(lines).encode())
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r\n")[0]))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    return int(head.split()[1])
+
+
+async def from_address(address: str, port: int) -> Connection:
+    return await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+
+
+async def test_an_office_behind_one_address_looks_on_whatever_strangers_there_do(
+    service: Service, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer, "MOST_OF_ONE", 5)
+    monkeypatch.setattr(api_process, "MOST_CONNECTIONS", 30)
+    at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
+    port = at.getsockname()[1]
+    shown = [token(ledger, Role.VIEWER, name=f"robot-{number}") for number in range(12)]
+    async with serving(service, at), asyncio.timeout(60):
+        office = []
+        for mine in shown:
+            office.append(await from_address("127.0.0.2", port))
+            assert await whoami(office[-1], mine) == 200
+        strangers = [await from_address("127.0.0.2", port) for _ in range(40)]
+        assert {await reader.read() for reader, _ in strangers[:-5]} == {b""}
+        elsewhere = await from_address("127.0.0.3", port)
+        assert await whoami(elsewhere, token(ledger, Role.VIEWER)) == 200
+        for connection, mine in zip(office, shown, strict=True):
+            assert await whoami(connection, mine) == 200
+        for _, writer in (*office, *strangers, elsewhere):
+            writer.close()
+
+
+async def test_a_newcomer_gets_in_behind_an_address_whose_places_a_silent_neighbour_keeps_taking(
+    service: Service, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a proxy everybody has its address: 64 idle connections kept all of them out."""
+    monkeypatch.setattr(peer, "MOST_OF_ONE", 5)
+    at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
+    port = at.getsockname()[1]
+    async with serving(service, at), asyncio.timeout(60):
+        silent = [await from_address("127.0.0.2", port) for _ in range(20)]
+        for number in range(10):
+            newcomer = await from_address("127.0.0.2", port)
+            assert await whoami(newcomer, token(ledger, Role.VIEWER, name=f"newcomer-{number}")) == 200
+            silent += [newcomer, await from_address("127.0.0.2", port)]
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_one_person_has_few_descriptions_read_at_once_and_others_have_theirs(
+    service: Service, ledger: Ledger
+) -> None:
+    """Each has up to 20 MiB and takes many times that: twelve of a viewer took more than a gigabyte."""
+    at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
+    port = at.getsockname()[1]
+    body = b"{}"
+
+    async def began(shown: dict[str, str]) -> Connection:
+        connection = await from_address("127.0.0.1", port)
+        lines = ["POST /v1/fleets/edge/desired/diff HTTP/1.1", "Host: x", "Content-Type: application/json"]
+        lines += [f"Authorization: {shown['Authorization']}", f"Content-Length: {len(body)}", "", ""]
+        connection[1].write("\r\n".join(lines).encode())
+        return connection
+
+    async def status(connection: Connection) -> int:
+        return int((await connection[0].readline()).split()[1])
+
+    mine, other = token(ledger, Role.VIEWER), token(ledger, Role.VIEWER, name="other")
+    async with serving(service, at), asyncio.timeout(60):
+        opened = [await began(mine) for _ in range(MOST_DESCRIPTIONS + 1)]
+        heard = {asyncio.create_task(status(one)): one for one in opened}
+        done, waiting = await asyncio.wait(heard, return_when=asyncio.FIRST_COMPLETED)
+        assert [one.result() for one in done] == [429]
+        another = await began(other)
+        for connection in (another, *(heard[one] for one in waiting)):
+            connection[1].write(body)
+        assert [await one for one in waiting] == [200] * MOST_DESCRIPTIONS
+        assert await status(another) == 200
+        again = await began(mine)
+        again[1].write(body)
+        assert await status(again) == 200
+        for _, writer in (*opened, another, again):
+            writer.close()
+
+
+async def test_one_person_takes_no_more_places_than_a_crowd_from_however_many_addresses(
+    service: Service, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was recognised was no crowd any more, and took every place: all others were newcomers."""
+    monkeypatch.setattr(peer, "MOST_OF_ONE", 5)
+    monkeypatch.setattr(api_process, "MOST_CONNECTIONS", 12)
+    at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
+    port, mine = at.getsockname()[1], token(ledger, Role.VIEWER)
+    async with serving(service, at), asyncio.timeout(60):
+        greedy = []
+        for number in range(20):
+            greedy.append(await from_address(f"127.0.0.{2 + number % 7}", port))
+            assert await whoami(greedy[-1], mine) == 200
+        others = [await from_address("127.0.0.100", port) for _ in range(4)]
+        for number, other in enumerate(others):
+            assert await whoami(other, token(ledger, Role.VIEWER, name=f"other-{number}")) == 200
+        answers = [await whoami(connection, mine) for connection in greedy]
+        assert answers == [None] * 15 + [200] * 5
+        for _, writer in (*greedy, *others):
+            writer.close()

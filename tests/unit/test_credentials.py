@@ -2,7 +2,7 @@
 
 import pytest
 
-from policies.credentials import lacking, untold
+from policies.credentials import elsewhere_of, lacking, untold
 from policies.model.errors import Refused
 from policies.model.gates import GatePolicy
 from policies.model.instance import GatewayState, GivenCredential
@@ -56,9 +56,9 @@ def test_a_gateway_that_lacks_a_credential_is_left_alone_and_named_before_anythi
 
 
 def test_what_nobody_can_know_before_a_start_is_said_to_be_unknown() -> None:
-    states = {"gw-1": with_given("gw-1", KEY, IN_A_VAULT), "gw-2": state("gw-2")}
-    assert untold(states, ASKED) == (
+    vaults = {"gw-1": elsewhere_of((KEY, IN_A_VAULT)), "gw-2": elsewhere_of(None)}
+    assert untold(vaults, ASKED) == (
         "whether gw-1 can read credential users is not known before a start: a vault has it",
         "whether gw-2 can read key, users is not known: an agent that is older does not tell",
     )
-    assert untold(states, ()) == ()
+    assert untold(vaults, ()) == ()

@@ -30,11 +30,11 @@ def answered(file: Gateway) -> GatewayState:
 
 
 def test_files_that_say_the_same_agree_whatever_only_one_of_them_acts_on() -> None:
-    assert disagreements(gateway(capacity=70, group="east"), answered(gateway())) == ()
+    assert disagreements(gateway(capacity=70, group="east"), answered(gateway()).described) == ()
 
 
 def test_an_agent_that_does_not_tell_disagrees_with_nobody() -> None:
-    assert disagreements(gateway(), state("gw-1")) == ()
+    assert disagreements(gateway(), state("gw-1").described) == ()
 
 
 B = gateway().slots[1].model_copy(update={"port": 4499, "pool6": None})
@@ -67,7 +67,7 @@ B = gateway().slots[1].model_copy(update={"port": 4499, "pool6": None})
     ],
 )
 def test_what_differs_is_named_with_what_each_file_says(changed: dict[str, object], said: list[str]) -> None:
-    assert list(disagreements(gateway(), answered(gateway(**changed)))) == said
+    assert list(disagreements(gateway(), answered(gateway(**changed)).described)) == said
 
 
 def slot(number: int) -> Slot:

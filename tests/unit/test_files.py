@@ -88,7 +88,7 @@ def test_a_good_file_becomes_a_fleet(tmp_path: Path) -> None:
         ("192.0.2.1", "192.0.2.256", "line 8: gateways[0].addresses[0]"),
         ("product: ocserv", "name: again", "line 2: name was already given in line 1; keep one of them"),
         ("device: pb", "name: c", "line 11: name was already given in line 11; keep one of them"),
-        ("name: edge", "name: &it edge\nchannel: *it", "line 1: an alias (`*name`) is not understood"),
+        ("name: edge", "name: &it edge\nchannel: *it", "line 2: an alias (`*name`) is not understood"),
         ("name: edge", "name: !!python/name:os.system edge", "line 1: "),
         ("[1, 25%, 100%]", "!three [1]", "line 4: the tag !three is not understood; write plain values"),
         ("name: edge", "? [a, b]\n: edge", "line 1: a key is a list or mapping; write a word"),

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.output import console
-from orchestrator.cli.screens import KINDS, change_frame, fleet_frame
-from orchestrator.cli.spelling import all_spelled
+from orchestrator.cli.screens import change_frame, fleet_frame
 from orchestrator.service.service import FleetStatus
 from orchestrator.service.standing import Standing
+from orchestrator.words.changes import KINDS
+from orchestrator.words.offers import all_spelled
 from policies.model.change import ChangeKind, Phase
 from policies.model.offer import Offer, Verb
 from policies.model.report import GatewayProgress
@@ -90,10 +91,12 @@ def test_only_the_newest_events_are_shown_in_a_frame(capsys: pytest.CaptureFixtu
 def test_a_fleet_that_was_never_changed_says_what_it_is_on_and_what_to_do_first(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    on = Standing(fleet="lab", versions=("1.1.6",), taking=4, gateways=4)
+    on = Standing(fleet="lab", versions=("1.1.6",), taking=4, gateways=4, heard=4)
     plan = FleetStatus(fleet="lab", standing=on, offers=(Offer(verb=Verb.PLAN, fleet="lab"),))
     said = fleet_shown(capsys, plan)
-    assert said == "lab on 1.1.6, 4/4 taking users. No change yet. Next: penstock plan lab --to RELEASE"
+    assert said == (
+        "lab on 1.1.6, 4 of 4 gateways take users. No change yet. Next: penstock plan lab --to RELEASE"
+    )
     silent = Standing(
         fleet="lab", versions=(), taking=0, gateways=2, silent={"gw-2": "[no] agent"}, quarantined={}
     )

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, with_settings
-from orchestrator.cli.screens import KINDS
 from orchestrator.service.drift import differences
 from orchestrator.service.surveys import Surveyed
+from orchestrator.words.changes import KINDS
 from policies.drift import unset
 from policies.history import UnfinishedSettings, reload_to_take_back, unfinished_settings
 from policies.model.adoption import ADOPTED

@@ -8,6 +8,10 @@ So this server is never asked to cancel an activity. `GivingUp` is attached to i
 every worker takes it. By it a workflow that cancels a step goes on as ever, the server hears nothing, and the
 step is told in this process instead: an attempt under way is cancelled, a later one is refused.
 For the workflow and for the step it is as if the server had passed the word on.
+
+It does the same to a workflow task that cancels a timer which has fired meanwhile ("invalid history builder
+state for action", temporalio/sdk-java#3088), and nothing between the workflow and it can be told to cancel no
+timers. Therefore only what takes hours is tested here; everything else runs on the real server.
 """
 
 import asyncio

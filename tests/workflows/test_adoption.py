@@ -1,7 +1,5 @@
 """Adoption as a change: what serves by itself becomes known-good, is upgraded from, and is gone back to."""
 
-from temporalio.testing import WorkflowEnvironment
-
 from policies.adoption import release_of
 from policies.model.adoption import ADOPTED, Examined
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
@@ -19,9 +17,9 @@ FOUND = release_of("ocserv", "1.1.6", digest_of(b"their own ocserv"))
 USERS = ("192.0.2.1", "192.0.2.2")
 
 
-def serving_by_themselves(environment: WorkflowEnvironment) -> World:
+async def serving_by_themselves(server: Engine) -> World:
     """Return a fleet whose gateways serve two users each without us."""
-    world = World.made(environment.client, fleet_of("edge", size=2), serving=None)
+    world = World.made(await server.client(), fleet_of("edge", size=2), serving=None)
     for fake in world.gateways.values():
         fake.unprepared = FakeSlot(FOUND, InstanceState.RUNNING, fake.now(), list(USERS))
     return world
@@ -38,9 +36,9 @@ async def adopt(world: World, *names: str) -> ChangeResult:
 
 
 async def test_what_serves_is_known_good_as_it_runs_and_the_record_says_that_nobody_signed_it(
-    environment: WorkflowEnvironment,
+    server: Engine,
 ) -> None:
-    async with working(serving_by_themselves(environment)) as world:
+    async with working(await serving_by_themselves(server)) as world:
         result = await adopt(world)
         assert (result.outcome, result.touched) == (Outcome.PROMOTED, 2)
         assert result.reason == "2 gateways with 4 sessions were adopted as they ran"
@@ -53,9 +51,9 @@ async def test_what_serves_is_known_good_as_it_runs_and_the_record_says_that_nob
 
 
 async def test_a_gateway_that_refuses_is_named_and_a_repeat_completes_the_adoption(
-    environment: WorkflowEnvironment,
+    server: Engine,
 ) -> None:
-    async with working(serving_by_themselves(environment)) as world:
+    async with working(await serving_by_themselves(server)) as world:
         world.gateways["gw-2"].fail("adopt", Refused("gw-2 has two daemons"))
         result = await adopt(world)
         assert (result.outcome, result.aside) == (Outcome.HELD, {"gw-2": "gw-2 has two daemons"})
@@ -76,9 +74,9 @@ async def test_of_many_that_refuse_the_first_are_named_and_the_others_counted(se
 
 
 async def test_a_lying_agent_has_no_signed_release_written_down_as_what_it_found_running(
-    environment: WorkflowEnvironment,
+    server: Engine,
 ) -> None:
-    async with working(serving_by_themselves(environment)) as world:
+    async with working(await serving_by_themselves(server)) as world:
         thief = world.gateways["gw-2"].unprepared
         assert thief is not None
         thief.release = NEW
@@ -89,17 +87,17 @@ async def test_a_lying_agent_has_no_signed_release_written_down_as_what_it_found
         assert world.book.known_good("edge") == {"gw-1": FOUND}
 
 
-async def test_only_the_gateways_that_are_named_are_adopted(environment: WorkflowEnvironment) -> None:
-    async with working(serving_by_themselves(environment)) as world:
+async def test_only_the_gateways_that_are_named_are_adopted(server: Engine) -> None:
+    async with working(await serving_by_themselves(server)) as world:
         await adopt(world, "gw-2")
         assert world.book.known_good("edge") == {"gw-2": FOUND}
         assert world.gateways["gw-1"].effects == []
 
 
 async def test_an_upgrade_from_what_was_adopted_leaves_its_users_and_goes_back_to_it(
-    environment: WorkflowEnvironment,
+    server: Engine,
 ) -> None:
-    async with working(serving_by_themselves(environment)) as world:
+    async with working(await serving_by_themselves(server)) as world:
         await adopt(world)
         world.look()
         world.gateways["gw-2"].bad_releases.add(OLD.digest)
@@ -114,9 +112,9 @@ async def test_an_upgrade_from_what_was_adopted_leaves_its_users_and_goes_back_t
 
 
 async def test_what_serves_is_told_before_anything_is_adopted_and_silence_is_named(
-    environment: WorkflowEnvironment,
+    server: Engine,
 ) -> None:
-    async with working(serving_by_themselves(environment)) as world:
+    async with working(await serving_by_themselves(server)) as world:
         world.gateways["gw-2"].fail("examine", Unavailable("gw-2 does not answer"), times=10_000)
         found: Examined = await world.client.execute_workflow(
             Examine.run,

@@ -2,11 +2,10 @@
 
 from datetime import timedelta
 
-from temporalio.testing import WorkflowEnvironment
-
 from policies.judge.offline.advisory import Advice
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
 from policies.model.errors import Unavailable
+from tests.workflows.engine import Engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, result_of, status_of, working
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey, SurveyOrder
@@ -91,9 +90,9 @@ async def test_a_survey_names_silent_gateways_beside_those_that_answer(world: Wo
 
 
 async def test_an_install_brings_up_empty_gateways_and_leaves_those_that_serve(
-    environment: WorkflowEnvironment,
+    server: Engine,
 ) -> None:
-    async with working(World.made(environment.client, fleet_of("edge"), serving=None)) as world:
+    async with working(World.made(await server.client(), fleet_of("edge"), serving=None)) as world:
         for name in ("gw-3", "gw-4"):
             world.gateways[name].serve(NEW)
         result = await install(world)
@@ -104,9 +103,9 @@ async def test_an_install_brings_up_empty_gateways_and_leaves_those_that_serve(
 
 
 async def test_an_install_that_takes_no_login_ends_with_the_probes_reason(
-    environment: WorkflowEnvironment,
+    server: Engine,
 ) -> None:
-    async with working(World.made(environment.client, fleet_of("edge"), serving=None)) as world:
+    async with working(World.made(await server.client(), fleet_of("edge"), serving=None)) as world:
         for fake in world.gateways.values():
             fake.bad_releases.add(OLD.digest)
         result = await install(world)

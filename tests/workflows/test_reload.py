@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from activities.instances import Reloaded
 from orchestrator.service import changes
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.drift import DriftService
@@ -14,6 +15,7 @@ from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Refused, Unavailable
 from policies.model.fleet import RemovedUsers
 from policies.model.instance import InstanceState
+from policies.model.operation import Operation
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded, blocked, recording
@@ -100,6 +102,32 @@ async def test_an_instance_that_lets_nobody_in_afterwards_stops_the_reload(world
     assert result.outcome is Outcome.REFUSED
     assert "slot a of gw-1 fails its probe at auth" in result.reason
     assert world.gateways["gw-2"].effects == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("state", [InstanceState.STOPPED, InstanceState.FAILED])
+async def test_an_instance_that_its_drain_stops_in_mid_reload_is_no_fault_and_one_that_dies_is(
+    world: World, monkeypatch: pytest.MonkeyPatch, told: bool, state: InstanceState
+) -> None:
+    fake = world.gateways["gw-1"]
+    draining, reload = fake.slots["c"], fake.reload
+    draining.release, draining.state = OLD, InstanceState.RUNNING
+
+    async def ends_beside(operation: Operation, *, older: bool, end_removed: bool = False) -> Reloaded:
+        if not told:
+            draining.state = state
+        done = await reload(operation, older=older, end_removed=end_removed)
+        draining.state = state
+        return done
+
+    monkeypatch.setattr(fake, "reload", ends_beside)
+    result = await reloaded(world)
+    assert fake.effects == ["reload a c" if told else "reload a"]
+    if state is InstanceState.STOPPED:
+        assert (result.outcome, result.touched) == (Outcome.PROMOTED, 4)
+    else:
+        assert result.outcome is Outcome.REFUSED
+        assert "slot c of gw-1 " in result.reason
 
 
 async def test_what_is_meant_to_be_older_is_said_to_every_host(world: World) -> None:

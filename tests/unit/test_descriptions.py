@@ -1,0 +1,207 @@
+"""What differs between two descriptions of a fleet, and what of it makes a safeguard weaker."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.descriptions import differences, joining, leaving, shortened, weakened
+from policies.model.fleet import Fleet
+
+
+def gateway(number: int) -> dict[str, Any]:
+    slots = [
+        {"name": name, "port": 4440 + place, "device": f"oc{name}", "pool4": f"10.{number}.{place}.0/24"}
+        for place, name in enumerate("ab")
+    ]
+    return {"name": f"gw-{number}", "addresses": [f"192.0.2.{number}"], "slots": slots}
+
+
+TESTS: dict[str, Any] = {
+    "pings_lost": 0.1,
+    "names": {"inside": {"git.example.com": ["10.0.0.1"]}, "outside": ["example.org"]},
+    "load": {"gateway": "gw-1", "sessions": 10},
+}
+
+
+def fleet(gateways: int = 3, **more: Any) -> Fleet:
+    said = {
+        "name": "edge",
+        "product": "ocserv",
+        "approvals": 1,
+        "tests": TESTS,
+        "gateways": [gateway(number) for number in range(1, gateways + 1)],
+    }
+    return Fleet.model_validate(said | more)
+
+
+BEFORE = fleet()
+
+
+def test_a_description_differs_from_itself_in_nothing() -> None:
+    assert list(differences(BEFORE, fleet())) == []
+    assert weakened(BEFORE, fleet(), {"gw-1", "gw-2", "gw-3"}) == ()
+
+
+def test_what_differs_is_told_by_key_and_gateway() -> None:
+    wider = fleet(4, limits={"switching": 5})
+    capacity = wider.gateways[0].model_copy(update={"capacity": 500})
+    wider = wider.model_copy(update={"gateways": (capacity, *wider.gateways[1:])})
+    assert list(differences(BEFORE, wider)) == [
+        "limits.switching is 5, was 2",
+        "gateway gw-4 joins, at 192.0.2.4",
+        "gateway gw-1: capacity is 500, was 1000",
+    ]
+    assert joining(BEFORE, wider) == ("gw-4",)
+    assert leaving(wider, BEFORE) == ("gw-4",)
+    assert list(differences(None, BEFORE)) == ["the fleet edge is new, with 3 gateways"]
+
+
+WEAKER: list[tuple[dict[str, Any], str]] = [
+    ({"approvals": 0}, "approvals is 0, was 1"),
+    ({"nat": True}, "nat is true, was false"),
+    ({"channel": "testing"}, "channel is testing, was stable"),
+    ({"limits": {"steps": ["2", "25%", "100%"]}}, "limits.steps is [2, 25%, 100%], was [1, 25%, 100%]"),
+    ({"limits": {"steps": ["100%"]}}, "limits.steps is [100%], was [1, 25%, 100%]"),
+    ({"limits": {"failures": "50%"}}, "limits.failures is 50%, was 5%"),
+    ({"limits": {"holdout": "0"}}, "limits.holdout is 0, was 1"),
+    ({"limits": {"automation": "observe"}}, "limits.automation is observe, was act"),
+    ({"limits": {"headroom": 1.0}}, "limits.headroom is 1.0, was 1.2"),
+    ({"limits": {"lease": "15m"}}, "limits.lease is 0:15:00, was 0:02:00"),
+    ({"limits": {"drain": {"forced": 100}}}, "limits.drain.forced is 100.0, was 20.0"),
+    (
+        {"limits": {"drain": {"tunnel_gates": []}}},
+        "limits.drain.tunnel_gates is [], was [packet-loss]",
+    ),
+    (
+        {"rollback": {"confirm_other_release": False}},
+        "rollback.confirm_other_release is false, was true",
+    ),
+    ({"rollback": {"at_deadline": "nothing"}}, "rollback.at_deadline is nothing, was known_good"),
+    ({"tests": None}, "new instances are not tested any more (tests)"),
+    ({"tests": TESTS | {"skip": ["routes"]}}, "the test routes is left out (tests.skip)"),
+    ({"tests": TESTS | {"load": None}}, "no load is put on a new instance any more (tests.load)"),
+    ({"tests": TESTS | {"pings_lost": 0.5}}, "tests.pings_lost is 0.5, was 0.1"),
+    (
+        {"tests": TESTS | {"names": {"inside": {"git.example.com": []}}}},
+        "names are not asked for as before: example.org, git.example.com (tests.names)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), WEAKER, ids=[said for _, said in WEAKER])
+def test_what_makes_a_safeguard_weaker_is_named_and_the_way_back_is_not(
+    change: dict[str, Any], said: str
+) -> None:
+    after = fleet(**change)
+    assert weakened(BEFORE, after, ()) == (said,)
+    if set(change) & {"nat", "channel"} or "tunnel_gates" in said:
+        return  # nobody can say which of the two is stricter
+    assert weakened(after, BEFORE, ()) == ()
+
+
+def test_a_gateway_that_serves_does_not_leave_by_one_persons_word() -> None:
+    assert weakened(BEFORE, fleet(2), {"gw-3"}) == (
+        "gateway gw-3 leaves the fleet, and something serves there",
+    )
+    assert weakened(BEFORE, fleet(2), {"gw-1"}) == ()
+
+
+def of_gateways(*said: dict[str, Any]) -> Fleet:
+    """Return the fleet with this said of its first gateways besides."""
+    rows = [gateway(number) | one for number, one in enumerate(said, 1)]
+    return Fleet.model_validate(BEFORE.model_dump() | {"gateways": rows})
+
+
+SLOTS = gateway(1)["slots"]
+THIRD = SLOTS[0] | {"name": "c", "port": 4450, "device": "occ", "pool4": "10.9.0.0/24"}
+MOVED = [SLOTS[0] | {"port": 4500}, SLOTS[1]]
+SHRUNK = [SLOTS[0] | {"pool4": "10.1.0.0/25"}, SLOTS[1]]
+GROWN = [SLOTS[0] | {"pool4": "10.1.0.0/23"}, SLOTS[1] | {"pool4": "10.1.4.0/24"}]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"capacity": 1500}, "capacity is 1500, was 1000"),
+        ({"capacity": 900}, None),
+        ({"domain": "rack-2"}, "domain is rack-2, was main"),
+        ({"group": "west"}, "group is west, was main"),
+        ({"metrics_port": 9501}, "Prometheus finds it at 192.0.2.1:9501, was 192.0.2.1:9500"),
+        ({"port": 8443}, "port is 8443, was 443, and something serves there"),
+        ({"addresses": ["192.0.2.1", "192.0.2.11"]}, None),
+        ({"slots": MOVED}, "slot a is not what it was, and something serves there"),
+        ({"slots": SHRUNK}, "slot a is not what it was, and something serves there"),
+        (
+            {
+                "slots": [
+                    *SLOTS,
+                    SLOTS[0] | {"name": "c", "port": 4450, "device": "occ", "pool4": "10.9.0.0/24"},
+                ]
+            },
+            None,
+        ),
+    ],
+)
+def test_what_is_said_otherwise_of_a_gateway_may_make_a_safeguard_weaker(
+    more: dict[str, Any], said: str | None
+) -> None:
+    found = weakened(BEFORE, of_gateways(more, {}, {}), {"gw-1"})
+    assert found[:1] == ((f"gateway gw-1: {said}",) if said is not None else ())
+
+
+def test_a_pool_that_grows_at_its_end_takes_nobody_their_address() -> None:
+    before = of_gateways({"slots": [SLOTS[0], SLOTS[1] | {"pool4": "10.1.4.0/24"}]}, {}, {})
+    assert weakened(before, of_gateways({"slots": GROWN}, {}, {}), {"gw-1"}) == ()
+
+
+def test_an_address_that_users_dial_is_not_taken_away_by_one_persons_word() -> None:
+    both = of_gateways({"addresses": ["192.0.2.1", "192.0.2.11"]}, {}, {})
+    lost = "gateway gw-1: 192.0.2.11 is no address of it any more, and something serves there"
+    assert weakened(both, BEFORE, {"gw-1"}) == (lost,)
+    assert weakened(both, BEFORE, ()) == ()
+
+
+partitions = st.tuples(*[st.sampled_from(["a", "b", "c"])] * 3)
+
+
+@given(partitions, partitions, st.sampled_from(["domain", "group"]))
+def test_other_names_for_the_same_domains_and_groups_are_no_safeguard(
+    one: tuple[str, ...], other: tuple[str, ...], key: str
+) -> None:
+    first, second = (of_gateways(*({key: name} for name in names)) for names in (one, other))
+    same = all((one[i] == one[j]) == (other[i] == other[j]) for i in range(3) for j in range(3))
+    assert (weakened(first, second, ()) == ()) is same
+    assert (weakened(second, first, ()) == ()) is same
+
+
+def test_more_gateways_and_settings_are_no_safeguard() -> None:
+    assert weakened(BEFORE, fleet(9, settings={"dns": ["10.0.0.53"]}), ()) == ()
+
+
+limits = st.fixed_dictionaries(
+    {
+        "switching": st.integers(1, 9),
+        "draining": st.integers(1, 90),
+        "headroom": st.floats(1, 3),
+        "failures": st.sampled_from(["1%", "5%", "50%"]),
+        "holdout": st.sampled_from(["0", "1", "2", "5%"]),
+        "canary_share": st.integers(1, 100),
+        "automation": st.sampled_from(["observe", "ask", "act"]),
+    }
+)
+
+
+@given(limits, limits)
+def test_of_two_descriptions_that_differ_in_limits_one_is_weaker(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    first, second = fleet(limits=one), fleet(limits=other)
+    there, back = weakened(first, second, ()), weakened(second, first, ())
+    assert bool(there or back) == (first.limits != second.limits)
+
+
+def test_a_long_list_is_cut_and_counted() -> None:
+    assert shortened(["a", "b", "c"], 2) == ("a", "b", "and 1 more")
+    assert shortened(["a", "b"], 2) == ("a", "b")

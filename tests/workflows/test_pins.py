@@ -1,0 +1,73 @@
+"""Pins under the real workflows: what penstock or a person took back stays out until somebody says more."""
+
+from pathlib import Path
+
+import pytest
+
+from activities.files import FleetFiles
+from orchestrator.service.acting import Acting
+from orchestrator.service.changes import ChangeService
+from orchestrator.service.desired import DesiredService
+from orchestrator.service.fleets import Fleets
+from orchestrator.service.people import PeopleFile
+from orchestrator.store.later import LateEntries
+from policies.model.change import Outcome
+from policies.model.desired import StartWhen, Upgrade, WishState
+from policies.model.plan import ReleaseRef
+from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
+from tests.workflows.world import NEW, OLD, World, result_of
+
+
+@pytest.fixture
+def desired(world: World, tmp_path: Path) -> DesiredService:
+    for release in (OLD, NEW):
+        world.book.add_release(release, source="http://repository", signers=("ana",), manifest_json="{}")
+    files = FleetFiles(tmp_path / "fleet.yaml")
+    people = PeopleFile(tmp_path / "people.yaml")
+    acts = Acting(world.book, LateEntries(tmp_path / "late.jsonl"))
+    return DesiredService(Fleets(files, world.book), files, world.book, people, acts)
+
+
+def state(desired: DesiredService, world: World, release: ReleaseRef) -> WishState:
+    wanted = Upgrade(
+        kind="Upgrade",
+        fleet=world.fleet.name,
+        release=release.digest,
+        reason="patches",
+        start=StartWhen.ON_APPROVAL,
+    )
+    return desired.wish(world.fleet, wanted).state
+
+
+async def test_what_went_back_by_itself_is_pinned_and_what_the_fleet_is_on_is_not(
+    world: World, desired: DesiredService
+) -> None:
+    assert state(desired, world, NEW) is WishState.WANTED
+    world.judge.says(UNDECIDED, UNHEALTHY)
+    assert (await world.upgrade()).outcome is Outcome.ROLLED_BACK
+    pin = desired.pin(world.fleet.name)
+    assert pin is not None
+    assert (pin.release, pin.change, pin.by) == (NEW.digest, world.newest, None)
+    assert "9 of 10 logins fail" in pin.why
+    assert state(desired, world, NEW) is WishState.PINNED
+    assert state(desired, world, OLD) is WishState.REACHED
+    assert world.book.release_pin(world.fleet.name, pin.change, "ana", "the uplink was at fault")
+    assert state(desired, world, NEW) is WishState.WANTED
+
+
+async def test_what_a_person_took_back_after_its_promotion_is_pinned(
+    world: World, desired: DesiredService
+) -> None:
+    world.judge.says(HEALTHY)
+    everybody = tuple(world.gateways)
+    assert (await world.upgrade(everybody[:1], everybody[1:])).outcome is Outcome.PROMOTED
+    promoted = world.newest
+    assert state(desired, world, NEW) is WishState.REACHED
+    service = ChangeService(world.client, world.book)
+    assert (await service.roll_back(world.fleet, "bert", "calls drop")).accepted
+    await result_of(service._change(world.fleet.name))
+    pin = desired.pin(world.fleet.name)
+    assert pin is not None
+    assert (pin.change, pin.by) == (promoted, "bert")
+    assert "calls drop" in pin.why
+    assert state(desired, world, NEW) is WishState.PINNED
