@@ -1,6 +1,9 @@
 """One trace a change, told to a real collector over HTTP; one that hangs changes nothing."""
 
+import asyncio
 import logging
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +16,7 @@ from activities.drivers.private_files import write_private
 from orchestrator.engine.sealing import data_converter
 from orchestrator.tracing.exporting import Spans
 from orchestrator.tracing.interceptor import Tracing
-from orchestrator.tracing.spans import HEADER
+from orchestrator.tracing.spans import HEADER, Span, beginning_of
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from tests.fakes.collector import Collector, collecting
@@ -103,12 +106,14 @@ async def test_a_collector_that_hangs_or_refuses_changes_nothing(
     collector.hang()
     worlds: list[World] = []
     spans = Spans(collector.url, "test")
+    now = time.time_ns()
+    spans.tell(Span("before", beginning_of(str(uuid.uuid4())), None, now, now, {}))
+    assert await asyncio.to_thread(collector.asked.wait, 30), "the collector was never told anything"
     world = World.made(traced(await server.client(), spans, worlds), fleet_of("edge", lease=LEASE))
     worlds.append(world)
     world.judge.says(UNHEALTHY)
     async with working(world):
         assert (await world.upgrade(("gw-1",))).outcome is Outcome.ROLLED_BACK
-    assert collector.asked.is_set()
     assert collector.spans == []
 
 
