@@ -114,6 +114,9 @@ MOST_SNAPSHOTS = 200
 ANOTHER_PERSONS = {CommandKind.PROMOTE, CommandKind.APPROVE}
 """What whoever asked for a change cannot give it themselves."""
 
+SHOWN_WITHIN_SECONDS = 2.0
+"""How long an order that was heard waits for the ledger to tell of it, which is what every screen reads."""
+
 ASKED_AT_ONCE = 32
 """Changes that the engine is asked about side by side."""
 
@@ -560,7 +563,7 @@ class Service:
             await self._refuse_stale(fleet, change, safe=safe)
             if kind in ANOTHER_PERSONS:
                 await asyncio.to_thread(self._require_another_person, caller.person, fleet)
-            return await self._changes.command(fleet, command)
+            return await self._shown(fleet, await self._changes.command(fleet, command))
 
         what, asked = f"{kind.replace('_', ' ')} asked for", {"reason": reason, "id": command.id}
         return await self._acts.audited(caller, what, fleet, asked, give, safe=safe)
@@ -590,7 +593,7 @@ class Service:
             if not (force or to or of) and (
                 receipt := await self._changes.turn_round(fleet, caller.person, reason, key=request)
             ):
-                return receipt
+                return await self._shown(fleet, receipt)
             named = await self._described(fleet)
             release = await asyncio.to_thread(self._ledger.release, to, named.product) if to else None
             return await self._changes.roll_back(
@@ -966,6 +969,24 @@ class Service:
         if story is not None:
             involved = {*story.order.requesters, *story.told.votes}
             KnownNames(self._ledger, self.people).require_another_person(person, involved)
+
+    async def _shown(self, fleet: str, receipt: CommandReceipt) -> CommandReceipt:
+        """Return the receipt once every screen shows what was ordered, which it is already.
+
+        The change tells the ledger a moment after it has answered. No order waits long for that: without a
+        worker, or with a ledger that is away, the screens follow later.
+        """
+        tells = partial(self._tells_of, fleet, receipt.id)
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
+                while not await self._acts.patience.ask(tells):  # noqa: ASYNC110 - another process writes
+                    await asyncio.sleep(SHOWN_WITHIN_SECONDS / 40)
+        return receipt
+
+    def _tells_of(self, fleet: str, command: str) -> bool:
+        newest = self._ledger.last_change(fleet)
+        row = self._ledger.story(newest.name) if newest is not None else None
+        return row is not None and command in row.told.commands
 
     async def _refuse_stale(self, fleet: str, shown: str | None, *, safe: bool) -> None:
         """Refuse what was asked of a change that is not the fleet's newest any more.

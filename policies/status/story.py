@@ -16,6 +16,9 @@ from policies.status.sentences import BACK, PHASE_SENTENCES, WAITING, Sentences,
 from policies.status.told import NAMED, Told, listed
 from policies.votes import needed_for
 
+KEPT_COMMANDS = 20
+"""Ids of commands that are told: by these it is known that a screen shows what was ordered."""
+
 KEPT_EVENTS = 200
 """Events kept in memory; the ledger's audit record has commands and decisions for good."""
 
@@ -174,6 +177,7 @@ class Story:
     def hear(self, command: Command, at: datetime) -> str:  # noqa: PLR0911 - a sentence a case
         """Take over an accepted command; return the sentence that answers it."""
         self.note(f"{command.person}: {command.kind.replace('_', ' ')} ({command.reason})", at)
+        self._tell(commands=(*self._told.commands, command.id)[-KEPT_COMMANDS:])
         match command.kind:
             case CommandKind.HOLD:
                 self._tell(holds=self._told.holds | {command.person: command.reason})

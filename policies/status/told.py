@@ -35,6 +35,8 @@ class Told(Value):
     """Why gateways wait for capacity."""
     untested: dict[str, str] = {}
     """Gateways that wait for a test which cannot be made, and why."""
+    commands: tuple[str, ...] = ()
+    """The ids of the newest commands that were heard, the last of them last."""
     rebooted: tuple[str, ...] = ()
     """Gateways whose host rebooted in its trial, which began anew."""
     missing: dict[str, dict[str, str]] = {}

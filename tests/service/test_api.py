@@ -17,12 +17,13 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.processes.api import socket_at
 from orchestrator.service import drains
+from orchestrator.service.changes import ChangeService
 from orchestrator.service.service import Service
 from orchestrator.store import requests, tables
 from orchestrator.store.database import writing
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, Phase
-from policies.model.command import CommandReceipt
+from policies.model.command import Command, CommandReceipt
 from policies.model.drain import DrainEnding
 from policies.model.errors import Conflict
 from policies.model.people import Caller, Role, Via
@@ -30,6 +31,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.request import Answer
 from policies.model.status import Event
 from policies.model.value import digest_of
+from policies.status.story import Story
 from policies.status.told import Told
 
 AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -362,3 +364,33 @@ async def test_plans_of_others_make_no_beginning_ambiguous(api: httpx.AsyncClien
     answer = await api.get("/plans/aaaaaaaa", headers=token(ledger, Role.VIEWER))
     assert answer.status_code == 404, answer.text
     assert (await api.get("/plans/aaaaaaaa")).status_code == 400
+
+
+async def test_who_is_told_that_an_order_was_heard_sees_it_on_the_next_screen(
+    api: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change answers first and tells the ledger, which screens read, up to half a second later."""
+    under_way(ledger)
+    telling = list[asyncio.Task[None]]()
+
+    async def tell(command: Command) -> None:
+        await asyncio.sleep(0.5)
+        last = ledger.last_change("edge")
+        row = ledger.story(last.name) if last is not None else None
+        assert row is not None
+        story = Story(row.order, AT, row.told)
+        story.hear(command, AT)
+        ledger.record_story(row.order, story.dump(), 1, story.dump().events)
+
+    async def hear(_: ChangeService, fleet: str, command: Command) -> CommandReceipt:
+        telling.append(asyncio.create_task(tell(command)))
+        return CommandReceipt(id=command.id, accepted=True, sentence=f"{fleet} is held.")
+
+    monkeypatch.setattr(ChangeService, "command", hear)
+    for key in ("first", "second"):  # the same words again are another order
+        asked = {"kind": "hold", "reason": "lunch"}
+        answer = await api.post("/fleets/edge/commands", json=asked, headers={"Idempotency-Key": key})
+        assert answer.status_code == httpx.codes.OK, answer.text
+        assert "held by root: lunch" in (await api.get("/fleets/edge")).text
+        assert telling[-1].done(), "the answer came before any screen could show it"
+    await asyncio.gather(*telling)
