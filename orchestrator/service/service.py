@@ -60,6 +60,7 @@ from orchestrator.service.traffic import TrafficService
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.states import GatewayRow
+from orchestrator.store.stories import StoryRow
 from orchestrator.store.tokens import TOKENS_BEGIN
 from policies.access import (
     SAFE_DIRECTION,
@@ -964,8 +965,7 @@ class Service:
 
     def _require_another_person(self, person: str, fleet: str) -> None:
         """Return unless the person asked for the fleet's change, or has voted on it, by another name."""
-        newest = self._ledger.last_change(fleet)
-        story = self._ledger.story(newest.name) if newest is not None else None
+        story = self._newest_story(fleet)
         if story is not None:
             involved = {*story.order.requesters, *story.told.votes}
             KnownNames(self._ledger, self.people).require_another_person(person, involved)
@@ -984,9 +984,13 @@ class Service:
         return receipt
 
     def _tells_of(self, fleet: str, command: str) -> bool:
+        story = self._newest_story(fleet)
+        return story is not None and command in story.told.commands
+
+    def _newest_story(self, fleet: str) -> StoryRow | None:
+        """Return what the fleet's newest change told when it was last heard, None when it never was."""
         newest = self._ledger.last_change(fleet)
-        row = self._ledger.story(newest.name) if newest is not None else None
-        return row is not None and command in row.told.commands
+        return self._ledger.story(newest.name) if newest is not None else None
 
     async def _refuse_stale(self, fleet: str, shown: str | None, *, safe: bool) -> None:
         """Refuse what was asked of a change that is not the fleet's newest any more.

@@ -5,7 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from activities.drivers.private_files import write_private
 from orchestrator.engine.sealing import data_converter
 from orchestrator.tracing.exporting import Spans
 from orchestrator.tracing.interceptor import Tracing
-from orchestrator.tracing.spans import HEADER, Span, beginning_of
+from orchestrator.tracing.spans import HEADER, Place, Span, beginning_of
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from tests.fakes.collector import Collector, collecting
 from tests.fakes.control import UNDECIDED, UNHEALTHY
 from tests.workflows.conftest import LEASE
 from tests.workflows.engine import Engine
-from tests.workflows.world import World, fleet_of, in_phase, result_of, say, working
+from tests.workflows.world import World, agent_worker, fleet_of, in_phase, result_of, say, working
 
 
 @contextmanager
@@ -35,10 +35,15 @@ def told_to(collector: Collector) -> Iterator[Spans]:
     spans.close()
 
 
-def traced(client: Client, spans: Spans, world: list[World], **more: Any) -> Client:
-    """Return a client that traces, and finds the runs of changes in the ledger of that world."""
-    tracing = Tracing(spans.tell, lambda fleet: world[0].book.newest_run(fleet))  # noqa: PLW0108 - made later
+def traced(client: Client, tracing: Tracing, **more: Any) -> Client:
     return Client(**{**client.config(), "interceptors": [tracing], **more})
+
+
+async def traced_world(server: Engine, spans: Spans, **more: Any) -> World:
+    """Return a world whose client traces, and finds the runs of changes in the ledger of that world."""
+    tracing = Tracing(spans.tell, lambda fleet: world.book.newest_run(fleet))  # noqa: PLW0108 - made later
+    world = World.made(traced(await server.client(), tracing, **more), fleet_of("edge", lease=LEASE))
+    return world
 
 
 @pytest.fixture
@@ -50,10 +55,8 @@ def collector() -> Iterator[Collector]:
 async def test_a_change_is_one_trace_of_its_request_waves_and_steps_though_its_history_is_cut(
     server: Engine, collector: Collector
 ) -> None:
-    worlds: list[World] = []
     with told_to(collector) as spans:
-        world = World.made(traced(await server.client(), spans, worlds), fleet_of("edge", lease=LEASE))
-        worlds.append(world)
+        world = await traced_world(server, spans)
         async with working(world):
             result = await world.upgrade(("gw-1",), ("gw-2", "gw-3"))
             assert result.outcome is Outcome.PROMOTED
@@ -79,10 +82,8 @@ async def test_a_change_is_one_trace_of_its_request_waves_and_steps_though_its_h
 async def test_commands_and_the_way_back_belong_to_the_trace_of_the_change_and_no_words_do(
     server: Engine, collector: Collector
 ) -> None:
-    worlds: list[World] = []
     with told_to(collector) as spans:
-        world = World.made(traced(await server.client(), spans, worlds), fleet_of("edge", lease=LEASE))
-        worlds.append(world)
+        world = await traced_world(server, spans)
         async with working(world):
             world.judge.says(UNDECIDED)
             rollout = await world.start(("gw-1",), ("gw-2",))
@@ -104,13 +105,11 @@ async def test_a_collector_that_hangs_or_refuses_changes_nothing(
     server: Engine, collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
     collector.hang()
-    worlds: list[World] = []
     spans = Spans(collector.url, "test")
     now = time.time_ns()
     spans.tell(Span("before", beginning_of(str(uuid.uuid4())), None, now, now, {}))
     assert await asyncio.to_thread(collector.asked.wait, 30), "the collector was never told anything"
-    world = World.made(traced(await server.client(), spans, worlds), fleet_of("edge", lease=LEASE))
-    worlds.append(world)
+    world = await traced_world(server, spans)
     world.judge.says(UNHEALTHY)
     async with working(world):
         assert (await world.upgrade(("gw-1",))).outcome is Outcome.ROLLED_BACK
@@ -122,16 +121,13 @@ async def test_what_the_engine_carries_of_a_sealed_change_names_nothing(
 ) -> None:
     keys = tmp_path / "keys"
     write_private(keys, f"first:{'ab' * 32}\n".encode())
-    worlds: list[World] = []
-    with told_to(collector) as spans, ExitStack():
-        sealed = traced(await server.client(), spans, worlds, data_converter=data_converter(keys))
-        world = World.made(sealed, fleet_of("edge", lease=LEASE))
-        worlds.append(world)
+    with told_to(collector) as spans:
+        world = await traced_world(server, spans, data_converter=data_converter(keys))
         async with working(world):
             assert (await world.upgrade(("gw-1",))).outcome is Outcome.PROMOTED
     headers = []
-    async for execution in sealed.list_workflows():
-        handle = sealed.get_workflow_handle(execution.id, run_id=execution.run_id)
+    async for execution in world.client.list_workflows():
+        handle = world.client.get_workflow_handle(execution.id, run_id=execution.run_id)
         async for event in handle.fetch_history_events():
             for attributes in (
                 event.workflow_execution_started_event_attributes,
@@ -154,11 +150,9 @@ async def test_who_traces_works_with_who_does_not(
 ) -> None:
     plain = await server.client()
     with told_to(collector) as spans:
-        tracing = traced(plain, spans, [])
+        tracing = traced(plain, Tracing(spans.tell))
         worker, agents = (tracing, plain) if traces_it == "worker" else (plain, tracing)
         world = World.made(worker, fleet_of("edge", lease=LEASE))
-        from tests.workflows.world import agent_worker  # noqa: PLC0415
-
         async with working(world, agent=lambda _, fake: agent_worker(agents, fake)):
             assert (await world.upgrade(("gw-1",))).outcome is Outcome.PROMOTED
     assert bool(collector.named("Wave")) is (traces_it == "worker")
@@ -168,8 +162,6 @@ async def test_who_traces_works_with_who_does_not(
 def test_a_refusing_collector_is_said_once_and_again_when_it_takes_them(
     collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from orchestrator.tracing.spans import Place, Span  # noqa: PLC0415
-
     collector.status = 400
     with caplog.at_level(logging.WARNING), told_to(collector) as spans:
         for number in range(1, 4):
