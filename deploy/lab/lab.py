@@ -394,6 +394,7 @@ def _settings(
         "api_address": f"127.0.0.1:{_free_port()}",
         "audit_key": str(folder / "audit.key"),
         "audit_checkpoints": str(folder / "audit-checkpoints.jsonl"),
+        "audit_late": str(folder / "audit-late.jsonl"),
         "source": published.url,
     }
     for old in home.glob("ledger.db*"):

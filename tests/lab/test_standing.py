@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from deploy.lab import preflight
 from orchestrator.exit_code import ExitCode
+from orchestrator.settings import Settings, state_folder
 from tests.house.leftovers import nothing_is_left
 from tests.lab.own_state import own_state
 from tests.lab.readme_commands import STORY
@@ -69,6 +71,19 @@ def test_it_says_where_it_is_who_one_is_and_what_to_try(up: tuple[Desk, str]) ->
     assert "penstock.sock" in said
     assert "Login     none needed" in said
     assert said.count("./run lab ") >= 6
+
+
+def test_whatever_it_keeps_lies_in_a_folder_of_its_own(up: tuple[Desk, str]) -> None:
+    desk, _ = up
+    own = desk.state / "lab"
+    written = tomllib.loads((own / Settings.file.name).read_text())
+    kept = [
+        name
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.default, Path) and field.default.is_relative_to(state_folder())
+    ]
+    assert "audit_late" in kept
+    assert [name for name in kept if not Path(written.get(name, "/")).is_relative_to(own)] == []
 
 
 def test_its_users_count_their_own_sessions_and_pings(up: tuple[Desk, str]) -> None:
