@@ -24,7 +24,9 @@ from orchestrator.charts.gate import gate_chart, stylesheet
 from orchestrator.page.session import csrf_of
 from orchestrator.page.waves import waves
 from orchestrator.words.changes import what
+from orchestrator.words.handovers import duty_lines
 from orchestrator.words.offers import EFFECTS, spelled
+from orchestrator.words.signals import signal_lines, signal_rows
 from orchestrator.words.standing import (
     change_notices,
     fleet_notices,
@@ -240,7 +242,10 @@ ENVIRONMENT.filters.update(
     left_out_lines=left_out_lines,
     missing_lines=missing_lines,
     query=query,
+    duty_lines=duty_lines,
     sessions_bar=sessions_bar,
+    signal_lines=signal_lines,
+    signal_rows=signal_rows,
     spelled=spelled,
     told_lines=told_lines,
     wave_bar=wave_bar,
