@@ -42,7 +42,7 @@ def fleet_frame(status: Json) -> "RenderableType":
     change = status["change"]
     if change is None:
         return Group(*above, Text(standing_line(status)), *below)
-    people = _noticed((*signal_lines(status["signals"]), *duty_lines(status["duty"])))
+    people = _noticed((*signal_lines(status.get("signals", {})), *duty_lines(status.get("duty"))))
     return Group(*above, change_frame(change, all_spelled(status["offers"])), *people, *below)
 
 

@@ -56,8 +56,8 @@ def change_lines(found: Mapping[str, Any]) -> list[str]:
     else:
         lines.append(f" Decision    {decision['action']}, {decision['verdict']}: {decision['reason']}")
         lines += evidence_lines(decision)
-    lines += [f" People      {said}" for _, said in signal_lines(found["signals"])]
-    lines += [f" Said        {moment(at)} {said}" for at, said in signal_rows(found["signals"])]
+    lines += [f" People      {said}" for _, said in signal_lines(found.get("signals", {}))]
+    lines += [f" Said        {moment(at)} {said}" for at, said in signal_rows(found.get("signals"))]
     if runbook := _runbook_of(record, decision):
         lines.append(f" Runbook     runbooks/{runbook}.md")
     return lines

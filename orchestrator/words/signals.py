@@ -19,6 +19,8 @@ def signal_lines(signals: Json | None) -> list[Line]:
     """Return what people say, in a line beside the judge's numbers; nothing where nobody says anything."""
     if signals is None:
         return [("People", NOT_KNOWN)]
+    if not signals:
+        return []  # of a penstock that took none
     said = [part for part in (complaints_line(signals), tickets_line(signals)) if part]
     return [("People", "; ".join(said))] if said else []
 
@@ -70,7 +72,7 @@ def ticket_about(row: Json) -> str:
 def signal_rows(signals: Json | None) -> list[tuple[str, str]]:
     """Return what was said in turn, each with when in ISO 8601: complaints, tickets opened and closed."""
     rows = list[tuple[str, str]]()
-    if signals is None:
+    if not signals:
         return rows
     for one in signals["complaining"]:
         wave = f" in wave {one['wave']}" if one["wave"] and one["stand"] != "unchanged" else ""

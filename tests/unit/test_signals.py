@@ -2,8 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from pydantic import ValidationError
 
 from orchestrator.words.signals import signal_lines
 from policies.judge.complaints import Complaint
@@ -122,12 +124,5 @@ def test_tickets_that_cannot_be_read_are_not_none() -> None:
 
 
 def test_a_gate_of_tickets_can_do_no_more_than_hold() -> None:
-    assert Tickets.model_fields["action"].annotation is not None
-    try:
-        GatePolicy.model_validate(
-            {"gates": [{"id": "noc", "kind": "tickets", "severities": ["page"], "action": "rollback"}]}
-        )
-    except ValueError as refused:
-        assert "hold" in str(refused)
-    else:
-        raise AssertionError("a ticket would roll back")
+    with pytest.raises(ValidationError, match="hold"):
+        Tickets.model_validate({"id": "noc", "kind": "tickets", "severities": ["page"], "action": "rollback"})
