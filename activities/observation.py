@@ -15,7 +15,7 @@ from activities.failures import as_application_errors
 from policies.judge.counts import Series
 from policies.judge.needs import Needs, offending, unreached, what_to_read
 from policies.judge.otherwise import explained
-from policies.judge.reading import COMPLAINTS, Reading, with_old_instances
+from policies.judge.reading import COMPLAINTS, TICKETS, OpenTicket, Reading, with_old_instances
 from policies.judge.selectors import contained, read_selector
 from policies.judge.tick import Offence, Tick
 from policies.judge.window import WindowState, fold_reading, next_window
@@ -114,6 +114,18 @@ class ComplaintBook(Protocol):
         ...
 
 
+class TicketBook(Protocol):
+    """Tickets that arrived by signed webhook."""
+
+    async def open_about(self, instances: Sequence[str]) -> tuple[OpenTicket, ...]:
+        """Return the open tickets about these instances and their fleets.
+
+        Raises:
+            Unavailable: the book cannot be read now.
+        """
+        ...
+
+
 class Recorder(Protocol):
     """Where every tick goes, for `judge replay`; a repeat of a tick is the same tick."""
 
@@ -140,6 +152,7 @@ class ObservationActivities:
         offenders: OffenderSource | None = None,
         probes: Probes | None = None,
         complaints: ComplaintBook | None = None,
+        tickets: TicketBook | None = None,
         recorder: Recorder | None = None,
         sampler: Sampler | None = None,
     ) -> None:
@@ -147,6 +160,7 @@ class ObservationActivities:
         self._offenders = offenders
         self._probes = probes
         self._complaints = complaints
+        self._tickets = tickets
         self._recorder = recorder
         self._sampler = sampler
 
@@ -228,14 +242,16 @@ class ObservationActivities:
             series = {name: (*found, *signs.get(name, ())) for name, found in series.items()}
             also_unread |= unfiltered
         complaints, no_complaints = await self._complained(needs, state, at)
+        tickets, no_tickets = await self._ticketed(needs)
         asked = unreached(cohorts, series[policy.presence]) if needs.confirm else ()
         found = Reading(
             at=at.timestamp(),
             series=series,
-            unread=also_unread | no_complaints,
+            unread=also_unread | no_complaints | no_tickets,
             history=await self._history(needs, at),
             unreachable=await self._unreachable(asked),
             complaints=complaints,
+            tickets=tickets,
         )
         return with_old_instances(found, cohorts)
 
@@ -321,6 +337,17 @@ class ObservationActivities:
             return await self._complaints.distinct(needs.instances, since, at), {}
         except Unavailable as error:
             return {}, {COMPLAINTS: str(error)}
+
+    async def _ticketed(self, needs: Needs) -> tuple[tuple[OpenTicket, ...], dict[str, str]]:
+        """Read open tickets, or why they cannot be read; where no book is kept, that is no empty one."""
+        if not needs.tickets:
+            return (), {}
+        if self._tickets is None:
+            return (), {TICKETS: "no tickets are kept here"}
+        try:
+            return await self._tickets.open_about(needs.instances), {}
+        except Unavailable as error:
+            return (), {TICKETS: str(error)}
 
 
 def _explained(order: ObservationOrder, state: WindowState, decision: Decision) -> Decision:

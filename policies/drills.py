@@ -37,6 +37,10 @@ DRILLS: Mapping[str, Drill] = {
         _drill("nft-refuses", 60, "the canary's kernel takes no change of its steering"),
         _drill("disk-full", 60, "the canary's agent can write nothing down"),
         _drill("nftables-flushed", 60, "a firewall's reload removes the canary's steering"),
+        _drill("rollback-after-promotion", 60, "a person takes back a whole fleet that was promoted"),
+        _drill("control-plane-lost", 90, "engine, worker, relay and API die while a canary is watched"),
+        _drill("host-rebooted", 90, "the canary's host reboots while it is watched"),
+        _drill("agent-stolen", 60, "somebody has a copy of a gateway's certificate and key"),
     )
 }
 """Every failure that can be rehearsed, by name."""

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.lab.bad_days import DOOR_PORT, BadDays, Door
+from deploy.lab.disasters import Disasters
 from deploy.lab.faults import Fault, Faults, cut_off, flush_nftables, nft_refuses, no_room
 from deploy.lab.lab import Lab, Shape, lab
-from deploy.lab.rehearsal import Rehearsal, Trial, said, verdict_at
+from deploy.lab.rehearsal import Rehearsal, Trial, map_of, said, step, told, verdict_at
 from deploy.lab.topology import Host
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.process import leave
@@ -54,6 +54,8 @@ class Stage:
         self.faults = Faults(lab)
         self.rehearsal = Rehearsal(lab)
         self.rehearsal.judge_by(LONG)
+        self.own_losses = 0
+        """Sessions that nobody could have kept: those of a host that was rebooted."""
 
     # --- failures of a release -----------------------------------------------------
 
@@ -76,11 +78,11 @@ class Stage:
         decided = verdict_at(status)
         safe = self.lab.last_login_on_the_new_instance([trial.gateway], decided)
         steps = [
-            _step("decided", decided, began),
-            *_told(status, began, rolling="rolling back", back=f"{trial.gateway} back on known-good"),
+            step("decided", decided, began),
+            *told(status, began, rolling="rolling back", back=f"{trial.gateway} back on known-good"),
             DrillStep(what="the last user met it", seconds=round(max(0.0, safe - began.timestamp()), 1)),
         ]
-        return sorted(steps, key=lambda step: step.seconds)
+        return sorted(steps, key=lambda one: one.seconds)
 
     # --- failures of what watches --------------------------------------------------
 
@@ -94,9 +96,9 @@ class Stage:
         mended = datetime.now(UTC)
         again = await self.rehearsal.until(lambda seen: _decided(seen, Action.CONTINUE))
         steps = [
-            _step("held", verdict_at(held), began),
-            _step("metrics are back", mended, began),
-            _step("the judge goes on", verdict_at(again), began),
+            step("held", verdict_at(held), began),
+            step("metrics are back", mended, began),
+            step("the judge goes on", verdict_at(again), began),
         ]
         return steps + await self._ordered_back(trial, began)
 
@@ -120,9 +122,9 @@ class Stage:
         self.faults.strike(fault, trial.gateway)
         await asyncio.sleep(SUPERVISOR)
         self.faults.mend(fault, trial.gateway)
-        started = _step("started again", datetime.now(UTC), began)
+        started = step("started again", datetime.now(UTC), began)
         await self.lab.status()
-        answers = _step("status answers", datetime.now(UTC), began)
+        answers = step("status answers", datetime.now(UTC), began)
         return [started, answers, *await self._ordered_back(trial, began)]
 
     async def worker_frozen(self) -> list[DrillStep]:
@@ -141,7 +143,7 @@ class Stage:
         began = datetime.now(UTC)
         with cut_off(self.lab, self._host(trial)):
             ended = await self._lease_ended(trial, began)
-        connected = _step("connected again", datetime.now(UTC), began)
+        connected = step("connected again", datetime.now(UTC), began)
         return [ended, connected, *await self._ordered_back(trial, began)]
 
     async def nft_refuses(self) -> list[DrillStep]:
@@ -159,32 +161,53 @@ class Stage:
         trial = await self.rehearsal.on_trial(self.lab.newer, "drill")
         began = datetime.now(UTC)
         flush_nftables(self._host(trial))
-        await self._until(lambda: _map_of(self._host(trial), "steer"), "the table was never loaded again")
-        loaded = _step("the agent loaded its table again", datetime.now(UTC), began)
+        await self._until(lambda: map_of(self._host(trial), "steer"), "the table was never loaded again")
+        loaded = step("the agent loaded its table again", datetime.now(UTC), began)
         return [loaded, *await self._ordered_back(trial, began)]
+
+    # --- disasters -----------------------------------------------------------------
+
+    async def rollback_after_promotion(self) -> list[DrillStep]:
+        """A person takes the whole fleet back after its new release was promoted."""
+        return await Disasters(self.lab, self.rehearsal).rollback_after_promotion()
+
+    async def control_plane_lost(self) -> list[DrillStep]:
+        """Engine, worker, relay and API die at once while a canary is on trial."""
+        return await Disasters(self.lab, self.rehearsal).control_plane_lost()
+
+    async def host_rebooted(self) -> list[DrillStep]:
+        """The canary's host loses everything that ran on it, and comes back in another boot."""
+        disasters = Disasters(self.lab, self.rehearsal)
+        steps = await disasters.host_rebooted()
+        self.own_losses = disasters.own_losses
+        return steps
+
+    async def agent_stolen(self) -> list[DrillStep]:
+        """Somebody has a copy of a gateway's certificate and key, and asks every relay with it."""
+        return await Disasters(self.lab, self.rehearsal).agent_stolen()
 
     async def _back_in_spite_of(self, trouble: AbstractContextManager[None], trial: Trial) -> list[DrillStep]:
         """Order the way back in the middle of the trouble: the kernel's lease does what the agent cannot."""
         began = datetime.now(UTC)
         with trouble:
             await self.lab.roll_back("drill", "it is rehearsed")
-            ordered = _step("a person orders the way back", datetime.now(UTC), began)
+            ordered = step("a person orders the way back", datetime.now(UTC), began)
             ended = await self._lease_ended(trial, began)
             status = await self.rehearsal.until(lambda seen: bool(seen.incomplete))
             heard = said(status, "ROLLBACK INCOMPLETE")
             if heard is None:
                 raise Unavailable(f"nobody was told that the way back is incomplete: {status.why}")
-            told = _step("told: ROLLBACK INCOMPLETE", heard, began)
-        mended = _step("mended", datetime.now(UTC), began)
+            heard_of = step("told: ROLLBACK INCOMPLETE", heard, began)
+        mended = step("mended", datetime.now(UTC), began)
         status = await self.rehearsal.until(lambda _: False)
-        back = _told(status, began, back=f"{trial.gateway} back on known-good")
-        return [*sorted([ordered, ended, told], key=lambda step: step.seconds), mended, *back]
+        back = told(status, began, back=f"{trial.gateway} back on known-good")
+        return [*sorted([ordered, ended, heard_of], key=lambda one: one.seconds), mended, *back]
 
     async def _lease_ended(self, trial: Trial, began: datetime) -> DrillStep:
         await self._until(
-            lambda: not _map_of(self._host(trial), "trial"), f"the lease of {trial.gateway} never ended"
+            lambda: not map_of(self._host(trial), "trial"), f"the lease of {trial.gateway} never ended"
         )
-        return _step("the kernel sent new sessions back", datetime.now(UTC), began)
+        return step("the kernel sent new sessions back", datetime.now(UTC), began)
 
     @staticmethod
     async def _until(is_so: Callable[[], bool], else_: str) -> None:
@@ -199,9 +222,9 @@ class Stage:
 
     async def _ordered_back(self, trial: Trial, began: datetime) -> list[DrillStep]:
         """Let a person end it, and see that it ends."""
-        ordered = _step("a person orders the way back", datetime.now(UTC), began)
+        ordered = step("a person orders the way back", datetime.now(UTC), began)
         status = await self.rehearsal.end()
-        return [ordered, *_told(status, began, back=f"{trial.gateway} back on known-good")]
+        return [ordered, *told(status, began, back=f"{trial.gateway} back on known-good")]
 
 
 PLAYS: dict[str, Callable[[Stage], Awaitable[list[DrillStep]]]] = {
@@ -216,6 +239,10 @@ PLAYS: dict[str, Callable[[Stage], Awaitable[list[DrillStep]]]] = {
     "nft-refuses": Stage.nft_refuses,
     "disk-full": Stage.disk_full,
     "nftables-flushed": Stage.nftables_flushed,
+    "rollback-after-promotion": Stage.rollback_after_promotion,
+    "control-plane-lost": Stage.control_plane_lost,
+    "host-rebooted": Stage.host_rebooted,
+    "agent-stolen": Stage.agent_stolen,
 }
 """How each drill that there is, is played."""
 
@@ -232,7 +259,7 @@ async def rehearse(name: str) -> DrillReport:
             steps = await PLAYS[name](stage)
         except PenstockError as error:
             failure = sentence(f"{error.code}: {error}")
-        lost = built.figures()["lost"] - before
+        lost = max(0, built.figures()["lost"] - before - stage.own_losses)
     return DrillReport(
         name=name,
         began=began,
@@ -243,41 +270,8 @@ async def rehearse(name: str) -> DrillReport:
     )
 
 
-def _step(what: str, at: datetime, began: datetime) -> DrillStep:
-    return DrillStep(what=what, seconds=max(0.0, round((at - began).total_seconds(), 1)))
-
-
-def _told(status: ChangeStatus, began: datetime, **sentences: str) -> list[DrillStep]:
-    """Return what the rollout itself told, and its end; Unavailable when it did not say so."""
-    words = {"rolling": "the way back begins", "back": "read back: on known-good"}
-    steps = []
-    for key, wanted in sentences.items():
-        at = said(status, wanted)
-        if at is None:
-            raise Unavailable(f"the rollout never said {wanted!r}; it says: {status.why}")
-        steps.append(_step(words[key], at, began))
-    return steps
-
-
 def _decided(status: ChangeStatus, action: Action) -> bool:
     return status.decision is not None and status.decision.action is action
-
-
-def _map_of(host: Host, name: str) -> bool:
-    """Say whether that map of the steering table says where new sessions go."""
-    command = [
-        "nsenter",
-        f"--net=/run/netns/{host.namespace}",
-        "nft",
-        "-j",
-        "list",
-        "map",
-        "inet",
-        "penstock",
-    ]
-    done = subprocess.run([*command, name], capture_output=True, text=True, check=False)
-    listed = json.loads(done.stdout)["nftables"] if done.returncode == 0 else []
-    return any("elem" in entry.get("map", {}) for entry in listed)
 
 
 def _tell(sentence: str) -> None:
@@ -288,8 +282,8 @@ def _show(report: DrillReport) -> None:
     table = Table(title=f"{report.name}: {DRILLS[report.name].summary}", title_justify="left")
     table.add_column("step")
     table.add_column("seconds after", justify="right")
-    for step in report.steps:
-        table.add_row(step.what, f"{step.seconds:.1f}")
+    for one in report.steps:
+        table.add_row(one.what, f"{one.seconds:.1f}")
     console = Console(markup=False, highlight=False)
     console.print(table)
     said = {"report": report.model_dump(mode="json"), "outcome": report.outcome, "seconds": report.seconds}

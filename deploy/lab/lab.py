@@ -102,6 +102,7 @@ class Lab:
     users: Users
     logins: Logins
     worker: Process
+    api: Process
     relay: Process
     agents: dict[str, Process]
     exporters: dict[str, Process]
@@ -352,6 +353,7 @@ async def _build(
         users=users,
         logins=logins,
         worker=worker,
+        api=api,
         relay=relay,
         agents=agents,
         exporters=exporters,

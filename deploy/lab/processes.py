@@ -49,11 +49,14 @@ class Process:
         self._environment = {**os.environ, **environment} if environment else None
         self._child: subprocess.Popen[bytes] | None = None
 
-    def twin(self, name: str, **environment: str) -> "Process":
-        """Return the same program once more, not yet started: own name and log, more environment."""
+    def twin(self, name: str, *, under: Sequence[str] = (), **environment: str) -> "Process":
+        """Return the same program once more, not yet started: own name and log, more environment.
+
+        What it runs `under` is a command that becomes the program.
+        """
         return Process(
             name,
-            self._program,
+            [*under, *self._program],
             log=self.log.with_name(f"{name}.log"),
             namespace=self._namespace,
             environment={**(self._environment or {}), **environment},

@@ -1,6 +1,8 @@
 """A rollout on a lab that is made to meet something: begun, watched, and ended by hand where it must be."""
 
 import asyncio
+import json
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,7 +11,9 @@ from datetime import UTC, datetime
 
 from activities.files import load
 from deploy.lab.lab import GATES, Lab, write_yaml
+from deploy.lab.topology import Host
 from policies.model.change import Phase
+from policies.model.drill import DrillStep
 from policies.model.errors import Conflict, Unavailable
 from policies.model.gates import Blindness, GatePolicy
 from policies.model.plan import ReleaseRef, Strategy
@@ -96,3 +100,37 @@ def verdict_at(status: ChangeStatus) -> datetime:
     """Return when the newest decision was told; long ago when there is none."""
     told = [event.at for event in status.events if event.sentence.startswith("verdict ")]
     return told[-1] if told else datetime.min.replace(tzinfo=UTC)
+
+
+def step(what: str, at: datetime, began: datetime) -> DrillStep:
+    """Return a step of a drill, in seconds after the failure."""
+    return DrillStep(what=what, seconds=max(0.0, round((at - began).total_seconds(), 1)))
+
+
+def told(status: ChangeStatus, began: datetime, **sentences: str) -> list[DrillStep]:
+    """Return what the rollout itself told, and its end; Unavailable when it did not say so."""
+    words = {"rolling": "the way back begins", "back": "read back: on known-good"}
+    steps = []
+    for key, wanted in sentences.items():
+        at = said(status, wanted)
+        if at is None:
+            raise Unavailable(f"the rollout never said {wanted!r}; it says: {status.why}")
+        steps.append(step(words[key], at, began))
+    return steps
+
+
+def map_of(host: Host, name: str) -> bool:
+    """Say whether that map of the steering table says where new sessions go."""
+    command = [
+        "nsenter",
+        f"--net=/run/netns/{host.namespace}",
+        "nft",
+        "-j",
+        "list",
+        "map",
+        "inet",
+        "penstock",
+    ]
+    done = subprocess.run([*command, name], capture_output=True, text=True, check=False)
+    listed = json.loads(done.stdout)["nftables"] if done.returncode == 0 else []
+    return any("elem" in entry.get("map", {}) for entry in listed)

@@ -38,6 +38,7 @@ class Kind(Enum):
     STRANGER = "stranger"
     LOGIN = "login"
     COMPLAINT = "complaint"
+    TICKET = "ticket"
 
     @property
     def size(self) -> int:
@@ -57,6 +58,7 @@ PER_MINUTE = {
     Kind.STRANGER: 30,
     Kind.LOGIN: 120,
     Kind.COMPLAINT: 600,
+    Kind.TICKET: 120,
 }
 """A frame that is drawn twice a second asks 240 times a minute."""
 

@@ -5,6 +5,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +21,7 @@ from orchestrator.cli.words import Key
 from orchestrator.words.drills import row_line, run_line
 from orchestrator.words.text import printable
 from orchestrator.words.times import moment
+from policies.model.drill import MOST_PEOPLE
 from policies.model.errors import BadInput
 
 app = group("Rehearse failures on a lab, with the seconds of every step; see who did when.")
@@ -25,6 +29,38 @@ app = group("Rehearse failures on a lab, with the seconds of every step; see who
 _DRILLS = "deploy.lab.drills"
 _MOST_BYTES = 64 * 1024
 """Of a file with a result; the API takes no more either."""
+
+
+With = Annotated[
+    list[str] | None, typer.Option("--with", help="somebody who took part; repeat it for each of them")
+]
+HandedOver = Annotated[
+    str | None,
+    typer.Option("--handovers", help="a fleet: what was accepted of its hand-overs meanwhile is told, too"),
+]
+
+
+@dataclass(frozen=True)
+class _Party:
+    """Who took part in a drill, and the fleet whose hand-overs belong to it."""
+
+    people: Sequence[str] | None
+    fleet: str | None
+
+    def added_to(self, report: dict[str, Any], api: Api) -> dict[str, Any]:
+        """Return the result with the people, and with what they handed over since it began."""
+        said = report | ({"people": list(self.people)} if self.people else {})
+        if self.fleet is None:
+            return said
+        began = datetime.fromisoformat(str(report.get("began", "")))
+        rows = api.get("fleets", self.fleet, "handovers", limit=MOST_PEOPLE)["handovers"]
+        told = []
+        for row in reversed(rows):
+            asked = datetime.fromisoformat(row["began"])
+            if row["end"] == "accepted" and asked >= began:
+                seconds = (datetime.fromisoformat(row["ended"]) - asked).total_seconds()
+                told.append({"giver": row["giver"], "taker": row["taker"], "seconds": round(seconds, 1)})
+        return said | {"handovers": told}
 
 
 @app.command("list")
@@ -38,6 +74,8 @@ def run(
     name: Annotated[str, typer.Argument(help="which one, as `drill list` names it")],
     file: Annotated[Path | None, typer.Option("--json", help="write the seconds to this file")] = None,
     recorded: Annotated[bool, typer.Option("--record", help="have the result in the ledger")] = False,
+    people: With = None,
+    handed_over: HandedOver = None,
 ) -> None:
     """Build a lab, let it happen there, show how many seconds each step took, and remove the lab.
 
@@ -53,7 +91,8 @@ def run(
         shutil.rmtree(folder)
         raise typer.Exit(code)
     is_copied = file is not None and _copied(result, file)
-    is_recorded = _record_or_say(result, later=file if is_copied and file else result)
+    taking_part = _Party(people, handed_over)
+    is_recorded = _record_or_say(result, taking_part, later=file if is_copied and file else result)
     if is_copied or (is_recorded and file is None):
         shutil.rmtree(folder)
     raise typer.Exit(code)
@@ -62,11 +101,14 @@ def run(
 @app.command("record")
 def record(
     file: Annotated[Path, typer.Argument(help="what `drill run NAME --json FILE` has written")],
+    people: With = None,
+    handed_over: HandedOver = None,
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Have the result of a drill in the ledger; a repeat changes nothing."""
-    found = Api().post("drills", body=_read(file), key=key)
+    api = Api()
+    found = api.post("drills", body=_Party(people, handed_over).added_to(_read(file), api), key=key)
     name = found["report"]["name"]
     emit(output, "DrillRun", found, lambda: say(f"Recorded {name}: {run_line(found)}"), names=[name])
 
@@ -113,10 +155,11 @@ def _copied(result: Path, file: Path) -> bool:
     return True
 
 
-def _record_or_say(result: Path, later: Path) -> bool:
+def _record_or_say(result: Path, party: "_Party", later: Path) -> bool:
     """Have a result in the ledger; where that fails say why and how to do it later, and return False."""
     try:
-        found = Api().post("drills", body=_read(result))
+        api = Api()
+        found = api.post("drills", body=party.added_to(_read(result), api))
     except Problem as problem:
         sys.stderr.write(
             f"the drill is not recorded: {printable(str(problem))}; later: penstock drill record {later}\n"

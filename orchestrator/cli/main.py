@@ -20,6 +20,7 @@ from orchestrator.cli import (
     drain,
     explain,
     gateway,
+    handover,
     login,
     page,
     process,
@@ -57,6 +58,7 @@ fleets = group("Which fleets there are; begin one.")
 app.add_typer(upgrade, name="upgrade", rich_help_panel=CHANGE)
 app.add_typer(fleets, name="fleet", rich_help_panel=SEE)
 app.add_typer(gateway.app, name="gateway", rich_help_panel=CHANGE)
+app.add_typer(handover.app, name="handover", rich_help_panel=CHANGE)
 app.add_typer(drain.app, name="drain", rich_help_panel=CHANGE)
 app.add_typer(reload.app, name="credentials", rich_help_panel=CHANGE)
 app.add_typer(config.app, name="config", rich_help_panel=CHANGE)

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.words.changes import what
+from orchestrator.words.handovers import duty_lines
 from orchestrator.words.offers import all_spelled
+from orchestrator.words.signals import signal_lines
 from orchestrator.words.standing import (
     NEEDS_YOU,
     change_notices,
@@ -40,7 +42,8 @@ def fleet_frame(status: Json) -> "RenderableType":
     change = status["change"]
     if change is None:
         return Group(*above, Text(standing_line(status)), *below)
-    return Group(*above, change_frame(change, all_spelled(status["offers"])), *below)
+    people = _noticed((*signal_lines(status.get("signals", {})), *duty_lines(status.get("duty"))))
+    return Group(*above, change_frame(change, all_spelled(status["offers"])), *people, *below)
 
 
 def change_frame(change: Json, offers: str) -> "RenderableType":

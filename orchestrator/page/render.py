@@ -24,7 +24,10 @@ from orchestrator.charts.gate import gate_chart, stylesheet
 from orchestrator.page.session import csrf_of
 from orchestrator.page.waves import waves
 from orchestrator.words.changes import what
+from orchestrator.words.drills import people_line
+from orchestrator.words.handovers import duty_lines
 from orchestrator.words.offers import EFFECTS, spelled
+from orchestrator.words.signals import signal_lines, signal_rows
 from orchestrator.words.standing import (
     change_notices,
     fleet_notices,
@@ -239,8 +242,12 @@ ENVIRONMENT.filters.update(
     glance_notices=glance_notices,
     left_out_lines=left_out_lines,
     missing_lines=missing_lines,
+    people_line=people_line,
     query=query,
+    duty_lines=duty_lines,
     sessions_bar=sessions_bar,
+    signal_lines=signal_lines,
+    signal_rows=signal_rows,
     spelled=spelled,
     told_lines=told_lines,
     wave_bar=wave_bar,

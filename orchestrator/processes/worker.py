@@ -52,6 +52,7 @@ from orchestrator.store.complaints import ComplaintList, ComplaintLists
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.requests import REMEMBERED
+from orchestrator.store.tickets import TicketLists
 from policies.model.change import PENSTOCK
 from policies.model.errors import BadInput, PenstockError, Unavailable
 from policies.model.fleet import Fleet
@@ -119,6 +120,7 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
         offenders=metrics,
         probes=PortProbes(fleets),
         complaints=ComplaintLists(book.engine, fleets),
+        tickets=TicketLists(book, fleets),
         recorder=FolderRecorder(settings.windows),
         sampler=LedgerSampler(book),
     )
@@ -293,6 +295,7 @@ async def keep_expiring(settings: Settings, fleets: FleetFiles) -> None:
             await asyncio.to_thread(expire_snapshots, book, archive, found.values(), now)
             for fleet in found.values():
                 await asyncio.to_thread(ComplaintList(book.engine, fleet).expire, before)
+            await asyncio.to_thread(book.expire_tickets, before)
             await asyncio.to_thread(book.forget_states, before)
             await asyncio.to_thread(book.expire_requests, datetime.now(UTC) - REMEMBERED)
             await asyncio.to_thread(windows.expire, before)

@@ -11,6 +11,8 @@ from orchestrator.charts.gate import gate_chart, stylesheet
 from orchestrator.reporting.markdown import code, plain
 from orchestrator.words import reports
 from orchestrator.words.changes import what
+from orchestrator.words.handovers import handover_line
+from orchestrator.words.signals import signal_lines, signal_rows
 from orchestrator.words.text import printable
 from policies.reporting.series import series_of
 
@@ -74,6 +76,9 @@ def _context(report: Json) -> dict[str, Any]:
         "losses": reports.losses_sentence(report),
         "bad": reports.bad_line(report),
         "planned": reports.planned_line(report),
+        "people": signal_lines(report.get("signals", {})),
+        "said": signal_rows(report.get("signals")),
+        "handovers": [handover_line(one) for one in report.get("handovers", ())],
         "steps": reports.step_rows(report) if split is not None else [],
         "whole": reports.whole_line(report) if split is not None else "",
         "follow_ups": [reports.follow_up_line(one, made[:10]) for one in report["follow_ups"]],

@@ -9,9 +9,12 @@ from sqlalchemy import Engine
 
 from activities.drivers.rights import require_own
 from orchestrator.store.complaints import ComplaintList
+from orchestrator.store.tickets import Tickets
 from policies.judge.complaints import Complaint, read_complaint
+from policies.judge.tickets import read_ticket
 from policies.model.errors import BadInput, Unknown
 from policies.model.fleet import Fleet
+from policies.model.ticket import Ticket
 
 LEAST_KEY = 32
 
@@ -33,13 +36,29 @@ class ComplaintService:
                 the message is old.
             BadInput: Signed, but no complaint.
         """
+        return read_complaint(self._key_or_none_at_all(fleet), fleet, body, at, signature, time.time())
+
+    def read_ticket(self, fleet: str, body: bytes, at: str, signature: str) -> Ticket:
+        """Return a genuine and fresh ticket about a fleet of that name; raises as `read` does."""
+        return read_ticket(self._key_or_none_at_all(fleet), fleet, body, at, signature, time.time())
+
+    def record_ticket(self, fleet: Fleet, ticket: Ticket) -> bool:
+        """Record the ticket as it stands now; return whether that is new.
+
+        Raises:
+            BadInput: It is about no gateway of the fleet.
+            Conflict: There are too many tickets of the fleet.
+        """
+        return Tickets(self.engine).record_ticket(fleet, ticket)
+
+    def _key_or_none_at_all(self, fleet: str) -> bytes:
+        """Return the fleet's key, or one that fits no signature: who guesses learns of no fleet."""
         try:
-            key = self.key_of(fleet)
+            return self.key_of(fleet)
         except Unknown:
             if self.keys is None:
                 raise
-            key = secrets.token_bytes(LEAST_KEY)
-        return read_complaint(key, fleet, body, at, signature, time.time())
+            return secrets.token_bytes(LEAST_KEY)
 
     def record(self, fleet: Fleet, complaint: Complaint) -> bool:
         """Record the complaint; return whether it is new.

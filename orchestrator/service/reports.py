@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from orchestrator.service.acting import Acting
 from orchestrator.service.fleets import Fleets, record_for
+from orchestrator.service.signals import signals_about
 from orchestrator.service.slowly import slowly
 from orchestrator.store.ends import Planned
 from orchestrator.store.ledger import Ledger
@@ -194,6 +195,8 @@ class ReportService:
             incomplete=_few(incomplete),
             split=split_of(record, verdicts, measured, timeline, result),
             timeline=timeline,
+            signals=signals_about(ledger, record, self._gateways(record.fleet, status)),
+            handovers=ledger.handovers_of(record.name, MOST_NAMED),
             decisions=tuple(map(DecisionLine.of, _both_ends(verdicts))),
             decided=decisive.wave if decisive is not None else None,
             readings=decisive.decision.readings if decisive is not None else (),
@@ -217,6 +220,10 @@ class ReportService:
                 snapshots=ledger.snapshot_count(record.name),
             ),
         )
+
+    def _gateways(self, fleet: str, status: ChangeStatus) -> int:
+        described = self.fleets.described(fleet)
+        return len(described.gateways) if described is not None else sum(status.counts.values())
 
     def _header(self, record: ChangeRecord) -> PlanHeader | None:
         try:

@@ -42,6 +42,7 @@ from orchestrator.service.drills import DrillService
 from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
 from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.glances import Glance, glances_of
+from orchestrator.service.handovers import HandoverService
 from orchestrator.service.identity import EXAMINERS
 from orchestrator.service.one_person import KnownNames, one_person
 from orchestrator.service.page_logins import PageLogins
@@ -51,6 +52,7 @@ from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.rebuilding import RebuildingService, Rebuilt
 from orchestrator.service.releases import ReleaseService, named
 from orchestrator.service.reports import ReportService
+from orchestrator.service.signals import signals_about
 from orchestrator.service.slowly import slowly
 from orchestrator.service.standing import Standing, standing_of
 from orchestrator.service.surveys import Surveyed
@@ -87,6 +89,7 @@ from policies.model.errors import (
     Unknown,
 )
 from policies.model.fleet import Fleet
+from policies.model.handover import Duty
 from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, Caller, Via
 from policies.model.plan import Strategy
@@ -94,6 +97,7 @@ from policies.model.plan_part import PlanHeader
 from policies.model.release import ReleaseRow
 from policies.model.request import Answer
 from policies.model.sample import Sample
+from policies.model.signal import Signals
 from policies.model.snapshot import SnapshotRow
 from policies.model.status import ChangeStatus, EventRow
 from policies.model.value import Value
@@ -135,6 +139,10 @@ class FleetStatus(Value):
     offers: tuple[Offer, ...] = ()
     pin: Pin | None = None
     """The release of its newest upgrade, where the fleet went back from it and does not get it by itself."""
+    signals: Signals | None = Signals()
+    """What people said while its newest change went on; None where that is not known now."""
+    duty: Duty | None = None
+    """Who has the fleet, where anybody ever handed it over."""
 
     @property
     def outcome(self) -> Outcome | None:
@@ -178,6 +186,7 @@ class Service:
         self._archive = archive
         self.reports = ReportService(ledger, self._fleets, self._acts, partial(told_of, ledger))
         self.drills = DrillService(ledger, self._acts)
+        self.handovers = HandoverService(ledger, self._fleets, self._acts)
         self.audit = AuditService(ledger, checkpoints, self._fleets, self._acts)
         self.tokens = TokenService(ledger, people, self._acts)
         self.page_logins = PageLogins(ledger, people, self._acts, page)
@@ -242,6 +251,7 @@ class Service:
                 fleet=fleet, standing=standing, offers=_open_to(caller, (*begins, *drains), fleet)
             )
         change = await asyncio.to_thread(told_of, self._ledger, newest)
+        said = await asyncio.to_thread(signals_about, self._ledger, newest, len(named.gateways))
         concern: str | None = None
         offers = (*change.can_do, *drains)
         if newest.outcome is not None:
@@ -253,7 +263,12 @@ class Service:
         if pin is not None:
             offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version),)
         found = FleetStatus(fleet=fleet, change=change, standing=standing, concern=concern, pin=pin)
+        found = found.model_copy(update={"signals": said, "duty": await self._duty(fleet)})
         return found.model_copy(update={"offers": _open_to(caller, offers, fleet)})
+
+    async def _duty(self, fleet: str) -> Duty | None:
+        found = await asyncio.to_thread(self._ledger.duty, fleet)
+        return found if found != Duty() else None
 
     async def require_readable(self, caller: Caller, fleet: str) -> None:
         """Return when the caller may look at the fleet.
@@ -297,7 +312,11 @@ class Service:
     async def change(self, caller: Caller, name: str) -> ChangeView:
         """Return one change of whatever fleet the caller may look at, and what it tells."""
         record = await self._record(caller, Action.READ, name)
-        return ChangeView(record=record, status=await asyncio.to_thread(told_of, self._ledger, record))
+        status = await asyncio.to_thread(told_of, self._ledger, record)
+        described = await asyncio.to_thread(self._fleets.described, record.fleet)
+        gateways = len(described.gateways) if described is not None else sum(status.counts.values())
+        signals = await asyncio.to_thread(signals_about, self._ledger, record, gateways)
+        return ChangeView(record=record, status=status, signals=signals)
 
     async def decisions(self, caller: Caller, name: str, after: int, limit: int) -> tuple[DecisionRow, ...]:
         """Return a page of what the gates of a change decided, from the ledger alone."""
@@ -899,6 +918,12 @@ class Service:
         complaint = await asyncio.to_thread(self.complaints.read, fleet, body, at, signature)
         named = await asyncio.to_thread(self._fleets.named, fleet)
         return await asyncio.to_thread(self.complaints.record, named, complaint)
+
+    async def ticket(self, fleet: str, body: bytes, at: str, signature: str) -> bool:
+        """Take how a ticket stands from whoever holds the fleet's key; return whether that is new."""
+        told = await asyncio.to_thread(self.complaints.read_ticket, fleet, body, at, signature)
+        named = await asyncio.to_thread(self._fleets.named, fleet)
+        return await asyncio.to_thread(self.complaints.record_ticket, named, told)
 
     async def once(
         self,

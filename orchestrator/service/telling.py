@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, Outcome
 from policies.model.plan_part import PlanHeader
+from policies.model.signal import Signals
 from policies.model.status import ChangeStatus, Event
 from policies.model.value import Value
 from policies.status.story import Story
@@ -19,6 +20,8 @@ class ChangeView(Value):
 
     record: ChangeRecord
     status: ChangeStatus
+    signals: Signals | None = Signals()
+    """What people said while it went on; None where that is not known now."""
 
 
 def told_of(ledger: Ledger, record: ChangeRecord) -> ChangeStatus:

@@ -5,17 +5,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.store import tables
 from orchestrator.store.database import open_database, reading, writing
 from policies.judge.complaints import Complaint, first_complaints
-from policies.model.errors import BadInput
+from policies.model.errors import BadInput, Conflict
 from policies.model.fleet import Fleet
 
 ONCE_WITHIN = timedelta(hours=24)
 """A user who complains again within this time is the same trouble, not one more."""
+MOST_AN_HOUR = 10_000
+"""Complaints of one fleet that are taken in an hour: more say no more, and would fill the ledger."""
 SETTLING = timedelta(seconds=2)
 """How long a complaint may take from its time of arrival to where every reader sees it."""
 
@@ -71,6 +73,7 @@ class ComplaintList:
 
         Raises:
             BadInput: the fleet has no gateway of that name.
+            Conflict: so many came within an hour that more are not taken.
             Unavailable: the ledger cannot be written now.
         """
         if complaint.gateway not in self._instances:
@@ -82,6 +85,14 @@ class ComplaintList:
         try:
             with writing(self._engine) as connection:  # what waits for another writer has not arrived yet
                 arrived = datetime.now(UTC)
+                table = tables.complaints
+                lately = (table.c.fleet == self._fleet.name, table.c.arrived > arrived - timedelta(hours=1))
+                counted = select(func.count()).select_from(table).where(*lately)
+                if connection.execute(counted).scalar_one() >= MOST_AN_HOUR:
+                    raise Conflict(
+                        f"{MOST_AN_HOUR} complaints about {self._fleet.name} came within an hour, and no "
+                        "more are taken: look who sends them"
+                    )
                 connection.execute(insert(tables.complaints).values(**said, at=made, arrived=arrived))
         except IntegrityError:
             return False

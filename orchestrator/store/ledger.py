@@ -9,6 +9,7 @@ from orchestrator.store.ends import Ends
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.follow_ups import FollowUps
 from orchestrator.store.gateway_results import GatewayResults
+from orchestrator.store.handovers import Handovers
 from orchestrator.store.held_drains import HeldDrains
 from orchestrator.store.host_records import HostRecords
 from orchestrator.store.known_good import KnownGood
@@ -22,8 +23,10 @@ from orchestrator.store.rebuilding import Rebuilding
 from orchestrator.store.releases import Releases
 from orchestrator.store.requests import Requests
 from orchestrator.store.revisions import Revisions
+from orchestrator.store.signals import SignalBook
 from orchestrator.store.states import GatewayStates
 from orchestrator.store.stories import Stories
+from orchestrator.store.tickets import Tickets
 from orchestrator.store.tokens import Tokens
 from orchestrator.store.trail import Trail
 from orchestrator.store.watch_states import WatchStates
@@ -47,6 +50,9 @@ class Ledger(
     Ends,
     FollowUps,
     Drills,
+    Tickets,
+    SignalBook,
+    Handovers,
     Stories,
     Tokens,
     Logins,

@@ -283,6 +283,40 @@ complaints = Table(
     Index("ix_complaints_arrived", "fleet", "arrived"),
 )
 
+tickets = Table(
+    "tickets",
+    metadata,
+    Column("fleet", String(63), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("gateway", String(63)),
+    Column("opened", Moment, nullable=False),
+    Column("closed", Moment),
+    Column("told_at", Moment, nullable=False),
+    Column("arrived", Moment, nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("fleet", "id"),
+    Index("ix_tickets_opened", "fleet", "opened"),
+)
+"""Tickets of network operations centres, each as it was last told; `body` is all of it as JSON."""
+
+handovers = Table(
+    "handovers",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("fleet", String(63), nullable=False),
+    Column("key", Text, unique=True),
+    Column("change", String(63), ForeignKey("changes.name")),
+    Column("giver", Text, nullable=False),
+    Column("taker", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("began", Moment, nullable=False),
+    Column("ended", Moment),
+    Column("end", String(63)),
+    Index("ix_handovers_fleet", "fleet", "id"),
+    Index("ix_handovers_change", "change"),
+)
+"""Who handed a fleet over to whom, with its change of then; `end` says whether it was accepted."""
+
 approvals = Table(
     "approvals",
     metadata,

@@ -205,7 +205,17 @@ def _of_alerts(gate: Json) -> str:
     return f"an alert of {gate['value']} fires for the canary and not for control"
 
 
-_SENTENCES = {"gauge_ratio": _of_gauge, "slope": _of_slope, "hard": _of_hard, "alerts": _of_alerts}
+def _of_tickets(gate: Json) -> str:
+    return f"a ticket of severity {' or '.join(gate['severities'])} is open about the canary or the fleet"
+
+
+_SENTENCES = {
+    "gauge_ratio": _of_gauge,
+    "slope": _of_slope,
+    "hard": _of_hard,
+    "alerts": _of_alerts,
+    "tickets": _of_tickets,
+}
 
 
 def window_sentence(window: Json) -> str:

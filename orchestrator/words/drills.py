@@ -20,7 +20,16 @@ def run_line(run: Json) -> str:
     if report["failure"] is not None:
         said = f"{said}, {report['failure']}"
     lost = report["sessions_lost"]
-    return f"{said}, {lost} session{'' if lost == 1 else 's'} lost"
+    return f"{said}, {lost} session{'' if lost == 1 else 's'} lost{people_line(report)}"
+
+
+def people_line(report: Json) -> str:
+    """Return who took part in a run, and how long hand-overs took; empty where nobody is named."""
+    people, handovers = report.get("people", ()), report.get("handovers", ())
+    said = f", with {', '.join(people)}" if people else ""
+    for one in handovers:
+        said += f", {one['giver']} handed over to {one['taker']} within {one['seconds']:.0f} s"
+    return said
 
 
 def came_to(point: Json) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from orchestrator.exit_code import ExitCode
 from orchestrator.words.changes import what
 from orchestrator.words.decisions import decision_lines, evidence_lines
-from orchestrator.words.times import span
+from orchestrator.words.signals import signal_lines, signal_rows
+from orchestrator.words.times import moment, span
 
 ERRORS = (
     "policies.model.errors",
@@ -55,6 +56,8 @@ def change_lines(found: Mapping[str, Any]) -> list[str]:
     else:
         lines.append(f" Decision    {decision['action']}, {decision['verdict']}: {decision['reason']}")
         lines += evidence_lines(decision)
+    lines += [f" People      {said}" for _, said in signal_lines(found.get("signals", {}))]
+    lines += [f" Said        {moment(at)} {said}" for at, said in signal_rows(found.get("signals"))]
     if runbook := _runbook_of(record, decision):
         lines.append(f" Runbook     runbooks/{runbook}.md")
     return lines

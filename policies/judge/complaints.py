@@ -44,12 +44,7 @@ def read_complaint(key: bytes, fleet: str, body: bytes, at: str, signature: str,
         NotAllowed: the signature does not fit, or the message is too old or from the future.
         BadInput: signed, but no complaint, or one made long ago or in the future.
     """
-    if len(body) > MOST_BYTES or not at.isascii() or not at.isdigit() or len(at) > 12:  # noqa: PLR2004 - far future
-        raise NotAllowed("the complaint is not signed as agreed; nothing was recorded")
-    if not hmac.compare_digest(sign(key, int(at), fleet, body).encode(), signature.encode()):
-        raise NotAllowed("the complaint's signature does not fit; check the key on both sides")
-    if abs(now - int(at)) > FRESH.total_seconds():
-        raise NotAllowed("the complaint is more than five minutes old or ahead; check the sender's clock")
+    require_genuine("complaint", key, fleet, body, at, signature, now)
     try:
         complaint = Complaint.model_validate(json.loads(body))
     except (ValidationError, ValueError, RecursionError) as error:
@@ -57,6 +52,22 @@ def read_complaint(key: bytes, fleet: str, body: bytes, at: str, signature: str,
     if not -FRESH.total_seconds() <= now - complaint.at <= LATE.total_seconds():
         raise BadInput("the complaint was made over an hour ago, or later than now; at is in seconds")
     return complaint
+
+
+def require_genuine(
+    what: str, key: bytes, fleet: str, body: bytes, at: str, signature: str, now: float
+) -> None:
+    """Return if the message is signed with the key, about that fleet, and fresh; `what` names it.
+
+    Raises:
+        NotAllowed: It is not; nobody who has no key learns anything else.
+    """
+    if len(body) > MOST_BYTES or not at.isascii() or not at.isdigit() or len(at) > 12:  # noqa: PLR2004 - far future
+        raise NotAllowed(f"the {what} is not signed as agreed; nothing was recorded")
+    if not hmac.compare_digest(sign(key, int(at), fleet, body).encode(), signature.encode()):
+        raise NotAllowed(f"the {what}'s signature does not fit; check the key on both sides")
+    if abs(now - int(at)) > FRESH.total_seconds():
+        raise NotAllowed(f"the {what} is more than five minutes old or ahead; check the sender's clock")
 
 
 def first_complaints(

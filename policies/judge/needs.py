@@ -9,6 +9,7 @@ from policies.judge.counts import Series
 from policies.judge.gates.complaints import Complaints
 from policies.judge.gates.exceedance import Exceedance
 from policies.judge.gates.hard import Hard
+from policies.judge.gates.tickets import Tickets
 from policies.judge.look import Memory
 from policies.judge.tick import Offence
 from policies.model.gates import GatePolicy
@@ -31,7 +32,8 @@ class Needs:
     selector to ask in its place: of a histogram only the buckets that are compared. `history` are
     the selectors to read once more, of who tells what was `before`, and one of `ages` ago: the
     first that is remembered. `offences` filter who of all others is to be read as well, `signs` is
-    what. `complaints` asks for them, `confirm` for probes of changed gateways that were not reached.
+    what. `complaints` and `tickets` ask for them, `confirm` for probes of changed gateways that were
+    not reached.
     """
 
     instances: tuple[str, ...]
@@ -45,6 +47,7 @@ class Needs:
     signs: Mapping[str, timedelta]
     complaints: bool
     confirm: bool
+    tickets: bool = False
 
 
 def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory) -> Needs:
@@ -75,6 +78,7 @@ def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory) -> Needs:
         signs=signs,
         complaints=any(isinstance(gate, Complaints) for gate in policy.gates),
         confirm=any(isinstance(gate, Hard) and gate.confirm for gate in policy.gates),
+        tickets=any(isinstance(gate, Tickets) for gate in policy.gates),
     )
 
 

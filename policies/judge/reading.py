@@ -8,6 +8,18 @@ from policies.model.verdict import Cohorts
 
 COMPLAINTS = "complaints"
 """What complaints are called among what could not be read."""
+TICKETS = "tickets"
+"""The same of tickets."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTicket:
+    """A ticket that nobody has closed, about an instance, or about the whole fleet where that is empty."""
+
+    instance: str
+    severity: str
+    opened: float
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +29,8 @@ class Reading:
     `series` maps a selector to what it found; a selector that could not be read is in
     `unread` with the reason instead. `history` holds the same selectors one baseline earlier,
     for the first tick only. `unreachable` names instances that a probe from here did not reach.
-    `complaints` has first complaints since counters were last folded, or is in `unread` as `COMPLAINTS`.
+    `complaints` has first complaints since counters were last folded, or is in `unread` as `COMPLAINTS`;
+    `tickets` are those that are open now, or in `unread` as `TICKETS`.
     """
 
     at: float
@@ -26,6 +39,7 @@ class Reading:
     history: dict[str, tuple[Series, ...]] = field(default_factory=dict)
     unreachable: frozenset[str] = frozenset()
     complaints: dict[str, int] = field(default_factory=dict)
+    tickets: tuple[OpenTicket, ...] = ()
 
 
 def with_old_instances(reading: Reading, cohorts: Cohorts) -> Reading:

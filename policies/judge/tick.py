@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from pydantic import Field
+
 from policies.model.value import Value
 
 
@@ -12,6 +14,7 @@ class Sign(Value):
 
     since: float
     until: float
+    name: str = Field(default="", exclude_if=lambda name: not name, description="what a ticket says")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ LAB = "lab"
 """Where drills are, unless they name another place."""
 MOST_STEPS = 50
 """Steps of one drill."""
+MOST_PEOPLE = 20
+"""People of one drill, and hand-overs between them."""
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, strict=True, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
@@ -52,6 +54,14 @@ class DrillStep(Value):
     seconds: Seconds
 
 
+class DrillHandover(Value):
+    """Who handed over to whom while it was rehearsed, and how long it took to be accepted."""
+
+    giver: Text
+    taker: Text
+    seconds: Seconds
+
+
 class DrillReport(Value):
     """What was seen when somebody rehearsed a failure, as the lab writes it and the API takes it."""
 
@@ -64,6 +74,14 @@ class DrillReport(Value):
     """Seconds within which users had to be safe."""
     steps: Annotated[tuple[DrillStep, ...], Field(max_length=MOST_STEPS)] = ()
     sessions_lost: Count = 0
+    people: Annotated[
+        tuple[Text, ...],
+        Field(default=(), max_length=MOST_PEOPLE, description="who took part, beside who has it recorded"),
+    ]
+    handovers: Annotated[
+        tuple[DrillHandover, ...],
+        Field(default=(), max_length=MOST_PEOPLE, description="accepted while it was rehearsed"),
+    ]
     failure: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")] | None = None
     """Why it came to no end; None when it did."""
 

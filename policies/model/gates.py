@@ -17,12 +17,13 @@ from policies.judge.gates.hard import Hard
 from policies.judge.gates.kind import Alpha, Selector
 from policies.judge.gates.rate import Rate
 from policies.judge.gates.slope import Slope
+from policies.judge.gates.tickets import Tickets
 from policies.judge.sample import MOST
 from policies.model.value import Duration, Name, Value, digest_of, twice
 from policies.model.verdict import Window
 
 Gate = Annotated[
-    Rate | Exceedance | Complaints | GaugeRatio | Slope | Hard | Alerts, Field(discriminator="kind")
+    Rate | Exceedance | Complaints | GaugeRatio | Slope | Hard | Alerts | Tickets, Field(discriminator="kind")
 ]
 
 

@@ -8,7 +8,9 @@ from pydantic import Field
 from policies.model.audit import AuditEntry, AuditHead
 from policies.model.change import HistoryRow
 from policies.model.follow_up import Cause, FollowUp
+from policies.model.handover import Handover
 from policies.model.sample import Sample
+from policies.model.signal import Signals
 from policies.model.snapshot import SnapshotRow
 from policies.model.status import Event
 from policies.model.value import Digest, Value
@@ -112,6 +114,10 @@ class ChangeReport(Value):
     incomplete: dict[str, str] = Field(default={}, description="a few that are not back, each with why")
     split: TimeSplit | None = Field(default=None, description="None where nothing had to go back")
     timeline: tuple[Event, ...] = ()
+    signals: Signals | None = Field(
+        default=Signals(), description="what people said meanwhile; None where that is not known"
+    )
+    handovers: tuple[Handover, ...] = Field(default=(), description="who handed the fleet over meanwhile")
     decisions: tuple[DecisionLine, ...] = ()
     decided: int | None = Field(default=None, description="which of the waves `readings` are of")
     readings: tuple[GateReading, ...] = Field(default=(), description="of the last decision")

@@ -69,6 +69,7 @@ class Nowhere:
 
     def __init__(self, *_: object) -> None:
         self.counted = iter(({"lost": 2}, {"lost": 3}))
+        self.own_losses = 0
 
     async def __aenter__(self) -> Self:
         return self

@@ -36,6 +36,7 @@ async def shown(
     known = {
         "record": said["record"],
         "change": said["status"],
+        "signals": said["signals"],
         "judged": judged,
         "cause": afterwards.cause,
         "follow_ups": afterwards.follow_ups,
