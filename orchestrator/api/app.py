@@ -20,6 +20,7 @@ from orchestrator.api.routes import (
     fleets,
     gateways,
     login,
+    notices,
     plans,
     reports,
     tokens,
@@ -78,6 +79,7 @@ def application(service: Service, limits: Limits | None = None, watch: Watch | N
         desired,
         tokens,
         login,
+        notices,
         complaints,
     ):
         app.include_router(routes.router, prefix="/v1", responses=DOCUMENTED)

@@ -13,6 +13,7 @@ from orchestrator.store.held_drains import HeldDrains
 from orchestrator.store.host_records import HostRecords
 from orchestrator.store.known_good import KnownGood
 from orchestrator.store.logins import Logins
+from orchestrator.store.notices import Notices
 from orchestrator.store.overview import Overview
 from orchestrator.store.page_sessions import PageSessions
 from orchestrator.store.plans import Plans
@@ -56,6 +57,7 @@ class Ledger(
     Requests,
     Revisions,
     Overview,
+    Notices,
     Trail,
 ):
     """The database behind every frontend: all of its books in one."""
