@@ -401,7 +401,7 @@ def _deliver(
 def _due(sink: str, now: datetime) -> Any:
     """Return the question for what is to be done at the sink, the oldest first."""
     table, notices = tables.notice_deliveries, tables.notices
-    told = [table.c.occasion, table.c.tries]
+    told = [table.c.occasion, table.c.tries, notices.c.waits, notices.c.settled]
     wanted = select(notices.c.key, notices.c.body, *told).join(table, table.c.notice == notices.c.key)
     return wanted.where(table.c.sink == sink, table.c.due <= now).order_by(notices.c.at, notices.c.key)
 
@@ -423,6 +423,8 @@ def _deliveries(connection: Connection, sink: str, rows: "Iterable[Row[Any]]") -
             notice=notice,
             occasion=Occasion(row.occasion),
             resolved=tuple(told[key] for key in (notice.resolves, *notice.also_resolves) if key in told),
+            waits=row.waits,
+            settled=row.settled,
             tries=row.tries,
         )
         for notice, row in found

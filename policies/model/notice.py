@@ -67,6 +67,10 @@ class Delivery(Value):
     occasion: Occasion = Occasion.SAID
     resolved: tuple[Notice, ...] = ()
     """What this notice settles and the sink was told of."""
+    waits: bool = False
+    """Whether it is so until it is settled."""
+    settled: Moment | None = None
+    """Since when it is over, where it is already."""
     tries: int = Field(default=0, ge=0)
     """How often it was tried in vain."""
 

@@ -221,6 +221,10 @@ class NoticeRules(Value):
         ]
         if missing := next((name for name in named if name not in names), None):
             raise ValueError(f"there is no sink {missing}; there is {', '.join(names) or 'none'}")
+        pagers = {one.name for one in self.sinks if isinstance(one, PagerdutySink)}
+        loud = (name for route in self.routes if NoticeLevel.INFO in route.levels for name in route.sinks)
+        if pager := next((name for name in loud if name in pagers), None):
+            raise ValueError(f"{pager} would get an incident for each info; leave info out of its levels")
         return self
 
 
