@@ -13,6 +13,7 @@ from orchestrator.store.held_drains import HeldDrains
 from orchestrator.store.host_records import HostRecords
 from orchestrator.store.known_good import KnownGood
 from orchestrator.store.logins import Logins
+from orchestrator.store.notice_facts import NoticeFacts
 from orchestrator.store.notices import Notices
 from orchestrator.store.overview import Overview
 from orchestrator.store.page_sessions import PageSessions
@@ -58,6 +59,7 @@ class Ledger(
     Revisions,
     Overview,
     Notices,
+    NoticeFacts,
     Trail,
 ):
     """The database behind every frontend: all of its books in one."""

@@ -19,6 +19,7 @@ from orchestrator.store.record import append, head_of
 from policies.model.errors import Conflict, Unknown
 from policies.model.notice import Delivery, Notice, NoticeLevel, NoticeRow, Occasion
 from policies.model.people import Via
+from policies.notices.escalation import ENDING
 
 _AT_ONCE = 500
 """Keys that one statement names."""
@@ -108,6 +109,13 @@ class Notices(Book):
         with reading(self._engine) as connection:
             return tuple(_waiting(row) for row in connection.execute(wanted))
 
+    def waiting_notices_of(self, fleet: str) -> tuple[Waiting, ...]:
+        """Return what waits of the fleet, the oldest first."""
+        table = tables.notices
+        wanted = select(table).where(table.c.waits, table.c.settled.is_(None), table.c.fleet == fleet)
+        with reading(self._engine) as connection:
+            return tuple(_waiting(row) for row in connection.execute(wanted.order_by(table.c.at)))
+
     def notice_counts(self, subjects: Collection[str]) -> Mapping[tuple[str, str], int]:
         """Return how often each of these subjects was in each state that people were told of."""
         table = tables.notices
@@ -151,11 +159,11 @@ class Notices(Book):
             if row is None:
                 raise Unknown(f"there is no notice {key}; penstock notice list shows them")
             if row.acknowledged is None:
-                which = or_(table.c.key == key, table.c.key == f"{key}{NOBODY_ACTED}")
+                which = or_(table.c.key == key, table.c.key == f"{key}{ENDING}")
                 done = {"acknowledged": now, "acknowledged_by": person}
                 connection.execute(update(table).where(which, table.c.acknowledged.is_(None)).values(done))
                 told = and_(
-                    or_(deliveries.c.notice == key, deliveries.c.notice == f"{key}{NOBODY_ACTED}"),
+                    or_(deliveries.c.notice == key, deliveries.c.notice == f"{key}{ENDING}"),
                     deliveries.c.delivered.is_not(None),
                     deliveries.c.level == NoticeLevel.PAGE.value,
                     deliveries.c.due.is_(None),
@@ -323,10 +331,6 @@ class Notices(Book):
             keys = [*connection.execute(select(notices.c.key).where(*old).limit(_AT_ONCE)).scalars()]
             connection.execute(delete(deliveries).where(deliveries.c.notice.in_(keys)))
             return int(connection.execute(delete(notices).where(notices.c.key.in_(keys))).rowcount)
-
-
-NOBODY_ACTED = "/nobody_acted"
-"""What the key of a page ends with that is made because nobody acted."""
 
 
 def _add(connection: Connection, found: Sequence[Addressed]) -> tuple[str, ...]:
