@@ -35,6 +35,7 @@ class Action(StrEnum):
     FOLLOW_UP = "write down what follows from changes of"
     ADMINISTER = "administer"
     UNPIN = "release pins of"
+    HAND_ON = "hand on notices of"
 
 
 _LOOKS = frozenset({Action.READ})
@@ -71,8 +72,12 @@ ALLOWED: dict[Role, frozenset[Action]] = {
     },
     Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT},
     Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.RELOAD, Action.ADD_RELEASES},
+    Role.CHAT: frozenset({Action.HAND_ON}),
 }
 """What each role may do; a person of several roles may do all of theirs."""
+
+OF_MACHINES = frozenset({Action.HAND_ON})
+"""What no person does: a process of penstock, with a token that may do only this."""
 
 OF_PEOPLE = frozenset({Action.ANSWER, Action.ENROL, Action.ADMINISTER, Action.UNPIN})
 """What no machine does, whatever its token was given."""
@@ -139,7 +144,7 @@ def is_known_to(caller: Caller, fleet: str) -> bool:
 
 def may(caller: Caller, action: Action, fleet: str) -> bool:
     """Return whether the caller may do this on the fleet."""
-    if caller.machine and action in OF_PEOPLE:
+    if action in (OF_PEOPLE if caller.machine else OF_MACHINES):
         return False
     return allows(caller.grants, action, fleet)
 
@@ -163,6 +168,8 @@ def refusal_of(caller: Caller, action: Action, fleet: str) -> str | None:
         return None
     if caller.machine and action in OF_PEOPLE:
         return f"{caller.person} is a machine; only people {action.value} {fleet}"
+    if not caller.machine and action in OF_MACHINES:
+        return f"{caller.person} is a person; only machines {action.value} {fleet}"
     wanted = " or ".join(role for role in Role if action in ALLOWED[role])
     has = ", ".join(sorted(caller.roles(fleet))) or "no role there"
     return f"{caller.person} may not {action.value} {fleet}: that takes {wanted}, and they are {has}"

@@ -21,6 +21,7 @@ from orchestrator.api.routes import (
     gateways,
     handovers,
     login,
+    notices,
     plans,
     reports,
     tokens,
@@ -80,6 +81,7 @@ def application(service: Service, limits: Limits | None = None, watch: Watch | N
         desired,
         tokens,
         login,
+        notices,
         complaints,
     ):
         app.include_router(routes.router, prefix="/v1", responses=DOCUMENTED)

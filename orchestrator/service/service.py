@@ -44,6 +44,7 @@ from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.glances import Glance, glances_of
 from orchestrator.service.handovers import HandoverService
 from orchestrator.service.identity import EXAMINERS
+from orchestrator.service.notices import NoticeService
 from orchestrator.service.one_person import KnownNames, one_person
 from orchestrator.service.page_logins import PageLogins
 from orchestrator.service.people import PeopleFile
@@ -185,6 +186,7 @@ class Service:
         self._rebuilding = RebuildingService(ledger, changes, releases)
         self._archive = archive
         self.reports = ReportService(ledger, self._fleets, self._acts, partial(told_of, ledger))
+        self.notices = NoticeService(ledger, self._fleets, self._acts)
         self.drills = DrillService(ledger, self._acts)
         self.handovers = HandoverService(ledger, self._fleets, self._acts)
         self.audit = AuditService(ledger, checkpoints, self._fleets, self._acts)
