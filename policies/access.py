@@ -35,6 +35,7 @@ class Action(StrEnum):
     FOLLOW_UP = "write down what follows from changes of"
     ADMINISTER = "administer"
     UNPIN = "release pins of"
+    CHAT = "hand on what is said in chats of"
 
 
 _LOOKS = frozenset({Action.READ})
@@ -70,12 +71,16 @@ ALLOWED: dict[Role, frozenset[Action]] = {
         Action.UNPIN,
     },
     Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT},
+    Role.CHAT: frozenset({Action.CHAT}),
     Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.RELOAD, Action.ADD_RELEASES},
 }
 """What each role may do; a person of several roles may do all of theirs."""
 
 OF_PEOPLE = frozenset({Action.ANSWER, Action.ENROL, Action.ADMINISTER, Action.UNPIN})
 """What no machine does, whatever its token was given."""
+
+OF_MACHINES = frozenset({Action.CHAT})
+"""What no person does: whoever did could speak for others."""
 
 
 SAFE_DIRECTION = frozenset({CommandKind.HOLD, CommandKind.ABORT, CommandKind.ROLL_BACK})
@@ -133,13 +138,16 @@ def open_to(caller: Caller, offer: Offer, fleet: str) -> bool:
 
 
 def is_known_to(caller: Caller, fleet: str) -> bool:
-    """Return whether the caller may know that there is such a fleet: it has a role there."""
-    return bool(caller.roles(fleet))
+    """Return whether the caller may know that there is such a fleet: it has a role there.
+
+    Who only hands on what others say knows of none.
+    """
+    return bool(caller.roles(fleet) - {Role.CHAT})
 
 
 def may(caller: Caller, action: Action, fleet: str) -> bool:
     """Return whether the caller may do this on the fleet."""
-    if caller.machine and action in OF_PEOPLE:
+    if action in (OF_PEOPLE if caller.machine else OF_MACHINES):
         return False
     return allows(caller.grants, action, fleet)
 

@@ -38,6 +38,7 @@ class Kind(Enum):
     STRANGER = "stranger"
     LOGIN = "login"
     COMPLAINT = "complaint"
+    CHAT = "chat"
 
     @property
     def size(self) -> int:
@@ -57,6 +58,7 @@ PER_MINUTE = {
     Kind.STRANGER: 30,
     Kind.LOGIN: 120,
     Kind.COMPLAINT: 600,
+    Kind.CHAT: 300,
 }
 """A frame that is drawn twice a second asks 240 times a minute."""
 

@@ -23,6 +23,7 @@ class Role(StrEnum):
     APPROVER = "approver"
     ADMIN = "admin"
     CI = "ci"
+    CHAT = "chat"
 
 
 class Via(StrEnum):

@@ -23,7 +23,7 @@ class Grant(Value):
     """Roles on one fleet, or on `*`: all of them."""
 
     fleet: FleetOrEvery
-    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=6)]
+    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=len(Role))]
 
 
 class TokenAsked(Value):
