@@ -36,6 +36,7 @@ class Action(StrEnum):
     ADMINISTER = "administer"
     UNPIN = "release pins of"
     HAND_ON = "hand on notices of"
+    CHAT = "hand on what is said in chats of"
 
 
 _LOOKS = frozenset({Action.READ})
@@ -72,7 +73,7 @@ ALLOWED: dict[Role, frozenset[Action]] = {
     },
     Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT},
     Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.RELOAD, Action.ADD_RELEASES},
-    Role.CHAT: frozenset({Action.HAND_ON}),
+    Role.CHAT: frozenset({Action.HAND_ON, Action.CHAT}),
 }
 """What each role may do; a person of several roles may do all of theirs."""
 
@@ -81,6 +82,9 @@ OF_MACHINES = frozenset({Action.HAND_ON})
 
 OF_PEOPLE = frozenset({Action.ANSWER, Action.ENROL, Action.ADMINISTER, Action.UNPIN})
 """What no machine does, whatever its token was given."""
+
+OF_MACHINES = frozenset({Action.CHAT})
+"""What no person does: whoever did could speak for others."""
 
 
 SAFE_DIRECTION = frozenset({CommandKind.HOLD, CommandKind.ABORT, CommandKind.ROLL_BACK})
@@ -138,8 +142,11 @@ def open_to(caller: Caller, offer: Offer, fleet: str) -> bool:
 
 
 def is_known_to(caller: Caller, fleet: str) -> bool:
-    """Return whether the caller may know that there is such a fleet: it has a role there."""
-    return bool(caller.roles(fleet))
+    """Return whether the caller may know that there is such a fleet: it has a role there.
+
+    Who only hands on what others say knows of none.
+    """
+    return bool(caller.roles(fleet) - {Role.CHAT})
 
 
 def may(caller: Caller, action: Action, fleet: str) -> bool:

@@ -13,6 +13,7 @@ from orchestrator.api.routes import (
     audit,
     certificates,
     changes,
+    chat,
     commands,
     complaints,
     desired,
@@ -83,6 +84,7 @@ def application(service: Service, limits: Limits | None = None, watch: Watch | N
         login,
         notices,
         complaints,
+        chat,
     ):
         app.include_router(routes.router, prefix="/v1", responses=DOCUMENTED)
     if watch is not None:

@@ -39,6 +39,7 @@ class Kind(Enum):
     LOGIN = "login"
     COMPLAINT = "complaint"
     TICKET = "ticket"
+    CHAT = "chat"
 
     @property
     def size(self) -> int:
@@ -59,6 +60,7 @@ PER_MINUTE = {
     Kind.LOGIN: 120,
     Kind.COMPLAINT: 600,
     Kind.TICKET: 120,
+    Kind.CHAT: 300,
 }
 """A frame that is drawn twice a second asks 240 times a minute."""
 

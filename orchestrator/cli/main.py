@@ -13,6 +13,7 @@ from orchestrator.cli import (
     agent,
     back,
     bundle,
+    chat,
     check,
     config,
     desired,
@@ -76,6 +77,7 @@ app.command("login", rich_help_panel=TOOLS)(login.login)
 app.command("logout", rich_help_panel=TOOLS)(login.logout)
 app.command("page", rich_help_panel=SEE)(page.page)
 app.command("rollback", rich_help_panel=STOP)(back.rollback)
+app.add_typer(chat.app, name="chat", rich_help_panel=RUN)
 app.command("approve", rich_help_panel=CHANGE)(back.approve)
 app.command("reject", rich_help_panel=CHANGE)(back.reject)
 app.command("diff", rich_help_panel=SEE)(desired.diff)

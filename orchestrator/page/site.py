@@ -22,6 +22,7 @@ from orchestrator.page.routes import (
     audit,
     certificates,
     changes,
+    chat,
     doctor,
     drills,
     explain,
@@ -53,6 +54,7 @@ ROUTES = (
     doctor,
     drills,
     explain,
+    chat,
 )
 """What answers, by the kind of thing that people look at or do."""
 

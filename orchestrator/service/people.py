@@ -123,6 +123,21 @@ class PeopleFile:
             raise NotAllowed(f"{vouched.name} cannot be a person's name here") from error
         return LoggedIn(caller, vouched.subject)
 
+    def of_user(self, uid: int) -> Caller:
+        """Return who this user of the host is away from it: with the roles of people.yaml and none of root's.
+
+        Raises:
+            NotAllowed: Nobody by name has it; whoever is root may be anybody.
+        """
+        names = {str(uid), _system_name(uid)}
+        member = next((one for one in self.people().people if names & {*one.system_users}), None)
+        if member is None:
+            raise NotAllowed(
+                f"the system user {_system_name(uid)} is nobody by name here: an administrator adds it to "
+                f"{self._path} under system_users"
+            )
+        return Caller(person=member.name, grants=member.roles, via=Via.CLI)
+
     def provider(self) -> IdentityProvider | None:
         """Return the identity provider that is believed now, None without one."""
         settings = self.people().oidc

@@ -21,6 +21,8 @@ from orchestrator.service.agent_certificates import AgentCertificateService
 from orchestrator.service.approvals import AnyPlan
 from orchestrator.service.auditing import AuditService
 from orchestrator.service.changes import ChangeService
+from orchestrator.service.chat import ChatService
+from orchestrator.service.chat_links import ChatLinks
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.complaints import ComplaintService
 from orchestrator.service.decisions import DecisionRow, DecisionView, decision_of, decisions_of
@@ -192,6 +194,8 @@ class Service:
         self.audit = AuditService(ledger, checkpoints, self._fleets, self._acts)
         self.tokens = TokenService(ledger, people, self._acts)
         self.page_logins = PageLogins(ledger, people, self._acts, page)
+        self.chat_links = ChatLinks(ledger, people, self._acts, page)
+        self.chat = ChatService(self, ledger, fleets, self.chat_links, self._acts)
         self.certificates = AgentCertificateService(ledger, self._fleets)
         self.desired = DesiredService(self._fleets, fleets, ledger, people, self._acts)
         self.complaints = complaints
@@ -279,6 +283,15 @@ class Service:
             Unknown: There is no such fleet, as far as the caller may know.
         """
         await self._asked(caller, Action.READ, fleet)
+
+    async def require_stoppable(self, caller: Caller, kind: CommandKind, fleet: str) -> None:
+        """Return when the caller may give the fleet a command in the safe direction.
+
+        Raises:
+            Unknown: There is no such fleet, as far as the caller may know.
+            NotAllowed: The caller has another role there.
+        """
+        await self._stopped(caller, action_of(kind), fleet)
 
     async def glances(self, caller: Caller) -> tuple[Glance, ...]:
         """Return how every fleet stands that the caller may look at, those that need somebody first."""

@@ -4,6 +4,7 @@ from orchestrator.store.agent_certificates import AgentCertificates
 from orchestrator.store.approvals import Approvals
 from orchestrator.store.certificates import Certificates
 from orchestrator.store.changes import Changes
+from orchestrator.store.chat import Chats
 from orchestrator.store.drills import Drills
 from orchestrator.store.ends import Ends
 from orchestrator.store.evidence import EvidenceList
@@ -61,6 +62,7 @@ class Ledger(
     PageSessions,
     Certificates,
     AgentCertificates,
+    Chats,
     Requests,
     Revisions,
     Overview,

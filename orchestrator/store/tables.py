@@ -472,6 +472,67 @@ Index(
     postgresql_where=follow_ups.c.done_at.is_(None),
 )
 
+chat_links = Table(
+    "chat_links",
+    metadata,
+    Column("workspace", String(255), nullable=False),
+    Column("account", String(255), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("uid", BigInteger),
+    Column("vouched", Text),
+    Column("since", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    PrimaryKeyConstraint("workspace", "account"),
+)
+"""Which chat account is which person, and by what they were recognised at the page; see `page_sessions`."""
+
+chat_link_offers = Table(
+    "chat_link_offers",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("workspace", String(255), nullable=False),
+    Column("account", String(255), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("expires", Moment, nullable=False, index=True),
+)
+"""One-time addresses by which somebody who is logged in makes a chat account theirs; only a hash is kept."""
+
+chat_codes = Table(
+    "chat_codes",
+    metadata,
+    Column("person", String(63), nullable=False),
+    Column("fleet", String(63), nullable=False),
+    Column("verb", String(63), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("state", String(71), nullable=False),
+    Column("change", String(63)),
+    Column("reason", Text, nullable=False),
+    Column("workspace", String(255), nullable=False),
+    Column("channel", String(255), nullable=False),
+    Column("expires", Moment, nullable=False, index=True),
+    Column("wrong", Integer, nullable=False, default=0),
+    Column("used_by", String(255)),
+    PrimaryKeyConstraint("person", "fleet"),
+)
+"""The newest code of each person and fleet: what it confirms, and by which message it was used up."""
+
+chat_cards = Table(
+    "chat_cards",
+    metadata,
+    Column("workspace", String(255), nullable=False),
+    Column("channel", String(255), nullable=False),
+    Column("change", String(63), nullable=False),
+    Column("fleet", String(63), nullable=False),
+    Column("message", String(255), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("over", Boolean, nullable=False, default=False),
+    Column("at", Moment, nullable=False),
+    PrimaryKeyConstraint("workspace", "channel", "change"),
+    Index("ix_chat_cards_over", "workspace", "over"),
+)
+"""Where the card of each change is, and what it shows; `over` once it shows the change's end."""
+
 floors = Table(
     "floors",
     metadata,

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from policies.model.chat import FleetChat
 from policies.model.drain import DrainLimits
 from policies.model.release_tests import ReleaseTests
 from policies.model.settings import Setting, Settings
@@ -335,6 +336,11 @@ class Fleet(Value):
         exclude_if=lambda settings: not settings,
         description="what daemons say in place of their release's template, such as `dns` and `route`; "
         "put on gateways by `penstock config start`",
+    )
+    chat: FleetChat | None = Field(
+        default=None,
+        exclude_if=lambda chat: chat is None,
+        description="rooms of a chat where the fleet is spoken of, and what may be ordered there",
     )
 
     @model_validator(mode="before")

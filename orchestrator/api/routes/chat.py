@@ -1,0 +1,117 @@
+"""Chat: what a chat's process hands on and shows, and which accounts are people."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from orchestrator.api.limits import Kind
+from orchestrator.api.once import Once
+from orchestrator.api.routes.commands import Why
+from orchestrator.api.who import Asking, Recognised, Serving, limits_of
+from policies.chat.grammar import SAFE, addressed
+from policies.model.chat import (
+    Account,
+    ChatAnswer,
+    ChatCard,
+    ChatLinkRow,
+    ChatMessage,
+    ShownCard,
+    Workspace,
+)
+from policies.model.value import Name, Value
+
+router = APIRouter(tags=["chat"])
+
+
+class Cards(Value):
+    """Cards to be posted or edited now."""
+
+    cards: tuple[ChatCard, ...]
+
+
+class Noted(Value):
+    """What was noted."""
+
+    change: str
+
+
+class Places(Value):
+    """Where the card of a change is, by room."""
+
+    places: dict[str, str]
+
+
+class ChatLinks(Value):
+    """Chat accounts that are people."""
+
+    links: tuple[ChatLinkRow, ...]
+
+
+class Unlinking(Value):
+    """Which account is to be nobody, and why."""
+
+    workspace: Workspace
+    user: Account
+    reason: Why
+
+
+class Unlinked(Value):
+    """Whether the account was somebody until now."""
+
+    user: str
+    new: bool
+
+
+@router.post("/chat/messages")
+async def message(said: ChatMessage, request: Request, process: Recognised, service: Serving) -> ChatAnswer:
+    """Answer one message of a chat; an order in it is carried out once, however often it comes."""
+    limits, account = limits_of(request), f"chat {said.workspace} {said.user}"
+    word = (addressed(said.text) or "").split(" ", 1)[0].lower()
+    safe = (said.action.verb if said.action is not None else word) in SAFE
+    limits.take(account, Kind.SAFE if safe else Kind.CHANGE)
+    if not safe:  # a crowd of strangers keeps nobody from holding a change
+        limits.take(f"chat {said.workspace}", Kind.CHAT)
+    return await service.chat.answer(process, said)
+
+
+@router.get("/chat/cards")
+async def cards(process: Asking, service: Serving, workspace: Annotated[Workspace, Query()]) -> Cards:
+    """List the cards of a workspace that do not show yet how their changes stand."""
+    return Cards(cards=await asyncio.to_thread(service.chat.cards.wanted, process, workspace))
+
+
+@router.post("/chat/cards")
+async def shown(card: ShownCard, process: Asking, service: Serving) -> Noted:
+    """Note that a card was posted or edited; a repeat notes the same."""
+    await asyncio.to_thread(service.chat.cards.shown, process, card)
+    return Noted(change=card.change)
+
+
+@router.get("/chat/places")
+async def places(
+    process: Asking,
+    service: Serving,
+    workspace: Annotated[Workspace, Query()],
+    change: Annotated[Name, Query()],
+) -> Places:
+    """Say where the card of a change is: what is told of the change goes into its thread."""
+    return Places(places=await asyncio.to_thread(service.chat.cards.places, process, workspace, change))
+
+
+@router.get("/chat/links")
+async def links(caller: Asking, service: Serving) -> ChatLinks:
+    """List the caller's own chat accounts; an administrator of every fleet sees everybody's."""
+    return ChatLinks(links=await service.chat_links.all(caller))
+
+
+@router.post("/chat/unlink", response_model=Unlinked)
+async def unlink(asked: Unlinking, once: Once) -> Response:
+    """Ensure that an account is nobody, at once."""
+
+    async def work() -> Unlinked:
+        new = await once.service.chat_links.unlink(once.caller, asked.workspace, asked.user, asked.reason)
+        return Unlinked(user=asked.user, new=new)
+
+    return await once.answer(work)

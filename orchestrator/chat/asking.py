@@ -1,0 +1,71 @@
+"""The API as the chat's process asks it: at the local socket or at a URL, with the chat's own token."""
+
+from typing import Any
+
+import httpx
+
+from orchestrator.chat.file import ChatFile
+from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ShownCard
+
+ANSWER_SECONDS = 20.0
+"""Longer than the service waits for a ledger, a change and an engine, one after the other."""
+
+Json = dict[str, Any]
+
+
+class ApiAway(Exception):
+    """Nobody answers, or not now; the same request may be made again."""
+
+
+class ApiRefuses(Exception):
+    """The API says no, and would again."""
+
+
+class Api:
+    """The service, as a process of the role chat may ask it."""
+
+    def __init__(self, file: ChatFile, token: str) -> None:
+        transport = httpx.AsyncHTTPTransport(uds=str(file.socket)) if file.socket is not None else None
+        self._client = httpx.AsyncClient(
+            base_url=f"{file.url.rstrip('/')}/v1",
+            transport=transport,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=ANSWER_SECONDS,
+            trust_env=False,
+        )
+
+    async def message(self, said: ChatMessage) -> ChatAnswer:
+        """Hand a message on; the same one may be handed on again."""
+        return ChatAnswer.model_validate(
+            await self._ask("POST", "/chat/messages", said.model_dump(mode="json"))
+        )
+
+    async def cards(self, workspace: str) -> list[ChatCard]:
+        """Return the cards to be posted or edited now."""
+        found = await self._ask("GET", "/chat/cards", workspace=workspace)
+        return [ChatCard.model_validate(one) for one in found["cards"]]
+
+    async def shown(self, card: ShownCard) -> None:
+        """Say where a card is, and what it shows."""
+        await self._ask("POST", "/chat/cards", card.model_dump(mode="json"))
+
+    async def places(self, workspace: str, change: str) -> dict[str, str]:
+        """Return where the card of a change is, by room."""
+        found = await self._ask("GET", "/chat/places", workspace=workspace, change=change)
+        return {str(room): str(message) for room, message in found["places"].items()}
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self._client.aclose()
+
+    async def _ask(self, method: str, path: str, body: Json | None = None, **query: str) -> Json:
+        try:
+            answer = await self._client.request(method, path, json=body, params=query)
+            said: Json = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise ApiAway(f"penstock's API does not answer: {error}") from error
+        if answer.status_code in {409, 429, 502, 503, 504}:
+            raise ApiAway(str(said.get("detail", answer.status_code)))
+        if answer.is_error:
+            raise ApiRefuses(str(said.get("detail", answer.status_code)))
+        return said

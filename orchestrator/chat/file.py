@@ -1,0 +1,134 @@
+"""chat.yaml: which chat the process listens to, and where its secrets are."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from activities.files import load
+from policies.model.chat import Room, Workspace
+from policies.model.errors import BadInput
+from policies.model.value import Value
+
+MOST_BYTES = 64 * 1024
+FORBIDDEN = stat.S_IRWXG | stat.S_IRWXO
+
+
+class MatrixFile(Value):
+    """A Matrix homeserver, where penstock has an account of its own."""
+
+    homeserver: Annotated[
+        str, Field(pattern=r"^(?:https://|http://127\.0\.0\.1[:/])[^\s?#]+$", max_length=255)
+    ]
+    """Where its client API answers; without TLS only on this host itself."""
+    workspace: Workspace
+    """The homeserver's name, which stands in accounts after the colon."""
+    user: Annotated[str, Field(pattern=r"^@[^:\s]+:[^\s]+$", max_length=255)]
+    """The account of penstock."""
+    token: Path
+    """File with the account's access token."""
+    rooms: Annotated[tuple[Room, ...], Field(max_length=200)] = ()
+    """Rooms that it joins at its start; none of them encrypted."""
+
+
+class SlackFile(Value):
+    """A Slack workspace, where penstock is an app."""
+
+    workspace: Workspace
+    """The workspace's id, `T...`."""
+    bot_token: Path
+    """File with the bot's token, `xoxb-...`."""
+    app_token: Path | None = None
+    """File with the app's token, `xapp-...`: Socket Mode, for which no port is opened."""
+    signing_secret: Path | None = None
+    """File with the signing secret: Slack asks here by HTTP, at `listen`."""
+    listen: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")] = "127.0.0.1:8790"
+    """Where signed requests come in, behind a proxy with TLS; only with `signing_secret`."""
+    api: Annotated[str, Field(pattern=r"^(?:https://|http://127\.0\.0\.1[:/])[^\s?#]+$")] = (
+        "https://slack.com/api/"
+    )
+    """Where Slack's API answers."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "SlackFile":
+        if (self.app_token is None) == (self.signing_secret is None):
+            raise ValueError("give app_token for Socket Mode or signing_secret for HTTP, one of the two")
+        return self
+
+
+class ChatFile(Value):
+    """Which chat the process listens to, whom it asks, and what it keeps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    api_version: Literal["penstock/v1"] = Field(alias="apiVersion")
+    """The form of this file."""
+    socket: Path | None = None
+    """The local socket of the API; without it `url` is asked."""
+    url: Annotated[str, Field(pattern=r"^(?:https://|http://(?:127\.0\.0\.1[:/]|penstock$))[^\s?#]*$")] = (
+        "http://penstock"
+    )
+    """Where the API answers; without TLS only on this host itself."""
+    token: Path
+    """File with a token of the role `chat`, from `penstock token create`."""
+    state: Path
+    """Folder where the process keeps up to where it has listened."""
+    matrix: MatrixFile | None = None
+    """A Matrix homeserver."""
+    slack: SlackFile | None = None
+    """A Slack workspace."""
+    notices: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=63)] | None = None
+    """The sink of notices.yaml whose notices are told in the threads; none without it."""
+
+    @model_validator(mode="after")
+    def _one_chat(self) -> "ChatFile":
+        if (self.matrix is None) == (self.slack is None):
+            raise ValueError("give matrix or slack, one of the two; another chat is another process")
+        if self.socket is None and self.url == "http://penstock":
+            raise ValueError("give socket, or url: where penstock's API answers")
+        return self
+
+
+def read(path: Path) -> ChatFile:
+    """Return what the file says; paths in it begin beside it.
+
+    Raises:
+        BadInput: It is not there or is wrong; the sentence names the line or the key.
+    """
+    return _beside(load(path, ChatFile), path.parent)
+
+
+def secret(path: Path) -> str:
+    """Return what a private file holds.
+
+    Raises:
+        BadInput: It cannot be read, is empty, or others may read it.
+    """
+    try:
+        with path.open() as file:
+            rights = os.fstat(file.fileno())
+            said = file.read(MOST_BYTES).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+    if rights.st_mode & FORBIDDEN:
+        raise BadInput(f"others may read {path}; a secret is its owner's alone: chmod 600 {path}")
+    if not said:
+        raise BadInput(f"{path} is empty; it holds a token")
+    return said
+
+
+def _beside(found: ChatFile, folder: Path) -> ChatFile:
+    """Return the settings with every path made whole."""
+
+    def whole(one: Value) -> dict[str, Path]:
+        fields = {name: getattr(one, name) for name in type(one).model_fields}
+        return {name: folder / value for name, value in fields.items() if isinstance(value, Path)}
+
+    update: dict[str, object] = dict(whole(found))
+    for name in ("matrix", "slack"):
+        part = getattr(found, name)
+        if part is not None:
+            update[name] = part.model_copy(update=whole(part))
+    return found.model_copy(update=update)

@@ -1,0 +1,157 @@
+"""The process: listens, hands on, answers and shows cards, and goes on when chat or API are away.
+
+Whatever it was about to do when it was killed is done again: the service takes a message once, and the chat
+a post. Without this process nothing is missing but the chat.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from orchestrator.chat.asking import Api, ApiAway, ApiRefuses
+from orchestrator.chat.file import ChatFile, read, secret
+from orchestrator.chat.port import Chat, ChatAway
+from policies.model.chat import ChatAnswer, ChatMessage, ShownCard
+from policies.model.errors import BadInput
+
+AGAIN_SECONDS = 1.0
+MOST_SECONDS = 60.0
+"""How long it waits at most before a chat that is away is asked again."""
+
+CARDS_SECONDS = 1.0
+WORKERS = 4
+WAITING = 200
+"""Messages that wait for an answer; while so many do, no more are taken from the chat."""
+
+TRIES = 3
+_log = logging.getLogger(__name__)
+
+
+class Conversation:
+    """One chat, and the API that is asked about what is said in it."""
+
+    def __init__(self, chat: Chat, api: Api) -> None:
+        self._chat = chat
+        self._api = api
+        self._waiting = asyncio.Queue[ChatMessage](WAITING)
+
+    async def run(self) -> None:
+        """Go on until this is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            tasks.create_task(_again_and_again(self.show_cards, CARDS_SECONDS))
+            for _ in range(WORKERS):
+                tasks.create_task(self._work())
+
+    async def _listen(self) -> None:
+        pause = AGAIN_SECONDS
+        while True:
+            try:
+                async for said in self._chat.listen():
+                    pause = AGAIN_SECONDS
+                    await self._waiting.put(said)
+            except ChatAway as away:
+                _log.warning("%s", away)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MOST_SECONDS)
+
+    async def _work(self) -> None:
+        while True:
+            said = await self._waiting.get()
+            try:
+                await self.take(said)
+            except Exception:  # noqa: BLE001 - one message that cannot be answered keeps no other from its answer
+                _log.exception("the message %s is not answered", said.message)
+            self._chat.settled(said)
+
+    async def take(self, said: ChatMessage) -> None:
+        """Hand a message on and say what is answered; where nobody answers, say that and what to do."""
+        answer = await self._answer_to(said)
+        for number in range(TRIES):
+            try:
+                await self._chat.answer(said, answer)
+            except ChatAway as away:
+                _log.warning("%s", away)
+                await asyncio.sleep(AGAIN_SECONDS * 2**number)
+            else:
+                return
+
+    async def _answer_to(self, said: ChatMessage) -> ChatAnswer:
+        for number in range(TRIES):
+            try:
+                return await self._api.message(said)
+            except ApiRefuses as refused:
+                return ChatAnswer(lines=(str(refused),), refused="Refused")
+            except ApiAway as away:
+                _log.warning("%s", away)
+                last = str(away)
+            if number < TRIES - 1:
+                await asyncio.sleep(AGAIN_SECONDS * 2**number)
+        lines = (
+            f"Nothing is known to be done: {last}.",
+            "On the orchestrator's host: penstock hold FLEET --reason TEXT, or penstock rollback instead of hold",
+        )
+        return ChatAnswer(lines=lines, refused="Unavailable")
+
+    async def show_cards(self) -> None:
+        """Post or edit every card that does not show how its change stands."""
+        for card in await self._api.cards(self._chat.workspace):
+            message = await self._chat.show(card)
+            await self._api.shown(
+                ShownCard(
+                    workspace=self._chat.workspace,
+                    channel=card.channel,
+                    change=card.change,
+                    message=message,
+                    digest=card.digest,
+                )
+            )
+
+
+async def _again_and_again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
+    pause = seconds
+    while True:
+        try:
+            await work()
+            pause = seconds
+        except (ApiAway, ApiRefuses, ChatAway) as away:
+            _log.warning("%s", away)
+            pause = min(2 * pause, MOST_SECONDS)
+        await asyncio.sleep(pause)
+
+
+def chat_of(file: ChatFile) -> Chat:
+    """Return the chat that the file names; only its libraries are loaded.
+
+    Raises:
+        BadInput: A secret cannot be read, or others may read it.
+    """
+    file.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if file.matrix is not None:
+        from orchestrator.chat.matrix import Matrix  # noqa: PLC0415 - who uses Slack does without
+
+        return Matrix(file.matrix, secret(file.matrix.token), file.state)
+    if file.slack is None:
+        raise BadInput("chat.yaml names neither matrix nor slack")
+    from orchestrator.chat.slack import Slack  # noqa: PLC0415 - who uses Matrix does without
+
+    return Slack(file.slack)
+
+
+async def main(path: Path) -> None:
+    """Run until SIGTERM or Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    file = read(path)
+    chat, api = chat_of(file), Api(file, secret(file.token))
+    running = asyncio.ensure_future(Conversation(chat, api).run())
+    for one in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(one, running.cancel)
+    try:
+        with suppress(asyncio.CancelledError):
+            await running
+    finally:
+        await chat.close()
+        await api.close()

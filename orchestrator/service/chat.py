@@ -1,0 +1,382 @@
+"""Chat: what people say in rooms of a chat is read, asked and answered here, each message once.
+
+The process that listens to a chat hands on what was said and shows the answers, and may do nothing else:
+who somebody is, what they may do and what a code confirms is found out here.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from activities.files import FleetFiles
+from orchestrator.service.acting import Acting
+from orchestrator.service.chat_cards import ChatCards
+from orchestrator.service.chat_links import ChatLinks
+from orchestrator.store.chat import Code
+from orchestrator.store.ledger import Ledger
+from policies.access import Action, may
+from policies.chat.codes import ALPHABET, LENGTH, LIVES, state_of
+from policies.chat.grammar import CALLED, CHANGES, HELP, Said, addressed, read
+from policies.chat.spelling import spelled
+from policies.model.chat import ChatAnswer, ChatMessage, ChatVerb
+from policies.model.command import CommandKind
+from policies.model.errors import Conflict, NotAllowed, PenstockError, Refused, Unavailable
+from policies.model.fleet import Fleet
+from policies.model.people import Caller
+from policies.model.request import Answer
+
+if TYPE_CHECKING:
+    from orchestrator.service.service import Service
+
+OLD = timedelta(minutes=5)
+"""A message that comes later than so long after it was sent is no order any more."""
+
+UNSAID = "said in a chat without a reason"
+SHOWN_ROWS = 5
+
+
+class ChatService:
+    """What is said in chats, answered."""
+
+    def __init__(
+        self, service: "Service", ledger: Ledger, fleets: FleetFiles, links: ChatLinks, acts: Acting
+    ) -> None:
+        self._service = service
+        self._ledger = ledger
+        self._fleets = fleets
+        self._links = links
+        self._acts = acts
+        self.cards = ChatCards(ledger, fleets)
+
+    async def answer(self, process: Caller, said: ChatMessage) -> ChatAnswer:
+        """Do what a message orders, once however often it comes, and return what is to be said to it.
+
+        A refusal is an answer, too: it is written down, and says what makes sense next.
+
+        Raises:
+            NotAllowed: Whoever asks is no process of a chat.
+            OtherContent: The message came before with other words.
+            Conflict: The same message is being answered at this moment.
+            Unavailable: The ledger does not answer; the same message may come again.
+        """
+        if not process.machine or not any(may(process, Action.CHAT, name) for name in process.grants):
+            raise await self._acts.refuse(
+                process,
+                None,
+                f"{process.person} may not speak for others in chats: that takes a token of the role chat",
+            )
+        key = key_of(said)
+        everybody = process.model_copy(
+            update={"person": "chat"}
+        )  # another token makes no message another one
+        done: list[bool] = []
+
+        async def work() -> Answer:
+            done.append(True)
+            return Answer(status=200, body=(await self._answer(process, said, key)).model_dump_json())
+
+        content = said.model_dump_json(exclude={"name"}).encode()
+        found = await self._acts.once(everybody, key, content, work, safe=False)
+        return ChatAnswer.model_validate_json(found.body).model_copy(update={"repeated": not done})
+
+    async def _answer(self, process: Caller, said: ChatMessage, key: str) -> ChatAnswer:
+        caller: Caller | None = None
+        try:
+            if abs(datetime.now(UTC) - said.at) > OLD:
+                raise Refused("this was sent more than five minutes ago; say it again if it is still meant")
+            order = await asyncio.to_thread(self._read, process, said)
+            if order.verb is ChatVerb.LINK:
+                return await self._link(said)
+            if order.verb is ChatVerb.HELP:
+                return ChatAnswer(lines=HELP)
+            caller = await asyncio.to_thread(self._links.who, said.workspace, said.user)
+            if said.direct and order.verb in CHANGES:
+                raise Refused(
+                    "a direct message only asks; say that in a room of the fleet, where others see it"
+                )
+            return await self._do(caller, said, order, key)
+        except Unavailable:
+            raise
+        except PenstockError as refused:
+            return await self._refused(caller, said, refused)
+
+    def _read(self, process: Caller, said: ChatMessage) -> Said:
+        """Return what is meant; a fleet is only known in its own rooms."""
+        known = self._fleets.lately()[0]
+        everywhere = {name: one for name, one in known.items() if may(process, Action.CHAT, name)}
+        here = sorted(everywhere if said.direct else self._spoken_of(everywhere, said))
+        pressed = said.action
+        if pressed is not None:
+            if pressed.fleet not in here:
+                raise Refused(f"{pressed.fleet} is not spoken of in this room; its file names its rooms")
+            return Said(verb=pressed.verb, fleet=pressed.fleet, hold_of=pressed.hold_of)
+        return read(addressed(said.text) or "", here, sorted({*everywhere} - {*here}))
+
+    @staticmethod
+    def _spoken_of(known: Mapping[str, Fleet], said: ChatMessage) -> list[str]:
+        place = (said.workspace, said.channel)
+        return [
+            name
+            for name, one in known.items()
+            if one.chat is not None
+            and place in {(room.workspace, room.channel) for room in one.chat.channels}
+        ]
+
+    async def _link(self, said: ChatMessage) -> ChatAnswer:
+        place = await asyncio.to_thread(self._links.offer, said)
+        return ChatAnswer(
+            lines=(
+                "Open this within ten minutes, logged in as yourself; it links nothing until you say yes:",
+                place,
+            ),
+            private=True,
+        )
+
+    async def _refused(self, caller: Caller | None, said: ChatMessage, refused: PenstockError) -> ChatAnswer:
+        """Write a refusal down and say it, with what makes sense next."""
+        await asyncio.to_thread(self._note, caller, said, refused)
+        who = caller.person if caller is not None else said.name or said.user
+        offers = [line for one in refused.offers if (line := spelled(one)) is not None]
+        lines = (f"{who}: {refused}", *(f"Instead: {line}" for line in offers[:3]))
+        return ChatAnswer(lines=lines, refused=refused.code)
+
+    def _note(self, caller: Caller | None, said: ChatMessage, refused: PenstockError) -> None:
+        account = f"{said.workspace}/{said.user}"
+        who = caller.person if caller is not None else "penstock"
+        # Once an hour for a stranger: whoever says nonsense must not fill a record that is kept for ever.
+        hour = (
+            None
+            if caller is not None
+            else f"chat/{key_of_text(account)}/{refused.code}/{said.at:%Y-%m-%dT%H}"
+        )
+        body = {"why": str(refused), "from": account, "channel": said.channel, "said": said.text[:200]}
+        self._ledger.audit(who, "chat", "refused", account, body, hour)
+
+    async def _do(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
+        match order.verb:
+            case ChatVerb.STATUS | ChatVerb.WHY | ChatVerb.HISTORY | ChatVerb.SESSIONS | ChatVerb.DRAINS:
+                return ChatAnswer(lines=await self._asked(caller, order))
+            case ChatVerb.HOLD | ChatVerb.RESUME:
+                return await self._command(caller, said, order, key)
+            case ChatVerb.ROLL_BACK | ChatVerb.ABORT:
+                return await self._announce(caller, said, order, key)
+            case ChatVerb.CONFIRM:
+                return await self._confirm(caller, said, order, key)
+            case _:
+                return await self._vote(caller, said, order, key)
+
+    # --- questions ---------------------------------------------------------------------
+
+    async def _asked(  # noqa: PLR0911 - an answer a question
+        self, caller: Caller, order: Said
+    ) -> tuple[str, ...]:
+        fleet = str(order.fleet)
+        if order.verb is ChatVerb.HISTORY:
+            rows = await self._service.history(caller, fleet, SHOWN_ROWS)
+            return tuple(
+                f"{row.name}: {row.kind.value.replace('_', ' ')} {row.release}, {row.sentence}"
+                for row in rows
+            ) or (f"{fleet} has no change yet.",)
+        if order.verb is ChatVerb.DRAINS:
+            drains = await self._service.drains(caller, fleet)
+            slots = [(one.rollout, slot) for one in drains for slot in one.slots]
+            lines = [
+                f"{change}: {slot.gateway} {slot.slot}, "
+                f"{slot.sessions if slot.sessions is not None else 'an unknown number of'} sessions"
+                for change, slot in slots[:SHOWN_ROWS]
+            ]
+            more = [f"{len(slots) - SHOWN_ROWS} more."] if len(slots) > SHOWN_ROWS else []
+            return (*lines, *more) or (f"Nothing drains in {fleet}.",)
+        if order.verb is ChatVerb.SESSIONS:
+            found = await self._service.traffic(caller, fleet)
+            if found.unknown:
+                return (f"How many sessions there are is not known: {found.unknown}",)
+            lines = [f"{one.version}: {one.sessions} sessions" for one in found.releases[:SHOWN_ROWS]]
+            return (*lines, f"{found.seen} of {found.gateways} gateways were counted.")
+        status = await self._service.status(caller, fleet)
+        if status.change is None:
+            return (f"{fleet}: no change yet, {status.standing.taking} gateways take users.",)
+        change = status.change
+        if order.verb is ChatVerb.WHY:
+            decision = change.decision
+            decided = (
+                (f"Decided: {decision.action.value}, {decision.reason}",) if decision is not None else ()
+            )
+            return (f"{change.rollout}: {change.what}", f"Why: {change.why}", *decided)
+        concern = (f"Needs you: {status.concern}",) if status.concern else ()
+        can = [line for offer in status.offers if (line := spelled(offer)) is not None]
+        return (
+            *concern,
+            f"{change.rollout}: {change.what}",
+            f"Users: {change.users}",
+            f"Why: {change.why}",
+            f"Next: {change.next}",
+            f"You can: {' | '.join(can) or CALLED + ' history ' + fleet}",
+        )
+
+    # --- orders ------------------------------------------------------------------------
+
+    async def _command(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
+        """Hold, or lift a hold, at once; a button whose card is old is told what was done already."""
+        fleet = str(order.fleet)
+        shown = said.action.change if said.action is not None else None
+        if order.verb is ChatVerb.HOLD and shown is not None:
+            await self._require_not_done(caller, fleet, shown)
+        receipt = await self._service.command(
+            caller,
+            fleet,
+            CommandKind(order.verb.value),
+            order.reason or UNSAID,
+            key=key,
+            hold_of=order.hold_of,
+            change=shown,
+        )
+        return self._done(caller, receipt.accepted, receipt.sentence, order.verb)
+
+    async def _announce(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
+        """Say what an order will do, and ask for a code that only whoever gave it can use."""
+        fleet = str(order.fleet)
+        kind = CommandKind.ROLL_BACK if order.verb is ChatVerb.ROLL_BACK else CommandKind.ABORT
+        await self._service.require_stoppable(caller, kind, fleet)
+        if said.action is not None and said.action.change is not None:
+            await self._require_not_done(caller, fleet, said.action.change)
+        status = await self._service.status(caller, fleet)
+        if status.change is not None and status.change.phase.value == "rolling_back":
+            raise Conflict(f"{status.change.rollout} goes back already: {status.change.why}")
+        written = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
+        code = Code(
+            person=caller.person,
+            fleet=fleet,
+            verb=order.verb.value,
+            state=state_of(order.verb, status.change),
+            change=status.change.rollout if status.change is not None else None,
+            reason=order.reason or UNSAID,
+            workspace=said.workspace,
+            channel=said.channel,
+            expires=datetime.now(UTC) + LIVES,
+        )
+        what = await asyncio.to_thread(self._effect, order.verb, fleet, status.change is not None)
+        await self._acts.audited(
+            caller,
+            f"code for {order.verb} asked for",
+            fleet,
+            {"reason": code.reason},
+            partial(self._keep, written, code),
+        )
+        until = f"To confirm: {CALLED} confirm {written} (2 minutes, only you)."
+        return ChatAnswer(lines=(*what, until))
+
+    async def _keep(self, written: str, code: Code) -> None:
+        await asyncio.to_thread(self._ledger.keep_code, written, code)
+
+    def _effect(self, verb: ChatVerb, fleet: str, under_way: bool) -> tuple[str, ...]:
+        """Return what an order will do, in the words of the page."""
+        if verb is ChatVerb.ABORT:
+            return (f"Aborting what goes on in {fleet}: no session has moved yet, and none will.",)
+        newest = self._ledger.last_change(fleet) if under_way else None
+        if newest is not None and newest.outcome is None:
+            releases = self._ledger.known_good_releases(fleet)
+        else:
+            releases = tuple(self._ledger.previous_known_good(fleet).values())
+        versions = sorted({one.version for one in releases})
+        to = f" to {', '.join(versions)}" if versions else ""
+        return (
+            f"Rolling back {fleet}{to} (known-good). New sessions of every gateway that was touched go back "
+            "within seconds; live sessions stay where they are until they end. Nobody is cut now.",
+        )
+
+    async def _confirm(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
+        """Carry out what the caller has asked for, if the code is theirs and what it was shown is still so."""
+        place = (said.workspace, said.channel)
+        code = await asyncio.to_thread(self._ledger.use_code, caller.person, *place, order.code, key)
+        if code is None:
+            other = await asyncio.to_thread(self._ledger.whose_code, *place, order.code)
+            if other is not None and other.person != caller.person:
+                raise NotAllowed(
+                    f"only {other.person} can confirm this. To start your own: {CALLED} {other.verb} {other.fleet}"
+                )
+            raise Refused(
+                "that code is none of yours that is still good (one use, 2 minutes); ask for the rollback again"
+            )
+        again = f"{CALLED} {code.verb} {code.fleet}"
+        status = await self._service.status(caller, code.fleet)
+        if state_of(code.verb, status.change) != code.state and not await self._has_begun(caller, key):
+            what = status.change.what if status.change is not None else "no change"
+            raise Conflict(f"{code.fleet} has moved on since: {what}. If it is still meant: {again}")
+        if code.verb == ChatVerb.ABORT:
+            receipt = await self._service.command(
+                caller, code.fleet, CommandKind.ABORT, code.reason, key=key, change=code.change
+            )
+        else:
+            receipt = await self._service.roll_back(
+                caller, code.fleet, code.reason, change=code.change, key=key
+            )
+        if receipt.accepted:
+            lines = (f"Started {datetime.now(UTC):%H:%M:%S} UTC by {caller.person}. {receipt.sentence}",)
+            return ChatAnswer(lines=lines, begun=code.verb)
+        return self._done(caller, receipt.accepted, receipt.sentence, ChatVerb(code.verb))
+
+    async def _has_begun(self, caller: Caller, key: str) -> bool:
+        """Return whether this very message has begun the change already, before somebody was killed."""
+        found = await asyncio.to_thread(self._ledger.change_of_key, caller.request(key))
+        return found is not None
+
+    async def _vote(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
+        """Approve or reject, where the fleet's file lets people do so in a chat."""
+        fleet = str(order.fleet)
+        described = self._fleets.lately()[0].get(fleet)
+        if described is None or described.chat is None or not described.chat.approvals:
+            raise await self._acts.refuse(
+                caller,
+                fleet,
+                f"{fleet} takes no approvals in chats (chat.approvals in its file); approve at the page, or: "
+                f"penstock {order.verb} {fleet} --reason TEXT",
+            )
+        if order.plan is not None:
+            plan = await self._service.planned(caller, order.plan)
+            if plan.fleet != fleet:
+                raise Conflict(f"{order.plan} is a plan of {plan.fleet}, not of {fleet}")
+            given = await self._service.approve_plan(caller, plan.digest, order.reason or UNSAID)
+            until = f"{given.expires_at:%Y-%m-%d %H:%M} UTC"
+            return ChatAnswer(lines=(f"APPROVED by {given.person} until {until}.",), begun=order.verb)
+        status = await self._service.status(caller, fleet)
+        if status.change is None or status.change.confirm is None:
+            raise Conflict(f"nothing waits for an answer in {fleet}")
+        receipt = await self._service.command(
+            caller,
+            fleet,
+            CommandKind(order.verb.value),
+            order.reason or UNSAID,
+            key=key,
+            approves=status.change.confirm if order.verb is ChatVerb.APPROVE else None,
+            change=status.change.rollout,
+        )
+        return self._done(caller, receipt.accepted, receipt.sentence, order.verb)
+
+    async def _require_not_done(self, caller: Caller, fleet: str, shown: str) -> None:
+        """Refuse a button of a card that is old: of a change that is over, or is held or goes back already."""
+        status = await self._service.status(caller, fleet)
+        change = status.change
+        if change is None or change.rollout != shown:
+            return  # the order itself says which change is the newest
+        if change.outcome is not None or change.phase.value == "rolling_back":
+            raise Conflict(f"{shown}: already done. {change.what}; {change.why}")
+
+    @staticmethod
+    def _done(caller: Caller, accepted: bool, sentence: str, verb: ChatVerb) -> ChatAnswer:
+        said = sentence if accepted else f"Nothing was done: {sentence}"
+        return ChatAnswer(lines=(f"{caller.person}: {said}",), begun=verb if accepted else None)
+
+
+def key_of(said: ChatMessage) -> str:
+    """Return how a message is known again, in the ledger and in the engine."""
+    return f"chat-{key_of_text(f'{said.workspace} {said.message}')}"
+
+
+def key_of_text(text: str) -> str:
+    """Return a short name for a text of any length."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

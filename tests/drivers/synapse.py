@@ -1,0 +1,155 @@
+"""Synapse, a Matrix homeserver: the real program, on loopback, for nobody but the tests.
+
+It is installed from `tests/fakes/synapse.txt` by hash into an environment of its own below `.state` at first
+use; `python -m tests.drivers.synapse` does so ahead of the tests, where those have no network.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+LOCKED = Path(__file__).parents[1] / "fakes" / "synapse.txt"
+"""Made with `uv pip compile --generate-hashes` from `matrix-synapse`."""
+FOLDER = (
+    Path(__file__).parents[2] / ".state" / f"synapse-{hashlib.sha256(LOCKED.read_bytes()).hexdigest()[:12]}"
+)
+INSTALLED_WITHIN = 600.0
+"""Seconds; with an index near by it takes less than a minute."""
+UP_WITHIN = 60.0
+NAME = "chat.example.org"
+SECRET = "registration is for tests"
+DONE = "installed"
+
+
+def why_not_here() -> str | None:
+    """Install it where it is not there yet; return why it cannot be, None when it is."""
+    if (FOLDER / DONE).exists():
+        return None
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    python = FOLDER / "bin" / "python"
+    commands: list[list[str | Path]] = [
+        [sys.executable, "-m", "venv", FOLDER],
+        [python, "-m", "pip", "install", "-q", "--require-hashes", "--only-binary", ":all:", "-r", LOCKED],
+    ]
+    for command in commands:
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=INSTALLED_WITHIN, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"Synapse was not installed within {INSTALLED_WITHIN:g} s"
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["it is not said why"]
+            return f"Synapse cannot be installed: {said[-1]}"
+    (FOLDER / DONE).touch()
+    return None
+
+
+class Synapse:
+    """One homeserver without federation, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = folder / "log"
+        listener = {
+            "port": port,
+            "bind_addresses": ["127.0.0.1"],
+            "type": "http",
+            "resources": [{"names": ["client"]}],
+        }
+        many = {"per_second": 1000, "burst_count": 1000}
+        config = {
+            "server_name": NAME,
+            "pid_file": str(folder / "pid"),
+            "listeners": [listener],
+            "database": {"name": "sqlite3", "args": {"database": str(folder / "homeserver.db")}},
+            "media_store_path": str(folder / "media"),
+            "signing_key_path": str(folder / "signing.key"),
+            "registration_shared_secret": SECRET,
+            "macaroon_secret_key": "for tests",
+            "form_secret": "for tests",
+            "report_stats": False,
+            "trusted_key_servers": [],
+            "federation_domain_whitelist": [],
+            "enable_registration": False,
+            "url_preview_enabled": False,
+            "presence": {"enabled": False},
+            "rc_message": many,
+            "rc_login": {"address": many, "account": many, "failed_attempts": many},
+            "rc_joins": {"local": many, "remote": many},
+            "rc_invites": {"per_room": many, "per_user": many, "per_issuer": many},
+            "rc_registration": many,
+            "bcrypt_rounds": 4,
+        }
+        (folder / "homeserver.yaml").write_text(json.dumps(config))
+
+    @contextmanager
+    def running(self) -> Iterator["Synapse"]:
+        """Have it answer for the length of the block; it remembers everything for the next one."""
+        config = self.folder / "homeserver.yaml"
+        command = [FOLDER / "bin" / "python", "-m", "synapse.app.homeserver", "-c", config]
+        if not (self.folder / "signing.key").exists():
+            subprocess.run([*command, "--generate-keys"], check=True, capture_output=True, cwd=self.folder)
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder, env={"PATH": os.environ["PATH"]}
+            )
+        try:
+            self._until_up(process)
+            yield self
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def person(self, name: str) -> str:
+        """Register somebody; return their access token."""
+        place = "/_synapse/admin/v1/register"
+        nonce = self.ask("GET", place)["nonce"]
+        said = "\0".join((nonce, name, f"password of {name}", "notadmin")).encode()
+        mac = hmac.new(SECRET.encode(), said, hashlib.sha1).hexdigest()
+        body = {"nonce": nonce, "username": name, "password": f"password of {name}", "mac": mac}
+        token: str = self.ask("POST", place, body)["access_token"]
+        return token
+
+    def ask(self, method: str, path: str, body: Any = None, token: str = "") -> Any:
+        """Ask its client API; the answer as JSON."""
+        content = json.dumps(body).encode() if body is not None else None
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        with urlopen(Request(self.url + path, content, headers, method=method), timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def _until_up(self, process: "subprocess.Popen[bytes]") -> None:
+        end = time.monotonic() + UP_WITHIN
+        while True:
+            try:
+                self.ask("GET", "/_matrix/client/versions")
+            except (URLError, OSError):
+                assert process.poll() is None, self.log.read_text()[-3000:]
+                assert time.monotonic() < end, self.log.read_text()[-3000:]
+                time.sleep(0.1)
+            else:
+                return
+
+
+if __name__ == "__main__":
+    raise SystemExit(why_not_here())

@@ -1,0 +1,217 @@
+"""Chat: orders are taken from linked people in their fleets' rooms, once each, and refused by name."""
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from orchestrator.store.ledger import Ledger
+from policies.model.change import ChangeKind, ChangeOpening
+from tests.service.chat_rooms import ROOM, WORKSPACE, Process, code_in, link, token, with_chat
+from tests.service.test_safe_direction import Night, night
+from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
+
+__all__ = ["night"]
+
+
+@pytest.fixture
+def ledger(night: Night) -> Ledger:
+    found = Ledger.open(night.settings.ledger_url)
+    found.open_change(
+        ChangeOpening(
+            key="the change under way",
+            fleet="edge",
+            kind=ChangeKind.UPGRADE,
+            requested_by="eve",
+            reason="new features",
+            release="1.4.0",
+        )
+    )
+    return found
+
+
+@pytest.fixture
+def room(night: Night, ledger: Ledger) -> Process:
+    with_chat(night.folder)
+    for person in ("ana", "ben", "cleo", "dan"):
+        link(ledger, person)
+    return Process(night.api, token(ledger))
+
+
+async def test_a_hold_is_given_at_once_in_the_persons_own_name(night: Night, room: Process) -> None:
+    answer = await room.say("ana", "hold edge logins hurt")
+    assert answer.begun == "hold", answer.text
+    assert len(await night.heard()) == 1
+    assert {one.partition("/")[0] for one in await night.heard()} == {"ana"}
+
+
+async def test_the_same_message_is_carried_out_once_and_gets_the_same_answer(
+    night: Night, room: Process
+) -> None:
+    same: dict[str, object] = {"message": "$one", "at": datetime.now(UTC).isoformat()}
+    first = await room.say("ana", "hold edge", **same)
+    again = await room.say("ana", "hold edge", **same)
+    assert again.lines == first.lines
+    assert (first.repeated, again.repeated) == (False, True)
+    assert len(await night.heard()) == 1
+    other = await room.say("ana", "hold edge for another reason", **same)
+    assert other.refused == "OtherContent"
+
+
+async def test_a_rollback_takes_a_code_that_only_whoever_asked_can_use_and_once(
+    night: Night, room: Process
+) -> None:
+    asked = await room.say("ana", "rollback edge it hurts")
+    assert "2 minutes, only you" in asked.text, asked.text
+    assert not await night.heard()
+    code = code_in(asked)
+    other = await room.say("ben", f"confirm {code}")
+    assert other.lines[0] == ("ben: only ana can confirm this. To start your own: !penstock rollback edge")
+    assert not await night.heard()
+    done = await room.say("ana", f"confirm {code.upper()}")
+    assert done.begun == "rollback", done.text
+    assert "by ana" in done.text
+    again = await room.say("ana", f"confirm {code}")
+    assert again.refused == "Refused"
+    assert len(await night.heard()) == 1
+
+
+async def test_after_few_wrong_codes_the_right_one_is_worth_nothing(night: Night, room: Process) -> None:
+    code = code_in(await room.say("ana", "rollback edge"))
+    for _ in range(5):
+        assert (await room.say("ana", "confirm 0000")).refused == "Refused"
+    assert (await room.say("ana", f"confirm {code}")).refused == "Refused"
+    assert not await night.heard()
+
+
+async def test_a_code_is_good_for_two_minutes(night: Night, room: Process) -> None:
+    code = code_in(await room.say("ana", "rollback edge"))
+    with closing(sqlite3.connect(night.database)) as database:
+        late = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%d %H:%M:%S.%f")
+        database.execute("UPDATE chat_codes SET expires = ?", (late,))
+        database.commit()
+    assert (await room.say("ana", f"confirm {code}")).refused == "Refused"
+    assert not await night.heard()
+
+
+async def test_a_code_of_another_state_of_the_change_confirms_nothing(
+    night: Night, room: Process, ledger: Ledger
+) -> None:
+    code = code_in(await room.say("ana", "rollback edge"))
+    with closing(sqlite3.connect(night.database)) as database:
+        database.execute("UPDATE changes SET outcome = 'promoted', ended = began, sentence = 'good'")
+        database.commit()
+    answer = await room.say("ana", f"confirm {code}")
+    assert answer.refused == "Conflict", answer.text
+    assert "has moved on" in answer.text
+    assert not await night.heard()
+
+
+@pytest.mark.parametrize(
+    ("person", "said", "more", "why"),
+    [
+        ("mallory", "hold edge", {}, "not linked to a person"),
+        ("dan", "hold edge", {}, "may not hold or abort"),
+        ("dan", "rollback edge", {}, "may not roll back"),
+        ("ana", "hold edge", {"direct": True}, "a direct message only asks"),
+        ("ana", "hold edge", {"channel": "!other:chat.example.org"}, "not spoken of in this room"),
+        ("ana", "hold core", {}, "not spoken of in this room"),
+        ("ana", "hold edge", {"at": "2026-01-01T00:00:00Z"}, "more than five minutes ago"),
+        ("ana", "hold edge", {"at": "2126-01-01T00:00:00Z"}, "more than five minutes ago"),
+        ("cleo", "approve edge", {}, "takes no approvals in chats"),
+        ("ana", "rollback edge --to 1.0", {}, "known-good alone"),
+        ("ana", "holt edge", {}, "did you mean !penstock hold?"),
+        ("ana", "hold egde", {}, "did you mean !penstock hold edge?"),
+    ],
+)
+async def test_what_may_not_be_is_refused_by_name_and_written_down(
+    night: Night, room: Process, ledger: Ledger, person: str, said: str, more: dict[str, object], why: str
+) -> None:
+    answer = await room.say(person, said, **more)
+    assert answer.refused, answer.text
+    assert answer.text.startswith(f"{person}: ")
+    assert why in answer.text
+    assert not await night.heard()
+    with closing(sqlite3.connect(night.database)) as database:
+        found = database.execute("SELECT body FROM audit WHERE via = 'chat' AND action = 'refused'")
+        assert any(why in body for (body,) in found)
+
+
+async def test_whoever_lost_their_role_or_their_link_orders_nothing_from_then_on(
+    night: Night, room: Process, ledger: Ledger
+) -> None:
+    code = code_in(await room.say("ana", "rollback edge"))
+    file = night.folder / "people.yaml"
+    file.write_text(file.read_text().replace("'*': [operator]", "'*': [viewer]"))
+    assert (await room.say("ana", f"confirm {code}")).refused == "NotAllowed"
+    with_chat(night.folder)
+    asked = {"workspace": WORKSPACE, "user": f"@ana:{WORKSPACE}", "reason": "stolen"}
+    key = {"Idempotency-Key": uuid4().hex}
+    assert (await night.api.post("/chat/unlink", json=asked, headers=key)).json()["new"]
+    answer = await room.say("ana", "hold edge")
+    assert "not linked" in answer.text
+    assert not await night.heard()
+
+
+async def test_only_a_token_of_the_role_chat_hands_on_and_it_may_do_nothing_else(
+    night: Night, room: Process, ledger: Ledger
+) -> None:
+    body = {
+        "workspace": WORKSPACE,
+        "user": f"@ana:{WORKSPACE}",
+        "channel": ROOM,
+        "message": "$m",
+        "text": "!penstock hold edge",
+        "at": datetime.now(UTC).isoformat(),
+    }
+    root = await night.api.post("/chat/messages", json=body)
+    assert root.status_code == 403, root.text
+    shown = {"Authorization": f"Bearer {token(ledger)}", "Idempotency-Key": "k"}
+    for path in ("/fleets/edge", "/changes/edge-1", "/audit", "/releases"):
+        answer = await night.api.get(path, headers=shown)
+        assert answer.status_code >= 400 or answer.json() == {"releases": []}, answer.text
+    order = {"kind": "hold", "reason": "because"}
+    assert (await night.api.post("/fleets/edge/commands", json=order, headers=shown)).status_code == 404
+    assert not await night.heard()
+
+
+async def test_status_and_why_tell_what_the_page_tells(room: Process) -> None:
+    said = await room.say("dan", "status")
+    assert said.lines[0].startswith("edge-1: ")
+    assert [line.partition(":")[0] for line in said.lines[1:]] == ["Users", "Why", "Next", "You can"]
+    assert "hold" not in said.lines[-1]  # dan only looks
+    assert (await room.say("dan", "explain edge")).lines[0].startswith("edge-1: ")
+    assert (await room.say("dan", "history edge")).lines[0].startswith("edge-1: ")
+
+
+async def test_a_card_is_posted_once_and_edited_from_then_on(
+    night: Night, room: Process, ledger: Ledger
+) -> None:
+    shown = {"Authorization": f"Bearer {token(ledger)}"}
+
+    async def wanted() -> list[dict[str, object]]:
+        answer = await night.api.get("/chat/cards", params={"workspace": WORKSPACE}, headers=shown)
+        found: list[dict[str, object]] = answer.json()["cards"]
+        return found
+
+    (card,) = await wanted()
+    assert (card["message"], card["change"]) == (None, "edge-1")
+    (again,) = await wanted()
+    assert again["transaction"] == card["transaction"]
+    told = {"workspace": WORKSPACE, "channel": ROOM, "change": "edge-1", "message": "$card"}
+    noted = await night.api.post("/chat/cards", json=told | {"digest": card["digest"]}, headers=shown)
+    assert noted.status_code == 200, noted.text
+    assert await wanted() == []
+    with closing(sqlite3.connect(night.database)) as database:
+        database.execute("UPDATE changes SET outcome = 'promoted', ended = began, sentence = 'it is good'")
+        database.commit()
+    (edited,) = await wanted()
+    assert edited["message"] == "$card"
+
+
+async def test_strangers_who_talk_too_much_keep_nobody_from_holding(night: Night, room: Process) -> None:
+    refused = [await room.say("stranger", "status edge") for _ in range(25)]
+    assert any(one.refused == "TooMany" for one in refused)
+    assert (await room.say("ana", "hold edge")).begun == "hold"
