@@ -10,6 +10,7 @@ from orchestrator.words.desired import pin_line
 from orchestrator.words.offers import all_spelled, spelled
 from orchestrator.words.text import printable
 from orchestrator.words.times import moment
+from policies.runbooks import runbook_of, runbook_of_waiting
 
 Json = Mapping[str, Any]
 Line = tuple[str, str]
@@ -19,18 +20,28 @@ SHOWN = 10
 """Of each kind so many are named; of ten thousand nobody reads them all at the worst moment."""
 
 NEEDS_YOU = "Needs you"
+RUNBOOK = "Runbook"
 
 
 def fleet_notices(status: Json) -> list[Line]:
     """Return what is wrong with a fleet, and what it is pinned against."""
-    concern = [(NEEDS_YOU, status["concern"])] if status["concern"] else []
+    concern = _with_runbook(status["concern"], runbook_of("stuck")) if status["concern"] else []
     pin = [("Pinned", f"against {pin_line(status['pin'])}")] if status.get("pin") else []
     return [*concern, *pin]
 
 
 def change_notices(change: Json) -> list[Line]:
     """Return what a change needs somebody for."""
-    return [(NEEDS_YOU, change["needs_you"])] if change["needs_you"] else []
+    if not change["needs_you"]:
+        return []
+    decision = change.get("decision")
+    page = runbook_of_waiting(
+        incomplete=bool(change.get("incomplete")),
+        asks_second=bool(change.get("confirm")),
+        verdict=decision["verdict"] if decision else None,
+        worst_gate=_decided_by(decision) if decision else None,
+    )
+    return _with_runbook(change["needs_you"], page)
 
 
 def told_lines(change: Json) -> list[Line]:
@@ -47,7 +58,7 @@ def left_out_lines(change: Json) -> list[Line]:
 
 def glance_notices(glance: Json) -> list[Line]:
     """Return what a fleet that is one of many needs somebody for."""
-    concern = [(NEEDS_YOU, glance["concern"])] if glance["concern"] else []
+    concern = _with_runbook(glance["concern"], runbook_of("stuck")) if glance["concern"] else []
     return concern + (change_notices(glance["change"]) if glance["change"] else [])
 
 
@@ -65,21 +76,24 @@ def missing_lines(status: Json) -> list[Line]:
     """Return the gateways that are silent, that somebody left out, or whose drain waits for somebody."""
     fleet, standing = status["fleet"], status["standing"]
     silent, quarantined, drains = (standing[name] for name in ("silent", "quarantined", "held_drains"))
-    return [
-        (NEEDS_YOU, line)
-        for lines in (
-            _named("Silent", "are silent", silent, standing["silent_count"], _command("sessions", fleet)),
-            _named(
-                "Quarantined",
-                "are quarantined",
-                quarantined,
-                len(quarantined),
-                f"penstock status {fleet} -o json",
-            ),
-            _named("Drain of", "drains wait", drains, len(drains), _command("drains", fleet)),
-        )
-        for line in lines
-    ]
+    named = {
+        "silent": _named(
+            "Silent", "are silent", silent, standing["silent_count"], _command("sessions", fleet)
+        ),
+        "quarantined": _named(
+            "Quarantined",
+            "are quarantined",
+            quarantined,
+            len(quarantined),
+            f"penstock status {fleet} -o json",
+        ),
+        "drain_held": _named("Drain of", "drains wait", drains, len(drains), _command("drains", fleet)),
+    }
+    said: list[Line] = []
+    for word, lines in named.items():
+        found = [(NEEDS_YOU, line) for line in lines]
+        said += [*found, (RUNBOOK, runbook_of(word) or "")] if found else []
+    return said
 
 
 def on_line(standing: Json) -> str:
@@ -108,6 +122,16 @@ def standing_line(status: Json) -> str:
         f"{status['fleet']} {on_line(standing)}, {taking_line(standing)}. No change yet. "
         f"Next: {all_spelled(status['offers'])}"
     )
+
+
+def _with_runbook(sentence: str, page: str | None) -> list[Line]:
+    return [(NEEDS_YOU, sentence), *([(RUNBOOK, page)] if page else [])]
+
+
+def _decided_by(decision: Json) -> str | None:
+    """Return the first gate whose verdict is that of the decision."""
+    readings = decision.get("readings", ())
+    return next((one["gate"] for one in readings if one["verdict"] == decision["verdict"]), None)
 
 
 def _named(word: str, are: str, found: Mapping[str, str], count: int, where: str) -> Iterator[str]:
