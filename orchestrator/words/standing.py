@@ -25,7 +25,9 @@ RUNBOOK = "Runbook"
 
 def fleet_notices(status: Json) -> list[Line]:
     """Return what is wrong with a fleet, and what it is pinned against."""
-    concern = _with_runbook(status["concern"], runbook_of("stuck")) if status["concern"] else []
+    concern = (
+        [(NEEDS_YOU, _with_runbook(status["concern"], runbook_of("stuck")))] if status["concern"] else []
+    )
     pin = [("Pinned", f"against {pin_line(status['pin'])}")] if status.get("pin") else []
     return [*concern, *pin]
 
@@ -41,7 +43,7 @@ def change_notices(change: Json) -> list[Line]:
         verdict=decision["verdict"] if decision else None,
         worst_gate=_decided_by(decision) if decision else None,
     )
-    return _with_runbook(change["needs_you"], page)
+    return [(NEEDS_YOU, _with_runbook(change["needs_you"], page))]
 
 
 def told_lines(change: Json) -> list[Line]:
@@ -58,7 +60,9 @@ def left_out_lines(change: Json) -> list[Line]:
 
 def glance_notices(glance: Json) -> list[Line]:
     """Return what a fleet that is one of many needs somebody for."""
-    concern = _with_runbook(glance["concern"], runbook_of("stuck")) if glance["concern"] else []
+    concern = (
+        [(NEEDS_YOU, _with_runbook(glance["concern"], runbook_of("stuck")))] if glance["concern"] else []
+    )
     return concern + (change_notices(glance["change"]) if glance["change"] else [])
 
 
@@ -76,24 +80,28 @@ def missing_lines(status: Json) -> list[Line]:
     """Return the gateways that are silent, that somebody left out, or whose drain waits for somebody."""
     fleet, standing = status["fleet"], status["standing"]
     silent, quarantined, drains = (standing[name] for name in ("silent", "quarantined", "held_drains"))
-    named = {
-        "silent": _named(
-            "Silent", "are silent", silent, standing["silent_count"], _command("sessions", fleet)
+    found = (
+        (
+            "silent",
+            _named("Silent", "are silent", silent, standing["silent_count"], _command("sessions", fleet)),
         ),
-        "quarantined": _named(
-            "Quarantined",
-            "are quarantined",
-            quarantined,
-            len(quarantined),
-            f"penstock status {fleet} -o json",
+        (
+            "quarantined",
+            _named(
+                "Quarantined",
+                "are quarantined",
+                quarantined,
+                len(quarantined),
+                f"penstock status {fleet} -o json",
+            ),
         ),
-        "drain_held": _named("Drain of", "drains wait", drains, len(drains), _command("drains", fleet)),
-    }
-    said: list[Line] = []
-    for word, lines in named.items():
-        found = [(NEEDS_YOU, line) for line in lines]
-        said += [*found, (RUNBOOK, runbook_of(word) or "")] if found else []
-    return said
+        ("drain_held", _named("Drain of", "drains wait", drains, len(drains), _command("drains", fleet))),
+    )
+    return [
+        (NEEDS_YOU, _with_runbook(line, runbook_of(word)) if first else line)
+        for word, lines in found
+        for first, line in _and_whether_first(lines)
+    ]
 
 
 def on_line(standing: Json) -> str:
@@ -124,8 +132,15 @@ def standing_line(status: Json) -> str:
     )
 
 
-def _with_runbook(sentence: str, page: str | None) -> list[Line]:
-    return [(NEEDS_YOU, sentence), *([(RUNBOOK, page)] if page else [])]
+def _with_runbook(sentence: str, page: str | None) -> str:
+    if page is None:
+        return sentence
+    return f"{sentence}{'' if sentence.endswith(('.', '?', '!')) else '.'} {RUNBOOK}: {page}"
+
+
+def _and_whether_first(lines: Iterator[str]) -> Iterator[tuple[bool, str]]:
+    """Yield each line, and whether it is the first of its kind: one that names the page is enough."""
+    return ((number == 0, line) for number, line in enumerate(lines))
 
 
 def _decided_by(decision: Json) -> str | None:

@@ -1,10 +1,10 @@
 """Runbooks as tests: what a page has people type, what it says that they will see, and where that is typed.
 
-A page's comment of the form `<!-- lab ... -->` says, a line each, what is done to a lab before anybody types:
-`break KIND [GATEWAY]`, `$ COMMAND`, and `until WORDS: COMMAND`, which waits for a command to say these words. In a
-`console` block the lines under a command are what it prints: `…` stands for anything within a line, alone in a
-line for any lines, and `[exit 3]` is the code that the command ends with, 0 where it does not stand. Runs of spaces
-count as one. Lines with `$` are typed by whoever runs the fleet, lines with `#` on the host of gw-1.
+A page's comment `<!-- lab ... -->` says, a line each, what is done to a lab before anybody types:
+`break KIND [GATEWAY]`, `$ COMMAND`, and `until WORDS: COMMAND`, which waits for a command to say these words.
+In a `console` block the lines under a command are what it prints: `…` stands for anything within a line, alone
+in a line for any lines, and `[exit 3]` is the code that the command ends with, 0 where it does not stand. Runs of
+spaces count as one. Lines with `$` are typed by whoever runs the fleet, lines with `#` on the host of gw-1.
 """
 
 import re
@@ -57,7 +57,7 @@ def _commands(block: str) -> Iterator[Typed]:
 
 
 def difference(expected: Sequence[str], said: str) -> str | None:
-    """Return what a command did not print that it was to, or printed beyond it; None when all is as it was said.
+    """Return how a command printed something else than the page says, None when it did not.
 
     Lines are compared in their order; between two lines others may only stand where the page says `…`.
     """
