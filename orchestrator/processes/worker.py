@@ -61,6 +61,7 @@ from workflows.batch import Batch
 from workflows.change import Change
 from workflows.drain import Drain
 from workflows.install import Install
+from workflows.path import WalkPath
 from workflows.preflight import Preflight
 from workflows.reconcile import Reconcile
 from workflows.reload import Reload
@@ -96,6 +97,7 @@ WORKFLOWS = (
     Reload,
     Adopt,
     Examine,
+    WalkPath,
     Reconcile,
 )
 

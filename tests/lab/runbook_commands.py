@@ -1,4 +1,4 @@
-"""What of the runbooks is typed where: in a lab, or by the test that is named for a command that no lab can show."""
+"""What of the runbooks is typed where: in a lab, or by a test that is named, for what no lab can show."""
 
 ELSEWHERE: dict[tuple[str, str], str] = {
     ("agent-silent", "penstock agent renew"): "tests/relay/test_enrolment.py",
@@ -14,6 +14,33 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("signature-refused", "penstock release verify"): "tests/service/test_release_commands.py",
     ("signer-compromised", "penstock release verify"): "tests/service/test_release_commands.py",
     ("signer-compromised", "penstock release yank"): "tests/service/test_release_commands.py",
+    ("agent-stolen", "penstock sessions"): "tests/lab/test_standing.py",
+    ("agent-stolen", "penstock gateway return"): "tests/lab/readme_commands.py",
+    ("drain-past-deadline", "penstock drain extend"): "tests/lab/readme_commands.py",
+    ("drain-past-deadline", "penstock drain end"): "tests/lab/readme_commands.py",
+    ("held-decide", "penstock promote"): "tests/service/test_approvals.py",
+    ("ledger-lost", "penstock ledger rebuild"): "tests/service/test_rebuilding.py",
+    ("ledger-lost", "penstock history"): "tests/service/test_cli.py",
+    ("ledger-lost", "penstock gateway revoke"): "tests/relay/test_enrolment.py",
+    ("ledger-lost", "penstock release add"): "tests/service/test_release_commands.py",
+    ("ledger-lost", "penstock release yank"): "tests/service/test_release_commands.py",
+    ("ledger-lost", "penstock token create"): "tests/service/test_cli.py",
+    ("ledger-restore", "penstock ledger restore"): "tests/lab/readme_commands.py",
+    ("ledger-restore", "penstock gateway revoke"): "tests/relay/test_enrolment.py",
+    ("ledger-restore", "penstock release yank"): "tests/service/test_release_commands.py",
+    ("ledger-restore", "penstock token revoke"): "tests/service/test_cli.py",
+    ("ledger-restore", "penstock gateway quarantine"): "tests/lab/readme_commands.py",
+    ("removal", "penstock gateway revoke"): "tests/relay/test_enrolment.py",
+    ("rollback-incomplete", "nft flush map"): "tests/drivers/test_nftables.py",
+    ("worker-or-temporal-down", "nft flush map"): "tests/drivers/test_nftables.py",
+    ("rollback-waits", "penstock status"): "tests/service/test_approvals.py",
+    ("rollback-waits", "penstock approve"): "tests/service/test_approvals.py",
+    ("rollback-waits", "penstock reject"): "tests/service/test_approvals.py",
+    ("signature-refused", "penstock plan"): "tests/service/test_approvals.py",
+    ("signature-refused", "penstock approve"): "tests/service/test_approvals.py",
+    ("signer-compromised", "penstock check"): "tests/lab/readme_commands.py",
+    ("signer-compromised", "penstock resume"): "tests/lab/readme_commands.py",
+    ("penstock-upgrade", "penstock check /"): "tests/lab/readme_commands.py",
     ("worker-or-temporal-down", "penstock worker"): "tests/service/test_bad_inputs.py",
 }
 """The commands of a page that a lab cannot show, or that would take from it what other pages need."""

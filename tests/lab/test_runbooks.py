@@ -1,4 +1,4 @@
-"""Every page of the runbooks is typed in a lab with its fault, and what it says people will see is what they see."""
+"""Every page of the runbooks is typed in a lab with its fault, and people see what it says."""
 
 import json
 import os
@@ -48,6 +48,7 @@ class Desk:
         line = re.sub(r"\bedge\b", "lab", command)
         line = line.replace("/etc/penstock/agent.yaml", str(self.state / "lab/run/etc/agents/gw-1.yaml"))
         line = line.replace("/etc/penstock/", f"{self.state}/lab/run/etc/")
+        line = line.replace("/srv/backup/", f"{self.state}/backup-")
         line = line.replace("gates.yaml", str(HOME / "deploy/prometheus/gates.yaml"))
         inside = ["nsenter", f"--net=/run/netns/{PREFIX}gw-1"] if on_host else []
         return self._run([*inside, "sh", "-c", line], self.state / "lab")
