@@ -77,14 +77,11 @@ ALLOWED: dict[Role, frozenset[Action]] = {
 }
 """What each role may do; a person of several roles may do all of theirs."""
 
-OF_MACHINES = frozenset({Action.HAND_ON})
-"""What no person does: a process of penstock, with a token that may do only this."""
-
 OF_PEOPLE = frozenset({Action.ANSWER, Action.ENROL, Action.ADMINISTER, Action.UNPIN})
 """What no machine does, whatever its token was given."""
 
-OF_MACHINES = frozenset({Action.CHAT})
-"""What no person does: whoever did could speak for others."""
+OF_MACHINES = frozenset({Action.HAND_ON, Action.CHAT})
+"""What no person does: whoever handed on what others say could speak for them."""
 
 
 SAFE_DIRECTION = frozenset({CommandKind.HOLD, CommandKind.ABORT, CommandKind.ROLL_BACK})

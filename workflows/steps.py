@@ -61,6 +61,15 @@ STUDY = Options(
 )
 """Reads much, for seconds; a worker that dies meanwhile is noticed by its missing heartbeat."""
 
+WALK = Options(
+    start_to_close_timeout=timedelta(seconds=45),
+    heartbeat_timeout=HEARD_WITHIN,
+    schedule_to_start_timeout=timedelta(seconds=20),
+    schedule_to_close_timeout=timedelta(seconds=60),
+    retry_policy=_retry(2),
+)
+"""Tries a tunnel of a gateway, for seconds; whoever asks is waiting."""
+
 LOOK = Options(
     start_to_close_timeout=timedelta(seconds=5),
     heartbeat_timeout=HEARD_WITHIN,

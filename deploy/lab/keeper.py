@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.lab.faults import cut_off, flush_nftables, nft_refuses, no_room
-from deploy.lab.lab import Lab, lab
+from deploy.lab.lab import DEMO, Lab, Shape, lab
 from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
 
 READY, FAILED = "ready: ", "failed: "
@@ -123,7 +123,7 @@ def _named(kind: str, gateway: str) -> str:
     return f"{kind} of {gateway}" if gateway else kind
 
 
-async def keep(folder: Path) -> None:
+async def keep(folder: Path, shape: Shape = DEMO) -> None:
     """Build the lab, say when it is ready, and do what is asked until told to end."""
     report = (folder / "up.log").open("w", buffering=1)
     told = asyncio.Event()
@@ -134,7 +134,7 @@ async def keep(folder: Path) -> None:
         report.write(sentence + "\n")
 
     try:
-        async with lab(tell) as kept:
+        async with lab(tell, shape) as kept:
             keeper = Keeper(kept)
             await kept.states()  # so that the first status has seen every gateway
             server = await asyncio.start_unix_server(_listener(keeper), folder / "control.sock")

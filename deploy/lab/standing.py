@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["penstock"]:
         return _penstock(folder, arguments[1:])
     from deploy.lab.keeper import KINDS, keep  # noqa: PLC0415 - who types a command waits for no lab
+    from deploy.lab.lab import DEMO  # noqa: PLC0415 - who types a command waits for no lab
 
     parser = argparse.ArgumentParser(prog="./run lab", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -206,7 +208,8 @@ def main(arguments: Sequence[str]) -> int:
     verbs.add_parser("down", help="remove it")
     verbs.add_parser("counts", help="users, sessions and pings as JSON")
     verbs.add_parser("penstock", help="the command line of the lab's installation")
-    verbs.add_parser("keep")
+    keeping = verbs.add_parser("keep")
+    keeping.add_argument("--prefix", help="of the lab's networks, so that it may be beside another lab")
     for verb in ("break", "mend"):
         one = verbs.add_parser(verb, help=f"{verb} a part of it: {', '.join(KINDS)}")
         one.add_argument("kind", choices=KINDS)
@@ -218,7 +221,8 @@ def main(arguments: Sequence[str]) -> int:
         case "down":
             return down(folder)
         case "keep":
-            asyncio.run(keep(folder))
+            shape = replace(DEMO, prefix=chosen.prefix) if chosen.prefix else DEMO
+            asyncio.run(keep(folder, shape))
         case "counts":
             sys.stdout.write(json.dumps(ask(folder, {"verb": "counts"}), indent=2) + "\n")
         case verb:

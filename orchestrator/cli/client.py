@@ -96,6 +96,12 @@ class Api:
         """Return the same API, asked for what takes until every gateway has answered or is silent."""
         return self._waiting(SURVEY_SECONDS, "Every gateway is asked; one that is silent takes 20 s.")
 
+    def walking(self) -> "Api":
+        """Return the same API, asked for what takes until a tunnel of a gateway was tried."""
+        return self._waiting(
+            SURVEY_SECONDS, "A tunnel is tried on that gateway; one that passes nothing takes 20 s."
+        )
+
     def comparing(self) -> "Api":
         """Return the same API, asked for what takes until a large description is read and compared."""
         return self._waiting(COMPARE_SECONDS, "The description is compared with what is so.")

@@ -22,6 +22,7 @@ from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.runtime.host.own_unit import OwnUnit
+from activities.drivers.runtime.host.path import GatewayPath
 from activities.drivers.runtime.host.sessions import SlotSessions
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.slots import HostSlots
@@ -32,6 +33,7 @@ from activities.drivers.trust_files import compose_releases
 from activities.files import load
 from activities.host_record import HostRecordActivities
 from activities.instances import InstanceActivities
+from activities.paths import PathActivities
 from activities.refusals import Hears
 from activities.sessions import SessionActivities
 from activities.snapshots import SnapshotActivities
@@ -124,6 +126,7 @@ class Host:
     runtime: HostSlots
     snapshots: HostSnapshots
     adoption: HostAdoption
+    path: GatewayPath
 
 
 def compose_host(settings: AgentSettings) -> Host:
@@ -172,7 +175,8 @@ def compose_host(settings: AgentSettings) -> Host:
         lambda: renewed.failing if renewed is not None else "",
     )
     snapshots = HostSnapshots(folders, runtime.observe, settings.pseudonyms, settings.snapshots_kept)
-    return Host(audit, journal, folders, table, runtime, snapshots, adoption)
+    path = GatewayPath(folders, table, login)
+    return Host(audit, journal, folders, table, runtime, snapshots, adoption, path)
 
 
 async def compose(settings: AgentSettings) -> tuple[SteadyWorker, Host]:
@@ -197,6 +201,7 @@ async def compose(settings: AgentSettings) -> tuple[SteadyWorker, Host]:
         SessionActivities(SlotSessions(host.folders, host.journal, host.table)),
         HostRecordActivities(host.audit),
         AdoptionActivities(host.adoption),
+        PathActivities(host.path),
     )
     make = partial(connected_worker, settings, host.audit.record_refusal, activities)
     return SteadyWorker(await make(), make), host
@@ -225,6 +230,7 @@ def gateway_activities(
     sessions: SessionActivities,
     record: HostRecordActivities,
     adoption: AdoptionActivities,
+    path: PathActivities,
 ) -> list[Callable[..., Any]]:
     """Return the steps that workflows ask a gateway for."""
     return [
@@ -251,6 +257,7 @@ def gateway_activities(
         record.read_host_record,
         adoption.examine_gateway,
         adoption.adopt_gateway,
+        path.walk_path,
     ]
 
 

@@ -72,6 +72,7 @@ from workflows.batch import Batch
 from workflows.change import Change
 from workflows.drain import Drain
 from workflows.install import Install
+from workflows.path import WalkPath
 from workflows.preflight import Preflight
 from workflows.reconcile import Reconcile
 from workflows.reload import Reload
@@ -107,6 +108,7 @@ WORKFLOWS = (
     Reload,
     Adopt,
     Examine,
+    WalkPath,
     Reconcile,
 )
 

@@ -94,6 +94,7 @@ from policies.model.errors import (
 from policies.model.fleet import Fleet
 from policies.model.handover import Duty
 from policies.model.offer import Offer, Verb
+from policies.model.path import PathWalked
 from policies.model.people import EVERY_FLEET, Caller, Via
 from policies.model.plan import Strategy
 from policies.model.plan_part import PlanHeader
@@ -378,6 +379,18 @@ class Service:
     async def sessions(self, caller: Caller, fleet: str) -> Surveyed:
         """Return what is true of every gateway now."""
         return await self._changes.surveys.of(await self._asked(caller, Action.READ, fleet))
+
+    async def walk(self, caller: Caller, fleet: str, gateway: str) -> PathWalked:
+        """Return what keeps users' packets from passing through the gateway; of each person one at a time.
+
+        Raises:
+            BadInput: The fleet has no such gateway.
+            Unavailable: Its agent does not answer.
+        """
+        asked = await self._asked(caller, Action.READ, fleet)
+        own_turn = self._own_turns.setdefault(caller.person, asyncio.Lock())
+        async with own_turn:
+            return await self._changes.surveys.walk(asked, gateway)
 
     async def gateways(self, caller: Caller, fleet: str, after: str, limit: int) -> tuple[GatewayRow, ...]:
         """Return what gateways said of themselves when they were last looked at; none is asked now.

@@ -23,11 +23,14 @@ from policies.model.errors import BadInput, Refused, Unavailable
 from policies.model.fleet import Fleet, Gateway, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
+from policies.model.path import PathWalked
 from policies.model.plan_part import MOST_MEMBERS
 from policies.model.value import Value
+from policies.paths import findings_of
 from policies.pools import Network, shared_pools
 from policies.status.told import listed
 from workflows.adopt import Examine, ExamineOrder
+from workflows.path import PathAnswer, PathOrder, WalkPath
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey, SurveyOrder
 
@@ -45,6 +48,9 @@ UNHEARD = "no answer of it came into the ledger; have worker and API the same cl
 
 EXAMINED_WITHIN = timedelta(minutes=1)
 """How long the answers of fifty gateways may take; one that is silent takes half of it."""
+
+WALKED_WITHIN = timedelta(seconds=75)
+"""How long the walk through a gateway may take: a tunnel that passes nothing takes longest."""
 
 EXAMINED_AT_ONCE = 8
 """Times fifty gateways."""
@@ -138,6 +144,36 @@ class SurveyService:
         except WorkflowFailureError as error:
             nobody = Offer(verb=Verb.DOCTOR)
             raise Unavailable(f"{fleet.name} was not examined within {EXAMINED_WITHIN}", nobody) from error
+
+    async def walk(self, fleet: Fleet, gateway: str) -> PathWalked:
+        """Return what keeps users' packets from passing through the gateway; nothing is changed on it.
+
+        Raises:
+            BadInput: The fleet has no such gateway.
+            Unavailable: Its agent does not answer, or is one of before that does not know the question.
+        """
+        if gateway not in {one.name for one in fleet.gateways}:
+            raise BadInput(
+                f"{fleet.name} has no gateway {gateway}; penstock sessions {fleet.name} lists them"
+            )
+        order = PathOrder(gateway=_reference(fleet.gateway(gateway)))
+        answer: PathAnswer
+        try:
+            with engine_answers():
+                answer = await self.client.execute_workflow(
+                    WalkPath.run,
+                    order,
+                    id=f"path/{fleet.name}/{gateway}/{secrets.token_hex(4)}",
+                    task_queue=CONTROL_QUEUE,
+                    execution_timeout=WALKED_WITHIN,
+                    rpc_timeout=ANSWER,
+                )
+        except WorkflowFailureError as error:
+            nobody = Offer(verb=Verb.DOCTOR)
+            raise Unavailable(f"{gateway} was not looked at within {WALKED_WITHIN}", nobody) from error
+        if answer.facts is None:
+            raise Unavailable(f"{gateway} was not looked at: {answer.silent}", Offer(verb=Verb.DOCTOR))
+        return PathWalked(fleet=fleet.name, gateway=gateway, findings=findings_of(answer.facts))
 
     async def refuse_shared_pools(self, fleet: Fleet, adopting: Collection[str] = ()) -> None:
         """Refuse what would give addresses of one gateway to users of another, as far as gateways answer."""

@@ -11,6 +11,7 @@ from orchestrator.words.changes import what
 from orchestrator.words.decisions import decision_lines, evidence_lines
 from orchestrator.words.signals import signal_lines, signal_rows
 from orchestrator.words.times import moment, span
+from policies.runbooks import OF_SIGNATURES, runbook_of
 
 ERRORS = (
     "policies.model.errors",
@@ -21,23 +22,6 @@ ERRORS = (
     "orchestrator.api.problems",
 )
 """Where errors are that a person may see, those that come most often first."""
-RUNBOOKS = {
-    "held": "held-decide",
-    "metrics_unavailable": "metrics-blind",
-    "not_enough_data": "held-decide",
-    "rolled_back": "canary-rejected",
-    "rollback_incomplete": "rollback-incomplete",
-    "unhealthy": "canary-rejected",
-    "hard": "canary-rejected",
-    "ForeignOrder": "host-refuses",
-    "BeyondHostLimits": "host-refuses",
-    "ChangeEnded": "host-refuses",
-    "InstanceGone": "canary-rejected",
-    "LeaseLapsed": "worker-or-temporal-down",
-    "RunningMismatch": "wrong-version-running",
-    "Unavailable": "worker-or-temporal-down",
-}
-"""Which runbook begins with which word; refusals of a signature all have another one."""
 
 
 def change_lines(found: Mapping[str, Any]) -> list[str]:
@@ -66,7 +50,7 @@ def change_lines(found: Mapping[str, Any]) -> list[str]:
 def verdict_lines(found: Mapping[str, Any]) -> list[str]:
     """Return what one decision of a change was and why, what would have changed it, and the runbook."""
     lines, decision = decision_lines(found), found["decision"]
-    runbook = RUNBOOKS.get(decision["verdict"])
+    runbook = runbook_of(decision["verdict"])
     if runbook is None or decision["action"] not in {"hold", "hold_for_human", "roll_back"}:
         return lines
     return [*lines, f" Runbook     runbooks/{runbook}.md"]
@@ -74,7 +58,7 @@ def verdict_lines(found: Mapping[str, Any]) -> list[str]:
 
 def _runbook_of(record: Mapping[str, Any], decision: Mapping[str, Any] | None) -> str | None:
     words = [record["outcome"] or "", decision["verdict"] if decision else ""]
-    return next((RUNBOOKS[word] for word in words if word in RUNBOOKS), None)
+    return next((page for word in words if (page := runbook_of(word)) is not None), None)
 
 
 _DECISION = re.compile(r"(?P<change>[^#]+)#(?P<number>[0-9]{1,9})")
@@ -94,7 +78,7 @@ def meaning_of(word: str) -> dict[str, Any] | None:
             return None
         name = code.name.lower()
         meaning = f"{name.replace('_', ' ')}: {code.meaning}"
-        return {"word": word, "meaning": meaning, "runbook": RUNBOOKS.get(name)}
+        return {"word": word, "meaning": meaning, "runbook": runbook_of(name)}
     if word == "Internal":
         meaning = "An error of penstock itself; the sentence says where its trace is. Please report it."
         return {"word": word, "meaning": meaning, "exit_code": ExitCode.INTERNAL, "runbook": None}
@@ -106,7 +90,7 @@ def meaning_of(word: str) -> dict[str, Any] | None:
                 "word": word,
                 "meaning": " ".join((inspect.getdoc(error) or "").split()),
                 "exit_code": error.exit_code,
-                "runbook": RUNBOOKS.get(word, "signature-refused" if refused else None),
+                "runbook": runbook_of(word) or (OF_SIGNATURES if refused else None),
             }
     return None
 

@@ -10,6 +10,7 @@ from orchestrator.words.desired import pin_line
 from orchestrator.words.offers import all_spelled, spelled
 from orchestrator.words.text import printable
 from orchestrator.words.times import moment
+from policies.runbooks import runbook_of, runbook_of_waiting
 
 Json = Mapping[str, Any]
 Line = tuple[str, str]
@@ -19,18 +20,30 @@ SHOWN = 10
 """Of each kind so many are named; of ten thousand nobody reads them all at the worst moment."""
 
 NEEDS_YOU = "Needs you"
+RUNBOOK = "Runbook"
 
 
 def fleet_notices(status: Json) -> list[Line]:
     """Return what is wrong with a fleet, and what it is pinned against."""
-    concern = [(NEEDS_YOU, status["concern"])] if status["concern"] else []
+    concern = (
+        [(NEEDS_YOU, _with_runbook(status["concern"], runbook_of("stuck")))] if status["concern"] else []
+    )
     pin = [("Pinned", f"against {pin_line(status['pin'])}")] if status.get("pin") else []
     return [*concern, *pin]
 
 
 def change_notices(change: Json) -> list[Line]:
     """Return what a change needs somebody for."""
-    return [(NEEDS_YOU, change["needs_you"])] if change["needs_you"] else []
+    if not change["needs_you"]:
+        return []
+    decision = change.get("decision")
+    page = runbook_of_waiting(
+        incomplete=bool(change.get("incomplete")),
+        asks_second=bool(change.get("confirm")),
+        verdict=decision["verdict"] if decision else None,
+        worst_gate=_decided_by(decision) if decision else None,
+    )
+    return [(NEEDS_YOU, _with_runbook(change["needs_you"], page))]
 
 
 def told_lines(change: Json) -> list[Line]:
@@ -47,7 +60,9 @@ def left_out_lines(change: Json) -> list[Line]:
 
 def glance_notices(glance: Json) -> list[Line]:
     """Return what a fleet that is one of many needs somebody for."""
-    concern = [(NEEDS_YOU, glance["concern"])] if glance["concern"] else []
+    concern = (
+        [(NEEDS_YOU, _with_runbook(glance["concern"], runbook_of("stuck")))] if glance["concern"] else []
+    )
     return concern + (change_notices(glance["change"]) if glance["change"] else [])
 
 
@@ -65,10 +80,13 @@ def missing_lines(status: Json) -> list[Line]:
     """Return the gateways that are silent, that somebody left out, or whose drain waits for somebody."""
     fleet, standing = status["fleet"], status["standing"]
     silent, quarantined, drains = (standing[name] for name in ("silent", "quarantined", "held_drains"))
-    return [
-        (NEEDS_YOU, line)
-        for lines in (
+    found = (
+        (
+            "silent",
             _named("Silent", "are silent", silent, standing["silent_count"], _command("sessions", fleet)),
+        ),
+        (
+            "quarantined",
             _named(
                 "Quarantined",
                 "are quarantined",
@@ -76,9 +94,13 @@ def missing_lines(status: Json) -> list[Line]:
                 len(quarantined),
                 f"penstock status {fleet} -o json",
             ),
-            _named("Drain of", "drains wait", drains, len(drains), _command("drains", fleet)),
-        )
-        for line in lines
+        ),
+        ("drain_held", _named("Drain of", "drains wait", drains, len(drains), _command("drains", fleet))),
+    )
+    return [
+        (NEEDS_YOU, _with_runbook(line, runbook_of(word)) if first else line)
+        for word, lines in found
+        for first, line in _and_whether_first(lines)
     ]
 
 
@@ -108,6 +130,23 @@ def standing_line(status: Json) -> str:
         f"{status['fleet']} {on_line(standing)}, {taking_line(standing)}. No change yet. "
         f"Next: {all_spelled(status['offers'])}"
     )
+
+
+def _with_runbook(sentence: str, page: str | None) -> str:
+    if page is None:
+        return sentence
+    return f"{sentence}{'' if sentence.endswith(('.', '?', '!')) else '.'} {RUNBOOK}: {page}"
+
+
+def _and_whether_first(lines: Iterator[str]) -> Iterator[tuple[bool, str]]:
+    """Yield each line, and whether it is the first of its kind: one that names the page is enough."""
+    return ((number == 0, line) for number, line in enumerate(lines))
+
+
+def _decided_by(decision: Json) -> str | None:
+    """Return the first gate whose verdict is that of the decision."""
+    readings = decision.get("readings", ())
+    return next((one["gate"] for one in readings if one["verdict"] == decision["verdict"]), None)
 
 
 def _named(word: str, are: str, found: Mapping[str, str], count: int, where: str) -> Iterator[str]:

@@ -147,7 +147,7 @@ def test_a_runbook_answers_the_same_questions_in_the_same_order(page: Path) -> N
     text = page.read_text()
     assert re.findall(r"^## (.+)$", text, flags=re.MULTILINE) == HEADINGS
     assert "Last drilled:" in text
-    assert len(text.splitlines()) <= 80
+    assert len(text.splitlines()) <= 120, "what a page has people type comes with what they will see"
 
 
 def test_every_runbook_and_every_decision_is_in_its_index() -> None:

@@ -41,6 +41,7 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/fleets/{fleet}": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/changes": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/gateways": (Action.READ, {}),
+    "GET /v1/fleets/{fleet}/gateways/{gateway}/path": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/certificates": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/drift": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/drains": (Action.READ, {}),

@@ -18,6 +18,7 @@ from orchestrator.service.rebuilding import Rebuilt
 from policies.model.adoption import Examined
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension
+from policies.model.path import PathWalked
 from policies.model.snapshot import SnapshotRow
 from policies.model.value import Name, Value
 
@@ -103,6 +104,12 @@ class Snapshots(Value):
     """Evidence of failures that is kept, the newest first."""
 
     snapshots: tuple[SnapshotRow, ...]
+
+
+@router.get("/fleets/{fleet}/gateways/{gateway}/path")
+async def path(fleet: Fleet, gateway: Gateway, caller: Asking, service: Serving) -> PathWalked:
+    """Ask one gateway what keeps users' packets from passing through it; a tunnel is tried for it."""
+    return await service.walk(caller, fleet, gateway)
 
 
 @router.post("/fleets/{fleet}/gateways/{gateway}/quarantine", response_model=Told)

@@ -1,0 +1,169 @@
+"""The way through this host: read of kernel, packet filter and routes, and tried with a tunnel."""
+
+import json
+from collections.abc import Awaitable, Iterator
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from activities.drivers.daemon.ocserv.login import ProbeLogin, target_of
+from activities.drivers.daemon.ocserv.session import hold_session
+from activities.drivers.daemon.port import Environment
+from activities.drivers.programs import run
+from activities.drivers.runtime.host.routes import routes
+from activities.drivers.runtime.host.slot_folders import SlotFolders
+from activities.steering import SteeringTable
+from policies.model.adoption import ADOPTED
+from policies.model.errors import PenstockError
+from policies.model.fleet import Slot
+from policies.model.path import MOST, PathFacts, TriedTunnel
+
+SETTINGS = Path("/proc/sys/net")
+ASKED = "penstock.invalid"
+"""A name that nobody has (RFC 2606): a server that says so answers."""
+
+
+class GatewayPath:
+    """Walks the way through one gateway; nothing is changed."""
+
+    def __init__(self, folders: SlotFolders, table: SteeringTable, login: ProbeLogin) -> None:
+        """Take the slots, where new sessions go, and who tries tunnels."""
+        self._folders = folders
+        self._table = table
+        self._login = login
+
+    async def walk(self) -> PathFacts:
+        """Return what is true of it now; what cannot be read is not known."""
+        gateway = self._folders.gateway
+        slots = [slot for slot in gateway.slots if slot.name != ADOPTED]
+        running = [slot for slot in slots if self._folders.of(slot.name).process() is not None]
+        wanted = {slot.name for slot in slots if self._folders.of(slot.name).state.get("wanted")}
+        names = {slot.name for slot in running}
+        steering = await _or_none(self._table.read())
+        rules = await _or_none(_rules()) or []
+        serves = steering.trial or steering.serving if steering is not None else None
+        environments = [
+            self._folders.of(slot.name).chroot for slot in running if slot.name == (serves or slot.name)
+        ]
+        target = target_of(environments[0], self._login) if environments else ""
+        return PathFacts(
+            gateway=gateway.name,
+            running=tuple(sorted(names))[:MOST],
+            ended=tuple(sorted(wanted - names))[:MOST],
+            devices_down=tuple(await _or_none(_down(running)) or ())[:MOST],
+            steering=bool(steering is not None and steering.serving),
+            steered_to=serves,
+            forwards4=_is_set("ipv4/ip_forward"),
+            forwards6=_is_set("ipv6/conf/all/forwarding") if any(slot.pool6 for slot in slots) else None,
+            drops=tuple(_drops(rules))[:MOST],
+            translates=any(_translates(rule) for rule in rules),
+            misrouted=tuple(await _or_none(_misrouted(running)) or ())[:MOST],
+            tracked=_number("netfilter/nf_conntrack_count"),
+            trackable=_number("netfilter/nf_conntrack_max"),
+            target=target,
+            target_is_here=await _is_here(target) if target else False,
+            tried=tuple([await self._try(environment) for environment in environments]),
+        )
+
+    async def _try(self, environment: Environment) -> TriedTunnel:
+        """Hold one session of the probe's user, ping, and ask the DNS servers that it is given."""
+        slot = environment.slot.name
+        try:
+            session = await hold_session(environment, self._login, "--no-dtls", names=[ASKED])
+        except PenstockError as error:
+            return TriedTunnel(slot=slot, words=str(error))
+        silent = [server for server in session.dns if session.answers.get((server, ASKED)) is None]
+        return TriedTunnel(
+            slot=slot,
+            let_in=session.let_in,
+            mtu=session.mtu,
+            small=session.pings.get("small", (0, 0)),
+            full=session.pings.get("full", (0, 0)),
+            dns=tuple(session.dns)[:MOST],
+            dns_silent=tuple(silent)[:MOST],
+            words=session.words,
+        )
+
+
+async def _or_none(asking: Awaitable[Any]) -> Any:
+    """Return the answer, None for one that could not be had: the other looks go on."""
+    try:
+        return await asking
+    except (PenstockError, OSError, ValueError, KeyError):
+        return None
+
+
+def _number(name: str) -> int | None:
+    with suppress(OSError, ValueError):
+        return int((SETTINGS / name).read_text())
+    return None
+
+
+def _is_set(name: str) -> bool | None:
+    found = _number(name)
+    return None if found is None else found > 0
+
+
+async def _rules() -> list[dict[str, Any]]:
+    """Return what nft lists, chains and rules."""
+    said = await run(["nft", "-j", "list", "ruleset"])
+    listed: list[dict[str, Any]] = json.loads(said.out)["nftables"] if said.status == 0 else []
+    return listed
+
+
+def _drops(listed: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield what drops forwarded packets: rules of such chains, and chains that drop what is left."""
+    chains = {
+        (one["chain"]["family"], one["chain"]["table"], one["chain"]["name"]): one["chain"]
+        for one in listed
+        if one.get("chain", {}).get("hook") == "forward"
+    }
+    rules = [one["rule"] for one in listed if "rule" in one]
+    for key, chain in chains.items():
+        own = [rule for rule in rules if (rule["family"], rule["table"], rule["chain"]) == key]
+        accepts = any("accept" in part for rule in own for part in rule["expr"])
+        if chain.get("policy") == "drop" and not accepts:
+            yield f"chain {key[2]} of table {key[1]} drops all that is forwarded"
+        for rule in own:
+            if any(kind in part for part in rule["expr"] for kind in ("drop", "reject")):
+                yield f"a rule in chain {key[2]} of table {key[1]} drops what is forwarded"
+
+
+def _translates(entry: dict[str, Any]) -> bool:
+    parts = entry.get("rule", {}).get("expr", ())
+    return any(kind in part for part in parts for kind in ("masquerade", "snat"))
+
+
+async def _links() -> list[dict[str, Any]]:
+    said = await run(["ip", "-j", "address", "show"])
+    found: list[dict[str, Any]] = json.loads(said.out or "[]")
+    return found
+
+
+async def _down(slots: list[Slot]) -> list[str]:
+    prefixes = tuple(slot.device for slot in slots)
+    links = await _links() if prefixes else []
+    return [one["ifname"] for one in links if one["ifname"].startswith(prefixes) and "UP" not in one["flags"]]
+
+
+async def _misrouted(slots: list[Slot]) -> list[str]:
+    """Return routes for users' addresses that lead to another device than their slot's."""
+    return [
+        f"{route.network} of slot {slot.name} leads to {route.device}"
+        for slot in slots
+        for route in await routes()
+        for pool in slot.pools
+        if route.network.version == pool.version
+        and route.network.subnet_of(pool)  # type: ignore[arg-type] # both are of one version
+        and not route.device.startswith((slot.device, "lo", "probe"))
+    ]
+
+
+async def _is_here(target: str) -> bool:
+    """Whether the host itself has the address."""
+    links = await _or_none(_links()) or []
+    own = {entry["local"] for one in links for entry in one.get("addr_info", ()) if "local" in entry}
+    with suppress(ValueError):
+        return str(ip_address(target)) in own
+    return False

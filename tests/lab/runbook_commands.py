@@ -1,0 +1,65 @@
+"""What of the runbooks is typed where: in a lab, or by a test that is named, for what no lab can show."""
+
+ELSEWHERE: dict[tuple[str, str], str] = {
+    ("agent-silent", "penstock agent renew"): "tests/relay/test_enrolment.py",
+    ("agent-stolen", "penstock gateway revoke"): "tests/relay/test_enrolment.py",
+    ("agent-stolen", "penstock agent enrol"): "tests/relay/test_enrolment.py",
+    ("certificate-ends", "penstock agent renew"): "tests/relay/test_enrolment.py",
+    ("certificate-ends", "penstock agent certify"): "tests/drivers/test_certificate_renewal.py",
+    ("host-refuses", "penstock agent break-glass"): "tests/drivers/test_host_orders_real.py",
+    ("index-ends", "penstock release index"): "tests/service/test_release_commands.py",
+    ("index-ends", "penstock release refresh"): "tests/drivers/test_index_renewal.py",
+    ("index-ends", "penstock release sign"): "tests/service/test_release_commands.py",
+    ("index-ends", "penstock release add"): "tests/service/test_release_commands.py",
+    ("signature-refused", "penstock release verify"): "tests/service/test_release_commands.py",
+    ("signer-compromised", "penstock release verify"): "tests/service/test_release_commands.py",
+    ("signer-compromised", "penstock release yank"): "tests/service/test_release_commands.py",
+    ("agent-stolen", "penstock sessions"): "tests/lab/test_standing.py",
+    ("agent-stolen", "penstock gateway return"): "tests/lab/readme_commands.py",
+    ("drain-past-deadline", "penstock drain extend"): "tests/lab/readme_commands.py",
+    ("drain-past-deadline", "penstock drain end"): "tests/lab/readme_commands.py",
+    ("held-decide", "penstock promote"): "tests/service/test_approvals.py",
+    ("ledger-lost", "penstock ledger rebuild"): "tests/service/test_rebuilding.py",
+    ("ledger-lost", "penstock history"): "tests/service/test_cli.py",
+    ("ledger-lost", "penstock gateway revoke"): "tests/relay/test_enrolment.py",
+    ("ledger-lost", "penstock release add"): "tests/service/test_release_commands.py",
+    ("ledger-lost", "penstock release yank"): "tests/service/test_release_commands.py",
+    ("ledger-lost", "penstock token create"): "tests/service/test_cli.py",
+    ("ledger-restore", "penstock ledger restore"): "tests/lab/readme_commands.py",
+    ("ledger-restore", "penstock gateway revoke"): "tests/relay/test_enrolment.py",
+    ("ledger-restore", "penstock release yank"): "tests/service/test_release_commands.py",
+    ("ledger-restore", "penstock token revoke"): "tests/service/test_cli.py",
+    ("ledger-restore", "penstock gateway quarantine"): "tests/lab/readme_commands.py",
+    ("removal", "penstock gateway revoke"): "tests/relay/test_enrolment.py",
+    ("rollback-incomplete", "nft flush map"): "tests/drivers/test_nftables.py",
+    ("worker-or-temporal-down", "nft flush map"): "tests/drivers/test_nftables.py",
+    ("rollback-waits", "penstock status"): "tests/service/test_approvals.py",
+    ("rollback-waits", "penstock approve"): "tests/service/test_approvals.py",
+    ("rollback-waits", "penstock reject"): "tests/service/test_approvals.py",
+    ("signature-refused", "penstock plan"): "tests/service/test_approvals.py",
+    ("signature-refused", "penstock approve"): "tests/service/test_approvals.py",
+    ("signer-compromised", "penstock check"): "tests/lab/readme_commands.py",
+    ("signer-compromised", "penstock resume"): "tests/lab/readme_commands.py",
+    ("penstock-upgrade", "penstock check /"): "tests/lab/readme_commands.py",
+    ("worker-or-temporal-down", "penstock worker"): "tests/service/test_bad_inputs.py",
+}
+"""The commands of a page that a lab cannot show, or that would take from it what other pages need."""
+
+OF_HOSTS = {"removal": "tests/drivers/test_removal.py"}
+"""Pages whose lines for a host are typed there by a test of their own, with people on the gateway."""
+
+AFTER_MERGE: dict[tuple[str, str], str] = {}
+"""Commands that other branches bring: to be typed in a lab by whoever merges them, and listed until then."""
+
+
+def typed_elsewhere(page: str, command: str, *, on_host: bool) -> str | None:
+    """Return the test that types the command, None when it is typed in a lab."""
+    if on_host and page in OF_HOSTS and not command.startswith("penstock "):
+        return OF_HOSTS[page]
+    found = (
+        test for (where, start), test in ELSEWHERE.items() if where == page and command.startswith(start)
+    )
+    later = (
+        part for (where, start), part in AFTER_MERGE.items() if where == page and command.startswith(start)
+    )
+    return next(found, None) or next(later, None)

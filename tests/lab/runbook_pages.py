@@ -1,0 +1,98 @@
+"""Runbooks as tests: what a page has people type, what it says that they will see, and where that is typed.
+
+A page's comment `<!-- lab ... -->` says, a line each, what is done to a lab before anybody types:
+`break KIND [GATEWAY]`, `$ COMMAND`, and `until WORDS: COMMAND`, which waits for a command to say these words.
+In a `console` block the lines under a command are what it prints: `…` stands for anything within a line, alone
+in a line for any lines, and `[exit 3]` is the code that the command ends with, 0 where it does not stand. Runs of
+spaces count as one. Lines with `$` are typed by whoever runs the fleet, lines with `#` on the host of gw-1.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / "runbooks"
+PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "index.md")
+ANYTHING = "…"
+_BLOCK = re.compile(r"^```console\n(.+?)^```$", re.MULTILINE | re.DOTALL)
+_LAB = re.compile(r"^<!-- lab\n(.*?)^-->$", re.MULTILINE | re.DOTALL)
+_EXIT = re.compile(r"\[exit (\d+)\]")
+
+
+@dataclass
+class Typed:
+    """One command of a page, with the lines that it is said to print and the code it is said to end with."""
+
+    command: str
+    on_host: bool = False
+    expected: list[str] = field(default_factory=list)
+    code: int = 0
+
+
+def prepared(page: Path) -> list[str]:
+    """Return what is done to a lab before the page is typed; none where it is not typed in a lab."""
+    found = _LAB.search(page.read_text())
+    return found[1].splitlines() if found else []
+
+
+def typed(page: Path) -> list[Typed]:
+    """Return the commands of the page, in their order."""
+    return [one for block in _BLOCK.findall(page.read_text()) for one in _commands(block)]
+
+
+def _commands(block: str) -> Iterator[Typed]:
+    current: Typed | None = None
+    for line in block.splitlines():
+        if line.startswith(("$ ", "# ")):
+            if current is not None:
+                yield current
+            current = Typed(command=line[2:], on_host=line.startswith("# "))
+        elif current is not None and (code := _EXIT.fullmatch(line.strip())):
+            current.code = int(code[1])
+        elif current is not None and line.strip():
+            current.expected.append(line)
+    if current is not None:
+        yield current
+
+
+def difference(expected: Sequence[str], said: str) -> str | None:
+    """Return how a command printed something else than the page says, None when it did not.
+
+    Lines are compared in their order; between two lines others may only stand where the page says `…`.
+    """
+    heard = [_squeezed(line) for line in said.splitlines() if line.strip()]
+    wanted = [_squeezed(line) for line in expected]
+    return None if _matches(wanted, heard) else _told(wanted, heard)
+
+
+def _matches(wanted: Sequence[str], heard: Sequence[str]) -> bool:
+    """Whether the lines fit; `reached` are the numbers of heard lines that may be taken up to here."""
+    reached = {0}
+    for line in wanted:
+        if line == ANYTHING:
+            reached = set(range(min(reached), len(heard) + 1)) if reached else set()
+        else:
+            fits = _pattern(line)
+            reached = {at + 1 for at in reached if at < len(heard) and fits.fullmatch(heard[at])}
+    return len(heard) in reached
+
+
+def _told(wanted: Sequence[str], heard: Sequence[str]) -> str:
+    for line in wanted:
+        if line != ANYTHING and not any(_pattern(line).fullmatch(one) for one in heard):
+            return f"no line says {line!r}; it said:\n" + "\n".join(heard)
+    return (
+        "it said more than, or in another order than:\n"
+        + "\n".join(wanted)
+        + "\nnamely:\n"
+        + "\n".join(heard)
+    )
+
+
+def _pattern(line: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(part) for part in line.split(ANYTHING)))
+
+
+def _squeezed(line: str) -> str:
+    return " ".join(line.split())

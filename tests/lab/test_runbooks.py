@@ -1,0 +1,172 @@
+"""Every page of the runbooks is typed in a lab with its fault, and people see what it says."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.lab import preflight
+from deploy.lab.keeper import KINDS
+from orchestrator.exit_code import ExitCode
+from tests.house.leftovers import nothing_is_left
+from tests.lab.own_state import own_state
+from tests.lab.runbook_commands import typed_elsewhere
+from tests.lab.runbook_pages import PAGES, Typed, difference, prepared, typed
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
+    pytest.mark.timeout(300),
+]
+
+HOME = Path(__file__).parents[2]
+PREFIX = "psr-"
+UP_WITHIN, SAYS_WITHIN, TYPED_WITHIN = 240.0, 60.0, 120.0
+USUAL = {"held-decide", "rollback-incomplete", "agent-silent"}
+"""Pages that are typed in the usual tests; the others are in the sweep."""
+
+
+class Desk:
+    """Whoever has the fleet: types what a page says, and does to the lab what it begins with."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self._broken: list[list[str]] = []
+
+    def lab(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Do what people do to a lab with `./run lab`."""
+        return self._run([sys.executable, "-m", "deploy.lab.standing", *arguments], self.state)
+
+    def types(self, command: str, *, on_host: bool = False) -> "subprocess.CompletedProcess[str]":
+        """Type a line of a page, for the lab's fleet instead of edge; penstock itself as the page has it."""
+        line = re.sub(r"\bedge\b", "lab", command)
+        line = line.replace("/etc/penstock/agent.yaml", str(self.state / "lab/run/etc/agents/gw-1.yaml"))
+        line = line.replace("/etc/penstock/", f"{self.state}/lab/run/etc/")
+        line = line.replace("/srv/backup/", f"{self.state}/backup-")
+        line = line.replace("gates.yaml", str(HOME / "deploy/prometheus/gates.yaml"))
+        inside = ["nsenter", f"--net=/run/netns/{PREFIX}gw-1"] if on_host else []
+        return self._run([*inside, "sh", "-c", line], self.state / "lab")
+
+    def prepare(self, steps: list[str]) -> None:
+        """Do what a page begins with."""
+        for step in steps:
+            word, _, rest = step.partition(" ")
+            if word == "break":
+                self._broken.append(rest.split())
+                struck = self.lab("break", *rest.split())
+                assert struck.returncode == 0, struck.stderr
+            elif word == "$":
+                self.types(rest)
+            else:
+                assert word == "until", f"nobody knows how to {step}"
+                words, command = rest.split(": ", 1)
+                self._until(words, command)
+
+    def tidy(self) -> None:
+        """Have the lab as it was: nothing is broken, nothing under way, nobody left out."""
+        for broken in reversed(self._broken):
+            self.lab("mend", *broken)
+        self._broken.clear()
+        deadline = time.monotonic() + SAYS_WITHIN
+        while time.monotonic() < deadline:
+            status = json.loads(self.types("penstock status edge -o json").stdout or "{}").get("data")
+            if status is None:
+                time.sleep(1)  # the API comes back when what it rests on is there
+            elif status["change"]["phase"] != "ended":
+                self.types('penstock rollback edge --reason "the page is over" --wait --timeout 60s')
+            elif out := status["standing"]["quarantined"]:
+                self.types(f'penstock gateway return edge {min(out)} --reason "the page is over"')
+            else:
+                return
+        raise AssertionError(f"the lab is not as it was: {status}")
+
+    def _until(self, words: str, command: str) -> None:
+        deadline, said = time.monotonic() + SAYS_WITHIN, ""
+        while words not in said:
+            assert time.monotonic() < deadline, f"{command} never said {words!r}; it said {said}"
+            done = self.types(command)
+            said = done.stdout + done.stderr
+
+    def _run(self, command: list[str], state: Path) -> "subprocess.CompletedProcess[str]":
+        others = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+        path = f"{Path(sys.executable).parent}:{others['PATH']}"
+        return subprocess.run(
+            command,
+            cwd=HOME,
+            env={**others, "PATH": path, "PENSTOCK_STATE": str(state)},
+            capture_output=True,
+            text=True,
+            timeout=TYPED_WITHIN,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A lab that all pages share, under a prefix of its own: another lab may be up beside it."""
+    state = own_state(tmp_path_factory.mktemp("state"))
+    folder = state / "lab"
+    with nothing_is_left():
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "deploy.lab.standing", "keep", "--prefix", PREFIX],
+            cwd=HOME,
+            env={**os.environ, "PENSTOCK_STATE": str(state)},
+            stdout=(folder / "keeper.log").open("wb"),
+            stderr=subprocess.STDOUT,
+        )
+        (folder / "keeper.pid").write_text(f"{keeper.pid}\n")
+        try:
+            _wait_until_up(folder, keeper)
+            yield Desk(state)
+        finally:
+            keeper.terminate()
+            keeper.wait(60)
+
+
+def _wait_until_up(folder: Path, keeper: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + UP_WITHIN
+    while True:
+        said = (folder / "up.log").read_text() if (folder / "up.log").exists() else ""
+        if "\nready: " in said:
+            return
+        assert keeper.poll() is None, said + (folder / "keeper.log").read_text()
+        assert time.monotonic() < deadline, said
+        time.sleep(0.2)
+
+
+def _marked(page: Path) -> object:
+    return pytest.param(page, id=page.stem, marks=[] if page.stem in USUAL else [pytest.mark.sweep])
+
+
+def _here(page: Path) -> list[Typed]:
+    """Return the commands of the page that are typed in this lab."""
+    return [
+        one for one in typed(page) if typed_elsewhere(page.stem, one.command, on_host=one.on_host) is None
+    ]
+
+
+@pytest.mark.parametrize("page", [_marked(page) for page in PAGES])
+def test_whoever_types_a_page_sees_what_it_says(page: Path, desk: Desk) -> None:
+    try:
+        desk.prepare(prepared(page))
+        for one in _here(page):
+            done = desk.types(one.command, on_host=one.on_host)
+            said = re.sub(r"\blab\b", "edge", done.stdout + done.stderr)
+            assert done.returncode == one.code, f"{one.command}: [exit {done.returncode}]\n{said}"
+            assert (found := difference(one.expected, said)) is None, f"{one.command}: {found}"
+    finally:
+        desk.tidy()
+    assert json.loads(desk.lab("counts").stdout)["lost"] == 0
+
+
+def test_every_fault_that_a_page_begins_with_is_one_that_people_can_have() -> None:
+    struck = [step.split()[1] for page in PAGES for step in prepared(page) if step.startswith("break ")]
+    assert struck
+    assert set(struck) <= set(KINDS)
+    assert ExitCode.DONE == 0

@@ -1,0 +1,104 @@
+"""What runbooks say that people will see: each line of it counts, and none goes untyped unnoticed."""
+
+from pathlib import Path
+
+import pytest
+
+from policies.runbooks import PAGES as TABLE
+from policies.runbooks import runbook_of, runbook_of_waiting
+from tests.house.tree import ROOT
+from tests.lab.runbook_commands import AFTER_MERGE, ELSEWHERE, OF_HOSTS, typed_elsewhere
+from tests.lab.runbook_pages import ANYTHING, PAGES, Typed, difference, typed
+
+LINES = [
+    pytest.param(one, number, id=f"{page.stem}: {one.command}: {number}")
+    for page in PAGES
+    for one in typed(page)
+    for number, line in enumerate(one.expected)
+    if line.strip() != ANYTHING
+]
+
+
+def as_printed(one: Typed) -> str:
+    """What a command prints that does exactly what the page says."""
+    return "\n".join(line.replace(ANYTHING, "something") for line in one.expected)
+
+
+def test_the_table_names_the_pages_that_there_are() -> None:
+    assert sorted(TABLE) == [page.stem for page in PAGES]
+    words = ("held", "metrics_unavailable", "rolled_back", "stuck", "silent", "drain_held", "InstanceGone")
+    assert {runbook_of(word) for word in words} <= set(TABLE)
+    assert runbook_of("promoted") is None
+
+
+def test_whatever_waits_for_a_person_has_a_page() -> None:
+    found = {
+        runbook_of_waiting(incomplete=incomplete, asks_second=asks, verdict=verdict, worst_gate=gate)
+        for incomplete in (True, False)
+        for asks in (True, False)
+        for verdict in (None, "metrics_unavailable", "conflicting", "unhealthy")
+        for gate in (None, "identity", "connect-success")
+    }
+    assert found == {
+        "rollback-incomplete",
+        "rollback-waits",
+        "metrics-blind",
+        "wrong-version-running",
+        "held-decide",
+    }
+
+
+@pytest.mark.parametrize(("one", "number"), LINES)
+def test_a_changed_expected_line_is_noticed(one: Typed, number: int) -> None:
+    said = as_printed(one)
+    assert difference(one.expected, said) is None
+    for changed in (one.expected[number] + " more", "nobody prints this", ""):
+        other = [*one.expected[:number], *([changed] if changed else []), *one.expected[number + 1 :]]
+        beside = {line.strip() for line in one.expected[max(0, number - 1) : number + 2]}
+        if changed or ANYTHING not in beside:  # a line that is left out is covered by `…` beside it
+            assert difference(other, said) is not None, changed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_says_what_it_prints_or_which_test_types_it(page: Path) -> None:
+    for one in typed(page):
+        test = typed_elsewhere(page.stem, one.command, on_host=one.on_host)
+        assert one.expected or one.code or test, f"{one.command} says nothing of what it prints"
+
+
+def test_whatever_no_lab_shows_is_typed_by_the_test_that_is_named() -> None:
+    for (page, command), test in ELSEWHERE.items():
+        assert command.split()[-1].replace("-", "_") in (ROOT / test).read_text().replace("-", "_"), command
+        assert (ROOT / "runbooks" / f"{page}.md").is_file()
+        assert any(one.command.startswith(command) for one in typed(ROOT / "runbooks" / f"{page}.md")), (
+            command
+        )
+    for page, test in OF_HOSTS.items():
+        assert f"runbooks/{page}.md" in (ROOT / test).read_text()
+    for page, command in AFTER_MERGE:
+        assert any(one.command.startswith(command) for one in typed(ROOT / "runbooks" / f"{page}.md")), (
+            command
+        )
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [
+        (["a …"], "b"),
+        (["a", "b"], "a"),
+        (["a"], "a\nb"),
+        (["a", "b"], "b\na"),
+        (["…", "b"], "a\nb\nc"),
+        ([], "a"),
+    ],
+)
+def test_what_is_missing_too_much_or_out_of_order_is_a_difference(expected: list[str], said: str) -> None:
+    assert difference(expected, said) is not None
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [(["a … c"], "a  b   c\n"), (["…"], ""), (["…", "b", "…"], "a\nb\nc\nd"), (["a", "…", "d"], "a\nb\nd")],
+)
+def test_what_varies_may_vary_where_the_page_says_so(expected: list[str], said: str) -> None:
+    assert difference(expected, said) is None
