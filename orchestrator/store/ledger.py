@@ -8,6 +8,7 @@ from orchestrator.store.drills import Drills
 from orchestrator.store.ends import Ends
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.follow_ups import FollowUps
+from orchestrator.store.freezes import Freezes
 from orchestrator.store.gateway_results import GatewayResults
 from orchestrator.store.held_drains import HeldDrains
 from orchestrator.store.host_records import HostRecords
@@ -26,6 +27,7 @@ from orchestrator.store.states import GatewayStates
 from orchestrator.store.stories import Stories
 from orchestrator.store.tokens import Tokens
 from orchestrator.store.trail import Trail
+from orchestrator.store.turns import Turns
 from orchestrator.store.watch_states import WatchStates
 
 
@@ -41,6 +43,8 @@ class Ledger(
     HostRecords,
     WatchStates,
     Quarantines,
+    Freezes,
+    Turns,
     HeldDrains,
     Proofs,
     EvidenceList,

@@ -195,6 +195,11 @@ class WindowAnswer(Value):
     again: timedelta = timedelta(seconds=30)
     """After which time it is worth asking again."""
 
+    @property
+    def lasting(self) -> str:
+        """The sentence without how long that is from now: what a record says stays so."""
+        return self.sentence.rpartition(", in ")[0] or self.sentence
+
 
 class WindowOverride(Value):
     """Who starts outside of every window, and why."""
@@ -202,6 +207,7 @@ class WindowOverride(Value):
     person: str
     reason: str = Field(min_length=1)
     ticket: str = Field(min_length=1, max_length=64)
+    at: AwareDatetime
 
     @property
     def sentence(self) -> str:
