@@ -100,6 +100,12 @@ class Settings(BaseSettings):
         state_folder() / "reports", description="where a report of every change is written when it has ended"
     )
     fleet: Path = Field(Path("fleet.yaml"), description="the fleet's gateways and limits")
+    fleets_at_once: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="fleets that upgrades may change at the same time; any number without it",
+    )
     people: Path = Field(Path("people.yaml"), description="who is known, and what each may do")
     socket: Path = Field(state_folder() / "penstock.sock", description="where the API answers on this host")
     api_address: Address | None = Field(

@@ -46,6 +46,7 @@ from policies.model.status import ChangeStatus
 from policies.model.value import Value
 from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
+from policies.model.windows import WindowAnswer
 from policies.status.story import Story
 from policies.status.told import Told, listed
 from workflows import control, steps
@@ -64,6 +65,7 @@ from workflows.restore import Restore, RestoreOrder, RestoreResult, restores_of
 from workflows.story_record import StoryRecord
 from workflows.survey import Survey, SurveyOrder
 from workflows.wave import Wave, WaveOrder, WaveResult
+from workflows.wave_window import WaveWindow
 
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves may keep the fleet's lock; reconcile tries them again."""
@@ -117,6 +119,7 @@ class Change:
         self._answer: Command | None = None
         self._asked_back: Command | None = None
         self._harmful: str | None = None
+        self._window = WaveWindow(self._story, self._obey)
         self._telling = asyncio.Lock()
         self._untold: list[Command] = []
 
@@ -249,6 +252,11 @@ class Change:
         """Take over what a wave says of itself."""
         self._story.take(report)
 
+    @workflow.signal(name="window")
+    async def window(self, wave: int, answer: WindowAnswer) -> None:
+        """Take over whether the next wave may start, or the one under way is to go on."""
+        await self._window.hear(wave, answer, self._plan.on_window_close)
+
     @workflow.signal(name="report_restore")
     def report_restore(self, report: RestoreReport) -> None:
         """Take over what a restore says of itself."""
@@ -326,17 +334,11 @@ class Change:
 
     async def _upgrade(self) -> ChangeResult:
         if self._passed == 0:
-            try:
-                await self._check()
-            except (ActivityError, ApplicationError, ChildWorkflowError) as error:
-                return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
-            if self._asked_back is not None:
-                return self._asked_to_go_back()
-            if self._harmful is not None:
-                return self._result(Outcome.REFUSED, f"what serves now goes back first: {self._harmful}")
+            if ended := await self._begin_upgrade():
+                return ended
             await end_bake(self._order.fleet, self._name)
         for wave in self._plan.waves[self._passed :]:
-            if await self._is_asked_back():
+            if not await self._is_let(wave.number):
                 break
             result = await self._run_wave(wave.number)
             self._decision = result.decision
@@ -351,6 +353,33 @@ class Change:
         if await self._is_asked_back():
             return await self._go_back(self._passed, "asked to go back")
         return await self._promote()
+
+    async def _begin_upgrade(self) -> ChangeResult | None:
+        """Return how the upgrade ends before anything was touched, None when nothing is in its way."""
+        try:
+            if self._order.asks_window and self._plan.waves:
+                await self._is_let(self._plan.waves[0].number)
+            if self._asked_back is None:
+                await self._check()
+        except (ActivityError, ApplicationError, ChildWorkflowError) as error:
+            return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
+        if self._asked_back is not None:
+            return self._asked_to_go_back()
+        if self._harmful is not None:
+            return self._result(Outcome.REFUSED, f"what serves now goes back first: {self._harmful}")
+        return None
+
+    async def _is_let(self, wave: int) -> bool:
+        """Wait until nobody holds the change and the wave may start; False when it goes back instead."""
+        await self._window.ask(self._order, self._name, self._plan, wave, self._child(f"window/{wave:03}"))
+        while not await self._is_asked_back():
+            await self._window.wait(
+                self._order, lambda: self._asked_back is not None or bool(self._story.holds)
+            )
+            if not self._story.holds and self._asked_back is None:
+                return True
+        await self._window.end()
+        return False
 
     async def _is_asked_back(self) -> bool:
         """Wait until nobody holds the change, and return whether it is to go back instead of on."""
@@ -411,12 +440,16 @@ class Change:
             carry=self._carry,
         )
         self._wave = await guarded(Wave.run, order, self._child(f"wave/{number:03}"))
+        if self._order.asks_window:
+            await self._window.begin()
         try:
             while self._untold:  # said while the wave was being started
                 await self._tell_wave(self._untold.pop(0))
             return await self._wave
         finally:
             self._wave = None
+            if self._order.asks_window:
+                await to_the_end(self._window.end())
 
     def _go_on_with_a_short_history(self) -> None:
         """Continue as new between two waves, where no child is running and no command is half done."""

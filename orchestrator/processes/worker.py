@@ -31,6 +31,7 @@ from activities.releases import ReleaseActivities
 from activities.sampling import LedgerSampler
 from activities.snapshots import ArchiveActivities
 from activities.watching import WatchActivities
+from activities.windows import WindowActivities
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.engine.schedules import keep_reconciling
 from orchestrator.installation import refuse_strangers
@@ -72,6 +73,7 @@ from workflows.batch import Batch
 from workflows.change import Change
 from workflows.drain import Drain
 from workflows.install import Install
+from workflows.patch_window import Opened
 from workflows.path import WalkPath
 from workflows.preflight import Preflight
 from workflows.reconcile import Reconcile
@@ -110,6 +112,7 @@ WORKFLOWS = (
     Examine,
     WalkPath,
     Reconcile,
+    Opened,
 )
 
 
@@ -144,6 +147,7 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
             releases.admit_release,
             WatchActivities(book, observation).watch_wave,
             NormalityActivities(metrics, book).ask_whether_normal,
+            WindowActivities(book, fleets, settings.fleets_at_once).ask_window,
             *record_activities(
                 ledger,
                 PlanActivities(book),

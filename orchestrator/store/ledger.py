@@ -9,6 +9,7 @@ from orchestrator.store.drills import Drills
 from orchestrator.store.ends import Ends
 from orchestrator.store.evidence import EvidenceList
 from orchestrator.store.follow_ups import FollowUps
+from orchestrator.store.freezes import Freezes
 from orchestrator.store.gateway_results import GatewayResults
 from orchestrator.store.handovers import Handovers
 from orchestrator.store.held_drains import HeldDrains
@@ -32,6 +33,7 @@ from orchestrator.store.stories import Stories
 from orchestrator.store.tickets import Tickets
 from orchestrator.store.tokens import Tokens
 from orchestrator.store.trail import Trail
+from orchestrator.store.turns import Turns
 from orchestrator.store.watch_states import WatchStates
 
 
@@ -47,6 +49,8 @@ class Ledger(
     HostRecords,
     WatchStates,
     Quarantines,
+    Freezes,
+    Turns,
     HeldDrains,
     Proofs,
     EvidenceList,

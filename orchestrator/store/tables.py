@@ -572,6 +572,28 @@ pin_releases = Table(
 )
 """Changes that were taken back and pin their fleet no more: people have said so."""
 
+freezes = Table(
+    "freezes",
+    metadata,
+    Column("fleet", String(63), nullable=False),
+    Column("name", String(63), nullable=False),
+    Column("spans", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    PrimaryKeyConstraint("fleet", "name"),
+)
+"""When people have said that no wave may start; what was removed is in the audit record."""
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("fleet", String(63), primary_key=True),
+    Column("change", String(63), ForeignKey("changes.name"), nullable=False),
+    Column("at", Moment, nullable=False),
+)
+"""Which fleets change now, where only so many may at the same time."""
+
 drills = Table(
     "drills",
     metadata,

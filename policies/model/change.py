@@ -10,6 +10,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
+from policies.model.windows import WindowOverride
 
 
 class ChangeKind(StrEnum):
@@ -107,6 +108,22 @@ class ChangeOrder(Value):
         default=None,
         exclude_if=lambda change: change is None,
         description="the change of settings that it brings to those who missed it; hosts know it as that one",
+    )
+
+    asks_window: bool = Field(
+        default=False,
+        exclude_if=lambda asks: not asks,  # changes of before go on as they began
+        description="whether each wave waits until windows and freezes let it start",
+    )
+    start_by: datetime | None = Field(
+        default=None,
+        exclude_if=lambda moment: moment is None,
+        description="when the opening closes for which the plan was approved; nothing begins after that",
+    )
+    override: WindowOverride | None = Field(
+        default=None,
+        exclude_if=lambda override: override is None,
+        description="who starts it outside of every window, and why",
     )
 
     @property

@@ -16,6 +16,8 @@ from policies.model.drain import DrainLimits
 from policies.model.release_tests import ReleaseTests
 from policies.model.settings import Setting, Settings
 from policies.model.value import Duration, Name, Value, twice
+from policies.model.windows import MOST_FREEZES, MOST_WINDOWS, Freeze, OnWindowClose, PatchWindow
+from policies.model.zones import SITE, ZoneName
 
 Step = Annotated[str, Field(pattern=r"^[1-9][0-9]*%?$", coerce_numbers_to_str=True)]
 """How many gateways have changed when a wave ends: a count ("1") or a share of those that can ("25%")."""
@@ -116,6 +118,11 @@ class Gateway(GatewayRef):
         default={},
         exclude_if=lambda settings: not settings,
         description="of this gateway alone, key by key in place of the fleet's; no use in an agent's file",
+    )
+    tz: ZoneName | None = Field(
+        default=None,
+        exclude_if=lambda zone: zone is None,
+        description="the time zone of its site, where that is not the fleet's; no use in an agent's file",
     )
 
     @property
@@ -342,6 +349,42 @@ class Fleet(Value):
         exclude_if=lambda chat: chat is None,
         description="rooms of a chat where the fleet is spoken of, and what may be ordered there",
     )
+    tz: ZoneName | None = Field(
+        default=None,
+        exclude_if=lambda zone: zone is None,
+        description="the time zone of its gateways' site, which `tz: site` of windows and freezes means",
+    )
+    windows: tuple[PatchWindow, ...] = Field(
+        default=(),
+        max_length=MOST_WINDOWS,
+        exclude_if=lambda windows: not windows,
+        description="when waves may start; without any, always",
+    )
+    freezes: tuple[Freeze, ...] = Field(
+        default=(),
+        max_length=MOST_FREEZES,
+        exclude_if=lambda freezes: not freezes,
+        description="when no wave may start, whatever windows say; rollbacks always may",
+    )
+    on_window_close: OnWindowClose = Field(
+        default=OnWindowClose.FINISH_WAVE,
+        exclude_if=lambda what: what is OnWindowClose.FINISH_WAVE,
+        description="what becomes of a wave that is under way then: `finish_wave`, `hold` or `rollback`",
+    )
+    min_tail: Duration = Field(
+        default=timedelta(minutes=15),
+        ge=timedelta(0),
+        le=timedelta(days=1),
+        exclude_if=lambda tail: tail == timedelta(minutes=15),
+        description="how long before the closing a wave has to be over, its way back included",
+    )
+    jitter: Duration = Field(
+        default=timedelta(0),
+        ge=timedelta(0),
+        le=timedelta(days=1),
+        exclude_if=lambda jitter: not jitter,
+        description="how much later than its window a fleet begins at most, so that fleets begin apart",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -373,6 +416,22 @@ class Fleet(Value):
                 f"{shared}: give each gateway pools of its own, "
                 "or say `nat: true` if every gateway translates its users' addresses"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _windows_are_somewhere(self) -> "Fleet":
+        for what, named in (("window", self.windows), ("freeze", self.freezes)):
+            if name := twice(one.name for one in named):
+                raise ValueError(f"two of {what}s are called {name}; give each a name of its own")
+        of_sites = next((one.name for one in (*self.windows, *self.freezes) if one.tz == SITE), None)
+        lost = next((one.name for one in self.gateways if one.tz is None), None) if self.tz is None else None
+        if of_sites is not None and lost is not None:
+            raise ValueError(
+                f"{of_sites} is in the zone of each site, and nothing says which that is of {lost}; "
+                "write tz: Europe/Berlin for the fleet or the gateway"
+            )
+        if short := next((one for one in self.windows if one.duration <= self.jitter), None):
+            raise ValueError(f"jitter is {self.jitter}, and {short.name} is over then; write a shorter one")
         return self
 
     @cached_property

@@ -13,6 +13,7 @@ from policies.model.plan import ReleaseRef, Strategy
 from policies.model.release_tests import ReleaseTests
 from policies.model.settings import Setting
 from policies.model.value import Digest, Name, Value
+from policies.model.windows import OnWindowClose
 
 MOST_MEMBERS = 50
 """Gateways of one part: the history of fifty coroutines stays far below 4,096 events (temporal.md)."""
@@ -91,6 +92,11 @@ class PlanHeader(Value):
     )
     differences: tuple[str, ...] = Field(
         default=(), exclude_if=lambda said: not said, description="how, for people to read"
+    )
+    on_window_close: OnWindowClose = Field(
+        default=OnWindowClose.FINISH_WAVE,
+        exclude_if=lambda what: what is OnWindowClose.FINISH_WAVE,
+        description="what becomes of a wave that is under way when its window closes",
     )
     approvals: int = Field(
         default=0, exclude_if=lambda count: not count, description="people that the fleet's file asks for"

@@ -9,6 +9,7 @@ from policies.model.offer import Offer
 from policies.model.report import GatewayProgress
 from policies.model.value import Digest, Value
 from policies.model.verdict import Decision
+from policies.model.windows import WindowAnswer
 
 
 class Event(Value):
@@ -58,5 +59,7 @@ class ChangeStatus(Value):
     outcome: Outcome | None = None
     confirm: Digest | None = Field(default=None, description="what waits for a second person's answer")
     alone: bool = Field(default=False, description="whether only single gateways return, within a minute")
+    banner: str | None = Field(default=None, description="what everybody has to know who looks at it")
+    window: WindowAnswer | None = Field(default=None, description="what the next wave waits for, until when")
     waits_for: tuple[str, ...] = Field(default=(), description="gateways that a rollback still tries")
     incomplete: tuple[str, ...] = Field(default=(), description="who is not back yet, with what keeps it")

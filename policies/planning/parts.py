@@ -55,6 +55,7 @@ def parted(plan: Plan) -> PartedPlan:
             "window_minimum": plan.window.minimum,
             "window_cap": plan.window.cap,
             "tests": plan.fleet.tests,
+            "on_window_close": plan.fleet.on_window_close,
         }
     )
     return PartedPlan(header=header, parts=tuple(parts))

@@ -8,6 +8,7 @@ from math import ceil
 from policies.model.fleet import Automation
 from policies.model.plan import Affected, Plan, Strategy, Wave
 from policies.model.release_tests import LOAD_ROUNDS, LoadTest, ReleaseTests
+from policies.model.zones import RULES
 from policies.planning.failure_budget import may_fail
 from policies.planning.naming import counted, named
 from policies.planning.stagger import deadlines
@@ -87,6 +88,7 @@ def _sentences(plan: Plan) -> Iterator[str]:
     if not any(wave.holdout for wave in plan.waves) and plan.strategy is not Strategy.BLUE_GREEN:
         yield "No hold-out: the last wave has nobody unchanged to be compared with."
     yield from _tests(plan)
+    yield from _windows(plan)
     yield f"Automation {limits.automation}: {_AUTOMATION[limits.automation]}."
     unknown = f", unknown on {named(reach.uncounted)}" if reach.uncounted else ""
     yield (
@@ -123,6 +125,19 @@ def _tests(plan: Plan) -> Iterator[str]:
             f"Load on {load.gateway}, whose users feel it: {counted(load.sessions, 'session')}, "
             f"{LOAD_ROUNDS} rounds of {load.within}; {loaded} beside the old instance."
         )
+
+
+def _windows(plan: Plan) -> Iterator[str]:
+    """Say when waves may start, what a closing does, and by which edition of the rules of time zones."""
+    fleet = plan.fleet
+    if not fleet.windows:
+        return
+    said = [f"{w.name} ({w.rrule}, {w.start:%H:%M} {w.tz}, {w.duration})" for w in fleet.windows]
+    late = f", up to {fleet.jitter} later" if fleet.jitter else ""
+    yield (
+        f"Waves start only in {named(said)}{late}, and where they are over {fleet.min_tail} before its end; "
+        f"at its end: {fleet.on_window_close.replace('_', ' ')}. Time zones as of {RULES}."
+    )
 
 
 def _names(tests: ReleaseTests) -> Iterator[str]:
@@ -179,6 +194,12 @@ def _tests_take(plan: Plan, rounds: int) -> tuple[timedelta, timedelta]:
 def _is_loaded(plan: Plan, load: LoadTest) -> bool:
     """Whether the gateway of the load is one that changes."""
     return any(load.gateway in wave.gateways for wave in plan.waves)
+
+
+def switching_expected(plan: Plan, wave: Wave) -> timedelta:
+    """Return how long the wave is expected to switch, with its tests and the shares before the last."""
+    tested, _ = _tests_take(plan, rounds := _rounds(plan, wave))
+    return rounds * SWITCH_EXPECTED + tested + _shares_before(plan, wave)
 
 
 def _shares_before(plan: Plan, wave: Wave) -> timedelta:

@@ -87,6 +87,8 @@ class Sentences:
             confirm=order.confirm.change if self._waits and order.confirm else None,
             needs_you=self._needs_you(),
             alone=order.bakes_on,
+            banner=order.override.sentence if order.override is not None else None,
+            window=told.window if self._waits_for_window else None,
         )
 
     def _by_wave(self) -> dict[int, dict[str, int]]:
@@ -96,7 +98,7 @@ class Sentences:
             return told.counts
         return {wave: _all_back(counts) for wave, counts in told.counts.items()}
 
-    def _what(self) -> str:
+    def _what(self) -> str:  # noqa: PLR0911 - a sentence a case
         told, header = self._told, self._header
         if told.result is not None and self._order.kind is not ChangeKind.UPGRADE:
             return told.result.reason
@@ -108,6 +110,8 @@ class Sentences:
             return _OUTCOME_SENTENCES[told.outcome].format(release=label)
         if self._waits:
             return "a rollback waits for a second person"
+        if self._waits_for_window:
+            return "the next wave waits for a patch window; nobody is moved"
         where = f"wave {told.wave} of {len(header.waves)}, " if told.wave and header else ""
         if self._reloads:
             return f"{where}giving what runs {self._what_is_given}"
@@ -147,6 +151,8 @@ class Sentences:
             return self._order.confirm.reason
         if told.holds:
             return "held by " + listed(told.holds)
+        if told.window is not None and self._waits_for_window:
+            return told.window.lasting
         if self._waits_for_capacity:
             return f"gateways wait for capacity: {'; '.join(told.short)}"
         if self._waits_for_tests:
@@ -165,6 +171,10 @@ class Sentences:
             nothing = confirm.at_deadline is AtDeadline.NOTHING
             by_itself = "nothing, the rollback is given up" if nothing else "back to known-good"
             return f"{by_itself} at {told.waits_until:%Y-%m-%d %H:%M:%S} UTC, unless somebody answers"
+        if told.window is not None and self._waits_for_window and not told.holds:
+            until = told.window.until
+            when = f"at {until:%Y-%m-%d %H:%M} UTC" if until else "when that is over"
+            return f"the next wave starts by itself {when}"
         match told.phase:
             case Phase.STARTING | Phase.SWITCHING:
                 return self._next_while_switching()
@@ -193,6 +203,10 @@ class Sentences:
                 "name; a gateway that stays untested is set aside without a user"
             )
         return "the window begins when the new instances have been probed"
+
+    @property
+    def _waits_for_window(self) -> bool:
+        return self._told.window is not None and not self._told.goes_back and self._told.result is None
 
     @property
     def _waits_for_capacity(self) -> bool:

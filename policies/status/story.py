@@ -10,6 +10,7 @@ from policies.model.plan_part import PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
 from policies.model.way_back import Confirmation
+from policies.model.windows import WindowAnswer
 from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
 from policies.status.sentences import BACK, PHASE_SENTENCES, WAITING, Sentences, acts
@@ -34,6 +35,8 @@ class Story:
         self._restores: dict[str, RestoreReport] = {}
         if told is None:
             self.note(f"{order.requested_by} asked for {_subject(order)}: {order.reason}", at)
+            if order.override is not None:
+                self.note(order.override.sentence, at)
 
     def know(self, name: str, header: PlanHeader | None) -> None:
         """Take over the change's own name and its plan."""
@@ -62,6 +65,14 @@ class Story:
         """Begin to wait for a second person."""
         self._tell(waits_until=at + confirmation.within, phase=Phase.HELD)
         self.note(f"waiting for a second person: {confirmation.reason}", at)
+
+    def take_window(self, answer: WindowAnswer | None, at: datetime) -> None:
+        """Wait for a window, or no more; what it waits for is told whenever it is something else."""
+        before = self._told.window
+        if answer is not None and (before is None or before.lasting != answer.lasting):
+            self.note(f"the next wave waits: {answer.lasting}", at)
+        if answer != before:
+            self._tell(window=answer)
 
     def answered(self) -> None:
         """Wait no more."""

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from datetime import datetime
 
+from pydantic import Field
+
 from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.report import GatewayProgress
 from policies.model.status import Event
 from policies.model.value import Value
 from policies.model.verdict import Decision
+from policies.model.windows import WindowAnswer
 
 NAMED = 10
 """Gateways that one sentence names; more are counted."""
@@ -42,6 +45,9 @@ class Told(Value):
     missing: dict[str, dict[str, str]] = {}
     given_up: dict[str, str] = {}
     waits_until: datetime | None = None
+    window: WindowAnswer | None = Field(
+        default=None, exclude_if=lambda answer: answer is None, description="what the next wave waits for"
+    )
     events: tuple[Event, ...] = ()
     earlier_events: int = 0
     result: ChangeResult | None = None

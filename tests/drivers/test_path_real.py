@@ -65,7 +65,7 @@ def broken(lab: GatewayLab, fault: str, site: str) -> Iterator[None]:  # noqa: F
 
 async def walked(lab: GatewayLab) -> PathFacts:  # noqa: F811
     daemon = cast("Any", lab.folders.daemon)
-    login = replace(daemon._login, target=TARGET)  # noqa: SLF001 - the lab's own probe, with another target
+    login = replace(daemon._login, target=TARGET)
     return await GatewayPath(lab.folders, lab.table, login).walk()
 
 

@@ -5,7 +5,7 @@ import shutil
 import time
 import weakref
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from tempfile import mkdtemp
 
 from sqlalchemy import Engine
@@ -16,6 +16,7 @@ from activities.normality import NormalityOrder
 from activities.observation import ObservationSlice
 from activities.releases import Admission, AdmitOrder
 from activities.watching import WatchSlice
+from activities.windows import WindowQuery
 from orchestrator.store.database import open_database
 from orchestrator.store.ledger import Ledger
 from policies.judge.offline.advisory import Advice
@@ -24,6 +25,7 @@ from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, Known
 from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef
 from policies.model.verdict import Action, Decision, GateVerdict
+from policies.model.windows import WindowAnswer
 
 HEALTHY = Decision(action=Action.PROMOTE, verdict=GateVerdict.HEALTHY, reason="all gates are proven healthy")
 UNDECIDED = Decision(action=Action.CONTINUE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason="7 logins so far")
@@ -36,6 +38,18 @@ QUIET = Decision(
 )
 """What a bake says: no harm, and nothing that anybody waits for."""
 AT_CAP = Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.NOT_ENOUGH_DATA, reason="12 logins")
+
+
+SOON_ASKED = timedelta(milliseconds=200)
+OPEN = WindowAnswer(fits=True, is_open=True, sentence="open", again=SOON_ASKED)
+CLOSED = WindowAnswer(
+    fits=False,
+    is_open=False,
+    sentence="closed: next opening Tue 2026-11-24 02:00 Europe/Berlin (01:00Z), in 9 h 12 m",
+    until=datetime(2026, 11, 24, 1, tzinfo=UTC),
+    again=SOON_ASKED,
+)
+FROZEN = CLOSED.model_copy(update={"freeze": "black-friday", "sentence": "closed by the freeze black-friday"})
 
 
 class FakeJudge:
@@ -89,6 +103,19 @@ class FakeJudge:
         return ObservationSlice(
             state=self.remember(order.state), decision=decision, observed=nothing, wall=nothing, ticks=1
         )
+
+
+class FakeWindows:
+    """Answers what a test says to who asks whether a wave may start; without a word everything may."""
+
+    def __init__(self) -> None:
+        self.asked: list[WindowQuery] = []
+        self.answer = OPEN
+
+    @activity.defn(name="ask_window")
+    async def ask_window(self, query: WindowQuery) -> WindowAnswer:
+        self.asked.append(query)
+        return self.answer
 
 
 class FakeAdmission:

@@ -42,7 +42,7 @@ from policies.model.plan_part import PartKey
 from policies.model.status import ChangeStatus
 from policies.model.value import digest_of
 from policies.model.verdict import Window
-from tests.fakes.control import FakeAdmission, FakeArchive, FakeFleets, FakeJudge, ObservedLedger
+from tests.fakes.control import FakeAdmission, FakeArchive, FakeFleets, FakeJudge, FakeWindows, ObservedLedger
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.ending import ending
 from workflows.change import Change, ChangeRun
@@ -104,6 +104,7 @@ class World:
     admission: FakeAdmission = field(default_factory=FakeAdmission)
     book: ObservedLedger = field(default_factory=ObservedLedger)
     archive: FakeArchive = field(default_factory=FakeArchive)
+    windows: FakeWindows = field(default_factory=FakeWindows)
 
     @classmethod
     def made(cls, client: Client, fleet: Fleet, *, serving: ReleaseRef | None = OLD) -> "World":
@@ -390,6 +391,7 @@ def control_worker(
             world.judge.watch_wave,
             world.judge.ask_whether_normal,
             world.admission.admit_release,
+            world.windows.ask_window,
             *record_activities(
                 LedgerActivities(world.book),
                 PlanActivities(world.book),

@@ -1,0 +1,215 @@
+"""Patch windows and freezes as people declare them, and the answer to whether waves may start."""
+
+from datetime import date, datetime, time, timedelta
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import AwareDatetime, ConfigDict, Field, NaiveDatetime, field_validator, model_validator
+
+from policies.model.value import Duration, Name, Value
+from policies.model.zones import Place
+
+SHORTEST, LONGEST = timedelta(minutes=1), timedelta(days=7)
+"""How long a window may be open."""
+
+FIRST_DAY = date(2024, 1, 1)
+"""The day, a Monday, from which `INTERVAL=2` counts weeks, months and days."""
+
+MOST_WINDOWS, MOST_FREEZES = 20, 50
+"""What a fleet's file may declare."""
+
+MOST_SPANS = 1_000
+"""Times that one calendar may freeze."""
+
+_FREQUENCIES = {"DAILY", "WEEKLY", "MONTHLY", "YEARLY"}
+_PARTS = {"FREQ", "INTERVAL", "BYDAY", "BYMONTHDAY", "BYMONTH", "BYSETPOS", "BYWEEKNO", "WKST", "UNTIL"}
+
+Local = NaiveDatetime
+"""What a clock on the wall shows."""
+
+
+class OnWindowClose(StrEnum):
+    """What becomes of a wave that is under way when its window closes."""
+
+    FINISH_WAVE = "finish_wave"
+    """It is finished; the next one waits."""
+    HOLD = "hold"
+    """Gateways that are being switched are finished; nobody else is moved until it opens again."""
+    ROLLBACK = "rollback"
+    """Every touched gateway goes back to its known-good."""
+
+
+class PatchWindow(Value):
+    """When waves may start, again and again."""
+
+    name: Name
+    """How sentences call it."""
+    tz: Place
+    """`site` for each gateway's own zone, or one zone for all."""
+    rrule: str = Field(
+        max_length=200, description="on which days, as RFC 5545 has it: FREQ=WEEKLY;BYDAY=TU,WE,TH"
+    )
+    start: time
+    """At what time of these days it opens, as clocks there show it: "02:00"."""
+    duration: Duration
+    """How long it is open: hours that pass, also where clocks are changed meanwhile."""
+
+    @field_validator("rrule")
+    @classmethod
+    def _rule_is_understood(cls, rule: str) -> str:
+        parts = [part.partition("=") for part in rule.upper().split(";")]
+        keys = [key for key, _, _ in parts]
+        said = {key: value for key, _, value in parts}
+        if any(not equals for _, equals, _ in parts) or len(said) < len(keys):
+            raise ValueError(f"{rule} is no rule; write it like FREQ=WEEKLY;BYDAY=TU")
+        if said.get("FREQ") not in _FREQUENCIES:
+            raise ValueError(f"{rule} has no FREQ of {', '.join(sorted(_FREQUENCIES))}; write one of them")
+        if strange := sorted(set(keys) - _PARTS):
+            raise ValueError(
+                f"{strange[0]} is not understood here; days are named by {', '.join(sorted(_PARTS))}"
+            )
+        _parsed(rule.upper())
+        return rule.upper()
+
+    @field_validator("start")
+    @classmethod
+    def _start_is_local(cls, start: time) -> time:
+        if start.tzinfo is not None or start.microsecond:
+            raise ValueError(f"{start} is no local time; write it like 02:00, and the zone as tz")
+        return start
+
+    @field_validator("duration")
+    @classmethod
+    def _duration_is_sound(cls, duration: timedelta) -> timedelta:
+        if not SHORTEST <= duration <= LONGEST:
+            raise ValueError(f"{duration} is no window; write one from 1m to 7d")
+        return duration
+
+
+def _parsed(rule: str) -> None:
+    """Return when the rule can be read, and names a day within eight years.
+
+    Raises:
+        ValueError: It cannot, or names none.
+    """
+    from dateutil.rrule import rrulestr  # noqa: PLC0415 - workflows load this module, and read no rule
+
+    begin = datetime.combine(FIRST_DAY, time())
+    try:
+        found = rrulestr(rule, dtstart=begin).after(begin, inc=True)
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
+        raise ValueError(f"{rule} is no rule: {error}; write it like FREQ=WEEKLY;BYDAY=TU") from error
+    if found is None or found > begin + timedelta(days=8 * 366):
+        raise ValueError(f"{rule} names no day; write it like FREQ=WEEKLY;BYDAY=TU")
+
+
+class Frozen(Value):
+    """A time in which no wave starts, as clocks show it."""
+
+    begins: Local
+    ends: Local
+    tz: Place
+    """Whose clocks: `site` for each gateway's own zone, or one zone for all."""
+    what: str = Field(default="", max_length=200)
+    """What a calendar calls it."""
+
+    @model_validator(mode="after")
+    def _ends_later(self) -> Self:
+        if self.ends <= self.begins:
+            raise ValueError(
+                f"a freeze from {self.begins} to {self.ends} has no length; write the later time last"
+            )
+        return self
+
+
+class Freeze(Value):
+    """When no wave may start, as the fleet's file says: a time, or a calendar beside that file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    name: Name
+    """How sentences call it."""
+    begins: Local | None = Field(
+        default=None, alias="from", description="from when on, as clocks there show it: 2026-11-26T00:00"
+    )
+    ends: Local | None = Field(default=None, alias="to", description="until when")
+    ics: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._/-]*\.ics$")] | None = (
+        Field(
+            default=None,
+            description="instead of from and to: a calendar, beside the fleet's file or in a folder there",
+        )
+    )
+    tz: Place
+    """`site` for each gateway's own zone, or one zone for all; events with a zone of their own keep that."""
+
+    @model_validator(mode="after")
+    def _is_a_time_or_a_calendar(self) -> Self:
+        has_time = self.begins is not None and self.ends is not None
+        if has_time == (self.ics is not None) or (self.begins is None) != (self.ends is None):
+            raise ValueError(f"freeze {self.name} needs from and to, or ics; write one of both")
+        if self.ics is not None and ".." in self.ics.split("/"):
+            raise ValueError(f"{self.ics} leaves the folder of the fleet's file; put the calendar there")
+        if has_time:
+            self.frozen  # noqa: B018 - it says what is wrong
+        return self
+
+    @property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """The time that it names itself; none where a calendar says so."""
+        if self.begins is None or self.ends is None:
+            return ()
+        return (Frozen(begins=self.begins, ends=self.ends, tz=self.tz, what=self.name),)
+
+
+class KeptFreeze(Value):
+    """A freeze that a person added, as the ledger keeps it."""
+
+    fleet: Name
+    name: Name
+    spans: tuple[Frozen, ...] = Field(min_length=1, max_length=MOST_SPANS)
+    reason: str
+    person: str
+    at: AwareDatetime
+    """When it was added."""
+
+
+class Opening(Value):
+    """A time in which waves may start."""
+
+    opens: AwareDatetime
+    closes: AwareDatetime
+
+
+class WindowAnswer(Value):
+    """Whether waves may start at a moment, and the sentence that every surface shows."""
+
+    fits: bool
+    """Whether a wave that starts now is over before the closing."""
+    is_open: bool
+    """Whether it is open at all."""
+    sentence: str
+    until: AwareDatetime | None = None
+    """When it closes, or, where nothing may start, when something may; None where nobody knows."""
+    freeze: str | None = None
+    """The freeze that keeps it closed."""
+    again: timedelta = timedelta(seconds=30)
+    """After which time it is worth asking again."""
+
+    @property
+    def lasting(self) -> str:
+        """The sentence without how long that is from now: what a record says stays so."""
+        return self.sentence.rpartition(", in ")[0] or self.sentence
+
+
+class WindowOverride(Value):
+    """Who starts outside of every window, and why."""
+
+    person: str
+    reason: str = Field(min_length=1)
+    ticket: str = Field(min_length=1, max_length=64)
+    at: AwareDatetime
+
+    @property
+    def sentence(self) -> str:
+        """What every surface shows as long as the change goes on, and its report for ever."""
+        return f"PATCH WINDOWS OVERRIDDEN by {self.person}, {self.ticket}: {self.reason}"

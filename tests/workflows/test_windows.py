@@ -1,0 +1,250 @@
+"""Waves wait for their window, and hear of its closing and of freezes; the way back never waits."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from policies.model.change import Outcome, Phase
+from policies.model.command import CommandKind
+from policies.model.windows import OnWindowClose, WindowOverride
+from tests.fakes.control import CLOSED, FROZEN, HEALTHY, OPEN, UNDECIDED, UNHEALTHY
+from tests.workflows.world import (
+    Running,
+    World,
+    in_phase,
+    refusal_of,
+    result_of,
+    say,
+    status_of,
+    until,
+)
+
+
+async def start(world: World, *waves: tuple[str, ...], **more: object) -> Running:
+    """Start an upgrade that asks for its window."""
+    order = world.order(*(waves or (("gw-1",), ("gw-2",))))
+    return await world.run(order.model_copy(update={"asks_window": True, **more}))
+
+
+async def waits(rollout: Running) -> None:
+    async def does() -> bool:
+        return (await status_of(rollout)).window is not None
+
+    await until(does)
+
+
+def closing(world: World, what: OnWindowClose) -> None:
+    world.fleet = world.fleet.model_copy(update={"on_window_close": what})
+
+
+async def test_a_start_before_the_window_waits_and_says_for_what_and_until_when(world: World) -> None:
+    world.windows.answer = CLOSED
+    rollout = await start(world)
+    await waits(rollout)
+    status = await status_of(rollout)
+    assert status.what == "the next wave waits for a patch window; nobody is moved"
+    assert status.why == "closed: next opening Tue 2026-11-24 02:00 Europe/Berlin (01:00Z)"
+    assert status.next == "the next wave starts by itself at 2026-11-24 01:00 UTC"
+    assert all(fake.effects == [] for fake in world.gateways.values())
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    assert (await status_of(rollout)).window is None
+
+
+async def test_each_next_wave_asks_again_and_one_that_does_not_fit_waits_for_the_next_opening(
+    world: World,
+) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = CLOSED.model_copy(
+        update={"is_open": True, "sentence": "open, but only for 10 m more: next opening Wed"}
+    )
+    world.judge.says(HEALTHY)
+    await waits(rollout)
+    status = await status_of(rollout)
+    assert status.wave == 1
+    assert status.why.startswith("open, but only for 10 m more")
+    assert world.gateways["gw-2"].effects == []
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"), [(CommandKind.ABORT, Outcome.ABORTED), (CommandKind.ROLL_BACK, Outcome.ROLLED_BACK)]
+)
+async def test_whoever_stops_a_change_that_waits_needs_no_window(
+    world: World, kind: CommandKind, outcome: Outcome
+) -> None:
+    world.windows.answer = CLOSED
+    rollout = await start(world)
+    await waits(rollout)
+    await say(rollout, kind)
+    assert (await result_of(rollout)).outcome is outcome
+    assert all(fake.effects == [] for fake in world.gateways.values())
+
+
+async def test_a_change_that_is_held_while_it_waits_does_not_start_when_its_window_opens(
+    world: World,
+) -> None:
+    world.windows.answer = CLOSED
+    rollout = await start(world)
+    await waits(rollout)
+    await say(rollout, CommandKind.HOLD, reason="not tonight")
+    world.windows.answer = OPEN
+    asked = len(world.windows.asked)
+    await until(lambda: len(world.windows.asked) > asked + 2)
+    assert (await status_of(rollout)).why == "held by on call: not tonight"
+    assert world.gateways["gw-1"].effects == []
+    await say(rollout, CommandKind.RESUME)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_a_rollback_between_two_waves_returns_those_of_the_first_without_a_window(world: World) -> None:
+    rollout = await start(world)
+    world.windows.answer = OPEN
+    world.judge.says(UNDECIDED)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = CLOSED
+    world.judge.says(HEALTHY)
+    await waits(rollout)
+    await say(rollout, CommandKind.ROLL_BACK)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert world.serving()["gw-1"] == "1.1.6"
+
+
+async def test_a_window_that_closes_in_mid_wave_lets_the_wave_be_finished_and_the_next_one_wait(
+    world: World,
+) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = CLOSED
+
+    async def is_said() -> bool:
+        return any(
+            "the window closed; wave 1 is finished" in e.sentence for e in (await status_of(rollout)).events
+        )
+
+    await until(is_said)
+    assert (await status_of(rollout)).phase is Phase.OBSERVING
+    world.judge.says(HEALTHY)
+    await waits(rollout)
+    assert world.serving()["gw-1"] == "1.3.0"
+    assert world.gateways["gw-2"].effects == []
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_a_window_that_closes_in_mid_wave_holds_where_that_is_declared_until_it_opens_again(
+    world: World,
+) -> None:
+    closing(world, OnWindowClose.HOLD)
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = CLOSED
+    await in_phase(rollout, Phase.HELD)
+    world.judge.says(HEALTHY)
+    assert (await status_of(rollout)).why.startswith("held by penstock: closed: next opening Tue")
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_a_window_that_closes_in_mid_wave_rolls_back_where_that_is_declared(world: World) -> None:
+    closing(world, OnWindowClose.ROLLBACK)
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = CLOSED
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason.startswith("penstock: closed: next opening Tue")
+    assert world.serving()["gw-1"] == "1.1.6"
+
+
+async def test_a_freeze_added_in_mid_change_holds_and_cuts_nobody_and_harm_still_goes_back(
+    world: World,
+) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = FROZEN
+    await in_phase(rollout, Phase.HELD)
+    assert (await status_of(rollout)).why == "held by penstock: closed by the freeze black-friday"
+    assert world.serving()["gw-1"] == "1.3.0"
+    world.judge.says(UNHEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_hold_of_the_window_ends_with_its_wave_and_is_nobody_elses(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    await say(rollout, CommandKind.HOLD, reason="lunch")
+    world.windows.answer = FROZEN
+
+    async def both() -> bool:
+        return "penstock" in (await status_of(rollout)).why
+
+    await until(both)
+    world.windows.answer = OPEN
+
+    async def one() -> bool:
+        return (await status_of(rollout)).why == "held by on call: lunch"
+
+    await until(one)
+    world.judge.says(HEALTHY)
+    await say(rollout, CommandKind.RESUME)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_what_was_approved_for_one_opening_does_not_start_in_a_later_one(world: World) -> None:
+    world.windows.answer = CLOSED
+    rollout = await start(world, start_by=datetime.now(UTC) + timedelta(seconds=2))
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.REFUSED
+    assert "its plan was approved for the opening that closed at" in result.reason
+    assert "plan again, and have that approved" in result.reason
+    assert all(fake.effects == [] for fake in world.gateways.values())
+
+
+async def test_an_override_is_shown_to_whoever_looks(world: World) -> None:
+    override = WindowOverride(person="ana", reason="CVE", ticket="INC-7", at=datetime.now(UTC))
+    rollout = await start(world, override=override)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    status = await status_of(rollout)
+    assert status.banner == "PATCH WINDOWS OVERRIDDEN by ana, INC-7: CVE"
+    assert status.banner in [event.sentence for event in status.events]
+    assert {query.overridden_at for query in world.windows.asked} == {override.at}
+
+
+async def test_a_long_wait_leaves_a_short_history(world: World) -> None:
+    world.windows.answer = CLOSED.model_copy(update={"again": timedelta(milliseconds=20)})
+    rollout = await start(world)
+    await until(lambda: len(world.windows.asked) > 8)
+    events = [event async for event in rollout.fetch_history_events()]
+    assert len(events) < 120
+    before = len(events)
+    await until(lambda: len(world.windows.asked) > 24)
+    assert len([event async for event in rollout.fetch_history_events()]) <= before + 6
+    await say(rollout, CommandKind.ABORT)
+    await result_of(rollout)
+
+
+async def test_a_change_of_before_asks_nobody_about_windows(world: World) -> None:
+    world.windows.answer = CLOSED
+    assert (await world.upgrade(("gw-1",))).outcome is Outcome.PROMOTED
+    assert world.windows.asked == []
+
+
+async def test_a_promotion_waits_for_no_wave_that_waits(world: World) -> None:
+    world.windows.answer = CLOSED
+    rollout = await start(world)
+    await waits(rollout)
+    refused = await refusal_of(say(rollout, CommandKind.PROMOTE))
+    assert refused.startswith("there is no verdict on this wave yet")
+    await asyncio.sleep(0)
+    await say(rollout, CommandKind.ABORT)
+    await result_of(rollout)

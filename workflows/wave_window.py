@@ -1,0 +1,122 @@
+"""The window of a change's next wave: waited for before it, and heard while it is under way."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+from temporalio.workflow import ChildWorkflowHandle
+
+from policies.model.change import PENSTOCK, ChangeOrder
+from policies.model.command import Command, CommandKind
+from policies.model.plan_part import PlanHeader
+from policies.model.windows import OnWindowClose, WindowAnswer
+from policies.status.story import Story
+from workflows.children import guarded
+from workflows.failures import stopped
+from workflows.patch_window import Opened, OpenedOrder
+
+Give = Callable[[Command], Awaitable[object]]
+
+
+class WaveWindow:
+    """What was answered last about the wave that starts next, or goes on."""
+
+    def __init__(self, story: Story, give: Give) -> None:
+        """Know where the story is, and how the change is given a command."""
+        self._story = story
+        self._give = give
+        self._wave = 0
+        self._asking: ChildWorkflowHandle[Opened, None] | None = None
+        self._answer: WindowAnswer | None = None
+        self._under_way = False
+        self._held = False
+
+    async def ask(self, order: ChangeOrder, name: str, plan: PlanHeader, wave: int, child: str) -> None:
+        """Have it asked, from now until that wave is over, whether it may start."""
+        if not order.asks_window or self._wave == wave:
+            return
+        self._wave, self._answer = wave, None
+        asked = OpenedOrder(
+            change=name,
+            plan=plan.digest,
+            wave=wave,
+            parent=workflow.info().workflow_id,
+            overridden_at=order.override.at if order.override is not None else None,
+        )
+        self._asking = await guarded(Opened.run, asked, child)
+
+    async def wait(self, order: ChangeOrder, ends: Callable[[], bool]) -> None:
+        """Return once the wave may start, or the change ends instead.
+
+        Raises:
+            ApplicationError: The opening for which the plan was approved is over, and nothing had begun.
+        """
+        if not order.asks_window:
+            return
+        left: timedelta | None = None
+        if order.start_by is not None and self._wave == 1:
+            left = max(timedelta(0), order.start_by - workflow.now())
+        try:
+            await workflow.wait_condition(lambda: self._may_start or ends(), timeout=left)
+        except TimeoutError as error:
+            raise stopped(
+                f"its plan was approved for the opening that closed at {order.start_by:%Y-%m-%d %H:%M} UTC, "
+                "and nothing had begun by then; plan again, and have that approved"
+            ) from error
+
+    async def begin(self) -> None:
+        """Hear that the wave begins; from now on only a closing counts."""
+        self._under_way = True
+        if self._asking is not None:
+            with suppress(FailureError):
+                await self._asking.signal(Opened.begins)
+
+    async def end(self) -> None:
+        """Ask no more: the wave is over."""
+        self._under_way = False
+        asking, self._asking, self._wave = self._asking, None, 0
+        if self._held:
+            self._held = False
+            await self._give(_command(CommandKind.RESUME, "the wave is over"))
+        self._story.take_window(None, workflow.now())
+        if asking is not None:
+            asking.cancel()
+            with suppress(asyncio.CancelledError, FailureError):
+                await asking
+
+    async def hear(self, wave: int, answer: WindowAnswer, closing: OnWindowClose) -> None:
+        """Take over an answer; a closing or a freeze in mid-wave is acted on, and never cuts a session."""
+        if wave != self._wave or self._story.goes_back:
+            return
+        self._answer = answer
+        if not self._under_way:
+            self._story.take_window(None if answer.fits else answer, workflow.now())
+            return
+        if answer.is_open:
+            if self._held:
+                self._held = False
+                await self._give(_command(CommandKind.RESUME, answer.lasting))
+            return
+        if answer.freeze is None and closing is OnWindowClose.ROLLBACK:
+            await self._give(_command(CommandKind.ROLL_BACK, answer.lasting))
+        elif (answer.freeze is not None or closing is OnWindowClose.HOLD) and not self._held:
+            self._held = True
+            await self._give(_command(CommandKind.HOLD, answer.lasting))
+        elif not self._held:
+            self._story.note(f"the window closed; wave {wave} is finished: {answer.lasting}", workflow.now())
+
+    @property
+    def may_start(self) -> bool:
+        """Whether the wave may start, by what was answered last."""
+        return self._may_start
+
+    @property
+    def _may_start(self) -> bool:
+        return self._answer is not None and self._answer.fits
+
+
+def _command(kind: CommandKind, reason: str) -> Command:
+    return Command(id=f"window-{kind}-{workflow.uuid4()}", kind=kind, person=PENSTOCK, reason=reason)
