@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from policies.model.drain import DrainLimits
 from policies.model.release_tests import ReleaseTests
 from policies.model.settings import Setting, Settings
+from policies.model.spare import SpareDrills
 from policies.model.value import Duration, Name, Value, twice
 
 Step = Annotated[str, Field(pattern=r"^[1-9][0-9]*%?$", coerce_numbers_to_str=True)]
@@ -337,6 +338,12 @@ class Fleet(Value):
         "put on gateways by `penstock config start`",
     )
 
+    drills: SpareDrills | None = Field(
+        default=None,
+        exclude_if=lambda drills: drills is None,
+        description="spare gateways on which drills are rehearsed by the clock, inside a patch window",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _gateways_know_whose_they_are(cls, said: object) -> object:
@@ -367,6 +374,13 @@ class Fleet(Value):
                 f"{shared}: give each gateway pools of its own, "
                 "or say `nat: true` if every gateway translates its users' addresses"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _spare_gateways_are_its_own(self) -> "Fleet":
+        known = {one.name for one in self.gateways}
+        if self.drills is not None and (strange := sorted(set(self.drills.spare) - known)):
+            raise ValueError(f"drills: {strange[0]} is no gateway of {self.name}; name spare ones as above")
         return self
 
     @cached_property

@@ -21,6 +21,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Interceptor, Worker
 
 from activities.adoption import AdoptionActivities
+from activities.drill_turns import DrillTurnActivities
 from activities.drivers.signature.host_lines import first_fault
 from activities.facts import FactActivities
 from activities.files import load
@@ -42,7 +43,7 @@ from policies.model.plan_part import PartKey
 from policies.model.status import ChangeStatus
 from policies.model.value import digest_of
 from policies.model.verdict import Window
-from tests.fakes.control import FakeAdmission, FakeArchive, FakeFleets, FakeJudge, ObservedLedger
+from tests.fakes.control import FakeAdmission, FakeArchive, FakeFleets, FakeJudge, FakeWindows, ObservedLedger
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.ending import ending
 from workflows.change import Change, ChangeRun
@@ -104,6 +105,7 @@ class World:
     admission: FakeAdmission = field(default_factory=FakeAdmission)
     book: ObservedLedger = field(default_factory=ObservedLedger)
     archive: FakeArchive = field(default_factory=FakeArchive)
+    windows: FakeWindows = field(default_factory=FakeWindows)
 
     @classmethod
     def made(cls, client: Client, fleet: Fleet, *, serving: ReleaseRef | None = OLD) -> "World":
@@ -396,6 +398,7 @@ def control_worker(
                 FactActivities(world.book, FakeFleets(world.fleet)),
                 CollectingActivities(world.book, first_fault),
                 ArchiveActivities(world.archive, world.book),
+                DrillTurnActivities(world.book, FakeFleets(world.fleet), world.windows),
             ),
         ],
         workflow_runner=RUNNER,
