@@ -106,6 +106,10 @@ class World:
     book: ObservedLedger = field(default_factory=ObservedLedger)
     archive: FakeArchive = field(default_factory=FakeArchive)
     windows: FakeWindows = field(default_factory=FakeWindows)
+    folder: FakeFleets = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.folder = FakeFleets(self.fleet)
 
     @classmethod
     def made(cls, client: Client, fleet: Fleet, *, serving: ReleaseRef | None = OLD) -> "World":
@@ -398,7 +402,7 @@ def control_worker(
                 FactActivities(world.book, FakeFleets(world.fleet)),
                 CollectingActivities(world.book, first_fault),
                 ArchiveActivities(world.archive, world.book),
-                DrillTurnActivities(world.book, FakeFleets(world.fleet), world.windows),
+                DrillTurnActivities(world.book, world.folder, world.windows),
             ),
         ],
         workflow_runner=RUNNER,
