@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -189,7 +190,7 @@ class Disasters:
         first = str(self.lab.installation.settings.relay_address)
         relays = {"the relay": first, "the second relay": second}
         for name, address in relays.items():
-            await _until(lambda at=address: stolen.is_let_in(at), f"{name} never took the certificate")
+            await _until(partial(stolen.is_let_in, address), f"{name} never took the certificate")
         began = datetime.now(UTC)
         await service.revoke_gateway(OPERATOR, FLEET, host.name, "stolen; it is rehearsed")
         steps = [step("a person revokes the certificate", datetime.now(UTC), began)]
@@ -199,7 +200,7 @@ class Disasters:
             raise Unavailable(f"{host.name} is not quarantined")
         steps.append(step("the gateway is quarantined", datetime.now(UTC), began))
         for name, address in relays.items():
-            await _until(lambda at=address: stolen.is_refused(at), f"{name} still takes the certificate")
+            await _until(partial(stolen.is_refused, address), f"{name} still takes the certificate")
             steps.append(step(f"{name} refuses it", datetime.now(UTC), began))
         if any([await stolen.is_let_in(address) for address in relays.values()]):
             raise Unavailable("a relay took the certificate again")
@@ -243,7 +244,10 @@ class Thief:
         options = (("grpc.ssl_target_name_override", RELAY_NAME),)
         async with grpc.aio.secure_channel(address, self._credentials, options=options) as channel:
             try:
-                await channel.unary_unary(f"{SERVICE}GetSystemInfo")(b"", timeout=3.0)
+                ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+                    f"{SERVICE}GetSystemInfo"
+                )
+                await ask(b"", timeout=3.0)
             except grpc.aio.AioRpcError as refused:
                 code: grpc.StatusCode = refused.code()
                 return code

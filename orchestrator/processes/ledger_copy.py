@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.service.decisions import decision_of, decisions_of
-from orchestrator.service.telling import told_of
+from orchestrator.service.signals import signals_about
+from orchestrator.service.telling import ChangeView, told_of
 from orchestrator.store.backup import require_whole, restore
 from orchestrator.store.database import open_database
 from orchestrator.store.ledger import Ledger
@@ -43,13 +44,15 @@ class LedgerCopy:
             case ("changes", name):
                 record = self._ledger.change(name)
                 status = told_of(self._ledger, record)
-                return {"record": record.model_dump(mode="json"), "status": status.model_dump(mode="json")}
+                said = signals_about(self._ledger, record, sum(status.counts.values()))
+                view = ChangeView(record=record, status=status, signals=said)
+                return view.model_dump(mode="json")
             case ("changes", name, "decisions"):
                 found = decisions_of(self._ledger, self._ledger.change(name).name, after or 0, PAGE)
                 return {"decisions": [row.model_dump(mode="json") for row in found]}
             case ("changes", name, "decisions", number):
-                view = decision_of(self._ledger, self._ledger.change(name), int(number))
-                return view.model_dump(mode="json")
+                made = decision_of(self._ledger, self._ledger.change(name), int(number))
+                return made.model_dump(mode="json")
             case _:
                 pass
         raise BadInput(f"a copy of a ledger cannot answer /{'/'.join(path)}; ask the API")

@@ -12,6 +12,7 @@ from typing import Any
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
+from activities.drill_turns import DrillTurnActivities, NoWindows
 from activities.drivers.credentials import Credentials
 from activities.drivers.metrics.ports import PortProbes
 from activities.drivers.metrics.prometheus import PrometheusSource
@@ -33,6 +34,7 @@ from activities.snapshots import ArchiveActivities
 from activities.watching import WatchActivities
 from activities.windows import WindowActivities
 from orchestrator.engine.client import enter_network_namespace
+from orchestrator.engine.drill_schedules import keep_drilling
 from orchestrator.engine.schedules import keep_reconciling
 from orchestrator.installation import refuse_strangers
 from orchestrator.monitoring.ends import IndexEnds
@@ -80,6 +82,7 @@ from workflows.reconcile import Reconcile
 from workflows.reload import Reload
 from workflows.restore import Restore
 from workflows.snapshot import Snapshot
+from workflows.spare_drill import SpareDrill
 from workflows.steps import CONTROL_QUEUE
 from workflows.survey import Survey
 from workflows.watch import Watch
@@ -113,6 +116,7 @@ WORKFLOWS = (
     WalkPath,
     Reconcile,
     Opened,
+    SpareDrill,
 )
 
 
@@ -154,6 +158,7 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
                 FactActivities(book, fleets),
                 CollectingActivities(book, first_fault),
                 archive,
+                DrillTurnActivities(book, fleets, NoWindows()),
             ),
         ],
     )
@@ -165,6 +170,7 @@ def record_activities(
     facts: FactActivities,
     collecting: CollectingActivities,
     archive: ArchiveActivities,
+    turns: DrillTurnActivities,
 ) -> list[Callable[..., Any]]:
     """Return the steps that write down what happened, and read it again."""
     return [
@@ -197,6 +203,8 @@ def record_activities(
         collecting.collect_host_record,
         archive.keep_snapshot_piece,
         archive.record_snapshot,
+        turns.ask_drill_turn,
+        turns.record_spare_drill,
     ]
 
 
@@ -267,6 +275,7 @@ async def run_beside(settings: Settings) -> None:
         _log.warning("a fleet is left alone until its file is mended: %s", wrong)
     beside = [
         asyncio.create_task(keep_reconciling(worker.client, lambda: fleets.all().values())),
+        asyncio.create_task(keep_drilling(worker.client, lambda: fleets.all().values())),
         asyncio.create_task(keep_expiring(settings, fleets)),
         asyncio.create_task(keep_noting(settings)),
     ]

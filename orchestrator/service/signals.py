@@ -22,7 +22,8 @@ def signals_about(ledger: Ledger, record: ChangeRecord, gateways: int) -> Signal
         tickets = ledger.tickets_between(record.fleet, since, until)
         if not complaints and not tickets:
             return Signals()
-        named = {one.gateway for one in (*complaints, *tickets) if one.gateway is not None}
+        named = {one.gateway for one in complaints}
+        named |= {one.gateway for one in tickets if one.gateway is not None}
         results = ledger.results_of(record.name, named)
         started, aside = ledger.started_in(record.name)
     except Unavailable:

@@ -1,6 +1,6 @@
 """Drills: what was seen whenever somebody rehearsed a failure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,6 +77,17 @@ class Drills(Book):
             wanted = wanted.where(table.c.name == name)
         with reading(self._engine) as connection:
             return tuple(_run(row) for row in connection.execute(wanted))
+
+    def drills_at(self, places: Collection[str]) -> Mapping[tuple[str, str], datetime]:
+        """Return when each drill last began in each of these places, by drill and place."""
+        table = tables.drills
+        wanted = (
+            select(table.c.name, table.c.place, func.max(table.c.began).label("last"))
+            .where(table.c.place.in_(places))
+            .group_by(table.c.name, table.c.place)
+        )
+        with reading(self._engine) as connection:
+            return {(row.name, row.place): row.last for row in connection.execute(wanted)}
 
     def drill_pasts(self, most: int) -> Mapping[str, DrillPast]:
         """Return of each drill that was rehearsed its last run, so many before it, and how many there are.

@@ -74,14 +74,10 @@ class DrillReport(Value):
     """Seconds within which users had to be safe."""
     steps: Annotated[tuple[DrillStep, ...], Field(max_length=MOST_STEPS)] = ()
     sessions_lost: Count = 0
-    people: Annotated[
-        tuple[Text, ...],
-        Field(default=(), max_length=MOST_PEOPLE, description="who took part, beside who has it recorded"),
-    ]
-    handovers: Annotated[
-        tuple[DrillHandover, ...],
-        Field(default=(), max_length=MOST_PEOPLE, description="accepted while it was rehearsed"),
-    ]
+    people: Annotated[tuple[Text, ...], Field(max_length=MOST_PEOPLE)] = ()
+    """Who took part, beside who has it recorded."""
+    handovers: Annotated[tuple[DrillHandover, ...], Field(max_length=MOST_PEOPLE)] = ()
+    """What was handed over and accepted while it was rehearsed."""
     failure: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")] | None = None
     """Why it came to no end; None when it did."""
 

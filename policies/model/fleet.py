@@ -15,6 +15,7 @@ from policies.model.chat import FleetChat
 from policies.model.drain import DrainLimits
 from policies.model.release_tests import ReleaseTests
 from policies.model.settings import Setting, Settings
+from policies.model.spare import SpareDrills
 from policies.model.value import Duration, Name, Value, twice
 from policies.model.windows import MOST_FREEZES, MOST_WINDOWS, Freeze, OnWindowClose, PatchWindow
 from policies.model.zones import SITE, ZoneName
@@ -386,6 +387,12 @@ class Fleet(Value):
         description="how much later than its window a fleet begins at most, so that fleets begin apart",
     )
 
+    drills: SpareDrills | None = Field(
+        default=None,
+        exclude_if=lambda drills: drills is None,
+        description="spare gateways on which drills are rehearsed by the clock, inside a patch window",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _gateways_know_whose_they_are(cls, said: object) -> object:
@@ -432,6 +439,13 @@ class Fleet(Value):
             )
         if short := next((one for one in self.windows if one.duration <= self.jitter), None):
             raise ValueError(f"jitter is {self.jitter}, and {short.name} is over then; write a shorter one")
+        return self
+
+    @model_validator(mode="after")
+    def _spare_gateways_are_its_own(self) -> "Fleet":
+        known = {one.name for one in self.gateways}
+        if self.drills is not None and (strange := sorted(set(self.drills.spare) - known)):
+            raise ValueError(f"drills: {strange[0]} is no gateway of {self.name}; name spare ones as above")
         return self
 
     @cached_property

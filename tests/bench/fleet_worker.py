@@ -8,6 +8,7 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.worker import Worker
 
+from activities.drill_turns import DrillTurnActivities, NoWindows
 from activities.drivers.signature.host_lines import first_fault
 from activities.facts import FactActivities
 from activities.host_record import CollectingActivities
@@ -94,6 +95,7 @@ async def run(address: str, ledger: str, count: int, judge: ScriptedJudge) -> No
                 FactActivities(book, FakeFleets(fleet(count))),
                 CollectingActivities(book, first_fault),
                 ArchiveActivities(FakeArchive(), book),
+                DrillTurnActivities(book, FakeFleets(fleet(count)), NoWindows()),
             ),
         ],
     )

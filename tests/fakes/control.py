@@ -213,6 +213,16 @@ def _remove(engine: Engine, folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # its parent may be gone at the end of the process
 
 
+class FakeWindows:
+    """A patch window that a test opens, for an hour from whenever it is asked."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+
+    def open_until(self, fleet: Fleet, gateway: str, at: datetime) -> datetime | None:
+        return at + timedelta(hours=1) if self.is_open else None
+
+
 class FakeArchive:
     """Kept snapshots as a dictionary."""
 

@@ -19,6 +19,7 @@ from policies.model.command import CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainLimits, Step
 from policies.model.errors import Refused
 from policies.model.fleet import GatewayRef
+from policies.model.spare import SpareDrills
 from policies.model.way_back import Confirmation
 from policies.rollback import confirmation_of
 from tests.fakes.control import AT_CAP, BLIND, HEALTHY, UNDECIDED, UNHEALTHY
@@ -39,6 +40,7 @@ from tests.workflows.world import (
 )
 from workflows.adopt import Examine, ExamineOrder
 from workflows.drain import Drain
+from workflows.spare_drill import SpareDrill, SpareDrillOrder
 from workflows.steps import CONTROL_QUEUE
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -207,6 +209,20 @@ async def confirmed(world: World) -> None:
     await result_of(back)
 
 
+async def rehearsed(world: World) -> None:
+    """A drill on a spare gateway, which is logged in to and read back."""
+    world.fleet = world.folder.known["edge"] = world.fleet.model_copy(
+        update={"drills": SpareDrills(spare=("gw-2",))}
+    )
+    world.windows.is_open = True
+    await world.client.execute_workflow(
+        SpareDrill.run,
+        SpareDrillOrder(fleet=world.fleet.name),
+        id=f"drill/{world.fleet.name}",
+        task_queue=CONTROL_QUEUE,
+    )
+
+
 CASES: tuple[Case, ...] = (
     promoted,
     rolled_back,
@@ -221,6 +237,7 @@ CASES: tuple[Case, ...] = (
     reloaded,
     drained,
     confirmed,
+    rehearsed,
 )
 
 

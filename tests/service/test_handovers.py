@@ -78,6 +78,12 @@ async def test_nobody_accepts_for_another_and_no_machine_or_onlooker_takes_part(
 async def test_it_is_shown_in_the_terminal_and_told_in_the_report_of_the_change(
     api: httpx.AsyncClient, service: Service, penstock: CommandLine, change: str
 ) -> None:
+    for answer in ("accept", "decline"):
+        refused = await penstock("handover", answer, "edge")
+        assert (refused.code, "nobody hands edge over now" in refused.err) == (9, True), refused.err
+    assert (await penstock("handover", "begin", "edge", "--to", "carl")).code == 0
+    withdrawn = await penstock("handover", "withdraw", "edge")
+    assert "root to carl, withdrawn after" in withdrawn.out
     begun = await penstock("handover", "begin", "edge", "--to", "ben", "--note", "canary is on trial")
     assert begun.code == 0, begun.err
     assert "ben takes edge with: penstock handover accept edge" in begun.out
@@ -89,5 +95,6 @@ async def test_it_is_shown_in_the_terminal_and_told_in_the_report_of_the_change(
     assert "root to ben, accepted after" in listed.out
     report = (await api.get(f"/changes/{change}/report")).json()
     assert [(one["giver"], one["taker"], one["end"]) for one in report["handovers"]] == [
-        ("root", "ben", "accepted")
+        ("root", "carl", "withdrawn"),
+        ("root", "ben", "accepted"),
     ]

@@ -35,6 +35,10 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/login": (None, {}),
     "POST /v1/login/links": (None, {}),
     "POST /v1/fleets/{fleet}/complaints": (None, {}),
+    "POST /v1/fleets/{fleet}/tickets": (None, {}),
+    "GET /v1/fleets/{fleet}/handovers": (Action.READ, {}),
+    "POST /v1/fleets/{fleet}/handovers": (None, {"to": "ben"}),
+    "POST /v1/fleets/{fleet}/handovers/answer": (None, {"end": "accepted"}),
     "GET /v1/whoami": (None, {}),
     "GET /v1/doctor": (None, {}),
     "GET /v1/fleets": (None, {}),
@@ -136,8 +140,8 @@ async def test_each_role_gets_as_far_as_the_table_says(
 async def test_a_stranger_gets_nowhere_but_to_the_login_and_the_complaints(api: httpx.AsyncClient) -> None:
     for number, (route, (_, body)) in enumerate(ROUTES.items()):
         method, path = route.split()
-        if path in {"/v1/login", "/v1/fleets/{fleet}/complaints"}:
-            continue  # the one asks nobody who they are, the other asks for a signature
+        if path in {"/v1/login", "/v1/fleets/{fleet}/complaints", "/v1/fleets/{fleet}/tickets"}:
+            continue  # the one asks nobody who they are, the others ask for a signature
         answer = await api.request(
             method,
             path.removeprefix("/v1").format(**NAMES),

@@ -21,6 +21,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Interceptor, Worker
 
 from activities.adoption import AdoptionActivities
+from activities.drill_turns import DrillTurnActivities
 from activities.drivers.signature.host_lines import first_fault
 from activities.facts import FactActivities
 from activities.files import load
@@ -105,6 +106,10 @@ class World:
     book: ObservedLedger = field(default_factory=ObservedLedger)
     archive: FakeArchive = field(default_factory=FakeArchive)
     windows: FakeWindows = field(default_factory=FakeWindows)
+    folder: FakeFleets = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.folder = FakeFleets(self.fleet)
 
     @classmethod
     def made(cls, client: Client, fleet: Fleet, *, serving: ReleaseRef | None = OLD) -> "World":
@@ -398,6 +403,7 @@ def control_worker(
                 FactActivities(world.book, FakeFleets(world.fleet)),
                 CollectingActivities(world.book, first_fault),
                 ArchiveActivities(world.archive, world.book),
+                DrillTurnActivities(world.book, world.folder, world.windows),
             ),
         ],
         workflow_runner=RUNNER,
