@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 Given = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="files to read, by their names fleet, upgrade, gates, trust, people, notices, agent; all of the settings "
-        "when none"
+        help="files to read, by their names fleet, upgrade, gates, trust, people, notices, agent; all of the "
+        "settings when none"
     ),
 ]
 
@@ -88,6 +88,7 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
         from policies.model.desired import Upgrade  # noqa: PLC0415
         from policies.model.fleet import Fleet  # noqa: PLC0415
         from policies.model.gates import GatePolicy, lint  # noqa: PLC0415
+        from policies.model.notice_rules import NoticeRules  # noqa: PLC0415
         from policies.model.people import People  # noqa: PLC0415
 
         match kind:
@@ -101,12 +102,8 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
 
                 require_own(path)
                 return load(path, AgentSettings)
-            case "notices":
-                from policies.model.notice_rules import NoticeRules  # noqa: PLC0415
-
-                return load(path, NoticeRules)
-            case "upgrade":
-                return load(path, Upgrade)
+            case "notices" | "upgrade":
+                return load(path, NoticeRules if kind == "notices" else Upgrade)
             case "gates":
                 gates = load(path, GatePolicy)
                 if problems := lint(gates):

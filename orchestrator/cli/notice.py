@@ -35,7 +35,7 @@ def list_notices(
 
 
 @app.command("test")
-def test(
+def try_sink(
     sink: Annotated[str, typer.Argument(help="a sink's name in notices.yaml")],
     key: Key = None,
     output: OutputOption = Output.TABLE,

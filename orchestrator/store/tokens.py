@@ -19,7 +19,7 @@ from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, Caller, Grants, Role, TokenRow, Via
 
 LONGEST = timedelta(days=365)
-OF_MACHINES = frozenset({Role.VIEWER, Role.AUDITOR, Role.OPERATOR, Role.CI})
+OF_MACHINES = frozenset({Role.VIEWER, Role.AUDITOR, Role.OPERATOR, Role.CI, Role.CHAT})
 """Roles a token can have: approving and administering take people."""
 
 SECRET_BYTES = 32
