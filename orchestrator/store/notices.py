@@ -247,7 +247,7 @@ class Notices(Book):
         """Write down that the sink did not take it, and when it is tried again: never when None."""
         table, now = tables.notice_deliveries, datetime.now(UTC)
         which = (table.c.sink == sink, table.c.notice == key, table.c.claim == claim)
-        said = {"due": again, "claim": None, "given_up": None if again else now}
+        said: dict[str, Any] = {"due": again, "claim": None, "given_up": None if again else now}
         if tried:
             said |= {"error": error, "tries": table.c.tries + 1}
         with writing(self._engine) as connection:

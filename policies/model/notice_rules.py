@@ -11,7 +11,7 @@ from policies.model.notice import NoticeLevel
 from policies.model.people import EVERY_FLEET, FleetOrEvery
 from policies.model.value import Duration, Name, Value, twice
 
-Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@/]+(?::[0-9]+)?(?:/[^\s?#@]*)?$", max_length=500)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@/]+(?:/[^\s?#@]*)?$", max_length=500)]
 """An address without a login, a query or a fragment: what is secret stands in a file of its own."""
 
 PrivateFile = Annotated[str, Field(min_length=1, max_length=500)]
@@ -44,7 +44,7 @@ class WebhookSink(SinkOf):
     url: Url
     """Where they are posted to; without TLS only on this host itself."""
     key_file: PrivateFile
-    """Holds the key that signs, 16 characters at least, in one line."""
+    """Holds the key that signs, 32 characters at least, in one line."""
     authorities: PrivateFile | None = None
     """Certificates of an authority of your own, in PEM; left out: those that the host trusts."""
 

@@ -21,7 +21,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from activities.drivers.notices.webhook import signature
 
-KEY = "a key that both sides have"
+KEY = "a key that both sides have, and nobody else"
 ALERTMANAGER = "/usr/bin/prometheus-alertmanager"
 
 

@@ -18,7 +18,7 @@ from activities.drivers.notices.text import Spell
 from policies.model.notice import Delivery, Occasion
 from policies.model.notice_rules import WebhookSink
 
-LEAST_KEY = 16
+LEAST_KEY = 32
 """Characters of a key that signs."""
 
 
