@@ -41,7 +41,7 @@ def try_sink(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Send a test to a sink, and say what its receiver answered; nothing is left open there."""
-    found = Api().post(f"notices/sinks/{sink}/test", body={}, key=key)
+    found = Api().post("notices", "sinks", sink, "test", body={}, key=key)
     emit(output, "NoticeTest", found, lambda: say(f"{sink}: {found['said']}"), names=[sink])
 
 
@@ -52,7 +52,7 @@ def acknowledge(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Say that you have it: nobody else is woken for it. What it is about goes on waiting."""
-    found = Api().post("notices/acknowledge", body={"key": notice}, key=key)
+    found = Api().post("notices", "acknowledge", body={"key": notice}, key=key)
     said = f"{notice} is with {found['acknowledged_by']} since {moment(found['acknowledged'])}."
     emit(output, "Notice", found, lambda: say(said), names=[notice])
 

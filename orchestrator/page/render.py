@@ -24,6 +24,7 @@ from orchestrator.charts.gate import gate_chart, stylesheet
 from orchestrator.page.session import csrf_of
 from orchestrator.page.waves import waves
 from orchestrator.words.changes import what
+from orchestrator.words.notices import row_state
 from orchestrator.words.offers import EFFECTS, spelled
 from orchestrator.words.standing import (
     change_notices,
@@ -242,6 +243,7 @@ ENVIRONMENT.filters.update(
     query=query,
     sessions_bar=sessions_bar,
     spelled=spelled,
+    notice_state=row_state,
     told_lines=told_lines,
     wave_bar=wave_bar,
     waves=waves,

@@ -14,7 +14,7 @@ from orchestrator.service.fleets import Fleets
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.notices import Addressed, SinkHealth
 from policies.access import Action, may
-from policies.model.errors import BadInput
+from policies.model.errors import Unknown
 from policies.model.notice import Delivery, Notice, NoticeLevel, NoticeRow, Occasion
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller
@@ -86,7 +86,7 @@ class NoticeService:
             sentence = f"{caller.person} may not test sinks: that takes operator of a fleet"
             raise await self.acts.refuse(caller, None, sentence)
         if self.rules is None:
-            raise BadInput("there is no notices.yaml; set PENSTOCK_NOTICES to its path")
+            raise Unknown(f"there is no sink {sink}, and no notices.yaml: set PENSTOCK_NOTICES to its path")
         rules, fleet, at = self.rules, fleets[0], datetime.now(UTC)
         notice = Notice(
             key=f"test/{sink}/{secrets.token_hex(8)}",

@@ -1,5 +1,6 @@
 """notices.yaml: the sinks that people read, who is told of what by which, and when somebody is woken."""
 
+import re
 from datetime import time, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -231,8 +232,9 @@ class NoticeRules(Value):
 _THIS_HOST = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
+_ON_THIS_HOST = re.compile(r"http://(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]+)?(?:/.*)?")
+
+
 def _refuse_in_the_open(url: str) -> None:
-    scheme, _, rest = url.partition("://")
-    host = rest.partition("/")[0].rpartition("]")[0].lstrip("[") or rest.partition("/")[0].partition(":")[0]
-    if scheme == "http" and host not in _THIS_HOST:
+    if not url.startswith("https://") and _ON_THIS_HOST.fullmatch(url) is None:
         raise ValueError(f"{url} would be told in the open; write https://")
