@@ -41,7 +41,7 @@ class NoticeFacts(Book):
                 for wanted, column in ((told, stories.c.at), (ended, changes.c.ended))
                 for name, when in connection.execute(wanted.order_by(column).limit(most))
             ]
-        newest: dict[str, datetime] = dict(sorted(found, key=_when))
+        newest = {one.change: one.at for one in sorted(found, key=_when)}
         return tuple(Heard(name, when) for name, when in newest.items())
 
     def entries_of(self, after: int, actions: Collection[str], most: int) -> tuple[AuditEntry, ...]:
