@@ -173,7 +173,8 @@ def refusal_of(caller: Caller, action: Action, fleet: str) -> str | None:
     if caller.machine and action in OF_PEOPLE:
         return f"{caller.person} is a machine; only people {action.value} {fleet}"
     if not caller.machine and action in OF_MACHINES:
-        return f"{caller.person} is a person; only machines {action.value} {fleet}"
+        only = "only a machine's token with the role chat may"
+        return f"{caller.person} may not {action.value} {fleet}: {only}"
     wanted = " or ".join(role for role in Role if action in ALLOWED[role])
     has = ", ".join(sorted(caller.roles(fleet))) or "no role there"
     return f"{caller.person} may not {action.value} {fleet}: that takes {wanted}, and they are {has}"

@@ -10,6 +10,7 @@ from orchestrator.processes.agent_file import AgentSettings
 from policies.model.desired import Upgrade
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
+from policies.model.notice_rules import NoticeRules
 from policies.model.people import People
 from policies.model.release import ChannelIndex, ReleaseManifest
 from policies.model.trust import TrustPolicy
@@ -24,6 +25,7 @@ FILES: dict[str, type[Value]] = {
     "gates": GatePolicy,
     "trust": TrustPolicy,
     "people": People,
+    "notices": NoticeRules,
     "agent": AgentSettings,
 }
 READ = {
@@ -46,6 +48,10 @@ READ = {
     "people": """
         Read by the API, and again whenever it changes: `PENSTOCK_PEOPLE`. Without it only root is known. The
         README says what each role may do.
+    """,
+    "notices": """
+        Read by the worker, which tells the sinks, and by the API: `PENSTOCK_NOTICES`, again whenever it
+        changes. Without it nobody is told of anything; while it is wrong, what was good before counts.
     """,
     "agent": """
         Read on a gateway's host by `penstock agent` and `penstock exporter` when they start. It belongs to

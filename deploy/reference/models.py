@@ -32,6 +32,9 @@ PATTERNS = {
     r"^[a-z0-9]+/[a-z0-9]+$": "like `linux/amd64`",
     r"^[a-z][a-z0-9-]*$": "a key of the daemon's configuration",
     r"^(?:[a-z0-9_-]{1,63}\.)+[a-z0-9-]{1,63}$": "a DNS name with its domain, in small letters",
+    r"^https?://[^\s?#@/]+(?:/[^\s?#@]*)?$": "an address like `https://HOST:PORT/PATH`, without a login",
+    r"^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$": "a mail address",
+    r"^[A-Za-z0-9.:-]+$": "a host's name or address",
     r"\S": "text",
 }
 """What a pattern means to whoever writes a value; a pattern without words here is a mistake of ours."""
@@ -41,6 +44,7 @@ FORMATS = {
     "ipv6": "an IPv6 address",
     "ipv4network": "an IPv4 network like `10.80.0.0/20`",
     "ipv6network": "an IPv6 network like `fd80::/64`",
+    "time": "a time of day like `22:00`",
     "path": "a path",
     "date-time": "a time like `2030-01-31T12:00:00Z`",
 }

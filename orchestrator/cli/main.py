@@ -23,6 +23,7 @@ from orchestrator.cli import (
     gateway,
     handover,
     login,
+    notice,
     page,
     process,
     reload,
@@ -65,6 +66,7 @@ app.add_typer(reload.app, name="credentials", rich_help_panel=CHANGE)
 app.add_typer(config.app, name="config", rich_help_panel=CHANGE)
 app.add_typer(report.app, name="report", rich_help_panel=SEE)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
+app.add_typer(notice.app, name="notice", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
 app.add_typer(agent.app, name="agent", rich_help_panel=RUN)
 fleets.command("adopt")(adopt.adopt)

@@ -85,8 +85,7 @@ class Delivering:
         gone: str | None = None
         for delivery in deliveries:
             if gone is not None:  # it is not asked again for each of the others
-                again = datetime.now(UTC) + again_after(0)
-                await self._failed(delivery, claim, gone, again, tried=False)
+                await self._failed(delivery, claim, gone, _again(0), tried=False)
                 continue
             try:
                 sink = self._rules.sink(name)
@@ -95,9 +94,7 @@ class Delivering:
                 await sink.tell(delivery)
             except (Undelivered, BadInput) as error:
                 self.failures[name] += 1
-                wait = again_after(delivery.tries + 1)
-                again = datetime.now(UTC) + wait if wait is not None else None
-                await self._failed(delivery, claim, str(error), again)
+                await self._failed(delivery, claim, str(error), _again(delivery.tries + 1))
                 _log.warning("%s was not told of %s: %s", name, delivery.notice.key, error)
                 if not (isinstance(error, Undelivered) and error.reached):
                     gone = str(error)
@@ -128,3 +125,9 @@ class Delivering:
             self._ledger.notice_failed(delivery.sink, key, claim, why, again, tried=tried)
 
         await asyncio.to_thread(note)
+
+
+def _again(tries: int) -> datetime | None:
+    """Return when it is tried again after so many tries in vain, None when it is given up."""
+    wait = again_after(tries)
+    return datetime.now(UTC) + wait if wait is not None else None

@@ -39,7 +39,7 @@ def keep_noticing(
         known = rules.rules()
         if known is None:
             return
-        if await asyncio.to_thread(ledger.begin_notice_look, "around", holder, 2 * LASTS) is not None:
+        if await asyncio.to_thread(ledger.begin_notice_look, "around", holder, 4 * LASTS) is not None:
             await asyncio.to_thread(around.look, known, await wrong())
             await asyncio.to_thread(fold_old, ledger)
 

@@ -28,7 +28,7 @@ from policies.notices.occurrences import Lasting, Subject, notices_of
 from policies.notices.states import FINAL, GOOD_ENDS, KINDS, LEFT, OF_CHANGES, NoticeState
 from policies.status.told import Told as Telling
 
-LASTS = timedelta(seconds=60)
+LASTS = timedelta(seconds=30)
 """How long a look keeps the others away when its worker has died."""
 OVERLAP = timedelta(seconds=60)
 """What was told so long before the last look is read again: its writer's clock or commit may be late."""

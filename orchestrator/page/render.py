@@ -26,6 +26,7 @@ from orchestrator.page.waves import waves
 from orchestrator.words.changes import what
 from orchestrator.words.drills import people_line
 from orchestrator.words.handovers import duty_lines
+from orchestrator.words.notices import row_state
 from orchestrator.words.offers import EFFECTS, spelled
 from orchestrator.words.signals import signal_lines, signal_rows
 from orchestrator.words.standing import (
@@ -249,6 +250,7 @@ ENVIRONMENT.filters.update(
     signal_lines=signal_lines,
     signal_rows=signal_rows,
     spelled=spelled,
+    notice_state=row_state,
     told_lines=told_lines,
     wave_bar=wave_bar,
     waves=waves,

@@ -23,6 +23,10 @@ class Heard(NamedTuple):
     at: datetime
 
 
+def _when(heard: Heard) -> datetime:
+    return heard.at
+
+
 class NoticeFacts(Book):
     """What happened since the last look."""
 
@@ -37,7 +41,7 @@ class NoticeFacts(Book):
                 for wanted, column in ((told, stories.c.at), (ended, changes.c.ended))
                 for name, when in connection.execute(wanted.order_by(column).limit(most))
             ]
-        newest = dict(sorted(found, key=lambda one: one.at))
+        newest = {one.change: one.at for one in sorted(found, key=_when)}
         return tuple(Heard(name, when) for name, when in newest.items())
 
     def entries_of(self, after: int, actions: Collection[str], most: int) -> tuple[AuditEntry, ...]:

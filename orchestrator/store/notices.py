@@ -85,13 +85,15 @@ class Notices(Book):
     ) -> tuple[str, ...]:
         """Keep what a look has found together with how far it came; return the keys that are new.
 
+        From then on anybody may look.
+
         Raises:
             Conflict: Another one looks since; nothing was kept.
         """
-        looks = tables.notice_looks
+        looks, now = tables.notice_looks, datetime.now(UTC)
         mine = and_(looks.c.name == name, looks.c.holder == holder)
         with writing(self._engine) as connection:
-            if connection.execute(update(looks).where(mine).values(cursor=cursor)).rowcount == 0:
+            if connection.execute(update(looks).where(mine).values(cursor=cursor, until=now)).rowcount == 0:
                 raise Conflict("another worker looks for notices now")
             return _add(connection, found)
 
@@ -245,7 +247,7 @@ class Notices(Book):
         """Write down that the sink did not take it, and when it is tried again: never when None."""
         table, now = tables.notice_deliveries, datetime.now(UTC)
         which = (table.c.sink == sink, table.c.notice == key, table.c.claim == claim)
-        said = {"due": again, "claim": None, "given_up": None if again else now}
+        said: dict[str, Any] = {"due": again, "claim": None, "given_up": None if again else now}
         if tried:
             said |= {"error": error, "tries": table.c.tries + 1}
         with writing(self._engine) as connection:

@@ -1,5 +1,6 @@
 """notices.yaml: the sinks that people read, who is told of what by which, and when somebody is woken."""
 
+import re
 from datetime import time, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -11,7 +12,7 @@ from policies.model.notice import NoticeLevel
 from policies.model.people import EVERY_FLEET, FleetOrEvery
 from policies.model.value import Duration, Name, Value, twice
 
-Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@/]+(?::[0-9]+)?(?:/[^\s?#@]*)?$", max_length=500)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@/]+(?:/[^\s?#@]*)?$", max_length=500)]
 """An address without a login, a query or a fragment: what is secret stands in a file of its own."""
 
 PrivateFile = Annotated[str, Field(min_length=1, max_length=500)]
@@ -44,7 +45,7 @@ class WebhookSink(SinkOf):
     url: Url
     """Where they are posted to; without TLS only on this host itself."""
     key_file: PrivateFile
-    """Holds the key that signs, 16 characters at least, in one line."""
+    """Holds the key that signs, 32 characters at least, in one line."""
     authorities: PrivateFile | None = None
     """Certificates of an authority of your own, in PEM; left out: those that the host trusts."""
 
@@ -231,8 +232,9 @@ class NoticeRules(Value):
 _THIS_HOST = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
+_ON_THIS_HOST = re.compile(r"http://(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]+)?(?:/.*)?")
+
+
 def _refuse_in_the_open(url: str) -> None:
-    scheme, _, rest = url.partition("://")
-    host = rest.partition("/")[0].rpartition("]")[0].lstrip("[") or rest.partition("/")[0].partition(":")[0]
-    if scheme == "http" and host not in _THIS_HOST:
+    if not url.startswith("https://") and _ON_THIS_HOST.fullmatch(url) is None:
         raise ValueError(f"{url} would be told in the open; write https://")

@@ -12,4 +12,4 @@ def again_after(tries: int) -> timedelta | None:
     """Return how long is waited after so many tries in vain, None when it is given up."""
     if tries >= MOST_TRIES:
         return None
-    return min(_FIRST * 2 ** min(tries, 10), _LONGEST)
+    return min(_FIRST * (1 << min(tries, 10)), _LONGEST)

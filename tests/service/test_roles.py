@@ -26,6 +26,7 @@ NAMES = {
     "plan": "0" * 12,
     "change": "edge-99",
     "number": "1",
+    "sink": "chat",
 }
 FILE = {"path": "fleet.yaml", "text": FLEETS.format(name="edge")}
 WANTED = f"kind: Upgrade\nfleet: edge\nrelease: {DIGEST}\nreason: CVE\nstart: on-approval\n"
@@ -90,6 +91,11 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/drills": (None, {}),
     "POST /v1/drills": (Action.DRILL, CRASH),
     "POST /v1/changes": (Action.START, WHY | {"fleet": "edge", "to": "1.3.0"}),
+    "GET /v1/notices": (None, {}),
+    "GET /v1/notices/outbox/{sink}": (Action.HAND_ON, {}),
+    "POST /v1/notices/outbox/{sink}/delivered": (Action.HAND_ON, {"keys": ["edge-1/held/1"]}),
+    "POST /v1/notices/sinks/{sink}/test": (Action.DRILL, {}),
+    "POST /v1/notices/acknowledge": (None, {"key": "edge-99/held/1"}),
     "GET /v1/audit": (None, {}),
     "GET /v1/audit/head": (None, {}),
     "GET /v1/audit/export": (None, {}),

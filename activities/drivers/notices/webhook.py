@@ -1,8 +1,8 @@
 """Notices as CloudEvents, posted and signed: HMAC-SHA256 over the moment and the body.
 
 `Penstock-Timestamp` is when it was sent, in seconds of the epoch; `Penstock-Signature` is `v1=` and the hex
-of the HMAC over the timestamp, a full stop and the body. A receiver refuses what is older than five minutes and
-what it cannot verify, and knows a repeat by the event's `id`.
+of the HMAC over the timestamp, a full stop and the body. A receiver refuses what is older than five minutes
+and what it cannot verify, and knows a repeat by the event's `id`.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from activities.drivers.notices.text import Spell
 from policies.model.notice import Delivery, Occasion
 from policies.model.notice_rules import WebhookSink
 
-LEAST_KEY = 16
+LEAST_KEY = 32
 """Characters of a key that signs."""
 
 

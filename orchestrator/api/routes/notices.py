@@ -87,6 +87,23 @@ async def delivered(sink: Sink, passed: Passed, caller: Asking, service: Serving
     return PassedOn(new=await service.notices.delivered(caller, sink, passed.keys))
 
 
+class Tested(Value):
+    """What a sink's receiver answered to a test."""
+
+    sink: str
+    said: str
+
+
+@router.post("/notices/sinks/{sink}/test", response_model=Tested)
+async def test(sink: Sink, once: Once) -> Response:
+    """Tell this sink of a test, and say what its receiver answered."""
+
+    async def work() -> Tested:
+        return Tested(sink=sink, said=await once.service.notices.test(once.caller, sink))
+
+    return await once.answer(work)
+
+
 @router.post("/notices/acknowledge", response_model=NoticeRow)
 async def acknowledge(asked: Acknowledgement, once: Once) -> Response:
     """Take note that whoever asks has it: nobody else is woken."""

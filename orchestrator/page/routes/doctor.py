@@ -17,6 +17,9 @@ router = APIRouter()
 
 SHOWN_WELL = 40
 
+SHOWN_WAITING = 20
+"""Notices that no sink took yet: more have the same cause."""
+
 
 @router.get("/doctor")
 async def examine(request: Request, caller: Looking, service: Serving) -> Response:
@@ -25,5 +28,7 @@ async def examine(request: Request, caller: Looking, service: Serving) -> Respon
     seen_alike = (await service.fleets(caller), caller.roles(EVERY_FLEET))
     found = await examined.find(seen_alike, partial(service.examine, caller))
     said = [one.model_dump(mode="json") for one in found.value or ()]
-    known: dict[str, Any] = {"taken": found.at, "again": found.again, "findings": said}
+    waiting = await service.notices.rows(caller, SHOWN_WAITING, open_only=True)
+    notices = [one.model_dump(mode="json") for one in waiting]
+    known: dict[str, Any] = {"taken": found.at, "again": found.again, "findings": said, "notices": notices}
     return rendered(request, "doctor.html", shown_well=SHOWN_WELL, **known)

@@ -1,0 +1,67 @@
+"""Notices at the API and on the command line: the chat's token, tests of sinks, and acknowledgements."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+
+from orchestrator.noticing.rules import RulesFile
+from orchestrator.service.service import Service
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.notices import Addressed
+from policies.model.notice import Notice, NoticeLevel, Occasion
+from policies.model.people import Role
+from tests.fakes.notice_receivers import KEY, webhook
+from tests.service.command_line import CommandLine
+
+
+def told(ledger: Ledger, fleet: str, key: str, sink: str = "chat") -> None:
+    at = datetime.now(UTC)
+    notice = Notice(
+        key=key, fleet=fleet, state="held", level=NoticeLevel.NEEDS_YOU, headline=f"{fleet}: held", at=at
+    )
+    ledger.add_notices([Addressed(notice, fleet, waits=True, sinks={sink: (Occasion.SAID, at)})])
+
+
+async def test_the_chats_token_fetches_its_fleets_notices_and_does_nothing_else(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    told(ledger, "edge", "edge-1/held/1")
+    told(ledger, "core", "core-1/held/1")
+    secret, _ = ledger.make_token("chat", {"edge": frozenset({Role.CHAT})}, timedelta(days=1), "root")
+    headers = {"Authorization": f"Bearer {secret}"}
+    found = (await api.get("/notices/outbox/chat", headers=headers)).json()
+    assert [one["notice"]["key"] for one in found["deliveries"]] == ["edge-1/held/1"]
+    body = {"keys": ["edge-1/held/1", "core-1/held/1", "nothing"]}
+    for new in (1, 0):
+        answer = await api.post("/notices/outbox/chat/delivered", json=body, headers=headers)
+        assert answer.json() == {"new": new}
+    assert (await api.get("/notices/outbox/chat", headers=headers)).json() == {"deliveries": []}
+    assert (await api.get("/fleets/edge", headers=headers)).status_code == 403
+    assert (await api.get("/notices/outbox/chat")).status_code == 403, "root is a person"
+
+
+async def test_commands_list_test_and_acknowledge(
+    penstock: CommandLine, service: Service, ledger: Ledger, tmp_path: Path
+) -> None:
+    told(ledger, "edge", "edge-1/held/1", "hook")
+    (tmp_path / "hook.key").write_text(KEY)
+    (tmp_path / "hook.key").chmod(0o600)
+    with webhook() as heard:
+        sink = {"name": "hook", "kind": "webhook", "url": heard.place, "key_file": "hook.key"}
+        file = tmp_path / "notices.yaml"
+        file.write_text(json.dumps({"apiVersion": "penstock/v1", "sinks": [sink]}))
+        object.__setattr__(service.notices, "rules", RulesFile(file))
+        said = await penstock("notice", "list")
+        assert "edge-1/held/1" in said.out
+        assert "waits" in said.out
+        said = await penstock("notice", "test", "hook")
+        assert "hook: it answers 202" in said.out
+        assert heard.wrong == []
+        assert heard.bodies[0]["data"]["state"] == "test"
+        assert (await penstock("notice", "test", "nobody")).code == 2
+    said = await penstock("notice", "acknowledge", "edge-1/held/1")
+    assert "edge-1/held/1 is with root since" in said.out
+    assert ledger.waiting_notices()[0].acknowledged
+    assert [one.action for one in ledger.audit_entries()].count("notice acknowledged") == 1
