@@ -67,6 +67,8 @@ class Synapse:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "log"
+        self.known: dict[str, str] = {}
+        """Access tokens of those who were registered."""
         listener = {
             "port": port,
             "bind_addresses": ["127.0.0.1"],
