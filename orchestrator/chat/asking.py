@@ -21,6 +21,10 @@ class ApiRefuses(Exception):
     """The API says no, and would again."""
 
 
+class ApiBusy(ApiAway):
+    """Somebody asks too often; nothing was done."""
+
+
 class Api:
     """The service, as a process of the role chat may ask it."""
 
@@ -64,7 +68,9 @@ class Api:
             said: Json = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise ApiAway(f"penstock's API does not answer: {error}") from error
-        if answer.status_code in {409, 429, 502, 503, 504}:
+        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            raise ApiBusy(str(said.get("detail")))
+        if answer.status_code in {409, 502, 503, 504}:
             raise ApiAway(str(said.get("detail", answer.status_code)))
         if answer.is_error:
             raise ApiRefuses(str(said.get("detail", answer.status_code)))

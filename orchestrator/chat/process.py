@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.chat.asking import Api, ApiAway, ApiRefuses
+from orchestrator.chat.asking import Api, ApiAway, ApiBusy, ApiRefuses
 from orchestrator.chat.file import ChatFile, read, secret
 from orchestrator.chat.port import Chat, ChatAway
+from policies.chat.grammar import CHANGES, addressed
 from policies.model.chat import ChatAnswer, ChatMessage, ShownCard
 from policies.model.errors import BadInput
 
@@ -70,6 +71,8 @@ class Conversation:
     async def take(self, said: ChatMessage) -> None:
         """Hand a message on and say what is answered; where nobody answers, say that and what to do."""
         answer = await self._answer_to(said)
+        if not answer.lines:  # whoever only talks too much gets no answer to each of it
+            return
         for number in range(TRIES):
             try:
                 await self._chat.answer(said, answer)
@@ -85,6 +88,9 @@ class Conversation:
                 return await self._api.message(said)
             except ApiRefuses as refused:
                 return ChatAnswer(lines=(str(refused),), refused="Refused")
+            except ApiBusy as busy:
+                lines = (f"{busy}; nothing was done. Say it again in a minute.",)
+                return ChatAnswer(lines=lines if _orders(said) else (), refused="TooMany")
             except ApiAway as away:
                 _log.warning("%s", away)
                 last = str(away)
@@ -92,7 +98,7 @@ class Conversation:
                 await asyncio.sleep(AGAIN_SECONDS * 2**number)
         lines = (
             f"Nothing is known to be done: {last}.",
-            "On the orchestrator's host: penstock hold FLEET --reason TEXT, or penstock rollback instead of hold",
+            "On the orchestrator's host: penstock hold FLEET --reason TEXT, or rollback instead",
         )
         return ChatAnswer(lines=lines, refused="Unavailable")
 
@@ -109,6 +115,12 @@ class Conversation:
                     digest=card.digest,
                 )
             )
+
+
+def _orders(said: ChatMessage) -> bool:
+    """Return whether a message is an order, and no mere question."""
+    word = (addressed(said.text) or "").split(" ", 1)[0].lower()
+    return said.action is not None or word in CHANGES
 
 
 async def _again_and_again(work: Callable[[], Awaitable[None]], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Cards: how each change stands in each room of its fleet, posted once and edited by what happens anywhere."""
+"""Cards: how each change stands in each room of its fleet, posted once and edited from then on."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta

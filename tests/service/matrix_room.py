@@ -1,6 +1,6 @@
 """A Matrix room with four people, a real homeserver, penstock's own chat process, API, engine and worker.
 
-`rollbacks` measures how long it takes from a code that was confirmed in the room to a rollback that has begun.
+`rollback_begun` measures how long it takes from a code that was confirmed there to a rollback that has begun.
 """
 
 import asyncio
@@ -202,7 +202,7 @@ async def held(room: MatrixRoom) -> Running:
 
 
 async def rollback_begun(room: MatrixRoom, change: Running, person: str) -> float:
-    """Have somebody roll back by chat; return the seconds from their confirmation to the rollback's beginning.
+    """Have somebody roll back by chat; return the seconds from their confirmation to its beginning.
 
     It has begun when the change goes back: when every gateway's new sessions are on their way to known-good.
     """

@@ -70,10 +70,14 @@ async def message(said: ChatMessage, request: Request, process: Recognised, serv
     limits, account = limits_of(request), f"chat {said.workspace} {said.user}"
     word = (addressed(said.text) or "").split(" ", 1)[0].lower()
     safe = (said.action.verb if said.action is not None else word) in SAFE
-    limits.take(account, Kind.SAFE if safe else Kind.CHANGE)
+    kind = Kind.SAFE if safe else Kind.CHANGE
+    limits.take(account, kind)
     if not safe:  # a crowd of strangers keeps nobody from holding a change
         limits.take(f"chat {said.workspace}", Kind.CHAT)
-    return await service.chat.answer(process, said)
+    answer = await service.chat.answer(process, said)
+    if answer.repeated:  # what somebody else sends again is not counted against whoever said it
+        limits.give_back(account, kind)
+    return answer
 
 
 @router.get("/chat/cards")
