@@ -167,6 +167,9 @@ class Settings(BaseSettings):
         description="collector that gets one trace a change by OTLP over HTTP, like http://127.0.0.1:4318; "
         "needs penstock[tracing]",
     )
+    notices: Path | None = Field(
+        None, description="notices.yaml: who is told what without asking; without it nobody is"
+    )
     complaints_key: Path | None = Field(
         None, description="file with the line that complaints are signed with, or a folder: FLEET.key"
     )

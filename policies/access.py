@@ -36,6 +36,7 @@ class Action(StrEnum):
     ADMINISTER = "administer"
     UNPIN = "release pins of"
     CHAT = "hand on what is said in chats of"
+    HAND_ON = "hand on notices of"
 
 
 _LOOKS = frozenset({Action.READ})
@@ -71,10 +72,13 @@ ALLOWED: dict[Role, frozenset[Action]] = {
         Action.UNPIN,
     },
     Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT},
-    Role.CHAT: frozenset({Action.CHAT}),
     Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.RELOAD, Action.ADD_RELEASES},
+    Role.CHAT: frozenset({Action.CHAT, Action.HAND_ON}),
 }
 """What each role may do; a person of several roles may do all of theirs."""
+
+OF_MACHINES = frozenset({Action.CHAT, Action.HAND_ON})
+"""What no person does: a process of penstock, with a token that may do only this."""
 
 OF_PEOPLE = frozenset({Action.ANSWER, Action.ENROL, Action.ADMINISTER, Action.UNPIN})
 """What no machine does, whatever its token was given."""
@@ -171,6 +175,8 @@ def refusal_of(caller: Caller, action: Action, fleet: str) -> str | None:
         return None
     if caller.machine and action in OF_PEOPLE:
         return f"{caller.person} is a machine; only people {action.value} {fleet}"
+    if not caller.machine and action in OF_MACHINES:
+        return f"{caller.person} is a person; only machines {action.value} {fleet}"
     wanted = " or ".join(role for role in Role if action in ALLOWED[role])
     has = ", ".join(sorted(caller.roles(fleet))) or "no role there"
     return f"{caller.person} may not {action.value} {fleet}: that takes {wanted}, and they are {has}"

@@ -21,6 +21,7 @@ from orchestrator.api.routes import (
     fleets,
     gateways,
     login,
+    notices,
     plans,
     reports,
     tokens,
@@ -79,6 +80,7 @@ def application(service: Service, limits: Limits | None = None, watch: Watch | N
         desired,
         tokens,
         login,
+        notices,
         complaints,
         chat,
     ):

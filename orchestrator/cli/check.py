@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Given = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="files to read, by their names fleet, upgrade, gates, trust, people, agent; all of the settings "
+        help="files to read, by their names fleet, upgrade, gates, trust, people, notices, agent; all of the settings "
         "when none"
     ),
 ]
@@ -54,6 +54,8 @@ def _readings(files: list[Path]) -> Iterator[tuple[Path, Callable[[], object]]]:
     yield settings.trust, _reader("trust", settings.trust)
     if settings.people.exists():
         yield settings.people, _reader("people", settings.people)
+    if settings.notices is not None:
+        yield settings.notices, _reader("notices", settings.notices)
 
 
 def _reading_of(path: Path) -> Callable[[], object]:
@@ -70,7 +72,8 @@ def kind_of(path: Path) -> str:
     if any(line.startswith(b"kind: Upgrade") for line in lines):
         return "upgrade"
     named = next(
-        (kind for kind in ("gates", "trust", "people", "agent", "upgrade") if kind in path.stem), None
+        (kind for kind in ("gates", "trust", "people", "agent", "upgrade", "notices") if kind in path.stem),
+        None,
     )
     if named is not None:
         return named
@@ -98,6 +101,10 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
 
                 require_own(path)
                 return load(path, AgentSettings)
+            case "notices":
+                from policies.model.notice_rules import NoticeRules  # noqa: PLC0415
+
+                return load(path, NoticeRules)
             case "upgrade":
                 return load(path, Upgrade)
             case "gates":

@@ -11,6 +11,7 @@ from activities.drivers.store.snapshots import SnapshotArchive
 from activities.files import FleetFiles
 from orchestrator.engine.client import connect
 from orchestrator.engine.secured import Secured, secured
+from orchestrator.noticing.rules import RulesFile
 from orchestrator.processes.read_again import ReadAgain
 from orchestrator.service.approvals import ApprovalService
 from orchestrator.service.changes import ChangeService
@@ -138,6 +139,7 @@ async def compose(settings: Settings) -> Installation:
     releases = ReleaseService(
         ledger=ledger, store=settings.store, trust=settings.trust, source=settings.source
     )
+    rules = RulesFile(settings.notices) if settings.notices is not None else None
     files, points = FleetFiles(settings.fleet), checkpoints_of(settings, ledger)
     folders = (settings.store, settings.snapshots, settings.windows, settings.audit_checkpoints.parent)
     service = Service(
@@ -150,10 +152,11 @@ async def compose(settings: Settings) -> Installation:
         releases=releases,
         archive=SnapshotArchive(settings.snapshots),
         checkpoints=points,
-        doctor=DoctorService(client, ledger, files, points, settings.prometheus_url, folders),
+        doctor=DoctorService(client, ledger, files, points, settings.prometheus_url, folders, rules),
         complaints=ComplaintService(ledger.engine, settings.complaints_key),
         enrolment=EnrolmentService(ledger, settings.authority),
         late=LateEntries(settings.audit_late),
         page=page_of(settings),
+        notices=rules,
     )
     return Installation(settings, ledger, changes, approvals, plans, releases, service)

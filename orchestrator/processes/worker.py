@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from activities.drivers.credentials import Credentials
@@ -36,6 +37,11 @@ from orchestrator.installation import refuse_strangers
 from orchestrator.monitoring.ends import IndexEnds
 from orchestrator.monitoring.installation import InstallationFacts
 from orchestrator.monitoring.shown import ShownInstallation
+from orchestrator.noticing.around import Wrong
+from orchestrator.noticing.delivering import Delivering
+from orchestrator.noticing.keeping import keep_noticing
+from orchestrator.noticing.rules import RulesFile
+from orchestrator.noticing.shown import ShownNotices
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.composition import checkpoints_of, engine_client
 from orchestrator.processes.monitored import (
@@ -47,6 +53,9 @@ from orchestrator.processes.monitored import (
     monitored,
 )
 from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
+from orchestrator.service.changes import ChangeService
+from orchestrator.service.checkpoints import Checkpoints
+from orchestrator.service.service import ASKED_AT_ONCE
 from orchestrator.settings import Settings, read_settings
 from orchestrator.store.complaints import ComplaintList, ComplaintLists
 from orchestrator.store.later import LateEntries
@@ -55,6 +64,7 @@ from orchestrator.store.requests import REMEMBERED
 from policies.model.change import PENSTOCK
 from policies.model.errors import BadInput, PenstockError, Unavailable
 from policies.model.fleet import Fleet
+from policies.notices.states import NoticeState
 from workflows.adopt import Adopt, Examine
 from workflows.bake import Bake
 from workflows.batch import Batch
@@ -190,7 +200,9 @@ async def main() -> None:
 
 
 @asynccontextmanager
-async def watched(settings: Settings, worker: Worker, fleets: FleetFiles) -> AsyncIterator[None]:
+async def watched(
+    settings: Settings, worker: Worker, fleets: FleetFiles, notices: Delivering | None = None
+) -> AsyncIterator[None]:
     """Tell for the length of the body how the worker is, and what goes on in the installation.
 
     Raises:
@@ -207,13 +219,14 @@ async def watched(settings: Settings, worker: Worker, fleets: FleetFiles) -> Asy
     book = Ledger.open(settings.ledger_url)
     facts = InstallationFacts(book, fleets, checkpoints_of(settings, book))
     shown = ShownInstallation(IndexEnds(partial(fetch_index, settings)))
+    told = [ShownNotices(book, notices)] if notices is not None else []
     works = {"reading what goes on": partial(keep_reading, facts, shown)}
     if settings.source is not None:
         works["fetching indexes"] = partial(keep_fetching, shown)
     looks = {"worker": runs, "engine": engine_look(worker.client), "ledger": ledger_look(book)}
     async with (
         looking(looks) as readiness,
-        monitored(settings, "worker", settings.worker_metrics_address, readiness, [shown]),
+        monitored(settings, "worker", settings.worker_metrics_address, readiness, [shown, *told]),
     ):
         keeping = [asyncio.create_task(begun_again(what, work)) for what, work in works.items()]
         try:
@@ -249,12 +262,42 @@ async def run_beside(settings: Settings) -> None:
         asyncio.create_task(keep_expiring(settings, fleets)),
         asyncio.create_task(keep_noting(settings)),
     ]
+    notices = None
+    if settings.notices is not None:
+        book, rules = Ledger.open(settings.ledger_url), RulesFile(settings.notices)
+        notices = Delivering(book, rules)
+        points = checkpoints_of(settings, book)
+        beside += keep_noticing(
+            book, rules, notices, partial(whats_wrong, ChangeService(worker.client, book), points)
+        )
     try:
-        async with watched(settings, worker, fleets):
+        async with watched(settings, worker, fleets, notices):
             await run_until_told(worker)
     finally:
         for task in beside:
             task.cancel()
+
+
+async def whats_wrong(changes: ChangeService, points: Checkpoints) -> Wrong:
+    """Return what of penstock's own is not as it must be, and which changes may not go on by themselves."""
+    parts, wedged = dict[NoticeState, str](), dict[tuple[str, str], str]()
+    try:
+        await engine_look(changes.client)()
+    except (RPCError, RuntimeError) as error:
+        parts[NoticeState.PART_AWAY] = f"the engine does not answer, so no change goes on: {error}"
+    if fault := await asyncio.to_thread(points.quick_fault):
+        parts[NoticeState.AUDIT_BROKEN] = fault
+    if NoticeState.PART_AWAY not in parts:
+        turn = asyncio.Semaphore(ASKED_AT_ONCE)
+
+        async def ask(name: str, fleet: str) -> None:
+            async with turn:
+                if stuck := await changes.concern_about(fleet):
+                    wedged[fleet, name] = stuck[0]
+
+        found = await asyncio.to_thread(changes.ledger.every_open_change)
+        await asyncio.gather(*(ask(one.name, one.fleet) for one in found))
+    return Wrong(parts, wedged)
 
 
 async def keep_noting(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from activities.drivers.private_files import make_private
 from activities.drivers.rights import require_own
+from orchestrator.store.chain import hash_of
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.lines import append_line
 from orchestrator.store.verifier import first_fault, signed_text
@@ -112,6 +113,21 @@ class Checkpoints:
         entries = self._ledger.audit_head().seq
         newest = points[-1] if points else None
         return Verified(entries=entries, checkpoints=len(points), fault=fault, newest=newest)
+
+    def quick_fault(self) -> str | None:
+        """Return that the record is not the one that was signed last, None when it is; two rows are read.
+
+        What was changed further back only `verify` finds, which reads everything.
+        """
+        newest = self.newest()
+        if newest is None:
+            return None
+        entry = next(iter(self._ledger.audit_entries(newest.seq - 1, limit=1)), None)
+        if entry is None or entry.seq != newest.seq:
+            return f"the audit record has lost entry {newest.seq}, which was signed; penstock audit verify"
+        if entry.hash != newest.hash or hash_of(entry) != entry.hash:
+            return f"entry {newest.seq} of the audit record is not what was signed; penstock audit verify"
+        return None
 
     @property
     def newest_entry(self) -> int:

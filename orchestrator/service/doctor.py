@@ -20,6 +20,7 @@ from temporalio.service import RPCError
 
 from activities.files import FleetFiles
 from orchestrator.engine.sealing import sealing_keys
+from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.updates import silence_of
@@ -81,6 +82,8 @@ class DoctorService:
     prometheus_url: str
     folders: tuple[Path, ...]
     """Where the installation keeps what it must not lose."""
+    notices: RulesFile | None = None
+    """Who is told what without asking; None where nobody is."""
 
     async def examine(self, fleets: Iterable[Fleet], *, everything: bool) -> tuple[Finding, ...]:
         """Return what was found, of these fleets; of files and disks only where everything may be told."""
@@ -97,6 +100,8 @@ class DoctorService:
                 ("audit", self._audit),
                 ("disk", self._disk),
             ]
+        if everything and self.notices is not None:
+            looks.append(("notices", partial(self._notices, self.notices)))
         found = list(await asyncio.gather(*[_bounded(about, look) for about, look in looks]))
         heard = asyncio.ensure_future(self._heard())
         for fleet in fleets:  # one after the other: the installation has other things to do
@@ -187,6 +192,26 @@ class DoctorService:
         if scarce:
             return Finding(about="disk", health=Health.WRONG, sentence="; ".join(scarce))
         return _well("disk", "there is room where the installation writes")
+
+    async def _notices(self, rules: RulesFile) -> Finding:
+        wrong = await asyncio.to_thread(rules.wrong)
+        if wrong is not None:
+            sentence = f"{wrong}; what was good before counts until then"
+            return Finding(about="notices", health=Health.WRONG, sentence=sentence)
+        health = await asyncio.to_thread(self.ledger.sink_health)
+        bad = {sink: one for sink, one in sorted(health.items()) if one.given_up or one.failing}
+        if bad:
+            said = [
+                f"{sink} did not take {one.failing} and never took {one.given_up}: {one.error}"
+                for sink, one in bad.items()
+            ]
+            lost = any(one.given_up for one in bad.values())
+            sentence = f"{'; '.join(said)}; mend it, then penstock notice test {next(iter(bad))}"
+            return Finding(
+                about="notices", health=Health.WRONG if lost else Health.DOUBTFUL, sentence=sentence
+            )
+        waiting = sum(one.waiting for one in health.values())
+        return _well("notices", f"every sink takes what it is told; {waiting} are on their way")
 
     async def _gateways(self, fleet: Fleet, said: Awaitable[Said]) -> Finding:
         about = f"{fleet.name}: gateways"

@@ -16,6 +16,7 @@ from activities.drivers.store.snapshots import SnapshotArchive
 from activities.files import FleetFiles
 from activities.refusals import PolicyInvalid
 from activities.releases import Admitted
+from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.acting import Acting
 from orchestrator.service.agent_certificates import AgentCertificateService
 from orchestrator.service.approvals import AnyPlan
@@ -45,6 +46,7 @@ from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
 from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.glances import Glance, glances_of
 from orchestrator.service.identity import EXAMINERS
+from orchestrator.service.notices import NoticeService
 from orchestrator.service.one_person import KnownNames, one_person
 from orchestrator.service.page_logins import PageLogins
 from orchestrator.service.people import PeopleFile
@@ -164,6 +166,7 @@ class Service:
         enrolment: EnrolmentService,
         late: LateEntries,
         page: str | None = None,
+        notices: RulesFile | None = None,
     ) -> None:
         self.people = people
         self._acts = Acting(ledger, late)
@@ -179,6 +182,7 @@ class Service:
         self._rebuilding = RebuildingService(ledger, changes, releases)
         self._archive = archive
         self.reports = ReportService(ledger, self._fleets, self._acts, partial(told_of, ledger))
+        self.notices = NoticeService(ledger, self._fleets, self._acts, notices)
         self.drills = DrillService(ledger, self._acts)
         self.audit = AuditService(ledger, checkpoints, self._fleets, self._acts)
         self.tokens = TokenService(ledger, people, self._acts)

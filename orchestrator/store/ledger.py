@@ -14,6 +14,8 @@ from orchestrator.store.held_drains import HeldDrains
 from orchestrator.store.host_records import HostRecords
 from orchestrator.store.known_good import KnownGood
 from orchestrator.store.logins import Logins
+from orchestrator.store.notice_facts import NoticeFacts
+from orchestrator.store.notices import Notices
 from orchestrator.store.overview import Overview
 from orchestrator.store.page_sessions import PageSessions
 from orchestrator.store.plans import Plans
@@ -58,6 +60,8 @@ class Ledger(
     Requests,
     Revisions,
     Overview,
+    Notices,
+    NoticeFacts,
     Trail,
 ):
     """The database behind every frontend: all of its books in one."""

@@ -93,6 +93,7 @@ changes = Table(
     Column("taken_back", Integer, nullable=False, default=0),
     Column("taken_back_by", String(63)),
     UniqueConstraint("fleet", "number"),
+    Index("ix_changes_ended", "ended"),
 )
 Index(
     "ix_changes_open",
@@ -386,7 +387,7 @@ stories = Table(
     Column("change", String(63), ForeignKey("changes.name"), primary_key=True),
     Column("order", Text, nullable=False),
     Column("told", Text, nullable=False),
-    Column("at", Moment, nullable=False),
+    Column("at", Moment, nullable=False, index=True),
 )
 """What each change has to tell, as it was when it was last written."""
 
@@ -554,6 +555,79 @@ drills = Table(
     Index("ix_drills_name_began", "name", "began"),
 )
 """What was seen whenever somebody rehearsed a failure."""
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("key", String(200), primary_key=True),
+    Column("fleet", String(63), nullable=False),
+    Column("change", String(63)),
+    Column("subject", String(200), nullable=False),
+    Column("state", String(63), nullable=False),
+    Column("level", String(63), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("at", Moment, nullable=False, index=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("waits", Boolean, nullable=False),
+    Column("settled", Moment),
+    Column("acknowledged", Moment),
+    Column("acknowledged_by", Text),
+    Column("escalations", Integer, nullable=False, default=0),
+    Column("escalated", Moment),
+)
+"""What people are told, once for each occurrence. `subject` is what it is about, `seq` the audit record's
+head then: what people do later stands behind it. What `waits` is so until it is settled."""
+Index(
+    "ix_notices_waiting",
+    notices.c.subject,
+    sqlite_where=notices.c.waits & notices.c.settled.is_(None),
+    postgresql_where=notices.c.waits & notices.c.settled.is_(None),
+)
+
+notice_deliveries = Table(
+    "notice_deliveries",
+    metadata,
+    Column("notice", String(200), ForeignKey("notices.key"), nullable=False),
+    Column("sink", String(63), nullable=False),
+    Column("fleet", String(63), nullable=False),
+    Column("level", String(63), nullable=False),
+    Column("occasion", String(63), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("due", Moment),
+    Column("claim", String(63)),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("stands_for", Integer, nullable=False, default=1),
+    Column("delivered", Moment),
+    Column("given_up", Moment),
+    Column("folded_into", String(200)),
+    Column("error", Text, nullable=False, default=""),
+    PrimaryKeyConstraint("notice", "sink"),
+)
+"""Each notice on its way to each sink. `due` is when something is to be done, NULL when nothing is left;
+whoever claims a row moves it on by as long as its claim holds."""
+Index(
+    "ix_notice_deliveries_due",
+    notice_deliveries.c.sink,
+    notice_deliveries.c.due,
+    sqlite_where=notice_deliveries.c.due.is_not(None),
+    postgresql_where=notice_deliveries.c.due.is_not(None),
+)
+Index(
+    "ix_notice_deliveries_given_up",
+    notice_deliveries.c.sink,
+    sqlite_where=notice_deliveries.c.given_up.is_not(None),
+    postgresql_where=notice_deliveries.c.given_up.is_not(None),
+)
+
+notice_looks = Table(
+    "notice_looks",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("cursor", Text, nullable=False),
+    Column("holder", String(63), nullable=False),
+    Column("until", Moment, nullable=False),
+)
+"""How far the ledger was looked through for what people are to be told, and who does so until when."""
 
 logins = Table(
     "logins",

@@ -1,4 +1,4 @@
-"""A notice: what people are told without asking, once for each occurrence, on every sink that is to have it."""
+"""A notice: what people are told without asking, once for each occurrence, on every sink that is to."""
 
 from enum import StrEnum
 
@@ -42,3 +42,54 @@ class Notice(Value):
     resolves: str | None = None
     """The key of the notice that is settled by this one: what paged ends its page."""
     at: Moment
+    also_resolves: tuple[str, ...] = ()
+    """The keys of what was made louder because nobody acted, settled with `resolves`."""
+
+
+class Occasion(StrEnum):
+    """Why a sink is told of a notice now."""
+
+    SAID = "said"
+    """It has just happened."""
+    REPEATED = "repeated"
+    """It is still so, for receivers that take silence for an end."""
+    SETTLED = "settled"
+    """Only what the notice resolves is over: the sink was told of that, and is not told of this otherwise."""
+    ACKNOWLEDGED = "acknowledged"
+    """A person has it; nobody else is to be woken."""
+
+
+class Delivery(Value):
+    """One notice on its way to one sink."""
+
+    sink: Name
+    notice: Notice
+    occasion: Occasion = Occasion.SAID
+    resolved: tuple[Notice, ...] = ()
+    """What this notice settles and the sink was told of."""
+    waits: bool = False
+    """Whether it is so until it is settled."""
+    settled: Moment | None = None
+    """Since when it is over, where it is already."""
+    tries: int = Field(default=0, ge=0)
+    """How often it was tried in vain."""
+
+
+class NoticeRow(Value):
+    """What one sink was told of one notice, or was not told yet, and why."""
+
+    notice: Notice
+    sink: Name
+    tries: int = 0
+    due: Moment | None = None
+    """When it is tried next, None when nothing is left to be done."""
+    delivered: Moment | None = None
+    given_up: Moment | None = None
+    """Since when it is not tried any more."""
+    folded_into: str | None = None
+    """The notice that told it with others, where the sink was away for long."""
+    error: str = ""
+    """What kept it the last time."""
+    settled: Moment | None = None
+    acknowledged: Moment | None = None
+    acknowledged_by: str | None = None

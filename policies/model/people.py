@@ -24,6 +24,7 @@ class Role(StrEnum):
     ADMIN = "admin"
     CI = "ci"
     CHAT = "chat"
+    """A process that passes notices on and asks in the name of people, by a token of its own."""
 
 
 class Via(StrEnum):
@@ -103,7 +104,7 @@ class Member(Value):
     subjects: tuple[Subject, ...] = ()
     """What the identity provider calls this person."""
     roles: Grants = {}
-    """What this person is, by fleet: `viewer`, `auditor`, `operator`, `approver`, `admin`, `ci`."""
+    """What this person is, by fleet: `viewer`, `auditor`, `operator`, `approver`, `admin`, `ci`, `chat`."""
 
 
 class Group(Value):

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0020"
-down_revision = "0018"
+down_revision = "0019"
 
 _NAME, _ID, _DIGEST = sa.String(63), sa.String(255), sa.String(71)
 _TIME = sa.DateTime(timezone=True)

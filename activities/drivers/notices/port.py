@@ -1,0 +1,38 @@
+"""The port of sinks: what every kind of receiver has to be able to do, and how it fails."""
+
+from datetime import timedelta
+from typing import Protocol
+
+from policies.model.errors import Unavailable
+from policies.model.notice import Delivery
+
+DEADLINE = timedelta(seconds=15)
+"""How long one receiver may take for one notice, whatever it does meanwhile."""
+
+
+class Undelivered(Unavailable):
+    """A receiver did not take a notice; the sentence says why, without what is secret.
+
+    `reached` says whether it answered at all: what one notice is refused for may be that notice's alone.
+    """
+
+    def __init__(self, sentence: str, *, reached: bool = False) -> None:
+        super().__init__(sentence)
+        self.reached = reached
+
+
+class Sink(Protocol):
+    """One receiver of notices."""
+
+    repeats_after: timedelta | None
+    """After how long it has to hear again of what is still so; None when once is enough."""
+
+    async def tell(self, delivery: Delivery) -> str:
+        """Tell the receiver; return what it answered, in a line.
+
+        A repeat is recognised by the receiver, since it has the same key.
+
+        Raises:
+            Undelivered: It did not take it.
+            BadInput: A file of the sink is not as it must be.
+        """

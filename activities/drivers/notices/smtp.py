@@ -1,0 +1,126 @@
+"""Notices as mail: plain text, one conversation for each change, a repeat under the same Message-ID."""
+
+import asyncio
+import hashlib
+import smtplib
+import socket
+import threading
+from contextlib import suppress
+from datetime import UTC
+from email.message import EmailMessage
+from email.utils import format_datetime
+from pathlib import Path
+
+from activities.drivers.notices.port import DEADLINE, Sink, Undelivered
+from activities.drivers.notices.posting import MOST_TOLD, trusting
+from activities.drivers.notices.secret import secret_line
+from activities.drivers.notices.text import Spell, headline, lines
+from policies.model.notice import Delivery, Notice, NoticeLevel, Occasion
+from policies.model.notice_rules import SmtpSink, Tls
+from policies.model.value import sentence
+
+_MARKS = {NoticeLevel.INFO: "", NoticeLevel.NEEDS_YOU: "NEEDS YOU: ", NoticeLevel.PAGE: "PAGE: "}
+
+
+class Mail(Sink):
+    """One mail server, and who gets its mails."""
+
+    repeats_after = None
+
+    def __init__(self, settings: SmtpSink, folder: Path, spell: Spell) -> None:
+        """Take the settings; files are from that folder on."""
+        self._settings = settings
+        self._folder = folder
+        self._spell = spell
+
+    async def tell(self, delivery: Delivery) -> str:
+        """Send the notice as one mail."""
+        if delivery.occasion not in {Occasion.SAID, Occasion.SETTLED}:
+            return "nothing is mailed of that"
+        mail = written(delivery, self._settings, self._spell)
+        return await asyncio.to_thread(self._send, mail)
+
+    def _send(self, mail: EmailMessage) -> str:
+        """Hand the mail over; whatever the server does, it ends at the deadline."""
+        settings = self._settings
+        password = None
+        if settings.password_file is not None:
+            password = secret_line(self._folder / settings.password_file, "the password")
+        own = settings.authorities
+        tls = trusting(self._folder / own if own else None)
+        seconds = DEADLINE.total_seconds()
+        client = (
+            smtplib.SMTP_SSL(timeout=seconds, context=tls)
+            if settings.tls is Tls.TLS
+            else smtplib.SMTP(timeout=seconds)
+        )
+        # What smtplib starts TLS with is checked against the name that it has connected to by itself.
+        client._host = settings.host  # type: ignore[attr-defined]  # noqa: SLF001 - its constructor connects
+        timer = threading.Timer(seconds, _hang_up, [client])
+        timer.daemon = True
+        timer.start()
+        try:
+            client.connect(settings.host, settings.port)
+            if settings.tls is Tls.STARTTLS:
+                client.starttls(context=tls)
+            if settings.login is not None and password is not None:
+                client.login(settings.login, password)
+            refused = client.send_message(mail)
+            with suppress(smtplib.SMTPException, OSError):
+                client.quit()
+        except smtplib.SMTPAuthenticationError as error:  # its own words may have the login in them
+            raise Undelivered(
+                f"{settings.login} cannot log in: it answers {error.smtp_code}", reached=True
+            ) from error
+        except smtplib.SMTPResponseException as error:
+            said = (
+                sentence(str(error.smtp_error, "utf-8", "replace"), MOST_TOLD)
+                if isinstance(error.smtp_error, bytes)
+                else ""
+            )
+            raise Undelivered(f"it answers {error.smtp_code}: {said}", reached=True) from error
+        except smtplib.SMTPRecipientsRefused as error:
+            raise Undelivered(
+                f"it takes mail for none of the {len(error.recipients)} receivers", reached=True
+            ) from error
+        except (smtplib.SMTPException, OSError, ValueError) as error:
+            said = sentence(str(error) or type(error).__name__, MOST_TOLD)
+            raise Undelivered(f"it cannot be reached: {said}") from error
+        finally:
+            timer.cancel()
+            client.close()
+        return f"it took the mail{f', but not for {len(refused)} of its receivers' if refused else ''}"
+
+
+def written(delivery: Delivery, settings: SmtpSink, spell: Spell) -> EmailMessage:
+    """Return the notice as a mail; the same notice has the same Message-ID, whoever sends it again."""
+    notice, domain = delivery.notice, settings.sender.rpartition("@")[2]
+    mail = EmailMessage()
+    mail["From"] = settings.sender
+    mail["To"] = ", ".join(settings.to)
+    mail["Subject"] = f"[penstock {notice.fleet}] {_MARKS[notice.level]}{headline(notice)}"
+    mail["Date"] = format_datetime(notice.at.astimezone(UTC))
+    mail["Message-ID"] = message_id(notice.key, domain)
+    thread = message_id(f"thread/{notice.change or notice.fleet}", domain)
+    mail["In-Reply-To"] = thread
+    mail["References"] = " ".join([thread, *(message_id(one.key, domain) for one in delivery.resolved)])
+    mail["Auto-Submitted"] = "auto-generated"
+    mail["Penstock-Notice"] = sentence(notice.key, 200)
+    mail.set_content(
+        "\n".join([headline(notice), "", *lines(notice, spell), "", *_settles(delivery.resolved)]) + "\n"
+    )
+    return mail
+
+
+def message_id(key: str, domain: str) -> str:
+    """Return the Message-ID of what has that key."""
+    return f"<{hashlib.sha256(key.encode()).hexdigest()[:40]}@{domain}>"
+
+
+def _settles(resolved: tuple[Notice, ...]) -> list[str]:
+    return [f"This settles: {headline(one)}" for one in resolved]
+
+
+def _hang_up(client: smtplib.SMTP) -> None:
+    with suppress(OSError, AttributeError):
+        socket.socket.shutdown(client.sock, socket.SHUT_RDWR)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Noticing: looking through the ledger for what people are to be told, and telling every sink."""

@@ -1,0 +1,132 @@
+"""Notices, as everybody may ask for them: what was sent, what waits, and what the chat has not had yet."""
+
+import asyncio
+import secrets
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from activities.drivers.notices.port import Undelivered
+from orchestrator.noticing.rules import RulesFile
+from orchestrator.service.acting import Acting
+from orchestrator.service.fleets import Fleets
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.notices import Addressed, SinkHealth
+from policies.access import Action, may
+from policies.model.errors import BadInput
+from policies.model.notice import Delivery, Notice, NoticeLevel, NoticeRow, Occasion
+from policies.model.offer import Offer, Verb
+from policies.model.people import Caller
+from policies.notices.states import NoticeState
+
+
+@dataclass(frozen=True)
+class NoticeService:
+    """Shows and hands over notices; of fleets where the caller has no role nobody hears."""
+
+    ledger: Ledger
+    fleets: Fleets
+    acts: Acting
+    rules: RulesFile | None = None
+    """Who is told what, None where nobody is."""
+
+    async def rows(self, caller: Caller, limit: int, *, open_only: bool = False) -> tuple[NoticeRow, ...]:
+        """Return what was sent and what waits of the fleets that the caller may look at, the newest first."""
+        fleets = await self._of(caller, Action.READ)
+        return await asyncio.to_thread(self.ledger.notice_rows, fleets, limit, open_only=open_only)
+
+    async def sinks(self) -> Mapping[str, SinkHealth]:
+        """Return how every sink takes what it is told."""
+        return await asyncio.to_thread(self.ledger.sink_health)
+
+    async def outbox(self, caller: Caller, sink: str, limit: int) -> tuple[Delivery, ...]:
+        """Return what this sink has not had yet, the oldest first.
+
+        Raises:
+            NotAllowed: The caller is no machine whose token lets it pass notices on.
+        """
+        fleets = await self._passed_on(caller)
+        return await asyncio.to_thread(self.ledger.outbox, sink, limit, fleets)
+
+    async def delivered(self, caller: Caller, sink: str, keys: Collection[str]) -> int:
+        """Write down that this sink has these; return how many it had not before.
+
+        Raises:
+            NotAllowed: The caller is no machine whose token lets it pass notices on.
+        """
+        fleets = await self._passed_on(caller)
+
+        def done() -> int:
+            return self.ledger.notices_delivered(sink, keys, fleets=fleets)
+
+        return await asyncio.to_thread(done)
+
+    async def acknowledge(self, caller: Caller, key: str) -> NoticeRow:
+        """Write down that the caller has it, so that nobody else is woken.
+
+        Raises:
+            Unknown: There is no such notice, as far as the caller may know.
+            NotAllowed: The caller may not stop changes of its fleet.
+        """
+        found = await asyncio.to_thread(self.ledger.notice, key)
+        await asyncio.to_thread(self.fleets.require, caller, Action.STOP, found.fleet)
+        return await asyncio.to_thread(self.ledger.acknowledge_notice, key, caller.person, caller.via)
+
+    async def test(self, caller: Caller, sink: str) -> str:
+        """Tell this sink of a test; return what its receiver answered.
+
+        Raises:
+            NotAllowed: The caller may rehearse on no fleet.
+            BadInput: There is no such sink, or a file of it is not as it must be.
+            Undelivered: The receiver did not take it; the sentence says why.
+        """
+        fleets = await self._of(caller, Action.DRILL)
+        if not fleets:
+            sentence = f"{caller.person} may not test sinks: that takes operator of a fleet"
+            raise await self.acts.refuse(caller, None, sentence)
+        if self.rules is None:
+            raise BadInput("there is no notices.yaml; set PENSTOCK_NOTICES to its path")
+        rules, fleet, at = self.rules, fleets[0], datetime.now(UTC)
+        notice = Notice(
+            key=f"test/{sink}/{secrets.token_hex(8)}",
+            fleet=fleet,
+            state=NoticeState.TEST.value,
+            level=NoticeLevel.NEEDS_YOU,
+            headline=f"{caller.person} tests the sink {sink}: nothing has happened",
+            sentences=("what a notice of a change looks like here",),
+            offers=(Offer(verb=Verb.STATUS, fleet=fleet),),
+            at=at,
+        )
+
+        async def tell() -> str:
+            there = await asyncio.to_thread(rules.sink, sink)
+            if there is None:
+                goes = {sink: (Occasion.SAID, at)}
+                kept = [Addressed(notice, notice.key, waits=False, sinks=goes)]
+                await asyncio.to_thread(self.ledger.add_notices, kept)
+                return "it is kept until the chat process asks for it"
+            said = await there.tell(Delivery(sink=sink, notice=notice))
+            over = notice.model_copy(update={"key": f"{notice.key}/over", "level": NoticeLevel.INFO})
+            with suppress(Undelivered):  # what would call somebody until it is settled is settled at once
+                await there.tell(
+                    Delivery(sink=sink, notice=over, occasion=Occasion.SETTLED, resolved=(notice,))
+                )
+            return said
+
+        return await self.acts.audited(caller, "sink to be tested", None, {"sink": sink}, tell, about=sink)
+
+    async def _of(self, caller: Caller, action: Action) -> tuple[str, ...]:
+        known = await asyncio.to_thread(self.fleets.names, caller)
+        return tuple(name for name in known if may(caller, action, name))
+
+    async def _passed_on(self, caller: Caller) -> tuple[str, ...]:
+        fleets: tuple[str, ...] = ()
+        if caller.machine:
+            fleets = await asyncio.to_thread(self.fleets.where, caller, Action.HAND_ON)
+        if not fleets:
+            sentence = (
+                f"{caller.person} may not hand notices on: that takes a machine's token with the role chat"
+            )
+            raise await self.acts.refuse(caller, None, sentence)
+        return fleets

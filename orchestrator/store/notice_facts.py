@@ -1,0 +1,116 @@
+"""What a look for notices asks the ledger: only what is new, in bounded steps."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import exists, func, or_, select
+
+from orchestrator.store import tables
+from orchestrator.store.book import Book
+from orchestrator.store.database import reading
+from policies.model.audit import AuditEntry
+from policies.model.change import PENSTOCK
+from policies.model.people import Via
+
+BY_PEOPLE = (Via.CLI.value, Via.API.value, Via.WEB.value, Via.CHAT.value)
+
+
+class Heard(NamedTuple):
+    """When a change told something last, or ended."""
+
+    change: str
+    at: datetime
+
+
+class NoticeFacts(Book):
+    """What happened since the last look."""
+
+    def changes_heard_since(self, at: datetime, most: int) -> tuple[Heard, ...]:
+        """Return the changes that told something, began or ended since that moment, the oldest first."""
+        stories, changes = tables.stories, tables.changes
+        told = select(stories.c.change, stories.c.at).where(stories.c.at >= at)
+        ended = select(changes.c.name, changes.c.ended).where(changes.c.ended >= at)
+        with reading(self._engine) as connection:
+            found = [
+                Heard(name, when)
+                for wanted, column in ((told, stories.c.at), (ended, changes.c.ended))
+                for name, when in connection.execute(wanted.order_by(column).limit(most))
+            ]
+        newest = dict(sorted(found, key=lambda one: one.at))
+        return tuple(Heard(name, when) for name, when in newest.items())
+
+    def entries_of(self, after: int, actions: Collection[str], most: int) -> tuple[AuditEntry, ...]:
+        """Return the audit record's entries of these actions after that number, the oldest first."""
+        table = tables.audit
+        wanted = select(table).where(table.c.seq > after, table.c.action.in_(sorted(actions)))
+        with reading(self._engine) as connection:
+            rows = connection.execute(wanted.order_by(table.c.seq).limit(most))
+            return tuple(AuditEntry.model_validate(dict(row._mapping)) for row in rows)  # noqa: SLF001 - public
+
+    def people_acted(self, fleet: str, seq: int) -> bool:
+        """Return whether a person did something to the fleet after the entry of that number."""
+        table = tables.audit
+        wanted = select(table.c.seq).where(
+            table.c.fleet == fleet,
+            table.c.seq > seq,
+            table.c.person != PENSTOCK,
+            table.c.via.in_(BY_PEOPLE),
+            table.c.action.not_in(("refused", "failed")),
+        )
+        with reading(self._engine) as connection:
+            return connection.execute(wanted.limit(1)).first() is not None
+
+    def gateways_astray(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the gateways of fleets without an open change that take users on another release.
+
+        Those that nobody knows, or that say nothing, are not among them; nor are those that are left out.
+        """
+        states, known, changes = tables.gateway_states, tables.known_good, tables.changes
+        left = tables.quarantine
+        out = exists().where(left.c.fleet == states.c.fleet, left.c.gateway == states.c.gateway)
+        busy = exists().where(changes.c.fleet == states.c.fleet, changes.c.outcome.is_(None))
+        same = (known.c.fleet == states.c.fleet) & (known.c.gateway == states.c.gateway) & known.c.newest
+        other = or_(func.length(states.c.takes) == 0, known.c.release.contains(states.c.takes)).is_(False)
+        wanted = (
+            select(states.c.fleet, states.c.gateway)
+            .join(known, same)
+            .where(states.c.takes.is_not(None), other, ~busy, ~out)
+            .order_by(states.c.fleet, states.c.gateway)
+        )
+        found: dict[str, list[str]] = {}
+        with reading(self._engine) as connection:
+            for fleet, gateway in connection.execute(wanted):
+                found.setdefault(fleet, []).append(gateway)
+        return {fleet: tuple(names) for fleet, names in found.items()}
+
+    def sinks_due(self, now: datetime) -> tuple[str, ...]:
+        """Return the sinks for which something is to be done."""
+        table = tables.notice_deliveries
+        with reading(self._engine) as connection:
+            wanted = select(table.c.sink).where(table.c.due <= now).distinct()
+            return tuple(connection.execute(wanted).scalars())
+
+    def old_infos(self, before: datetime, most: int) -> Mapping[str, tuple[str, ...]]:
+        """Return what no sink took since before that moment and needs nobody, by sink, the oldest first."""
+        deliveries, notices = tables.notice_deliveries, tables.notices
+        wanted = (
+            select(deliveries.c.sink, deliveries.c.notice)
+            .join(notices, notices.c.key == deliveries.c.notice)
+            .where(
+                deliveries.c.due.is_not(None),
+                deliveries.c.delivered.is_(None),
+                deliveries.c.level == "info",
+                deliveries.c.occasion == "said",
+                or_(deliveries.c.tries > 0, deliveries.c.due < before),
+                notices.c.at < before,
+                or_(~notices.c.waits, notices.c.settled.is_not(None)),
+            )
+            .order_by(notices.c.at)
+            .limit(most)
+        )
+        found: dict[str, list[str]] = {}
+        with reading(self._engine) as connection:
+            for sink, key in connection.execute(wanted):
+                found.setdefault(sink, []).append(key)
+        return {sink: tuple(keys) for sink, keys in found.items()}

@@ -1,0 +1,114 @@
+"""What a change's story says that people are told of, in the words of its status."""
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from policies.model.change import RELOADS, ChangeKind, ChangeOrder, Outcome, Phase
+from policies.model.offer import Offer
+from policies.model.plan_part import PlanHeader
+from policies.model.status import ChangeStatus
+from policies.model.verdict import GateVerdict
+from policies.notices.states import OF_OUTCOMES, OF_PHASES, NoticeState
+from policies.status.sentences import Sentences
+from policies.status.told import Told
+
+BLIND_FOR = timedelta(minutes=2)
+"""How long verdicts lack metrics before somebody is woken: a restart of Prometheus takes less."""
+
+
+class Fact(NamedTuple):
+    """Something that is so, or has happened."""
+
+    state: NoticeState
+    headline: str
+    sentences: tuple[str, ...] = ()
+    offers: tuple[Offer, ...] = ()
+    gateway: str | None = None
+    mark: str = ""
+    """What tells it from others of its state that happen to the same change, such as a wave's number."""
+    since: datetime | None = None
+    """Since when it is so, where that is known."""
+
+
+def facts_of(order: ChangeOrder, header: PlanHeader | None, told: Told) -> tuple[Fact, ...]:
+    """Return what people are told of the change as it stands; what it waits for is so until it is missing."""
+    status = Sentences(order, header, told).status()
+    name = f"{order.fleet}: {told.name or 'a change'}"
+    found = [_fact(status, NoticeState.STARTED, f"{name} has started: {order.reason}")]
+    found += [
+        _fact(status, NoticeState.WAVE_PASSED, f"{name}: wave {wave} of {status.waves} has passed", str(wave))
+        for wave in _passed(order, header, told)
+    ]
+    if told.result is not None:
+        state = OF_OUTCOMES[told.result.outcome]
+        found.append(_fact(status, state, f"{name} {_ended(told.result.outcome)}: {told.result.reason}"))
+        return tuple(found)
+    if told.goes_back:
+        found.append(_fact(status, NoticeState.ROLLING_BACK, f"{name} rolls back: {status.why}"))
+    found += [_fact(status, state, f"{name}: {said}") for state, said in _waits(told, status)]
+    return tuple(found)
+
+
+def blind_since(told: Told) -> datetime | None:
+    """Return since when the verdicts of the change have no metrics, None where they have."""
+    decision = told.decision
+    watched = told.phase in {Phase.OBSERVING, Phase.HELD} and told.result is None
+    if not watched or decision is None or decision.verdict is not GateVerdict.METRICS_UNAVAILABLE:
+        return None
+    said = f"verdict {decision.verdict.replace('_', ' ')}"
+    return max((event.at for event in told.events if event.sentence.startswith(said)), default=None)
+
+
+def blind_fact(order: ChangeOrder, header: PlanHeader | None, told: Told, since: datetime) -> Fact:
+    """Return that the verdicts of a change have had no metrics since then."""
+    status = Sentences(order, header, told).status()
+    said = f"{order.fleet}: {told.name} is judged without metrics since {since:%H:%M:%S} UTC: {status.why}"
+    return _fact(status, NoticeState.BLIND, said)._replace(since=since)
+
+
+def _waits(told: Told, status: ChangeStatus) -> list[tuple[NoticeState, str]]:
+    """Return what the change waits for, each with what is said of it."""
+    found = list[tuple[NoticeState, str]]()
+    if told.not_back:
+        found.append((NoticeState.ROLLBACK_INCOMPLETE, f"ROLLBACK INCOMPLETE: {status.why}"))
+    elif told.waits_until is not None:
+        found.append((NoticeState.WAITING_FOR_SECOND_PERSON, f"{status.what}: {status.why}"))
+    elif told.untested and not told.goes_back:
+        found.append((NoticeState.WAITING_FOR_TESTS, status.why))
+    elif OF_PHASES[told.phase.value] is NoticeState.HELD or status.needs_you is not None:
+        found.append((NoticeState.HELD, f"held: {status.needs_you or status.why}"))
+    elif OF_PHASES[told.phase.value] is NoticeState.WAITING_FOR_WINDOW:
+        found.append((NoticeState.WAITING_FOR_WINDOW, f"{status.what}: {status.why}"))
+    elif told.short and told.phase is Phase.SWITCHING:
+        found.append((NoticeState.WAITING_FOR_CAPACITY, status.why))
+    return found
+
+
+def _passed(order: ChangeOrder, header: PlanHeader | None, told: Told) -> range:
+    """Return the numbers of the waves that have passed."""
+    if header is None or order.kind not in {ChangeKind.UPGRADE, ChangeKind.INSTALL, *RELOADS}:
+        return range(0)
+    if told.outcome is Outcome.PROMOTED:
+        return range(1, len(header.waves) + 1)
+    return range(1, told.wave)
+
+
+def _ended(outcome: Outcome) -> str:
+    match outcome:
+        case Outcome.PROMOTED:
+            return "is promoted"
+        case Outcome.ROLLED_BACK:
+            return "is rolled back"
+        case Outcome.ROLLBACK_INCOMPLETE:
+            return "ended with its ROLLBACK INCOMPLETE"
+        case Outcome.REFUSED:
+            return "is refused"
+        case Outcome.ABORTED:
+            return "is aborted"
+        case Outcome.HELD:
+            return "has ended held"
+
+
+def _fact(status: ChangeStatus, state: NoticeState, headline: str, mark: str = "") -> Fact:
+    said = tuple(one for one in (status.users, status.why, status.next) if one)
+    return Fact(state=state, headline=headline, sentences=said, offers=status.can_do, mark=mark)

@@ -1,0 +1,85 @@
+"""What the audit record says that people are told of: gateways left out and back, drains that wait."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from policies.model.audit import AuditEntry
+from policies.model.drain import DrainEvent
+from policies.model.offer import Offer, Verb
+from policies.notices.changes import Fact
+from policies.notices.occurrences import Subject
+from policies.notices.states import NoticeState
+
+QUARANTINED, RETURNED = "gateway quarantined", "gateway returned"
+HARM = "harm found after the promotion"
+ACTIONS = frozenset({QUARANTINED, RETURNED, HARM, *(event.value for event in DrainEvent)})
+"""What the entries are called that say something to people."""
+
+TOGETHER = 10
+"""Gateways of one fleet that are left out, or return, at the same time: more are told in one notice."""
+
+
+class Told(NamedTuple):
+    """What one entry says: a fact about a subject, and which state of it is over by that."""
+
+    subject: Subject
+    fact: Fact | None
+    over: NoticeState | None
+
+
+def told_by(entry: AuditEntry) -> Told | None:
+    """Return what people are told by this entry, None when nothing."""
+    fleet = entry.fleet
+    if fleet is None or entry.action not in ACTIONS:
+        return None
+    body = _body(entry.body)
+    first, _, rest = entry.subject.partition("/")
+    if entry.action == HARM:
+        said = f"{fleet}: harm was found after {rest} was promoted: {body.get('sentence', '')}"
+        back = Offer(verb=Verb.ROLL_BACK, fleet=fleet)
+        fact = Fact(NoticeState.HARM_FOUND, said, offers=(back,), mark=str(entry.seq))
+        return Told(Subject(rest, fleet, rest), fact, None)
+    if entry.action in {QUARANTINED, RETURNED}:
+        return _of_gateway(entry, fleet, rest, str(body.get("reason", "")))
+    held = entry.action == DrainEvent.HELD
+    offers = tuple(Offer(verb=verb, fleet=fleet) for verb in (Verb.DRAINS, Verb.EXTEND, Verb.END))
+    said = f"{fleet}: the drain of {first} waits for a person: {body.get('sentence', '')}"
+    fact = Fact(NoticeState.DRAIN_HELD, said, offers=offers, gateway=first, mark=str(entry.seq))
+    return Told(
+        Subject(f"{fleet}/{first}/drain", fleet, rest or None),
+        fact if held else None,
+        None if held else NoticeState.DRAIN_HELD,
+    )
+
+
+def _of_gateway(entry: AuditEntry, fleet: str, gateway: str, reason: str) -> Told:
+    subject = Subject(f"{fleet}/{gateway}", fleet)
+    if entry.action == QUARANTINED:
+        back = Offer(verb=Verb.RETURN, fleet=fleet, gateway=gateway)
+        said = f"{fleet}: {gateway} is left out of changes by {entry.person}: {reason}"
+        fact = Fact(NoticeState.QUARANTINED, said, offers=(back,), gateway=gateway, mark=str(entry.seq))
+        return Told(subject, fact, None)
+    said = f"{fleet}: {gateway} takes part in changes again: {reason}"
+    fact = Fact(NoticeState.RETURNED, said, gateway=gateway, mark=str(entry.seq))
+    return Told(subject, fact, NoticeState.QUARANTINED)
+
+
+def together(fleet: str, state: NoticeState, told: list[Told]) -> Told:
+    """Return many gateways of one fleet that are left out, or return, at the same time, as one."""
+    names = [one.fact.gateway or "" for one in told if one.fact is not None]
+    first = f"{', '.join(names[:TOGETHER])} and {len(names) - TOGETHER} more"
+    leaves = state is NoticeState.QUARANTINED
+    what = "are left out of changes" if leaves else "take part in changes again"
+    mark = told[-1].fact.mark if told[-1].fact is not None else ""
+    fact = Fact(state, f"{fleet}: {len(names)} gateways {what}: {first}", mark=mark)
+    over = None if leaves else NoticeState.QUARANTINED
+    return Told(Subject(f"{fleet}/several", fleet), fact, over)
+
+
+def _body(said: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(said)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,135 @@
+"""States that people are told of: how loud each is, whether it lasts until settled, and which page helps."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from policies.model.change import Outcome, Phase
+from policies.model.notice import NoticeLevel
+
+
+class NoticeState(StrEnum):
+    """What waits, or has happened."""
+
+    STARTED = "started"
+    WAITING_FOR_WINDOW = "waiting_for_window"
+    WAITING_FOR_CAPACITY = "waiting_for_capacity"
+    WAITING_FOR_TESTS = "waiting_for_tests"
+    WAITING_FOR_SECOND_PERSON = "waiting_for_second_person"
+    WAVE_PASSED = "wave_passed"
+    HELD = "held"
+    RESUMED = "resumed"
+    BLIND = "blind"
+    ROLLING_BACK = "rolling_back"
+    ROLLBACK_INCOMPLETE = "rollback_incomplete"
+    WEDGED = "wedged"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    ENDED_INCOMPLETE = "ended_incomplete"
+    REFUSED = "refused"
+    ABORTED = "aborted"
+    ENDED_HELD = "ended_held"
+    QUARANTINED = "quarantined"
+    RETURNED = "returned"
+    DRAIN_HELD = "drain_held"
+    DRAINED = "drained"
+    HARM_FOUND = "harm_found"
+    ASTRAY = "astray"
+    CERTIFICATES_LATE = "certificates_late"
+    AUDIT_BROKEN = "audit_broken"
+    PART_AWAY = "part_away"
+    OVER = "over"
+    NOBODY_ACTED = "nobody_acted"
+    EARLIER = "earlier"
+    TEST = "test"
+
+
+class Kind(NamedTuple):
+    """What is so of every notice of one state."""
+
+    level: NoticeLevel
+    waits: bool = False
+    """Whether it is so until something settles it."""
+    runbook: str | None = None
+    """The page of `runbooks/` that fits."""
+
+
+_INFO, _NEEDS, _PAGE = NoticeLevel.INFO, NoticeLevel.NEEDS_YOU, NoticeLevel.PAGE
+
+KINDS = {
+    NoticeState.STARTED: Kind(_INFO),
+    NoticeState.WAITING_FOR_WINDOW: Kind(_INFO, waits=True),
+    NoticeState.WAITING_FOR_CAPACITY: Kind(_INFO, waits=True),
+    NoticeState.WAITING_FOR_TESTS: Kind(_NEEDS, waits=True, runbook="held-decide"),
+    NoticeState.WAITING_FOR_SECOND_PERSON: Kind(_NEEDS, waits=True, runbook="rollback-waits"),
+    NoticeState.WAVE_PASSED: Kind(_INFO),
+    NoticeState.HELD: Kind(_NEEDS, waits=True, runbook="held-decide"),
+    NoticeState.RESUMED: Kind(_INFO),
+    NoticeState.BLIND: Kind(_PAGE, waits=True, runbook="metrics-blind"),
+    NoticeState.ROLLING_BACK: Kind(_INFO, runbook="canary-rejected"),
+    NoticeState.ROLLBACK_INCOMPLETE: Kind(_PAGE, waits=True, runbook="rollback-incomplete"),
+    NoticeState.WEDGED: Kind(_PAGE, waits=True, runbook="worker-or-temporal-down"),
+    NoticeState.PROMOTED: Kind(_INFO),
+    NoticeState.ROLLED_BACK: Kind(_INFO, runbook="canary-rejected"),
+    NoticeState.ENDED_INCOMPLETE: Kind(_PAGE, waits=True, runbook="rollback-incomplete"),
+    NoticeState.REFUSED: Kind(_INFO),
+    NoticeState.ABORTED: Kind(_INFO),
+    NoticeState.ENDED_HELD: Kind(_NEEDS, waits=True, runbook="held-decide"),
+    NoticeState.QUARANTINED: Kind(_NEEDS, waits=True, runbook="gateway-unwell"),
+    NoticeState.RETURNED: Kind(_INFO),
+    NoticeState.DRAIN_HELD: Kind(_NEEDS, waits=True, runbook="drain-past-deadline"),
+    NoticeState.DRAINED: Kind(_INFO),
+    NoticeState.HARM_FOUND: Kind(_NEEDS, waits=True, runbook="held-decide"),
+    NoticeState.ASTRAY: Kind(_PAGE, waits=True, runbook="wrong-version-running"),
+    NoticeState.CERTIFICATES_LATE: Kind(_NEEDS, waits=True, runbook="certificate-ends"),
+    NoticeState.AUDIT_BROKEN: Kind(_PAGE, waits=True, runbook="checkpoint-old"),
+    NoticeState.PART_AWAY: Kind(_PAGE, waits=True, runbook="worker-or-temporal-down"),
+    NoticeState.OVER: Kind(_INFO),
+    NoticeState.NOBODY_ACTED: Kind(_PAGE, waits=True, runbook="held-decide"),
+    NoticeState.EARLIER: Kind(_INFO),
+    NoticeState.TEST: Kind(_INFO),
+}
+
+OF_OUTCOMES = {
+    Outcome.PROMOTED: NoticeState.PROMOTED,
+    Outcome.ROLLED_BACK: NoticeState.ROLLED_BACK,
+    Outcome.ROLLBACK_INCOMPLETE: NoticeState.ENDED_INCOMPLETE,
+    Outcome.REFUSED: NoticeState.REFUSED,
+    Outcome.ABORTED: NoticeState.ABORTED,
+    Outcome.HELD: NoticeState.ENDED_HELD,
+}
+"""What people are told of each end of a change; a test knows when an end has none."""
+
+OF_PHASES: dict[str, NoticeState | None] = {
+    Phase.STARTING.value: NoticeState.STARTED,
+    "waiting_for_window": NoticeState.WAITING_FOR_WINDOW,
+    Phase.SWITCHING.value: None,
+    Phase.OBSERVING.value: None,
+    Phase.HELD.value: NoticeState.HELD,
+    Phase.PROMOTING.value: None,
+    Phase.ROLLING_BACK.value: NoticeState.ROLLING_BACK,
+    Phase.ENDED.value: None,
+}
+"""What people are told of each phase, None where it passes by itself or its end is told; as with ends."""
+
+GOOD_ENDS = frozenset({NoticeState.PROMOTED, NoticeState.ROLLED_BACK})
+"""Ends that settle what earlier changes of the fleet have left."""
+
+LEFT = frozenset({NoticeState.ENDED_INCOMPLETE, NoticeState.ENDED_HELD, NoticeState.HARM_FOUND})
+"""What a change leaves behind for a later one to settle."""
+
+FINAL = frozenset(OF_OUTCOMES.values())
+"""Ends of changes."""
+
+OF_CHANGES = FINAL | {
+    NoticeState.STARTED,
+    NoticeState.WAITING_FOR_WINDOW,
+    NoticeState.WAITING_FOR_CAPACITY,
+    NoticeState.WAITING_FOR_TESTS,
+    NoticeState.WAITING_FOR_SECOND_PERSON,
+    NoticeState.WAVE_PASSED,
+    NoticeState.HELD,
+    NoticeState.BLIND,
+    NoticeState.ROLLING_BACK,
+    NoticeState.ROLLBACK_INCOMPLETE,
+}
+"""What follows from the story of a change alone."""

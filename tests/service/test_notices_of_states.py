@@ -1,0 +1,203 @@
+"""Every state of a change that waits or ends is told to people, once, by a look through the ledger."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from orchestrator.noticing.looking import Looking
+from orchestrator.store.ledger import Ledger
+from policies.model.change import Outcome, Phase, Quarantine
+from policies.model.notice import NoticeLevel
+from policies.model.notice_rules import NoticeRules
+from policies.model.people import Via
+from policies.model.status import Event
+from policies.notices.changes import BLIND_FOR
+from policies.notices.states import KINDS, OF_OUTCOMES, OF_PHASES, NoticeState
+from policies.status.sentences import Sentences
+from policies.status.told import Told
+from tests.service.test_every_state import STATES, State, written
+
+RULES = NoticeRules.model_validate(
+    {
+        "apiVersion": "penstock/v1",
+        "sinks": [{"name": "chat", "kind": "chat"}],
+        "routes": [{"sinks": ["chat"]}],
+    }
+)
+PASSES = {Phase.STARTING, Phase.SWITCHING, Phase.OBSERVING, Phase.PROMOTING}
+"""Phases that go on by themselves, unless the change says that it needs somebody."""
+
+
+def looking(ledger: Ledger, holder: str = "one") -> Looking:
+    one = Looking(ledger, lambda: RULES, holder)
+    one.look()  # from here on everything is new
+    return one
+
+
+def told(ledger: Ledger) -> dict[str, NoticeLevel]:
+    return {row.notice.state: row.notice.level for row in ledger.notice_rows(["edge"], 500)}
+
+
+def test_every_end_and_every_phase_has_what_people_are_told_of_it() -> None:
+    assert OF_OUTCOMES.keys() == {*Outcome}
+    assert OF_PHASES.keys() >= {phase.value for phase in Phase}
+    assert KINDS.keys() == {*NoticeState}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_every_state_that_waits_or_ends_is_told_once(ledger: Ledger, name: str) -> None:
+    kind, said, outcome = STATES[name]
+    looks = looking(ledger)
+    written(ledger, (kind, said, outcome))
+    looks.look()
+    found = told(ledger)
+    assert "started" in found
+    result = said.get("result")
+    if result is not None:
+        assert OF_OUTCOMES[result.outcome].value in found
+    elif said["phase"] not in PASSES or needs_somebody(ledger):
+        assert {state for state in found if state not in {"started", "wave_passed"}}, found
+    before = len(ledger.notice_rows(["edge"], 500))
+    looks.look()
+    looking(ledger, "one").look()  # a worker that begins anew finds the same keys
+    assert len(ledger.notice_rows(["edge"], 500)) == before
+
+
+def needs_somebody(ledger: Ledger) -> bool:
+    row = ledger.story("edge-1")
+    assert row is not None
+    return Sentences(row.order, None, row.told).status().needs_you is not None
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_every_end_is_told_with_its_level(ledger: Ledger, outcome: Outcome) -> None:
+    looks = looking(ledger)
+    state = next(one for one in STATES.values() if one[2] is outcome)
+    written(ledger, state)
+    looks.look()
+    state_name = OF_OUTCOMES[outcome]
+    assert told(ledger)[state_name.value] is KINDS[state_name].level
+
+
+def test_what_waits_is_settled_by_what_follows(ledger: Ledger) -> None:
+    looks = looking(ledger)
+    written(ledger, STATES["held by a person"])
+    looks.look()
+    (held,) = list(ledger.waiting_notices(["edge-1"]))
+    again(ledger, STATES["observing health"])
+    looks.look()
+    assert ledger.waiting_notices(["edge-1"]) == ()
+    resumed = next(row.notice for row in ledger.notice_rows(["edge"], 50) if row.notice.state == "resumed")
+    assert resumed.resolves == held.notice.key
+    again(ledger, STATES["held by a person"])
+    looks.look()
+    (second,) = ledger.waiting_notices(["edge-1"])
+    assert second.notice.key != held.notice.key
+
+
+def test_verdicts_without_metrics_page_once_they_have_lasted(ledger: Ledger) -> None:
+    looks = looking(ledger)
+    kind, said, outcome = STATES["observing without metrics"]
+    now = datetime.now(UTC)
+    events = (Event(at=now, sentence="verdict metrics unavailable, hold: logins: 12 of 12"),)
+    written(ledger, (kind, said, outcome))
+    again(ledger, (kind, {**said, "events": events}, outcome))
+    looks.look(now)
+    assert "blind" not in told(ledger)
+    looks.look(now + BLIND_FOR + timedelta(seconds=1))
+    assert told(ledger)["blind"] is NoticeLevel.PAGE
+
+
+def test_nobody_acting_pages_and_a_page_goes_to_the_next_sink(ledger: Ledger) -> None:
+    rules = NoticeRules.model_validate(
+        {
+            "apiVersion": "penstock/v1",
+            "sinks": [{"name": "chat", "kind": "chat"}, {"name": "second", "kind": "chat"}],
+            "routes": [{"sinks": ["chat"]}],
+            "escalation": {"next": ["second"]},
+        }
+    )
+    looks = Looking(ledger, lambda: rules, "one")
+    looks.look()
+    written(ledger, STATES["held by a person"])
+    looks.look()
+    now = datetime.now(UTC)
+    assert looks.escalate(now + timedelta(minutes=9)) == ()
+    (page,) = looks.escalate(now + timedelta(minutes=11))
+    assert ledger.notice(page).level is NoticeLevel.PAGE
+    assert looks.escalate(now + timedelta(minutes=11)) == ()
+    assert looks.escalate(now + timedelta(minutes=22)) == (page,)
+    assert ledger.sinks_told([page])[page] == {"chat", "second"}
+    again(ledger, STATES["observing health"])
+    looks.look()
+    assert ledger.waiting_notices() == ()
+
+
+def test_who_has_acted_or_acknowledged_is_not_paged(ledger: Ledger) -> None:
+    looks = looking(ledger)
+    written(ledger, STATES["held by a person"])
+    looks.look()
+    ledger.audit("ana", "cli", "hold to be lengthened", "edge", {}, fleet="edge")
+    later = datetime.now(UTC) + timedelta(minutes=11)
+    assert looks.escalate(later) == ()
+    written(ledger, STATES["held by two"])
+    (held, *_) = ledger.waiting_notices()
+    ledger.acknowledge_notice(held.notice.key, "ben", Via.CLI)
+    assert looks.escalate(later) == ()
+
+
+def test_gateways_left_out_and_back_are_told_and_many_at_once_in_one(ledger: Ledger) -> None:
+    looks, now = looking(ledger), datetime.now(UTC)
+
+    def leave(name: str) -> None:
+        ledger.set_quarantine(
+            Quarantine(fleet="edge", gateway=name, reason="silent", person="penstock", since=now)
+        )
+
+    leave("gw-1")
+    looks.look()
+    assert told(ledger)["quarantined"] is NoticeLevel.NEEDS_YOU
+    ledger.clear_quarantine("edge", "gw-1", "penstock", "it answers")
+    looks.look()
+    assert "returned" in told(ledger)
+    assert ledger.waiting_notices() == ()
+    before = len(ledger.notice_rows(["edge"], 500))
+    for number in range(40):
+        leave(f"gw-{number}")
+    looks.look()
+    assert len(ledger.notice_rows(["edge"], 500)) == before + 1
+
+
+def test_a_drain_at_its_limit_needs_a_person_until_something_is_told_to_it(ledger: Ledger) -> None:
+    looks = looking(ledger)
+    body = {"sentence": "slot a: 30 of 40 sessions would be ended"}
+    ledger.audit("penstock", "workflow", "drain held for a person", "gw-1/edge-1", body, fleet="edge")
+    looks.look()
+    assert told(ledger)["drain_held"] is NoticeLevel.NEEDS_YOU
+    ledger.audit("ana", "workflow", "drain extended", "gw-1/edge-1", body, fleet="edge")
+    looks.look()
+    assert ledger.waiting_notices() == ()
+
+
+def test_of_what_was_before_only_what_waits_is_told(ledger: Ledger) -> None:
+    written(ledger, STATES["held by a person"])
+    looking(ledger)
+    assert told(ledger).keys() == {"held"}
+
+
+def test_two_workers_look_and_nothing_is_told_twice(ledger: Ledger) -> None:
+    one = looking(ledger, "one")
+    two = Looking(ledger, lambda: RULES, "two")
+    written(ledger, STATES["held by a person"])
+    assert two.look() == ("edge-1/started", "edge-1/held/1")
+    assert one.look() == two.look() == ()
+
+
+def again(ledger: Ledger, state: State) -> None:
+    """Have the change of before tell something else."""
+    row = ledger.story("edge-1")
+    assert row is not None
+    kind, said, _ = state
+    values: dict[str, Any] = {"name": "edge-1", **said}
+    ledger.record_story(row.order.model_copy(update={"kind": kind}), Told(**values), 0, ())
