@@ -5,6 +5,7 @@ from pathlib import Path
 
 from deploy.reference import commands, models, settings
 from deploy.reference.markdown import page, prose
+from orchestrator.chat.file import ChatFile
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.agent_file import AgentSettings
 from policies.model.desired import Upgrade
@@ -25,6 +26,7 @@ FILES: dict[str, type[Value]] = {
     "trust": TrustPolicy,
     "people": People,
     "agent": AgentSettings,
+    "chat": ChatFile,
 }
 READ = {
     "fleet": """
@@ -46,6 +48,9 @@ READ = {
     "people": """
         Read by the API, and again whenever it changes: `PENSTOCK_PEOPLE`. Without it only root is known. The
         README says what each role may do.
+    """,
+    "chat": """
+        Read by `penstock chat run` when it starts; the files with secrets that it names are that process's own.
     """,
     "agent": """
         Read on a gateway's host by `penstock agent` and `penstock exporter` when they start. It belongs to

@@ -5,24 +5,33 @@ a post. Without this process nothing is missing but the chat.
 """
 
 import asyncio
+import hashlib
 import logging
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from orchestrator.chat.asking import Api, ApiAway, ApiBusy, ApiRefuses
 from orchestrator.chat.file import ChatFile, read, secret
-from orchestrator.chat.port import Chat, ChatAway
+from orchestrator.chat.port import Chat, ChatAway, Post
 from policies.chat.grammar import CHANGES, addressed
+from policies.chat.spelling import spelled
 from policies.model.chat import ChatAnswer, ChatMessage, ShownCard
 from policies.model.errors import BadInput
+from policies.model.notice import Delivery, NoticeLevel, Occasion
 
 AGAIN_SECONDS = 1.0
 MOST_SECONDS = 60.0
 """How long it waits at most before a chat that is away is asked again."""
 
 CARDS_SECONDS = 1.0
+NOTICES_SECONDS = 2.0
+CARD_WITHIN = timedelta(minutes=2)
+"""How long a notice waits for the card in whose thread it is told."""
+
 WORKERS = 4
 WAITING = 200
 """Messages that wait for an answer; while so many do, no more are taken from the chat."""
@@ -34,7 +43,9 @@ _log = logging.getLogger(__name__)
 class Conversation:
     """One chat, and the API that is asked about what is said in it."""
 
-    def __init__(self, chat: Chat, api: Api) -> None:
+    def __init__(self, chat: Chat, api: Api, sink: str | None = None) -> None:
+        """Talk there; tell the notices of that sink, where one is named."""
+        self._sink = sink
         self._chat = chat
         self._api = api
         self._waiting = asyncio.Queue[ChatMessage](WAITING)
@@ -44,6 +55,9 @@ class Conversation:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
             tasks.create_task(_again_and_again(self.show_cards, CARDS_SECONDS))
+            if self._sink is not None:
+                tell = partial(self.tell_notices, self._sink)
+                tasks.create_task(_again_and_again(tell, NOTICES_SECONDS))
             for _ in range(WORKERS):
                 tasks.create_task(self._work())
 
@@ -116,6 +130,45 @@ class Conversation:
                 )
             )
 
+    async def tell_notices(self, sink: str) -> None:
+        """Tell what the sink has not had yet, each in the thread of its change; it is had once it was said.
+
+        A notice that comes before the card of its change waits for the card, but not for long.
+        """
+        for delivery in await self._api.notices(sink):
+            notice = delivery.notice
+            places = await self._api.places(self._chat.workspace, notice.fleet, notice.change)
+            fresh = datetime.now(UTC) - notice.at < CARD_WITHIN
+            if notice.change is not None and fresh and None in places.rooms.values():
+                continue
+            loud = notice.level is NoticeLevel.PAGE and delivery.occasion is Occasion.SAID
+            for room, card in places.rooms.items():
+                named = f"{notice.key}/{delivery.occasion}/{room}"
+                await self._chat.say(
+                    Post(
+                        room,
+                        notice_lines(delivery),
+                        hashlib.sha256(named.encode()).hexdigest()[:32],
+                        thread=card,
+                        mentions=places.mentions if loud else (),
+                    )
+                )
+            await self._api.delivered(sink, [notice.key])
+
+
+def notice_lines(delivery: Delivery) -> list[str]:
+    """Return what a notice says, as lines."""
+    notice = delivery.notice
+    if delivery.occasion is Occasion.SETTLED:
+        return [f"Over: {one.headline}" for one in delivery.resolved] or [notice.headline]
+    can = [line for offer in notice.offers if (line := spelled(offer)) is not None]
+    return [
+        notice.headline,
+        *notice.sentences,
+        *([f"You can: {' | '.join(can)}"] if can else []),
+        *([f"Runbook: {notice.runbook}"] if notice.runbook else []),
+    ]
+
 
 def _orders(said: ChatMessage) -> bool:
     """Return whether a message is an order, and no mere question."""
@@ -158,7 +211,7 @@ async def main(path: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     file = read(path)
     chat, api = chat_of(file), Api(file, secret(file.token))
-    running = asyncio.ensure_future(Conversation(chat, api).run())
+    running = asyncio.ensure_future(Conversation(chat, api, file.notices).run())
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, running.cancel)
     try:

@@ -17,6 +17,7 @@ from policies.model.chat import (
     ChatCard,
     ChatLinkRow,
     ChatMessage,
+    ChatPlaces,
     ShownCard,
     Workspace,
 )
@@ -35,12 +36,6 @@ class Noted(Value):
     """What was noted."""
 
     change: str
-
-
-class Places(Value):
-    """Where the card of a change is, by room."""
-
-    places: dict[str, str]
 
 
 class ChatLinks(Value):
@@ -98,10 +93,11 @@ async def places(
     process: Asking,
     service: Serving,
     workspace: Annotated[Workspace, Query()],
-    change: Annotated[Name, Query()],
-) -> Places:
-    """Say where the card of a change is: what is told of the change goes into its thread."""
-    return Places(places=await asyncio.to_thread(service.chat.cards.places, process, workspace, change))
+    fleet: Annotated[Name, Query()],
+    change: Annotated[Name | None, Query()] = None,
+) -> ChatPlaces:
+    """Say where something of a fleet is told: in the thread of the change's card, where there is one."""
+    return await asyncio.to_thread(service.chat.cards.places, process, workspace, fleet, change)
 
 
 @router.get("/chat/links")
