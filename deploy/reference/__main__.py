@@ -50,7 +50,7 @@ READ = {
         README says what each role may do.
     """,
     "chat": """
-        Read by `penstock chat run` when it starts; the files with secrets that it names are that process's own.
+        Read by `penstock chat run` when it starts; the files with secrets are that process's own.
     """,
     "agent": """
         Read on a gateway's host by `penstock agent` and `penstock exporter` when they start. It belongs to

@@ -149,7 +149,7 @@ async def matrix_room(folder: Path, server: Engine, homeserver: Synapse) -> Asyn
         for n in (2, 3)
     ]
     file.write_text(file.read_text() + "".join(more))
-    with_chat(folder, '  mentions: [ben]\n', workspace=NAME, room=room.room)
+    with_chat(folder, "  mentions: [ben]\n", workspace=NAME, room=room.room)
     room.world = World.made(client, load(file, Fleet))
     room.world.judge.says(AT_CAP)
     installation = await compose(settings.model_copy(update={"ledger_url": room.world.book.url}))

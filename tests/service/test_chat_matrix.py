@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from orchestrator.store.notices import Addressed
+from policies.model.notice import Notice, NoticeLevel, Occasion
 from tests.drivers import synapse
 from tests.drivers.synapse import NAME, Synapse
 from tests.service.matrix_room import (
@@ -19,9 +22,7 @@ from tests.service.matrix_room import (
     rollback_begun,
 )
 from tests.workflows.engine import Engine
-from tests.workflows.world import result_of
-
-REASON = "needs Synapse"
+from tests.workflows.world import result_of, until
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +38,6 @@ def homeserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synapse]:
 async def room(tmp_path: Path, server: Engine, homeserver: Synapse) -> AsyncIterator[MatrixRoom]:
     async with matrix_room(tmp_path, server, homeserver) as made:
         yield made
-
-
-def said(body: str, beginning: str) -> bool:
-    return body.startswith(beginning)
 
 
 async def test_four_people_take_a_fleet_back_and_whoever_may_not_is_refused_by_name(
@@ -105,6 +102,34 @@ async def test_a_process_that_was_killed_at_any_moment_says_and_does_nothing_twi
     posts = [one["content"]["body"] for one in await room.posts()]
     assert sum(body.startswith("edge-2: upgrade") for body in posts) == 1, posts
     assert double_actions(room) == 0
+
+
+async def test_a_page_is_told_in_the_thread_of_its_change_and_calls_whom_the_fleet_names(
+    room: MatrixRoom,
+) -> None:
+    await held(room)
+    async with room.listening():
+        await room.heard(lambda body: "HELD" in body)
+        card = (await room.posts())[0]["event_id"]
+        notice = Notice(
+            key="edge-2/held/1",
+            fleet="edge",
+            change="edge-2",
+            state="held",
+            level=NoticeLevel.PAGE,
+            headline="edge waits for a person @room <b>",
+            at=datetime.now(UTC),
+        )
+        sinks = {"chat": (Occasion.SAID, datetime.now(UTC))}
+        addressed = Addressed(notice=notice, subject="edge-2", waits=True, sinks=sinks)
+        room.world.book.add_notices([addressed])
+        await room.heard(lambda body: "waits for a person" in body)
+        await until(lambda: not room.world.book.outbox("chat", 10))
+    told = [one["content"] for one in await room.posts() if "waits for a person" in one["content"]["body"]]
+    assert len(told) == 1
+    assert told[0]["m.relates_to"]["event_id"] == card
+    assert told[0]["m.mentions"] == {"user_ids": [f"@ben:{NAME}"]}
+    assert "&lt;b&gt;" in told[0]["formatted_body"]
 
 
 async def test_a_confirmed_rollback_begins_within_seconds(room: MatrixRoom) -> None:
