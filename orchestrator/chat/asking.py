@@ -1,5 +1,6 @@
 """The API as the chat's process asks it: at the local socket or at a URL, with the chat's own token."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -50,7 +51,7 @@ class Api:
 
     async def cards(self, workspace: str) -> list[ChatCard]:
         """Return the cards to be posted or edited now."""
-        found = await self._ask("GET", "/chat/cards", workspace=workspace)
+        found = await self._ask("GET", "/chat/cards", query={"workspace": workspace})
         return [ChatCard.model_validate(one) for one in found["cards"]]
 
     async def shown(self, card: ShownCard) -> None:
@@ -60,11 +61,11 @@ class Api:
     async def places(self, workspace: str, fleet: str, change: str | None) -> ChatPlaces:
         """Return where something of a fleet is told."""
         query = {"workspace": workspace, "fleet": fleet} | ({"change": change} if change else {})
-        return ChatPlaces.model_validate(await self._ask("GET", "/chat/places", **query))
+        return ChatPlaces.model_validate(await self._ask("GET", "/chat/places", query=query))
 
     async def notices(self, sink: str) -> list[Delivery]:
         """Return what this sink has not had yet, the oldest first."""
-        found = await self._ask("GET", f"/notices/outbox/{sink}", limit=str(MOST_NOTICES))
+        found = await self._ask("GET", f"/notices/outbox/{sink}", query={"limit": str(MOST_NOTICES)})
         return [Delivery.model_validate(one) for one in found["deliveries"]]
 
     async def delivered(self, sink: str, keys: list[str]) -> None:
@@ -77,7 +78,12 @@ class Api:
         await self._client.aclose()
 
     async def _ask(
-        self, method: str, path: str, body: Json | None = None, key: str = "", **query: str
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        key: str = "",
+        query: Mapping[str, str] | None = None,
     ) -> Json:
         headers = {"Idempotency-Key": key} if key else {}
         try:

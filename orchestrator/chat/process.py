@@ -110,11 +110,11 @@ class Conversation:
                 last = str(away)
             if number < TRIES - 1:
                 await asyncio.sleep(AGAIN_SECONDS * 2**number)
-        lines = (
+        both = (
             f"Nothing is known to be done: {last}.",
             "On the orchestrator's host: penstock hold FLEET --reason TEXT, or rollback instead",
         )
-        return ChatAnswer(lines=lines, refused="Unavailable")
+        return ChatAnswer(lines=both, refused="Unavailable")
 
     async def show_cards(self) -> None:
         """Post or edit every card that does not show how its change stands."""

@@ -87,7 +87,7 @@ class Slack:
                 self._socket = AsyncSocketModeHandler(
                     self._app, secret(self._file.app_token), web_client=self._client
                 )
-                await self._socket.connect_async()
+                await self._socket.connect_async()  # type: ignore[no-untyped-call]
             elif self._file.signing_secret is not None and self._runner is None:
                 await self._serve()
         except (OSError, SlackApiError, TimeoutError) as error:
@@ -132,7 +132,7 @@ class Slack:
         """Let go of every connection."""
         if self._socket is not None:
             with suppress(Exception):
-                await self._socket.close_async()
+                await self._socket.close_async()  # type: ignore[no-untyped-call]
         if self._runner is not None:
             await self._runner.cleanup()
 

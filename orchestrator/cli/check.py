@@ -72,7 +72,11 @@ def kind_of(path: Path) -> str:
     if any(line.startswith(b"kind: Upgrade") for line in lines):
         return "upgrade"
     named = next(
-        (kind for kind in ("gates", "trust", "people", "agent", "upgrade", "notices", "chat") if kind in path.stem),
+        (
+            kind
+            for kind in ("gates", "trust", "people", "agent", "upgrade", "notices", "chat")
+            if kind in path.stem
+        ),
         None,
     )
     if named is not None:

@@ -105,7 +105,7 @@ class Synapse:
     def running(self) -> Iterator["Synapse"]:
         """Have it answer for the length of the block; it remembers everything for the next one."""
         config = self.folder / "homeserver.yaml"
-        command = [FOLDER / "bin" / "python", "-m", "synapse.app.homeserver", "-c", config]
+        command = [str(FOLDER / "bin" / "python"), "-m", "synapse.app.homeserver", "-c", str(config)]
         if not (self.folder / "signing.key").exists():
             subprocess.run([*command, "--generate-keys"], check=True, capture_output=True, cwd=self.folder)
         with self.log.open("ab") as log:
