@@ -35,8 +35,8 @@ class Action(StrEnum):
     FOLLOW_UP = "write down what follows from changes of"
     ADMINISTER = "administer"
     UNPIN = "release pins of"
-    HAND_ON = "hand on notices of"
     CHAT = "hand on what is said in chats of"
+    HAND_ON = "hand on notices of"
 
 
 _LOOKS = frozenset({Action.READ})
@@ -73,15 +73,15 @@ ALLOWED: dict[Role, frozenset[Action]] = {
     },
     Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT},
     Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.RELOAD, Action.ADD_RELEASES},
-    Role.CHAT: frozenset({Action.HAND_ON, Action.CHAT}),
+    Role.CHAT: frozenset({Action.CHAT, Action.HAND_ON}),
 }
 """What each role may do; a person of several roles may do all of theirs."""
 
+OF_MACHINES = frozenset({Action.CHAT, Action.HAND_ON})
+"""What no person does: a process of penstock, with a token that may do only this."""
+
 OF_PEOPLE = frozenset({Action.ANSWER, Action.ENROL, Action.ADMINISTER, Action.UNPIN})
 """What no machine does, whatever its token was given."""
-
-OF_MACHINES = frozenset({Action.HAND_ON, Action.CHAT})
-"""What no person does: whoever handed on what others say could speak for them."""
 
 
 SAFE_DIRECTION = frozenset({CommandKind.HOLD, CommandKind.ABORT, CommandKind.ROLL_BACK})

@@ -9,6 +9,7 @@ OF_THE_ORCHESTRATOR = (
     "activities/normality.py",
     "orchestrator/api",
     "orchestrator/charts",
+    "orchestrator/chat",
     "orchestrator/cli/audit.py",
     "orchestrator/cli/drill.py",
     "orchestrator/cli/judge.py",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from deploy.reference import commands, models, settings
 from deploy.reference.markdown import page, prose
+from orchestrator.chat.file import ChatFile
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.agent_file import AgentSettings
 from policies.model.desired import Upgrade
@@ -27,6 +28,7 @@ FILES: dict[str, type[Value]] = {
     "people": People,
     "notices": NoticeRules,
     "agent": AgentSettings,
+    "chat": ChatFile,
 }
 READ = {
     "fleet": """
@@ -52,6 +54,9 @@ READ = {
     "notices": """
         Read by the worker, which tells the sinks, and by the API: `PENSTOCK_NOTICES`, again whenever it
         changes. Without it nobody is told of anything; while it is wrong, what was good before counts.
+    """,
+    "chat": """
+        Read by `penstock chat run` when it starts; the files with secrets are that process's own.
     """,
     "agent": """
         Read on a gateway's host by `penstock agent` and `penstock exporter` when they start. It belongs to

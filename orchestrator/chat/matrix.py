@@ -199,7 +199,7 @@ class Matrix:
         answer = await self._asked(self._client.room_send(room, "m.room.message", dict(content), transaction))
         if not isinstance(answer, RoomSendResponse):
             raise ChatAway(f"nothing can be said in {room}: {answer}")
-        return answer.event_id
+        return str(answer.event_id)
 
     async def _asked(self, call: Any) -> Any:
         try:

@@ -5,23 +5,33 @@ a post. Without this process nothing is missing but the chat.
 """
 
 import asyncio
+import hashlib
 import logging
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
-from orchestrator.chat.asking import Api, ApiAway, ApiRefuses
+from orchestrator.chat.asking import Api, ApiAway, ApiBusy, ApiRefuses
 from orchestrator.chat.file import ChatFile, read, secret
-from orchestrator.chat.port import Chat, ChatAway
+from orchestrator.chat.port import Chat, ChatAway, Post
+from policies.chat.grammar import CHANGES, addressed
+from policies.chat.spelling import spelled
 from policies.model.chat import ChatAnswer, ChatMessage, ShownCard
 from policies.model.errors import BadInput
+from policies.model.notice import Delivery, NoticeLevel, Occasion
 
 AGAIN_SECONDS = 1.0
 MOST_SECONDS = 60.0
 """How long it waits at most before a chat that is away is asked again."""
 
 CARDS_SECONDS = 1.0
+NOTICES_SECONDS = 2.0
+CARD_WITHIN = timedelta(minutes=2)
+"""How long a notice waits for the card in whose thread it is told."""
+
 WORKERS = 4
 WAITING = 200
 """Messages that wait for an answer; while so many do, no more are taken from the chat."""
@@ -33,7 +43,9 @@ _log = logging.getLogger(__name__)
 class Conversation:
     """One chat, and the API that is asked about what is said in it."""
 
-    def __init__(self, chat: Chat, api: Api) -> None:
+    def __init__(self, chat: Chat, api: Api, sink: str | None = None) -> None:
+        """Talk there; tell the notices of that sink, where one is named."""
+        self._sink = sink
         self._chat = chat
         self._api = api
         self._waiting = asyncio.Queue[ChatMessage](WAITING)
@@ -43,6 +55,9 @@ class Conversation:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
             tasks.create_task(_again_and_again(self.show_cards, CARDS_SECONDS))
+            if self._sink is not None:
+                tell = partial(self.tell_notices, self._sink)
+                tasks.create_task(_again_and_again(tell, NOTICES_SECONDS))
             for _ in range(WORKERS):
                 tasks.create_task(self._work())
 
@@ -70,6 +85,8 @@ class Conversation:
     async def take(self, said: ChatMessage) -> None:
         """Hand a message on and say what is answered; where nobody answers, say that and what to do."""
         answer = await self._answer_to(said)
+        if not answer.lines:  # whoever only talks too much gets no answer to each of it
+            return
         for number in range(TRIES):
             try:
                 await self._chat.answer(said, answer)
@@ -85,16 +102,19 @@ class Conversation:
                 return await self._api.message(said)
             except ApiRefuses as refused:
                 return ChatAnswer(lines=(str(refused),), refused="Refused")
+            except ApiBusy as busy:
+                lines = (f"{busy}; nothing was done. Say it again in a minute.",)
+                return ChatAnswer(lines=lines if _orders(said) else (), refused="TooMany")
             except ApiAway as away:
                 _log.warning("%s", away)
                 last = str(away)
             if number < TRIES - 1:
                 await asyncio.sleep(AGAIN_SECONDS * 2**number)
-        lines = (
+        both = (
             f"Nothing is known to be done: {last}.",
-            "On the orchestrator's host: penstock hold FLEET --reason TEXT, or penstock rollback instead of hold",
+            "On the orchestrator's host: penstock hold FLEET --reason TEXT, or rollback instead",
         )
-        return ChatAnswer(lines=lines, refused="Unavailable")
+        return ChatAnswer(lines=both, refused="Unavailable")
 
     async def show_cards(self) -> None:
         """Post or edit every card that does not show how its change stands."""
@@ -109,6 +129,51 @@ class Conversation:
                     digest=card.digest,
                 )
             )
+
+    async def tell_notices(self, sink: str) -> None:
+        """Tell what the sink has not had yet, each in the thread of its change; it is had once it was said.
+
+        A notice that comes before the card of its change waits for the card, but not for long.
+        """
+        for delivery in await self._api.notices(sink):
+            notice = delivery.notice
+            places = await self._api.places(self._chat.workspace, notice.fleet, notice.change)
+            fresh = datetime.now(UTC) - notice.at < CARD_WITHIN
+            if notice.change is not None and fresh and None in places.rooms.values():
+                continue
+            loud = notice.level is NoticeLevel.PAGE and delivery.occasion is Occasion.SAID
+            for room, card in places.rooms.items():
+                named = f"{notice.key}/{delivery.occasion}/{room}"
+                await self._chat.say(
+                    Post(
+                        room,
+                        notice_lines(delivery),
+                        hashlib.sha256(named.encode()).hexdigest()[:32],
+                        thread=card,
+                        mentions=places.mentions if loud else (),
+                    )
+                )
+            await self._api.delivered(sink, [notice.key])
+
+
+def notice_lines(delivery: Delivery) -> list[str]:
+    """Return what a notice says, as lines."""
+    notice = delivery.notice
+    if delivery.occasion is Occasion.SETTLED:
+        return [f"Over: {one.headline}" for one in delivery.resolved] or [notice.headline]
+    can = [line for offer in notice.offers if (line := spelled(offer)) is not None]
+    return [
+        notice.headline,
+        *notice.sentences,
+        *([f"You can: {' | '.join(can)}"] if can else []),
+        *([f"Runbook: {notice.runbook}"] if notice.runbook else []),
+    ]
+
+
+def _orders(said: ChatMessage) -> bool:
+    """Return whether a message is an order, and no mere question."""
+    word = (addressed(said.text) or "").split(" ", 1)[0].lower()
+    return said.action is not None or word in CHANGES
 
 
 async def _again_and_again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
@@ -146,7 +211,7 @@ async def main(path: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     file = read(path)
     chat, api = chat_of(file), Api(file, secret(file.token))
-    running = asyncio.ensure_future(Conversation(chat, api).run())
+    running = asyncio.ensure_future(Conversation(chat, api, file.notices).run())
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, running.cancel)
     try:

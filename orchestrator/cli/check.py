@@ -72,7 +72,11 @@ def kind_of(path: Path) -> str:
     if any(line.startswith(b"kind: Upgrade") for line in lines):
         return "upgrade"
     named = next(
-        (kind for kind in ("gates", "trust", "people", "agent", "upgrade", "notices") if kind in path.stem),
+        (
+            kind
+            for kind in ("gates", "trust", "people", "agent", "upgrade", "notices", "chat")
+            if kind in path.stem
+        ),
         None,
     )
     if named is not None:
@@ -102,8 +106,16 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
 
                 require_own(path)
                 return load(path, AgentSettings)
-            case "notices" | "upgrade":
-                return load(path, NoticeRules if kind == "notices" else Upgrade)
+            case "chat":
+                from orchestrator.chat.file import read as read_chat  # noqa: PLC0415
+
+                return read_chat(path)
+            case "notices":
+                from policies.model.notice_rules import NoticeRules  # noqa: PLC0415
+
+                return load(path, NoticeRules)
+            case "upgrade":
+                return load(path, Upgrade)
             case "gates":
                 gates = load(path, GatePolicy)
                 if problems := lint(gates):

@@ -79,7 +79,7 @@ class ChatService:
             done.append(True)
             return Answer(status=200, body=(await self._answer(process, said, key)).model_dump_json())
 
-        content = said.model_dump_json(exclude={"name"}).encode()
+        content = said.model_dump_json(exclude={"name", "at"}).encode()
         found = await self._acts.once(everybody, key, content, work, safe=False)
         return ChatAnswer.model_validate_json(found.body).model_copy(update={"repeated": not done})
 
@@ -163,11 +163,11 @@ class ChatService:
             case ChatVerb.HOLD | ChatVerb.RESUME:
                 return await self._command(caller, said, order, key)
             case ChatVerb.ROLL_BACK | ChatVerb.ABORT:
-                return await self._announce(caller, said, order, key)
+                return await self._announce(caller, said, order)
             case ChatVerb.CONFIRM:
                 return await self._confirm(caller, said, order, key)
             case _:
-                return await self._vote(caller, said, order, key)
+                return await self._vote(caller, order, key)
 
     # --- questions ---------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class ChatService:
         )
         return self._done(caller, receipt.accepted, receipt.sentence, order.verb)
 
-    async def _announce(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
+    async def _announce(self, caller: Caller, said: ChatMessage, order: Said) -> ChatAnswer:
         """Say what an order will do, and ask for a code that only whoever gave it can use."""
         fleet = str(order.fleet)
         kind = CommandKind.ROLL_BACK if order.verb is ChatVerb.ROLL_BACK else CommandKind.ABORT
@@ -284,23 +284,23 @@ class ChatService:
             releases = tuple(self._ledger.previous_known_good(fleet).values())
         versions = sorted({one.version for one in releases})
         to = f" to {', '.join(versions)}" if versions else ""
-        return (
+        what = (
             f"Rolling back {fleet}{to} (known-good). New sessions of every gateway that was touched go back "
-            "within seconds; live sessions stay where they are until they end. Nobody is cut now.",
+            "within seconds; live sessions stay where they are until they end. Nobody is cut now."
         )
+        return (what,)
 
     async def _confirm(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
-        """Carry out what the caller has asked for, if the code is theirs and what it was shown is still so."""
+        """Carry out what the caller has asked for, if the code is theirs and nothing has moved since."""
         place = (said.workspace, said.channel)
         code = await asyncio.to_thread(self._ledger.use_code, caller.person, *place, order.code, key)
         if code is None:
             other = await asyncio.to_thread(self._ledger.whose_code, *place, order.code)
             if other is not None and other.person != caller.person:
-                raise NotAllowed(
-                    f"only {other.person} can confirm this. To start your own: {CALLED} {other.verb} {other.fleet}"
-                )
+                own = f"{CALLED} {other.verb} {other.fleet}"
+                raise NotAllowed(f"only {other.person} can confirm this. To start your own: {own}")
             raise Refused(
-                "that code is none of yours that is still good (one use, 2 minutes); ask for the rollback again"
+                "that code is none of yours that is still good (one use, 2 minutes); ask for a new one"
             )
         again = f"{CALLED} {code.verb} {code.fleet}"
         status = await self._service.status(caller, code.fleet)
@@ -325,7 +325,7 @@ class ChatService:
         found = await asyncio.to_thread(self._ledger.change_of_key, caller.request(key))
         return found is not None
 
-    async def _vote(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
+    async def _vote(self, caller: Caller, order: Said, key: str) -> ChatAnswer:
         """Approve or reject, where the fleet's file lets people do so in a chat."""
         fleet = str(order.fleet)
         described = self._fleets.lately()[0].get(fleet)
@@ -358,7 +358,7 @@ class ChatService:
         return self._done(caller, receipt.accepted, receipt.sentence, order.verb)
 
     async def _require_not_done(self, caller: Caller, fleet: str, shown: str) -> None:
-        """Refuse a button of a card that is old: of a change that is over, or is held or goes back already."""
+        """Refuse a button of a card that is old: its change is over, or goes back already."""
         status = await self._service.status(caller, fleet)
         change = status.change
         if change is None or change.rollout != shown:

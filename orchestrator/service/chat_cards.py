@@ -1,4 +1,4 @@
-"""Cards: how each change stands in each room of its fleet, posted once and edited by what happens anywhere."""
+"""Cards: how each change stands in each room of its fleet, posted once and edited from then on."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ from orchestrator.service.telling import told_of
 from orchestrator.store.ledger import Ledger
 from policies.access import Action, may
 from policies.model.change import ChangeRecord
-from policies.model.chat import ChatCard, ChatRoom, ShownCard
+from policies.model.chat import ChatCard, ChatPlaces, ChatRoom, ShownCard
 from policies.model.errors import NotAllowed, Unknown
 from policies.model.fleet import Fleet
 from policies.model.people import Caller
@@ -71,13 +71,26 @@ class ChatCards:
         over = record.outcome is not None and told.digest == card.digest
         self._ledger.keep_card(card, record.fleet, over=over)
 
-    def places(self, process: Caller, workspace: str, change: str) -> dict[str, str]:
-        """Return where the card of a change is, by room: what is told of it goes into its thread."""
-        record = self._ledger.change(change)
-        if not may(process, Action.CHAT, record.fleet):
-            raise Unknown(f"no change {change} in the ledger")
-        found = self._ledger.cards_of(workspace, [change])
-        return {channel: card.message for (channel, _), card in found.items()}
+    def places(self, process: Caller, workspace: str, fleet: str, change: str | None) -> ChatPlaces:
+        """Return where something of a fleet is told: in the thread of the change's card, where there is one.
+
+        Raises:
+            Unknown: There is no such fleet whose process this is.
+        """
+        known = self._fleets.lately()[0].get(fleet)
+        if known is None or not may(process, Action.CHAT, fleet):
+            raise Unknown(f"there is no fleet {fleet} whose chat this is")
+        cards = self._ledger.cards_of(workspace, [change]) if change is not None else {}
+        posted = {channel: card.message for (channel, _), card in cards.items()}
+        rooms = {room.channel: posted.get(room.channel) for room in self._rooms(known, workspace)}
+        now = datetime.now(UTC)
+        called = [
+            link.user
+            for person in (known.chat.mentions if known.chat is not None else ())
+            for link in self._ledger.chat_links(person)
+            if link.workspace == workspace and link.expires > now
+        ]
+        return ChatPlaces(rooms=rooms, mentions=tuple(called))
 
     @staticmethod
     def _rooms(fleet: Fleet, workspace: str) -> list[ChatRoom]:

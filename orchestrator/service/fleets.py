@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from activities.files import FleetFiles
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.trail import Trail
-from policies.access import Action, is_known_to, refusal_of
+from policies.access import Action, is_known_to, may, refusal_of
 from policies.model.change import ChangeRecord
 from policies.model.errors import BadInput, NotAllowed, Unknown
 from policies.model.fleet import Fleet
@@ -32,6 +32,10 @@ class Fleets:
     def names(self, caller: Caller) -> tuple[str, ...]:
         """Return the fleets where the caller has a role, by name."""
         return tuple(sorted(name for name in self._files.lately()[0] if is_known_to(caller, name)))
+
+    def where(self, caller: Caller, action: Action) -> tuple[str, ...]:
+        """Return the fleets where the caller may do that, by name; it need not know of them otherwise."""
+        return tuple(sorted(name for name in self._files.lately()[0] if may(caller, action, name)))
 
     def of(self, caller: Caller) -> tuple[Fleet, ...]:
         """Return the fleets where the caller has a role."""

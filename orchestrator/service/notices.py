@@ -121,7 +121,9 @@ class NoticeService:
         return tuple(name for name in known if may(caller, action, name))
 
     async def _passed_on(self, caller: Caller) -> tuple[str, ...]:
-        fleets = await self._of(caller, Action.HAND_ON) if caller.machine else ()
+        fleets: tuple[str, ...] = ()
+        if caller.machine:
+            fleets = await asyncio.to_thread(self.fleets.where, caller, Action.HAND_ON)
         if not fleets:
             sentence = (
                 f"{caller.person} may not hand notices on: that takes a machine's token with the role chat"

@@ -146,9 +146,8 @@ class Chats(Book):
         mine = (table.c.person == code.person, table.c.fleet == code.fleet)
         with writing(self._engine) as connection:
             connection.execute(delete(table).where(table.c.expires <= datetime.now(UTC) - LIVES))
-            wrong = connection.execute(select(table.c.wrong).where(*mine)).scalar()
             connection.execute(delete(table).where(*mine))
-            values = code.model_dump() | {"hash": _coded(code, written), "wrong": wrong or 0}
+            values = code.model_dump() | {"hash": _coded(code, written)}
             connection.execute(insert(table).values(values))
 
     def use_code(self, person: str, workspace: str, channel: str, written: str, message: str) -> Code | None:

@@ -131,6 +131,15 @@ class ShownCard(Value):
     digest: str = Field(min_length=1, max_length=64)
 
 
+class ChatPlaces(Value):
+    """Where something of a fleet is told, and who is called where somebody has to be woken."""
+
+    rooms: dict[str, str | None] = {}
+    """By room: the card of the change, in whose thread it is told; None where there is no card."""
+    mentions: tuple[str, ...] = ()
+    """Accounts."""
+
+
 class ChatLinkRow(Value):
     """A chat account that is a person."""
 

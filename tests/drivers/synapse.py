@@ -67,6 +67,8 @@ class Synapse:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "log"
+        self.known: dict[str, str] = {}
+        """Access tokens of those who were registered."""
         listener = {
             "port": port,
             "bind_addresses": ["127.0.0.1"],
@@ -103,7 +105,7 @@ class Synapse:
     def running(self) -> Iterator["Synapse"]:
         """Have it answer for the length of the block; it remembers everything for the next one."""
         config = self.folder / "homeserver.yaml"
-        command = [FOLDER / "bin" / "python", "-m", "synapse.app.homeserver", "-c", config]
+        command = [str(FOLDER / "bin" / "python"), "-m", "synapse.app.homeserver", "-c", str(config)]
         if not (self.folder / "signing.key").exists():
             subprocess.run([*command, "--generate-keys"], check=True, capture_output=True, cwd=self.folder)
         with self.log.open("ab") as log:

@@ -17,6 +17,7 @@ from policies.model.chat import (
     ChatCard,
     ChatLinkRow,
     ChatMessage,
+    ChatPlaces,
     ShownCard,
     Workspace,
 )
@@ -35,12 +36,6 @@ class Noted(Value):
     """What was noted."""
 
     change: str
-
-
-class Places(Value):
-    """Where the card of a change is, by room."""
-
-    places: dict[str, str]
 
 
 class ChatLinks(Value):
@@ -70,10 +65,14 @@ async def message(said: ChatMessage, request: Request, process: Recognised, serv
     limits, account = limits_of(request), f"chat {said.workspace} {said.user}"
     word = (addressed(said.text) or "").split(" ", 1)[0].lower()
     safe = (said.action.verb if said.action is not None else word) in SAFE
-    limits.take(account, Kind.SAFE if safe else Kind.CHANGE)
+    kind = Kind.SAFE if safe else Kind.CHANGE
+    limits.take(account, kind)
     if not safe:  # a crowd of strangers keeps nobody from holding a change
         limits.take(f"chat {said.workspace}", Kind.CHAT)
-    return await service.chat.answer(process, said)
+    answer = await service.chat.answer(process, said)
+    if answer.repeated:  # what somebody else sends again is not counted against whoever said it
+        limits.give_back(account, kind)
+    return answer
 
 
 @router.get("/chat/cards")
@@ -94,10 +93,11 @@ async def places(
     process: Asking,
     service: Serving,
     workspace: Annotated[Workspace, Query()],
-    change: Annotated[Name, Query()],
-) -> Places:
-    """Say where the card of a change is: what is told of the change goes into its thread."""
-    return Places(places=await asyncio.to_thread(service.chat.cards.places, process, workspace, change))
+    fleet: Annotated[Name, Query()],
+    change: Annotated[Name | None, Query()] = None,
+) -> ChatPlaces:
+    """Say where something of a fleet is told: in the thread of the change's card, where there is one."""
+    return await asyncio.to_thread(service.chat.cards.places, process, workspace, fleet, change)
 
 
 @router.get("/chat/links")

@@ -1,0 +1,142 @@
+"""A rollback by Matrix, said by four people on a real homeserver, with refusals; and what a kill leaves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store.notices import Addressed
+from policies.model.notice import Notice, NoticeLevel, Occasion
+from tests.drivers import synapse
+from tests.drivers.synapse import NAME, Synapse
+from tests.service.matrix_room import (
+    CODE,
+    SAID_WITHIN,
+    MatrixRoom,
+    double_actions,
+    held,
+    link_at_the_page,
+    matrix_room,
+    rollback_begun,
+)
+from tests.workflows.engine import Engine
+from tests.workflows.world import result_of, until
+
+
+@pytest.fixture(scope="module")
+def homeserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synapse]:
+    why = synapse.why_not_here()
+    if why is not None:
+        pytest.skip(why)
+    with Synapse(tmp_path_factory.mktemp("matrix") / "synapse").running() as running:
+        yield running
+
+
+@pytest.fixture
+async def room(tmp_path: Path, server: Engine, homeserver: Synapse) -> AsyncIterator[MatrixRoom]:
+    async with matrix_room(tmp_path, server, homeserver) as made:
+        yield made
+
+
+async def test_four_people_take_a_fleet_back_and_whoever_may_not_is_refused_by_name(
+    room: MatrixRoom,
+) -> None:
+    change = await held(room)
+    async with room.listening():
+        card = await room.heard(lambda body: "HELD" in body)
+        assert card.startswith("edge-2: upgrade 1.3.0\nHELD: "), card
+        assert "!penstock rollback edge" in card
+        # nobody is linked by a name: ana links her account herself, at the page
+        asked = await room.asks("ana", "!penstock rollback edge")
+        assert asked == 'ana: this chat account is not linked to a person. Say "!penstock link".'
+        told = await room.asks("ana", "!penstock link")
+        assert "told you alone" in told
+        invited = (await room.ask("ana", "GET", "/sync?timeout=5000"))["rooms"]["invite"]
+        alone = next(iter(invited))
+        await room.ask("ana", "POST", f"/join/{alone}", {})
+        place = (await room.posts(alone))[-1]["content"]["body"].splitlines()[-1]
+        page = await link_at_the_page(room, "ana", place)
+        assert f"@ana:{NAME}" in page
+        assert "they would become you" in page
+
+        asked = await room.asks("ana", "!penstock rollback edge")
+        assert asked.startswith("Rolling back edge to 1.1.6 (known-good). New sessions"), asked
+        assert "(2 minutes, only you)." in asked
+        found = CODE.search(asked)
+        assert found, asked
+        refused = await room.asks("ben", f"!penstock confirm {found[1]}")
+        assert refused == "ben: only ana can confirm this. To start your own: !penstock rollback edge"
+        begun = await room.asks("ana", f"!penstock confirm {found[1]}")
+        assert begun.startswith("Started "), begun
+        assert "by ana" in begun
+        refused = await room.asks("mallory", "!penstock rollback edge")
+        assert refused == 'mallory: this chat account is not linked to a person. Say "!penstock link".'
+        refused = await room.asks("cleo", "!penstock approve edge")
+        assert "takes no approvals in chats" in refused
+        await result_of(change)
+        done = await room.heard(lambda body: "ROLLED BACK" in body)
+        assert done.startswith("* edge-2: ")
+    assert set(room.world.serving().values()) == {"1.1.6"}
+    cards = [one for one in await room.posts() if one["content"]["body"].startswith("edge-2: ")]
+    assert len(cards) == 1
+    assert all(one["content"]["m.mentions"] == {} for one in await room.posts())
+    assert double_actions(room) == 0
+
+
+async def test_a_process_that_was_killed_at_any_moment_says_and_does_nothing_twice(
+    room: MatrixRoom,
+) -> None:
+    await held(room)
+    async with room.listening():
+        await room.heard(lambda body: "HELD" in body)
+        await room.asks("ben", "!penstock status edge")
+        for number in range(4):
+            await room.say("ben", f"!penstock hold edge night {number}")
+            await asyncio.sleep(0.15 * number)
+            await room.kill()
+            await room.begin()
+        for number in range(4):
+            await room.heard(lambda body: body.startswith("ben: ") and "held" in body.lower(), number)
+    posts = [one["content"]["body"] for one in await room.posts()]
+    assert sum(body.startswith("edge-2: upgrade") for body in posts) == 1, posts
+    assert double_actions(room) == 0
+
+
+async def test_a_page_is_told_in_the_thread_of_its_change_and_calls_whom_the_fleet_names(
+    room: MatrixRoom,
+) -> None:
+    await held(room)
+    async with room.listening():
+        await room.heard(lambda body: "HELD" in body)
+        card = (await room.posts())[0]["event_id"]
+        notice = Notice(
+            key="edge-2/held/1",
+            fleet="edge",
+            change="edge-2",
+            state="held",
+            level=NoticeLevel.PAGE,
+            headline="edge waits for a person @room <b>",
+            at=datetime.now(UTC),
+        )
+        sinks = {"chat": (Occasion.SAID, datetime.now(UTC))}
+        addressed = Addressed(notice=notice, subject="edge-2", waits=True, sinks=sinks)
+        room.world.book.add_notices([addressed])
+        await room.heard(lambda body: "waits for a person" in body)
+        await until(lambda: not room.world.book.outbox("chat", 10))
+    told = [one["content"] for one in await room.posts() if "waits for a person" in one["content"]["body"]]
+    assert len(told) == 1
+    assert told[0]["m.relates_to"]["event_id"] == card
+    assert told[0]["m.mentions"] == {"user_ids": [f"@ben:{NAME}"]}
+    assert "&lt;b&gt;" in told[0]["formatted_body"]
+
+
+async def test_a_confirmed_rollback_begins_within_seconds(room: MatrixRoom) -> None:
+    change = await held(room)
+    async with room.listening():
+        await room.heard(lambda body: "HELD" in body)
+        seconds = await rollback_begun(room, change, "ben")
+    assert seconds < SAID_WITHIN
+    assert double_actions(room) == 0
+    await result_of(change)
