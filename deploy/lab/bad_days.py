@@ -14,6 +14,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from deploy.lab.credentials import PROBE
+from deploy.lab.faults import no_accounts, overwrite
 from deploy.lab.lab import Lab
 from policies.model.errors import Unavailable
 
@@ -89,7 +90,7 @@ class BadDays:
             for number, line in enumerate(everybody)
             if line.startswith(f"{PROBE}:") or int(number * part) == int((number - 1) * part)
         ]
-        _overwrite(self._etc / "users-legacy", "".join(kept))
+        overwrite(self._etc / "users-legacy", "".join(kept))
 
     @asynccontextmanager
     async def crash(self, pid: int) -> AsyncIterator[None]:
@@ -127,15 +128,8 @@ class BadDays:
     @asynccontextmanager
     async def shared_outage(self) -> AsyncIterator[None]:
         """Let no gateway know anybody: what every instance asks is empty for a while."""
-        lists = list(self._lab.folder.glob("gateways/*/slots/*/conf/credentials/users*"))
-        before = {path: path.read_text() for path in lists}
-        try:
-            for path in lists:
-                _overwrite(path, "nobody:*:!\n")
+        with no_accounts(self._lab):
             yield
-        finally:
-            for path, content in before.items():
-                _overwrite(path, content)
 
     @asynccontextmanager
     async def nobody_logs_in(self) -> AsyncIterator[None]:
@@ -223,10 +217,3 @@ async def _call_again_and_again(run: Path, held: ExitStack) -> None:
         with suppress(OSError):
             caller.connect(f"/proc/self/fd/{folder}/occtl.sock")
         await asyncio.sleep(1 / LEAK_PER_SECOND)
-
-
-def _overwrite(path: Path, content: str) -> None:
-    """Write in place: the file that a running instance has in its own mounts stays the same one."""
-    with path.open("r+") as file:
-        file.write(content)
-        file.truncate()

@@ -9,25 +9,49 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from deploy.lab.faults import cut_off, flush_nftables, nft_refuses, no_room
+from deploy.lab.faults import (
+    altered_audit,
+    cut_off,
+    drops_forwarded,
+    flush_nftables,
+    forwards_nothing,
+    nft_refuses,
+    no_accounts,
+    no_room,
+    swallows_large,
+)
 from deploy.lab.lab import DEMO, Lab, Shape, lab
+from deploy.lab.topology import Host
 from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
 
 READY, FAILED = "ready: ", "failed: "
 """How the keeper's report ends."""
 
-OF_A_GATEWAY = ("agent", "cut", "firewall", "steering", "disk")
-OF_ALL = ("worker", "engine", "metrics")
+OF_A_GATEWAY = ("agent", "cut", "firewall", "steering", "disk", "forwarding", "filter", "size")
+OF_ALL = ("worker", "engine", "metrics", "accounts", "audit")
 KINDS = {
     "agent": "the gateway's agent is killed; its daemons go on",
     "cut": "the gateway is cut off from the orchestrator; its users are not",
     "firewall": "every table of the gateway's kernel is flushed, the steering table too",
     "steering": "every change of the gateway's steering table fails",
     "disk": "the agent's disk is full",
+    "forwarding": "the gateway's kernel forwards no packets",
+    "filter": "a rule of the gateway's packet filter drops what is forwarded",
+    "size": "large packets of tunnels are swallowed on the gateway",
     "worker": "the orchestrator's worker is killed",
     "engine": "the engine is killed",
     "metrics": "Prometheus is killed",
+    "accounts": "no gateway knows any account, as when a directory is away",
+    "audit": "somebody changes an entry of the audit record behind penstock's back",
 }
+
+
+OF_HOSTS: dict[str, Callable[[Host], AbstractContextManager[object]]] = {
+    "forwarding": forwards_nothing,
+    "filter": drops_forwarded,
+    "size": swallows_large,
+}
+"""What keeps packets from passing through a gateway whose tunnels are up."""
 
 
 class Keeper:
@@ -84,27 +108,37 @@ class Keeper:
 
     def _strike(self, kind: str, gateway: str) -> AbstractContextManager[object] | None:
         """Do it; return what undoes it, None where starting a program or the agent itself does."""
-        held: AbstractContextManager[object] | None = None
-        match kind:
-            case "agent":
-                self._lab.agents[gateway].kill()
-            case "cut":
-                held = cut_off(self._lab, self._host(gateway))
-            case "firewall":
-                flush_nftables(self._host(gateway))
-            case "steering":
-                held = nft_refuses(self._lab, gateway)
-            case "disk":
-                held = no_room(self._lab.agents[gateway])
-            case "worker":
-                self._lab.worker.kill()
-            case "engine":
-                self._lab.engine.kill()
-            case _:
-                self._lab.prometheus.kill()
-        if held is not None:
+        ended = {
+            "worker": self._lab.worker,
+            "engine": self._lab.engine,
+            "metrics": self._lab.prometheus,
+        }
+        if kind == "agent":
+            self._lab.agents[gateway].kill()
+        elif kind == "firewall":
+            flush_nftables(self._host(gateway))
+        elif kind in ended:
+            ended[kind].kill()
+        else:
+            held = self._holding(kind, gateway)
             held.__enter__()
-        return held
+            return held
+        return None
+
+    def _holding(self, kind: str, gateway: str) -> AbstractContextManager[object]:
+        """Return what breaks it while it is entered."""
+        match kind:
+            case "cut":
+                return cut_off(self._lab, self._host(gateway))
+            case "steering":
+                return nft_refuses(self._lab, gateway)
+            case "disk":
+                return no_room(self._lab.agents[gateway])
+            case "accounts":
+                return no_accounts(self._lab)
+            case "audit":
+                return altered_audit(self._lab)
+        return OF_HOSTS[kind](self._host(gateway))
 
     def _require(self, kind: str, gateway: str) -> None:
         known = ", ".join(host.name for host in self._lab.topology.gateways)
@@ -115,7 +149,7 @@ class Keeper:
         if kind in OF_ALL and gateway:
             raise BadInput(f"there is one {kind} for all gateways; leave {gateway} out")
 
-    def _host(self, gateway: str) -> Any:
+    def _host(self, gateway: str) -> Host:
         return next(host for host in self._lab.topology.gateways if host.name == gateway)
 
 

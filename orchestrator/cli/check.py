@@ -111,8 +111,6 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
 
                 return read_chat(path)
             case "notices":
-                from policies.model.notice_rules import NoticeRules  # noqa: PLC0415
-
                 return load(path, NoticeRules)
             case "upgrade":
                 return load(path, Upgrade)

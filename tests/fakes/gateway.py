@@ -38,6 +38,7 @@ from policies.model.instance import (
     Steering,
 )
 from policies.model.operation import Operation
+from policies.model.path import PathFacts, TriedTunnel
 from policies.model.plan import ReleaseRef
 from policies.model.release_tests import OF_NAMES, UNDER_LOAD, Asked, Load, Measurement, Names
 from policies.model.settings import Setting, lines_of
@@ -122,6 +123,23 @@ class FakeGateway:
         if self.record is None:
             return HostRecordPage(public_key="", after=after, recorded=0, lines=())
         return self.record.page(after)
+
+    # --- HostPath ---------------------------------------------------------------------
+
+    async def walk(self) -> PathFacts:
+        """Return what is true of a way on which everything passes."""
+        self._maybe_fail("walk")
+        tried = TriedTunnel(slot="a", let_in=True, mtu=1400, small=(10, 10), full=(10, 10))
+        return PathFacts(
+            gateway=self.gateway.name,
+            running=("a",),
+            steering=True,
+            steered_to="a",
+            forwards4=True,
+            translates=True,
+            target="10.99.0.1",
+            tried=(tried,),
+        )
 
     # --- what tests do to it -------------------------------------------------------
 

@@ -41,6 +41,7 @@ from tests.workflows.world import (
 from workflows.adopt import Examine, ExamineOrder
 from workflows.drain import Drain
 from workflows.spare_drill import SpareDrill, SpareDrillOrder
+from workflows.path import PathOrder, WalkPath
 from workflows.steps import CONTROL_QUEUE
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -144,6 +145,13 @@ async def adopted(world: World) -> None:
     await result_of(await world.run(order))
 
 
+async def walked(world: World) -> None:
+    """The way through one gateway is walked; nothing is changed."""
+    reference = GatewayRef.model_validate(_reference(world.fleet.gateways[0]))
+    order = PathOrder(gateway=reference)
+    await world.client.execute_workflow(WalkPath.run, order, id="path/edge/gw-1", task_queue=CONTROL_QUEUE)
+
+
 async def reloaded(world: World) -> None:
     """Every gateway but one, which is silent, gives what runs its host's present credentials."""
     world.gateways["gw-4"].fail("observe", Refused("gw-4 does not say"))
@@ -234,6 +242,7 @@ CASES: tuple[Case, ...] = (
     left_alone,
     installed,
     adopted,
+    walked,
     reloaded,
     drained,
     confirmed,

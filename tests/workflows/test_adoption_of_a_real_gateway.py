@@ -9,6 +9,7 @@ from activities.adoption import AdoptionActivities
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.host_record import HostRecordActivities
 from activities.instances import InstanceActivities
+from activities.paths import PathActivities
 from activities.sessions import SessionActivities
 from activities.snapshots import SnapshotActivities
 from activities.steering import SteeringActivities
@@ -51,6 +52,7 @@ async def test_users_of_a_gateway_that_serves_by_itself_notice_neither_adoption_
             SessionActivities(lab.sessions),
             HostRecordActivities(audit),
             AdoptionActivities(lab.adoption),
+            PathActivities(fake),
         )
         return agent_worker(of, fake, steps)
 

@@ -28,6 +28,7 @@ from activities.files import load
 from activities.host_record import CollectingActivities, HostRecordActivities
 from activities.instances import InstanceActivities
 from activities.ledger import LedgerActivities
+from activities.paths import PathActivities
 from activities.plans import PlanActivities
 from activities.sessions import SessionActivities
 from activities.snapshots import ArchiveActivities, SnapshotActivities
@@ -325,6 +326,7 @@ def steps_on(fake: FakeGateway) -> list[Callable[..., Any]]:
         SessionActivities(fake),
         HostRecordActivities(fake),
         AdoptionActivities(fake),
+        PathActivities(fake),
     )
 
 
