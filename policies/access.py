@@ -35,6 +35,7 @@ class Action(StrEnum):
     FOLLOW_UP = "write down what follows from changes of"
     ADMINISTER = "administer"
     UNPIN = "release pins of"
+    FREEZE = "freeze"
 
 
 _LOOKS = frozenset({Action.READ})
@@ -54,6 +55,7 @@ _OPERATES = _LOOKS | {
     Action.DRILL,
     Action.FOLLOW_UP,
     Action.UNPIN,
+    Action.FREEZE,
 }
 
 ALLOWED: dict[Role, frozenset[Action]] = {
@@ -69,7 +71,7 @@ ALLOWED: dict[Role, frozenset[Action]] = {
         Action.FOLLOW_UP,
         Action.UNPIN,
     },
-    Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT},
+    Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT, Action.FREEZE},
     Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.RELOAD, Action.ADD_RELEASES},
 }
 """What each role may do; a person of several roles may do all of theirs."""

@@ -32,6 +32,7 @@ from orchestrator.page.routes import (
     plans,
     releases,
     reports,
+    windows,
 )
 from orchestrator.page.stale_while_revalidate import StaleWhileRevalidate
 from orchestrator.service.doctor import Finding
@@ -52,6 +53,7 @@ ROUTES = (
     audit,
     doctor,
     drills,
+    windows,
     explain,
 )
 """What answers, by the kind of thing that people look at or do."""

@@ -30,7 +30,8 @@ def fleet_notices(status: Json) -> list[Line]:
 
 def change_notices(change: Json) -> list[Line]:
     """Return what a change needs somebody for."""
-    return [(NEEDS_YOU, change["needs_you"])] if change["needs_you"] else []
+    urgent = [(NEEDS_YOU, change["needs_you"])] if change["needs_you"] else []
+    return urgent + ([("Override", change["banner"])] if change.get("banner") else [])
 
 
 def told_lines(change: Json) -> list[Line]:
