@@ -21,7 +21,7 @@ from policies.model.errors import Refused
 from policies.model.fleet import GatewayRef
 from policies.model.way_back import Confirmation
 from policies.rollback import confirmation_of
-from tests.fakes.control import AT_CAP, BLIND, HEALTHY, UNDECIDED, UNHEALTHY
+from tests.fakes.control import AT_CAP, BLIND, CLOSED, FROZEN, HEALTHY, OPEN, UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeSlot
 from tests.replay.commands import commands_now
 from tests.workflows.engine import engine
@@ -207,6 +207,22 @@ async def confirmed(world: World) -> None:
     await result_of(back)
 
 
+async def windowed(world: World) -> None:
+    """Waves wait for their window, are held by a freeze, and go on."""
+    world.windows.answer = CLOSED
+    world.judge.says(UNDECIDED)
+    order = world.order(("gw-1",), ("gw-2",))
+    rollout = await world.run(order.model_copy(update={"asks_window": True}))
+    await until(lambda: len(world.windows.asked) > 1)
+    world.windows.answer = OPEN
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = FROZEN
+    await in_phase(rollout, Phase.HELD)
+    world.windows.answer = OPEN
+    world.judge.says(HEALTHY)
+    await result_of(rollout)
+
+
 CASES: tuple[Case, ...] = (
     promoted,
     rolled_back,
@@ -221,6 +237,7 @@ CASES: tuple[Case, ...] = (
     reloaded,
     drained,
     confirmed,
+    windowed,
 )
 
 
