@@ -46,15 +46,6 @@ class Windows(Protocol):
         ...
 
 
-class NoWindows:
-    """Where no window is declared nothing begins by itself."""
-
-    def open_until(self, fleet: Fleet, gateway: str, at: datetime) -> datetime | None:
-        """Return None."""
-        del fleet, gateway, at
-        return None
-
-
 class DrillTurn(Value):
     """The drill that begins now and the gateway that it is rehearsed on; None, and why, when none does."""
 

@@ -75,9 +75,10 @@ class Calendars:
         Raises:
             BadInput: A calendar of it cannot be read; the sentence names it.
         """
-        return tuple(span for freeze in fleet.freezes for span in self._of(fleet, freeze, at))
+        return tuple(span for freeze in fleet.freezes for span in self.frozen_by(fleet, freeze, at))
 
-    def _of(self, fleet: Fleet, freeze: Freeze, at: datetime) -> Sequence[Frozen]:
+    def frozen_by(self, fleet: Fleet, freeze: Freeze, at: datetime) -> Sequence[Frozen]:
+        """Return the times of one freeze around that moment; raises as `frozen` does."""
         if freeze.ics is None:
             return freeze.frozen
         path = self.folder.place_of(fleet.name).parent / freeze.ics
@@ -103,7 +104,7 @@ class WindowActivities:
         """Know where freezes are, and how many fleets may change at the same time, None for any number."""
         self._book = book
         self._folder = folder
-        self._calendars = Calendars(folder)
+        self.calendars = Calendars(folder)
         self._at_once = at_once
 
     @activity.defn(name="ask_window")
@@ -127,22 +128,53 @@ class WindowActivities:
         return answer
 
     def _standing(self, query: WindowQuery, plan: Plan, at: datetime) -> WindowAnswer:
-        fleet = plan.fleet
-        frozen = [
-            span.model_copy(update={"what": kept.name})
-            for kept in self._book.freezes(fleet.name)
-            if query.overridden_at is None or kept.at > query.overridden_at
-            for span in kept.spans
-        ]
         if query.overridden_at is not None:
-            return standing(fleet.model_copy(update={"windows": ()}), frozen, at)
+            fleet = plan.fleet.model_copy(update={"windows": ()})
+            return standing(fleet, self._of_people(fleet.name, query.overridden_at), at)
+        return self.standing(plan, query.wave, at, under_way=query.under_way)
+
+    def standing(self, plan: Plan, wave: int, at: datetime, *, under_way: bool = False) -> WindowAnswer:
+        """Return whether that wave of the plan may start then, or may be under way.
+
+        What is frozen counts as the fleet's file says now and as it said when the plan was made.
+        """
+        fleet = plan.fleet
         try:
-            frozen += self._calendars.frozen(fleet, at)
-            frozen += self._calendars.frozen(self._folder.fleet(fleet.name), at)
+            frozen = (*self.frozen(fleet, at), *self.calendars.frozen(self._folder.fleet(fleet.name), at))
         except BadInput as unreadable:  # nobody knows what is frozen, so nothing starts
             return WindowAnswer(fits=False, is_open=False, sentence=f"closed: {unreadable}", again=AGAIN)
-        gateways = next((wave.gateways for wave in plan.waves if wave.number == query.wave), ())
-        needs = timedelta(0) if query.under_way else needed_for(plan, query.wave)
-        if query.under_way:
-            fleet = fleet.model_copy(update={"min_tail": timedelta(0)})
-        return standing(fleet, frozen, at, zones=zones_of(fleet, gateways), needs=needs)
+        gateways = next((one.gateways for one in plan.waves if one.number == wave), ())
+        zones = zones_of(fleet, gateways or None)
+        if under_way:
+            return standing(fleet.model_copy(update={"min_tail": timedelta(0)}), frozen, at, zones=zones)
+        return standing(fleet, frozen, at, zones=zones, needs=needed_for(plan, wave))
+
+    def frozen(self, fleet: Fleet, at: datetime) -> tuple[Frozen, ...]:
+        """Return every time that people, or the fleet as it is described here, freeze around that moment.
+
+        Raises:
+            BadInput: A calendar of it cannot be read; the sentence names it.
+        """
+        return (*self._of_people(fleet.name), *self.calendars.frozen(fleet, at))
+
+    def open_until(self, fleet: Fleet, gateway: Name, at: datetime) -> datetime | None:
+        """Return until when something may begin on that gateway by itself.
+
+        None while nothing may, where no window is declared, and when nobody knows what is frozen.
+        """
+        if not fleet.windows:
+            return None
+        try:
+            frozen = self.frozen(fleet, at)
+        except BadInput:
+            return None
+        answer = standing(fleet, frozen, at, zones=zones_of(fleet, (gateway,)))
+        return answer.until if answer.fits else None
+
+    def _of_people(self, fleet: str, since: datetime | None = None) -> tuple[Frozen, ...]:
+        return tuple(
+            span.model_copy(update={"what": kept.name})
+            for kept in self._book.freezes(fleet)
+            if since is None or kept.at > since
+            for span in kept.spans
+        )

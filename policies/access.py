@@ -37,6 +37,7 @@ class Action(StrEnum):
     UNPIN = "release pins of"
     CHAT = "hand on what is said in chats of"
     HAND_ON = "hand on notices of"
+    FREEZE = "freeze"
 
 
 _LOOKS = frozenset({Action.READ})
@@ -56,6 +57,7 @@ _OPERATES = _LOOKS | {
     Action.DRILL,
     Action.FOLLOW_UP,
     Action.UNPIN,
+    Action.FREEZE,
 }
 
 ALLOWED: dict[Role, frozenset[Action]] = {
@@ -71,7 +73,7 @@ ALLOWED: dict[Role, frozenset[Action]] = {
         Action.FOLLOW_UP,
         Action.UNPIN,
     },
-    Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT},
+    Role.ADMIN: _LOOKS | {Action.ADMINISTER, Action.ENROL, Action.REVOKE, Action.READ_AUDIT, Action.FREEZE},
     Role.CI: _LOOKS | {Action.PLAN, Action.START, Action.RELOAD, Action.ADD_RELEASES},
     Role.CHAT: frozenset({Action.CHAT, Action.HAND_ON}),
 }

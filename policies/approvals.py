@@ -94,6 +94,14 @@ def approved(
     return Approved(required=wanted, people=tuple(sorted(people)))
 
 
+def overriding(found: Approved) -> Approved:
+    """Return how far a plan has come that is to start outside of every window: it takes one person more."""
+    wanted = found.required
+    reason = "overriding windows and freezes takes one person more than the plan"
+    update = {"count": wanted.count + 1, "reason": reason}
+    return found.model_copy(update={"required": wanted.model_copy(update=update)})
+
+
 def require_approved(found: Approved, *offers: Offer) -> None:
     """Return once enough people have approved; `offers` say what helps otherwise.
 

@@ -13,6 +13,7 @@ from typing import Any
 from policies.model.fleet import AtDeadline, Automation, Fleet, Gateway, Slot
 from policies.model.release_tests import ReleaseTests
 from policies.model.value import Name
+from policies.model.windows import Freeze, OnWindowClose, PatchWindow
 
 _SAFEGUARDS = ("product", "channel", "nat", "approvals", "reload_approvals", "limits", "rollback")
 """Keys of a fleet's file that say how careful a change of it has to be; `tests` besides."""
@@ -106,6 +107,7 @@ def weakened(before: Fleet | None, after: Fleet, serving: Collection[Name]) -> t
     ]
     found += _fewer_tests(before.tests, after.tests)
     found += _weaker_gateways(before, after, serving)
+    found += _wider_windows(before, after)
     found += [
         f"gateway {name} leaves the fleet, and something serves there"
         for name in leaving(before, after)
@@ -211,6 +213,37 @@ def _fewer_tests(before: ReleaseTests | None, after: ReleaseTests | None) -> lis
         if known[key] != wanted[key] and not _as_strict(key, known[key], wanted[key])
     ]
     return found
+
+
+def _wider_windows(before: Fleet, after: Fleet) -> list[str]:
+    """Return where waves may start that could not before, or go on longer."""
+    found = []
+    if before.windows and (not after.windows or set(_texts(after.windows)) - set(_texts(before.windows))):
+        found.append("windows are others, so waves may start at other times")
+    if before.windows and any(_zone_of(before, one) != _zone_of(after, one) for one in after.gateways):
+        found.append("gateways are in another zone, so their windows are at other times")
+    kept = set(_texts(after.freezes))
+    found += [
+        f"the freeze {one.name} is taken out or changed" for one in before.freezes if _text(one) not in kept
+    ]
+    if after.min_tail < before.min_tail:
+        found.append(_said("min_tail", before.min_tail, after.min_tail))
+    if before.on_window_close is not after.on_window_close is OnWindowClose.FINISH_WAVE:
+        found.append(_said("on_window_close", before.on_window_close.value, after.on_window_close.value))
+    return found
+
+
+def _zone_of(fleet: Fleet, gateway: Gateway) -> str | None:
+    known = _by_name(fleet).get(gateway.name, gateway)
+    return known.tz or fleet.tz
+
+
+def _text(one: PatchWindow | Freeze) -> str:
+    return one.model_dump_json()
+
+
+def _texts(several: Sequence[PatchWindow | Freeze]) -> list[str]:
+    return [_text(one) for one in several]
 
 
 def _lost_names(before: ReleaseTests, after: ReleaseTests) -> list[str]:

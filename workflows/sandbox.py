@@ -13,6 +13,8 @@ RUNNER = UnsandboxedWorkflowRunner()
 """Runs workflows as they are."""
 
 STRICT = SandboxedWorkflowRunner(
-    restrictions=SandboxRestrictions.default.with_passthrough_modules("pydantic", "annotated_types")
+    restrictions=SandboxRestrictions.default.with_passthrough_modules(
+        "pydantic", "annotated_types", "dateutil", "icalendar", "recurring_ical_events", "tzdata"
+    )
 )
 """Loads everything of ours inside the sandbox."""

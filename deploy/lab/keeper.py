@@ -21,6 +21,8 @@ from deploy.lab.faults import (
     swallows_large,
 )
 from deploy.lab.lab import DEMO, Lab, Shape, lab
+from deploy.lab.processes import Process
+from deploy.lab.services import Service
 from deploy.lab.topology import Host
 from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
 
@@ -108,7 +110,7 @@ class Keeper:
 
     def _strike(self, kind: str, gateway: str) -> AbstractContextManager[object] | None:
         """Do it; return what undoes it, None where starting a program or the agent itself does."""
-        ended = {
+        ended: dict[str, Process | Service] = {
             "worker": self._lab.worker,
             "engine": self._lab.engine,
             "metrics": self._lab.prometheus,
@@ -138,7 +140,8 @@ class Keeper:
                 return no_accounts(self._lab)
             case "audit":
                 return altered_audit(self._lab)
-        return OF_HOSTS[kind](self._host(gateway))
+            case _:
+                return OF_HOSTS[kind](self._host(gateway))
 
     def _require(self, kind: str, gateway: str) -> None:
         known = ", ".join(host.name for host in self._lab.topology.gateways)

@@ -26,6 +26,7 @@ from orchestrator.api.routes import (
     plans,
     reports,
     tokens,
+    windows,
 )
 from orchestrator.api.size import Short
 from orchestrator.api.watch import Watch, health
@@ -81,6 +82,7 @@ def application(service: Service, limits: Limits | None = None, watch: Watch | N
         certificates,
         desired,
         tokens,
+        windows,
         login,
         notices,
         complaints,

@@ -85,7 +85,7 @@ def kind_of(path: Path) -> str:
 
 
 def _reader(kind: str, path: Path) -> Callable[[], object]:
-    def read() -> object:
+    def read() -> object:  # noqa: PLR0911 - a kind of file each
         from activities.drivers.rights import require_own  # noqa: PLC0415 - only who checks waits for it
         from activities.drivers.trust_files import load_trust  # noqa: PLC0415 - only who checks waits for it
         from activities.files import load  # noqa: PLC0415

@@ -31,6 +31,7 @@ from orchestrator.cli import (
     safely,
     snapshot,
     token,
+    window,
 )
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import UNNAMED, code_of_fleet, follow, follow_begun
@@ -67,6 +68,7 @@ app.add_typer(config.app, name="config", rich_help_panel=CHANGE)
 app.add_typer(report.app, name="report", rich_help_panel=SEE)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(notice.app, name="notice", rich_help_panel=SEE)
+app.add_typer(window.app, name="window", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
 app.add_typer(agent.app, name="agent", rich_help_panel=RUN)
 fleets.command("adopt")(adopt.adopt)
@@ -310,11 +312,28 @@ def start(
     even_if_unusual: Annotated[
         bool, typer.Option("--even-if-unusual", help="also in an hour that is not like those of past weeks")
     ] = False,
+    at: Annotated[
+        str, typer.Option("--at", help="now, or window: where nothing may start now, it waits for that")
+    ] = "now",
+    override_window: Annotated[
+        bool,
+        typer.Option("--override-window", help="in an emergency, outside of every window; with --ticket"),
+    ] = False,
+    ticket: Annotated[
+        str | None, typer.Option("--ticket", help="of the emergency for which windows are overridden")
+    ] = None,
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Start an upgrade of the fleet; one change of a fleet at a time."""
     api = Api()
+    if at not in {"now", "window"}:
+        raise Problem("BadInput", f"--at {at} is not understood; say now or window", exit_code=2)
+    if override_window != (ticket is not None):
+        sentence = (
+            "say --override-window and --ticket ID together: an override is for an emergency with a ticket"
+        )
+        raise Problem("BadInput", sentence, exit_code=2)
     name = fleet_of(api, fleet)
     if plan_digest is None:
         made = _plan(api, name, to, strategy)
@@ -328,6 +347,8 @@ def start(
         "reason": reason,
         "plan": plan_digest,
         "even_if_unusual": even_if_unusual,
+        "in_window": at == "window",
+        "overrides_windows": ticket,
     }
     begun = api.surveying().post("changes", body=body, key=key)
     if wait:

@@ -33,6 +33,7 @@ from orchestrator.page.routes import (
     plans,
     releases,
     reports,
+    windows,
 )
 from orchestrator.page.stale_while_revalidate import StaleWhileRevalidate
 from orchestrator.service.doctor import Finding
@@ -53,6 +54,7 @@ ROUTES = (
     audit,
     doctor,
     drills,
+    windows,
     explain,
     chat,
 )

@@ -12,7 +12,7 @@ from typing import Any
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from activities.drill_turns import DrillTurnActivities, NoWindows
+from activities.drill_turns import DrillTurnActivities
 from activities.drivers.credentials import Credentials
 from activities.drivers.metrics.ports import PortProbes
 from activities.drivers.metrics.prometheus import PrometheusSource
@@ -143,6 +143,7 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
         recorder=FolderRecorder(settings.windows),
         sampler=LedgerSampler(book),
     )
+    windows = WindowActivities(book, fleets, settings.fleets_at_once)
     return make_worker(
         client,
         CONTROL_QUEUE,
@@ -151,14 +152,14 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
             releases.admit_release,
             WatchActivities(book, observation).watch_wave,
             NormalityActivities(metrics, book).ask_whether_normal,
-            WindowActivities(book, fleets, settings.fleets_at_once).ask_window,
+            windows.ask_window,
             *record_activities(
                 ledger,
                 PlanActivities(book),
                 FactActivities(book, fleets),
                 CollectingActivities(book, first_fault),
                 archive,
-                DrillTurnActivities(book, fleets, NoWindows()),
+                DrillTurnActivities(book, fleets, windows),
             ),
         ],
     )

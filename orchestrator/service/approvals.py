@@ -9,7 +9,7 @@ from orchestrator.service.one_person import KnownNames
 from orchestrator.service.people import PeopleFile
 from orchestrator.store.ledger import Ledger
 from policies.access import Action
-from policies.approvals import approved, require_approved, required, required_without_release
+from policies.approvals import approved, overriding, require_approved, required, required_without_release
 from policies.model.approval import Approval, Approved, Required
 from policies.model.errors import NotAllowed
 from policies.model.offer import Offer, Verb
@@ -80,14 +80,15 @@ class ApprovalService:
         has_approved = any(one.person == person for one in self.ledger.approvals(plan.digest))
         return self.state(plan, "" if has_approved else person)
 
-    def require(self, plan: AnyPlan, requester: str) -> None:
-        """Return once enough people have approved the plan.
+    def require(self, plan: AnyPlan, requester: str, *, more: int = 0) -> None:
+        """Return once enough people have approved the plan; `more` than it needs to override a window.
 
         Raises:
             ApprovalRequired: Too few have who neither start it nor signed the release.
         """
         asks = Offer(verb=Verb.APPROVE, fleet=plan.fleet, plan=plan.digest)
-        require_approved(self.state(plan, requester), asks)
+        found = self.state(plan, requester)
+        require_approved(overriding(found) if more else found, asks)
 
     def approve(self, plan: AnyPlan, person: str, reason: str) -> Approval:
         """Write down that the person approves the plan.

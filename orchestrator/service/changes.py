@@ -41,6 +41,7 @@ from policies.model.people import Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
+from policies.model.windows import WindowOverride
 from policies.planning.plan import plan as make_plan
 from policies.planning.pools import POOLS, in_the_way
 from policies.planning.reload import running
@@ -135,6 +136,8 @@ class ChangeService:
         reason: str,
         *,
         even_if_unusual: bool = False,
+        start_by: datetime | None = None,
+        override: WindowOverride | None = None,
         key: str | None = None,
     ) -> str | None:
         """Start the upgrade of a plan; return its name, None when it is stored and has no name yet.
@@ -154,6 +157,9 @@ class ChangeService:
             on_behalf_of=await asyncio.to_thread(self.ledger.makers_of, person),
             reason=reason,
             even_if_unusual=even_if_unusual,
+            asks_window=True,
+            start_by=start_by,
+            override=override,
             key=key,
         )
         return await self._begin(order, plan.fleet)

@@ -54,6 +54,8 @@ class PlanView(Value):
     """Versions that gateways go back to, each with how many."""
     predictions: tuple[Prediction, ...] = ()
     proofs: tuple[Proof, ...] = ()
+    window: str = ""
+    """Whether its first wave may start now, and when otherwise."""
     warnings: tuple[str, ...] = ()
     approved: Approved
     """How many people must approve it, and whose word counts; that of whoever asks only if they gave it."""

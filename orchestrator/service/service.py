@@ -7,7 +7,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -63,6 +63,7 @@ from orchestrator.service.surveys import Surveyed
 from orchestrator.service.telling import ChangeView, told_of
 from orchestrator.service.tokens import TokenService
 from orchestrator.service.traffic import TrafficService
+from orchestrator.service.windows import WindowService
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.states import GatewayRow
@@ -107,6 +108,7 @@ from policies.model.snapshot import SnapshotRow
 from policies.model.status import ChangeStatus, EventRow
 from policies.model.value import Value
 from policies.model.verdict import VerdictRow
+from policies.model.windows import WindowOverride
 from policies.planning.outline import outlined
 from policies.traffic import Traffic
 
@@ -201,6 +203,7 @@ class Service:
         self.chat = ChatService(self, ledger, fleets, self.chat_links, self._acts)
         self.certificates = AgentCertificateService(ledger, self._fleets)
         self.desired = DesiredService(self._fleets, fleets, ledger, people, self._acts)
+        self.windows = WindowService(self._fleets, fleets, ledger, self._acts)
         self.complaints = complaints
         self._doctor = doctor
         self._enrolment = enrolment
@@ -444,13 +447,18 @@ class Service:
         named = await self._asked(caller, Action.PLAN, fleet)
         made = await self._plans.plan(named, to, strategy)
         await asyncio.to_thread(self._ledger.record_plan, made, caller.person)
-        return await self._plans.view(await asyncio.to_thread(outlined, made), named, caller.person)
+        view = await self._plans.view(await asyncio.to_thread(outlined, made), named, caller.person)
+        return view.model_copy(update={"window": await self.windows.sentence_for(made)})
 
     async def planned(self, caller: Caller, plan: str) -> PlanView:
         """Return a plan that somebody made, by its digest or the beginning of it, and who approved it."""
         found = await self._plan_of(caller, Action.READ, plan)
         fleet = await self._asked(caller, Action.READ, found.fleet)
-        return await self._plans.view(found, fleet, caller.person)
+        view = await self._plans.view(found, fleet, caller.person)
+        if view.release is None:  # a reload waits for no window
+            return view
+        whole = await slowly(partial(self._ledger.plan, found.digest))
+        return view.model_copy(update={"window": await self.windows.sentence_for(whole)})
 
     async def examine(self, caller: Caller) -> tuple[Finding, ...]:
         """Return what is well and what is not, of the fleets that the caller may look at."""
@@ -490,6 +498,8 @@ class Service:
         *,
         digest: str | None = None,
         even_if_unusual: bool = False,
+        in_window: bool = False,
+        ticket: str | None = None,
         key: str | None = None,
     ) -> str | None:
         """Start an upgrade; return the change's name, None until a worker has given it one.
@@ -497,6 +507,8 @@ class Service:
         Raises:
             Conflict: Another change is under way, or the plan is another one now.
             ApprovalRequired: The plan needs more people than have approved it.
+            Refused: Its fleet is outside of every window or frozen, and it is neither to wait (`in_window`)
+                nor overrides that, which takes a `ticket` and one person more than the plan needs.
         """
         named = await self._asked(caller, Action.START, fleet)
 
@@ -507,17 +519,31 @@ class Service:
             if caller.machine:  # a person who names the release knows what became of it: the plan says so
                 await asyncio.to_thread(self.desired.require_unpinned, fleet, plan.release.digest)
             again = Offer(verb=Verb.PLAN, fleet=fleet, release=to)
-            await self._require(caller, await asyncio.to_thread(outlined, plan), digest, again)
+            outline = await asyncio.to_thread(outlined, plan)
+            await self._require(caller, outline, digest, again, more=1 if ticket else 0)
+            override, start_by = None, None
+            if ticket:
+                override = WindowOverride(
+                    person=caller.person, reason=reason, ticket=ticket, at=datetime.now(UTC)
+                )
+            else:
+                start_by = (await self.windows.terms(plan, in_window=in_window)).start_by
+                needed = await asyncio.to_thread(self._plans.approvals.required, outline)
+                start_by = (
+                    start_by if needed.count else None
+                )  # what nobody approved for a night has all of them
             return await self._changes.start(
                 plan,
                 self._releases.repository,
                 caller.person,
                 reason,
                 even_if_unusual=even_if_unusual,
+                start_by=start_by,
+                override=override,
                 key=request,
             )
 
-        asked = {"to": to, "reason": reason}
+        asked = {"to": to, "reason": reason, "in_window": in_window, "overrides_windows": ticket}
         return await self._begun_once(caller, "upgrade asked for", fleet, asked, key, begin)
 
     async def apply_upgrade(
@@ -549,7 +575,7 @@ class Service:
 
         said = {"release": wanted.release, "commit": asked.commit, "reason": wanted.reason}
         found = await self._acts.audited(caller, "upgrade applied", fleet, said, look)
-        starts = found.state is WishState.WANTED and wanted.start is StartWhen.ON_APPROVAL
+        starts = found.state is WishState.WANTED and wanted.start is not StartWhen.NEVER
         change = found.change
         if starts:
             change = await self.start(
@@ -559,6 +585,7 @@ class Service:
                 wanted.strategy,
                 wanted.reason,
                 digest=asked.plan,
+                in_window=wanted.start is StartWhen.IN_WINDOW,
                 key=key,
             )
         if is_following(found.last, asked):  # what is there anyway does not make an older commit the newest
@@ -757,13 +784,13 @@ class Service:
         return await self._acts.audited(caller, action, fleet, asked, partial(begin, request))
 
     async def _require(
-        self, caller: Caller, plan: AnyPlan, shown: str | None = None, *instead: Offer
+        self, caller: Caller, plan: AnyPlan, shown: str | None = None, *instead: Offer, more: int = 0
     ) -> None:
         """Refuse a plan that is not the one that was shown, or that too few people have approved."""
         if shown is not None and not is_beginning(shown, plan.digest):
             sentence = f"{shown} is not, or not any more, what would be done: that is {plan.digest}"
             raise Conflict(sentence, *instead)
-        await asyncio.to_thread(self._plans.approvals.require, plan, caller.person)
+        await asyncio.to_thread(partial(self._plans.approvals.require, plan, caller.person, more=more))
 
     async def _reload_plan(self, caller: Caller, fleet: Fleet, digest: str) -> PlanHeader:
         """Return the plan of a reload of credentials that somebody made; Conflict for any other one."""

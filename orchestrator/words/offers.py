@@ -32,6 +32,7 @@ _SPELLED = {
     "drains": "drains {fleet}",
     "extend": "drain extend {fleet} --by TIME" + REASON,
     "end": "drain end {fleet}" + REASON,
+    "windows": "window next {fleet}",
     "unpin": "unpin {fleet}{to}" + REASON,
     "releases": "release list",
     "snapshots": "snapshot list {fleet}",

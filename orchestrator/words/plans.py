@@ -34,6 +34,7 @@ def plan_facts(plan: Json) -> list[tuple[str, str]]:
     ]
     facts += [("Gate", prediction_line(one)) for one in plan["predictions"]]
     facts += [("Proof", proof["sentence"]) for proof in plan["proofs"]]
+    facts += [("Window", plan["window"])] if plan.get("window") else []
     back = ", ".join(f"{version} on {count}" for version, count in plan["known_good"].items())
     facts += [("Known-good", f"{back} gateways")] if back else []
     return facts + [("Signed by", signer) for signer in plan["signers"]]

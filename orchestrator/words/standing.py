@@ -34,8 +34,9 @@ def fleet_notices(status: Json) -> list[Line]:
 
 def change_notices(change: Json) -> list[Line]:
     """Return what a change needs somebody for."""
+    override = [("Override", change["banner"])] if change.get("banner") else []
     if not change["needs_you"]:
-        return []
+        return override
     decision = change.get("decision")
     page = runbook_of_waiting(
         incomplete=bool(change.get("incomplete")),
@@ -43,7 +44,7 @@ def change_notices(change: Json) -> list[Line]:
         verdict=decision["verdict"] if decision else None,
         worst_gate=_decided_by(decision) if decision else None,
     )
-    return [(NEEDS_YOU, _with_runbook(change["needs_you"], page))]
+    return [(NEEDS_YOU, _with_runbook(change["needs_you"], page)), *override]
 
 
 def told_lines(change: Json) -> list[Line]:

@@ -26,6 +26,8 @@ class StartWhen(StrEnum):
     """It is planned and shown."""
     ON_APPROVAL = "on-approval"
     """When it is applied and as many people have approved its plan as it needs."""
+    IN_WINDOW = "in-window"
+    """Likewise, and it waits for the fleet's next window."""
 
 
 class Upgrade(Value):
@@ -49,7 +51,8 @@ class Upgrade(Value):
     reason: Why
     """Why, for the history of the fleet."""
     start: StartWhen = StartWhen.NEVER
-    """What applying does: `never` plans and shows it, `on-approval` starts what has its approvals."""
+    """What applying does: `never` plans and shows it, `on-approval` starts what has its approvals,
+    `in-window` likewise in the fleet's next window."""
 
 
 class AppliedKind(StrEnum):

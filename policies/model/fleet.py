@@ -427,10 +427,10 @@ class Fleet(Value):
 
     @model_validator(mode="after")
     def _windows_are_somewhere(self) -> "Fleet":
-        for what, named in (("window", self.windows), ("freeze", self.freezes)):
-            if name := twice(one.name for one in named):
-                raise ValueError(f"two of {what}s are called {name}; give each a name of its own")
-        of_sites = next((one.name for one in (*self.windows, *self.freezes) if one.tz == SITE), None)
+        said = [(one.name, one.tz) for one in self.windows] + [(one.name, one.tz) for one in self.freezes]
+        if name := twice(name for name, _ in said):
+            raise ValueError(f"two windows or freezes are called {name}; give each a name of its own")
+        of_sites = next((name for name, tz in said if tz == SITE), None)
         lost = next((one.name for one in self.gateways if one.tz is None), None) if self.tz is None else None
         if of_sites is not None and lost is not None:
             raise ValueError(

@@ -34,6 +34,7 @@ class Verb(StrEnum):
     EXTEND = "extend"
     END = "end"
     UNPIN = "unpin"
+    WINDOWS = "windows"
     RELEASES = "releases"
     SNAPSHOTS = "snapshots"
     TOKENS = "list_tokens"

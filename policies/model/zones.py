@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-import tzdata
+import tzdata  # type: ignore[import-untyped]  # it is data, and a version
 from pydantic import AfterValidator, Field
 
 SITE = "site"

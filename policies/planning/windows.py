@@ -164,11 +164,8 @@ def standing(
         later = next((one for one in spans if one.opens > at and one.closes - one.opens >= needed), None)
         if later is not None and later.opens <= at + far:
             return _closed(_freeze_at(frozen, at, places), now, later, at, needed, shown_in(fleet, places))
-    why = (
-        "nothing opens within 400 days"
-        if not needs
-        else f"no opening within 400 days is {length(needed)} long"
-    )
+    too_short = f"no opening within 400 days is {length(needed)} long"
+    why = too_short if spans else "nothing opens within 400 days"
     freeze = _freeze_at(frozen, at, places)
     return WindowAnswer(
         fits=False, is_open=now is not None, sentence=f"closed{_by(freeze)}: {why}", freeze=freeze

@@ -8,7 +8,7 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.worker import Worker
 
-from activities.drill_turns import DrillTurnActivities, NoWindows
+from activities.drill_turns import DrillTurnActivities
 from activities.drivers.signature.host_lines import first_fault
 from activities.facts import FactActivities
 from activities.host_record import CollectingActivities
@@ -27,7 +27,7 @@ from orchestrator.store.ledger import Ledger
 from policies.judge.offline.advisory import Advice
 from policies.model.verdict import Action, Decision, GateVerdict
 from tests.bench.simulated_agents import STEPS, fleet
-from tests.fakes.control import FakeArchive, FakeFleets
+from tests.fakes.control import FakeArchive, FakeFleets, FakeOpenWindow
 from workflows.steps import CONTROL_QUEUE
 
 NOTHING = timedelta(0)
@@ -95,7 +95,7 @@ async def run(address: str, ledger: str, count: int, judge: ScriptedJudge) -> No
                 FactActivities(book, FakeFleets(fleet(count))),
                 CollectingActivities(book, first_fault),
                 ArchiveActivities(FakeArchive(), book),
-                DrillTurnActivities(book, FakeFleets(fleet(count)), NoWindows()),
+                DrillTurnActivities(book, FakeFleets(fleet(count)), FakeOpenWindow()),
             ),
         ],
     )

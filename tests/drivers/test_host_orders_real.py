@@ -6,10 +6,12 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from activities.drivers.runtime.host.audit import HostAudit
+from activities.drivers.runtime.host.path import GatewayPath
 from activities.drivers.signature.host_lines import first_fault
 from orchestrator.processes.agent import Host
 from orchestrator.processes.break_glass import break_glass
@@ -36,6 +38,7 @@ def host_of(lab: GatewayLab, folder: Path) -> Host:  # noqa: F811
         runtime=lab.slots,
         snapshots=lab.snapshots,
         adoption=lab.adoption,
+        path=GatewayPath(lab.folders, lab.table, cast("Any", lab.folders.daemon)._login),
     )
 
 

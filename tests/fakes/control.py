@@ -213,7 +213,7 @@ def _remove(engine: Engine, folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # its parent may be gone at the end of the process
 
 
-class FakeWindows:
+class FakeOpenWindow:
     """A patch window that a test opens, for an hour from whenever it is asked."""
 
     def __init__(self) -> None:

@@ -112,7 +112,10 @@ def mail_server() -> Iterator[Heard]:
     class Keeping:
         async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
             del server, session
-            mail = email.message_from_bytes(bytes(envelope.content or b""), policy=email.policy.default)
+            mail = email.message_from_bytes(
+                bytes(envelope.content if isinstance(envelope.content, bytes) else b""),
+                policy=email.policy.default,
+            )
             heard.take(str(mail["Message-ID"]), mail)
             return "250 taken"
 

@@ -22,7 +22,7 @@ from policies.model.fleet import GatewayRef
 from policies.model.spare import SpareDrills
 from policies.model.way_back import Confirmation
 from policies.rollback import confirmation_of
-from tests.fakes.control import AT_CAP, BLIND, HEALTHY, UNDECIDED, UNHEALTHY
+from tests.fakes.control import AT_CAP, BLIND, CLOSED, FROZEN, HEALTHY, OPEN, UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeSlot
 from tests.replay.commands import commands_now
 from tests.workflows.engine import engine
@@ -40,8 +40,8 @@ from tests.workflows.world import (
 )
 from workflows.adopt import Examine, ExamineOrder
 from workflows.drain import Drain
-from workflows.spare_drill import SpareDrill, SpareDrillOrder
 from workflows.path import PathOrder, WalkPath
+from workflows.spare_drill import SpareDrill, SpareDrillOrder
 from workflows.steps import CONTROL_QUEUE
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -222,13 +222,29 @@ async def rehearsed(world: World) -> None:
     world.fleet = world.folder.known["edge"] = world.fleet.model_copy(
         update={"drills": SpareDrills(spare=("gw-2",))}
     )
-    world.windows.is_open = True
+    world.opening.is_open = True
     await world.client.execute_workflow(
         SpareDrill.run,
         SpareDrillOrder(fleet=world.fleet.name),
         id=f"drill/{world.fleet.name}",
         task_queue=CONTROL_QUEUE,
     )
+
+
+async def windowed(world: World) -> None:
+    """Waves wait for their window, are held by a freeze, and go on."""
+    world.windows.answer = CLOSED
+    world.judge.says(UNDECIDED)
+    order = world.order(("gw-1",), ("gw-2",))
+    rollout = await world.run(order.model_copy(update={"asks_window": True}))
+    await until(lambda: len(world.windows.asked) > 1)
+    world.windows.answer = OPEN
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = FROZEN
+    await in_phase(rollout, Phase.HELD)
+    world.windows.answer = OPEN
+    world.judge.says(HEALTHY)
+    await result_of(rollout)
 
 
 CASES: tuple[Case, ...] = (
@@ -247,6 +263,7 @@ CASES: tuple[Case, ...] = (
     drained,
     confirmed,
     rehearsed,
+    windowed,
 )
 
 

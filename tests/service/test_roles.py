@@ -32,7 +32,7 @@ FILE = {"path": "fleet.yaml", "text": FLEETS.format(name="edge")}
 WANTED = f"kind: Upgrade\nfleet: edge\nrelease: {DIGEST}\nreason: CVE\nstart: on-approval\n"
 UPGRADE = {"path": "upgrade.yaml", "text": WANTED}
 CRASH = {"name": "crash", "began": "2024-11-24T02:00:00Z", "budget": 30.0}
-SAID = {
+SAID: dict[str, object] = {
     "workspace": "chat",
     "user": "@nobody:chat",
     "channel": "!room:chat",
@@ -81,6 +81,17 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "POST /v1/fleets/{fleet}/description": (Action.ADMINISTER, WHY | {"file": FILE}),
     "POST /v1/fleets/{fleet}/upgrade": (Action.START, {"file": UPGRADE}),
     "POST /v1/fleets/{fleet}/unpin": (Action.UNPIN, WHY),
+    "GET /v1/fleets/{fleet}/windows": (Action.READ, {}),
+    "GET /v1/fleets/{fleet}/windows/check": (Action.READ, {}),
+    "POST /v1/fleets/{fleet}/windows/freezes": (
+        Action.FREEZE,
+        WHY | {"name": "x", "begins": "2030-01-01T00:00", "ends": "2030-01-02T00:00", "tz": "UTC"},
+    ),
+    "POST /v1/fleets/{fleet}/windows/freezes/import": (
+        Action.FREEZE,
+        WHY | {"name": "x", "calendar": "none", "tz": "UTC"},
+    ),
+    "POST /v1/fleets/{fleet}/windows/freezes/{name}/remove": (Action.FREEZE, WHY),
     "POST /v1/plans": (Action.PLAN, {"fleet": "edge", "to": "1.3.0"}),
     "GET /v1/plans/{plan}": (None, {}),
     "POST /v1/plans/{plan}/approvals": (None, WHY),

@@ -1,5 +1,6 @@
 """What differs between two descriptions of a fleet, and what of it makes a safeguard weaker."""
 
+from datetime import datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from policies.descriptions import differences, joining, leaving, shortened, weakened
 from policies.model.fleet import Fleet
+from policies.model.windows import Freeze, PatchWindow
 
 
 def gateway(number: int) -> dict[str, Any]:
@@ -205,3 +207,25 @@ def test_of_two_descriptions_that_differ_in_limits_one_is_weaker(
 def test_a_long_list_is_cut_and_counted() -> None:
     assert shortened(["a", "b", "c"], 2) == ("a", "b", "and 1 more")
     assert shortened(["a", "b"], 2) == ("a", "b")
+
+
+def test_whoever_widens_windows_or_takes_a_freeze_out_weakens_a_safeguard() -> None:
+    night = PatchWindow(name="n", tz="UTC", rrule="FREQ=DAILY", start=time(2), duration=timedelta(hours=4))
+    day = night.model_copy(update={"name": "d", "start": time(10)})
+    freeze = Freeze(
+        name="f",
+        begins=datetime.fromisoformat("2026-01-01"),
+        ends=datetime.fromisoformat("2026-01-02"),
+        tz="UTC",
+    )
+    bare = fleet()
+    careful = bare.model_copy(update={"windows": (night, day), "freezes": (freeze,)})
+    assert weakened(bare, careful, ()) == ()
+    assert weakened(careful, careful.model_copy(update={"windows": (night,)}), ()) == ()
+    for wider, said in (
+        (bare, "windows are others, so waves may start at other times"),
+        (careful.model_copy(update={"freezes": ()}), "the freeze f is taken out or changed"),
+        (careful.model_copy(update={"min_tail": timedelta(0)}), "min_tail"),
+        (careful.model_copy(update={"tz": "Asia/Tokyo"}), "gateways are in another zone"),
+    ):
+        assert any(said in one for one in weakened(careful, wider, ())), said

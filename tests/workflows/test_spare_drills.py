@@ -21,7 +21,7 @@ async def spare(server: Engine) -> AsyncIterator[World]:
     """A fleet whose second gateway has no users, in an open window."""
     fleet = fleet_of("edge", size=2).model_copy(update={"drills": SpareDrills(spare=("gw-2",))})
     async with working(World.made(await server.client(), fleet)) as made:
-        made.windows.is_open = True
+        made.opening.is_open = True
         yield made
 
 
@@ -51,9 +51,9 @@ async def test_a_drill_is_rehearsed_once_in_its_window_changes_nothing_and_is_ke
 
 
 async def test_nothing_begins_outside_of_a_window_or_beside_a_change(spare: World) -> None:
-    spare.windows.is_open = False
+    spare.opening.is_open = False
     assert await rehearse(spare) == "way-open on gw-2 is due, and waits for a patch window"
-    spare.windows.is_open = True
+    spare.opening.is_open = True
     opening = ChangeOpening(
         fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE", key="1", release="1.4.1"
     )

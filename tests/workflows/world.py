@@ -44,7 +44,15 @@ from policies.model.plan_part import PartKey
 from policies.model.status import ChangeStatus
 from policies.model.value import digest_of
 from policies.model.verdict import Window
-from tests.fakes.control import FakeAdmission, FakeArchive, FakeFleets, FakeJudge, FakeWindows, ObservedLedger
+from tests.fakes.control import (
+    FakeAdmission,
+    FakeArchive,
+    FakeFleets,
+    FakeJudge,
+    FakeOpenWindow,
+    FakeWindows,
+    ObservedLedger,
+)
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.ending import ending
 from workflows.change import Change, ChangeRun
@@ -107,6 +115,7 @@ class World:
     book: ObservedLedger = field(default_factory=ObservedLedger)
     archive: FakeArchive = field(default_factory=FakeArchive)
     windows: FakeWindows = field(default_factory=FakeWindows)
+    opening: FakeOpenWindow = field(default_factory=FakeOpenWindow)
     folder: FakeFleets = field(init=False)
 
     def __post_init__(self) -> None:
@@ -405,7 +414,7 @@ def control_worker(
                 FactActivities(world.book, FakeFleets(world.fleet)),
                 CollectingActivities(world.book, first_fault),
                 ArchiveActivities(world.archive, world.book),
-                DrillTurnActivities(world.book, world.folder, world.windows),
+                DrillTurnActivities(world.book, world.folder, world.opening),
             ),
         ],
         workflow_runner=RUNNER,

@@ -36,6 +36,8 @@ Release = Annotated[
 ]
 
 
+Ticket = Annotated[str, Field(min_length=1, max_length=64, pattern=TEXT)]
+
 ThisPlan = Annotated[
     str | None, Field(pattern=PLAN, description="start only this plan: its digest or the beginning")
 ]
@@ -63,6 +65,13 @@ class UpgradeAsked(Value):
     reason: Why
     plan: ThisPlan = None
     even_if_unusual: bool = False
+    in_window: bool = Field(
+        default=False, description="where nothing may start now, wait for the next window"
+    )
+    overrides_windows: Ticket | None = Field(
+        default=None,
+        description="start outside of every window, for the emergency of this ticket; takes one person more",
+    )
 
 
 class ReloadAsked(Value):
@@ -135,6 +144,8 @@ async def start(asked: UpgradeAsked, once: Once) -> Response:
             asked.reason,
             digest=asked.plan,
             even_if_unusual=asked.even_if_unusual,
+            in_window=asked.in_window,
+            ticket=asked.overrides_windows,
             key=once.key,
         )
         return Started(change=name)

@@ -99,7 +99,14 @@ async def start(
 async def _started(service: Serving, caller: Caller, plan: PlanView, reason: str, key: str) -> str | None:
     if plan.release is not None and plan.strategy is not None:
         return await service.start(
-            caller, plan.fleet, plan.release, plan.strategy, reason, digest=plan.digest, key=key
+            caller,
+            plan.fleet,
+            plan.release,
+            plan.strategy,
+            reason,
+            digest=plan.digest,
+            in_window=True,  # its page says that it waits, and for what
+            key=key,
         )
     raise Refused("this plan gives files to what runs; its command starts it", *plan.offers)
 
