@@ -107,6 +107,7 @@ class Settings(BaseSettings):
         description="fleets that upgrades may change at the same time; any number without it",
     )
     people: Path = Field(Path("people.yaml"), description="who is known, and what each may do")
+    site: Path | None = Field(None, description="whom to wake, where logs are, and where runbooks open")
     socket: Path = Field(state_folder() / "penstock.sock", description="where the API answers on this host")
     api_address: Address | None = Field(
         None, description="host and port where the API answers on the network, too"

@@ -14,6 +14,7 @@ from policies.model.gates import GatePolicy
 from policies.model.notice_rules import NoticeRules
 from policies.model.people import People
 from policies.model.release import ChannelIndex, ReleaseManifest
+from policies.model.site import Site
 from policies.model.trust import TrustPolicy
 from policies.model.value import Value
 
@@ -26,6 +27,7 @@ FILES: dict[str, type[Value]] = {
     "gates": GatePolicy,
     "trust": TrustPolicy,
     "people": People,
+    "site": Site,
     "notices": NoticeRules,
     "agent": AgentSettings,
     "chat": ChatFile,
@@ -50,6 +52,10 @@ READ = {
     "people": """
         Read by the API, and again whenever it changes: `PENSTOCK_PEOPLE`. Without it only root is known. The
         README says what each role may do.
+    """,
+    "site": """
+        Read by the command line where runbooks are shown: `PENSTOCK_SITE`. Without it pages are printed as
+        they are.
     """,
     "notices": """
         Read by the worker, which tells the sinks, and by the API: `PENSTOCK_NOTICES`, again whenever it

@@ -12,12 +12,13 @@ from policies.model.errors import BadInput, PenstockError
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
+    from policies.model.value import Value
 
 Given = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="files to read, by their names fleet, upgrade, gates, trust, people, notices, agent; all of the "
-        "settings when none"
+        help="files to read, by their names fleet, upgrade, gates, trust, people, notices, site, chat, "
+        "agent; all of the settings when none"
     ),
 ]
 
@@ -56,6 +57,8 @@ def _readings(files: list[Path]) -> Iterator[tuple[Path, Callable[[], object]]]:
         yield settings.people, _reader("people", settings.people)
     if settings.notices is not None:
         yield settings.notices, _reader("notices", settings.notices)
+    if settings.site is not None:
+        yield settings.site, _reader("site", settings.site)
 
 
 def _reading_of(path: Path) -> Callable[[], object]:
@@ -74,7 +77,7 @@ def kind_of(path: Path) -> str:
     named = next(
         (
             kind
-            for kind in ("gates", "trust", "people", "agent", "upgrade", "notices", "chat")
+            for kind in ("gates", "trust", "people", "agent", "upgrade", "notices", "chat", "site")
             if kind in path.stem
         ),
         None,
@@ -85,44 +88,46 @@ def kind_of(path: Path) -> str:
 
 
 def _reader(kind: str, path: Path) -> Callable[[], object]:
-    def read() -> object:  # noqa: PLR0911 - a kind of file each
+    def read() -> object:
         from activities.drivers.rights import require_own  # noqa: PLC0415 - only who checks waits for it
         from activities.drivers.trust_files import load_trust  # noqa: PLC0415 - only who checks waits for it
         from activities.files import load  # noqa: PLC0415
-        from policies.model.desired import Upgrade  # noqa: PLC0415
-        from policies.model.fleet import Fleet  # noqa: PLC0415
+        from orchestrator.chat.file import read as read_chat  # noqa: PLC0415
         from policies.model.gates import GatePolicy, lint  # noqa: PLC0415
-        from policies.model.notice_rules import NoticeRules  # noqa: PLC0415
-        from policies.model.people import People  # noqa: PLC0415
 
         match kind:
             case "trust":
                 return load_trust(path)
-            case "people":
-                require_own(path)
-                return load(path, People)
-            case "agent":
-                from orchestrator.processes.agent_file import AgentSettings  # noqa: PLC0415
-
-                require_own(path)
-                return load(path, AgentSettings)
             case "chat":
-                from orchestrator.chat.file import read as read_chat  # noqa: PLC0415
-
                 return read_chat(path)
-            case "notices":
-                return load(path, NoticeRules)
-            case "upgrade":
-                return load(path, Upgrade)
             case "gates":
                 gates = load(path, GatePolicy)
                 if problems := lint(gates):
                     raise BadInput(f"{path} is not safe to judge by: {problems[0]}")
                 return gates
-            case _:
-                return load(path, Fleet)
+            case "people" | "agent":
+                require_own(path)
+        return load(path, _model_of(kind))
 
     return read
+
+
+def _model_of(kind: str) -> "type[Value]":
+    from orchestrator.processes.agent_file import AgentSettings  # noqa: PLC0415
+    from policies.model.desired import Upgrade  # noqa: PLC0415
+    from policies.model.fleet import Fleet  # noqa: PLC0415
+    from policies.model.notice_rules import NoticeRules  # noqa: PLC0415
+    from policies.model.people import People  # noqa: PLC0415
+    from policies.model.site import Site  # noqa: PLC0415
+
+    models: dict[str, type[Value]] = {
+        "agent": AgentSettings,
+        "notices": NoticeRules,
+        "people": People,
+        "site": Site,
+        "upgrade": Upgrade,
+    }
+    return models.get(kind, Fleet)
 
 
 def _settings() -> "tuple[Settings | None, Exception | None]":

@@ -28,6 +28,7 @@ from orchestrator.cli import (
     process,
     reload,
     report,
+    runbook,
     safely,
     snapshot,
     token,
@@ -66,6 +67,7 @@ app.add_typer(drain.app, name="drain", rich_help_panel=CHANGE)
 app.add_typer(reload.app, name="credentials", rich_help_panel=CHANGE)
 app.add_typer(config.app, name="config", rich_help_panel=CHANGE)
 app.add_typer(report.app, name="report", rich_help_panel=SEE)
+app.add_typer(runbook.app, name="runbook", rich_help_panel=SEE)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(notice.app, name="notice", rich_help_panel=SEE)
 app.add_typer(window.app, name="window", rich_help_panel=SEE)
