@@ -5,7 +5,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from orchestrator.api.limits import Kind
+from orchestrator.api.limits import PER_MINUTE, Kind
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.tokens import OF_MACHINES
 from policies.access import ALLOWED, OF_PEOPLE, Action, action_of, may
@@ -141,14 +141,18 @@ def test_every_route_has_a_line_in_the_table() -> None:
     assert {operation.label for operation in OPERATIONS} == set(ROUTES)
 
 
+A_MINUTES_CHANGES = PER_MINUTE[Kind.CHANGE] // 2
+
+
 @pytest.mark.parametrize("role", [None, *sorted(OF_MACHINES)])
 async def test_each_role_gets_as_far_as_the_table_says(
     role: Role | None, api: httpx.AsyncClient, ledger: Ledger
 ) -> None:
     fleet = "edge" if role is not None else "core"
     grants = {fleet: frozenset({role or Role.VIEWER})}
-    secret, _ = ledger.make_token("robot", grants, timedelta(days=1), "root")
     for number, (route, (action, body)) in enumerate(ROUTES.items()):
+        if number % A_MINUTES_CHANGES == 0:
+            secret, _ = ledger.make_token(f"robot-{number}", grants, timedelta(days=1), "root")
         if action is None:
             continue
         method, path = route.split()

@@ -1,5 +1,6 @@
 """`penstock runbook`: pages on the terminal, with what the site file adds."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -19,10 +20,9 @@ runbooks: https://docs.example/penstock/runbooks
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def site(tmp_path: Path) -> Path:
     path = tmp_path / "site.yaml"
     path.write_text(SITE)
-    monkeypatch.setenv("PENSTOCK_SITE", str(path))
     return path
 
 
@@ -43,12 +43,12 @@ async def test_every_page_is_printed_with_the_fleets_name_in_its_commands(pensto
 async def test_whom_to_wake_is_whoever_the_site_names_for_that_fleet(
     penstock: CommandLine, site: Path
 ) -> None:
-    of_core = (await penstock("runbook", "show", "held-decide", "core")).out
+    of_core = (await penstock("runbook", "show", "held-decide", "core", PENSTOCK_SITE=str(site))).out
     assert "1. network on call (gateways): +49 30 1234567" in of_core
     assert "2. ana (release owner): #vpn-ops" in of_core
     assert "worker: journalctl -u penstock-worker" in of_core
     assert "https://docs.example/penstock/runbooks/held-decide.md" in of_core
-    of_edge = (await penstock("runbook", "show", "held-decide", "edge")).out
+    of_edge = (await penstock("runbook", "show", "held-decide", "edge", PENSTOCK_SITE=str(site))).out
     assert "1. ana" in of_edge
     assert "network on call" not in of_edge
 
@@ -70,7 +70,7 @@ async def test_a_page_that_is_not_there_is_refused_with_where_they_are_listed(pe
 async def test_a_wrong_site_file_is_named_with_its_key(
     penstock: CommandLine, site: Path, instead: str, place: str
 ) -> None:
-    site.write_text(f"apiVersion: penstock/v1\n{instead}\n")
+    await asyncio.to_thread(site.write_text, f"apiVersion: penstock/v1\n{instead}\n")
     said = await penstock("check", str(site), "-o", "json")
     assert said.code == 2
     assert place in json.loads(said.out)["data"][0]["wrong"]
