@@ -17,6 +17,7 @@ ERRORS = (
     "policies.model.errors",
     "policies.model.refusals",
     "activities.refusals",
+    "activities.drivers.notices.port",
     "orchestrator.relay.limits",
     "orchestrator.api.limits",
     "orchestrator.api.problems",
