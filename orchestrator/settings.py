@@ -101,6 +101,7 @@ class Settings(BaseSettings):
     )
     fleet: Path = Field(Path("fleet.yaml"), description="the fleet's gateways and limits")
     people: Path = Field(Path("people.yaml"), description="who is known, and what each may do")
+    site: Path | None = Field(None, description="whom to wake, where logs are, and where runbooks open")
     socket: Path = Field(state_folder() / "penstock.sock", description="where the API answers on this host")
     api_address: Address | None = Field(
         None, description="host and port where the API answers on the network, too"

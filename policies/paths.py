@@ -9,7 +9,7 @@ NEARLY_FULL = 0.95
 
 
 def findings_of(facts: PathFacts) -> tuple[PathFinding, ...]:
-    """Return what was found, from the instance to the names that users ask for; what is unknown is not well."""
+    """Return what was found, from the instance to the names users ask for; what is unknown is not well."""
     return tuple(_each(facts))
 
 

@@ -12,6 +12,7 @@ from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
 from policies.model.people import People
 from policies.model.release import ChannelIndex, ReleaseManifest
+from policies.model.site import Site
 from policies.model.trust import TrustPolicy
 from policies.model.value import Value
 
@@ -24,6 +25,7 @@ FILES: dict[str, type[Value]] = {
     "gates": GatePolicy,
     "trust": TrustPolicy,
     "people": People,
+    "site": Site,
     "agent": AgentSettings,
 }
 READ = {

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 Given = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="files to read, by their names fleet, upgrade, gates, trust, people, agent; all of the settings "
-        "when none"
+        help="files to read, by their names fleet, upgrade, gates, trust, people, site, agent; all of the "
+        "settings when none"
     ),
 ]
 
@@ -54,6 +54,8 @@ def _readings(files: list[Path]) -> Iterator[tuple[Path, Callable[[], object]]]:
     yield settings.trust, _reader("trust", settings.trust)
     if settings.people.exists():
         yield settings.people, _reader("people", settings.people)
+    if settings.site is not None:
+        yield settings.site, _reader("site", settings.site)
 
 
 def _reading_of(path: Path) -> Callable[[], object]:
@@ -70,7 +72,7 @@ def kind_of(path: Path) -> str:
     if any(line.startswith(b"kind: Upgrade") for line in lines):
         return "upgrade"
     named = next(
-        (kind for kind in ("gates", "trust", "people", "agent", "upgrade") if kind in path.stem), None
+        (kind for kind in ("gates", "trust", "people", "site", "agent", "upgrade") if kind in path.stem), None
     )
     if named is not None:
         return named
@@ -78,7 +80,7 @@ def kind_of(path: Path) -> str:
 
 
 def _reader(kind: str, path: Path) -> Callable[[], object]:
-    def read() -> object:
+    def read() -> object:  # noqa: PLR0911 - one for each kind of file
         from activities.drivers.rights import require_own  # noqa: PLC0415 - only who checks waits for it
         from activities.drivers.trust_files import load_trust  # noqa: PLC0415 - only who checks waits for it
         from activities.files import load  # noqa: PLC0415
@@ -86,6 +88,7 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
         from policies.model.fleet import Fleet  # noqa: PLC0415
         from policies.model.gates import GatePolicy, lint  # noqa: PLC0415
         from policies.model.people import People  # noqa: PLC0415
+        from policies.model.site import Site  # noqa: PLC0415
 
         match kind:
             case "trust":
@@ -93,6 +96,8 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
             case "people":
                 require_own(path)
                 return load(path, People)
+            case "site":
+                return load(path, Site)
             case "agent":
                 from orchestrator.processes.agent_file import AgentSettings  # noqa: PLC0415
 

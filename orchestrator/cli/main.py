@@ -25,6 +25,7 @@ from orchestrator.cli import (
     process,
     reload,
     report,
+    runbook,
     safely,
     snapshot,
     token,
@@ -61,6 +62,7 @@ app.add_typer(drain.app, name="drain", rich_help_panel=CHANGE)
 app.add_typer(reload.app, name="credentials", rich_help_panel=CHANGE)
 app.add_typer(config.app, name="config", rich_help_panel=CHANGE)
 app.add_typer(report.app, name="report", rich_help_panel=SEE)
+app.add_typer(runbook.app, name="runbook", rich_help_panel=SEE)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.add_typer(token.app, name="token", rich_help_panel=TOOLS)
 app.add_typer(agent.app, name="agent", rich_help_panel=RUN)

@@ -66,6 +66,8 @@ STORY = (
     Typed("fleet drift"),
     Typed("doctor", codes=(0, 10)),
     Typed("check"),
+    Typed("runbook list"),
+    Typed("runbook show", words("held-decide", "{fleet}")),
     Typed("release list"),
     Typed("release show", words("{newer}")),
     Typed("sessions"),
