@@ -49,6 +49,10 @@ READ = {
         Read by the API, and again whenever it changes: `PENSTOCK_PEOPLE`. Without it only root is known. The
         README says what each role may do.
     """,
+    "site": """
+        Read by the command line where runbooks are shown: `PENSTOCK_SITE`. Without it pages are printed as
+        they are.
+    """,
     "agent": """
         Read on a gateway's host by `penstock agent` and `penstock exporter` when they start. It belongs to
         root or to whoever reads it, and nobody else may write it.

@@ -32,6 +32,8 @@ PATTERNS = {
     r"^[a-z0-9]+/[a-z0-9]+$": "like `linux/amd64`",
     r"^[a-z][a-z0-9-]*$": "a key of the daemon's configuration",
     r"^(?:[a-z0-9_-]{1,63}\.)+[a-z0-9-]{1,63}$": "a DNS name with its domain, in small letters",
+    r"^[^\x00-\x1f\x7f]+$": "one line of text",
+    r"^https?://[^\s<>\"']+$": "an address that a browser opens",
     r"\S": "text",
 }
 """What a pattern means to whoever writes a value; a pattern without words here is a mistake of ours."""
