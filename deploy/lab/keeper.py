@@ -21,8 +21,6 @@ from deploy.lab.faults import (
     swallows_large,
 )
 from deploy.lab.lab import DEMO, Lab, Shape, lab
-from deploy.lab.processes import Process
-from deploy.lab.services import Service
 from deploy.lab.topology import Host
 from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
 
@@ -110,21 +108,21 @@ class Keeper:
 
     def _strike(self, kind: str, gateway: str) -> AbstractContextManager[object] | None:
         """Do it; return what undoes it, None where starting a program or the agent itself does."""
-        ended: dict[str, Process | Service] = {
-            "worker": self._lab.worker,
-            "engine": self._lab.engine,
-            "metrics": self._lab.prometheus,
-        }
-        if kind == "agent":
-            self._lab.agents[gateway].kill()
-        elif kind == "firewall":
-            flush_nftables(self._host(gateway))
-        elif kind in ended:
-            ended[kind].kill()
-        else:
-            held = self._holding(kind, gateway)
-            held.__enter__()
-            return held
+        match kind:
+            case "agent":
+                self._lab.agents[gateway].kill()
+            case "worker":
+                self._lab.worker.kill()
+            case "engine":
+                self._lab.engine.kill()
+            case "metrics":
+                self._lab.prometheus.kill()
+            case "firewall":
+                flush_nftables(self._host(gateway))
+            case _:
+                held = self._holding(kind, gateway)
+                held.__enter__()
+                return held
         return None
 
     def _holding(self, kind: str, gateway: str) -> AbstractContextManager[object]:

@@ -1,4 +1,4 @@
-"""Runbooks on the terminal: which there are, and a page with a fleet's name and the site's call chain."""
+"""Runbooks on the terminal: which there are, and a page with a fleet's name and call chain in it."""
 
 import re
 import sys
@@ -38,7 +38,7 @@ def list_pages(output: OutputOption = Output.TABLE) -> None:
     ]
 
     def table() -> None:
-        lines = [(one["page"], (one["see"] or "").replace("`", "")) for one in rows]
+        lines = [(name, see.replace("`", "")) for name, see in PAGES.items()]
         print_table(("PAGE", "WHAT YOU SEE"), lines, "There is none.")
 
     emit(output, "RunbookList", rows, table, rows=rows, names=list(PAGES))

@@ -9,7 +9,7 @@ Json = Mapping[str, Any]
 
 
 def site_lines(site: Json, called: Sequence[Json]) -> list[str]:
-    """Return the call chain of a fleet and the site's logs and boards, as lines."""
+    """Return the call chain of a fleet and the site's logs and boards, as lines; none of what is unknown."""
     parts = {
         "Who to wake here, in this order:": [
             f"{number}. {one['name']} ({one['role']}): {one['reach']}" for number, one in enumerate(called, 1)

@@ -4,7 +4,7 @@ A page's comment `<!-- lab ... -->` says, a line each, what is done to a lab bef
 `break KIND [GATEWAY]`, `$ COMMAND`, and `until WORDS: COMMAND`, which waits for a command to say these words.
 In a `console` block the lines under a command are what it prints: `…` stands for anything within a line,
 alone in a line for any lines. `[exit 3]` is the code that the command ends with; without it that is 0. Runs
-of spaces count as one. Lines with `$` are typed by whoever runs the fleet, those with `#` on gw-1.
+of spaces count as one. Lines with `$` are typed by whoever has the fleet, those with `#` on the host of gw-1.
 """
 
 import re
