@@ -27,6 +27,8 @@ def _each(facts: PathFacts) -> Iterator[PathFinding]:
 
 
 def _instances(facts: PathFacts) -> PathFinding:
+    if facts.devices_down is None:
+        return _unread("instances", "the tunnels' devices", "ip link")
     if facts.ended or facts.devices_down or not facts.running:
         wrong = [f"slot {slot} is to run and does not" for slot in facts.ended]
         wrong += [f"{device} is down" for device in facts.devices_down]
@@ -59,6 +61,8 @@ _FORWARD6 = "net.ipv6.conf.all.forwarding"
 
 
 def _filter(facts: PathFacts) -> PathFinding:
+    if facts.drops is None:
+        return _unread("packet filter", "the packet filter", "nft -j list ruleset")
     if facts.drops:
         mend = "nft list ruleset; let the tunnels' devices through before whatever drops"
         return _wrong("packet filter", "; ".join(facts.drops), mend)
@@ -66,6 +70,8 @@ def _filter(facts: PathFacts) -> PathFinding:
 
 
 def _back(facts: PathFacts) -> PathFinding:
+    if facts.misrouted is None:
+        return _unread("routes", "the routes", "ip route")
     if facts.misrouted:
         mend = "ip route: take the other route away, or choose other pools"
         return _wrong("routes", "; ".join(facts.misrouted), mend)
@@ -93,6 +99,8 @@ def _passing(facts: PathFacts, tried: TriedTunnel) -> PathFinding:
     if facts.target_is_here or facts.translates:
         mend = "look at what is WRONG above; else at the way behind this gateway"
         return _wrong(about, said, mend)
+    if facts.translates is None:
+        return _unread(about, f"{said}, and the packet filter", "nft -j list ruleset")
     said = f"{said}, and no rule translates users' addresses (NAT)"
     mend = "add a masquerade rule, or a route to the pools on the next router"
     return _wrong(about, said, mend)
@@ -118,6 +126,11 @@ def _names(tried: TriedTunnel) -> PathFinding:
         said = f"{', '.join(tried.dns_silent)} answers nothing through the tunnel"
         return _wrong(about, said, "mend that server, or give users another one (dns in fleet.yaml)")
     return _well(about, f"{', '.join(tried.dns)} answer through the tunnel")
+
+
+def _unread(about: str, what: str, command: str) -> PathFinding:
+    """Return what is said where nobody knows: that is not well."""
+    return _wrong(about, f"{what} could not be read", f"on the host, {command} says why")
 
 
 def _well(about: str, sentence: str) -> PathFinding:

@@ -107,6 +107,8 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
                 return gates
             case "people" | "agent":
                 require_own(path)
+            case _:
+                pass
         return load(path, _model_of(kind))
 
     return read

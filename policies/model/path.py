@@ -34,7 +34,7 @@ class PathFacts(Message):
     """Slots whose instance is alive."""
     ended: tuple[Name, ...] = Field(default=(), max_length=MOST)
     """Slots whose instance is to run, and does not."""
-    devices_down: tuple[Sentence, ...] = Field(default=(), max_length=MOST)
+    devices_down: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)
     """Tunnel devices of instances that are there and not up."""
     steered_to: Name | None = None
     """The slot that new sessions go to, None where nothing steers them."""
@@ -43,11 +43,11 @@ class PathFacts(Message):
     forwards4: bool | None = None
     forwards6: bool | None = None
     """Whether the kernel forwards packets; of IPv6 None where no slot has such a pool."""
-    drops: tuple[Sentence, ...] = Field(default=(), max_length=MOST)
+    drops: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)
     """Rules and chains of the packet filter that drop what is forwarded."""
     translates: bool | None = None
     """Whether any rule translates the addresses of users (NAT, masquerade)."""
-    misrouted: tuple[Sentence, ...] = Field(default=(), max_length=MOST)
+    misrouted: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)
     """Pools whose packets go elsewhere on their way back."""
     tracked: Count | None = None
     trackable: Count | None = None

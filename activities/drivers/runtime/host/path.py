@@ -1,7 +1,7 @@
 """The way through this host: read of kernel, packet filter and routes, and tried with a tunnel."""
 
 import json
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -41,7 +41,7 @@ class GatewayPath:
         wanted = {slot.name for slot in slots if self._folders.of(slot.name).state.get("wanted")}
         names = {slot.name for slot in running}
         steering = await _or_none(self._table.read())
-        rules = await _or_none(_rules()) or []
+        rules = await _or_none(_rules())
         serves = steering.trial or steering.serving if steering is not None else None
         environments = [
             self._folders.of(slot.name).chroot for slot in running if slot.name == (serves or slot.name)
@@ -51,14 +51,14 @@ class GatewayPath:
             gateway=gateway.name,
             running=tuple(sorted(names))[:MOST],
             ended=tuple(sorted(wanted - names))[:MOST],
-            devices_down=tuple(await _or_none(_down(running)) or ())[:MOST],
+            devices_down=_first(await _or_none(_down(running))),
             steering=bool(steering is not None and steering.serving),
             steered_to=serves,
             forwards4=_is_set("ipv4/ip_forward"),
             forwards6=_is_set("ipv6/conf/all/forwarding") if any(slot.pool6 for slot in slots) else None,
-            drops=tuple(_drops(rules))[:MOST],
-            translates=any(_translates(rule) for rule in rules),
-            misrouted=tuple(await _or_none(_misrouted(running)) or ())[:MOST],
+            drops=None if rules is None else _first(_drops(rules)),
+            translates=None if rules is None else any(_translates(rule) for rule in rules),
+            misrouted=_first(await _or_none(_misrouted(running))),
             tracked=_number("netfilter/nf_conntrack_count"),
             trackable=_number("netfilter/nf_conntrack_max"),
             target=target,
@@ -94,6 +94,10 @@ async def _or_none(asking: Awaitable[Any]) -> Any:
         return None
 
 
+def _first(found: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if found is None else tuple(found)[:MOST]
+
+
 def _number(name: str) -> int | None:
     with suppress(OSError, ValueError):
         return int((SETTINGS / name).read_text())
@@ -106,9 +110,15 @@ def _is_set(name: str) -> bool | None:
 
 
 async def _rules() -> list[dict[str, Any]]:
-    """Return what nft lists, chains and rules."""
+    """Return what nft lists, chains and rules.
+
+    Raises:
+        OSError: It does not say.
+    """
     said = await run(["nft", "-j", "list", "ruleset"])
-    listed: list[dict[str, Any]] = json.loads(said.out)["nftables"] if said.status == 0 else []
+    if said.status != 0:
+        raise OSError(said.err)
+    listed: list[dict[str, Any]] = json.loads(said.out)["nftables"]
     return listed
 
 

@@ -1,0 +1,61 @@
+"""The way through a gateway: what is unknown is never well, and what is wrong says what to do."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.model.path import PathFacts, TriedTunnel
+from policies.paths import findings_of
+
+HEALTHY = PathFacts(
+    gateway="gw-1",
+    running=("a",),
+    steering=True,
+    steered_to="a",
+    forwards4=True,
+    translates=True,
+    tracked=10,
+    trackable=1000,
+    target="10.99.0.7",
+    tried=(TriedTunnel(slot="a", let_in=True, small=(4, 4), full=(4, 4), mtu=1400),),
+)
+
+
+def wrong(**facts: object) -> dict[str, str]:
+    found = findings_of(HEALTHY.model_copy(update=facts))
+    return {one.about: one.sentence for one in found if not one.well}
+
+
+def test_nothing_is_wrong_with_a_gateway_of_which_everything_is_known_to_be_well() -> None:
+    assert wrong() == {}
+
+
+@pytest.mark.parametrize(
+    ("unread", "about"),
+    [
+        ({"drops": None}, "packet filter"),
+        ({"misrouted": None}, "routes"),
+        ({"devices_down": None}, "instances"),
+        ({"steering": None}, "steering"),
+        ({"forwards4": None}, "forwarding"),
+    ],
+)
+def test_what_could_not_be_read_is_never_well(unread: dict[str, None], about: str) -> None:
+    assert list(wrong(**unread)) == [about]
+
+
+def test_a_tunnel_through_which_nothing_comes_back_is_not_blamed_on_rules_that_nobody_read() -> None:
+    tried = (TriedTunnel(slot="a", let_in=True, small=(4, 0), full=(0, 0), mtu=1400),)
+    assert "no rule translates" in wrong(tried=tried, translates=False)["tunnel a"]
+    assert "could not be read" in wrong(tried=tried, translates=None)["tunnel a"]
+
+
+@given(st.integers(0, 2000), st.integers(0, 2000))
+def test_a_table_of_connections_is_wrong_when_it_is_nearly_full(tracked: int, trackable: int) -> None:
+    found = wrong(tracked=tracked, trackable=trackable)
+    assert ("connections" in found) == (trackable > 0 and tracked >= trackable * 0.95)
+
+
+def test_each_thing_that_is_wrong_says_what_to_do() -> None:
+    facts = PathFacts(gateway="gw-1", ended=("a",), drops=("chain x drops",), misrouted=("10.0.0.0/24",))
+    assert all(one.mend for one in findings_of(facts) if not one.well)
