@@ -76,7 +76,8 @@ def example(hint: Any) -> Any:
     elif origin in (typing.Union, types.UnionType):
         made = example(next(argument for argument in arguments if argument is not type(None)))
     elif origin is tuple:
-        made = (example(arguments[0]),)
+        every = arguments[:1] if arguments[-1] is ... else arguments
+        made = tuple(example(argument) for argument in every)
     elif origin is dict:
         made = {example(arguments[0]): example(arguments[1])}
     elif issubclass(hint, Enum):

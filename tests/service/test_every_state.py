@@ -175,7 +175,9 @@ async def test_the_page_says_what_the_api_says(
     change = asked["change"]
     fleet = await looked_at(page, "/fleets/edge")
     assert sentences(fleet) == {name: one_line(change[name]) for name in SENTENCES}
-    assert needs(fleet) == [one_line(said) for said in (asked["concern"], change["needs_you"]) if said]
+    assert needs(fleet) == [
+        one_line(said).removesuffix(".") for said in (asked["concern"], change["needs_you"]) if said
+    ]
     (orders,) = fleet.all("ul", "orders")
     assert [one.text for one in orders.all("code")] == [one_line(spelled(one)) for one in asked["offers"]]
     buttons = [one.attributes["href"].partition("?")[0] for one in orders.all("a", "button")]
@@ -196,7 +198,7 @@ async def test_the_page_of_a_change_says_what_the_api_says(
     change = (await api.get(f"/changes/{said['name']}")).json()["status"]
     alone = await looked_at(page, f"/changes/{said['name']}")
     assert sentences(alone) == {name: one_line(change[name]) for name in SENTENCES}
-    assert needs(alone) == [one_line(told) for told in (change["needs_you"],) if told]
+    assert needs(alone) == [one_line(told).removesuffix(".") for told in (change["needs_you"],) if told]
     offers = [one.text for one in alone.all("code", "offer")]
     goes_on = change["phase"] != Phase.ENDED
     assert offers == [one_line(spelled(one)) for one in change["can_do"] if goes_on]
@@ -224,6 +226,9 @@ async def test_the_report_says_what_the_api_says(
     assert dict(re.findall(LINES, (await penstock("report", name)).out)) == lines
 
 
+NAMES_ITS_PAGE = re.compile(r"\.? Runbook: [a-z-]+$")
+
+
 async def looked_at(page: httpx.AsyncClient, path: str) -> Element:
     """Return what is shown there to whoever is logged in."""
     answer = await page.get(path)
@@ -239,9 +244,11 @@ def sentences(page: Element) -> dict[str, str]:
 
 
 def needs(page: Element) -> list[str]:
-    """Return what the page says that waits for a person."""
+    """Return what the page says that waits for a person, each without the runbook that it has to name."""
     texts = [one.text for one in page.all("p", "needs")]
-    return [text.removeprefix("Needs you: ") for text in texts if text.startswith("Needs you: ")]
+    said = [text.removeprefix("Needs you: ") for text in texts if text.startswith("Needs you: ")]
+    assert [one for one in said if not NAMES_ITS_PAGE.search(one)] == []
+    return [NAMES_ITS_PAGE.sub("", one) for one in said]
 
 
 def stopped(sentence: str) -> str:
