@@ -209,6 +209,7 @@ def chat_of(file: ChatFile) -> Chat:
 async def main(path: Path) -> None:
     """Run until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of each look, of two a second
     file = read(path)
     chat, api = chat_of(file), Api(file, secret(file.token))
     running = asyncio.ensure_future(Conversation(chat, api, file.notices).run())
