@@ -142,8 +142,8 @@ class _Night:
     async def replays(self) -> int:
         """Return how many actions 1,000 exact replays have led to, while another change is on trial."""
         await self._rehearsal.on_trial(self._lab.faulty, "replays")
-        for order in ("hold", "status", "resume"):
-            await self._asks(f"!penstock {order} {FLEET}")
+        for order in (f"hold {FLEET}", "help", f"resume {FLEET}"):
+            await self._asks(f"!penstock {order}")
         before = self._actions()
         messages = [one.model_dump(mode="json") for one in islice(cycle(self._said), REPLAYS)]
         token = (self._lab.folder / "chat" / "penstock.token").read_text()
