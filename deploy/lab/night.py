@@ -22,7 +22,8 @@ from policies.model.status import ChangeStatus
 from policies.model.windows import PatchWindow
 
 ZONE = "Europe/Berlin"
-OPENS_IN = timedelta(seconds=20)
+OPENS_IN = timedelta(seconds=30)
+"""Long enough for the four commands before it, on a busy machine, too."""
 OPEN_FOR = timedelta(hours=4)
 MIN_TAIL = timedelta(minutes=15)
 COMMAND_WITHIN = 60.0

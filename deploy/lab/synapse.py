@@ -118,10 +118,16 @@ class Synapse:
 
     def process(self, namespace: int | None = None) -> Process:
         """Return its process, not yet started: in the network namespace of that open file, or in ours."""
-        program = [FOLDER / "bin" / "python", "-m", "synapse.app.homeserver", "-c", self._config]
+        program: list[str | Path] = [
+            FOLDER / "bin" / "python",
+            "-m",
+            "synapse.app.homeserver",
+            "-c",
+            self._config,
+        ]
         if not (self.folder / "signing.key").exists():
             subprocess.run([*program, "--generate-keys"], check=True, capture_output=True, cwd=self.folder)
-        bare = ["env", "-i", "-C", self.folder, f"PATH={os.environ['PATH']}"]
+        bare: list[str | Path] = ["env", "-i", "-C", self.folder, f"PATH={os.environ['PATH']}"]
         return Process("synapse", [*bare, *program], log=self.log, namespace=namespace)
 
     @contextmanager
