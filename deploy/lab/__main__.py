@@ -5,20 +5,23 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
-from deploy.lab.lab import lab
+from deploy.lab import synapse
+from deploy.lab.lab import DEMO, lab
+from deploy.lab.night import Night
 from deploy.lab.screen import Screen
 from deploy.lab.stories import Storyteller, Told, write_json
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.process import leave
 from policies.model.change import Outcome
-from policies.model.errors import BadInput, PenstockError
+from policies.model.errors import BadInput, PenstockError, Unavailable
 
-STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green", "green-back")
+STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green", "green-back", "night")
 USUAL = ("clean", "bad-auth")
 ENDS_AS = {
     "clean": Outcome.PROMOTED,
@@ -27,10 +30,11 @@ ENDS_AS = {
     "blue-green": Outcome.PROMOTED,
     "bad-green": Outcome.ROLLED_BACK,
     "green-back": Outcome.ROLLED_BACK,
+    "night": Outcome.ROLLED_BACK,
 }
 
 
-BECAUSE = {"bad-auth": "unhealthy", "bad-green": "unhealthy"}
+BECAUSE = {"bad-auth": "unhealthy", "bad-green": "unhealthy", "night": "unhealthy"}
 """Verdicts that a story has to end by: another reason to go back proves nothing about its fault."""
 
 
@@ -56,7 +60,10 @@ async def demo(stories: Sequence[str], report: Path | None) -> int:
     """Tell the stories; return the exit code: 0 when each ended as it should."""
     began = time.monotonic()
     with Screen() as screen:
-        async with lab(screen.tell) as built:
+        at_night = "night" in stories
+        if at_night:
+            get_homeserver(screen.tell)
+        async with lab(screen.tell, replace(DEMO, chat=at_night)) as built:
             screen.tell(f"look at it in a browser: {await built.page_link()}")
             teller = Storyteller(built, screen)
             tellings = {
@@ -66,6 +73,7 @@ async def demo(stories: Sequence[str], report: Path | None) -> int:
                 "blue-green": teller.blue_green,
                 "bad-green": teller.bad_green,
                 "green-back": teller.green_back,
+                "night": Night(built, screen).tell,
             }
             told = [await tellings[story]() for story in stories]
         screen.print(summary(told))
@@ -76,12 +84,25 @@ async def demo(stories: Sequence[str], report: Path | None) -> int:
     return exit_code(stories, told)
 
 
+def get_homeserver(tell: Callable[[str], None]) -> None:
+    """Ensure that the night's homeserver is installed, and say so first.
+
+    Raises:
+        Unavailable: It cannot be.
+    """
+    if (sentence := synapse.to_be_installed()) is not None:
+        tell(sentence)
+    if (why := synapse.why_not_here()) is not None:
+        raise Unavailable(why)
+
+
 def exit_code(stories: Sequence[str], told: Sequence[Told]) -> int:
     """Return 0 when every story ended as it should; a story told alone ends as its command would."""
     as_they_should = all(
         story.outcome is ENDS_AS[story.name]
         and story.decision["verdict"] == BECAUSE.get(story.name, story.decision["verdict"])
         and not story.sessions_lost
+        and all((story.seen or {}).values())
         for story in told
     )
     if not as_they_should:

@@ -77,6 +77,8 @@ class Shape:
     """Where in the hub the judge asks for metrics; Prometheus' own, or a door in front of it."""
     tests: ReleaseTests | None = None
     """What the fleet asks of each new instance before it gets users."""
+    chat: bool = False
+    """Whether everything that waits or ends is told to the sink that a chat's process fetches."""
 
 
 DEMO = Shape()
@@ -85,6 +87,8 @@ OPERATOR = Caller(person="demo", grants=OF_ROOT, via=Via.CLI)
 FLEET = "lab"
 PRODUCT = "ocserv"
 SLOTS = "abc"
+CHAT_SINK = "chat"
+"""The sink of notices.yaml that is told in a chat, where the lab has one."""
 FIRST_PORT = 4431
 READY_WITHIN = 60.0
 REPOSITORY_PORT = 8080
@@ -109,6 +113,22 @@ class Lab:
     engine: Engine
     prometheus: Prometheus
     installation: Installation
+    outside: int
+    """Open file of the network namespace where the API is, outside of the lab's."""
+
+    @property
+    def fleet_file(self) -> Path:
+        """The fleet's file; it is read anew when it changes."""
+        return self.folder / "etc" / "fleet.yaml"
+
+    @property
+    def people_file(self) -> Path:
+        """Who is known here; root is, without it."""
+        return self.folder / "etc" / "people.yaml"
+
+    def beside_the_api(self, name: str, *arguments: str) -> Process:
+        """Return a program of penstock's own, not yet started, that runs where the API does."""
+        return _program(self.folder, name, self.outside, list(arguments))
 
     async def page_link(self) -> str:
         """Return an address of the page that logs whoever opens it in as root, once."""
@@ -360,6 +380,7 @@ async def _build(
         engine=engine,
         prometheus=prometheus,
         installation=installation,
+        outside=outside,
     )
 
 
@@ -399,6 +420,8 @@ def _settings(
         "audit_late": str(folder / "audit-late.jsonl"),
         "source": published.url,
     }
+    if shape.chat:
+        values["notices"] = str(write_yaml(files / "notices.yaml", _notices()))
     for old in home.glob("ledger.db*"):
         old.unlink()
     lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
@@ -406,6 +429,15 @@ def _settings(
         "\n".join(["# written by the lab; the newest run's", *lines]) + "\n"
     )
     return Settings.model_validate(values)
+
+
+def _notices() -> dict[str, Any]:
+    """Return a notices.yaml by which everything is told in the chat."""
+    return {
+        "apiVersion": "penstock/v1",
+        "sinks": [{"name": CHAT_SINK, "kind": "chat"}],
+        "routes": [{"levels": ["info", "needs_you", "page"], "sinks": [CHAT_SINK]}],
+    }
 
 
 def _free_port() -> int:

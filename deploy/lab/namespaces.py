@@ -19,12 +19,15 @@ _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def enter(name: str) -> None:
-    """Move the calling thread into that namespace; do it before any other thread is started.
+def enter(name: str | int) -> None:
+    """Move the calling thread into the namespace of that name or open file, before it starts other threads.
 
     Raises:
         OSError: there is no such namespace, or this process is not root.
     """
+    if isinstance(name, int):
+        _set(name)
+        return
     descriptor = os.open(NAMES / name, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _set(descriptor)

@@ -38,6 +38,8 @@ class Told:
     decision: dict[str, Any]
     seconds: dict[str, float]
     signers: list[str] = field(default_factory=list)
+    seen: dict[str, Any] | None = None
+    """What else a story has to show, each as it was seen; what is empty was not."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -60,7 +62,7 @@ class Told:
             "decision": self.decision,
             "seconds": self.seconds,
             "signers": self.signers,
-        }
+        } | ({"seen": self.seen} if self.seen is not None else {})
 
 
 class Storyteller:

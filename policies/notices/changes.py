@@ -77,7 +77,7 @@ def _waits(told: Told, status: ChangeStatus) -> list[tuple[NoticeState, str]]:
         found.append((NoticeState.WAITING_FOR_TESTS, status.why))
     elif OF_PHASES[told.phase.value] is NoticeState.HELD or status.needs_you is not None:
         found.append((NoticeState.HELD, f"held: {status.needs_you or status.why}"))
-    elif OF_PHASES[told.phase.value] is NoticeState.WAITING_FOR_WINDOW:
+    elif status.window is not None:
         found.append((NoticeState.WAITING_FOR_WINDOW, f"{status.what}: {status.why}"))
     elif told.short and told.phase is Phase.SWITCHING:
         found.append((NoticeState.WAITING_FOR_CAPACITY, status.why))

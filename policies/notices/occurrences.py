@@ -1,7 +1,7 @@
 """Occurrences: what is new of a subject becomes notices, and what is not so any more is settled by one."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from policies.model.notice import Notice
@@ -58,7 +58,8 @@ def notices_of(
         if kind.waits and fact.state.value in known:
             continue
         mark = fact.mark or (str(counts.get(fact.state.value, 0) + 1) if kind.waits else "")
-        found.append(notice_of(subject, fact, mark, at))
+        # Each a moment later than the one before it, since sinks are told in the order of time.
+        found.append(notice_of(subject, fact, mark, at + timedelta(microseconds=len(found))))
     if not over:
         return tuple(found)
     news = [one for one in found if KINDS[NoticeState(one.state)].waits or not counts.get(one.state)]

@@ -101,7 +101,6 @@ OF_OUTCOMES = {
 
 OF_PHASES: dict[str, NoticeState | None] = {
     Phase.STARTING.value: NoticeState.STARTED,
-    "waiting_for_window": NoticeState.WAITING_FOR_WINDOW,
     Phase.SWITCHING.value: None,
     Phase.OBSERVING.value: None,
     Phase.HELD.value: NoticeState.HELD,

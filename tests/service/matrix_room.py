@@ -20,12 +20,12 @@ from uuid import uuid4
 import httpx
 
 from activities.files import load
+from deploy.lab.synapse import NAME, Synapse
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
 from orchestrator.service.service import Service
 from policies.model.change import Phase
 from policies.model.fleet import Fleet
-from tests.drivers.synapse import NAME, Synapse
 from tests.fakes.control import AT_CAP
 from tests.service.chat_rooms import USERS, link, token, with_chat
 from tests.service.conftest import PAGE, installed

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.lab import synapse
+from deploy.lab.synapse import NAME, Synapse
 from orchestrator.store.notices import Addressed
 from policies.model.notice import Notice, NoticeLevel, Occasion
-from tests.drivers import synapse
-from tests.drivers.synapse import NAME, Synapse
 from tests.service.matrix_room import (
     CODE,
     SAID_WITHIN,

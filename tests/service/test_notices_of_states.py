@@ -12,6 +12,7 @@ from policies.model.notice import NoticeLevel
 from policies.model.notice_rules import NoticeRules
 from policies.model.people import Via
 from policies.model.status import Event
+from policies.model.windows import WindowAnswer
 from policies.notices.changes import BLIND_FOR
 from policies.notices.states import KINDS, OF_OUTCOMES, OF_PHASES, NoticeState
 from policies.status.sentences import Sentences
@@ -41,7 +42,7 @@ def told(ledger: Ledger) -> dict[str, NoticeLevel]:
 
 def test_every_end_and_every_phase_has_what_people_are_told_of_it() -> None:
     assert OF_OUTCOMES.keys() == {*Outcome}
-    assert OF_PHASES.keys() >= {phase.value for phase in Phase}
+    assert OF_PHASES.keys() == {phase.value for phase in Phase}
     assert KINDS.keys() == {*NoticeState}
 
 
@@ -94,6 +95,28 @@ def test_what_waits_is_settled_by_what_follows(ledger: Ledger) -> None:
     looks.look()
     (second,) = ledger.waiting_notices(["edge-1"])
     assert second.notice.key != held.notice.key
+
+
+def test_a_wait_for_a_window_is_told_and_settled_when_it_opens(ledger: Ledger) -> None:
+    looks = looking(ledger)
+    kind, said, outcome = STATES["starting"]
+    closed = WindowAnswer(fits=False, is_open=False, sentence="closed: next opening Tue 2026-11-24 02:00")
+    written(ledger, (kind, {**said, "window": closed}, outcome))
+    looks.look()
+    (waits,) = ledger.waiting_notices(["edge-1"])
+    assert waits.notice.state == "waiting_for_window"
+    assert "closed: next opening Tue 2026-11-24 02:00" in waits.notice.headline
+    again(ledger, (kind, said, outcome))
+    looks.look()
+    assert ledger.waiting_notices(["edge-1"]) == ()
+
+
+def test_what_one_look_finds_is_told_in_the_order_in_which_it_happened(ledger: Ledger) -> None:
+    looks = looking(ledger)
+    written(ledger, next(one for one in STATES.values() if one[2] is Outcome.PROMOTED))
+    looks.look()
+    states = [one.notice.state for one in ledger.outbox("chat", 10)]
+    assert states == ["started", *["wave_passed"] * (len(states) - 2), "promoted"]
 
 
 def test_verdicts_without_metrics_page_once_they_have_lasted(ledger: Ledger) -> None:

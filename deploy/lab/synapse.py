@@ -1,7 +1,7 @@
-"""Synapse, a Matrix homeserver: the real program, on loopback, for nobody but the tests.
+"""Synapse, a Matrix homeserver: the real program, on loopback, for nobody but the lab and the tests.
 
-It is installed from `tests/fakes/synapse.txt` by hash into an environment of its own below `.state` at first
-use; `python -m tests.drivers.synapse` does so ahead of the tests, where those have no network.
+It is installed from `synapse.txt` by hash into an environment of its own below `.state` at first
+use; `python -m deploy.lab.synapse` does so ahead of it, where there is no network later.
 """
 
 import hashlib
@@ -20,7 +20,10 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-LOCKED = Path(__file__).parents[1] / "fakes" / "synapse.txt"
+from deploy.lab.processes import Process
+from policies.model.errors import Unavailable
+
+LOCKED = Path(__file__).with_name("synapse.txt")
 """Made with `uv pip compile --generate-hashes` from `matrix-synapse`."""
 FOLDER = (
     Path(__file__).parents[2] / ".state" / f"synapse-{hashlib.sha256(LOCKED.read_bytes()).hexdigest()[:12]}"
@@ -29,8 +32,19 @@ INSTALLED_WITHIN = 600.0
 """Seconds; with an index near by it takes less than a minute."""
 UP_WITHIN = 60.0
 NAME = "chat.example.org"
-SECRET = "registration is for tests"
+SECRET = "registration is for labs"  # noqa: S105 - it guards a homeserver that lives for minutes
 DONE = "installed"
+
+
+def to_be_installed() -> str | None:
+    """Return what would be installed and where, None when it is there."""
+    if (FOLDER / DONE).exists():
+        return None
+    count = LOCKED.read_text().count("==")
+    return (
+        f"Synapse, a Matrix homeserver, is installed first: {count} Python packages by hash, "
+        f"into {FOLDER}; about a minute, once"
+    )
 
 
 def why_not_here() -> str | None:
@@ -67,6 +81,7 @@ class Synapse:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "log"
+        self._config = folder / "homeserver.yaml"
         self.known: dict[str, str] = {}
         """Access tokens of those who were registered."""
         listener = {
@@ -99,29 +114,32 @@ class Synapse:
             "rc_registration": many,
             "bcrypt_rounds": 4,
         }
-        (folder / "homeserver.yaml").write_text(json.dumps(config))
+        self._config.write_text(json.dumps(config))
+
+    def process(self, namespace: int | None = None) -> Process:
+        """Return its process, not yet started: in the network namespace of that open file, or in ours."""
+        program: list[str | Path] = [
+            FOLDER / "bin" / "python",
+            "-m",
+            "synapse.app.homeserver",
+            "-c",
+            self._config,
+        ]
+        if not (self.folder / "signing.key").exists():
+            subprocess.run([*program, "--generate-keys"], check=True, capture_output=True, cwd=self.folder)
+        bare: list[str | Path] = ["env", "-i", "-C", self.folder, f"PATH={os.environ['PATH']}"]
+        return Process("synapse", [*bare, *program], log=self.log, namespace=namespace)
 
     @contextmanager
     def running(self) -> Iterator["Synapse"]:
         """Have it answer for the length of the block; it remembers everything for the next one."""
-        config = self.folder / "homeserver.yaml"
-        command = [str(FOLDER / "bin" / "python"), "-m", "synapse.app.homeserver", "-c", str(config)]
-        if not (self.folder / "signing.key").exists():
-            subprocess.run([*command, "--generate-keys"], check=True, capture_output=True, cwd=self.folder)
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, env={"PATH": os.environ["PATH"]}
-            )
+        process = self.process()
+        process.start()
         try:
-            self._until_up(process)
+            self.wait_until_up(process)
             yield self
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.stop(grace=10)
 
     def person(self, name: str) -> str:
         """Register somebody; return their access token."""
@@ -137,17 +155,24 @@ class Synapse:
         """Ask its client API; the answer as JSON."""
         content = json.dumps(body).encode() if body is not None else None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        with urlopen(Request(self.url + path, content, headers, method=method), timeout=30) as answer:
+        request = Request(self.url + path, content, headers, method=method)  # noqa: S310 - http on loopback
+        with urlopen(request, timeout=30) as answer:  # noqa: S310 - the same
             return json.loads(answer.read())
 
-    def _until_up(self, process: "subprocess.Popen[bytes]") -> None:
+    def wait_until_up(self, process: Process) -> None:
+        """Wait until it answers.
+
+        Raises:
+            Unavailable: It has ended, or does not answer in time.
+        """
         end = time.monotonic() + UP_WITHIN
         while True:
             try:
                 self.ask("GET", "/_matrix/client/versions")
             except (URLError, OSError):
-                assert process.poll() is None, self.log.read_text()[-3000:]
-                assert time.monotonic() < end, self.log.read_text()[-3000:]
+                if process.pid is None or time.monotonic() > end:
+                    said = " / ".join(process.last_lines(3)) or "nothing"
+                    raise Unavailable(f"Synapse does not answer at {self.url}; it said: {said}") from None
                 time.sleep(0.1)
             else:
                 return

@@ -1,0 +1,99 @@
+"""The night as a stranger plays it: nobody types, and in the morning everything is told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.lab import preflight, synapse
+from deploy.lab.synapse import FOLDER
+from tests.house.leftovers import nothing_is_left
+from tests.lab.own_state import own_state
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.sweep,
+    pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
+    pytest.mark.timeout(420),
+]
+
+HOME = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def homeserver() -> Path:
+    why = synapse.why_not_here()
+    if why is not None:
+        pytest.skip(why)
+    return FOLDER
+
+
+def night(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "deploy.lab", "--scenario", "night", "--json", str(folder / "out.json")],
+        cwd=HOME,
+        env={**os.environ, "PENSTOCK_STATE": str(own_state(folder / "state"))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def told(homeserver: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("night")
+    with nothing_is_left():
+        process = night(folder)
+        said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    (story,) = json.loads((folder / "out.json").read_text())["stories"]
+    found: dict[str, Any] = story
+    return found
+
+
+def test_a_release_on_which_logins_fail_goes_back_at_night_and_nobody_is_cut(told: dict[str, Any]) -> None:
+    assert (told["outcome"], told["exit"]) == ("rolled_back", 3)
+    assert told["decision"]["verdict"] == "unhealthy"
+    assert told["sessions"] == {"before": 24, "after": 24, "lost": 0}
+    assert told["pings"]["lost"] == 0
+
+
+def test_it_waits_for_its_window_and_begins_when_that_opens(told: dict[str, Any]) -> None:
+    seen = told["seen"]
+    assert "lab is closed: next opening" in seen["refused"]
+    assert "waits for a patch window" in seen["waits"]
+    assert "after the window opened" in seen["opened"]
+
+
+def test_the_thread_of_its_card_tells_the_night_in_its_order(told: dict[str, Any]) -> None:
+    seen = told["seen"]
+    assert len(seen["card"]) > 1
+    assert "ROLLED BACK" in seen["card"][-1]
+    words = ("has started", "waits for a patch window", "this is over: waiting for window", "is rolled back")
+    places = [next(n for n, post in enumerate(seen["thread"]) if word in post) for word in words]
+    assert places == sorted(places), seen["thread"]
+    assert len({*seen["thread"]}) == len(seen["thread"])
+
+
+def test_the_report_is_written_and_the_page_shows_the_end(told: dict[str, Any]) -> None:
+    assert told["seen"]["report"].endswith(".html")
+    assert "rolled back" in told["seen"]["page"]
+
+
+def test_ctrl_c_while_the_change_waits_leaves_nothing(homeserver: Path, tmp_path: Path) -> None:
+    with nothing_is_left():
+        process = night(tmp_path)
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "the next wave waits" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said + rest
