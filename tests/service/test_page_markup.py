@@ -88,6 +88,9 @@ def hostile(ledger: Ledger) -> str:
     ledger.record_verdict(change, 1, decision(), AT)
     ledger.record_states("edge", [], {"edge-1": ALL})
     ledger.set_quarantine(Quarantine(fleet="edge", gateway="edge-1", reason=ALL, person=ALL, since=AT))
+    span = Frozen(begins=datetime(2020, 1, 1), ends=datetime(2090, 1, 1), tz="UTC", what=ALL[:200])  # noqa: DTZ001
+    freeze = KeptFreeze(fleet="edge", name="audit", spans=(span,), reason=ALL, person=ALL, at=AT)
+    ledger.add_freeze(freeze)
     ledger.make_enrolment("edge", "edge-1", ALL)
     ledger.revoke_certificates("edge", "edge-2", ALL, ALL)
     ledger.audit(ALL, Via.CHAT, ALL, ALL, {"reason": ALL, ALL: [ALL]})

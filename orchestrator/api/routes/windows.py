@@ -1,10 +1,10 @@
 """Windows and freezes of a fleet: when waves may start, and what people freeze."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Query
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 from starlette.responses import Response
 
 from orchestrator.api.once import Once
@@ -32,6 +32,12 @@ class FreezeAsked(Value):
     ends: Local
     tz: Place
     reason: Why
+
+    @model_validator(mode="after")
+    def _ends_later(self) -> Self:
+        if self.ends <= self.begins:
+            raise ValueError(f"it ends at {self.ends}, not after {self.begins}; write the later time last")
+        return self
 
 
 class CalendarAsked(Value):
