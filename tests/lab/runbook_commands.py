@@ -51,7 +51,7 @@ OF_HOSTS = {"removal": "tests/drivers/test_removal.py"}
 AFTER_MERGE: dict[tuple[str, str], str] = {
     ("window-closing", "penstock window next edge"): "windows",
     ("window-closing", "penstock window check edge"): "windows",
-    ("window-closing", "penstock freeze list edge"): "windows",
+    ("window-closing", "penstock window freeze list edge"): "windows",
     ("emergency-patch", "--override-window"): "windows",
     ("emergency-patch", "penstock window next edge"): "windows",
     ("chat-down", "penstock chat unlink"): "chat",
