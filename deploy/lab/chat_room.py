@@ -55,6 +55,8 @@ class LabRoom:
     """What people say and see in the room."""
 
     lab: Lab
+    folder: Path
+    """With chat.yaml and its secrets; each room of a lab has its own."""
     synapse: Synapse
     thread: ThreadPoolExecutor
     programs: list[Process] = field(default_factory=list)
@@ -106,14 +108,14 @@ async def chat_room(lab: Lab) -> AsyncIterator[LabRoom]:
     Raises:
         Unavailable: The homeserver or the chat's process did not come up.
     """
-    folder = lab.folder / "chat"
+    folder = lab.folder / f"chat-{uuid4().hex[:6]}"
     folder.mkdir(mode=0o700)
     with ThreadPoolExecutor(1, "outside", namespaces.enter, (lab.outside,)) as thread:
         loop = asyncio.get_running_loop()
         synapse = await loop.run_in_executor(thread, Synapse, folder / "synapse")
-        room = LabRoom(lab, synapse, thread)
+        room = LabRoom(lab, folder, synapse, thread)
         try:
-            await _fill(room, folder)
+            await _fill(room)
             yield room
         finally:
             for program in reversed(room.programs):
@@ -121,9 +123,9 @@ async def chat_room(lab: Lab) -> AsyncIterator[LabRoom]:
             write_yaml(lab.fleet_file, lab.fleet)
 
 
-async def _fill(room: LabRoom, folder: Path) -> None:
+async def _fill(room: LabRoom) -> None:
     """Start the homeserver, invite penstock to a room, and have it listen there."""
-    lab, synapse = room.lab, room.synapse
+    lab, folder, synapse = room.lab, room.folder, room.synapse
     homeserver = synapse.process(lab.outside)
     room.programs.append(homeserver)
     homeserver.start()
@@ -135,7 +137,7 @@ async def _fill(room: LabRoom, folder: Path) -> None:
     room.describe()
     await _known(lab)
     shown, _ = await lab.installation.service.tokens.make(
-        OPERATOR, "chat", {EVERY_FLEET: frozenset({Role.CHAT})}, timedelta(days=1)
+        OPERATOR, folder.name, {EVERY_FLEET: frozenset({Role.CHAT})}, timedelta(days=1)
     )
     write_private(folder / "penstock.token", shown.encode())
     write_private(folder / "matrix.token", room.tokens["penstock"].encode())

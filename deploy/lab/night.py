@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 import time
 from contextlib import suppress
@@ -54,7 +55,7 @@ class Seen:
     report: str = ""
     """The file of the report."""
     page: str = ""
-    """What the fleet's page says of the change."""
+    """What the fleet's page says of the change, to whoever is logged in."""
 
     @property
     def missing(self) -> list[str]:
@@ -204,10 +205,9 @@ class Night(Storyteller):
         """Log in at the page as a browser does, and see how the change ended on the fleet's page."""
         link = await self._lab.page_link()
         shown = await room.outside(_fleet_page, link)
-        text = " ".join(shown.split())
-        if name in text and "rolled back" in text.lower():
-            at = text.lower().index("rolled back")
-            self._seen.page = text[max(0, at - 80) : at + 120]
+        found = re.search(rf">{name}</a>.{{0,200}}?>rolled back<", " ".join(shown.split()))
+        if found is not None:
+            self._seen.page = " ".join(re.sub(r"<[^>]*>?", " ", found[0].lstrip(">").rstrip("<")).split())
 
     def _show(self, posts: list[Posted]) -> None:
         """Tell the room as it was: the card, its edits and its thread."""

@@ -1,6 +1,7 @@
 """Windows and freezes as people meet them: one sentence everywhere, refusals, and overrides."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from orchestrator.service.changes import ChangeService
 from policies.model.change import ChangeKind, ChangeOpening
 from policies.model.plan import Plan, ReleaseRef
+from tests.service.command_line import CommandLine
 from tests.service.test_applied_upgrades import applied, post, serving  # noqa: F401 - fixtures
 from tests.service.test_approvals import (  # noqa: F401 - fixtures
     ANNA,
@@ -251,3 +253,47 @@ async def test_a_file_that_asks_for_the_window_waits_for_it(
     status, found = await post(serving, applied(releases[1], start="in-window"), "two")
     assert (status, found["started"]) == (200, True), found
     assert len(begun) == 1
+
+
+async def test_people_freeze_by_commands_and_see_it_until_it_is_removed(
+    penstock: CommandLine, tmp_path: Path
+) -> None:
+    begins = datetime.now(UTC) - timedelta(hours=1)
+    local = [f"{moment:%Y-%m-%dT%H:%M}" for moment in (begins, begins + timedelta(hours=9))]
+    when = ("--from", local[0], "--to", local[1], "--tz", "UTC")
+    added = await penstock(
+        "window", "freeze", "add", "edge", "--name", "dns-move", *when, "--reason", "resolvers move"
+    )
+    assert (added.code, added.out.startswith("edge is frozen from ")) == (0, True), added
+    calendar = tmp_path / "finance.ics"
+    day = begins + timedelta(days=2)
+    lines = (
+        "BEGIN:VCALENDAR",
+        "VERSION:2.0",
+        "PRODID:-//finance//",
+        "BEGIN:VEVENT",
+        "UID:1",
+        "SUMMARY:close",
+    )
+    lines += (
+        f"DTSTAMP:{day:%Y%m%dT000000Z}",
+        f"DTSTART;VALUE=DATE:{day:%Y%m%d}",
+        "END:VEVENT",
+        "END:VCALENDAR",
+    )
+    calendar.write_text("\r\n".join(lines) + "\r\n")
+    said = await penstock(
+        *("window", "freeze", "import", str(calendar), "--fleet", "edge", "--name", "finance", "--tz", "UTC"),
+        *("--reason", "their close"),
+    )
+    assert said.code == 0, said
+    listed = await penstock("window", "freeze", "list", "edge")
+    assert "dns-move" in listed.out
+    assert "finance" in listed.out
+    closed = await penstock("window", "check", "edge")
+    assert (closed.code, "dns-move" in closed.out) == (5, True), closed
+    for name in ("dns-move", "finance"):
+        removed = await penstock("window", "freeze", "remove", "edge", "--name", name, "--reason", "over")
+        assert removed.code == 0, removed
+    opened = await penstock("window", "check", "edge")
+    assert opened.code == 0, opened
