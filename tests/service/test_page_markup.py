@@ -30,6 +30,7 @@ from policies.model.report import GatewayProgress
 from policies.model.status import Event
 from policies.model.value import digest_of
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
+from policies.model.windows import Frozen, KeptFreeze
 from policies.status.told import Told
 from tests.service.every_page import every_page
 from tests.service.page import SHELL, Patient, link_of, log_in, page_of
