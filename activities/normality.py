@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 from temporalio import activity
 
@@ -16,6 +17,8 @@ from policies.judge.offline.advisory import Advice, advise, bands
 from policies.model.gates import GatePolicy
 from policies.model.plan import Plan
 from policies.model.value import Digest, Value
+from policies.model.zones import zone
+from policies.planning.local_time import instant
 
 HOUR = timedelta(hours=1)
 WEEK = timedelta(weeks=1)
@@ -46,6 +49,8 @@ class _Question:
     gates: GatePolicy
     instances: tuple[str, ...]
     at: datetime
+    zone: ZoneInfo
+    """On whose clocks hours of the week are counted."""
 
 
 class NormalityActivities:
@@ -71,21 +76,25 @@ class NormalityActivities:
         plan = self._plans.plan(order.plan)
         targets = sorted(gateway.metrics_target for gateway in plan.fleet.gateways)
         stride = max(1, -(-len(targets) // MOST_INSTANCES))
-        return _Question(gates=plan.gates, instances=tuple(targets[::stride]), at=order.at)
+        return _Question(
+            gates=plan.gates,
+            instances=tuple(targets[::stride]),
+            at=order.at,
+            zone=zone(plan.fleet.tz or "UTC"),
+        )
 
     async def _advice(self, order: _Question, gate: Rate) -> tuple[Advice, Advice]:
-        hours = await asyncio.gather(*(self._hour(order, gate, order.at - n * WEEK) for n in range(WEEKS)))
-        (now, *past) = hours
-        at = (order.at - HOUR).timestamp()
-        known = [(at - n * WEEK.total_seconds(), hour) for n, hour in enumerate(past, start=1) if hour]
-        events = bands([(when, total) for when, (total, _) in known])
-        shares = bands([(when, bad / total) for when, (total, bad) in known if total])
+        ends = [weeks_before(order.at, n, order.zone) for n in range(WEEKS)]
+        (now, *past) = await asyncio.gather(*(self._hour(order, gate, end) for end in ends))
+        at, *before = [end.timestamp() for end in ends]  # an hour is known by its end
+        known = [(when, hour) for when, hour in zip(before, past, strict=True) if hour]
+        events = bands([(when, total) for when, (total, _) in known], order.zone)
+        shares = bands([(when, bad / total) for when, (total, bad) in known if total], order.zone)
         total, bad = now or (0.0, 0.0)
+        share, asked = bad / total if total else 0.0, f"{gate.id}: share of bad events in the last hour"
         return (
-            advise(events, at, total, f"{gate.id}: number of events in the last hour"),
-            advise(
-                shares, at, bad / total if total else 0.0, f"{gate.id}: share of bad events in the last hour"
-            ),
+            advise(events, at, total, f"{gate.id}: number of events in the last hour", order.zone),
+            advise(shares, at, share, asked, order.zone),
         )
 
     async def _hour(self, order: _Question, gate: Rate, end: datetime) -> tuple[float, float] | None:
@@ -106,6 +115,14 @@ class NormalityActivities:
         if not both:
             return None
         return sum(late[key] - early[key] if late[key] >= early[key] else late[key] for key in both)
+
+
+def weeks_before(at: datetime, weeks: int, zone: ZoneInfo) -> datetime:
+    """Return the moment that many weeks earlier at which clocks of the zone showed the same.
+
+    What no clock showed then is the first moment after it; what was shown twice is the first of the two.
+    """
+    return instant(at.astimezone(zone).replace(tzinfo=None) - weeks * WEEK, zone) if weeks else at
 
 
 def _last(one: Series) -> float:

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.normality import NormalityActivities, NormalityOrder, unusual
+from activities.normality import NormalityActivities, NormalityOrder, unusual, weeks_before
 from activities.observation import MetricsUnavailable
 from policies.judge.counts import Series
 from policies.judge.offline.advisory import Advice
 from policies.model.plan import Plan
+from policies.model.zones import zone
 from tests.activities.test_recorded_plans import plan_of
 from tests.unit.judged import policy
 
@@ -76,3 +78,54 @@ async def test_a_short_memory_says_nothing() -> None:
     advice = await ask(Remembering(WEEKLY[:2], 60))
     assert [one.normal for one in advice] == [None, None]
     assert unusual(advice) == ()
+
+
+class Habits:
+    """A metrics source of a site where people come at nine by their own clocks, and nobody in other hours."""
+
+    def __init__(self, place: str) -> None:
+        self._zone = zone(place)
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        here = at.astimezone(self._zone)
+        days = here.toordinal() - (0 if here.hour >= 10 else 1)
+        grown = 1000.0 * days + (1000.0 if here.hour == 9 else 0.0) * here.minute / 60
+        value = grown * (0.01 if "bad" in selector else 1)
+        return tuple(Series({"instance": name}, ((at.timestamp(), value),)) for name in instances)
+
+
+class ShelfOf:
+    """Has one plan, of a fleet in a zone."""
+
+    def __init__(self, place: str | None) -> None:
+        fleet = PLAN.fleet.model_copy(update={"tz": place})
+        self._plan = PLAN.model_copy(update={"fleet": fleet})
+
+    def plan(self, digest: str) -> Plan:
+        del digest
+        return self._plan
+
+
+@pytest.mark.parametrize("day", [datetime(2026, 10, 27), datetime(2026, 3, 31)])  # noqa: DTZ001 - a wall's
+async def test_a_usual_hour_stays_usual_after_clocks_were_changed(day: datetime) -> None:
+    """Both are the first Tuesday after a change: in UTC the same people come an hour earlier or later."""
+    at = day.replace(hour=10, tzinfo=zone("Europe/Berlin")).astimezone(UTC)
+    order = NormalityOrder(plan=PLAN.digest, at=at)
+    answers = []
+    for place in ("Europe/Berlin", None):
+        activities = NormalityActivities(Habits("Europe/Berlin"), ShelfOf(place))
+        answers.append(await ActivityEnvironment().run(activities.ask_whether_normal, order))
+    here, in_utc = answers
+    assert [one.normal for one in here] == [True, True], here
+    assert in_utc[0].normal is False, in_utc
+
+
+def test_weeks_are_those_of_the_clocks_on_the_wall() -> None:
+    berlin = zone("Europe/Berlin")
+    after = datetime(2026, 3, 31, 8, 0, tzinfo=UTC)
+    assert weeks_before(after, 1, berlin) == datetime(2026, 3, 24, 9, 0, tzinfo=UTC)
+    in_the_gap = datetime(2026, 4, 5, 0, 30, tzinfo=UTC)  # 02:30, which no clock showed a week before
+    assert weeks_before(in_the_gap, 1, berlin) == datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
+    assert weeks_before(after, 0, berlin) == after

@@ -6,6 +6,7 @@ window runs, the concurrent control knows better than any history.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from statistics import median
 
 from policies.model.value import Value
@@ -16,10 +17,8 @@ WIDTH = 4.0
 """Median absolute deviations to either side that still count as normal."""
 LEAST_WIDTH = 0.1
 """Part of the median that is normal to either side, however steady the past was."""
-_HOUR = 3600.0
-_WEEK = HOURS * _HOUR
-_MONDAY = 4 * 24 * _HOUR
-"""The epoch began on a Thursday; the first Monday came four days later."""
+_MONDAY = datetime(1970, 1, 5)  # noqa: DTZ001 - what clocks on the wall show
+"""The first Monday of the epoch."""
 
 
 class Band(Value):
@@ -38,18 +37,23 @@ class Advice(Value):
     sentence: str
 
 
-def hour_of_week(at: float) -> int:
-    """Return the hour of the week, 0 for Monday midnight UTC, of seconds since the epoch."""
-    return int((at - _MONDAY) % _WEEK // _HOUR)
+def hour_of_week(at: float, zone: tzinfo = UTC) -> int:
+    """Return the hour of the week of seconds since the epoch: 0 is Monday midnight on the zone's clocks."""
+    return _on_clocks(at, zone) % timedelta(weeks=1) // timedelta(hours=1)
 
 
-def bands(points: Sequence[tuple[float, float]]) -> dict[int, Band]:
-    """Return the band of each hour of the week from (time, value) points of past weeks."""
+def bands(points: Sequence[tuple[float, float]], zone: tzinfo = UTC) -> dict[int, Band]:
+    """Return the band of each hour of the week of the zone from (time, value) points of past weeks."""
     by_hour: dict[int, dict[int, list[float]]] = {}
     for at, value in points:
-        week = int((at - _MONDAY) // _WEEK)
-        by_hour.setdefault(hour_of_week(at), {}).setdefault(week, []).append(value)
+        week = _on_clocks(at, zone) // timedelta(weeks=1)
+        by_hour.setdefault(hour_of_week(at, zone), {}).setdefault(week, []).append(value)
     return {hour: _band([median(values) for values in weeks.values()]) for hour, weeks in by_hour.items()}
+
+
+def _on_clocks(at: float, zone: tzinfo) -> timedelta:
+    """Return how long after the first Monday clocks of the zone show it to be."""
+    return datetime.fromtimestamp(at, zone).replace(tzinfo=None) - _MONDAY
 
 
 def _band(values: Sequence[float]) -> Band:
@@ -58,9 +62,9 @@ def _band(values: Sequence[float]) -> Band:
     return Band(low=middle - width, middle=middle, high=middle + width, weeks=len(values))
 
 
-def advise(known: dict[int, Band], at: float, value: float, name: str) -> Advice:
-    """Compare one value with the band of its hour."""
-    band = known.get(hour_of_week(at))
+def advise(known: dict[int, Band], at: float, value: float, name: str, zone: tzinfo = UTC) -> Advice:
+    """Compare one value with the band of its hour, as clocks of the zone count hours."""
+    band = known.get(hour_of_week(at, zone))
     if band is None or band.weeks < FEWEST_WEEKS:
         weeks = band.weeks if band else 0
         sentence = f"{name}: only {weeks} weeks are known of this hour, {FEWEST_WEEKS} are needed"
