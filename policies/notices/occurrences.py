@@ -52,7 +52,7 @@ def notices_of(
     now = {fact.state for fact in facts}
     over = [one for one in lasting if one.state in scope and one.state not in now]
     known = {one.state for one in lasting}
-    found = list[Notice]()
+    found: list[Notice] = []
     for fact in facts:
         kind = KINDS[fact.state]
         if kind.waits and fact.state.value in known:

@@ -241,8 +241,8 @@ class _Night:
 
 
 def _is_card(post: Posted) -> bool:
-    """Say whether a post is how a change stands: it begins with the change's name."""
-    return re.match(rf"{FLEET}-\d+: ", post.body) is not None
+    """Say whether a post tells how a change stands: a card, or a notice of a change that has no card."""
+    return re.match(rf"(?:{FLEET}: )?{FLEET}-\d+\b", post.body) is not None
 
 
 def _tables(figures: dict[str, Any]) -> Sequence[Table]:
