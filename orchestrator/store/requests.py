@@ -26,9 +26,10 @@ class Requests(Book):
             OtherContent: The person gave this key to another request.
             Conflict: An equal request is still being carried out.
         """
-        table, hashed, now = tables.requests, hashlib.sha256(content).hexdigest(), datetime.now(UTC)
+        table, hashed = tables.requests, hashlib.sha256(content).hexdigest()
         mine = (table.c.person == person, table.c.key == key)
         with writing(self._engine) as connection:
+            now = datetime.now(UTC)  # once it is our turn: an equal one that went first is older then
             known = connection.execute(select(table).where(*mine)).one_or_none()
             if known is None:
                 connection.execute(insert(table).values(person=person, key=key, hash=hashed, at=now))
@@ -37,7 +38,8 @@ class Requests(Book):
                 raise OtherContent(f"the key {key} was given to another request; give this one its own")
             if known.answer is not None:
                 return Answer(status=known.status, body=known.answer)
-            if timedelta(0) <= now - known.at < ABANDONED:  # a clock that was set back keeps nobody out
+            # Another replica's clock may be a little ahead; one that was set back by more keeps nobody out.
+            if abs(now - known.at) < ABANDONED:
                 raise Conflict("the same request is still being carried out; ask again in a moment")
             connection.execute(update(table).where(*mine).values(at=now))
             return None
