@@ -142,7 +142,8 @@ class WindowActivities:
         try:
             frozen = (*self.frozen(fleet, at), *self.calendars.frozen(self._folder.fleet(fleet.name), at))
         except BadInput as unreadable:  # nobody knows what is frozen, so nothing starts
-            return WindowAnswer(fits=False, is_open=False, sentence=f"closed: {unreadable}", again=AGAIN)
+            why = f"closed: {unreadable}"
+            return WindowAnswer(fits=False, is_open=False, is_known=False, sentence=why, again=AGAIN)
         gateways = next((one.gateways for one in plan.waves if one.number == wave), ())
         zones = zones_of(fleet, gateways or None)
         if under_way:

@@ -10,6 +10,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
+from policies.model.chat import FleetChat
 from policies.model.fleet import AtDeadline, Automation, Fleet, Gateway, Slot
 from policies.model.release_tests import ReleaseTests
 from policies.model.value import Name
@@ -108,6 +109,7 @@ def weakened(before: Fleet | None, after: Fleet, serving: Collection[Name]) -> t
     found += _fewer_tests(before.tests, after.tests)
     found += _weaker_gateways(before, after, serving)
     found += _wider_windows(before, after)
+    found += _wider_chat(before.chat, after.chat)
     found += [
         f"gateway {name} leaves the fleet, and something serves there"
         for name in leaving(before, after)
@@ -220,8 +222,9 @@ def _wider_windows(before: Fleet, after: Fleet) -> list[str]:
     found = []
     if before.windows and (not after.windows or set(_texts(after.windows)) - set(_texts(before.windows))):
         found.append("windows are others, so waves may start at other times")
-    if before.windows and any(_zone_of(before, one) != _zone_of(after, one) for one in after.gateways):
-        found.append("gateways are in another zone, so their windows are at other times")
+    zones = [(_zone_of(before, one), _zone_of(after, one)) for one in after.gateways]
+    if any(known != wanted and (before.windows or known is not None) for known, wanted in zones):
+        found.append("gateways are in another zone, so their windows and freezes are at other times")
     kept = set(_texts(after.freezes))
     found += [
         f"the freeze {one.name} is taken out or changed" for one in before.freezes if _text(one) not in kept
@@ -230,6 +233,17 @@ def _wider_windows(before: Fleet, after: Fleet) -> list[str]:
         found.append(_said("min_tail", before.min_tail, after.min_tail))
     if before.on_window_close is not after.on_window_close is OnWindowClose.FINISH_WAVE:
         found.append(_said("on_window_close", before.on_window_close.value, after.on_window_close.value))
+    return found
+
+
+def _wider_chat(before: FleetChat | None, after: FleetChat | None) -> list[str]:
+    """Return where people may speak of the fleet, or say yes, who could not before."""
+    known, wanted = before or FleetChat(), after or FleetChat()
+    found = []
+    if wanted.approvals and not known.approvals:
+        found.append("approvals are taken in chats")
+    if set(wanted.channels) - set(known.channels):
+        found.append("the fleet is spoken of in another room of a chat")
     return found
 
 

@@ -83,14 +83,14 @@ class Opened:
                 raise
             heed_cancellation()
             sentence = f"nobody can say whether a wave may start: {sentence_of(error)}"
-            return WindowAnswer(fits=False, is_open=True, sentence=sentence, again=UNANSWERED)
+            return WindowAnswer(fits=False, is_open=True, is_known=False, sentence=sentence, again=UNANSWERED)
 
 
 def _is_news(answer: WindowAnswer, told: WindowAnswer | None) -> bool:
     """Whether anything but the time that is left is another than what was told."""
     if told is None:
         return True
-    same = ("fits", "is_open", "until", "freeze")
+    same = ("fits", "is_open", "is_known", "until", "freeze")
     if any(getattr(answer, name) != getattr(told, name) for name in same):
         return True
     return answer.until is None and answer.sentence != told.sentence

@@ -95,6 +95,8 @@ class WaveWindow:
         if not self._under_way:
             self._story.take_window(None if answer.fits else answer, workflow.now())
             return
+        if not answer.is_known:
+            return  # neither is a hold lifted, nor does anything go back, because nobody can say
         if answer.is_open:
             if self._held:
                 self._held = False
@@ -105,6 +107,9 @@ class WaveWindow:
         elif (answer.freeze is not None or closing is OnWindowClose.HOLD) and not self._held:
             self._held = True
             await self._give(_command(CommandKind.HOLD, answer.lasting))
+        elif self._held and closing is OnWindowClose.FINISH_WAVE:  # the freeze is over, and so is the window
+            self._held = False
+            await self._give(_command(CommandKind.RESUME, answer.lasting))
         elif not self._held:
             self._story.note(f"the window closed; wave {wave} is finished: {answer.lasting}", workflow.now())
 

@@ -89,7 +89,7 @@ class Matrix:
                 for event in () if first else told.timeline.events:
                     if isinstance(event, MegolmEvent | RoomEncryptionEvent):
                         await self._tell_encrypted(room)
-                    said = self._message(room, event)
+                    said = self._read(room, event)
                     if said is not None and said.message not in self._unsettled:
                         self._unsettled[said.message] = self._since or answer.next_batch
                         yield said
@@ -142,11 +142,20 @@ class Matrix:
         """Let go of every connection."""
         await self._client.close()
 
+    def _read(self, room: str, event: object) -> ChatMessage | None:
+        """Return what was said to penstock; what anybody in a room can write must end no process."""
+        try:
+            return self._message(room, event)
+        except Exception:  # noqa: BLE001 - whatever a stranger's homeserver lets through
+            _log.exception("a message in %s cannot be read and is left out", room)
+            return None
+
     def _message(self, room: str, event: object) -> ChatMessage | None:
         """Return what was said to penstock; None for what is for others, is an edit, or is its own."""
         if not isinstance(event, RoomMessageText) or event.sender == self._file.user:
             return None
-        relation = event.source.get("content", {}).get("m.relates_to") or {}
+        related = event.source.get("content", {}).get("m.relates_to")
+        relation = related if isinstance(related, dict) else {}
         direct = room in self._direct.values()
         if relation.get("rel_type") == "m.replace" or (addressed(event.body) is None and not direct):
             return None

@@ -8,18 +8,19 @@ import asyncio
 import hashlib
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator.chat.asking import Api, ApiAway, ApiBusy, ApiRefuses
 from orchestrator.chat.file import ChatFile, read, secret
 from orchestrator.chat.port import Chat, ChatAway, Post
 from policies.chat.grammar import CHANGES, addressed
 from policies.chat.spelling import spelled
-from policies.model.chat import ChatAnswer, ChatMessage, ShownCard
+from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ShownCard
 from policies.model.errors import BadInput
 from policies.model.notice import Delivery, NoticeLevel, Occasion
 
@@ -38,6 +39,25 @@ WAITING = 200
 
 TRIES = 3
 _log = logging.getLogger(__name__)
+
+
+T = TypeVar("T")
+
+
+async def _each(work: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:
+    """Do it for each, also for those behind one that fails.
+
+    Raises:
+        ApiAway, ApiBusy, ApiRefuses, ChatAway: What the last of those met that failed.
+    """
+    failed: Exception | None = None
+    for one in items:
+        try:
+            await work(one)
+        except (ApiAway, ApiBusy, ApiRefuses, ChatAway) as error:
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 class Conversation:
@@ -118,42 +138,46 @@ class Conversation:
 
     async def show_cards(self) -> None:
         """Post or edit every card that does not show how its change stands."""
-        for card in await self._api.cards(self._chat.workspace):
-            message = await self._chat.show(card)
-            await self._api.shown(
-                ShownCard(
-                    workspace=self._chat.workspace,
-                    channel=card.channel,
-                    change=card.change,
-                    message=message,
-                    digest=card.digest,
-                )
+        await _each(self._show, await self._api.cards(self._chat.workspace))
+
+    async def _show(self, card: ChatCard) -> None:
+        message = await self._chat.show(card)
+        await self._api.shown(
+            ShownCard(
+                workspace=self._chat.workspace,
+                channel=card.channel,
+                change=card.change,
+                message=message,
+                digest=card.digest,
             )
+        )
 
     async def tell_notices(self, sink: str) -> None:
         """Tell what the sink has not had yet, each in the thread of its change; it is had once it was said.
 
         A notice that comes before the card of its change waits for the card, but not for long.
         """
-        for delivery in await self._api.notices(sink):
-            notice = delivery.notice
-            places = await self._api.places(self._chat.workspace, notice.fleet, notice.change)
-            fresh = datetime.now(UTC) - notice.at < CARD_WITHIN
-            if notice.change is not None and fresh and None in places.rooms.values():
-                continue
-            loud = notice.level is NoticeLevel.PAGE and delivery.occasion is Occasion.SAID
-            for room, card in places.rooms.items():
-                named = f"{notice.key}/{delivery.occasion}/{room}"
-                await self._chat.say(
-                    Post(
-                        room,
-                        notice_lines(delivery),
-                        hashlib.sha256(named.encode()).hexdigest()[:32],
-                        thread=card,
-                        mentions=places.mentions if loud else (),
-                    )
+        await _each(partial(self._tell, sink), await self._api.notices(sink))
+
+    async def _tell(self, sink: str, delivery: Delivery) -> None:
+        notice = delivery.notice
+        places = await self._api.places(self._chat.workspace, notice.fleet, notice.change)
+        fresh = datetime.now(UTC) - notice.at < CARD_WITHIN
+        if notice.change is not None and fresh and None in places.rooms.values():
+            return
+        loud = notice.level is NoticeLevel.PAGE and delivery.occasion is Occasion.SAID
+        for room, card in places.rooms.items():
+            named = f"{notice.key}/{delivery.occasion}/{room}"
+            await self._chat.say(
+                Post(
+                    room,
+                    notice_lines(delivery),
+                    hashlib.sha256(named.encode()).hexdigest()[:32],
+                    thread=card,
+                    mentions=places.mentions if loud else (),
                 )
-            await self._api.delivered(sink, [notice.key])
+            )
+        await self._api.delivered(sink, [notice.key])
 
 
 def notice_lines(delivery: Delivery) -> list[str]:

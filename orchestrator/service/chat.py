@@ -63,7 +63,7 @@ class ChatService:
             Conflict: The same message is being answered at this moment.
             Unavailable: The ledger does not answer; the same message may come again.
         """
-        if not process.machine or not any(may(process, Action.CHAT, name) for name in process.grants):
+        if not is_chat(process):
             raise await self._acts.refuse(
                 process,
                 None,
@@ -151,7 +151,7 @@ class ChatService:
         hour = (
             None
             if caller is not None
-            else f"chat/{key_of_text(account)}/{refused.code}/{said.at:%Y-%m-%dT%H}"
+            else f"chat/{key_of_text(account)}/{refused.code}/{datetime.now(UTC):%Y-%m-%dT%H}"
         )
         body = {"why": str(refused), "from": account, "channel": said.channel, "said": said.text[:200]}
         self._ledger.audit(who, "chat", "refused", account, body, hour)
@@ -370,6 +370,11 @@ class ChatService:
     def _done(caller: Caller, accepted: bool, sentence: str, verb: ChatVerb) -> ChatAnswer:
         said = sentence if accepted else f"Nothing was done: {sentence}"
         return ChatAnswer(lines=(f"{caller.person}: {said}",), begun=verb if accepted else None)
+
+
+def is_chat(caller: Caller) -> bool:
+    """Return whether this is a process of a chat, which may hand on what others say."""
+    return caller.machine and any(may(caller, Action.CHAT, name) for name in caller.grants)
 
 
 def key_of(said: ChatMessage) -> str:

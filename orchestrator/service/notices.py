@@ -46,7 +46,7 @@ class NoticeService:
         Raises:
             NotAllowed: The caller is no machine whose token lets it pass notices on.
         """
-        fleets = await self._passed_on(caller)
+        fleets = await self._passed_on(caller, sink)
         return await asyncio.to_thread(self.ledger.outbox, sink, limit, fleets)
 
     async def delivered(self, caller: Caller, sink: str, keys: Collection[str]) -> int:
@@ -55,7 +55,7 @@ class NoticeService:
         Raises:
             NotAllowed: The caller is no machine whose token lets it pass notices on.
         """
-        fleets = await self._passed_on(caller)
+        fleets = await self._passed_on(caller, sink)
 
         def done() -> int:
             return self.ledger.notices_delivered(sink, keys, fleets=fleets)
@@ -120,7 +120,7 @@ class NoticeService:
         known = await asyncio.to_thread(self.fleets.names, caller)
         return tuple(name for name in known if may(caller, action, name))
 
-    async def _passed_on(self, caller: Caller) -> tuple[str, ...]:
+    async def _passed_on(self, caller: Caller, sink: str) -> tuple[str, ...]:
         fleets: tuple[str, ...] = ()
         if caller.machine:
             fleets = await asyncio.to_thread(self.fleets.where, caller, Action.HAND_ON)
@@ -128,5 +128,8 @@ class NoticeService:
             sentence = (
                 f"{caller.person} may not hand notices on: that takes a machine's token with the role chat"
             )
+            raise await self.acts.refuse(caller, None, sentence)
+        if self.rules is not None and sink in await asyncio.to_thread(self.rules.pushed):
+            sentence = f"{sink} is told by the worker, and takes nobody's word that it was"
             raise await self.acts.refuse(caller, None, sentence)
         return fleets

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from policies.model.offer import Offer
 from policies.model.people import PersonName
@@ -85,7 +85,7 @@ class ChatMessage(Value):
     thread: MessageId | None = None
     text: str = Field(default="", max_length=LONGEST_SAID)
     action: ChatAction | None = None
-    at: datetime
+    at: AwareDatetime
     """When it was sent, by the chat's server."""
 
 

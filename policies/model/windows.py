@@ -1,5 +1,6 @@
 """Patch windows and freezes as people declare them, and the answer to whether waves may start."""
 
+import re
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Annotated, Self
@@ -68,6 +69,8 @@ class PatchWindow(Value):
             raise ValueError(
                 f"{strange[0]} is not understood here; days are named by {', '.join(sorted(_PARTS))}"
             )
+        if not re.fullmatch(r"[1-9][0-9]{0,2}", said.get("INTERVAL", "1")):
+            raise ValueError(f"INTERVAL={said['INTERVAL']} never comes to an end; write one from 1 to 999")
         _parsed(rule.upper())
         return rule.upper()
 
@@ -92,11 +95,15 @@ def _parsed(rule: str) -> None:
     Raises:
         ValueError: It cannot, or names none.
     """
-    from dateutil.rrule import rrulestr  # noqa: PLC0415 - workflows load this module, and read no rule
+    from dateutil.rrule import rrule, rrulestr  # noqa: PLC0415 - workflows load this module, and read no rule
 
     begin = datetime.combine(FIRST_DAY, time())
     try:
-        found = rrulestr(rule, dtstart=begin).after(begin, inc=True)
+        bounded = rrulestr(rule, dtstart=begin)
+        if not isinstance(bounded, rrule):
+            raise ValueError("it is several rules")  # noqa: TRY004, TRY301 - said as any other mistake in it
+        # Days that no calendar has would be looked for until the year 9999.
+        found = bounded.replace(until=begin + timedelta(days=9 * 366)).after(begin, inc=True)
     except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         raise ValueError(f"{rule} is no rule: {error}; write it like FREQ=WEEKLY;BYDAY=TU") from error
     if found is None or found > begin + timedelta(days=8 * 366):
@@ -192,6 +199,8 @@ class WindowAnswer(Value):
     """When it closes, or, where nothing may start, when something may; None where nobody knows."""
     freeze: str | None = None
     """The freeze that keeps it closed."""
+    is_known: bool = Field(default=True, exclude_if=lambda known: known)
+    """Whether anybody could say it; where nobody can, nothing starts and nothing under way is changed."""
     again: timedelta = timedelta(seconds=30)
     """After which time it is worth asking again."""
 

@@ -25,6 +25,9 @@ AHEAD, BEHIND = timedelta(days=400), timedelta(days=40)
 FIRST_YEAR = 2000
 """What comes again may have begun in it: whatever is older takes long to be followed until today."""
 
+MOST_INTERVAL = 1_000
+"""Days, weeks, months or years between two times of an event; 0 would never end."""
+
 _RARE = {"DAILY", "WEEKLY", "MONTHLY", "YEARLY"}
 _FINER = {"BYHOUR", "BYMINUTE", "BYSECOND"}
 
@@ -45,7 +48,7 @@ def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[F
         raise BadInput(f"{called} is larger than {LARGEST} bytes; leave out what is long over")
     try:
         calendar = Calendar.from_ical(content)
-        _refuse_too_much(calendar, called)
+        _refuse_too_much(calendar, called, at)
         found = occurrences_of(calendar).between(at - BEHIND, at + AHEAD)
         spans = [_frozen(one, tz) for one in islice(found, MOST_SPANS + 1)]
     except BadInput:
@@ -60,7 +63,7 @@ def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[F
     return tuple(sorted((one for one in spans if one is not None), key=lambda one: (one.begins, one.ends)))
 
 
-def _refuse_too_much(calendar: Any, called: str) -> None:
+def _refuse_too_much(calendar: Any, called: str, at: datetime) -> None:
     events: Sequence[Any] = calendar.walk("VEVENT")
     if not events:
         raise BadInput(f"{called} has no event; check that it is the calendar you mean")
@@ -75,6 +78,7 @@ def _refuse_too_much(calendar: Any, called: str) -> None:
     for event in recurring:
         for rule in _rules(event):
             _refuse_rule(rule, event, called)
+            _bound(rule, event, at)
 
 
 def _rules(event: Any) -> Iterator[Any]:
@@ -86,8 +90,21 @@ def _refuse_rule(rule: Any, event: Any, called: str) -> None:
     what = sentence(str(event.get("SUMMARY", "an event")), 60)
     if str(rule.get("FREQ", [""])[0]).upper() not in _RARE or _FINER & {key.upper() for key in rule}:
         raise BadInput(f"{called}: {what} comes more often than daily; write one that does not")
+    if not all(1 <= int(interval) < MOST_INTERVAL for interval in rule.get("INTERVAL", [1])):
+        raise BadInput(f"{called}: {what} never comes to an end; write an INTERVAL from 1 to {MOST_INTERVAL}")
     if event["DTSTART"].dt.year < FIRST_YEAR:
         raise BadInput(f"{called}: {what} began before {FIRST_YEAR}; write a later beginning")
+
+
+def _bound(rule: Any, event: Any, at: datetime) -> None:
+    """Let a rule end after what is asked about: days that no calendar has are looked for until its end."""
+    if "UNTIL" in rule or "COUNT" in rule:
+        return
+    last, begins = at + AHEAD + timedelta(days=2), event["DTSTART"].dt
+    if not isinstance(begins, datetime):
+        rule["UNTIL"] = [last.date()]
+    else:
+        rule["UNTIL"] = [last if begins.tzinfo is not None else last.replace(tzinfo=None)]
 
 
 def _frozen(event: Any, tz: str) -> Frozen | None:

@@ -274,8 +274,6 @@ async def test_people_freeze_by_commands_and_see_it_until_it_is_removed(
         "BEGIN:VEVENT",
         "UID:1",
         "SUMMARY:close",
-    )
-    lines += (
         f"DTSTAMP:{day:%Y%m%dT000000Z}",
         f"DTSTART;VALUE=DATE:{day:%Y%m%d}",
         "END:VEVENT",

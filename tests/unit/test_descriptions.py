@@ -229,3 +229,18 @@ def test_whoever_widens_windows_or_takes_a_freeze_out_weakens_a_safeguard() -> N
         (careful.model_copy(update={"tz": "Asia/Tokyo"}), "gateways are in another zone"),
     ):
         assert any(said in one for one in weakened(careful, wider, ())), said
+
+
+def test_whoever_lets_a_chat_say_yes_or_speak_in_another_room_weakens_a_safeguard() -> None:
+    room = {"workspace": "chat.example.org", "channel": "!ops:chat.example.org"}
+    spoken = fleet(chat={"channels": [room]})
+    assert weakened(fleet(), spoken, ()) == ("the fleet is spoken of in another room of a chat",)
+    assert weakened(spoken, fleet(), ()) == ()
+    approving = fleet(chat={"channels": [room], "approvals": True})
+    assert weakened(spoken, approving, ()) == ("approvals are taken in chats",)
+
+
+def test_whoever_moves_a_fleet_to_another_zone_moves_its_freezes() -> None:
+    here, there = fleet(tz="Europe/Berlin"), fleet(tz="Pacific/Kiritimati")
+    said = "gateways are in another zone, so their windows and freezes are at other times"
+    assert weakened(here, there, ()) == (said,)

@@ -166,3 +166,12 @@ def test_what_is_answered_for_one_moment_agrees_with_the_list_of_openings(
 )
 def test_a_length_of_time_is_said_in_the_two_units_that_matter(time_: int, said: str) -> None:
     assert length(timedelta(seconds=time_)) == said
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "rule", ["FREQ=DAILY;INTERVAL=0", "FREQ=WEEKLY;BYDAY=MO;INTERVAL=0", "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30"]
+)
+def test_a_window_that_is_never_found_or_never_ends_is_refused_at_once(rule: str) -> None:
+    with pytest.raises(ValueError, match=r"INTERVAL|names no day"):
+        PatchWindow(name="n", tz="UTC", rrule=rule, start=time(2), duration=timedelta(hours=4))

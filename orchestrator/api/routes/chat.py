@@ -10,6 +10,7 @@ from orchestrator.api.limits import Kind
 from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Why
 from orchestrator.api.who import Asking, Recognised, Serving, limits_of
+from orchestrator.service.chat import is_chat
 from policies.chat.grammar import SAFE, addressed
 from policies.model.chat import (
     Account,
@@ -66,6 +67,8 @@ async def message(said: ChatMessage, request: Request, process: Recognised, serv
     word = (addressed(said.text) or "").split(" ", 1)[0].lower()
     safe = (said.action.verb if said.action is not None else word) in SAFE
     kind = Kind.SAFE if safe else Kind.CHANGE
+    if not is_chat(process):  # whoever else asks takes nothing from those whose names they write
+        account, kind, safe = process.person, Kind.CHANGE, True
     limits.take(account, kind)
     if not safe:  # a crowd of strangers keeps nobody from holding a change
         limits.take(f"chat {said.workspace}", Kind.CHAT)
