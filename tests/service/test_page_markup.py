@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -30,6 +30,7 @@ from policies.model.report import GatewayProgress
 from policies.model.status import Event
 from policies.model.value import digest_of
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
+from policies.model.windows import Frozen, KeptFreeze
 from policies.status.told import Told
 from tests.service.every_page import every_page
 from tests.service.page import SHELL, Patient, link_of, log_in, page_of
@@ -67,6 +68,7 @@ SEEN = ("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "&lt;b&gt; 
 """What has to be read on a page that shows such a text."""
 
 AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
+NAIVE = AT.replace(tzinfo=None)
 DIGEST = digest_of(b"release")
 PLAN = digest_of(b"plan")
 
@@ -90,6 +92,14 @@ def hostile(ledger: Ledger) -> str:
     ledger.set_quarantine(Quarantine(fleet="edge", gateway="edge-1", reason=ALL, person=ALL, since=AT))
     ledger.make_enrolment("edge", "edge-1", ALL)
     ledger.revoke_certificates("edge", "edge-2", ALL, ALL)
+    span = Frozen(begins=NAIVE, ends=NAIVE + timedelta(days=1), tz="UTC", what=HOSTILE["script"])
+    ledger.add_freeze(
+        KeptFreeze.model_construct(
+            fleet="edge", name="hostile", spans=(span,), reason=ALL, person="ana", at=AT
+        )
+    )
+    ledger.offer_chat_link("secret", "chat.example.org", HOSTILE["script"], ALL, timedelta(hours=1))
+    ledger.link_chat("secret", "root", None, None, timedelta(days=1))
     ledger.audit(ALL, Via.CHAT, ALL, ALL, {"reason": ALL, ALL: [ALL]})
     ledger.audit("ana", Via.WEB, "long", "line", {"reason": "W" * 100_000})
     return change
