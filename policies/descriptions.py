@@ -110,6 +110,8 @@ def weakened(before: Fleet | None, after: Fleet, serving: Collection[Name]) -> t
     found += _weaker_gateways(before, after, serving)
     found += _wider_windows(before, after)
     found += _wider_chat(before.chat, after.chat)
+    if after.recurring is not None and before.recurring is None:
+        found.append("recurring upgrades start without a person")
     found += [
         f"gateway {name} leaves the fleet, and something serves there"
         for name in leaving(before, after)

@@ -15,6 +15,9 @@ from pydantic import BaseModel
 from deploy.reference.markdown import prose, sentence, table
 
 PATTERNS = {
+    r"^[A-Za-z0-9_-][A-Za-z0-9._/-]*\.ics$": "a path that ends in `.ics`",
+    r"^https?://[^\s<>\"']+$": "an address that begins with `https://` or `http://`",
+    r"^[^\x00-\x1f\x7f]+$": "one line of text",
     r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$": "a name: small letters, digits, dots and hyphens",
     r"^[a-z0-9](?:[a-z0-9._@-]*[a-z0-9])?$": "a name: small letters, digits, `.`, `_`, `@` and `-`",
     r"^(?:\*|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)$": "a fleet's name, or `*` for every fleet",

@@ -19,6 +19,7 @@ from orchestrator.processes.composition import compose
 from orchestrator.processes.listening import answering_at, port_at
 from orchestrator.processes.monitored import engine_look, ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself, leave
+from orchestrator.processes.recurring import keep_upgrading
 from orchestrator.processes.reports import keep_reporting
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
@@ -130,6 +131,8 @@ async def answering(settings: Settings, network: socket.socket | None) -> AsyncI
         held.callback(delivering.cancel)
         reporting = asyncio.create_task(keep_reporting(service, settings.reports))
         held.callback(reporting.cancel)
+        upgrading = asyncio.create_task(keep_upgrading(service))
+        held.callback(upgrading.cancel)
         yield
 
 

@@ -169,6 +169,15 @@ class WindowService:
             opens = await asyncio.to_thread(self._answer, plan, answer.until)
         return StartTerms(answer=answer, start_by=opens.until if opens is not None else None)
 
+    def opening(self, fleet: Fleet, at: datetime) -> Opening | None:
+        """Return the opening of the fleet's windows that is now; None outside, and while nobody knows."""
+        try:
+            frozen = self._asking.frozen(fleet, at)
+        except BadInput:
+            return None
+        found = free(fleet, frozen, zones_of(fleet), at, at + timedelta(minutes=1)) if fleet.windows else []
+        return next((one for one in found if one.opens <= at < one.closes), None)
+
     def _answer(self, plan: Plan, at: datetime) -> WindowAnswer:
         first = plan.waves[0].number if plan.waves else 1
         return self._asking.standing(plan, first, at)

@@ -18,6 +18,7 @@ from policies.model.people import Via
 from policies.model.plan import ReleaseRef
 from policies.model.release import ReleaseRow
 from policies.model.verification import Verification
+from policies.recurring import OfferedRelease
 
 MOST_ANSWERS = 50
 """Answers of a repository that an entry of the record names; the store's own record has all of them."""
@@ -88,6 +89,20 @@ class Releases(Book):
         """Return every release, the newest first, withdrawn ones too."""
         with reading(self._engine) as connection:
             return tuple(map(_row, connection.execute(_ROWS)))
+
+    def offered(self, product: str, channel: str) -> tuple[OfferedRelease, ...]:
+        """Return every release of that product and channel, in no order, withdrawn ones too."""
+        table = tables.releases
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(table).where(table.c.product == product)).all()
+        found = ((row, json.loads(row.manifest)) for row in rows)
+        return tuple(
+            OfferedRelease(
+                release=_release(row), rollback_index=said["rollback_index"], withdrawn=row.yanked_reason
+            )
+            for row, said in found
+            if said.get("channel") == channel and "rollback_index" in said
+        )
 
     def release_row(self, digest: str) -> ReleaseRow | None:
         """Return what is known of the release of this digest, None when it was never added."""

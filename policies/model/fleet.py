@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from policies.model.chat import FleetChat
 from policies.model.drain import DrainLimits
+from policies.model.recurring import RecurringUpgrade
 from policies.model.release_tests import ReleaseTests
 from policies.model.settings import Setting, Settings
 from policies.model.spare import SpareDrills
@@ -393,6 +394,12 @@ class Fleet(Value):
         description="spare gateways on which drills are rehearsed by the clock, inside a patch window",
     )
 
+    recurring: RecurringUpgrade | None = Field(
+        default=None,
+        exclude_if=lambda recurring: recurring is None,
+        description="the newest release of the channel is started by itself, once in each opening",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _gateways_know_whose_they_are(cls, said: object) -> object:
@@ -439,6 +446,21 @@ class Fleet(Value):
             )
         if short := next((one for one in self.windows if one.duration <= self.jitter), None):
             raise ValueError(f"jitter is {self.jitter}, and {short.name} is over then; write a shorter one")
+        return self
+
+    @model_validator(mode="after")
+    def _recurring_has_its_windows(self) -> "Fleet":
+        if self.recurring is None:
+            return self
+        if not self.windows:
+            raise ValueError(
+                "recurring upgrades start when a window opens, and none is declared; write windows"
+            )
+        if self.recurring.channel != self.channel:
+            raise ValueError(
+                f"recurring.channel is {self.recurring.channel}, and the fleet gets releases of "
+                f"{self.channel}; one of them is meant"
+            )
         return self
 
     @model_validator(mode="after")

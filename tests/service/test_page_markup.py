@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -68,6 +68,7 @@ SEEN = ("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "&lt;b&gt; 
 """What has to be read on a page that shows such a text."""
 
 AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
+NAIVE = AT.replace(tzinfo=None)
 DIGEST = digest_of(b"release")
 PLAN = digest_of(b"plan")
 
@@ -89,11 +90,16 @@ def hostile(ledger: Ledger) -> str:
     ledger.record_verdict(change, 1, decision(), AT)
     ledger.record_states("edge", [], {"edge-1": ALL})
     ledger.set_quarantine(Quarantine(fleet="edge", gateway="edge-1", reason=ALL, person=ALL, since=AT))
-    span = Frozen(begins=datetime(2020, 1, 1), ends=datetime(2090, 1, 1), tz="UTC", what=ALL[:200])  # noqa: DTZ001
-    freeze = KeptFreeze(fleet="edge", name="audit", spans=(span,), reason=ALL, person=ALL, at=AT)
-    ledger.add_freeze(freeze)
     ledger.make_enrolment("edge", "edge-1", ALL)
     ledger.revoke_certificates("edge", "edge-2", ALL, ALL)
+    span = Frozen(begins=NAIVE, ends=NAIVE + timedelta(days=1), tz="UTC", what=HOSTILE["script"])
+    ledger.add_freeze(
+        KeptFreeze.model_construct(
+            fleet="edge", name="hostile", spans=(span,), reason=ALL, person="ana", at=AT
+        )
+    )
+    ledger.offer_chat_link("secret", "chat.example.org", HOSTILE["script"], ALL, timedelta(hours=1))
+    ledger.link_chat("secret", "root", None, None, timedelta(days=1))
     ledger.audit(ALL, Via.CHAT, ALL, ALL, {"reason": ALL, ALL: [ALL]})
     ledger.audit("ana", Via.WEB, "long", "line", {"reason": "W" * 100_000})
     return change
