@@ -44,9 +44,6 @@ PATTERNS = {
     r"^https?://[^\s?#@/]+(?:/[^\s?#@]*)?$": "an address like `https://HOST:PORT/PATH`, without a login",
     r"^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$": "a mail address",
     r"^[A-Za-z0-9.:-]+$": "a host's name or address",
-    r"^[A-Za-z0-9_-][A-Za-z0-9._/-]*\.ics$": "a file beside this one, like `holidays.ics`",
-    r"^[^\x00-\x1f\x7f]+$": "one line of text",
-    r"^https?://[^\s<>\"']+$": "an address like `https://HOST/PATH`",
     r"\S": "text",
 }
 """What a pattern means to whoever writes a value; a pattern without words here is a mistake of ours."""
