@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
@@ -441,10 +441,14 @@ def _notices() -> dict[str, Any]:
 
 
 def _free_port() -> int:
-    """Return a port of this machine, outside of the lab, where a browser finds the page."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
+    """Return a port of this machine, outside of the lab, where a browser finds the page.
+
+    It is below those that the kernel gives whoever asks for any: the API listens there some time later.
+    """
+    for port in secrets.SystemRandom().sample(range(20_000, 30_000), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise Unavailable("no port of 127.0.0.1 between 20000 and 30000 is free for the page; free one")
 
 
 def stand_ins(folder: Path, program: str) -> Path:
