@@ -90,6 +90,9 @@ def _refuse_rule(rule: Any, event: Any, called: str) -> None:
     what = sentence(str(event.get("SUMMARY", "an event")), 60)
     if str(rule.get("FREQ", [""])[0]).upper() not in _RARE or _FINER & {key.upper() for key in rule}:
         raise BadInput(f"{called}: {what} comes more often than daily; write one that does not")
+    named = {key.upper() for key in rule}
+    if {"BYMONTH", "BYMONTHDAY"} <= named and str(rule.get("FREQ", [""])[0]).upper() != "YEARLY":
+        raise BadInput(f"{called}: {what} is on days of months; write it with FREQ=YEARLY")
     if not all(1 <= int(interval) < MOST_INTERVAL for interval in rule.get("INTERVAL", [1])):
         raise BadInput(f"{called}: {what} never comes to an end; write an INTERVAL from 1 to {MOST_INTERVAL}")
     if event["DTSTART"].dt.year < FIRST_YEAR:

@@ -97,7 +97,10 @@ def test_a_calendar_that_was_spoiled_anywhere_is_read_or_refused_and_nothing_els
 
 
 @pytest.mark.timeout(30)
-@pytest.mark.parametrize("rule", ["FREQ=DAILY;INTERVAL=0", "FREQ=WEEKLY;BYDAY=MO;INTERVAL=-1"])
+@pytest.mark.parametrize(
+    "rule",
+    ["FREQ=DAILY;INTERVAL=0", "FREQ=WEEKLY;BYDAY=MO;INTERVAL=-1", "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30"],
+)
 def test_what_would_never_come_to_an_end_is_refused(rule: str) -> None:
     with pytest.raises(BadInput):
         told(f"DTSTART:20261101T090000Z\r\nDTEND:20261101T100000Z\r\nRRULE:{rule}")
@@ -105,5 +108,5 @@ def test_what_would_never_come_to_an_end_is_refused(rule: str) -> None:
 
 @pytest.mark.timeout(60)
 def test_a_day_that_no_calendar_has_is_not_looked_for_until_the_end_of_time() -> None:
-    event = "DTSTART:20200101T090000Z\r\nDTEND:20200101T100000Z\r\nRRULE:FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30"
-    assert told(*[event] * 100) == []
+    event = "DTSTART:20200101T090000Z\r\nDTEND:20200101T100000Z\r\nRRULE:FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30"
+    assert told(*[event] * 3) == []
