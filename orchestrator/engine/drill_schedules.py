@@ -15,8 +15,9 @@ from temporalio.client import (
     SchedulePolicy,
     ScheduleSpec,
 )
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
+from orchestrator.engine.schedules import LOOK, end_schedule
 from orchestrator.engine.sealing import sealing_keys
 from orchestrator.engine.task_timeout import task_within
 from policies.model.fleet import Fleet
@@ -25,8 +26,6 @@ from workflows.steps import CONTROL_QUEUE
 
 WAKES_EVERY = timedelta(minutes=15)
 """A window is hours long; whoever is due in it hears of it within this time."""
-LOOK = timedelta(seconds=20)
-"""Between two looks at whether the schedules are still there."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +49,7 @@ async def have_drills(client: Client, fleet: Fleet) -> bool:
 
 async def end_drills(client: Client, fleet: str) -> None:
     """Ensure that nothing wakes drills of the fleet."""
-    try:
-        await client.get_schedule_handle(drill_of(fleet)).delete()
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
+    await end_schedule(client, drill_of(fleet))
 
 
 async def keep_drilling(client: Client, fleets: Callable[[], Iterable[Fleet]]) -> None:

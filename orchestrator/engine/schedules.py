@@ -49,8 +49,13 @@ async def have_reconcile(client: Client, fleet: Fleet) -> bool:
 
 async def end_reconcile(client: Client, fleet: str) -> None:
     """Remove the schedule of a fleet that is described no more."""
+    await end_schedule(client, reconcile_of(fleet))
+
+
+async def end_schedule(client: Client, schedule: str) -> None:
+    """Ensure that there is no schedule of that id."""
     try:
-        await client.get_schedule_handle(reconcile_of(fleet)).delete()
+        await client.get_schedule_handle(schedule).delete()
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
