@@ -20,7 +20,7 @@ from orchestrator.__main__ import main
 main()
 """
 COMMAND = Path(__file__).with_name("command.sh")
-NEVER_LOADED = ("**/*.pyi", "**/tests", "temporalio/bridge/sdk-core")
+NEVER_LOADED = ("**/*.pyi", "**/tests", "**/test_data", "temporalio/bridge/sdk-core")
 """What wheels have for those who develop with them: a tenth of an agent's package."""
 _NOT_KEPT = ("INSTALLER", "REQUESTED", "direct_url.json")
 """What pip writes about this installation, and not about the package."""

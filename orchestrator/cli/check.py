@@ -92,13 +92,14 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
         from activities.drivers.rights import require_own  # noqa: PLC0415 - only who checks waits for it
         from activities.drivers.trust_files import load_trust  # noqa: PLC0415 - only who checks waits for it
         from activities.files import load  # noqa: PLC0415
-        from orchestrator.chat.file import read as read_chat  # noqa: PLC0415
         from policies.model.gates import GatePolicy, lint  # noqa: PLC0415
 
         match kind:
             case "trust":
                 return load_trust(path)
             case "chat":
+                from orchestrator.chat.file import read as read_chat  # noqa: PLC0415 - no agent's host has it
+
                 return read_chat(path)
             case "gates":
                 gates = load(path, GatePolicy)

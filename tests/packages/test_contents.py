@@ -120,6 +120,15 @@ def test_what_is_not_on_a_gateways_host_says_so_in_a_sentence(gateways_tree: Pat
         assert "the package penstock, not penstock-agent" in done.stderr
 
 
+def test_a_gateways_host_checks_the_file_of_its_agent(gateways_tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "agent.yaml").write_bytes((ROOT / "deploy/examples/agent.yaml").read_bytes())
+    (tmp_path / "agent.yaml").chmod(0o600)
+    command = [sys.executable, "-m", "orchestrator", "check", str(tmp_path / "agent.yaml")]
+    done = subprocess.run(command, cwd=gateways_tree, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{tmp_path / 'agent.yaml'}  ok" in done.stdout
+
+
 def test_what_people_copy_and_what_explanations_name_comes_with_the_package(tmp_path: Path) -> None:
     documents.write(ORCHESTRATOR, tmp_path)
     brought = tmp_path / "usr/share/doc/penstock"
