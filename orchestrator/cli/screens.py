@@ -29,7 +29,7 @@ SHOWN_EVENTS = 6
 NOTICE = len(NEEDS_YOU)
 """Columns of the label of what stands out."""
 
-_COLOURS = {"held": "yellow", "rolling_back": "red", "ended": "bold", "observing": "cyan"}
+_COLOURS = {"held": "yellow", "waiting": "cyan", "rolling_back": "red", "ended": "bold", "observing": "cyan"}
 Json = Mapping[str, Any]
 
 

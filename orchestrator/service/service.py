@@ -262,7 +262,7 @@ class Service:
             return FleetStatus(
                 fleet=fleet, standing=standing, offers=_open_to(caller, (*begins, *drains), fleet)
             )
-        change = await asyncio.to_thread(told_of, self._ledger, newest)
+        change = await asyncio.to_thread(told_of, self._ledger, newest, datetime.now(UTC))
         said = await asyncio.to_thread(signals_about, self._ledger, newest, len(named.gateways))
         concern: str | None = None
         offers = (*change.can_do, *drains)
@@ -333,7 +333,7 @@ class Service:
     async def change(self, caller: Caller, name: str) -> ChangeView:
         """Return one change of whatever fleet the caller may look at, and what it tells."""
         record = await self._record(caller, Action.READ, name)
-        status = await asyncio.to_thread(told_of, self._ledger, record)
+        status = await asyncio.to_thread(told_of, self._ledger, record, datetime.now(UTC))
         described = await asyncio.to_thread(self._fleets.described, record.fleet)
         gateways = len(described.gateways) if described is not None else sum(status.counts.values())
         signals = await asyncio.to_thread(signals_about, self._ledger, record, gateways)
@@ -591,7 +591,11 @@ class Service:
         if is_following(found.last, asked):  # what is there anyway does not make an older commit the newest
             record = partial(self._ledger.record_revision, fleet, AppliedKind.UPGRADE, asked.file.text)
             await asyncio.to_thread(record, caller.person, commit=asked.commit, author=asked.author)
-        return AppliedUpgrade(state=found.state, start=wanted.start, change=change, started=starts)
+        in_window = starts and wanted.start is StartWhen.IN_WINDOW
+        waits = await self.windows.waited_for(change) if in_window else None
+        return AppliedUpgrade(
+            state=found.state, start=wanted.start, change=change, started=starts, waits=waits
+        )
 
     async def approve_plan(self, caller: Caller, plan: str, reason: str) -> Approval:
         """Approve a plan that somebody else means to start; it binds to everything the plan names."""

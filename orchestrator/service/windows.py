@@ -11,10 +11,12 @@ from activities.files import FleetFiles
 from activities.windows import WindowActivities
 from orchestrator.service.acting import Acting
 from orchestrator.service.fleets import Fleets
+from orchestrator.service.telling import told_of
 from orchestrator.store.freezes import kept_now
 from orchestrator.store.ledger import Ledger
 from policies.access import Action
-from policies.model.errors import BadInput, Refused
+from policies.model.change import Phase
+from policies.model.errors import BadInput, PenstockError, Refused
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller
@@ -24,6 +26,7 @@ from policies.model.windows import Freeze, Frozen, KeptFreeze, Opening, PatchWin
 from policies.model.zones import RULES, SITE
 from policies.planning.calendars import read_calendar
 from policies.planning.windows import free, moment, shown_in, standing, zones_of
+from policies.status.waiting import waiting
 
 SHOWN_OPENINGS, SHOWN_AHEAD = 10, timedelta(days=60)
 """Openings that are listed, of so many days."""
@@ -168,6 +171,29 @@ class WindowService:
         if opens is None and answer.until is not None:
             opens = await asyncio.to_thread(self._answer, plan, answer.until)
         return StartTerms(answer=answer, start_by=opens.until if opens is not None else None)
+
+    async def waited_for(self, change: str | None) -> str | None:
+        """Return what a change waits for that has just begun, as its status says it.
+
+        None where it waits for nothing, and where no worker has named it: it has begun, whoever cannot say
+        more.
+        """
+        if change is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._waited_for, change, datetime.now(UTC))
+        except PenstockError:
+            return None
+
+    def _waited_for(self, change: str, at: datetime) -> str | None:
+        record = self.ledger.change(change)
+        told = told_of(self.ledger, record, at)
+        if told.phase is Phase.WAITING:
+            return told.what
+        if told.phase is not Phase.STARTING or record.plan is None:
+            return None
+        answer = self._answer(self.ledger.plan(record.plan), at)
+        return None if answer.fits else waiting(answer, at)
 
     def opening(self, fleet: Fleet, at: datetime) -> Opening | None:
         """Return the opening of the fleet's windows that is now; None outside, and while nobody knows."""

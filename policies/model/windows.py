@@ -197,6 +197,8 @@ class WindowAnswer(Value):
     sentence: str
     until: AwareDatetime | None = None
     """When it closes, or, where nothing may start, when something may; None where nobody knows."""
+    opens: str | None = Field(default=None, exclude_if=lambda opens: opens is None)
+    """`until` as people there read it, where nothing may start."""
     freeze: str | None = None
     """The freeze that keeps it closed."""
     is_known: bool = Field(default=True, exclude_if=lambda known: known)
