@@ -520,11 +520,15 @@ class Service:
                 await asyncio.to_thread(self.desired.require_unpinned, fleet, plan.release.digest)
             again = Offer(verb=Verb.PLAN, fleet=fleet, release=to)
             outline = await asyncio.to_thread(outlined, plan)
-            await self._require(caller, outline, digest, again, more=1 if ticket else 0)
+            people = await self._require(caller, outline, digest, again, more=1 if ticket else 0)
             override, start_by = None, None
             if ticket:
                 override = WindowOverride(
-                    person=caller.person, reason=reason, ticket=ticket, at=datetime.now(UTC)
+                    person=caller.person,
+                    reason=reason,
+                    ticket=ticket,
+                    at=datetime.now(UTC),
+                    approved_by=people,
                 )
             else:
                 start_by = (await self.windows.terms(plan, in_window=in_window)).start_by
@@ -789,12 +793,16 @@ class Service:
 
     async def _require(
         self, caller: Caller, plan: AnyPlan, shown: str | None = None, *instead: Offer, more: int = 0
-    ) -> None:
-        """Refuse a plan that is not the one that was shown, or that too few people have approved."""
+    ) -> tuple[str, ...]:
+        """Return who approved the plan.
+
+        Refuse one that is not the one that was shown, or that too few people have approved.
+        """
         if shown is not None and not is_beginning(shown, plan.digest):
             sentence = f"{shown} is not, or not any more, what would be done: that is {plan.digest}"
             raise Conflict(sentence, *instead)
-        await asyncio.to_thread(partial(self._plans.approvals.require, plan, caller.person, more=more))
+        require = partial(self._plans.approvals.require, plan, caller.person, more=more)
+        return await asyncio.to_thread(require)
 
     async def _reload_plan(self, caller: Caller, fleet: Fleet, digest: str) -> PlanHeader:
         """Return the plan of a reload of credentials that somebody made; Conflict for any other one."""

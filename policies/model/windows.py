@@ -213,14 +213,16 @@ class WindowAnswer(Value):
 
 
 class WindowOverride(Value):
-    """Who starts outside of every window, and why."""
+    """Who starts outside of every window, why, and who approved the plan."""
 
     person: str
     reason: str = Field(min_length=1)
     ticket: str = Field(min_length=1, max_length=64)
     at: AwareDatetime
+    approved_by: tuple[str, ...] = Field(default=(), exclude_if=lambda people: not people)
 
     @property
     def sentence(self) -> str:
         """What every surface shows as long as the change goes on, and its report for ever."""
-        return f"PATCH WINDOWS OVERRIDDEN by {self.person}, {self.ticket}: {self.reason}"
+        people = f" (approved by {', '.join(self.approved_by)})" if self.approved_by else ""
+        return f"PATCH WINDOWS OVERRIDDEN by {self.person}{people}, {self.ticket}: {self.reason}"

@@ -158,7 +158,7 @@ async def test_an_override_takes_a_ticket_and_one_person_more_than_the_plan(
     status, started = await start(serving, releases[1], "two", overrides_windows="INC-7")
     assert status == 202, started
     override = begun[0]["override"]
-    assert override.sentence == f"PATCH WINDOWS OVERRIDDEN by dora, INC-7: {WHY}"
+    assert override.sentence == (f"PATCH WINDOWS OVERRIDDEN by dora (approved by anna, carol), INC-7: {WHY}")
     entries = [row for row in serving.ledger.each_audit_row() if row["action"] == "upgrade asked for"]
     assert '"overrides_windows":"INC-7"' in entries[-1]["body"]
 
