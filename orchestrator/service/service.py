@@ -42,6 +42,7 @@ from orchestrator.service.doctor import DoctorService, Finding
 from orchestrator.service.drains import DrainService
 from orchestrator.service.drift import Drift, DriftService
 from orchestrator.service.drills import DrillService
+from orchestrator.service.due import DueService
 from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
 from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.glances import Glance, glances_of
@@ -150,6 +151,8 @@ class FleetStatus(Value):
     """What people said while its newest change went on; None where that is not known now."""
     duty: Duty | None = None
     """Who has the fleet, where anybody ever handed it over."""
+    recurring: str | None = None
+    """What begins by itself next, or what keeps it; None in a fleet that asks for no recurring upgrades."""
 
     @property
     def outcome(self) -> Outcome | None:
@@ -204,6 +207,7 @@ class Service:
         self.certificates = AgentCertificateService(ledger, self._fleets)
         self.desired = DesiredService(self._fleets, fleets, ledger, people, self._acts)
         self.windows = WindowService(self._fleets, fleets, ledger, self._acts)
+        self.due = DueService(ledger, self.desired, self.windows)
         self.complaints = complaints
         self._doctor = doctor
         self._enrolment = enrolment
@@ -260,7 +264,10 @@ class Service:
             first = (Verb.PLAN,) if standing.taking else (Verb.EXAMINE, Verb.INSTALL)
             begins = [Offer(verb=verb, fleet=fleet) for verb in first]
             return FleetStatus(
-                fleet=fleet, standing=standing, offers=_open_to(caller, (*begins, *drains), fleet)
+                fleet=fleet,
+                standing=standing,
+                offers=_open_to(caller, (*begins, *drains), fleet),
+                recurring=await asyncio.to_thread(self.due.told, named),
             )
         change = await asyncio.to_thread(told_of, self._ledger, newest, datetime.now(UTC))
         said = await asyncio.to_thread(signals_about, self._ledger, newest, len(named.gateways))
@@ -275,7 +282,10 @@ class Service:
         if pin is not None:
             offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version),)
         found = FleetStatus(fleet=fleet, change=change, standing=standing, concern=concern, pin=pin)
-        found = found.model_copy(update={"signals": said, "duty": await self._duty(fleet)})
+        recurring = await asyncio.to_thread(self.due.told, named)
+        found = found.model_copy(
+            update={"signals": said, "duty": await self._duty(fleet), "recurring": recurring}
+        )
         return found.model_copy(update={"offers": _open_to(caller, offers, fleet)})
 
     async def _duty(self, fleet: str) -> Duty | None:

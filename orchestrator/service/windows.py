@@ -204,6 +204,15 @@ class WindowService:
         found = free(fleet, frozen, zones_of(fleet), at, at + timedelta(minutes=1)) if fleet.windows else []
         return next((one for one in found if one.opens <= at < one.closes), None)
 
+    def next_one(self, fleet: Fleet, at: datetime) -> str | None:
+        """Return when a window opens next, as people read it; None where none does.
+
+        Raises:
+            BadInput: A calendar cannot be read, so nobody knows.
+        """
+        everything = fleet.model_copy(update={"min_tail": timedelta(0)})
+        return standing(everything, self._asking.frozen(fleet, at), at).opens
+
     def _answer(self, plan: Plan, at: datetime) -> WindowAnswer:
         first = plan.waves[0].number if plan.waves else 1
         return self._asking.standing(plan, first, at)
