@@ -58,7 +58,8 @@ def key_of(fleet: str, opening: Opening) -> str:
 def due(fleet: Fleet, opening: Opening | None, stands: Standing) -> Due:
     """Return whether an upgrade begins now; `opening` is the one that it is in, None outside of every one."""
     wanted = newest(stands.offered)
-    why = next(_in_the_way(fleet, opening, stands, wanted), None)
+    outside = "no window is open" if opening is None else None
+    why = outside or next(_in_the_way(fleet, stands, wanted), None)
     if why is not None or wanted is None or opening is None:
         return Due(sentence=why or "nothing is wanted")
     return Due(
@@ -68,14 +69,32 @@ def due(fleet: Fleet, opening: Opening | None, stands: Standing) -> Due:
     )
 
 
-def _in_the_way(
-    fleet: Fleet, opening: Opening | None, stands: Standing, wanted: OfferedRelease | None
-) -> Iterator[str]:
+def outlook(
+    fleet: Fleet, opening: Opening | None, stands: Standing, *, refused: str | None, then: str | None
+) -> str:
+    """Return what begins by itself now or next, or what keeps it, for whoever wonders.
+
+    Args:
+        fleet: It asks for recurring upgrades.
+        opening: The one that it is in, None outside of every one.
+        stands: How the fleet stands.
+        refused: Why the last start of this opening was refused, None where none was.
+        then: When a window opens next, as people read it; None in one, and where none opens.
+    """
+    wanted = newest(stands.offered)
+    said = next(_in_the_way(fleet, stands, wanted), None)
+    if said is None and wanted is not None:
+        version = wanted.release.version
+        said = f"{version} starts by itself" if refused is None else f"{version} did not start: {refused}"
+    if opening is not None or said is None:
+        return said or "nothing is wanted"
+    return f"{said}; {f'the next window opens {then}' if then else 'no window opens within 400 days'}"
+
+
+def _in_the_way(fleet: Fleet, stands: Standing, wanted: OfferedRelease | None) -> Iterator[str]:
     """Give why nothing begins now, what counts most first; nothing where an upgrade may begin."""
     if fleet.recurring is None:
         yield f"{fleet.name} has no recurring upgrades"
-    if opening is None:
-        yield "no window is open"
     if stands.tried is not None:
         yield f"{stands.tried} was begun in this opening already"
     if wanted is None:
@@ -87,7 +106,7 @@ def _in_the_way(
     if stands.under_way is not None:
         yield f"{version} is wanted, and waits for the end of {stands.under_way}"
     if stands.on == {wanted.release.digest}:
-        yield f"every gateway is on {version} already"
+        yield f"every gateway is on {version}, the newest of channel {fleet.channel}"
     indexes = {one.release.digest: one.rollback_index for one in stands.offered}
     if any(indexes.get(digest, 0) > wanted.rollback_index for digest in stands.on):
         yield f"gateways are on a later release than {version}, and nothing goes back by itself"

@@ -186,7 +186,7 @@ class Night(Storyteller):
 
         await room.heard(last, TOLD_WITHIN)
         thread = [one for one in await room.posts() if one.thread == card.event]
-        waited = any(one.at < opens and "waits for a patch window" in one.body for one in thread)
+        waited = any(one.at < opens and "waiting for its window" in one.body for one in thread)
         if waited and any(last(one) for one in thread):
             self._seen.thread = [one.body for one in thread]
 

@@ -12,7 +12,7 @@ import typer
 
 from orchestrator.cli.checkout import Checkout
 from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.following import UNNAMED, follow_begun
+from orchestrator.cli.following import begun_line, follow_begun
 from orchestrator.cli.output import Output, OutputOption, emit, say
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, completed_releases, fleet_of
 from orchestrator.exit_code import ExitCode
@@ -409,12 +409,11 @@ class Applying:
         self.done["install"] = begun["change"]
         return self._begun(begun["change"])
 
-    def _begun(self, change: str | None) -> ExitCode:
+    def _begun(self, change: str | None, waits: str | None = None) -> ExitCode:
         """Say that a change has begun, and follow it where that is meant."""
         if self.wait:
-            return follow_begun(self.api, self.wanted.fleet, change, self.output)
-        started = f"{change} started" if change else UNNAMED
-        self._say(f"  {started}. Follow it: penstock watch {self.wanted.fleet}")
+            return follow_begun(self.api, self.wanted.fleet, change, self.output, waits)
+        self._say(f"  {begun_line(self.wanted.fleet, change, waits)}")
         return ExitCode.DONE
 
     def _upgrade(self, code: ExitCode) -> ExitCode:
@@ -445,7 +444,7 @@ class Applying:
         found = self.api.surveying().post("fleets", self.wanted.fleet, "upgrade", body=body)
         self.done["upgrade"] = found
         if found["started"]:
-            return self._begun(found["change"])
+            return self._begun(found["change"], found.get("waits"))
         if found["state"] == "wanted":
             self._say("  nothing is started: the file says `start: never`")
         return ExitCode.DONE

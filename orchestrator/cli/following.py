@@ -44,12 +44,21 @@ def follow(api: Api, fleet: str, output: Output, within: float | None = None) ->
     return _line_by_line(api, fleet, output, deadline)
 
 
-def follow_begun(api: Api, fleet: str, change: str | None, output: Output) -> ExitCode:
+def begun_line(fleet: str, change: str | None, waits: str | None = None) -> str:
+    """Return what is said of a change that somebody has started and does not follow."""
+    started = f"{change} {f'is {waits}' if waits else 'started'}" if change else UNNAMED
+    return printable(f"{started}. Follow it: penstock watch {fleet}")
+
+
+def follow_begun(
+    api: Api, fleet: str, change: str | None, output: Output, waits: str | None = None
+) -> ExitCode:
     """Follow a change that has begun to its end; one that no worker has named cannot be told from others."""
     if change is None:
         sys.stderr.write(f"{UNNAMED}. Follow it then: penstock watch {fleet}\n")
         return ExitCode.TIMED_OUT
-    sys.stderr.write(f"{change} has begun; it is followed to its end\n")
+    state = f"is {waits}" if waits else "has begun"
+    sys.stderr.write(printable(f"{change} {state}; it is followed to its end") + "\n")
     return follow(api, fleet, output)
 
 
@@ -138,6 +147,3 @@ def _ended(status: Json, deadline: float | None) -> ExitCode | None:
 
 def _is_late(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() >= deadline
-
-
-UNNAMED = "The order is stored, and begins when a worker is back"

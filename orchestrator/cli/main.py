@@ -35,7 +35,7 @@ from orchestrator.cli import (
     window,
 )
 from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.following import UNNAMED, code_of_fleet, follow, follow_begun
+from orchestrator.cli.following import begun_line, code_of_fleet, follow, follow_begun
 from orchestrator.cli.output import Output, OutputOption, console, emit, print_table, say
 from orchestrator.cli.screens import fleet_frame, history_lines
 from orchestrator.cli.tree import CHANGE, RUN, SEE, STOP, TOOLS, Tree, group
@@ -354,9 +354,8 @@ def start(
     }
     begun = api.surveying().post("changes", body=body, key=key)
     if wait:
-        raise typer.Exit(follow_begun(api, name, begun["change"], output))
-    started = f"{begun['change']} started" if begun["change"] else UNNAMED
-    sys.stderr.write(f"{started}. Follow it: penstock watch {name}\n")
+        raise typer.Exit(follow_begun(api, name, begun["change"], output, begun.get("waits")))
+    sys.stderr.write(begun_line(name, begun["change"], begun.get("waits")) + "\n")
     emit(output, "Change", begun, lambda: None, names=[begun["change"] or name])
 
 

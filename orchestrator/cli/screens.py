@@ -13,6 +13,7 @@ from orchestrator.words.standing import (
     fleet_notices,
     left_out_lines,
     missing_lines,
+    recurring_lines,
     standing_line,
     told_lines,
 )
@@ -29,7 +30,7 @@ SHOWN_EVENTS = 6
 NOTICE = len(NEEDS_YOU)
 """Columns of the label of what stands out."""
 
-_COLOURS = {"held": "yellow", "rolling_back": "red", "ended": "bold", "observing": "cyan"}
+_COLOURS = {"held": "yellow", "waiting": "cyan", "rolling_back": "red", "ended": "bold", "observing": "cyan"}
 Json = Mapping[str, Any]
 
 
@@ -40,10 +41,13 @@ def fleet_frame(status: Json) -> "RenderableType":
 
     above, below = _noticed(fleet_notices(status)), _noticed(missing_lines(status))
     change = status["change"]
+    recurring = [
+        Text.assemble((f"{label}  ", "dim"), printable(said)) for label, said in recurring_lines(status)
+    ]
     if change is None:
-        return Group(*above, Text(standing_line(status)), *below)
+        return Group(*above, Text(standing_line(status)), *recurring, *below)
     people = _noticed((*signal_lines(status.get("signals", {})), *duty_lines(status.get("duty"))))
-    return Group(*above, change_frame(change, all_spelled(status["offers"])), *people, *below)
+    return Group(*above, change_frame(change, all_spelled(status["offers"])), *recurring, *people, *below)
 
 
 def change_frame(change: Json, offers: str) -> "RenderableType":

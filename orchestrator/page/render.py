@@ -37,6 +37,7 @@ from orchestrator.words.standing import (
     left_out_lines,
     missing_lines,
     on_line,
+    recurring_lines,
     taking_line,
     told_lines,
 )
@@ -246,6 +247,7 @@ ENVIRONMENT.filters.update(
     people_line=people_line,
     query=query,
     duty_lines=duty_lines,
+    recurring_lines=recurring_lines,
     sessions_bar=sessions_bar,
     signal_lines=signal_lines,
     signal_rows=signal_rows,

@@ -80,8 +80,8 @@ class ApprovalService:
         has_approved = any(one.person == person for one in self.ledger.approvals(plan.digest))
         return self.state(plan, "" if has_approved else person)
 
-    def require(self, plan: AnyPlan, requester: str, *, more: int = 0) -> None:
-        """Return once enough people have approved the plan; `more` than it needs to override a window.
+    def require(self, plan: AnyPlan, requester: str, *, more: int = 0) -> tuple[str, ...]:
+        """Return who approved the plan, once enough have; `more` than it needs to override a window.
 
         Raises:
             ApprovalRequired: Too few have who neither start it nor signed the release.
@@ -89,6 +89,7 @@ class ApprovalService:
         asks = Offer(verb=Verb.APPROVE, fleet=plan.fleet, plan=plan.digest)
         found = self.state(plan, requester)
         require_approved(overriding(found) if more else found, asks)
+        return found.people
 
     def approve(self, plan: AnyPlan, person: str, reason: str) -> Approval:
         """Write down that the person approves the plan.

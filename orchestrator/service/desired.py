@@ -181,6 +181,8 @@ class AppliedUpgrade(Value):
     start: StartWhen
     change: Name | None = None
     started: bool = False
+    waits: str | None = None
+    """What the change waits for and until when, in the words of its status; None where it goes on."""
 
 
 class Unpinned(Value):

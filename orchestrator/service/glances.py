@@ -1,7 +1,7 @@
 """A glance at every fleet: what it is on and what its newest change tells, in as few questions as for one."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.telling import order_of, status_of
@@ -83,10 +83,11 @@ def _told(ledger: Ledger, newest: Mapping[str, ChangeRecord]) -> Iterator[tuple[
         for record in newest.values()
     }
     headers = ledger.plan_headers({order.plan for order in orders.values() if order.plan is not None})
+    now = datetime.now(UTC)
     for fleet, record in newest.items():
         order = orders[record.name]
         told = stories[record.name].told if record.name in stories else Told(name=record.name)
-        yield fleet, status_of(record, order, told, headers.get(order.plan or ""))
+        yield fleet, status_of(record, order, told, headers.get(order.plan or ""), now)
 
 
 def _versions(

@@ -6,13 +6,11 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from orchestrator.service.due import caller_for
 from orchestrator.service.service import Service
-from policies.model.change import PENSTOCK
 from policies.model.errors import PenstockError, Unavailable
 from policies.model.fleet import Fleet
-from policies.model.people import Caller, Role, Via
 from policies.model.plan import Strategy
-from policies.recurring import Due, Standing, due, key_of, newest
 
 RESTED_SECONDS = 600.0
 """How long a start that was refused is not asked for again: each is an entry of the record."""
@@ -52,7 +50,7 @@ class RecurringUpgrades:
 
     async def _start(self, fleet: Fleet) -> str:
         at = datetime.now(UTC)
-        turn = await asyncio.to_thread(self._due, fleet, at)
+        turn = await asyncio.to_thread(self.service.due.of, fleet, at)
         if turn.release is None or turn.key is None or fleet.recurring is None:
             return turn.sentence
         rested = self.refused.get(turn.key)
@@ -75,27 +73,3 @@ class RecurringUpgrades:
             self.refused = {**recent, turn.key: now}
             raise
         return f"{turn.sentence}: {name or 'it is stored'}"
-
-    def _due(self, fleet: Fleet, at: datetime) -> Due:
-        ledger, desired = self.service.desired.ledger, self.service.desired
-        opening = self.service.windows.opening(fleet, at)
-        if opening is None:
-            return due(fleet, None, Standing())
-        offered = ledger.offered(fleet.product, fleet.channel)
-        wanted = newest(offered)
-        last = ledger.last_change(fleet.name)
-        known_good, ours = ledger.known_good(fleet.name), {one.name for one in fleet.gateways}
-        stands = Standing(
-            offered=offered,
-            on=frozenset(one.digest for name, one in known_good.items() if name in ours),
-            pin=desired.pin(fleet.name, wanted.release.digest) if wanted is not None else None,
-            under_way=last.name if last is not None and last.outcome is None else None,
-            tried=ledger.change_of_key(caller_for(fleet.name).request(key_of(fleet.name, opening))),
-        )
-        return due(fleet, opening, stands)
-
-
-def caller_for(fleet: str) -> Caller:
-    """Return who asks: penstock itself, on one fleet, with what a pipeline may do there."""
-    grants = {fleet: frozenset({Role.CI})}
-    return Caller(person=PENSTOCK, grants=grants, via=Via.SYSTEM, machine=True)

@@ -180,6 +180,7 @@ class ReportService:
             what=status.what,
             touched=status.users,
             why=status.why,
+            banner=status.banner,
             users=users_of(
                 record,
                 header,

@@ -42,6 +42,7 @@ from orchestrator.service.doctor import DoctorService, Finding
 from orchestrator.service.drains import DrainService
 from orchestrator.service.drift import Drift, DriftService
 from orchestrator.service.drills import DrillService
+from orchestrator.service.due import DueService
 from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
 from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.glances import Glance, glances_of
@@ -150,6 +151,8 @@ class FleetStatus(Value):
     """What people said while its newest change went on; None where that is not known now."""
     duty: Duty | None = None
     """Who has the fleet, where anybody ever handed it over."""
+    recurring: str | None = None
+    """What begins by itself next, or what keeps it; None in a fleet that asks for no recurring upgrades."""
 
     @property
     def outcome(self) -> Outcome | None:
@@ -204,6 +207,7 @@ class Service:
         self.certificates = AgentCertificateService(ledger, self._fleets)
         self.desired = DesiredService(self._fleets, fleets, ledger, people, self._acts)
         self.windows = WindowService(self._fleets, fleets, ledger, self._acts)
+        self.due = DueService(ledger, self.desired, self.windows)
         self.complaints = complaints
         self._doctor = doctor
         self._enrolment = enrolment
@@ -260,9 +264,12 @@ class Service:
             first = (Verb.PLAN,) if standing.taking else (Verb.EXAMINE, Verb.INSTALL)
             begins = [Offer(verb=verb, fleet=fleet) for verb in first]
             return FleetStatus(
-                fleet=fleet, standing=standing, offers=_open_to(caller, (*begins, *drains), fleet)
+                fleet=fleet,
+                standing=standing,
+                offers=_open_to(caller, (*begins, *drains), fleet),
+                recurring=await asyncio.to_thread(self.due.told, named),
             )
-        change = await asyncio.to_thread(told_of, self._ledger, newest)
+        change = await asyncio.to_thread(told_of, self._ledger, newest, datetime.now(UTC))
         said = await asyncio.to_thread(signals_about, self._ledger, newest, len(named.gateways))
         concern: str | None = None
         offers = (*change.can_do, *drains)
@@ -275,7 +282,10 @@ class Service:
         if pin is not None:
             offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version),)
         found = FleetStatus(fleet=fleet, change=change, standing=standing, concern=concern, pin=pin)
-        found = found.model_copy(update={"signals": said, "duty": await self._duty(fleet)})
+        recurring = await asyncio.to_thread(self.due.told, named)
+        found = found.model_copy(
+            update={"signals": said, "duty": await self._duty(fleet), "recurring": recurring}
+        )
         return found.model_copy(update={"offers": _open_to(caller, offers, fleet)})
 
     async def _duty(self, fleet: str) -> Duty | None:
@@ -333,7 +343,7 @@ class Service:
     async def change(self, caller: Caller, name: str) -> ChangeView:
         """Return one change of whatever fleet the caller may look at, and what it tells."""
         record = await self._record(caller, Action.READ, name)
-        status = await asyncio.to_thread(told_of, self._ledger, record)
+        status = await asyncio.to_thread(told_of, self._ledger, record, datetime.now(UTC))
         described = await asyncio.to_thread(self._fleets.described, record.fleet)
         gateways = len(described.gateways) if described is not None else sum(status.counts.values())
         signals = await asyncio.to_thread(signals_about, self._ledger, record, gateways)
@@ -520,11 +530,15 @@ class Service:
                 await asyncio.to_thread(self.desired.require_unpinned, fleet, plan.release.digest)
             again = Offer(verb=Verb.PLAN, fleet=fleet, release=to)
             outline = await asyncio.to_thread(outlined, plan)
-            await self._require(caller, outline, digest, again, more=1 if ticket else 0)
+            people = await self._require(caller, outline, digest, again, more=1 if ticket else 0)
             override, start_by = None, None
             if ticket:
                 override = WindowOverride(
-                    person=caller.person, reason=reason, ticket=ticket, at=datetime.now(UTC)
+                    person=caller.person,
+                    reason=reason,
+                    ticket=ticket,
+                    at=datetime.now(UTC),
+                    approved_by=people,
                 )
             else:
                 start_by = (await self.windows.terms(plan, in_window=in_window)).start_by
@@ -591,7 +605,11 @@ class Service:
         if is_following(found.last, asked):  # what is there anyway does not make an older commit the newest
             record = partial(self._ledger.record_revision, fleet, AppliedKind.UPGRADE, asked.file.text)
             await asyncio.to_thread(record, caller.person, commit=asked.commit, author=asked.author)
-        return AppliedUpgrade(state=found.state, start=wanted.start, change=change, started=starts)
+        in_window = starts and wanted.start is StartWhen.IN_WINDOW
+        waits = await self.windows.waited_for(change) if in_window else None
+        return AppliedUpgrade(
+            state=found.state, start=wanted.start, change=change, started=starts, waits=waits
+        )
 
     async def approve_plan(self, caller: Caller, plan: str, reason: str) -> Approval:
         """Approve a plan that somebody else means to start; it binds to everything the plan names."""
@@ -785,12 +803,16 @@ class Service:
 
     async def _require(
         self, caller: Caller, plan: AnyPlan, shown: str | None = None, *instead: Offer, more: int = 0
-    ) -> None:
-        """Refuse a plan that is not the one that was shown, or that too few people have approved."""
+    ) -> tuple[str, ...]:
+        """Return who approved the plan.
+
+        Refuse one that is not the one that was shown, or that too few people have approved.
+        """
         if shown is not None and not is_beginning(shown, plan.digest):
             sentence = f"{shown} is not, or not any more, what would be done: that is {plan.digest}"
             raise Conflict(sentence, *instead)
-        await asyncio.to_thread(partial(self._plans.approvals.require, plan, caller.person, more=more))
+        require = partial(self._plans.approvals.require, plan, caller.person, more=more)
+        return await asyncio.to_thread(require)
 
     async def _reload_plan(self, caller: Caller, fleet: Fleet, digest: str) -> PlanHeader:
         """Return the plan of a reload of credentials that somebody made; Conflict for any other one."""

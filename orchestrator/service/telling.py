@@ -24,8 +24,11 @@ class ChangeView(Value):
     """What people said while it went on; None where that is not known now."""
 
 
-def told_of(ledger: Ledger, record: ChangeRecord) -> ChangeStatus:
-    """Return what the change tells, and from its line what it could not tell itself."""
+def told_of(ledger: Ledger, record: ChangeRecord, at: datetime | None = None) -> ChangeStatus:
+    """Return what the change tells, and from its line what it could not tell itself.
+
+    Whoever looks at a moment is also told how long it still waits; what is kept is told without.
+    """
     newest = ledger.newest_events(record.name, NEWEST)
     events = {
         "events": tuple(Event(at=event.at, sentence=event.sentence) for event in newest),
@@ -35,11 +38,15 @@ def told_of(ledger: Ledger, record: ChangeRecord) -> ChangeStatus:
     order = row.order if row is not None else order_of(record)
     told = (row.told if row is not None else Told(name=record.name)).model_copy(update=events)
     header = ledger.plan_header(order.plan) if order.plan is not None else None
-    return status_of(record, order, told, header)
+    return status_of(record, order, told, header, at)
 
 
 def status_of(
-    record: ChangeRecord, order: ChangeOrder, told: Told, header: PlanHeader | None
+    record: ChangeRecord,
+    order: ChangeOrder,
+    told: Told,
+    header: PlanHeader | None,
+    at: datetime | None = None,
 ) -> ChangeStatus:
     """Return what a change tells that told this, and from its line what it could not tell itself."""
     story = Story(order, record.began, told)
@@ -47,7 +54,7 @@ def status_of(
     if told.result is None and record.outcome is not None:
         end = ChangeResult(rollout=record.name, outcome=Outcome(record.outcome), reason=record.sentence)
         story.end(end, record.ended or datetime.now(UTC))
-    return story.status()
+    return story.status(at)
 
 
 def order_of(record: ChangeRecord) -> ChangeOrder:

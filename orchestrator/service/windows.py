@@ -11,10 +11,12 @@ from activities.files import FleetFiles
 from activities.windows import WindowActivities
 from orchestrator.service.acting import Acting
 from orchestrator.service.fleets import Fleets
+from orchestrator.service.telling import told_of
 from orchestrator.store.freezes import kept_now
 from orchestrator.store.ledger import Ledger
 from policies.access import Action
-from policies.model.errors import BadInput, Refused
+from policies.model.change import Phase
+from policies.model.errors import BadInput, PenstockError, Refused
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller
@@ -24,6 +26,7 @@ from policies.model.windows import Freeze, Frozen, KeptFreeze, Opening, PatchWin
 from policies.model.zones import RULES, SITE
 from policies.planning.calendars import read_calendar
 from policies.planning.windows import free, moment, shown_in, standing, zones_of
+from policies.status.waiting import waiting
 
 SHOWN_OPENINGS, SHOWN_AHEAD = 10, timedelta(days=60)
 """Openings that are listed, of so many days."""
@@ -169,6 +172,29 @@ class WindowService:
             opens = await asyncio.to_thread(self._answer, plan, answer.until)
         return StartTerms(answer=answer, start_by=opens.until if opens is not None else None)
 
+    async def waited_for(self, change: str | None) -> str | None:
+        """Return what a change waits for that has just begun, as its status says it.
+
+        None where it waits for nothing, and where no worker has named it: it has begun, whoever cannot say
+        more.
+        """
+        if change is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._waited_for, change, datetime.now(UTC))
+        except PenstockError:
+            return None
+
+    def _waited_for(self, change: str, at: datetime) -> str | None:
+        record = self.ledger.change(change)
+        told = told_of(self.ledger, record, at)
+        if told.phase is Phase.WAITING:
+            return told.what
+        if told.phase is not Phase.STARTING or record.plan is None:
+            return None
+        answer = self._answer(self.ledger.plan(record.plan), at)
+        return None if answer.fits else waiting(answer, at)
+
     def opening(self, fleet: Fleet, at: datetime) -> Opening | None:
         """Return the opening of the fleet's windows that is now; None outside, and while nobody knows."""
         try:
@@ -177,6 +203,15 @@ class WindowService:
             return None
         found = free(fleet, frozen, zones_of(fleet), at, at + timedelta(minutes=1)) if fleet.windows else []
         return next((one for one in found if one.opens <= at < one.closes), None)
+
+    def next_one(self, fleet: Fleet, at: datetime) -> str | None:
+        """Return when a window opens next, as people read it; None where none does.
+
+        Raises:
+            BadInput: A calendar cannot be read, so nobody knows.
+        """
+        everything = fleet.model_copy(update={"min_tail": timedelta(0)})
+        return standing(everything, self._asking.frozen(fleet, at), at).opens
 
     def _answer(self, plan: Plan, at: datetime) -> WindowAnswer:
         first = plan.waves[0].number if plan.waves else 1

@@ -99,6 +99,16 @@ class Ends(Book):
             rows = connection.execute(wanted.order_by(table.c.seq).limit(MOST_SAID))
             return tuple(AuditEntry.model_validate(dict(row._mapping)) for row in rows)  # noqa: SLF001 - public
 
+    def last_entry(self, fleet: str, person: str, actions: Collection[str]) -> AuditEntry | None:
+        """Return the newest entry of the fleet in which that person did one of these; None without one."""
+        table = tables.audit
+        wanted = select(table).where(
+            table.c.fleet == fleet, table.c.action.in_(sorted(actions)), table.c.person == person
+        )
+        with reading(self._engine) as connection:
+            row = connection.execute(wanted.order_by(table.c.seq.desc()).limit(1)).first()
+            return AuditEntry.model_validate(dict(row._mapping)) if row is not None else None  # noqa: SLF001 - public
+
     def ended_since(self, moment: datetime) -> tuple[str, ...]:
         """Return the names of the changes that ended since then, the newest first."""
         table = tables.changes

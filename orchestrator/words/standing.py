@@ -47,6 +47,11 @@ def change_notices(change: Json) -> list[Line]:
     return [(NEEDS_YOU, _with_runbook(change["needs_you"], page)), *override]
 
 
+def recurring_lines(status: Json) -> list[Line]:
+    """Return what begins by itself in a fleet next, or what keeps it, where it asks for that."""
+    return [("Recurring", status["recurring"])] if status.get("recurring") else []
+
+
 def told_lines(change: Json) -> list[Line]:
     """Return the sentences of a change, as it tells them."""
     return [(name.capitalize(), change[name]) for name in ("what", "users", "why", "next")]

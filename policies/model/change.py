@@ -50,6 +50,8 @@ class Phase(StrEnum):
     """Where a change is."""
 
     STARTING = "starting"
+    WAITING = "waiting"
+    """The next wave may not start yet. Only told: what a change remembers is the phase before."""
     SWITCHING = "switching"
     OBSERVING = "observing"
     HELD = "held"

@@ -197,6 +197,8 @@ class WindowAnswer(Value):
     sentence: str
     until: AwareDatetime | None = None
     """When it closes, or, where nothing may start, when something may; None where nobody knows."""
+    opens: str | None = Field(default=None, exclude_if=lambda opens: opens is None)
+    """`until` as people there read it, where nothing may start."""
     freeze: str | None = None
     """The freeze that keeps it closed."""
     is_known: bool = Field(default=True, exclude_if=lambda known: known)
@@ -211,14 +213,16 @@ class WindowAnswer(Value):
 
 
 class WindowOverride(Value):
-    """Who starts outside of every window, and why."""
+    """Who starts outside of every window, why, and who approved the plan."""
 
     person: str
     reason: str = Field(min_length=1)
     ticket: str = Field(min_length=1, max_length=64)
     at: AwareDatetime
+    approved_by: tuple[str, ...] = Field(default=(), exclude_if=lambda people: not people)
 
     @property
     def sentence(self) -> str:
         """What every surface shows as long as the change goes on, and its report for ever."""
-        return f"PATCH WINDOWS OVERRIDDEN by {self.person}, {self.ticket}: {self.reason}"
+        people = f" (approved by {', '.join(self.approved_by)})" if self.approved_by else ""
+        return f"PATCH WINDOWS OVERRIDDEN by {self.person}{people}, {self.ticket}: {self.reason}"

@@ -101,6 +101,7 @@ OF_OUTCOMES = {
 
 OF_PHASES: dict[str, NoticeState | None] = {
     Phase.STARTING.value: NoticeState.STARTED,
+    Phase.WAITING.value: NoticeState.WAITING_FOR_WINDOW,
     Phase.SWITCHING.value: None,
     Phase.OBSERVING.value: None,
     Phase.HELD.value: NoticeState.HELD,

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from dateutil.rrule import rrulestr
 
 from policies.model.fleet import Fleet
+from policies.model.length import length
 from policies.model.windows import FIRST_DAY, LONGEST, Frozen, Opening, PatchWindow, WindowAnswer
 from policies.model.zones import SITE, zone
 from policies.planning.local_time import instant
@@ -189,7 +190,8 @@ def _closed(
     needed: timedelta,
     place: str,
 ) -> WindowAnswer:
-    next_one = f"next opening {moment(later.opens, place)}, in {length(later.opens - at)}"
+    opens = moment(later.opens, place)
+    next_one = f"next opening {opens}, in {length(later.opens - at)}"
     sentence = f"closed{_by(freeze)}: {next_one}"
     if now is not None:
         left, longer = length(now.closes - at), length(needed)
@@ -199,6 +201,7 @@ def _closed(
         is_open=now is not None,
         sentence=sentence,
         until=later.opens,
+        opens=opens,
         freeze=freeze,
         again=_again(later.opens, at),
     )
@@ -227,14 +230,3 @@ def moment(at: datetime, place: str) -> str:
     if place == "UTC":
         return f"{utc:%a %Y-%m-%d %H:%M} UTC"
     return f"{local:%a %Y-%m-%d %H:%M} {place} ({utc:%H:%M}Z)"
-
-
-def length(time: timedelta) -> str:
-    """Return a length of time in words: `9 h 12 m`, `3 d 2 h`, `40 s`."""
-    seconds = max(0, int(time.total_seconds()))
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60} m"
-    return f"{minutes} m" if minutes else f"{seconds} s"

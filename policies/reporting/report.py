@@ -108,6 +108,9 @@ class ChangeReport(Value):
     touched: str
     why: str
     """These three are the sentences of the change's status."""
+    banner: str | None = Field(
+        default=None, description="who overrode patch windows for it, who approved that, and why"
+    )
     users: Users
     counts: dict[str, int] = Field(default={}, description="how many gateways ended in which state")
     aside: dict[str, str] = Field(default={}, description="a few that were left out, each with why")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime
 
 from policies.model.change import (
     RELOADS,
@@ -17,9 +18,11 @@ from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
 from policies.model.verdict import Action
 from policies.status.told import Told, listed
+from policies.status.waiting import waiting
 
 PHASE_SENTENCES = {
     Phase.STARTING: "checking the release and the way back; nothing has changed yet",
+    Phase.WAITING: "waiting for its window",
     Phase.SWITCHING: "starting the new release beside the old one",
     Phase.OBSERVING: "watching the new release against the others",
     Phase.HELD: "held; new sessions stay where they are",
@@ -44,10 +47,14 @@ WAITING, BACK = "waiting", "back on known-good"
 class Sentences:
     """Spells one moment of a change."""
 
-    def __init__(self, order: ChangeOrder, header: PlanHeader | None, told: Told) -> None:
+    def __init__(
+        self, order: ChangeOrder, header: PlanHeader | None, told: Told, at: datetime | None = None
+    ) -> None:
+        """Know what was told, and at which moment somebody looks; none where the words are kept."""
         self._order = order
         self._header = header
         self._told = told
+        self._at = at
         self._waits = told.waits_until is not None
 
     def status(self) -> ChangeStatus:
@@ -64,7 +71,7 @@ class Sentences:
             kind=order.kind,
             release=release.digest if release else "",
             version=release.version if release else label_without_release(order.kind),
-            phase=told.phase,
+            phase=self._phase,
             what=self._what(),
             users=self._users(counts),
             why=self._why(),
@@ -110,8 +117,9 @@ class Sentences:
             return _OUTCOME_SENTENCES[told.outcome].format(release=label)
         if self._waits:
             return "a rollback waits for a second person"
-        if self._waits_for_window:
-            return "the next wave waits for a patch window; nobody is moved"
+        if told.window is not None and self._waits_for_window:
+            passed = f"wave {told.wave} of {len(header.waves)} is over, " if told.wave and header else ""
+            return f"{passed}{waiting(told.window, self._at)}"
         where = f"wave {told.wave} of {len(header.waves)}, " if told.wave and header else ""
         if self._reloads:
             return f"{where}giving what runs {self._what_is_given}"
@@ -203,6 +211,11 @@ class Sentences:
                 "name; a gateway that stays untested is set aside without a user"
             )
         return "the window begins when the new instances have been probed"
+
+    @property
+    def _phase(self) -> Phase:
+        waits = self._waits_for_window and not self._told.holds
+        return Phase.WAITING if waits else self._told.phase
 
     @property
     def _waits_for_window(self) -> bool:

@@ -15,6 +15,7 @@ from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
 from policies.status.sentences import BACK, PHASE_SENTENCES, WAITING, Sentences, acts
 from policies.status.told import NAMED, Told, listed
+from policies.status.waiting import waiting
 from policies.votes import needed_for
 
 KEPT_COMMANDS = 20
@@ -70,7 +71,7 @@ class Story:
         """Wait for a window, or no more; what it waits for is told whenever it is something else."""
         before = self._told.window
         if answer is not None and (before is None or before.lasting != answer.lasting):
-            self.note(f"the next wave waits: {answer.lasting}", at)
+            self.note(waiting(answer), at)
         if answer != before:
             self._tell(window=answer)
 
@@ -249,9 +250,9 @@ class Story:
         """Return why the command makes no sense now, and what does; None when it does."""
         return refusal_of(self._order, self._told, command)
 
-    def status(self) -> ChangeStatus:
-        """Return the five sentences and the facts under them."""
-        return Sentences(self._order, self._header, self._told).status()
+    def status(self, at: datetime | None = None) -> ChangeStatus:
+        """Return the five sentences and the facts under them, as of the moment at which somebody looks."""
+        return Sentences(self._order, self._header, self._told, at).status()
 
     @property
     def label(self) -> str:

@@ -47,6 +47,7 @@ CLOSED = WindowAnswer(
     is_open=False,
     sentence="closed: next opening Tue 2026-11-24 02:00 Europe/Berlin (01:00Z), in 9 h 12 m",
     until=datetime(2026, 11, 24, 1, tzinfo=UTC),
+    opens="Tue 2026-11-24 02:00 Europe/Berlin (01:00Z)",
     again=SOON_ASKED,
 )
 FROZEN = CLOSED.model_copy(update={"freeze": "black-friday", "sentence": "closed by the freeze black-friday"})

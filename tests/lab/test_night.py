@@ -66,7 +66,7 @@ def test_a_release_on_which_logins_fail_goes_back_at_night_and_nobody_is_cut(tol
 def test_it_waits_for_its_window_and_begins_when_that_opens(told: dict[str, Any]) -> None:
     seen = told["seen"]
     assert "lab is closed: next opening" in seen["refused"]
-    assert "waits for a patch window" in seen["waits"]
+    assert "waiting for its window" in seen["waits"]
     assert "after the window opened" in seen["opened"]
 
 
@@ -74,7 +74,7 @@ def test_the_thread_of_its_card_tells_the_night_in_its_order(told: dict[str, Any
     seen = told["seen"]
     assert len(seen["card"]) > 1
     assert "ROLLED BACK" in seen["card"][-1]
-    words = ("has started", "waits for a patch window", "this is over: waiting for window", "is rolled back")
+    words = ("has started", "waiting for its window", "this is over: waiting for window", "is rolled back")
     places = [next(n for n, post in enumerate(seen["thread"]) if word in post) for word in words]
     assert places == sorted(places), seen["thread"]
     assert len({*seen["thread"]}) == len(seen["thread"])
@@ -92,7 +92,7 @@ def test_ctrl_c_while_the_change_waits_leaves_nothing(homeserver: Path, tmp_path
         said = ""
         for line in process.stdout:
             said += line
-            if "the next wave waits" in line:
+            if "waiting for its window" in line:
                 process.send_signal(signal.SIGINT)
                 break
         rest, _ = process.communicate(timeout=60)

@@ -26,6 +26,7 @@ from policies.model.status import Event
 from policies.model.value import digest_of
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from policies.model.way_back import Confirmation
+from policies.model.windows import WindowAnswer
 from policies.status.told import Told
 from tests.service.command_line import CommandLine
 from tests.service.shown import Element, shown
@@ -48,6 +49,18 @@ REPORTED = SENTENCES[:3]
 """Those that outlast the moment: a report is read when what comes next has come."""
 LINES = re.compile(r"^- (What|Users|Why): (.*)$", re.MULTILINE)
 """The same in Markdown, after what each is called."""
+CLOSED = WindowAnswer(
+    fits=False,
+    is_open=False,
+    sentence="closed: next opening Tue 2096-11-20 02:00 Europe/Berlin (01:00Z), in 9 h 12 m",
+    until=datetime(2096, 11, 20, 1, tzinfo=UTC),
+    opens="Tue 2096-11-20 02:00 Europe/Berlin (01:00Z)",
+)
+FROZEN = CLOSED.model_copy(update={"freeze": "finance", "sentence": "closed by the freeze finance"})
+ITS_TURN = WindowAnswer(fits=False, is_open=True, sentence="core changes now, and at most 1 fleets may")
+"""What changes wait for; how long that is from now must not change while a test reads it twice."""
+LEFT = re.compile(r", in [0-9]+ d [0-9]+ h$")
+"""How long a change still waits: whoever looks is told so, a report is kept."""
 State = tuple[ChangeKind, dict[str, Any], Outcome | None]
 
 
@@ -68,6 +81,14 @@ OBSERVING = {"phase": Phase.OBSERVING, "wave": 1, "gateways": GATEWAYS, "moved":
 HELD = {**OBSERVING, "phase": Phase.HELD}
 STATES: dict[str, State] = {
     "starting": (UPGRADE, {"phase": Phase.STARTING}, None),
+    "waiting for its window": (UPGRADE, {"phase": Phase.STARTING, "window": CLOSED}, None),
+    "waiting for the window of its second wave": (UPGRADE, {**OBSERVING, "window": FROZEN}, None),
+    "waiting for its turn": (UPGRADE, {"phase": Phase.STARTING, "window": ITS_TURN}, None),
+    "held while it waits for its window": (
+        UPGRADE,
+        {"phase": Phase.HELD, "window": CLOSED, "holds": {"ana": "calls come in"}},
+        None,
+    ),
     "switching": (
         UPGRADE,
         {"phase": Phase.SWITCHING, "wave": 1, "gateways": GATEWAYS, "switching": True},
@@ -212,7 +233,7 @@ async def test_the_report_says_what_the_api_says(
     (said,) = (await api.get("/fleets/edge/changes")).json()["changes"]
     name = said["name"]
     change = (await api.get(f"/changes/{name}")).json()["status"]
-    told = [stopped(one_line(change[sentence])) for sentence in REPORTED]
+    told = [stopped(LEFT.sub("", one_line(change[sentence]))) for sentence in REPORTED]
     page = await api.get(f"/changes/{name}/report", headers={"Accept": "text/html"})
     (short,) = [
         one for one in shown(page.text).all("section") if one.attributes["aria-labelledby"] == "short"
@@ -280,6 +301,6 @@ async def test_every_state_offers_something_and_every_stop_has_its_reason(
 
 
 def test_every_phase_and_every_outcome_is_walked() -> None:
-    phases = {told["phase"] for _, told, _ in STATES.values()}
+    phases = {Phase.WAITING if "window" in told else told["phase"] for _, told, _ in STATES.values()}
     outcomes = {outcome for _, _, outcome in STATES.values()} - {None}
     assert (phases, outcomes) == ({*Phase}, {*Outcome})

@@ -1,7 +1,6 @@
 """Windows and freezes as people meet them: one sentence everywhere, refusals, and overrides."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from orchestrator.service.changes import ChangeService
 from policies.model.change import ChangeKind, ChangeOpening
 from policies.model.plan import Plan, ReleaseRef
-from tests.service.command_line import CommandLine
 from tests.service.test_applied_upgrades import applied, post, serving  # noqa: F401 - fixtures
 from tests.service.test_approvals import (  # noqa: F401 - fixtures
     ANNA,
@@ -57,8 +55,10 @@ def begun(serving: House, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
 
     async def start(_: object, plan: Plan, __: str, person: str, reason: str, **more: Any) -> str:
         found.append(more)
+        serving.ledger.record_plan(plan, person)
         opening = ChangeOpening(
             key=more["key"],
+            plan=plan.digest,
             fleet=plan.fleet.name,
             kind=ChangeKind.UPGRADE,
             requested_by=person,
@@ -110,6 +110,9 @@ async def test_a_start_at_its_window_is_begun_and_waits_there(
     assert (status, started["change"]) == (202, "edge-2"), started
     assert begun[0]["start_by"] is None
     assert begun[0]["override"] is None
+    _, checked = await serving.by(DORA)("GET", "/fleets/edge/windows/check", None)
+    opens = checked["sentence"].rpartition(", in ")[0].removeprefix("closed: next opening ")
+    assert started["waits"].rpartition(", in ")[0] == f"waiting for its window: opens {opens}"
 
 
 async def test_what_people_approved_for_one_opening_is_to_begin_in_it(
@@ -135,8 +138,8 @@ async def test_inside_a_window_an_upgrade_starts_as_it_always_did(
     begun: list[dict[str, Any]],
 ) -> None:
     declare(serving, OPEN)
-    status, started = await start(serving, releases[1], "one")
-    assert status == 202, started
+    status, started = await start(serving, releases[1], "one", in_window=True)
+    assert (status, started["waits"]) == (202, None), started
     assert len(begun) == 1
 
 
@@ -155,7 +158,7 @@ async def test_an_override_takes_a_ticket_and_one_person_more_than_the_plan(
     status, started = await start(serving, releases[1], "two", overrides_windows="INC-7")
     assert status == 202, started
     override = begun[0]["override"]
-    assert override.sentence == f"PATCH WINDOWS OVERRIDDEN by dora, INC-7: {WHY}"
+    assert override.sentence == (f"PATCH WINDOWS OVERRIDDEN by dora (approved by anna, carol), INC-7: {WHY}")
     entries = [row for row in serving.ledger.each_audit_row() if row["action"] == "upgrade asked for"]
     assert '"overrides_windows":"INC-7"' in entries[-1]["body"]
 
@@ -252,46 +255,5 @@ async def test_a_file_that_asks_for_the_window_waits_for_it(
     assert (status, refused["exit_code"]) == (422, 5), refused
     status, found = await post(serving, applied(releases[1], start="in-window"), "two")
     assert (status, found["started"]) == (200, True), found
+    assert found["waits"].startswith("waiting for its window: opens ")
     assert len(begun) == 1
-
-
-async def test_people_freeze_by_commands_and_see_it_until_it_is_removed(
-    penstock: CommandLine, tmp_path: Path
-) -> None:
-    begins = datetime.now(UTC) - timedelta(hours=1)
-    local = [f"{moment:%Y-%m-%dT%H:%M}" for moment in (begins, begins + timedelta(hours=9))]
-    when = ("--from", local[0], "--to", local[1], "--tz", "UTC")
-    added = await penstock(
-        "window", "freeze", "add", "edge", "--name", "dns-move", *when, "--reason", "resolvers move"
-    )
-    assert (added.code, added.out.startswith("edge is frozen from ")) == (0, True), added
-    calendar = tmp_path / "finance.ics"
-    day = begins + timedelta(days=2)
-    lines = (
-        "BEGIN:VCALENDAR",
-        "VERSION:2.0",
-        "PRODID:-//finance//",
-        "BEGIN:VEVENT",
-        "UID:1",
-        "SUMMARY:close",
-        f"DTSTAMP:{day:%Y%m%dT000000Z}",
-        f"DTSTART;VALUE=DATE:{day:%Y%m%d}",
-        "END:VEVENT",
-        "END:VCALENDAR",
-    )
-    calendar.write_text("\r\n".join(lines) + "\r\n")
-    said = await penstock(
-        *("window", "freeze", "import", str(calendar), "--fleet", "edge", "--name", "finance", "--tz", "UTC"),
-        *("--reason", "their close"),
-    )
-    assert said.code == 0, said
-    listed = await penstock("window", "freeze", "list", "edge")
-    assert "dns-move" in listed.out
-    assert "finance" in listed.out
-    closed = await penstock("window", "check", "edge")
-    assert (closed.code, "dns-move" in closed.out) == (5, True), closed
-    for name in ("dns-move", "finance"):
-        removed = await penstock("window", "freeze", "remove", "edge", "--name", name, "--reason", "over")
-        assert removed.code == 0, removed
-    opened = await penstock("window", "check", "edge")
-    assert opened.code == 0, opened

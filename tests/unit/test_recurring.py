@@ -12,7 +12,7 @@ from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef
 from policies.model.value import digest_of
 from policies.model.windows import Opening
-from policies.recurring import OfferedRelease, Standing, due, newest
+from policies.recurring import OfferedRelease, Standing, due, newest, outlook
 
 AT = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
 OPENING = Opening(opens=AT, closes=AT + timedelta(hours=4))
@@ -62,7 +62,7 @@ def test_the_newest_release_of_the_channel_begins_when_a_window_is_open() -> Non
     [
         ({"tried": "edge-7"}, "edge-7 was begun in this opening already"),
         ({"under_way": "edge-6"}, "1.3 is wanted, and waits for the end of edge-6"),
-        ({"on": on(3)}, "every gateway is on 1.3 already"),
+        ({"on": on(3)}, "every gateway is on 1.3, the newest of channel stable"),
         ({"on": frozenset()}, "no gateway of edge has a release yet; a person brings them up"),
         ({"pin": PIN}, "edge is pinned against 1.3: edge-7 went back from it"),
         ({"offered": ()}, "the ledger has no release of channel stable"),
@@ -84,6 +84,42 @@ def test_whatever_keeps_it_from_beginning_is_said(change: dict[str, object], why
 def test_nothing_begins_outside_of_every_window_or_in_a_fleet_that_does_not_ask_for_it() -> None:
     assert due(fleet(), None, STANDS).sentence == "no window is open"
     assert due(fleet(recurring=None), OPENING, STANDS).release is None
+
+
+OPENS = "Tue 2026-11-24 01:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("change", "opening", "refused", "said"),
+    [
+        ({}, None, None, f"1.3 starts by itself; the next window opens {OPENS}"),
+        ({}, OPENING, None, "1.3 starts by itself"),
+        ({}, OPENING, "nobody approved it", "1.3 did not start: nobody approved it"),
+        (
+            {"on": on(3)},
+            None,
+            None,
+            f"every gateway is on 1.3, the newest of channel stable; the next window opens {OPENS}",
+        ),
+        ({"tried": "edge-7"}, OPENING, "an earlier try", "edge-7 was begun in this opening already"),
+        (
+            {"pin": PIN},
+            None,
+            None,
+            f"edge is pinned against 1.3: edge-7 went back from it; the next window opens {OPENS}",
+        ),
+    ],
+)
+def test_whoever_wonders_is_told_what_begins_or_what_keeps_it_and_when_it_is_looked_at_next(
+    change: dict[str, object], opening: Opening | None, refused: str | None, said: str
+) -> None:
+    stands, then = STANDS.model_copy(update=change), OPENS if opening is None else None
+    assert outlook(fleet(), opening, stands, refused=refused, then=then) == said
+
+
+def test_a_fleet_whose_windows_never_open_is_told_so() -> None:
+    said = outlook(fleet(), None, STANDS, refused=None, then=None)
+    assert said == "1.3 starts by itself; no window opens within 400 days"
 
 
 standings = st.builds(

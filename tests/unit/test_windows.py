@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.model.fleet import Fleet
+from policies.model.length import length
 from policies.model.windows import Freeze, Frozen, PatchWindow
-from policies.planning.windows import free, length, standing, zones_of
+from policies.planning.windows import free, standing, zones_of
 from tests.workflows.world import fleet_of
 
 NIGHT = PatchWindow(

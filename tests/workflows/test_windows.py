@@ -43,7 +43,9 @@ async def test_a_start_before_the_window_waits_and_says_for_what_and_until_when(
     rollout = await start(world)
     await waits(rollout)
     status = await status_of(rollout)
-    assert status.what == "the next wave waits for a patch window; nobody is moved"
+    assert status.phase is Phase.WAITING
+    assert status.what == "waiting for its window: opens Tue 2026-11-24 02:00 Europe/Berlin (01:00Z)"
+    assert status.what in [event.sentence for event in status.events]
     assert status.why == "closed: next opening Tue 2026-11-24 02:00 Europe/Berlin (01:00Z)"
     assert status.next == "the next wave starts by itself at 2026-11-24 01:00 UTC"
     assert all(fake.effects == [] for fake in world.gateways.values())
@@ -66,6 +68,10 @@ async def test_each_next_wave_asks_again_and_one_that_does_not_fit_waits_for_the
     status = await status_of(rollout)
     assert status.wave == 1
     assert status.why.startswith("open, but only for 10 m more")
+    assert status.what == (
+        "wave 1 of 2 is over, waiting for its next window, since this one closes too soon: "
+        "opens Tue 2026-11-24 02:00 Europe/Berlin (01:00Z)"
+    )
     assert world.gateways["gw-2"].effects == []
     world.windows.answer = OPEN
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
@@ -95,7 +101,8 @@ async def test_a_change_that_is_held_while_it_waits_does_not_start_when_its_wind
     world.windows.answer = OPEN
     asked = len(world.windows.asked)
     await until(lambda: len(world.windows.asked) > asked + 2)
-    assert (await status_of(rollout)).why == "held by on call: not tonight"
+    status = await status_of(rollout)
+    assert (status.phase, status.why) == (Phase.HELD, "held by on call: not tonight")
     assert world.gateways["gw-1"].effects == []
     await say(rollout, CommandKind.RESUME)
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED

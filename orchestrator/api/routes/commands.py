@@ -100,6 +100,13 @@ class Started(Value):
     """Its name; None when it is stored, and no worker has given it one yet."""
 
 
+class StartedUpgrade(Started):
+    """An upgrade that was begun."""
+
+    waits: str | None = None
+    """What it waits for and until when, in the words of its status; None where its first wave may start."""
+
+
 @router.post("/fleets/{fleet}/commands", response_model=CommandReceipt)
 async def command(fleet: Fleet, asked: CommandAsked, once: Once) -> Response:
     """Give the fleet's change a command; a rollback also works when none is under way."""
@@ -131,11 +138,11 @@ async def command(fleet: Fleet, asked: CommandAsked, once: Once) -> Response:
     return await once.answer(give, kind=Kind.SAFE if safe else Kind.CHANGE)
 
 
-@router.post("/changes", status_code=202, response_model=Started)
+@router.post("/changes", status_code=202, response_model=StartedUpgrade)
 async def start(asked: UpgradeAsked, once: Once) -> Response:
     """Start an upgrade; one change of a fleet at a time."""
 
-    async def begin() -> Started:
+    async def begin() -> StartedUpgrade:
         name = await once.service.start(
             once.caller,
             asked.fleet,
@@ -148,7 +155,8 @@ async def start(asked: UpgradeAsked, once: Once) -> Response:
             ticket=asked.overrides_windows,
             key=once.key,
         )
-        return Started(change=name)
+        waits = await once.service.windows.waited_for(name) if asked.in_window else None
+        return StartedUpgrade(change=name, waits=waits)
 
     return await once.answer(begin, 202)
 
