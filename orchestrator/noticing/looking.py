@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from orchestrator.service.telling import order_of
+from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.notices import Addressed, Waiting
+from orchestrator.store.notices import Waiting
 from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult
 from policies.model.errors import BadInput
 from policies.model.notice import Notice, NoticeLevel

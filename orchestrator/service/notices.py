@@ -11,8 +11,9 @@ from activities.drivers.notices.port import Undelivered
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.acting import Acting
 from orchestrator.service.fleets import Fleets
+from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.notices import Addressed, SinkHealth
+from orchestrator.store.outbox import SinkHealth
 from policies.access import Action, may
 from policies.model.errors import Unknown
 from policies.model.notice import Delivery, Notice, NoticeLevel, NoticeRow, Occasion

@@ -87,34 +87,3 @@ class NoticeFacts(Book):
             for fleet, gateway in connection.execute(wanted):
                 found.setdefault(fleet, []).append(gateway)
         return {fleet: tuple(names) for fleet, names in found.items()}
-
-    def sinks_due(self, now: datetime) -> tuple[str, ...]:
-        """Return the sinks for which something is to be done."""
-        table = tables.notice_deliveries
-        with reading(self._engine) as connection:
-            wanted = select(table.c.sink).where(table.c.due <= now).distinct()
-            return tuple(connection.execute(wanted).scalars())
-
-    def old_infos(self, before: datetime, most: int) -> Mapping[str, tuple[str, ...]]:
-        """Return what no sink took since before that moment and needs nobody, by sink, the oldest first."""
-        deliveries, notices = tables.notice_deliveries, tables.notices
-        wanted = (
-            select(deliveries.c.sink, deliveries.c.notice)
-            .join(notices, notices.c.key == deliveries.c.notice)
-            .where(
-                deliveries.c.due.is_not(None),
-                deliveries.c.delivered.is_(None),
-                deliveries.c.level == "info",
-                deliveries.c.occasion == "said",
-                or_(deliveries.c.tries > 0, deliveries.c.due < before),
-                notices.c.at < before,
-                or_(~notices.c.waits, notices.c.settled.is_not(None)),
-            )
-            .order_by(notices.c.at)
-            .limit(most)
-        )
-        found: dict[str, list[str]] = {}
-        with reading(self._engine) as connection:
-            for sink, key in connection.execute(wanted):
-                found.setdefault(sink, []).append(key)
-        return {sink: tuple(keys) for sink, keys in found.items()}

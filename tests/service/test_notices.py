@@ -8,8 +8,8 @@ import httpx
 
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.service import Service
+from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.notices import Addressed
 from policies.model.notice import Notice, NoticeLevel, Occasion
 from policies.model.people import Role
 from tests.fakes.notice_receivers import KEY, webhook
