@@ -4,14 +4,15 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import exists, func, or_, select, union_all
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading
 from policies.model.audit import AuditEntry
-from policies.model.change import PENSTOCK
+from policies.model.change import PENSTOCK, ChangeRecord
 from policies.model.people import Via
+from policies.model.status import Event
 
 BY_PEOPLE = (Via.CLI.value, Via.API.value, Via.WEB.value, Via.CHAT.value)
 
@@ -23,26 +24,43 @@ class Heard(NamedTuple):
     at: datetime
 
 
-def _when(heard: Heard) -> datetime:
-    return heard.at
-
-
 class NoticeFacts(Book):
     """What happened since the last look."""
 
-    def changes_heard_since(self, at: datetime, most: int) -> tuple[Heard, ...]:
-        """Return the changes that told something, began or ended since that moment, the oldest first."""
+    def changes_heard_after(self, after: Heard, most: int) -> tuple[Heard, ...]:
+        """Return who told something or ended behind this one, by time and then by name, so many at most.
+
+        A change that told something and ended since is there twice.
+        """
         stories, changes = tables.stories, tables.changes
-        told = select(stories.c.change, stories.c.at).where(stories.c.at >= at)
-        ended = select(changes.c.name, changes.c.ended).where(changes.c.ended >= at)
+        parts = [
+            select(name.label("change"), at.label("at"))
+            .where(at >= after.at, or_(at > after.at, name > after.change))
+            .order_by(at, name)
+            .limit(most)
+            .subquery()
+            for name, at in ((stories.c.change, stories.c.at), (changes.c.name, changes.c.ended))
+        ]
+        both = union_all(*(select(part.c.change, part.c.at) for part in parts)).subquery()
+        wanted = select(both.c.change, both.c.at).order_by(both.c.at, both.c.change).limit(most)
         with reading(self._engine) as connection:
-            found = [
-                Heard(name, when)
-                for wanted, column in ((told, stories.c.at), (ended, changes.c.ended))
-                for name, when in connection.execute(wanted.order_by(column).limit(most))
-            ]
-        newest = {one.change: one.at for one in sorted(found, key=_when)}
-        return tuple(Heard(name, when) for name, when in newest.items())
+            return tuple(Heard(name, at) for name, at in connection.execute(wanted))
+
+    def changes_named(self, names: Collection[str]) -> Mapping[str, ChangeRecord]:
+        """Return what the history says of these changes, by name; of those that there are."""
+        table = tables.changes
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(table).where(table.c.name.in_(sorted(names))))
+            fields = ChangeRecord.model_fields
+            return {row.name: ChangeRecord(**{name: getattr(row, name) for name in fields}) for row in rows}
+
+    def verdicts_told(self, change: str, most: int) -> tuple[Event, ...]:
+        """Return what was told of a change's newest verdicts, and when, the newest first."""
+        table = tables.events
+        mine = (table.c.change == change, table.c.sentence.startswith("verdict ", autoescape=True))
+        wanted = select(table.c.at, table.c.sentence).where(*mine).order_by(table.c.number.desc())
+        with reading(self._engine) as connection:
+            return tuple(Event(at=at, sentence=said) for at, said in connection.execute(wanted.limit(most)))
 
     def entries_of(self, after: int, actions: Collection[str], most: int) -> tuple[AuditEntry, ...]:
         """Return the audit record's entries of these actions after that number, the oldest first."""

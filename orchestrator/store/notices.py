@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
 
 from orchestrator.store import tables
-from orchestrator.store.addressed import AT_ONCE, Addressed, deliver, keep
+from orchestrator.store.addressed import AT_ONCE, Addressed, keep, tell_too
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
@@ -117,7 +117,7 @@ class Notices(Book):
             step = {"escalations": row.escalations + 1, "escalated": due}
             connection.execute(update(table).where(table.c.key == key).values(step))
             if sink is not None:
-                deliver(connection, row.key, row.fleet, row.level, {sink: (Occasion.SAID, due)}, due)
+                tell_too(connection, Notice.model_validate_json(row.body), sink, due)
 
     def acknowledge_notice(self, key: str, person: str, via: Via) -> NoticeRow:
         """Write down that this person has it: nobody else is woken; a repeat changes nothing.

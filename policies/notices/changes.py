@@ -1,12 +1,14 @@
 """What a change's story says that people are told of, in the words of its status."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import NamedTuple
 
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.offer import Offer
 from policies.model.plan_part import PlanHeader
-from policies.model.status import ChangeStatus
+from policies.model.status import ChangeStatus, Event
 from policies.model.verdict import GateVerdict
 from policies.notices.states import OF_OUTCOMES, OF_PHASES, NoticeState
 from policies.status.sentences import Sentences
@@ -49,14 +51,17 @@ def facts_of(order: ChangeOrder, header: PlanHeader | None, told: Told) -> tuple
     return tuple(found)
 
 
-def blind_since(told: Told) -> datetime | None:
-    """Return since when the verdicts of the change have no metrics, None where they have."""
-    decision = told.decision
+def is_blind(told: Told) -> bool:
+    """Return whether the newest verdict of the change has no metrics."""
     watched = told.phase in {Phase.OBSERVING, Phase.HELD} and told.result is None
-    if not watched or decision is None or decision.verdict is not GateVerdict.METRICS_UNAVAILABLE:
-        return None
-    said = f"verdict {decision.verdict.replace('_', ' ')}"
-    return max((event.at for event in told.events if event.sentence.startswith(said)), default=None)
+    return watched and told.decision is not None and told.decision.verdict is GateVerdict.METRICS_UNAVAILABLE
+
+
+def blind_since(verdicts: Sequence[Event]) -> datetime | None:
+    """Return since when there have been no metrics, by what was told of verdicts, the newest first."""
+    said = f"verdict {GateVerdict.METRICS_UNAVAILABLE.replace('_', ' ')}"
+    run = list(takewhile(lambda event: event.sentence.startswith(said), verdicts))
+    return run[-1].at if run else None
 
 
 def blind_fact(order: ChangeOrder, header: PlanHeader | None, told: Told, since: datetime) -> Fact:
