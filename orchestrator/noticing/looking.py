@@ -19,14 +19,14 @@ from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.notices import Waiting
 from orchestrator.store.stories import StoryRow
-from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult
+from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, Outcome
 from policies.model.errors import BadInput
 from policies.model.notice import Notice, NoticeLevel
 from policies.model.notice_rules import NoticeRules
 from policies.model.plan_part import PlanHeader
 from policies.notices.addressing import addressed
 from policies.notices.changes import BLIND_FOR, Fact, blind_fact, blind_since, facts_of, is_blind
-from policies.notices.entries import ACTIONS, TOGETHER, Told, together, told_by
+from policies.notices.entries import ACTIONS, TOGETHER, Told, all_drained, together, told_by
 from policies.notices.escalation import ENDING, next_sink, page_of, wants_page
 from policies.notices.occurrences import Lasting, Subject, notices_of
 from policies.notices.states import FINAL, GOOD_ENDS, KINDS, LEFT, OF_CHANGES, NoticeState
@@ -185,8 +185,8 @@ class Looking:
         """Return what earlier changes of the fleet have left, where this one has ended well."""
         if subject.change is None or not any(one.state in GOOD_ENDS for one in made):
             return []
-        fleets = self._ledger.waiting_notices_of(subject.fleet)
-        return [one for one in fleets if one.notice.state in LEFT and one.subject != subject.name]
+        left = self._ledger.waiting_notices_of(subject.fleet, LEFT)
+        return [one for one in left if one.subject != subject.name]
 
     def _one(
         self,
@@ -218,9 +218,23 @@ class Looking:
         head = self._ledger.audit_head().seq
         entries = self._ledger.entries_of(seq, ACTIONS, MOST_ENTRIES)
         found = list[Addressed]()
-        for told in _grouped([one for entry in entries if (one := told_by(entry)) is not None]):
+        said = [one for entry in entries if (one := told_by(entry)) is not None]
+        for told in _grouped([one for told in said if (one := self._whole(told)) is not None]):
             found += self._of_entry(rules, told, found, now)
         return found, (entries[-1].seq if len(entries) == MOST_ENTRIES else head)
+
+    def _whole(self, told: Told) -> Told | None:
+        """Return what was told, None for a part of a promoted change that drains on elsewhere."""
+        subject, fact = told.subject, told.fact
+        if fact is None or fact.state is not NoticeState.DRAINED or subject.change is None:
+            return told
+        record = self._ledger.changes_named([subject.change]).get(subject.change)
+        if record is None or record.plan is None or record.outcome is not Outcome.PROMOTED:
+            return told
+        header = self._headers([record.plan]).get(record.plan)
+        parts = len(header.keys) if header is not None else 1
+        over = self._ledger.drains_over(subject.fleet, subject.change, int(fact.mark))
+        return all_drained(told, parts) if over >= parts else None
 
     def _of_entry(
         self, rules: NoticeRules, told: Told, before: Sequence[Addressed], now: datetime
@@ -233,6 +247,10 @@ class Looking:
             for one in before
             if one.subject == subject.name and one.waits
         ]
+        if over is NoticeState.DRAIN_HELD:  # a person may have said it of all gateways that drain
+            held = self._ledger.waiting_notices_of(subject.fleet, {over})
+            every = subject.name == f"{subject.fleet}/{subject.fleet}/drain"
+            waiting += [one for one in held if every and one.notice.change == subject.change]
         if over is NoticeState.QUARANTINED and not self._ledger.quarantined(subject.fleet):
             waiting += self._ledger.waiting_notices([f"{subject.fleet}/several"])
         waiting = [one for one in waiting if one.notice.key not in settled]

@@ -4,13 +4,14 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import exists, func, or_, select, union_all
+from sqlalchemy import distinct, exists, func, or_, select, union_all
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading
 from policies.model.audit import AuditEntry
 from policies.model.change import PENSTOCK, ChangeRecord
+from policies.model.drain import DRAIN_OVER
 from policies.model.people import Via
 from policies.model.status import Event
 
@@ -69,6 +70,15 @@ class NoticeFacts(Book):
         with reading(self._engine) as connection:
             rows = connection.execute(wanted.order_by(table.c.seq).limit(most))
             return tuple(AuditEntry.model_validate(dict(row._mapping)) for row in rows)  # noqa: SLF001 - public
+
+    def drains_over(self, fleet: str, change: str, until: int) -> int:
+        """Return how many parts of a change had nothing left to drain by the entry of that number."""
+        table = tables.audit
+        part = table.c.subject.like(f"part %/{change}")  # gateways with a drain of their own are none
+        mine = (table.c.fleet == fleet, table.c.action == DRAIN_OVER, part, table.c.seq <= until)
+        with reading(self._engine) as connection:
+            wanted = select(func.count(distinct(table.c.subject))).where(*mine)
+            return int(connection.execute(wanted).scalar_one())
 
     def people_acted(self, fleet: str, seq: int) -> bool:
         """Return whether a person did something to the fleet after the entry of that number."""

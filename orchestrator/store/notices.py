@@ -82,10 +82,11 @@ class Notices(Book):
         with reading(self._engine) as connection:
             return tuple(_waiting(row) for row in connection.execute(wanted))
 
-    def waiting_notices_of(self, fleet: str) -> tuple[Waiting, ...]:
-        """Return what waits of the fleet, the oldest first."""
+    def waiting_notices_of(self, fleet: str, states: Collection[str]) -> tuple[Waiting, ...]:
+        """Return what waits of the fleet in one of these states, the oldest first."""
         table = tables.notices
-        wanted = select(table).where(table.c.waits, table.c.settled.is_(None), table.c.fleet == fleet)
+        mine = (table.c.fleet == fleet, table.c.state.in_(sorted(states)))
+        wanted = select(table).where(table.c.waits, table.c.settled.is_(None), *mine)
         with reading(self._engine) as connection:
             return tuple(_waiting(row) for row in connection.execute(wanted.order_by(table.c.at)))
 

@@ -36,7 +36,7 @@ def facts_of(order: ChangeOrder, header: PlanHeader | None, told: Told) -> tuple
     """Return what people are told of the change as it stands; what it waits for is so until it is missing."""
     status = Sentences(order, header, told).status()
     name = f"{order.fleet}: {told.name or 'a change'}"
-    found = [_fact(status, NoticeState.STARTED, f"{name} has started: {order.reason}")]
+    found = [_fact(status, NoticeState.STARTED, f"{name} {_begun(order, told)}: {order.reason}")]
     found += [
         _fact(status, NoticeState.WAVE_PASSED, f"{name}: wave {wave} of {status.waves} has passed", str(wave))
         for wave in _passed(order, header, told)
@@ -96,6 +96,15 @@ def _passed(order: ChangeOrder, header: PlanHeader | None, told: Told) -> range:
     if told.outcome is Outcome.PROMOTED:
         return range(1, len(header.waves) + 1)
     return range(1, told.wave)
+
+
+def _begun(order: ChangeOrder, told: Told) -> str:
+    """Return what is true of a change that was accepted: one that waits for its window has begun nothing."""
+    if told.wave or told.moved or told.result is not None or told.phase is not Phase.STARTING:
+        return "has started"
+    if told.window is not None:
+        return "is accepted, and waits for its window"
+    return "is accepted" if order.asks_window else "has started"
 
 
 def _ended(outcome: Outcome) -> str:
