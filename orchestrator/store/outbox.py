@@ -15,7 +15,7 @@ from orchestrator.store import tables
 from orchestrator.store.addressed import Addressed, keep
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
-from policies.model.notice import Delivery, Notice, Occasion
+from policies.model.notice import Delivery, Notice, NoticeLevel, Occasion
 
 
 class SinkHealth(NamedTuple):
@@ -46,8 +46,11 @@ class Outbox(Book):
             return claim, _deliveries(connection, sink, rows)
 
     def outbox(self, sink: str, most: int, fleets: Collection[str] | None = None) -> tuple[Delivery, ...]:
-        """Return what a sink that asks by itself has not acknowledged yet, the oldest first."""
-        wanted = _due(sink, datetime.now(UTC))
+        """Return what a sink that asks by itself has not acknowledged yet.
+
+        Who is to be woken comes first, then of every change the oldest, so that much of one hides no other.
+        """
+        wanted = _due(sink, datetime.now(UTC), fairly=True)
         if fleets is not None:
             wanted = wanted.where(tables.notice_deliveries.c.fleet.in_(sorted(fleets)))
         with reading(self._engine) as connection:
@@ -167,12 +170,16 @@ class Outbox(Book):
         return {sink: tuple(keys) for sink, keys in found.items()}
 
 
-def _due(sink: str, now: datetime) -> Any:
-    """Return the question for what is to be done at the sink, the oldest first."""
+def _due(sink: str, now: datetime, *, fairly: bool = False) -> Any:
+    """Return the question for what is to be done at the sink: who is to be woken first, then the oldest."""
     table, notices = tables.notice_deliveries, tables.notices
     told = [table.c.occasion, table.c.tries, notices.c.waits, notices.c.settled]
     wanted = select(notices.c.key, notices.c.body, *told).join(table, table.c.notice == notices.c.key)
-    return wanted.where(table.c.sink == sink, table.c.due <= now).order_by(notices.c.at, notices.c.key)
+    oldest = (notices.c.at, notices.c.key)
+    about = func.coalesce(notices.c.change, notices.c.fleet)
+    turn = [func.row_number().over(partition_by=about, order_by=oldest)] if fairly else []
+    wakes = case((table.c.level == NoticeLevel.PAGE.value, 0), else_=1)
+    return wanted.where(table.c.sink == sink, table.c.due <= now).order_by(wakes, *turn, *oldest)
 
 
 def _deliveries(connection: Connection, sink: str, rows: "Iterable[Row[Any]]") -> tuple[Delivery, ...]:
