@@ -180,6 +180,11 @@ class Settings(BaseSettings):
     complaints_key: Path | None = Field(
         None, description="file with the line that complaints are signed with, or a folder: FLEET.key"
     )
+    tickets_key: Path | None = Field(
+        None,
+        description="file with the line that tickets are signed with, or a folder: FLEET.key; never that of "
+        "complaints, whose sender would then close tickets, too",
+    )
     source: Place | None = Field(
         None, description="the release repository, at one of the origins that trust.yaml allows"
     )

@@ -18,6 +18,7 @@ from activities.ledger import EventEntry, LedgerActivities
 from policies.drains import mode_of, next_step
 from policies.model.command import CommandReceipt
 from policies.model.drain import (
+    DRAIN_OVER,
     DrainEnding,
     DrainEvent,
     DrainExtension,
@@ -44,6 +45,9 @@ from workflows.turns import Turns
 
 LOOK_AGAIN = timedelta(minutes=10)
 """How long one wait lasts while a drain is held: sessions that end by themselves end the hold."""
+
+TOLD_AT_THE_END = "drain-told-at-its-end"
+"""Drains of before end without a word."""
 
 COUNT_AGAIN = 6
 """Looks after which sessions are counted anew that could not be: a minute."""
@@ -141,7 +145,10 @@ class Drain:
                 self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, release.digest)
         await self._drain_side_by_side()
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return self._result()
+        result = self._result()
+        if workflow.patched(TOLD_AT_THE_END):
+            await self._tell_the_end(result)
+        return result
 
     async def _drain_side_by_side(self) -> None:
         """Empty all gateways; a history is cut only when none of them can ask for anything after it."""
@@ -342,6 +349,10 @@ class Drain:
                 await workflow.sleep(steps.NEXT_LOOK)
             else:
                 emptying.stopped = True
+                if emptying.held and workflow.patched(TOLD_AT_THE_END):
+                    await self._tell_of(
+                        emptying, DrainEvent.EMPTIED, "its last session is over; it is stopped", "emptied"
+                    )
                 return
 
     async def _empty(self, emptying: Emptying) -> None:
@@ -351,6 +362,7 @@ class Drain:
             # Counted before the step is chosen: a command heard on the way to the wait must end the wait.
             told, heard = emptying.step, self._commands
             emptying.step = step = next_step(self._facts(emptying), self._order.limits)
+            emptying.held = step.step is Step.HOLD or (emptying.held and step.step is Step.STOP)
             match step.step:
                 case Step.STOP:
                     if await self._wait(emptying, timedelta(minutes=1), heard):
@@ -521,6 +533,15 @@ class Drain:
         await self._tell(
             emptying.gateway, action, f"slot {emptying.slot}: {sentence}", f"{emptying.slot} {key}"
         )
+
+    async def _tell_the_end(self, result: DrainResult) -> None:
+        """Write down that nothing is left of this part, or of the gateways that have a drain of their own."""
+        key, count = self._order.key, len(result.stopped)
+        subject = self._order.names[0] if self._order.names else f"part {key.wave:03}-{key.number:04}"
+        lost = result.lost_crash + result.lost_reboot
+        ended = f"{result.sessions_ended} sessions were ended, {lost} lost"
+        sentence = f"{count} of its instances are stopped, {ended}" if count else "nothing was left to empty"
+        await self._tell(subject, DRAIN_OVER, sentence, "over")
 
     async def _tell(
         self, subject: str, action: str, sentence: str, key: str, person: str = "penstock"

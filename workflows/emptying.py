@@ -45,6 +45,8 @@ class Emptying(BaseModel):
     ending: str = ""
     """Which ending of its sessions was announced last."""
     stopped: bool = False
+    held: bool = False
+    """Whether people were told that it waits for them, and nobody has done anything since."""
 
     def see(self, drained: Drained) -> None:
         """Take over what a wait has seen."""

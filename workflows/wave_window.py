@@ -10,7 +10,7 @@ from temporalio.exceptions import FailureError
 from temporalio.workflow import ChildWorkflowHandle
 
 from policies.model.change import PENSTOCK, ChangeOrder
-from policies.model.command import Command, CommandKind
+from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.plan_part import PlanHeader
 from policies.model.windows import OnWindowClose, WindowAnswer
 from policies.status.story import Story
@@ -18,7 +18,7 @@ from workflows.children import guarded
 from workflows.failures import stopped
 from workflows.patch_window import Opened, OpenedOrder
 
-Give = Callable[[Command], Awaitable[object]]
+Give = Callable[[Command], Awaitable[CommandReceipt]]
 
 
 class WaveWindow:
@@ -32,7 +32,8 @@ class WaveWindow:
         self._asking: ChildWorkflowHandle[Opened, None] | None = None
         self._answer: WindowAnswer | None = None
         self._under_way = False
-        self._held = False
+        self._heeded = False
+        """Whether what closed was acted on; whether the change is held says the story."""
 
     async def ask(self, order: ChangeOrder, name: str, plan: PlanHeader, wave: int, child: str) -> None:
         """Have it asked, from now until that wave is over, whether it may start."""
@@ -78,9 +79,8 @@ class WaveWindow:
         """Ask no more: the wave is over."""
         self._under_way = False
         asking, self._asking, self._wave = self._asking, None, 0
-        if self._held:
-            self._held = False
-            await self._give(_command(CommandKind.RESUME, "the wave is over"))
+        self._heeded = False
+        await self._let_go("the wave is over")
         self._story.take_window(None, workflow.now())
         if asking is not None:
             asking.cancel()
@@ -98,20 +98,38 @@ class WaveWindow:
         if not answer.is_known:
             return  # neither is a hold lifted, nor does anything go back, because nobody can say
         if answer.is_open:
-            if self._held:
-                self._held = False
-                await self._give(_command(CommandKind.RESUME, answer.lasting))
-            return
-        if answer.freeze is None and closing is OnWindowClose.ROLLBACK:
+            self._heeded = False
+            await self._let_go(answer.lasting)
+        elif answer.freeze is None and closing is OnWindowClose.ROLLBACK:
             await self._give(_command(CommandKind.ROLL_BACK, answer.lasting))
-        elif (answer.freeze is not None or closing is OnWindowClose.HOLD) and not self._held:
-            self._held = True
-            await self._give(_command(CommandKind.HOLD, answer.lasting))
-        elif self._held and closing is OnWindowClose.FINISH_WAVE:  # the freeze is over, and so is the window
-            self._held = False
-            await self._give(_command(CommandKind.RESUME, answer.lasting))
-        elif not self._held:
+        elif answer.freeze is not None or closing is OnWindowClose.HOLD:
+            await self._hold(answer.lasting)
+        elif self._holds:  # the freeze is over, and so is the window
+            self._heeded = False
+            await self._let_go(answer.lasting)
+        else:
+            self._heeded = False
             self._story.note(f"the window closed; wave {wave} is finished: {answer.lasting}", workflow.now())
+
+    async def _hold(self, reason: str) -> None:
+        """Hold, once for each time that it is closed: a person who lifted that is not overruled."""
+        if self._heeded or self._holds:
+            return
+        self._heeded, taken = True, False
+        try:
+            taken = (await self._give(_command(CommandKind.HOLD, reason))).accepted
+        finally:
+            if not taken:  # then it is said again with the next answer
+                self._heeded = False
+
+    async def _let_go(self, reason: str) -> None:
+        """Lift the hold of the window, where there is one: the story knows, also when a person lifted it."""
+        if self._holds:
+            await self._give(_command(CommandKind.RESUME, reason))
+
+    @property
+    def _holds(self) -> bool:
+        return PENSTOCK in self._story.holds
 
     @property
     def may_start(self) -> bool:

@@ -13,7 +13,7 @@ from policies.model.notice import Delivery
 ANSWER_SECONDS = 20.0
 """Longer than the service waits for a ledger, a change and an engine, one after the other."""
 
-MOST_NOTICES = 20
+MOST_NOTICES = 200
 
 Json = dict[str, Any]
 
@@ -64,7 +64,7 @@ class Api:
         return ChatPlaces.model_validate(await self._ask("GET", "/chat/places", query=query))
 
     async def notices(self, sink: str) -> list[Delivery]:
-        """Return what this sink has not had yet, the oldest first."""
+        """Return what this sink has not had yet, who is to be woken first."""
         found = await self._ask("GET", f"/notices/outbox/{sink}", query={"limit": str(MOST_NOTICES)})
         return [Delivery.model_validate(one) for one in found["deliveries"]]
 

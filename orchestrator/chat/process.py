@@ -5,24 +5,20 @@ a post. Without this process nothing is missing but the chat.
 """
 
 import asyncio
-import hashlib
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.chat.asking import Api, ApiAway, ApiBusy, ApiRefuses
 from orchestrator.chat.file import ChatFile, read, secret
-from orchestrator.chat.port import Chat, ChatAway, Post
+from orchestrator.chat.port import Chat, ChatAway
+from orchestrator.chat.telling import Telling
 from policies.chat.grammar import CHANGES, addressed
-from policies.chat.spelling import spelled
 from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ShownCard
 from policies.model.errors import BadInput
-from policies.model.notice import Delivery, NoticeLevel, Occasion
 
 AGAIN_SECONDS = 1.0
 MOST_SECONDS = 60.0
@@ -30,8 +26,6 @@ MOST_SECONDS = 60.0
 
 CARDS_SECONDS = 1.0
 NOTICES_SECONDS = 2.0
-CARD_WITHIN = timedelta(minutes=2)
-"""How long a notice waits for the card in whose thread it is told."""
 
 WORKERS = 4
 WAITING = 200
@@ -76,8 +70,8 @@ class Conversation:
             tasks.create_task(self._listen())
             tasks.create_task(_again_and_again(self.show_cards, CARDS_SECONDS))
             if self._sink is not None:
-                tell = partial(self.tell_notices, self._sink)
-                tasks.create_task(_again_and_again(tell, NOTICES_SECONDS))
+                telling = Telling(self._chat, self._api, self._sink)
+                tasks.create_task(_again_and_again(telling.tell, NOTICES_SECONDS))
             for _ in range(WORKERS):
                 tasks.create_task(self._work())
 
@@ -151,47 +145,6 @@ class Conversation:
                 digest=card.digest,
             )
         )
-
-    async def tell_notices(self, sink: str) -> None:
-        """Tell what the sink has not had yet, each in the thread of its change; it is had once it was said.
-
-        A notice that comes before the card of its change waits for the card, but not for long.
-        """
-        await _each(partial(self._tell, sink), await self._api.notices(sink))
-
-    async def _tell(self, sink: str, delivery: Delivery) -> None:
-        notice = delivery.notice
-        places = await self._api.places(self._chat.workspace, notice.fleet, notice.change)
-        fresh = datetime.now(UTC) - notice.at < CARD_WITHIN
-        if notice.change is not None and fresh and None in places.rooms.values():
-            return
-        loud = notice.level is NoticeLevel.PAGE and delivery.occasion is Occasion.SAID
-        for room, card in places.rooms.items():
-            named = f"{notice.key}/{delivery.occasion}/{room}"
-            await self._chat.say(
-                Post(
-                    room,
-                    notice_lines(delivery),
-                    hashlib.sha256(named.encode()).hexdigest()[:32],
-                    thread=card,
-                    mentions=places.mentions if loud else (),
-                )
-            )
-        await self._api.delivered(sink, [notice.key])
-
-
-def notice_lines(delivery: Delivery) -> list[str]:
-    """Return what a notice says, as lines."""
-    notice = delivery.notice
-    if delivery.occasion is Occasion.SETTLED:
-        return [f"Over: {one.headline}" for one in delivery.resolved] or [notice.headline]
-    can = [line for offer in notice.offers if (line := spelled(offer)) is not None]
-    return [
-        notice.headline,
-        *notice.sentences,
-        *([f"You can: {' | '.join(can)}"] if can else []),
-        *([f"Runbook: {notice.runbook}"] if notice.runbook else []),
-    ]
 
 
 def _orders(said: ChatMessage) -> bool:

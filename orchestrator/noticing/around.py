@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from orchestrator.noticing.looking import Looking
+from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.notices import Addressed
 from policies.agent_certificates import LATE
 from policies.model.notice_rules import NoticeRules
 from policies.notices.changes import Fact

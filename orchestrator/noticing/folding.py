@@ -4,8 +4,8 @@ import hashlib
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.notices import Addressed
 from policies.model.notice import Notice, Occasion
 from policies.notices.states import KINDS, NoticeState
 

@@ -9,20 +9,24 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from orchestrator.noticing.hearing import MOST_CHANGES, Hearing
 from orchestrator.service.telling import order_of
+from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.notices import Addressed, Waiting
-from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult
+from orchestrator.store.notices import Waiting
+from orchestrator.store.stories import StoryRow
+from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, Outcome
 from policies.model.errors import BadInput
 from policies.model.notice import Notice, NoticeLevel
 from policies.model.notice_rules import NoticeRules
 from policies.model.plan_part import PlanHeader
 from policies.notices.addressing import addressed
-from policies.notices.changes import BLIND_FOR, Fact, blind_fact, blind_since, facts_of
-from policies.notices.entries import ACTIONS, TOGETHER, Told, together, told_by
+from policies.notices.changes import BLIND_FOR, Fact, blind_fact, blind_since, facts_of, is_blind
+from policies.notices.entries import ACTIONS, TOGETHER, Told, all_drained, together, told_by
 from policies.notices.escalation import ENDING, next_sink, page_of, wants_page
 from policies.notices.occurrences import Lasting, Subject, notices_of
 from policies.notices.states import FINAL, GOOD_ENDS, KINDS, LEFT, OF_CHANGES, NoticeState
@@ -30,13 +34,22 @@ from policies.status.told import Told as Telling
 
 LASTS = timedelta(seconds=30)
 """How long a look keeps the others away when its worker has died."""
-OVERLAP = timedelta(seconds=60)
-"""What was told so long before the last look is read again: its writer's clock or commit may be late."""
-MOST_CHANGES, MOST_ENTRIES = 500, 2_000
-"""What one look takes; the next one goes on there."""
+MOST_ENTRIES = 2_000
+"""Entries of the audit record that one look takes; the next one goes on there."""
+MOST_VERDICTS = 50
+"""Verdicts of one change that are looked through for the first without metrics."""
 
 _NAME = "ledger"
 _log = logging.getLogger(__name__)
+
+
+class Before(NamedTuple):
+    """What people were told of one subject."""
+
+    waiting: Sequence[Waiting]
+    """What nothing has settled yet."""
+    counts: Mapping[str, int]
+    """How often they were told of each state."""
 
 
 class Looking:
@@ -47,9 +60,9 @@ class Looking:
         self._ledger = ledger
         self._rules = rules
         self._holder = holder
-        self._heard: dict[str, datetime] = {}
+        self._hearing = Hearing(ledger)
         self._again: set[str] = set()
-        self._headers: dict[str, PlanHeader | None] = {}
+        self._plans: dict[str, PlanHeader] = {}
 
     def look(self, now: datetime | None = None) -> tuple[str, ...]:
         """Keep what is new as notices; return their keys.
@@ -68,85 +81,89 @@ class Looking:
             return self._first_look(rules, now)
         known = json.loads(cursor)
         seq, since = int(known["seq"]), datetime.fromisoformat(known["at"])
-        found, since = self._of_changes(rules, since, now, datetime.fromisoformat(known["from"]))
+        fresh = self._hearing.fresh(since, now)
+        names = [*fresh.changes, *sorted(self._again - {*fresh.changes})]
+        found, again = self._of_changes(rules, names, now, begun=datetime.fromisoformat(known["from"]))
         of_entries, seq = self._of_entries(rules, seq, now)
-        ends = json.dumps({"seq": seq, "at": since.isoformat(), "from": known["from"]})
-        return self._ledger.end_notice_look(_NAME, self._holder, ends, [*found, *of_entries])
+        ends = json.dumps({"seq": seq, "at": fresh.since.isoformat(), "from": known["from"]})
+        new = self._ledger.end_notice_look(_NAME, self._holder, ends, [*found, *of_entries])
+        self._hearing.took(fresh)  # not before it is kept: what failed is found again
+        self._again = again
+        return new
 
     def _first_look(self, rules: NoticeRules, now: datetime) -> tuple[str, ...]:
         """Begin here: of what was before, people are told only what still waits."""
         seq = self._ledger.audit_head().seq
         found = list[Addressed]()
-        for change in self._ledger.every_open_change():
-            found += self._of_change(rules, change.name, now, waits_only=True)
+        names = [change.name for change in self._ledger.every_open_change()]
+        for first in range(0, len(names), MOST_CHANGES):
+            found += self._of_changes(rules, names[first : first + MOST_CHANGES], now, waits_only=True)[0]
         ends = json.dumps({"seq": seq, "at": now.isoformat(), "from": now.isoformat()})
         return self._ledger.end_notice_look(_NAME, self._holder, ends, found)
 
     # --- changes -------------------------------------------------------------------------
 
     def _of_changes(
-        self, rules: NoticeRules, since: datetime, now: datetime, begun: datetime
-    ) -> tuple[list[Addressed], datetime]:
-        heard = self._ledger.changes_heard_since(since - OVERLAP, MOST_CHANGES)
-        fresh = [one for one in heard if self._heard.get(one.change) != one.at]
-        found = list[Addressed]()
-        again, self._again = self._again, set()
-        for name in [one.change for one in fresh] + sorted(again - {one.change for one in fresh}):
-            found += self._of_change(rules, name, now, begun=begun)
-        recent = now - 2 * OVERLAP
-        self._heard = {one.change: one.at for one in heard if one.at >= recent} | {
-            one.change: one.at for one in fresh
-        }
-        newest = max((one.at for one in heard), default=since)
-        if len(heard) >= MOST_CHANGES:  # the next look goes on exactly there
-            return found, newest + OVERLAP
-        return found, max(since, min(newest, now))
-
-    def _of_change(
         self,
         rules: NoticeRules,
-        name: str,
+        names: Sequence[str],
         now: datetime,
         *,
         begun: datetime | None = None,
         waits_only: bool = False,
-    ) -> list[Addressed]:
-        record = self._ledger.change(name)
-        try:
-            order, told = self._told(record)
-            facts = list(facts_of(order, self._header(order), told))
-        except (ValidationError, BadInput) as error:  # an earlier penstock wrote what does not fit any more
-            _log.warning("people are told nothing of %s: %s", name, error)
-            return []
-        if since := blind_since(told):
-            if now - since >= BLIND_FOR:
-                facts.append(blind_fact(order, self._header(order), told, since))
-            else:
-                self._again.add(name)
-        if waits_only or (begun is not None and record.began < begun):
-            # Of what happened before penstock told anybody, only what still waits, and the end.
-            facts = [one for one in facts if KINDS[one.state].waits or (begun and one.state in FINAL)]
-        subject = Subject(name, record.fleet, name)
-        return self.addressed(rules, subject, facts, OF_CHANGES | {NoticeState.BLIND}, now)
+    ) -> tuple[list[Addressed], set[str]]:
+        """Return what people are told of these changes, and which are to be looked at again."""
+        records, stories = self._ledger.changes_named(names), self._ledger.stories_of(names)
+        plans = {row.order.plan for row in stories.values()} | {one.plan for one in records.values()}
+        headers = self._headers({plan for plan in plans if plan is not None})
+        before = self._before(names)
+        found, again = list[Addressed](), set[str]()
+        for name in names:
+            if name not in records:
+                continue
+            record = records[name]
+            try:
+                order, told = _told(record, stories.get(name))
+                header = headers.get(order.plan) if order.plan is not None else None
+                facts = list(facts_of(order, header, told))
+            except (
+                ValidationError,
+                BadInput,
+                KeyError,
+            ) as error:  # an earlier penstock wrote what fits no more
+                _log.warning("people are told nothing of %s: %s", name, error)
+                continue
+            if is_blind(told):
+                since = blind_since(self._ledger.verdicts_told(name, MOST_VERDICTS))
+                if since is not None and now - since >= BLIND_FOR:
+                    facts.append(blind_fact(order, header, told, since))
+                else:
+                    again.add(name)
+            if waits_only or (begun is not None and record.began < begun):
+                # Of what happened before penstock told anybody, only what still waits, and the end.
+                facts = [one for one in facts if KINDS[one.state].waits or (begun and one.state in FINAL)]
+            subject = Subject(name, record.fleet, name)
+            scope = OF_CHANGES | {NoticeState.BLIND}
+            found += self.addressed(rules, subject, facts, scope, now, before[name])
+        return found, again
 
-    def _told(self, record: ChangeRecord) -> tuple[ChangeOrder, Telling]:
-        row = self._ledger.story(record.name)
-        order = row.order if row is not None else order_of(record)
-        told = row.told if row is not None else Telling(name=record.name)
-        unlike = told.result is None or told.result.outcome is not record.outcome
-        if record.outcome is not None and unlike:  # it ended without telling so, or an end followed its end
-            end = ChangeResult(rollout=record.name, outcome=record.outcome, reason=record.sentence)
-            told = told.model_copy(update={"result": end})
-        return order, told
+    def _headers(self, plans: Collection[str]) -> Mapping[str, PlanHeader]:
+        """Return these plans without their gateways; each is read once, since a plan never changes."""
+        if len(self._plans) + len(plans) > 2 * MOST_CHANGES:
+            self._plans.clear()
+        if missing := {*plans} - self._plans.keys():
+            self._plans |= self._ledger.plan_headers(missing)
+        return self._plans
 
-    def _header(self, order: ChangeOrder) -> PlanHeader | None:
-        if order.plan is None:
-            return None
-        if order.plan not in self._headers:
-            if len(self._headers) >= MOST_CHANGES:
-                self._headers.clear()
-            self._headers[order.plan] = self._ledger.plan_header(order.plan)
-        return self._headers[order.plan]
+    def _before(self, subjects: Collection[str]) -> Mapping[str, Before]:
+        """Return what people were told of each of these."""
+        waiting: dict[str, list[Waiting]] = {name: [] for name in subjects}
+        for one in self._ledger.waiting_notices(subjects):
+            waiting[one.subject].append(one)
+        counts: dict[str, dict[str, int]] = {name: {} for name in subjects}
+        for (name, state), count in self._ledger.notice_counts(subjects).items():
+            counts[name][state] = count
+        return {name: Before(waiting[name], counts[name]) for name in subjects}
 
     def addressed(
         self,
@@ -155,10 +172,10 @@ class Looking:
         facts: Sequence[Fact],
         scope: Collection[NoticeState],
         now: datetime,
+        before: Before | None = None,
     ) -> list[Addressed]:
         """Return the notices that follow from what is so of a subject, each with whom it goes to."""
-        waiting = self._ledger.waiting_notices([subject.name])
-        counts = {state: count for (_, state), count in self._ledger.notice_counts([subject.name]).items()}
+        waiting, counts = before or self._before([subject.name])[subject.name]
         lasting = [Lasting(one.notice.key, one.notice.state) for one in waiting]
         made = notices_of(subject, facts, lasting, counts, scope, now)
         left = self._left(subject, made)
@@ -168,8 +185,8 @@ class Looking:
         """Return what earlier changes of the fleet have left, where this one has ended well."""
         if subject.change is None or not any(one.state in GOOD_ENDS for one in made):
             return []
-        fleets = self._ledger.waiting_notices_of(subject.fleet)
-        return [one for one in fleets if one.notice.state in LEFT and one.subject != subject.name]
+        left = self._ledger.waiting_notices_of(subject.fleet, LEFT)
+        return [one for one in left if one.subject != subject.name]
 
     def _one(
         self,
@@ -201,9 +218,23 @@ class Looking:
         head = self._ledger.audit_head().seq
         entries = self._ledger.entries_of(seq, ACTIONS, MOST_ENTRIES)
         found = list[Addressed]()
-        for told in _grouped([one for entry in entries if (one := told_by(entry)) is not None]):
+        said = [one for entry in entries if (one := told_by(entry)) is not None]
+        for told in _grouped([one for told in said if (one := self._whole(told)) is not None]):
             found += self._of_entry(rules, told, found, now)
         return found, (entries[-1].seq if len(entries) == MOST_ENTRIES else head)
+
+    def _whole(self, told: Told) -> Told | None:
+        """Return what was told, None for a part of a promoted change that drains on elsewhere."""
+        subject, fact = told.subject, told.fact
+        if fact is None or fact.state is not NoticeState.DRAINED or subject.change is None:
+            return told
+        record = self._ledger.changes_named([subject.change]).get(subject.change)
+        if record is None or record.plan is None or record.outcome is not Outcome.PROMOTED:
+            return told
+        header = self._headers([record.plan]).get(record.plan)
+        parts = len(header.keys) if header is not None else 1
+        over = self._ledger.drains_over(subject.fleet, subject.change, int(fact.mark))
+        return all_drained(told, parts) if over >= parts else None
 
     def _of_entry(
         self, rules: NoticeRules, told: Told, before: Sequence[Addressed], now: datetime
@@ -216,6 +247,10 @@ class Looking:
             for one in before
             if one.subject == subject.name and one.waits
         ]
+        if over is NoticeState.DRAIN_HELD:  # a person may have said it of all gateways that drain
+            held = self._ledger.waiting_notices_of(subject.fleet, {over})
+            every = subject.name == f"{subject.fleet}/{subject.fleet}/drain"
+            waiting += [one for one in held if every and one.notice.change == subject.change]
         if over is NoticeState.QUARANTINED and not self._ledger.quarantined(subject.fleet):
             waiting += self._ledger.waiting_notices([f"{subject.fleet}/several"])
         waiting = [one for one in waiting if one.notice.key not in settled]
@@ -252,6 +287,16 @@ class Looking:
                 ledger.escalate_notice(notice.key, sink, now)
                 louder.append(notice.key)
         return tuple(louder)
+
+
+def _told(record: ChangeRecord, row: StoryRow | None) -> tuple[ChangeOrder, Telling]:
+    order = row.order if row is not None else order_of(record)
+    told = row.told if row is not None else Telling(name=record.name)
+    unlike = told.result is None or told.result.outcome is not record.outcome
+    if record.outcome is not None and unlike:  # it ended without telling so, or an end followed its end
+        end = ChangeResult(rollout=record.name, outcome=record.outcome, reason=record.sentence)
+        told = told.model_copy(update={"result": end})
+    return order, told
 
 
 def _grouped(told: Sequence[Told]) -> list[Told]:

@@ -153,7 +153,7 @@ async def compose(settings: Settings) -> Installation:
         archive=SnapshotArchive(settings.snapshots),
         checkpoints=points,
         doctor=DoctorService(client, ledger, files, points, settings.prometheus_url, folders, rules),
-        complaints=ComplaintService(ledger.engine, settings.complaints_key),
+        complaints=ComplaintService(ledger.engine, settings.complaints_key, settings.tickets_key),
         enrolment=EnrolmentService(ledger, settings.authority),
         late=LateEntries(settings.audit_late),
         page=page_of(settings),

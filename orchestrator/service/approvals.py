@@ -10,11 +10,14 @@ from orchestrator.service.people import PeopleFile
 from orchestrator.store.ledger import Ledger
 from policies.access import Action
 from policies.approvals import approved, overriding, require_approved, required, required_without_release
-from policies.model.approval import Approval, Approved, Required
+from policies.model.approval import APPROVAL_AWAITED, Approval, Approved, Required
 from policies.model.errors import NotAllowed
 from policies.model.offer import Offer, Verb
+from policies.model.people import Via
 from policies.model.plan import Plan
 from policies.model.plan_part import PlanHeader
+from policies.model.refusals import ApprovalRequired
+from policies.model.value import digest_of
 from policies.planning.outline import PlanOutline
 from policies.trust.admission import identity_in
 
@@ -88,7 +91,12 @@ class ApprovalService:
         """
         asks = Offer(verb=Verb.APPROVE, fleet=plan.fleet, plan=plan.digest)
         found = self.state(plan, requester)
-        require_approved(overriding(found) if more else found, asks)
+        found = overriding(found) if more else found
+        try:
+            require_approved(found, asks)
+        except ApprovalRequired as refused:
+            self._await(plan, found, requester, str(refused))
+            raise
         return found.people
 
     def approve(self, plan: AnyPlan, person: str, reason: str) -> Approval:
@@ -100,7 +108,28 @@ class ApprovalService:
         if plan.release is not None and person in self._signers(plan):
             raise NotAllowed(f"{person} signed {plan.release.version}; somebody else has to approve it")
         lasts = self.required(plan).lasts
-        return self.ledger.approve_plan(plan.digest, plan.fleet, person, reason, lasts)
+        given = self.ledger.approve_plan(plan.digest, plan.fleet, person, reason, lasts)
+        found = self.state(plan, "")
+        if found.lacking:
+            self._await(plan, found, person, f"{found.lacking} more must approve the plan")
+        return given
+
+    def _await(self, plan: AnyPlan, found: Approved, person: str, sentence: str) -> None:
+        """Write down, once for each step that it has come, that the plan waits; people are told of it."""
+        change = (
+            self.ledger.newest_number(plan.fleet) + 1
+        )  # a plan may be started again, and needs them again
+        key = f"awaited/{plan.digest}/{change}/{found.required.count}/{','.join(found.people)}"
+        body = {"sentence": sentence, "lacking": found.lacking}
+        self.ledger.audit(
+            person,
+            Via.SYSTEM,
+            APPROVAL_AWAITED,
+            plan.digest,
+            body,
+            digest_of(key.encode()),
+            fleet=plan.fleet,
+        )
 
     def _signers(self, plan: AnyPlan) -> frozenset[str]:
         """Return by which names those who signed the release may be known here; a reload has none."""

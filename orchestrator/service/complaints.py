@@ -1,7 +1,13 @@
-"""Complaints by signed webhook: whoever holds a fleet's key may have its changes held, and nothing else."""
+"""Complaints and tickets by signed webhook, each with a key of its own for every fleet, or one for all.
+
+Whoever holds the key of complaints may have changes held. Whoever holds that of tickets may also say that
+one is over, which ends a hold: so it is another one, and no sender of complaints has it.
+"""
 
 import secrets
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +32,8 @@ class ComplaintService:
     engine: Engine
     keys: Path | None
     """A file with the key of every fleet, or a folder with `FLEET.key` for each; None where none is taken."""
+    ticket_keys: Path | None = None
+    """The same of tickets."""
 
     def read(self, fleet: str, body: bytes, at: str, signature: str) -> Complaint:
         """Return a genuine and fresh complaint about a fleet of that name, whether or not there is one.
@@ -36,11 +44,13 @@ class ComplaintService:
                 the message is old.
             BadInput: Signed, but no complaint.
         """
-        return read_complaint(self._key_or_none_at_all(fleet), fleet, body, at, signature, time.time())
+        key = self._or_none_at_all(self.keys, lambda: self.key_of(fleet))
+        return read_complaint(key, fleet, body, at, signature, time.time())
 
     def read_ticket(self, fleet: str, body: bytes, at: str, signature: str) -> Ticket:
         """Return a genuine and fresh ticket about a fleet of that name; raises as `read` does."""
-        return read_ticket(self._key_or_none_at_all(fleet), fleet, body, at, signature, time.time())
+        key = self._or_none_at_all(self.ticket_keys, lambda: self.ticket_key_of(fleet))
+        return read_ticket(key, fleet, body, at, signature, time.time())
 
     def record_ticket(self, fleet: Fleet, ticket: Ticket) -> bool:
         """Record the ticket as it stands now; return whether that is new.
@@ -51,12 +61,13 @@ class ComplaintService:
         """
         return Tickets(self.engine).record_ticket(fleet, ticket)
 
-    def _key_or_none_at_all(self, fleet: str) -> bytes:
+    @staticmethod
+    def _or_none_at_all(keys: Path | None, key: Callable[[], bytes]) -> bytes:
         """Return the fleet's key, or one that fits no signature: who guesses learns of no fleet."""
         try:
-            return self.key_of(fleet)
+            return key()
         except Unknown:
-            if self.keys is None:
+            if keys is None:
                 raise
             return secrets.token_bytes(LEAST_KEY)
 
@@ -75,16 +86,36 @@ class ComplaintService:
             Unknown: No complaints are taken about it.
             BadInput: The file is none with a key, or others may read it; no sentence says what is in it.
         """
-        if self.keys is None:
-            raise Unknown("no complaints are taken here: PENSTOCK_COMPLAINTS_KEY names no key")
-        path = self.keys / f"{fleet}.key" if self.keys.is_dir() else self.keys
-        require_own(path, secret=True)
-        try:
-            key = path.read_bytes().strip()
-        except FileNotFoundError as error:
-            raise Unknown(f"no complaints are taken about {fleet}: there is no {path.name}") from error
-        except OSError as error:
-            raise BadInput(f"the key {path} cannot be read: {error.strerror}; correct its path") from error
-        if len(key) < LEAST_KEY or b"\n" in key:
-            raise BadInput(f"the key {path} must be one line of at least {LEAST_KEY} characters")
+        return _key_in(self.keys, "complaints", fleet)
+
+    def ticket_key_of(self, fleet: str) -> bytes:
+        """Return what tickets about that fleet are signed with.
+
+        Raises:
+            Unknown: No tickets are taken about it.
+            BadInput: As of complaints; or it is the key of complaints, whose sender may close no ticket.
+        """
+        key = _key_in(self.ticket_keys, "tickets", fleet)
+        with suppress(Unknown):
+            if key == self.key_of(fleet):
+                raise BadInput(
+                    f"tickets of {fleet} have the key of its complaints: "
+                    "make another one for PENSTOCK_TICKETS_KEY, with `openssl rand -hex 32`"
+                )
         return key
+
+
+def _key_in(keys: Path | None, what: str, fleet: str) -> bytes:
+    if keys is None:
+        raise Unknown(f"no {what} are taken here: PENSTOCK_{what.upper()}_KEY names no key")
+    path = keys / f"{fleet}.key" if keys.is_dir() else keys
+    require_own(path, secret=True)
+    try:
+        key = path.read_bytes().strip()
+    except FileNotFoundError as error:
+        raise Unknown(f"no {what} are taken about {fleet}: there is no {path.name}") from error
+    except OSError as error:
+        raise BadInput(f"the key {path} cannot be read: {error.strerror}; correct its path") from error
+    if len(key) < LEAST_KEY or b"\n" in key:
+        raise BadInput(f"the key {path} must be one line of at least {LEAST_KEY} characters")
+    return key

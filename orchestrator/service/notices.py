@@ -11,14 +11,18 @@ from activities.drivers.notices.port import Undelivered
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.acting import Acting
 from orchestrator.service.fleets import Fleets
+from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.notices import Addressed, SinkHealth
+from orchestrator.store.outbox import SinkHealth
 from policies.access import Action, may
 from policies.model.errors import Unknown
 from policies.model.notice import Delivery, Notice, NoticeLevel, NoticeRow, Occasion
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller
 from policies.notices.states import NoticeState
+
+_MENDING = (Action.DRILL, Action.ADMINISTER, Action.READ_AUDIT)
+"""Who may do one of these on a fleet hears why a sink did not take what it was told."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,21 @@ class NoticeService:
     async def rows(self, caller: Caller, limit: int, *, open_only: bool = False) -> tuple[NoticeRow, ...]:
         """Return what was sent and what waits of the fleets that the caller may look at, the newest first."""
         fleets = await self._of(caller, Action.READ)
-        return await asyncio.to_thread(self.ledger.notice_rows, fleets, limit, open_only=open_only)
+        rows = await asyncio.to_thread(self.ledger.notice_rows, fleets, limit, open_only=open_only)
+        return tuple(
+            row
+            if _hears_errors(caller, [row.notice.fleet])
+            else row.model_copy(update={"error": _kept(row.error)})
+            for row in rows
+        )
 
-    async def sinks(self) -> Mapping[str, SinkHealth]:
-        """Return how every sink takes what it is told."""
-        return await asyncio.to_thread(self.ledger.sink_health)
+    async def sinks(self, caller: Caller) -> Mapping[str, SinkHealth]:
+        """Return how every sink takes what it is told; what receivers answered hears only who mends them."""
+        fleets = await asyncio.to_thread(self.fleets.names, caller)
+        found = await asyncio.to_thread(self.ledger.sink_health)
+        if _hears_errors(caller, fleets):
+            return found
+        return {name: one._replace(error=_kept(one.error)) for name, one in found.items()}
 
     async def outbox(self, caller: Caller, sink: str, limit: int) -> tuple[Delivery, ...]:
         """Return what this sink has not had yet, the oldest first.
@@ -133,3 +147,12 @@ class NoticeService:
             sentence = f"{sink} is told by the worker, and takes nobody's word that it was"
             raise await self.acts.refuse(caller, None, sentence)
         return fleets
+
+
+def _hears_errors(caller: Caller, fleets: Collection[str]) -> bool:
+    """Whether the caller may hear what receivers answered: they name hosts, accounts and files of secrets."""
+    return any(may(caller, action, fleet) for action in _MENDING for fleet in fleets)
+
+
+def _kept(error: str) -> str:
+    return "it failed; operators and administrators see why" if error else ""

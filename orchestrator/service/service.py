@@ -999,7 +999,7 @@ class Service:
         return await asyncio.to_thread(self.complaints.record, named, complaint)
 
     async def ticket(self, fleet: str, body: bytes, at: str, signature: str) -> bool:
-        """Take how a ticket stands from whoever holds the fleet's key; return whether that is new."""
+        """Take how a ticket stands from whoever holds the key of tickets; return whether that is new."""
         told = await asyncio.to_thread(self.complaints.read_ticket, fleet, body, at, signature)
         named = await asyncio.to_thread(self._fleets.named, fleet)
         return await asyncio.to_thread(self.complaints.record_ticket, named, told)

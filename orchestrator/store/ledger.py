@@ -18,6 +18,7 @@ from orchestrator.store.known_good import KnownGood
 from orchestrator.store.logins import Logins
 from orchestrator.store.notice_facts import NoticeFacts
 from orchestrator.store.notices import Notices
+from orchestrator.store.outbox import Outbox
 from orchestrator.store.overview import Overview
 from orchestrator.store.page_sessions import PageSessions
 from orchestrator.store.plans import Plans
@@ -71,6 +72,7 @@ class Ledger(
     Revisions,
     Overview,
     Notices,
+    Outbox,
     NoticeFacts,
     Trail,
 ):

@@ -4,14 +4,16 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import distinct, exists, func, or_, select, union_all
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading
 from policies.model.audit import AuditEntry
-from policies.model.change import PENSTOCK
+from policies.model.change import PENSTOCK, ChangeRecord
+from policies.model.drain import DRAIN_OVER
 from policies.model.people import Via
+from policies.model.status import Event
 
 BY_PEOPLE = (Via.CLI.value, Via.API.value, Via.WEB.value, Via.CHAT.value)
 
@@ -23,26 +25,43 @@ class Heard(NamedTuple):
     at: datetime
 
 
-def _when(heard: Heard) -> datetime:
-    return heard.at
-
-
 class NoticeFacts(Book):
     """What happened since the last look."""
 
-    def changes_heard_since(self, at: datetime, most: int) -> tuple[Heard, ...]:
-        """Return the changes that told something, began or ended since that moment, the oldest first."""
+    def changes_heard_after(self, after: Heard, most: int) -> tuple[Heard, ...]:
+        """Return who told something or ended behind this one, by time and then by name, so many at most.
+
+        A change that told something and ended since is there twice.
+        """
         stories, changes = tables.stories, tables.changes
-        told = select(stories.c.change, stories.c.at).where(stories.c.at >= at)
-        ended = select(changes.c.name, changes.c.ended).where(changes.c.ended >= at)
+        parts = [
+            select(name.label("change"), at.label("at"))
+            .where(at >= after.at, or_(at > after.at, name > after.change))
+            .order_by(at, name)
+            .limit(most)
+            .subquery()
+            for name, at in ((stories.c.change, stories.c.at), (changes.c.name, changes.c.ended))
+        ]
+        both = union_all(*(select(part.c.change, part.c.at) for part in parts)).subquery()
+        wanted = select(both.c.change, both.c.at).order_by(both.c.at, both.c.change).limit(most)
         with reading(self._engine) as connection:
-            found = [
-                Heard(name, when)
-                for wanted, column in ((told, stories.c.at), (ended, changes.c.ended))
-                for name, when in connection.execute(wanted.order_by(column).limit(most))
-            ]
-        newest = {one.change: one.at for one in sorted(found, key=_when)}
-        return tuple(Heard(name, when) for name, when in newest.items())
+            return tuple(Heard(name, at) for name, at in connection.execute(wanted))
+
+    def changes_named(self, names: Collection[str]) -> Mapping[str, ChangeRecord]:
+        """Return what the history says of these changes, by name; of those that there are."""
+        table = tables.changes
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(table).where(table.c.name.in_(sorted(names))))
+            fields = ChangeRecord.model_fields
+            return {row.name: ChangeRecord(**{name: getattr(row, name) for name in fields}) for row in rows}
+
+    def verdicts_told(self, change: str, most: int) -> tuple[Event, ...]:
+        """Return what was told of a change's newest verdicts, and when, the newest first."""
+        table = tables.events
+        mine = (table.c.change == change, table.c.sentence.startswith("verdict ", autoescape=True))
+        wanted = select(table.c.at, table.c.sentence).where(*mine).order_by(table.c.number.desc())
+        with reading(self._engine) as connection:
+            return tuple(Event(at=at, sentence=said) for at, said in connection.execute(wanted.limit(most)))
 
     def entries_of(self, after: int, actions: Collection[str], most: int) -> tuple[AuditEntry, ...]:
         """Return the audit record's entries of these actions after that number, the oldest first."""
@@ -51,6 +70,15 @@ class NoticeFacts(Book):
         with reading(self._engine) as connection:
             rows = connection.execute(wanted.order_by(table.c.seq).limit(most))
             return tuple(AuditEntry.model_validate(dict(row._mapping)) for row in rows)  # noqa: SLF001 - public
+
+    def drains_over(self, fleet: str, change: str, until: int) -> int:
+        """Return how many parts of a change had nothing left to drain by the entry of that number."""
+        table = tables.audit
+        part = table.c.subject.like(f"part %/{change}")  # gateways with a drain of their own are none
+        mine = (table.c.fleet == fleet, table.c.action == DRAIN_OVER, part, table.c.seq <= until)
+        with reading(self._engine) as connection:
+            wanted = select(func.count(distinct(table.c.subject))).where(*mine)
+            return int(connection.execute(wanted).scalar_one())
 
     def people_acted(self, fleet: str, seq: int) -> bool:
         """Return whether a person did something to the fleet after the entry of that number."""
@@ -87,34 +115,3 @@ class NoticeFacts(Book):
             for fleet, gateway in connection.execute(wanted):
                 found.setdefault(fleet, []).append(gateway)
         return {fleet: tuple(names) for fleet, names in found.items()}
-
-    def sinks_due(self, now: datetime) -> tuple[str, ...]:
-        """Return the sinks for which something is to be done."""
-        table = tables.notice_deliveries
-        with reading(self._engine) as connection:
-            wanted = select(table.c.sink).where(table.c.due <= now).distinct()
-            return tuple(connection.execute(wanted).scalars())
-
-    def old_infos(self, before: datetime, most: int) -> Mapping[str, tuple[str, ...]]:
-        """Return what no sink took since before that moment and needs nobody, by sink, the oldest first."""
-        deliveries, notices = tables.notice_deliveries, tables.notices
-        wanted = (
-            select(deliveries.c.sink, deliveries.c.notice)
-            .join(notices, notices.c.key == deliveries.c.notice)
-            .where(
-                deliveries.c.due.is_not(None),
-                deliveries.c.delivered.is_(None),
-                deliveries.c.level == "info",
-                deliveries.c.occasion == "said",
-                or_(deliveries.c.tries > 0, deliveries.c.due < before),
-                notices.c.at < before,
-                or_(~notices.c.waits, notices.c.settled.is_not(None)),
-            )
-            .order_by(notices.c.at)
-            .limit(most)
-        )
-        found: dict[str, list[str]] = {}
-        with reading(self._engine) as connection:
-            for sink, key in connection.execute(wanted):
-                found.setdefault(sink, []).append(key)
-        return {sink: tuple(keys) for sink, keys in found.items()}

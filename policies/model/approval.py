@@ -10,6 +10,9 @@ from policies.model.value import Digest, Value
 PLAN_APPROVED = "plan approved"
 """What the audit record says when somebody says yes to a plan."""
 
+APPROVAL_AWAITED = "approval awaited"
+"""What it says when a change was to begin and too few people had said yes to its plan."""
+
 
 class Approval(Value):
     """A named person's yes to exactly one plan, for a limited time."""

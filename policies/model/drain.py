@@ -169,6 +169,12 @@ class DrainEvent(StrEnum):
     ENDED = "drain ended by a person"
     ENDING = "sessions are being ended"
     HANDED_OVER = "drain handed over"
+    EMPTIED = "drain ended by itself"
+    """A drain that had waited for a person has nothing left to wait for."""
+
+
+DRAIN_OVER = "drain over"
+"""What the audit record says when everything that one drain was to empty is empty and stopped."""
 
 
 SESSIONS_TAKEN = frozenset({DrainEvent.ENDING, DrainEvent.ENDED, *map(loss_event, Loss)})

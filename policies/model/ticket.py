@@ -41,4 +41,6 @@ class Ticket(Value):
             raise ValueError("text must name no user, so it has no @")
         if self.closed is not None and self.closed < self.opened:
             raise ValueError("a ticket is closed after it was opened")
+        if self.closed is not None and self.closed > self.at:
+            raise ValueError("a ticket is closed by the time at which it was so: closed is no later than at")
         return self

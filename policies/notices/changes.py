@@ -1,12 +1,14 @@
 """What a change's story says that people are told of, in the words of its status."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import NamedTuple
 
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.offer import Offer
 from policies.model.plan_part import PlanHeader
-from policies.model.status import ChangeStatus
+from policies.model.status import ChangeStatus, Event
 from policies.model.verdict import GateVerdict
 from policies.notices.states import OF_OUTCOMES, OF_PHASES, NoticeState
 from policies.status.sentences import Sentences
@@ -34,7 +36,7 @@ def facts_of(order: ChangeOrder, header: PlanHeader | None, told: Told) -> tuple
     """Return what people are told of the change as it stands; what it waits for is so until it is missing."""
     status = Sentences(order, header, told).status()
     name = f"{order.fleet}: {told.name or 'a change'}"
-    found = [_fact(status, NoticeState.STARTED, f"{name} has started: {order.reason}")]
+    found = [_fact(status, NoticeState.STARTED, f"{name} {_begun(order, told)}: {order.reason}")]
     found += [
         _fact(status, NoticeState.WAVE_PASSED, f"{name}: wave {wave} of {status.waves} has passed", str(wave))
         for wave in _passed(order, header, told)
@@ -49,14 +51,17 @@ def facts_of(order: ChangeOrder, header: PlanHeader | None, told: Told) -> tuple
     return tuple(found)
 
 
-def blind_since(told: Told) -> datetime | None:
-    """Return since when the verdicts of the change have no metrics, None where they have."""
-    decision = told.decision
+def is_blind(told: Told) -> bool:
+    """Return whether the newest verdict of the change has no metrics."""
     watched = told.phase in {Phase.OBSERVING, Phase.HELD} and told.result is None
-    if not watched or decision is None or decision.verdict is not GateVerdict.METRICS_UNAVAILABLE:
-        return None
-    said = f"verdict {decision.verdict.replace('_', ' ')}"
-    return max((event.at for event in told.events if event.sentence.startswith(said)), default=None)
+    return watched and told.decision is not None and told.decision.verdict is GateVerdict.METRICS_UNAVAILABLE
+
+
+def blind_since(verdicts: Sequence[Event]) -> datetime | None:
+    """Return since when there have been no metrics, by what was told of verdicts, the newest first."""
+    said = f"verdict {GateVerdict.METRICS_UNAVAILABLE.replace('_', ' ')}"
+    run = list(takewhile(lambda event: event.sentence.startswith(said), verdicts))
+    return run[-1].at if run else None
 
 
 def blind_fact(order: ChangeOrder, header: PlanHeader | None, told: Told, since: datetime) -> Fact:
@@ -91,6 +96,15 @@ def _passed(order: ChangeOrder, header: PlanHeader | None, told: Told) -> range:
     if told.outcome is Outcome.PROMOTED:
         return range(1, len(header.waves) + 1)
     return range(1, told.wave)
+
+
+def _begun(order: ChangeOrder, told: Told) -> str:
+    """Return what is true of a change that was accepted: one that waits for its window has begun nothing."""
+    if told.wave or told.moved or told.result is not None or told.phase is not Phase.STARTING:
+        return "has started"
+    if told.window is not None:
+        return "is accepted, and waits for its window"
+    return "is accepted" if order.asks_window else "has started"
 
 
 def _ended(outcome: Outcome) -> str:

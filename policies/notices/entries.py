@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from policies.model.approval import APPROVAL_AWAITED, PLAN_APPROVED
 from policies.model.audit import AuditEntry
-from policies.model.drain import DrainEvent
+from policies.model.drain import DRAIN_OVER, DrainEvent
 from policies.model.offer import Offer, Verb
 from policies.notices.changes import Fact
 from policies.notices.occurrences import Subject
@@ -13,8 +14,12 @@ from policies.notices.states import NoticeState
 
 QUARANTINED, RETURNED = "gateway quarantined", "gateway returned"
 HARM = "harm found after the promotion"
-ACTIONS = frozenset({QUARANTINED, RETURNED, HARM, *(event.value for event in DrainEvent)})
+PLANS = frozenset({APPROVAL_AWAITED, PLAN_APPROVED})
+ACTIONS = PLANS | {QUARANTINED, RETURNED, HARM, DRAIN_OVER, *(event.value for event in DrainEvent)}
 """What the entries are called that say something to people."""
+
+_SHORT = len("sha256:") + 12
+"""As much of a plan's digest as tells it from others in a sentence."""
 
 TOGETHER = 10
 """Gateways of one fleet that are left out, or return, at the same time: more are told in one notice."""
@@ -42,12 +47,17 @@ def told_by(entry: AuditEntry) -> Told | None:
         return Told(Subject(rest, fleet, rest), fact, None)
     if entry.action in {QUARANTINED, RETURNED}:
         return _of_gateway(entry, fleet, rest, str(body.get("reason", "")))
+    if entry.action in PLANS:
+        return _of_plan(entry, fleet, body)
+    if entry.action == DRAIN_OVER:
+        said = f"{fleet}: what {rest} left behind is drained empty: {first}: {body.get('sentence', '')}"
+        return Told(Subject(rest, fleet, rest), Fact(NoticeState.DRAINED, said, mark=str(entry.seq)), None)
     held = entry.action == DrainEvent.HELD
     offers = tuple(Offer(verb=verb, fleet=fleet) for verb in (Verb.DRAINS, Verb.EXTEND, Verb.END))
     said = f"{fleet}: the drain of {first} waits for a person: {body.get('sentence', '')}"
     fact = Fact(NoticeState.DRAIN_HELD, said, offers=offers, gateway=first, mark=str(entry.seq))
     return Told(
-        Subject(f"{fleet}/{first}/drain", fleet, rest or None),
+        Subject(f"{fleet}/{first}/drain", fleet, rest or None),  # of the fleet where a person said it of all
         fact if held else None,
         None if held else NoticeState.DRAIN_HELD,
     )
@@ -63,6 +73,31 @@ def _of_gateway(entry: AuditEntry, fleet: str, gateway: str, reason: str) -> Tol
     said = f"{fleet}: {gateway} takes part in changes again: {reason}"
     fact = Fact(NoticeState.RETURNED, said, gateway=gateway, mark=str(entry.seq))
     return Told(subject, fact, NoticeState.QUARANTINED)
+
+
+def all_drained(told: Told, parts: int) -> Told:
+    """Return that of a change nothing drains any more, by the end of the last of so many parts."""
+    subject, fact = told.subject, told.fact
+    if fact is None or parts < 2:  # noqa: PLR2004 - its only part has said it
+        return told
+    said = f"{subject.fleet}: what {subject.change} left behind is drained empty, in all {parts} parts"
+    return told._replace(fact=fact._replace(headline=said))
+
+
+def _of_plan(entry: AuditEntry, fleet: str, body: Mapping[str, Any]) -> Told:
+    subject, mark = Subject(entry.subject, fleet), str(entry.seq)
+    if entry.action == PLAN_APPROVED:
+        said = (
+            f"{fleet}: {entry.person} has approved the plan {_short(entry.subject)}: {body.get('reason', '')}"
+        )
+        return Told(subject, Fact(NoticeState.APPROVED, said, mark=mark), None)
+    said = f"{fleet}: the plan {_short(entry.subject)} waits for approval: {body.get('sentence', '')}"
+    offers = (Offer(verb=Verb.APPROVE, fleet=fleet, plan=entry.subject),)
+    return Told(subject, Fact(NoticeState.WAITING_FOR_APPROVAL, said, offers=offers, mark=mark), None)
+
+
+def _short(digest: str) -> str:
+    return digest[:_SHORT]
 
 
 def together(fleet: str, state: NoticeState, told: list[Told]) -> Told:

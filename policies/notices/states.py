@@ -15,6 +15,8 @@ class NoticeState(StrEnum):
     WAITING_FOR_CAPACITY = "waiting_for_capacity"
     WAITING_FOR_TESTS = "waiting_for_tests"
     WAITING_FOR_SECOND_PERSON = "waiting_for_second_person"
+    WAITING_FOR_APPROVAL = "waiting_for_approval"
+    APPROVED = "approved"
     WAVE_PASSED = "wave_passed"
     HELD = "held"
     RESUMED = "resumed"
@@ -61,6 +63,8 @@ KINDS = {
     NoticeState.WAITING_FOR_CAPACITY: Kind(_INFO, waits=True),
     NoticeState.WAITING_FOR_TESTS: Kind(_NEEDS, waits=True, runbook="held-decide"),
     NoticeState.WAITING_FOR_SECOND_PERSON: Kind(_NEEDS, waits=True, runbook="rollback-waits"),
+    NoticeState.WAITING_FOR_APPROVAL: Kind(_NEEDS, runbook="signature-refused"),
+    NoticeState.APPROVED: Kind(_INFO),
     NoticeState.WAVE_PASSED: Kind(_INFO),
     NoticeState.HELD: Kind(_NEEDS, waits=True, runbook="held-decide"),
     NoticeState.RESUMED: Kind(_INFO),

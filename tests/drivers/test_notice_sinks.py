@@ -20,8 +20,8 @@ from orchestrator.noticing.delivering import Delivering
 from orchestrator.noticing.folding import fold_old
 from orchestrator.noticing.looking import Looking
 from orchestrator.noticing.rules import RulesFile
+from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.notices import Addressed
 from policies.model.notice import Notice, NoticeLevel, Occasion
 from policies.model.offer import Offer, Verb
 from policies.model.people import Via

@@ -5,6 +5,7 @@ import email.policy
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 
 import httpx
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from activities.drivers.notices.webhook import signature
 
@@ -105,13 +106,23 @@ def forwarding(to: str) -> Iterator[Heard]:
 
 
 @contextmanager
-def mail_server() -> Iterator[Heard]:
-    """A real SMTP server on loopback."""
+def mail_server(
+    tls: ssl.SSLContext | None = None, *, implicit: bool = False, login: tuple[str, str] | None = None
+) -> Iterator[Heard]:
+    """A real SMTP server on loopback.
+
+    Args:
+        tls: It takes nothing without TLS, begun by STARTTLS; in the open when left out.
+        implicit: TLS begins with the connection instead.
+        login: The only account that may send; everybody when left out.
+    """
     heard = Heard()
 
     class Keeping:
         async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-            del server, session
+            del server
+            if login is not None and not session.authenticated:
+                return "530 log in first"
             mail = email.message_from_bytes(
                 bytes(envelope.content if isinstance(envelope.content, bytes) else b""),
                 policy=email.policy.default,
@@ -122,7 +133,19 @@ def mail_server() -> Iterator[Heard]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    controller = Controller(Keeping(), hostname="127.0.0.1", port=port)
+    asked: dict[str, Any] = {}
+    if login is not None:
+
+        def logs_in(
+            _server: SMTP, _session: Session, _envelope: Envelope, _how: str, said: Any
+        ) -> AuthResult:
+            good = (said.login.decode(), said.password.decode()) == login
+            return AuthResult(success=good, handled=False)
+
+        asked = {"authenticator": logs_in, "auth_require_tls": not implicit}
+    if tls is not None:
+        asked |= {"ssl_context": tls} if implicit else {"tls_context": tls, "require_starttls": True}
+    controller = Controller(Keeping(), hostname="127.0.0.1", port=port, **asked)
     controller.start()
     heard.place = str(port)
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.lab import synapse
 from deploy.lab.synapse import NAME, Synapse
-from orchestrator.store.notices import Addressed
+from orchestrator.store.addressed import Addressed
 from policies.model.notice import Notice, NoticeLevel, Occasion
 from tests.service.matrix_room import (
     CODE,

@@ -8,8 +8,8 @@ import httpx
 
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.service import Service
+from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.notices import Addressed
 from policies.model.notice import Notice, NoticeLevel, Occasion
 from policies.model.people import Role
 from tests.fakes.notice_receivers import KEY, webhook
@@ -40,6 +40,31 @@ async def test_the_chats_token_fetches_its_fleets_notices_and_does_nothing_else(
     assert (await api.get("/notices/outbox/chat", headers=headers)).json() == {"deliveries": []}
     assert (await api.get("/fleets/edge", headers=headers)).status_code == 404  # it hears of none
     assert (await api.get("/notices/outbox/chat")).status_code == 403, "root is a person"
+
+
+async def test_what_a_receiver_answered_hears_only_who_may_mend_it(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    told(ledger, "edge", "edge-1/held/1", "mail")
+    claim, _ = ledger.claim_notices("mail", 1, timedelta(minutes=1))
+    why = "mail.internal:587 refuses the account penstock: wrong password in /etc/penstock/mail.key"
+    ledger.notice_failed("mail", "edge-1/held/1", claim, why, datetime.now(UTC) + timedelta(minutes=1))
+    for role, hears in (
+        (Role.VIEWER, False),
+        (Role.CI, False),
+        (Role.CHAT, False),
+        (Role.OPERATOR, True),
+        (Role.AUDITOR, True),
+    ):
+        secret, _ = ledger.make_token(f"of-{role}", {"edge": frozenset({role})}, timedelta(days=1), "root")
+        answer = await api.get("/notices", headers={"Authorization": f"Bearer {secret}"})
+        assert answer.status_code == 200, answer.text
+        assert ("mail.internal" in answer.text) is hears, role
+        assert [one["failing"] for one in answer.json()["sinks"]] == [1], role
+    secret, _ = ledger.make_token("of-core", {"core": frozenset({Role.OPERATOR})}, timedelta(days=1), "root")
+    answer = await api.get("/notices", headers={"Authorization": f"Bearer {secret}"})
+    assert answer.json()["notices"] == []
+    assert "edge" not in answer.text
 
 
 async def test_commands_list_test_and_acknowledge(

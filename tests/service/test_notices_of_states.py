@@ -4,10 +4,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
+from orchestrator.noticing.hearing import MOST_CHANGES
 from orchestrator.noticing.looking import Looking
+from orchestrator.store import tables
+from orchestrator.store.database import writing
 from orchestrator.store.ledger import Ledger
-from policies.model.change import Outcome, Phase, Quarantine
+from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase, Quarantine
+from policies.model.errors import Unavailable
 from policies.model.notice import NoticeLevel
 from policies.model.notice_rules import NoticeRules
 from policies.model.people import Via
@@ -121,15 +126,56 @@ def test_what_one_look_finds_is_told_in_the_order_in_which_it_happened(ledger: L
 
 def test_verdicts_without_metrics_page_once_they_have_lasted(ledger: Ledger) -> None:
     looks = looking(ledger)
-    kind, said, outcome = STATES["observing without metrics"]
     now = datetime.now(UTC)
-    events = (Event(at=now, sentence="verdict metrics unavailable, hold: logins: 12 of 12"),)
-    written(ledger, (kind, said, outcome))
-    again(ledger, (kind, {**said, "events": events}, outcome))
+    written(ledger, STATES["observing without metrics"])
+    told_next(ledger, "verdict healthy, promote: logins: 12 of 12", now - timedelta(hours=1))
+    told_next(ledger, "verdict metrics unavailable, hold: logins: 12 of 12", now)
+    told_next(ledger, "gw-1: on trial", now)
     looks.look(now)
     assert "blind" not in told(ledger)
+    told_next(ledger, "verdict metrics unavailable, hold for human: logins: 12 of 12", now + BLIND_FOR)
     looks.look(now + BLIND_FOR + timedelta(seconds=1))
     assert told(ledger)["blind"] is NoticeLevel.PAGE
+    again(ledger, STATES["observing health"])
+    looks.look(now + 2 * BLIND_FOR)
+    assert ledger.waiting_notices() == ()
+
+
+def test_a_thousand_changes_that_end_and_wait_at_the_same_time_are_all_told(ledger: Ledger) -> None:
+    """More tell something than one look takes, all of one moment, while as many others end."""
+    looks, at = looking(ledger), datetime.now(UTC)
+    waits = many(ledger, "waits", at)
+    ends = many(ledger, "ends", at + timedelta(seconds=1), ended=True)
+    for _ in range(4):
+        looks.look()
+    told_of = ledger.notice_counts([*waits, *ends])
+    assert [name for name in waits if told_of.get((name, "held")) != 1] == []
+    assert [name for name in ends if told_of.get((name, "promoted")) != 1] == []
+
+
+def test_what_a_look_could_not_keep_the_next_one_finds_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = looking(ledger)
+    written(ledger, STATES["held by a person"])
+
+    def away(*_: Any) -> tuple[str, ...]:
+        raise Unavailable("the ledger does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ledger, "end_notice_look", away)
+        with pytest.raises(Unavailable):
+            looks.look()
+    assert looks.look() == ("edge-1/started", "edge-1/held/1")
+
+
+def test_what_was_written_late_is_told_though_others_were_told_since(ledger: Ledger) -> None:
+    looks, at = looking(ledger), datetime.now(UTC)
+    many(ledger, "first", at, count=3)
+    looks.look()
+    late = many(ledger, "late", at - timedelta(seconds=50), count=3)
+    looks.look()
+    assert {*late} <= {one.subject for one in ledger.waiting_notices()}
 
 
 def test_nobody_acting_pages_and_a_page_goes_to_the_next_sink(ledger: Ledger) -> None:
@@ -224,3 +270,36 @@ def again(ledger: Ledger, state: State) -> None:
     kind, said, _ = state
     values: dict[str, Any] = {"name": "edge-1", **said}
     ledger.record_story(row.order.model_copy(update={"kind": kind}), Told(**values), 0, ())
+
+
+def told_next(ledger: Ledger, sentence: str, at: datetime) -> None:
+    """Have the change of before write one more event, as its workflow does: beside what it tells."""
+    row = ledger.story("edge-1")
+    assert row is not None
+    number = len(ledger.events_of_change("edge-1"))
+    ledger.record_story(row.order, row.told, number, [Event(at=at, sentence=sentence)])
+
+
+def many(
+    ledger: Ledger, group: str, at: datetime, *, count: int = MOST_CHANGES + 1, ended: bool = False
+) -> list[str]:
+    """Have so many changes told of at the same moment, held, or with their end; return their names."""
+    names = [f"{group}-{number}" for number in range(count)]
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE")
+    base = ledger.newest_number("edge") + 1
+    with writing(ledger.engine) as connection:
+        change = {"fleet": "edge", "kind": "upgrade", "requested_by": "ana", "reason": "CVE", "run": ""}
+        end = {"ended": at, "outcome": "promoted", "sentence": "it was promoted"} if ended else {}
+        rows = [
+            {"name": name, "number": base + n, "key": name, "release": "1.3.0", "began": at, **change, **end}
+            for n, name in enumerate(names)
+        ]
+        connection.execute(insert(tables.changes), rows)
+        held = [Told(name=name, phase=Phase.HELD, holds={"ana": "calls"}).model_dump_json() for name in names]
+        stories = [
+            {"change": name, "order": order.model_dump_json(), "told": said, "at": at}
+            for name, said in zip(names, held, strict=True)
+        ]
+        if not ended:
+            connection.execute(insert(tables.stories), stories)
+    return names

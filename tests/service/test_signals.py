@@ -25,6 +25,7 @@ from policies.model.change import ChangeKind, ChangeOpening, GatewayResult
 from tests.service.command_line import CommandLine
 
 KEY, OTHER = b"k" * LEAST_KEY, b"o" * LEAST_KEY
+TICKETS, OTHER_TICKETS = b"t" * LEAST_KEY, b"u" * LEAST_KEY
 GATEWAYS = """\
 name: edge
 product: ocserv
@@ -66,7 +67,11 @@ async def door(service: Service, ledger: Ledger, tmp_path: Path) -> AsyncIterato
     keys.mkdir()
     write_private(keys / "edge.key", KEY + b"\n")
     write_private(keys / "core.key", OTHER + b"\n")
-    service.complaints = ComplaintService(ledger.engine, keys)
+    of_tickets = tmp_path / "tickets"
+    of_tickets.mkdir()
+    write_private(of_tickets / "edge.key", TICKETS + b"\n")
+    write_private(of_tickets / "core.key", OTHER_TICKETS + b"\n")
+    service.complaints = ComplaintService(ledger.engine, keys, of_tickets)
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     async with (
         serving(service, at),
@@ -82,12 +87,13 @@ async def send(
     what: str,
     said: dict[str, Any] | bytes,
     *,
-    key: bytes = KEY,
+    key: bytes | None = None,
     fleet: str = "edge",
     ago: int = 0,
 ) -> httpx.Response:
     body = said if isinstance(said, bytes) else json.dumps(said).encode()
     at = int(time.time()) - ago
+    key = (TICKETS if what == "tickets" else KEY) if key is None else key
     headers = {"X-Penstock-At": str(at), "X-Penstock-Signature": sign(key, at, fleet, body)}
     return await door.post(f"/fleets/{fleet}/{what}", content=body, headers=headers)
 
@@ -183,7 +189,7 @@ async def test_a_ticket_is_brought_up_to_date_by_its_name_whatever_arrives_late(
         ({"opened": time.time() + 7200}, 400, "later than now"),
         ({"at": time.time() - 2 * 86400}, 400, "a day late"),
         ({"at": time.time() * 1000}, 400, "at"),
-        ({"closed": time.time() + 7200}, 400, "closed later than now"),
+        ({"closed": time.time() + 7200}, 400, "closed is no later than at"),
         ({"closed": 5.0}, 400, "after it was opened"),
         ({"user": "ada"}, 400, "user"),
     ],
@@ -205,7 +211,12 @@ async def test_what_is_signed_and_no_ticket_is_refused_by_what_is_wrong_with_it(
 async def test_a_stranger_and_another_fleets_key_tell_of_no_ticket(
     door: httpx.AsyncClient, ledger: Ledger, change: str
 ) -> None:
-    for key, fleet, ago in ((OTHER, "edge", 0), (b"", "edge", 0), (KEY, "core", 0), (KEY, "edge", 400)):
+    for key, fleet, ago in (
+        (OTHER_TICKETS, "edge", 0),
+        (b"", "edge", 0),
+        (TICKETS, "core", 0),
+        (TICKETS, "edge", 400),
+    ):
         answer = await send(door, "tickets", ticket(gateway=None), key=key, fleet=fleet, ago=ago)
         assert (answer.status_code, answer.json()["code"]) == (403, "NotAllowed")
     unsigned = await door.post("/fleets/edge/tickets", json=ticket())
@@ -214,6 +225,31 @@ async def test_a_stranger_and_another_fleets_key_tell_of_no_ticket(
     assert (await send(door, "tickets", complaint)).status_code == 400, "a complaint is no ticket"
     now = datetime.now(UTC)
     assert ledger.tickets_between("edge", now - timedelta(hours=1), now) == ()
+
+
+async def test_the_key_of_complaints_opens_and_closes_no_ticket(
+    door: httpx.AsyncClient, ledger: Ledger, change: str
+) -> None:
+    assert (await send(door, "tickets", ticket())).status_code == 202
+    now = time.time()
+    closed = ticket(at=now, closed=now)
+    for said in (closed, ticket(id="NOC-2")):
+        refused = await send(door, "tickets", said, key=KEY)
+        assert (refused.status_code, refused.json()["code"]) == (403, "NotAllowed")
+    at = datetime.now(UTC)
+    assert [one.is_open for one in ledger.tickets_between("edge", at, at)] == [True]
+
+
+async def test_tickets_with_the_key_of_complaints_are_not_taken_and_the_sentence_says_why(
+    door: httpx.AsyncClient, service: Service, tmp_path: Path, change: str
+) -> None:
+    write_private(tmp_path / "tickets" / "edge.key", KEY + b"\n")
+    refused = await send(door, "tickets", ticket(), key=KEY)
+    assert refused.status_code == 400
+    assert "the key of its complaints: make another one for PENSTOCK_TICKETS_KEY" in refused.json()["detail"]
+    service.complaints = ComplaintService(service.complaints.engine, tmp_path / "keys")
+    refused = await send(door, "tickets", ticket())
+    assert (refused.status_code, "PENSTOCK_TICKETS_KEY names no key" in refused.text) == (404, True)
 
 
 async def test_a_flood_is_refused_and_what_came_before_it_stays_counted(
@@ -232,7 +268,7 @@ async def test_a_flood_is_refused_and_what_came_before_it_stays_counted(
     assert "look who sends them" in said[-1].json()["detail"]
     told = [await send(door, "tickets", ticket(id=f"NOC-{number}")) for number in range(6)]
     assert [one.status_code for one in told] == [202] * 5 + [409]
-    again = await send(door, "tickets", ticket(id="NOC-0", at=time.time() + 1, closed=time.time() + 1))
+    again = await send(door, "tickets", ticket(id="NOC-0", at=(later := time.time() + 1), closed=later))
     assert again.json() == {"recorded": True, "new": True}, "what is known is brought up to date"
     found = (await api.get("/fleets/edge")).json()["signals"]
     assert (found["users"]["changed"], found["all_tickets"]) == (20, 5)

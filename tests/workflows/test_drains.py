@@ -12,7 +12,15 @@ from temporalio.exceptions import CancelledError
 from orchestrator.service.updates import give
 from policies.model.change import Phase
 from policies.model.command import CommandReceipt
-from policies.model.drain import DrainEnding, DrainExtension, DrainLimits, DrainStatus, Step
+from policies.model.drain import (
+    DRAIN_OVER,
+    DrainEnding,
+    DrainEvent,
+    DrainExtension,
+    DrainLimits,
+    DrainStatus,
+    Step,
+)
 from policies.model.errors import BadInput, Unavailable
 from policies.model.instance import InstanceState
 from policies.model.operation import Operation
@@ -70,7 +78,8 @@ async def say(running: Running, order: DrainExtension | DrainEnding) -> CommandR
 
 
 def told(world: World) -> list[str]:
-    return [action for action, _, _ in world.book.events.values()]
+    """Return what the record heard on the way to the end, which every drain tells."""
+    return [action for action, _, _ in world.book.events.values() if action != DRAIN_OVER]
 
 
 async def test_a_drain_ends_when_its_last_session_has_ended_by_itself(world: World) -> None:
@@ -82,6 +91,19 @@ async def test_a_drain_ends_when_its_last_session_has_ended_by_itself(world: Wor
     result = await result_of(running)
     assert (result.stopped, result.sessions_ended) == (("gw-1 a",), 0)
     assert fake.effects == ["stop a"]
+    (said,) = [one for one in world.book.events.values() if one[0] == DRAIN_OVER]
+    sentence = "1 of its instances are stopped, 0 sessions were ended, 0 lost"
+    assert said[1:] == ("part 000-0001/edge-1", {"sentence": sentence})
+
+
+async def test_a_drain_that_waited_for_a_person_says_that_it_does_not_any_more(world: World) -> None:
+    fake = with_people(world, 5)
+    running = await drain(world)
+    await until(lambda: DrainEvent.HELD in told(world))
+    for person in range(5):
+        fake.logout(f"192.0.2.{person}")
+    await result_of(running)
+    assert told(world)[-1] == DrainEvent.EMPTIED
 
 
 async def test_people_are_warned_before_a_deadline_ends_anybody(world: World) -> None:

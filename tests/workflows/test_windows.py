@@ -7,7 +7,7 @@ import pytest
 
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
-from policies.model.windows import OnWindowClose, WindowOverride
+from policies.model.windows import OnWindowClose, WindowAnswer, WindowOverride
 from tests.fakes.control import CLOSED, FROZEN, HEALTHY, OPEN, UNDECIDED, UNHEALTHY
 from tests.workflows.world import (
     Running,
@@ -204,6 +204,57 @@ async def test_a_hold_of_the_window_ends_with_its_wave_and_is_nobody_elses(world
     await until(one)
     world.judge.says(HEALTHY)
     await say(rollout, CommandKind.RESUME)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def answered(world: World, answer: WindowAnswer) -> None:
+    """Have this answered, and wait until it was taken over: the next question comes after that."""
+    world.windows.answer = answer
+    before = len(world.windows.asked)
+    await until(lambda: len(world.windows.asked) >= before + 3)
+
+
+async def resumed_by_penstock(rollout: Running) -> bool:
+    events = (await status_of(rollout)).events
+    return any(event.sentence.startswith("penstock: resume") for event in events)
+
+
+async def test_a_freeze_that_is_told_again_otherwise_goes_on_holding(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = FROZEN
+    await in_phase(rollout, Phase.HELD)
+    await answered(world, OPEN.model_copy(update={"is_known": False, "fits": False, "sentence": "away"}))
+    await answered(world, FROZEN)
+    longer = datetime(2026, 11, 26, 1, tzinfo=UTC)
+    await answered(world, FROZEN.model_copy(update={"freeze": "cyber-monday", "until": longer}))
+    assert (await status_of(rollout)).phase is Phase.HELD
+    assert not await resumed_by_penstock(rollout)
+    world.windows.answer = OPEN
+    await in_phase(rollout, Phase.OBSERVING)
+    assert await resumed_by_penstock(rollout)
+    world.judge.says(HEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_a_person_who_lifts_the_hold_of_a_freeze_is_not_overruled_and_the_next_freeze_holds(
+    world: World,
+) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = FROZEN
+    await in_phase(rollout, Phase.HELD)
+    await say(rollout, CommandKind.RESUME, hold_of="penstock")
+    await answered(world, FROZEN.model_copy(update={"until": datetime(2026, 11, 26, 1, tzinfo=UTC)}))
+    assert (await status_of(rollout)).phase is Phase.OBSERVING
+    await answered(world, OPEN)
+    assert not await resumed_by_penstock(rollout), "what it does not hold it does not let go"
+    world.windows.answer = FROZEN
+    await in_phase(rollout, Phase.HELD)
+    world.windows.answer = OPEN
+    world.judge.says(HEALTHY)
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 

@@ -70,7 +70,7 @@ async def notices(
 ) -> NoticeList:
     """List what was sent and what waits, of fleets that whoever asks may look at."""
     rows = await service.notices.rows(caller, limit, open_only=undelivered)
-    health = await service.notices.sinks()
+    health = await service.notices.sinks(caller)
     sinks = tuple(SinkView(sink=name, **one._asdict()) for name, one in sorted(health.items()))
     return NoticeList(notices=rows, sinks=sinks)
 

@@ -1,0 +1,271 @@
+"""Every state of which people are told comes to pass here, and is told: a state without a scene fails."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, update
+
+from orchestrator.noticing.around import ASTRAY_FOR, LookingAround, Wrong
+from orchestrator.noticing.folding import FEW, fold_old
+from orchestrator.store import tables
+from orchestrator.store.addressed import Addressed
+from orchestrator.store.database import writing
+from orchestrator.store.ledger import Ledger
+from policies.model.approval import APPROVAL_AWAITED
+from policies.model.change import Outcome, Quarantine
+from policies.model.drain import DRAIN_OVER, DrainEvent
+from policies.model.notice import Notice, NoticeLevel, Occasion
+from policies.model.plan import Plan
+from policies.model.status import Event
+from policies.model.windows import WindowAnswer
+from policies.notices.changes import BLIND_FOR
+from policies.notices.entries import ACTIONS, HARM
+from policies.notices.states import KINDS, NoticeState
+from policies.planning.parts import parted
+from tests.service.test_every_state import PLAN, STATES, State, written
+from tests.service.test_notices_of_states import RULES, looking
+from tests.unit.fleets import facts_of, planned
+
+NOW = datetime.now(UTC)
+CLOSED = WindowAnswer(fits=False, is_open=False, sentence="closed: next opening Tue 2026-11-24 02:00")
+
+
+class Stage:
+    """A ledger, and who looks through it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.looks = looking(ledger)
+        self.around = LookingAround(ledger, self.looks)
+
+    def change(self, state: State) -> None:
+        """Have a change that is in this state, and look."""
+        written(self.ledger, state)
+        self.looks.look()
+
+    def entry(self, action: str, subject: str, sentence: str = "slot a: 30 of 40 are left") -> None:
+        """Have an entry in the record, and look."""
+        said = {"sentence": sentence, "reason": "CVE"}
+        self.ledger.audit("penstock", "workflow", action, subject, said, fleet="edge")
+        self.looks.look()
+
+    def look_around(self, wrong: Wrong | None = None, *, after: timedelta = timedelta(0)) -> None:
+        """Look for what no change tells."""
+        self.around.look(RULES, wrong or Wrong({}, {}), NOW + after)
+
+    def told(self) -> dict[str, NoticeLevel]:
+        rows = self.ledger.notice_rows(["edge", "installation"], 500)
+        return {row.notice.state: row.notice.level for row in rows}
+
+
+def of_state(name: str, **more: Any) -> Callable[[Stage], None]:
+    kind, said, outcome = STATES[name]
+    return lambda stage: stage.change((kind, {**said, **more}, outcome))
+
+
+def of_end(outcome: Outcome) -> Callable[[Stage], None]:
+    return of_state(next(name for name, one in STATES.items() if one[2] is outcome))
+
+
+def of_entry(action: str, subject: str) -> Callable[[Stage], None]:
+    return lambda stage: stage.entry(action, subject)
+
+
+def resumed(stage: Stage) -> None:
+    stage.change(STATES["held by a person"])
+    row = stage.ledger.story("edge-1")
+    assert row is not None
+    told = row.told.model_validate({"name": "edge-1", **STATES["observing health"][1]})
+    stage.ledger.record_story(row.order, told, 1, ())
+    stage.looks.look()
+
+
+def over(stage: Stage) -> None:
+    stage.entry(DrainEvent.HELD, "gw-1/edge-1")
+    stage.entry(DrainEvent.EMPTIED, "gw-1/edge-1")
+
+
+def blind(stage: Stage) -> None:
+    written(stage.ledger, STATES["observing without metrics"])
+    row = stage.ledger.story("edge-1")
+    assert row is not None
+    said = "verdict metrics unavailable, hold: logins: 12 of 12"
+    stage.ledger.record_story(row.order, row.told, 1, [Event(at=NOW - 2 * BLIND_FOR, sentence=said)])
+    stage.looks.look()
+
+
+def wave_passed(stage: Stage) -> None:
+    with_plan(stage.ledger, planned(facts_of(120)), "promoted")
+    stage.looks.look()
+
+
+def approved(stage: Stage) -> None:
+    stage.ledger.approve_plan(PLAN, "edge", "ben", "read it", timedelta(hours=1))
+    stage.looks.look()
+
+
+def left_out(stage: Stage) -> None:
+    said = Quarantine(fleet="edge", gateway="gw-1", reason="silent", person="penstock", since=NOW)
+    stage.ledger.set_quarantine(said)
+    stage.looks.look()
+
+
+def returned(stage: Stage) -> None:
+    left_out(stage)
+    stage.ledger.clear_quarantine("edge", "gw-1", "penstock", "it answers")
+    stage.looks.look()
+
+
+def nobody_acted(stage: Stage) -> None:
+    stage.change(STATES["held by a person"])
+    stage.looks.escalate(NOW + timedelta(minutes=15))
+
+
+def astray(stage: Stage) -> None:
+    written(stage.ledger, STATES["promoted"])
+    of_gateway = {"fleet": "edge", "gateway": "gw-1"}
+    with writing(stage.ledger.engine) as connection:
+        good = {"change": "edge-1", "release": "sha256:good", "since": NOW}
+        connection.execute(insert(tables.known_good).values(**of_gateway, **good))
+        connection.execute(insert(tables.gateway_states).values(**of_gateway, takes="sha256:other", at=NOW))
+    stage.look_around()
+    stage.look_around(after=ASTRAY_FOR)
+
+
+def certificates_late(stage: Stage) -> None:
+    life = {"issued_at": NOW - timedelta(days=30), "expires": NOW + timedelta(minutes=1)}
+    with writing(stage.ledger.engine) as connection:
+        row = {"serial": "1", "fleet": "edge", "gateway": "gw-1", **life}
+        connection.execute(insert(tables.gateway_certificates).values(**row))
+    stage.look_around()
+
+
+def earlier(stage: Stage) -> None:
+    then = NOW - timedelta(hours=3)
+    for number in range(FEW + 1):
+        notice = Notice(
+            key=f"k{number}", fleet="edge", state="started", level=NoticeLevel.INFO, headline="it", at=then
+        )
+        goes = {"chat": (Occasion.SAID, then)}
+        stage.ledger.add_notices([Addressed(notice, "edge-1", waits=False, sinks=goes)])
+    fold_old(stage.ledger, NOW)
+
+
+SCENES: dict[NoticeState, Callable[[Stage], None]] = {
+    NoticeState.STARTED: of_state("switching"),
+    NoticeState.WAITING_FOR_WINDOW: of_state("starting", window=CLOSED),
+    NoticeState.WAITING_FOR_CAPACITY: of_state("waiting for capacity"),
+    NoticeState.WAITING_FOR_TESTS: of_state("switching", untested={"gw-1": "it answers no connection"}),
+    NoticeState.WAITING_FOR_SECOND_PERSON: of_state("waiting for a second person"),
+    NoticeState.WAITING_FOR_APPROVAL: of_entry(APPROVAL_AWAITED, PLAN),
+    NoticeState.APPROVED: approved,
+    NoticeState.WAVE_PASSED: wave_passed,
+    NoticeState.HELD: of_state("held by a person"),
+    NoticeState.RESUMED: resumed,
+    NoticeState.BLIND: blind,
+    NoticeState.ROLLING_BACK: of_state("rolling back"),
+    NoticeState.ROLLBACK_INCOMPLETE: of_state("rolling back, one missing"),
+    NoticeState.WEDGED: lambda stage: stage.look_around(
+        Wrong({}, {("edge", "edge-1"): "it does not answer"})
+    ),
+    NoticeState.PROMOTED: of_end(Outcome.PROMOTED),
+    NoticeState.ROLLED_BACK: of_end(Outcome.ROLLED_BACK),
+    NoticeState.ENDED_INCOMPLETE: of_end(Outcome.ROLLBACK_INCOMPLETE),
+    NoticeState.REFUSED: of_end(Outcome.REFUSED),
+    NoticeState.ABORTED: of_end(Outcome.ABORTED),
+    NoticeState.ENDED_HELD: of_end(Outcome.HELD),
+    NoticeState.QUARANTINED: left_out,
+    NoticeState.RETURNED: returned,
+    NoticeState.DRAIN_HELD: of_entry(DrainEvent.HELD, "gw-1/edge-1"),
+    NoticeState.DRAINED: of_entry(DRAIN_OVER, "part 001-0001/edge-1"),
+    NoticeState.HARM_FOUND: of_entry(HARM, "edge/edge-1"),
+    NoticeState.ASTRAY: astray,
+    NoticeState.CERTIFICATES_LATE: certificates_late,
+    NoticeState.AUDIT_BROKEN: lambda stage: stage.look_around(Wrong({NoticeState.AUDIT_BROKEN: "it is"}, {})),
+    NoticeState.PART_AWAY: lambda stage: stage.look_around(Wrong({NoticeState.PART_AWAY: "it is"}, {})),
+    NoticeState.OVER: over,
+    NoticeState.NOBODY_ACTED: nobody_acted,
+    NoticeState.EARLIER: earlier,
+}
+TOLD_ON_REQUEST = {NoticeState.TEST}
+"""What `penstock notice test` sends, which has its own test."""
+
+
+@pytest.mark.parametrize("state", [one for one in NoticeState if one not in TOLD_ON_REQUEST])
+def test_each_state_is_told_as_loud_as_it_is_and_for_as_long_as_it_lasts(
+    ledger: Ledger, state: NoticeState
+) -> None:
+    stage = Stage(ledger)
+    SCENES[state](stage)
+    assert stage.told().get(state.value) is KINDS[state].level
+    waits = {one.notice.state for one in ledger.waiting_notices()}
+    assert (state.value in waits) == KINDS[state].waits
+
+
+@pytest.mark.parametrize("action", sorted(ACTIONS))
+def test_each_entry_that_says_something_to_people_is_told_or_settles_what_was(
+    ledger: Ledger, action: str
+) -> None:
+    stage = Stage(ledger)
+    of_plan = action == APPROVAL_AWAITED or action.startswith("plan")
+    subject = PLAN if of_plan else "edge/gw-1" if action.startswith("gateway") else "gw-1/edge-1"
+    if action in {*DrainEvent}:
+        stage.entry(DrainEvent.HELD, subject)
+    elif action == "gateway returned":
+        left_out(stage)
+    before = {one.notice.key for one in ledger.waiting_notices()}
+    stage.entry(action, subject)
+    settled = before - {one.notice.key for one in ledger.waiting_notices()}
+    assert settled or (stage.told().keys() - ({"drain_held"} if action != DrainEvent.HELD else set()))
+
+
+def test_a_person_who_ends_all_drains_of_a_fleet_settles_what_each_of_them_waited_for(ledger: Ledger) -> None:
+    stage = Stage(ledger)
+    stage.entry(DrainEvent.HELD, "gw-1/edge-1")
+    stage.entry(DrainEvent.HELD, "gw-2/edge-1")
+    stage.entry(DrainEvent.ENDED, "edge/edge-1")
+    assert ledger.waiting_notices() == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("starting", {"window": CLOSED}, "is accepted, and waits for its window"),
+        ("switching", {}, "has started"),
+        ("observing health", {"window": CLOSED}, "has started"),
+    ],
+)
+def test_a_change_that_waits_for_its_window_is_not_said_to_have_started(
+    ledger: Ledger, name: str, more: dict[str, Any], said: str
+) -> None:
+    of_state(name, **more)(Stage(ledger))
+    (one,) = [row.notice for row in ledger.notice_rows(["edge"], 9) if row.notice.state == "started"]
+    assert one.headline == f"edge: edge-1 {said}: CVE"
+
+
+def test_drains_of_a_promoted_change_are_over_when_the_last_part_is_and_not_before(ledger: Ledger) -> None:
+    stage = Stage(ledger)
+    plan = planned(facts_of(120))
+    parts = len(parted(plan).header.keys)
+    with_plan(ledger, plan, "promoted")
+    for number in range(1, parts):
+        stage.entry(DRAIN_OVER, f"part 001-{number:04}/edge-1")
+        stage.entry(DRAIN_OVER, f"gw-{number}/edge-1")  # what was set aside has a drain of its own
+    ours = [row.notice.headline for row in ledger.notice_rows(["edge"], 99) if row.notice.state == "drained"]
+    assert ours == []
+    stage.entry(DRAIN_OVER, f"part 001-{parts:04}/edge-1")
+    ours = [row.notice.headline for row in ledger.notice_rows(["edge"], 99) if row.notice.state == "drained"]
+    assert ours == [f"edge: what edge-1 left behind is drained empty, in all {parts} parts"]
+
+
+def with_plan(ledger: Ledger, plan: Plan, name: str) -> None:
+    """Have a change in the ledger that is in this state, by that plan."""
+    written(ledger, STATES[name])
+    digest = ledger.record_plan(plan)
+    with writing(ledger.engine) as connection:
+        connection.execute(update(tables.changes).values(plan=digest))
+    row = ledger.story("edge-1")
+    assert row is not None
+    ledger.record_story(row.order.model_copy(update={"plan": digest}), row.told, 1, ())

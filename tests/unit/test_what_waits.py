@@ -1,0 +1,97 @@
+"""Whatever a change may wait for, by any field that it tells, is told; a new field has to say what it is."""
+
+from datetime import UTC, datetime
+from itertools import product
+from typing import Any
+
+import pytest
+
+from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
+from policies.model.verdict import Action, GateVerdict
+from policies.model.windows import WindowAnswer
+from policies.notices.changes import facts_of, is_blind
+from policies.notices.states import KINDS, OF_OUTCOMES, NoticeState
+from policies.status.sentences import Sentences
+from policies.status.told import Told
+from tests.service.test_every_state import CONFIRM, HELD, OBSERVING, SWITCHING, decision
+
+WAITS: dict[str, tuple[dict[str, Any], NoticeState]] = {
+    "phase": (HELD, NoticeState.HELD),
+    "holds": ({**HELD, "holds": {"ana": "calls"}}, NoticeState.HELD),
+    "decision": (
+        {**OBSERVING, "decision": decision(Action.HOLD_FOR_HUMAN, GateVerdict.NOT_ENOUGH_DATA)},
+        NoticeState.HELD,
+    ),
+    "short": ({**SWITCHING, "short": ("main has room for 3 of 10",)}, NoticeState.WAITING_FOR_CAPACITY),
+    "untested": ({**SWITCHING, "untested": {"gw-1": "it is silent"}}, NoticeState.WAITING_FOR_TESTS),
+    "missing": (
+        {**OBSERVING, "phase": Phase.ROLLING_BACK, "missing": {"1/1": {"gw-1": "its disk is full"}}},
+        NoticeState.ROLLBACK_INCOMPLETE,
+    ),
+    "waits_until": (
+        {"phase": Phase.HELD, "waits_until": datetime(2026, 11, 22, 3, tzinfo=UTC)},
+        NoticeState.WAITING_FOR_SECOND_PERSON,
+    ),
+    "window": (
+        {"window": WindowAnswer(fits=False, is_open=False, sentence="closed")},
+        NoticeState.WAITING_FOR_WINDOW,
+    ),
+}
+"""By each field of a change's memory that says that it waits: such a change, and what is told of it."""
+WAITS_FOR_NOBODY = {
+    "name",
+    "wave",
+    "gateways",
+    "counts",
+    "aside",
+    "votes",
+    "moved",
+    "switching",
+    "promoting",
+    "commands",
+    "rebooted",
+    "given_up",
+    "events",
+    "earlier_events",
+    "result",
+}
+"""The others: what was, how far it is, and its end. Who is left out is told by the record's own entry."""
+
+
+def order(**more: Any) -> ChangeOrder:
+    return ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE", **more)
+
+
+def waiting(told: Told) -> set[NoticeState]:
+    confirm = CONFIRM if told.waits_until is not None else None
+    return {fact.state for fact in facts_of(order(confirm=confirm), None, told) if KINDS[fact.state].waits}
+
+
+def test_every_field_of_a_changes_memory_is_known_to_wait_or_not_to() -> None:
+    assert Told.model_fields.keys() == WAITS.keys() | WAITS_FOR_NOBODY
+    assert not WAITS.keys() & WAITS_FOR_NOBODY
+
+
+@pytest.mark.parametrize("field", WAITS)
+def test_what_a_change_waits_for_is_told_while_it_does(field: str) -> None:
+    said, state = WAITS[field]
+    assert state in waiting(Told.model_validate({"name": "edge-1", **said}))
+
+
+def test_whatever_phase_and_verdict_needs_somebody_or_holds_is_told() -> None:
+    """All phases, actions and verdicts that the model has."""
+    for phase, action, verdict in product(Phase, Action, GateVerdict):
+        if phase is Phase.ENDED:
+            continue
+        told = Told(name="edge-1", phase=phase, wave=1, moved=True, decision=decision(action, verdict))
+        needs = Sentences(order(), None, told).status().needs_you
+        if needs is not None or phase is Phase.HELD:
+            assert waiting(told) or is_blind(told), (phase, action, verdict, needs)
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_every_end_is_told_and_what_waited_does_not_any_more(outcome: Outcome) -> None:
+    result = ChangeResult(rollout="edge-1", outcome=outcome, reason="it was")
+    told = Told(name="edge-1", phase=Phase.ENDED, holds={"ana": "calls"}, result=result)
+    found = [fact.state for fact in facts_of(order(), None, told)]
+    assert found == [NoticeState.STARTED, OF_OUTCOMES[outcome]]
