@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.lab import synapse
-from deploy.lab.chat_room import BOT, CODE, PERSON, LabRoom, chat_room
+from deploy.lab.chat_room import BOT, CODE, COLLEAGUE, PERSON, LabRoom, chat_room
 from deploy.lab.lab import CHAT_SINK, DEMO, FLEET, Lab, lab
 from deploy.lab.rehearsal import Rehearsal
 from deploy.lab.synapse import NAME
@@ -187,15 +187,17 @@ class _Night:
         return doubled
 
     async def many_at_once(self) -> int:
-        """Return how many actions too many came of messages that were each handed on many times at once.
-
-        An equal request that comes while the first is answered is told to wait, and comes again.
-        """
+        """Return how many actions too many came of messages that were each handed on many times at once."""
         await self._rehearsal.on_trial(self._lab.faulty, "at once")
         before, fresh, code = self._actions(), 0, ""
         async with self._as_the_process() as api:
-            for order in (f"hold {FLEET}", f"resume {FLEET}", f"rollback {FLEET} at once", "confirm"):
-                said = self._message(f"!penstock {order} {code}".strip(), f"${uuid4().hex}")
+            for person, order in (
+                (PERSON, f"hold {FLEET}"),
+                (PERSON, f"resume {FLEET}"),
+                (COLLEAGUE, f"rollback {FLEET} at once"),  # one alone may not say so much within a minute
+                (COLLEAGUE, "confirm"),
+            ):
+                said = self._message(f"!penstock {order} {code}".strip(), f"${uuid4().hex}", person)
                 answers = await _sent(api, [said] * AT_ONCE)
                 fresh += sum(not one.repeated for one in answers)
                 if wrong := next(
@@ -206,7 +208,7 @@ class _Night:
                 code = found[1] if found else ""
                 self.raced += 1
         status = await self._rehearsal.until(lambda seen: seen.phase is Phase.ENDED)
-        if status.why != f"{PERSON}: at once":
+        if status.why != f"{COLLEAGUE}: at once":
             raise Unavailable(f"it is not this order by which it went back: {status.why}")
         await self._rested()
         return self._actions() - before - self.raced + fresh - self.raced
@@ -249,11 +251,11 @@ class _Night:
         self._said.append(self._message(f"!penstock {text}", event))
         return answer.body
 
-    def _message(self, text: str, event: str) -> ChatMessage:
+    def _message(self, text: str, event: str, person: str = PERSON) -> ChatMessage:
         return ChatMessage(
             workspace=NAME,
-            user=f"@{PERSON}:{NAME}",
-            name=PERSON,
+            user=f"@{person}:{NAME}",
+            name=person,
             channel=self._room.room,
             message=event,
             text=text,
@@ -282,15 +284,19 @@ class _Night:
 
 
 async def _sent(api: httpx.AsyncClient, messages: Sequence[ChatMessage]) -> list[ChatAnswer]:
-    """Hand these on all at once; return what is answered to each, in the end."""
+    """Hand these on all at once; return what is answered to each, in the end.
+
+    Who is told to wait, because an equal one is being answered or too many came, asks again.
+    """
+    wait = {httpx.codes.CONFLICT, httpx.codes.TOO_MANY_REQUESTS}
 
     async def one(message: ChatMessage) -> ChatAnswer:
         deadline = time.monotonic() + WAIT
         while True:
             answer = await api.post("/chat/messages", json=message.model_dump(mode="json"))
-            if answer.status_code != httpx.codes.CONFLICT or time.monotonic() > deadline:
+            if answer.status_code not in wait or time.monotonic() > deadline:
                 return ChatAnswer.model_validate(answer.raise_for_status().json())
-            await asyncio.sleep(1.0)  # as the process does
+            await asyncio.sleep(1.0)  # as the chat's process does
 
     return list(await asyncio.gather(*(one(message) for message in messages)))
 
