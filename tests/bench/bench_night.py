@@ -10,11 +10,10 @@ import argparse
 import asyncio
 import hashlib
 import json
-import math
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import cycle, islice
@@ -107,7 +106,7 @@ async def _measured(runs: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _WayBack:
+class WayBack:
     """One confirmed rollback, in seconds after its code was sent."""
 
     seconds: float
@@ -127,7 +126,7 @@ class _Night:
         self.raced = 0
         """Messages that were said many times at once."""
 
-    async def rollback(self, number: int) -> _WayBack:
+    async def rollback(self, number: int) -> WayBack:
         """Return how long it took from sending a code to the last new session on the canary."""
         trial = await self._rehearsal.on_trial(self._lab.faulty, f"night {number}")
         await self._met(trial.gateway, trial.since)
@@ -151,7 +150,7 @@ class _Night:
         )
         return found
 
-    async def _off(self, gateway: str, sent: datetime) -> _WayBack:
+    async def _off(self, gateway: str, sent: datetime) -> WayBack:
         """Return when the gateway's logins went to known-good again, once some have for sure.
 
         Raises:
@@ -160,12 +159,8 @@ class _Night:
         deadline = time.monotonic() + WAIT
         while time.monotonic() < deadline:
             logins = await asyncio.to_thread(self._lab.logins_at, gateway, sent)
-            refused = [one["at"] for one in logins if one["outcome"] != "accepted"]
-            last = max(refused, default=-math.inf)
-            after = [one["at"] for one in logins if one["at"] > last]
-            if len(after) >= SEEN_FIRST:
-                taken = after[0] - sent.timestamp()
-                return _WayBack(last - sent.timestamp() if refused else taken, taken)
+            if (found := way_back(logins, sent.timestamp())) is not None:
+                return found
             await asyncio.sleep(0.2)
         raise Unavailable(f"known-good on {gateway} was not seen to take a login within {WAIT:g} s")
 
@@ -281,6 +276,20 @@ class _Night:
             if all(sum(one.state.value == "running" for one in state.instances) == 1 for state in states):
                 return
             await asyncio.sleep(0.3)
+
+
+def way_back(logins: Sequence[Mapping[str, Any]], sent: float) -> WayBack | None:
+    """Return what logins at the canary say, the earliest first; None while nothing says that it is off.
+
+    A login that was refused is no session, and one that known-good took is none on the canary: without some of
+    those at the end nobody knows.
+    """
+    last = max((one["at"] for one in logins if one["outcome"] != "accepted"), default=None)
+    after = [one["at"] for one in logins if last is None or one["at"] > last]
+    if len(after) < SEEN_FIRST:
+        return None
+    taken = after[0] - sent
+    return WayBack(taken if last is None else last - sent, taken)
 
 
 async def _sent(api: httpx.AsyncClient, messages: Sequence[ChatMessage]) -> list[ChatAnswer]:
