@@ -281,8 +281,8 @@ class _Night:
 def way_back(logins: Sequence[Mapping[str, Any]], sent: float) -> WayBack | None:
     """Return what logins at the canary say, the earliest first; None while nothing says that it is off.
 
-    A login that was refused is no session, and one that known-good took is none on the canary: without some of
-    those at the end nobody knows.
+    Only the canary refuses, and what known-good took is no session on the canary: without some of those at
+    the end nobody knows.
     """
     last = max((one["at"] for one in logins if one["outcome"] != "accepted"), default=None)
     after = [one["at"] for one in logins if last is None or one["at"] > last]
