@@ -41,6 +41,7 @@ DRILLS: Mapping[str, Drill] = {
         _drill("control-plane-lost", 90, "engine, worker, relay and API die while a canary is watched"),
         _drill("host-rebooted", 90, "the canary's host reboots while it is watched"),
         _drill("agent-stolen", 60, "somebody has a copy of a gateway's certificate and key"),
+        _drill("rollback-by-chat", 10, "a person takes a canary back by an order and its code in a chat"),
     )
 }
 """Every failure that can be rehearsed, by name."""

@@ -5,7 +5,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from deploy.lab.stories import Storyteller, Told, write_json
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.process import leave
 from policies.model.change import Outcome
-from policies.model.errors import BadInput, PenstockError, Unavailable
+from policies.model.errors import BadInput, PenstockError
 
 STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green", "green-back", "night")
 USUAL = ("clean", "bad-auth")
@@ -62,7 +62,7 @@ async def demo(stories: Sequence[str], report: Path | None) -> int:
     with Screen() as screen:
         at_night = "night" in stories
         if at_night:
-            get_homeserver(screen.tell)
+            synapse.ensure(screen.tell)
         async with lab(screen.tell, replace(DEMO, chat=at_night)) as built:
             screen.tell(f"look at it in a browser: {await built.page_link()}")
             teller = Storyteller(built, screen)
@@ -82,18 +82,6 @@ async def demo(stories: Sequence[str], report: Path | None) -> int:
     if report:
         await asyncio.to_thread(report.write_text, write_json(told))
     return exit_code(stories, told)
-
-
-def get_homeserver(tell: Callable[[str], None]) -> None:
-    """Ensure that the night's homeserver is installed, and say so first.
-
-    Raises:
-        Unavailable: It cannot be.
-    """
-    if (sentence := synapse.to_be_installed()) is not None:
-        tell(sentence)
-    if (why := synapse.why_not_here()) is not None:
-        raise Unavailable(why)
 
 
 def exit_code(stories: Sequence[str], told: Sequence[Told]) -> int:

@@ -5,6 +5,7 @@ so one thread of its own asks the homeserver and the page.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from uuid import uuid4
 
 from activities.drivers.private_files import write_private
 from deploy.lab import namespaces
-from deploy.lab.lab import CHAT_SINK, OPERATOR, Lab, write_yaml
+from deploy.lab.lab import CHAT_SINK, FLEET, OPERATOR, Lab, write_yaml
 from deploy.lab.processes import Process
 from deploy.lab.synapse import NAME, Synapse
 from policies.model.chat import ChatRoom, FleetChat
@@ -26,11 +27,20 @@ from policies.model.fleet import Fleet
 from policies.model.people import EVERY_FLEET, Role
 
 BOT = f"@penstock:{NAME}"
-PERSON = "ana"
+PERSON, COLLEAGUE = "ana", "ben"
+"""Operators of every fleet, whose accounts are linked."""
+STRANGER = "mallory"
+"""Somebody in the room whose account is linked to nobody."""
 SYSTEM_USER = 61_000
-"""A user of the host by number, which no host has: by it people.yaml knows who the chat account is."""
+"""The first of the users by number, whom no host has: by them people.yaml knows who chat accounts are."""
 LISTENS_WITHIN = 30.0
-MOST_POSTS = 500
+ANSWERED_WITHIN = 60.0
+LOOK_EVERY = 0.2
+POSTS_OF_A_PAGE = 500
+MOST_PAGES = 40
+NEWEST = 100
+"""Posts that are looked through again for one that is awaited: more are not said between two looks."""
+CODE = re.compile(r"confirm ([0-9a-z]{4})\b")
 _T = TypeVar("_T")
 
 
@@ -79,19 +89,69 @@ class LabRoom:
         return str(said["event_id"])
 
     async def posts(self) -> list[Posted]:
-        """Return what was said in the room, the oldest first, as penstock's own account sees it."""
-        path = f"/rooms/{quote(self.room)}/messages?dir=b&limit={MOST_POSTS}"
-        chunk = (await self.ask("penstock", "GET", path))["chunk"]
-        return [_posted(one) for one in reversed(chunk) if one["type"] == "m.room.message"]
+        """Return everything that was said in the room, the oldest first, as penstock's own account sees it.
 
-    async def heard(self, is_it: Callable[[Posted], bool], seconds: float) -> Posted | None:
+        Raises:
+            Unavailable: More was said than anybody counts.
+        """
+        found, before = list[Posted](), ""
+        for _ in range(MOST_PAGES):
+            posts, before = await self._page(POSTS_OF_A_PAGE, before)
+            found = posts + found
+            if not before:
+                return found
+        raise Unavailable(f"more than {MOST_PAGES * POSTS_OF_A_PAGE} events stand in the room")
+
+    async def _page(self, limit: int, before: str = "") -> tuple[list[Posted], str]:
+        """Return the newest posts of all, or before that place; and where older ones end, "" without any."""
+        path = f"/rooms/{quote(self.room)}/messages?dir=b&limit={limit}"
+        page = await self.ask("penstock", "GET", f"{path}&from={quote(before)}" if before else path)
+        chunk = page["chunk"]
+        posts = [_posted(one) for one in reversed(chunk) if one["type"] == "m.room.message"]
+        return posts, page.get("end", "") if chunk else ""
+
+    async def heard(
+        self, is_it: Callable[[Posted], bool], seconds: float, every: float = LOOK_EVERY
+    ) -> Posted | None:
         """Return the first post that is it; None where there is none in that time."""
         end = asyncio.get_running_loop().time() + seconds
+        posts = await self.posts()
         while True:
-            found = next((one for one in await self.posts() if is_it(one)), None)
+            found = next((one for one in posts if is_it(one)), None)
             if found is not None or asyncio.get_running_loop().time() > end:
                 return found
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(every)
+            posts, _ = await self._page(NEWEST)
+
+    async def asks(self, text: str, person: str = PERSON) -> tuple[str, Posted]:
+        """Say something to penstock; return the event, and what is answered to it.
+
+        Raises:
+            Unavailable: Nothing is, in time.
+        """
+        before = {one.event for one in await self.posts()}
+        event = await self.say(f"!penstock {text}", person)
+
+        def answers(post: Posted) -> bool:
+            new = post.event not in before and post.sender == BOT
+            return new and post.thread is None and post.replaces is None and not _tells_of_a_change(post)
+
+        found = await self.heard(answers, ANSWERED_WITHIN, every=LOOK_EVERY / 4)
+        if found is None:
+            raise Unavailable(f"the chat does not answer {text!r}")
+        return event, found
+
+    async def asks_for_code(self, text: str, person: str = PERSON) -> str:
+        """Give an order that has to be confirmed; return the code.
+
+        Raises:
+            Unavailable: None is given.
+        """
+        _, answer = await self.asks(text, person)
+        found = CODE.search(answer.body)
+        if found is None:
+            raise Unavailable(f"the chat gives no code: {answer.body}")
+        return found[1]
 
     def describe(self, **more: Any) -> Fleet:
         """Write the fleet's file as people would: spoken of in this room, and with what else is said."""
@@ -103,7 +163,7 @@ class LabRoom:
 
 @asynccontextmanager
 async def chat_room(lab: Lab) -> AsyncIterator[LabRoom]:
-    """Keep a room with somebody in it, and penstock listening there, for the length of the body.
+    """Keep a room with people in it, and penstock listening there, for the length of the body.
 
     Raises:
         Unavailable: The homeserver or the chat's process did not come up.
@@ -130,10 +190,14 @@ async def _fill(room: LabRoom) -> None:
     room.programs.append(homeserver)
     homeserver.start()
     await room.outside(synapse.wait_until_up, homeserver)
-    for name in ("penstock", PERSON):
+    others = (COLLEAGUE, STRANGER)
+    for name in ("penstock", PERSON, *others):
         room.tokens[name] = await room.outside(synapse.person, name)
-    wanted = {"name": "vpn-ops", "preset": "private_chat", "invite": [BOT]}
+    invited = [BOT, *(f"@{name}:{NAME}" for name in others)]
+    wanted = {"name": "vpn-ops", "preset": "private_chat", "invite": invited}
     room.room = (await room.ask(PERSON, "POST", "/createRoom", wanted))["room_id"]
+    for name in others:
+        await room.ask(name, "POST", f"/join/{quote(room.room)}", {})
     room.describe()
     await _known(lab)
     shown, _ = await lab.installation.service.tokens.make(
@@ -163,20 +227,20 @@ async def _fill(room: LabRoom) -> None:
 
 
 async def _known(lab: Lab) -> None:
-    """Have somebody known by name, whose account in the chat is linked."""
-    person = {
-        "name": PERSON,
-        "system_users": [str(SYSTEM_USER)],
-        "roles": {EVERY_FLEET: [Role.OPERATOR.value]},
-    }
-    text = write_yaml(lab.people_file.with_suffix(".new"), {"apiVersion": "penstock/v1", "people": [person]})
+    """Have people known by name, whose accounts in the chat are linked."""
+    users = {name: SYSTEM_USER + number for number, name in enumerate((PERSON, COLLEAGUE))}
+    people = [
+        {"name": name, "system_users": [str(user)], "roles": {EVERY_FLEET: [Role.OPERATOR.value]}}
+        for name, user in users.items()
+    ]
+    text = write_yaml(lab.people_file.with_suffix(".new"), {"apiVersion": "penstock/v1", "people": people})
     text.chmod(0o600)
     text.replace(lab.people_file)
-    ledger, secret = lab.installation.ledger, uuid4().hex
-    await asyncio.to_thread(
-        ledger.offer_chat_link, secret, NAME, f"@{PERSON}:{NAME}", PERSON, timedelta(minutes=1)
-    )
-    await asyncio.to_thread(ledger.link_chat, secret, PERSON, SYSTEM_USER, None, timedelta(days=1))
+    ledger = lab.installation.ledger
+    for name, user in users.items():
+        secret, minute = uuid4().hex, timedelta(minutes=1)
+        await asyncio.to_thread(ledger.offer_chat_link, secret, NAME, f"@{name}:{NAME}", name, minute)
+        await asyncio.to_thread(ledger.link_chat, secret, name, user, None, timedelta(days=1))
 
 
 async def _listens(program: Process, kept: Path) -> None:
@@ -187,6 +251,11 @@ async def _listens(program: Process, kept: Path) -> None:
             said = " / ".join(program.last_lines(3)) or "nothing"
             raise Unavailable(f"the chat's process does not listen; it said: {said}")
         await asyncio.sleep(0.1)
+
+
+def _tells_of_a_change(post: Posted) -> bool:
+    """Say whether a post is no answer: a card, or a notice of a change that has no card."""
+    return re.match(rf"(?:{FLEET}: )?{FLEET}-\d+\b", post.body) is not None
 
 
 def _posted(event: dict[str, Any]) -> Posted:

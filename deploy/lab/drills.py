@@ -18,7 +18,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from deploy.lab import synapse
 from deploy.lab.bad_days import DOOR_PORT, BadDays, Door
+from deploy.lab.chat_drill import rollback_by_chat
 from deploy.lab.disasters import Disasters
 from deploy.lab.faults import Fault, Faults, cut_off, flush_nftables, nft_refuses, no_room
 from deploy.lab.lab import Lab, Shape, lab
@@ -186,6 +188,12 @@ class Stage:
         """Somebody has a copy of a gateway's certificate and key, and asks every relay with it."""
         return await Disasters(self.lab, self.rehearsal).agent_stolen()
 
+    # --- orders --------------------------------------------------------------------
+
+    async def rollback_by_chat(self) -> list[DrillStep]:
+        """A person takes the canary back in a room of a chat."""
+        return await rollback_by_chat(self.lab, self.rehearsal)
+
     async def _back_in_spite_of(self, trouble: AbstractContextManager[None], trial: Trial) -> list[DrillStep]:
         """Order the way back in the middle of the trouble: the kernel's lease does what the agent cannot."""
         began = datetime.now(UTC)
@@ -243,14 +251,29 @@ PLAYS: dict[str, Callable[[Stage], Awaitable[list[DrillStep]]]] = {
     "control-plane-lost": Stage.control_plane_lost,
     "host-rebooted": Stage.host_rebooted,
     "agent-stolen": Stage.agent_stolen,
+    "rollback-by-chat": Stage.rollback_by_chat,
 }
 """How each drill that there is, is played."""
 
+IN_A_CHAT = frozenset({"rollback-by-chat"})
+"""Those that need a homeserver, which is installed before a lab is built."""
+
 
 async def rehearse(name: str) -> DrillReport:
-    """Build a lab, play the drill on it, and remove the lab; what went wrong while it was played is told."""
+    """Build a lab, play the drill on it, and remove the lab; what went wrong while it was played is told.
+
+    Raises:
+        Unavailable: What the drill needs beside a lab is not here and cannot be installed; nothing was built.
+    """
+    if name in IN_A_CHAT:
+        synapse.ensure(_tell)
     shape = Shape(
-        prefix="psd-", folder="lab-drill", gateways=GATEWAYS, sites=GATEWAYS, metrics_port=DOOR_PORT
+        prefix="psd-",
+        folder="lab-drill",
+        gateways=GATEWAYS,
+        sites=GATEWAYS,
+        metrics_port=DOOR_PORT,
+        chat=name in IN_A_CHAT,
     )
     async with lab(_tell, shape) as built, Door(built).open() as door:
         stage, before, began = Stage(built, door), built.figures()["lost"], datetime.now(UTC)

@@ -217,6 +217,16 @@ class Lab:
             "logins": {what.replace("_", " "): count for what, count in sorted(logins.items())},
         }
 
+    def logins_at(self, gateway: str, since: datetime) -> list[dict[str, Any]]:
+        """Return the logins with a right password that began there since then, the earliest first.
+
+        The logins' own log is the witness; one that is under way is not in it yet.
+        """
+        lines = (self.logins.settings.folder / "logins.jsonl").read_text().splitlines()
+        logins = [login for login in map(json.loads, lines) if login["gateway"] == gateway]
+        counted = [one for one in logins if one["at"] >= since.timestamp() and not one["mistyped"]]
+        return sorted(counted, key=lambda one: float(one["at"]))
+
     def last_login_on_the_new_instance(self, gateways: Sequence[str], since: datetime) -> float:
         """Return when a login last failed on these gateways though its password was right, as a Unix time.
 

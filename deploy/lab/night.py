@@ -1,4 +1,7 @@
-"""The night: an upgrade waits for its patch window, fails, goes back by itself, and a chat is told."""
+"""The night: an upgrade waits for its patch window, fails, goes back by itself, and a chat is told.
+
+In the evening people speak in the room; from the opening of the window on nobody types anything.
+"""
 
 import asyncio
 import os
@@ -14,6 +17,7 @@ from zoneinfo import ZoneInfo
 import httpx
 
 from deploy.lab.chat_room import LabRoom, Posted, chat_room
+from deploy.lab.evening import evening
 from deploy.lab.lab import FLEET, Lab
 from deploy.lab.screen import Screen
 from deploy.lab.stories import LOOK_EVERY, Storyteller, Told
@@ -23,8 +27,10 @@ from policies.model.status import ChangeStatus
 from policies.model.windows import PatchWindow
 
 ZONE = "Europe/Berlin"
-OPENS_IN = timedelta(seconds=30)
-"""Long enough for the four commands before it, on a busy machine, too."""
+OPENS_IN = timedelta(seconds=25)
+"""When the window opens on a machine with nothing else to do."""
+COMMANDS_LONG = 12
+"""How many commands long it takes to open on a busy machine: four are typed before, some again."""
 OPEN_FOR = timedelta(hours=4)
 MIN_TAIL = timedelta(minutes=15)
 COMMAND_WITHIN = 60.0
@@ -42,6 +48,12 @@ class Seen:
     """What a start outside of the window is told."""
     waits: str = ""
     """What `penstock status` says while the change waits."""
+    stranger: str = ""
+    """What somebody is told who asks for a rollback and whose account is nobody's."""
+    held: str = ""
+    """What a colleague is told who holds the change in the room."""
+    others_code: str = ""
+    """What somebody is told who sends a code that another person was given."""
     opened: str = ""
     """The first event of the wave, after the opening."""
     failed: str = ""
@@ -71,15 +83,23 @@ class Night(Storyteller):
         self._seen = Seen()
 
     async def tell(self) -> Told:
-        """Start the faulty release to wait for the window; from then on nobody types anything."""
+        """Start the faulty release to wait for the window, let people speak, and look on."""
         lab, before, began = self._lab, self._lab.figures(), time.monotonic()
         self._screen.headline(
-            f"Story: {lab.faulty.version} by night, in the patch window, while nobody types"
+            f"Story: {lab.faulty.version} by night, in the patch window; people speak of it in the evening"
         )
         async with chat_room(lab) as room:
             self._screen.tell(f"a room of {room.synapse.url}, and penstock listens there: {room.room}")
             opens = await self._declared(room)
             name = await self._started()
+            await self._seen_waiting(opens)
+            said = await evening(room, self._screen.tell)
+            self._seen.stranger, self._seen.held, self._seen.others_code = (
+                said.stranger,
+                said.held,
+                said.others_code,
+            )
+            self._screen.tell("from here on nobody types anything")
             self._status = await self._followed(opens)
             result = await lab.result()
             await self._wait_for_drains()
@@ -98,8 +118,11 @@ class Night(Storyteller):
     # --- before midnight ---------------------------------------------------------------
 
     async def _declared(self, room: LabRoom) -> datetime:
-        """Declare a patch window of the fleet's site that opens soon; return when."""
-        opens = (datetime.now(UTC) + OPENS_IN).replace(microsecond=0)
+        """Declare a patch window of the site that opens soon, later on a busy machine; return when."""
+        began = time.monotonic()
+        await self._penstock("window", "check", FLEET)
+        busy = timedelta(seconds=COMMANDS_LONG * (time.monotonic() - began))
+        opens = (datetime.now(UTC) + max(OPENS_IN, busy)).replace(microsecond=0)
         window = PatchWindow(
             name="night",
             tz="site",
@@ -137,18 +160,23 @@ class Night(Storyteller):
             raise BadInput(f"the upgrade has no name: {said}")
         return newest.name
 
+    async def _seen_waiting(self, opens: datetime) -> None:
+        """See by the command line that it waits, before the window opens."""
+        while datetime.now(UTC) < opens:
+            _, said = await self._penstock("status", FLEET)
+            still = (await self._lab.status()).window
+            if still is not None and not still.fits and "window" in said.lower():
+                self._seen.waits = said
+                self._screen.tell(f"$ penstock status {FLEET}\n{said}")
+                return
+            await asyncio.sleep(LOOK_EVERY)
+
     # --- from midnight on --------------------------------------------------------------
 
     async def _followed(self, opens: datetime) -> ChangeStatus:
         """Look on until it has ended; note what was seen on the way."""
         while True:
             status = await self._lab.status()
-            if datetime.now(UTC) < opens and status.window is not None and not self._seen.waits:
-                _, said = await self._penstock("status", FLEET)
-                still = (await self._lab.status()).window
-                if still is not None and not still.fits and "window" in said.lower():
-                    self._seen.waits = said
-                    self._screen.tell(f"$ penstock status {FLEET}\n{said}")
             if status.phase is Phase.ENDED:
                 self._screen.leave(status, self._lab.figures())
                 break

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from activities.files import load
 from deploy.lab.lab import GATES, Lab, write_yaml
@@ -23,6 +23,9 @@ from policies.model.verdict import Window
 LOOK_EVERY = 0.25
 PATIENCE = 150.0
 TRIES = 4
+ENDLESS = Window(minimum=timedelta(hours=2), nominal=timedelta(hours=2), cap=timedelta(hours=3))
+NEVER = 1_000_000
+"""Logins that have to be bad before anything is proven."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,15 @@ class Rehearsal:
         policy = load(GATES, GatePolicy)
         change = {"window": window, "blindness": blindness or policy.blindness}
         write_yaml(self.lab.installation.settings.gates, policy.model_copy(update=change))
+
+    def keep_the_judge_out(self) -> None:
+        """Have the next plans prove nothing bad by logins, and promote nothing for hours."""
+        policy = load(GATES, GatePolicy).model_dump(mode="json", exclude_none=True)
+        for gate in policy["gates"]:
+            if gate["id"] == "connect-success":
+                gate["margin"]["min_bad"] = NEVER
+        policy["window"] = ENDLESS.model_dump(mode="json")
+        write_yaml(self.lab.installation.settings.gates, policy)
 
     async def on_trial(self, release: ReleaseRef, reason: str) -> Trial:
         """Return when users reach the canary of a new rollout.

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,18 @@ def why_not_here() -> str | None:
             return f"Synapse cannot be installed: {said[-1]}"
     (FOLDER / DONE).touch()
     return None
+
+
+def ensure(tell: Callable[[str], None]) -> None:
+    """Return when it is installed; what has to be installed for that is told first.
+
+    Raises:
+        Unavailable: It cannot be; the sentence says why, and what to do.
+    """
+    if (sentence := to_be_installed()) is not None:
+        tell(sentence)
+    if (why := why_not_here()) is not None:
+        raise Unavailable(f"{why}; where there is a network: .venv/bin/python -m deploy.lab.synapse")
 
 
 class Synapse:

@@ -33,15 +33,32 @@ def homeserver() -> Path:
     return FOLDER
 
 
-def night(folder: Path) -> subprocess.Popen[str]:
+def started(folder: Path, module: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a program of the lab, whose state is in that folder."""
     return subprocess.Popen(
-        [sys.executable, "-m", "deploy.lab", "--scenario", "night", "--json", str(folder / "out.json")],
+        [sys.executable, "-m", module, *arguments],
         cwd=HOME,
-        env={**os.environ, "PENSTOCK_STATE": str(own_state(folder / "state"))},
+        env={**os.environ, "PENSTOCK_STATE": str(folder / "state")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def night(folder: Path) -> subprocess.Popen[str]:
+    own_state(folder / "state")
+    return started(folder, "deploy.lab", "--scenario", "night", "--json", str(folder / "out.json"))
+
+
+def said_until(process: subprocess.Popen[str], words: str) -> str:
+    """Return what it has said once it has said that."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"{words!r} was never said:\n{said}")
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +102,29 @@ def test_the_report_is_written_and_the_page_shows_the_end(told: dict[str, Any]) 
     assert "rolled back" in told["seen"]["page"]
 
 
+def test_in_the_room_a_colleague_holds_and_who_may_not_is_refused_by_name(told: dict[str, Any]) -> None:
+    seen = told["seen"]
+    assert seen["stranger"].startswith("mallory: this chat account is not linked to a person.")
+    assert seen["held"].startswith("ben: ")
+    assert seen["others_code"].startswith("ben: only ana can confirm this.")
+
+
 def test_ctrl_c_while_the_change_waits_leaves_nothing(homeserver: Path, tmp_path: Path) -> None:
     with nothing_is_left():
         process = night(tmp_path)
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if "waiting for its window" in line:
-                process.send_signal(signal.SIGINT)
-                break
+        said = said_until(process, "waiting for its window")
+        process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said + rest
+
+
+def test_what_a_killed_night_leaves_is_removed_with_the_lab(homeserver: Path, tmp_path: Path) -> None:
+    """The homeserver and the chat's process are outside of the lab's networks, by which the rest is found."""
+    with nothing_is_left():
+        process = night(tmp_path)
+        said_until(process, "in the room")
+        process.kill()
+        process.communicate(timeout=60)
+        down = started(tmp_path, "deploy.lab.standing", "down")
+        said, _ = down.communicate(timeout=60)
+    assert (down.returncode, said) == (0, "The lab is removed.\n")

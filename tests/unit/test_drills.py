@@ -12,6 +12,7 @@ from hypothesis import strategies as some
 from pydantic import ValidationError
 
 from deploy.lab import drills as lab_drills
+from deploy.lab import synapse
 from deploy.lab.drills import PLAYS
 from orchestrator.charts.drills import HEIGHT, WIDTH, drill_chart
 from orchestrator.words.drills import row_line, run_line
@@ -102,6 +103,19 @@ def test_what_goes_wrong_in_the_middle_is_a_result_with_its_reason(
     assert kept.failure == "Unavailable: the lease of [b]gw-1[/b] never ended"
     assert "[b]gw-1[/b]" in capsys.readouterr().out, "it is text, also on a terminal"
     require_genuine(kept, datetime.now(UTC))
+
+
+def test_a_drill_whose_homeserver_is_missing_says_so_in_a_sentence_and_builds_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def builds(*_: object) -> Nowhere:
+        raise AssertionError("a lab was built")
+
+    monkeypatch.setattr(lab_drills, "lab", builds)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(synapse, "FOLDER", tmp_path / "file" / "synapse")
+    with pytest.raises(Unavailable, match=r"^Synapse cannot be installed: .*; where there is a network: "):
+        lab_drills.main(["run", "rollback-by-chat"])
 
 
 def steps(*seconds: float) -> tuple[DrillStep, ...]:
