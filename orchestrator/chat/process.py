@@ -142,6 +142,8 @@ class Conversation:
 
     async def _show(self, card: ChatCard) -> None:
         message = await self._chat.show(card)
+        for news in card.news:
+            await self._chat.say(Post(card.channel, news.lines, news.transaction, thread=message))
         await self._api.shown(
             ShownCard(
                 workspace=self._chat.workspace,
