@@ -101,6 +101,12 @@ class Matrix:
         self._unsettled.pop(said.message, None)
         self._keep()
 
+    def keeps_out(self, said: ChatMessage) -> str | None:
+        """Keep accounts of other homeservers from being linked, unless chat.yaml lets them."""
+        if self._file.other_homeservers or said.user.partition(":")[2] == self.workspace:
+            return None
+        return f"only accounts of {self.workspace} are linked here (matrix.other_homeservers in chat.yaml)."
+
     async def answer(self, said: ChatMessage, answer: ChatAnswer) -> None:
         """Say the answer in the message's thread or room; what is private in a room of two."""
         transaction = _name("answer", said.channel, said.message)
@@ -196,7 +202,9 @@ class Matrix:
         """Return the room where penstock and this account are alone, made when it is first needed."""
         if user not in self._direct:
             answer = await self._asked(
-                self._client.room_create(is_direct=True, invite=[user], name="penstock", federate=False)
+                self._client.room_create(
+                    is_direct=True, invite=[user], name="penstock", federate=self._file.other_homeservers
+                )
             )
             if not isinstance(answer, RoomCreateResponse):
                 raise ChatAway(f"no room of two with {user}: {answer}")

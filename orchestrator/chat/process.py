@@ -18,9 +18,10 @@ from typing import TypeVar
 from orchestrator.chat.asking import Api, ApiAway, ApiBusy, ApiRefuses
 from orchestrator.chat.file import ChatFile, read, secret
 from orchestrator.chat.port import Chat, ChatAway, Post
-from policies.chat.grammar import CHANGES, addressed
+from orchestrator.chat.waiting import Lane, Waiting, verb_of
+from policies.chat.grammar import CHANGES
 from policies.chat.spelling import spelled
-from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ShownCard
+from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatVerb, ShownCard
 from policies.model.errors import BadInput
 from policies.model.notice import Delivery, NoticeLevel, Occasion
 
@@ -33,11 +34,13 @@ NOTICES_SECONDS = 2.0
 CARD_WITHIN = timedelta(minutes=2)
 """How long a notice waits for the card in whose thread it is told."""
 
-WORKERS = 4
-WAITING = 200
-"""Messages that wait for an answer; while so many do, no more are taken from the chat."""
+WORKERS = 2
+"""Those of each lane: what is not urgent takes none of the others'."""
 
 TRIES = 3
+PRIVATE_SECONDS = 20.0
+"""How long an answer may take that is for one account alone; it is tried once."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,14 +51,16 @@ async def _each(work: Callable[[T], Awaitable[None]], items: Sequence[T]) -> Non
     """Do it for each, also for those behind one that fails.
 
     Raises:
-        ApiAway, ApiBusy, ApiRefuses, ChatAway: What the last of those met that failed.
+        ApiAway, ApiRefuses, ChatAway: What the last of those met that failed.
     """
     failed: Exception | None = None
     for one in items:
         try:
             await work(one)
-        except (ApiAway, ApiBusy, ApiRefuses, ChatAway) as error:
+        except (ApiAway, ApiRefuses, ChatAway) as error:
             failed = error
+        except Exception:  # noqa: BLE001 - one that nobody thought of keeps no other from its turn
+            _log.exception("left out, and tried again: %s", type(one).__name__)
     if failed is not None:
         raise failed
 
@@ -68,7 +73,7 @@ class Conversation:
         self._sink = sink
         self._chat = chat
         self._api = api
-        self._waiting = asyncio.Queue[ChatMessage](WAITING)
+        self._waiting = Waiting()
 
     async def run(self) -> None:
         """Go on until this is cancelled."""
@@ -78,8 +83,8 @@ class Conversation:
             if self._sink is not None:
                 tell = partial(self.tell_notices, self._sink)
                 tasks.create_task(_again_and_again(tell, NOTICES_SECONDS))
-            for _ in range(WORKERS):
-                tasks.create_task(self._work())
+            for lane in (self._waiting.urgent, self._waiting.others) * WORKERS:
+                tasks.create_task(self._work(lane))
 
     async def _listen(self) -> None:
         pause = AGAIN_SECONDS
@@ -87,25 +92,30 @@ class Conversation:
             try:
                 async for said in self._chat.listen():
                     pause = AGAIN_SECONDS
-                    await self._waiting.put(said)
+                    if not self._waiting.put(said):
+                        self._chat.settled(said)
             except ChatAway as away:
                 _log.warning("%s", away)
             await asyncio.sleep(pause)
             pause = min(2 * pause, MOST_SECONDS)
 
-    async def _work(self) -> None:
+    async def _work(self, lane: Lane) -> None:
         while True:
-            said = await self._waiting.get()
+            said = await lane.get()
             try:
                 await self.take(said)
             except Exception:  # noqa: BLE001 - one message that cannot be answered keeps no other from its answer
                 _log.exception("the message %s is not answered", said.message)
+            lane.done(said)
             self._chat.settled(said)
 
     async def take(self, said: ChatMessage) -> None:
         """Hand a message on and say what is answered; where nobody answers, say that and what to do."""
         answer = await self._answer_to(said)
         if not answer.lines:  # whoever only talks too much gets no answer to each of it
+            return
+        if answer.private:
+            await self._tell_alone(said, answer)
             return
         for number in range(TRIES):
             try:
@@ -116,7 +126,18 @@ class Conversation:
             else:
                 return
 
+    async def _tell_alone(self, said: ChatMessage, answer: ChatAnswer) -> None:
+        """Tell one account alone, once: it costs the chat most, and whoever still wants it asks again."""
+        try:
+            async with asyncio.timeout(PRIVATE_SECONDS):
+                await self._chat.answer(said, answer)
+        except (ChatAway, TimeoutError) as error:
+            _log.warning("%s is not told what is theirs alone: %r", said.user, error)
+
     async def _answer_to(self, said: ChatMessage) -> ChatAnswer:
+        kept_out = self._chat.keeps_out(said) if verb_of(said) == ChatVerb.LINK else None
+        if kept_out is not None:
+            return ChatAnswer(lines=(f"{said.name or said.user}: {kept_out}",), refused="NotAllowed")
         for number in range(TRIES):
             try:
                 return await self._api.message(said)
@@ -198,8 +219,7 @@ def notice_lines(delivery: Delivery) -> list[str]:
 
 def _orders(said: ChatMessage) -> bool:
     """Return whether a message is an order, and no mere question."""
-    word = (addressed(said.text) or "").split(" ", 1)[0].lower()
-    return said.action is not None or word in CHANGES
+    return said.action is not None or verb_of(said) in CHANGES
 
 
 async def _again_and_again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
@@ -210,6 +230,9 @@ async def _again_and_again(work: Callable[[], Awaitable[None]], seconds: float) 
             pause = seconds
         except (ApiAway, ApiRefuses, ChatAway) as away:
             _log.warning("%s", away)
+            pause = min(2 * pause, MOST_SECONDS)
+        except Exception:  # noqa: BLE001 - cards and notices that fail take nobody's orders with them
+            _log.exception("this is tried again")
             pause = min(2 * pause, MOST_SECONDS)
         await asyncio.sleep(pause)
 
