@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from nio import (
-    AsyncClient,
     AsyncClientConfig,
     InviteMemberEvent,
     MegolmEvent,
@@ -29,6 +28,7 @@ from nio import (
 )
 
 from orchestrator.chat.file import MatrixFile
+from orchestrator.chat.matrix_client import ReadingClient
 from orchestrator.chat.port import ChatAway, Post, card_lines
 from policies.chat.grammar import addressed
 from policies.model.chat import LONGEST_SAID, ChatAnswer, ChatCard, ChatMessage
@@ -51,7 +51,7 @@ class Matrix:
         config = AsyncClientConfig(
             max_limit_exceeded=3, max_timeouts=2, request_timeout=SEND_SECONDS, encryption_enabled=False
         )
-        self._client = AsyncClient(file.homeserver, file.user, config=config)
+        self._client = ReadingClient(file.homeserver, file.user, config=config)
         self._client.access_token = token
         self._client.user_id = file.user
         self._kept = state / "matrix.json"

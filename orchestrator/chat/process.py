@@ -258,8 +258,9 @@ def chat_of(file: ChatFile) -> Chat:
 async def main(path: Path) -> None:
     """Run until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for library in ("httpx", "nio"):  # they would tell of each look and each event, of some a second
-        logging.getLogger(library).setLevel(logging.WARNING)
+    # They would tell of each look and each event, of some a second; nio also all of what it cannot read.
+    for library, level in (("httpx", logging.WARNING), ("nio", logging.ERROR)):
+        logging.getLogger(library).setLevel(level)
     file = read(path)
     chat, api = chat_of(file), Api(file, secret(file.token))
     running = asyncio.ensure_future(Conversation(chat, api, file.notices).run())

@@ -18,7 +18,6 @@ from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_chat import ledger
 from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
-from tests.workflows.world import until
 
 __all__ = ["ledger", "night"]
 
@@ -212,13 +211,11 @@ async def test_nothing_that_a_homeserver_lets_through_orders_by_mistake_or_ends_
 ) -> None:
     fake, config = room
     async with listening(config, fake):
-        for name, event in HOSTILE.items():
+        for number, event in enumerate(HOSTILE.values()):
             fake.tell(event)
-            # what comes after it is heard: a question that is answered at once, without the engine
-            fake.say("ana", f"!penstock after {name.replace(' ', '-')[:30]}")
-            word = '"after" is nothing that can be said here'
-            count = sum(word in text for text in fake.texts)
-            await until(lambda word=word, count=count: sum(word in one for one in fake.texts) > count, 30)
+            # what comes after it is heard: a misspelt word is answered at once, without the engine
+            fake.say(f"person{number}", "!penstock after")
+            await said(fake, lambda text, who=f"@person{number}:": text.startswith(who))  # type: ignore[misc]
         fake.say("ana", "!penstock " + "x" * 10**6)
         assert len(await said(fake, lambda text: '"xxx' in text)) < 1000
     assert not await night.heard()
