@@ -255,8 +255,12 @@ def chat_of(file: ChatFile) -> Chat:
     return Slack(file.slack)
 
 
-async def main(path: Path) -> None:
-    """Run until SIGTERM or Ctrl-C."""
+async def main(path: Path, say_ready: Callable[[str], None]) -> None:
+    """Run until SIGTERM or Ctrl-C; it is ready once its file and secrets are read, wherever the chat is.
+
+    Raises:
+        BadInput: The file or a secret of it is not as it must be.
+    """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     # They would tell of each look and each event, of some a second; nio also all of what it cannot read.
     for library, level in (("httpx", logging.WARNING), ("nio", logging.ERROR)):
@@ -264,6 +268,7 @@ async def main(path: Path) -> None:
     file = read(path)
     chat, api = chat_of(file), Api(file, secret(file.token))
     running = asyncio.ensure_future(Conversation(chat, api, file.notices).run())
+    say_ready(f"penstock listens in {chat.workspace}, as soon as that answers")
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, running.cancel)
     try:
