@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import logging
 import signal
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -34,13 +35,18 @@ NOTICES_SECONDS = 2.0
 CARD_WITHIN = timedelta(minutes=2)
 """How long a notice waits for the card in whose thread it is told."""
 
-WORKERS = 2
+WORKERS = 3
 """Those of each lane: what is not urgent takes none of the others'."""
 
 TRIES = 3
+ORDER_SECONDS = 60.0
+"""How long an order is tried while the API does not answer; one that was killed is back by then."""
+
+LONGEST_PAUSE = 4.0
 PRIVATE_SECONDS = 20.0
 """How long an answer may take that is for one account alone; it is tried once."""
 
+ON_THE_HOST = "On the orchestrator's host: penstock hold FLEET --reason TEXT, or rollback instead"
 _log = logging.getLogger(__name__)
 
 
@@ -138,7 +144,8 @@ class Conversation:
         kept_out = self._chat.keeps_out(said) if verb_of(said) == ChatVerb.LINK else None
         if kept_out is not None:
             return ChatAnswer(lines=(f"{said.name or said.user}: {kept_out}",), refused="NotAllowed")
-        for number in range(TRIES):
+        began, tries, pause = time.monotonic(), 0, AGAIN_SECONDS
+        while True:
             try:
                 return await self._api.message(said)
             except ApiRefuses as refused:
@@ -149,13 +156,25 @@ class Conversation:
             except ApiAway as away:
                 _log.warning("%s", away)
                 last = str(away)
-            if number < TRIES - 1:
-                await asyncio.sleep(AGAIN_SECONDS * 2**number)
-        both = (
-            f"Nothing is known to be done: {last}.",
-            "On the orchestrator's host: penstock hold FLEET --reason TEXT, or rollback instead",
+            tries += 1
+            if tries >= TRIES and (not _orders(said) or time.monotonic() - began > ORDER_SECONDS):
+                return ChatAnswer(
+                    lines=(f"Nothing is known to be done: {last}.", ON_THE_HOST), refused="Unavailable"
+                )
+            if tries == TRIES:
+                await self._say_that_it_is_tried(said, last)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _say_that_it_is_tried(self, said: ChatMessage, last: str) -> None:
+        """Say that an order is not carried out yet, and what does it at once."""
+        lines = (
+            f"Nothing is known to be done yet, and I go on trying for a minute: {last}.",
+            ON_THE_HOST,
         )
-        return ChatAnswer(lines=both, refused="Unavailable")
+        named = hashlib.sha256(f"tried {said.channel} {said.message}".encode()).hexdigest()[:32]
+        with suppress(ChatAway):
+            await self._chat.say(Post(said.channel, lines, named, thread=said.thread))
 
     async def show_cards(self) -> None:
         """Post or edit every card that does not show how its change stands."""

@@ -61,12 +61,12 @@ async def listening(config: Path, fake: Homeserver) -> AsyncIterator[None]:
 
 
 async def said(fake: Homeserver, what: Callable[[str], bool], seconds: float = 30) -> str:
-    async with asyncio.timeout(seconds):
-        while True:
-            for text in fake.texts:
-                if what(text):
-                    return text
-            await asyncio.sleep(0.02)
+    """Wait until penstock has said that; return it."""
+    end = time.monotonic() + seconds
+    while (found := next(filter(what, fake.texts), None)) is None:
+        assert time.monotonic() < end, fake.texts
+        await asyncio.sleep(0.02)
+    return found
 
 
 @pytest.fixture
