@@ -101,7 +101,7 @@ class Package:
 PACKAGES = (
     Package(
         "penstock",
-        ("--no-dev",),
+        ("--no-dev", "--extra", "chat"),
         documents=(
             *("README.md", "docs", "runbooks", "deploy/examples", "deploy/monitoring"),
             *("deploy/prometheus", "deploy/publishing", "deploy/reloading"),

@@ -31,6 +31,8 @@ class MatrixFile(Value):
     """File with the account's access token."""
     rooms: Annotated[tuple[Room, ...], Field(max_length=200)] = ()
     """Rooms that it joins at its start; none of them encrypted."""
+    other_homeservers: bool = False
+    """Whether accounts of other homeservers may be linked; there somebody else says who is who."""
 
 
 class SlackFile(Value):

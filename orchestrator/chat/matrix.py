@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from nio import (
-    AsyncClient,
     AsyncClientConfig,
     InviteMemberEvent,
     MegolmEvent,
@@ -29,6 +28,7 @@ from nio import (
 )
 
 from orchestrator.chat.file import MatrixFile
+from orchestrator.chat.matrix_client import ReadingClient
 from orchestrator.chat.port import ChatAway, Post, card_lines
 from policies.chat.grammar import addressed
 from policies.model.chat import LONGEST_SAID, ChatAnswer, ChatCard, ChatMessage
@@ -51,7 +51,7 @@ class Matrix:
         config = AsyncClientConfig(
             max_limit_exceeded=3, max_timeouts=2, request_timeout=SEND_SECONDS, encryption_enabled=False
         )
-        self._client = AsyncClient(file.homeserver, file.user, config=config)
+        self._client = ReadingClient(file.homeserver, file.user, config=config)
         self._client.access_token = token
         self._client.user_id = file.user
         self._kept = state / "matrix.json"
@@ -100,6 +100,12 @@ class Matrix:
         """Take note that the message need not come again after a kill."""
         self._unsettled.pop(said.message, None)
         self._keep()
+
+    def keeps_out(self, said: ChatMessage) -> str | None:
+        """Keep accounts of other homeservers from being linked, unless chat.yaml lets them."""
+        if self._file.other_homeservers or said.user.partition(":")[2] == self.workspace:
+            return None
+        return f"only accounts of {self.workspace} are linked here (matrix.other_homeservers in chat.yaml)."
 
     async def answer(self, said: ChatMessage, answer: ChatAnswer) -> None:
         """Say the answer in the message's thread or room; what is private in a room of two."""
@@ -196,7 +202,9 @@ class Matrix:
         """Return the room where penstock and this account are alone, made when it is first needed."""
         if user not in self._direct:
             answer = await self._asked(
-                self._client.room_create(is_direct=True, invite=[user], name="penstock", federate=False)
+                self._client.room_create(
+                    is_direct=True, invite=[user], name="penstock", federate=self._file.other_homeservers
+                )
             )
             if not isinstance(answer, RoomCreateResponse):
                 raise ChatAway(f"no room of two with {user}: {answer}")

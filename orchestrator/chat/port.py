@@ -45,6 +45,10 @@ class Chat(Protocol):
         """Take note that nothing is left to be done about a message: it need not come again after a kill."""
         ...
 
+    def keeps_out(self, said: ChatMessage) -> str | None:
+        """Return why this account is not linked here, None where it may be."""
+        ...
+
     async def answer(self, said: ChatMessage, answer: ChatAnswer) -> None:
         """Say the answer where the message was said, or to its sender alone."""
         ...

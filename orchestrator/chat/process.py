@@ -5,8 +5,10 @@ a post. Without this process nothing is missing but the chat.
 """
 
 import asyncio
+import hashlib
 import logging
 import signal
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,10 +16,11 @@ from typing import TypeVar
 
 from orchestrator.chat.asking import Api, ApiAway, ApiBusy, ApiRefuses
 from orchestrator.chat.file import ChatFile, read, secret
-from orchestrator.chat.port import Chat, ChatAway
+from orchestrator.chat.port import Chat, ChatAway, Post
 from orchestrator.chat.telling import Telling
-from policies.chat.grammar import CHANGES, addressed
-from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ShownCard
+from orchestrator.chat.waiting import Lane, Waiting, verb_of
+from policies.chat.grammar import CHANGES
+from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatVerb, ShownCard
 from policies.model.errors import BadInput
 
 AGAIN_SECONDS = 1.0
@@ -27,11 +30,18 @@ MOST_SECONDS = 60.0
 CARDS_SECONDS = 1.0
 NOTICES_SECONDS = 2.0
 
-WORKERS = 4
-WAITING = 200
-"""Messages that wait for an answer; while so many do, no more are taken from the chat."""
+WORKERS = 3
+"""Those of each lane: what is not urgent takes none of the others'."""
 
 TRIES = 3
+ORDER_SECONDS = 60.0
+"""How long an order is tried while the API does not answer; one that was killed is back by then."""
+
+LONGEST_PAUSE = 4.0
+PRIVATE_SECONDS = 20.0
+"""How long an answer may take that is for one account alone; it is tried once."""
+
+ON_THE_HOST = "On the orchestrator's host: penstock hold FLEET --reason TEXT, or rollback instead"
 _log = logging.getLogger(__name__)
 
 
@@ -42,14 +52,16 @@ async def _each(work: Callable[[T], Awaitable[None]], items: Sequence[T]) -> Non
     """Do it for each, also for those behind one that fails.
 
     Raises:
-        ApiAway, ApiBusy, ApiRefuses, ChatAway: What the last of those met that failed.
+        ApiAway, ApiRefuses, ChatAway: What the last of those met that failed.
     """
     failed: Exception | None = None
     for one in items:
         try:
             await work(one)
-        except (ApiAway, ApiBusy, ApiRefuses, ChatAway) as error:
+        except (ApiAway, ApiRefuses, ChatAway) as error:
             failed = error
+        except Exception:  # noqa: BLE001 - one that nobody thought of keeps no other from its turn
+            _log.exception("left out, and tried again: %s", type(one).__name__)
     if failed is not None:
         raise failed
 
@@ -62,7 +74,7 @@ class Conversation:
         self._sink = sink
         self._chat = chat
         self._api = api
-        self._waiting = asyncio.Queue[ChatMessage](WAITING)
+        self._waiting = Waiting()
 
     async def run(self) -> None:
         """Go on until this is cancelled."""
@@ -72,8 +84,8 @@ class Conversation:
             if self._sink is not None:
                 telling = Telling(self._chat, self._api, self._sink)
                 tasks.create_task(_again_and_again(telling.tell, NOTICES_SECONDS))
-            for _ in range(WORKERS):
-                tasks.create_task(self._work())
+            for lane in (self._waiting.urgent, self._waiting.others) * WORKERS:
+                tasks.create_task(self._work(lane))
 
     async def _listen(self) -> None:
         pause = AGAIN_SECONDS
@@ -81,25 +93,30 @@ class Conversation:
             try:
                 async for said in self._chat.listen():
                     pause = AGAIN_SECONDS
-                    await self._waiting.put(said)
+                    if not self._waiting.put(said):
+                        self._chat.settled(said)
             except ChatAway as away:
                 _log.warning("%s", away)
             await asyncio.sleep(pause)
             pause = min(2 * pause, MOST_SECONDS)
 
-    async def _work(self) -> None:
+    async def _work(self, lane: Lane) -> None:
         while True:
-            said = await self._waiting.get()
+            said = await lane.get()
             try:
                 await self.take(said)
             except Exception:  # noqa: BLE001 - one message that cannot be answered keeps no other from its answer
                 _log.exception("the message %s is not answered", said.message)
+            lane.done(said)
             self._chat.settled(said)
 
     async def take(self, said: ChatMessage) -> None:
         """Hand a message on and say what is answered; where nobody answers, say that and what to do."""
         answer = await self._answer_to(said)
         if not answer.lines:  # whoever only talks too much gets no answer to each of it
+            return
+        if answer.private:
+            await self._tell_alone(said, answer)
             return
         for number in range(TRIES):
             try:
@@ -110,8 +127,20 @@ class Conversation:
             else:
                 return
 
+    async def _tell_alone(self, said: ChatMessage, answer: ChatAnswer) -> None:
+        """Tell one account alone, once: it costs the chat most, and whoever still wants it asks again."""
+        try:
+            async with asyncio.timeout(PRIVATE_SECONDS):
+                await self._chat.answer(said, answer)
+        except (ChatAway, TimeoutError) as error:
+            _log.warning("%s is not told what is theirs alone: %r", said.user, error)
+
     async def _answer_to(self, said: ChatMessage) -> ChatAnswer:
-        for number in range(TRIES):
+        kept_out = self._chat.keeps_out(said) if verb_of(said) == ChatVerb.LINK else None
+        if kept_out is not None:
+            return ChatAnswer(lines=(f"{said.name or said.user}: {kept_out}",), refused="NotAllowed")
+        began, tries, pause = time.monotonic(), 0, AGAIN_SECONDS
+        while True:
             try:
                 return await self._api.message(said)
             except ApiRefuses as refused:
@@ -122,13 +151,25 @@ class Conversation:
             except ApiAway as away:
                 _log.warning("%s", away)
                 last = str(away)
-            if number < TRIES - 1:
-                await asyncio.sleep(AGAIN_SECONDS * 2**number)
-        both = (
-            f"Nothing is known to be done: {last}.",
-            "On the orchestrator's host: penstock hold FLEET --reason TEXT, or rollback instead",
+            tries += 1
+            if tries >= TRIES and (not _orders(said) or time.monotonic() - began > ORDER_SECONDS):
+                return ChatAnswer(
+                    lines=(f"Nothing is known to be done: {last}.", ON_THE_HOST), refused="Unavailable"
+                )
+            if tries == TRIES:
+                await self._say_that_it_is_tried(said, last)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _say_that_it_is_tried(self, said: ChatMessage, last: str) -> None:
+        """Say that an order is not carried out yet, and what does it at once."""
+        lines = (
+            f"Nothing is known to be done yet, and I go on trying for a minute: {last}.",
+            ON_THE_HOST,
         )
-        return ChatAnswer(lines=both, refused="Unavailable")
+        named = hashlib.sha256(f"tried {said.channel} {said.message}".encode()).hexdigest()[:32]
+        with suppress(ChatAway):
+            await self._chat.say(Post(said.channel, lines, named, thread=said.thread))
 
     async def show_cards(self) -> None:
         """Post or edit every card that does not show how its change stands."""
@@ -136,6 +177,8 @@ class Conversation:
 
     async def _show(self, card: ChatCard) -> None:
         message = await self._chat.show(card)
+        for news in card.news:
+            await self._chat.say(Post(card.channel, news.lines, news.transaction, thread=message))
         await self._api.shown(
             ShownCard(
                 workspace=self._chat.workspace,
@@ -149,8 +192,7 @@ class Conversation:
 
 def _orders(said: ChatMessage) -> bool:
     """Return whether a message is an order, and no mere question."""
-    word = (addressed(said.text) or "").split(" ", 1)[0].lower()
-    return said.action is not None or word in CHANGES
+    return said.action is not None or verb_of(said) in CHANGES
 
 
 async def _again_and_again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
@@ -161,6 +203,9 @@ async def _again_and_again(work: Callable[[], Awaitable[None]], seconds: float) 
             pause = seconds
         except (ApiAway, ApiRefuses, ChatAway) as away:
             _log.warning("%s", away)
+            pause = min(2 * pause, MOST_SECONDS)
+        except Exception:  # noqa: BLE001 - cards and notices that fail take nobody's orders with them
+            _log.exception("this is tried again")
             pause = min(2 * pause, MOST_SECONDS)
         await asyncio.sleep(pause)
 
@@ -183,14 +228,20 @@ def chat_of(file: ChatFile) -> Chat:
     return Slack(file.slack)
 
 
-async def main(path: Path) -> None:
-    """Run until SIGTERM or Ctrl-C."""
+async def main(path: Path, say_ready: Callable[[str], None]) -> None:
+    """Run until SIGTERM or Ctrl-C; it is ready once its file and secrets are read, wherever the chat is.
+
+    Raises:
+        BadInput: The file or a secret of it is not as it must be.
+    """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for library in ("httpx", "nio"):  # they would tell of each look and each event, of some a second
-        logging.getLogger(library).setLevel(logging.WARNING)
+    # They would tell of each look and each event, of some a second; nio also all of what it cannot read.
+    for library, level in (("httpx", logging.WARNING), ("nio", logging.ERROR)):
+        logging.getLogger(library).setLevel(level)
     file = read(path)
     chat, api = chat_of(file), Api(file, secret(file.token))
     running = asyncio.ensure_future(Conversation(chat, api, file.notices).run())
+    say_ready(f"penstock listens in {chat.workspace}, as soon as that answers")
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, running.cancel)
     try:

@@ -99,6 +99,11 @@ class Slack:
     def settled(self, said: ChatMessage) -> None:
         """Take note: Slack sends nothing again that was acknowledged."""
 
+    def keeps_out(self, said: ChatMessage) -> str | None:
+        """Keep nobody out: whoever reaches the app is of its workspace."""
+        del said
+        return None
+
     async def answer(self, said: ChatMessage, answer: ChatAnswer) -> None:
         """Say the answer where the message was said; a repeat was answered already."""
         if answer.repeated:

@@ -23,8 +23,9 @@ def run(
     import asyncio  # noqa: PLC0415 - other commands do without, and come sooner
 
     from orchestrator.chat import process  # noqa: PLC0415 - the chat's libraries are loaded only here
+    from orchestrator.processes.supervisor import say_ready  # noqa: PLC0415 - the same
 
-    asyncio.run(process.main(config))
+    asyncio.run(process.main(config, say_ready))
 
 
 @app.command("list")

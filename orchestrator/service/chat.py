@@ -16,11 +16,13 @@ from activities.files import FleetFiles
 from orchestrator.service.acting import Acting
 from orchestrator.service.chat_cards import ChatCards
 from orchestrator.service.chat_links import ChatLinks
+from orchestrator.service.chat_sessions import ChatSessions
 from orchestrator.store.chat import Code
 from orchestrator.store.ledger import Ledger
 from policies.access import Action, may
 from policies.chat.codes import ALPHABET, LENGTH, LIVES, state_of
 from policies.chat.grammar import CALLED, CHANGES, HELP, Said, addressed, read
+from policies.chat.sessions import stay
 from policies.chat.spelling import spelled
 from policies.model.chat import ChatAnswer, ChatMessage, ChatVerb
 from policies.model.command import CommandKind
@@ -43,14 +45,21 @@ class ChatService:
     """What is said in chats, answered."""
 
     def __init__(
-        self, service: "Service", ledger: Ledger, fleets: FleetFiles, links: ChatLinks, acts: Acting
+        self,
+        service: "Service",
+        ledger: Ledger,
+        fleets: FleetFiles,
+        links: ChatLinks,
+        acts: Acting,
+        sessions: ChatSessions,
     ) -> None:
         self._service = service
         self._ledger = ledger
         self._fleets = fleets
         self._links = links
         self._acts = acts
-        self.cards = ChatCards(ledger, fleets)
+        self._sessions = sessions
+        self.cards = ChatCards(ledger, fleets, sessions)
 
     async def answer(self, process: Caller, said: ChatMessage) -> ChatAnswer:
         """Do what a message orders, once however often it comes, and return what is to be said to it.
@@ -259,7 +268,7 @@ class ChatService:
             channel=said.channel,
             expires=datetime.now(UTC) + LIVES,
         )
-        what = await asyncio.to_thread(self._effect, order.verb, fleet, status.change is not None)
+        what = await self._effect(order.verb, fleet, under_way=status.change is not None)
         await self._acts.audited(
             caller,
             f"code for {order.verb} asked for",
@@ -273,20 +282,24 @@ class ChatService:
     async def _keep(self, written: str, code: Code) -> None:
         await asyncio.to_thread(self._ledger.keep_code, written, code)
 
-    def _effect(self, verb: ChatVerb, fleet: str, under_way: bool) -> tuple[str, ...]:
-        """Return what an order will do, in the words of the page."""
+    async def _effect(self, verb: ChatVerb, fleet: str, *, under_way: bool) -> tuple[str, ...]:
+        """Return what an order will do, in the words of the page, and whom it leaves where they are."""
         if verb is ChatVerb.ABORT:
             return (f"Aborting what goes on in {fleet}: no session has moved yet, and none will.",)
-        newest = self._ledger.last_change(fleet) if under_way else None
+        newest = await asyncio.to_thread(self._ledger.last_change, fleet) if under_way else None
         if newest is not None and newest.outcome is None:
-            releases = self._ledger.known_good_releases(fleet)
+            releases = await asyncio.to_thread(self._ledger.known_good_releases, fleet)
         else:
-            releases = tuple(self._ledger.previous_known_good(fleet).values())
+            releases = tuple((await asyncio.to_thread(self._ledger.previous_known_good, fleet)).values())
         versions = sorted({one.version for one in releases})
         to = f" to {', '.join(versions)}" if versions else ""
+        described = self._fleets.lately()[0].get(fleet)
+        left, deadline = None, timedelta(0)
+        if described is not None and newest is not None:
+            left, deadline = await self._sessions.now(described, newest)
         what = (
             f"Rolling back {fleet}{to} (known-good). New sessions of every gateway that was touched go back "
-            "within seconds; live sessions stay where they are until they end. Nobody is cut now."
+            f"within seconds; {stay(left, deadline, datetime.now(UTC))} Nobody is cut now."
         )
         return (what,)
 

@@ -1,31 +1,54 @@
 """Cards: how each change stands in each room of its fleet, posted once and edited from then on."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from activities.files import FleetFiles
+from orchestrator.service.chat_sessions import ChatSessions
 from orchestrator.service.telling import told_of
 from orchestrator.store.ledger import Ledger
 from policies.access import Action, may
-from policies.model.change import ChangeRecord
-from policies.model.chat import ChatCard, ChatPlaces, ChatRoom, ShownCard
-from policies.model.errors import NotAllowed, Unknown
+from policies.chat.endings import Stage, done, known_by, nobody_left, stage_in, stage_of
+from policies.chat.sessions import Left
+from policies.model.change import ChangeRecord, Outcome
+from policies.model.chat import CardNews, ChatCard, ChatPlaces, ChatRoom, ShownCard
+from policies.model.errors import NotAllowed, Refused, Unknown
 from policies.model.fleet import Fleet
 from policies.model.people import Caller
+from policies.model.plan_part import PlanHeader
+from policies.model.status import ChangeStatus
 
 STILL_TOLD = timedelta(hours=1)
 """How long after its end a change gets a card that had none."""
+
+WENT_BACK = frozenset({Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE})
+"""Ends after which sessions may be left on the release of the change."""
 
 MOST_CARDS = 50
 """Cards in one answer; the others come in the next."""
 
 
+class _Wanted(NamedTuple):
+    """A card as it has to be, and what its thread is told from."""
+
+    card: ChatCard
+    """Known by its content alone."""
+    record: ChangeRecord
+    status: ChangeStatus
+    header: PlanHeader | None
+    left: Left | None
+    stage: Stage
+
+
 class ChatCards:
     """What is to be posted or edited now."""
 
-    def __init__(self, ledger: Ledger, fleets: FleetFiles) -> None:
+    def __init__(self, ledger: Ledger, fleets: FleetFiles, sessions: ChatSessions) -> None:
         self._ledger = ledger
         self._fleets = fleets
+        self._sessions = sessions
 
     def wanted(self, process: Caller, workspace: str) -> tuple[ChatCard, ...]:
         """Return the cards of a workspace that do not show yet how their changes stand."""
@@ -49,26 +72,52 @@ class ChatCards:
                 if channel in rooms and change not in changes and change.startswith(f"{name}-"):
                     changes[change] = self._ledger.change(change)
             for record in changes.values():
-                wanted = self._card(record)
-                for channel in rooms:
-                    shown = of_newest.get((channel, record.name)) or open_cards.get((channel, record.name))
-                    if shown is None or shown.digest != wanted.digest:
-                        found.append(_in_room(wanted, workspace, channel, shown))
+                known = {
+                    channel: of_newest.get((channel, record.name)) or open_cards.get((channel, record.name))
+                    for channel in rooms
+                }
+                found += self._different(fleet, record, workspace, known)
             if len(found) >= MOST_CARDS:
                 break
         return tuple(found[:MOST_CARDS])
+
+    def _different(
+        self, fleet: Fleet, record: ChangeRecord, workspace: str, known: Mapping[str, ShownCard | None]
+    ) -> list[ChatCard]:
+        """Return the cards of one change that do not show how it stands, by what each room shows now."""
+        told = {channel: _told(shown) for channel, shown in known.items()}
+        wanted = self._card(fleet, record, waits={*told.values()} != {Stage.OVER})
+        found = list[ChatCard]()
+        for channel, shown in known.items():
+            # What was said to be over stays so: a gateway that is silent since then takes nothing back.
+            over = told[channel] is Stage.OVER and record.outcome is not None
+            stage = Stage.OVER if over else wanted.stage
+            digest = known_by(stage, wanted.card.digest)
+            if shown is None or shown.digest != digest:
+                news = self._news(fleet, wanted, told[channel])
+                card = wanted.card.model_copy(update={"digest": digest})
+                found.append(_in_room(card, workspace, channel, shown, news))
+        return found
 
     def shown(self, process: Caller, card: ShownCard) -> None:
         """Note that a card was posted or edited.
 
         Raises:
             Unknown: There is no such change of a fleet whose process this is.
+            Refused: The fleet is not spoken of in that room.
         """
         record = self._ledger.change(card.change)
-        if not may(process, Action.CHAT, record.fleet):
+        fleet = self._fleets.lately()[0].get(record.fleet)
+        if fleet is None or not may(process, Action.CHAT, record.fleet):
             raise Unknown(f"no change {card.change} in the ledger")
-        told = self._card(record)
-        over = record.outcome is not None and told.digest == card.digest
+        if card.channel not in {room.channel for room in self._rooms(fleet, card.workspace)}:
+            raise Refused(
+                f"{record.fleet} is not spoken of in {card.channel} of {card.workspace}; its file names its "
+                "rooms, chat.channels"
+            )
+        over = record.outcome is not None and stage_in(card.digest) is Stage.OVER
+        if over:
+            self._sessions.forget(record.name)
         self._ledger.keep_card(card, record.fleet, over=over)
 
     def places(self, process: Caller, workspace: str, fleet: str, change: str | None) -> ChatPlaces:
@@ -96,8 +145,11 @@ class ChatCards:
     def _rooms(fleet: Fleet, workspace: str) -> list[ChatRoom]:
         return [room for room in fleet.chat.channels if room.workspace == workspace] if fleet.chat else []
 
-    def _card(self, record: ChangeRecord) -> ChatCard:
+    def _card(self, fleet: Fleet, record: ChangeRecord, *, waits: bool) -> _Wanted:
         status = told_of(self._ledger, record)
+        header = self._sessions.header(record) if waits and record.outcome in WENT_BACK else None
+        left = self._sessions.since(fleet, record, header) if header is not None else None
+        stage = stage_of(record, left, datetime.now(UTC))
         lines = (
             f"Users: {status.users}",
             f"Why: {status.why}",
@@ -116,7 +168,30 @@ class ChatCards:
             lines=lines,
             offers=status.can_do,
         )
-        return card.model_copy(update={"digest": hashlib.sha256(card.model_dump_json().encode()).hexdigest()})
+        content = hashlib.sha256(card.model_dump_json().encode()).hexdigest()
+        return _Wanted(card.model_copy(update={"digest": content}), record, status, header, left, stage)
+
+    def _news(self, fleet: Fleet, wanted: _Wanted, told: Stage) -> tuple[tuple[str, ...], ...]:
+        """Return what a card's thread has to hear that has told so far."""
+        record = wanted.record
+        found: list[tuple[str, ...]] = []
+        if wanted.stage is not Stage.GOES_ON and told is Stage.GOES_ON:
+            row = self._ledger.story(record.name)
+            good = sorted({one.version for one in self._ledger.known_good_releases(record.fleet)})
+            until = None
+            if wanted.header is not None:
+                until = (record.ended or datetime.now(UTC)) + wanted.header.limits.drain_deadline
+            lately = self._sessions.lately(fleet, wanted.header)
+            result = row.told.result if row is not None else None
+            found.append(done(record, wanted.status, result, tuple(good), lately, until))
+        if wanted.stage is Stage.OVER and wanted.left is not None and told is not Stage.OVER:
+            found.append(nobody_left(wanted.left, wanted.status))
+        return tuple(found)
+
+
+def _told(shown: ShownCard | None) -> Stage:
+    """Return how far a card has told; one that was never posted has told nothing."""
+    return stage_in(shown.digest) if shown is not None else Stage.GOES_ON
 
 
 def _is_told(change: ChangeRecord) -> bool:
@@ -125,9 +200,19 @@ def _is_told(change: ChangeRecord) -> bool:
     )
 
 
-def _in_room(card: ChatCard, workspace: str, channel: str, shown: ShownCard | None) -> ChatCard:
+def _in_room(
+    card: ChatCard,
+    workspace: str,
+    channel: str,
+    shown: ShownCard | None,
+    news: tuple[tuple[str, ...], ...],
+) -> ChatCard:
     name = hashlib.sha256(f"{workspace} {channel} {card.change}".encode()).hexdigest()[:32]
     update = {
+        "news": tuple(
+            CardNews(transaction=f"{name}-{stage_in(card.digest).value}-{number}", lines=lines)
+            for number, lines in enumerate(news)
+        ),
         "channel": channel,
         "transaction": name,
         "message": shown.message if shown is not None else None,

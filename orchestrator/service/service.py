@@ -24,6 +24,7 @@ from orchestrator.service.auditing import AuditService
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.chat import ChatService
 from orchestrator.service.chat_links import ChatLinks
+from orchestrator.service.chat_sessions import ChatSessions
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.complaints import ComplaintService
 from orchestrator.service.decisions import DecisionRow, DecisionView, decision_of, decisions_of
@@ -203,7 +204,8 @@ class Service:
         self.tokens = TokenService(ledger, people, self._acts)
         self.page_logins = PageLogins(ledger, people, self._acts, page)
         self.chat_links = ChatLinks(ledger, people, self._acts, page)
-        self.chat = ChatService(self, ledger, fleets, self.chat_links, self._acts)
+        sessions = ChatSessions(ledger, changes.surveys)
+        self.chat = ChatService(self, ledger, fleets, self.chat_links, self._acts, sessions)
         self.certificates = AgentCertificateService(ledger, self._fleets)
         self.desired = DesiredService(self._fleets, fleets, ledger, people, self._acts)
         self.windows = WindowService(self._fleets, fleets, ledger, self._acts)

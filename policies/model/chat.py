@@ -103,6 +103,14 @@ class ChatAnswer(Value):
     """What was ordered, where something was."""
 
 
+class CardNews(Value):
+    """Something that is said once in a card's thread."""
+
+    transaction: str
+    """The same news always have the same one, so that a repeat after a kill says nothing twice."""
+    lines: tuple[str, ...]
+
+
 class ChatCard(Value):
     """How one change stands in one room: posted once, and edited from then on."""
 
@@ -119,6 +127,8 @@ class ChatCard(Value):
     state: str
     lines: tuple[str, ...]
     offers: tuple[Offer, ...] = ()
+    news: tuple[CardNews, ...] = ()
+    """What is said in its thread before it counts as shown."""
 
 
 class ShownCard(Value):

@@ -23,7 +23,7 @@ def test_there_is_a_unit_for_every_process() -> None:
         re.findall(r"^ExecStart=\S+/penstock (.+)$", unit.read_text(), re.MULTILINE)[0] for unit in UNITS
     }
     words = {line.split(" --config")[0].split(" /")[0] for line in started}
-    assert words == {"serve", "worker", "api", "relay", "agent run", "exporter"}
+    assert words == {"serve", "worker", "api", "relay", "chat run", "agent run", "exporter"}
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

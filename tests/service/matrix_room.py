@@ -71,6 +71,27 @@ class MatrixRoom:
         of_bot = [one for one in chunk if one["sender"] == BOT and one["type"] == "m.room.message"]
         return of_bot[::-1]
 
+    async def conversation(self) -> str:
+        """Return what was said in the room and in its threads, in order, without moments and codes.
+
+        Edits of the card are left out, and what is told in its thread comes after what is said in the room:
+        there each is in the order in which it was said, but not to each other.
+        """
+        path = f"/rooms/{quote(self.room)}/messages?dir=b&limit=500"
+        chunk = (await self.ask("ana", "GET", path))["chunk"]
+        said, threads = list[str](), list[str]()
+        for one in reversed(chunk):
+            kind = one.get("content", {}).get("m.relates_to", {}).get("rel_type")
+            if one["type"] != "m.room.message" or kind == "m.replace":
+                continue
+            who = one["sender"].partition(":")[0].removeprefix("@")
+            body = one["content"]["body"]
+            if kind == "m.thread":
+                threads.append(f"{who} (thread): {body}")
+            else:
+                said.append(f"{who}: {body}")
+        return without_moments("\n".join((*said, *threads)))
+
     async def heard(self, what: Callable[[str], bool], after: int = 0, person: str = "ana") -> str:
         """Wait until penstock has said that in the room, after so many posts; return it."""
         end = time.monotonic() + SAID_WITHIN
@@ -117,6 +138,14 @@ class MatrixRoom:
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(signal.SIGKILL)
             await self.process.wait()
+
+
+def without_moments(said: str) -> str:
+    """Return the same text with what differs each time named instead."""
+    said = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "DAY HH:MM UTC", said)
+    said = re.sub(r"\d\d:\d\d:\d\d UTC", "HH:MM:SS UTC", said)
+    said = re.sub(r"confirm [0-9a-z]{4}\b", "confirm CODE", said)
+    return re.sub(r"^(Why|Needs you): .*$", r"\1: WHY", said, flags=re.MULTILINE)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening
+from policies.model.people import EVERY_FLEET, Role
 from tests.service.chat_rooms import ROOM, WORKSPACE, Process, code_in, link, token, with_chat
 from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
@@ -214,4 +215,32 @@ async def test_a_card_is_posted_once_and_edited_from_then_on(
 async def test_strangers_who_talk_too_much_keep_nobody_from_holding(night: Night, room: Process) -> None:
     refused = [await room.say("stranger", "status edge") for _ in range(25)]
     assert any(one.refused == "TooMany" for one in refused)
+    assert (await room.say("ana", "hold edge")).begun == "hold"
+
+
+async def test_a_card_is_noted_in_rooms_that_the_fleets_file_names_and_in_no_other(
+    night: Night, room: Process, ledger: Ledger
+) -> None:
+    shown = {"Authorization": f"Bearer {token(ledger)}"}
+    told = {"workspace": WORKSPACE, "channel": ROOM, "change": "edge-1", "message": "$card", "digest": "on-0"}
+    for elsewhere in ({"channel": "!other:chat.example.org"}, {"workspace": "other.example.org"}):
+        answer = await night.api.post("/chat/cards", json=told | elsewhere, headers=shown)
+        assert answer.status_code == 422, answer.text
+        assert "is not spoken of in" in answer.text
+    assert ledger.cards_of(WORKSPACE, ["edge-1"]) == {}
+    assert (await night.api.post("/chat/cards", json=told, headers=shown)).status_code == 200
+    person = await night.api.post("/chat/cards", json=told)
+    assert person.status_code == 404, person.text
+
+
+async def test_whoever_has_no_token_of_a_chat_takes_nothing_from_those_whose_names_they_write(
+    night: Night, room: Process, ledger: Ledger
+) -> None:
+    grants = {EVERY_FLEET: frozenset({Role.OPERATOR})}
+    other = ledger.make_token("script", grants, timedelta(days=1), "root")[0]
+    imposter = Process(night.api, other)
+    answers = [await imposter.say("ana", "hold edge") for _ in range(30)]
+    assert {one.status for one in answers} <= {403, 429}
+    assert answers[0].status == 403
+    assert answers[-1].status == 429  # of their own, whoever they say that they are
     assert (await room.say("ana", "hold edge")).begun == "hold"

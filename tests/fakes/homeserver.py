@@ -1,0 +1,140 @@
+"""A Matrix homeserver that tells what tests say, however hostile, and refuses or hangs where they want it.
+
+The real one is in tests/service/test_chat_matrix.py; this one lets through what that would not.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+from uuid import uuid4
+
+from aiohttp import web
+
+NAME = "chat.example.org"
+BOT = f"@penstock:{NAME}"
+ROOM = f"!room:{NAME}"
+LISTENED_SECONDS = 0.05
+"""How long it has whoever listens wait where there is nothing to tell."""
+
+
+@dataclass
+class Homeserver:
+    """What was said to it, and what it tells next."""
+
+    url: str = ""
+    events: list[Any] = field(default_factory=list)
+    """What it tells, in order; each with whatever a test wants in it."""
+    posts: list[dict[str, Any]] = field(default_factory=list)
+    """What penstock said: room, transaction and content."""
+    rooms_made: int = 0
+    hangs_on_rooms: bool = False
+    """Whether who has a room made waits for ever."""
+    away: bool = False
+    """Whether it answers nobody with anything but an error."""
+    listened: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once somebody has listened: what is told from then on counts."""
+
+    def say(self, person: str, text: str, **more: Any) -> str:
+        """Have somebody say something in the room; return the event."""
+        content = {"msgtype": "m.text", "body": text}
+        return self.tell({"sender": f"@{person}:{NAME}", "content": content} | more)
+
+    def tell(self, event: Any) -> str:
+        """Have it tell an event; what a message needs is added where the test does not say otherwise."""
+        known = {
+            "type": "m.room.message",
+            "event_id": f"${uuid4().hex}",
+            "origin_server_ts": int(time.time() * 1000),
+        }
+        whole = known | event if isinstance(event, dict) else event
+        self.events.append(whole)
+        return str(whole.get("event_id", "")) if isinstance(whole, dict) else ""
+
+    @property
+    def texts(self) -> list[str]:
+        """What penstock said, as text."""
+        return [str(post["content"]["body"]) for post in self.posts]
+
+
+class _Answers:
+    """What each of its addresses answers."""
+
+    def __init__(self, fake: Homeserver) -> None:
+        self._fake = fake
+
+    async def sync(self, request: web.Request) -> web.Response:
+        fake, since = self._fake, len(self._fake.events)
+        if "since" in request.query:
+            since = int(request.query["since"].removeprefix("s"))
+            if since == len(fake.events):
+                await asyncio.sleep(LISTENED_SECONDS)
+        timeline = {"events": fake.events[since:], "limited": False, "prev_batch": "p"}
+        empty: dict[str, list[Any]] = {"events": []}
+        joined = {ROOM: {"timeline": timeline, "state": empty, "ephemeral": empty, "account_data": empty}}
+        fake.listened.set()
+        answer = {
+            "next_batch": f"s{len(fake.events)}",
+            "rooms": {"join": joined, "invite": {}, "leave": {}},
+            "presence": empty,
+            "to_device": empty,
+            "device_lists": {"changed": [], "left": []},
+            "device_one_time_keys_count": {},
+        }
+        return web.json_response(answer)
+
+    async def join(self, request: web.Request) -> web.Response:
+        return web.json_response({"room_id": unquote(request.match_info["room"])})
+
+    async def state(self, _: web.Request) -> web.Response:
+        return web.json_response({"errcode": "M_NOT_FOUND", "error": "none"}, status=404)
+
+    async def make_room(self, _: web.Request) -> web.Response:
+        self._fake.rooms_made += 1
+        if self._fake.hangs_on_rooms:
+            await asyncio.sleep(3600)
+        return web.json_response({"room_id": f"!two{self._fake.rooms_made}:{NAME}"})
+
+    async def send(self, request: web.Request) -> web.Response:
+        """Take a post once for each transaction, as the protocol asks."""
+        posts = self._fake.posts
+        named = {"room": unquote(request.match_info["room"]), "transaction": request.match_info["txn"]}
+        known = next((post for post in posts if named.items() <= post.items()), None)
+        if known is None:
+            known = named | {"content": await request.json(), "event": f"$p{len(posts)}"}
+            posts.append(known)
+        return web.json_response({"event_id": known["event"]})
+
+
+@asynccontextmanager
+async def homeserver() -> AsyncIterator[Homeserver]:
+    """Run one on loopback."""
+    fake = Homeserver()
+
+    @web.middleware
+    async def maybe_away(request: web.Request, handler: Any) -> web.StreamResponse:
+        if fake.away:
+            return web.json_response({"errcode": "M_UNKNOWN", "error": "away"}, status=502)
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    app, answers = web.Application(middlewares=[maybe_away], client_max_size=2**24), _Answers(fake)
+    api = "/_matrix/client/{version:r0|v3}"
+    app.router.add_get(f"{api}/sync", answers.sync)
+    app.router.add_post(f"{api}/join/{{room}}", answers.join)
+    app.router.add_post(f"{api}/createRoom", answers.make_room)
+    app.router.add_put(f"{api}/rooms/{{room}}/send/m.room.message/{{txn}}", answers.send)
+    app.router.add_get(f"{api}/rooms/{{room}}/state/{{what:.*}}", answers.state)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    fake.url = f"http://{host}:{port}"
+    try:
+        yield fake
+    finally:
+        await runner.cleanup()

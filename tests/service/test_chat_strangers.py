@@ -1,0 +1,221 @@
+"""Chat: what strangers say in a room delays no order and ends no listening, whatever they write."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.chat.asking import Api
+from orchestrator.chat.file import read, secret
+from orchestrator.chat.process import Conversation, chat_of
+from orchestrator.store.ledger import Ledger
+from tests.fakes.homeserver import BOT, NAME, ROOM, Homeserver, homeserver
+from tests.service.chat_rooms import link, token, with_chat
+from tests.service.test_chat import ledger
+from tests.service.test_safe_direction import Night, night
+from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
+
+__all__ = ["ledger", "night"]
+
+MANY = 200
+USUAL_SECONDS = 20.0
+"""What a hold takes at most here, where no worker looks after the change: the engine is asked first."""
+
+
+def config_in(folder: Path, url: str, shown: str) -> Path:
+    """Write chat.yaml and its secrets; return where."""
+    for name, said in (("matrix.token", "secret"), ("penstock.token", shown)):
+        (folder / name).write_text(said)
+        (folder / name).chmod(0o600)
+    config = folder / "chat.yaml"
+    config.write_text(
+        "apiVersion: penstock/v1\nsocket: penstock.sock\ntoken: penstock.token\nstate: chat\n"
+        f"matrix:\n  homeserver: {url}\n  workspace: {NAME}\n  user: '{BOT}'\n  token: matrix.token\n"
+        f"  rooms: ['{ROOM}']\n"
+    )
+    return config
+
+
+@asynccontextmanager
+async def listening(config: Path, fake: Homeserver) -> AsyncIterator[None]:
+    """Have the process' own conversation listen there."""
+    file = read(config)
+    chat, api = chat_of(file), Api(file, secret(file.token))
+    fake.listened.clear()
+    running = asyncio.create_task(Conversation(chat, api).run())
+    try:
+        async with asyncio.timeout(30):
+            await fake.listened.wait()
+        yield
+        assert not running.done()
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        await chat.close()
+        await api.close()
+
+
+async def said(fake: Homeserver, what: Callable[[str], bool], seconds: float = 30) -> str:
+    """Wait until penstock has said that; return it."""
+    end = time.monotonic() + seconds
+    while (found := next(filter(what, fake.texts), None)) is None:
+        assert time.monotonic() < end, fake.texts
+        await asyncio.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+async def room(night: Night, ledger: Ledger) -> AsyncIterator[tuple[Homeserver, Path]]:
+    with_chat(night.folder)
+    link(ledger, "ana")
+    async with homeserver() as fake:
+        yield fake, config_in(night.folder, fake.url, token(ledger))
+
+
+async def test_a_stranger_who_asks_for_links_without_end_delays_no_hold(
+    night: Night, room: tuple[Homeserver, Path]
+) -> None:
+    fake, config = room
+    fake.hangs_on_rooms = True  # the worst that a private answer can meet
+    async with listening(config, fake):
+        for _ in range(MANY):
+            fake.say("mallory", "!penstock link")
+        began = time.monotonic()
+        fake.say("ana", "!penstock hold edge logins hurt")
+        await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
+        assert time.monotonic() - began < USUAL_SECONDS
+    assert len(await night.heard()) == 1
+    assert fake.rooms_made <= 5
+
+
+async def test_a_stranger_who_orders_without_end_delays_nobody_and_is_answered_a_few_times(
+    night: Night, room: tuple[Homeserver, Path]
+) -> None:
+    fake, config = room
+    async with listening(config, fake):
+        for _ in range(MANY):
+            fake.say("mallory", "!penstock hold edge")
+        fake.say("ana", "!penstock hold edge logins hurt")
+        await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
+    answered = [text for text in fake.texts if text.startswith("@mallory:") or "nothing was done" in text]
+    assert 1 <= len(answered) <= 10
+    assert len(await night.heard()) == 1
+
+
+async def test_accounts_of_other_homeservers_are_linked_only_where_the_file_says_so(
+    room: tuple[Homeserver, Path],
+) -> None:
+    fake, config = room
+    ask: dict[str, Any] = {
+        "sender": "@ana:elsewhere.example.net",
+        "content": {"msgtype": "m.text", "body": "!penstock link"},
+    }
+    async with listening(config, fake):
+        fake.tell(ask)
+        assert "only accounts of chat.example.org are linked here" in await said(fake, bool)
+    assert fake.rooms_made == 0
+    config.write_text(config.read_text() + "  other_homeservers: true\n")
+    async with listening(config, fake):
+        fake.tell(ask)
+        await said(fake, lambda text: "I have told you alone" in text)
+    assert fake.rooms_made == 1
+
+
+HOSTILE: dict[str, Any] = {
+    "no content": {"sender": f"@mallory:{NAME}"},
+    "a list for content": {"sender": f"@mallory:{NAME}", "content": []},
+    "a number for text": {"sender": f"@mallory:{NAME}", "content": {"msgtype": "m.text", "body": 7}},
+    "no text": {"sender": f"@mallory:{NAME}", "content": {"msgtype": "m.text"}},
+    "a list for a relation": {
+        "sender": f"@mallory:{NAME}",
+        "content": {"msgtype": "m.text", "body": "!penstock hold edge", "m.relates_to": ["x"]},
+    },
+    "a number for a thread": {
+        "sender": f"@mallory:{NAME}",
+        "content": {
+            "msgtype": "m.text",
+            "body": "!penstock hold edge",
+            "m.relates_to": {"rel_type": "m.thread", "event_id": 7},
+        },
+    },
+    "no sender": {"content": {"msgtype": "m.text", "body": "!penstock hold edge"}},
+    "a number for a sender": {"sender": 7, "content": {"msgtype": "m.text", "body": "!penstock hold edge"}},
+    "a sender of spaces": {
+        "sender": "@a b:chat",
+        "content": {"msgtype": "m.text", "body": "!penstock hold edge"},
+    },
+    "a time that no clock has": {
+        "sender": f"@ana:{NAME}",
+        "origin_server_ts": 10**18,
+        "content": {"msgtype": "m.text", "body": "!penstock hold edge"},
+    },
+    "a text for a time": {
+        "sender": f"@ana:{NAME}",
+        "origin_server_ts": "now",
+        "content": {"msgtype": "m.text", "body": "!penstock hold edge"},
+    },
+    "a name of a megabyte": {
+        "sender": "@" + "m" * 10**6,
+        "content": {"msgtype": "m.text", "body": "!penstock"},
+    },
+    "an id of a megabyte": {
+        "sender": f"@ana:{NAME}",
+        "event_id": "$" + "e" * 10**6,
+        "content": {"msgtype": "m.text", "body": "!penstock hold edge"},
+    },
+    "a redaction": {"type": "m.room.redaction", "sender": f"@ana:{NAME}", "redacts": "$x", "content": {}},
+    "a message that was redacted": {
+        "sender": f"@ana:{NAME}",
+        "content": {},
+        "unsigned": {"redacted_because": {"type": "m.room.redaction"}},
+    },
+    "an edit that rewrites a question into an order": {
+        "sender": f"@ana:{NAME}",
+        "content": {
+            "msgtype": "m.text",
+            "body": "* !penstock hold edge",
+            "m.new_content": {"msgtype": "m.text", "body": "!penstock hold edge"},
+            "m.relates_to": {"rel_type": "m.replace", "event_id": "$q"},
+        },
+    },
+    "an edit whose own text is an order": {
+        "sender": f"@ana:{NAME}",
+        "content": {
+            "msgtype": "m.text",
+            "body": "!penstock hold edge",
+            "m.new_content": {"msgtype": "m.text", "body": "!penstock hold edge"},
+            "m.relates_to": {"rel_type": "m.replace", "event_id": "$q"},
+        },
+    },
+    "a notice": {"sender": f"@ana:{NAME}", "content": {"msgtype": "m.notice", "body": "!penstock hold edge"}},
+    "its own words": {"sender": BOT, "content": {"msgtype": "m.text", "body": "!penstock hold edge"}},
+    "no event but a text": "hold edge",
+    "no event but a number": 7,
+    "no event but nothing": None,
+    "a type that is a list": {"type": ["m.room.message"], "sender": f"@mallory:{NAME}", "content": {}},
+    "an encrypted message": {
+        "type": "m.room.encrypted",
+        "sender": f"@mallory:{NAME}",
+        "content": {"algorithm": 7, "ciphertext": {}},
+    },
+}
+
+
+async def test_nothing_that_a_homeserver_lets_through_orders_by_mistake_or_ends_the_listening(
+    night: Night, room: tuple[Homeserver, Path]
+) -> None:
+    fake, config = room
+    async with listening(config, fake):
+        for number, event in enumerate(HOSTILE.values()):
+            fake.tell(event)
+            # what comes after it is heard: a misspelt word is answered at once, without the engine
+            fake.say(f"person{number}", "!penstock after")
+            await said(fake, lambda text, who=f"@person{number}:": text.startswith(who))  # type: ignore[misc]
+        fake.say("ana", "!penstock " + "x" * 10**6)
+        assert len(await said(fake, lambda text: '"xxx' in text)) < 1000
+    assert not await night.heard()
