@@ -1,7 +1,8 @@
 """Runbooks as tests: what a page has people type, what it says that they will see, and where that is typed.
 
 A page's comment `<!-- lab ... -->` says, a line each, what is done to a lab before anybody types:
-`break KIND [GATEWAY]`, `$ COMMAND`, and `until WORDS: COMMAND`, which waits for a command to say these words.
+`break KIND [GATEWAY]`, `$ COMMAND`, with `[exit 3]` behind one that ends with another code than 0, and
+`until WORDS: COMMAND`, which waits for a command to say these words.
 In a `console` block the lines under a command are what it prints: `…` stands for anything within a line,
 alone in a line for any lines. `[exit 3]` is the code that the command ends with; without it that is 0. Runs
 of spaces count as one. Lines with `$` are typed by whoever has the fleet, those with `#` on the host of gw-1.
@@ -39,6 +40,14 @@ def prepared(page: Path) -> list[str]:
 def typed(page: Path) -> list[Typed]:
     """Return the commands of the page, in their order."""
     return [one for block in _BLOCK.findall(page.read_text()) for one in _commands(block)]
+
+
+def step_of(line: str) -> tuple[str, int]:
+    """Return the command of a step and the code that it is said to end with."""
+    command, code, rest = line, 0, _EXIT.search(line)
+    if rest is not None and rest.end() == len(line):
+        command, code = line[: rest.start()].rstrip(), int(rest[1])
+    return command, code
 
 
 def _commands(block: str) -> Iterator[Typed]:
