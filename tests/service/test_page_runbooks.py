@@ -26,7 +26,10 @@ def leave_out(ledger: Ledger, reason: str = "its disk is full") -> None:
 
 
 async def looked_at(service: Service, runbooks: Runbooks) -> Element:
-    async with page_of(service, runbooks=runbooks) as place, httpx.AsyncClient(base_url=place) as browser:
+    async with (
+        page_of(service, runbooks=runbooks) as place,
+        httpx.AsyncClient(base_url=place, timeout=60) as browser,
+    ):
         await log_in(browser, await link_of(service))
         answer = await browser.get("/fleets/edge")
     assert answer.status_code == httpx.codes.OK, answer.text
