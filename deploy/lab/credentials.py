@@ -47,6 +47,11 @@ class Credentials:
         return self.folder / "gateway.key"
 
     @property
+    def authority_key(self) -> Path:
+        """The CA's key, with which the lab renews the gateways' certificate."""
+        return self.folder / "ca.key"
+
+    @property
     def metrics_token(self) -> Path:
         """What Prometheus shows to the exporters."""
         return self.folder / "metrics-token"
@@ -124,18 +129,39 @@ def _certify(credentials: Credentials, addresses: Sequence[str]) -> None:
         .add_extension(usable, critical=True)
         .sign(ca_key, hashes.SHA256())
     )
-    ours = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
-    certificate = (
-        _certificate(_name("penstock lab gateways"), ca_name, key.public_key())
-        .add_extension(x509.SubjectAlternativeName(ours), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
     plain = serialization.NoEncryption()
     pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     _write(credentials.authority, authority.public_bytes(pem))
-    _write(credentials.certificate, certificate.public_bytes(pem))
+    _write(credentials.authority_key, ca_key.private_bytes(pem, form, plain))
+    _write(credentials.certificate, _of_gateways(ca_key, key.public_key(), addresses))
     _write(credentials.key, key.private_bytes(pem, form, plain))
+
+
+def renew(topology: Topology, folder: Path) -> None:
+    """Put another certificate of the same key where the gateways' hosts take theirs from."""
+    credentials = Credentials(folder, "", ())
+    ca_key, key = (
+        serialization.load_pem_private_key(path.read_bytes(), None)
+        for path in (credentials.authority_key, credentials.key)
+    )
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    addresses = [a for host in topology.gateways for a in _addresses(host)]
+    _write(credentials.certificate, _of_gateways(ca_key, key.public_key(), addresses))
+
+
+def _of_gateways(
+    ca_key: ec.EllipticCurvePrivateKey, key: ec.EllipticCurvePublicKey, addresses: Sequence[str]
+) -> bytes:
+    """Return a certificate of the gateways that begins now."""
+    ours = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+    return (
+        _certificate(_name("penstock lab gateways"), _name("penstock lab CA"), key)
+        .add_extension(x509.SubjectAlternativeName(ours), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(ca_key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
 
 
 def _certificate(

@@ -7,7 +7,7 @@ not grow. The daemons that carry sessions are never touched.
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from pathlib import Path
 
@@ -130,6 +130,11 @@ def no_room(process: Process) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["prlimit", "--pid", pid, "--fsize=unlimited:unlimited"], check=False)
+
+
+def no_room_on(lab: Lab, gateway: str) -> AbstractContextManager[None]:
+    """Have the disk of this gateway's agent full."""
+    return no_room(lab.agents[gateway])
 
 
 FAULT = "penstock_fault"

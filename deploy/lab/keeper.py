@@ -17,18 +17,37 @@ from deploy.lab.faults import (
     forwards_nothing,
     nft_refuses,
     no_accounts,
-    no_room,
+    no_room_on,
     swallows_large,
 )
 from deploy.lab.lab import DEMO, Lab, Shape, lab
 from deploy.lab.topology import Host
+from deploy.lab.wrong_files import (
+    certificate_not_served,
+    chat_account_taken,
+    index_ended,
+    known_good_forgotten,
+    signer_revoked,
+    strict_host,
+)
 from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
 
 READY, FAILED = "ready: ", "failed: "
 """How the keeper's report ends."""
 
-OF_A_GATEWAY = ("agent", "cut", "firewall", "steering", "disk", "forwarding", "filter", "size")
-OF_ALL = ("worker", "engine", "metrics", "accounts", "audit")
+OF_A_GATEWAY = (
+    "agent",
+    "cut",
+    "firewall",
+    "steering",
+    "disk",
+    "forwarding",
+    "filter",
+    "size",
+    "limits",
+    "known-good",
+)
+OF_ALL = ("worker", "engine", "metrics", "accounts", "audit", "trust", "index", "certificate", "chat")
 KINDS = {
     "agent": "the gateway's agent is killed; its daemons go on",
     "cut": "the gateway is cut off from the orchestrator; its users are not",
@@ -38,11 +57,17 @@ KINDS = {
     "forwarding": "the gateway's kernel forwards no packets",
     "filter": "a rule of the gateway's packet filter drops what is forwarded",
     "size": "large packets of tunnels are swallowed on the gateway",
+    "limits": "the host's own file bears no lease as long as plans ask for",
+    "known-good": "the ledger has forgotten what the gateway goes back to",
     "worker": "the orchestrator's worker is killed",
     "engine": "the engine is killed",
     "metrics": "Prometheus is killed",
     "accounts": "no gateway knows any account, as when a directory is away",
     "audit": "somebody changes an entry of the audit record behind penstock's back",
+    "trust": "nobody trusts who built the releases any more",
+    "index": "the index of the channel has ended",
+    "certificate": "a newer certificate lies on every host, and users see the old one",
+    "chat": "the chat is away, and somebody's account there is in the wrong hands",
 }
 
 
@@ -52,6 +77,25 @@ OF_HOSTS: dict[str, Callable[[Host], AbstractContextManager[object]]] = {
     "size": swallows_large,
 }
 """What keeps packets from passing through a gateway whose tunnels are up."""
+
+
+OF_GATEWAYS: dict[str, Callable[[Lab, str], AbstractContextManager[object]]] = {
+    "steering": nft_refuses,
+    "disk": no_room_on,
+    "limits": strict_host,
+    "known-good": known_good_forgotten,
+}
+"""What is wrong with one gateway of the lab."""
+
+OF_LABS: dict[str, Callable[[Lab], AbstractContextManager[object]]] = {
+    "accounts": no_accounts,
+    "audit": altered_audit,
+    "trust": signer_revoked,
+    "index": index_ended,
+    "certificate": certificate_not_served,
+    "chat": chat_account_taken,
+}
+"""What is wrong with something that the whole lab has once."""
 
 
 class Keeper:
@@ -127,19 +171,12 @@ class Keeper:
 
     def _holding(self, kind: str, gateway: str) -> AbstractContextManager[object]:
         """Return what breaks it while it is entered."""
-        match kind:
-            case "cut":
-                return cut_off(self._lab, self._host(gateway))
-            case "steering":
-                return nft_refuses(self._lab, gateway)
-            case "disk":
-                return no_room(self._lab.agents[gateway])
-            case "accounts":
-                return no_accounts(self._lab)
-            case "audit":
-                return altered_audit(self._lab)
-            case _:
-                return OF_HOSTS[kind](self._host(gateway))
+        if kind in OF_LABS:
+            return OF_LABS[kind](self._lab)
+        if kind in OF_GATEWAYS:
+            return OF_GATEWAYS[kind](self._lab, gateway)
+        host = self._host(gateway)
+        return OF_HOSTS[kind](host) if kind in OF_HOSTS else cut_off(self._lab, host)
 
     def _require(self, kind: str, gateway: str) -> None:
         known = ", ".join(host.name for host in self._lab.topology.gateways)

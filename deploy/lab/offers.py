@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 from deploy.lab import trees
@@ -44,6 +45,10 @@ class Offers:
         own.write_text(TEMPLATE.read_text() + "# the second fix\n")
         self.tampered = self._publish(newer, own, f"{newer_version}+fix2", 4)
         self._tamper_with(self.tampered)
+
+    def index(self, age: timedelta = timedelta(0)) -> None:
+        """Publish the index of the channel anew, as one that was issued so long ago."""
+        self._published.refresh_index(age=age)
 
     def equals(self) -> tuple[ReleaseRef, ReleaseRef]:
         """Publish the newer and the faulty one again, as old as the older one.

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deploy.lab.signer import LabSigner
@@ -109,10 +109,13 @@ class LabReleases:
         self.refresh_index()
         return digest
 
-    def refresh_index(self, revoked: Sequence[str] = ()) -> Digest:
-        """Publish the channel's index with the next serial, signed by the builder; withdraw some releases."""
+    def refresh_index(self, revoked: Sequence[str] = (), age: timedelta = timedelta(0)) -> Digest:
+        """Publish the channel's index with the next serial, signed by the builder; withdraw some releases.
+
+        It lives for a week from its issue, which was `age` ago.
+        """
         self._serial += 1
-        issued_at = datetime.now(UTC).replace(microsecond=0)
+        issued_at = datetime.now(UTC).replace(microsecond=0) - age
         statement = index_statement(
             self.product,
             self.channel,

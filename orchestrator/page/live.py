@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request
 
 from orchestrator.page.render import Judged, part
+from orchestrator.page.runbooks import Runbooks, named_only
 from orchestrator.page.stale_while_revalidate import StaleWhileRevalidate
 from orchestrator.service.service import FleetStatus, Service
 from policies.model.errors import PenstockError
@@ -52,6 +53,7 @@ class View:
     traffic: Traffic
     judged: Judged
     taken: datetime
+    runbooks: Runbooks = named_only
 
     def regions(self) -> Regions:
         """Return the parts of the page, rendered."""
@@ -68,6 +70,7 @@ class View:
             "judged": self.judged,
             "taken": self.taken,
             "trouble": "",
+            "runbooks": self.runbooks,
         }
 
 
@@ -91,8 +94,10 @@ class _Watch:
 class Lookout:
     """Watches the fleets that somebody looks at."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, runbooks: Runbooks = named_only) -> None:
+        """Ask this service; `runbooks` says where a runbook opens."""
         self._service = service
+        self._runbooks = runbooks
         self._watches: dict[tuple[str, frozenset[Role], str], _Watch] = {}
         self._judged = OrderedDict[str, Judged]()
         self._holders = dict[str, frozenset[str]]()
@@ -106,7 +111,7 @@ class Lookout:
         judged = Judged()
         if status.change is not None:
             judged = await self.judged(caller, status.change.rollout)
-        return View(status, await self._traffic(caller, fleet), judged, taken)
+        return View(status, await self._traffic(caller, fleet), judged, taken, self._runbooks)
 
     async def regions(self, caller: Caller, fleet: str) -> AsyncGenerator[Regions, None]:
         """Yield the rendered parts of the fleet's page after each look.

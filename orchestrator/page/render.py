@@ -21,6 +21,7 @@ from orchestrator.api.problems import status_of
 from orchestrator.api.texts import LONGEST_CAUSE, LONGEST_REASON
 from orchestrator.api.watch import Watch
 from orchestrator.charts.gate import gate_chart, stylesheet
+from orchestrator.page.runbooks import parted
 from orchestrator.page.session import csrf_of
 from orchestrator.page.waves import waves
 from orchestrator.words.changes import what
@@ -68,8 +69,9 @@ def rendered(
     caller = getattr(request.state, "caller", None)
     watch: Watch | None = request.app.state.watch
     amiss = watch.readiness.sentence if watch is not None else None
+    seen = {"runbooks": request.app.state.runbooks, **known}
     body = ENVIRONMENT.get_template(template).render(
-        request=request, caller=caller, csrf=csrf_of(request), amiss=amiss, **known
+        request=request, caller=caller, csrf=csrf_of(request), amiss=amiss, **seen
     )
     return HTMLResponse(body, code, headers)
 
@@ -259,5 +261,6 @@ ENVIRONMENT.filters.update(
     what=what,
     words=words,
     on=on_line,
+    parted=parted,
     taking=taking_line,
 )

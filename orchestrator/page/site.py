@@ -35,6 +35,7 @@ from orchestrator.page.routes import (
     reports,
     windows,
 )
+from orchestrator.page.runbooks import Runbooks, named_only
 from orchestrator.page.stale_while_revalidate import StaleWhileRevalidate
 from orchestrator.service.doctor import Finding
 from orchestrator.service.service import Service
@@ -114,15 +115,27 @@ class Guarded:
                 raise  # what was answered is in the log under its number, and nowhere else again
 
 
-def site(service: Service, limits: Limits, streams: AtOnce, watch: Watch | None = None) -> ASGIApp:
+def site(
+    service: Service,
+    limits: Limits,
+    streams: AtOnce,
+    watch: Watch | None = None,
+    runbooks: Runbooks = named_only,
+) -> ASGIApp:
     """Return the page as an application of its own, which shares what everybody may ask how often.
 
-    With a `watch` every page says when engine or ledger do not answer.
+    With a `watch` every page says when engine or ledger do not answer; `runbooks` says where one opens.
     """
-    return Guarded(pages(service, limits, streams, watch))
+    return Guarded(pages(service, limits, streams, watch, runbooks))
 
 
-def pages(service: Service, limits: Limits, streams: AtOnce, watch: Watch | None = None) -> FastAPI:
+def pages(
+    service: Service,
+    limits: Limits,
+    streams: AtOnce,
+    watch: Watch | None = None,
+    runbooks: Runbooks = named_only,
+) -> FastAPI:
     """Return every route of the page."""
     compile_templates()
     app = FastAPI(
@@ -136,7 +149,8 @@ def pages(service: Service, limits: Limits, streams: AtOnce, watch: Watch | None
     app.state.limits = limits
     app.state.streams = streams
     app.state.watch = watch
-    app.state.lookout = Lookout(service)
+    app.state.runbooks = runbooks
+    app.state.lookout = Lookout(service, runbooks)
     app.state.examined = StaleWhileRevalidate[tuple[Finding, ...]]()
     app.add_middleware(Short)
     app.add_api_route(CHARTS, _charts, methods=["GET"])

@@ -9,18 +9,21 @@ import ssl
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from orchestrator.api.limits import Limits
 from orchestrator.api.watch import Watch
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.page.app import whole
+from orchestrator.page.runbooks import Runbooks, named_only
 from orchestrator.processes.composition import compose
 from orchestrator.processes.listening import answering_at, port_at
 from orchestrator.processes.monitored import engine_look, ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself, leave
 from orchestrator.processes.recurring import keep_upgrading
 from orchestrator.processes.reports import keep_reporting
+from orchestrator.processes.site_file import SiteFile
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
 from orchestrator.service.service import Service
@@ -47,9 +50,11 @@ async def serving(
     tls: ssl.SSLContext | None = None,
     limits: Limits | None = None,
     watch: Watch | None = None,
+    runbooks: Runbooks = named_only,
 ) -> AsyncIterator[None]:
     """Answer at these sockets for the length of the body; they are closed at its end."""
-    async with answering_at(whole(service, limits, watch), *sockets, tls=tls, most=MOST_CONNECTIONS):
+    app = whole(service, limits, watch, runbooks)
+    async with answering_at(app, *sockets, tls=tls, most=MOST_CONNECTIONS):
         yield
 
 
@@ -121,12 +126,12 @@ async def answering(settings: Settings, network: socket.socket | None) -> AsyncI
         await held.enter_async_context(
             monitored(settings, "api", address, watch.readiness, shown, certificates)
         )
+        runbooks = SiteFile(settings.site).address_of
+        serve = partial(serving, service, limits=limits, watch=watch, runbooks=runbooks)
         if network is not None and settings.api_address is not None:
             tls = _certified(settings, settings.api_address)
-            await held.enter_async_context(serving(service, network, tls=tls, limits=limits, watch=watch))
-        await held.enter_async_context(
-            serving(service, socket_at(settings.socket), limits=limits, watch=watch)
-        )
+            await held.enter_async_context(serve(network, tls=tls))
+        await held.enter_async_context(serve(socket_at(settings.socket)))
         delivering = asyncio.create_task(_keep_delivering(service))
         held.callback(delivering.cancel)
         reporting = asyncio.create_task(keep_reporting(service, settings.reports))

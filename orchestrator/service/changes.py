@@ -5,6 +5,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -73,6 +74,9 @@ LOOK = timedelta(seconds=1)
 
 STOPPED_WITHIN = timedelta(seconds=15)
 """How long a rollback waits for a reload that it has stopped."""
+
+LOOKED_WITHIN = timedelta(seconds=30)
+"""How long a start waits for a look at the fleet; who is silent takes 20 seconds of it."""
 
 FREE_WITHIN = timedelta(minutes=2)
 """How long a rollback waits for gateways that return alone: they give the lock back in half a minute."""
@@ -336,16 +340,7 @@ class ChangeService:
         if name := await self.begun_before(order.key):
             return name
         try:
-            with engine_answers():
-                handle = await self.client.start_workflow(
-                    Change.run,
-                    ChangeRun(order=order),
-                    id=change_of(order.fleet),
-                    task_queue=CONTROL_QUEUE,
-                    task_timeout=task_within(fleet),
-                    memo={KEY: order.key, KIND: order.kind.value},
-                    rpc_timeout=ANSWER,
-                )
+            handle = await self._take_lock(order, fleet)
         except WorkflowAlreadyStartedError as error:
             if await self._is_of(order) and (name := await self.begun_before(order.key, within=ANSWER)):
                 return name
@@ -362,6 +357,46 @@ class ChangeService:
                     await asyncio.sleep(0.05)
         except (TimeoutError, RPCError, WorkflowQueryFailedError):
             return None
+
+    async def _take_lock(self, order: ChangeOrder, fleet: Fleet) -> WorkflowHandle[Change, ChangeResult]:
+        """Start the change's workflow, which has the fleet's lock from then on.
+
+        Raises:
+            WorkflowAlreadyStartedError: Another change has it.
+        """
+        start = partial(
+            self.client.start_workflow,
+            Change.run,
+            ChangeRun(order=order),
+            id=change_of(order.fleet),
+            task_queue=CONTROL_QUEUE,
+            task_timeout=task_within(fleet),
+            memo={KEY: order.key, KIND: order.kind.value},
+            rpc_timeout=ANSWER,
+        )
+        try:
+            with engine_answers():
+                return await start()
+        except WorkflowAlreadyStartedError:
+            if await self._is_of(order) or not await self._has_looked(order.fleet):
+                raise
+        with engine_answers():
+            return await start()
+
+    async def _has_looked(self, fleet: str) -> bool:
+        """Return whether the fleet's lock is free, having waited for a look that found nothing to do.
+
+        Reconcile looks under the lock whether anything was left alone; it is a change, with a name, only if
+        something was. A change that has just begun has its name at once.
+        """
+        until = time.monotonic() + LOOKED_WITHIN.total_seconds()
+        with suppress(Unavailable, BadInput):
+            while await self.is_under_way(fleet):
+                if (await self.status(fleet)).rollout or time.monotonic() > until:
+                    return False
+                await asyncio.sleep(0.2)
+            return True
+        return False
 
     async def _is_of(self, order: ChangeOrder) -> bool:
         """Whether the change under way was begun by an equal request."""

@@ -59,8 +59,8 @@ _INFO, _NEEDS, _PAGE = NoticeLevel.INFO, NoticeLevel.NEEDS_YOU, NoticeLevel.PAGE
 
 KINDS = {
     NoticeState.STARTED: Kind(_INFO),
-    NoticeState.WAITING_FOR_WINDOW: Kind(_INFO, waits=True),
-    NoticeState.WAITING_FOR_CAPACITY: Kind(_INFO, waits=True),
+    NoticeState.WAITING_FOR_WINDOW: Kind(_INFO, waits=True, runbook="window-closing"),
+    NoticeState.WAITING_FOR_CAPACITY: Kind(_INFO, waits=True, runbook="held-decide"),
     NoticeState.WAITING_FOR_TESTS: Kind(_NEEDS, waits=True, runbook="held-decide"),
     NoticeState.WAITING_FOR_SECOND_PERSON: Kind(_NEEDS, waits=True, runbook="rollback-waits"),
     NoticeState.WAITING_FOR_APPROVAL: Kind(_NEEDS, runbook="signature-refused"),
@@ -85,7 +85,7 @@ KINDS = {
     NoticeState.HARM_FOUND: Kind(_NEEDS, waits=True, runbook="held-decide"),
     NoticeState.ASTRAY: Kind(_PAGE, waits=True, runbook="wrong-version-running"),
     NoticeState.CERTIFICATES_LATE: Kind(_NEEDS, waits=True, runbook="certificate-ends"),
-    NoticeState.AUDIT_BROKEN: Kind(_PAGE, waits=True, runbook="checkpoint-old"),
+    NoticeState.AUDIT_BROKEN: Kind(_PAGE, waits=True, runbook="audit-broken"),
     NoticeState.PART_AWAY: Kind(_PAGE, waits=True, runbook="worker-or-temporal-down"),
     NoticeState.OVER: Kind(_INFO),
     NoticeState.NOBODY_ACTED: Kind(_PAGE, waits=True, runbook="held-decide"),

@@ -104,7 +104,9 @@ class Story:
         self._take_untested(report)
         self._take_rebooted(report)
         if self._told.phase is not Phase.ROLLING_BACK:
-            self.enter(report.phase, report.at)
+            # What the wave said before it heard of a hold is not so any more.
+            is_held = bool(self._told.holds) and report.phase is Phase.OBSERVING
+            self.enter(Phase.HELD if is_held else report.phase, report.at)
         self._take_decision(report)
 
     def _take_short(self, report: WaveReport) -> None:
@@ -192,7 +194,7 @@ class Story:
         self._tell(commands=(*self._told.commands, command.id)[-KEPT_COMMANDS:])
         match command.kind:
             case CommandKind.HOLD:
-                self._tell(holds=self._told.holds | {command.person: command.reason})
+                self._hold(command, at)
                 finishes = (
                     "Gateways that are being switched now are finished; nobody else is moved"
                     if self._told.switching
@@ -223,6 +225,12 @@ class Story:
                 return f"{command.gateway} is given up here and tried on; it is named until it returns."
             case CommandKind.APPROVE | CommandKind.REJECT:
                 return f"{command.kind.capitalize()}: heard."
+
+    def _hold(self, command: Command, at: datetime) -> None:
+        """Be held by somebody; whoever reads the receipt sees it, before the wave says so."""
+        self._tell(holds=self._told.holds | {command.person: command.reason})
+        if self._told.phase is Phase.OBSERVING:
+            self.enter(Phase.HELD, at)
 
     def _vote(self, person: str) -> str:
         """Count a vote to promote; return how many there are, and what follows."""

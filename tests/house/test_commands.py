@@ -93,7 +93,7 @@ def test_however_a_command_ends_the_process_says_so(
 def typed() -> Iterator[tuple[str, str]]:
     """Every command that a document has people type, in a block of its own, with the document's name."""
     for page in documents():
-        for line in re.findall(r"^[$#] (penstock .+)$", page.read_text(), flags=re.MULTILINE):
+        for line in re.findall(r"^[a-z]*[$#] (penstock .+)$", page.read_text(), flags=re.MULTILINE):
             yield page.relative_to(ROOT).as_posix(), line
 
 

@@ -1,10 +1,13 @@
 """Runbooks as tests: what a page has people type, what it says that they will see, and where that is typed.
 
 A page's comment `<!-- lab ... -->` says, a line each, what is done to a lab before anybody types:
-`break KIND [GATEWAY]`, `$ COMMAND`, and `until WORDS: COMMAND`, which waits for a command to say these words.
+`break KIND [GATEWAY]`, `$ COMMAND` or `ben$ COMMAND`, with `[exit 3]` under one that ends with another code
+than 0, `until WORDS: COMMAND`, which waits for a command to say these words, and `file {KEY: VALUE}`, which
+the fleet's file says besides.
 In a `console` block the lines under a command are what it prints: `…` stands for anything within a line,
 alone in a line for any lines. `[exit 3]` is the code that the command ends with; without it that is 0. Runs
-of spaces count as one. Lines with `$` are typed by whoever has the fleet, those with `#` on the host of gw-1.
+of spaces count as one. Lines with `$` are typed by whoever has the fleet, those with `ben$` by somebody else,
+and those with `#` on the host of gw-1. `DIGEST` is the plan's that was printed last.
 """
 
 import re
@@ -17,6 +20,7 @@ PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "index.md")
 ANYTHING = "…"
 _BLOCK = re.compile(r"^```console\n(.+?)^```$", re.MULTILINE | re.DOTALL)
 _LAB = re.compile(r"^<!-- lab\n(.*?)^-->$", re.MULTILINE | re.DOTALL)
+_PROMPT = re.compile(r"(?P<person>[a-z]*)(?P<sign>[$#]) (?P<command>.+)")
 _EXIT = re.compile(r"\[exit (\d+)\]")
 
 
@@ -26,14 +30,21 @@ class Typed:
 
     command: str
     on_host: bool = False
+    person: str | None = None
+    """Who else types it, by name."""
     expected: list[str] = field(default_factory=list)
     code: int = 0
 
 
 def prepared(page: Path) -> list[str]:
     """Return what is done to a lab before the page is typed; none where it is not typed in a lab."""
-    found = _LAB.search(page.read_text())
-    return found[1].splitlines() if found else []
+    found, steps = _LAB.search(page.read_text()), list[str]()
+    for line in found[1].splitlines() if found else ():
+        if _EXIT.fullmatch(line):
+            steps[-1] += f" {line}"
+        else:
+            steps.append(line)
+    return steps
 
 
 def typed(page: Path) -> list[Typed]:
@@ -41,13 +52,21 @@ def typed(page: Path) -> list[Typed]:
     return [one for block in _BLOCK.findall(page.read_text()) for one in _commands(block)]
 
 
+def step_of(line: str) -> tuple[str, int]:
+    """Return the command of a step and the code that it is said to end with."""
+    command, code, rest = line, 0, _EXIT.search(line)
+    if rest is not None and rest.end() == len(line):
+        command, code = line[: rest.start()].rstrip(), int(rest[1])
+    return command, code
+
+
 def _commands(block: str) -> Iterator[Typed]:
     current: Typed | None = None
     for line in block.splitlines():
-        if line.startswith(("$ ", "# ")):
+        if typed := _PROMPT.match(line):
             if current is not None:
                 yield current
-            current = Typed(command=line[2:], on_host=line.startswith("# "))
+            current = Typed(typed["command"], typed["sign"] == "#", typed["person"] or None)
         elif current is not None and (code := _EXIT.fullmatch(line.strip())):
             current.code = int(code[1])
         elif current is not None and line.strip():

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from orchestrator.api.limits import Kind, Limits
+from orchestrator.page.runbooks import Runbooks, named_only
 from orchestrator.processes.api import serving
 from orchestrator.processes.listening import port_at
 from orchestrator.service.service import Service
@@ -24,12 +25,14 @@ class Patient(Limits):
 
 
 @asynccontextmanager
-async def page_of(service: Service, limits: Limits | None = None) -> AsyncIterator[str]:
+async def page_of(
+    service: Service, limits: Limits | None = None, runbooks: Runbooks = named_only
+) -> AsyncIterator[str]:
     """Answer at a free port for the length of the body; give its address."""
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     place = f"http://127.0.0.1:{at.getsockname()[1]}"
     service.page_logins = dataclasses.replace(service.page_logins, page=place)
-    async with serving(service, at, limits=limits):
+    async with serving(service, at, limits=limits, runbooks=runbooks):
         yield place
 
 

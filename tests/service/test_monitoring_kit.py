@@ -29,6 +29,7 @@ from orchestrator.relay.metrics import ShownRelay
 from orchestrator.relay.server import Told
 from orchestrator.settings import Settings
 from policies.model.fleet import Fleet
+from policies.runbooks import PAGES
 from tests.fakes.prometheus import PROGRAM, RealPrometheus
 from tests.house.tree import ROOT
 from tests.service.command_line import CommandLine
@@ -178,14 +179,8 @@ def test_whoever_is_woken_reads_what_is_wrong_which_command_comes_next_and_which
 def test_every_alert_is_named_by_the_page_that_it_leads_to() -> None:
     for one in alerts():
         page = ROOT / one["annotations"]["runbook"]
-        if page.stem in {
-            "gateway-unwell",
-            "certificate-ends",
-            "index-ends",
-            "checkpoint-old",
-            "agent-silent",
-        }:
-            assert f"`{one['alert']}`" in page.read_text(), one["alert"]
+        assert page.stem in PAGES
+        assert f"`{one['alert']}`" in page.read_text(), one["alert"]
 
 
 @pytest.fixture

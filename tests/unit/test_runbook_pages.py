@@ -1,5 +1,6 @@
 """What runbooks say that people will see: each line of it counts, and none goes untyped unnoticed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ import pytest
 from policies.runbooks import PAGES as TABLE
 from policies.runbooks import runbook_of, runbook_of_waiting
 from tests.house.tree import ROOT
-from tests.lab.runbook_commands import AFTER_MERGE, ELSEWHERE, OF_HOSTS, SILENT, typed_elsewhere
-from tests.lab.runbook_pages import ANYTHING, PAGES, Typed, difference, typed
+from tests.lab.runbook_commands import ELSEWHERE, OF_HOSTS, SILENT, WITHOUT_FAULT, typed_elsewhere
+from tests.lab.runbook_pages import ANYTHING, PAGES, Typed, difference, prepared, typed
 
 
 def as_printed(one: Typed) -> str:
@@ -76,9 +77,12 @@ def test_whatever_no_lab_shows_is_typed_by_the_test_that_is_named() -> None:
         assert f"runbooks/{page}.md" in (ROOT / test).read_text()
 
 
-def test_what_is_to_be_typed_when_other_branches_are_there_is_named_by_its_page() -> None:
-    for page, command in AFTER_MERGE:
-        assert command in (ROOT / "runbooks" / f"{page}.md").read_text(), command
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_page_is_typed_in_a_lab_that_has_its_fault_or_the_reason_is_named(page: Path) -> None:
+    does = [step for step in prepared(page) if not step.startswith("$ penstock sessions")]
+    assert bool(does) != (page.stem in WITHOUT_FAULT)
+    for named in re.findall(r"tests/[\w/.]+", WITHOUT_FAULT.get(page.stem, "")):
+        assert (ROOT / named).exists(), named
 
 
 @pytest.mark.parametrize(

@@ -326,3 +326,19 @@ def test_a_hold_is_offered_to_be_lifted_by_the_name_of_who_holds() -> None:
     story.take(wave(1))
     story.hear(command(CommandKind.HOLD, "ben"), BEGAN)
     assert Offer(verb=Verb.RESUME, fleet="edge", hold_of="ben") in story.status().can_do
+
+
+def test_a_hold_is_seen_as_soon_as_it_is_heard_and_what_the_wave_said_before_changes_nothing() -> None:
+    story = story_of()
+    story.take(wave(1))
+    assert story.status().next.startswith("promotion on proof")
+    story.hear(command(CommandKind.HOLD), BEGAN)
+    assert story.status().phase is Phase.HELD
+    assert story.status().next.startswith("nothing, until the cause is gone")
+    story.take(wave(2))
+    assert story.status().phase is Phase.HELD
+    story.take(wave(3, phase=Phase.HELD))
+    story.hear(command(CommandKind.RESUME), BEGAN)
+    story.take(wave(4))
+    assert story.status().phase is Phase.OBSERVING
+    assert sentences(story).count("held; new sessions stay where they are") == 1

@@ -161,6 +161,23 @@ async def test_a_start_that_is_sent_again_is_the_same_upgrade(real: World, servi
     assert [row.name for row in real.book.history("edge")] == ["edge-2", "edge-1"]
 
 
+async def test_a_start_waits_for_a_look_that_finds_nothing_to_do(real: World, service: ChangeService) -> None:
+    real.judge.says(UNDECIDED)
+    real.gateways["gw-1"].fail("observe", Unavailable("gw-1 does not answer"), times=10_000)
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.GO_BACK, bakes_on=True, reason="nobody looks after it")
+    look = await service.client.start_workflow(
+        Change.run, ChangeRun(order=order), id=change_of("edge"), task_queue=CONTROL_QUEUE
+    )
+    assert await service.is_under_way("edge")
+    name = await service.start(real.plan(("gw-2",)), "http://repository", "ana", "new")
+    assert name == "edge-2"
+    assert (await look.result()).reason == "every gateway is on its known-good already"
+    with pytest.raises(Conflict, match="a change of edge is under way"):
+        await service.start(real.plan(("gw-2",)), "http://repository", "ana", "again")
+    await service.roll_back(real.fleet, "ana", "enough")
+    assert [row.name for row in real.book.history("edge")] == ["edge-2", "edge-1"]
+
+
 async def test_a_rollback_after_promotion_moves_the_fleet_and_its_known_good_once(
     real: World, service: ChangeService
 ) -> None:
