@@ -38,11 +38,15 @@ class Rooms:
         self.said.append(post)
 
     async def listen(self) -> AsyncIterator[ChatMessage]:
-        for one in ():
+        said: tuple[ChatMessage, ...] = ()
+        for one in said:
             yield one
 
     def settled(self, said: ChatMessage) -> None:
         """Keep nothing."""
+
+    def keeps_out(self, said: ChatMessage) -> str | None:
+        """Keep nobody out."""
 
     async def answer(self, said: ChatMessage, answer: ChatAnswer) -> None:
         """Answer nothing."""
