@@ -1,22 +1,24 @@
 """The window's step: may the next wave of a change start now? Asked again and again, as freezes are added."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Protocol
 
 from temporalio import activity
 
-from activities.liveness import in_a_thread
+from activities.calendars import Calendars, FleetFolder
+from activities.liveness import answering
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
 from policies.model.plan import Plan
 from policies.model.value import Digest, Name, Value
-from policies.model.windows import Freeze, Frozen, KeptFreeze, WindowAnswer
-from policies.planning.calendars import LARGEST, read_calendar
+from policies.model.windows import Frozen, KeptFreeze, WindowAnswer
 from policies.planning.fitting import needed_for
 from policies.planning.windows import AGAIN, standing, zones_of
+
+THREADS = 2
+"""That answer: what reads calendars for seconds after a start keeps no other step from its turn."""
 
 
 class WindowQuery(Value):
@@ -42,59 +44,13 @@ class FreezeBook(Protocol):
         """Return what people have frozen of the fleet."""
         ...
 
-    def take_turn(self, fleet: str, change: str, most: int) -> tuple[str, ...]:
-        """Give the change a turn; return the fleets that have them all otherwise."""
+    def take_turn(self, fleet: str, change: str, most: int | None) -> tuple[str, ...]:
+        """Give the change a turn, None for however many have one; return the fleets that have them all."""
         ...
 
     def give_turn_back(self, fleet: str, change: str) -> None:
         """Let others change while this one waits."""
         ...
-
-
-class FleetFolder(Protocol):
-    """Fleets by name, and where their files lie."""
-
-    def fleet(self, name: str) -> Fleet:
-        """Return the fleet as its file describes it now; BadInput without one."""
-        ...
-
-    def place_of(self, name: str) -> Path:
-        """Return the file that describes the fleet."""
-        ...
-
-
-@dataclass(frozen=True)
-class Calendars:
-    """The calendars beside fleets' files, read when they are asked about."""
-
-    folder: FleetFolder
-
-    def frozen(self, fleet: Fleet, at: datetime) -> tuple[Frozen, ...]:
-        """Return every time that the fleet's file freezes around that moment.
-
-        Raises:
-            BadInput: A calendar of it cannot be read; the sentence names it.
-        """
-        return tuple(span for freeze in fleet.freezes for span in self.frozen_by(fleet, freeze, at))
-
-    def frozen_by(self, fleet: Fleet, freeze: Freeze, at: datetime) -> Sequence[Frozen]:
-        """Return the times of one freeze around that moment; raises as `frozen` does."""
-        if freeze.ics is None:
-            return freeze.frozen
-        path = self.folder.place_of(fleet.name).parent / freeze.ics
-        try:
-            with path.open("rb") as file:
-                content = file.read(LARGEST + 1)
-        except OSError as error:
-            raise BadInput(
-                f"the freezes of {path} cannot be read: {error.strerror}; put the file there"
-            ) from error
-        spans = read_calendar(content, str(path), freeze.tz, at)
-        return [span.model_copy(update={"what": _named(freeze.name, span.what)}) for span in spans]
-
-
-def _named(name: str, what: str) -> str:
-    return f"{name}: {what}" if what else name
 
 
 class WindowActivities:
@@ -106,19 +62,25 @@ class WindowActivities:
         self._folder = folder
         self.calendars = Calendars(folder)
         self._at_once = at_once
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="windows")
 
     @activity.defn(name="ask_window")
     async def ask_window(self, query: WindowQuery) -> WindowAnswer:
         """Return whether the wave may start now, in the sentence that every surface shows."""
-        return await in_a_thread(self._ask, query, datetime.now(UTC))
+        async with answering():
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._ask, query, datetime.now(UTC))
 
     def _ask(self, query: WindowQuery, at: datetime) -> WindowAnswer:
         plan = self._book.plan(query.plan)
         answer = self._standing(query, plan, at)
-        if query.under_way:
-            return answer
         fleet = plan.fleet.name
-        if not answer.fits or self._at_once is None or query.overridden_at is not None:
+        if self._at_once is None or query.overridden_at is not None:
+            return answer  # nobody waits for anybody
+        if query.under_way:  # it changes, so it has its turn, even if a late answer took that away
+            self._book.take_turn(fleet, query.change, None)
+            return answer
+        if not answer.fits:
             self._book.give_turn_back(fleet, query.change)
             return answer
         if others := self._book.take_turn(fleet, query.change, self._at_once):
@@ -140,7 +102,10 @@ class WindowActivities:
         """
         fleet = plan.fleet
         try:
-            frozen = (*self.frozen(fleet, at), *self.calendars.frozen(self._folder.fleet(fleet.name), at))
+            described = self._folder.fleet(fleet.name).freezes
+            since = tuple(one for one in described if one not in fleet.freezes)
+            every = fleet.model_copy(update={"freezes": (*fleet.freezes, *since)})
+            frozen = self.frozen(every, at)
         except BadInput as unreadable:  # nobody knows what is frozen, so nothing starts
             why = f"closed: {unreadable}"
             return WindowAnswer(fits=False, is_open=False, is_known=False, sentence=why, again=AGAIN)
