@@ -16,6 +16,9 @@ from policies.planning.calendars import LARGEST, read_calendar
 MOST_KEPT, MOST_SPANS_KEPT = 1_000, 100_000
 """Calendars that are remembered, and times of all of them together; of more those that nobody asked about."""
 
+MOST_NAMES_KEPT = 4
+"""Names by which fleets call one calendar that are remembered with it."""
+
 SETTLED = timedelta(seconds=2)
 """A file that was written less long ago may be written again within the same tick of its clock."""
 
@@ -54,6 +57,18 @@ class _Read(NamedTuple):
     state: _State
     spans: tuple[Frozen, ...]
     wrong: str | None
+    called: dict[str, tuple[Frozen, ...]]
+    """The same times, as freezes of these names have them."""
+
+    def as_(self, name: str) -> tuple[Frozen, ...]:
+        """Return the times as those of the freeze of that name."""
+        found = self.called.get(name)
+        if found is None:
+            if len(self.called) >= MOST_NAMES_KEPT:
+                self.called.clear()
+            found = tuple(one.model_copy(update={"what": _named(name, one.what)}) for one in self.spans)
+            self.called[name] = found
+        return found
 
 
 class ReadCalendars:
@@ -64,20 +79,20 @@ class ReadCalendars:
         self._reading = threading.Lock()
         self._known: OrderedDict[_Asked, _Read] = OrderedDict()
 
-    def spans(self, path: Path, tz: str, at: datetime) -> tuple[Frozen, ...]:
-        """Return the times of that calendar around the moment; it is read where its file is another one.
+    def spans(self, path: Path, freeze: Freeze, at: datetime) -> tuple[Frozen, ...]:
+        """Return the times of that freeze around the moment; its calendar is read where that is another one.
 
         Raises:
             BadInput: It cannot be read, or is no calendar; the sentence names it.
         """
-        asked = _Asked(str(path), tz, _following_day(at))
+        asked = _Asked(str(path), freeze.tz, _following_day(at))
         found = self._still_so(asked)
         if found is None:
             with self._reading:
                 found = self._still_so(asked) or self._read(asked)
         if found.wrong is not None:
             raise BadInput(found.wrong)
-        return found.spans
+        return found.as_(freeze.name)
 
     def _still_so(self, asked: _Asked) -> _Read | None:
         found = self._known.get(asked)
@@ -96,9 +111,9 @@ class ReadCalendars:
             why = f"the freezes of {asked.path} cannot be read: {error.strerror}; put the file there"
             raise BadInput(why) from error
         try:
-            found = _Read(_state(state), read_calendar(content, asked.path, asked.tz, asked.day), None)
+            found = _Read(_state(state), read_calendar(content, asked.path, asked.tz, asked.day), None, {})
         except BadInput as wrong:
-            found = _Read(_state(state), (), str(wrong))
+            found = _Read(_state(state), (), str(wrong), {})
         if abs(datetime.now(UTC) - datetime.fromtimestamp(state.st_mtime, UTC)) > SETTLED:
             self._keep(asked, found)
         return found
@@ -146,8 +161,7 @@ class Calendars:
         if freeze.ics is None:
             return freeze.frozen
         path = self.folder.place_of(fleet.name).parent / freeze.ics
-        spans = self.read.spans(path, freeze.tz, at)
-        return tuple(span.model_copy(update={"what": _named(freeze.name, span.what)}) for span in spans)
+        return self.read.spans(path, freeze, at)
 
 
 def _named(name: str, what: str) -> str:

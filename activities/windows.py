@@ -85,7 +85,9 @@ class WindowActivities:
             return answer
         if others := self._book.take_turn(fleet, query.change, self._at_once):
             first = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
-            sentence = f"{first} change now, and at most {self._at_once} fleets may at the same time"
+            change = "change" if others[1:] else "changes"
+            fleets = "1 fleet" if self._at_once == 1 else f"{self._at_once} fleets"
+            sentence = f"{first} {change} now, and at most {fleets} may at the same time"
             return WindowAnswer(fits=False, is_open=True, sentence=sentence, again=AGAIN)
         return answer
 

@@ -18,6 +18,7 @@ from tests.workflows.world import fleet_of
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 DAY = "DTSTART:{}T090000Z\r\nDTEND:{}T170000Z\r\nSUMMARY:close"
 LONG_AGO = 1_700_000_000
+FINANCE = Freeze.model_validate({"name": "finance", "ics": "finance.ics", "tz": "UTC"})
 
 
 class Folder:
@@ -73,7 +74,7 @@ def test_many_who_ask_at_the_same_moment_have_it_read_once(tmp_path: Path, reads
     path, known = tmp_path / "finance.ics", ReadCalendars()
     write(path, "20261126")
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda _: begins(known.spans(path, "UTC", AT)), range(40)))
+        found = list(threads.map(lambda _: begins(known.spans(path, FINANCE, AT)), range(40)))
     assert found == [["20261126"]] * 40
     assert len(reads) == 1
 
@@ -83,25 +84,25 @@ def test_a_calendar_that_is_changed_replaced_or_taken_away_is_heard_of_at_the_ne
 ) -> None:
     path, known = tmp_path / "finance.ics", ReadCalendars()
     write(path, "20261126")
-    assert begins(known.spans(path, "UTC", AT)) == ["20261126"]
+    assert begins(known.spans(path, FINANCE, AT)) == ["20261126"]
     write(path, "20261127", written=LONG_AGO + 1)  # of the same size
-    assert begins(known.spans(path, "UTC", AT)) == ["20261127"]
+    assert begins(known.spans(path, FINANCE, AT)) == ["20261127"]
     write(tmp_path / "new", "20261128", written=LONG_AGO + 1)  # of the same size and time
     (tmp_path / "new").replace(path)
-    assert begins(known.spans(path, "UTC", AT)) == ["20261128"]
+    assert begins(known.spans(path, FINANCE, AT)) == ["20261128"]
     assert len(reads) == 3
     path.unlink()
     with pytest.raises(BadInput, match="cannot be read: No such file or directory; put the file there"):
-        known.spans(path, "UTC", AT)
+        known.spans(path, FINANCE, AT)
 
 
 def test_a_calendar_that_was_just_written_is_not_taken_for_settled(tmp_path: Path, reads: list[str]) -> None:
     path, known = tmp_path / "finance.ics", ReadCalendars()
     now = int(datetime.now(UTC).timestamp())
     write(path, "20261126", written=now)
-    assert begins(known.spans(path, "UTC", AT)) == ["20261126"]
+    assert begins(known.spans(path, FINANCE, AT)) == ["20261126"]
     write(path, "20261127", written=now)  # within the same tick of the clock of files
-    assert begins(known.spans(path, "UTC", AT)) == ["20261127"]
+    assert begins(known.spans(path, FINANCE, AT)) == ["20261127"]
     assert len(reads) == 2
 
 
@@ -113,10 +114,10 @@ def test_what_is_no_calendar_is_refused_each_time_read_once_and_mended_by_its_fi
     os.utime(path, (LONG_AGO, LONG_AGO))
     for _ in range(3):
         with pytest.raises(BadInput, match=r"finance\.ics is no calendar that is understood"):
-            known.spans(path, "UTC", AT)
+            known.spans(path, FINANCE, AT)
     assert len(reads) == 1
     write(path, "20261126")
-    assert begins(known.spans(path, "UTC", AT)) == ["20261126"]
+    assert begins(known.spans(path, FINANCE, AT)) == ["20261126"]
 
 
 def test_the_times_ahead_are_looked_for_anew_each_day_and_for_each_zone(
@@ -126,12 +127,13 @@ def test_the_times_ahead_are_looked_for_anew_each_day_and_for_each_zone(
     path.write_bytes(calendar("DTSTART;VALUE=DATE:20261126\r\nRRULE:FREQ=MONTHLY\r\nSUMMARY:close"))
     os.utime(path, (LONG_AGO, LONG_AGO))
     for hours in range(24):
-        last = known.spans(path, "UTC", AT.replace(hour=hours))[-1]
+        last = known.spans(path, FINANCE, AT.replace(hour=hours))[-1]
         assert last.begins <= AT.replace(tzinfo=None) + timedelta(days=402)
     assert len(reads) == 1
-    later = known.spans(path, "UTC", AT + timedelta(days=60))[-1]
+    later = known.spans(path, FINANCE, AT + timedelta(days=60))[-1]
     assert later.begins > last.begins
-    assert {one.tz for one in known.spans(path, "Europe/Berlin", AT)} == {"Europe/Berlin"}
+    in_berlin = FINANCE.model_copy(update={"tz": "Europe/Berlin"})
+    assert {one.tz for one in known.spans(path, in_berlin, AT)} == {"Europe/Berlin"}
     assert len(reads) == 3
 
 
@@ -142,8 +144,8 @@ def test_only_so_much_is_remembered(
     known = ReadCalendars()
     for number in range(3):
         write(tmp_path / f"{number}.ics", "20261126", "20261127")
-        known.spans(tmp_path / f"{number}.ics", "UTC", AT)
-    known.spans(tmp_path / "2.ics", "UTC", AT)
+        known.spans(tmp_path / f"{number}.ics", FINANCE, AT)
+    known.spans(tmp_path / "2.ics", FINANCE, AT)
     assert len(reads) == 3
-    known.spans(tmp_path / "0.ics", "UTC", AT)
+    known.spans(tmp_path / "0.ics", FINANCE, AT)
     assert len(reads) == 4

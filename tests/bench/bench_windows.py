@@ -25,6 +25,7 @@ from tests.unit.fleets import OLD, gateway, planned, state
 
 EVERY = 30.0
 """Seconds between two questions of one wave."""
+FINANCE = Freeze.model_validate({"name": "finance", "ics": "finance.ics", "tz": "site"})
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Tokyo", "Australia/Lord_Howe", "Pacific/Chatham")
 NIGHTS = (
     PatchWindow.model_validate(
@@ -97,14 +98,13 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
 
 def _of_many(folder: Path, count: int) -> list[Cost]:
     _write_calendar(folder / "finance.ics", events=300, padding=100)
-    freezes = (Freeze.model_validate({"name": "finance", "ics": "finance.ics", "tz": "site"}),)
     described = [
         Fleet(
             name=f"edge-{n}",
             product="ocserv",
             gateways=(gateway("gw-1"), gateway("gw-2")),
             windows=NIGHTS,
-            freezes=freezes,
+            freezes=(FINANCE,),
             tz=ZONES[n % len(ZONES)],
         )
         for n in range(count)
@@ -177,9 +177,7 @@ async def _delay_of_the_loop(folder: Path) -> Cost:
     """Return how late the loop is at worst while the largest calendar is read beside it."""
     place = folder / "largest.ics"
     _write_calendar(place, events=900, padding=900)
-    reading = asyncio.create_task(
-        asyncio.to_thread(ReadCalendars().spans, place, "Europe/Berlin", datetime.now(UTC))
-    )
+    reading = asyncio.create_task(asyncio.to_thread(ReadCalendars().spans, place, FINANCE, datetime.now(UTC)))
     worst, cpu = 0.0, time.process_time()
     while not reading.done():
         before = time.perf_counter()
