@@ -3,7 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from temporalio import activity
 
@@ -19,6 +19,10 @@ from policies.planning.windows import AGAIN, standing, zones_of
 
 THREADS = 2
 """That answer: what reads calendars for seconds after a start keeps no other step from its turn."""
+
+
+MOST_WAVES_KEPT = 2_000
+"""Waves of which is remembered what counts: no gateways, but for one."""
 
 
 class WindowQuery(Value):
@@ -53,6 +57,27 @@ class FreezeBook(Protocol):
         ...
 
 
+class _WaveAsked(NamedTuple):
+    """What counts of a wave; its fleet has one gateway, which says as much about zones as all of them."""
+
+    fleet: Fleet
+    zones: tuple[str, ...]
+    all_zones: tuple[str, ...]
+    needs: timedelta
+
+
+def _asked_of(plan: Plan, wave: int) -> _WaveAsked:
+    fleet = plan.fleet
+    gateways = next((one.gateways for one in plan.waves if one.number == wave), ())
+    named = tuple(one for one in fleet.gateways if one.tz is not None)
+    return _WaveAsked(
+        fleet=fleet.model_copy(update={"gateways": (named or fleet.gateways)[:1]}),
+        zones=zones_of(fleet, gateways or None),
+        all_zones=zones_of(fleet),
+        needs=needed_for(plan, wave),
+    )
+
+
 class WindowActivities:
     """Asking; the only thing that it writes down is whose turn it is."""
 
@@ -62,6 +87,7 @@ class WindowActivities:
         self._folder = folder
         self.calendars = Calendars(folder)
         self._at_once = at_once
+        self._waves: dict[tuple[Digest, int], _WaveAsked] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="windows")
 
     @activity.defn(name="ask_window")
@@ -72,9 +98,9 @@ class WindowActivities:
             return await loop.run_in_executor(self._threads, self._ask, query, datetime.now(UTC))
 
     def _ask(self, query: WindowQuery, at: datetime) -> WindowAnswer:
-        plan = self._book.plan(query.plan)
-        answer = self._standing(query, plan, at)
-        fleet = plan.fleet.name
+        asked = self._wave(query.plan, query.wave)
+        answer = self._standing(query, asked, at)
+        fleet = asked.fleet.name
         if self._at_once is None or query.overridden_at is not None:
             return answer  # nobody waits for anybody
         if query.under_way:  # it changes, so it has its turn, even if a late answer took that away
@@ -91,18 +117,31 @@ class WindowActivities:
             return WindowAnswer(fits=False, is_open=True, sentence=sentence, again=AGAIN)
         return answer
 
-    def _standing(self, query: WindowQuery, plan: Plan, at: datetime) -> WindowAnswer:
+    def _wave(self, digest: Digest, wave: int) -> _WaveAsked:
+        """Return what counts of that wave, remembered: of a large fleet a plan takes long to read."""
+        found = self._waves.get((digest, wave))
+        if found is None:
+            if len(self._waves) >= MOST_WAVES_KEPT:
+                self._waves.clear()
+            found = self._waves[digest, wave] = _asked_of(self._book.plan(digest), wave)
+        return found
+
+    def _standing(self, query: WindowQuery, asked: _WaveAsked, at: datetime) -> WindowAnswer:
         if query.overridden_at is not None:
-            fleet = plan.fleet.model_copy(update={"windows": ()})
-            return standing(fleet, self._of_people(fleet.name, query.overridden_at), at)
-        return self.standing(plan, query.wave, at, under_way=query.under_way)
+            fleet = asked.fleet.model_copy(update={"windows": ()})
+            frozen = self._of_people(fleet.name, query.overridden_at)
+            return standing(fleet, frozen, at, zones=asked.all_zones)
+        return self._of(asked, at, under_way=query.under_way)
 
     def standing(self, plan: Plan, wave: int, at: datetime, *, under_way: bool = False) -> WindowAnswer:
         """Return whether that wave of the plan may start then, or may be under way.
 
         What is frozen counts as the fleet's file says now and as it said when the plan was made.
         """
-        fleet = plan.fleet
+        return self._of(_asked_of(plan, wave), at, under_way=under_way)
+
+    def _of(self, asked: _WaveAsked, at: datetime, *, under_way: bool) -> WindowAnswer:
+        fleet = asked.fleet
         try:
             described = self._folder.fleet(fleet.name).freezes
             since = tuple(one for one in described if one not in fleet.freezes)
@@ -111,11 +150,10 @@ class WindowActivities:
         except BadInput as unreadable:  # nobody knows what is frozen, so nothing starts
             why = f"closed: {unreadable}"
             return WindowAnswer(fits=False, is_open=False, is_known=False, sentence=why, again=AGAIN)
-        gateways = next((one.gateways for one in plan.waves if one.number == wave), ())
-        zones = zones_of(fleet, gateways or None)
         if under_way:
-            return standing(fleet.model_copy(update={"min_tail": timedelta(0)}), frozen, at, zones=zones)
-        return standing(fleet, frozen, at, zones=zones, needs=needed_for(plan, wave))
+            no_tail = fleet.model_copy(update={"min_tail": timedelta(0)})
+            return standing(no_tail, frozen, at, zones=asked.zones)
+        return standing(fleet, frozen, at, zones=asked.zones, needs=asked.needs)
 
     def frozen(self, fleet: Fleet, at: datetime) -> tuple[Frozen, ...]:
         """Return every time that people, or the fleet as it is described here, freeze around that moment.

@@ -17,6 +17,7 @@ from activities.calendars import Calendars, ReadCalendars
 from activities.files import FleetFiles
 from activities.windows import WindowActivities, WindowQuery
 from deploy.lab.lab import write_yaml
+from orchestrator.store.ledger import Ledger
 from policies.model.fleet import Fleet
 from policies.model.plan import Plan
 from policies.model.windows import Freeze, KeptFreeze, PatchWindow
@@ -146,7 +147,9 @@ def _of_a_large_one(folder: Path, gateways: int) -> list[Cost]:
     files.all()
     known: Fleet = files.fleet(fleet.name)
     made = _planned(known)
-    asking = WindowActivities(Book({made.digest: made}), files)
+    ledger = Ledger.open(f"sqlite:///{folder / 'ledger.db'}")
+    ledger.record_plan(made)
+    asking = WindowActivities(ledger, files)
     now = datetime.now(UTC)
     last = made.waves[-1].number
 
@@ -159,6 +162,8 @@ def _of_a_large_one(folder: Path, gateways: int) -> list[Cost]:
     size = f"{gateways} gateways in {len(ZONES)} zones"
     return [
         _cost(f"window check of {size}", check, 1),
+        _cost(f"the first question about a wave of {size}", lambda: _question(asking, made, 1), 1),
+        _cost(f"the next question about a wave of {size}", lambda: _question(asking, made, 1), 1),
         _cost(f"the window of the first wave of {size}", lambda: _ask(asking, made, 1), 1),
         _cost(f"the window of the last wave of {size}", lambda: _ask(asking, made, last), 1),
     ]
@@ -167,6 +172,11 @@ def _of_a_large_one(folder: Path, gateways: int) -> list[Cost]:
 def _planned(fleet: Fleet) -> Plan:
     names = [member.name for member in fleet.gateways]
     return planned((fleet, {name: state(name) for name in names}, dict.fromkeys(names, OLD)))
+
+
+def _question(asking: WindowActivities, made: Plan, wave: int) -> None:
+    query = WindowQuery(change="large-1", plan=made.digest, wave=wave)
+    asking._ask(query, datetime.now(UTC))
 
 
 def _ask(asking: WindowActivities, made: Plan, wave: int) -> None:
