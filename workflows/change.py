@@ -338,8 +338,11 @@ class Change:
                 return ended
             await end_bake(self._order.fleet, self._name)
         for wave in self._plan.waves[self._passed :]:
-            if not await self._is_let(wave.number):
-                break
+            try:
+                if not await self._may_begin(wave.number):
+                    break
+            except ApplicationError as error:  # its opening is over, and nothing was touched
+                return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
             result = await self._run_wave(wave.number)
             self._decision = result.decision
             self._aside |= result.aside
@@ -368,6 +371,14 @@ class Change:
         if self._harmful is not None:
             return self._result(Outcome.REFUSED, f"what serves now goes back first: {self._harmful}")
         return None
+
+    async def _may_begin(self, wave: int) -> bool:
+        """Wait until the wave may start, after a ledger that was away, too; False when it goes back."""
+        while await self._is_let(wave):
+            await control.record(LedgerActivities.require_open, self._name)
+            if not self._order.asks_window or self._window.may_start:
+                return True
+        return False
 
     async def _is_let(self, wave: int) -> bool:
         """Wait until nobody holds the change and the wave may start; False when it goes back instead."""
@@ -425,7 +436,6 @@ class Change:
             self._story.note(f"started all the same: {sentence}", workflow.now())
 
     async def _run_wave(self, number: int) -> WaveResult:
-        await control.record(LedgerActivities.require_open, self._name)
         self._untold.clear()  # what was said before is in the order
         order = WaveOrder(
             change=self._name,
@@ -441,7 +451,7 @@ class Change:
         )
         self._wave = await guarded(Wave.run, order, self._child(f"wave/{number:03}"))
         if self._order.asks_window:
-            await self._window.begin()
+            await self._window.begin(self._plan.on_window_close)
         try:
             while self._untold:  # said while the wave was being started
                 await self._tell_wave(self._untold.pop(0))

@@ -68,12 +68,18 @@ class WaveWindow:
                 "and nothing had begun by then; plan again, and have that approved"
             ) from error
 
-    async def begin(self) -> None:
-        """Hear that the wave begins; from now on only a closing counts."""
+    async def begin(self, closing: OnWindowClose) -> None:
+        """Hear that the wave begins; from now on only a closing counts.
+
+        One of the moment in which it began is acted on now: it has been told, and is not told again.
+        """
         self._under_way = True
+        self._story.take_window(None, workflow.now())
         if self._asking is not None:
             with suppress(FailureError):
                 await self._asking.signal(Opened.begins)
+        if self._answer is not None and not self._answer.fits:
+            await self.hear(self._wave, self._answer, closing)
 
     async def end(self) -> None:
         """Ask no more: the wave is over."""
@@ -95,6 +101,7 @@ class WaveWindow:
         if not self._under_way:
             self._story.take_window(None if answer.fits else answer, workflow.now())
             return
+        self._held = self._held and PENSTOCK in self._story.holds  # somebody may have lifted it
         if not answer.is_known:
             return  # neither is a hold lifted, nor does anything go back, because nobody can say
         if answer.is_open:

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 
 from pydantic import AwareDatetime
 
@@ -93,7 +93,7 @@ class WindowService:
     ledger: Ledger
     acts: Acting
 
-    @property
+    @cached_property
     def _asking(self) -> WindowActivities:
         return WindowActivities(self.ledger, self.files)
 

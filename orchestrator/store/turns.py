@@ -14,12 +14,15 @@ NAMED = 3
 class Turns(Book):
     """Who has a turn; a change that has ended has none, however it ended."""
 
-    def take_turn(self, fleet: str, change: str, most: int) -> tuple[str, ...]:
+    def take_turn(self, fleet: str, change: str, most: int | None) -> tuple[str, ...]:
         """Give the change a turn if fewer than so many others have one; return who has them otherwise.
 
-        What it has already stays its own, so a repeat changes nothing.
+        What it has already stays its own, so a repeat changes nothing. Where a change is under way it has
+        its turn however many others have one: `most` is None.
         """
         table, changes = tables.turns, tables.changes
+        if most is None and self._has_turn(fleet, change):
+            return ()
         with writing(self._engine) as connection:
             ended = select(changes.c.name).where(changes.c.outcome.is_not(None))
             connection.execute(delete(table).where(table.c.change.in_(ended)))
@@ -27,7 +30,7 @@ class Turns(Book):
             others = [row.fleet for row in have if row.fleet != fleet]
             if (fleet, change) in [(row.fleet, row.change) for row in have]:
                 return ()
-            if len(others) >= most:
+            if most is not None and len(others) >= most:
                 return tuple(others)
             connection.execute(delete(table).where(table.c.fleet == fleet))
             connection.execute(insert(table).values(fleet=fleet, change=change, at=datetime.now(UTC)))
@@ -35,10 +38,14 @@ class Turns(Book):
 
     def give_turn_back(self, fleet: str, change: str) -> None:
         """Let others change while this one waits."""
+        if not self._has_turn(fleet, change):
+            return
         table = tables.turns
-        which = (table.c.fleet == fleet, table.c.change == change)
-        with reading(self._engine) as connection:
-            if connection.execute(select(table.c.fleet).where(*which)).first() is None:
-                return
         with writing(self._engine) as connection:
-            connection.execute(delete(table).where(*which))
+            connection.execute(delete(table).where(table.c.fleet == fleet, table.c.change == change))
+
+    def _has_turn(self, fleet: str, change: str) -> bool:
+        table = tables.turns
+        wanted = select(table.c.fleet).where(table.c.fleet == fleet, table.c.change == change)
+        with reading(self._engine) as connection:
+            return connection.execute(wanted).first() is not None

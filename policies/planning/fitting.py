@@ -19,5 +19,7 @@ def needed_for(plan: Plan, wave: int) -> timedelta:
     a person is asked. A wave where several gateways take their longest goes over the closing, and
     `on_window_close` says what becomes of it.
     """
-    found = next(one for one in plan.waves if one.number == wave)
+    found = next((one for one in plan.waves if one.number == wave), None)
+    if found is None:
+        return timedelta(0)  # a plan that changes nothing
     return switching_expected(plan, found) + SWITCH_LONGEST + plan.window.cap + BACK

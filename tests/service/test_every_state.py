@@ -57,7 +57,7 @@ CLOSED = WindowAnswer(
     opens="Tue 2096-11-20 02:00 Europe/Berlin (01:00Z)",
 )
 FROZEN = CLOSED.model_copy(update={"freeze": "finance", "sentence": "closed by the freeze finance"})
-ITS_TURN = WindowAnswer(fits=False, is_open=True, sentence="core changes now, and at most 1 fleets may")
+ITS_TURN = WindowAnswer(fits=False, is_open=True, sentence="core changes now, and at most 1 fleet may")
 """What changes wait for; how long that is from now must not change while a test reads it twice."""
 LEFT = re.compile(r", in [0-9]+ d [0-9]+ h$")
 """How long a change still waits: whoever looks is told so, a report is kept."""

@@ -54,8 +54,8 @@ def test_a_wait_names_the_moment_and_to_whoever_looks_how_long_that_is(
 
 
 def test_a_wait_without_a_known_end_says_what_it_waits_for() -> None:
-    turn = WindowAnswer(fits=False, is_open=True, sentence="core changes now, and at most 1 fleets may")
-    assert waiting(turn, LOOKS) == "waiting until it may start: core changes now, and at most 1 fleets may"
+    turn = WindowAnswer(fits=False, is_open=True, sentence="core changes now, and at most 1 fleet may")
+    assert waiting(turn, LOOKS) == "waiting until it may start: core changes now, and at most 1 fleet may"
 
 
 def test_the_story_and_the_status_of_a_change_that_waits_say_that_sentence() -> None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from policies.model.fleet import Fleet
 from policies.model.length import length
 from policies.model.windows import Freeze, Frozen, PatchWindow
+from policies.planning.fitting import needed_for
 from policies.planning.windows import free, standing, zones_of
+from tests.unit.fleets import OLD, facts_of, planned
 from tests.workflows.world import fleet_of
 
 NIGHT = PatchWindow(
@@ -176,3 +178,8 @@ def test_a_length_of_time_is_said_in_the_two_units_that_matter(time_: int, said:
 def test_a_window_that_is_never_found_or_never_ends_is_refused_at_once(rule: str) -> None:
     with pytest.raises(ValueError, match=r"INTERVAL|names no day"):
         PatchWindow(name="n", tz="UTC", rrule=rule, start=time(2), duration=timedelta(hours=4))
+
+
+def test_a_plan_that_changes_nothing_takes_no_time() -> None:
+    assert needed_for(planned(facts_of(2), to=OLD), 1) == timedelta(0)
+    assert needed_for(planned(facts_of(2)), 1) > timedelta(0)

@@ -7,6 +7,7 @@ import pytest
 
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
+from policies.model.errors import Unavailable
 from policies.model.windows import OnWindowClose, WindowAnswer, WindowOverride
 from tests.fakes.control import CLOSED, FROZEN, HEALTHY, OPEN, UNDECIDED, UNHEALTHY
 from tests.workflows.world import (
@@ -19,6 +20,7 @@ from tests.workflows.world import (
     status_of,
     until,
 )
+from workflows.wave_window import WaveWindow
 
 
 async def start(world: World, *waves: tuple[str, ...], **more: object) -> Running:
@@ -306,3 +308,176 @@ async def test_a_promotion_waits_for_no_wave_that_waits(world: World) -> None:
     await asyncio.sleep(0)
     await say(rollout, CommandKind.ABORT)
     await result_of(rollout)
+
+
+UNKNOWN = CLOSED.model_copy(
+    update={
+        "is_open": True,
+        "is_known": False,
+        "until": None,
+        "sentence": "nobody can say: the ledger is away",
+    }
+)
+
+
+async def asked_again(world: World, times: int = 3) -> None:
+    """Wait until so many more questions were answered: whatever an answer leads to has begun by then."""
+    asked = len(world.windows.asked)
+    await until(lambda: len(world.windows.asked) >= asked + times)
+
+
+async def test_a_hold_of_a_freeze_is_not_lifted_because_nobody_can_say_whether_it_is_over(
+    world: World,
+) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = FROZEN
+    await in_phase(rollout, Phase.HELD)
+    world.windows.answer = UNKNOWN
+    world.judge.says(HEALTHY)
+    await asked_again(world)
+    status = await status_of(rollout)
+    assert (status.phase, status.why) == (
+        Phase.HELD,
+        "held by penstock: closed by the freeze black-friday",
+    )
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_no_rollback_begins_because_nobody_can_say_whether_the_window_has_closed(world: World) -> None:
+    closing(world, OnWindowClose.ROLLBACK)
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = UNKNOWN.model_copy(update={"is_open": False})  # as of a calendar that is lost
+    await asked_again(world)
+    assert (await status_of(rollout)).phase is Phase.OBSERVING
+    world.windows.answer = OPEN
+    world.judge.says(HEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_a_wave_that_is_to_be_finished_goes_on_when_its_freeze_is_over_though_the_window_has_closed(
+    world: World,
+) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = FROZEN
+    await in_phase(rollout, Phase.HELD)
+    world.windows.answer = CLOSED
+    await in_phase(rollout, Phase.OBSERVING)
+    world.judge.says(HEALTHY)
+    await waits(rollout)
+    assert world.serving()["gw-1"] == "1.3.0"
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_what_closes_while_the_ledger_is_away_begins_no_wave(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = asyncio.Event()
+
+    def is_away(name: str) -> None:
+        away.set()
+        raise Unavailable(f"the ledger does not answer about {name}")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(world.book, "require_open", is_away)
+        rollout = await start(world)
+        await until(away.is_set)
+        world.windows.answer = FROZEN
+        await waits(rollout)
+    await asked_again(world, 8)
+    status = await status_of(rollout)
+    assert (status.phase, status.wave) == (Phase.WAITING, 0)
+    assert all("start" not in fake.effects for fake in world.gateways.values())
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+@pytest.mark.parametrize("what", [FROZEN, CLOSED])
+async def test_what_closes_in_the_moment_in_which_a_wave_begins_is_acted_on_and_not_only_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: WindowAnswer
+) -> None:
+    """The answer came before the wave did, and is not told again, since it stays the same."""
+    closing(world, OnWindowClose.HOLD)
+    monkeypatch.setattr(WaveWindow, "may_start", True)  # it was let begin a moment before
+    away = asyncio.Event()
+
+    def is_away(name: str) -> None:
+        away.set()
+        raise Unavailable(f"the ledger does not answer about {name}")
+
+    world.judge.says(UNDECIDED)
+    with monkeypatch.context() as lost:
+        lost.setattr(world.book, "require_open", is_away)
+        rollout = await start(world)
+        await until(away.is_set)
+        world.windows.answer = what
+        await waits(rollout)
+    await in_phase(rollout, Phase.HELD)
+    status = await status_of(rollout)
+    assert (status.window, status.wave) == (None, 1)
+    assert status.why == f"held by penstock: {what.lasting}"
+    world.judge.says(HEALTHY)
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_a_window_that_closes_as_its_last_wave_ends_takes_nothing_back(world: World) -> None:
+    closing(world, OnWindowClose.ROLLBACK)
+    world.judge.says(UNDECIDED)
+    rollout = await start(world, ("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.judge.says(HEALTHY)
+
+    async def is_over() -> bool:
+        return (await status_of(rollout)).phase in {Phase.PROMOTING, Phase.ENDED}
+
+    await until(is_over)
+    world.windows.answer = CLOSED
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    assert world.serving()["gw-1"] == "1.3.0"
+
+
+async def test_a_second_freeze_holds_also_where_somebody_has_lifted_the_hold_of_the_first(
+    world: World,
+) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = FROZEN
+    await in_phase(rollout, Phase.HELD)
+    await say(rollout, CommandKind.RESUME, hold_of="penstock")
+    await in_phase(rollout, Phase.OBSERVING)
+    second = {"freeze": "dns-move", "sentence": "closed by the freeze dns-move"}
+    world.windows.answer = FROZEN.model_copy(update=second)
+    await in_phase(rollout, Phase.HELD)
+    assert (await status_of(rollout)).why == "held by penstock: closed by the freeze dns-move"
+    world.judge.says(HEALTHY)
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_an_opening_that_ends_while_the_ledger_is_away_refuses_what_was_approved_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = asyncio.Event()
+
+    def is_away(name: str) -> None:
+        away.set()
+        raise Unavailable(f"the ledger does not answer about {name}")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(world.book, "require_open", is_away)
+        rollout = await start(world, start_by=datetime.now(UTC) + timedelta(seconds=6))
+        await until(away.is_set)
+        world.windows.answer = CLOSED
+        await waits(rollout)
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.REFUSED
+    assert "its plan was approved for the opening that closed at" in result.reason
