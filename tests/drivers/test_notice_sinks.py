@@ -300,6 +300,18 @@ def test_a_sink_that_is_away_holds_up_none_of_the_others_and_is_asked_once(place
     assert delivering.failures == {"hook": 3, "alerts": 1}
 
 
+def test_one_notice_that_a_receiver_never_takes_holds_up_none_of_those_behind_it(place: Place) -> None:
+    rules = place.all_kinds()
+    place.hook.refused = {"k0"}
+    for number in range(25):
+        add(place.ledger, said(f"k{number}"), "hook")
+    delivering = asyncio.run(deliver(place.ledger, rules))
+    assert place.hook.raw == [f"k{number}" for number in range(1, 25)]
+    assert delivering.failures == {"hook": 1}
+    health = place.ledger.sink_health()["hook"]
+    assert (health.failing, health.error) == (1, "it answers 400: {}")
+
+
 def test_a_secret_that_others_read_is_not_used_and_said_nowhere(place: Place) -> None:
     rules = place.all_kinds()
     (place.folder / "hook.key").chmod(0o644)

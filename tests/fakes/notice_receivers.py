@@ -37,6 +37,8 @@ class Heard:
         self.place = ""
         self.status = 202
         self.location = ""
+        self.refused: set[str] = set()
+        """What it never takes, whatever else it does."""
         self.meanwhile: Callable[[str], None] = lambda _: None
         """What happens when something was taken and not answered yet."""
 
@@ -62,6 +64,9 @@ def webhook() -> Iterator[Heard]:
             heard.wrong.append(body.decode())
             return
         event = json.loads(body)
+        if event["id"] in heard.refused:
+            heard.wrong.append(event["id"])
+            return
         heard.take(event["id"], event)
 
     with _http(heard, hear):

@@ -42,6 +42,25 @@ async def test_the_chats_token_fetches_its_fleets_notices_and_does_nothing_else(
     assert (await api.get("/notices/outbox/chat")).status_code == 403, "root is a person"
 
 
+async def test_nobodys_word_counts_for_a_sink_that_the_worker_tells(
+    api: httpx.AsyncClient, service: Service, ledger: Ledger, tmp_path: Path
+) -> None:
+    told(ledger, "edge", "edge-1/held/1", "hook")
+    sink = {"name": "hook", "kind": "webhook", "url": "https://hook.example.com/", "key_file": "hook.key"}
+    file = tmp_path / "notices.yaml"
+    file.write_text(json.dumps({"apiVersion": "penstock/v1", "sinks": [sink]}))
+    object.__setattr__(service.notices, "rules", RulesFile(file))
+    secret, _ = ledger.make_token("chat", {"edge": frozenset({Role.CHAT})}, timedelta(days=1), "root")
+    headers = {"Authorization": f"Bearer {secret}"}
+    body = {"keys": ["edge-1/held/1"]}
+    for refused in (
+        await api.get("/notices/outbox/hook", headers=headers),
+        await api.post("/notices/outbox/hook/delivered", json=body, headers=headers),
+    ):
+        assert (refused.status_code, "takes nobody's word" in refused.json()["detail"]) == (403, True)
+    assert len(ledger.outbox("hook", 10)) == 1, "it is still to be told"
+
+
 async def test_what_a_receiver_answered_hears_only_who_may_mend_it(
     api: httpx.AsyncClient, ledger: Ledger
 ) -> None:
