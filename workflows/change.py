@@ -33,7 +33,6 @@ from policies.model.change import (
     ChangeOrder,
     ChangeResult,
     Outcome,
-    Phase,
 )
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import ChangeEnded

@@ -270,7 +270,7 @@ class Night(Storyteller):
 
 
 def _is_of_the_night(post: Posted, posts: list[Posted], name: str) -> bool:
-    """Say whether a post is of people, an answer to them, or of this change: its card, an edit, its thread."""
+    """Say whether a post is of people, an answer to them, or of this change."""
     of = post.replaces or post.thread or post.event
     first = next((one for one in posts if one.event == of), post)
     return not first.body.startswith(f"{FLEET}-") or first.body.startswith(f"{name}: ")
