@@ -33,7 +33,6 @@ from policies.model.change import (
     ChangeOrder,
     ChangeResult,
     Outcome,
-    Phase,
 )
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import ChangeEnded
@@ -395,7 +394,7 @@ class Change:
     async def _is_asked_back(self) -> bool:
         """Wait until nobody holds the change, and return whether it is to go back instead of on."""
         if self._story.holds and self._asked_back is None:
-            self._story.enter(Phase.HELD, workflow.now())
+            self._story.hold(workflow.now())
         await workflow.wait_condition(lambda: not self._story.holds or self._asked_back is not None)
         return self._asked_back is not None
 

@@ -93,7 +93,9 @@ class Night(Storyteller):
             opens = await self._declared(room)
             name = await self._started()
             await self._seen_waiting(opens)
+            self._screen.show(await self._lab.status(), lab.figures())
             said = await evening(room, self._screen.tell)
+            self._screen.show(await self._lab.status(), lab.figures())
             self._seen.stranger, self._seen.held, self._seen.others_code = (
                 said.stranger,
                 said.held,
@@ -107,7 +109,7 @@ class Night(Storyteller):
             await self._in_the_report(name)
             await self._on_the_page(room, name)
             posts = await room.posts()
-        self._show(posts)
+        self._show([one for one in posts if _is_of_the_night(one, posts, name)])
         faulted = self._said_at("on trial")
         told = await self._told("night", result, before, self._seconds(result, faulted, began))
         told.seen = vars(self._seen)
@@ -238,8 +240,8 @@ class Night(Storyteller):
             self._seen.page = " ".join(re.sub(r"<[^>]*>?", " ", found[0].lstrip(">").rstrip("<")).split())
 
     def _show(self, posts: list[Posted]) -> None:
-        """Tell the room as it was: the card, its edits and its thread."""
-        self._screen.tell("the room, as it was:")
+        """Tell the room as it was: what people said, the card, its edits and its thread."""
+        self._screen.tell("the room, as it was, without what it was told of the first installation:")
         for one in posts:
             how = "edits" if one.replaces else "thread" if one.thread else "says"
             who = one.sender.partition(":")[0].removeprefix("@")
@@ -265,6 +267,13 @@ class Night(Storyteller):
                 process.kill()
                 await process.wait()
         return process.returncode or 0, said.decode(errors="replace").strip()
+
+
+def _is_of_the_night(post: Posted, posts: list[Posted], name: str) -> bool:
+    """Say whether a post is of people, an answer to them, or of this change."""
+    of = post.replaces or post.thread or post.event
+    first = next((one for one in posts if one.event == of), post)
+    return not first.body.startswith(f"{FLEET}-") or first.body.startswith(f"{name}: ")
 
 
 def _fleet_page(link: str) -> str:

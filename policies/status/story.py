@@ -34,6 +34,8 @@ class Story:
         self._told = told or Told()
         self._wave_heard: WaveReport | None = None
         self._restores: dict[str, RestoreReport] = {}
+        self._before_hold: Phase | None = None
+        """The phase in which people hold the change while no wave is under way, which knows its own."""
         if told is None:
             self.note(f"{order.requested_by} asked for {_subject(order)}: {order.reason}", at)
             if order.override is not None:
@@ -61,6 +63,13 @@ class Story:
         if phase is not self._told.phase:
             self._tell(phase=phase)
             self.note(PHASE_SENTENCES[phase], at)
+
+    def hold(self, at: datetime) -> None:
+        """Be held while no wave is under way, until the last hold is lifted."""
+        if self._before_hold is None:
+            between = Phase.SWITCHING if self._told.wave else Phase.STARTING
+            self._before_hold = between if self._told.phase is Phase.HELD else self._told.phase
+        self.enter(Phase.HELD, at)
 
     def wait(self, confirmation: Confirmation, at: datetime) -> None:
         """Begin to wait for a second person."""
@@ -212,7 +221,7 @@ class Story:
                 self._tell(holds=left)
                 if left:
                     return f"The hold of {lifted} is lifted; still held by {listed(left)}."
-                return "Resumed. The next verdict decides."
+                return self._resumed()
             case CommandKind.PROMOTE:
                 return self._vote(command.person)
             case CommandKind.ABORT | CommandKind.ROLL_BACK if self._order.kind in RELOADS:
@@ -231,6 +240,15 @@ class Story:
         self._tell(holds=self._told.holds | {command.person: command.reason})
         if self._told.phase is Phase.OBSERVING:
             self.enter(Phase.HELD, at)
+
+    def _resumed(self) -> str:
+        """Go on as before the hold where no wave is under way; return what decides next."""
+        if self._before_hold is None:
+            return "Resumed. The next verdict decides."
+        self._tell(phase=self._before_hold)
+        self._before_hold = None
+        when = "when its patch window opens" if self._told.window is not None else "by itself"
+        return f"Resumed. The next wave starts {when}."
 
     def _vote(self, person: str) -> str:
         """Count a vote to promote; return how many there are, and what follows."""

@@ -110,6 +110,40 @@ async def test_a_change_that_is_held_while_it_waits_does_not_start_when_its_wind
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+async def test_once_its_hold_is_lifted_a_change_waits_for_its_window_again_and_says_so(world: World) -> None:
+    world.windows.answer = CLOSED
+    rollout = await start(world)
+    await waits(rollout)
+    before = await status_of(rollout)
+    await say(rollout, CommandKind.HOLD, reason="not tonight")
+    await in_phase(rollout, Phase.HELD, wave=0)
+    receipt = await say(rollout, CommandKind.RESUME)
+    assert receipt.sentence == "Resumed. The next wave starts when its patch window opens."
+    after = await status_of(rollout)
+    for said in ("phase", "what", "why", "next", "needs_you", "can_do"):
+        assert getattr(after, said) == getattr(before, said), said
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_a_hold_between_two_waves_that_is_lifted_is_none_any_more(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = CLOSED
+    world.judge.says(HEALTHY)
+    await waits(rollout)
+    await say(rollout, CommandKind.HOLD, reason="not tonight")
+    await in_phase(rollout, Phase.HELD)
+    await say(rollout, CommandKind.RESUME)
+    status = await status_of(rollout)
+    assert status.phase is not Phase.HELD
+    assert status.needs_you is None
+    assert status.what == "the next wave waits for a patch window; nobody is moved"
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
 async def test_a_rollback_between_two_waves_returns_those_of_the_first_without_a_window(world: World) -> None:
     rollout = await start(world)
     world.windows.answer = OPEN
