@@ -144,7 +144,7 @@ def without_moments(said: str) -> str:
     """Return the same text with what differs each time named instead."""
     said = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "DAY HH:MM UTC", said)
     said = re.sub(r"\d\d:\d\d:\d\d UTC", "HH:MM:SS UTC", said)
-    said = re.sub(r"confirm [0-9a-z]{4}\b", "confirm CODE", said)
+    said = re.sub(r"!penstock confirm [0-9a-z]{4}\b", "!penstock confirm CODE", said)
     return re.sub(r"^(Why|Needs you): .*$", r"\1: WHY", said, flags=re.MULTILINE)
 
 

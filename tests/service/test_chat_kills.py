@@ -1,4 +1,4 @@
-"""Chat: what people see and what is done when API, chat or homeserver are killed or away at the worst moment.
+"""Chat: what is seen and done when API, chat or homeserver are killed or away at the worst moment.
 
 API and chat are processes of their own here; the engine is real, behind a proxy that can hold what passes.
 """

@@ -20,6 +20,7 @@ from tests.service.matrix_room import (
     link_at_the_page,
     matrix_room,
     rollback_begun,
+    without_moments,
 )
 from tests.workflows.engine import Engine
 from tests.workflows.world import result_of, until
@@ -40,41 +41,13 @@ async def room(tmp_path: Path, server: Engine, homeserver: Synapse) -> AsyncIter
         yield made
 
 
-SAID = """\
-penstock: edge-2: upgrade 1.3.0
-HELD: wave 1 of 2, held; new sessions stay where they are
-Users: 1 of 3 gateways; live sessions are never moved
-Why: WHY
-Next: nothing, until the cause is gone or a person decides; proven harm still rolls back
-Needs you: WHY
-You can: !penstock rollback edge
-ana: !penstock rollback edge it hurts
-penstock: ana: this chat account is not linked to a person. Say "!penstock link".
-ana: !penstock link
-penstock: ana: I have told you alone, in a room of us two.
-ana: !penstock rollback edge it hurts
-penstock: Rolling back edge to 1.1.6 (known-good). New sessions of every gateway that was touched go back \
-within seconds; 2 sessions stay on 1.3.0 until they end, or until DAY HH:MM UTC at the earliest. Nobody is \
-cut now.
-To confirm: !penstock confirm CODE (2 minutes, only you).
-ben: !penstock confirm CODE
-penstock: ben: only ana can confirm this. To start your own: !penstock rollback edge
-ana: !penstock confirm CODE
-penstock: Started HH:MM:SS UTC by ana. Rolling back. New sessions go to known-good; live ones stay \
-until they end.
-mallory: !penstock rollback edge
-penstock: mallory: this chat account is not linked to a person. Say "!penstock link".
-cleo: !penstock approve edge
-penstock: cleo: edge takes no approvals in chats (chat.approvals in its file); approve at the page, or: \
-penstock approve edge --reason TEXT
-penstock (thread): Done HH:MM:SS UTC. 1 of 1 gateways gives new sessions to 1.1.6, read back from their own \
-steering, at HH:MM:SS UTC.
-Snapshots: penstock snapshot list edge --change edge-2
-2 sessions on 1.3.0 (HH:MM:SS UTC), until they end, or DAY HH:MM UTC at the earliest; I will say when none \
-is left.
-Report: penstock report edge-2
-penstock (thread): No session is left on 1.3.0, seen at HH:MM:SS UTC."""
-"""The conversation of a rollback, word for word, without moments and codes; docs/chat.md shows it."""
+DOCUMENT = Path(__file__).parents[2] / "docs" / "chat.md"
+
+
+def documented() -> str:
+    """Return the conversation of a rollback as the document shows it, without moments and codes."""
+    shown = DOCUMENT.read_text().partition("## A rollback, word for word\n")[2]
+    return without_moments(shown.partition("```text\n")[2].partition("\n```")[0])
 
 
 async def test_four_people_take_a_fleet_back_word_for_word_and_whoever_may_not_is_refused_by_name(
@@ -111,7 +84,7 @@ async def test_four_people_take_a_fleet_back_word_for_word_and_whoever_may_not_i
         await room.heard(lambda body: body.startswith("No session is left"))
         edited = await room.heard(lambda body: "ROLLED BACK" in body)
         assert edited.startswith("* edge-2: ")
-    assert await room.conversation() == SAID
+    assert await room.conversation() == documented()
     assert set(room.world.serving().values()) == {"1.1.6"}
     assert all(one["content"]["m.mentions"] == {} for one in await room.posts())
     assert double_actions(room) == 0
