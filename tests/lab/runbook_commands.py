@@ -42,7 +42,7 @@ OF_HOSTS = {"removal": "tests/drivers/test_removal.py"}
 
 WITHOUT_FAULT = {
     "checkpoint-old": "a checkpoint is late when no worker has signed for two hours; no lab lasts so long",
-    "drain-past-deadline": "a deadline is a minute away at least, after a promotion; tests/workflows/test_drain.py",
+    "drain-past-deadline": "a deadline is a minute, after a promotion; tests/workflows/test_drain.py",
     "ledger-lost": "without a ledger the lab serves no other page; tests/service/test_rebuilding.py loses it",
     "ledger-restore": "the same; tests/lab/test_worker_killed.py restores an older ledger under a fleet",
     "penstock-upgrade": "nothing is wrong: packages are replaced on booted hosts by tests/hosts",
