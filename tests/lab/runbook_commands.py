@@ -13,6 +13,7 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("signer-compromised", "penstock release yank"): "tests/service/test_release_commands.py",
     ("agent-stolen", "penstock sessions"): "tests/lab/test_standing.py",
     ("agent-stolen", "penstock gateway return"): "tests/lab/readme_commands.py",
+    ("drain-past-deadline", "penstock drain extend"): "tests/lab/readme_commands.py",
     ("drain-past-deadline", "penstock drain end"): "tests/lab/readme_commands.py",
     ("held-decide", "penstock promote"): "tests/lab/readme_commands.py",
     ("ledger-lost", "penstock ledger rebuild"): "tests/service/test_rebuilding.py",
@@ -41,6 +42,7 @@ OF_HOSTS = {"removal": "tests/drivers/test_removal.py"}
 
 WITHOUT_FAULT = {
     "checkpoint-old": "a checkpoint is late when no worker has signed for two hours; no lab lasts so long",
+    "drain-past-deadline": "a deadline is a minute, after a promotion; tests/workflows/test_drain.py",
     "ledger-lost": "without a ledger the lab serves no other page; tests/service/test_rebuilding.py loses it",
     "ledger-restore": "the same; tests/lab/test_worker_killed.py restores an older ledger under a fleet",
     "penstock-upgrade": "nothing is wrong: packages are replaced on booted hosts by tests/hosts",

@@ -33,7 +33,7 @@ TIDY_WITHIN = 120.0
 USUAL = {"held-decide", "emergency-patch", "audit-broken"}
 """Pages that are typed in the usual tests; the others are in the sweep."""
 GATEWAYS = DEMO.gateways
-PEOPLE = {"ana": (61_001, "operator"), "ben": (61_002, "approver")}
+PEOPLE = {"ana": (61_001, ["operator", "approver"]), "ben": (61_002, ["approver"])}
 """Who is known in the lab besides root: as which user of the host, and what they may do."""
 AS_SOMEBODY = ["--clear-groups", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
 """Another user of the host, who yet finds a lab's files where only root may look."""
@@ -54,8 +54,8 @@ class Desk:
         found = self._run(["penstock", "status", "lab", "-o", "json"], self.state / "lab").stdout
         (self._version,) = json.loads(found)["data"]["standing"]["versions"]
         known = [
-            {"name": name, "system_users": [str(user)], "roles": {"lab": [role]}}
-            for name, (user, role) in PEOPLE.items()
+            {"name": name, "system_users": [str(user)], "roles": {"lab": roles}}
+            for name, (user, roles) in PEOPLE.items()
         ]
         file = self._fleet_file.with_name("people.yaml")
         file.write_text(json.dumps({"apiVersion": "penstock/v1", "people": known}))
