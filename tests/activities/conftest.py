@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.ledgers import new_ledger
 from tests.fakes.postgresql import PostgreSQL
+
+BOTH = ["sqlite", "postgresql"]
 
 
 @pytest.fixture(scope="session")
@@ -15,11 +18,22 @@ def postgresql() -> Iterator[PostgreSQL]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=BOTH)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Give the address of an empty ledger, on each kind of database."""
+    """Give the address of a new ledger, on each kind of database."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/ledger.db"
+        yield new_ledger(tmp_path / "ledger.db")
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    with server.ledger() as address:
+        yield address
+
+
+@pytest.fixture(params=BOTH)
+def bare(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Give the address where a ledger will be: no table of it is there, on each kind of database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/bare.db"
         return
     server: PostgreSQL = request.getfixturevalue("postgresql")
     with server.database() as address:

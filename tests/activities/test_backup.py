@@ -15,6 +15,7 @@ from policies.model.people import Role
 from tests.activities.test_drills import report
 from tests.activities.test_ledger import NEW, OLD, add, opened, recorded
 from tests.activities.test_recorded_plans import plan_of
+from tests.fakes.ledgers import new_ledger
 from tests.fakes.postgresql import PostgreSQL
 
 
@@ -41,10 +42,10 @@ def filled(url: str) -> Ledger:
 def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of another empty ledger, on each kind of database."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/other.db"
+        yield new_ledger(tmp_path / "other.db")
         return
     server: PostgreSQL = request.getfixturevalue("postgresql")
-    with server.database() as address:
+    with server.ledger() as address:
         yield address
 
 

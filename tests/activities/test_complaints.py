@@ -109,15 +109,15 @@ async def test_complaints_are_forgotten_when_they_have_been_kept_long_enough(boo
     assert await counted(book) == {}
 
 
-def test_a_ledger_from_before_complaints_keeps_what_it_has(url: str) -> None:
-    with ledger_of("0001", url) as connection:
+def test_a_ledger_from_before_complaints_keeps_what_it_has(bare: str) -> None:
+    with ledger_of("0001", bare) as connection:
         connection.execute(
             text("INSERT INTO floors VALUES ('ocserv', 'stable', 'main', 9, '2030-01-02 03:04:05.000000')")
         )
-    book = ComplaintList.open(url, FLEET)
+    book = ComplaintList.open(bare, FLEET)
     assert book.add(Complaint(user=ADA, gateway="gw-1", at=time.time()))
     book.close()
-    ledger = Ledger.open(url)
+    ledger = Ledger.open(bare)
     assert ledger.floor("ocserv", "stable", "main") == 9
     assert ledger.verify_audit() is None
     ledger.close()

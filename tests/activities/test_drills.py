@@ -75,10 +75,10 @@ def test_how_it_stands_with_every_drill_is_one_question(ledger: Ledger) -> None:
     assert len([one for one in asked if "drills" in one]) == 1
 
 
-def test_what_was_rehearsed_before_there_was_a_record_is_not_known(url: str) -> None:
-    with ledger_of("0016", url):
+def test_what_was_rehearsed_before_there_was_a_record_is_not_known(bare: str) -> None:
+    with ledger_of("0016", bare):
         pass
-    ledger = Ledger.open(url)
+    ledger = Ledger.open(bare)
     assert ledger.drill_pasts(60) == {}
     ledger.record_drill(report(), "ada")
     assert ledger.drill_pasts(60)["crash"].count == 1

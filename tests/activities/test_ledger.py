@@ -280,8 +280,8 @@ def test_a_killed_writer_leaves_all_or_nothing(url: str, ledger: Ledger) -> None
     assert ledger.raise_floor("ocserv", "stable", "main", 9) == 9
 
 
-def test_the_migrations_make_exactly_the_tables_the_queries_use(url: str) -> None:
-    engine = open_database(url)
+def test_the_migrations_make_exactly_the_tables_the_queries_use(bare: str) -> None:
+    engine = open_database(bare)
     with reading(engine) as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()

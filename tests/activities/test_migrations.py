@@ -80,9 +80,9 @@ def ended(number: int, outcome: Outcome, incomplete: tuple[str, ...] = ()) -> di
 
 
 @pytest.fixture(params=["0001", "0002"])
-def ledger(request: pytest.FixtureRequest, url: str) -> Iterator[Ledger]:
+def ledger(request: pytest.FixtureRequest, bare: str) -> Iterator[Ledger]:
     """The ledger of that revision with a year in it, opened by this penstock."""
-    with ledger_of(request.param, url) as connection:
+    with ledger_of(request.param, bare) as connection:
         incomplete = ended(4, Outcome.ROLLBACK_INCOMPLETE, ("gw-2: its disk is full",))
         write(
             connection,
@@ -106,7 +106,7 @@ def ledger(request: pytest.FixtureRequest, url: str) -> Iterator[Ledger]:
             for minute, (name, gateway, release) in enumerate(KNOWN_GOOD)
         ]
         write(connection, "known_good", rows)
-    book = Ledger.open(url)
+    book = Ledger.open(bare)
     yield book
     book.close()
 

@@ -14,15 +14,23 @@ from typing import Self
 
 from sqlalchemy import create_engine, text
 
+from orchestrator.store.ledger import Ledger
+
 PROGRAMS = Path("/usr/lib/postgresql")
 OWNER = "postgres"
 """PostgreSQL refuses to run as root; Debian's package makes this user for it."""
 
 UP_WITHIN = 20.0
 
+NEW_LEDGER = "ledger_new"
+"""Of the newest schema with nothing in it; migrated once, and copied for each test that wants one."""
+
 
 class PostgreSQL:
     """A server with as many databases as tests want."""
+
+    def __init__(self) -> None:
+        self._migrated = False
 
     def __enter__(self) -> Self:
         found = sorted(PROGRAMS.glob("*/bin"), key=lambda place: float(place.parent.name))
@@ -68,8 +76,23 @@ class PostgreSQL:
     @contextmanager
     def database(self) -> Iterator[str]:
         """Give the address of an empty database for the length of the body."""
+        with self._copy("template0") as address:
+            yield address
+
+    @contextmanager
+    def ledger(self) -> Iterator[str]:
+        """Give the address of a new ledger for the length of the body."""
+        if not self._migrated:
+            self._administer(f"CREATE DATABASE {NEW_LEDGER}")
+            Ledger.open(self.url(NEW_LEDGER)).close()
+            self._migrated = True
+        with self._copy(NEW_LEDGER) as address:
+            yield address
+
+    @contextmanager
+    def _copy(self, template: str) -> Iterator[str]:
         name = f"ledger_{secrets.token_hex(6)}"
-        self._administer(f"CREATE DATABASE {name}")
+        self._administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         try:
             yield self.url(name)
         finally:

@@ -20,7 +20,7 @@ RENAMED = "ALTER TABLE gateway_certificates RENAME COLUMN {} TO {}"
 
 @pytest.fixture
 def database() -> Iterator[tuple[Ledger, Engine]]:
-    with PostgreSQL() as server, server.database() as url:
+    with PostgreSQL() as server, server.ledger() as url:
         ledger, owner = Ledger.open(url), create_engine(url, isolation_level="AUTOCOMMIT")
         yield ledger, owner
         ledger.close()

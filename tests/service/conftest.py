@@ -12,6 +12,7 @@ from orchestrator.processes.composition import compose
 from orchestrator.service.service import Service
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
+from tests.fakes.ledgers import new_ledger
 from tests.service.command_line import CommandLine
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
 
@@ -30,7 +31,7 @@ gateways:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    return Ledger.open(new_ledger(tmp_path / "ledger.db"))
 
 
 NOBODY = "127.0.0.1:1"
