@@ -38,7 +38,7 @@ class Rooms:
         self.said.append(post)
 
     async def listen(self) -> AsyncIterator[ChatMessage]:
-        for one in ():
+        for one in tuple[ChatMessage, ...]():
             yield one
 
     def settled(self, said: ChatMessage) -> None:
