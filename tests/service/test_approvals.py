@@ -242,6 +242,24 @@ async def test_a_change_of_configuration_needs_two_who_do_not_start_it(
     assert {entry.fleet for entry in house.audited("plan approved")} == {"edge"}
 
 
+async def test_a_plan_that_lacks_people_is_in_the_record_once_for_each_step_that_it_has_come(
+    house: House, releases: Releases
+) -> None:
+    old, _, wider = releases
+    plan = await house.plan(old, wider)
+    for _ in range(3):
+        assert house.refusal_of(plan, "dora")
+    for uid in (BERT, ANNA):
+        await approve(house, uid, plan.digest)
+    assert house.refusal_of(plan, "dora") is None
+    awaited = house.audited("approval awaited")
+    assert [(entry.person, json.loads(entry.body)["lacking"]) for entry in awaited] == [
+        ("dora", 2),
+        ("bert", 1),
+    ]
+    assert {(entry.subject, entry.fleet) for entry in awaited} == {(plan.digest, "edge")}
+
+
 async def test_a_fleet_that_is_protected_asks_for_people_at_every_upgrade(
     house: House, releases: Releases
 ) -> None:

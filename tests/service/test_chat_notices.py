@@ -38,15 +38,11 @@ class Rooms:
         self.said.append(post)
 
     async def listen(self) -> AsyncIterator[ChatMessage]:
-        said: tuple[ChatMessage, ...] = ()
-        for one in said:
+        for one in tuple[ChatMessage, ...]():
             yield one
 
     def settled(self, said: ChatMessage) -> None:
         """Keep nothing."""
-
-    def keeps_out(self, said: ChatMessage) -> str | None:
-        """Keep nobody out."""
 
     async def answer(self, said: ChatMessage, answer: ChatAnswer) -> None:
         """Answer nothing."""
