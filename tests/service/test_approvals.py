@@ -34,6 +34,7 @@ from policies.planning.plan import plan as make_plan
 from policies.planning.settings import changing
 from policies.status.told import Told
 from tests.fakes.gateway import FakeGateway
+from tests.fakes.ledgers import new_ledger
 from tests.fakes.stage import PRODUCT, Stage
 from tests.service.system_user import SystemUser
 
@@ -72,6 +73,7 @@ class House:
     def __init__(self, folder: Path, stage: Stage, socket: Path) -> None:
         self.folder, self.stage, self.socket = folder, stage, socket
         (folder / "people.yaml").write_text(PEOPLE)
+        new_ledger(folder / "ledger.db")
         self.settings = Settings(
             temporal_address="127.0.0.1:1",
             prometheus_url="http://127.0.0.1:1",

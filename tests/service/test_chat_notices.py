@@ -44,6 +44,9 @@ class Rooms:
     def settled(self, said: ChatMessage) -> None:
         """Keep nothing."""
 
+    def keeps_out(self, said: ChatMessage) -> str | None:
+        """Keep nobody out."""
+
     async def answer(self, said: ChatMessage, answer: ChatAnswer) -> None:
         """Answer nothing."""
 
