@@ -32,8 +32,8 @@ class WaveWindow:
         self._asking: ChildWorkflowHandle[Opened, None] | None = None
         self._answer: WindowAnswer | None = None
         self._under_way = False
-        self._heeded = False
-        """Whether what closed was acted on; whether the change is held says the story."""
+        self._heeded = set[str]()
+        """What closed and was acted on, by freeze; whether the change is held says the story."""
 
     async def ask(self, order: ChangeOrder, name: str, plan: PlanHeader, wave: int, child: str) -> None:
         """Have it asked, from now until that wave is over, whether it may start."""
@@ -85,7 +85,7 @@ class WaveWindow:
         """Ask no more: the wave is over."""
         self._under_way = False
         asking, self._asking, self._wave = self._asking, None, 0
-        self._heeded = False
+        self._heeded.clear()
         await self._let_go("the wave is over")
         self._story.take_window(None, workflow.now())
         if asking is not None:
@@ -104,29 +104,31 @@ class WaveWindow:
         if not answer.is_known:
             return  # neither is a hold lifted, nor does anything go back, because nobody can say
         if answer.is_open:
-            self._heeded = False
+            self._heeded.clear()
             await self._let_go(answer.lasting)
         elif answer.freeze is None and closing is OnWindowClose.ROLLBACK:
             await self._give(_command(CommandKind.ROLL_BACK, answer.lasting))
         elif answer.freeze is not None or closing is OnWindowClose.HOLD:
-            await self._hold(answer.lasting)
+            await self._hold(answer)
         elif self._holds:  # the freeze is over, and so is the window
-            self._heeded = False
+            self._heeded.clear()
             await self._let_go(answer.lasting)
         else:
-            self._heeded = False
+            self._heeded.clear()
             self._story.note(f"the window closed; wave {wave} is finished: {answer.lasting}", workflow.now())
 
-    async def _hold(self, reason: str) -> None:
-        """Hold, once for each time that it is closed: a person who lifted that is not overruled."""
-        if self._heeded or self._holds:
+    async def _hold(self, answer: WindowAnswer) -> None:
+        """Hold, once for each that closes it: a person who lifted that is not overruled, but by another."""
+        what = answer.freeze or "window"
+        if what in self._heeded or self._holds:
             return
-        self._heeded, taken = True, False
+        self._heeded.add(what)
+        taken = False
         try:
-            taken = (await self._give(_command(CommandKind.HOLD, reason))).accepted
+            taken = (await self._give(_command(CommandKind.HOLD, answer.lasting))).accepted
         finally:
             if not taken:  # then it is said again with the next answer
-                self._heeded = False
+                self._heeded.discard(what)
 
     async def _let_go(self, reason: str) -> None:
         """Lift the hold of the window, where there is one: the story knows, also when a person lifted it."""
