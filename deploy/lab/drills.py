@@ -331,7 +331,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = _parse(arguments)
     if chosen.verb == "list":
         for name, drill in DRILLS.items():
-            sys.stdout.write(f"{name:20}{drill.summary}; safe within {drill.budget.total_seconds():.0f} s\n")
+            sys.stdout.write(f"{name:26}{drill.summary}; safe within {drill.budget.total_seconds():.0f} s\n")
         return ExitCode.DONE
     report = asyncio.run(rehearse(chosen.name))
     _show(report)

@@ -63,7 +63,8 @@ class Freezes(Book):
             which = (table.c.fleet == fleet, table.c.name == name)
             if not connection.execute(delete(table).where(*which)).rowcount:
                 raise Unknown(
-                    f"{fleet} has no freeze {name} that somebody added; see: penstock window freeze list"
+                    f"{fleet} has no freeze {name} that somebody added; one of the fleet's file is removed "
+                    f"there; see: penstock window freeze list {fleet}"
                 )
             body = {"reason": reason}
             append(connection, person, Via.SYSTEM, "freeze removed", f"{fleet}/{name}", body, fleet=fleet)
