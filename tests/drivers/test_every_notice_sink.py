@@ -8,10 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from activities.drivers.notices.composing import sink_of
 from activities.drivers.notices.port import Sink, Undelivered
+from activities.drivers.notices.secret import without
 from activities.drivers.notices.telling import told
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.store.ledger import Ledger
@@ -78,6 +81,19 @@ def test_a_kind_that_nobody_tells_has_nothing_that_tells_it(kind: str, tmp_path:
 
 
 # --- secrets -----------------------------------------------------------------------------
+
+secrets = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=60).map(str.strip)
+
+
+@given(secrets, st.text(max_size=40), st.text(max_size=40), st.integers(0, 60), st.integers(0, 60))
+def test_whatever_part_of_a_secret_is_said_nothing_of_use_is_left(
+    secret: str, before: str, after: str, begin: int, end: int
+) -> None:
+    shown = without(f"{before}{secret[begin:end]}{after}", [secret])
+    size = min(len(secret), PIECE)
+    assert not [at for at in range(len(secret) - size + 1) if size and secret[at : at + size] in shown]
+    assert without(before, []) == before
+
 
 CUTS: dict[str, Callable[[bytes, bytes], bytes]] = {
     "whole": lambda heard, _: heard,
