@@ -145,8 +145,7 @@ class Looking:
                 # Of what happened before penstock told anybody, only what still waits, and the end.
                 facts = [one for one in facts if KINDS[one.state].waits or (begun and one.state in FINAL)]
             subject = Subject(name, record.fleet, name)
-            scope = OF_CHANGES | {NoticeState.BLIND}
-            found += self.addressed(rules, subject, facts, scope, now, before[name])
+            found += self.addressed(rules, subject, facts, OF_CHANGES, now, before[name])
         return found, again
 
     def _headers(self, plans: Collection[str]) -> Mapping[str, PlanHeader]:

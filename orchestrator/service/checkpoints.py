@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -173,7 +174,8 @@ def to_syslog(line: str) -> None:
 
 
 def to_webhook(url: str) -> Sink:
-    """Return the sink that posts checkpoints to this address."""
+    """Return the sink that posts checkpoints to this address, whose path may be a secret and is not said."""
+    host = urlsplit(url).hostname
 
     def post(line: str) -> None:
         try:
@@ -182,6 +184,6 @@ def to_webhook(url: str) -> Sink:
             )
             answer.raise_for_status()
         except httpx.HTTPError as error:
-            raise Unavailable(f"{url}: {type(error).__name__}") from error
+            raise Unavailable(f"{host}: {type(error).__name__}") from error
 
     return post

@@ -3,7 +3,7 @@
 import re
 from datetime import time, timedelta
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -37,22 +37,30 @@ class SinkOf(Value):
     """What routes and commands call it."""
 
 
-class WebhookSink(SinkOf):
-    """Posts CloudEvents to an address of yours, signed with a key that both sides have."""
+class HttpSink(SinkOf):
+    """What all sinks have that are told over HTTP: nothing is told in the open but on this host itself."""
 
-    kind: Literal["webhook"]
-    """Signed CloudEvents over HTTP."""
     url: Url
-    """Where they are posted to; without TLS only on this host itself."""
-    key_file: PrivateFile
-    """Holds the key that signs, 32 characters at least, in one line."""
+    """Where notices are posted to; without TLS only on this host itself."""
     authorities: PrivateFile | None = None
     """Certificates of an authority of your own, in PEM; left out: those that the host trusts."""
 
     @model_validator(mode="after")
-    def _is_secret(self) -> "WebhookSink":
-        _refuse_in_the_open(self.url)
+    def _is_secret(self) -> Self:
+        if not self.url.startswith("https://") and _ON_THIS_HOST.fullmatch(self.url) is None:
+            # Its path may be a secret; whoever reads this sentence sees the host alone.
+            host = "/".join(self.url.split("/")[:3])
+            raise ValueError(f"{host} would be told in the open; write https://")
         return self
+
+
+class WebhookSink(HttpSink):
+    """Posts CloudEvents to an address of yours, signed with a key that both sides have."""
+
+    kind: Literal["webhook"]
+    """Signed CloudEvents over HTTP."""
+    key_file: PrivateFile
+    """Holds the key that signs, 32 characters at least, in one line."""
 
 
 class Tls(StrEnum):
@@ -94,25 +102,18 @@ class SmtpSink(SinkOf):
         return self
 
 
-class PagerdutySink(SinkOf):
+class PagerdutySink(HttpSink):
     """Opens, acknowledges and resolves incidents by PagerDuty's Events API v2, or what speaks like it."""
 
     kind: Literal["pagerduty"]
     """Incidents by PagerDuty's Events API v2."""
-    endpoint: Url = "https://events.pagerduty.com/v2/enqueue"
-    """Where events are posted to."""
+    url: Annotated[Url, Field(alias="endpoint")] = "https://events.pagerduty.com/v2/enqueue"
+    """Where events are posted to; without TLS only on this host itself."""
     routing_key_file: PrivateFile
     """Holds the integration's key, in one line."""
-    authorities: PrivateFile | None = None
-    """Certificates of an authority of your own, in PEM; left out: those that the host trusts."""
-
-    @model_validator(mode="after")
-    def _is_secret(self) -> "PagerdutySink":
-        _refuse_in_the_open(self.endpoint)
-        return self
 
 
-class AlertmanagerSink(SinkOf):
+class AlertmanagerSink(HttpSink):
     """Has alerts fire in an Alertmanager for as long as something waits."""
 
     kind: Literal["alertmanager"]
@@ -121,13 +122,6 @@ class AlertmanagerSink(SinkOf):
     """Its own address, before `/api/v2/alerts`; without TLS only on this host itself."""
     token_file: PrivateFile | None = None
     """Holds a bearer token, where something before it asks for one."""
-    authorities: PrivateFile | None = None
-    """Certificates of an authority of your own, in PEM; left out: those that the host trusts."""
-
-    @model_validator(mode="after")
-    def _is_secret(self) -> "AlertmanagerSink":
-        _refuse_in_the_open(self.url)
-        return self
 
 
 class ChatSink(SinkOf):
@@ -233,8 +227,3 @@ _THIS_HOST = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 _ON_THIS_HOST = re.compile(r"http://(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]+)?(?:/.*)?")
-
-
-def _refuse_in_the_open(url: str) -> None:
-    if not url.startswith("https://") and _ON_THIS_HOST.fullmatch(url) is None:
-        raise ValueError(f"{url} would be told in the open; write https://")

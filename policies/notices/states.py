@@ -53,6 +53,8 @@ class Kind(NamedTuple):
     """Whether it is so until something settles it."""
     runbook: str | None = None
     """The page of `runbooks/` that fits."""
+    of_change: bool = True
+    """Whether what waits is over as soon as its change says so no more; if not, something else settles it."""
 
 
 _INFO, _NEEDS, _PAGE = NoticeLevel.INFO, NoticeLevel.NEEDS_YOU, NoticeLevel.PAGE
@@ -71,24 +73,24 @@ KINDS = {
     NoticeState.BLIND: Kind(_PAGE, waits=True, runbook="metrics-blind"),
     NoticeState.ROLLING_BACK: Kind(_INFO, runbook="canary-rejected"),
     NoticeState.ROLLBACK_INCOMPLETE: Kind(_PAGE, waits=True, runbook="rollback-incomplete"),
-    NoticeState.WEDGED: Kind(_PAGE, waits=True, runbook="worker-or-temporal-down"),
+    NoticeState.WEDGED: Kind(_PAGE, waits=True, runbook="worker-or-temporal-down", of_change=False),
     NoticeState.PROMOTED: Kind(_INFO),
     NoticeState.ROLLED_BACK: Kind(_INFO, runbook="canary-rejected"),
     NoticeState.ENDED_INCOMPLETE: Kind(_PAGE, waits=True, runbook="rollback-incomplete"),
     NoticeState.REFUSED: Kind(_INFO),
     NoticeState.ABORTED: Kind(_INFO),
     NoticeState.ENDED_HELD: Kind(_NEEDS, waits=True, runbook="held-decide"),
-    NoticeState.QUARANTINED: Kind(_NEEDS, waits=True, runbook="gateway-unwell"),
+    NoticeState.QUARANTINED: Kind(_NEEDS, waits=True, runbook="gateway-unwell", of_change=False),
     NoticeState.RETURNED: Kind(_INFO),
-    NoticeState.DRAIN_HELD: Kind(_NEEDS, waits=True, runbook="drain-past-deadline"),
+    NoticeState.DRAIN_HELD: Kind(_NEEDS, waits=True, runbook="drain-past-deadline", of_change=False),
     NoticeState.DRAINED: Kind(_INFO),
-    NoticeState.HARM_FOUND: Kind(_NEEDS, waits=True, runbook="held-decide"),
-    NoticeState.ASTRAY: Kind(_PAGE, waits=True, runbook="wrong-version-running"),
-    NoticeState.CERTIFICATES_LATE: Kind(_NEEDS, waits=True, runbook="certificate-ends"),
-    NoticeState.AUDIT_BROKEN: Kind(_PAGE, waits=True, runbook="audit-broken"),
-    NoticeState.PART_AWAY: Kind(_PAGE, waits=True, runbook="worker-or-temporal-down"),
+    NoticeState.HARM_FOUND: Kind(_NEEDS, waits=True, runbook="held-decide", of_change=False),
+    NoticeState.ASTRAY: Kind(_PAGE, waits=True, runbook="wrong-version-running", of_change=False),
+    NoticeState.CERTIFICATES_LATE: Kind(_NEEDS, waits=True, runbook="certificate-ends", of_change=False),
+    NoticeState.AUDIT_BROKEN: Kind(_PAGE, waits=True, runbook="audit-broken", of_change=False),
+    NoticeState.PART_AWAY: Kind(_PAGE, waits=True, runbook="worker-or-temporal-down", of_change=False),
     NoticeState.OVER: Kind(_INFO),
-    NoticeState.NOBODY_ACTED: Kind(_PAGE, waits=True, runbook="held-decide"),
+    NoticeState.NOBODY_ACTED: Kind(_PAGE, waits=True, runbook="held-decide", of_change=False),
     NoticeState.EARLIER: Kind(_INFO),
     NoticeState.TEST: Kind(_INFO),
 }
@@ -124,16 +126,5 @@ LEFT = frozenset({NoticeState.ENDED_INCOMPLETE, NoticeState.ENDED_HELD, NoticeSt
 FINAL = frozenset(OF_OUTCOMES.values())
 """Ends of changes."""
 
-OF_CHANGES = FINAL | {
-    NoticeState.STARTED,
-    NoticeState.WAITING_FOR_WINDOW,
-    NoticeState.WAITING_FOR_CAPACITY,
-    NoticeState.WAITING_FOR_TESTS,
-    NoticeState.WAITING_FOR_SECOND_PERSON,
-    NoticeState.WAVE_PASSED,
-    NoticeState.HELD,
-    NoticeState.BLIND,
-    NoticeState.ROLLING_BACK,
-    NoticeState.ROLLBACK_INCOMPLETE,
-}
-"""What follows from the story of a change alone."""
+OF_CHANGES = frozenset(state for state, kind in KINDS.items() if kind.waits and kind.of_change)
+"""What waits for as long as its change says so, or has been judged without metrics."""

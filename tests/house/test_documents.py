@@ -23,6 +23,7 @@ from policies.model.host_limits import HostLimits
 from policies.model.plan import Strategy
 from policies.model.value import digest_of
 from policies.planning.plan import plan as make_plan
+from tests.fakes.notice_sinks import MODELS
 from tests.house.tree import ROOT, documents, place
 from tests.lab.readme_commands import ELSEWHERE, STORY, of_the_readme
 from tests.unit.fleets import NEW, OLD, state
@@ -182,6 +183,12 @@ def test_no_link_between_documents_is_broken() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_every_kind_of_sink_has_a_row_that_says_what_its_repeats_are_known_by() -> None:
+    text = (ROOT / "docs" / "notices.md").read_text()
+    table = text.partition("| kind of sink | repeats have the same |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \| .+ \|$", table, flags=re.MULTILINE)) == sorted(MODELS)
 
 
 def test_every_place_that_contributing_sends_people_to_is_there() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from orchestrator.service.checkpoints import Checkpoints, signing_key
+from orchestrator.service.checkpoints import Checkpoints, signing_key, to_webhook
 from orchestrator.service.drains import DrainService
 from orchestrator.service.service import Service
 from orchestrator.store import verifier
@@ -63,6 +63,17 @@ def test_a_sink_that_is_away_keeps_no_checkpoint_from_the_others(tmp_path: Path,
     ledger.audit("ana", "cli", "looked", "edge", {})
     found.note()
     assert len(sent) == len((tmp_path / "kept.jsonl").read_text().splitlines()) == 1
+
+
+def test_an_address_that_is_away_is_named_without_its_path(
+    tmp_path: Path, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = to_webhook("http://127.0.0.1:1/hooks/a-secret-of-ours")
+    found = Checkpoints(ledger, tmp_path / "audit.key", tmp_path / "kept.jsonl", [away])
+    ledger.audit("ana", "cli", "looked", "edge", {})
+    found.note()
+    assert "127.0.0.1: ConnectError" in caplog.text
+    assert "a-secret-of-ours" not in caplog.text
 
 
 def test_a_key_that_others_can_read_signs_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from orchestrator.store.addressed import Addressed
 from orchestrator.store.database import writing
 from orchestrator.store.ledger import Ledger
 from policies.model.approval import APPROVAL_AWAITED
-from policies.model.change import Outcome, Quarantine
+from policies.model.change import ChangeEnding, ChangeOpening, Outcome, Quarantine
 from policies.model.drain import DRAIN_OVER, DrainEvent
 from policies.model.notice import Notice, NoticeLevel, Occasion
 from policies.model.plan import Plan
@@ -75,11 +75,7 @@ def of_entry(action: str, subject: str) -> Callable[[Stage], None]:
 
 def resumed(stage: Stage) -> None:
     stage.change(STATES["held by a person"])
-    row = stage.ledger.story("edge-1")
-    assert row is not None
-    told = row.told.model_validate({"name": "edge-1", **STATES["observing health"][1]})
-    stage.ledger.record_story(row.order, told, 1, ())
-    stage.looks.look()
+    goes_on(stage)
 
 
 def over(stage: Stage) -> None:
@@ -153,6 +149,60 @@ def earlier(stage: Stage) -> None:
     fold_old(stage.ledger, NOW)
 
 
+def goes_on(stage: Stage) -> None:
+    """Have the change say that it waits for nothing."""
+    row = stage.ledger.story("edge-1")
+    assert row is not None
+    told = row.told.model_validate({"name": "edge-1", **STATES["observing health"][1]})
+    stage.ledger.record_story(row.order, told, 1, ())
+    stage.looks.look()
+
+
+def another_is_promoted(stage: Stage) -> None:
+    if stage.ledger.story("edge-1") is None:
+        stage.change(STATES["promoted"])
+    row = stage.ledger.story("edge-1")
+    assert row is not None
+    order, said = row.order, {**STATES["promoted"][1]}
+    of_order: dict[str, Any] = {"fleet": "edge", "kind": order.kind, "requested_by": "ana", "reason": "CVE"}
+    name = stage.ledger.open_change(ChangeOpening(key="another", release="1.3.1", **of_order))
+    stage.ledger.record_story(order, row.told.model_validate({"name": name, **said}), 0, ())
+    stage.ledger.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="it was"))
+    stage.looks.look()
+
+
+def is_back(stage: Stage) -> None:
+    stage.ledger.clear_quarantine("edge", "gw-1", "penstock", "it answers")
+    stage.looks.look()
+
+
+def brought_back(stage: Stage) -> None:
+    with writing(stage.ledger.engine) as connection:
+        connection.execute(update(tables.gateway_states).values(takes="sha256:good"))
+    stage.look_around(after=2 * ASTRAY_FOR)
+
+
+def renewed(stage: Stage) -> None:
+    with writing(stage.ledger.engine) as connection:
+        connection.execute(update(tables.gateway_certificates).values(expires=NOW + timedelta(days=60)))
+    stage.look_around()
+
+
+ENDINGS: dict[NoticeState, Callable[[Stage], None]] = {
+    NoticeState.ENDED_INCOMPLETE: another_is_promoted,
+    NoticeState.ENDED_HELD: another_is_promoted,
+    NoticeState.HARM_FOUND: another_is_promoted,
+    NoticeState.WEDGED: Stage.look_around,
+    NoticeState.QUARANTINED: is_back,
+    NoticeState.DRAIN_HELD: of_entry(DrainEvent.EMPTIED, "gw-1/edge-1"),
+    NoticeState.ASTRAY: brought_back,
+    NoticeState.CERTIFICATES_LATE: renewed,
+    NoticeState.AUDIT_BROKEN: Stage.look_around,
+    NoticeState.PART_AWAY: Stage.look_around,
+    NoticeState.NOBODY_ACTED: goes_on,
+}
+"""How what waits ends, where it is not by its change saying so no more."""
+
 SCENES: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.STARTED: of_state("switching"),
     NoticeState.WAITING_FOR_WINDOW: of_state("starting", window=CLOSED),
@@ -202,6 +252,17 @@ def test_each_state_is_told_as_loud_as_it_is_and_for_as_long_as_it_lasts(
     assert stage.told().get(state.value) is KINDS[state].level
     waits = {one.notice.state for one in ledger.waiting_notices()}
     assert (state.value in waits) == KINDS[state].waits
+
+
+@pytest.mark.parametrize("state", [state for state, kind in KINDS.items() if kind.waits])
+def test_each_state_that_waits_ends_and_wakes_nobody_afterwards(ledger: Ledger, state: NoticeState) -> None:
+    stage = Stage(ledger)
+    SCENES[state](stage)
+    assert state.value in {one.notice.state for one in ledger.waiting_notices()}
+    ends = ENDINGS.get(state, goes_on)
+    ends(stage)
+    assert [one.notice.key for one in ledger.waiting_notices()] == []
+    assert stage.looks.escalate(NOW + timedelta(days=1)) == ()
 
 
 @pytest.mark.parametrize("action", sorted(ACTIONS))

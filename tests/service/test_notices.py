@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import pytest
 
+from activities.drivers.notices.alertmanager import Alertmanager
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.service import Service
 from orchestrator.store.addressed import Addressed
@@ -13,6 +15,7 @@ from orchestrator.store.ledger import Ledger
 from policies.model.notice import Notice, NoticeLevel, Occasion
 from policies.model.people import Role
 from tests.fakes.notice_receivers import KEY, webhook
+from tests.fakes.notice_sinks import KINDS, SECRET, answering
 from tests.service.command_line import CommandLine
 
 
@@ -109,3 +112,35 @@ async def test_commands_list_test_and_acknowledge(
     assert "edge-1/held/1 is with root since" in said.out
     assert ledger.waiting_notices()[0].acknowledged
     assert [one.action for one in ledger.audit_entries()].count("notice acknowledged") == 1
+
+
+async def test_a_test_of_a_sink_says_neither_its_secret_nor_what_a_driver_that_fails_had_in_hand(
+    penstock: CommandLine,
+    service: Service,
+    ledger: Ledger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "it.key").write_text(SECRET)
+    (tmp_path / "it.key").chmod(0o600)
+    file = tmp_path / "notices.yaml"
+    object.__setattr__(service.notices, "rules", RulesFile(file))
+    with answering(KINDS["alertmanager"], 403, lambda heard: heard[heard.find(SECRET.encode()) :]) as (
+        port,
+        _,
+    ):
+        sink = {"name": "it", "kind": "alertmanager", **KINDS["alertmanager"].settings("http", port)}
+        file.write_text(json.dumps({"apiVersion": "penstock/v1", "sinks": [sink]}))
+        echoed = await penstock("notice", "test", "it")
+
+    async def fails(*_: object) -> str:
+        raise ValueError(f"no header of {SECRET}")
+
+    monkeypatch.setattr(Alertmanager, "tell", fails)
+    failed = await penstock("notice", "test", "it")
+    assert "it answers 403: …" in echoed.err
+    assert "ValueError" in failed.err
+    entries = "".join(entry.body for entry in ledger.audit_entries())
+    for said in (echoed.out, echoed.err, failed.out, failed.err, entries, caplog.text):
+        assert SECRET[:8] not in said

@@ -39,13 +39,14 @@ class Alertmanager(Sink):
             alerts.append(self._alert(delivery.notice, delivery.settled or now + lasts))
         if not alerts:
             return "nothing is left to resolve"
-        settings, headers = self._settings, {"Content-Type": "application/json"}
-        if settings.token_file is not None:
-            headers["Authorization"] = (
-                f"Bearer {secret_line(self._folder / settings.token_file, 'the token')}"
-            )
-        own, url = settings.authorities, f"{settings.url.rstrip('/')}/api/v2/alerts"
-        return await post(url, json.dumps(alerts).encode(), headers, self._folder / own if own else None)
+        headers, secrets = {"Content-Type": "application/json"}, list[str]()
+        if self._settings.token_file is not None:
+            secrets.append(secret_line(self._folder / self._settings.token_file, "the token"))
+            headers["Authorization"] = f"Bearer {secrets[0]}"
+        body = json.dumps(alerts).encode()
+        return await post(
+            self._settings, self._folder, body, headers, secrets=secrets, under="/api/v2/alerts"
+        )
 
     def _alert(self, notice: Notice, ends: datetime) -> dict[str, object]:
         named = {"change": notice.change, "gateway": notice.gateway}

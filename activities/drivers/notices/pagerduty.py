@@ -40,9 +40,9 @@ class Pagerduty(Sink):
         return said
 
     async def _post(self, notice: Notice, action: str) -> str:
-        settings = self._settings
+        key = secret_line(self._folder / self._settings.routing_key_file, "the routing key")
         event: dict[str, object] = {
-            "routing_key": secret_line(self._folder / settings.routing_key_file, "the routing key"),
+            "routing_key": key,
             "event_action": action,
             "dedup_key": notice.key,
         }
@@ -57,8 +57,5 @@ class Pagerduty(Sink):
                 "class": notice.state,
                 "custom_details": {"said": list(lines(notice, self._spell))},
             }
-        own = settings.authorities
-        headers = {"Content-Type": "application/json"}
-        return await post(
-            settings.endpoint, json.dumps(event).encode(), headers, self._folder / own if own else None
-        )
+        headers, body = {"Content-Type": "application/json"}, json.dumps(event).encode()
+        return await post(self._settings, self._folder, body, headers, secrets=[key])

@@ -2,17 +2,23 @@
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
 from activities.drivers.notices.port import DEADLINE, Undelivered
+from activities.drivers.notices.secret import without
 from policies.model.errors import BadInput
+from policies.model.notice_rules import HttpSink
 from policies.model.value import sentence
 
 MOST_READ = 1 << 16
 """Bytes of an answer that are read."""
+
+MOST_LOOKED_AT = 2_000
+"""Characters of an answer that are searched for secrets."""
 
 MOST_TOLD = 200
 """Characters of an answer that are told to people."""
@@ -30,30 +36,47 @@ def trusting(authorities: Path | None) -> ssl.SSLContext:
         raise BadInput(f"{authorities} holds no certificates in PEM that can be read; check it") from error
 
 
-async def post(url: str, content: bytes, headers: Mapping[str, str], authorities: Path | None) -> str:
-    """Post this and return what the receiver answered, in a line.
+async def post(
+    sink: HttpSink,
+    folder: Path,
+    content: bytes,
+    headers: Mapping[str, str],
+    *,
+    secrets: Collection[str],
+    under: str = "",
+) -> str:
+    """Post this to the sink's address and return what the receiver answered, in a line.
+
+    Args:
+        sink: Whose address it is, and who vouches for that.
+        folder: From where on the sink's files are.
+        content: What is posted.
+        headers: How, and by whom.
+        secrets: What neither an answer nor an error says again; the address has its own, its path.
+        under: What follows the address.
 
     Raises:
         Undelivered: It did not answer in time, or did not say that it took it.
         BadInput: The file of authorities is not as it must be.
     """
-    verified = trusting(authorities)
-    seconds = DEADLINE.total_seconds()
+    verified = trusting(folder / sink.authorities if sink.authorities else None)
+    address = f"{sink.url.rstrip('/')}{under}" if under else sink.url
+    hidden, seconds = [*secrets, urlsplit(sink.url).path.strip("/")], DEADLINE.total_seconds()
     try:
         async with (
             asyncio.timeout(seconds),
             httpx.AsyncClient(
                 verify=verified, trust_env=False, follow_redirects=False, timeout=seconds
             ) as client,
-            client.stream("POST", url, content=content, headers=dict(headers)) as answer,
+            client.stream("POST", address, content=content, headers=dict(headers)) as answer,
         ):
-            said = await _read(answer)
+            said = line_of(await _read(answer), hidden)
             status = answer.status_code
     except TimeoutError as error:
         raise Undelivered(f"it did not answer within {seconds:g} s") from error
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise Undelivered(
-            f"it cannot be reached: {sentence(str(error) or type(error).__name__, MOST_TOLD)}"
+            f"it cannot be reached: {line_of(str(error) or type(error).__name__, hidden)}"
         ) from error
     if httpx.codes.is_redirect(status):
         raise Undelivered(f"it answers {status} and points elsewhere, which is not followed", reached=True)
@@ -62,10 +85,18 @@ async def post(url: str, content: bytes, headers: Mapping[str, str], authorities
     return f"it answers {status}{f': {said}' if said else ''}"
 
 
+def line_of(said: str, secrets: Collection[str]) -> str:
+    """Return what a receiver or a library said as one line for people, without any piece of a secret."""
+    looked_at = sentence(said, len(said) + 1)[
+        :MOST_LOOKED_AT
+    ]  # cut only afterwards: half a secret is one, too
+    return sentence(without(looked_at, secrets), MOST_TOLD)
+
+
 async def _read(answer: httpx.Response) -> str:
     found = b""
     async for part in answer.aiter_raw(4096):
         found += part
         if len(found) > MOST_READ:
             break
-    return sentence(found.decode(errors="replace"), MOST_TOLD)
+    return found.decode(errors="replace")

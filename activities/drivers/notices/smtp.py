@@ -1,6 +1,7 @@
 """Notices as mail: plain text, one conversation for each change, a repeat under the same Message-ID."""
 
 import asyncio
+import base64
 import hashlib
 import smtplib
 import socket
@@ -12,7 +13,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 from activities.drivers.notices.port import DEADLINE, ONCE, Sink, Undelivered
-from activities.drivers.notices.posting import MOST_TOLD, trusting
+from activities.drivers.notices.posting import line_of, trusting
 from activities.drivers.notices.secret import secret_line
 from activities.drivers.notices.text import Spell, headline, lines
 from policies.model.notice import Delivery, Notice, NoticeLevel
@@ -42,9 +43,10 @@ class Mail(Sink):
     def _send(self, mail: EmailMessage) -> str:
         """Hand the mail over; whatever the server does, it ends at the deadline."""
         settings = self._settings
-        password = None
+        password, secrets = None, list[str]()
         if settings.password_file is not None:
             password = secret_line(self._folder / settings.password_file, "the password")
+            secrets = [password, *_as_logged_in(settings.login or "", password)]
         own = settings.authorities
         tls = trusting(self._folder / own if own else None)
         seconds = DEADLINE.total_seconds()
@@ -72,19 +74,16 @@ class Mail(Sink):
                 f"{settings.login} cannot log in: it answers {error.smtp_code}", reached=True
             ) from error
         except smtplib.SMTPResponseException as error:
-            said = (
-                sentence(str(error.smtp_error, "utf-8", "replace"), MOST_TOLD)
-                if isinstance(error.smtp_error, bytes)
-                else ""
-            )
-            raise Undelivered(f"it answers {error.smtp_code}: {said}", reached=True) from error
+            said = error.smtp_error
+            why = line_of(said.decode(errors="replace") if isinstance(said, bytes) else said, secrets)
+            raise Undelivered(f"it answers {error.smtp_code}: {why}", reached=True) from error
         except smtplib.SMTPRecipientsRefused as error:
             raise Undelivered(
                 f"it takes mail for none of the {len(error.recipients)} receivers", reached=True
             ) from error
         except (smtplib.SMTPException, OSError, ValueError) as error:
-            said = sentence(str(error) or type(error).__name__, MOST_TOLD)
-            raise Undelivered(f"it cannot be reached: {said}") from error
+            why = line_of(str(error) or type(error).__name__, secrets)
+            raise Undelivered(f"it cannot be reached: {why}") from error
         finally:
             timer.cancel()
             client.close()
@@ -114,6 +113,12 @@ def written(delivery: Delivery, settings: SmtpSink, spell: Spell) -> EmailMessag
 def message_id(key: str, domain: str) -> str:
     """Return the Message-ID of what has that key."""
     return f"<{hashlib.sha256(key.encode()).hexdigest()[:40]}@{domain}>"
+
+
+def _as_logged_in(login: str, password: str) -> tuple[str, ...]:
+    """Return the password as a login of SMTP shows it."""
+    plain = f"\0{login}\0{password}"
+    return tuple(base64.b64encode(one.encode()).decode().rstrip("=") for one in (password, plain))
 
 
 def _settles(resolved: tuple[Notice, ...]) -> list[str]:

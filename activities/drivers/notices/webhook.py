@@ -44,8 +44,7 @@ class Webhook(Sink):
             "Penstock-Timestamp": at,
             "Penstock-Signature": f"v1={signature(key, at, body)}",
         }
-        own = self._settings.authorities
-        return await post(self._settings.url, body, headers, self._folder / own if own else None)
+        return await post(self._settings, self._folder, body, headers, secrets=[key])
 
 
 def signature(key: str, at: str, body: bytes) -> str:
