@@ -9,7 +9,11 @@ from policies.model.chat import ChatAnswer, ChatCard, ChatMessage
 
 
 class ChatAway(Exception):
-    """The chat does not answer, or refuses; it is tried again."""
+    """The chat does not answer, or refuses; it is tried again.
+
+    It is written to logs: what it says is penstock's own, never a library's or a peer's words, in which a
+    token may stand, or an address that is as good as one.
+    """
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class Chat(Protocol):
     async def close(self) -> None:
         """Let go of every connection."""
         ...
+
+
+def unanswered(chat: str, error: Exception) -> ChatAway:
+    """Return that a chat does not answer, by the kind of what was met alone."""
+    return ChatAway(f"{chat} does not answer: {type(error).__name__}")
 
 
 def card_lines(card: ChatCard) -> list[str]:

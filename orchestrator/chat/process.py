@@ -12,16 +12,15 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from orchestrator.chat.asking import Api, ApiAway, ApiBusy, ApiRefuses
-from orchestrator.chat.file import ChatFile, read, secret
+from orchestrator.chat.file import ChatFile, MatrixFile, SlackFile, read, secret
 from orchestrator.chat.port import Chat, ChatAway, Post
 from orchestrator.chat.telling import Telling
 from orchestrator.chat.waiting import Lane, Waiting, verb_of
 from policies.chat.grammar import CHANGES
 from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatVerb, ShownCard
-from policies.model.errors import BadInput
 
 AGAIN_SECONDS = 1.0
 MOST_SECONDS = 60.0
@@ -94,9 +93,11 @@ class Conversation:
                 async for said in self._chat.listen():
                     pause = AGAIN_SECONDS
                     if not self._waiting.put(said):
-                        self._chat.settled(said)
+                        self._settle(said)
             except ChatAway as away:
                 _log.warning("%s", away)
+            except Exception:  # noqa: BLE001 - what nobody thought of takes no card and no notice with it
+                _log.exception("listening ended, and begins again")
             await asyncio.sleep(pause)
             pause = min(2 * pause, MOST_SECONDS)
 
@@ -108,7 +109,13 @@ class Conversation:
             except Exception:  # noqa: BLE001 - one message that cannot be answered keeps no other from its answer
                 _log.exception("the message %s is not answered", said.message)
             lane.done(said)
+            self._settle(said)
+
+    def _settle(self, said: ChatMessage) -> None:
+        try:
             self._chat.settled(said)
+        except Exception:  # noqa: BLE001 - a full disk, say: then it comes again after a kill, and is known
+            _log.exception("nothing notes that the message %s is settled", said.message)
 
     async def take(self, said: ChatMessage) -> None:
         """Hand a message on and say what is answered; where nobody answers, say that and what to do."""
@@ -217,15 +224,17 @@ def chat_of(file: ChatFile) -> Chat:
         BadInput: A secret cannot be read, or others may read it.
     """
     file.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if file.matrix is not None:
-        from orchestrator.chat.matrix import Matrix  # noqa: PLC0415 - who uses Slack does without
+    match file.chat:
+        case MatrixFile() as matrix:
+            from orchestrator.chat.matrix import Matrix  # noqa: PLC0415 - who uses another chat does without
 
-        return Matrix(file.matrix, secret(file.matrix.token), file.state)
-    if file.slack is None:
-        raise BadInput("chat.yaml names neither matrix nor slack")
-    from orchestrator.chat.slack import Slack  # noqa: PLC0415 - who uses Matrix does without
+            return Matrix(matrix, secret(matrix.token), file.state)
+        case SlackFile() as slack:
+            from orchestrator.chat.slack import Slack  # noqa: PLC0415 - who uses another chat does without
 
-    return Slack(file.slack)
+            return Slack(slack)
+        case other:
+            assert_never(other)
 
 
 async def main(path: Path, say_ready: Callable[[str], None]) -> None:

@@ -19,7 +19,19 @@ from orchestrator.chat.file import read, secret
 from orchestrator.chat.process import Conversation, chat_of
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening
-from tests.fakes.slack import CHANNEL, SECRET, TEAM, Slack, ordered, pressed, sent, signed, slack
+from tests.fakes.slack import (
+    APP_TOKEN,
+    BOT_TOKEN,
+    CHANNEL,
+    SECRET,
+    TEAM,
+    Slack,
+    ordered,
+    pressed,
+    sent,
+    signed,
+    slack,
+)
 from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
@@ -100,7 +112,7 @@ async def stand(night: Night, request: pytest.FixtureRequest) -> AsyncIterator[S
     with_chat(folder, workspace=TEAM, room=CHANNEL)
     for person, account in ACCOUNTS.items():
         link(ledger, person, workspace=TEAM, account=account)
-    secrets = {"bot": "xoxb-fake", "signing": SECRET, "app": "xapp-fake", "penstock.token": token(ledger)}
+    secrets = {"bot": BOT_TOKEN, "signing": SECRET, "app": APP_TOKEN, "penstock.token": token(ledger)}
     for name, said in secrets.items():
         (folder / name).write_text(said)
         (folder / name).chmod(0o600)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from activities.drivers.notices.port import DEADLINE, Sink, Undelivered
 from activities.drivers.notices.posting import MOST_TOLD, trusting
-from activities.drivers.notices.secret import secret_line
 from activities.drivers.notices.text import Spell, headline, lines
+from activities.drivers.private_files import secret_line
 from policies.model.notice import Delivery, Notice, NoticeLevel, Occasion
 from policies.model.notice_rules import SmtpSink, Tls
 from policies.model.value import sentence
