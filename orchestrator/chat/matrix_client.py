@@ -35,7 +35,7 @@ class ReadingClient(AsyncClient):
 
 def _is_readable(room: str, event: object) -> bool:
     try:
-        Event.parse_event(event)  # type: ignore[arg-type] - whatever a homeserver lets through
+        Event.parse_event(event)  # type: ignore[arg-type]  # whatever a homeserver lets through
     except Exception:  # noqa: BLE001 - a stranger chose what is in it
         _log.warning("an event in %s cannot be read and is left out", room[:255])
         return False
