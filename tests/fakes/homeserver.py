@@ -37,6 +37,8 @@ class Homeserver:
     """Whether it answers nobody with anything but an error."""
     refuses: str = ""
     """With which words it refuses everybody from now on."""
+    leads_to: str = ""
+    """To which other address it sends everybody from now on."""
     rooms: dict[int, str] = field(default_factory=dict)
     """In which room an event is, by its place in the list, where that is another one."""
     listened: asyncio.Event = field(default_factory=asyncio.Event)
@@ -134,6 +136,8 @@ async def homeserver() -> AsyncIterator[Homeserver]:
 
     @web.middleware
     async def maybe_away(request: web.Request, handler: Any) -> web.StreamResponse:
+        if fake.leads_to:
+            raise web.HTTPFound(fake.leads_to)
         if fake.refuses:
             return web.json_response({"errcode": fake.refuses, "error": fake.refuses}, status=403)
         if fake.away:

@@ -37,6 +37,8 @@ class Slack:
     """Messages of the channel as they are now, with `ts`."""
     private: list[Json] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
+    leads_to: str = ""
+    """To which other address it sends everybody from now on."""
     too_many: int = 0
     """How many calls from now on are answered with 429."""
     refuses: str = ""
@@ -50,13 +52,8 @@ class Slack:
 
     async def call(self, request: web.Request) -> web.Response:
         """Answer one call of the Web API."""
-        if self.too_many:
-            self.too_many -= 1
-            return web.json_response(
-                {"ok": False, "error": "ratelimited"}, status=429, headers={"Retry-After": "1"}
-            )
-        if self.refuses:
-            return web.json_response({"ok": False, "error": self.refuses})
+        if (refusal := self._refusal()) is not None:
+            return refusal
         method = request.match_info["method"]
         body: Json = (
             await request.json() if request.content_type == "application/json" else dict(await request.post())
@@ -90,6 +87,18 @@ class Slack:
             case _:
                 return web.json_response({"ok": False, "error": "unknown_method"})
         return web.json_response({"ok": True, **said})
+
+    def _refusal(self) -> web.Response | None:
+        if self.too_many:
+            self.too_many -= 1
+            return web.json_response(
+                {"ok": False, "error": "ratelimited"}, status=429, headers={"Retry-After": "1"}
+            )
+        if self.leads_to:
+            raise web.HTTPFound(self.leads_to)
+        if self.refuses:
+            return web.json_response({"ok": False, "error": self.refuses})
+        return None
 
     async def link(self, request: web.Request) -> web.WebSocketResponse:
         """Open a connection of Socket Mode."""

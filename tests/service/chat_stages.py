@@ -103,6 +103,10 @@ class Stage(Protocol):
         """Have the server refuse all from now on, with these words."""
         ...
 
+    def lead_to(self, address: str) -> None:
+        """Have the server send all to another address from now on."""
+        ...
+
 
 @dataclass(frozen=True)
 class Said:
@@ -252,6 +256,9 @@ class MatrixStage:
     def refuse(self, words: str) -> None:
         self._fake.refuses = words
 
+    def lead_to(self, address: str) -> None:
+        self._fake.leads_to = address
+
 
 class SlackStage:
     """Slack, which sends by HTTP or through a connection of Socket Mode."""
@@ -376,6 +383,9 @@ class SlackStage:
     def refuse(self, words: str) -> None:
         self._fake.refuses = words
 
+    def lead_to(self, address: str) -> None:
+        self._fake.leads_to = address
+
 
 @asynccontextmanager
 async def matrix_stage(folder: Path, prefix: str = "") -> AsyncIterator[Stage]:
@@ -422,6 +432,9 @@ async def slack_by_socket(folder: Path, prefix: str = "") -> AsyncIterator[Stage
     async with _slack_stage(folder, prefix, "app_token: app", None) as stage:
         yield stage
 
+
+SECRETS = {"matrix": ["account"], "slack by HTTP": ["bot", "signing"], "slack by socket": ["bot", "app"]}
+"""Names of files that hold something secret."""
 
 STAGES: dict[str, Callable[..., AbstractAsyncContextManager[Stage]]] = {
     "matrix": matrix_stage,

@@ -14,11 +14,13 @@ from aiohttp import ClientConnectionError
 
 from orchestrator import chat as chats
 from orchestrator.chat.door import HEARD
-from orchestrator.chat.file import AnyChat
+from orchestrator.chat.file import AnyChat, read
 from orchestrator.chat.port import ChatAway, Post
+from orchestrator.chat.process import chat_of
 from policies.model.chat import LONGEST_SAID, ChatAnswer, ChatCard
+from policies.model.errors import BadInput
 from tests.fakes.slack import sent
-from tests.service.chat_stages import HIDDEN, STAGES, Ears, Said, Stage
+from tests.service.chat_stages import HIDDEN, SECRETS, STAGES, Ears, Said, Stage
 
 HOSTILE = (
     "@channel @here @room <!channel> <!here> <@U0ANA> @ana:chat.example.org <b>x</b> <https://x.example|y>"
@@ -180,6 +182,16 @@ async def test_what_a_chat_says_of_itself_when_it_refuses_is_not_repeated(stage:
         assert len(str(away.value)) < 200
 
 
+async def test_what_a_library_says_of_an_address_that_is_as_good_as_a_token_is_not_repeated(
+    stage: Stage,
+) -> None:
+    stage.lead_to(f"hook://chat.example.org/{HIDDEN}")
+    for attempt in (stage.chat.show(card(stage)), anext(aiter(stage.chat.listen()))):
+        with pytest.raises(ChatAway) as away:
+            await attempt
+        assert HIDDEN not in str(away.value)
+
+
 @pytest.mark.parametrize("kind", STAGES)
 async def test_an_address_that_is_as_good_as_a_token_is_in_no_sentence(kind: str, tmp_path: Path) -> None:
     async with STAGES[kind](tmp_path, f"/hook/{HIDDEN}") as stage:
@@ -189,6 +201,33 @@ async def test_an_address_that_is_as_good_as_a_token_is_in_no_sentence(kind: str
         with pytest.raises(ChatAway) as away:
             await anext(aiter(stage.chat.listen()))
         assert HIDDEN not in str(away.value)
+
+
+@pytest.mark.parametrize("kind", STAGES)
+@pytest.mark.parametrize(
+    ("said", "rights", "why"),
+    [
+        ("short", 0o600, "printable characters or more"),
+        ("", 0o600, "printable characters or more"),
+        (f"{HIDDEN}{HIDDEN}\n{HIDDEN}", 0o600, "printable characters or more"),
+        (f"{HIDDEN}{HIDDEN}", 0o640, "may be read by others"),
+    ],
+)
+async def test_a_secret_is_one_long_line_of_a_file_that_nobody_else_reads(
+    kind: str, said: str, rights: int, why: str, tmp_path: Path
+) -> None:
+    async with STAGES[kind](tmp_path):  # it writes its files
+        pass
+    for name in SECRETS[kind]:
+        path = tmp_path / name
+        before = path.read_text()
+        path.write_text(said)
+        path.chmod(rights)
+        with pytest.raises(BadInput, match=why) as refused:
+            chat_of(read(tmp_path / "chat.yaml"))
+        assert HIDDEN not in str(refused.value)
+        path.write_text(before)
+        path.chmod(0o600)
 
 
 async def test_every_kind_of_chat_is_held_to_this(tmp_path: Path) -> None:
