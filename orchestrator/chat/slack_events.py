@@ -54,7 +54,7 @@ class SlackEvents:
         self.app = AsyncApp(
             client=client,
             logger=library,
-            authorize=authorized,
+            authorize=authorized,  # type: ignore[arg-type]  # None: nobody is there
             # The door has done that; Socket Mode has no signatures, whoever has the app's token opened it.
             request_verification_enabled=False,
             ignoring_self_events_enabled=True,
@@ -123,9 +123,9 @@ class SlackEvents:
     def _take(self, event: Json, text: str, *, direct: bool = False) -> None:
         if event.get("bot_id") is not None or event.get("user") is None:
             return
-        at = datetime.fromtimestamp(float(event["ts"]), UTC)
-        message, more = f"{event['channel']}/{event['ts']}", {"thread": event.get("thread_ts")}
-        self._hear(event["user"], event["channel"], message, text, at=at, direct=direct, **more)
+        at, thread = datetime.fromtimestamp(float(event["ts"]), UTC), event.get("thread_ts")
+        message = f"{event['channel']}/{event['ts']}"
+        self._hear(event["user"], event["channel"], message, text, at=at, direct=direct, thread=thread)
 
     async def _ordered(self, ack: Any, command: Json) -> None:
         channel, message = command["channel_id"], f"trigger/{command['trigger_id']}"

@@ -207,13 +207,13 @@ class MatrixStage:
             }
         )
         await self.chat.answer(asked, ChatAnswer(lines=("hello",), private=True))
-        return next(post["room"] for post in self._fake.posts if post["room"] != matrix.ROOM)
+        return next(str(post["room"]) for post in self._fake.posts if post["room"] != matrix.ROOM)
 
     async def garbage(self) -> None:
         ana = {"sender": self.account("ana")}
         order: dict[str, Any] = {"msgtype": "m.text", "body": "!penstock hold edge"}
         edit = {"m.relates_to": {"rel_type": "m.replace", "event_id": "$q"}}
-        for event in (
+        told: list[Any] = [
             [],
             7,
             None,
@@ -224,7 +224,8 @@ class MatrixStage:
             ana | {"content": {"msgtype": "m.text", "body": 7}},
             ana | {"origin_server_ts": "now", "content": order},
             ana | {"content": order | edit},
-        ):
+        ]
+        for event in told:
             self._fake.tell(event)
 
     def seen(self) -> list[Seen]:

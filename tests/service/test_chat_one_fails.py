@@ -162,7 +162,7 @@ async def test_listening_begins_again_and_each_is_answered_whatever_the_chat_rai
 ) -> None:
     monkeypatch.setattr(process, "AGAIN_SECONDS", 0.01)
     room, api = Room(fails), Answers()
-    talk: Any = Conversation(room, api)  # type: ignore[arg-type] - as much of an API as it needs
+    talk: Any = Conversation(room, api)  # type: ignore[arg-type]  # as much of an API as it needs
     running = asyncio.create_task(talk.run())
     try:
         await until(lambda: {*room.settled_of} == {"m0", "m1", "m2", "m3"})
