@@ -50,6 +50,8 @@ _log = logging.getLogger(__name__)
 class Matrix:
     """One account of a homeserver."""
 
+    edits = threads = private = True
+
     def __init__(self, file: MatrixFile, token: str, state: Path) -> None:
         self._file = file
         config = AsyncClientConfig(

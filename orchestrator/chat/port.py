@@ -37,6 +37,21 @@ class Chat(Protocol):
         """What it is called in fleets' files and links."""
         ...
 
+    @property
+    def edits(self) -> bool:
+        """Whether a post can be replaced; without it a card is posted anew as often as it changes."""
+        ...
+
+    @property
+    def threads(self) -> bool:
+        """Whether something can be said in the thread of a post; without it all is said in the room."""
+        ...
+
+    @property
+    def private(self) -> bool:
+        """Whether one account of a room can be told something alone; without it none is linked there."""
+        ...
+
     def listen(self) -> AsyncIterator[ChatMessage]:
         """Yield what is said, for as long as this goes on; what was not handed on comes again after a kill.
 

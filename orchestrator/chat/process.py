@@ -40,6 +40,7 @@ LONGEST_PAUSE = 4.0
 PRIVATE_SECONDS = 20.0
 """How long an answer may take that is for one account alone; it is tried once."""
 
+NOT_ALONE = "nobody can be told anything alone in this room; say that to me alone."
 ON_THE_HOST = "On the orchestrator's host: penstock hold FLEET --reason TEXT, or rollback instead"
 _log = logging.getLogger(__name__)
 
@@ -122,6 +123,8 @@ class Conversation:
         answer = await self._answer_to(said)
         if not answer.lines:  # whoever only talks too much gets no answer to each of it
             return
+        if answer.private and self._has_no_way_to_tell_alone(said):
+            answer = _refusal(said, NOT_ALONE)
         if answer.private:
             await self._tell_alone(said, answer)
             return
@@ -143,9 +146,8 @@ class Conversation:
             _log.warning("%s is not told what is theirs alone: %r", said.user, error)
 
     async def _answer_to(self, said: ChatMessage) -> ChatAnswer:
-        kept_out = self._chat.keeps_out(said) if verb_of(said) == ChatVerb.LINK else None
-        if kept_out is not None:
-            return ChatAnswer(lines=(f"{said.name or said.user}: {kept_out}",), refused="NotAllowed")
+        if (kept_out := self._keeps_out(said)) is not None:
+            return _refusal(said, kept_out)
         began, tries, pause = time.monotonic(), 0, AGAIN_SECONDS
         while True:
             try:
@@ -168,6 +170,15 @@ class Conversation:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    def _keeps_out(self, said: ChatMessage) -> str | None:
+        """Return why an account that asks is not linked, before there is a link that others could read."""
+        if verb_of(said) != ChatVerb.LINK:
+            return None
+        return NOT_ALONE if self._has_no_way_to_tell_alone(said) else self._chat.keeps_out(said)
+
+    def _has_no_way_to_tell_alone(self, said: ChatMessage) -> bool:
+        return not (self._chat.private or said.direct)
+
     async def _say_that_it_is_tried(self, said: ChatMessage, last: str) -> None:
         """Say that an order is not carried out yet, and what does it at once."""
         lines = (
@@ -183,9 +194,10 @@ class Conversation:
         await _each(self._show, await self._api.cards(self._chat.workspace))
 
     async def _show(self, card: ChatCard) -> None:
-        message = await self._chat.show(card)
+        message = await self._chat.show(card if self._chat.edits else _anew(card))
+        thread = message if self._chat.threads else None
         for news in card.news:
-            await self._chat.say(Post(card.channel, news.lines, news.transaction, thread=message))
+            await self._chat.say(Post(card.channel, news.lines, news.transaction, thread=thread))
         await self._api.shown(
             ShownCard(
                 workspace=self._chat.workspace,
@@ -195,6 +207,16 @@ class Conversation:
                 digest=card.digest,
             )
         )
+
+
+def _anew(card: ChatCard) -> ChatCard:
+    """Return a card as a post of its own, which is the same one for as long as it shows the same."""
+    transaction = f"{card.transaction}-{card.digest[:16]}"
+    return card.model_copy(update={"message": None, "transaction": transaction})
+
+
+def _refusal(said: ChatMessage, why: str) -> ChatAnswer:
+    return ChatAnswer(lines=(f"{said.name or said.user}: {why}",), refused="NotAllowed")
 
 
 def _orders(said: ChatMessage) -> bool:

@@ -45,6 +45,8 @@ Json = dict[str, Any]
 class Slack:
     """One workspace, where penstock is an app."""
 
+    edits = threads = private = True
+
     def __init__(self, file: SlackFile) -> None:
         self._file = file
         self._client = AsyncWebClient(token=secret(file.bot_token), base_url=file.api, timeout=15)

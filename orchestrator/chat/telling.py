@@ -101,7 +101,7 @@ class Telling:
                         room,
                         notice_lines(delivery),
                         hashlib.sha256(named.encode()).hexdigest()[:32],
-                        thread=card,
+                        thread=card if self._chat.threads else None,
                         mentions=places.mentions if loud else (),
                     )
                 )

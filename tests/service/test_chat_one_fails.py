@@ -60,6 +60,7 @@ class Room:
     """A chat in which the first of everything fails."""
 
     workspace = "chat.example.org"
+    edits = threads = private = True
 
     def __init__(self, fails: Exception) -> None:
         self.fails = fails
