@@ -39,6 +39,21 @@ def read_private(path: Path, what: str) -> bytes:
         raise BadInput(f"{what} {path} cannot be read: {error.strerror}; check the path") from error
 
 
+def secret_line(path: Path, what: str, least: int = 1) -> str:
+    """Return the one line of a file with what is shown or signed with, read anew each time.
+
+    Raises:
+        BadInput: It cannot be read, others can read it, or it is not one printable line that is long enough;
+            no sentence says what is in it.
+    """
+    said = read_private(path, what).decode(errors="replace").strip()
+    if len(said) < least or not said.isascii() or not said.isprintable():
+        raise BadInput(
+            f"{what} {path} is not one line of {least} printable characters or more; write it anew"
+        )
+    return said
+
+
 def make_private(path: Path, content: bytes) -> None:
     """Have a file there, whole, for its owner only; of two processes that make one, the first one's counts.
 

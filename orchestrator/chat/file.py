@@ -1,19 +1,20 @@
 """chat.yaml: which chat the process listens to, and where its secrets are."""
 
-import os
-import stat
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
+from activities.drivers.private_files import secret_line
 from activities.files import load
 from policies.model.chat import Room, Workspace
-from policies.model.errors import BadInput
 from policies.model.value import Value
 
-MOST_BYTES = 64 * 1024
-FORBIDDEN = stat.S_IRWXG | stat.S_IRWXO
+LEAST_TOKEN = 16
+"""Characters of what is shown to a chat or to penstock's API; the shortest of them has more."""
+
+LEAST_KEY = 32
+"""Characters of what requests are signed with."""
 
 
 class MatrixFile(Value):
@@ -60,6 +61,11 @@ class SlackFile(Value):
         return self
 
 
+T = TypeVar("T", bound=Value)
+AnyChat = MatrixFile | SlackFile
+"""One of each kind: a key of `ChatFile` each, an adapter each, which `chat_of` makes."""
+
+
 class ChatFile(Value):
     """Which chat the process listens to, whom it asks, and what it keeps."""
 
@@ -86,11 +92,27 @@ class ChatFile(Value):
 
     @model_validator(mode="after")
     def _one_chat(self) -> "ChatFile":
-        if (self.matrix is None) == (self.slack is None):
-            raise ValueError("give matrix or slack, one of the two; another chat is another process")
+        if len(self._chats()) != 1:
+            raise ValueError(f"give {_kinds()}, one of them; another chat is another process")
         if self.socket is None and self.url == "http://penstock":
             raise ValueError("give socket, or url: where penstock's API answers")
         return self
+
+    @property
+    def chat(self) -> AnyChat:
+        """The one chat that it names."""
+        (found,) = self._chats()
+        return found
+
+    def _chats(self) -> list[AnyChat]:
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return [value for value in values if isinstance(value, AnyChat)]
+
+
+def _kinds() -> str:
+    """Return the keys of kinds of chats, as a sentence names them."""
+    fields = ChatFile.model_fields.items()
+    return " or ".join(name for name, field in fields if {*get_args(field.annotation)} & {*get_args(AnyChat)})
 
 
 def read(path: Path) -> ChatFile:
@@ -103,34 +125,26 @@ def read(path: Path) -> ChatFile:
 
 
 def secret(path: Path) -> str:
-    """Return what a private file holds.
+    """Return the token that a private file holds.
 
     Raises:
-        BadInput: It cannot be read, is empty, or others may read it.
+        BadInput: It cannot be read, is too short for one, or others may read it.
     """
-    try:
-        with path.open() as file:
-            rights = os.fstat(file.fileno())
-            said = file.read(MOST_BYTES).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from error
-    if rights.st_mode & FORBIDDEN:
-        raise BadInput(f"others may read {path}; a secret is its owner's alone: chmod 600 {path}")
-    if not said:
-        raise BadInput(f"{path} is empty; it holds a token")
-    return said
+    return secret_line(path, "the token", LEAST_TOKEN)
 
 
-def _beside(found: ChatFile, folder: Path) -> ChatFile:
-    """Return the settings with every path made whole."""
+def signing_secret(path: Path) -> str:
+    """Return the secret with which a chat signs; raises as `secret` does."""
+    return secret_line(path, "the signing secret", LEAST_KEY)
 
-    def whole(one: Value) -> dict[str, Path]:
-        fields = {name: getattr(one, name) for name in type(one).model_fields}
-        return {name: folder / value for name, value in fields.items() if isinstance(value, Path)}
 
-    update: dict[str, object] = dict(whole(found))
-    for name in ("matrix", "slack"):
-        part = getattr(found, name)
-        if part is not None:
-            update[name] = part.model_copy(update=whole(part))
+def _beside(found: T, folder: Path) -> T:
+    """Return the settings with every path made whole, also in their parts."""
+    update: dict[str, object] = {}
+    for name in type(found).model_fields:
+        value = getattr(found, name)
+        if isinstance(value, Path):
+            update[name] = folder / value
+        elif isinstance(value, Value):
+            update[name] = _beside(value, folder)
     return found.model_copy(update=update)

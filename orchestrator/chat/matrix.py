@@ -10,6 +10,7 @@ import hashlib
 import html
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from nio import (
 
 from orchestrator.chat.file import MatrixFile
 from orchestrator.chat.matrix_client import ReadingClient
-from orchestrator.chat.port import ChatAway, Post, card_lines
+from orchestrator.chat.port import ChatAway, Post, card_lines, unanswered
 from policies.chat.grammar import addressed
 from policies.model.chat import LONGEST_SAID, ChatAnswer, ChatCard, ChatMessage
 
@@ -40,11 +41,16 @@ ENCRYPTED = (
     "This room is encrypted, and penstock cannot read it. Use a room without encryption, to which only those "
     "come who look after the fleet."
 )
+REFUSAL = re.compile(r"M_[A-Z_]{1,60}")
+"""What the protocol's own words for a refusal look like; others are not repeated."""
+
 _log = logging.getLogger(__name__)
 
 
 class Matrix:
     """One account of a homeserver."""
+
+    edits = threads = private = True
 
     def __init__(self, file: MatrixFile, token: str, state: Path) -> None:
         self._file = file
@@ -80,7 +86,7 @@ class Matrix:
                 self._client.sync(0 if first else SYNC_MILLISECONDS, since=self._since, full_state=False)
             )
             if not isinstance(answer, SyncResponse):
-                raise ChatAway(f"{self._file.homeserver} does not answer: {answer}")
+                raise ChatAway(f"{self.workspace} tells nothing: {_refusal(answer)}")
             for room, invited in answer.rooms.invite.items():
                 await self._refuse_invitation(room, invited.invite_state)
             for room, told in answer.rooms.join.items():
@@ -182,7 +188,8 @@ class Matrix:
     async def _joined(self, room: str) -> None:
         answer = await self._asked(self._client.join(room))
         if getattr(answer, "room_id", None) is None:
-            raise ChatAway(f"{self._file.user} cannot join {room}: {answer}; invite it there")
+            why = _refusal(answer)
+            raise ChatAway(f"{self._file.user} cannot join {room}: {why}; invite it there")
         state = await self._asked(self._client.room_get_state_event(room, "m.room.encryption"))
         if isinstance(state, RoomGetStateEventResponse):
             await self._tell_encrypted(room)
@@ -207,7 +214,7 @@ class Matrix:
                 )
             )
             if not isinstance(answer, RoomCreateResponse):
-                raise ChatAway(f"no room of two with {user}: {answer}")
+                raise ChatAway(f"no room of two with {user}: {_refusal(answer)}")
             self._direct[user] = answer.room_id
             self._keep()
         return self._direct[user]
@@ -215,17 +222,15 @@ class Matrix:
     async def _sent(self, room: str, content: Mapping[str, Any], transaction: str) -> str:
         answer = await self._asked(self._client.room_send(room, "m.room.message", dict(content), transaction))
         if not isinstance(answer, RoomSendResponse):
-            raise ChatAway(f"nothing can be said in {room}: {answer}")
+            raise ChatAway(f"nothing can be said in {room}: {_refusal(answer)}")
         return str(answer.event_id)
 
     async def _asked(self, call: Any) -> Any:
         try:
             async with asyncio.timeout(SYNC_MILLISECONDS / 1000 + SEND_SECONDS):
                 return await call
-        except (OSError, TimeoutError) as error:
-            raise ChatAway(f"{self._file.homeserver} does not answer: {error!r}") from error
         except Exception as error:
-            raise ChatAway(f"{self._file.homeserver} answers what cannot be read: {error!r}") from error
+            raise unanswered(self.workspace, error) from error
 
     def _keep(self) -> None:
         since = next(iter(self._unsettled.values()), self._since)
@@ -245,6 +250,12 @@ def _content(lines: Sequence[str], mentions: Sequence[str] = ()) -> dict[str, An
         "formatted_body": "<br>".join(html.escape(line) for line in shown),
         "m.mentions": {"user_ids": [*mentions]} if mentions else {},
     }
+
+
+def _refusal(answer: object) -> str:
+    """Return why a homeserver refuses, in the protocol's own words alone."""
+    said = str(getattr(answer, "status_code", ""))
+    return said if REFUSAL.fullmatch(said) else "for a reason that cannot be read"
 
 
 def _name(*of: str) -> str:

@@ -9,7 +9,11 @@ from policies.model.chat import ChatAnswer, ChatCard, ChatMessage
 
 
 class ChatAway(Exception):
-    """The chat does not answer, or refuses; it is tried again."""
+    """The chat does not answer, or refuses; it is tried again.
+
+    It is written to logs: what it says is penstock's own, never a library's or a peer's words, in which a
+    token may stand, or an address that is as good as one.
+    """
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,21 @@ class Chat(Protocol):
     @property
     def workspace(self) -> str:
         """What it is called in fleets' files and links."""
+        ...
+
+    @property
+    def edits(self) -> bool:
+        """Whether a post can be replaced; without it a card is posted anew as often as it changes."""
+        ...
+
+    @property
+    def threads(self) -> bool:
+        """Whether something can be said in the thread of a post; without it all is said in the room."""
+        ...
+
+    @property
+    def private(self) -> bool:
+        """Whether one account of a room can be told something alone; without it none is linked there."""
         ...
 
     def listen(self) -> AsyncIterator[ChatMessage]:
@@ -64,6 +83,11 @@ class Chat(Protocol):
     async def close(self) -> None:
         """Let go of every connection."""
         ...
+
+
+def unanswered(chat: str, error: Exception) -> ChatAway:
+    """Return that a chat does not answer, by the kind of what was met alone."""
+    return ChatAway(f"{chat} does not answer: {type(error).__name__}")
 
 
 def card_lines(card: ChatCard) -> list[str]:

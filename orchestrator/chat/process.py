@@ -12,16 +12,15 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from orchestrator.chat.asking import Api, ApiAway, ApiBusy, ApiRefuses
-from orchestrator.chat.file import ChatFile, read, secret
+from orchestrator.chat.file import ChatFile, MatrixFile, SlackFile, read, secret
 from orchestrator.chat.port import Chat, ChatAway, Post
 from orchestrator.chat.telling import Telling
 from orchestrator.chat.waiting import Lane, Waiting, verb_of
 from policies.chat.grammar import CHANGES
 from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatVerb, ShownCard
-from policies.model.errors import BadInput
 
 AGAIN_SECONDS = 1.0
 MOST_SECONDS = 60.0
@@ -41,6 +40,7 @@ LONGEST_PAUSE = 4.0
 PRIVATE_SECONDS = 20.0
 """How long an answer may take that is for one account alone; it is tried once."""
 
+NOT_ALONE = "nobody can be told anything alone in this room; say that to me alone."
 ON_THE_HOST = "On the orchestrator's host: penstock hold FLEET --reason TEXT, or rollback instead"
 _log = logging.getLogger(__name__)
 
@@ -94,9 +94,11 @@ class Conversation:
                 async for said in self._chat.listen():
                     pause = AGAIN_SECONDS
                     if not self._waiting.put(said):
-                        self._chat.settled(said)
+                        self._settle(said)
             except ChatAway as away:
                 _log.warning("%s", away)
+            except Exception:  # noqa: BLE001 - what nobody thought of takes no card and no notice with it
+                _log.exception("listening ended, and begins again")
             await asyncio.sleep(pause)
             pause = min(2 * pause, MOST_SECONDS)
 
@@ -108,13 +110,21 @@ class Conversation:
             except Exception:  # noqa: BLE001 - one message that cannot be answered keeps no other from its answer
                 _log.exception("the message %s is not answered", said.message)
             lane.done(said)
+            self._settle(said)
+
+    def _settle(self, said: ChatMessage) -> None:
+        try:
             self._chat.settled(said)
+        except Exception:  # noqa: BLE001 - a full disk, say: then it comes again after a kill, and is known
+            _log.exception("nothing notes that the message %s is settled", said.message)
 
     async def take(self, said: ChatMessage) -> None:
         """Hand a message on and say what is answered; where nobody answers, say that and what to do."""
         answer = await self._answer_to(said)
         if not answer.lines:  # whoever only talks too much gets no answer to each of it
             return
+        if answer.private and self._has_no_way_to_tell_alone(said):
+            answer = _refusal(said, NOT_ALONE)
         if answer.private:
             await self._tell_alone(said, answer)
             return
@@ -136,9 +146,8 @@ class Conversation:
             _log.warning("%s is not told what is theirs alone: %r", said.user, error)
 
     async def _answer_to(self, said: ChatMessage) -> ChatAnswer:
-        kept_out = self._chat.keeps_out(said) if verb_of(said) == ChatVerb.LINK else None
-        if kept_out is not None:
-            return ChatAnswer(lines=(f"{said.name or said.user}: {kept_out}",), refused="NotAllowed")
+        if (kept_out := self._keeps_out(said)) is not None:
+            return _refusal(said, kept_out)
         began, tries, pause = time.monotonic(), 0, AGAIN_SECONDS
         while True:
             try:
@@ -161,6 +170,15 @@ class Conversation:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    def _keeps_out(self, said: ChatMessage) -> str | None:
+        """Return why an account that asks is not linked, before there is a link that others could read."""
+        if verb_of(said) != ChatVerb.LINK:
+            return None
+        return NOT_ALONE if self._has_no_way_to_tell_alone(said) else self._chat.keeps_out(said)
+
+    def _has_no_way_to_tell_alone(self, said: ChatMessage) -> bool:
+        return not (self._chat.private or said.direct)
+
     async def _say_that_it_is_tried(self, said: ChatMessage, last: str) -> None:
         """Say that an order is not carried out yet, and what does it at once."""
         lines = (
@@ -176,9 +194,10 @@ class Conversation:
         await _each(self._show, await self._api.cards(self._chat.workspace))
 
     async def _show(self, card: ChatCard) -> None:
-        message = await self._chat.show(card)
+        message = await self._chat.show(card if self._chat.edits else _anew(card))
+        thread = message if self._chat.threads else None
         for news in card.news:
-            await self._chat.say(Post(card.channel, news.lines, news.transaction, thread=message))
+            await self._chat.say(Post(card.channel, news.lines, news.transaction, thread=thread))
         await self._api.shown(
             ShownCard(
                 workspace=self._chat.workspace,
@@ -188,6 +207,16 @@ class Conversation:
                 digest=card.digest,
             )
         )
+
+
+def _anew(card: ChatCard) -> ChatCard:
+    """Return a card as a post of its own, which is the same one for as long as it shows the same."""
+    transaction = f"{card.transaction}-{card.digest[:16]}"
+    return card.model_copy(update={"message": None, "transaction": transaction})
+
+
+def _refusal(said: ChatMessage, why: str) -> ChatAnswer:
+    return ChatAnswer(lines=(f"{said.name or said.user}: {why}",), refused="NotAllowed")
 
 
 def _orders(said: ChatMessage) -> bool:
@@ -217,15 +246,17 @@ def chat_of(file: ChatFile) -> Chat:
         BadInput: A secret cannot be read, or others may read it.
     """
     file.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if file.matrix is not None:
-        from orchestrator.chat.matrix import Matrix  # noqa: PLC0415 - who uses Slack does without
+    match file.chat:
+        case MatrixFile() as matrix:
+            from orchestrator.chat.matrix import Matrix  # noqa: PLC0415 - who uses another chat does without
 
-        return Matrix(file.matrix, secret(file.matrix.token), file.state)
-    if file.slack is None:
-        raise BadInput("chat.yaml names neither matrix nor slack")
-    from orchestrator.chat.slack import Slack  # noqa: PLC0415 - who uses Matrix does without
+            return Matrix(matrix, secret(matrix.token), file.state)
+        case SlackFile() as slack:
+            from orchestrator.chat.slack import Slack  # noqa: PLC0415 - who uses another chat does without
 
-    return Slack(file.slack)
+            return Slack(slack)
+        case other:
+            assert_never(other)
 
 
 async def main(path: Path, say_ready: Callable[[str], None]) -> None:

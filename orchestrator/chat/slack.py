@@ -1,41 +1,30 @@
-"""Slack: channels of one workspace, by Socket Mode or by signed HTTP requests, with Slack's own library.
+"""Slack: channels of one workspace, with Slack's own library; what it sends is read in `slack_events`.
 
-Slack wants every request acknowledged within three seconds and sends it again otherwise: it is acknowledged
-first and worked on afterwards. A message is known by its time in its channel, an order or a button by its
-trigger, so that what is sent again is no second order. Slack takes no transaction id for a post: each card
-carries one in its metadata, by which it is found again when the process was killed before it was noted.
+Slack takes no transaction id for a post: each card carries one in its metadata, by which it is found again
+when the process was killed before it was noted.
 """
 
-import asyncio
 import json
-import logging
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
-from aiohttp import web
-from pydantic import ValidationError
 from slack_bolt.adapter.socket_mode.async_handler import AsyncSocketModeHandler
-from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
 from slack_sdk.web.async_client import AsyncWebClient
 
-from orchestrator.chat.file import SlackFile, secret
-from orchestrator.chat.port import ChatAway, Post, card_lines
-from policies.chat.grammar import CALLED
-from policies.model.chat import LONGEST_SAID, ChatAction, ChatAnswer, ChatCard, ChatMessage, ChatVerb
+from orchestrator.chat.door import Door, Inbox
+from orchestrator.chat.file import SlackFile, secret, signing_secret
+from orchestrator.chat.port import ChatAway, Post, card_lines, unanswered
+from orchestrator.chat.slack_events import BUTTON, SlackEvents
+from policies.model.chat import ChatAction, ChatAnswer, ChatCard, ChatMessage, ChatVerb
 from policies.model.offer import Verb
 
 EVENTS = "/slack/events"
-COMMAND = "/penstock"
 CARD = "penstock_card"
 """What the metadata of a card is called."""
-
-HEARD = 200
-"""Messages that wait to be handed on; more are not taken, and Slack sends them again."""
 
 LOOKED_BACK = 100
 """Messages of a channel among which a card is looked for that may have been posted before a kill."""
@@ -47,33 +36,28 @@ BUTTONS = {
     Verb.ROLL_BACK: ChatVerb.ROLL_BACK,
     Verb.ABORT: ChatVerb.ABORT,
 }
-MENTION = re.compile(r"^\s*<@[A-Z0-9]+>\s*")
+REFUSAL = re.compile(r"[a-z_]{1,60}")
+"""What Slack's own words for a refusal look like; others are not repeated."""
+
 Json = dict[str, Any]
-_log = logging.getLogger(__name__)
 
 
 class Slack:
     """One workspace, where penstock is an app."""
 
+    edits = threads = private = True
+
     def __init__(self, file: SlackFile) -> None:
         self._file = file
-        self._heard = asyncio.Queue[ChatMessage](HEARD)
         self._client = AsyncWebClient(token=secret(file.bot_token), base_url=file.api, timeout=15)
         self._client.retry_handlers.append(AsyncRateLimitErrorRetryHandler(max_retry_count=2))
-        signing = secret(file.signing_secret) if file.signing_secret is not None else None
-        self._app = AsyncApp(
-            client=self._client,
-            signing_secret=signing,
-            # Socket Mode has no signatures: whoever has the app's token opened the connection.
-            request_verification_enabled=signing is not None,
-            ignoring_self_events_enabled=True,
-        )
-        self._app.event("app_mention")(self._mentioned)
-        self._app.event("message")(self._told)
-        self._app.command(COMMAND)(self._ordered)
-        self._app.action(re.compile(r"^penstock-"))(self._pressed)
+        signing = signing_secret(file.signing_secret) if file.signing_secret is not None else None
+        self._app_token = secret(file.app_token) if file.app_token is not None else None
+        self._inbox = Inbox()
+        self._events = SlackEvents(file.workspace, self._client, self._inbox, signing)
+        self._door = Door(file.listen, EVENTS, self._events)
         self._socket: AsyncSocketModeHandler | None = None
-        self._runner: web.AppRunner | None = None
+        self._reached = False
 
     @property
     def workspace(self) -> str:
@@ -82,19 +66,10 @@ class Slack:
 
     async def listen(self) -> AsyncIterator[ChatMessage]:
         """Yield what is said to penstock, by whichever way Slack reaches it."""
-        try:
-            if self._file.app_token is not None and self._socket is None:
-                self._socket = AsyncSocketModeHandler(
-                    self._app, secret(self._file.app_token), web_client=self._client
-                )
-                await self._socket.connect_async()  # type: ignore[no-untyped-call]
-            elif self._file.signing_secret is not None and self._runner is None:
-                await self._serve()
-        except (OSError, SlackApiError, TimeoutError) as error:
-            self._socket = None
-            raise ChatAway(f"Slack does not answer: {error}") from error
+        if not self._reached:
+            await self._become_reached()
         while True:
-            yield await self._heard.get()
+            yield await self._inbox.get()
 
     def settled(self, said: ChatMessage) -> None:
         """Take note: Slack sends nothing again that was acknowledged."""
@@ -135,72 +110,35 @@ class Slack:
 
     async def close(self) -> None:
         """Let go of every connection."""
+        await self._let_go_of_socket()
+        await self._door.close()
+
+    async def _become_reached(self) -> None:
+        """Know who penstock is there, and have Slack reach it from now on."""
+        own = await self._asked("auth.test")
+        if own.get("team_id") != self.workspace:
+            raise ChatAway(f"slack.bot_token of chat.yaml is of another workspace than {self.workspace}")
+        self._events.known_as(str(own["user_id"]), own.get("bot_id"))
+        if self._app_token is None:
+            await self._door.open()
+        else:
+            await self._connect(self._app_token)
+        self._reached = True
+
+    async def _connect(self, app_token: str) -> None:
+        app = self._events.app
+        self._socket = AsyncSocketModeHandler(app, app_token, web_client=self._client)
+        try:
+            await self._socket.connect_async()  # type: ignore[no-untyped-call]
+        except Exception as error:
+            await self._let_go_of_socket()
+            raise unanswered("Slack", error) from error
+
+    async def _let_go_of_socket(self) -> None:
         if self._socket is not None:
             with suppress(Exception):
                 await self._socket.close_async()  # type: ignore[no-untyped-call]
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    # --- what Slack sends --------------------------------------------------------------
-
-    async def _mentioned(self, event: Json) -> None:
-        await self._take(event, MENTION.sub("", event.get("text") or ""))
-
-    async def _told(self, event: Json) -> None:
-        if event.get("channel_type") == "im" and event.get("subtype") is None:
-            await self._take(event, event.get("text") or "", direct=True)
-
-    async def _take(self, event: Json, text: str, *, direct: bool = False) -> None:
-        if event.get("bot_id") is not None or event.get("user") is None:
-            return
-        at = datetime.fromtimestamp(float(event["ts"]), UTC)
-        message, more = f"{event['channel']}/{event['ts']}", {"thread": event.get("thread_ts")}
-        await self._hear(event["user"], event["channel"], message, text, at=at, direct=direct, **more)
-
-    async def _ordered(self, ack: Any, command: Json) -> None:
-        await ack()
-        channel, message = command["channel_id"], f"trigger/{command['trigger_id']}"
-        text, name = command.get("text") or "", command.get("user_name") or ""
-        await self._hear(command["user_id"], channel, message, text, name=name)
-
-    async def _pressed(self, ack: Any, body: Json) -> None:
-        await ack()
-        pressed = body["actions"][0]
-        try:
-            action = ChatAction.model_validate_json(pressed["value"])
-        except ValidationError:
-            _log.warning("a button that is none of penstock's was pressed")
-            return
-        await self._hear(
-            body["user"]["id"],
-            body["channel"]["id"],
-            f"trigger/{body['trigger_id']}",
-            "",
-            action=action,
-            name=body["user"].get("username") or "",
-        )
-
-    async def _hear(self, user: str, channel: str, message: str, text: str, **more: Any) -> None:
-        said: Json = {
-            "workspace": self.workspace,
-            "user": user,
-            "channel": channel,
-            "message": message,
-            "text": f"{CALLED} {_unescaped(text)}"[:LONGEST_SAID],
-            "at": datetime.now(UTC),
-        }
-        try:
-            await self._heard.put(ChatMessage.model_validate(said | more))
-        except ValidationError as error:
-            _log.warning("Slack sent what is no message: %s", error)
-
-    async def _serve(self) -> None:
-        """Answer Slack's signed requests, behind a proxy with TLS."""
-        runner = web.AppRunner(self._app.web_app(path=EVENTS), access_log=None)
-        await runner.setup()
-        host, _, port = self._file.listen.rpartition(":")
-        await web.TCPSite(runner, host, int(port)).start()
-        self._runner = runner
+            self._socket = None
 
     # --- what is said there ------------------------------------------------------------
 
@@ -229,11 +167,17 @@ class Slack:
         try:
             answer = await self._client.api_call(method, json=body)
         except SlackApiError as error:
-            raise ChatAway(f"Slack refuses {method}: {error.response.get('error')}") from error
+            raise ChatAway(f"Slack refuses {method}: {_refusal(error.response.data)}") from error
         except Exception as error:
-            raise ChatAway(f"Slack does not answer {method}: {error!r}") from error
+            raise unanswered("Slack", error) from error
         found: Mapping[str, Any] = answer.data if isinstance(answer.data, dict) else {}
         return found
+
+
+def _refusal(answer: object) -> str:
+    """Return why Slack refuses, in its own words for that alone; a proxy on the way answers in others."""
+    said = str(answer.get("error")) if isinstance(answer, dict) else ""
+    return said if REFUSAL.fullmatch(said) else "for a reason that cannot be read"
 
 
 def _buttons(card: ChatCard) -> list[Json]:
@@ -246,7 +190,7 @@ def _buttons(card: ChatCard) -> list[Json]:
         action = ChatAction(verb=verb, fleet=offer.fleet, change=card.change, hold_of=offer.hold_of)
         button: Json = {
             "type": "button",
-            "action_id": f"penstock-{verb.value}",
+            "action_id": f"{BUTTON}{verb.value}",
             "text": {"type": "plain_text", "text": verb.value.capitalize(), "emoji": False},
             "value": json.dumps(action.model_dump(mode="json")),
         }
@@ -256,7 +200,3 @@ def _buttons(card: ChatCard) -> list[Json]:
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _unescaped(text: str) -> str:
-    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

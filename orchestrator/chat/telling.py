@@ -60,6 +60,9 @@ class Telling:
                 _log.warning("notices of %s wait: %s", place[1] or place[0], away)
                 in_vain.add(place[0])
                 told = False
+            except Exception:  # noqa: BLE001 - one that nobody thought of keeps no other from being told
+                _log.exception("notices of %s wait", place[1] or place[0])
+                told = False
             if told:
                 self._pauses.pop(place, None)
             else:
@@ -98,7 +101,7 @@ class Telling:
                         room,
                         notice_lines(delivery),
                         hashlib.sha256(named.encode()).hexdigest()[:32],
-                        thread=card,
+                        thread=card if self._chat.threads else None,
                         mentions=places.mentions if loud else (),
                     )
                 )

@@ -46,7 +46,7 @@ def list_links(output: OutputOption = Output.TABLE) -> None:
 
 @app.command("unlink")
 def unlink(
-    workspace: Annotated[str, typer.Argument(help="the homeserver's name, or the Slack workspace's id")],
+    workspace: Annotated[str, typer.Argument(help="workspace of chat.yaml")],
     user: Annotated[str, typer.Argument(help="the account's id")],
     reason: Reason,
     output: OutputOption = Output.TABLE,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from activities.drivers.rights import require_own
+from activities.drivers.private_files import secret_line
 from orchestrator.store.complaints import ComplaintList
 from orchestrator.store.tickets import Tickets
 from policies.judge.complaints import Complaint, read_complaint
@@ -109,13 +109,10 @@ def _key_in(keys: Path | None, what: str, fleet: str) -> bytes:
     if keys is None:
         raise Unknown(f"no {what} are taken here: PENSTOCK_{what.upper()}_KEY names no key")
     path = keys / f"{fleet}.key" if keys.is_dir() else keys
-    require_own(path, secret=True)
     try:
-        key = path.read_bytes().strip()
+        path.lstat()
     except FileNotFoundError as error:
         raise Unknown(f"no {what} are taken about {fleet}: there is no {path.name}") from error
     except OSError as error:
         raise BadInput(f"the key {path} cannot be read: {error.strerror}; correct its path") from error
-    if len(key) < LEAST_KEY or b"\n" in key:
-        raise BadInput(f"the key {path} must be one line of at least {LEAST_KEY} characters")
-    return key
+    return secret_line(path, "the key", LEAST_KEY).encode()

@@ -14,7 +14,7 @@ LONGEST_SAID = 2000
 """Characters of a message that are handed on; an order and its reason are shorter."""
 
 Workspace = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
-"""A Matrix homeserver's name, or the id of a Slack workspace."""
+"""What a chat calls the whole of its accounts and rooms."""
 
 Room = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
 Account = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
@@ -44,9 +44,9 @@ class ChatRoom(Value):
     """A room of a chat in which a fleet may be spoken of."""
 
     workspace: Workspace
-    """The Matrix homeserver's name, or the id of the Slack workspace (`T...`)."""
+    """The whole of accounts and rooms, as `workspace` of chat.yaml names it."""
     channel: Room
-    """The Matrix room's id (`!...`), or the id of the Slack channel (`C...`)."""
+    """The room's id, as the chat itself shows it; docs/chat.md says where for each."""
 
 
 class FleetChat(Value):

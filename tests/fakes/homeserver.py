@@ -35,6 +35,12 @@ class Homeserver:
     """Whether who has a room made waits for ever."""
     away: bool = False
     """Whether it answers nobody with anything but an error."""
+    refuses: str = ""
+    """With which words it refuses everybody from now on."""
+    leads_to: str = ""
+    """To which other address it sends everybody from now on."""
+    rooms: dict[int, str] = field(default_factory=dict)
+    """In which room an event is, by its place in the list, where that is another one."""
     listened: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once somebody has listened: what is told from then on counts."""
 
@@ -43,8 +49,10 @@ class Homeserver:
         content = {"msgtype": "m.text", "body": text}
         return self.tell({"sender": f"@{person}:{NAME}", "content": content} | more)
 
-    def tell(self, event: Any) -> str:
+    def tell(self, event: Any, room: str = ROOM) -> str:
         """Have it tell an event; what a message needs is added where the test does not say otherwise."""
+        if room != ROOM:
+            self.rooms[len(self.events)] = room
         known = {
             "type": "m.room.message",
             "event_id": f"${uuid4().hex}",
@@ -72,9 +80,21 @@ class _Answers:
             since = int(request.query["since"].removeprefix("s"))
             if since == len(fake.events):
                 await asyncio.sleep(LISTENED_SECONDS)
-        timeline = {"events": fake.events[since:], "limited": False, "prev_batch": "p"}
         empty: dict[str, list[Any]] = {"events": []}
-        joined = {ROOM: {"timeline": timeline, "state": empty, "ephemeral": empty, "account_data": empty}}
+        joined = {}
+        for room in (ROOM, *sorted({*fake.rooms.values()})):
+            told = [
+                event
+                for number, event in enumerate(fake.events[since:], since)
+                if fake.rooms.get(number, ROOM) == room
+            ]
+            timeline = {"events": told, "limited": False, "prev_batch": "p"}
+            joined[room] = {
+                "timeline": timeline,
+                "state": empty,
+                "ephemeral": empty,
+                "account_data": empty,
+            }
         fake.listened.set()
         answer = {
             "next_batch": f"s{len(fake.events)}",
@@ -116,6 +136,10 @@ async def homeserver() -> AsyncIterator[Homeserver]:
 
     @web.middleware
     async def maybe_away(request: web.Request, handler: Any) -> web.StreamResponse:
+        if fake.leads_to:
+            raise web.HTTPFound(fake.leads_to)
+        if fake.refuses:
+            return web.json_response({"errcode": fake.refuses, "error": fake.refuses}, status=403)
         if fake.away:
             return web.json_response({"errcode": "M_UNKNOWN", "error": "away"}, status=502)
         answer: web.StreamResponse = await handler(request)

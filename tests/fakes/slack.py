@@ -20,7 +20,11 @@ from uuid import uuid4
 from aiohttp import ClientSession, WSMsgType, web
 
 TEAM, CHANNEL, BOT = "T0FAKE", "C0FAKE", "U0BOT"
-SECRET = "the signing secret of a fake"
+SECRET = "the signing secret of a fake app"
+BOT_TOKEN, APP_TOKEN = "xoxb-0123456789-fake", "xapp-0123456789-fake"
+ALONE = "D0ALONE"
+"""The conversation of one account with penstock alone."""
+
 Json = dict[str, Any]
 
 
@@ -33,8 +37,12 @@ class Slack:
     """Messages of the channel as they are now, with `ts`."""
     private: list[Json] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
+    leads_to: str = ""
+    """To which other address it sends everybody from now on."""
     too_many: int = 0
     """How many calls from now on are answered with 429."""
+    refuses: str = ""
+    """With which words it refuses every call from now on."""
     sockets: list[web.WebSocketResponse] = field(default_factory=list)
 
     @property
@@ -44,11 +52,8 @@ class Slack:
 
     async def call(self, request: web.Request) -> web.Response:
         """Answer one call of the Web API."""
-        if self.too_many:
-            self.too_many -= 1
-            return web.json_response(
-                {"ok": False, "error": "ratelimited"}, status=429, headers={"Retry-After": "1"}
-            )
+        if (refusal := self._refusal()) is not None:
+            return refusal
         method = request.match_info["method"]
         body: Json = (
             await request.json() if request.content_type == "application/json" else dict(await request.post())
@@ -82,6 +87,18 @@ class Slack:
             case _:
                 return web.json_response({"ok": False, "error": "unknown_method"})
         return web.json_response({"ok": True, **said})
+
+    def _refusal(self) -> web.Response | None:
+        if self.too_many:
+            self.too_many -= 1
+            return web.json_response(
+                {"ok": False, "error": "ratelimited"}, status=429, headers={"Retry-After": "1"}
+            )
+        if self.leads_to:
+            raise web.HTTPFound(self.leads_to)
+        if self.refuses:
+            return web.json_response({"ok": False, "error": self.refuses})
+        return None
 
     async def link(self, request: web.Request) -> web.WebSocketResponse:
         """Open a connection of Socket Mode."""
@@ -120,6 +137,25 @@ def ordered(user: str, text: str, trigger: str | None = None) -> Json:
     }
 
 
+def event(said: Json, *, team: str = TEAM) -> Json:
+    """Return the payload of an event."""
+    own = {"team_id": team, "user_id": BOT, "is_bot": True, "is_enterprise_install": False}
+    kind = {"type": "event_callback", "team_id": team, "api_app_id": "A0FAKE"}
+    return kind | {"event": said, "event_id": f"Ev{uuid4().hex}", "authorizations": [own]}
+
+
+def mentioned(user: str, text: str, **more: Any) -> Json:
+    """Return what somebody says to penstock in the channel, as an event carries it."""
+    said = {"type": "app_mention", "user": user, "text": f"<@{BOT}> {text}", "channel": CHANNEL}
+    return {**said, "ts": f"{time.time():.6f}"} | more
+
+
+def told_alone(user: str, text: str, **more: Any) -> Json:
+    """Return what somebody says to penstock alone, as an event carries it."""
+    said = {"type": "message", "channel_type": "im", "user": user, "text": text, "channel": ALONE}
+    return {**said, "ts": f"{time.time():.6f}"} | more
+
+
 def pressed(user: str, value: str, trigger: str | None = None) -> Json:
     """Return the payload of a button."""
     action = {"type": "button", "action_id": "penstock-x", "block_id": "b", "value": value, "action_ts": "1"}
@@ -135,12 +171,20 @@ def pressed(user: str, value: str, trigger: str | None = None) -> Json:
 
 def signed(payload: Json, *, at: float | None = None, secret: str = SECRET) -> tuple[bytes, dict[str, str]]:
     """Return the body and the headers of a request that Slack signs."""
-    stamp = str(int(time.time() if at is None else at))
+    if payload.get("type") == "event_callback":
+        return signed_body(json.dumps(payload).encode(), "application/json", at=at, secret=secret)
     said = {"payload": json.dumps(payload)} if payload.get("type") == "block_actions" else payload
-    body = urlencode(said).encode()
+    return signed_body(urlencode(said).encode(), "application/x-www-form-urlencoded", at=at, secret=secret)
+
+
+def signed_body(
+    body: bytes, content_type: str, *, at: float | None = None, secret: str = SECRET
+) -> tuple[bytes, dict[str, str]]:
+    """Return any body and the headers of a request that Slack signs."""
+    stamp = str(int(time.time() if at is None else at))
     mac = hmac.new(secret.encode(), b"v0:" + stamp.encode() + b":" + body, hashlib.sha256).hexdigest()
     return body, {
-        "Content-Type": "application/x-www-form-urlencoded",
+        "Content-Type": content_type,
         "X-Slack-Request-Timestamp": stamp,
         "X-Slack-Signature": f"v0={mac}",
     }

@@ -142,7 +142,7 @@ async def test_matrix_is_connected_by_what_the_document_has_people_type(night: N
     async with homeserver() as fake:
         chat = matrix_edit(night.folder, fake.url, ROOM)
         host = Host(night.folder, {"chat.yaml": chat, "fleet.yaml": fleet_edit(NAME, ROOM)})
-        async with host.connected("Connect Matrix", {"matrix.token": "secret\n"}):
+        async with host.connected("Connect Matrix", {"matrix.token": "syt_fake_0123456789\n"}):
             await until(lambda: any(text.startswith("edge-1: ") for text in fake.texts))
             fake.say("ana", "!penstock link")
             await until(lambda: any("/chat/link/" in text for text in fake.texts))
@@ -167,7 +167,7 @@ async def test_slack_is_connected_by_what_the_document_has_people_type(night: Ni
             "fleet.yaml": fleet_edit(faked_slack.TEAM, faked_slack.CHANNEL),
         }
         host = Host(night.folder, edits)
-        secrets = {"slack-bot.token": "xoxb-fake\n", "slack-app.token": "xapp-fake\n"}
+        secrets = {"slack-bot.token": "xoxb-fake-0123456789\n", "slack-app.token": "xapp-fake-0123456789\n"}
         async with host.connected("Connect Slack", secrets):
             await until(lambda: any(text.startswith("edge-1: ") for text in fake.texts))
             await until(lambda: bool(fake.sockets))

@@ -25,6 +25,7 @@ class Rooms:
     """A chat that keeps what is said, and whose rooms may take nothing."""
 
     workspace = WORKSPACE
+    edits = threads = private = True
 
     def __init__(self) -> None:
         self.said: list[Post] = []

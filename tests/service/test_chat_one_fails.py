@@ -36,7 +36,7 @@ def card(number: int) -> ChatCard:
 def delivery(number: int) -> Delivery:
     notice = Notice(
         key=f"edge-{number}/held/1",
-        fleet="edge",
+        fleet=f"edge-{number}",  # a room that took nothing takes nothing more of the same fleet for now
         state="held",
         level=NoticeLevel.INFO,
         headline=str(number),
@@ -45,27 +45,50 @@ def delivery(number: int) -> Delivery:
     return Delivery(sink="chat", notice=notice)
 
 
+def said(number: int) -> ChatMessage:
+    return ChatMessage(
+        workspace=Room.workspace,
+        user=f"@ana-{number}",
+        channel="!room",
+        message=f"m{number}",
+        text="!penstock status edge",
+        at=datetime.now(UTC),
+    )
+
+
 class Room:
     """A chat in which the first of everything fails."""
 
     workspace = "chat.example.org"
+    edits = threads = private = True
 
     def __init__(self, fails: Exception) -> None:
         self.fails = fails
         self.posts: list[str] = []
+        self.listened = 0
+        self.settled_of: list[str] = []
+        self.answered: list[str] = []
 
     async def listen(self) -> AsyncIterator[ChatMessage]:
+        self.listened += 1
+        if self.listened == 1:
+            raise self.fails
+        for number in range(4):
+            yield said(number)
         await asyncio.Event().wait()
-        yield  # type: ignore[misc]  # pragma: no cover - it never does
 
     def settled(self, said: ChatMessage) -> None:
-        raise AssertionError(said)
+        self.settled_of.append(said.message)
+        if said.message == "m0":
+            raise OSError("no space left")
 
     def keeps_out(self, said: ChatMessage) -> str | None:
         raise AssertionError(said)
 
     async def answer(self, said: ChatMessage, answer: ChatAnswer) -> None:
-        raise AssertionError(said, answer)
+        if said.message == "m1":
+            raise self.fails
+        self.answered.append(said.message)
 
     async def show(self, card: ChatCard) -> str:
         if card.change == "edge-1":
@@ -87,6 +110,9 @@ class Answers:
     def __init__(self) -> None:
         self.noted: list[str] = []
         self.had: list[str] = []
+
+    async def message(self, said: ChatMessage) -> ChatAnswer:
+        return ChatAnswer(lines=(said.message,))
 
     async def cards(self, workspace: str) -> list[ChatCard]:
         del workspace
@@ -129,3 +155,22 @@ async def test_each_card_and_notice_is_shown_whatever_becomes_of_another_and_it_
     assert {*api.noted} == {"edge-3"}
     assert {*api.had} == {"edge-2/held/1", "edge-3/held/1"}
     assert "n3 $edge-3" in room.posts  # in the thread of its card, before it counts as shown
+
+
+@pytest.mark.parametrize("fails", FAILS, ids=["away", "unforeseen"])
+async def test_listening_begins_again_and_each_is_answered_whatever_the_chat_raises(
+    fails: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "AGAIN_SECONDS", 0.01)
+    room, api = Room(fails), Answers()
+    talk: Any = Conversation(room, api)  # type: ignore[arg-type]  # as much of an API as it needs
+    running = asyncio.create_task(talk.run())
+    try:
+        await until(lambda: {*room.settled_of} == {"m0", "m1", "m2", "m3"})
+        await until(lambda: {*room.answered} == {"m0", "m2", "m3"})
+        assert not running.done()
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    assert room.listened == 2

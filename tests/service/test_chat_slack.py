@@ -19,7 +19,23 @@ from orchestrator.chat.file import read, secret
 from orchestrator.chat.process import Conversation, chat_of
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening
-from tests.fakes.slack import CHANNEL, SECRET, TEAM, Slack, ordered, pressed, sent, signed, slack
+from tests.fakes.slack import (
+    APP_TOKEN,
+    BOT,
+    BOT_TOKEN,
+    CHANNEL,
+    SECRET,
+    TEAM,
+    Slack,
+    event,
+    mentioned,
+    ordered,
+    pressed,
+    sent,
+    signed,
+    slack,
+    told_alone,
+)
 from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
@@ -100,7 +116,7 @@ async def stand(night: Night, request: pytest.FixtureRequest) -> AsyncIterator[S
     with_chat(folder, workspace=TEAM, room=CHANNEL)
     for person, account in ACCOUNTS.items():
         link(ledger, person, workspace=TEAM, account=account)
-    secrets = {"bot": "xoxb-fake", "signing": SECRET, "app": "xapp-fake", "penstock.token": token(ledger)}
+    secrets = {"bot": BOT_TOKEN, "signing": SECRET, "app": APP_TOKEN, "penstock.token": token(ledger)}
     for name, said in secrets.items():
         (folder / name).write_text(said)
         (folder / name).chmod(0o600)
@@ -141,6 +157,21 @@ async def test_nothing_is_done_twice_or_for_whoever_may_not(stand: Stand) -> Non
         asked = await stand.asks(ordered("U0BEN", "rollback edge"))
         code = asked.rpartition("confirm ")[2].split()[0]
         assert "only ben can confirm this" in await stand.asks(ordered("U0ANA", f"confirm {code}"))
+    assert len(await stand.night.heard()) == 1
+
+
+async def test_orders_are_taken_in_a_room_of_the_fleet_and_from_people_alone(stand: Stand) -> None:
+    async with stand.listening():
+        told = await stand.asks(event(told_alone("U0ANA", "hold edge logins hurt")))
+        assert "a direct message only asks" in told
+        assert "Users:" in await stand.asks(event(told_alone("U0ANA", "status edge")))
+        for words in ({"bot_id": "B0OTHER"}, {"user": BOT}):  # of a program, and its own
+            body, headers = signed(event(mentioned("U0ANA", "hold edge") | words))
+            assert await sent(stand.place, body, headers) == 200
+        assert "Users:" in await stand.asks(event(mentioned("U0DAN", "status edge")))
+        assert not await stand.night.heard()
+        held = await stand.asks(event(mentioned("U0ANA", "hold edge logins hurt")))
+        assert held.startswith("ana: "), held
     assert len(await stand.night.heard()) == 1
 
 

@@ -28,7 +28,7 @@ USUAL_SECONDS = 20.0
 
 def config_in(folder: Path, url: str, shown: str) -> Path:
     """Write chat.yaml and its secrets; return where."""
-    for name, said in (("matrix.token", "secret"), ("penstock.token", shown)):
+    for name, said in (("matrix.token", "the token of an account"), ("penstock.token", shown)):
         (folder / name).write_text(said)
         (folder / name).chmod(0o600)
     config = folder / "chat.yaml"

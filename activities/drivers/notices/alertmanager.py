@@ -6,8 +6,8 @@ from pathlib import Path
 
 from activities.drivers.notices.port import Sink
 from activities.drivers.notices.posting import post
-from activities.drivers.notices.secret import secret_line
 from activities.drivers.notices.text import Spell, headline, lines
+from activities.drivers.private_files import secret_line
 from policies.model.notice import Delivery, Notice, Occasion
 from policies.model.notice_rules import AlertmanagerSink
 

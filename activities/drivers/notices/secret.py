@@ -1,37 +1,16 @@
-"""What sinks show to receivers: one line of a file that only its owner may read, read anew each time.
-
-Receivers may give it back in what they answer, whole or in part: people are told that without it.
-"""
+"""What sinks show to receivers, who may give it back in what they answer: people are told that without it."""
 
 import html
 import json
 from collections.abc import Collection, Iterator
 from itertools import groupby
-from pathlib import Path
 from urllib.parse import quote, unquote
-
-from activities.drivers.private_files import read_private
-from policies.model.errors import BadInput
 
 PIECE = 8
 """Characters of a secret in a row that are hidden wherever they stand; who knows fewer cannot use them."""
 
 _END = 3
 """Characters that are hidden at an end that was cut off, where a secret may have begun."""
-
-
-def secret_line(path: Path, what: str, least: int = 1) -> str:
-    """Return the one line of the file.
-
-    Raises:
-        BadInput: It cannot be read, others can read it, or it is not one printable line that is long enough.
-    """
-    said = read_private(path, what).decode(errors="replace").strip()
-    if len(said) < least or not said.isascii() or not said.isprintable():
-        raise BadInput(
-            f"{what} {path} is not one line of {least} printable characters or more; write it anew"
-        )
-    return said
 
 
 def without(said: str, secrets: Collection[str]) -> str:

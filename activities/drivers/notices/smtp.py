@@ -14,8 +14,8 @@ from pathlib import Path
 
 from activities.drivers.notices.port import DEADLINE, ONCE, Sink, Undelivered
 from activities.drivers.notices.posting import line_of, trusting
-from activities.drivers.notices.secret import secret_line
 from activities.drivers.notices.text import Spell, headline, lines
+from activities.drivers.private_files import secret_line
 from policies.model.notice import Delivery, Notice, NoticeLevel
 from policies.model.notice_rules import SmtpSink, Tls
 from policies.model.value import sentence

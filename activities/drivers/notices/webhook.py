@@ -13,8 +13,8 @@ from pathlib import Path
 
 from activities.drivers.notices.port import ONCE, Sink
 from activities.drivers.notices.posting import post
-from activities.drivers.notices.secret import secret_line
 from activities.drivers.notices.text import Spell
+from activities.drivers.private_files import secret_line
 from policies.model.notice import Delivery
 from policies.model.notice_rules import WebhookSink
 
