@@ -101,7 +101,6 @@ class WaveWindow:
         if not self._under_way:
             self._story.take_window(None if answer.fits else answer, workflow.now())
             return
-        self._held = self._held and PENSTOCK in self._story.holds  # somebody may have lifted it
         if not answer.is_known:
             return  # neither is a hold lifted, nor does anything go back, because nobody can say
         if answer.is_open:
