@@ -8,6 +8,9 @@ from policies.model.plan_part import PlanHeader
 from policies.model.verdict import Action, Decision
 from policies.status.told import Told
 
+STANDING_STILL = frozenset({Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE, Action.ROLL_BACK})
+"""Decisions after which nothing moves by itself while the wave is still here."""
+
 
 class Awaited(StrEnum):
     """What a change waits for; whoever tells of it has a case for each, or mypy names the place."""

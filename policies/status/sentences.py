@@ -136,7 +136,7 @@ class Sentences:
     def _what_it_does(self, where: str) -> str:
         if self._reloads:
             return f"{where}giving what runs {self._what_is_given}"
-        return f"{where}{PHASE_SENTENCES[self._told.phase]}"
+        return f"{where}{PHASE_SENTENCES[self._phase]}"
 
     @property
     def _reloads(self) -> bool:
@@ -221,7 +221,7 @@ class Sentences:
                 return self._next_in_its_phase()
 
     def _next_in_its_phase(self) -> str:
-        match self._told.phase:
+        match self._phase:
             case Phase.STARTING | Phase.SWITCHING:
                 return "the window begins when the new instances have been probed"
             case Phase.OBSERVING if self._header is not None:
@@ -239,7 +239,21 @@ class Sentences:
 
     @property
     def _phase(self) -> Phase:
-        return Phase.WAITING if self._awaited is Awaited.WINDOW else self._told.phase
+        """Where it is: held from the moment in which somebody says so, whatever its wave told last."""
+        match self._awaited:
+            case Awaited.WINDOW:
+                return Phase.WAITING
+            case Awaited.RESUME:
+                return Phase.HELD
+            case (
+                Awaited.GATEWAYS
+                | Awaited.SECOND_PERSON
+                | Awaited.TESTS
+                | Awaited.DECISION
+                | Awaited.CAPACITY
+                | None
+            ):
+                return self._told.phase
 
     @property
     def _waits_for_window(self) -> bool:
