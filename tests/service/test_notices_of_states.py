@@ -34,16 +34,6 @@ RULES = NoticeRules.model_validate(
 PASSES = {Phase.STARTING, Phase.SWITCHING, Phase.OBSERVING, Phase.PROMOTING}
 """Phases that go on by themselves, unless the change says that it needs somebody."""
 
-NOTICE_OF = {
-    "waiting for its window": NoticeState.WAITING_FOR_WINDOW,
-    "waiting for capacity": NoticeState.WAITING_FOR_CAPACITY,
-    "waiting for tests": NoticeState.WAITING_FOR_TESTS,
-    "waiting for a second person": NoticeState.WAITING_FOR_SECOND_PERSON,
-    "waiting for a person's decision": NoticeState.HELD,
-    "held by a person": NoticeState.HELD,
-    "rolling back, one missing": NoticeState.ROLLBACK_INCOMPLETE,
-}
-"""What is told of changes that wait for one thing."""
 OF_OTHERS = {
     NoticeState.WEDGED,
     NoticeState.QUARANTINED,
@@ -102,8 +92,6 @@ def test_every_state_that_waits_or_ends_is_told_once(ledger: Ledger, name: str) 
         assert OF_OUTCOMES[result.outcome].value in found
     elif said["phase"] not in PASSES or needs_somebody(ledger):
         assert {state for state in found if state not in {"started", "wave_passed"}}, found
-    if (waits := NOTICE_OF.get(name)) is not None:
-        assert waits.value in found
     before = len(ledger.notice_rows(["edge"], 500))
     looks.look()
     looking(ledger, "one").look()  # a worker that begins anew finds the same keys
