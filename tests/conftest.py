@@ -4,13 +4,15 @@ What is marked `sweep` takes minutes and runs only with --all, as in continuous 
 
 `./run test` runs two processes of pytest, and four where no gateways are made. What makes gateways,
 networks or whole labs on this machine goes one after the other in one of them; every other file is a
-unit of its own. Each process has a folder for temporary files, so that none takes the other's for
-something left behind.
+unit of its own, and so is what drivers are asked without any gateway. Each process has a folder for
+temporary files, so that none takes the other's for something left behind.
 """
 
+import gc
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,26 @@ ON_THIS_HOST = (
     "tests/hosts/",
     "tests/house/test_leftovers.py",
 )
+ON_LOOPBACK = tuple(
+    f"tests/drivers/test_{name}.py"
+    for name in (
+        "credentials",
+        "hostile_manifests",
+        "ocserv_log",
+        "prometheus",
+        "prometheus_history",
+        "release_refusals",
+        "release_tree",
+        "signature_mutations",
+        "signatures",
+        "source_deadlines",
+        "source_http",
+        "source_oci",
+        "store",
+        "token_signing",
+    )
+)
+"""Drivers' tests that touch nothing of this host but files and ports of their own."""
 WITHOUT_GATEWAYS = ("unit", "workflows", "replay")
 UMASK = 0o022
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
@@ -38,7 +60,8 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
     """Deals out whole files, and what is done to this host as one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "this host" if nodeid.startswith(ON_THIS_HOST) else nodeid.partition("::")[0]
+        to_this_host = nodeid.startswith(ON_THIS_HOST) and not nodeid.startswith(ON_LOOPBACK)
+        return "this host" if to_this_host else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
@@ -54,6 +77,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked sweep, too")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Look for no cycles among the modules and tests that stay: that takes seconds.
+
+    What was collected is left out of every later look, too.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -129,7 +129,7 @@ class Matrix:
             "m.new_content": content,
             "m.relates_to": {"rel_type": "m.replace", "event_id": card.message},
         }
-        await self._sent(card.channel, edit, f"{card.transaction}-{card.digest[:16]}")
+        await self._sent(card.channel, edit, card.edit)
         return card.message
 
     async def say(self, post: Post) -> None:

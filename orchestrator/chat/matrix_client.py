@@ -16,7 +16,7 @@ BESIDE = ("state", "timeline")
 _log = logging.getLogger(__name__)
 
 
-class ReadingClient(AsyncClient):
+class ReadingClient(AsyncClient):  # type: ignore[misc]  # nio has no types
     """Leaves out what it cannot read, before it is read."""
 
     async def parse_body(self, transport_response: ClientResponse) -> dict[Any, Any]:
@@ -30,12 +30,12 @@ class ReadingClient(AsyncClient):
                 events = part.get("events") if isinstance(part, dict) else None
                 if isinstance(part, dict) and isinstance(events, list):
                     part["events"] = [event for event in events if _is_readable(room, event)]
-        return found
+        return dict(found) if isinstance(found, dict) else {}
 
 
 def _is_readable(room: str, event: object) -> bool:
     try:
-        Event.parse_event(event)  # type: ignore[arg-type] - whatever a homeserver lets through
+        Event.parse_event(event)  # whatever a homeserver lets through
     except Exception:  # noqa: BLE001 - a stranger chose what is in it
         _log.warning("an event in %s cannot be read and is left out", room[:255])
         return False

@@ -10,16 +10,17 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 from activities.drivers.notices.port import DEADLINE, Sink, Undelivered
+from activities.drivers.notices.telling import GRACE, failure_of, told
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.store.ledger import Ledger
-from policies.model.errors import BadInput, PenstockError
+from policies.model.errors import PenstockError
 from policies.model.notice import Delivery
 from policies.notices.retries import again_after
 
 AT_ONCE = 10
 """Notices that are claimed together."""
 
-CLAIMED_FOR = AT_ONCE * DEADLINE + timedelta(seconds=30)
+CLAIMED_FOR = AT_ONCE * (DEADLINE + GRACE) + timedelta(seconds=30)
 """How long nobody else sends what was claimed: longer than all of it can take."""
 
 _log = logging.getLogger(__name__)
@@ -91,8 +92,9 @@ class Delivering:
                 sink = self._rules.sink(name)
                 if sink is None:
                     return False
-                await sink.tell(delivery)
-            except (Undelivered, BadInput) as error:
+                await told(sink, delivery)
+            except Exception as raised:  # noqa: BLE001 - whatever it is, those behind it do not wait for it
+                error = failure_of(raised)
                 self.failures[name] += 1
                 await self._failed(delivery, claim, str(error), _again(delivery.tries + 1))
                 _log.warning("%s was not told of %s: %s", name, delivery.notice.key, error)

@@ -113,6 +113,8 @@ class Looking:
         waits_only: bool = False,
     ) -> tuple[list[Addressed], set[str]]:
         """Return what people are told of these changes, and which are to be looked at again."""
+        if not names:
+            return [], set()
         records, stories = self._ledger.changes_named(names), self._ledger.stories_of(names)
         plans = {row.order.plan for row in stories.values()} | {one.plan for one in records.values()}
         headers = self._headers({plan for plan in plans if plan is not None})

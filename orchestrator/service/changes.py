@@ -364,24 +364,24 @@ class ChangeService:
         Raises:
             WorkflowAlreadyStartedError: Another change has it.
         """
-        start = partial(
-            self.client.start_workflow,
-            Change.run,
-            ChangeRun(order=order),
-            id=change_of(order.fleet),
-            task_queue=CONTROL_QUEUE,
-            task_timeout=task_within(fleet),
-            memo={KEY: order.key, KIND: order.kind.value},
-            rpc_timeout=ANSWER,
-        )
         try:
-            with engine_answers():
-                return await start()
+            return await self._start(order, fleet)
         except WorkflowAlreadyStartedError:
             if await self._is_of(order) or not await self._has_looked(order.fleet):
                 raise
+        return await self._start(order, fleet)
+
+    async def _start(self, order: ChangeOrder, fleet: Fleet) -> WorkflowHandle[Change, ChangeResult]:
         with engine_answers():
-            return await start()
+            return await self.client.start_workflow(
+                Change.run,
+                ChangeRun(order=order),
+                id=change_of(order.fleet),
+                task_queue=CONTROL_QUEUE,
+                task_timeout=task_within(fleet),
+                memo={KEY: order.key, KIND: order.kind.value},
+                rpc_timeout=ANSWER,
+            )
 
     async def _has_looked(self, fleet: str) -> bool:
         """Return whether the fleet's lock is free, having waited for a look that found nothing to do.

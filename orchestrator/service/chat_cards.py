@@ -208,7 +208,10 @@ def _in_room(
     news: tuple[tuple[str, ...], ...],
 ) -> ChatCard:
     name = hashlib.sha256(f"{workspace} {channel} {card.change}".encode()).hexdigest()[:32]
+    since = shown.at if shown is not None else None
+    edit = hashlib.sha256(f"{name} {card.digest} {since}".encode()).hexdigest()[:32]
     update = {
+        "edit": edit,
         "news": tuple(
             CardNews(transaction=f"{name}-{stage_in(card.digest).value}-{number}", lines=lines)
             for number, lines in enumerate(news)

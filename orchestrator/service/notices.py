@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from activities.drivers.notices.port import Undelivered
+from activities.drivers.notices.telling import told
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.acting import Acting
 from orchestrator.service.fleets import Fleets
@@ -120,12 +121,11 @@ class NoticeService:
                 kept = [Addressed(notice, notice.key, waits=False, sinks=goes)]
                 await asyncio.to_thread(self.ledger.add_notices, kept)
                 return "it is kept until the chat process asks for it"
-            said = await there.tell(Delivery(sink=sink, notice=notice))
+            said = await told(there, Delivery(sink=sink, notice=notice))
             over = notice.model_copy(update={"key": f"{notice.key}/over", "level": NoticeLevel.INFO})
             with suppress(Undelivered):  # what would call somebody until it is settled is settled at once
-                await there.tell(
-                    Delivery(sink=sink, notice=over, occasion=Occasion.SETTLED, resolved=(notice,))
-                )
+                settled = Delivery(sink=sink, notice=over, occasion=Occasion.SETTLED, resolved=(notice,))
+                await told(there, settled)
             return said
 
         return await self.acts.audited(caller, "sink to be tested", None, {"sink": sink}, tell, about=sink)

@@ -119,6 +119,9 @@ class ChatCard(Value):
     channel: Room
     transaction: str
     """The same card always has the same one, so that a repeat after a kill posts nothing twice."""
+    edit: str = ""
+    """What this edit of it is known by: a repeat after a kill has the same, and a later edit another, even
+    one that returns to what the card showed before."""
     message: MessageId | None = None
     """Where it was posted, None before."""
     digest: str = Field(min_length=1, max_length=64)
@@ -139,6 +142,8 @@ class ShownCard(Value):
     change: Name
     message: MessageId
     digest: str = Field(min_length=1, max_length=64)
+    at: AwareDatetime | None = None
+    """When that was noted, which the ledger's clock says; nobody else is asked."""
 
 
 class ChatPlaces(Value):

@@ -13,6 +13,7 @@ from activities.calendars import Calendars, ReadCalendars
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
 from policies.model.windows import Freeze, Frozen
+from policies.planning.calendars import read_calendar
 from tests.unit.test_calendars import calendar
 from tests.workflows.world import fleet_of
 
@@ -42,9 +43,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def read(content: bytes, called: str, tz: str, at: datetime) -> tuple[Frozen, ...]:
         found.append(called)
-        return read_before(content, called, tz, at)
+        return read_calendar(content, called, tz, at)
 
-    read_before = calendars.read_calendar
     monkeypatch.setattr(calendars, "read_calendar", read)
     return found
 

@@ -28,6 +28,7 @@ from policies.model.change import (
 from policies.model.errors import BadInput, Conflict, Unknown
 from policies.model.plan import ReleaseRef
 from policies.model.value import digest_of
+from tests.fakes.ledgers import new_ledger
 
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 GATEWAYS = ("gw-1", "gw-2", "gw-3")
@@ -323,7 +324,7 @@ STEPS = st.lists(
 def test_whatever_happened_going_back_twice_is_going_back_once(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, ReleaseRef, set[str]]]
 ) -> None:
-    ledger = Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.db")
+    ledger = Ledger.open(new_ledger(tmp_path_factory.mktemp("ledger") / "ledger.db"))
     promote(ledger, OLD, ChangeKind.INSTALL)
     promoted = dict[str, tuple[ReleaseRef, set[str]]]()
     for number, (step, to, gateways) in enumerate(steps):

@@ -7,11 +7,12 @@ import pytest
 
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, Outcome
+from tests.fakes.ledgers import new_ledger
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    opened = Ledger.open(new_ledger(tmp_path / "ledger.db"))
     yield opened
     opened.close()
 

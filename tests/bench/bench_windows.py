@@ -62,7 +62,7 @@ class Book:
     def freezes(self, fleet: str) -> tuple[KeptFreeze, ...]:
         return ()
 
-    def take_turn(self, fleet: str, change: str, most: int) -> tuple[str, ...]:
+    def take_turn(self, fleet: str, change: str, most: int | None) -> tuple[str, ...]:
         return ()
 
     def give_turn_back(self, fleet: str, change: str) -> None:

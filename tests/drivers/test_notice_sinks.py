@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from activities.drivers.notices.port import ONCE, Sink
 from activities.drivers.notices.smtp import message_id
 from orchestrator.noticing.delivering import Delivering
 from orchestrator.noticing.folding import fold_old
@@ -22,7 +23,7 @@ from orchestrator.noticing.looking import Looking
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
-from policies.model.notice import Notice, NoticeLevel, Occasion
+from policies.model.notice import Delivery, Notice, NoticeLevel, Occasion
 from policies.model.offer import Offer, Verb
 from policies.model.people import Via
 from tests.fakes.notice_counts import counted
@@ -310,6 +311,55 @@ def test_one_notice_that_a_receiver_never_takes_holds_up_none_of_those_behind_it
     assert delivering.failures == {"hook": 1}
     health = place.ledger.sink_health()["hook"]
     assert (health.failing, health.error) == (1, "it answers 400: {}")
+
+
+class Surprising(RulesFile):
+    """Rules whose sink fails as nobody foresaw, at one notice; `taken` has what it took."""
+
+    surprise = ValueError("the token is t0p-secret-t0ken")
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.taken: list[str] = []
+
+    def sink(self, name: str) -> Sink | None:
+        super().sink(name)
+        outer = self
+
+        class Wrong(Sink):
+            repeats_after = None
+            occasions = ONCE
+
+            async def tell(self, delivery: Delivery) -> str:
+                if delivery.notice.key == "k1":
+                    raise outer.surprise
+                outer.taken.append(delivery.notice.key)
+                return "it took it"
+
+        return Wrong()
+
+
+def test_a_sink_that_fails_as_nobody_foresaw_counts_a_try_and_blocks_nothing_behind_it(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.all_kinds()
+    rules = Surprising(place.file)
+    for number in range(3):
+        add(place.ledger, said(f"k{number}", NoticeLevel.PAGE), "hook")
+    delivering = asyncio.run(deliver(place.ledger, rules))
+    assert rules.taken == ["k0", "k2"]
+    assert delivering.failures == {"hook": 1}
+    health = place.ledger.sink_health()["hook"]
+    assert (health.failing, health.given_up) == (1, 0)
+    assert "ValueError" in health.error
+    (row,) = [one for one in place.ledger.notice_rows(["edge"], 9) if one.notice.key == "k1"]
+    assert row.tries == 1
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    assert place.ledger.sinks_due(later) == ("hook",), (
+        "it is tried again, and not only when a claim has ended"
+    )
+    assert "ValueError" in caplog.text
+    assert "t0p-secret-t0ken" not in f"{caplog.text}{health.error}"
 
 
 def test_a_secret_that_others_read_is_not_used_and_said_nowhere(place: Place) -> None:

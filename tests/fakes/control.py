@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from tempfile import mkdtemp
 
 from sqlalchemy import Engine
@@ -26,6 +27,7 @@ from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.windows import WindowAnswer
+from tests.fakes.ledgers import new_ledger
 
 HEALTHY = Decision(action=Action.PROMOTE, verdict=GateVerdict.HEALTHY, reason="all gates are proven healthy")
 UNDECIDED = Decision(action=Action.CONTINUE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason="7 logins so far")
@@ -145,7 +147,7 @@ class ObservedLedger(Ledger):
 
     def __init__(self, url: str | None = None) -> None:
         folder = mkdtemp(prefix="penstock-ledger-")
-        self.url = url or f"sqlite:///{folder}/ledger.db"
+        self.url = url or new_ledger(Path(folder) / "ledger.db")
         """Where another process finds the same ledger."""
         super().__init__(open_database(self.url))
         self.forget = weakref.finalize(self, _remove, self._engine, folder)

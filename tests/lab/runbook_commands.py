@@ -28,6 +28,9 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("ledger-restore", "penstock token revoke"): "tests/service/test_cli.py",
     ("ledger-restore", "penstock gateway quarantine"): "tests/lab/readme_commands.py",
     ("removal", "penstock gateway revoke"): "tests/relay/test_enrolment.py",
+    ("rollback-waits", "penstock status"): "tests/service/test_approvals.py",
+    ("rollback-waits", "penstock approve"): "tests/service/test_approvals.py",
+    ("rollback-waits", "penstock reject"): "tests/service/test_approvals.py",
     ("signature-refused", "penstock plan"): "tests/service/test_approvals.py",
     ("signature-refused", "penstock approve"): "tests/service/test_approvals.py",
     ("signer-compromised", "penstock check"): "tests/lab/readme_commands.py",
@@ -47,6 +50,7 @@ WITHOUT_FAULT = {
     "ledger-restore": "the same; tests/lab/test_worker_killed.py restores an older ledger under a fleet",
     "penstock-upgrade": "nothing is wrong: packages are replaced on booted hosts by tests/hosts",
     "removal": "nothing is wrong, and no lab would be left; tests/drivers/test_removal.py does it",
+    "rollback-waits": "nobody is asked before a promotion and its way back; tests/service/test_approvals.py",
 }
 """Pages that are typed in a lab where all is well, each with why."""
 

@@ -63,10 +63,10 @@ def step_of(line: str) -> tuple[str, int]:
 def _commands(block: str) -> Iterator[Typed]:
     current: Typed | None = None
     for line in block.splitlines():
-        if typed := _PROMPT.match(line):
+        if prompt := _PROMPT.match(line):
             if current is not None:
                 yield current
-            current = Typed(typed["command"], typed["sign"] == "#", typed["person"] or None)
+            current = Typed(prompt["command"], prompt["sign"] == "#", prompt["person"] or None)
         elif current is not None and (code := _EXIT.fullmatch(line.strip())):
             current.code = int(code[1])
         elif current is not None and line.strip():

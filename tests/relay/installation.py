@@ -23,6 +23,7 @@ from orchestrator.processes.relay import relaying
 from orchestrator.relay.server import Relay
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
+from tests.fakes.ledgers import new_ledger
 
 CONTROL = "control"
 PATIENCE = timedelta(seconds=30)
@@ -177,6 +178,7 @@ def settings_of(folder: Path, namespace: str, engine: str) -> Settings:
 @asynccontextmanager
 async def installed(folder: Path, client: Client, engine: str) -> AsyncIterator[Installation]:
     settings = settings_of(folder, client.namespace, engine)
+    new_ledger(folder / "ledger.db")
     async with relaying(settings) as relay:
         ledger = Ledger.open(settings.ledger_url)
         yield Installation(settings, client, relay, ledger, Authority.open(settings.authority))

@@ -34,6 +34,7 @@ from policies.planning.plan import plan as make_plan
 from policies.planning.settings import changing
 from policies.status.told import Told
 from tests.fakes.gateway import FakeGateway
+from tests.fakes.ledgers import new_ledger
 from tests.fakes.stage import PRODUCT, Stage
 from tests.service.system_user import SystemUser
 
@@ -72,6 +73,7 @@ class House:
     def __init__(self, folder: Path, stage: Stage, socket: Path) -> None:
         self.folder, self.stage, self.socket = folder, stage, socket
         (folder / "people.yaml").write_text(PEOPLE)
+        new_ledger(folder / "ledger.db")
         self.settings = Settings(
             temporal_address="127.0.0.1:1",
             prometheus_url="http://127.0.0.1:1",
@@ -240,6 +242,24 @@ async def test_a_change_of_configuration_needs_two_who_do_not_start_it(
     assert "and bert did" in str(house.refusal_of(plan, "anna"))
     assert [entry.person for entry in house.audited("plan approved")] == ["bert", "anna"]
     assert {entry.fleet for entry in house.audited("plan approved")} == {"edge"}
+
+
+async def test_a_plan_that_lacks_people_is_in_the_record_once_for_each_step_that_it_has_come(
+    house: House, releases: Releases
+) -> None:
+    old, _, wider = releases
+    plan = await house.plan(old, wider)
+    for _ in range(3):
+        assert house.refusal_of(plan, "dora")
+    for uid in (BERT, ANNA):
+        await approve(house, uid, plan.digest)
+    assert house.refusal_of(plan, "dora") is None
+    awaited = house.audited("approval awaited")
+    assert [(entry.person, json.loads(entry.body)["lacking"]) for entry in awaited] == [
+        ("dora", 2),
+        ("bert", 1),
+    ]
+    assert {(entry.subject, entry.fleet) for entry in awaited} == {(plan.digest, "edge")}
 
 
 async def test_a_fleet_that_is_protected_asks_for_people_at_every_upgrade(

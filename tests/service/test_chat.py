@@ -212,6 +212,26 @@ async def test_a_card_is_posted_once_and_edited_from_then_on(
     assert edited["message"] == "$card"
 
 
+async def test_an_edit_that_shows_again_what_a_card_showed_before_is_an_edit_of_its_own(
+    night: Night, room: Process, ledger: Ledger
+) -> None:
+    shown = {"Authorization": f"Bearer {token(ledger)}"}
+    told = {"workspace": WORKSPACE, "channel": ROOM, "change": "edge-1", "message": "$card"}
+    names = list[str]()
+    for _ in range(3):  # the room shows something else each time, and the same is wanted there
+        noted = await night.api.post("/chat/cards", json=told | {"digest": "on-0"}, headers=shown)
+        assert noted.status_code == 200, noted.text
+        asked = [
+            (await night.api.get("/chat/cards", params={"workspace": WORKSPACE}, headers=shown)).json()[
+                "cards"
+            ]
+            for _ in range(2)
+        ]
+        assert asked[0] == asked[1]  # a repeat after a kill is the same edit
+        names.append(asked[0][0]["edit"])
+    assert len({*names}) == len(names)
+
+
 async def test_strangers_who_talk_too_much_keep_nobody_from_holding(night: Night, room: Process) -> None:
     refused = [await room.say("stranger", "status edge") for _ in range(25)]
     assert any(one.refused == "TooMany" for one in refused)

@@ -187,6 +187,7 @@ async def test_an_api_that_is_killed_between_a_codes_use_and_the_order_carries_i
     assert len(await stage.night.heard()) == 1
 
 
+@pytest.mark.sweep
 async def test_a_chat_that_is_killed_between_a_codes_use_and_the_answer_says_once_what_was_done_once(
     stage: Stage,
 ) -> None:
@@ -216,6 +217,7 @@ async def test_an_order_typed_while_the_api_is_away_is_told_what_to_do_and_carri
     assert len(await stage.night.heard()) == 1
 
 
+@pytest.mark.sweep
 async def test_an_order_that_was_typed_while_the_homeserver_was_away_is_carried_out_when_it_is_back(
     stage: Stage,
 ) -> None:

@@ -22,6 +22,7 @@ from tests.service.matrix_room import (
     rollback_begun,
     without_moments,
 )
+from tests.service.test_chat_connected import Host, matrix_edit
 from tests.workflows.engine import Engine
 from tests.workflows.world import result_of, until
 
@@ -145,3 +146,13 @@ async def test_a_confirmed_rollback_begins_within_seconds(room: MatrixRoom) -> N
     assert seconds < SAID_WITHIN
     assert double_actions(room) == 0
     await result_of(change)
+
+
+async def test_a_real_homeserver_is_connected_by_what_the_document_has_people_type(room: MatrixRoom) -> None:
+    await held(room)
+    edits = {"chat.yaml": matrix_edit(room.folder, room.homeserver.url, room.room), "fleet.yaml": []}
+    (room.folder / "chat.yaml").unlink()  # the document has its own made
+    host, before = Host(room.folder, edits), len(await room.posts())
+    async with host.connected("Connect Matrix", {"matrix.token": f"{room.tokens['penstock']}\n"}):
+        await room.heard(lambda body: "HELD" in body, before)
+        assert "told you alone" in await room.asks("ana", "!penstock link")

@@ -38,8 +38,7 @@ class Rooms:
         self.said.append(post)
 
     async def listen(self) -> AsyncIterator[ChatMessage]:
-        said: tuple[ChatMessage, ...] = ()
-        for one in said:
+        for one in tuple[ChatMessage, ...]():
             yield one
 
     def settled(self, said: ChatMessage) -> None:

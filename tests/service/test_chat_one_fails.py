@@ -117,7 +117,7 @@ async def test_each_card_and_notice_is_shown_whatever_becomes_of_another_and_it_
     monkeypatch.setattr(process, "CARDS_SECONDS", 0.01)
     monkeypatch.setattr(process, "NOTICES_SECONDS", 0.01)
     room, api = Room(fails), Answers()
-    talk: Any = Conversation(room, api, "chat")  # type: ignore[arg-type] - as much of an API as it needs
+    talk: Any = Conversation(room, api, "chat")  # type: ignore[arg-type]  # as much of an API as it needs
     running = asyncio.create_task(talk.run())
     try:
         await until(lambda: api.noted.count("edge-3") > 1 and api.had.count("edge-3/held/1") > 1)

@@ -69,6 +69,11 @@ async def said(fake: Homeserver, what: Callable[[str], bool], seconds: float = 3
     return found
 
 
+async def begun_with(fake: Homeserver, word: str) -> str:
+    """Wait until penstock has said something that begins so; return it."""
+    return await said(fake, lambda text: text.startswith(word))
+
+
 @pytest.fixture
 async def room(night: Night, ledger: Ledger) -> AsyncIterator[tuple[Homeserver, Path]]:
     with_chat(night.folder)
@@ -215,7 +220,7 @@ async def test_nothing_that_a_homeserver_lets_through_orders_by_mistake_or_ends_
             fake.tell(event)
             # what comes after it is heard: a misspelt word is answered at once, without the engine
             fake.say(f"person{number}", "!penstock after")
-            await said(fake, lambda text, who=f"@person{number}:": text.startswith(who))  # type: ignore[misc]
+            await begun_with(fake, f"@person{number}:")
         fake.say("ana", "!penstock " + "x" * 10**6)
         assert len(await said(fake, lambda text: '"xxx' in text)) < 1000
     assert not await night.heard()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from policies.model.change import Outcome, Phase
+from policies.model.change import KnownGoodBatch, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.windows import OnWindowClose, WindowAnswer, WindowOverride
@@ -462,19 +462,20 @@ async def test_what_closes_in_the_moment_in_which_a_wave_begins_is_acted_on_and_
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
-async def test_a_window_that_closes_as_its_last_wave_ends_takes_nothing_back(world: World) -> None:
+async def test_a_window_that_closes_once_the_last_wave_has_passed_takes_nothing_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closing(world, OnWindowClose.ROLLBACK)
-    world.judge.says(UNDECIDED)
+    write = world.book.record_known_good_batch
+
+    def closes_then(batch: KnownGoodBatch) -> int:
+        world.windows.answer = CLOSED
+        return write(batch)
+
+    monkeypatch.setattr(world.book, "record_known_good_batch", closes_then)
     rollout = await start(world, ("gw-1",))
-    await in_phase(rollout, Phase.OBSERVING)
-    world.judge.says(HEALTHY)
-
-    async def is_over() -> bool:
-        return (await status_of(rollout)).phase in {Phase.PROMOTING, Phase.ENDED}
-
-    await until(is_over)
-    world.windows.answer = CLOSED
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    assert world.windows.answer is CLOSED
     assert world.serving()["gw-1"] == "1.3.0"
 
 

@@ -22,6 +22,7 @@ class Alertmanager(Sink):
     """One Alertmanager."""
 
     repeats_after = LASTS / 3
+    occasions = frozenset(Occasion)
 
     def __init__(self, settings: AlertmanagerSink, folder: Path, spell: Spell) -> None:
         """Take the settings; files are from that folder on."""

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from activities.drivers.notices.port import Sink
+from activities.drivers.notices.port import ONCE, Sink
 from activities.drivers.notices.posting import post
 from activities.drivers.notices.secret import secret_line
 from activities.drivers.notices.text import Spell, headline, lines
@@ -17,6 +17,7 @@ class Pagerduty(Sink):
     """One integration of PagerDuty, or of what speaks like it."""
 
     repeats_after = None
+    occasions = ONCE | {Occasion.ACKNOWLEDGED}
 
     def __init__(self, settings: PagerdutySink, folder: Path, spell: Spell) -> None:
         """Take the settings; files are from that folder on."""

@@ -4,10 +4,13 @@ from datetime import timedelta
 from typing import Protocol
 
 from policies.model.errors import Unavailable
-from policies.model.notice import Delivery
+from policies.model.notice import Delivery, Occasion
 
 DEADLINE = timedelta(seconds=15)
 """How long one receiver may take for one notice, whatever it does meanwhile."""
+
+ONCE = frozenset({Occasion.SAID, Occasion.SETTLED})
+"""The occasions of a sink whose readers read all that comes: what repeats says nothing new to them."""
 
 
 class Undelivered(Unavailable):
@@ -26,6 +29,8 @@ class Sink(Protocol):
 
     repeats_after: timedelta | None
     """After how long it has to hear again of what is still so; None when once is enough."""
+    occasions: frozenset[Occasion]
+    """What it is told; everything else `telling` keeps from it."""
 
     async def tell(self, delivery: Delivery) -> str:
         """Tell the receiver; return what it answered, in a line.

@@ -11,11 +11,11 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
 
-from activities.drivers.notices.port import DEADLINE, Sink, Undelivered
+from activities.drivers.notices.port import DEADLINE, ONCE, Sink, Undelivered
 from activities.drivers.notices.posting import MOST_TOLD, trusting
 from activities.drivers.notices.secret import secret_line
 from activities.drivers.notices.text import Spell, headline, lines
-from policies.model.notice import Delivery, Notice, NoticeLevel, Occasion
+from policies.model.notice import Delivery, Notice, NoticeLevel
 from policies.model.notice_rules import SmtpSink, Tls
 from policies.model.value import sentence
 
@@ -26,6 +26,7 @@ class Mail(Sink):
     """One mail server, and who gets its mails."""
 
     repeats_after = None
+    occasions = ONCE
 
     def __init__(self, settings: SmtpSink, folder: Path, spell: Spell) -> None:
         """Take the settings; files are from that folder on."""
@@ -35,8 +36,6 @@ class Mail(Sink):
 
     async def tell(self, delivery: Delivery) -> str:
         """Send the notice as one mail."""
-        if delivery.occasion not in {Occasion.SAID, Occasion.SETTLED}:
-            return "nothing is mailed of that"
         mail = written(delivery, self._settings, self._spell)
         return await asyncio.to_thread(self._send, mail)
 

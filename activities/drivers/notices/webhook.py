@@ -11,11 +11,11 @@ import json
 import time
 from pathlib import Path
 
-from activities.drivers.notices.port import Sink
+from activities.drivers.notices.port import ONCE, Sink
 from activities.drivers.notices.posting import post
 from activities.drivers.notices.secret import secret_line
 from activities.drivers.notices.text import Spell
-from policies.model.notice import Delivery, Occasion
+from policies.model.notice import Delivery
 from policies.model.notice_rules import WebhookSink
 
 LEAST_KEY = 32
@@ -26,6 +26,7 @@ class Webhook(Sink):
     """One address that CloudEvents are posted to."""
 
     repeats_after = None
+    occasions = ONCE
 
     def __init__(self, settings: WebhookSink, folder: Path, spell: Spell) -> None:
         """Take the settings; files are from that folder on."""
@@ -35,8 +36,6 @@ class Webhook(Sink):
 
     async def tell(self, delivery: Delivery) -> str:
         """Post the notice as one event."""
-        if delivery.occasion not in {Occasion.SAID, Occasion.SETTLED}:
-            return "nothing is posted of that"
         body = json.dumps(_event(delivery, self._spell), separators=(",", ":")).encode()
         key = secret_line(self._folder / self._settings.key_file, "the key", LEAST_KEY)
         at = str(int(time.time()))
