@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
-from policies.model.windows import Freeze, Frozen
+from policies.model.windows import CalendarFile, Freeze, Frozen
 from policies.planning.calendars import LARGEST, read_calendar
 
 MOST_KEPT, MOST_SPANS_KEPT = 1_000, 100_000
@@ -158,10 +158,11 @@ class Calendars:
 
     def frozen_by(self, fleet: Fleet, freeze: Freeze, at: datetime) -> tuple[Frozen, ...]:
         """Return the times of one freeze around that moment; raises as `frozen` does."""
-        if freeze.ics is None:
-            return freeze.frozen
-        path = self.folder.place_of(fleet.name).parent / freeze.ics
-        return self.read.spans(path, freeze, at)
+        match freeze.source:
+            case Frozen() as time_itself:
+                return (time_itself,)
+            case CalendarFile(path):
+                return self.read.spans(self.folder.place_of(fleet.name).parent / path, freeze, at)
 
 
 def _named(name: str, what: str) -> str:

@@ -23,6 +23,7 @@ from policies.model.plan_part import MOST_MEMBERS, PartKey, PlanHeader, WaveHead
 from policies.model.report import BatchReport, WatchReport, WaveReport
 from policies.model.value import Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
+from policies.status.awaited import STANDING_STILL
 from policies.votes import Votes
 from workflows.batch import Batch, BatchOrder, BatchResult
 from workflows.children import guarded, left_behind, tell
@@ -46,9 +47,6 @@ REPORTS_AT_A_PACE = 50
 
 NAMED = 4
 """Sentences about a want of capacity that a report has room for."""
-
-_WAITING = {Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE, Action.ROLL_BACK}
-"""Decisions after which nothing moves by itself while the wave is still here."""
 
 
 class WaveOrder(Value):
@@ -323,7 +321,7 @@ class Wave:
         Time passes nothing that the verdict speaks against or cannot tell, unless verdicts are only shown.
         """
         shown = self._limits.automation is Automation.OBSERVE
-        doubted = self._decision is not None and self._decision.action in _WAITING - {Action.PROMOTE}
+        doubted = self._decision is not None and self._decision.action in STANDING_STILL - {Action.PROMOTE}
         by_time = shown or (bool(self._shares_left()) and not doubted)
         if not by_time or self._complete_since is None or self._holds:
             return None
@@ -492,7 +490,7 @@ class Wave:
         ]
 
     def _phase_now(self) -> Phase:
-        waits = self._decision is not None and self._decision.action in _WAITING
+        waits = self._decision is not None and self._decision.action in STANDING_STILL
         if self._holds or (waits and self._all_switched):
             return Phase.HELD
         return Phase.OBSERVING if self._all_switched else Phase.SWITCHING

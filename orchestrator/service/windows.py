@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 
 from pydantic import AwareDatetime
 
@@ -22,7 +22,15 @@ from policies.model.offer import Offer, Verb
 from policies.model.people import Caller
 from policies.model.plan import Plan
 from policies.model.value import Name, Value
-from policies.model.windows import Freeze, Frozen, KeptFreeze, Opening, PatchWindow, WindowAnswer
+from policies.model.windows import (
+    CalendarFile,
+    Freeze,
+    Frozen,
+    KeptFreeze,
+    Opening,
+    PatchWindow,
+    WindowAnswer,
+)
 from policies.model.zones import RULES, SITE
 from policies.planning.calendars import read_calendar
 from policies.planning.windows import free, moment, shown_in, standing, zones_of
@@ -117,12 +125,7 @@ class WindowService:
             Conflict: Another freeze has this name.
         """
         named = await asyncio.to_thread(self.fleets.for_action, caller, Action.FREEZE, fleet)
-        spans = freeze.frozen
-        if calendar is not None:
-            read = partial(
-                read_calendar, calendar.encode(), freeze.ics or freeze.name, freeze.tz, datetime.now(UTC)
-            )
-            spans = await asyncio.to_thread(read)
+        spans = await asyncio.to_thread(_spans, freeze, calendar, datetime.now(UTC))
         if not spans:
             raise BadInput(
                 f"the freeze {freeze.name} has no time within 400 days; check that it is the one you mean"
@@ -273,3 +276,14 @@ class WindowService:
         return Checked(
             fleet=fleet.name, at=at, sentence=answer.sentence, open=answer.is_open, until=answer.until
         )
+
+
+def _spans(freeze: Freeze, calendar: str | None, at: datetime) -> tuple[Frozen, ...]:
+    """Return the times of a freeze that a person adds, with the content of its calendar where it has one."""
+    match freeze.source:
+        case Frozen() as time_itself:
+            return (time_itself,)
+        case CalendarFile(path):
+            if calendar is None:
+                raise BadInput(f"the freeze {freeze.name} came without its calendar; send that, too")
+            return read_calendar(calendar.encode(), path, freeze.tz, at)

@@ -3,10 +3,11 @@
 import re
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, NaiveDatetime, field_validator, model_validator
 
+from policies.model.errors import BadInput
 from policies.model.value import Duration, Name, Value
 from policies.model.zones import Place
 
@@ -129,6 +130,13 @@ class Frozen(Value):
         return self
 
 
+class CalendarFile(NamedTuple):
+    """A calendar that freezes what its events name."""
+
+    path: str
+    """Where it is, from the folder of the fleet's file."""
+
+
 class Freeze(Value):
     """When no wave may start, as the fleet's file says: a time, or a calendar beside that file."""
 
@@ -156,16 +164,26 @@ class Freeze(Value):
             raise ValueError(f"freeze {self.name} needs from and to, or ics; write one of both")
         if self.ics is not None and ".." in self.ics.split("/"):
             raise ValueError(f"{self.ics} leaves the folder of the fleet's file; put the calendar there")
-        if has_time:
-            self.frozen  # noqa: B018 - it says what is wrong
+        self.source  # noqa: B018 - it says what is wrong
         return self
 
     @property
-    def frozen(self) -> tuple[Frozen, ...]:
-        """The time that it names itself; none where a calendar says so."""
-        if self.begins is None or self.ends is None:
-            return ()
-        return (Frozen(begins=self.begins, ends=self.ends, tz=self.tz, what=self.name),)
+    def source(self) -> Frozen | CalendarFile:
+        """Where its times are; every reader has a case for each kind, or mypy names the place.
+
+        Raises:
+            BadInput: It is of no kind that is understood here, so nobody knows what is frozen.
+        """
+        match (self.begins, self.ends, self.ics):
+            case (datetime() as begins, datetime() as ends, None):
+                return Frozen(begins=begins, ends=ends, tz=self.tz, what=self.name)
+            case (None, None, str() as path):
+                return CalendarFile(path)
+            case _:
+                raise BadInput(
+                    f"the freeze {self.name} has neither a time nor a calendar that is understood here; "
+                    "write from and to, or ics"
+                )
 
 
 class KeptFreeze(Value):

@@ -10,7 +10,8 @@ from policies.model.offer import Offer
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus, Event
 from policies.model.verdict import GateVerdict
-from policies.notices.states import OF_OUTCOMES, OF_PHASES, NoticeState
+from policies.notices.states import OF_OUTCOMES, NoticeState
+from policies.status.awaited import Awaited, awaited
 from policies.status.sentences import Sentences
 from policies.status.told import Told
 
@@ -47,7 +48,9 @@ def facts_of(order: ChangeOrder, header: PlanHeader | None, told: Told) -> tuple
         return tuple(found)
     if told.goes_back:
         found.append(_fact(status, NoticeState.ROLLING_BACK, f"{name} rolls back: {status.why}"))
-    found += [_fact(status, state, f"{name}: {said}") for state, said in _waits(told, status)]
+    if (thing := awaited(told, header)) is not None:
+        state, said = _waits(thing, status)
+        found.append(_fact(status, state, f"{name}: {said}"))
     return tuple(found)
 
 
@@ -71,22 +74,21 @@ def blind_fact(order: ChangeOrder, header: PlanHeader | None, told: Told, since:
     return _fact(status, NoticeState.BLIND, said)._replace(since=since)
 
 
-def _waits(told: Told, status: ChangeStatus) -> list[tuple[NoticeState, str]]:
-    """Return what the change waits for, each with what is said of it."""
-    found = list[tuple[NoticeState, str]]()
-    if told.not_back:
-        found.append((NoticeState.ROLLBACK_INCOMPLETE, f"ROLLBACK INCOMPLETE: {status.why}"))
-    elif told.waits_until is not None:
-        found.append((NoticeState.WAITING_FOR_SECOND_PERSON, f"{status.what}: {status.why}"))
-    elif told.untested and not told.goes_back:
-        found.append((NoticeState.WAITING_FOR_TESTS, status.why))
-    elif OF_PHASES[told.phase.value] is NoticeState.HELD or status.needs_you is not None:
-        found.append((NoticeState.HELD, f"held: {status.needs_you or status.why}"))
-    elif status.window is not None:
-        found.append((NoticeState.WAITING_FOR_WINDOW, f"{status.what}: {status.why}"))
-    elif told.short and told.phase is Phase.SWITCHING:
-        found.append((NoticeState.WAITING_FOR_CAPACITY, status.why))
-    return found
+def _waits(thing: Awaited, status: ChangeStatus) -> tuple[NoticeState, str]:
+    """Return what people are told while the change waits for that, and what is said of it."""
+    match thing:
+        case Awaited.GATEWAYS:
+            return NoticeState.ROLLBACK_INCOMPLETE, f"ROLLBACK INCOMPLETE: {status.why}"
+        case Awaited.SECOND_PERSON:
+            return NoticeState.WAITING_FOR_SECOND_PERSON, f"{status.what}: {status.why}"
+        case Awaited.TESTS:
+            return NoticeState.WAITING_FOR_TESTS, status.why
+        case Awaited.RESUME | Awaited.DECISION:
+            return NoticeState.HELD, f"held: {status.needs_you or status.why}"
+        case Awaited.WINDOW:
+            return NoticeState.WAITING_FOR_WINDOW, f"{status.what}: {status.why}"
+        case Awaited.CAPACITY:
+            return NoticeState.WAITING_FOR_CAPACITY, status.why
 
 
 def _passed(order: ChangeOrder, header: PlanHeader | None, told: Told) -> range:

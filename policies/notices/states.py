@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import NamedTuple
 
-from policies.model.change import Outcome, Phase
+from policies.model.change import Outcome
 from policies.model.notice import NoticeLevel
 
 
@@ -104,18 +104,6 @@ OF_OUTCOMES = {
     Outcome.HELD: NoticeState.ENDED_HELD,
 }
 """What people are told of each end of a change; a test knows when an end has none."""
-
-OF_PHASES: dict[str, NoticeState | None] = {
-    Phase.STARTING.value: NoticeState.STARTED,
-    Phase.WAITING.value: NoticeState.WAITING_FOR_WINDOW,
-    Phase.SWITCHING.value: None,
-    Phase.OBSERVING.value: None,
-    Phase.HELD.value: NoticeState.HELD,
-    Phase.PROMOTING.value: None,
-    Phase.ROLLING_BACK.value: NoticeState.ROLLING_BACK,
-    Phase.ENDED.value: None,
-}
-"""What people are told of each phase, None where it passes by itself or its end is told; as with ends."""
 
 GOOD_ENDS = frozenset({NoticeState.PROMOTED, NoticeState.ROLLED_BACK})
 """Ends that settle what earlier changes of the fleet have left."""

@@ -16,7 +16,7 @@ from policies.model.fleet import AtDeadline, Automation
 from policies.model.offer import Offer, Verb
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
-from policies.model.verdict import Action
+from policies.status.awaited import Awaited, asked_for, awaited, proposes_to_go_back
 from policies.status.told import Told, listed
 from policies.status.waiting import waiting
 
@@ -55,7 +55,7 @@ class Sentences:
         self._header = header
         self._told = told
         self._at = at
-        self._waits = told.waits_until is not None
+        self._awaited = awaited(told, header)
 
     def status(self) -> ChangeStatus:
         """Return the five sentences and the facts under them."""
@@ -91,7 +91,7 @@ class Sentences:
             outcome=told.outcome,
             waits_for=tuple(sorted(told.not_back)),
             incomplete=tuple(f"{name}: {why}" for name, why in sorted(told.not_back.items())),
-            confirm=order.confirm.change if self._waits and order.confirm else None,
+            confirm=order.confirm.change if told.waits_until is not None and order.confirm else None,
             needs_you=self._needs_you(),
             alone=order.bakes_on,
             banner=order.override.sentence if order.override is not None else None,
@@ -105,7 +105,7 @@ class Sentences:
             return told.counts
         return {wave: _all_back(counts) for wave, counts in told.counts.items()}
 
-    def _what(self) -> str:  # noqa: PLR0911 - a sentence a case
+    def _what(self) -> str:
         told, header = self._told, self._header
         if told.result is not None and self._order.kind is not ChangeKind.UPGRADE:
             return told.result.reason
@@ -115,15 +115,28 @@ class Sentences:
             if told.outcome is Outcome.PROMOTED and told.aside:
                 return f"promoted to {label} without {len(told.aside)} gateways, which were left out"
             return _OUTCOME_SENTENCES[told.outcome].format(release=label)
-        if self._waits:
-            return "a rollback waits for a second person"
-        if told.window is not None and self._waits_for_window:
-            passed = f"wave {told.wave} of {len(header.waves)} is over, " if told.wave and header else ""
-            return f"{passed}{waiting(told.window, self._at)}"
-        where = f"wave {told.wave} of {len(header.waves)}, " if told.wave and header else ""
+        wave = f"wave {told.wave} of {len(header.waves)}" if told.wave and header else ""
+        match self._awaited:
+            case Awaited.SECOND_PERSON:
+                return "a rollback waits for a second person"
+            case Awaited.WINDOW | Awaited.RESUME if told.window is not None:
+                passed = f"{wave} is over, " if wave else ""
+                return f"{passed}{waiting(told.window, self._at)}"
+            case (
+                Awaited.GATEWAYS
+                | Awaited.RESUME
+                | Awaited.WINDOW
+                | Awaited.TESTS
+                | Awaited.DECISION
+                | Awaited.CAPACITY
+                | None
+            ):
+                return self._what_it_does(f"{wave}, " if wave else "")
+
+    def _what_it_does(self, where: str) -> str:
         if self._reloads:
             return f"{where}giving what runs {self._what_is_given}"
-        return f"{where}{PHASE_SENTENCES[told.phase]}"
+        return f"{where}{PHASE_SENTENCES[self._phase]}"
 
     @property
     def _reloads(self) -> bool:
@@ -153,19 +166,21 @@ class Sentences:
         told = self._told
         if told.result is not None:
             return told.result.reason
-        if told.not_back:
-            return listed(told.not_back)
-        if self._waits and self._order.confirm is not None:
-            return self._order.confirm.reason
-        if told.holds:
-            return "held by " + listed(told.holds)
-        if told.window is not None and self._waits_for_window:
-            return told.window.lasting
-        if self._waits_for_capacity:
-            return f"gateways wait for capacity: {'; '.join(told.short)}"
-        if self._waits_for_tests:
-            return f"release tests cannot be made: {listed(told.untested)}"
-        return told.decision.reason if told.decision else self._order.reason
+        match self._awaited:
+            case Awaited.GATEWAYS:
+                return listed(told.not_back)
+            case Awaited.SECOND_PERSON if self._order.confirm is not None:
+                return self._order.confirm.reason
+            case Awaited.RESUME:
+                return "held by " + listed(told.holds)
+            case Awaited.WINDOW if told.window is not None:
+                return told.window.lasting
+            case Awaited.CAPACITY:
+                return f"gateways wait for capacity: {'; '.join(told.short)}"
+            case Awaited.TESTS:
+                return f"release tests cannot be made: {listed(told.untested)}"
+            case Awaited.SECOND_PERSON | Awaited.WINDOW | Awaited.DECISION | None:
+                return told.decision.reason if told.decision else self._order.reason
 
     def _next(self) -> str:  # noqa: PLR0911 - a sentence a case
         told, confirm = self._told, self._order.confirm
@@ -175,21 +190,44 @@ class Sentences:
             )
         if told.result is not None:
             return "nothing; old instances stop when their last session has ended"
-        if told.waits_until is not None and confirm is not None:
-            nothing = confirm.at_deadline is AtDeadline.NOTHING
-            by_itself = "nothing, the rollback is given up" if nothing else "back to known-good"
-            return f"{by_itself} at {told.waits_until:%Y-%m-%d %H:%M:%S} UTC, unless somebody answers"
-        if told.window is not None and self._waits_for_window and not told.holds:
-            until = told.window.until
-            when = f"at {until:%Y-%m-%d %H:%M} UTC" if until else "when that is over"
-            return f"the next wave starts by itself {when}"
-        match told.phase:
+        match self._awaited:
+            case Awaited.SECOND_PERSON if told.waits_until is not None and confirm is not None:
+                nothing = confirm.at_deadline is AtDeadline.NOTHING
+                by_itself = "nothing, the rollback is given up" if nothing else "back to known-good"
+                return f"{by_itself} at {told.waits_until:%Y-%m-%d %H:%M:%S} UTC, unless somebody answers"
+            case Awaited.WINDOW if told.window is not None:
+                until = told.window.until
+                when = f"at {until:%Y-%m-%d %H:%M} UTC" if until else "when that is over"
+                return f"the next wave starts by itself {when}"
+            case Awaited.CAPACITY:
+                return (
+                    "gateways that wait start by themselves when there is capacity, looked for every "
+                    "30 seconds to 5 minutes: bring gateways back, add some, or wait for fewer users"
+                )
+            case Awaited.TESTS if told.phase in {Phase.STARTING, Phase.SWITCHING}:
+                return (
+                    "the tests are tried again by themselves, every 3 seconds to 5 minutes: mend what they "
+                    "name; a gateway that stays untested is set aside without a user"
+                )
+            case (
+                Awaited.GATEWAYS
+                | Awaited.SECOND_PERSON
+                | Awaited.RESUME
+                | Awaited.WINDOW
+                | Awaited.TESTS
+                | Awaited.DECISION
+                | None
+            ):
+                return self._next_in_its_phase()
+
+    def _next_in_its_phase(self) -> str:
+        match self._phase:
             case Phase.STARTING | Phase.SWITCHING:
-                return self._next_while_switching()
+                return "the window begins when the new instances have been probed"
             case Phase.OBSERVING if self._header is not None:
                 minimum, cap = self._header.window_minimum, self._header.window_cap
                 return f"promotion on proof after {minimum}, a person is asked at {cap}"
-            case Phase.HELD if self._proposes_to_go_back:
+            case Phase.HELD if proposes_to_go_back(self._told, self._header):
                 return "nothing: harm was found, and this fleet asks a person before it goes back"
             case Phase.HELD:
                 harm = "proven harm" if acts(self._header) else "a daemon that fails"
@@ -199,41 +237,28 @@ class Sentences:
             case _:
                 return "the next wave, or the end"
 
-    def _next_while_switching(self) -> str:
-        if self._waits_for_capacity:
-            return (
-                "gateways that wait start by themselves when there is capacity, looked for every "
-                "30 seconds to 5 minutes: bring gateways back, add some, or wait for fewer users"
-            )
-        if self._waits_for_tests:
-            return (
-                "the tests are tried again by themselves, every 3 seconds to 5 minutes: mend what they "
-                "name; a gateway that stays untested is set aside without a user"
-            )
-        return "the window begins when the new instances have been probed"
-
     @property
     def _phase(self) -> Phase:
-        waits = self._waits_for_window and not self._told.holds
-        return Phase.WAITING if waits else self._told.phase
+        """Where it is: held from the moment in which somebody says so, whatever its wave told last."""
+        match self._awaited:
+            case Awaited.WINDOW:
+                return Phase.WAITING
+            case Awaited.RESUME:
+                return Phase.HELD
+            case (
+                Awaited.GATEWAYS
+                | Awaited.SECOND_PERSON
+                | Awaited.TESTS
+                | Awaited.DECISION
+                | Awaited.CAPACITY
+                | None
+            ):
+                return self._told.phase
 
     @property
     def _waits_for_window(self) -> bool:
-        return self._told.window is not None and not self._told.goes_back and self._told.result is None
-
-    @property
-    def _waits_for_capacity(self) -> bool:
-        return bool(self._told.short) and self._told.phase is Phase.SWITCHING
-
-    @property
-    def _waits_for_tests(self) -> bool:
-        return bool(self._told.untested) and not self._told.goes_back
-
-    @property
-    def _proposes_to_go_back(self) -> bool:
-        decision = self._told.decision
-        asks = self._header is not None and self._header.limits.automation is Automation.ASK
-        return asks and decision is not None and decision.action is Action.ROLL_BACK
+        """Whether it does, be it held besides."""
+        return self._awaited in {Awaited.WINDOW, Awaited.RESUME}
 
     def _can_do(self) -> tuple[Offer, ...]:  # noqa: PLR0911 - a state a case
         told = self._told
@@ -245,41 +270,45 @@ class Sentences:
             return (self._offer(Verb.PLAN if adopted else Verb.EXAMINE),)
         if told.result is not None:
             return (back,)
-        if self._waits:
-            return (
-                self._offer(Verb.APPROVE, note="not who asked"),
-                self._offer(Verb.REJECT),
-                self._offer(Verb.ROLL_BACK, note="to known-good, at once"),
-            )
-        if told.not_back:
-            return (self._offer(Verb.QUARANTINE, gateway=min(told.not_back)),)
-        if told.goes_back:
-            return (self._offer(Verb.WATCH),)
-        if told.holds:
-            lift = Offer(verb=Verb.RESUME, fleet=self._order.fleet, hold_of=min(told.holds))
-            return lift, back
-        if told.phase is Phase.HELD:
-            voted = f"{' and '.join(told.votes)} did; others have to, too" if told.votes else ""
-            return self._offer(Verb.PROMOTE, note=voted or "two people, neither of them who asked"), back
-        return self._offer(Verb.HOLD), back
+        match self._awaited:
+            case Awaited.SECOND_PERSON:
+                return (
+                    self._offer(Verb.APPROVE, note="not who asked"),
+                    self._offer(Verb.REJECT),
+                    self._offer(Verb.ROLL_BACK, note="to known-good, at once"),
+                )
+            case Awaited.GATEWAYS:
+                return (self._offer(Verb.QUARANTINE, gateway=min(told.not_back)),)
+            case Awaited.RESUME:
+                lift = Offer(verb=Verb.RESUME, fleet=self._order.fleet, hold_of=min(told.holds))
+                return lift, back
+            case Awaited.DECISION | Awaited.TESTS if told.phase is Phase.HELD:
+                voted = f"{' and '.join(told.votes)} did; others have to, too" if told.votes else ""
+                return self._offer(Verb.PROMOTE, note=voted or "two people, neither of them who asked"), back
+            case None if told.goes_back:
+                return (self._offer(Verb.WATCH),)
+            case Awaited.WINDOW | Awaited.TESTS | Awaited.DECISION | Awaited.CAPACITY | None:
+                return self._offer(Verb.HOLD), back
 
     def _offer(self, verb: Verb, *, gateway: str | None = None, note: str = "") -> Offer:
         return Offer(verb=verb, fleet=self._order.fleet, gateway=gateway, note=note)
 
     def _needs_you(self) -> str | None:
         told = self._told
-        if told.result is not None:
-            return None
-        if told.not_back:
-            return f"{len(told.not_back)} gateways are not back: {listed(told.not_back)}"
-        if self._waits or self._proposes_to_go_back:
-            return self._why()
-        decision = told.decision
-        if decision is not None and decision.action is Action.HOLD_FOR_HUMAN and not told.goes_back:
-            return decision.reason
-        if told.holds:
-            return "held by " + listed(told.holds)
-        return self._why() if self._waits_for_tests else None
+        asked = asked_for(told, self._header)
+        match self._awaited:
+            case Awaited.GATEWAYS:
+                return f"{len(told.not_back)} gateways are not back: {listed(told.not_back)}"
+            case Awaited.SECOND_PERSON:
+                return self._why()
+            case Awaited.RESUME:
+                return asked.reason if asked is not None else self._why()
+            case Awaited.TESTS:
+                return asked.reason if asked is not None else self._why()
+            case Awaited.DECISION:
+                return asked.reason if asked is not None else None
+            case Awaited.WINDOW | Awaited.CAPACITY | None:
+                return None
 
 
 def _all_back(counts: Mapping[str, int]) -> dict[str, int]:

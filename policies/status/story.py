@@ -9,8 +9,10 @@ from policies.model.offer import Refusal
 from policies.model.plan_part import PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
+from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
+from policies.status.awaited import STANDING_STILL
 from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
 from policies.status.sentences import BACK, PHASE_SENTENCES, WAITING, Sentences, acts
@@ -86,7 +88,8 @@ class Story:
 
     def answered(self) -> None:
         """Wait no more."""
-        self._tell(waits_until=None)
+        before = Phase.STARTING if self._told.phase is Phase.HELD else self._told.phase
+        self._tell(waits_until=None, phase=before)
 
     def take(self, report: WaveReport) -> None:
         """Take over a wave's report; what it repeats is told once."""
@@ -113,10 +116,18 @@ class Story:
         self._take_untested(report)
         self._take_rebooted(report)
         if self._told.phase is not Phase.ROLLING_BACK:
-            # What the wave said before it heard of a hold is not so any more.
-            is_held = bool(self._told.holds) and report.phase is Phase.OBSERVING
-            self.enter(Phase.HELD if is_held else report.phase, report.at)
+            self.enter(self._phase_of(report), report.at)
         self._take_decision(report)
+
+    def _phase_of(self, report: WaveReport) -> Phase:
+        """Return its phase; what it said before it heard of a hold, or of its end, is not so any more."""
+        match report.phase:
+            case Phase.SWITCHING | Phase.OBSERVING | Phase.HELD if self._told.holds:
+                return Phase.HELD
+            case Phase.HELD:
+                return _phase_without_hold(report.decision, switching=report.switching)
+            case _:
+                return report.phase
 
     def _take_short(self, report: WaveReport) -> None:
         """Tell when gateways begin to wait for capacity, and when none does; figures between are status."""
@@ -221,7 +232,7 @@ class Story:
                 self._tell(holds=left)
                 if left:
                     return f"The hold of {lifted} is lifted; still held by {listed(left)}."
-                return self._resumed()
+                return self._resumed(at)
             case CommandKind.PROMOTE:
                 return self._vote(command.person)
             case CommandKind.ABORT | CommandKind.ROLL_BACK if self._order.kind in RELOADS:
@@ -238,17 +249,25 @@ class Story:
     def _hold(self, command: Command, at: datetime) -> None:
         """Be held by somebody; whoever reads the receipt sees it, before the wave says so."""
         self._tell(holds=self._told.holds | {command.person: command.reason})
-        if self._told.phase is Phase.OBSERVING:
+        if self._told.phase in {Phase.SWITCHING, Phase.OBSERVING}:
             self.enter(Phase.HELD, at)
 
-    def _resumed(self) -> str:
-        """Go on as before the hold where no wave is under way; return what decides next."""
+    def _resumed(self, at: datetime) -> str:
+        """Go on as before the hold, without a wait for the wave to say so; return what decides next."""
         if self._before_hold is None:
+            if self._told.phase is Phase.HELD:
+                self.enter(self._phase_without_hold, at)
             return "Resumed. The next verdict decides."
         self._tell(phase=self._before_hold)
         self._before_hold = None
         when = "when its patch window opens" if self._told.window is not None else "by itself"
         return f"Resumed. The next wave starts {when}."
+
+    @property
+    def _phase_without_hold(self) -> Phase:
+        if not self._told.wave:
+            return Phase.STARTING
+        return _phase_without_hold(self._told.decision, switching=self._told.switching)
 
     def _vote(self, person: str) -> str:
         """Count a vote to promote; return how many there are, and what follows."""
@@ -311,6 +330,14 @@ class Story:
 
     def _tell(self, **news: object) -> None:
         self._told = self._told.model_copy(update=news)
+
+
+def _phase_without_hold(decision: Decision | None, *, switching: bool) -> Phase:
+    """Return where a wave is that nobody holds, as it says it itself."""
+    if switching:
+        return Phase.SWITCHING
+    stands = decision is not None and decision.action in STANDING_STILL
+    return Phase.HELD if stands else Phase.OBSERVING
 
 
 def _subject(order: ChangeOrder) -> str:  # noqa: PLR0911 - a sentence a case

@@ -4,6 +4,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,3 +150,29 @@ def test_only_so_much_is_remembered(
     assert len(reads) == 3
     known.spans(tmp_path / "0.ics", FINANCE, AT)
     assert len(reads) == 4
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"begins": None, "ends": None, "ics": None},
+        {"begins": None, "ends": datetime(2026, 11, 2), "ics": None},  # noqa: DTZ001 - local, as files have it
+        {"begins": datetime(2026, 11, 1), "ends": None, "ics": None},  # noqa: DTZ001
+    ],
+)
+def test_a_freeze_of_a_kind_that_is_not_understood_keeps_everything_closed(
+    said: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whatever lets one through: of a kind that is added, one reader may not have a case yet."""
+    strange = Freeze.model_construct(name="moon", tz="UTC", **said)
+    fleet = fleet_of("edge").model_copy(update={"freezes": (strange,)})
+    with pytest.raises(BadInput, match="the freeze moon has neither a time nor a calendar"):
+        Calendars(Folder(tmp_path)).frozen(fleet, AT)
+
+
+def test_a_time_freezes_itself_whatever_lies_beside_the_fleets_file(tmp_path: Path) -> None:
+    freeze = Freeze.model_validate(
+        {"name": "close", "from": "2026-11-01T00:00", "to": "2026-11-03T00:00", "tz": "UTC"}
+    )
+    (found,) = Calendars(Folder(tmp_path)).frozen_by(fleet_of("edge"), freeze, AT)
+    assert (found.what, begins((found,))) == ("close", ["20261101"])

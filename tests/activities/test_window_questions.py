@@ -12,7 +12,7 @@ from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening
 from policies.model.fleet import Fleet
 from policies.model.plan import Plan
-from policies.model.windows import Frozen, WindowAnswer
+from policies.model.windows import Freeze, Frozen, WindowAnswer
 from tests.unit.fleets import facts_of, planned
 
 
@@ -126,3 +126,14 @@ async def test_an_emergency_waits_for_no_turn_and_hears_only_of_what_was_frozen_
     answer = await asked(one, query(plan, edge, overridden_at=earlier, under_way=True))
     assert answer.freeze == "dns-move"
     assert ledger.take_turn("core", core, 1) == ()
+
+
+async def test_a_freeze_of_a_kind_that_is_not_understood_lets_no_wave_start(
+    ledger: Ledger, plan: Plan, tmp_path: Path
+) -> None:
+    strange = Freeze.model_construct(name="moon", tz="UTC", begins=None, ends=None, ics=None)
+    described = plan.fleet.model_copy(update={"freezes": (strange,)})
+    one = WindowActivities(ledger, Folder(described, tmp_path))
+    answer = await asked(one, query(plan, begun(ledger, "edge")))
+    assert (answer.fits, answer.is_known) == (False, False)
+    assert answer.sentence.startswith("closed: the freeze moon has neither a time nor a calendar")

@@ -27,6 +27,7 @@ from policies.model.value import digest_of
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
+from policies.status.awaited import Awaited, awaited
 from policies.status.told import Told
 from tests.service.command_line import CommandLine
 from tests.service.shown import Element, shown
@@ -99,6 +100,11 @@ STATES: dict[str, State] = {
         {**SWITCHING, "wave": 1, "short": ("main has room for 3 of 10",)},
         None,
     ),
+    "waiting for tests": (
+        UPGRADE,
+        {**SWITCHING, "wave": 1, "untested": {"gw-1": "its user cannot be looked up"}},
+        None,
+    ),
     "observing without a verdict": (UPGRADE, OBSERVING, None),
     "observing what cannot be decided": (
         UPGRADE,
@@ -113,6 +119,11 @@ STATES: dict[str, State] = {
     "observing health": (
         UPGRADE,
         {**OBSERVING, "decision": decision(Action.PROMOTE, GateVerdict.HEALTHY)},
+        None,
+    ),
+    "waiting for a person's decision": (
+        UPGRADE,
+        {**HELD, "decision": decision(Action.HOLD_FOR_HUMAN, GateVerdict.NOT_ENOUGH_DATA)},
         None,
     ),
     "held by a person": (
@@ -136,6 +147,11 @@ STATES: dict[str, State] = {
     "waiting for a second person": (
         BACK,
         {"phase": Phase.HELD, "waits_until": AT + timedelta(minutes=15)},
+        None,
+    ),
+    "rolling back what was held": (
+        UPGRADE,
+        {**OBSERVING, "phase": Phase.ROLLING_BACK, "holds": {"ana": "calls come in"}},
         None,
     ),
     "going back": (BACK, {"phase": Phase.ROLLING_BACK, "moved": True}, None),
@@ -304,3 +320,10 @@ def test_every_phase_and_every_outcome_is_walked() -> None:
     phases = {Phase.WAITING if "window" in told else told["phase"] for _, told, _ in STATES.values()}
     outcomes = {outcome for _, _, outcome in STATES.values()} - {None}
     assert (phases, outcomes) == ({*Phase}, {*Outcome})
+
+
+def test_everything_that_a_change_waits_for_is_walked() -> None:
+    walked = {
+        awaited(Told.model_validate({"name": "edge-1", **told}), None) for _, told, _ in STATES.values()
+    }
+    assert walked == {None, *Awaited}

@@ -18,11 +18,11 @@ from policies.model.notice_rules import NoticeRules
 from policies.model.people import Via
 from policies.model.status import Event
 from policies.model.windows import WindowAnswer
-from policies.notices.changes import BLIND_FOR
-from policies.notices.states import KINDS, OF_OUTCOMES, OF_PHASES, NoticeState
+from policies.notices.changes import BLIND_FOR, blind_fact, facts_of, is_blind
+from policies.notices.states import KINDS, OF_CHANGES, OF_OUTCOMES, NoticeState
 from policies.status.sentences import Sentences
 from policies.status.told import Told
-from tests.service.test_every_state import STATES, State, written
+from tests.service.test_every_state import CONFIRM, STATES, State, written
 
 RULES = NoticeRules.model_validate(
     {
@@ -33,6 +33,19 @@ RULES = NoticeRules.model_validate(
 )
 PASSES = {Phase.STARTING, Phase.SWITCHING, Phase.OBSERVING, Phase.PROMOTING}
 """Phases that go on by themselves, unless the change says that it needs somebody."""
+
+OF_OTHERS = {
+    NoticeState.WEDGED,
+    NoticeState.QUARANTINED,
+    NoticeState.DRAIN_HELD,
+    NoticeState.HARM_FOUND,
+    NoticeState.ASTRAY,
+    NoticeState.CERTIFICATES_LATE,
+    NoticeState.AUDIT_BROKEN,
+    NoticeState.PART_AWAY,
+    NoticeState.NOBODY_ACTED,
+}
+"""What waits and follows from something else than the story of a change."""
 
 
 def looking(ledger: Ledger, holder: str = "one") -> Looking:
@@ -45,10 +58,25 @@ def told(ledger: Ledger) -> dict[str, NoticeLevel]:
     return {row.notice.state: row.notice.level for row in ledger.notice_rows(["edge"], 500)}
 
 
-def test_every_end_and_every_phase_has_what_people_are_told_of_it() -> None:
+def test_every_end_has_what_people_are_told_of_it() -> None:
     assert OF_OUTCOMES.keys() == {*Outcome}
-    assert OF_PHASES.keys() == {phase.value for phase in Phase}
     assert KINDS.keys() == {*NoticeState}
+
+
+def test_whatever_lasts_of_a_change_is_reached_by_a_state_and_the_rest_is_known() -> None:
+    """What else lasts is of gateways, of the fleet, or of parts of penstock."""
+    reached = set[NoticeState]()
+    for kind, said, _ in STATES.values():
+        change = Told.model_validate({"name": "edge-1", **said})
+        confirm = CONFIRM if change.waits_until is not None else None
+        order = ChangeOrder(fleet="edge", kind=kind, requested_by="ana", reason="CVE", confirm=confirm)
+        reached |= {fact.state for fact in facts_of(order, None, change)}
+        if is_blind(change):
+            reached.add(blind_fact(order, None, change, datetime.now(UTC)).state)
+    lasts = {state for state, kind_of in KINDS.items() if kind_of.waits}
+    assert lasts & reached == lasts - OF_OTHERS
+    assert reached <= OF_CHANGES
+    assert not OF_OTHERS & OF_CHANGES
 
 
 @pytest.mark.parametrize("name", STATES)

@@ -3,6 +3,7 @@
 import pytest
 
 from orchestrator.page.render import ENVIRONMENT, part
+from orchestrator.page.runbooks import named_only
 from orchestrator.service.service import FleetStatus
 from orchestrator.service.standing import Standing
 from orchestrator.words.standing import SHOWN, missing_lines
@@ -37,7 +38,7 @@ def test_of_a_thousand_that_are_missing_few_are_named_and_the_others_counted(
     lines = missing_lines(said)
     assert len(lines) == SHOWN + 1
     assert lines[-1][1] == more
-    page = part("regions/told.html", status=said, change=None)
+    page = part("regions/told.html", status=said, change=None, runbooks=named_only)
     assert page.count("no agent answers") == SHOWN
     assert more in page
 
@@ -66,7 +67,9 @@ def glance(number: int, **change: object) -> dict[str, object]:
 def test_many_fleets_that_need_nobody_are_counted_and_folded_away(fleets: int, folded: bool) -> None:
     urgent = glance(998, needs_you="a vote")
     rows = [urgent, glance(999, phase="observing"), *(glance(number) for number in range(fleets))]
-    page = ENVIRONMENT.get_template("fleets.html").render(rows=rows, caller=None, csrf="")
+    page = ENVIRONMENT.get_template("fleets.html").render(
+        rows=rows, caller=None, csrf="", runbooks=named_only
+    )
     open_part, _, quiet = page.partition("<details")
     assert quiet.startswith(' class="card">') is folded
     assert f"{fleets} fleets need nobody" in quiet

@@ -11,6 +11,7 @@ from policies.model.verdict import Action, GateVerdict
 from policies.model.windows import WindowAnswer
 from policies.notices.changes import facts_of, is_blind
 from policies.notices.states import KINDS, OF_OUTCOMES, NoticeState
+from policies.status.awaited import Awaited, awaited
 from policies.status.sentences import Sentences
 from policies.status.told import Told
 from tests.service.test_every_state import CONFIRM, HELD, OBSERVING, SWITCHING, decision
@@ -95,3 +96,49 @@ def test_every_end_is_told_and_what_waited_does_not_any_more(outcome: Outcome) -
     told = Told(name="edge-1", phase=Phase.ENDED, holds={"ana": "calls"}, result=result)
     found = [fact.state for fact in facts_of(order(), None, told)]
     assert found == [NoticeState.STARTED, OF_OUTCOMES[outcome]]
+
+
+ALL_AT_ONCE: list[tuple[Awaited | None, dict[str, Any]]] = [
+    (Awaited.GATEWAYS, {"missing": {"1/1": {"gw-1": "its disk is full"}}, "phase": Phase.ROLLING_BACK}),
+    (None, {"phase": Phase.ROLLING_BACK}),
+    (None, {"phase": Phase.PROMOTING, "promoting": True}),
+    (Awaited.RESUME, {"holds": {"ana": "calls"}}),
+    (Awaited.WINDOW, {"window": WindowAnswer(fits=False, is_open=False, sentence="closed")}),
+    (Awaited.TESTS, {"untested": {"gw-1": "it is silent"}}),
+    (Awaited.DECISION, {"decision": decision(Action.HOLD_FOR_HUMAN, GateVerdict.NOT_ENOUGH_DATA)}),
+    (Awaited.CAPACITY, {"short": ("main has room for 3 of 10",)}),
+]
+"""Things that may be so at the same time, the one that is told before the others first."""
+
+
+@pytest.mark.parametrize("first", range(len(ALL_AT_ONCE)))
+def test_of_several_things_one_is_waited_for_and_reason_and_notice_are_of_the_same(first: int) -> None:
+    said: dict[str, Any] = {"name": "edge-1", "wave": 1}
+    for _, more in reversed(ALL_AT_ONCE[first:]):
+        said |= {"phase": Phase.SWITCHING, "promoting": False} | more
+    told = Told.model_validate(said)
+    thing = ALL_AT_ONCE[first][0]
+    assert awaited(told, None) is thing
+    lasting = [fact for fact in facts_of(order(), None, told) if KINDS[fact.state].waits]
+    assert len(lasting) == (thing is not None)
+    status = Sentences(order(), None, told).status()
+    assert all(status.why in fact.sentences for fact in lasting)
+    assert (status.needs_you is not None) <= (thing is not None)
+
+
+def test_a_change_that_goes_back_names_no_hold_of_before_that_nobody_could_lift() -> None:
+    told = Told(name="edge-1", phase=Phase.ROLLING_BACK, holds={"ana": "calls"})
+    status = Sentences(order(), None, told).status()
+    assert (status.why, status.needs_you) == ("CVE", None)
+    assert waiting(told) == set()
+
+
+def test_a_person_is_not_asked_again_for_a_wave_that_two_people_passed() -> None:
+    asked = decision(Action.HOLD_FOR_HUMAN, GateVerdict.NOT_ENOUGH_DATA)
+    closed = WindowAnswer(fits=False, is_open=False, sentence="closed")
+    for told in (
+        Told(name="edge-1", phase=Phase.OBSERVING, wave=1, decision=asked, window=closed),
+        Told(name="edge-1", phase=Phase.PROMOTING, wave=3, decision=asked, promoting=True),
+    ):
+        assert Sentences(order(), None, told).status().needs_you is None
+        assert NoticeState.HELD not in waiting(told)

@@ -1,0 +1,90 @@
+"""Awaited: the one thing that a change waits for now, as sentences, offers and notices tell it."""
+
+from enum import StrEnum
+
+from policies.model.change import Phase
+from policies.model.fleet import Automation
+from policies.model.plan_part import PlanHeader
+from policies.model.verdict import Action, Decision
+from policies.status.told import Told
+
+STANDING_STILL = frozenset({Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE, Action.ROLL_BACK})
+"""Decisions after which nothing moves by itself while the wave is still here."""
+
+
+class Awaited(StrEnum):
+    """What a change waits for; whoever tells of it has a case for each, or mypy names the place."""
+
+    GATEWAYS = "gateways"
+    """That gateways are back, each of which is still tried."""
+    SECOND_PERSON = "second_person"
+    """The yes of somebody else to a rollback that leads to another release than known-good."""
+    RESUME = "resume"
+    """That whoever holds it lets it go on."""
+    WINDOW = "window"
+    """That its next wave may start."""
+    TESTS = "tests"
+    """Tests of the release that cannot be made yet."""
+    DECISION = "decision"
+    """Proof, or a person who decides without."""
+    CAPACITY = "capacity"
+    """Room for the users of gateways that are to be switched."""
+
+
+def awaited(told: Told, header: PlanHeader | None) -> Awaited | None:  # noqa: PLR0911 - a thing a line
+    """Return what the change waits for, the one that somebody has to know first; None while it goes on.
+
+    One that goes back waits for nobody but its gateways, and one that is being promoted for nothing: no
+    hold, window or test keeps them, whatever was told before.
+    """
+    if told.result is not None:
+        return None
+    if told.not_back:
+        return Awaited.GATEWAYS
+    if told.waits_until is not None:
+        return Awaited.SECOND_PERSON
+    if told.goes_back or told.promoting:
+        return None
+    if told.holds:
+        return Awaited.RESUME
+    if told.window is not None:
+        return Awaited.WINDOW
+    if told.untested:
+        return Awaited.TESTS
+    if asked_for(told, header) is not None:
+        return Awaited.DECISION
+    return _awaited_in(told)
+
+
+def _awaited_in(told: Told) -> Awaited | None:
+    """Return what the phase alone says that it waits for."""
+    match told.phase:
+        case Phase.HELD:
+            return Awaited.DECISION
+        case Phase.SWITCHING:
+            return Awaited.CAPACITY if told.short else None
+        case (
+            Phase.STARTING
+            | Phase.WAITING
+            | Phase.OBSERVING
+            | Phase.PROMOTING
+            | Phase.ROLLING_BACK
+            | Phase.ENDED
+        ):
+            return None
+
+
+def asked_for(told: Told, header: PlanHeader | None) -> Decision | None:
+    """Return the newest decision where it asks a person to go on without proof, or to go back after harm."""
+    decision = told.decision
+    if decision is None:
+        return None
+    if decision.action is Action.HOLD_FOR_HUMAN:
+        return decision
+    return decision if proposes_to_go_back(told, header) else None
+
+
+def proposes_to_go_back(told: Told, header: PlanHeader | None) -> bool:
+    """Return whether harm was found in a fleet that asks a person before it goes back."""
+    asks = header is not None and header.limits.automation is Automation.ASK
+    return asks and told.decision is not None and told.decision.action is Action.ROLL_BACK
