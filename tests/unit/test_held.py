@@ -2,7 +2,6 @@
 
 from collections import deque
 from datetime import UTC, datetime
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,7 +109,7 @@ decided = st.sampled_from([Action.CONTINUE, Action.PROMOTE, Action.HOLD_FOR_HUMA
 
 @given(st.lists(st.one_of(said, went, decided), max_size=40))
 def test_a_change_is_shown_as_held_exactly_while_somebody_holds_it_or_its_wave_stands_still(
-    steps: list[Any],
+    steps: list[Action | str | tuple[CommandKind, str]],
 ) -> None:
     change = Upgrade()
     for step in steps:
