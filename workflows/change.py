@@ -69,6 +69,9 @@ from workflows.wave_window import WaveWindow
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves may keep the fleet's lock; reconcile tries them again."""
 
+ASKED_AGAIN = "wave-asked-again-after-the-ledger"
+"""Waves of before began, whatever was said while the ledger was away."""
+
 
 class Continued(Value):
     """What a change carries over between two waves."""
@@ -375,7 +378,8 @@ class Change:
         """Wait until the wave may start, after a ledger that was away, too; False when it goes back."""
         while await self._is_let(wave):
             await control.record(LedgerActivities.require_open, self._name)
-            if not self._order.asks_window or self._window.may_start:
+            may_start = not self._order.asks_window or self._window.may_start
+            if (may_start and self._asked_back is None) or not workflow.patched(ASKED_AGAIN):
                 return True
         return False
 

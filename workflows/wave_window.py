@@ -20,6 +20,9 @@ from workflows.patch_window import Opened, OpenedOrder
 
 Give = Callable[[Command], Awaitable[CommandReceipt]]
 
+HEEDED_ONCE = "window-heeded-once-each"
+"""Changes of before go on as they began: by a flag of their own, and not in the moment when a wave begins."""
+
 
 class WaveWindow:
     """What was answered last about the wave that starts next, or goes on."""
@@ -32,8 +35,11 @@ class WaveWindow:
         self._asking: ChildWorkflowHandle[Opened, None] | None = None
         self._answer: WindowAnswer | None = None
         self._under_way = False
-        self._heeded = False
-        """Whether what closed was acted on; whether the change is held says the story."""
+        self._heeded: str | None = None
+        """Which closing was acted on: a freeze by its name, the window's by none; whether the change is held
+        says the story."""
+        self._held = False
+        """What a change of before believes of that."""
 
     async def ask(self, order: ChangeOrder, name: str, plan: PlanHeader, wave: int, child: str) -> None:
         """Have it asked, from now until that wave is over, whether it may start."""
@@ -74,19 +80,23 @@ class WaveWindow:
         One of the moment in which it began is acted on now: it has been told, and is not told again.
         """
         self._under_way = True
-        self._story.take_window(None, workflow.now())
         if self._asking is not None:
             with suppress(FailureError):
                 await self._asking.signal(Opened.begins)
-        if self._answer is not None and not self._answer.fits:
+        if self._answer is not None and not self._answer.fits and workflow.patched(HEEDED_ONCE):
+            self._story.take_window(None, workflow.now())
             await self.hear(self._wave, self._answer, closing)
 
     async def end(self) -> None:
         """Ask no more: the wave is over."""
         self._under_way = False
         asking, self._asking, self._wave = self._asking, None, 0
-        self._heeded = False
-        await self._let_go("the wave is over")
+        self._heeded = None
+        if self._held:  # of before
+            self._held = False
+            await self._give(_command(CommandKind.RESUME, "the wave is over"))
+        else:
+            await self._let_go("the wave is over")
         self._story.take_window(None, workflow.now())
         if asking is not None:
             asking.cancel()
@@ -103,30 +113,51 @@ class WaveWindow:
             return
         if not answer.is_known:
             return  # neither is a hold lifted, nor does anything go back, because nobody can say
-        if answer.is_open:
-            self._heeded = False
+        if not workflow.patched(HEEDED_ONCE):
+            await self._hear_as_before(wave, answer, closing)
+        elif answer.is_open:
+            self._heeded = None
             await self._let_go(answer.lasting)
         elif answer.freeze is None and closing is OnWindowClose.ROLLBACK:
             await self._give(_command(CommandKind.ROLL_BACK, answer.lasting))
         elif answer.freeze is not None or closing is OnWindowClose.HOLD:
-            await self._hold(answer.lasting)
+            await self._hold(answer)
         elif self._holds:  # the freeze is over, and so is the window
-            self._heeded = False
+            self._heeded = None
             await self._let_go(answer.lasting)
         else:
-            self._heeded = False
-            self._story.note(f"the window closed; wave {wave} is finished: {answer.lasting}", workflow.now())
+            self._heeded = None
+            self._story.note(_finished(wave, answer), workflow.now())
 
-    async def _hold(self, reason: str) -> None:
-        """Hold, once for each time that it is closed: a person who lifted that is not overruled."""
-        if self._heeded or self._holds:
+    async def _hear_as_before(self, wave: int, answer: WindowAnswer, closing: OnWindowClose) -> None:
+        """Do what a history says that was begun by an earlier penstock, step by step."""
+        if answer.is_open:
+            if self._held:
+                self._held = False
+                await self._give(_command(CommandKind.RESUME, answer.lasting))
+        elif answer.freeze is None and closing is OnWindowClose.ROLLBACK:
+            await self._give(_command(CommandKind.ROLL_BACK, answer.lasting))
+        elif (answer.freeze is not None or closing is OnWindowClose.HOLD) and not self._held:
+            self._held = True
+            await self._give(_command(CommandKind.HOLD, answer.lasting))
+        elif self._held and closing is OnWindowClose.FINISH_WAVE:
+            self._held = False
+            await self._give(_command(CommandKind.RESUME, answer.lasting))
+        elif not self._held:
+            self._story.note(_finished(wave, answer), workflow.now())
+
+    async def _hold(self, answer: WindowAnswer) -> None:
+        """Hold, once for each freeze and closing: a person who lifted that is not overruled by it."""
+        closed_by = answer.freeze or ""
+        if self._heeded == closed_by or self._holds:
+            self._heeded = closed_by
             return
-        self._heeded, taken = True, False
+        self._heeded, taken = closed_by, False
         try:
-            taken = (await self._give(_command(CommandKind.HOLD, reason))).accepted
+            taken = (await self._give(_command(CommandKind.HOLD, answer.lasting))).accepted
         finally:
             if not taken:  # then it is said again with the next answer
-                self._heeded = False
+                self._heeded = None
 
     async def _let_go(self, reason: str) -> None:
         """Lift the hold of the window, where there is one: the story knows, also when a person lifted it."""
@@ -145,6 +176,10 @@ class WaveWindow:
     @property
     def _may_start(self) -> bool:
         return self._answer is not None and self._answer.fits
+
+
+def _finished(wave: int, answer: WindowAnswer) -> str:
+    return f"the window closed; wave {wave} is finished: {answer.lasting}"
 
 
 def _command(kind: CommandKind, reason: str) -> Command:
