@@ -375,7 +375,8 @@ class Change:
         """Wait until the wave may start, after a ledger that was away, too; False when it goes back."""
         while await self._is_let(wave):
             await control.record(LedgerActivities.require_open, self._name)
-            if not self._order.asks_window or self._window.may_start:
+            may_start = not self._order.asks_window or self._window.may_start
+            if may_start and self._asked_back is None:
                 return True
         return False
 

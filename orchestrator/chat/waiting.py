@@ -21,10 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 def verb_of(said: ChatMessage) -> str:
-    """Return the first word of what is said to penstock, as far as it is one."""
+    """Return the first word of what is said to penstock, parted from the next as `read` parts words."""
     if said.action is not None:
         return said.action.verb
-    word = (addressed(said.text) or "").split(" ", 1)[0].lower()
+    words = (addressed(said.text) or "").split(maxsplit=1)
+    word = words[0].lower() if words else ""
     return OTHERWISE.get(word, word)
 
 

@@ -428,9 +428,27 @@ async def test_what_closes_while_the_ledger_is_away_begins_no_wave(
     await asked_again(world, 8)
     status = await status_of(rollout)
     assert (status.phase, status.wave) == (Phase.WAITING, 0)
-    assert all("start" not in fake.effects for fake in world.gateways.values())
+    assert not [one for fake in world.gateways.values() for one in fake.effects if one.startswith("start")]
     world.windows.answer = OPEN
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_who_is_asked_to_go_back_while_the_ledger_is_away_begins_no_wave(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = asyncio.Event()
+
+    def is_away(name: str) -> None:
+        away.set()
+        raise Unavailable(f"the ledger does not answer about {name}")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(world.book, "require_open", is_away)
+        rollout = await world.run(world.order(("gw-1",), ("gw-2",)))
+        await until(away.is_set)
+        await say(rollout, CommandKind.ROLL_BACK)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert not [one for fake in world.gateways.values() for one in fake.effects if one.startswith("start")]
 
 
 @pytest.mark.parametrize("what", [FROZEN, CLOSED])
