@@ -10,8 +10,9 @@ from orchestrator.chat.file import ChatFile
 from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatPlaces, ShownCard
 from policies.model.notice import Delivery
 
-ANSWER_SECONDS = 20.0
-"""Longer than the service waits for a ledger, a change and an engine, one after the other."""
+ANSWER_SECONDS = 40.0
+"""Longer than the service waits for a ledger, a change and an engine, one after the other, and than a way
+back waits that begins while reconcile looks at the fleet."""
 
 MOST_NOTICES = 200
 

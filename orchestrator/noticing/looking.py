@@ -225,12 +225,15 @@ class Looking:
         return found, (entries[-1].seq if len(entries) == MOST_ENTRIES else head)
 
     def _whole(self, told: Told) -> Told | None:
-        """Return what was told, None for a part of a promoted change that drains on elsewhere."""
+        """Return what was told, None for a part of a change that drains on elsewhere.
+
+        A promotion is written down part by part: first ones may be empty before the change has its outcome.
+        """
         subject, fact = told.subject, told.fact
         if fact is None or fact.state is not NoticeState.DRAINED or subject.change is None:
             return told
         record = self._ledger.changes_named([subject.change]).get(subject.change)
-        if record is None or record.plan is None or record.outcome is not Outcome.PROMOTED:
+        if record is None or record.plan is None or record.outcome not in (None, Outcome.PROMOTED):
             return told
         header = self._headers([record.plan]).get(record.plan)
         parts = len(header.keys) if header is not None else 1

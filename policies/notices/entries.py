@@ -81,7 +81,8 @@ def all_drained(told: Told, parts: int) -> Told:
     if fact is None or parts < 2:  # noqa: PLR2004 - its only part has said it
         return told
     said = f"{subject.fleet}: what {subject.change} left behind is drained empty, in all {parts} parts"
-    return told._replace(fact=fact._replace(headline=said))
+    once = "all"  # a gateway that was set aside may drain for longer than all parts
+    return told._replace(fact=fact._replace(headline=said, mark=once))
 
 
 def _of_plan(entry: AuditEntry, fleet: str, body: Mapping[str, Any]) -> Told:

@@ -319,6 +319,17 @@ def test_drains_of_a_promoted_change_are_over_when_the_last_part_is_and_not_befo
     stage.entry(DRAIN_OVER, f"part 001-{parts:04}/edge-1")
     ours = [row.notice.headline for row in ledger.notice_rows(["edge"], 99) if row.notice.state == "drained"]
     assert ours == [f"edge: what edge-1 left behind is drained empty, in all {parts} parts"]
+    stage.entry(DRAIN_OVER, "gw-120/edge-1")
+    again = [row.notice.headline for row in ledger.notice_rows(["edge"], 99) if row.notice.state == "drained"]
+    assert again == ours
+
+
+def test_what_is_empty_before_its_promotion_is_written_down_comes_with_the_last_part(ledger: Ledger) -> None:
+    stage = Stage(ledger)
+    plan = planned(facts_of(120))
+    with_plan(ledger, plan, "promoting")
+    stage.entry(DRAIN_OVER, "part 001-0001/edge-1")
+    assert not [row for row in ledger.notice_rows(["edge"], 99) if row.notice.state == "drained"]
 
 
 def with_plan(ledger: Ledger, plan: Plan, name: str) -> None:
