@@ -139,7 +139,7 @@ async def test_a_hold_between_two_waves_that_is_lifted_is_none_any_more(world: W
     status = await status_of(rollout)
     assert status.phase is not Phase.HELD
     assert status.needs_you is None
-    assert status.what.startswith("wave 1 of 2 is over, waiting for its window: ")
+    assert status.what.startswith("wave 1 of 2 is over, waiting for its window: opens Tue 2026-11-24 02:00")
     world.windows.answer = OPEN
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
