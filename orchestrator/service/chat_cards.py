@@ -6,17 +6,18 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from activities.files import FleetFiles
+from orchestrator.service.acting import INSTALLATION
 from orchestrator.service.chat_sessions import ChatSessions
 from orchestrator.service.telling import told_of
 from orchestrator.store.ledger import Ledger
-from policies.access import Action, may
+from policies.access import Action, may, may_there
 from policies.chat.endings import Stage, done, known_by, nobody_left, stage_in, stage_of
 from policies.chat.sessions import Left
 from policies.model.change import ChangeRecord, Outcome
 from policies.model.chat import CardNews, ChatCard, ChatPlaces, ChatRoom, ShownCard
 from policies.model.errors import NotAllowed, Refused, Unknown
 from policies.model.fleet import Fleet
-from policies.model.people import Caller
+from policies.model.people import EVERY_FLEET, Caller
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
 
@@ -123,9 +124,13 @@ class ChatCards:
     def places(self, process: Caller, workspace: str, fleet: str, change: str | None) -> ChatPlaces:
         """Return where something of a fleet is told: in the thread of the change's card, where there is one.
 
+        What is of the installation, such as an engine that is away, is told in the rooms of every fleet.
+
         Raises:
             Unknown: There is no such fleet whose process this is.
         """
+        if fleet == INSTALLATION and may_there(process, Action.CHAT, EVERY_FLEET):
+            return self._everywhere(process, workspace)
         known = self._fleets.lately()[0].get(fleet)
         if known is None or not may(process, Action.CHAT, fleet):
             raise Unknown(f"there is no fleet {fleet} whose chat this is")
@@ -140,6 +145,16 @@ class ChatCards:
             if link.workspace == workspace and link.expires > now
         ]
         return ChatPlaces(rooms=rooms, mentions=tuple(called))
+
+    def _everywhere(self, process: Caller, workspace: str) -> ChatPlaces:
+        of_fleets = [
+            self.places(process, workspace, name, None)
+            for name, fleet in sorted(self._fleets.lately()[0].items())
+            if self._rooms(fleet, workspace)
+        ]
+        rooms = {room: None for places in of_fleets for room in places.rooms}
+        called = {user for places in of_fleets for user in places.mentions}
+        return ChatPlaces(rooms=rooms, mentions=tuple(sorted(called)))
 
     @staticmethod
     def _rooms(fleet: Fleet, workspace: str) -> list[ChatRoom]:

@@ -10,16 +10,16 @@ from datetime import UTC, datetime
 from activities.drivers.notices.port import Undelivered
 from activities.drivers.notices.telling import told
 from orchestrator.noticing.rules import RulesFile
-from orchestrator.service.acting import Acting
+from orchestrator.service.acting import INSTALLATION, Acting
 from orchestrator.service.fleets import Fleets
 from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.outbox import SinkHealth
-from policies.access import Action, may
+from policies.access import Action, may, may_there
 from policies.model.errors import Unknown
 from policies.model.notice import Delivery, Notice, NoticeLevel, NoticeRow, Occasion
 from policies.model.offer import Offer, Verb
-from policies.model.people import Caller
+from policies.model.people import EVERY_FLEET, Caller
 from policies.notices.states import NoticeState
 
 _MENDING = (Action.DRILL, Action.ADMINISTER, Action.READ_AUDIT)
@@ -132,12 +132,14 @@ class NoticeService:
 
     async def _of(self, caller: Caller, action: Action) -> tuple[str, ...]:
         known = await asyncio.to_thread(self.fleets.names, caller)
-        return tuple(name for name in known if may(caller, action, name))
+        found = tuple(name for name in known if may(caller, action, name))
+        return (*found, *_of_the_installation(caller, action))
 
     async def _passed_on(self, caller: Caller, sink: str) -> tuple[str, ...]:
         fleets: tuple[str, ...] = ()
         if caller.machine:
             fleets = await asyncio.to_thread(self.fleets.where, caller, Action.HAND_ON)
+            fleets = (*fleets, *_of_the_installation(caller, Action.HAND_ON))
         if not fleets:
             sentence = (
                 f"{caller.person} may not hand notices on: that takes a machine's token with the role chat"
@@ -147,6 +149,11 @@ class NoticeService:
             sentence = f"{sink} is told by the worker, and takes nobody's word that it was"
             raise await self.acts.refuse(caller, None, sentence)
         return fleets
+
+
+def _of_the_installation(caller: Caller, action: Action) -> tuple[str, ...]:
+    """Whoever may do this on every fleet hears of what all of them need as well, such as the engine."""
+    return (INSTALLATION,) if may_there(caller, action, EVERY_FLEET) else ()
 
 
 def _hears_errors(caller: Caller, fleets: Collection[str]) -> bool:

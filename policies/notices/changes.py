@@ -86,7 +86,7 @@ def _waits(thing: Awaited, status: ChangeStatus) -> tuple[NoticeState, str]:
         case Awaited.RESUME | Awaited.DECISION:
             return NoticeState.HELD, f"held: {status.needs_you or status.why}"
         case Awaited.WINDOW:
-            return NoticeState.WAITING_FOR_WINDOW, f"{status.what}: {status.why}"
+            return NoticeState.WAITING_FOR_WINDOW, status.what  # which says why already
         case Awaited.CAPACITY:
             return NoticeState.WAITING_FOR_CAPACITY, status.why
 

@@ -149,3 +149,9 @@ async def test_a_page_waits_for_its_own_card_for_seconds_only(stage: Stage) -> N
     stage.add("edge", "edge-2", NoticeLevel.PAGE, PAGE_WITHIN)
     stage.add("edge", "edge-3", NoticeLevel.INFO, PAGE_WITHIN)
     assert await stage.tell() == [EDGE]
+
+
+async def test_what_all_fleets_need_is_told_in_the_rooms_of_every_fleet(stage: Stage) -> None:
+    stage.add("installation", None, NoticeLevel.PAGE, timedelta(0))
+    assert sorted(await stage.tell()) == sorted([CORE, EDGE])
+    assert await stage.tell(later=LONGEST_PAUSE) == []

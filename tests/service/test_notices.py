@@ -13,7 +13,7 @@ from orchestrator.service.service import Service
 from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
 from policies.model.notice import Notice, NoticeLevel, Occasion
-from policies.model.people import Role
+from policies.model.people import EVERY_FLEET, Role
 from tests.fakes.notice_receivers import KEY, webhook
 from tests.fakes.notice_sinks import KINDS, SECRET, answering
 from tests.service.command_line import CommandLine
@@ -87,6 +87,28 @@ async def test_what_a_receiver_answered_hears_only_who_may_mend_it(
     answer = await api.get("/notices", headers={"Authorization": f"Bearer {secret}"})
     assert answer.json()["notices"] == []
     assert "edge" not in answer.text
+
+
+async def test_whoever_looks_at_every_fleet_sees_what_all_of_them_need(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    told(ledger, "installation", "installation/part_away/1", "hook")
+    for grants, sees in (
+        ({EVERY_FLEET: frozenset({Role.VIEWER})}, True),
+        ({"edge": frozenset({Role.ADMIN})}, False),
+    ):
+        secret, _ = ledger.make_token(f"sees-{sees}", grants, timedelta(days=1), "root")
+        answer = await api.get("/notices", headers={"Authorization": f"Bearer {secret}"})
+        assert answer.status_code == 200, answer.text
+        assert ("installation/part_away/1" in answer.text) is sees
+    for grants, has in (
+        ({EVERY_FLEET: frozenset({Role.CHAT})}, True),
+        ({"edge": frozenset({Role.CHAT})}, False),
+    ):
+        secret, _ = ledger.make_token(f"has-{has}", grants, timedelta(days=1), "root")
+        answer = await api.get("/notices/outbox/hook", headers={"Authorization": f"Bearer {secret}"})
+        assert answer.status_code == 200, answer.text
+        assert ("installation/part_away/1" in answer.text) is has
 
 
 async def test_commands_list_test_and_acknowledge(
