@@ -31,7 +31,7 @@ _FLEET = re.compile(r"\bedge\b")
 @app.command("list")
 def list_pages(output: OutputOption = Output.TABLE) -> None:
     """List the pages, each with what one sees who needs it."""
-    site = _site()
+    site, wrong = _site()
     rows = [
         {"page": name, "see": see, "link": site.address_of(name) if site else None}
         for name, see in PAGES.items()
@@ -40,6 +40,8 @@ def list_pages(output: OutputOption = Output.TABLE) -> None:
     def table() -> None:
         lines = [(name, see.replace("`", "")) for name, see in PAGES.items()]
         print_table(("PAGE", "WHAT YOU SEE"), lines, "There is none.")
+        if wrong:
+            say("", wrong)
 
     emit(output, "RunbookList", rows, table, rows=rows, names=list(PAGES))
 
@@ -55,14 +57,18 @@ def show(
     """Print a page with a fleet's name in its commands, and whom the site file says to wake."""
     if page not in PAGES:
         raise BadInput(f"there is no runbook {page}; penstock runbook list names them")
-    text, site = _page(page), _site()
+    text = _page(page)
+    site, wrong = _site()
     text = _FLEET.sub(fleet, text) if fleet is not None else text
     people = site_lines(site.model_dump(mode="json"), [*_called(site, fleet)]) if site else []
     found = {"page": page, "fleet": fleet, "text": text, "site": people}
     link = site.address_of(page) if site else None
     found["link"] = link
+    found["wrong"] = wrong
 
     def shown() -> None:
+        if wrong:
+            say(wrong, "")
         say(*text.rstrip().splitlines(), *([""] if people else []), *people)
         if link:
             say(f"Link: {link}")
@@ -84,15 +90,16 @@ def _page(name: str) -> str:
     )
 
 
-def _site() -> "Site | None":
-    """Return what this site adds, None where no setting names its file.
-
-    Raises:
-        BadInput: The file is not as it must be.
-    """
+def _site() -> "tuple[Site | None, str | None]":
+    """Return what this site adds, and what is wrong with its file: who was woken reads the page anyway."""
     from activities.files import load  # noqa: PLC0415 - other commands do without
     from orchestrator.settings import Settings  # noqa: PLC0415 - other commands do without
     from policies.model.site import Site  # noqa: PLC0415 - other commands do without
 
     place = Settings().site
-    return load(place, Site) if place is not None else None
+    if place is None or place == Path():  # PENSTOCK_SITE= names none
+        return None, None
+    try:
+        return load(place, Site), None
+    except BadInput as error:
+        return None, f"Whom to wake, logs and links are not known here: {error}"

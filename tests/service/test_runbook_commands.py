@@ -53,6 +53,20 @@ async def test_whom_to_wake_is_whoever_the_site_names_for_that_fleet(
     assert "network on call" not in of_edge
 
 
+async def test_a_page_is_printed_whatever_is_wrong_with_the_site_file(
+    penstock: CommandLine, site: Path
+) -> None:
+    await asyncio.to_thread(site.write_text, SITE.replace("contacts:", "contacs:"))
+    said = await penstock("runbook", "show", "held-decide", "edge", PENSTOCK_SITE=str(site))
+    assert said.code == 0, said.err
+    assert "contacs" in said.out.splitlines()[0]
+    assert "# held-decide" in said.out
+    listed = await penstock("runbook", "list", PENSTOCK_SITE=str(site))
+    assert (listed.code, "contacs" in listed.out) == (0, True)
+    unset = await penstock("runbook", "show", "held-decide", "edge", PENSTOCK_SITE="")
+    assert unset.out.startswith("# held-decide")
+
+
 async def test_a_page_that_is_not_there_is_refused_with_where_they_are_listed(penstock: CommandLine) -> None:
     said = await penstock("runbook", "show", "held")
     assert said.code == 2
