@@ -125,7 +125,13 @@ class Matrix:
         await self.say(Post(said.channel, [told], f"{transaction}p", thread=said.thread))
 
     async def show(self, card: ChatCard) -> str:
-        """Post a card, or replace what it shows."""
+        """Post a card, or replace what it shows.
+
+        Raises:
+            ChatAway: The room is not listened to yet: whoever answers a card that is seen has to be heard.
+        """
+        if self._since is None:
+            raise ChatAway(f"{self.workspace} is not listened to yet")
         lines = card_lines(card)
         content = _content(lines)
         if card.message is None:

@@ -159,13 +159,23 @@ async def test_whoever_is_to_be_woken_is_called_and_nobody_else(stage: Stage) ->
     assert called == {ana}
 
 
-async def test_a_card_is_one_post_which_shows_what_it_showed_last(stage: Stage) -> None:
+async def test_a_card_is_one_post_which_shows_what_it_showed_last(stage: Stage, ears: Ears) -> None:
+    await stage.say(END)
+    await ears.until(LAST)  # nobody is shown a card before whoever answers it is heard
     place = await stage.chat.show(card(stage, "Users: 1 of 3"))
     assert await stage.chat.show(card(stage, "Users: 1 of 3")) == place  # killed before it was noted
     assert await stage.chat.show(card(stage, "Users: 3 of 3", "Done", message=place)) == place
     (told,) = stage.seen()
     assert "Users: 3 of 3" in told.text
     assert "1 of 3" not in told.text
+
+
+async def test_no_card_is_shown_in_a_room_that_is_not_listened_to_yet(tmp_path: Path) -> None:
+    """What is said in Slack waits until it is taken; what a homeserver has from before is nobody's order."""
+    async with STAGES["matrix"](tmp_path) as stage:
+        with pytest.raises(ChatAway, match="not listened to yet"):
+            await stage.chat.show(card(stage))
+        assert not stage.seen()
 
 
 @pytest.mark.parametrize("words", [f"refused {HIDDEN}", HIDDEN])
