@@ -80,7 +80,7 @@ async def api(service: Service, tmp_path: Path) -> AsyncIterator[httpx.AsyncClie
     transport = httpx.AsyncHTTPTransport(uds=os.fspath(path))
     async with (
         serving(service, socket_at(path)),
-        httpx.AsyncClient(transport=transport, base_url="http://penstock/v1") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://penstock/v1", timeout=30) as client,
     ):
         yield client
 
@@ -92,7 +92,7 @@ async def page(api: httpx.AsyncClient, service: Service, tmp_path: Path) -> Asyn
     root = service.people.at_the_socket(0)
     link = await service.page_logins.make_link(root, 0)
     transport = httpx.AsyncHTTPTransport(uds=os.fspath(tmp_path / "penstock.sock"))
-    async with httpx.AsyncClient(transport=transport, base_url=PAGE) as client:
+    async with httpx.AsyncClient(transport=transport, base_url=PAGE, timeout=30) as client:
         answer = await client.post(link.url, headers={"Origin": PAGE})
         assert answer.status_code == httpx.codes.SEE_OTHER, answer.text
         yield client
