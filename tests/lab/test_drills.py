@@ -22,14 +22,12 @@ pytestmark = [
 ]
 
 HOME = Path(__file__).parents[2]
-PLAYED = (
-    "rollback-after-promotion",
-    "control-plane-lost",
-    "host-rebooted",
-    "agent-stolen",
-    "rollback-by-chat",
-)
-"""Those that no other test plays; what single processes and hosts suffer is in `tests/chaos`."""
+PLAYED = ("rollback-after-promotion", "rollback-by-chat")
+"""Those of which nothing else tries the way back as a person asks for it.
+
+Each builds a lab of its own, a minute and a half. Lost control planes, rebooted hosts and stolen agents are tried in
+`tests/chaos`, `tests/hosts` and `tests/relay`; `penstock drill run` plays them with their seconds.
+"""
 
 
 @pytest.mark.parametrize("name", PLAYED)
