@@ -25,8 +25,8 @@ HOME = Path(__file__).parents[2]
 PLAYED = ("rollback-after-promotion", "rollback-by-chat")
 """Those of which nothing else tries the way back as a person asks for it.
 
-Each builds a lab of its own, a minute and a half. Lost control planes, rebooted hosts and stolen agents are in
-`tests/chaos`, `tests/hosts` and `tests/relay`; `penstock drill run` plays them with their seconds.
+Each builds a lab of its own, a minute and a half. Lost control planes, rebooted hosts and stolen agents are
+in `tests/chaos`, `tests/hosts` and `tests/relay`; `penstock drill run` plays them with their seconds.
 """
 
 
