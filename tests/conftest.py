@@ -49,6 +49,7 @@ ON_LOOPBACK = tuple(
 """Drivers' tests that touch nothing of this host but files and ports of their own."""
 WITHOUT_GATEWAYS = ("unit", "workflows", "replay")
 UMASK = 0o022
+LINES_AT_ONCE = 12
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
 
 # An example that takes long on a busy machine is no broken promise; what hangs is ended by pytest's timeout.
@@ -73,6 +74,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     asked = [str(Path(path.partition("::")[0]).absolute()) for path in config.args]
     quiet = tuple(str(config.rootpath / "tests" / name) for name in WITHOUT_GATEWAYS)
     return 4 if all(path.startswith(quiet) for path in asked) else 2
+
+
+class FailuresAtOnce:
+    """Prints a failure when it happens: a run that is ended before its summary still says what broke."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not report.failed:
+            return
+        failed = f"{report.nodeid} failed in {report.when} after {report.duration:.1f} s:"
+        self._terminal.line(f"\n{failed}", red=True)
+        self._terminal.line("\n".join(report.longreprtext.splitlines()[-LINES_AT_ONCE:]))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -108,7 +123,11 @@ def pytest_runtest_teardown() -> None:
     os.umask(UMASK)
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(trylast=True)  # the terminal's reporter is made by a plugin of pytest
+def pytest_configure(config: pytest.Config) -> None:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and _SIDE is None:
+        config.pluginmanager.register(FailuresAtOnce(terminal))
     if _SIDE is not None:
         folder = tempfile.mkdtemp(prefix=f"pytest-{_SIDE}-")
         Path(folder).chmod(0o755)  # daemons that run as nobody look into it
