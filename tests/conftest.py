@@ -2,7 +2,7 @@
 
 What is marked `sweep` takes minutes and runs only with --all, as in continuous integration.
 
-`./run test` runs two processes of pytest, and four where no gateways are made. What makes gateways,
+`./run test` runs three processes of pytest, and four where no gateways are made. What makes gateways,
 networks or whole labs on this machine goes one after the other in one of them; every other file is a
 unit of its own, and so is what drivers are asked without any gateway. Each process has a folder for
 temporary files, so that none takes the other's for something left behind.
@@ -70,10 +70,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Workflows mostly wait; sessions, pings and probes are timed, and get a processor of their own."""
+    """Most tests wait half of their time; beside gateways, whose pings are timed, two others are enough."""
     asked = [str(Path(path.partition("::")[0]).absolute()) for path in config.args]
     quiet = tuple(str(config.rootpath / "tests" / name) for name in WITHOUT_GATEWAYS)
-    return 4 if all(path.startswith(quiet) for path in asked) else 2
+    return 4 if all(path.startswith(quiet) for path in asked) else 3
 
 
 class FailuresAtOnce:
