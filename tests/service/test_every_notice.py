@@ -28,7 +28,6 @@ from tests.service.test_every_state import PLAN, STATES, State, written
 from tests.service.test_notices_of_states import RULES, looking
 from tests.unit.fleets import facts_of, planned
 
-NOW = datetime.now(UTC)
 CLOSED = WindowAnswer(fits=False, is_open=False, sentence="closed: next opening Tue 2026-11-24 02:00")
 
 
@@ -36,6 +35,7 @@ class Stage:
     """A ledger, and who looks through it."""
 
     def __init__(self, ledger: Ledger) -> None:
+        self.now = datetime.now(UTC)  # of this test: minutes may pass between its import and its turn
         self.ledger = ledger
         self.looks = looking(ledger)
         self.around = LookingAround(ledger, self.looks)
@@ -53,7 +53,7 @@ class Stage:
 
     def look_around(self, wrong: Wrong | None = None, *, after: timedelta = timedelta(0)) -> None:
         """Look for what no change tells."""
-        self.around.look(RULES, wrong or Wrong({}, {}), NOW + after)
+        self.around.look(RULES, wrong or Wrong({}, {}), self.now + after)
 
     def told(self) -> dict[str, NoticeLevel]:
         rows = self.ledger.notice_rows(["edge", "installation"], 500)
@@ -88,7 +88,7 @@ def blind(stage: Stage) -> None:
     row = stage.ledger.story("edge-1")
     assert row is not None
     said = "verdict metrics unavailable, hold: logins: 12 of 12"
-    stage.ledger.record_story(row.order, row.told, 1, [Event(at=NOW - 2 * BLIND_FOR, sentence=said)])
+    stage.ledger.record_story(row.order, row.told, 1, [Event(at=stage.now - 2 * BLIND_FOR, sentence=said)])
     stage.looks.look()
 
 
@@ -103,7 +103,7 @@ def approved(stage: Stage) -> None:
 
 
 def left_out(stage: Stage) -> None:
-    said = Quarantine(fleet="edge", gateway="gw-1", reason="silent", person="penstock", since=NOW)
+    said = Quarantine(fleet="edge", gateway="gw-1", reason="silent", person="penstock", since=stage.now)
     stage.ledger.set_quarantine(said)
     stage.looks.look()
 
@@ -116,22 +116,24 @@ def returned(stage: Stage) -> None:
 
 def nobody_acted(stage: Stage) -> None:
     stage.change(STATES["held by a person"])
-    stage.looks.escalate(NOW + timedelta(minutes=15))
+    stage.looks.escalate(stage.now + timedelta(minutes=15))
 
 
 def astray(stage: Stage) -> None:
     written(stage.ledger, STATES["promoted"])
     of_gateway = {"fleet": "edge", "gateway": "gw-1"}
     with writing(stage.ledger.engine) as connection:
-        good = {"change": "edge-1", "release": "sha256:good", "since": NOW}
+        good = {"change": "edge-1", "release": "sha256:good", "since": stage.now}
         connection.execute(insert(tables.known_good).values(**of_gateway, **good))
-        connection.execute(insert(tables.gateway_states).values(**of_gateway, takes="sha256:other", at=NOW))
+        connection.execute(
+            insert(tables.gateway_states).values(**of_gateway, takes="sha256:other", at=stage.now)
+        )
     stage.look_around()
     stage.look_around(after=ASTRAY_FOR)
 
 
 def certificates_late(stage: Stage) -> None:
-    life = {"issued_at": NOW - timedelta(days=30), "expires": NOW + timedelta(minutes=1)}
+    life = {"issued_at": stage.now - timedelta(days=30), "expires": stage.now + timedelta(minutes=1)}
     with writing(stage.ledger.engine) as connection:
         row = {"serial": "1", "fleet": "edge", "gateway": "gw-1", **life}
         connection.execute(insert(tables.gateway_certificates).values(**row))
@@ -139,14 +141,14 @@ def certificates_late(stage: Stage) -> None:
 
 
 def earlier(stage: Stage) -> None:
-    then = NOW - timedelta(hours=3)
+    then = stage.now - timedelta(hours=3)
     for number in range(FEW + 1):
         notice = Notice(
             key=f"k{number}", fleet="edge", state="started", level=NoticeLevel.INFO, headline="it", at=then
         )
         goes = {"chat": (Occasion.SAID, then)}
         stage.ledger.add_notices([Addressed(notice, "edge-1", waits=False, sinks=goes)])
-    fold_old(stage.ledger, NOW)
+    fold_old(stage.ledger, stage.now)
 
 
 def goes_on(stage: Stage) -> None:
@@ -184,7 +186,7 @@ def brought_back(stage: Stage) -> None:
 
 def renewed(stage: Stage) -> None:
     with writing(stage.ledger.engine) as connection:
-        connection.execute(update(tables.gateway_certificates).values(expires=NOW + timedelta(days=60)))
+        connection.execute(update(tables.gateway_certificates).values(expires=stage.now + timedelta(days=60)))
     stage.look_around()
 
 
@@ -262,7 +264,7 @@ def test_each_state_that_waits_ends_and_wakes_nobody_afterwards(ledger: Ledger, 
     ends = ENDINGS.get(state, goes_on)
     ends(stage)
     assert [one.notice.key for one in ledger.waiting_notices()] == []
-    assert stage.looks.escalate(NOW + timedelta(days=1)) == ()
+    assert stage.looks.escalate(stage.now + timedelta(days=1)) == ()
 
 
 @pytest.mark.parametrize("action", sorted(ACTIONS))
