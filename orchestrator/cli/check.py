@@ -22,6 +22,16 @@ Given = Annotated[
     ),
 ]
 
+BY_A_LINE = {
+    b"kind: Upgrade": "upgrade",
+    b"temporal_address:": "agent",
+    b"people:": "people",
+    b"sinks:": "notices",
+    b"matrix:": "chat",
+    b"slack:": "chat",
+}
+"""What no other kind of file has at the beginning of a line, and which kind has it."""
+
 
 def check(files: Given = None, output: OutputOption = Output.TABLE) -> None:
     """Read every file, change nothing, and say what is wrong in which line; ends with 2 when anything is."""
@@ -56,7 +66,7 @@ def _readings(files: list[Path]) -> Iterator[tuple[Path, Callable[[], object]]]:
     if settings.people.exists():
         yield settings.people, _reader("people", settings.people)
     if settings.notices is not None:
-        yield settings.notices, _reader("notices", settings.notices)
+        yield settings.notices, _sinks_reader(settings.notices)
     if settings.site is not None:
         yield settings.site, _reader("site", settings.site)
 
@@ -72,8 +82,9 @@ def kind_of(path: Path) -> str:
         lines = path.read_bytes().splitlines()
     except OSError:
         lines = []  # whoever reads it says what is wrong
-    if any(line.startswith(b"kind: Upgrade") for line in lines):
-        return "upgrade"
+    for begin, kind in BY_A_LINE.items():
+        if any(line.startswith(begin) for line in lines):
+            return kind
     named = next(
         (
             kind
@@ -84,7 +95,7 @@ def kind_of(path: Path) -> str:
     )
     if named is not None:
         return named
-    return "agent" if any(line.startswith(b"temporal_address:") for line in lines) else "fleet"
+    return "fleet"
 
 
 def _reader(kind: str, path: Path) -> Callable[[], object]:
@@ -108,9 +119,43 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
                 return gates
             case "people" | "agent":
                 require_own(path)
+            case "fleet":
+                return _fleet_with_calendars(path)
             case _:
                 pass
         return load(path, _model_of(kind))
+
+    return read
+
+
+def _fleet_with_calendars(path: Path) -> object:
+    """Read a fleet's file, and the calendars that it names."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from activities.calendars import ReadCalendars  # noqa: PLC0415 - no agent's host reads calendars
+    from activities.files import load  # noqa: PLC0415
+    from policies.model.fleet import Fleet  # noqa: PLC0415
+    from policies.model.windows import CalendarFile  # noqa: PLC0415
+
+    fleet, calendars = load(path, Fleet), ReadCalendars()
+    for freeze in fleet.freezes:
+        if isinstance(freeze.source, CalendarFile):
+            calendars.spans(path.parent / freeze.source.path, freeze, datetime.now(UTC))
+    return fleet
+
+
+def _sinks_reader(path: Path) -> Callable[[], object]:
+    """Return the reading of an installation's notices and of every file that its sinks need."""
+
+    def read() -> object:
+        from orchestrator.noticing.rules import RulesFile  # noqa: PLC0415 - no agent's host tells notices
+
+        _reader("notices", path)()
+        unready = RulesFile(path).unready()
+        if unready:
+            said = "; ".join(f"sink {name}: {wrong}" for name, wrong in unready.items())
+            raise BadInput(f"{path}: {said}")
+        return None
 
     return read
 

@@ -52,6 +52,18 @@ class RulesFile:
             raise Unknown(f"there is no sink {name}; {self.path} has {', '.join(known) or 'none'}")
         return sink_of(known[name], self.path.absolute().parent, _spell)
 
+    def unready(self) -> dict[str, BadInput]:
+        """Return the sinks that could tell nobody anything, each with what is wrong with a file of it."""
+        found = dict[str, BadInput]()
+        for name in sorted(self.pushed()):
+            try:
+                sink = self.sink(name)
+                if sink is not None:
+                    sink.ready()
+            except BadInput as wrong:
+                found[name] = wrong
+        return found
+
     def pushed(self) -> frozenset[str]:
         """Return the sinks that are told, and do not ask by themselves."""
         rules = self.rules()

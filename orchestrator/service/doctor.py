@@ -198,6 +198,10 @@ class DoctorService:
         if wrong is not None:
             sentence = f"{wrong}; what was good before counts until then"
             return Finding(about="notices", health=Health.WRONG, sentence=sentence)
+        unready = await asyncio.to_thread(rules.unready)
+        if unready:
+            sentence = "; ".join(f"the sink {sink} tells nobody: {why}" for sink, why in unready.items())
+            return Finding(about="notices", health=Health.WRONG, sentence=sentence)
         health = await asyncio.to_thread(self.ledger.sink_health)
         bad = {sink: one for sink, one in sorted(health.items()) if one.given_up or one.failing}
         if bad:

@@ -159,6 +159,20 @@ def test_a_secret_that_others_may_read_is_shown_to_no_receiver(kind: str, tmp_pa
 
 
 @pytest.mark.parametrize("kind", TOLD)
+def test_whether_a_sinks_files_are_as_they_must_be_is_said_before_anybody_is_told(
+    kind: str, tmp_path: Path
+) -> None:
+    with answering(of(kind), 200) as (port, heard):
+        found = rules(kind, tmp_path, port)
+        assert found.unready() == {}
+        (tmp_path / "it.key").chmod(0o644)
+        assert "it.key" in str(found.unready()["it"])
+        (tmp_path / "it.key").unlink()
+        assert "it.key" in str(found.unready()["it"])
+    assert heard == []
+
+
+@pytest.mark.parametrize("kind", TOLD)
 def test_settings_by_which_everybody_would_read_it_are_refused(kind: str) -> None:
     it = {"name": "it", "kind": kind, **of(kind).settings("http", 9)}
     accepted = {"apiVersion": "penstock/v1", "sinks": [it]}

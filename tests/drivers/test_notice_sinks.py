@@ -330,6 +330,9 @@ class Surprising(RulesFile):
             repeats_after = None
             occasions = ONCE
 
+            def ready(self) -> None:
+                """It has no file."""
+
             async def tell(self, delivery: Delivery) -> str:
                 if delivery.notice.key == "k1":
                     raise outer.surprise

@@ -11,6 +11,25 @@ from tests.service.conftest import FLEETS
 
 GATES = Path("deploy/prometheus/gates.yaml").absolute()
 PAGE = Path("docs/relay.md").absolute()
+SOUND = """BEGIN:VCALENDAR\r
+VERSION:2.0\r
+PRODID:-//penstock//tests//EN\r
+BEGIN:VEVENT\r
+UID:1\r
+DTSTAMP:20260101T000000Z\r
+DTSTART;VALUE=DATE:20261224\r
+DTEND;VALUE=DATE:20261227\r
+SUMMARY:holidays\r
+END:VEVENT\r
+END:VCALENDAR\r
+"""
+NOTICES = """\
+apiVersion: penstock/v1
+sinks:
+- {name: hook, kind: webhook, url: "http://127.0.0.1:9/", key_file: hook.key}
+routes:
+- {levels: [page], sinks: [hook]}
+"""
 
 
 @pytest.mark.parametrize(
@@ -97,3 +116,57 @@ async def test_an_agents_file_is_read_as_one_by_its_name_or_its_keys(
     (tmp_path / name).write_text("temporal_address: relay.example:7243\n")
     said = await penstock("check", str(tmp_path / name))
     assert (said.code, "the file lacks the key gateway" in said.out) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "lacks"),
+    [
+        ("apiVersion: penstock/v1\nsinks: [{}]\n", "sinks[0]"),
+        ("apiVersion: penstock/v1\nmatrix: {}\n", "the key token"),
+    ],
+)
+async def test_a_file_of_another_name_is_read_as_what_its_keys_say(
+    penstock: CommandLine, tmp_path: Path, content: str, lacks: str
+) -> None:
+    (tmp_path / "oncall.yaml").write_text(content)
+    said = await penstock("check", str(tmp_path / "oncall.yaml"), "-o", "json")
+    [found] = json.loads(said.out)["data"]
+    assert lacks in found["wrong"]
+
+
+@pytest.mark.parametrize(
+    ("calendar", "wrong"),
+    [(None, "holidays.ics cannot be read"), ("BEGIN:NOTHING\n", "holidays.ics"), (SOUND, None)],
+    ids=["away", "broken", "sound"],
+)
+async def test_the_calendars_of_a_fleet_are_read_with_its_file(
+    penstock: CommandLine, tmp_path: Path, calendar: str | None, wrong: str | None
+) -> None:
+    freezes = "freezes:\n- {name: holidays, ics: holidays.ics, tz: UTC}\n"
+    (tmp_path / "fleet.yaml").write_text(FLEETS.format(name="edge") + freezes)
+    if calendar is not None:
+        (tmp_path / "holidays.ics").write_text(calendar)
+    said = await penstock("check", str(tmp_path / "fleet.yaml"), "-o", "json")
+    [found] = json.loads(said.out)["data"]
+    assert (wrong in found["wrong"]) if wrong is not None else (found["wrong"] is None), found
+
+
+async def test_the_keys_of_sinks_are_read_with_an_installations_notices(
+    penstock: CommandLine, service: Service, tmp_path: Path
+) -> None:
+    del service  # its files are there
+    (tmp_path / "notices.yaml").write_text(NOTICES)
+    environment = {
+        "PENSTOCK_STATE": str(tmp_path),
+        "PENSTOCK_FLEET": str(tmp_path / "fleets"),
+        "PENSTOCK_NOTICES": str(tmp_path / "notices.yaml"),
+    }
+    said = await penstock("check", "-o", "json", **environment)
+    found = {Path(one["file"]).name: one["wrong"] for one in json.loads(said.out)["data"]}
+    assert "sink hook: " in found["notices.yaml"]
+    assert "hook.key" in found["notices.yaml"]
+    (tmp_path / "hook.key").write_text("k" * 64)
+    (tmp_path / "hook.key").chmod(0o600)
+    said = await penstock("check", "-o", "json", **environment)
+    found = {Path(one["file"]).name: one["wrong"] for one in json.loads(said.out)["data"]}
+    assert found["notices.yaml"] is None

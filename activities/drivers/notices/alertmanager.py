@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from activities.drivers.notices.port import Sink
-from activities.drivers.notices.posting import post
+from activities.drivers.notices.posting import post, trusted
 from activities.drivers.notices.text import Spell, headline, lines
 from activities.drivers.private_files import secret_line
 from policies.model.notice import Delivery, Notice, Occasion
@@ -30,6 +30,11 @@ class Alertmanager(Sink):
         self._folder = folder
         self._spell = spell
 
+    def ready(self) -> None:
+        """Read the token, if there is one, and the authorities."""
+        self._token()
+        trusted(self._settings, self._folder)
+
     async def tell(self, delivery: Delivery) -> str:
         """Have the notice fire, and what it settles be resolved."""
         now = datetime.now(UTC)
@@ -40,13 +45,17 @@ class Alertmanager(Sink):
         if not alerts:
             return "nothing is left to resolve"
         headers, secrets = {"Content-Type": "application/json"}, list[str]()
-        if self._settings.token_file is not None:
-            secrets.append(secret_line(self._folder / self._settings.token_file, "the token"))
-            headers["Authorization"] = f"Bearer {secrets[0]}"
+        if token := self._token():
+            secrets.append(token)
+            headers["Authorization"] = f"Bearer {token}"
         body = json.dumps(alerts).encode()
         return await post(
             self._settings, self._folder, body, headers, secrets=secrets, under="/api/v2/alerts"
         )
+
+    def _token(self) -> str | None:
+        file = self._settings.token_file
+        return secret_line(self._folder / file, "the token") if file is not None else None
 
     def _alert(self, notice: Notice, ends: datetime) -> dict[str, object]:
         named = {"change": notice.change, "gateway": notice.gateway}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from activities.drivers.notices.port import ONCE, Sink
-from activities.drivers.notices.posting import post
+from activities.drivers.notices.posting import post, trusted
 from activities.drivers.notices.text import Spell, headline, lines
 from activities.drivers.private_files import secret_line
 from policies.model.notice import Delivery, Notice, NoticeLevel, Occasion
@@ -25,6 +25,11 @@ class Pagerduty(Sink):
         self._folder = folder
         self._spell = spell
 
+    def ready(self) -> None:
+        """Read the routing key and the authorities."""
+        self._key()
+        trusted(self._settings, self._folder)
+
     async def tell(self, delivery: Delivery) -> str:
         """Resolve what is settled, and trigger or acknowledge an incident where somebody is needed."""
         said = "nothing is left to resolve"
@@ -39,8 +44,11 @@ class Pagerduty(Sink):
                 said = await self._post(notice, "resolve")
         return said
 
+    def _key(self) -> str:
+        return secret_line(self._folder / self._settings.routing_key_file, "the routing key")
+
     async def _post(self, notice: Notice, action: str) -> str:
-        key = secret_line(self._folder / self._settings.routing_key_file, "the routing key")
+        key = self._key()
         event: dict[str, object] = {
             "routing_key": key,
             "event_action": action,

@@ -32,6 +32,13 @@ class Sink(Protocol):
     occasions: frozenset[Occasion]
     """What it is told; everything else `telling` keeps from it."""
 
+    def ready(self) -> None:
+        """Read every file of the sink, and tell nobody anything.
+
+        Raises:
+            BadInput: A file is not as it must be; no sentence says what is in it.
+        """
+
     async def tell(self, delivery: Delivery) -> str:
         """Tell the receiver; return what it answered, in a line.
 

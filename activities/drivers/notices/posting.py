@@ -36,6 +36,11 @@ def trusting(authorities: Path | None) -> ssl.SSLContext:
         raise BadInput(f"{authorities} holds no certificates in PEM that can be read; check it") from error
 
 
+def trusted(sink: HttpSink, folder: Path) -> ssl.SSLContext:
+    """Return what verifies the sink's receiver; raises as `trusting` does."""
+    return trusting(folder / sink.authorities if sink.authorities else None)
+
+
 async def post(
     sink: HttpSink,
     folder: Path,
@@ -59,7 +64,7 @@ async def post(
         Undelivered: It did not answer in time, or did not say that it took it.
         BadInput: The file of authorities is not as it must be.
     """
-    verified = trusting(folder / sink.authorities if sink.authorities else None)
+    verified = trusted(sink, folder)
     address = f"{sink.url.rstrip('/')}{under}" if under else sink.url
     hidden, seconds = [*secrets, urlsplit(sink.url).path.strip("/")], DEADLINE.total_seconds()
     try:

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import smtplib
 import socket
+import ssl
 import threading
 from contextlib import suppress
 from datetime import UTC
@@ -35,20 +36,29 @@ class Mail(Sink):
         self._folder = folder
         self._spell = spell
 
+    def ready(self) -> None:
+        """Read the password, if there is one, and the authorities."""
+        self._password()
+        self._trusted()
+
     async def tell(self, delivery: Delivery) -> str:
         """Send the notice as one mail."""
         mail = written(delivery, self._settings, self._spell)
         return await asyncio.to_thread(self._send, mail)
 
+    def _password(self) -> str | None:
+        file = self._settings.password_file
+        return secret_line(self._folder / file, "the password") if file is not None else None
+
+    def _trusted(self) -> ssl.SSLContext:
+        own = self._settings.authorities
+        return trusting(self._folder / own if own else None)
+
     def _send(self, mail: EmailMessage) -> str:
         """Hand the mail over; whatever the server does, it ends at the deadline."""
         settings = self._settings
-        password, secrets = None, list[str]()
-        if settings.password_file is not None:
-            password = secret_line(self._folder / settings.password_file, "the password")
-            secrets = [password, *_as_logged_in(settings.login or "", password)]
-        own = settings.authorities
-        tls = trusting(self._folder / own if own else None)
+        password, tls = self._password(), self._trusted()
+        secrets = [] if password is None else [password, *_as_logged_in(settings.login or "", password)]
         seconds = DEADLINE.total_seconds()
         client = (
             smtplib.SMTP_SSL(timeout=seconds, context=tls)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from activities.drivers.notices.port import ONCE, Sink
-from activities.drivers.notices.posting import post
+from activities.drivers.notices.posting import post, trusted
 from activities.drivers.notices.text import Spell
 from activities.drivers.private_files import secret_line
 from policies.model.notice import Delivery
@@ -34,10 +34,15 @@ class Webhook(Sink):
         self._folder = folder
         self._spell = spell
 
+    def ready(self) -> None:
+        """Read the key and the authorities."""
+        self._key()
+        trusted(self._settings, self._folder)
+
     async def tell(self, delivery: Delivery) -> str:
         """Post the notice as one event."""
         body = json.dumps(_event(delivery, self._spell), separators=(",", ":")).encode()
-        key = secret_line(self._folder / self._settings.key_file, "the key", LEAST_KEY)
+        key = self._key()
         at = str(int(time.time()))
         headers = {
             "Content-Type": "application/cloudevents+json; charset=utf-8",
@@ -45,6 +50,9 @@ class Webhook(Sink):
             "Penstock-Signature": f"v1={signature(key, at, body)}",
         }
         return await post(self._settings, self._folder, body, headers, secrets=[key])
+
+    def _key(self) -> str:
+        return secret_line(self._folder / self._settings.key_file, "the key", LEAST_KEY)
 
 
 def signature(key: str, at: str, body: bytes) -> str:
