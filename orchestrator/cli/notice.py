@@ -13,6 +13,9 @@ from orchestrator.words.times import moment
 
 app = group("What people are told without asking: what was sent, what waits, what failed.")
 
+RECEIVER_SECONDS = 60.0
+"""How long a test is waited for: the API gives a receiver up after 17 s, and what settles it after 34."""
+
 
 @app.command("list")
 def list_notices(
@@ -41,7 +44,7 @@ def try_sink(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Send a test to a sink, and say what its receiver answered; nothing is left open there."""
-    found = Api().post("notices", "sinks", sink, "test", body={}, key=key)
+    found = Api(patience=RECEIVER_SECONDS).post("notices", "sinks", sink, "test", body={}, key=key)
     emit(output, "NoticeTest", found, lambda: say(f"{sink}: {found['said']}"), names=[sink])
 
 

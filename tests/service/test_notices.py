@@ -15,7 +15,7 @@ from orchestrator.store.ledger import Ledger
 from policies.model.notice import Notice, NoticeLevel, Occasion
 from policies.model.people import EVERY_FLEET, Role
 from tests.fakes.notice_receivers import KEY, webhook
-from tests.fakes.notice_sinks import KINDS, SECRET, answering
+from tests.fakes.notice_sinks import KINDS, SECRET, answering, dripping, receiver
 from tests.service.command_line import CommandLine
 
 
@@ -134,6 +134,22 @@ async def test_commands_list_test_and_acknowledge(
     assert "edge-1/held/1 is with root since" in said.out
     assert ledger.waiting_notices()[0].acknowledged
     assert [one.action for one in ledger.audit_entries()].count("notice acknowledged") == 1
+
+
+async def test_whose_receiver_hangs_hears_so_of_the_receiver_and_not_of_the_api(
+    penstock: CommandLine, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.drivers.notices.posting.DEADLINE", timedelta(seconds=6))
+    (tmp_path / "it.key").write_text(KEY)
+    (tmp_path / "it.key").chmod(0o600)
+    file = tmp_path / "notices.yaml"
+    object.__setattr__(service.notices, "rules", RulesFile(file))
+    with receiver(dripping) as port:
+        sink = {"name": "it", "kind": "webhook", **KINDS["webhook"].settings("http", port)}
+        file.write_text(json.dumps({"apiVersion": "penstock/v1", "sinks": [sink]}))
+        said = await penstock("notice", "test", "it")
+    assert "API" not in said.err
+    assert "did not answer within 6 s" in said.err, said.err
 
 
 async def test_a_test_of_a_sink_says_neither_its_secret_nor_what_a_driver_that_fails_had_in_hand(
