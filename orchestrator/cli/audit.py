@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.client import Api
+from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
 from orchestrator.cli.tree import group
 from orchestrator.exit_code import ExitCode
@@ -24,10 +24,16 @@ app = group("The audit record: who did what, and whether it is whole.")
 def list_entries(
     after: Annotated[int, typer.Option("--after", min=0, help="only entries after this number")] = 0,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="how many entries")] = 100,
+    newest: Annotated[bool, typer.Option("--newest", help="the newest first")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List entries of the fleets that you audit, the oldest first."""
-    rows = Api().get("audit", after=after, limit=limit)["entries"]
+    """List entries of the fleets that you audit, the oldest first or, with --newest, the newest."""
+    if newest and after:
+        raise Problem("BadInput", "--newest and --after ask for two orders; give one of them", exit_code=2)
+    if newest:
+        rows = Api().get("audit", "newest", limit=limit)["entries"]
+    else:
+        rows = Api().get("audit", after=after, limit=limit)["entries"]
 
     def table() -> None:
         lines = [
@@ -35,7 +41,7 @@ def list_entries(
             for row in rows
         ]
         print_table(("NUMBER", "WHEN", "WHO", "VIA", "DID", "TO"), lines, "No entry.")
-        if len(rows) == limit:
+        if len(rows) == limit and not newest:
             say(f"There are more: penstock audit list --after {rows[-1]['seq']}")
 
     emit(output, "AuditEntryList", rows, table, rows=rows, names=[str(row["seq"]) for row in rows])

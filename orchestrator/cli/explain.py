@@ -28,8 +28,8 @@ def explain(
     word: Annotated[
         str | None,
         typer.Argument(
-            help="a change, one of its decisions like edge-1#3, an exit code, or the name of a refusal; the "
-            "newest change of the only fleet when left out"
+            help="a change, one of its decisions like edge-1#3, an exit code, a state like HELD, or the name "
+            "of a refusal; the newest change of the only fleet when left out"
         ),
     ] = None,
     decisions: Annotated[bool, typer.Option("--decisions", help="list the change's decisions")] = False,
@@ -41,7 +41,7 @@ def explain(
     ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Say which numbers and which rule decided a change, or what an exit code or refusal means.
+    """Say which numbers and which rule decided a change, or what an exit code, state or refusal means.
 
     Of a decision also what would have changed it.
     """
@@ -97,7 +97,7 @@ def _looked_up(answers: Answers, word: str, *path: str, after: int | None = None
     except Problem as problem:
         if problem.code not in {"Unknown", "BadInput"}:
             raise
-        sentence = f"{word} is no change that you may see, no exit code and no name of a refusal"
+        sentence = f"{word} is no change that you may see, no exit code, no state and no name of a refusal"
         if len(path) > 1 and problem.code == "Unknown":
             sentence = f"{word} is no decision of a change that you may see: {problem}"
         raise Problem("Unknown", sentence, exit_code=2, offers=problem.offers) from problem

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
 from orchestrator.cli.tree import group
 from orchestrator.words.runbooks import site_lines
 from policies.model.errors import BadInput, Unavailable
-from policies.runbooks import PAGES
+from policies.runbooks import PAGES, runbook_of
 
 if TYPE_CHECKING:
     from policies.model.site import Site
@@ -56,7 +57,7 @@ def show(
 ) -> None:
     """Print a page with a fleet's name in its commands, and whom the site file says to wake."""
     if page not in PAGES:
-        raise BadInput(f"there is no runbook {page}; penstock runbook list names them")
+        raise BadInput(f"there is no runbook {page}; {_meant_by(page)}")
     text = _page(page)
     site, wrong = _site()
     text = _FLEET.sub(fleet, text) if fleet is not None else text
@@ -74,6 +75,15 @@ def show(
             say(f"Link: {link}")
 
     emit(output, "Runbook", found, shown, names=[page])
+
+
+def _meant_by(word: str) -> str:
+    """Return which page a state or a part of a name has most likely meant, or who names all pages."""
+    state = "_".join(word.replace("-", "_").lower().split())
+    page, like = runbook_of(state), word.lower()
+    fits = [page] if page is not None else [name for name in PAGES if like in name]
+    fits = fits or get_close_matches(like, PAGES, n=2, cutoff=0.7)
+    return f"do you mean {' or '.join(fits)}?" if fits else "penstock runbook list names them"
 
 
 def _called(site: "Site", fleet: str | None) -> list[dict[str, Any]]:

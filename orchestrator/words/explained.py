@@ -10,6 +10,7 @@ from orchestrator.exit_code import ExitCode
 from orchestrator.words.changes import what
 from orchestrator.words.decisions import decision_lines, evidence_lines
 from orchestrator.words.signals import signal_lines, signal_rows
+from orchestrator.words.states import state_named
 from orchestrator.words.times import moment, span
 from policies.runbooks import OF_SIGNATURES, runbook_of
 
@@ -72,13 +73,16 @@ def decision_named(word: str) -> tuple[str, int] | None:
 
 
 def meaning_of(word: str) -> dict[str, Any] | None:
-    """Return what an exit code or a refusal's name means, None when the word is neither."""
+    """Return what an exit code, a state or a refusal's name means, None when the word is none of them."""
     if word.isdigit():
         code = next((one for one in ExitCode if one.value == int(word)), None)
         if code is None:
             return None
         name = code.name.lower()
         meaning = f"{name.replace('_', ' ')}: {code.meaning}"
+        return {"word": word, "meaning": meaning, "runbook": runbook_of(name)}
+    if (state := state_named(word)) is not None:
+        name, meaning = state
         return {"word": word, "meaning": meaning, "runbook": runbook_of(name)}
     if word == "Internal":
         meaning = "An error of penstock itself; the sentence says where its trace is. Please report it."

@@ -30,7 +30,7 @@ PHASE_SENTENCES = {
     Phase.ROLLING_BACK: "sending new sessions back to known-good",
 }
 
-_OUTCOME_SENTENCES = {
+OUTCOME_SENTENCES = {
     Outcome.PROMOTED: "promoted: every gateway takes its sessions on {release}",
     Outcome.ROLLED_BACK: "rolled back: every touched gateway takes its sessions on its known-good",
     Outcome.ROLLBACK_INCOMPLETE: "ROLLBACK INCOMPLETE",
@@ -114,7 +114,7 @@ class Sentences:
             label = f"{release.product} {release.version}" if release else "known-good"
             if told.outcome is Outcome.PROMOTED and told.aside:
                 return f"promoted to {label} without {len(told.aside)} gateways, which were left out"
-            return _OUTCOME_SENTENCES[told.outcome].format(release=label)
+            return OUTCOME_SENTENCES[told.outcome].format(release=label)
         wave = f"wave {told.wave} of {len(header.waves)}" if told.wave and header else ""
         match self._awaited:
             case Awaited.SECOND_PERSON:

@@ -166,3 +166,14 @@ async def test_every_door_in_the_record_is_one(api: httpx.AsyncClient, ledger: L
     added(ledger, "ocserv", "1.3.0")
     await api.get("/fleets/nowhere", headers=token(ledger, Role.VIEWER))
     assert {entry.via for entry in ledger.audit_entries()} <= {via.value for via in Via}
+
+
+async def test_who_asks_for_the_newest_entries_sees_the_last_one_first(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    for number in range(5):
+        ledger.audit("ana", "cli", f"looked {number}", "edge", {}, fleet="edge")
+    last = await penstock("audit", "list", "--newest", "--limit", "2", "-o", "json")
+    assert [one["action"] for one in json.loads(last.out)["data"]] == ["looked 4", "looked 3"]
+    both = await penstock("audit", "list", "--newest", "--after", "3")
+    assert (both.code, "give one of them" in both.err) == (2, True)

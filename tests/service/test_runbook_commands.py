@@ -68,7 +68,7 @@ async def test_a_page_is_printed_whatever_is_wrong_with_the_site_file(
 
 
 async def test_a_page_that_is_not_there_is_refused_with_where_they_are_listed(penstock: CommandLine) -> None:
-    said = await penstock("runbook", "show", "held")
+    said = await penstock("runbook", "show", "nothing-like-it")
     assert said.code == 2
     assert "penstock runbook list" in said.err
 
@@ -88,3 +88,19 @@ async def test_a_wrong_site_file_is_named_with_its_key(
     said = await penstock("check", str(site), "-o", "json")
     assert said.code == 2
     assert place in json.loads(said.out)["data"][0]["wrong"]
+
+
+@pytest.mark.parametrize(
+    ("word", "page"),
+    [
+        ("held", "held-decide"),
+        ("ROLLBACK INCOMPLETE", "rollback-incomplete"),
+        ("agent-stollen", "agent-stolen"),
+    ],
+)
+async def test_who_writes_a_state_or_misspells_a_page_is_told_which_page_that_is(
+    penstock: CommandLine, word: str, page: str
+) -> None:
+    said = await penstock("runbook", "show", word)
+    assert said.code == 2
+    assert page in said.err.partition("do you mean ")[2]

@@ -3,9 +3,12 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from activities.files import load
 from orchestrator.words.decisions import decision_lines, rule_sentence
 from orchestrator.words.explained import meaning_lines, meaning_of
+from policies.model.change import Outcome, Phase
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 
@@ -41,3 +44,19 @@ def test_every_gate_of_the_example_policy_has_its_rule_as_a_sentence() -> None:
 def test_an_exit_code_that_waits_for_somebody_names_its_runbook() -> None:
     assert meaning_lines(meaning_of("6") or {})[-1] == " Runbook     runbooks/held-decide.md"
     assert len(meaning_lines(meaning_of("0") or {})) == 1
+
+
+@pytest.mark.parametrize(
+    "word", ["HELD", "held", "ROLLBACK INCOMPLETE", "rolled_back", "metrics unavailable"]
+)
+def test_a_state_is_explained_however_a_screen_writes_it(word: str) -> None:
+    found = meaning_of(word)
+    assert found is not None
+    assert meaning_lines(found)[-1].startswith(" Runbook     runbooks/")
+
+
+def test_every_phase_outcome_and_verdict_has_a_meaning() -> None:
+    for state in (*Phase, *Outcome, *GateVerdict):
+        if state is not Phase.ENDED:
+            assert meaning_of(state.value) is not None, state
+    assert meaning_of("edge-1") is None

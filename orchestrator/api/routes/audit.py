@@ -26,6 +26,12 @@ class AuditPage(Value):
     after: int
 
 
+class NewestAudit(Value):
+    """Entries of the audit record, the newest first."""
+
+    entries: tuple[AuditEntry, ...]
+
+
 class AuditState(Value):
     """The newest checkpoint, and the key that its signature is checked with."""
 
@@ -43,6 +49,17 @@ async def entries(
     """Read entries of the fleets that whoever asks audits; all entries where that is every fleet."""
     found = await service.audit.entries(caller, after, limit)
     return AuditPage(entries=found, after=found[-1].seq if found else after)
+
+
+@router.get("/audit/newest")
+async def newest(
+    caller: Asking,
+    service: Serving,
+    before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> NewestAudit:
+    """Read the newest of these entries, or those before a number, the newest first."""
+    return NewestAudit(entries=await service.audit.newest_entries(caller, before, limit))
 
 
 @router.get("/audit/head")
