@@ -446,6 +446,12 @@ class Fleet(Value):
             )
         if short := next((one for one in self.windows if one.duration <= self.jitter), None):
             raise ValueError(f"jitter is {self.jitter}, and {short.name} is over then; write a shorter one")
+        if short := next((one for one in self.windows if one.duration <= self.jitter + self.min_tail), None):
+            raise ValueError(
+                f"{short.name} is open for {short.duration}, a wave may wait {self.jitter} of it by jitter, "
+                f"and it has to be over {self.min_tail} before the closing: none could ever start; write a "
+                "longer duration or a shorter min_tail"
+            )
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,15 @@ from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Annotated, NamedTuple, Self
 
-from pydantic import AwareDatetime, ConfigDict, Field, NaiveDatetime, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NaiveDatetime,
+    field_validator,
+    model_validator,
+)
 
 from policies.model.errors import BadInput
 from policies.model.value import Duration, Name, Value
@@ -23,10 +31,21 @@ MOST_WINDOWS, MOST_FREEZES = 20, 50
 MOST_SPANS = 1_000
 """Times that one calendar may freeze."""
 
+_OFFSET = re.compile(r"(?<=[0-9])(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})$")
 _FREQUENCIES = {"DAILY", "WEEKLY", "MONTHLY", "YEARLY"}
 _PARTS = {"FREQ", "INTERVAL", "BYDAY", "BYMONTHDAY", "BYMONTH", "BYSETPOS", "BYWEEKNO", "WKST", "UNTIL"}
 
-Local = NaiveDatetime
+
+def _without_offset(said: object) -> object:
+    if isinstance(said, str) and _OFFSET.search(said):
+        shown = _OFFSET.sub("", said)
+        raise ValueError(
+            f"{said} has an offset; write what clocks there show, like {shown}, and the zone as tz"
+        )
+    return said
+
+
+Local = Annotated[NaiveDatetime, BeforeValidator(_without_offset)]
 """What a clock on the wall shows."""
 
 

@@ -120,6 +120,26 @@ def test_a_window_of_sites_without_any_zone_is_refused() -> None:
         Fleet.model_validate_json(json.dumps(said))
 
 
+@pytest.mark.parametrize(("length", "could"), [("15m", False), ("16m", True)])
+def test_a_window_in_which_no_wave_could_ever_start_is_refused(length: str, could: bool) -> None:
+    short = NIGHT.model_dump(mode="json") | {"tz": "UTC", "duration": length}
+    said = json.dumps(fleet_of("edge").model_dump(mode="json", by_alias=True) | {"windows": [short]})
+    if could:
+        assert Fleet.model_validate_json(said).windows
+        return
+    with pytest.raises(ValueError, match="none could ever start; write a longer duration"):
+        Fleet.model_validate_json(said)
+
+
+@pytest.mark.parametrize("said", ["2026-11-26T00:00+01:00", "2026-11-26T00:00Z", "2026-11-26T00:00:00-0500"])
+def test_a_time_with_an_offset_is_refused_with_what_to_write_instead(said: str) -> None:
+    freeze = {"name": "f", "tz": "UTC", "from": said, "to": "2026-12-01T00:00"}
+    with pytest.raises(
+        ValueError, match=r"has an offset; write what clocks there show, like 2026-11-26T00:00"
+    ):
+        Freeze.model_validate(freeze)
+
+
 @pytest.mark.parametrize("path", ["../finance.ics", "/etc/finance.ics", "a/../../b.ics"])
 def test_a_calendar_elsewhere_than_beside_the_fleets_file_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match=r"ics|folder"):
