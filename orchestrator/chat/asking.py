@@ -91,7 +91,7 @@ class Api:
             answer = await self._client.request(method, path, json=body, params=query, headers=headers)
             said: Json = answer.json()
         except (httpx.HTTPError, ValueError) as error:
-            raise ApiAway(f"penstock's API does not answer: {error}") from error
+            raise ApiAway(f"penstock's API does not answer: {type(error).__name__}") from error
         if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise ApiBusy(str(said.get("detail")))
         if answer.status_code in {409, 502, 503, 504}:

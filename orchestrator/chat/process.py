@@ -266,8 +266,14 @@ async def main(path: Path, say_ready: Callable[[str], None]) -> None:
         BadInput: The file or a secret of it is not as it must be.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    # They would tell of each look and each event, of some a second; nio also all of what it cannot read.
-    for library, level in (("httpx", logging.WARNING), ("nio", logging.ERROR)):
+    # They would tell of each look and each event, of some a second; nio also all of what it cannot read, and
+    # Slack's library with a trace what is said here in a sentence.
+    for library, level in (
+        ("httpx", logging.WARNING),
+        ("nio", logging.ERROR),
+        ("slack_sdk", logging.CRITICAL),
+        ("slack_bolt", logging.CRITICAL),
+    ):
         logging.getLogger(library).setLevel(level)
     file = read(path)
     chat, api = chat_of(file), Api(file, secret(file.token))
