@@ -207,6 +207,9 @@ def overwrite(path: Path, content: str) -> None:
 ALTERED = 3
 """The number of the entry that somebody changes."""
 
+ZEROED = bytes(16) + b"\n"
+"""What a crash of a host leaves of a line that was not on the disk yet."""
+
 
 _KEEPERS = "select name, sql from sqlite_master where name like 'audit_no_%'"
 """The triggers by which the database itself refuses to change an entry."""
@@ -222,6 +225,18 @@ def altered_audit(lab: Lab) -> Iterator[None]:
         yield
     finally:
         _set_entry(ledger, before)
+
+
+@contextmanager
+def checkpoint_zeroed(lab: Lab) -> Iterator[None]:
+    """Have the file of checkpoints end in zeros; without them again at the end, if nobody mended it."""
+    path = lab.installation.settings.audit_checkpoints
+    with path.open("ab") as file:
+        file.write(ZEROED)
+    try:
+        yield
+    finally:
+        path.write_bytes(path.read_bytes().removesuffix(ZEROED))
 
 
 def _set_entry(ledger: str, person: str | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from deploy.lab.faults import (
     altered_audit,
+    checkpoint_zeroed,
     cut_off,
     drops_forwarded,
     flush_nftables,
@@ -47,7 +48,18 @@ OF_A_GATEWAY = (
     "limits",
     "known-good",
 )
-OF_ALL = ("worker", "engine", "metrics", "accounts", "audit", "trust", "index", "certificate", "chat")
+OF_ALL = (
+    "worker",
+    "engine",
+    "metrics",
+    "accounts",
+    "audit",
+    "checkpoints",
+    "trust",
+    "index",
+    "certificate",
+    "chat",
+)
 KINDS = {
     "agent": "the gateway's agent is killed; its daemons go on",
     "cut": "the gateway is cut off from the orchestrator; its users are not",
@@ -64,6 +76,7 @@ KINDS = {
     "metrics": "Prometheus is killed",
     "accounts": "no gateway knows any account, as when a directory is away",
     "audit": "somebody changes an entry of the audit record behind penstock's back",
+    "checkpoints": "the file of checkpoints ends in zeros, as the crash of a host leaves it",
     "trust": "nobody trusts who built the releases any more",
     "index": "the index of the channel has ended",
     "certificate": "a newer certificate lies on every host, and users see the old one",
@@ -90,6 +103,7 @@ OF_GATEWAYS: dict[str, Callable[[Lab, str], AbstractContextManager[object]]] = {
 OF_LABS: dict[str, Callable[[Lab], AbstractContextManager[object]]] = {
     "accounts": no_accounts,
     "audit": altered_audit,
+    "checkpoints": checkpoint_zeroed,
     "trust": signer_revoked,
     "index": index_ended,
     "certificate": certificate_not_served,

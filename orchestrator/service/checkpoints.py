@@ -144,18 +144,22 @@ class Checkpoints:
         """Yield those that are kept here, the oldest first.
 
         Raises:
-            BadInput: The file is no list of them.
+            BadInput: The file cannot be read, or a line of it is none; the sentence says which.
         """
+        number = 0
         try:
             with self._kept.open() as lines:
-                for line in lines:
+                for number, line in enumerate(lines, start=1):  # noqa: B007 - said where one is wrong
                     if not line.endswith("\n"):  # its writer was killed
                         return
                     yield Checkpoint.model_validate_json(line)
         except FileNotFoundError:
             return
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{self._kept} is no list of checkpoints: {error}") from error
+        except OSError as error:
+            raise BadInput(f"{self._kept} cannot be read: {error.strerror}; check path and rights") from error
+        except ValueError as error:
+            what = f"line {number} of {self._kept} is no checkpoint"
+            raise BadInput(f"{what}; keep a copy of the file, then take the line out") from error
 
     def _keep(self, point: Checkpoint) -> None:
         line = point.model_dump_json()

@@ -13,7 +13,6 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("signer-compromised", "penstock release yank"): "tests/service/test_release_commands.py",
     ("agent-stolen", "penstock sessions"): "tests/lab/test_standing.py",
     ("agent-stolen", "penstock gateway return"): "tests/lab/readme_commands.py",
-    ("drain-past-deadline", "penstock drain extend"): "tests/lab/readme_commands.py",
     ("drain-past-deadline", "penstock drain end"): "tests/lab/readme_commands.py",
     ("held-decide", "penstock promote"): "tests/lab/readme_commands.py",
     ("ledger-lost", "penstock ledger rebuild"): "tests/service/test_rebuilding.py",
@@ -28,9 +27,6 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("ledger-restore", "penstock token revoke"): "tests/service/test_cli.py",
     ("ledger-restore", "penstock gateway quarantine"): "tests/lab/readme_commands.py",
     ("removal", "penstock gateway revoke"): "tests/relay/test_enrolment.py",
-    ("rollback-waits", "penstock status"): "tests/service/test_approvals.py",
-    ("rollback-waits", "penstock approve"): "tests/service/test_approvals.py",
-    ("rollback-waits", "penstock reject"): "tests/service/test_approvals.py",
     ("signature-refused", "penstock plan"): "tests/service/test_approvals.py",
     ("signature-refused", "penstock approve"): "tests/service/test_approvals.py",
     ("signer-compromised", "penstock check"): "tests/lab/readme_commands.py",
@@ -44,17 +40,14 @@ OF_HOSTS = {"removal": "tests/drivers/test_removal.py"}
 """Pages whose lines for a host are typed there by a test of their own, with people on the gateway."""
 
 WITHOUT_FAULT = {
-    "checkpoint-old": "a checkpoint is late when no worker has signed for two hours; no lab lasts so long",
-    "drain-past-deadline": "a deadline is a minute, after a promotion; tests/workflows/test_drain.py",
     "ledger-lost": "without a ledger the lab serves no other page; tests/service/test_rebuilding.py loses it",
     "ledger-restore": "the same; tests/lab/test_worker_killed.py restores an older ledger under a fleet",
     "penstock-upgrade": "nothing is wrong: packages are replaced on booted hosts by tests/hosts",
     "removal": "nothing is wrong, and no lab would be left; tests/drivers/test_removal.py does it",
-    "rollback-waits": "nobody is asked before a promotion and its way back; tests/service/test_approvals.py",
 }
 """Pages that are typed in a lab where all is well, each with why."""
 
-SILENT = ("nft flush map",)
+SILENT = ("nft flush map", "cp ", "sed -i")
 """Commands that print nothing when they did what they are for."""
 
 
