@@ -446,10 +446,11 @@ class Fleet(Value):
             )
         if short := next((one for one in self.windows if one.duration <= self.jitter), None):
             raise ValueError(f"jitter is {self.jitter}, and {short.name} is over then; write a shorter one")
-        if short := next((one for one in self.windows if one.duration <= self.jitter + self.min_tail), None):
+        longest = max(self.windows, key=lambda one: one.duration, default=None)
+        if longest is not None and longest.duration <= self.jitter + self.min_tail:
             raise ValueError(
-                f"{short.name} is open for {short.duration}, a wave may wait {self.jitter} of it by jitter, "
-                f"and it has to be over {self.min_tail} before the closing: none could ever start; write a "
+                f"{longest.name} is open for {longest.duration}, jitter may take {self.jitter} of that, "
+                f"and a wave has to be over {self.min_tail} before it closes: none could ever start; write a "
                 "longer duration or a shorter min_tail"
             )
         return self
