@@ -10,7 +10,6 @@ from orchestrator.exit_code import ExitCode
 from orchestrator.words.changes import what
 from orchestrator.words.decisions import decision_lines, evidence_lines
 from orchestrator.words.signals import signal_lines, signal_rows
-from orchestrator.words.states import state_named
 from orchestrator.words.times import moment, span
 from policies.runbooks import OF_SIGNATURES, runbook_of
 
@@ -81,6 +80,8 @@ def meaning_of(word: str) -> dict[str, Any] | None:
         name = code.name.lower()
         meaning = f"{name.replace('_', ' ')}: {code.meaning}"
         return {"word": word, "meaning": meaning, "runbook": runbook_of(name)}
+    from orchestrator.words.states import state_named  # noqa: PLC0415 - help does without models
+
     if (state := state_named(word)) is not None:
         name, meaning = state
         return {"word": word, "meaning": meaning, "runbook": runbook_of(name)}
