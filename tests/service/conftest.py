@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from orchestrator.api.limits import Kind
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
 from orchestrator.service.service import Service
@@ -27,6 +28,12 @@ gateways:
       - {{name: a, port: 4441, device: oca, pool4: 10.0.0.0/24}}
       - {{name: b, port: 4442, device: ocb, pool4: 10.0.1.0/24}}
 """
+
+
+@pytest.fixture
+def no_refill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody ask again within the test who has asked too often, however long a busy machine takes."""
+    monkeypatch.setattr(Kind, "per_second", 1 / 3600)
 
 
 @pytest.fixture

@@ -232,6 +232,7 @@ async def test_an_edit_that_shows_again_what_a_card_showed_before_is_an_edit_of_
     assert len({*names}) == len(names)
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_strangers_who_talk_too_much_keep_nobody_from_holding(night: Night, room: Process) -> None:
     refused = [await room.say("stranger", "status edge") for _ in range(25)]
     assert any(one.refused == "TooMany" for one in refused)
@@ -253,6 +254,7 @@ async def test_a_card_is_noted_in_rooms_that_the_fleets_file_names_and_in_no_oth
     assert person.status_code == 404, person.text
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_whoever_has_no_token_of_a_chat_takes_nothing_from_those_whose_names_they_write(
     night: Night, room: Process, ledger: Ledger
 ) -> None:

@@ -197,6 +197,7 @@ async def test_a_fleet_without_a_key_takes_none_and_no_other_fleets_key_opens_it
     assert await counted(ledger, tmp_path, "core") == {}
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_whoever_guesses_at_signatures_is_soon_not_heard_and_a_busy_sender_is(
     sender: httpx.AsyncClient,
 ) -> None:

@@ -430,6 +430,7 @@ async def test_a_token_is_nobody_on_the_page_and_a_cookie_nobody_at_the_api(
 # --- strangers and viewers -----------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_strangers_who_try_forms_and_links_hear_that_it_is_enough(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,6 +450,7 @@ async def test_strangers_who_try_forms_and_links_hear_that_it_is_enough(
                 assert found[-1] == 429, (path, found)
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_who_has_a_link_gets_in_behind_an_address_whose_strangers_have_tried_too_often(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

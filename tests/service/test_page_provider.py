@@ -154,6 +154,7 @@ async def test_after_a_logout_nobody_comes_back_by_the_history_of_the_browser(
     assert await is_nobody(browser)
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_made_up_codes_run_out_and_logins_that_turn_out_well_do_not(
     page: str, provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

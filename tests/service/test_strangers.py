@@ -74,6 +74,7 @@ def test_who_has_a_network_has_all_of_its_addresses(address: str, crowd: str) ->
     assert crowd_of(address) == crowd
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_a_noisy_machine_hears_when_to_ask_again_and_may_still_hold(
     api: httpx.AsyncClient, ledger: Ledger
 ) -> None:
@@ -94,6 +95,7 @@ async def test_a_noisy_machine_hears_when_to_ask_again_and_may_still_hold(
     assert held.status_code != 429
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_a_script_that_asks_without_end_keeps_its_own_person_from_no_hold(
     api: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +111,7 @@ async def test_a_script_that_asks_without_end_keeps_its_own_person_from_no_hold(
     assert held.status_code != 429
 
 
+@pytest.mark.usefixtures("no_refill")
 async def test_requests_that_make_no_sense_are_no_way_around_the_buckets(
     api: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +142,7 @@ async def test_nobody_at_the_port_names_their_own_address(
         assert 429 in answers
 
 
+@pytest.mark.usefixtures("no_refill")
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/login"), ("POST", "/v1/fleets/edge/complaints")])
 async def test_a_network_of_ipv6_is_one_stranger_at_the_doors_that_ask_for_no_login(
     service: Service, method: str, path: str
