@@ -22,11 +22,12 @@ pytestmark = [
 ]
 
 HOME = Path(__file__).parents[2]
-PLAYED = ("rollback-after-promotion", "rollback-by-chat")
-"""Those of which nothing else tries the way back as a person asks for it.
+PLAYED = ("rollback-by-chat",)
+"""Those that nothing else tries as a person does it.
 
-Each builds a lab of its own, a minute and a half. Lost control planes, rebooted hosts and stolen agents are
-in `tests/chaos`, `tests/hosts` and `tests/relay`; `penstock drill run` plays them with their seconds.
+Each builds a lab of its own, a minute and a half. A rollback after promotion is in the runbook
+`rollback-waits`; lost control planes, rebooted hosts and stolen agents are in `tests/chaos`, `tests/hosts`
+and `tests/relay`; `penstock drill run` plays them with their seconds.
 """
 
 
