@@ -25,6 +25,8 @@ from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
 from tests.workflows.world import until
 
+pytestmark = pytest.mark.timeout(420)  # the first one to need a homeserver installs it
+
 __all__ = ["ledger", "night"]
 
 

@@ -26,6 +26,8 @@ from tests.service.test_chat_connected import Host, matrix_edit
 from tests.workflows.engine import Engine
 from tests.workflows.world import result_of, until
 
+pytestmark = pytest.mark.timeout(600)  # the first one to need a homeserver installs it
+
 
 @pytest.fixture(scope="module")
 def homeserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synapse]:

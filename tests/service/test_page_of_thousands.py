@@ -26,7 +26,10 @@ from tests.bench.simulated_agents import FLEET
 from tests.lab.browser import CHROMIUM, WIDE, Seen, browser
 from tests.service.every_page import every_page
 
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no browser here")
+pytestmark = [
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no browser here"),
+    pytest.mark.timeout(600),  # every page there is, four times; two minutes on an idle machine
+]
 
 GATEWAYS = 2_000
 PICTURES = Path(".state/page")

@@ -116,6 +116,7 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "POST /v1/notices/sinks/{sink}/test": (Action.DRILL, {}),
     "POST /v1/notices/acknowledge": (None, {"key": "edge-99/held/1"}),
     "GET /v1/audit": (None, {}),
+    "GET /v1/audit/newest": (None, {}),
     "GET /v1/audit/head": (None, {}),
     "GET /v1/audit/export": (None, {}),
     "POST /v1/audit/verify": (None, {}),
