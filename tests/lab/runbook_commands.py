@@ -27,6 +27,7 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("ledger-restore", "penstock token revoke"): "tests/service/test_cli.py",
     ("ledger-restore", "penstock gateway quarantine"): "tests/lab/readme_commands.py",
     ("removal", "penstock gateway revoke"): "tests/relay/test_enrolment.py",
+    ("signature-refused", "penstock status"): "tests/service/test_every_state.py",
     ("signature-refused", "penstock plan"): "tests/service/test_approvals.py",
     ("signature-refused", "penstock approve"): "tests/service/test_approvals.py",
     ("signer-compromised", "penstock check"): "tests/lab/readme_commands.py",
