@@ -93,16 +93,23 @@ class ComplaintService:
 
         Raises:
             Unknown: No tickets are taken about it.
-            BadInput: As of complaints; or it is the key of complaints, whose sender may close no ticket.
+            BadInput: As of complaints; or it is a key of complaints, whose sender may close no ticket.
         """
         key = _key_in(self.ticket_keys, "tickets", fleet)
-        with suppress(Unknown):
-            if key == self.key_of(fleet):
-                raise BadInput(
-                    f"tickets of {fleet} have the key of its complaints: "
-                    "make another one for PENSTOCK_TICKETS_KEY, with `openssl rand -hex 32`"
-                )
+        for other in self._with_complaints(fleet):
+            with suppress(Unknown):
+                if key == self.key_of(other):
+                    raise BadInput(
+                        f"tickets of {fleet} have the key of complaints about {other}: "
+                        "make another one for PENSTOCK_TICKETS_KEY, with `openssl rand -hex 32`"
+                    )
         return key
+
+    def _with_complaints(self, fleet: str) -> list[str]:
+        """Return the fleets whose complaints have a key of their own, or the fleet itself."""
+        if self.keys is None or not self.keys.is_dir():
+            return [fleet]
+        return sorted(path.stem for path in self.keys.glob("*.key"))
 
 
 def _key_in(keys: Path | None, what: str, fleet: str) -> bytes:

@@ -25,6 +25,8 @@ from policies.notices.states import NoticeState
 _MENDING = (Action.DRILL, Action.ADMINISTER, Action.READ_AUDIT)
 """Who may do one of these on a fleet hears why a sink did not take what it was told."""
 
+_HIDDEN = "it failed; operators and administrators see why"
+
 
 @dataclass(frozen=True)
 class NoticeService:
@@ -43,17 +45,20 @@ class NoticeService:
         return tuple(
             row
             if _hears_errors(caller, [row.notice.fleet])
-            else row.model_copy(update={"error": _kept(row.error)})
+            else row.model_copy(update={"error": row.error and _HIDDEN})
             for row in rows
         )
 
     async def sinks(self, caller: Caller) -> Mapping[str, SinkHealth]:
         """Return how every sink takes what it is told; what receivers answered hears only who mends them."""
         fleets = await asyncio.to_thread(self.fleets.names, caller)
-        found = await asyncio.to_thread(self.ledger.sink_health)
-        if _hears_errors(caller, fleets):
-            return found
-        return {name: one._replace(error=_kept(one.error)) for name, one in found.items()}
+        theirs = {one for one in fleets if _hears_errors(caller, [one])}
+        theirs.update(*(_of_the_installation(caller, action) for action in _MENDING))
+        found = await asyncio.to_thread(self.ledger.sink_health, theirs)
+        return {
+            name: one if one.error or not one.failing + one.given_up else one._replace(error=_HIDDEN)
+            for name, one in found.items()
+        }
 
     async def outbox(self, caller: Caller, sink: str, limit: int) -> tuple[Delivery, ...]:
         """Return what this sink has not had yet, the oldest first.
@@ -159,7 +164,3 @@ def _of_the_installation(caller: Caller, action: Action) -> tuple[str, ...]:
 def _hears_errors(caller: Caller, fleets: Collection[str]) -> bool:
     """Whether the caller may hear what receivers answered: they name hosts, accounts and files of secrets."""
     return any(may(caller, action, fleet) for action in _MENDING for fleet in fleets)
-
-
-def _kept(error: str) -> str:
-    return "it failed; operators and administrators see why" if error else ""

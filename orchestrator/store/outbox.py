@@ -118,8 +118,12 @@ class Outbox(Book):
             which = (table.c.sink == sink, table.c.notice == into.notice.key)
             connection.execute(update(table).where(*which).values(stands_for=int(count), due=due))
 
-    def sink_health(self) -> Mapping[str, SinkHealth]:
-        """Return how every sink takes what it is told, of those that were ever told of anything waiting."""
+    def sink_health(self, errors_of: Collection[str] | None = None) -> Mapping[str, SinkHealth]:
+        """Return how every sink takes what it is told, of those that were ever told of anything waiting.
+
+        Args:
+            errors_of: Of which fleets' notices it is said what a receiver answered; of all when left out.
+        """
         table, now = tables.notice_deliveries, datetime.now(UTC)
         waits = and_(table.c.due.is_not(None), table.c.due <= now, table.c.delivered.is_(None))
         failing = and_(table.c.due.is_not(None), table.c.tries > 0)
@@ -128,14 +132,20 @@ class Outbox(Book):
             func.min(table.c.at, type_=tables.Moment()).filter(waits | failing),
             func.sum(_one(failing)),
             func.sum(_one(table.c.given_up.is_not(None))),
-            func.max(table.c.error),
         )
         open_rows = or_(table.c.due.is_not(None), table.c.given_up.is_not(None))
         wanted = select(table.c.sink, *counted).where(open_rows).group_by(table.c.sink)
+        newest = func.row_number().over(partition_by=table.c.sink, order_by=table.c.at.desc()).label("newest")
+        failed = select(table.c.sink, table.c.error, newest).where(open_rows, table.c.error != "")
+        if errors_of is not None:
+            failed = failed.where(table.c.fleet.in_(sorted(errors_of)))
+        ranked = failed.subquery()
+        why = select(ranked.c.sink, ranked.c.error).where(ranked.c.newest == 1)
         with reading(self._engine) as connection:
+            errors = {sink: str(error) for sink, error in connection.execute(why)}
             return {
-                sink: SinkHealth(int(waiting), oldest, int(bad), int(gone), str(error or ""))
-                for sink, waiting, oldest, bad, gone, error in connection.execute(wanted)
+                sink: SinkHealth(int(waiting), oldest, int(bad), int(gone), errors.get(sink, ""))
+                for sink, waiting, oldest, bad, gone in connection.execute(wanted)
             }
 
     def sinks_due(self, now: datetime) -> tuple[str, ...]:

@@ -67,6 +67,30 @@ def test_what_one_worker_has_claimed_no_other_sends_until_the_claim_is_over(ledg
     assert keys_of(ledger.claim_notices("hook", 4, LONG)) == []
 
 
+def test_a_sink_s_health_quotes_the_newest_failure_and_only_of_the_fleets_that_are_asked_for(
+    ledger: Ledger,
+) -> None:
+    for number, (fleet, error) in enumerate((("edge", "z: connection refused"), ("core", "a: answered 503"))):
+        at = datetime.now(UTC) + timedelta(seconds=number)
+        notice = Notice(
+            key=fleet,
+            fleet=fleet,
+            change=fleet,
+            state="held",
+            level=NoticeLevel.PAGE,
+            headline="held",
+            at=at,
+        )
+        kept = Addressed(notice, fleet, waits=False, sinks={"hook": (Occasion.SAID, at - LONG)})
+        assert ledger.add_notices([kept]) == (fleet,)
+        claim, _ = ledger.claim_notices("hook", 1, LONG)
+        ledger.notice_failed("hook", fleet, claim, error, datetime.now(UTC) + LONG)
+    assert ledger.sink_health()["hook"].error == "a: answered 503"
+    mine = ledger.sink_health(["edge"])["hook"]
+    assert (mine.error, mine.failing) == ("z: connection refused", 2)
+    assert ledger.sink_health([])["hook"].error == ""
+
+
 def test_a_worker_that_was_too_slow_takes_nothing_from_the_one_that_sends_it_again(ledger: Ledger) -> None:
     add(ledger, "k")
     slow, _ = ledger.claim_notices("hook", 1, timedelta(0))

@@ -246,7 +246,12 @@ async def test_tickets_with_the_key_of_complaints_are_not_taken_and_the_sentence
     write_private(tmp_path / "tickets" / "edge.key", KEY + b"\n")
     refused = await send(door, "tickets", ticket(), key=KEY)
     assert refused.status_code == 400
-    assert "the key of its complaints: make another one for PENSTOCK_TICKETS_KEY" in refused.json()["detail"]
+    sentence = "the key of complaints about edge: make another one for PENSTOCK_TICKETS_KEY"
+    assert sentence in refused.json()["detail"]
+    write_private(tmp_path / "keys" / "core.key", (b"c" * 32) + b"\n")
+    write_private(tmp_path / "tickets" / "edge.key", (b"c" * 32) + b"\n")
+    refused = await send(door, "tickets", ticket(), key=b"c" * 32)
+    assert "tickets of edge have the key of complaints about core" in refused.json()["detail"], refused.text
     service.complaints = ComplaintService(service.complaints.engine, tmp_path / "keys")
     refused = await send(door, "tickets", ticket())
     assert (refused.status_code, "PENSTOCK_TICKETS_KEY names no key" in refused.text) == (404, True)
