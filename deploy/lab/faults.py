@@ -4,6 +4,7 @@ Every accident is the real one: SIGKILL, SIGSTOP, packets dropped in the hub, fi
 not grow. The daemons that carry sessions are never touched.
 """
 
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -218,7 +219,7 @@ _KEEPERS = "select name, sql from sqlite_master where name like 'audit_no_%'"
 @contextmanager
 def altered_audit(lab: Lab) -> Iterator[None]:
     """Change an entry of the record as an administrator of the database could, and back at the end."""
-    ledger = lab.installation.settings.ledger_url.removeprefix("sqlite:///")
+    ledger = str(_ledger(lab))
     before = _set_entry(ledger, None)
     _set_entry(ledger, "somebody-else")
     try:
@@ -255,6 +256,74 @@ def _set_entry(ledger: str, person: str | None) -> str:
     book.close()
     said: str = row[0]
     return said
+
+
+@contextmanager
+def orchestrator_stopped(lab: Lab) -> Iterator[None]:
+    """Stop whatever writes to the ledger; at the end there is one, whatever became of it, and they start.
+
+    Somebody may move the ledger away meanwhile and restore a backup in its place.
+    """
+    kept = lab.folder / "ledger-of-before"
+    kept.mkdir()
+    _stop_all(lab)
+    for file in _ledger_files(lab):
+        shutil.copy2(file, kept / file.name)
+    try:
+        yield
+    finally:
+        if not _ledger(lab).exists():
+            for copy in kept.iterdir():
+                shutil.copy2(copy, _ledger(lab).with_name(copy.name))
+        shutil.rmtree(kept)
+        _start_all(lab)
+
+
+@contextmanager
+def ledger_lost(lab: Lab) -> Iterator[None]:
+    """Lose the ledger and its checkpoints with a disk: all start with an empty one, and the end undoes it.
+
+    Who was revoked or given a token meanwhile is not, after that.
+    """
+    checkpoints = lab.installation.settings.audit_checkpoints
+    lost = lab.folder / "lost-disk"
+    lost.mkdir()
+    _stop_all(lab)
+    for file in (*_ledger_files(lab), checkpoints):
+        if file.exists():
+            file.rename(lost / file.name)
+    _start_all(lab)
+    try:
+        yield
+    finally:
+        _stop_all(lab)
+        for file in (*_ledger_files(lab), checkpoints):
+            file.unlink(missing_ok=True)
+        for file in lost.iterdir():
+            file.rename((checkpoints if file.name == checkpoints.name else _ledger(lab)).with_name(file.name))
+        lost.rmdir()
+        _start_all(lab)
+
+
+def _stop_all(lab: Lab) -> None:
+    """End who writes to the ledger, and let go of it here."""
+    for one in (lab.worker, lab.relay, lab.api):
+        one.stop()
+    lab.installation.ledger.close()
+
+
+def _start_all(lab: Lab) -> None:
+    for one in (lab.api, lab.relay, lab.worker):
+        one.start()
+
+
+def _ledger(lab: Lab) -> Path:
+    return Path(lab.installation.settings.ledger_url.removeprefix("sqlite:///"))
+
+
+def _ledger_files(lab: Lab) -> list[Path]:
+    """Return the database and what SQLite keeps beside it."""
+    return sorted(_ledger(lab).parent.glob(f"{_ledger(lab).name}*"))
 
 
 def lose_the_engine(lab: Lab) -> None:

@@ -16,9 +16,11 @@ from deploy.lab.faults import (
     drops_forwarded,
     flush_nftables,
     forwards_nothing,
+    ledger_lost,
     nft_refuses,
     no_accounts,
     no_room_on,
+    orchestrator_stopped,
     swallows_large,
 )
 from deploy.lab.lab import DEMO, Lab, Shape, lab
@@ -51,6 +53,8 @@ OF_A_GATEWAY = (
 OF_ALL = (
     "worker",
     "engine",
+    "orchestrator",
+    "ledger",
     "metrics",
     "accounts",
     "audit",
@@ -73,6 +77,8 @@ KINDS = {
     "known-good": "the ledger has forgotten what the gateway goes back to",
     "worker": "the orchestrator's worker is killed",
     "engine": "the engine is killed",
+    "orchestrator": "API, relay and worker are stopped; agents and gateways go on",
+    "ledger": "the ledger is lost with its disk, checkpoints too; API, relay and worker have an empty one",
     "metrics": "Prometheus is killed",
     "accounts": "no gateway knows any account, as when a directory is away",
     "audit": "somebody changes an entry of the audit record behind penstock's back",
@@ -101,6 +107,8 @@ OF_GATEWAYS: dict[str, Callable[[Lab, str], AbstractContextManager[object]]] = {
 """What is wrong with one gateway of the lab."""
 
 OF_LABS: dict[str, Callable[[Lab], AbstractContextManager[object]]] = {
+    "orchestrator": orchestrator_stopped,
+    "ledger": ledger_lost,
     "accounts": no_accounts,
     "audit": altered_audit,
     "checkpoints": checkpoint_zeroed,

@@ -1,9 +1,9 @@
 """Runbooks as tests: what a page has people type, what it says that they will see, and where that is typed.
 
-A page's comment `<!-- lab ... -->` says, a line each, what is done to a lab before anybody types:
-`break KIND [GATEWAY]`, `$ COMMAND` or `ben$ COMMAND`, with `[exit 3]` under one that ends with another code
-than 0, `until WORDS: COMMAND`, which waits for a command to say these words, and `file {KEY: VALUE}`, which
-the fleet's file says besides.
+A page's comments `<!-- lab ... -->` say, a line each, what is done to a lab where the comment stands, the
+first one before anybody types: `break KIND [GATEWAY]` and `mend KIND [GATEWAY]`, `$ COMMAND` or
+`ben$ COMMAND`, with `[exit 3]` under one that ends with another code than 0, `until WORDS: COMMAND`, which
+waits for a command to say these words, and `file {KEY: VALUE}`, which the fleet's file says besides.
 In a `console` block the lines under a command are what it prints: `…` stands for anything within a line,
 alone in a line for any lines. `[exit 3]` is the code that the command ends with; without it that is 0. Runs
 of spaces count as one. Lines with `$` are typed by whoever has the fleet, those with `ben$` by somebody else,
@@ -18,8 +18,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[2] / "runbooks"
 PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "index.md")
 ANYTHING = "…"
-_BLOCK = re.compile(r"^```console\n(.+?)^```$", re.MULTILINE | re.DOTALL)
-_LAB = re.compile(r"^<!-- lab\n(.*?)^-->$", re.MULTILINE | re.DOTALL)
+_PART = re.compile(r"^```console\n(?P<block>.+?)^```$|^<!-- lab\n(?P<lab>.*?)^-->$", re.MULTILINE | re.DOTALL)
 _PROMPT = re.compile(r"(?P<person>[a-z]*)(?P<sign>[$#]) (?P<command>.+)")
 _EXIT = re.compile(r"\[exit (\d+)\]")
 
@@ -36,20 +35,23 @@ class Typed:
     code: int = 0
 
 
-def prepared(page: Path) -> list[str]:
-    """Return what is done to a lab before the page is typed; none where it is not typed in a lab."""
-    found, steps = _LAB.search(page.read_text()), list[str]()
-    for line in found[1].splitlines() if found else ():
-        if _EXIT.fullmatch(line):
-            steps[-1] += f" {line}"
+def in_order(page: Path) -> Iterator[str | Typed]:
+    """Return what is done to a lab and what is typed, in the page's order."""
+    for part in _PART.finditer(page.read_text()):
+        if part["block"] is not None:
+            yield from _commands(part["block"])
         else:
-            steps.append(line)
-    return steps
+            yield from _steps(part["lab"])
+
+
+def prepared(page: Path) -> list[str]:
+    """Return what is done to a lab, before the page is typed and within it; none where nothing is."""
+    return [one for one in in_order(page) if isinstance(one, str)]
 
 
 def typed(page: Path) -> list[Typed]:
     """Return the commands of the page, in their order."""
-    return [one for block in _BLOCK.findall(page.read_text()) for one in _commands(block)]
+    return [one for one in in_order(page) if isinstance(one, Typed)]
 
 
 def step_of(line: str) -> tuple[str, int]:
@@ -58,6 +60,16 @@ def step_of(line: str) -> tuple[str, int]:
     if rest is not None and rest.end() == len(line):
         command, code = line[: rest.start()].rstrip(), int(rest[1])
     return command, code
+
+
+def _steps(comment: str) -> list[str]:
+    steps = list[str]()
+    for line in comment.splitlines():
+        if _EXIT.fullmatch(line):
+            steps[-1] += f" {line}"
+        else:
+            steps.append(line)
+    return steps
 
 
 def _commands(block: str) -> Iterator[Typed]:

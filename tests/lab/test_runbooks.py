@@ -18,7 +18,7 @@ from deploy.lab.lab import DEMO
 from tests.house.leftovers import nothing_is_left
 from tests.lab.own_state import own_state
 from tests.lab.runbook_commands import typed_elsewhere
-from tests.lab.runbook_pages import FOLDER, PAGES, Typed, difference, prepared, step_of, typed
+from tests.lab.runbook_pages import FOLDER, PAGES, difference, in_order, prepared, step_of
 
 pytestmark = [
     pytest.mark.lab,
@@ -47,6 +47,8 @@ class Desk:
     def __init__(self, state: Path) -> None:
         self.state = state
         self._broken: list[list[str]] = []
+        self._mended = False
+        """Whether something that was broken has been mended, and may not be back yet."""
         self._canary = PAGES_CANARY
         self._digest = ""
         self._fleet_file = self.state / "lab/run/etc/fleet.yaml"
@@ -77,6 +79,7 @@ class Desk:
         agent = self.state / f"lab/run/etc/agents/{self._canary}.yaml"
         line = line.replace("/etc/penstock/agent.yaml", str(agent))
         line = line.replace("/etc/penstock/", f"{self.state}/lab/run/etc/")
+        line = line.replace("/var/lib/penstock/ledger.db", f"{self.state}/lab/ledger.db")
         line = line.replace("/var/lib/penstock/", f"{self.state}/lab/run/")
         line = line.replace("/srv/backup/", f"{self.state}/backup-")
         line = line.replace("gates.yaml", str(HOME / "deploy/prometheus/gates.yaml"))
@@ -89,32 +92,35 @@ class Desk:
         done.stdout, done.stderr = self._named_here(done.stdout), self._named_here(done.stderr)
         return done
 
-    def prepare(self, steps: list[str]) -> None:
-        """Do what a page begins with."""
-        for step in steps:
-            word, _, rest = step.partition(" ")
-            if word == "break":
-                broken = self._named_here(rest).split()
-                struck = self.lab("break", *broken)
-                assert struck.returncode == 0, struck.stderr
-                self._broken.append(broken)
-            elif word.endswith("$"):
-                command, code = step_of(rest)
-                done = self.types(command, person=word[:-1] or None)
-                assert done.returncode == code, (
-                    f"{command}: [exit {done.returncode}]\n{done.stdout}{done.stderr}"
-                )
-            elif word == "file":
-                self._describe(rest)
-            else:
-                assert word == "until", f"nobody knows how to {step}"
-                words, command = rest.split(": ", 1)
-                self._until(words, command)
-                self._canary = self._first_on_trial() or self._canary
+    def prepare(self, step: str) -> None:
+        """Do to the lab what a page says in a comment."""
+        word, _, rest = step.partition(" ")
+        if word == "break":
+            broken = self._named_here(rest).split()
+            struck = self.lab("break", *broken)
+            assert struck.returncode == 0, struck.stderr
+            self._broken.append(broken)
+        elif word == "mend":
+            mended = self._named_here(rest).split()
+            done = self.lab("mend", *mended)
+            assert done.returncode == 0, done.stderr
+            self._broken.remove(mended)
+            self._mended = True
+        elif word.endswith("$"):
+            command, code = step_of(rest)
+            done = self.types(command, person=word[:-1] or None)
+            assert done.returncode == code, f"{command}: [exit {done.returncode}]\n{done.stdout}{done.stderr}"
+        elif word == "file":
+            self._describe(rest)
+        else:
+            assert word == "until", f"nobody knows how to {step}"
+            words, command = rest.split(": ", 1)
+            self._until(words, command)
+            self._canary = self._first_on_trial() or self._canary
 
     def tidy(self) -> None:
         """Have the lab as it was: nothing is broken, nothing under way, nobody left out."""
-        was_broken = bool(self._broken)
+        was_broken, self._mended = bool(self._broken) or self._mended, False
         for broken in reversed(self._broken):
             self.lab("mend", *broken)
         self._broken.clear()
@@ -230,18 +236,15 @@ def _marked(page: Path) -> object:
     return pytest.param(page, id=page.stem, marks=[] if page.stem in USUAL else [pytest.mark.sweep])
 
 
-def _here(page: Path) -> list[Typed]:
-    """Return the commands of the page that are typed in this lab."""
-    return [
-        one for one in typed(page) if typed_elsewhere(page.stem, one.command, on_host=one.on_host) is None
-    ]
-
-
 def _typed_through(page: Path, desk: Desk) -> None:
     """Do what the page begins with, type it, and have the lab as it was."""
     try:
-        desk.prepare(prepared(page))
-        for one in _here(page):
+        for one in in_order(page):
+            if isinstance(one, str):
+                desk.prepare(one)
+                continue
+            if typed_elsewhere(page.stem, one.command, on_host=one.on_host) is not None:
+                continue
             done = desk.types(one.command, on_host=one.on_host, person=one.person)
             said = done.stdout or done.stderr  # what it waits for is told beside it
             said = re.sub(r"\blab\b", "edge", said)
@@ -277,6 +280,8 @@ def test_a_page_that_says_something_else_than_the_lab_fails(
 
 
 def test_every_fault_that_a_page_begins_with_is_one_that_people_can_have() -> None:
-    struck = [step.split()[1] for page in PAGES for step in prepared(page) if step.startswith("break ")]
+    struck = [
+        step.split()[1] for page in PAGES for step in prepared(page) if step.startswith(("break ", "mend "))
+    ]
     assert struck
     assert set(struck) <= set(KINDS)
