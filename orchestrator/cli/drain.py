@@ -55,7 +55,10 @@ def drains(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None
     """Show what is draining: live counts, exempt sessions, deadlines, and what happens next."""
     api = Api()
     found = api.surveying().get("fleets", fleet_of(api, fleet), "drains")["drains"]
-    slots = [slot for status in found for slot in status["slots"]]
+    slots = sorted(
+        (slot for status in found for slot in status["slots"]),
+        key=lambda slot: (slot["gateway"], slot["slot"]),
+    )
 
     def table() -> None:
         columns = ("GATEWAY", "SLOT", "SESSIONS", "EXEMPT", "ENDED", "LOST", "DEADLINE", "NEXT")
