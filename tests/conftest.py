@@ -2,10 +2,11 @@
 
 What is marked `sweep` takes minutes and runs only with --all, as in continuous integration.
 
-`./run test` runs three processes of pytest, and four where no gateways are made. What makes gateways,
-networks or whole labs on this machine goes one after the other in one of them; every other file is a
-unit of its own, and so is what drivers are asked without any gateway. Each process has a folder for
-temporary files, so that none takes the other's for something left behind.
+`./run test` runs four processes of pytest. What makes gateways, networks or whole labs on this machine goes
+one after the other in one of two of them: labs and their kills in the first, drivers, hosts and the lab of
+the runbooks in the second, under names of their own. Every other file is a unit of its own, and so is what
+drivers are asked without any gateway. Each process has a folder for temporary files, so that none takes the
+other's for something left behind.
 """
 
 import gc
@@ -20,13 +21,9 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-ON_THIS_HOST = (
-    "tests/lab/",
-    "tests/drivers/",
-    "tests/chaos/",
-    "tests/hosts/",
-    "tests/house/test_leftovers.py",
-)
+LABS = ("tests/lab/", "tests/chaos/", "tests/house/test_leftovers.py")
+GATEWAYS = ("tests/lab/test_runbooks.py", "tests/drivers/", "tests/hosts/")
+"""What is done to this host beside those labs."""
 ON_LOOPBACK = tuple(
     f"tests/drivers/test_{name}.py"
     for name in (
@@ -60,7 +57,8 @@ ON_LOOPBACK = tuple(
     )
 )
 """Drivers' tests that touch nothing of this host but files and ports of their own."""
-WITHOUT_GATEWAYS = ("unit", "workflows", "replay")
+PROCESSES = 4
+"""On two processors: most tests wait for half of their time and more."""
 UMASK = 0o022
 LINES_AT_ONCE = 12
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
@@ -74,19 +72,20 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
     """Deals out whole files, and what is done to this host as one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        to_this_host = nodeid.startswith(ON_THIS_HOST) and not nodeid.startswith(ON_LOOPBACK)
-        return "this host" if to_this_host else nodeid.partition("::")[0]
+        file = nodeid.partition("::")[0]
+        if file in ON_LOOPBACK:
+            return file
+        if file.startswith(GATEWAYS):
+            return "gateways"
+        return "labs" if file.startswith(LABS) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
     return SideBySide(config, log)
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Most tests wait half of their time; beside gateways, whose pings are timed, two others are enough."""
-    asked = [str(Path(path.partition("::")[0]).absolute()) for path in config.args]
-    quiet = tuple(str(config.rootpath / "tests" / name) for name in WITHOUT_GATEWAYS)
-    return 4 if all(path.startswith(quiet) for path in asked) else 3
+def pytest_xdist_auto_num_workers() -> int:
+    return PROCESSES
 
 
 class FailuresAtOnce:

@@ -14,7 +14,7 @@ from tests.hosts import ocserv
 from tests.hosts.host import Host
 from tests.lab.network import network
 
-PREFIX = "pstu-"
+PREFIX = "psty-"
 
 PROGRAMS = {
     "debootstrap": "debootstrap",

@@ -6,6 +6,7 @@ Orphans come to us: while we look, this process is the subreaper of everything i
 
 import ctypes
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -19,6 +20,8 @@ from deploy.lab.topology import PREFIX, other_labs
 
 _PR_SET_CHILD_SUBREAPER = 36
 _OURS = ("penstock", "pst-")
+_SIDE = re.compile(r"/(?:pytest|popen)-(gw[0-9]+)(?:-|/|$)")
+"""The folder of one of the processes of pytest that run side by side."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,18 @@ class Traces:
 
 
 def traces(prefix: str = PREFIX) -> Traces:
-    """Look at this machine now."""
+    """Look at this machine now, past what labs and tests of other processes have here."""
+    others = tuple(other_labs())
     return Traces(
         namespaces=frozenset(namespaces.existing(prefix)),
-        interfaces=frozenset(path.name for path in Path("/sys/class/net").iterdir()),
+        interfaces=frozenset(
+            path.name for path in Path("/sys/class/net").iterdir() if not path.name.startswith(others)
+        ),
         tables=frozenset(_lines("nft", "list", "tables")),
         mounts=frozenset(
             line.split()[4]
             for line in Path("/proc/self/mountinfo").read_text().splitlines()
-            if not line.split()[4].startswith(str(namespaces.NAMES))
+            if not line.split()[4].startswith(str(namespaces.NAMES)) and not _is_beside(line.split()[4])
         ),
         folders=frozenset(
             str(path)
@@ -62,13 +68,19 @@ def traces(prefix: str = PREFIX) -> Traces:
     )
 
 
+def _is_beside(place: str) -> bool:
+    """Whether it lies in the folder of a process of pytest that runs beside this one."""
+    side = _SIDE.search(place)
+    return side is not None and side[1] != os.environ.get("PYTEST_XDIST_WORKER")
+
+
 @contextmanager
 def nothing_is_left(prefix: str = PREFIX, *, within: float = 5.0) -> Iterator[None]:
     """Fail when something that was not here before is still here after the block.
 
     What was killed needs a moment to be gone; what is not gone `within` seconds is left. Another
-    lab on this machine is named: with the same prefix it leaves no room, and what a lab of any
-    prefix makes meanwhile looks like something left behind.
+    lab on this machine is named: with the same prefix it leaves no room. One of another prefix may
+    be beside it; what that makes under other names looks like something left behind.
     """
     if holder := other_labs().get(prefix):
         raise AssertionError(f"hindered by another lab on this machine ({holder}): wait for it or stop it")

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 HOME = Path(__file__).parents[2]
-PREFIX = "psr-"
+PREFIX = "psk-"
 UP_WITHIN, SAYS_WITHIN, TYPED_WITHIN, LOOK_EVERY = 240.0, 90.0, 120.0, 0.3
 TIDY_WITHIN = 120.0
 USUAL = {"held-decide", "emergency-patch", "audit-broken"}
