@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from temporalio.testing import WorkflowEnvironment
 
-from tests.workflows.engine import Engine, Engines
+from tests.workflows.engine import SHARED, Engine, Engines
 from tests.workflows.recorded import Recorded, recording
 from tests.workflows.skipping import skipping
 from tests.workflows.watch import under_watch
@@ -47,9 +47,9 @@ def quick_paces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="session")
 def engines() -> Iterator[Engines]:
-    shared = Engines()
-    yield shared
-    shared.close()
+    """The engines of this process; every module that imports this fixture has one of its own, of the same."""
+    yield SHARED
+    SHARED.close()
 
 
 @pytest.fixture

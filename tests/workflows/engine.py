@@ -134,6 +134,10 @@ class Engines:
         self._engine = None
 
 
+SHARED = Engines()
+"""What all tests of this process share."""
+
+
 @contextmanager
 def engine(settings: Sequence[str] = ()) -> Iterator[Engine]:
     """Run a server with these settings beside the usual ones; it and its folder are gone afterwards."""
