@@ -13,6 +13,7 @@ import gc
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ PROCESSES = 4
 UMASK = 0o022
 LINES_AT_ONCE = 12
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
+_BEGAN = time.monotonic()
 
 # An example that takes long on a busy machine is no broken promise; what hangs is ended by pytest's timeout.
 settings.register_profile("suite", deadline=None)
@@ -104,6 +106,22 @@ class FailuresAtOnce:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked sweep, too")
+    parser.addoption(
+        "--sweeps-within",
+        type=float,
+        metavar="MINUTES",
+        help="begin no sweep later than this: a slow machine leaves out the last ones, and says which",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out a sweep that a slow machine has no time for."""
+    minutes: float | None = item.config.getoption("--sweeps-within")
+    if minutes is None or item.get_closest_marker("sweep") is None:
+        return
+    if time.monotonic() - _BEGAN > minutes * 60:
+        pytest.skip(f"a sweep that would begin later than {minutes:g} minutes after the first test")
 
 
 @pytest.hookimpl(wrapper=True)

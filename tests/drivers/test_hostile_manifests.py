@@ -1,11 +1,14 @@
 """What well-signed but ill-meant manifests can write: nothing outside of the folder of their release."""
 
+import ctypes
+import errno
 import os
 import random
 import shutil
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -200,3 +203,22 @@ def test_a_kernel_without_openat2_is_named(tmp_path: Path, monkeypatch: pytest.M
     with Beneath(tmp_path) as place, pytest.raises(BadInput, match=r"Linux 5\.6"):
         place.create("file")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_the_kernel_cannot_follow_for_the_moment_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race itself, a mount on the host beside a path with `..`, is too rare to be waited for."""
+    real, refused = ctypes.CDLL(None, use_errno=True), list[object]()
+
+    def syscall(*words: object) -> int:
+        if len(refused) < 3:
+            refused.append(words)
+            ctypes.set_errno(errno.EAGAIN)
+            return -1
+        return int(real.syscall(*words))
+
+    monkeypatch.setattr("activities.drivers.store.beneath._libc", SimpleNamespace(syscall=syscall))
+    with Beneath(tmp_path) as place:
+        os.close(place.create("file"))
+    assert ([path.name for path in tmp_path.iterdir()], len(refused)) == (["file"], 3)

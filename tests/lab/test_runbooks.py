@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -128,6 +129,8 @@ class Desk:
             self.types(f'penstock window freeze remove edge --name {name} --reason "the page is over"')
         self._describe_again()  # its rules for ways back, too: nobody else is asked for what follows
         self._canary = PAGES_CANARY
+        for kept in self.state.glob("backup-*"):
+            shutil.rmtree(kept) if kept.is_dir() else kept.unlink()
         over = '--reason "the page is over"'
         deadline = time.monotonic() + TIDY_WITHIN
         while time.monotonic() < deadline:

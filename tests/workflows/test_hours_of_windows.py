@@ -27,6 +27,9 @@ LATE = timedelta(seconds=31)
 """After what is true a change may hear of it: it is asked every 30 seconds."""
 
 
+MOMENTS_LATER = timedelta(minutes=5, seconds=10)
+"""After a wave may begin it does so; never when it is asked, as the server refuses to cancel a timer then."""
+
 Heard = list[tuple[datetime, bool, bool, str | None]]
 """When an answer came, whether a wave may start, whether one may go on, and which freeze forbids it."""
 
@@ -154,7 +157,7 @@ async def test_a_wave_hears_of_the_closing_in_its_middle_and_of_nothing_before(
     environment: WorkflowEnvironment, tmp_path: Path
 ) -> None:
     begins = await tomorrow(environment, time(11, 50))
-    said = await heard(environment, Kept(tmp_path), begins, wave_after=timedelta(minutes=5), hours=3)
+    said = await heard(environment, Kept(tmp_path), begins, wave_after=MOMENTS_LATER, hours=3)
     assert said == [(-10, False, False, None), (0, True, True, None), (120, False, False, None)]
 
 
@@ -170,7 +173,7 @@ async def test_a_freeze_that_is_added_in_mid_change_is_heard_when_it_begins_and_
     )
     freeze = kept_now("edge", "dns-move", (span,), "ana", "the resolvers move")
     kept.adds = (datetime.combine(day, time(12, 20), BERLIN), freeze)
-    said = await heard(environment, kept, begins, wave_after=timedelta(minutes=1), hours=1.5)
+    said = await heard(environment, kept, begins, wave_after=MOMENTS_LATER, hours=1.5)
     assert said == [
         (-5, False, False, None),
         (0, True, True, None),
@@ -190,5 +193,5 @@ async def test_a_freeze_of_the_moment_is_heard_within_half_a_minute_of_being_add
     )
     freeze = kept_now("edge", "black-friday", (span,), "ana", "sales")
     kept.adds = (datetime.combine(day, time(12, 30), BERLIN), freeze)
-    said = await heard(environment, kept, begins, wave_after=timedelta(minutes=1), hours=1)
+    said = await heard(environment, kept, begins, wave_after=MOMENTS_LATER, hours=1)
     assert said == [(5, True, True, None), (30, False, False, "black-friday")]

@@ -23,6 +23,10 @@ NO_MAGIC_LINKS, NO_SYMLINKS, BENEATH = 0x02, 0x04, 0x08
 FOLDER_MODE = 0o755
 """A daemon that has given up its rights reads its own files."""
 
+MOST_TRIES = 1_000
+"""Of one path with `..` in it, which the kernel refuses to follow (EAGAIN, openat2(2)) while anything on this
+host is mounted or renamed: each takes a microsecond, and the caller is told to try again."""
+
 _LEADS_ELSEWHERE = {
     *(errno.EXDEV, errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
     *(errno.ENOENT, errno.EINVAL, errno.ENOTEMPTY),
@@ -108,10 +112,13 @@ class Beneath:
     def _open(self, path: str, flags: int, mode: int) -> int:
         how = _How(flags | os.O_CLOEXEC, mode, BENEATH | NO_SYMLINKS | NO_MAGIC_LINKS)
         size = ctypes.sizeof(how)
-        found = int(_libc.syscall(OPENAT2, self._folder, os.fsencode(path), ctypes.byref(how), size))
-        if found >= 0:
-            return found
-        code = ctypes.get_errno()
+        for _ in range(MOST_TRIES):
+            found = int(_libc.syscall(OPENAT2, self._folder, os.fsencode(path), ctypes.byref(how), size))
+            if found >= 0:
+                return found
+            code = ctypes.get_errno()
+            if code != errno.EAGAIN:
+                break
         if code == errno.ENOSYS:
             raise BadInput(
                 f"Linux {os.uname().release} cannot write a release beneath one folder only (openat2): that "
