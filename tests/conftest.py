@@ -1,12 +1,13 @@
-"""Which tests run, and which of them side by side.
+"""Which tests run, which of them side by side, and in which order.
 
-What is marked `sweep` takes minutes and runs only with --all, as in continuous integration.
+What is marked `sweep` takes minutes and runs only with --all, as in continuous integration, after everything
+else that its process has.
 
-`./run test` runs four processes of pytest. What makes gateways, networks or whole labs on this machine goes
-one after the other in one of two of them: labs and their kills in the first, drivers, hosts and the lab of
-the runbooks in the second, under names of their own. Every other file is a unit of its own, and so is what
-drivers are asked without any gateway. Each process has a folder for temporary files, so that none takes the
-other's for something left behind.
+`./run test` runs three processes of pytest, and four where no gateways are made. What makes gateways,
+networks or whole labs on this machine goes one after the other in one of them: two labs beside each other
+spoil what is measured in either. Every other file is a unit of its own, and so is what drivers are asked
+without any gateway. Each process has a folder for temporary files, so that none takes the other's for
+something left behind.
 """
 
 import gc
@@ -22,9 +23,13 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-LABS = ("tests/lab/", "tests/chaos/", "tests/house/test_leftovers.py")
-GATEWAYS = ("tests/lab/test_runbooks.py", "tests/drivers/", "tests/hosts/")
-"""What is done to this host beside those labs."""
+ON_THIS_HOST = (
+    "tests/lab/",
+    "tests/drivers/",
+    "tests/chaos/",
+    "tests/hosts/",
+    "tests/house/test_leftovers.py",
+)
 ON_LOOPBACK = tuple(
     f"tests/drivers/test_{name}.py"
     for name in (
@@ -58,8 +63,7 @@ ON_LOOPBACK = tuple(
     )
 )
 """Drivers' tests that touch nothing of this host but files and ports of their own."""
-PROCESSES = 4
-"""On two processors: most tests wait for half of their time and more."""
+WITHOUT_GATEWAYS = ("unit", "workflows", "replay")
 UMASK = 0o022
 LINES_AT_ONCE = 12
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
@@ -75,19 +79,18 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file in ON_LOOPBACK:
-            return file
-        if file.startswith(GATEWAYS):
-            return "gateways"
-        return "labs" if file.startswith(LABS) else file
+        return "this host" if file.startswith(ON_THIS_HOST) and file not in ON_LOOPBACK else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
     return SideBySide(config, log)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    return PROCESSES
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Most tests wait half of their time; beside gateways, whose pings are timed, two others are enough."""
+    asked = [str(Path(path.partition("::")[0]).absolute()) for path in config.args]
+    quiet = tuple(str(config.rootpath / "tests" / name) for name in WITHOUT_GATEWAYS)
+    return 4 if all(path.startswith(quiet) for path in asked) else 3
 
 
 class FailuresAtOnce:
@@ -139,8 +142,9 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the sweeps out, and say so in the count of what was deselected."""
+    """Leave the sweeps out, and say so in the count of what was deselected; with --all, have them last."""
     if config.getoption("--all"):
+        items.sort(key=lambda item: item.get_closest_marker("sweep") is not None)
         return
     sweeps = [item for item in items if item.get_closest_marker("sweep")]
     if sweeps:
