@@ -219,7 +219,7 @@ _KEEPERS = "select name, sql from sqlite_master where name like 'audit_no_%'"
 @contextmanager
 def altered_audit(lab: Lab) -> Iterator[None]:
     """Change an entry of the record as an administrator of the database could, and back at the end."""
-    ledger = str(_ledger(lab))
+    ledger = str(lab.ledger_file)
     before = _set_entry(ledger, None)
     _set_entry(ledger, "somebody-else")
     try:
@@ -272,9 +272,9 @@ def orchestrator_stopped(lab: Lab) -> Iterator[None]:
     try:
         yield
     finally:
-        if not _ledger(lab).exists():
+        if not lab.ledger_file.exists():
             for copy in kept.iterdir():
-                shutil.copy2(copy, _ledger(lab).with_name(copy.name))
+                shutil.copy2(copy, lab.ledger_file.with_name(copy.name))
         shutil.rmtree(kept)
         _start_all(lab)
 
@@ -289,9 +289,9 @@ def ledger_lost(lab: Lab) -> Iterator[None]:
     lost = lab.folder / "lost-disk"
     lost.mkdir()
     _stop_all(lab)
-    for file in (*_ledger_files(lab), checkpoints):
-        if file.exists():
-            file.rename(lost / file.name)
+    moved = {file: lost / file.name for file in (*_ledger_files(lab), checkpoints) if file.exists()}
+    for file, there in moved.items():
+        file.rename(there)
     _start_all(lab)
     try:
         yield
@@ -299,8 +299,8 @@ def ledger_lost(lab: Lab) -> Iterator[None]:
         _stop_all(lab)
         for file in (*_ledger_files(lab), checkpoints):
             file.unlink(missing_ok=True)
-        for file in lost.iterdir():
-            file.rename((checkpoints if file.name == checkpoints.name else _ledger(lab)).with_name(file.name))
+        for file, there in moved.items():
+            there.rename(file)
         lost.rmdir()
         _start_all(lab)
 
@@ -317,13 +317,9 @@ def _start_all(lab: Lab) -> None:
         one.start()
 
 
-def _ledger(lab: Lab) -> Path:
-    return Path(lab.installation.settings.ledger_url.removeprefix("sqlite:///"))
-
-
 def _ledger_files(lab: Lab) -> list[Path]:
     """Return the database and what SQLite keeps beside it."""
-    return sorted(_ledger(lab).parent.glob(f"{_ledger(lab).name}*"))
+    return sorted(lab.ledger_file.parent.glob(f"{lab.ledger_file.name}*"))
 
 
 def lose_the_engine(lab: Lab) -> None:

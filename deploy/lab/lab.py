@@ -126,6 +126,11 @@ class Lab:
         """Who is known here; root is, without it."""
         return self.folder / "etc" / "people.yaml"
 
+    @property
+    def ledger_file(self) -> Path:
+        """The ledger's database; what SQLite keeps beside it has its name and more."""
+        return Path(self.installation.settings.ledger_url.removeprefix("sqlite:///"))
+
     def beside_the_api(self, name: str, *arguments: str) -> Process:
         """Return a program of penstock's own, not yet started, that runs where the API does."""
         return _program(self.folder, name, self.outside, list(arguments))

@@ -73,7 +73,7 @@ def index_ended(lab: Lab) -> Iterator[None]:
 @contextmanager
 def known_good_forgotten(lab: Lab, gateway: str) -> Iterator[None]:
     """Have the ledger not know what the gateway goes back to, and know it again at the end."""
-    ledger = lab.installation.settings.ledger_url.removeprefix("sqlite:///")
+    ledger = str(lab.ledger_file)
     _call_fleet(ledger, gateway, FLEET, NO_FLEET)
     try:
         yield

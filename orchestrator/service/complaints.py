@@ -7,7 +7,6 @@ one is over, which ends a hold: so it is another one, and no sender of complaint
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,12 +96,19 @@ class ComplaintService:
         """
         key = _key_in(self.ticket_keys, "tickets", fleet)
         for other in self._with_complaints(fleet):
-            with suppress(Unknown):
-                if key == self.key_of(other):
-                    raise BadInput(
-                        f"tickets of {fleet} have the key of complaints about {other}: "
-                        "make another one for PENSTOCK_TICKETS_KEY, with `openssl rand -hex 32`"
-                    )
+            try:
+                theirs = self.key_of(other)
+            except Unknown:
+                continue
+            except BadInput:
+                if other == fleet:
+                    raise
+                continue  # no complaints are taken with it: no reason to refuse this fleet's tickets
+            if key == theirs:
+                raise BadInput(
+                    f"tickets of {fleet} have the key of complaints about {other}: "
+                    "make another one for PENSTOCK_TICKETS_KEY, with `openssl rand -hex 32`"
+                )
         return key
 
     def _with_complaints(self, fleet: str) -> list[str]:

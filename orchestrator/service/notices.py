@@ -44,7 +44,7 @@ class NoticeService:
         rows = await asyncio.to_thread(self.ledger.notice_rows, fleets, limit, open_only=open_only)
         return tuple(
             row
-            if _hears_errors(caller, [row.notice.fleet])
+            if _hears_errors(caller, row.notice.fleet)
             else row.model_copy(update={"error": row.error and _HIDDEN})
             for row in rows
         )
@@ -52,7 +52,7 @@ class NoticeService:
     async def sinks(self, caller: Caller) -> Mapping[str, SinkHealth]:
         """Return how every sink takes what it is told; what receivers answered hears only who mends them."""
         fleets = await asyncio.to_thread(self.fleets.names, caller)
-        theirs = {one for one in fleets if _hears_errors(caller, [one])}
+        theirs = {one for one in fleets if _hears_errors(caller, one)}
         theirs.update(*(_of_the_installation(caller, action) for action in _MENDING))
         found = await asyncio.to_thread(self.ledger.sink_health, theirs)
         return {
@@ -161,6 +161,6 @@ def _of_the_installation(caller: Caller, action: Action) -> tuple[str, ...]:
     return (INSTALLATION,) if may_there(caller, action, EVERY_FLEET) else ()
 
 
-def _hears_errors(caller: Caller, fleets: Collection[str]) -> bool:
+def _hears_errors(caller: Caller, fleet: str) -> bool:
     """Whether the caller may hear what receivers answered: they name hosts, accounts and files of secrets."""
-    return any(may(caller, action, fleet) for action in _MENDING for fleet in fleets)
+    return any(may(caller, action, fleet) for action in _MENDING)

@@ -26,7 +26,6 @@ NOON = PatchWindow(name="noon", tz="Europe/Berlin", rrule="FREQ=DAILY", start=OP
 LATE = timedelta(seconds=31)
 """After what is true a change may hear of it: it is asked every 30 seconds."""
 
-
 MOMENTS_LATER = timedelta(minutes=5, seconds=10)
 """After a wave may begin it does so; never when it is asked, as the server refuses to cancel a timer then."""
 
@@ -69,6 +68,14 @@ class Kept:
         """A freeze, and from when on it is known."""
         self.frozen: tuple[KeptFreeze, ...] = ()
         self._folder = folder
+
+    def freezes_from(self, known: datetime, what: str, begins: time, ends: time) -> None:
+        """Have people freeze these hours of that day, known from that moment on."""
+        day = known.date()
+        span = Frozen(
+            begins=datetime.combine(day, begins), ends=datetime.combine(day, ends), tz="Europe/Berlin"
+        )
+        self.adds = (known, kept_now("edge", what, (span,), "ana", "others work on it"))
 
     def plan(self, digest: str) -> Plan:
         assert digest == self.kept_plan.digest
@@ -165,14 +172,8 @@ async def test_a_freeze_that_is_added_in_mid_change_is_heard_when_it_begins_and_
     environment: WorkflowEnvironment, tmp_path: Path
 ) -> None:
     kept, begins = Kept(tmp_path), await tomorrow(environment, time(11, 55))
-    day = begins.astimezone(BERLIN).date()
-    span = Frozen(
-        begins=datetime.combine(day, time(12, 40)),
-        ends=datetime.combine(day, time(13, 10)),
-        tz="Europe/Berlin",
-    )
-    freeze = kept_now("edge", "dns-move", (span,), "ana", "the resolvers move")
-    kept.adds = (datetime.combine(day, time(12, 20), BERLIN), freeze)
+    known = datetime.combine(begins.astimezone(BERLIN).date(), time(12, 20), BERLIN)
+    kept.freezes_from(known, "dns-move", time(12, 40), time(13, 10))
     said = await heard(environment, kept, begins, wave_after=MOMENTS_LATER, hours=1.5)
     assert said == [
         (-5, False, False, None),
@@ -187,11 +188,7 @@ async def test_a_freeze_of_the_moment_is_heard_within_half_a_minute_of_being_add
     environment: WorkflowEnvironment, tmp_path: Path
 ) -> None:
     kept, begins = Kept(tmp_path), await tomorrow(environment, time(12, 5))
-    day = begins.astimezone(BERLIN).date()
-    span = Frozen(
-        begins=datetime.combine(day, time(0)), ends=datetime.combine(day, time(23)), tz="Europe/Berlin"
-    )
-    freeze = kept_now("edge", "black-friday", (span,), "ana", "sales")
-    kept.adds = (datetime.combine(day, time(12, 30), BERLIN), freeze)
+    known = datetime.combine(begins.astimezone(BERLIN).date(), time(12, 30), BERLIN)
+    kept.freezes_from(known, "black-friday", time(0), time(23))
     said = await heard(environment, kept, begins, wave_after=MOMENTS_LATER, hours=1)
     assert said == [(5, True, True, None), (30, False, False, "black-friday")]
