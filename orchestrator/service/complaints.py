@@ -47,9 +47,17 @@ class ComplaintService:
         return read_complaint(key, fleet, body, at, signature, time.time())
 
     def read_ticket(self, fleet: str, body: bytes, at: str, signature: str) -> Ticket:
-        """Return a genuine and fresh ticket about a fleet of that name; raises as `read` does."""
-        key = self._or_none_at_all(self.ticket_keys, lambda: self.ticket_key_of(fleet))
-        return read_ticket(key, fleet, body, at, signature, time.time())
+        """Return a genuine and fresh ticket about a fleet of that name.
+
+        Raises:
+            Unknown, NotAllowed: As of complaints.
+            BadInput: As of complaints; or it is signed with a key of complaints, whose sender may close no
+                ticket. Only who has that key is told of which fleet.
+        """
+        key = self._or_none_at_all(self.ticket_keys, lambda: _key_in(self.ticket_keys, "tickets", fleet))
+        ticket = read_ticket(key, fleet, body, at, signature, time.time())
+        self._refuse_key_of_complaints(fleet, key)
+        return ticket
 
     def record_ticket(self, fleet: Fleet, ticket: Ticket) -> bool:
         """Record the ticket as it stands now; return whether that is new.
@@ -87,14 +95,7 @@ class ComplaintService:
         """
         return _key_in(self.keys, "complaints", fleet)
 
-    def ticket_key_of(self, fleet: str) -> bytes:
-        """Return what tickets about that fleet are signed with.
-
-        Raises:
-            Unknown: No tickets are taken about it.
-            BadInput: As of complaints; or it is a key of complaints, whose sender may close no ticket.
-        """
-        key = _key_in(self.ticket_keys, "tickets", fleet)
+    def _refuse_key_of_complaints(self, fleet: str, key: bytes) -> None:
         for other in self._with_complaints(fleet):
             try:
                 theirs = self.key_of(other)
@@ -109,7 +110,6 @@ class ComplaintService:
                     f"tickets of {fleet} have the key of complaints about {other}: "
                     "make another one for PENSTOCK_TICKETS_KEY, with `openssl rand -hex 32`"
                 )
-        return key
 
     def _with_complaints(self, fleet: str) -> list[str]:
         """Return the fleets whose complaints have a key of their own, or the fleet itself."""

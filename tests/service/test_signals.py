@@ -252,6 +252,8 @@ async def test_tickets_with_the_key_of_complaints_are_not_taken_and_the_sentence
     write_private(tmp_path / "tickets" / "edge.key", (b"c" * 32) + b"\n")
     refused = await send(door, "tickets", ticket(), key=b"c" * 32)
     assert "tickets of edge have the key of complaints about core" in refused.json()["detail"], refused.text
+    refused = await send(door, "tickets", ticket(), key=b"d" * 32)
+    assert (refused.status_code, "core" in refused.text) == (403, False), "a stranger hears of no fleet"
     (tmp_path / "keys" / "core.key").write_text("too short")
     assert (await send(door, "tickets", ticket(), key=b"c" * 32)).status_code == 202, "of another fleet"
     service.complaints = ComplaintService(service.complaints.engine, tmp_path / "keys")
