@@ -74,7 +74,7 @@ def times_ready(worker):
     return sum(line.startswith("ready:") for line in worker.last_lines(100_000))
 
 def ledger_files(built):
-    database = Path(built.installation.settings.ledger_url.removeprefix("sqlite:///"))
+    database = built.ledger_file
     return database, [*database.parent.glob("ledger.db*")]
 
 def older_ledger(built):
