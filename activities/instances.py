@@ -9,6 +9,7 @@ from temporalio import activity
 from activities.liveness import answering
 from policies.model.instance import MOST_SLOTS, GatewayState, Probe
 from policies.model.operation import Operation
+from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
 from policies.model.release_tests import MOST_MEASUREMENTS, Load, Measurement, Names
 from policies.model.settings import MOST_SETTINGS, Setting
@@ -24,6 +25,11 @@ class StageOrder(Message):
     operation: Operation
     release: ReleaseRef
     source: str
+    slot: Name | None = Field(
+        default=None,
+        exclude_if=lambda slot: slot is None,
+        description="lay out its config for this slot, too, which a cluster starts; None where the host does",
+    )
 
 
 class StartOrder(Message):
@@ -31,6 +37,11 @@ class StartOrder(Message):
 
     operation: Operation
     release: ReleaseRef
+    placed: Placed | None = Field(
+        default=None,
+        exclude_if=lambda placed: placed is None,
+        description="the instance that a cluster has started; None where the host starts it",
+    )
 
 
 class SlotOrder(Message):
@@ -147,12 +158,20 @@ class Runtime(Protocol):
         """Return one sentence for each reason why this release cannot be put here; empty when it can."""
         ...
 
-    async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
-        """Verify the release and lay its files out; a second call changes nothing."""
+    async def stage(
+        self, operation: Operation, release: ReleaseRef, source: str, slot: str | None = None
+    ) -> Staged:
+        """Verify the release and lay its files out; a second call changes nothing.
+
+        With a slot, which a cluster is going to start, also the config that its instance finds there.
+        """
         ...
 
-    async def start(self, operation: Operation, release: ReleaseRef) -> Started:
-        """Run the release in a slot that is neither serving nor draining, after its config test."""
+    async def start(self, operation: Operation, release: ReleaseRef, placed: Placed | None = None) -> Started:
+        """Run the release in a slot that is neither serving nor draining, after its config test.
+
+        What a cluster has placed runs already, and is taken for what it was proven to be.
+        """
         ...
 
     async def probe(self, slot: str) -> Probe:
@@ -219,13 +238,13 @@ class InstanceActivities:
     async def stage_release(self, order: StageOrder) -> Staged:
         """Ensure that the release is on the host, verified by the host itself."""
         async with answering():
-            return await self._runtime.stage(order.operation, order.release, order.source)
+            return await self._runtime.stage(order.operation, order.release, order.source, order.slot)
 
     @activity.defn(name="start_instance")
     async def start_instance(self, order: StartOrder) -> Started:
         """Ensure that the release runs in a slot, with the executable the manifest names."""
         async with answering():
-            return await self._runtime.start(order.operation, order.release)
+            return await self._runtime.start(order.operation, order.release, order.placed)
 
     @activity.defn(name="probe_instance")
     async def probe_instance(self, order: SlotOrder) -> Probe:

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from policies.model.chat import FleetChat
 from policies.model.drain import DrainLimits
+from policies.model.placement import Placement
 from policies.model.recurring import RecurringUpgrade
 from policies.model.release_tests import ReleaseTests
 from policies.model.settings import Setting, Settings
@@ -85,6 +86,11 @@ class GatewayRef(Value):
     domain: Name = "main"
     """Who could fail together, such as a rack: `limits.switching_per_domain` switch at once."""
     capacity: int = Field(default=1000, ge=1, description="sessions the host can carry")
+    placement: Placement | None = Field(
+        default=None,
+        exclude_if=lambda placement: placement is None,  # plans made before there were any keep their digests
+        description="where a cluster starts and ends its instances; without it its own host does",
+    )
 
     @property
     def task_queue(self) -> str:
@@ -102,8 +108,8 @@ class Gateway(GatewayRef):
     `runtime` says what an instance is there, and so what else belongs to the gateway: on a host, slots.
     """
 
-    runtime: Literal["host"] = "host"
-    """What an instance is there: a process in a slot of the host."""
+    runtime: Literal["host", "kubernetes"] = "host"
+    """What an instance is there: a process in a slot of the host, or a pod of a colour on a node."""
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
     """What users dial, IPv4 and IPv6; no other gateway has one of them."""
     port: int = Field(default=443, ge=1, le=65535, description="the port users dial")
