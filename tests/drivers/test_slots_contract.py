@@ -1,7 +1,6 @@
 """One contract for gateways, kept by the fake and by real processes, real kernel steering, real users."""
 
 import asyncio
-import os
 import signal
 from datetime import timedelta
 from typing import Protocol
@@ -92,7 +91,7 @@ class RealStand:
     async def crash(self, slot: str) -> None:
         running = self.lab.folders.of(slot).process()
         assert running is not None
-        os.kill(running.pid, signal.SIGKILL)
+        running.tell(signal.SIGKILL)
         for _ in range(500):
             if not running.alive:
                 return
