@@ -65,6 +65,8 @@ class ReleaseLabels:
     """`config` and `credentials`: whoever upgrades across such a change needs somebody's approval."""
     drain_at_most: timedelta = timedelta(hours=8)
     """How long sessions of the release before may go on at most."""
+    image: str = ""
+    """Digest of the image that clusters run it from; none where it is for hosts alone."""
     issued_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
 
@@ -234,7 +236,13 @@ def _predicate(
         "drain": {"min_seconds": 0, "max_seconds": int(labels.drain_at_most.total_seconds())},
         "requires_approval_for": list(labels.requires_approval_for),
         "notes": labels.notes,
-    } | ({"changelog": labels.changelog} if labels.changelog else {})
+    } | _optional(labels)
+
+
+def _optional(labels: ReleaseLabels) -> dict[str, Any]:
+    """Return what a manifest leaves out when nothing is said of it: hosts of before refuse the very words."""
+    said = {"changelog": labels.changelog, "image": labels.image.removeprefix("sha256:")}
+    return {name: value for name, value in said.items() if value}
 
 
 def _artifact(name: str, path: Path, media_type: str, unpack: str) -> dict[str, Any]:

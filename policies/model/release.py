@@ -240,6 +240,19 @@ class ReleaseManifest(SignedWord):
     """For people."""
     changelog: Changelog = ""
     """What it changes for people; hosts of before refuse a manifest that has one."""
+    image: Sha256 | None = None
+    """Digest of the manifest of its container image, whose first layer is the release's tree; a cluster runs
+    exactly this one, and hosts of before refuse a manifest that has one."""
+
+    @property
+    def image_digest(self) -> Digest | None:
+        """The digest of its image in the form code compares; None where no cluster can run it."""
+        return f"sha256:{self.image}" if self.image else None
+
+    @property
+    def tree(self) -> Artifact | None:
+        """The archive of its tree."""
+        return next((artifact for artifact in self.artifacts if artifact.unpack != "none"), None)
 
     @property
     def executable(self) -> ReleaseFile:
