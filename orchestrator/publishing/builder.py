@@ -25,7 +25,13 @@ from orchestrator.publishing.tree import require_whole
 from policies.model.changelog import Changelog
 from policies.model.errors import BadInput
 from policies.model.refusals import TrustError
-from policies.model.release import INDEX_PREDICATE, RELEASE_PREDICATE, STATEMENT_TYPE, CurrentRelease
+from policies.model.release import (
+    IMAGE,
+    INDEX_PREDICATE,
+    RELEASE_PREDICATE,
+    STATEMENT_TYPE,
+    CurrentRelease,
+)
 from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
 from policies.trust.statements import parse_release
@@ -166,8 +172,9 @@ def _refuse_keys(found: Iterable[str]) -> None:
 
 
 def release_statement(predicate: dict[str, Any]) -> bytes:
-    """Return the statement about a release; its subjects are the manifest's artifacts."""
+    """Return the statement about a release; its subjects are the manifest's artifacts and its image."""
     subjects = [(artifact["name"], artifact["sha256"]) for artifact in predicate["artifacts"]]
+    subjects += [(IMAGE, predicate[IMAGE])] if IMAGE in predicate else []
     return _statement(RELEASE_PREDICATE, subjects, predicate)
 
 
