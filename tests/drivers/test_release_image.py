@@ -36,6 +36,7 @@ from orchestrator.publishing.image import (
 )
 from orchestrator.publishing.layers import Entry
 from orchestrator.publishing.registry import Registry
+from orchestrator.publishing.tree import PROGRAMS
 from policies.model.errors import BadInput, Refused
 from policies.model.refusals import DigestMismatch, DoesNotFit, SubjectMismatch
 from policies.model.release import ReleaseManifest
@@ -43,11 +44,14 @@ from policies.model.value import digest_of
 from policies.trust.images import parse_image
 from policies.trust.statements import parse_release
 from tests.drivers import registries
+from tests.drivers.test_release_tree import SLEEP, deb, needed
 from tests.fakes.image import small_image, small_shell
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.trees import small_tree
 
 REPOSITORY = "vpn/ocserv"
+STATIC = Path("/sbin/ldconfig")
+"""A program of every Debian that needs no loader."""
 
 
 def entries(image: BuiltImage, number: int) -> dict[str, tarfile.TarInfo]:
@@ -419,3 +423,18 @@ def test_the_commands_make_an_image_a_release_of_it_and_push_both(tmp_path: Path
         assert pushed.endswith(f"/{REPOSITORY}@{image.digest}")
         assert image.digest in registry.manifests
         assert not (tmp_path / "releases/blobs/building").exists()
+
+
+def test_the_command_makes_tree_and_image_of_packages_in_one_go(tmp_path: Path) -> None:
+    loaded = {path.lstrip("/"): Path(path) for path in needed()}
+    programs = dict.fromkeys(PROGRAMS, SLEEP)
+    daemon = deb(tmp_path, "daemon", {**programs, **loaded})
+    shell = deb(tmp_path, "shell", {SHELL: STATIC})
+    _, config = small_tree(tmp_path / "small")
+    made = ("image", tmp_path / "image", "--tree", tmp_path / "made", "--product", "gw", "--version", "1.0")
+    digest = _type(*made, "--package", daemon, "--shell", shell, "--config", config)
+    image = read_layout(tmp_path / "image")
+    assert image.digest == digest
+    assert set(PROGRAMS) <= set(entries(image, 0))
+    assert {SHELL, "etc/penstock/ocserv.conf", "lib64"} <= set(entries(image, 1))
+    assert (tmp_path / "made/usr/sbin/ocserv").read_bytes() == SLEEP.read_bytes()
