@@ -39,6 +39,7 @@ from policies.model.instance import (
 )
 from policies.model.operation import Operation
 from policies.model.path import PathFacts, TriedTunnel
+from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
 from policies.model.release_tests import OF_NAMES, UNDER_LOAD, Asked, Load, Measurement, Names
 from policies.model.settings import Setting, lines_of
@@ -226,7 +227,13 @@ class FakeGateway:
             return ()
         return (f"{self.gateway.name} has no free slot",)
 
-    async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
+    async def stage(
+        self,
+        operation: Operation,
+        release: ReleaseRef,
+        source: str,
+        slot: str | None = None,
+    ) -> Staged:
         """Ensure that the release is on the host."""
         self._begin("stage", operation)
         changed = release.digest not in self.staged
@@ -234,9 +241,11 @@ class FakeGateway:
         self._note(changed, f"stage {release.version}")
         return Staged(release=release, signers=("release@example.org",), changed=changed)
 
-    async def start(self, operation: Operation, release: ReleaseRef) -> Started:
+    async def start(self, operation: Operation, release: ReleaseRef, placed: Placed | None = None) -> Started:
         """Run the release in a free slot, or leave it running where it does."""
         self._begin("start", operation)
+        if placed is not None:
+            raise Refused(f"{self.gateway.name} starts its instances itself")
         slot = self._running(release)
         if slot is not None:
             return Started(slot=slot, state=self._state(changed=False), changed=False)
