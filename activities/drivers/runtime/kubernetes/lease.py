@@ -48,11 +48,6 @@ class DriverLease:
         self._mine: Any = None
         self._looked: _Looked | None = None
 
-    @property
-    def name(self) -> str:
-        """What the lease is called, in the namespace of the fleet."""
-        return f"penstock-{self._share.fleet}"
-
     async def hold(self) -> None:
         """Return when the next write may begin; nobody else begins one for seconds from now.
 
@@ -69,7 +64,7 @@ class DriverLease:
                 if time.monotonic() > until:
                     raise Unavailable(
                         f"another driver, {holder}, acts for {self._share.fleet} in {self._share.cluster} "
-                        f"(lease {self.name}): end one of the two"
+                        f"(lease {self._share.lease}): end one of the two"
                     )
                 await asyncio.sleep(LOOK)
 
@@ -108,21 +103,25 @@ class DriverLease:
 
     async def _read(self) -> Any:
         try:
-            return await self._api.call(Call(GET_LEASE, f"{self._path}/{self.name}", about=self.name))
+            return await self._api.call(
+                Call(GET_LEASE, f"{self._path}/{self._share.lease}", about=self._share.lease)
+            )
         except Absent:
             return None
 
     async def _make(self) -> Any:
-        body = self._body({"name": self.name, "labels": {FLEET: self._share.fleet}}, self._holder)
-        return await self._api.call(Call(CREATE_LEASE, self._path, "POST", body=body, about=self.name))
+        body = self._body({"name": self._share.lease, "labels": {FLEET: self._share.fleet}}, self._holder)
+        return await self._api.call(
+            Call(CREATE_LEASE, self._path, "POST", body=body, about=self._share.lease)
+        )
 
     async def _write(self, found: Mapping[str, Any], holder: str) -> Any:
         body = self._body(dict(found.get("metadata") or {}), holder)  # with the version that was read
-        path = f"{self._path}/{self.name}"
+        path = f"{self._path}/{self._share.lease}"
         try:
-            return await self._api.call(Call(UPDATE_LEASE, path, "PUT", body=body, about=self.name))
+            return await self._api.call(Call(UPDATE_LEASE, path, "PUT", body=body, about=self._share.lease))
         except Absent as error:
-            raise Stale(f"lease {self.name} was deleted: it is made again") from error
+            raise Stale(f"lease {self._share.lease} was deleted: it is made again") from error
 
     def _body(self, metadata: dict[str, Any], holder: str) -> dict[str, Any]:
         metadata.pop("managedFields", None)

@@ -58,6 +58,11 @@ class Share:
         """The label that says which slots we have ordered, so that what others do to them is seen."""
         return f"{OURS}/{self.fleet}.ordered"
 
+    @property
+    def lease(self) -> str:
+        """What the lock of the fleet's driver is called."""
+        return f"penstock-{self.fleet}"
+
     def given(self, slot: str) -> str:
         """Return the label that gives a node this slot."""
         return f"{OURS}/{self.fleet}.{slot}"
