@@ -13,6 +13,7 @@ from activities.files import load
 from deploy.cluster import programs
 from deploy.kubernetes.chart import CHART, EXAMPLE, MANIFESTS, NAMESPACE, manifests, rendered
 from orchestrator.processes.agent_file import AgentSettings
+from orchestrator.processes.cluster_file import ClusterSettings
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
 
@@ -80,6 +81,21 @@ def test_every_gateways_agent_gets_a_file_that_its_agent_takes(tmp_path: Path, v
         assert settings.gateway.placement is not None
         assert f"{settings.gateway.placement.node}.yaml" == file
         assert settings.gateway.fleet == "edge"
+
+
+def test_the_driver_gets_a_file_that_it_takes(tmp_path: Path) -> None:
+    maps = of_kind("ConfigMap")
+    (name,) = [name for name in maps if name.startswith("edge-cluster-")]
+    (tmp_path / "cluster.yaml").write_text(maps[name]["data"]["cluster.yaml"])
+    settings = load(tmp_path / "cluster.yaml", ClusterSettings)
+    sets = of_kind("DaemonSet")
+    for slot, daemon_set in settings.slots.items():
+        labels = sets[daemon_set]["spec"]["template"]["metadata"]["labels"]
+        assert labels == {"penstock.dev/fleet": settings.fleet, "penstock.dev/slot": slot}
+        (container,) = sets[daemon_set]["spec"]["template"]["spec"]["containers"]
+        assert container["name"] == settings.container
+        assert container["image"].startswith(f"{settings.repository}@sha256:")
+    assert sets["edge-agent"]["spec"]["template"]["spec"]["nodeSelector"] == settings.bears
 
 
 def test_the_orchestrator_gets_the_fleet_as_people_wrote_it(tmp_path: Path, values: Values) -> None:
@@ -184,6 +200,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda v: fleet(v)["file"].update(name="x" * 62),
         "is too long for a cluster",
     ),
+    "a fleet with a dot": (lambda v: fleet(v)["file"].update(name="edge.west"), "neither has a dot in it"),
     "a slot called as a label": (
         lambda v: [gateway["slots"][0].update(name="epoch") for gateway in fleet(v)["file"]["gateways"]],
         "no slot can be called epoch",

@@ -102,6 +102,9 @@ what to do. Each has a test. Every template that reads of fleets begins with it,
 {{- fail (printf "fleet %s has %d slots: three or more are needed, or an urgent fix waits for the drains of the release before it" $name (len $slots)) -}}
 {{- end -}}
 {{- range $slot := $slots -}}
+{{- if not (regexMatch "^[a-z0-9-]+$" (printf "%s%s" $name $slot)) -}}
+{{- fail (printf "fleet %s, slot %s: a DaemonSet is called after both, so neither has a dot in it; give it another name" $name $slot) -}}
+{{- end -}}
 {{- if gt (len (printf "%s.%s" $name $slot)) 63 -}}
 {{- fail (printf "fleet %s: the label penstock.dev/%s.%s is too long for a cluster: 63 characters behind the slash are the most" $name $name $slot) -}}
 {{- end -}}
